@@ -1,0 +1,1 @@
+"""The gateway: OpenAI and Anthropic clients on one side, a fleet of vLLM nodes on the other."""

@@ -1,0 +1,1 @@
+"""The workers: what starts, checks and describes the vLLM server of a node."""

@@ -1,0 +1,15 @@
+"""The `fleetgate-worker` command: everything that happens on a node."""
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+
+
+@app.callback()
+def worker() -> None:
+    """Plan, prepare and run one vLLM server on one node."""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
