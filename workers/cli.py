@@ -2,12 +2,17 @@
 
 import typer
 
+from workers.fake.cli import fake
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
 
 @app.callback()
 def worker() -> None:
     """Plan, prepare and run one vLLM server on one node."""
+
+
+app.command()(fake)
 
 
 def main() -> None:
