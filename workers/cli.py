@@ -2,6 +2,7 @@
 
 import typer
 
+from workers.cpu_commands import cpu_node, tiny_model
 from workers.fake.cli import fake
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
@@ -12,6 +13,8 @@ def worker() -> None:
     """Plan, prepare and run one vLLM server on one node."""
 
 
+app.command()(tiny_model)
+app.command()(cpu_node)
 app.command()(fake)
 
 
