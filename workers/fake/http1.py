@@ -12,7 +12,7 @@ from contextlib import suppress
 from email.utils import formatdate
 from http import HTTPStatus
 from socket import SO_LINGER, SOL_SOCKET
-from typing import Any
+from typing import Any, cast
 
 import httptools
 
@@ -131,8 +131,7 @@ class Connection(asyncio.Protocol):
 
     # asyncio.Protocol
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's are not subclasses
         self._census.add(self)
 
     def data_received(self, data: bytes) -> None:
