@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from workers.fake.clock import Clock
 from workers.fake.errors import bad_json, from_pydantic, malformed
 from workers.fake.faults import FaultBoard, find
 from workers.fake.generation import Answer, Step
@@ -53,6 +54,7 @@ class Node:
         self.faults = FaultBoard(settings.faults)
         self.stats = Stats()
         self.exit = stop
+        self.clock = Clock()
         self.on_faults: Callable[[], None] = lambda: None
         self.count_connections: Callable[[], int] = lambda: 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -77,6 +79,7 @@ class Node:
 
     async def settle(self) -> None:
         """Ends spawned work and lets cancelled requests run out."""
+        self.clock.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -118,7 +121,7 @@ class Node:
         async with self.engine.seat(prompt, salt) as seat:
             rate = self.settings.rate
             interval = self.settings.tokens_per_event / rate if rate > 0 else 0.0
-            if await Pump(exchange, steps(seat), interval, exchange.faults).run():
+            if await Pump(exchange, steps(seat), interval, self.clock).run():
                 exchange.end()
             else:
                 await self.break_stream(exchange)

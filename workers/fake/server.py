@@ -61,6 +61,7 @@ class FakeNode:
         self.node = Node(settings, self.crash)
         self.node.on_faults = self._mind_refuse
         self.connections: set[Connection] = set()
+        self._controllers: set[Connection] = set()
         self.node.count_connections = lambda: len(self.connections)
         self.port = settings.port
         self.control_port = 0
@@ -118,7 +119,9 @@ class FakeNode:
     async def open(self) -> None:
         """Starts listening; `port` and `control_port` are known afterwards."""
         loop = asyncio.get_running_loop()
-        self._control = await loop.create_server(lambda: Connection(self._serve, set()), self.settings.host, 0)
+        self._control = await loop.create_server(
+            lambda: Connection(self._serve, self._controllers), self.settings.host, 0
+        )
         self.control_port = self._control.sockets[0].getsockname()[1]
         await self._listen()
         self._mind_refuse()
@@ -161,8 +164,13 @@ class FakeNode:
         self._close_listener()
         if self._control is not None:
             self._control.close()
-        for connection in list(self.connections):
+        open_ones = [*self.connections, *self._controllers]
+        tasks = [c.task for c in open_ones if c.task is not None]
+        for connection in open_ones:
             connection.transport.abort()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self.node.settle()
 
     # one request
