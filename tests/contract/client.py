@@ -8,6 +8,8 @@ from typing import Any
 
 import httpx
 
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+USAGE = {"include_usage": True}
 QUESTION = [{"role": "user", "content": "What is the capital of France? Tell me about it."}]
 
 

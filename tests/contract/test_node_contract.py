@@ -3,7 +3,8 @@
 import pytest
 
 from tests.contract.client import node_client
-from tests.contract.node_contract import PROMISES, Promise, client_leaves
+from tests.contract.node import client_leaves
+from tests.contract.node_contract import PROMISES, Promise
 from workers.fake import FakeSettings, serve_fake
 
 
