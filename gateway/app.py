@@ -82,6 +82,7 @@ class Gateway:
         await self.prober.stop()
         self.relay.close_pools()
         self._request_log.flush()
+        self.metrics.settle()
 
     def begin_shutdown(self) -> None:
         """Streams may finish until the deadline; what is still open then is ended with an error event."""

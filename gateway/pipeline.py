@@ -40,9 +40,6 @@ class Call(Caller, Protocol):
     async def fail(self, error: GatewayError) -> None:
         """Tell the client, as a status or as an event of a stream that has begun."""
 
-    async def flush(self) -> None:
-        """Wait until everything is handed to the client's socket."""
-
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -118,7 +115,6 @@ class Pipeline:
             model = record.model = policy.models.resolve(ask.model, tenant, self._fleet.served)
             plan = self._plan(policy, ask, dialect, tenant, model)
             await self._relay.serve(plan, call, record.trace, deadline)
-            await call.flush()
 
         await self._to_the_end(call, dialect, story)
 
@@ -137,7 +133,6 @@ class Pipeline:
             plan = Plan(ask, dialect, None, ask.raw, pinned_to=node)
             path = f"{dialect.path}/{response_id}{suffix}"
             await self._relay.serve(plan, call, record.trace, deadline, method, path)
-            await call.flush()
 
         await self._to_the_end(call, dialect, story)
 

@@ -198,6 +198,10 @@ class UpstreamConnection(asyncio.Protocol):
         receiver = self._receiver
         if receiver is None:
             return
+        if self._head_told and not self._complete and len(self._body) == 1:  # an event in mid-stream
+            self._quiet_bytes = 0
+            receiver.on_data(self._body.pop())
+            return
         if self._head is not None and not self._head_told:
             self._head_told = True
             self._state = State.BODY

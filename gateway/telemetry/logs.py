@@ -1,12 +1,12 @@
 """Logs: one JSON line a request, one a notable event. Never a prompt, never a key."""
 
 import asyncio
-import json
 import logging
 import sys
 from datetime import UTC, datetime
 from typing import Literal
 
+import orjson
 import structlog
 from structlog.typing import Processor
 
@@ -58,9 +58,8 @@ class RequestLog:
     """
 
     def __init__(self, format: Literal["json", "text"]) -> None:
-        self._encode = json.JSONEncoder(separators=(",", ":")).encode
         self._text = structlog.get_logger("fleetgate.request") if format == "text" else None
-        self._lines: list[str] = []
+        self._lines: list[bytes] = []
 
     def request_ended(self, event: RequestEnded) -> None:
         if self._text is not None:
@@ -69,13 +68,13 @@ class RequestLog:
         if not self._lines:
             asyncio.get_running_loop().call_later(GATHER_SECONDS, self.flush)
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self._lines.append(self._encode({"event": "request", "level": "info", "timestamp": now, **_fields(event)}))
+        self._lines.append(orjson.dumps({"event": "request", "level": "info", "timestamp": now, **_fields(event)}))
 
     def flush(self) -> None:
         """Write the lines that wait."""
         if self._lines:
             lines, self._lines = self._lines, []
-            sys.stderr.write("\n".join(lines) + "\n")
+            sys.stderr.write(b"\n".join(lines).decode() + "\n")
             sys.stderr.flush()
 
 
