@@ -14,7 +14,7 @@ from gateway.core.usage import Usage
 _PLAIN_DELTAS = (
     b'"finish_reason":null}]}\n\n',
     b'"finish_reason":null,"token_ids":null}]}\n\n',
-    b'"stop_reason":null,"prompt_token_ids":null,"token_ids":null}]}\n\n',
+    b'"finish_reason":null,"stop_reason":null,"prompt_token_ids":null,"token_ids":null}]}\n\n',
 )
 """How nearly every event of vLLM's chat and completions streams ends: one that ends so and stands alone has
 nothing to look for, since a usage, an error or a fingerprint would stand behind the choices."""
