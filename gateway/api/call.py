@@ -47,7 +47,8 @@ class ClientCall:
         self.listener: ClientListener | None = None
         self.gone = False
         self.status = 0
-        self._cycle: Cycle = scope["extensions"][EXTENSION]
+        # Taken out of the scope, and let go of at the end: a ring of references would be the garbage collector's.
+        self._cycle: Cycle = scope["extensions"].pop(EXTENSION)
         self._receive = receive
         self._send = send
         self._dialect = dialect
@@ -56,6 +57,10 @@ class ClientCall:
         self._body_read = False
         self._stream = False
         self.push = self._cycle.write
+
+    def close(self) -> None:
+        """The request is over, whatever its end."""
+        self._cycle.on_gone = self._cycle.on_writable = None
 
     # The request
 

@@ -64,6 +64,8 @@ class Front:
                 await self._pipeline.stored(call, dialect, scope["method"], stored[0], stored[1] + query)
         except GatewayError as error:
             await call.fail(error)
+        finally:
+            call.close()
 
     def _check_method(self, scope: Any, allowed: str) -> None:
         if scope["method"] != allowed:
