@@ -77,6 +77,7 @@ class _Record:
         if ending == "ok" and (trace.node_failed or call.status >= 400):
             ending = "node_error"
         return RequestEnded(
+            at=time.time(),
             request_id=call.request_id,
             dialect=dialect.name,
             tenant=self.tenant,

@@ -20,8 +20,8 @@ from gateway.relay.exchange import ClientListener, Headers
 Message = dict[str, Any]
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
-_LINGER_SECONDS = 1.0
-_LINGER_BYTES = 256 * 1024
+_LINGER_SECONDS = 2.0
+_LINGER_BYTES = 32 * 1024 * 1024
 
 
 def request_id_of(headers: Mapping[bytes, bytes]) -> str:
@@ -131,18 +131,16 @@ class ClientCall:
 
     async def _answer_error(self, error: GatewayError) -> None:
         self.status, headers, body = whole_answer(error, self._dialect, self.request_id)
-        if self._body_read:
-            self._start_with(headers)
-        else:
-            self._start_with([*headers, (b"connection", b"close")])
+        self._start_with(headers)
+        if not self._body_read:
             self.push(body)
             await self._linger()
             body = b""
         self.finish(body)
 
     async def _linger(self) -> None:
-        """Take in a little of the body that was not wanted: closing on unread bytes would reset the connection,
-        and the answer could be lost on its way (RFC 9112, section 9.6)."""
+        """Take in and forget what still comes of an unwanted body, within bounds: closing on unread bytes would
+        reset the connection, and the answer could be lost on its way (RFC 9112, section 9.6)."""
         size = 0
         try:
             async with asyncio.timeout(_LINGER_SECONDS):

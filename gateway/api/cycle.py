@@ -31,6 +31,16 @@ class Cycle(RequestResponseCycle):
     on_gone: Callable[[], None] | None = None
     on_writable: Callable[[], None] | None = None
     _head: bytes = b""
+    _until_close: bool = False
+    """Neither chunks nor a length: HTTP/1.0 clients read until the connection closes."""
+
+    def lose(self) -> None:
+        """The client's connection is gone."""
+        if not self.response_complete:
+            self.disconnected = True
+            self.message_event.set()
+            if self.on_gone is not None:
+                self.on_gone()
 
     @property
     def body_is_here(self) -> bool:
@@ -93,15 +103,17 @@ class Cycle(RequestResponseCycle):
         self.response_started = True
         self.waiting_for_100_continue = False
         status, headers = message["status"], message["headers"]
-        self.chunked_encoding = status not in (204, 304)
+        self.chunked_encoding = status not in (204, 304) and self.scope["http_version"] != "1.0"
+        self._until_close = not self.chunked_encoding
         closes = False
         for name, value in headers:
             if name == b"content-length":
                 self.expected_content_length = int(value)
-                self.chunked_encoding = False
+                self.chunked_encoding = self._until_close = False
             elif name == b"connection":
                 closes = value.lower() == b"close"
-        self.keep_alive = self.keep_alive and not closes
+        # A body that nobody read would be taken for the next request, or keep the connection for ever.
+        self.keep_alive = self.keep_alive and not closes and not self.more_body
         if _CONTROL.search(b"".join([value for _, value in headers])):
             raise RuntimeError("a response header has a control character in it")
         lines = [b"%b: %b\r\n" % pair for pair in self.default_headers]
@@ -113,7 +125,7 @@ class Cycle(RequestResponseCycle):
         self._head = b"".join((STATUS_LINE[status], *lines, b"\r\n"))
 
     def _count(self, data: bytes) -> None:
-        if self.scope["method"] == "HEAD":
+        if self._until_close or self.scope["method"] == "HEAD":
             self.expected_content_length = 0
             return
         self.expected_content_length -= len(data)

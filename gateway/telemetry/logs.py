@@ -59,23 +59,28 @@ class RequestLog:
 
     def __init__(self, format: Literal["json", "text"]) -> None:
         self._text = structlog.get_logger("fleetgate.request") if format == "text" else None
-        self._lines: list[bytes] = []
+        self._ended: list[RequestEnded] = []
 
     def request_ended(self, event: RequestEnded) -> None:
         if self._text is not None:
             self._text.info("request", **_fields(event))
             return
-        if not self._lines:
+        if not self._ended:
             asyncio.get_running_loop().call_later(GATHER_SECONDS, self.flush)
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self._lines.append(orjson.dumps({"event": "request", "level": "info", "timestamp": now, **_fields(event)}))
+        self._ended.append(event)
 
     def flush(self) -> None:
         """Write the lines that wait."""
-        if self._lines:
-            lines, self._lines = self._lines, []
-            sys.stderr.write(b"\n".join(lines).decode() + "\n")
+        ended, self._ended = self._ended, []
+        if ended:
+            sys.stderr.write("".join([_line(event) for event in ended]))
             sys.stderr.flush()
+
+
+def _line(event: RequestEnded) -> str:
+    at = datetime.fromtimestamp(event.at, UTC).isoformat(timespec="milliseconds")
+    fields = {"event": "request", "level": "info", "timestamp": at, **_fields(event)}
+    return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE).decode()
 
 
 def _fields(event: RequestEnded) -> dict[str, object]:
