@@ -227,11 +227,12 @@ RIVALS = (
     ),
     Proxy(
         "production-stack",
-        "0.1.9",
+        "main",
         "1 process, static discovery, round robin",
         _production_stack,
         program="vllm-router",
-        requirements=("vllm-router @ git+https://github.com/vllm-project/production-stack@vllm-stack-0.1.9",),
+        # Not on PyPI, where its name is now the Rust router's; needs git and Python 3.12.
+        requirements=("vllm-router @ git+https://github.com/vllm-project/production-stack",),
     ),
 )
 EVERYONE = (FLEETGATE, *RIVALS)
