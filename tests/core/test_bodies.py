@@ -1,0 +1,197 @@
+"""Bodies: read as strictly as JSON is, edited without touching what was not asked for."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.core.bodies import MAX_DEPTH, dump, edit_body, insert_fields, parse_body
+from gateway.core.errors import InvalidRequest
+
+NAMES = ("model", "stream", "stream_options", "priority", "x", 'mo"del', "mode\\l", "", "é", "a:b")
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from(
+    ['"model"', '"model":"a"', '\\"model\\":', '":', '\\":', '\\\\":', " :", "{", "}", "\\", '"', "\u2028", "model"]
+)
+scalars = (
+    st.none() | st.booleans() | st.integers(-(2**80), 2**80) | st.floats(allow_nan=False, allow_infinity=False) | texts
+)
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3), max_leaves=8
+)
+bodies = st.dictionaries(st.sampled_from(NAMES) | texts, values, max_size=5)
+
+
+@st.composite
+def spelled(draw: st.DrawFn, value: Any) -> str:
+    """JSON text for `value`, with blanks and escapes where JSON allows them."""
+    blank = draw(st.sampled_from(["", "", " ", "\n", "\t ", "\r\n"]))
+    if isinstance(value, dict):
+        fields = [f"{draw(spelled(key))}{blank}:{blank}{draw(spelled(item))}" for key, item in value.items()]
+        return "{" + blank + f"{blank},{blank}".join(fields) + blank + "}"
+    if isinstance(value, list):
+        return "[" + blank + f",{blank}".join(draw(spelled(item)) for item in value) + blank + "]"
+    if isinstance(value, str):
+        text = json.dumps(value, ensure_ascii=draw(st.booleans()))
+        if draw(st.booleans()):
+            text = text.replace("/", "\\/").replace("o", "\\u006f").replace("m", "\\u006D")
+        return text
+    return json.dumps(value)
+
+
+raws = bodies.flatmap(lambda body: spelled(body).map(lambda text: (body, text.encode())))
+
+
+def exact(raw: bytes) -> Any:
+    """What Python's own parser reads, integers of any size included."""
+    return json.loads(raw)
+
+
+@given(raws)
+def test_reading_gives_what_json_gives(pair: tuple[dict[str, Any], bytes]) -> None:
+    body, raw = pair
+    read = parse_body(raw)
+    assert json.dumps(read, sort_keys=True, default=str).count(":") >= len(read)
+    assert list(read) == list(body)
+    for key, value in read.items():
+        assert _same(value, body[key])
+
+
+@given(raws, st.dictionaries(st.sampled_from(NAMES), values, max_size=3), st.frozensets(st.sampled_from(NAMES)))
+@settings(max_examples=200)
+def test_an_edit_changes_its_fields_and_no_other(
+    pair: tuple[dict[str, Any], bytes], changes: dict[str, Any], removals: frozenset[str]
+) -> None:
+    body, raw = pair
+    removals -= changes.keys()
+    edited = edit_body(raw, parse_body(raw), changes, removals)
+    expected = {key: value for key, value in body.items() if key not in removals} | changes
+    assert exact(edited) == expected
+    assert parse_body(edited).keys() == expected.keys()
+
+
+@given(raws)
+def test_without_an_edit_the_bytes_stay(pair: tuple[dict[str, Any], bytes]) -> None:
+    _, raw = pair
+    assert edit_body(raw, parse_body(raw), {}, frozenset({"not there"})) is raw
+
+
+@given(bodies, texts, texts, bodies)
+def test_a_replaced_string_leaves_the_rest_to_the_letter(
+    before: dict[str, Any], old: str, new: str, after: dict[str, Any]
+) -> None:
+    """The field that an alias is rewritten in, wherever it stands."""
+    before.pop("model", None)
+    for key in (*before, "model"):
+        after.pop(key, None)
+    raw = json.dumps({**before, "model": old, **after}, ensure_ascii=False).encode()
+    edited = edit_body(raw, parse_body(raw), {"model": new}, frozenset())
+    assert exact(edited) == {**before, "model": new, **after}
+    assert list(exact(edited)) == list(exact(raw))
+
+
+@given(bodies, st.dictionaries(st.text(min_size=9, max_size=12), values, min_size=1, max_size=2))
+def test_inserted_fields_stand_first_and_the_rest_stays_as_it_came(body: dict[str, Any], added: dict[str, Any]) -> None:
+    raw = b" \n{ " + dump(body)[1:]
+    done = insert_fields(raw, added)
+    assert done.endswith(dump(body)[1:])
+    assert exact(done) == {**added, **body}
+
+
+@pytest.mark.parametrize(
+    ("raw", "changed"),
+    [
+        (b'{"model":"a"}', b'{"model":"b"}'),
+        (b'{ "model" : "a" , "x" : 1.0 }', b'{ "model" : "b" , "x" : 1.0 }'),
+        (b'{"x":"model","model":"a"}', b'{"x":"model","model":"b"}'),
+        (b'{"x":{"model":"a"},"model":"a"}', b'{"x":{"model":"a"},"model":"b"}'),
+        (b'{"x":"\\"model\\":\\"a\\"","model":"a"}', b'{"x":"\\"model\\":\\"a\\"","model":"b"}'),
+        (b'{"x":{"model":"a"},"\\u006dodel":"a"}', b'{"x":{"model":"a"},"model":"b"}'),
+        (b'{"model":"\\u0061"}', b'{"model":"b"}'),
+        (b'{"model":null}', b'{"model":"b"}'),
+        (b"{}", b'{"model":"b"}'),
+        (b"{ }", b'{ "model":"b"}'),
+        (b'{"x":1}', b'{"model":"b","x":1}'),
+    ],
+)
+def test_examples_of_edits(raw: bytes, changed: bytes) -> None:
+    assert edit_body(raw, parse_body(raw), {"model": "b"}, frozenset()) == changed
+
+
+def test_numbers_keep_their_value_where_a_body_is_written_anew() -> None:
+    raw = b'{"priority":1,"a":123456789012345678901234567890,"b":1e2,"c":0.1,"d":-0.0,"e":18446744073709551616}'
+    edited = edit_body(raw, parse_body(raw), {}, frozenset({"priority"}))
+    assert exact(edited) == {"a": 123456789012345678901234567890, "b": 100.0, "c": 0.1, "d": 0.0, "e": 2**64}
+    assert math.copysign(1, exact(edited)["d"]) == -1
+
+
+def test_lone_surrogates_survive_an_edit() -> None:
+    """JSON can spell them, UTF-8 cannot."""
+    raw = b'{"priority":1,"a":"\\ud800","b":"\xc3\xa9"}'
+    edited = edit_body(raw, parse_body(raw), {}, frozenset({"priority"}))
+    assert exact(edited) == {"a": "\ud800", "b": "é"}
+    edited.decode()
+
+
+@given(raws.filter(lambda pair: bool(pair[0])), st.data())
+def test_a_key_given_twice_is_found_wherever_it_is(pair: tuple[dict[str, Any], bytes], data: st.DataObject) -> None:
+    body, raw = pair
+    key = data.draw(st.sampled_from(sorted(body)))
+    again = data.draw(spelled(key)).encode() + b": 1"
+    twice = raw.rstrip()[:-1] + b"," + again + b"}"
+    nested = b'{"a": [1, {"b": ' + twice + b"}]}"
+    for text in (twice, nested):
+        with pytest.raises(InvalidRequest) as caught:
+            parse_body(text)
+        assert (caught.value.code, caught.value.param) == ("duplicate_key", key)
+
+
+@given(raws, st.integers(0, 200))
+def test_a_cut_body_is_never_read(pair: tuple[dict[str, Any], bytes], at: int) -> None:
+    _, raw = pair
+    cut = raw[: at % max(1, len(raw))]
+    with pytest.raises(InvalidRequest):
+        parse_body(cut)
+
+
+@given(st.binary(max_size=40))
+def test_whatever_comes_is_read_or_refused(raw: bytes) -> None:
+    try:
+        assert isinstance(parse_body(raw), dict)
+    except InvalidRequest as error:
+        assert error.code in ("invalid_json", "duplicate_key")
+        assert len(error.message) < 300
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e400", b"-1e999", b"01", b"+1", b".5", b"1."])
+def test_what_is_no_number_of_json_is_refused(number: bytes) -> None:
+    for raw in (b'{"a":%b}' % number, b'{"a" : [{"b":%b}]}' % number):
+        with pytest.raises(InvalidRequest) as caught:
+            parse_body(raw)
+        assert caught.value.code == "invalid_json"
+
+
+@pytest.mark.parametrize("opening", [b'{"a":', b'{"a" :'])
+def test_the_bound_of_nesting_is_the_same_for_every_spelling(opening: bytes) -> None:
+    for depth, good in ((MAX_DEPTH, True), (MAX_DEPTH + 1, False), (5000, False), (200_000, False)):
+        raw = opening * (depth - 1) + b"{}" + b"}" * (depth - 1)
+        try:
+            parse_body(raw)
+        except InvalidRequest as error:
+            assert not good and error.code == "too_deeply_nested"
+        else:
+            assert good
+
+
+def _same(read: Any, meant: Any) -> bool:
+    """Equal, but for integers beyond 64 bits, which may have been rounded."""
+    if isinstance(meant, dict):
+        return read.keys() == meant.keys() and all(_same(read[key], meant[key]) for key in meant)
+    if isinstance(meant, list):
+        return len(read) == len(meant) and all(map(_same, read, meant))
+    if type(meant) is int and not -(2**63) <= meant < 2**64:
+        return math.isclose(read, meant)
+    return bool(read == meant) and type(read) is type(meant)

@@ -1,0 +1,124 @@
+"""Usage: what each dialect calls its tokens, and finding it in an answer without reading the answer."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.dialects.base import find_error_message, find_usage
+from gateway.core.usage import Usage, from_anthropic, from_openai
+
+
+@pytest.mark.parametrize(
+    ("given_usage", "expected"),
+    [
+        ({}, Usage()),
+        ({"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}, Usage(3, 4)),
+        ({"prompt_tokens": 3, "total_tokens": 3}, Usage(3, 0)),
+        ({"input_tokens": 3, "output_tokens": 4}, Usage(3, 4)),
+        (
+            {
+                "prompt_tokens": 3,
+                "completion_tokens": 4,
+                "prompt_tokens_details": {"cached_tokens": 2},
+                "completion_tokens_details": {"reasoning_tokens": 1},
+            },
+            Usage(3, 4, reasoning=1, cached=2),
+        ),
+        (
+            {
+                "input_tokens": 3,
+                "output_tokens": 4,
+                "input_tokens_details": {"cached_tokens": 0},
+                "output_tokens_details": {"reasoning_tokens": 0, "tool_output_tokens": 9},
+            },
+            Usage(3, 4, reasoning=0, cached=0),
+        ),
+        ({"prompt_tokens": 3, "completion_tokens": None, "prompt_tokens_details": None}, Usage(3, 0)),
+        ({"prompt_tokens": "3", "completion_tokens": -4}, Usage()),
+        ({"prompt_tokens": True, "completion_tokens": 4.0}, Usage()),
+        ({"prompt_tokens": 3, "prompt_tokens_details": [1], "completion_tokens_details": "x"}, Usage(3)),
+    ],
+)
+def test_openai(given_usage: dict[str, Any], expected: Usage) -> None:
+    assert from_openai(given_usage) == expected
+
+
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        ([{"input_tokens": 3, "output_tokens": 4}], Usage(3, 4)),
+        ([{"input_tokens": 3, "cache_read_input_tokens": 2, "output_tokens": 4}], Usage(5, 4, cached=2)),
+        ([{"input_tokens": 3, "output_tokens": 0}, {"output_tokens": 4}], Usage(3, 4)),
+        ([{"input_tokens": 3, "output_tokens": 1}, {"input_tokens": 3, "output_tokens": 4}], Usage(3, 4)),
+        ([{"input_tokens": 3, "cache_read_input_tokens": 2}, {"output_tokens": 4}], Usage(5, 4, cached=2)),
+        (
+            [{"input_tokens": 3, "cache_read_input_tokens": 2}, {"input_tokens": 3, "output_tokens": 4}],
+            Usage(5, 4, cached=2),
+        ),
+        ([{"input_tokens": None, "output_tokens": "4"}], Usage()),
+    ],
+)
+def test_anthropic(events: list[dict[str, Any]], expected: Usage) -> None:
+    """`input` includes what was found in the cache, whichever of a stream's events told of it."""
+    usage: Usage | None = None
+    for told in events:
+        usage = from_anthropic(told, usage)
+    assert usage == expected
+
+
+USAGE = {"prompt_tokens": 3, "completion_tokens": 4}
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (" ,\n", " : ")])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"usage": USAGE},
+        {"id": "x", "choices": [{"message": {"content": '"usage":{"prompt_tokens":9}'}}], "usage": USAGE},
+        {"choices": [{"message": {"content": "\\"}}], "usage": USAGE, "system_fingerprint": "x"},
+        {"usage": USAGE, "prompt_logprobs": [None, {"17": {"logprob": -0.1, "decoded_token": "usage"}}]},
+        {"usage": USAGE, "prompt_token_ids": list(range(5000))},
+        {"choices": [{"logprobs": {"content": [{"token": "usage"}]}}], "usage": USAGE},
+    ],
+)
+def test_usage_is_found_in_an_answer(answer: dict[str, Any], separators: tuple[str, str]) -> None:
+    assert find_usage(json.dumps(answer, separators=separators).encode()) == USAGE
+
+
+@pytest.mark.parametrize("answer", [b"", b"{}", b'{"usage":null}', b'{"usage":5}', b'{"usage":{', b'"usage"', b"\xff"])
+def test_where_there_is_none_none_is_found(answer: bytes) -> None:
+    assert find_usage(answer) is None
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_text_is_never_taken_for_usage(before: str, after: str) -> None:
+    answer = {"content": before, "usage": USAGE, "more": after}
+    assert find_usage(json.dumps(answer, ensure_ascii=False).encode(errors="replace")) == USAGE
+    assert find_usage(json.dumps({"content": before + '"usage":{}' + after}).encode()) is None
+
+
+@given(st.binary(max_size=60))
+def test_noise_has_no_usage(noise: bytes) -> None:
+    found = find_usage(noise)
+    assert found is None or isinstance(found, dict)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (b'{"error":{"message":"no","type":"x","code":400}}', "no"),
+        (b'{"type":"error","error":{"type":"x","message":"no"}}', "no"),
+        (b'{"error":"no"}', None),
+        (b'{"error":{"message":5}}', None),
+        (b'{"detail":"Not Found"}', None),
+        (b"[]", None),
+        (b"Bad Gateway", None),
+        (b"\xff\xfe", None),
+        (b"", None),
+    ],
+)
+def test_the_message_of_a_nodes_error(answer: bytes, message: str | None) -> None:
+    assert find_error_message(answer) == message
