@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from operator import attrgetter
 from typing import Any
 
 import structlog
@@ -53,7 +54,13 @@ class Gateway:
         self.public = self._public(config)
         token = config.admin.token.reveal() if config.admin.token is not None else None
         self.admin = build_admin(
-            self.fleet, self.metrics, token, config.admin.open_metrics, self._refresh_gauges, self.reload
+            self.pipeline,
+            self.fleet,
+            self.metrics,
+            token,
+            config.admin.open_metrics,
+            self._refresh_gauges,
+            self.reload,
         )
 
     def edge(self, admin_port: int | None) -> Edge:
@@ -239,5 +246,5 @@ def _probe_timing(config: Config) -> ProbeTiming:
 
 def _needs_restart(old: Config, new: Config) -> list[str]:
     """The settings that changed but are only read at start."""
-    fixed = ("listen", "admin", "workers", "log", "response_secret")
-    return [name for name in fixed if getattr(old, name) != getattr(new, name)]
+    fixed = ("listen", "admin", "workers", "log", "response_secret", "requests.max_headers", "timeouts.headers")
+    return [name for name in (*fixed, "timeouts.shutdown") if attrgetter(name)(old) != attrgetter(name)(new)]

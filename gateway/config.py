@@ -32,6 +32,10 @@ class Tls(Section):
         for path in (self.cert, self.key):
             if not path.is_file():
                 raise ValueError(f"the file {path} does not exist")
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.cert, self.key)
+        except OSError as error:  # ssl.SSLError is one
+            raise ValueError(f"{self.cert} and {self.key} are no certificate and its key: {error}") from None
         return self
 
 

@@ -130,7 +130,7 @@ class Pipeline:
             tenant = record.of(policy.tenants.authenticate(call.headers))
             deadline = read_deadline(call.headers)
             ask = record.asked(Ask(await call.read_body(), {}, None, stream="stream=true" in suffix.lower()))
-            node = self._node_of(policy, response_id, tenant)
+            node = self._node_of(policy, response_id, tenant, "response_id")
             plan = Plan(ask, dialect, None, ask.raw, pinned_to=node)
             path = f"{dialect.path}/{response_id}{suffix}"
             await self._relay.serve(plan, call, record.trace, deadline, method, path)
@@ -157,19 +157,21 @@ class Pipeline:
                 observer(event)
 
     def _plan(self, policy: Policy, ask: Ask, dialect: Dialect, tenant: Tenant, model: str) -> Plan:
-        pinned_to = None if ask.continues is None else self._node_of(policy, ask.continues, tenant)
+        pinned_to = (
+            None if ask.continues is None else self._node_of(policy, ask.continues, tenant, "previous_response_id")
+        )
         minting = None
         if dialect.mints_ids:
             minting = Minting(policy.response_key, os.urandom(NONCE_BYTES), tenant.name)
         return make_plan(ask, dialect, model, minting, pinned_to)
 
-    def _node_of(self, policy: Policy, response_id: str, tenant: Tenant) -> bytes:
-        """The tag of the node that holds a stored response, `NotFound` for all but its owner."""
+    def _node_of(self, policy: Policy, response_id: str, tenant: Tenant, param: str) -> bytes:
+        """The tag of the node that holds a stored response; `NotFound` for all but its owner, blaming `param`."""
         node = open_id(policy.response_key, response_id, tenant.name)
         if node is None or self._fleet.by_tag(node) is None:
             raise NotFound(
                 f"No response {response_id!r} was found: an id lives as long as its node, for the tenant that made it.",
-                param="response_id",
+                param=param,
                 code="response_not_found",
             )
         return node

@@ -6,12 +6,17 @@ other processes through a stamp file in the directory that they share.
 """
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from gateway.config import Config
-from gateway.config_source import ConfigError, load_config
+from gateway.config_source import ConfigError, Problem, load_config
+
+log = structlog.get_logger("fleetgate.config")
 
 POLL_SECONDS = 1.0
 
@@ -24,15 +29,32 @@ class ConfigWatch:
         self._path = path
         self._overrides = overrides
         self._stamp = shared / "reload" if shared is not None else None
+        self._good = shared / "last-good.yaml" if shared is not None else None
         self._seen = self._signature()
 
     def read(self) -> tuple[Config | None, list[str]]:
         """The configuration as it stands now, or None and what is wrong with it."""
         self._seen = self._signature()
         try:
-            return load_config(self._path, self._overrides), []
+            config = load_config(self._path, self._overrides)
         except ConfigError as error:
             return None, [str(problem) for problem in error.problems]
+        if self._good is not None:
+            shutil.copyfile(self._path, self._good)
+        return config, []
+
+    def read_or_last_good(self) -> Config:
+        """For a process that starts while its siblings run: a file that was spoilt since must not keep it from it.
+
+        Raises `ConfigError` where there is no good one either.
+        """
+        config, problems = self.read()
+        if config is not None:
+            return config
+        if self._good is None or not self._good.exists():
+            raise ConfigError([Problem("", "", problem) for problem in problems])
+        log.error("config_refused", problems=problems, instead="the last good one")
+        return load_config(self._good, self._overrides)
 
     def tell_the_others(self) -> None:
         """Have every other process read the configuration again."""

@@ -73,13 +73,16 @@ def serve(config: Config, config_path: Path | None, overrides: dict[str, Any]) -
 def worker_app() -> ByPort:
     """What uvicorn calls in each process to get the application."""
     launch = Launch(**json.loads(os.environ[LAUNCH_VARIABLE]))
-    path = None if launch.config_path is None else Path(launch.config_path)
-    config = load_config(path, launch.overrides)
-    configure_logging(config.log.format, config.log.level)
     shared = None if launch.shared is None else Path(launch.shared)
+    watch = None
+    if launch.config_path is None:
+        config = load_config(None, launch.overrides)
+    else:
+        watch = ConfigWatch(Path(launch.config_path), launch.overrides, shared)
+        config = watch.read_or_last_good()
+    configure_logging(config.log.format, config.log.level)
     if shared is not None:
         bury_dead_processes(shared)
-    watch = None if path is None else ConfigWatch(path, launch.overrides, shared)
     app = ByPort(build_app(config, watch, bytes.fromhex(launch.response_key)), launch.admin_port)
     _spare_the_garbage_collector()
     return app
@@ -94,6 +97,16 @@ def _spare_the_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+
+
+class Supervisor(Multiprocess):
+    """uvicorn's, but for a drain it lets go of the listening sockets as the workers do: while anybody holds them,
+    the kernel takes connections that nobody will serve."""
+
+    def terminate_all(self) -> None:
+        for sock in self.sockets:
+            sock.close()
+        super().terminate_all()
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -132,7 +145,7 @@ def _uvicorn_config(config: Config) -> uvicorn.Config:
 
 def _run(settings: uvicorn.Config, sockets: list[socket.socket]) -> None:
     if settings.workers > 1:
-        Multiprocess(settings, sockets).run()
+        Supervisor(settings, sockets).run()
         return
     # uvicorn raises the signals that it was stopped by once more at its end; by then there is nothing left to do.
     for number in (signal.SIGTERM, signal.SIGINT):

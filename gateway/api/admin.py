@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from gateway.api.public import add_health
 from gateway.core.tenants import same_secret
 from gateway.fleet.fleet import Fleet
+from gateway.pipeline import Pipeline
 from gateway.telemetry.metrics import CONTENT_TYPE, Metrics
 
 
@@ -47,6 +48,7 @@ class AdminAccess:
 
 
 def build_admin(
+    pipeline: Pipeline,
     fleet: Fleet,
     metrics: Metrics,
     token: str | None,
@@ -57,7 +59,7 @@ def build_admin(
     """The admin application. `refresh` brings the gauges up to date; `reload` re-reads the configuration."""
     app = FastAPI(title="fleetgate admin", redirect_slashes=False)
     access = Depends(AdminAccess(token))
-    add_health(app, fleet)
+    add_health(app, pipeline, fleet)
 
     @app.get("/metrics", dependencies=[] if open_metrics else [access])
     async def prometheus() -> Response:

@@ -111,6 +111,10 @@ class ClientCall:
 
     # The answer
 
+    @property
+    def started(self) -> bool:
+        return self.status != 0
+
     def start(self, status: int, headers: Headers, stream: bool) -> None:
         """The head; `push` and `finish` follow. Goes through ASGI, so that middleware can add to it."""
         self.status = status

@@ -171,7 +171,9 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _refuse(self, error: GatewayError) -> None:
         """Answer below ASGI, for there is no request yet, and close."""
-        if not self._unanswered:  # else the answer would land in the middle of another one
+        waiting = self._unanswered
+        if not waiting or (len(waiting) == 1 and not waiting[0].response_started):
+            # else the answer would land in the middle of another one
             status, headers, body = whole_answer(error, DIALECTS[0], request_id_of({}))
             lines = b"".join(b"%b: %b\r\n" % pair for pair in [*headers, (b"connection", b"close")])
             self.transport.write(STATUS_LINE[status] + lines + b"\r\n" + body)

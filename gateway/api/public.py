@@ -20,7 +20,7 @@ _JSON = "application/json"
 def build_public(pipeline: Pipeline, fleet: Fleet) -> FastAPI:
     """The FastAPI application behind `Front`."""
     app = FastAPI(title="fleetgate", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-    add_health(app, fleet)
+    add_health(app, pipeline, fleet)
 
     @app.get("/v1/models")
     async def list_models(request: Request) -> Response:
@@ -50,7 +50,7 @@ def build_public(pipeline: Pipeline, fleet: Fleet) -> FastAPI:
     return app
 
 
-def add_health(app: FastAPI, fleet: Fleet) -> None:
+def add_health(app: FastAPI, pipeline: Pipeline, fleet: Fleet) -> None:
     """`/health`: the process answers. `/ready`: a model can be served (`?model=` for one)."""
 
     @app.get("/health")
@@ -59,7 +59,7 @@ def add_health(app: FastAPI, fleet: Fleet) -> None:
 
     @app.get("/ready")
     async def ready(model: str | None = None) -> JSONResponse:
-        is_ready = fleet.ready(model)
+        is_ready = fleet.ready(None if model is None else pipeline.policy.models.on_nodes(model))
         body = {"status": "ready" if is_ready else "no node is ready", "models": sorted(fleet.served)}
         return JSONResponse(body, status_code=200 if is_ready else 503)
 

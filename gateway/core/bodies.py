@@ -204,7 +204,14 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> Body:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise _NotANumberError(f"{name} is not a JSON number")
+    raise _NotANumberError(f"{name} is not a number that JSON can carry")
 
 
-_decoder = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        _refuse_constant(text)
+    return number
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_refuse_constant, parse_float=_finite)

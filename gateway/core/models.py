@@ -31,17 +31,23 @@ class Models:
         """
         if name is None:
             return self._only_model(tenant, served)
-        model = self._aliases.get(name, name)
+        model = self.on_nodes(name)
         if self._allowed(model, tenant) and (model in served or model in self._listed):
             return model
         if not served and not self._listed:
-            raise NoNodeReady("No node has answered yet: the fleet is starting.", retry_after=2.0)
+            raise _starting()
         raise model_not_found(name)
+
+    def on_nodes(self, name: str) -> str:
+        """The name that nodes know `name` by: itself, or what it is an alias of."""
+        return self._aliases.get(name, name)
 
     def _only_model(self, tenant: Tenant, served: Collection[str]) -> str:
         models = {model for _, model in self.offered(tenant, served)}
         if len(models) == 1:
             return models.pop()
+        if not served:
+            raise _starting()
         raise InvalidRequest(
             "The field 'model' is missing: name one of the models that GET /v1/models lists.",
             param="model",
@@ -50,6 +56,10 @@ class Models:
 
     def _allowed(self, model: str, tenant: Tenant) -> bool:
         return (not self._listed or model in self._listed) and tenant.may_use(model)
+
+
+def _starting() -> NoNodeReady:
+    return NoNodeReady("No node has answered yet: the fleet is starting.", retry_after=2.0)
 
 
 def model_not_found(name: str) -> ModelNotFound:

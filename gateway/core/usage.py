@@ -34,7 +34,7 @@ def from_anthropic(usage: Mapping[str, Any], earlier: Usage | None = None) -> Us
     cached = _count(usage.get("cache_read_input_tokens"))
     read = _count(usage.get("input_tokens"))
     return Usage(
-        input=base.input if read is None else read + (cached or 0),
+        input=base.input if read is None else read + ((base.cached if cached is None else cached) or 0),
         output=_count(usage.get("output_tokens")) or base.output,
         reasoning=base.reasoning,
         cached=base.cached if cached is None else cached,

@@ -21,6 +21,10 @@ class Downstream(Protocol):
     listener: ClientListener | None
     gone: bool
 
+    @property
+    def started(self) -> bool:
+        """Whether the head was sent."""
+
     def start(self, status: int, headers: Headers, stream: bool) -> None:
         """Send the head; `stream` where events follow, so that an error can be one of them."""
 

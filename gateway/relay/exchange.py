@@ -33,6 +33,9 @@ from gateway.relay.http1 import ResponseHead, UpstreamConnection
 HELD_BYTES = 1 << 20
 """A plain answer up to this size is held until it is whole; a longer one is passed on piece by piece."""
 
+TAIL_BYTES = 2048
+"""What is kept of a piece that was passed on: its usage may go on in the next."""
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -74,7 +77,8 @@ class Exchange:
         self._watch: EventWatch | None = None
         self._held: list[bytes] | None = []
         self._held_bytes = 0
-        self._committed = False
+        self._tail = b""
+        self._committed = call.started  # by comments, during an attempt that failed
         self._paused = False
         self._sent_at = self._last = self._last_push = loop.time()
         self._timer = loop.call_at(self._next_check(self._last), self._check)
@@ -200,7 +204,9 @@ class Exchange:
 
     def _hold(self, data: bytes) -> None:
         if self._held is None:
-            self._trace.usage = self._plan.dialect.usage(data) or self._trace.usage
+            seen = self._tail + data
+            self._trace.usage = self._plan.dialect.usage(seen) or self._trace.usage
+            self._tail = seen[-TAIL_BYTES:]
             self._pass(data)
             return
         self._held.append(data)

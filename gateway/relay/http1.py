@@ -10,7 +10,7 @@ awaits here: bytes go from `data_received` straight into the receiver, so no tas
     IDLE     bytes come unasked, or the node hangs up        CLOSED   -
     WAITING  interim head (1xx)                              WAITING  -
     WAITING  head                                            BODY     on_head
-    WAITING  lost; used before and not a byte came back      CLOSED   on_error(StaleConnection)
+    WAITING  lost at once; used before, not a byte heard     CLOSED   on_error(StaleConnection)
     WAITING  lost otherwise                                  CLOSED   on_error(UpstreamCut)
     BODY     part of the body                                BODY     on_data, once per read
     BODY     framing says complete                           IDLE *   on_end
@@ -23,6 +23,7 @@ awaits here: bytes go from `data_received` straight into the receiver, so no tas
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol, cast
@@ -33,6 +34,10 @@ from gateway.core.errors import BadUpstreamResponse, StaleConnection, UpstreamCu
 
 MAX_QUIET_BYTES = 65_536
 """Bytes that may come in without a finished head or a piece of the body: bounds heads, trailers and chunk noise."""
+
+
+STALE_SECONDS = 1.0
+"""How long after a request was sent a close without a byte counts as a stale connection."""
 
 
 class ResponseHead(NamedTuple):
@@ -71,6 +76,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._paused = False
+        self._sent_at = 0.0
         self.idle_since = 0.0  # time.monotonic, set by the pool
         self._forget_exchange()
 
@@ -100,6 +106,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._forget_exchange()
         self._state = State.WAITING
         self._exchanges += 1
+        self._sent_at = time.monotonic()
         self._receiver = receiver
         self._transport.writelines(parts)
 
@@ -152,7 +159,7 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if state is State.BODY and self._until_eof and exc is None:
             receiver.on_end()
-        elif state is State.WAITING and self._exchanges > 1 and not self._heard:
+        elif state is State.WAITING and self._exchanges > 1 and not self._heard and self._just_sent():
             receiver.on_error(StaleConnection(f"Node {self._node} closed a kept connection."))
         else:
             when = "in mid-answer" if state is State.BODY else "before it answered"
@@ -189,6 +196,10 @@ class UpstreamConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._head is not None:
             self._complete = True
+
+    def _just_sent(self) -> bool:
+        """Whether a close can be the race with the node's keep-alive time-out; later the node may have worked."""
+        return time.monotonic() - self._sent_at < STALE_SECONDS
 
     # Telling the receiver
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from gateway.core.attempts import Attempts, Verdict
-from gateway.core.errors import ClientGone, GatewayError, ShuttingDown, UpstreamError
+from gateway.core.errors import ClientGone, ConnectFailed, GatewayError, ShuttingDown, UpstreamError
 from gateway.core.plan import Plan
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Node
@@ -117,7 +117,12 @@ class Relay:
             return kept
         if now >= deadline:
             raise deadline_exceeded()
-        return await pool.connect(min(self.timing.connect, deadline - now))
+        try:
+            return await pool.connect(min(self.timing.connect, deadline - now))
+        except ConnectFailed:
+            if asyncio.get_running_loop().time() < deadline:
+                raise
+            raise deadline_exceeded() from None  # the client's haste says nothing about the node
 
     def _request(self, node: Node, plan: Plan, call: Caller, method: str, path: str) -> tuple[bytes, bytes]:
         body = plan.body_for(node.tag)

@@ -38,6 +38,7 @@ class Metrics:
         registry = CollectorRegistry()
         self._registry = registry
         self._ended: list[RequestEnded] = []
+        self._nodes: set[str] = set()
         self._requests = Counter(
             "fleetgate_requests_total",
             "Requests by how they ended: HTTP status seen by the client, and ok, an error code or client_gone.",
@@ -128,9 +129,20 @@ class Metrics:
         """Settle, and set the gauges: requests open now, and (name, ready, in flight) of every node."""
         self.settle()
         self._open.set(open_requests)
-        for name, ready, in_flight in nodes:
+        now = list(nodes)
+        for name in self._nodes - {name for name, _, _ in now}:
+            self._forget_node(name)
+        self._nodes = {name for name, _, _ in now}
+        for name, ready, in_flight in now:
             self._node_ready.labels(name).set(int(ready))
             self._node_in_flight.labels(name).set(in_flight)
+
+    def _forget_node(self, name: str) -> None:
+        """A node that left the fleet is not down: it is not there. (Files of several processes can only say 0.)"""
+        for gauge in (self._node_ready, self._node_in_flight):
+            gauge.labels(name).set(0)
+            if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+                gauge.remove(name)
 
     def page(self) -> bytes:
         """The exposition in Prometheus' text format."""

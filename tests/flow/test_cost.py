@@ -27,7 +27,7 @@ ANSWER = b'{"id":"c","choices":[],"usage":{"prompt_tokens":1,"completion_tokens"
 PLAIN_ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: a/b\r\ncontent-length: %d\r\n\r\n%b" % (len(ANSWER), ANSWER)
 
 CALLS_PER_EVENT = 12
-CALLS_PER_REQUEST = 200
+CALLS_PER_REQUEST = 220
 
 
 class Wire(asyncio.Transport):

@@ -122,11 +122,17 @@ def find_usage(answer: bytes) -> Mapping[str, Any] | None:
 
     A quote inside a JSON string is escaped, so `"usage":` in the bytes is a key for certain.
     """
-    at = answer.rfind(b'"usage"')
-    match = _USAGE_FIELD.match(answer, at) if at >= 0 else None
-    if match is None:
-        return None
-    window = answer[match.end() : match.end() + _USAGE_WINDOW].decode(errors="replace")
+    end = len(answer)
+    while (at := answer.rfind(b'"usage"', 0, end)) >= 0:
+        match = _USAGE_FIELD.match(answer, at)
+        if match is not None:
+            return _object_at(answer, match.end())
+        end = at  # a string, such as a token's text
+    return None
+
+
+def _object_at(answer: bytes, at: int) -> Mapping[str, Any] | None:
+    window = answer[at : at + _USAGE_WINDOW].decode(errors="replace")
     try:
         usage, _ = _decoder.raw_decode(window)
     except ValueError:
