@@ -64,7 +64,7 @@ def serve(config: Config, config_path: Path | None, overrides: dict[str, Any]) -
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(shared)
     _announce(config, public, admin)
     try:
-        _run(_uvicorn_config(config), [public, admin])
+        _run(uvicorn_settings(config), [public, admin])
     finally:
         if shared is not None:
             shutil.rmtree(shared, ignore_errors=True)
@@ -123,11 +123,12 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
-def _uvicorn_config(config: Config) -> uvicorn.Config:
+def uvicorn_settings(config: Config, app: ByPort | None = None) -> uvicorn.Config:
+    """How uvicorn serves a gateway: `app`, or where it is None one that each process makes for itself."""
     tls = config.listen.tls
     return uvicorn.Config(
-        "gateway.server:worker_app",
-        factory=True,
+        app or "gateway.server:worker_app",
+        factory=app is None,
         http=GatewayProtocol,
         ws="none",
         lifespan="on",

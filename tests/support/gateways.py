@@ -8,11 +8,10 @@ from typing import Any
 
 import uvicorn
 
-from gateway.api.protocol import GatewayProtocol
 from gateway.app import ByPort, Gateway, build_app
 from gateway.config import Config
 from gateway.reload import ConfigWatch
-from gateway.server import listen
+from gateway.server import listen, uvicorn_settings
 
 QUICK: dict[str, Any] = {"health": {"interval": 0.05, "timeout": 2.0}}
 """Settings that keep a test short: a node is found within 50 ms."""
@@ -46,19 +45,9 @@ async def running_gateway(
     app = build_app(Config(**merged), watch)
     public, admin = listen("127.0.0.1", 0), listen("127.0.0.1", 0)
     port, admin_port = public.getsockname()[1], admin.getsockname()[1]
-    server = _QuietServer(
-        uvicorn.Config(
-            ByPort(app, admin_port),
-            http=GatewayProtocol,
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=1,
-        )
-    )
+    uvicorn_config = uvicorn_settings(app.config, ByPort(app, admin_port))
+    uvicorn_config.timeout_graceful_shutdown = 1
+    server = _QuietServer(uvicorn_config)
     serving = asyncio.create_task(server.serve([public, admin]))
     try:
         await eventually(lambda: server.started)
