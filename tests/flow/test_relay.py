@@ -201,6 +201,27 @@ async def test_a_client_that_leaves_frees_the_node_at_once(body: object, reply: 
         assert 'ending="client_gone"' in page
 
 
+async def test_a_client_that_leaves_at_the_end_has_had_its_answer() -> None:
+    """OpenAI's SDK closes the connection at `[DONE]`, before the end of the last HTTP chunk."""
+
+    async def ends_late(node: ScriptedNode, asked: Asked, reader: Reader, writer: Writer) -> None:
+        writer.write(STREAM_HEAD + chunk(event("a")) + chunk(DONE))
+        await writer.drain()
+        await asyncio.sleep(0.1)
+        writer.write(LAST_CHUNK)
+
+    async with scripted_node(ends_late) as node, running_gateway(node.url) as gateway:
+        async with httpx.AsyncClient(timeout=10) as client:
+            async with client.stream("POST", gateway.url + CHAT, json=STREAMED) as got:
+                async for piece in got.aiter_bytes():
+                    if DONE in piece:
+                        break
+        await eventually(lambda: gateway.app.relay.open_exchanges == 0)
+        page = await _metrics(gateway.admin_url)
+        assert 'ending="ok"' in page
+        assert 'ending="client_gone"' not in page
+
+
 @pytest.mark.parametrize("body", [ASK, STREAMED])
 async def test_the_clients_deadline_stops_the_node(body: object) -> None:
     async with scripted_node(silent) as node, running_gateway(node.url) as gateway:
