@@ -2,12 +2,17 @@
 
 import typer
 
+from workers.commands.plan import plan
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
 
 @app.callback()
 def worker() -> None:
     """Plan, prepare and run one vLLM server on one node."""
+
+
+app.command("plan")(plan)
 
 
 def main() -> None:
