@@ -2,6 +2,8 @@
 
 import typer
 
+from workers.commands.argv import argv
+from workers.commands.flags import flags
 from workers.commands.plan import plan
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
@@ -13,6 +15,8 @@ def worker() -> None:
 
 
 app.command("plan")(plan)
+app.command("argv")(argv)
+app.command("flags")(flags)
 
 
 def main() -> None:
