@@ -5,6 +5,7 @@ import typer
 from workers.commands.argv import argv
 from workers.commands.flags import flags
 from workers.commands.plan import plan
+from workers.commands.preflight import preflight
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
@@ -15,6 +16,7 @@ def worker() -> None:
 
 
 app.command("plan")(plan)
+app.command("preflight")(preflight)
 app.command("argv")(argv)
 app.command("flags")(flags)
 
