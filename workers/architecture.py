@@ -119,7 +119,5 @@ def _count_layers(config: Mapping[str, Any]) -> Counter[str]:
     if config.get("layers_block_type"):
         return Counter(str(kind) for kind in config["layers_block_type"])
     if config.get("block_configs"):
-        return Counter(
-            "none" if b["attention"].get("no_op") else "attention" for b in config["block_configs"]
-        )
+        return Counter("none" if b["attention"].get("no_op") else "attention" for b in config["block_configs"])
     return Counter({"attention": int(config["num_hidden_layers"])})

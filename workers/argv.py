@@ -93,9 +93,7 @@ def _recipe(profile: Profile, weights: Weights, binding: Binding) -> Iterator[Fl
     cut = profile.parallel
     yield Flag("--tensor-parallel-size", str(cut.tensor), f"each layer is cut over {cut.tensor} GPUs")
     if cut.pipeline > 1:
-        yield Flag(
-            "--pipeline-parallel-size", str(cut.pipeline), "layers are cut into stages, one per machine"
-        )
+        yield Flag("--pipeline-parallel-size", str(cut.pipeline), "layers are cut into stages, one per machine")
     if cut.backend is not None:
         yield Flag("--distributed-executor-backend", cut.backend, "starts the ranks on all machines")
     if cut.expert:

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from workers.argv import Weights, local_weights, weights_of
-from workers.errors import DownloadFailedError
+from workers.errors import DownloadFailed
 from workers.profile import Profile
 
 INDEX = "model.safetensors.index.json"
@@ -51,7 +51,7 @@ def find_weights(profile: Profile, folder: Path | None) -> Weights:
 
 
 def read_marker(folder: Path) -> Marker | None:
-    """What `download` noted in `folder`; None if it was not there. Raises DownloadFailedError if
+    """What `download` noted in `folder`; None if it was not there. Raises DownloadFailed if
     unreadable.
     """
     file = folder / MARKER
@@ -60,7 +60,7 @@ def read_marker(folder: Path) -> Marker | None:
     try:
         return Marker.model_validate_json(file.read_text())
     except (OSError, ValidationError) as error:
-        raise DownloadFailedError(f"cannot read {file}: {error}") from error
+        raise DownloadFailed(f"cannot read {file}: {error}") from error
 
 
 def write_marker(folder: Path, marker: Marker) -> None:

@@ -6,6 +6,8 @@ from workers.commands.argv import argv
 from workers.commands.flags import flags
 from workers.commands.plan import plan
 from workers.commands.preflight import preflight
+from workers.cpu_commands import cpu_node, tiny_model
+from workers.fake.cli import fake
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
@@ -15,10 +17,13 @@ def worker() -> None:
     """Plan, prepare and run one vLLM server on one node."""
 
 
-app.command("plan")(plan)
-app.command("preflight")(preflight)
-app.command("argv")(argv)
-app.command("flags")(flags)
+app.command()(plan)
+app.command()(preflight)
+app.command()(argv)
+app.command()(flags)
+app.command()(tiny_model)
+app.command()(cpu_node)
+app.command()(fake)
 
 
 def main() -> None:

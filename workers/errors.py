@@ -1,21 +1,33 @@
-"""What can go wrong on a node, as the operator sees it: one sentence that says what and what to do."""
+"""The errors of the worker package. Commands print them as one message and exit non-zero; nothing else catches them.
+
+WorkerError
+├── ConfigError     a profile, a catalogue file, a version or an option is wrong
+├── MissingTool     a library or program that a command needs is not installed
+├── SetUpFailed     something a node needs could not be installed or built
+├── DownloadFailed  the checkpoint could not be fetched or is not complete
+└── NodeFailed      a vLLM server did not start, or keeps dying
+"""
 
 
 class WorkerError(Exception):
-    """Base of all errors that end a command with a message instead of a traceback."""
+    """Its text is for the person at the terminal: what happened, then what to do."""
 
 
 class ConfigError(WorkerError):
-    """A profile, a catalogue file or a model's config.json is wrong or incomplete."""
+    """A profile, a catalogue file, a version or a model's config.json is wrong or incomplete."""
 
 
-class MissingToolError(WorkerError):
+class MissingTool(WorkerError):
     """A library or program that this command needs is not installed."""
 
 
-class NodeFailedError(WorkerError):
-    """The vLLM server could not be brought up, or keeps dying."""
+class SetUpFailed(WorkerError):
+    """A virtual environment, a download or a model could not be made."""
 
 
-class DownloadFailedError(WorkerError):
+class DownloadFailed(WorkerError):
     """The checkpoint could not be fetched or is not complete."""
+
+
+class NodeFailed(WorkerError):
+    """A vLLM server could not be started, ended before it was ready, or keeps dying."""

@@ -105,13 +105,10 @@ def _costs(profile: Profile, question: Question) -> tuple[CostAnswer, ...]:
     prices: tuple[Price, ...] = profile.prices
     if question.usd_per_gpu_hour is not None:
         given = question.usd_per_gpu_hour
-        prices = (
-            Price(kind="on_demand", usd_per_gpu_hour=given, date="now", source="given on the command line"),
-        )
+        prices = (Price(kind="on_demand", usd_per_gpu_hour=given, date="now", source="given on the command line"),)
     speed = question.tokens_per_second or _expected_speed(profile)
     plans = [
-        CostPlan(p.kind, f"{p.source}, {p.date}", p.usd_per_gpu_hour * profile.hardware.gpus, speed)
-        for p in prices
+        CostPlan(p.kind, f"{p.source}, {p.date}", p.usd_per_gpu_hour * profile.hardware.gpus, speed) for p in prices
     ]
     return tuple(CostAnswer(c, tuple(c.break_even(api) for api in question.api_prices)) for c in plans)
 
@@ -120,9 +117,7 @@ def _expected_speed(profile: Profile) -> float | None:
     return profile.throughput[0].middle if profile.throughput else None
 
 
-def _advice(
-    profile: Profile, memory: MemoryPlan, question: Question, others: Iterable[Profile]
-) -> Iterable[str]:
+def _advice(profile: Profile, memory: MemoryPlan, question: Question, others: Iterable[Profile]) -> Iterable[str]:
     if memory.fits:
         yield from _notes_on_fit(profile, memory)
         return

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from workers.errors import MissingToolError
+from workers.errors import MissingTool
 from workers.plan import Plan
 
 DASHED: Literal["--"] = "--"
@@ -12,13 +12,13 @@ SOLID: Literal["-"] = "-"
 
 
 def plot_plans(plans: Sequence[Plan], target: Path) -> None:
-    """Write the picture to `target` (its suffix says the format). Raises MissingToolError without
+    """Write the picture to `target` (its suffix says the format). Raises MissingTool without
     matplotlib.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError as missing:
-        raise MissingToolError("--plot needs matplotlib: pip install 'fleetgate[plot]'") from missing
+        raise MissingTool("--plot needs matplotlib: pip install 'fleetgate[plot]'") from missing
     figure = Figure(figsize=(11, 1.5 + 0.55 * len(plans)), layout="constrained")
     axes = figure.subplots()
     names = [plan.profile.name for plan in plans]

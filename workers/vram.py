@@ -101,9 +101,7 @@ def sequence_cost(profile: Profile, architecture: Architecture | None = None) ->
     return SequenceCost(
         kv_bytes_per_token=architecture.kv_bytes_per_token(profile.kv_cache_dtype, tensor),
         state_bytes=architecture.state_bytes(tensor, profile.ssm_cache_dtype or "float32", guessed),
-        state_copies=architecture.state_copies(profile.caching.prefix, guessed)
-        if architecture.has_mamba
-        else 0,
+        state_copies=architecture.state_copies(profile.caching.prefix, guessed) if architecture.has_mamba else 0,
     )
 
 

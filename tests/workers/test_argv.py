@@ -159,9 +159,7 @@ def test_sources_are_read_without_importing_them(tmp_path: Path) -> None:
     (config / "cache.py").write_text('MambaCacheMode = Literal["all", "none"]\nMethods = Literal["fp8"]\n')
     frontend = tmp_path / "vllm" / "entrypoints" / "openai"
     frontend.mkdir(parents=True)
-    (frontend / "cli_args.py").write_text(
-        "class BaseFrontendArgs:\n    tool_call_parser: str | None = None\n"
-    )
+    (frontend / "cli_args.py").write_text("class BaseFrontendArgs:\n    tool_call_parser: str | None = None\n")
     known = read_sources(tmp_path)
     assert known.flags == {"--enforce-eager", "--mamba-cache-mode", "--quantization", "--tool-call-parser"}
     assert known.switches == {"--enforce-eager"}

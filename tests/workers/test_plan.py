@@ -206,9 +206,7 @@ def test_context_and_sequences_change_the_answer() -> None:
 
 def test_a_downloaded_config_beats_the_catalogue(tmp_path: Path) -> None:
     file = tmp_path / "config.json"
-    config = find_model("nemotron-3-ultra-550b-a55b").config | {
-        "layer_counts": {"attention": 24, "mamba": 48}
-    }
+    config = find_model("nemotron-3-ultra-550b-a55b").config | {"layer_counts": {"attention": 24, "mamba": 48}}
     file.write_text(json.dumps(config))
     run = CliRunner().invoke(app, ["plan", RECOMMENDED, "--config", str(file), "--json"])
     (answer,) = json.loads(run.stdout)

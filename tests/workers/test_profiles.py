@@ -66,8 +66,7 @@ def test_the_guides_numbers() -> None:
 
 def test_an_operators_file_extends_a_profile(tmp_path: Path) -> None:
     (tmp_path / "ours.yaml").write_text(
-        "extends: nemotron-3-ultra-8xh200-fp8\nname: ours\nmax_model_len: 65536\n"
-        "scheduling: {max_sequences: 8}\n"
+        "extends: nemotron-3-ultra-8xh200-fp8\nname: ours\nmax_model_len: 65536\nscheduling: {max_sequences: 8}\n"
     )
     ours = find_profile("ours", [tmp_path])
     assert (ours.max_model_len, ours.scheduling.max_sequences) == (65536, 8)

@@ -32,9 +32,7 @@ def flags(
     known = known_flags(vllm, shlex.split(program))
     if record is not None:
         record.write_text(json.dumps(known.document(), indent=1) + "\n")
-    chosen = [find_profile(n, profiles or ()) for n in names or ()] or [
-        *load_profiles(profiles or ()).values()
-    ]
+    chosen = [find_profile(n, profiles or ()) for n in names or ()] or [*load_profiles(profiles or ()).values()]
     verdicts = {p.name: check_flags(_wanted(p), known) for p in chosen}
     if as_json:
         print_json({"version": known.version, "profiles": {n: _told(v) for n, v in verdicts.items()}})

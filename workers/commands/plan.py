@@ -20,9 +20,7 @@ from workers.profiles.load import find_profile, load_profiles
 
 @told
 def plan(
-    names: Annotated[
-        list[str] | None, typer.Argument(help="Profiles; none means all, one line each.")
-    ] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Profiles; none means all, one line each.")] = None,
     gpu: Annotated[str | None, typer.Option(help="Ask for a machine instead: its GPU, e.g. h100.")] = None,
     count: Annotated[int, typer.Option(help="GPUs of that machine.", min=1)] = 8,
     precision: Annotated[str, typer.Option(help="bf16, fp8 or nvfp4.")] = "fp8",
@@ -30,12 +28,8 @@ def plan(
     context: Annotated[int | None, typer.Option(help="Tokens per sequence.", min=1)] = None,
     sequences: Annotated[int | None, typer.Option(help="Sequences at once.", min=1)] = None,
     price: Annotated[float | None, typer.Option(help="US dollars per GPU hour.", min=0.001)] = None,
-    tokens_per_second: Annotated[
-        float | None, typer.Option(help="Output tokens/s of the node.", min=0.1)
-    ] = None,
-    api_price: Annotated[
-        list[float] | None, typer.Option(help="US dollars per million tokens to beat.")
-    ] = None,
+    tokens_per_second: Annotated[float | None, typer.Option(help="Output tokens/s of the node.", min=0.1)] = None,
+    api_price: Annotated[list[float] | None, typer.Option(help="US dollars per million tokens to beat.")] = None,
     config: Annotated[Path | None, typer.Option(help="The model's real config.json, for its memory.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a picture of memory by part (.png, .svg).")] = None,
     profiles: ProfileFolder = None,

@@ -97,9 +97,7 @@ def _check(flag: Flag, known: FlagSet) -> Verdict:
             return Verdict(flag, "left out", flag.otherwise)
         return Verdict(flag, "wrong", "this version does not have it")
     if known.refuses(flag.name, flag.value):
-        return Verdict(
-            flag, "wrong", f"{flag.value!r} is none of {', '.join(sorted(known.choices[flag.name]))}"
-        )
+        return Verdict(flag, "wrong", f"{flag.value!r} is none of {', '.join(sorted(known.choices[flag.name]))}")
     method = _speculation_method(flag)
     if method is not None and known.refuses(SPECULATION_METHOD, method):
         return Verdict(flag, "wrong", f"this version does not know the method {method!r}")

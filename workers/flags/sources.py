@@ -90,9 +90,7 @@ def _fields(tree: ast.Module, classes: tuple[str, ...]) -> Iterator[tuple[str, a
                     yield line.target.id, line.annotation
 
 
-def _choices(
-    texts: Mapping[str, str], fields: Mapping[str, ast.expr], flags: set[str]
-) -> dict[str, frozenset[str]]:
+def _choices(texts: Mapping[str, str], fields: Mapping[str, ast.expr], flags: set[str]) -> dict[str, frozenset[str]]:
     aliases: dict[str, frozenset[str]] = {}
     for name, text in texts.items():
         if name.startswith(("vllm/config/", "vllm/model_executor/layers/quantization/__init__")):

@@ -80,9 +80,7 @@ def _limits(profile: Profile, capture: Capture) -> Iterator[Finding]:
     yield judged("open files", good, _told(files), f"{OPEN_FILES:,}", fix, bad="warn")
     if profile.hardware.nodes > 1:
         fix = "ulimit -l unlimited (--ulimit memlock=-1): InfiniBand registers memory by locking it"
-        yield judged(
-            "locked memory", limits.locked_memory is None, _told(limits.locked_memory), "unlimited", fix
-        )
+        yield judged("locked memory", limits.locked_memory is None, _told(limits.locked_memory), "unlimited", fix)
 
 
 def _told(limit: int | None) -> str:

@@ -40,6 +40,4 @@ def _read_gpu(nvml: Any, handle: Any) -> SeenGpu:
         mig, _ = nvml.nvmlDeviceGetMigMode(handle)
     except nvml.NVMLError_NotSupported:
         mig = 0
-    return SeenGpu(
-        name=nvml.nvmlDeviceGetName(handle), memory=memory.total, memory_used=memory.used, mig=bool(mig)
-    )
+    return SeenGpu(name=nvml.nvmlDeviceGetName(handle), memory=memory.total, memory_used=memory.used, mig=bool(mig))

@@ -64,9 +64,7 @@ def _build(document: Mapping[str, Any], bases: Mapping[str, Mapping[str, Any]], 
     return profile
 
 
-def _resolve(
-    document: Mapping[str, Any], bases: Mapping[str, Mapping[str, Any]], where: str
-) -> dict[str, Any]:
+def _resolve(document: Mapping[str, Any], bases: Mapping[str, Mapping[str, Any]], where: str) -> dict[str, Any]:
     """Lay a document over the one it extends. Mappings merge, everything else replaces."""
     own = {key: value for key, value in document.items() if key != "extends"}
     base_name = document.get("extends")

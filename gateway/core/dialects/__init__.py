@@ -1,0 +1,20 @@
+"""The public request formats. Sans-IO: bytes in, facts and bytes out."""
+
+from gateway.core.dialects.base import Ask, Dialect, ErrorShape, Fault
+from gateway.core.dialects.chat import Chat, Completions
+from gateway.core.dialects.messages import CountTokens, Messages
+from gateway.core.dialects.plain import Detokenize, Embeddings, Tokenize
+from gateway.core.dialects.responses import Responses
+
+DIALECTS: tuple[Dialect, ...] = (
+    Chat(),
+    Completions(),
+    Responses(),
+    Messages(),
+    CountTokens(),
+    Embeddings(),
+    Tokenize(),
+    Detokenize(),
+)
+
+__all__ = ["DIALECTS", "Ask", "Dialect", "ErrorShape", "Fault"]

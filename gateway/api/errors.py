@@ -1,0 +1,70 @@
+"""Errors to HTTP: the one place that knows which status, which headers and which kind an error has."""
+
+from collections.abc import Iterable
+
+from gateway.core import errors as e
+from gateway.core.dialects import Dialect, ErrorShape, Fault
+
+_HTTP: dict[type[e.GatewayError], tuple[int, Fault]] = {
+    e.InvalidRequest: (400, Fault.INVALID),
+    e.BodyTooLarge: (413, Fault.TOO_LARGE),
+    e.HeadersTooLarge: (431, Fault.TOO_LARGE),
+    e.RequestTooSlow: (408, Fault.TIMEOUT),
+    e.NotFound: (404, Fault.NOT_FOUND),
+    e.UnknownPath: (404, Fault.NOT_FOUND),
+    e.MethodNotAllowed: (405, Fault.INVALID),
+    e.Unauthenticated: (401, Fault.AUTHENTICATION),
+    e.PermissionDenied: (403, Fault.PERMISSION),
+    e.Overloaded: (503, Fault.OVERLOADED),
+    e.UpstreamError: (502, Fault.INTERNAL),
+    e.UpstreamTimeout: (504, Fault.TIMEOUT),
+    e.DeadlineExceeded: (504, Fault.TIMEOUT),
+    e.ClientGone: (499, Fault.INTERNAL),
+    e.InternalError: (500, Fault.INTERNAL),
+}
+
+_FINAL = (e.DeadlineExceeded,)
+"""Statuses that SDKs retry by themselves, for reasons that a retry does not mend."""
+
+
+def shape_error(error: e.GatewayError, request_id: str) -> ErrorShape:
+    """What the client is told."""
+    status, fault = next(_HTTP[kind] for kind in type(error).__mro__ if kind in _HTTP)
+    return ErrorShape(error.message, fault, status, error.slug, error.param, request_id)
+
+
+def error_headers(error: e.GatewayError, body: bytes) -> list[tuple[bytes, bytes]]:
+    """Headers of an error answer: type, length, and what helps the client to come back (or not to)."""
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    headers += [(name.encode(), value.encode()) for name, value in error.headers.items()]
+    if error.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after))))
+    if isinstance(error, _FINAL):
+        headers.append((b"x-should-retry", b"false"))
+    if isinstance(error, e.Unauthenticated):
+        headers.append((b"www-authenticate", b"Bearer"))
+    return headers
+
+
+def id_headers(request_id: str) -> list[tuple[bytes, bytes]]:
+    """The request's id under both names: OpenAI's SDK reads the first, Anthropic's the second."""
+    encoded = request_id.encode()
+    return [(b"x-request-id", encoded), (b"request-id", encoded)]
+
+
+def unknown_path(path: str) -> e.UnknownPath:
+    return e.UnknownPath(f"There is nothing at {path!r}: see the list of endpoints in the documentation.")
+
+
+def method_not_allowed(method: str, path: str, allowed: Iterable[str]) -> e.MethodNotAllowed:
+    names = ", ".join(sorted(allowed))
+    return e.MethodNotAllowed(f"{method} is not allowed on {path}: use {names}.", headers={"allow": names})
+
+
+def whole_answer(
+    error: e.GatewayError, dialect: Dialect, request_id: str
+) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Status, headers and body of an error answer."""
+    shape = shape_error(error, request_id)
+    body = dialect.error(shape)
+    return shape.status, error_headers(error, body) + id_headers(request_id), body

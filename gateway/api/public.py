@@ -1,0 +1,94 @@
+"""The small public routes: which models there are, whether the gateway lives, and 404 or 405 for all the rest."""
+
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from gateway.api.call import request_id_of
+from gateway.api.errors import id_headers, method_not_allowed, unknown_path, whole_answer
+from gateway.core.dialects import DIALECTS, Dialect
+from gateway.core.errors import GatewayError
+from gateway.core.models import model_not_found
+from gateway.fleet.fleet import Fleet
+from gateway.pipeline import Pipeline
+
+_JSON = "application/json"
+
+
+def build_public(pipeline: Pipeline, fleet: Fleet) -> FastAPI:
+    """The FastAPI application behind `Front`."""
+    app = FastAPI(title="fleetgate", docs_url=None, redoc_url=None, openapi_url=None)
+    add_health(app, fleet)
+
+    @app.get("/v1/models")
+    async def list_models(request: Request) -> Response:
+        """What the caller may use, as the nodes themselves describe it."""
+        return _answer(request, {"object": "list", "data": _cards(request, pipeline, fleet)})
+
+    @app.get("/v1/models/{name:path}")
+    async def show_model(request: Request, name: str) -> Response:
+        for card in _cards(request, pipeline, fleet):
+            if card["id"] == name:
+                return _answer(request, card)
+        raise model_not_found(name)
+
+    @app.exception_handler(GatewayError)
+    async def tell(request: Request, error: GatewayError) -> Response:
+        return _error(request, error)
+
+    @app.exception_handler(HTTPException)
+    async def not_served(request: Request, error: HTTPException) -> Response:
+        """What the router refuses: a path that is not there, or a method that is not allowed on it."""
+        path = request.url.path
+        if error.status_code == 405:
+            allowed = (error.headers or {}).get("Allow", "GET")
+            return _error(request, method_not_allowed(request.method, path, allowed.split(", ")))
+        return _error(request, unknown_path(path))
+
+    return app
+
+
+def add_health(app: FastAPI, fleet: Fleet) -> None:
+    """`/health`: the process answers. `/ready`: a model can be served (`?model=` for one)."""
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/ready")
+    async def ready(model: str | None = None) -> JSONResponse:
+        is_ready = fleet.ready(model)
+        body = {"status": "ready" if is_ready else "no node is ready", "models": sorted(fleet.served())}
+        return JSONResponse(body, status_code=200 if is_ready else 503)
+
+
+def _cards(request: Request, pipeline: Pipeline, fleet: Fleet) -> list[dict[str, Any]]:
+    policy = pipeline.policy
+    tenant = policy.tenants.authenticate(dict(request.headers.raw))
+    cards = fleet.cards()
+    return [{**cards[model], "id": public} for public, model in policy.models.offered(tenant, cards.keys())]
+
+
+def _dialect(request: Request) -> Dialect:
+    """Whose error format the caller reads: that of the endpoint closest to the path, OpenAI's by default."""
+    path = request.url.path
+    found = [dialect for dialect in DIALECTS if path.startswith(dialect.path)]
+    return found[0] if found else DIALECTS[0]
+
+
+def _answer(request: Request, body: object) -> Response:
+    return JSONResponse(body, headers=_ids(request))
+
+
+def _error(request: Request, error: GatewayError) -> Response:
+    status, headers, body = whole_answer(error, _dialect(request), request_id_of(dict(request.headers.raw)))
+    answer = Response(body, status_code=status, media_type=_JSON)
+    answer.raw_headers = list(headers)
+    return answer
+
+
+def _ids(request: Request) -> dict[str, str]:
+    pairs = id_headers(request_id_of(dict(request.headers.raw)))
+    return {name.decode(): value.decode() for name, value in pairs}

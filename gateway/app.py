@@ -1,0 +1,234 @@
+"""The composition root: everything is made here, once, and handed to whoever needs it."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import structlog
+from starlette.middleware.cors import CORSMiddleware
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from gateway.api.admin import ReloadResult, build_admin
+from gateway.api.front import AsgiApp, Bounds, Front
+from gateway.api.protocol import Edge
+from gateway.api.public import build_public
+from gateway.config import Config
+from gateway.core.models import Models
+from gateway.core.tenants import Tenant, Tenants
+from gateway.fleet.fleet import Fleet
+from gateway.fleet.node import NodeSpec
+from gateway.fleet.prober import Prober, ProbeTiming
+from gateway.pipeline import Pipeline, Policy
+from gateway.relay.exchange import Timing
+from gateway.relay.relay import Relay
+from gateway.reload import ConfigWatch
+from gateway.telemetry.logs import RequestLog
+from gateway.telemetry.metrics import Metrics
+
+log = structlog.get_logger("fleetgate")
+
+DEFAULT_TENANT = Tenant("default")
+GAUGE_SECONDS = 5.0
+
+
+class Gateway:
+    """A gateway process: two ASGI applications and what runs behind them."""
+
+    def __init__(self, config: Config, watch: ConfigWatch | None, response_key: bytes) -> None:
+        self.config = config
+        self._watch = watch
+        self._response_key = response_key
+        self._tasks: list[asyncio.Task[None]] = []
+        self._draining = False
+        self.fleet = Fleet(_node_specs(config))
+        self.prober = Prober(self.fleet, _probe_timing(config))
+        self.relay = Relay(self.fleet, _timing(config), config.requests.max_attempts)
+        self.metrics = Metrics()
+        observers = (self.metrics.request_ended, RequestLog().request_ended)
+        self.pipeline = Pipeline(_policy(config, response_key), self.fleet, self.relay, observers)
+        self._bounds = Bounds(config.requests.max_body, config.timeouts.body)
+        self.public = self._public(config)
+        token = config.admin.token.reveal() if config.admin.token is not None else None
+        self.admin = build_admin(
+            self.fleet, self.metrics, token, config.admin.open_metrics, self._refresh_gauges, self.reload
+        )
+
+    def edge(self, admin_port: int | None) -> Edge:
+        """What the listeners' protocol has to know."""
+        config = self.config
+        return Edge(
+            admin_port=admin_port,
+            max_connections=config.listen.max_connections,
+            max_headers=config.requests.max_headers,
+            headers_timeout=config.timeouts.headers,
+            on_shutdown=self.begin_shutdown,
+        )
+
+    async def start(self) -> None:
+        """Begin to probe nodes and to watch the config file."""
+        self.prober.follow()
+        self._tasks.append(asyncio.create_task(self._every(GAUGE_SECONDS, self._refresh_gauges), name="gauges"))
+        if self._watch is not None:
+            self._tasks.append(asyncio.create_task(self._follow_config(self._watch), name="config watch"))
+
+    async def stop(self) -> None:
+        """End the background work and close the idle connections. Requests have ended before."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.prober.stop()
+        self.relay.close_pools()
+
+    def begin_shutdown(self) -> None:
+        """Streams may finish until the deadline; what is still open then is ended with an error event."""
+        if not self._draining:
+            self._draining = True
+            log.info("draining", open_requests=self.relay.open_exchanges, deadline_s=self.config.timeouts.shutdown)
+            asyncio.get_running_loop().call_later(self.config.timeouts.shutdown, self.relay.close_all)
+
+    async def reload(self) -> ReloadResult:
+        """Read the configuration again and take it over, here and (by way of the watch) in the other processes."""
+        if self._watch is None:
+            return ReloadResult(ok=False, problems=["this gateway was started without a config file"])
+        result = self._reload_here(self._watch)
+        if result.ok:
+            self._watch.tell_the_others()
+        return result
+
+    def _reload_here(self, watch: ConfigWatch) -> ReloadResult:
+        config, problems = watch.read()
+        self.metrics.reloaded(config is not None)
+        if config is None:
+            log.error("config_refused", problems=problems)
+            return ReloadResult(ok=False, problems=problems)
+        needs_restart = _needs_restart(self.config, config)
+        self._take_over(config)
+        log.info("config_reloaded", needs_restart=needs_restart)
+        return ReloadResult(ok=True, needs_restart=needs_restart)
+
+    def _take_over(self, config: Config) -> None:
+        """Swap what requests will see from now on; those under way keep what they began with."""
+        self.config = config
+        self.pipeline.policy = _policy(config, self._response_key)
+        self.relay.timing = _timing(config)
+        self.relay.max_attempts = config.requests.max_attempts
+        self._bounds.max_body = config.requests.max_body
+        self._bounds.body_timeout = config.timeouts.body
+        self.prober.retime(_probe_timing(config))
+        self.fleet.update(_node_specs(config))
+        self.prober.follow()
+        self.relay.forget_removed_nodes()
+
+    async def _follow_config(self, watch: ConfigWatch) -> None:
+        async for _ in watch.changes():
+            self._reload_here(watch)
+
+    async def _every(self, seconds: float, work: Callable[[], None]) -> None:
+        while True:
+            work()
+            await asyncio.sleep(seconds)
+
+    def _refresh_gauges(self) -> None:
+        nodes = [(node.name, node.ready, node.in_flight) for node in self.fleet.nodes]
+        self.metrics.fleet_state(self.relay.open_exchanges, nodes)
+
+    def _public(self, config: Config) -> AsgiApp:
+        """The public application; layers that cost something are there only where they are configured."""
+        app: Any = Front(self.pipeline, self._bounds, build_public(self.pipeline, self.fleet))
+        if config.listen.cors_origins:
+            app = CORSMiddleware(
+                app,
+                allow_origins=config.listen.cors_origins,
+                allow_methods=["GET", "POST"],
+                allow_headers=["*"],
+                expose_headers=["x-request-id", "request-id"],
+            )
+        if config.listen.trusted_proxies:
+            app = ProxyHeadersMiddleware(app, trusted_hosts=list(config.listen.trusted_proxies))
+        asgi: AsgiApp = app
+        return asgi
+
+
+def build_app(config: Config, watch: ConfigWatch | None = None, response_key: bytes | None = None) -> Gateway:
+    """Put a gateway together. Nothing runs before `start`.
+
+    `response_key` seals response ids where the config has no `response_secret`; None makes a new one.
+    """
+    secret = config.response_secret
+    key = secret.reveal().encode() if secret is not None else response_key or os.urandom(32)
+    return Gateway(config, watch, key)
+
+
+class ByPort:
+    """The ASGI application of a server with two listeners: which one a request came in by decides what it sees."""
+
+    def __init__(self, gateway: Gateway, admin_port: int) -> None:
+        self._gateway = gateway
+        self._admin_port = admin_port
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(scope, receive, send)
+        elif scope["server"][1] == self._admin_port:
+            await self._gateway.admin(scope, receive, send)
+        else:
+            await self._gateway.public(scope, receive, send)
+
+    async def _lifespan(self, scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        scope["state"]["edge"] = self._gateway.edge(self._admin_port)
+        await self._gateway.start()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        with suppress(asyncio.CancelledError):
+            await self._gateway.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def _policy(config: Config, response_key: bytes) -> Policy:
+    tenants = [
+        (bytes.fromhex(key.sha256), Tenant(tenant.name, frozenset(tenant.models) or None))
+        for tenant in config.tenants
+        for key in tenant.keys
+    ]
+    aliases = {alias: model.name for model in config.models for alias in model.aliases}
+    return Policy(
+        tenants=Tenants(tenants, anonymous=None if config.tenants else DEFAULT_TENANT),
+        models=Models([model.name for model in config.models], aliases),
+        response_key=response_key,
+    )
+
+
+def _node_specs(config: Config) -> list[NodeSpec]:
+    return [
+        NodeSpec(
+            url=node.url,
+            api_key=node.api_key.reveal() if node.api_key is not None else None,
+            ca_file=str(node.ca_file) if node.ca_file is not None else None,
+        )
+        for node in config.nodes
+    ]
+
+
+def _timing(config: Config) -> Timing:
+    timeouts = config.timeouts
+    return Timing(
+        connect=timeouts.connect,
+        first_byte=timeouts.first_byte,
+        plain=timeouts.plain,
+        idle=timeouts.idle,
+        keep_alive=timeouts.keep_alive,
+        client_stall=timeouts.client_stall,
+    )
+
+
+def _probe_timing(config: Config) -> ProbeTiming:
+    return ProbeTiming(config.health.interval, config.health.timeout, config.health.tolerated)
+
+
+def _needs_restart(old: Config, new: Config) -> list[str]:
+    """The settings that changed but are only read at start."""
+    fixed = ("listen", "admin", "workers", "log", "response_secret")
+    return [name for name in fixed if getattr(old, name) != getattr(new, name)]

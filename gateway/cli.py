@@ -1,0 +1,105 @@
+"""The `fleetgate` command."""
+
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from gateway.config import Config
+from gateway.config_source import ConfigError, load_config
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+keys = typer.Typer(no_args_is_help=True, help="API keys of tenants.")
+app.add_typer(keys, name="keys")
+
+BAD_CONFIG = 2
+
+
+@app.callback()
+def fleetgate() -> None:
+    """A gateway in front of a fleet of vLLM nodes that run a thinking model."""
+
+
+@app.command()
+def serve(
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with the configuration.")] = None,
+    node: Annotated[list[str] | None, typer.Option(help="URL of a vLLM node; give it once for each.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on, 0 for a free one.  [default: 8080]")] = None,
+    admin_port: Annotated[int | None, typer.Option(help="Port of the admin listener.  [default: 9091]")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes.  [default: 1]")] = None,
+    log_format: Annotated[str | None, typer.Option(help="json or text.  [default: json]")] = None,
+    no_auth: Annotated[bool, typer.Option("--no-auth", help="Serve beyond loopback without tenants.")] = False,
+) -> None:
+    """Run the gateway: with a config file, or with nothing but --node."""
+    from gateway.server import ListenError, serve  # heavy: only this command needs it
+
+    overrides = _overrides(node, host, port, admin_port, workers, log_format, no_auth)
+    settings = _load(config, overrides)
+    if not settings.nodes:
+        _complain("No node is given: use --node http://HOST:8000 or list nodes in the config file.")
+    try:
+        serve(settings, config, overrides)
+    except ListenError as error:
+        typer.echo(f"fleetgate: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def check(file: Annotated[Path, typer.Argument(help="YAML file with the configuration.")]) -> None:
+    """Explain every mistake in a config file at once; exit status 2 where there is one."""
+    settings = _load(file, {})
+    counts = f"{len(settings.nodes)} nodes, {len(settings.models)} models, {len(settings.tenants)} tenants"
+    typer.echo(f"{file}: good ({counts})")
+
+
+@keys.command("new")
+def new_key() -> None:
+    """Make a key, and the line with its SHA-256 for the config file. The key is shown this once."""
+    from gateway.keys import make_key
+
+    key, digest = make_key()
+    typer.echo(f"key (give it to the tenant, it is not kept):  {key}")
+    typer.echo(f"in the config, under the tenant's keys:       - sha256: {digest}")
+
+
+def _overrides(
+    nodes: list[str] | None,
+    host: str | None,
+    port: int | None,
+    admin_port: int | None,
+    workers: int | None,
+    log_format: str | None,
+    no_auth: bool,
+) -> dict[str, Any]:
+    """The command line as a part of the configuration tree; only what was given is in it."""
+    tree: dict[str, Any] = {
+        "nodes": [{"url": url} for url in nodes] if nodes else None,
+        "listen": _given(host=host, port=port),
+        "admin": _given(port=admin_port),
+        "workers": workers,
+        "log": _given(format=log_format),
+        "no_auth": no_auth or None,
+    }
+    return _given(**tree)
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value not in (None, {})}
+
+
+def _load(path: Path | None, overrides: dict[str, Any]) -> Config:
+    try:
+        return load_config(path, overrides)
+    except ConfigError as error:
+        _complain("\n".join(str(problem) for problem in error.problems))
+
+
+def _complain(message: str) -> NoReturn:
+    typer.echo(message, err=True)
+    raise typer.Exit(BAD_CONFIG)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

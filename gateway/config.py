@@ -1,0 +1,280 @@
+"""The configuration: one frozen tree of settings, from a YAML file with `FLEETGATE_*` variables over it.
+
+Every field says its unit and its default; `config_source` reads the file and explains what is wrong with it.
+"""
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Port = Annotated[int, Field(ge=0, le=65_535)]
+Count = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/@:-]*$")]
+KeyDigest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+def _node_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("a node's URL looks like http://host:8000 or https://host")
+    if parts.username or parts.query or parts.fragment:
+        raise ValueError("a node's URL has no user, query or fragment; give a key as api_key")
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ValueError("the port of a node's URL is a number up to 65535") from None
+    return url.rstrip("/")
+
+
+NodeUrl = Annotated[str, AfterValidator(_node_url)]
+
+
+class Section(BaseModel):
+    """A part of the tree: nothing unknown, nothing changed after it was read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Secret(Section):
+    """A secret by reference: `{env: NAME}` or `{file: PATH}`; or itself, as a plain string. Never printed."""
+
+    env: str | None = None
+    file: Path | None = None
+    value: SecretStr | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, given: Any) -> Any:
+        return {"value": given} if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _readable(self) -> Self:
+        if sum(source is not None for source in (self.env, self.file, self.value)) != 1:
+            raise ValueError("a secret is a string, {env: NAME} or {file: PATH}")
+        self.reveal()
+        return self
+
+    def reveal(self) -> str:
+        """The secret itself; ValueError names the variable or file that does not hold one."""
+        if self.value is not None:
+            secret = self.value.get_secret_value()
+        elif self.env is not None:
+            secret = os.environ.get(self.env, "")
+            if not secret:
+                raise ValueError(f"the environment variable {self.env} is not set")
+        else:
+            assert self.file is not None
+            try:
+                secret = self.file.read_text().strip()
+            except OSError as error:
+                raise ValueError(f"the file {self.file} cannot be read: {error.strerror}") from None
+        if not secret or not secret.isprintable() or not secret.isascii():
+            raise ValueError("a secret is at least one printable ASCII character")
+        return secret
+
+
+class Tls(Section):
+    """Certificate and key as PEM files."""
+
+    cert: Path
+    key: Path
+
+    @model_validator(mode="after")
+    def _there(self) -> Self:
+        for path in (self.cert, self.key):
+            if not path.is_file():
+                raise ValueError(f"the file {path} does not exist")
+        return self
+
+
+class Listen(Section):
+    """Where clients connect."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    tls: Tls | None = None
+    max_connections: Count = 10_000
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are believed."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins of web pages that may call the gateway; `*` for all."""
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in proxies:
+            try:
+                ipaddress.ip_network(proxy)
+            except ValueError:
+                raise ValueError(f"{proxy!r} is not an address or a network such as 10.0.0.0/8") from None
+        return proxies
+
+
+class Admin(Section):
+    """The second listener: metrics and control. A token is mandatory where it is not on loopback."""
+
+    host: str = "127.0.0.1"
+    port: Port = 9091
+    token: Secret | None = None
+    open_metrics: bool = False
+    """Whether /metrics can be read without the token."""
+
+
+class NodeConfig(Section):
+    """One vLLM server."""
+
+    url: NodeUrl
+    api_key: Secret | None = None
+    ca_file: Path | None = None
+    """A PEM file with the certificate authority of an https node, where it is not a public one."""
+
+
+class ModelConfig(Section):
+    """A model by the name that nodes serve it under, and further names that clients may use."""
+
+    name: Name
+    aliases: tuple[Name, ...] = ()
+
+
+class KeyConfig(Section):
+    """A key, kept as its SHA-256 in hex (`fleetgate keys new` makes one)."""
+
+    sha256: KeyDigest
+
+
+class TenantConfig(Section):
+    """Who may call. `models` empty means all."""
+
+    name: Name
+    keys: Annotated[tuple[KeyConfig, ...], Field(min_length=1)]
+    models: tuple[Name, ...] = ()
+
+
+class Timeouts(Section):
+    """In seconds. For what each one bounds see docs/configuration.md."""
+
+    headers: Seconds = 10.0
+    body: Seconds = 60.0
+    connect: Seconds = 5.0
+    first_byte: Seconds = 300.0
+    plain: Seconds = 1800.0
+    idle: Seconds = 120.0
+    client_stall: Seconds = 300.0
+    keep_alive: Seconds = 15.0
+    shutdown: Seconds = 120.0
+
+
+class Requests(Section):
+    """Bounds on what a client may send, in bytes, and on the nodes that one request may try."""
+
+    max_body: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
+    max_headers: Annotated[int, Field(ge=1024)] = 64 * 1024
+    max_attempts: Annotated[int, Field(ge=1, le=16)] = 3
+
+
+class Health(Section):
+    """Probing of nodes: seconds between probes, seconds for one, how many may fail in a row."""
+
+    interval: Seconds = 2.0
+    timeout: Seconds = 5.0
+    tolerated: Annotated[int, Field(ge=0)] = 2
+
+
+class Log(Section):
+    """`json` for machines, `text` for people."""
+
+    format: Literal["json", "text"] = "json"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Config(BaseSettings):
+    """Everything a gateway process needs to know."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        env_prefix="FLEETGATE_",
+        env_nested_delimiter="__",
+        nested_model_default_partial_update=True,
+    )
+
+    listen: Listen = Listen()
+    admin: Admin = Admin()
+    nodes: tuple[NodeConfig, ...] = ()
+    models: tuple[ModelConfig, ...] = ()
+    """Where any are listed, only these are offered; else whatever the nodes serve."""
+    tenants: tuple[TenantConfig, ...] = ()
+    """Where none are listed, everybody on loopback is the tenant `default`."""
+    no_auth: bool = False
+    """Serve beyond loopback without tenants: everybody who reaches the port may use it."""
+    response_secret: Secret | None = None
+    """Seals the ids of stored responses; the same in all gateways. Without it each start makes its own."""
+    timeouts: Timeouts = Timeouts()
+    requests: Requests = Requests()
+    health: Health = Health()
+    log: Log = Log()
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is given to the constructor and nothing else: `config_source` lays the sources over each other."""
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        problems = list(_duplicates(self)) + list(_open_doors(self))
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a listener on `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _duplicates(config: Config) -> list[str]:
+    digests = [key.sha256 for tenant in config.tenants for key in tenant.keys]
+    names = [name for model in config.models for name in (model.name, *model.aliases)]
+    kinds = {
+        "the node URL": [node.url for node in config.nodes],
+        "the tenant": [tenant.name for tenant in config.tenants],
+        "the model name or alias": names,
+        "the key with the SHA-256": digests,
+    }
+    return [
+        f"{kind} {value} is given twice"
+        for kind, values in kinds.items()
+        for value in sorted({value for value in values if values.count(value) > 1})
+    ]
+
+
+def _open_doors(config: Config) -> list[str]:
+    problems = []
+    if not config.tenants and not config.no_auth and not is_loopback(config.listen.host):
+        problems.append(
+            f"listen.host {config.listen.host} is beyond loopback and no tenants are configured: "
+            "list tenants with keys, or set no_auth: true (--no-auth) to let everybody in"
+        )
+    if config.admin.token is None and not is_loopback(config.admin.host):
+        problems.append(f"admin.host {config.admin.host} is beyond loopback: set admin.token (FLEETGATE_ADMIN__TOKEN)")
+    return problems

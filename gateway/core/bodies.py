@@ -1,0 +1,178 @@
+"""Request bodies: bytes to a checked JSON object, and the few edits that a plan makes, back to bytes.
+
+A body is read strictly, because whatever the gateway and the node read differently could be used to pass one
+and fool the other: UTF-8 only, no NaN or Infinity, no duplicate keys, bounded nesting.
+
+Edits are spliced into the bytes that came wherever that is certain, so that a prompt of 200 KB is not written
+out again and what the gateway does not touch reaches the node to the letter.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from gateway.core.errors import InvalidRequest
+
+MAX_DEPTH = 99
+"""Levels of arrays and objects: beyond it a body is refused. JSON schemas in use stay below 60."""
+
+Body = dict[str, Any]
+
+_OPEN_BRACE = re.compile(rb"\s*\{\s*")
+
+
+class _DuplicateKeyError(ValueError):
+    pass
+
+
+def parse_body(raw: bytes) -> Body:
+    """Read `raw` as one JSON object; `InvalidRequest` says what is wrong with it and where."""
+    if not raw:
+        raise InvalidRequest("The request has no body: send a JSON object.", code="invalid_json")
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(
+            f"The body is not valid UTF-8 (byte {error.start}): send JSON in UTF-8.", code="invalid_json"
+        ) from None
+    try:
+        body = _decoder.decode(text)
+    except json.JSONDecodeError as error:
+        raise InvalidRequest(
+            f"The body is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}.",
+            code="invalid_json",
+        ) from None
+    except RecursionError:
+        raise _too_deep() from None
+    except _DuplicateKeyError as error:
+        raise InvalidRequest(
+            f"The key {error.args[0]!r} appears twice in one object: send each key once.",
+            param=error.args[0],
+            code="duplicate_key",
+        ) from None
+    except ValueError as error:
+        raise InvalidRequest(f"The body is not valid JSON: {error}.", code="invalid_json") from None
+    if type(body) is not dict:
+        raise InvalidRequest(f"The body must be a JSON object, not {json_kind(body)}.", code="invalid_json") from None
+    _check_depth(raw, body)
+    return body
+
+
+def json_kind(value: object) -> str:
+    """The JSON name of a parsed value, with its article, for error messages."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "a boolean"
+    if isinstance(value, int | float):
+        return "a number"
+    if isinstance(value, str):
+        return "a string"
+    return "an array" if isinstance(value, list) else "an object"
+
+
+def edit_body(raw: bytes, body: Body, changes: Mapping[str, Any], removals: frozenset[str]) -> bytes:
+    """`raw` with the top-level fields of `changes` set and those of `removals` taken out.
+
+    `body` is what `parse_body(raw)` gave (so no key is there twice). New fields are inserted behind the opening
+    brace and a lone string field is replaced in place; only where that is not certain is the body written anew.
+    """
+    removals = removals & body.keys()
+    if not changes and not removals:
+        return raw
+    if not removals:
+        spliced = _splice(raw, body, changes)
+        if spliced is not None:
+            return spliced
+    edited = {**{key: value for key, value in body.items() if key not in removals}, **changes}
+    return dump(edited)
+
+
+def dump(value: object) -> bytes:
+    """Compact UTF-8 JSON; lone surrogates, which UTF-8 cannot carry, stay the escapes that they came as."""
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _splice(raw: bytes, body: Body, changes: Mapping[str, Any]) -> bytes | None:
+    """The edit without writing the body anew, or None where its place in the bytes is not certain."""
+    added = {}
+    for key, value in changes.items():
+        if key not in body:
+            added[key] = value
+            continue
+        replaced = _replace_string(raw, key, body[key], value)
+        if replaced is None:
+            return None
+        raw = replaced
+    return insert_fields(raw, added) if added else raw
+
+
+def _replace_string(raw: bytes, key: str, old: Any, new: Any) -> bytes | None:
+    """Replace the value of `key` where the key's name stands once in the bytes: then that place is the field.
+
+    A key may also be spelled with \\u escapes; then the one plain spelling could be another object's field.
+    """
+    name = dump(key)
+    if not isinstance(old, str) or raw.count(name) != 1 or b"\\u" in raw:
+        return None
+    pattern = re.compile(re.escape(name) + rb"(\s*:\s*)" + re.escape(dump(old)))
+    match = pattern.search(raw)
+    if match is None:
+        return None
+    return b"".join((raw[: match.end(1)], dump(new), raw[match.end() :]))
+
+
+def insert_fields(raw: bytes, added: Mapping[str, Any]) -> bytes:
+    """The JSON object `raw` with `added` fields, none of which it has yet, behind its opening brace."""
+    brace = _OPEN_BRACE.match(raw)
+    if brace is None:
+        raise AssertionError("a parsed object opens with a brace")
+    rest = raw[brace.end() :]
+    comma = b"" if rest.startswith(b"}") else b","
+    return b"".join((raw[: brace.end()], dump(added)[1:-1], comma, rest))
+
+
+def _check_depth(raw: bytes, body: Body) -> None:
+    # Counting brackets in the bytes bounds the depth from above at memchr speed: most bodies are done here.
+    if raw.count(b"{") + raw.count(b"[") <= MAX_DEPTH:
+        return
+    level: list[Any] = [body]
+    depth = 0
+    while level:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise _too_deep()
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if type(parent) is dict else parent)
+            if type(child) is dict or type(child) is list
+        ]
+
+
+def _too_deep() -> InvalidRequest:
+    return InvalidRequest(
+        f"The body is nested more than {MAX_DEPTH} levels deep: flatten it.", code="too_deeply_nested"
+    )
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> Body:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _DuplicateKeyError(key)
+            seen.add(key)
+    return found
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)

@@ -1,0 +1,144 @@
+"""What every dialect can do: read an ask, say what the gateway must change in it, follow its answer, shape errors."""
+
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, ClassVar
+
+from gateway.core.bodies import Body, json_kind, parse_body
+from gateway.core.dialects.watch import EventWatch
+from gateway.core.errors import InvalidRequest
+from gateway.core.usage import Usage, from_openai
+
+FORBIDDEN_FIELDS = frozenset({"kv_transfer_params", "cache_salt", "priority", "request_id"})
+"""Body fields that steer vLLM's engine, not the answer. Clients may not set them: they are taken out.
+
+One tenant's `priority` would starve another's, `cache_salt` and `kv_transfer_params` reach into caches that
+tenants share, and a chosen `request_id` could be another request's.
+"""
+
+_USAGE_FIELD = re.compile(rb'"usage"\s*:\s*(?=\{)')
+_USAGE_WINDOW = 4096
+
+
+class Fault(Enum):
+    """Kinds of errors that both public formats have a name for."""
+
+    INVALID = "invalid"
+    AUTHENTICATION = "authentication"
+    PERMISSION = "permission"
+    NOT_FOUND = "not_found"
+    TOO_LARGE = "too_large"
+    TIMEOUT = "timeout"
+    OVERLOADED = "overloaded"
+    INTERNAL = "internal"
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorShape:
+    """An error as a client sees it, before its dialect's clothes."""
+
+    message: str
+    fault: Fault
+    status: int
+    code: str | None
+    param: str | None
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a request wants, read out of its dialect.
+
+    `raw` is the body as it came, `body` what it parses to. `model` is None where the client named none.
+    `continues` is the id of an earlier response that this one builds on (responses dialect).
+    """
+
+    raw: bytes
+    body: Body
+    model: str | None
+    stream: bool
+    continues: str | None = None
+
+
+class Dialect(ABC):
+    """One public request format."""
+
+    name: ClassVar[str]
+    path: ClassVar[str]
+    """Where clients send it and where nodes serve it."""
+
+    mints_ids: ClassVar[bool] = False
+    """Whether the gateway chooses the answer's id, so that later calls about it find their node and owner."""
+
+    def read(self, raw: bytes) -> Ask:
+        """Check what the gateway itself must understand; all other fields are the node's to judge."""
+        body = parse_body(raw)
+        return Ask(
+            raw=raw,
+            body=body,
+            model=optional_field(body, "model", str),
+            stream=bool(optional_field(body, "stream", bool)),
+        )
+
+    def changes(self, ask: Ask) -> dict[str, Any]:
+        """Top-level fields that the gateway needs set for its own sake (and hides from the answer again)."""
+        return {}
+
+    @abstractmethod
+    def watch(self, ask: Ask) -> EventWatch:
+        """A fresh follower for one streamed answer."""
+
+    def usage(self, answer: bytes) -> Usage | None:
+        """The usage that a whole, plain answer reports."""
+        found = find_usage(answer)
+        return None if found is None else from_openai(found)
+
+    @abstractmethod
+    def error(self, shape: ErrorShape) -> bytes:
+        """The body of an error answer."""
+
+    @abstractmethod
+    def error_event(self, shape: ErrorShape) -> bytes:
+        """The event that ends a stream which has already begun."""
+
+
+def optional_field(body: Body, name: str, kind: type[Any]) -> Any:
+    """`body[name]` checked to be of `kind`, None where it is absent or null."""
+    value = body.get(name)
+    if value is None or type(value) is kind:
+        return value
+    expected = {str: "a string", bool: "true or false", int: "an integer", dict: "an object"}[kind]
+    raise InvalidRequest(
+        f"The field {name!r} must be {expected}, not {json_kind(value)}.", param=name, code="invalid_type"
+    )
+
+
+def find_usage(answer: bytes) -> Mapping[str, Any] | None:
+    """The last `usage` object in a JSON text, without parsing the whole text.
+
+    A quote inside a JSON string is escaped, so `"usage":` in the bytes is a key for certain.
+    """
+    at = answer.rfind(b'"usage"')
+    match = _USAGE_FIELD.match(answer, at) if at >= 0 else None
+    if match is None:
+        return None
+    window = answer[match.end() : match.end() + _USAGE_WINDOW].decode(errors="replace")
+    try:
+        usage, _ = json.JSONDecoder().raw_decode(window)
+    except ValueError:
+        return None
+    return usage if isinstance(usage, dict) else None
+
+
+def find_error_message(answer: bytes) -> str | None:
+    """The message of a node's error answer, whichever format it is in."""
+    try:
+        error = json.loads(answer).get("error")
+    except (ValueError, AttributeError):
+        return None
+    message = error.get("message") if isinstance(error, dict) else None
+    return message if isinstance(message, str) else None

@@ -1,0 +1,105 @@
+"""`/v1/chat/completions` and `/v1/completions`: one stream format, two kinds of choices."""
+
+from typing import Any
+
+from gateway.core.bodies import dump
+from gateway.core.dialects.base import Ask, Dialect, ErrorShape, optional_field
+from gateway.core.dialects.openai import openai_error, openai_error_event
+from gateway.core.dialects.watch import EventWatch
+from gateway.core.usage import from_openai
+
+_MARKS = (b"[DONE]", b'"usage"', b'"error"')
+_FINISH = b'"finish_reason":"'
+
+
+class ChunkWatch(EventWatch):
+    """Chunks, then (where asked for) one with usage and no choices, then `[DONE]`.
+
+    Where only the gateway asked for usage, the usage chunk is taken out. vLLM then puts `system_fingerprint`
+    there instead of on the chunk with the finish reason: so that one waits for it, less than a millisecond, and
+    gets it back. With several choices it cannot wait, since other choices go on.
+    """
+
+    __slots__ = ("_finish", "_hold_finish", "_pass_usage")
+
+    def __init__(self, pass_usage: bool, choices: int = 1) -> None:
+        self._pass_usage = pass_usage
+        self._hold_finish = not pass_usage and choices == 1
+        self._finish = b""
+        super().__init__((*_MARKS, _FINISH) if self._hold_finish else _MARKS)
+
+    def look(self, event: bytes, data: bytes, parsed: dict[str, Any]) -> bytes:
+        if self._hold_finish and _FINISH in data and not self._finish:
+            self._finish = event
+            return b""
+        if data == b"[DONE]":
+            self.ended = True
+        elif parsed.get("error"):
+            self.failed = True
+        elif isinstance(parsed.get("usage"), dict):
+            self.usage = from_openai(parsed["usage"])
+            if not self._pass_usage and parsed.get("choices") == []:
+                return self._finish_with(parsed.get("system_fingerprint"))
+        return self.release() + event
+
+    def release(self) -> bytes:
+        finish, self._finish = self._finish, b""
+        return finish
+
+    def _finish_with(self, fingerprint: object) -> bytes:
+        finish = self.release()
+        end = finish.rfind(b"}")
+        if fingerprint is None or end < 0 or b'"system_fingerprint"' in finish:
+            return finish
+        return finish[:end] + b',"system_fingerprint":' + dump(fingerprint) + finish[end:]
+
+
+class Chat(Dialect):
+    """OpenAI's chat completions, as vLLM extends them."""
+
+    name = "chat"
+    path = "/v1/chat/completions"
+
+    def read(self, raw: bytes) -> Ask:
+        ask = super().read(raw)
+        options = optional_field(ask.body, "stream_options", dict)
+        if options:
+            optional_field(options, "include_usage", bool)
+        return ask
+
+    def changes(self, ask: Ask) -> dict[str, Any]:
+        """Usage is always asked of the node: a stream without it could not be metered."""
+        if not ask.stream or _wants_usage(ask):
+            return {}
+        options = ask.body.get("stream_options") or {}
+        # vLLM heeds continuous_usage_stats only together with include_usage: alone it has to stay without effect.
+        kept = {key: value for key, value in options.items() if key != "continuous_usage_stats"}
+        return {"stream_options": {**kept, "include_usage": True}}
+
+    def watch(self, ask: Ask) -> EventWatch:
+        return ChunkWatch(pass_usage=_wants_usage(ask), choices=_choices(ask))
+
+    def error(self, shape: ErrorShape) -> bytes:
+        return openai_error(shape)
+
+    def error_event(self, shape: ErrorShape) -> bytes:
+        return openai_error_event(shape)
+
+
+class Completions(Chat):
+    """OpenAI's older completions: the same envelope around plain text."""
+
+    name = "completions"
+    path = "/v1/completions"
+
+
+def _wants_usage(ask: Ask) -> bool:
+    options = ask.body.get("stream_options")
+    return bool(options and options.get("include_usage"))
+
+
+def _choices(ask: Ask) -> int:
+    """How many texts run side by side in the stream: `n` for each prompt (completions takes several)."""
+    n, prompt = ask.body.get("n"), ask.body.get("prompt")
+    prompts = len(prompt) if isinstance(prompt, list) and not all(type(item) is int for item in prompt) else 1
+    return (n if isinstance(n, int) else 1) * prompts

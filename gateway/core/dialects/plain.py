@@ -1,0 +1,34 @@
+"""The endpoints that answer in one piece and think nothing: embeddings and vLLM's tokenizer."""
+
+from gateway.core.dialects.base import Ask, Dialect, ErrorShape
+from gateway.core.dialects.chat import ChunkWatch
+from gateway.core.dialects.openai import openai_error, openai_error_event
+from gateway.core.dialects.watch import EventWatch
+
+
+class Plain(Dialect):
+    """A JSON object goes in, a JSON object comes out, errors look like OpenAI's."""
+
+    def watch(self, ask: Ask) -> EventWatch:
+        return ChunkWatch(pass_usage=True)
+
+    def error(self, shape: ErrorShape) -> bytes:
+        return openai_error(shape)
+
+    def error_event(self, shape: ErrorShape) -> bytes:
+        return openai_error_event(shape)
+
+
+class Embeddings(Plain):
+    name = "embeddings"
+    path = "/v1/embeddings"
+
+
+class Tokenize(Plain):
+    name = "tokenize"
+    path = "/tokenize"
+
+
+class Detokenize(Plain):
+    name = "detokenize"
+    path = "/detokenize"

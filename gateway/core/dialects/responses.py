@@ -1,0 +1,63 @@
+"""`/v1/responses`: typed events; the last one carries the whole response with its usage."""
+
+from typing import Any
+
+from gateway.core.bodies import dump
+from gateway.core.dialects.base import Ask, Dialect, ErrorShape, optional_field
+from gateway.core.dialects.openai import openai_error
+from gateway.core.dialects.watch import EventWatch
+from gateway.core.usage import from_openai
+
+_ENDS = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
+
+
+class ResponseWatch(EventWatch):
+    """Looks into the closing events and errors only."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__((*(b'"%b"' % kind.encode() for kind in _ENDS), b'"error"'))
+
+    def look(self, event: bytes, data: bytes, parsed: dict[str, Any]) -> bytes:
+        kind = parsed.get("type")
+        if kind == "error" or (kind is None and parsed.get("error")):
+            self.failed = True
+        if kind in _ENDS:
+            self.ended = True
+            self.failed = self.failed or kind == "response.failed"
+            response = parsed.get("response")
+            usage = response.get("usage") if isinstance(response, dict) else None
+            if isinstance(usage, dict):
+                self.usage = from_openai(usage)
+        return event
+
+
+class Responses(Dialect):
+    """OpenAI's responses. The gateway chooses the id, since retrieve, cancel and `previous_response_id` name it."""
+
+    name = "responses"
+    path = "/v1/responses"
+    mints_ids = True
+
+    def read(self, raw: bytes) -> Ask:
+        ask = super().read(raw)
+        optional_field(ask.body, "store", bool)
+        continues = optional_field(ask.body, "previous_response_id", str)
+        return Ask(raw=raw, body=ask.body, model=ask.model, stream=ask.stream, continues=continues)
+
+    def watch(self, ask: Ask) -> EventWatch:
+        return ResponseWatch()
+
+    def error(self, shape: ErrorShape) -> bytes:
+        return openai_error(shape)
+
+    def error_event(self, shape: ErrorShape) -> bytes:
+        event = {
+            "type": "error",
+            "code": shape.code,
+            "message": shape.message,
+            "param": shape.param,
+            "sequence_number": 0,
+        }
+        return b"event: error\ndata: " + dump(event) + b"\n\n"

@@ -1,0 +1,60 @@
+"""Following a stream at the price of a byte scan.
+
+Every event passes; only those whose bytes contain one of the dialect's marks are looked into. A mark is chosen
+so that it cannot stand in generated text: a quote inside a JSON string is escaped, so `"usage"` is a key.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from typing import Any
+
+from gateway.core.sse import EventSplitter, event_data, split_events
+from gateway.core.usage import Usage
+
+
+class EventWatch(ABC):
+    """Feed it what the node sends, pass on what it returns, ask it afterwards how the stream ended.
+
+    `ended`: the dialect's own end was seen; a stream that stops without it was cut.
+    `failed`: the node reported an error inside the stream (the client has seen it).
+    """
+
+    __slots__ = ("_marks", "_splitter", "ended", "failed", "usage")
+
+    def __init__(self, marks: tuple[bytes, ...]) -> None:
+        self._marks = marks
+        self._splitter = EventSplitter()
+        self.ended = False
+        self.failed = False
+        self.usage: Usage | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        """The bytes to pass on: whole events, less those that only the gateway asked for."""
+        events = self._splitter.feed(data)
+        for mark in self._marks:
+            if mark in events:
+                return b"".join([self._inspect(event) for event in split_events(events)])
+        return events
+
+    def release(self) -> bytes:
+        """Events that were held back, for a stream that has come to its end."""
+        return b""
+
+    @abstractmethod
+    def look(self, event: bytes, data: bytes, parsed: dict[str, Any]) -> bytes:
+        """Note what an event in marked bytes says; returns the bytes to pass on in its place.
+
+        `data` is the event's payload, `parsed` what it is as JSON: empty where it is not an object.
+        """
+
+    def _inspect(self, event: bytes) -> bytes:
+        data = event_data(event)
+        return self.look(event, data, _object(data)) if data else event
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    try:
+        parsed = json.loads(data)
+    except ValueError:
+        return {}
+    return parsed if isinstance(parsed, dict) else {}

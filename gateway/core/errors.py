@@ -1,0 +1,149 @@
+"""The one error tree. Each class says what went wrong; how it looks over HTTP is known to `api.errors` alone.
+
+GatewayError
+├── InvalidRequest            the caller's body, header or path cannot be served as it is
+│   ├── BodyTooLarge
+│   ├── HeadersTooLarge
+│   ├── RequestTooSlow        the body or the headers trickled in
+│   ├── UnknownPath
+│   ├── MethodNotAllowed
+│   └── NotFound              a model, a response: named, but not there (or not the caller's)
+│       └── ModelNotFound
+├── Unauthenticated           no key, or one that nobody has
+├── PermissionDenied          a known caller, a thing that it may not do
+├── Overloaded                nothing is wrong with the request: come back later
+│   ├── NoNodeReady
+│   ├── TooManyConnections
+│   └── ShuttingDown
+├── UpstreamError             the node's fault
+│   ├── ConnectFailed         nothing was sent: another node may be tried
+│   ├── StaleConnection       a kept connection was closed before a byte came back
+│   ├── UpstreamCut           the answer broke off
+│   ├── BadUpstreamResponse   what came back is not HTTP
+│   └── UpstreamTimeout       connect, first byte or silence in mid-answer
+├── DeadlineExceeded          the caller's own `x-request-timeout`
+├── ClientGone                nobody is left to answer
+└── InternalError             ours
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+
+@dataclass(eq=False)
+class GatewayError(Exception):
+    """Base of everything that a request can end in.
+
+    `message` is for the caller: it names the field and the remedy, never an inner detail.
+    `param` is the body field or header at fault; `code` a slug that programs can test.
+    `retry_after` is in seconds; None says nothing about coming back.
+    """
+
+    default_code: ClassVar[str] = "internal_error"
+
+    message: str
+    param: str | None = None
+    code: str | None = None
+    retry_after: float | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.message
+
+    @property
+    def slug(self) -> str:
+        """What logs, metrics and clients' programs call it."""
+        return self.code or self.default_code
+
+
+class InvalidRequest(GatewayError):
+    default_code = "invalid_request"
+
+
+class BodyTooLarge(InvalidRequest):
+    default_code = "body_too_large"
+
+
+class HeadersTooLarge(InvalidRequest):
+    default_code = "headers_too_large"
+
+
+class RequestTooSlow(InvalidRequest):
+    default_code = "request_too_slow"
+
+
+class UnknownPath(InvalidRequest):
+    default_code = "unknown_path"
+
+
+class MethodNotAllowed(InvalidRequest):
+    default_code = "method_not_allowed"
+
+
+class NotFound(InvalidRequest):
+    default_code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    default_code = "model_not_found"
+
+
+class Unauthenticated(GatewayError):
+    default_code = "invalid_api_key"
+
+
+class PermissionDenied(GatewayError):
+    default_code = "permission_denied"
+
+
+class Overloaded(GatewayError):
+    default_code = "overloaded"
+
+
+class NoNodeReady(Overloaded):
+    default_code = "no_node_ready"
+
+
+class TooManyConnections(Overloaded):
+    default_code = "too_many_connections"
+
+
+class ShuttingDown(Overloaded):
+    default_code = "shutting_down"
+
+
+class UpstreamError(GatewayError):
+    default_code = "upstream_error"
+
+
+class ConnectFailed(UpstreamError):
+    default_code = "upstream_unreachable"
+
+
+class StaleConnection(UpstreamError):
+    default_code = "upstream_cut"
+
+
+class UpstreamCut(UpstreamError):
+    default_code = "upstream_cut"
+
+
+class BadUpstreamResponse(UpstreamError):
+    default_code = "bad_upstream_response"
+
+
+class UpstreamTimeout(UpstreamError):
+    default_code = "upstream_timeout"
+
+
+class DeadlineExceeded(GatewayError):
+    default_code = "deadline_exceeded"
+
+
+class ClientGone(GatewayError):
+    default_code = "client_gone"
+
+
+class InternalError(GatewayError):
+    default_code = "internal_error"

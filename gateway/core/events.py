@@ -1,0 +1,28 @@
+"""What happened to one request: the facts that logs, metrics and the usage ledger are told at its end."""
+
+from dataclasses import dataclass
+
+from gateway.core.usage import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class RequestEnded:
+    """One request, seen from its end. Times are seconds; `ttft` is None where no byte of an answer went out.
+
+    `ending` is `ok`, the code of an error, or `client_gone`; `status` the HTTP status that the client saw
+    (0 where it left before one was sent). `attempts` counts tries on nodes, 0 where none was reached.
+    """
+
+    request_id: str
+    dialect: str
+    tenant: str | None
+    model: str | None
+    node: str | None
+    stream: bool
+    status: int
+    ending: str
+    attempts: int
+    request_bytes: int
+    usage: Usage | None
+    ttft: float | None
+    duration: float

@@ -1,0 +1,60 @@
+"""Which model a request means: the name that nodes serve, an alias of it, or the only one there is."""
+
+from collections.abc import Collection, Mapping
+
+from gateway.core.errors import InvalidRequest, ModelNotFound, NoNodeReady
+from gateway.core.tenants import Tenant
+
+
+class Models:
+    """The names that clients may use.
+
+    `listed`: the models of the config; where there are any, only these are offered. `aliases`: further name ->
+    the name that nodes serve.
+    """
+
+    def __init__(self, listed: Collection[str] = (), aliases: Mapping[str, str] | None = None) -> None:
+        self._listed = frozenset(listed)
+        self._aliases = dict(aliases or {})
+
+    def offered(self, tenant: Tenant, served: Collection[str]) -> list[tuple[str, str]]:
+        """All (public name, name on the node) pairs that `tenant` may use, of the models in `served`."""
+        names = [(name, name) for name in served] + list(self._aliases.items())
+        return [(public, model) for public, model in names if model in served and self._allowed(model, tenant)]
+
+    def resolve(self, name: str | None, tenant: Tenant, served: Collection[str]) -> str:
+        """The name on the node that `name` stands for.
+
+        `served`: what the nodes of the fleet serve, as far as they have said. Raises `ModelNotFound` for a
+        name that does not exist or is not the tenant's to use (told apart for nobody), `NoNodeReady` while no
+        node has said yet what it serves, `InvalidRequest` where no name was given and several could be meant.
+        """
+        if name is None:
+            return self._only_model(tenant, served)
+        model = self._aliases.get(name, name)
+        if self._allowed(model, tenant) and (model in served or model in self._listed):
+            return model
+        if not served and not self._listed:
+            raise NoNodeReady("No node has answered yet: the fleet is starting.", retry_after=2.0)
+        raise model_not_found(name)
+
+    def _only_model(self, tenant: Tenant, served: Collection[str]) -> str:
+        models = {model for _, model in self.offered(tenant, served)}
+        if len(models) == 1:
+            return models.pop()
+        raise InvalidRequest(
+            "The field 'model' is missing: name one of the models that GET /v1/models lists.",
+            param="model",
+            code="missing_model",
+        )
+
+    def _allowed(self, model: str, tenant: Tenant) -> bool:
+        return (not self._listed or model in self._listed) and tenant.may_use(model)
+
+
+def model_not_found(name: str) -> ModelNotFound:
+    return ModelNotFound(
+        f"The model {name!r} does not exist or you may not use it: GET /v1/models lists yours.",
+        param="model",
+        code="model_not_found",
+    )

@@ -1,0 +1,51 @@
+"""What one request used, in tokens, whatever its dialect calls them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts as the node reported them; None where it did not say.
+
+    `output` includes `reasoning`; `input` includes `cached` (prompt tokens found in the node's prefix cache).
+    """
+
+    input: int = 0
+    output: int = 0
+    reasoning: int | None = None
+    cached: int | None = None
+
+
+def from_openai(usage: Mapping[str, Any]) -> Usage:
+    """Read the `usage` object of chat and completions (`prompt_tokens`, ...) or of responses (`input_tokens`, ...)."""
+    input_details = _mapping(usage.get("prompt_tokens_details") or usage.get("input_tokens_details"))
+    output_details = _mapping(usage.get("completion_tokens_details") or usage.get("output_tokens_details"))
+    return Usage(
+        input=_count(usage.get("prompt_tokens", usage.get("input_tokens"))) or 0,
+        output=_count(usage.get("completion_tokens", usage.get("output_tokens"))) or 0,
+        reasoning=_count(output_details.get("reasoning_tokens")),
+        cached=_count(input_details.get("cached_tokens")),
+    )
+
+
+def from_anthropic(usage: Mapping[str, Any], earlier: Usage | None = None) -> Usage:
+    """Read the `usage` object of messages; a stream's last event need not repeat what its first one said."""
+    base = earlier or Usage()
+    cached = _count(usage.get("cache_read_input_tokens"))
+    read = _count(usage.get("input_tokens"))
+    return Usage(
+        input=base.input if read is None else read + (cached or 0),
+        output=_count(usage.get("output_tokens")) or base.output,
+        reasoning=base.reasoning,
+        cached=base.cached if cached is None else cached,
+    )
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

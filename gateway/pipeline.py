@@ -1,0 +1,199 @@
+"""The way of one request, from its headers to its record.
+
+Read `Pipeline.answer` top to bottom: that is the whole story. Each step either hands the next one what it needs
+or raises a `GatewayError`, which the client is told in its own dialect.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from gateway.core.dialects import Ask, Dialect
+from gateway.core.errors import GatewayError, InternalError, InvalidRequest, NotFound
+from gateway.core.events import RequestEnded
+from gateway.core.models import Models
+from gateway.core.plan import Minting, Plan, make_plan
+from gateway.core.response_ids import NONCE_BYTES, open_id
+from gateway.core.tenants import Tenant, Tenants
+from gateway.fleet.fleet import Fleet
+from gateway.relay.exchange import Trace
+from gateway.relay.relay import Caller, Relay
+
+log = structlog.get_logger("fleetgate.pipeline")
+
+
+class Call(Caller, Protocol):
+    """One request of a client, before and while it is answered."""
+
+    request_id: str
+    status: int
+    """The HTTP status that was sent, 0 before."""
+
+    async def read_body(self) -> bytes:
+        """The whole body; raises where it is too large, too slow or its sender gone. Then the client is watched."""
+
+    async def fail(self, error: GatewayError) -> None:
+        """Tell the client, as a status or as an event of a stream that has begun."""
+
+    async def flush(self) -> None:
+        """Wait until everything is handed to the client's socket."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the config decides about requests. A reload swaps it whole; a request keeps the one it began with."""
+
+    tenants: Tenants
+    models: Models
+    response_key: bytes
+
+
+@dataclass(slots=True)
+class _Record:
+    """What is known of a request so far: told to the observers at its end. `began` is `time.perf_counter`'s."""
+
+    began: float
+    trace: Trace = field(default_factory=Trace)
+    tenant: str | None = None
+    model: str | None = None
+    stream: bool = False
+    request_bytes: int = 0
+    ending: str = "ok"
+
+    def of(self, tenant: Tenant) -> Tenant:
+        self.tenant = tenant.name
+        return tenant
+
+    def asked(self, ask: Ask) -> Ask:
+        self.stream = ask.stream
+        self.request_bytes = len(ask.raw)
+        return ask
+
+    def event(self, call: Call, dialect: Dialect) -> RequestEnded:
+        trace = self.trace
+        ending = self.ending
+        if ending == "ok" and (trace.node_failed or call.status >= 400):
+            ending = "node_error"
+        return RequestEnded(
+            request_id=call.request_id,
+            dialect=dialect.name,
+            tenant=self.tenant,
+            model=self.model,
+            node=trace.node,
+            stream=self.stream,
+            status=call.status,
+            ending=ending,
+            attempts=trace.attempts,
+            request_bytes=self.request_bytes,
+            usage=trace.usage,
+            ttft=None if trace.first_byte is None else trace.first_byte - self.began,
+            duration=time.perf_counter() - self.began,
+        )
+
+
+class Pipeline:
+    """Everything that a request passes through, put together once."""
+
+    def __init__(
+        self, policy: Policy, fleet: Fleet, relay: Relay, observers: tuple[Callable[[RequestEnded], None], ...]
+    ) -> None:
+        self.policy = policy
+        self._fleet = fleet
+        self._relay = relay
+        self._observers = observers
+
+    async def answer(self, call: Call, dialect: Dialect) -> None:
+        """Serve one request that asks a model for something."""
+        policy = self.policy
+
+        async def story(record: _Record) -> None:
+            tenant = record.of(policy.tenants.authenticate(call.headers))
+            deadline = asyncio.get_running_loop().time() + read_timeout(call.headers)
+            ask = record.asked(dialect.read(await call.read_body()))
+            model = record.model = policy.models.resolve(ask.model, tenant, self._fleet.served())
+            plan = self._plan(policy, ask, dialect, tenant, model)
+            await self._relay.serve(plan, call, record.trace, deadline)
+            await call.flush()
+
+        await self._to_the_end(call, dialect, story)
+
+    async def stored(self, call: Call, dialect: Dialect, method: str, response_id: str, suffix: str) -> None:
+        """Serve a request about a stored response (retrieve, cancel): its node answers, to its owner only.
+
+        `suffix` is what follows the id in the node's path, the query included.
+        """
+        policy = self.policy
+
+        async def story(record: _Record) -> None:
+            tenant = record.of(policy.tenants.authenticate(call.headers))
+            deadline = asyncio.get_running_loop().time() + read_timeout(call.headers)
+            ask = record.asked(Ask(await call.read_body(), {}, None, stream="stream=true" in suffix.lower()))
+            node = self._node_of(policy, response_id, tenant)
+            plan = Plan(ask, dialect, None, ask.raw, pinned_to=node)
+            path = f"{dialect.path}/{response_id}{suffix}"
+            await self._relay.serve(plan, call, record.trace, deadline, method, path)
+            await call.flush()
+
+        await self._to_the_end(call, dialect, story)
+
+    async def _to_the_end(
+        self, call: Call, dialect: Dialect, story: Callable[["_Record"], Coroutine[None, None, None]]
+    ) -> None:
+        """Run `story`; whatever its end, the client is told of an error and the observers of the request, once."""
+        record = _Record(began=time.perf_counter())
+        try:
+            await story(record)
+        except GatewayError as error:
+            record.ending = error.slug
+            await call.fail(error)
+        except Exception:
+            log.exception("request_failed_unexpectedly", request_id=call.request_id, dialect=dialect.name)
+            record.ending = "internal_error"
+            await call.fail(_internal_error())
+        finally:
+            event = record.event(call, dialect)
+            for observer in self._observers:
+                observer(event)
+
+    def _plan(self, policy: Policy, ask: Ask, dialect: Dialect, tenant: Tenant, model: str) -> Plan:
+        pinned_to = None if ask.continues is None else self._node_of(policy, ask.continues, tenant)
+        minting = Minting(policy.response_key, os.urandom(NONCE_BYTES), tenant.name)
+        return make_plan(ask, dialect, tenant, model, minting, pinned_to)
+
+    def _node_of(self, policy: Policy, response_id: str, tenant: Tenant) -> bytes:
+        """The tag of the node that holds a stored response, `NotFound` for all but its owner."""
+        node = open_id(policy.response_key, response_id, tenant.name)
+        if node is None or self._fleet.by_tag(node) is None:
+            raise NotFound(
+                f"No response {response_id!r} was found: an id lives as long as its node, for the tenant that made it.",
+                param="response_id",
+                code="response_not_found",
+            )
+        return node
+
+
+def read_timeout(headers: Mapping[bytes, bytes]) -> float:
+    """Seconds that the client gives the request in `x-request-timeout`; infinite where it says nothing."""
+    value = headers.get(b"x-request-timeout")
+    if value is None:
+        return float("inf")
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 86_400:
+        raise InvalidRequest(
+            "The header x-request-timeout must be a number of seconds above 0 and at most 86400.",
+            param="x-request-timeout",
+            code="invalid_timeout",
+        )
+    return seconds
+
+
+def _internal_error() -> InternalError:
+    return InternalError("Something went wrong in the gateway; the request id finds it in its logs.")

@@ -1,0 +1,335 @@
+"""One request on one node, from the sent request to the last byte: what comes is passed on as it comes.
+
+An `Exchange` is called from both sides: by the node's connection with pieces of the answer, and by the client's
+side when it left or can take bytes again. Nothing here awaits, so that an event costs no task switch; whoever
+started the exchange awaits `done`.
+
+Streams are committed late: the client's head goes out with the first event, so that up to then another node may
+still be tried. Only where that takes long is the head sent ahead, followed by comments, to keep load balancers
+from cutting the connection. Plain answers are held back whole (up to a bound), for the same reason.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.core.dialects.base import find_error_message
+from gateway.core.dialects.watch import EventWatch
+from gateway.core.errors import (
+    BadUpstreamResponse,
+    ClientGone,
+    DeadlineExceeded,
+    GatewayError,
+    UpstreamCut,
+    UpstreamError,
+    UpstreamTimeout,
+)
+from gateway.core.plan import Plan
+from gateway.core.sse import KEEP_ALIVE, EventTooLongError
+from gateway.core.usage import Usage
+from gateway.relay.http1 import ResponseHead, UpstreamConnection
+
+HELD_BYTES = 1 << 20
+"""A plain answer up to this size is held until it is whole; a longer one is passed on piece by piece."""
+
+Headers = list[tuple[bytes, bytes]]
+
+_OWN_HEADERS = frozenset(
+    {
+        b"connection",
+        b"content-length",
+        b"date",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"request-id",
+        b"server",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"x-request-id",
+    }
+)
+"""Headers of a node's answer that belong to its connection or that the gateway sets itself."""
+
+_STREAM_HEADERS: Headers = [(b"x-accel-buffering", b"no"), (b"cache-control", b"no-cache")]
+_STREAM_TYPE = b"text/event-stream"
+
+
+class ClientListener(Protocol):
+    """What the client's side tells an exchange."""
+
+    def on_gone(self) -> None: ...
+    def on_writable(self) -> None: ...
+
+
+class Downstream(Protocol):
+    """The client's side of a request, as the relay needs it. None of these waits."""
+
+    listener: ClientListener | None
+    gone: bool
+
+    def start(self, status: int, headers: Headers) -> None:
+        """Send the head."""
+
+    def push(self, data: bytes) -> bool:
+        """Send a piece of the body; False asks for no more until `on_writable`."""
+
+    def finish(self) -> None:
+        """The body is complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds. `first_byte` is for streams, `plain` for the whole of a plain answer, `idle` between two pieces of
+    an answer, `keep_alive` between comments on a silent stream, `client_stall` until a client that reads nothing
+    counts as gone."""
+
+    connect: float = 5.0
+    first_byte: float = 300.0
+    plain: float = 1800.0
+    idle: float = 120.0
+    keep_alive: float = 15.0
+    client_stall: float = 300.0
+
+
+@dataclass(slots=True)
+class Trace:
+    """What the relay notes about a request for its record; `first_byte` as `time.perf_counter` tells it."""
+
+    node: str | None = None
+    attempts: int = 0
+    first_byte: float | None = None
+    usage: Usage | None = None
+    node_failed: bool = False
+
+
+class Exchange:
+    """Receiver of a node's answer and listener to the client, both at once."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        call: Downstream,
+        connection: UpstreamConnection,
+        timing: Timing,
+        trace: Trace,
+        deadline: float,
+    ) -> None:
+        """`deadline` in loop time, infinite where the client gave none."""
+        self._loop = asyncio.get_running_loop()
+        self.done: asyncio.Future[None] = self._loop.create_future()
+        self._plan = plan
+        self._call = call
+        self._connection = connection
+        self._timing = timing
+        self._trace = trace
+        self._deadline = deadline
+        self._head: ResponseHead | None = None
+        self._watch: EventWatch | None = None
+        self._held: list[bytes] | None = []
+        self._held_bytes = 0
+        self._committed = False
+        self._paused = False
+        self._sent_at = self._last = self._last_push = self._loop.time()
+        self._timer = self._loop.call_at(self._next_check(), self._check)
+        call.listener = self
+
+    # The node's side
+
+    def on_head(self, head: ResponseHead) -> None:
+        self._head = head
+        self._last = self._loop.time()
+        if head.status == 200 and _content_type(head).startswith(_STREAM_TYPE):
+            self._watch = self._plan.dialect.watch(self._plan.ask)
+
+    def on_data(self, data: bytes) -> None:
+        self._last = self._loop.time()
+        if self._watch is None:
+            self._hold(data)
+            return
+        try:
+            events = self._watch.feed(data)
+        except EventTooLongError as error:
+            self.fail(BadUpstreamResponse(f"Node {self._trace.node} sent {error}."))
+            return
+        if events:
+            self._pass(events)
+
+    def on_end(self) -> None:
+        if self._watch is not None:
+            self._end_stream(self._watch)
+        elif self._held is not None:
+            self._end_plain(b"".join(self._held))
+        else:
+            self._call.finish()
+            self._resolve(None)
+
+    def on_error(self, error: UpstreamError) -> None:
+        if self._watch is not None and self._watch.ended:  # all was said before the connection broke
+            self._end_stream(self._watch)
+        else:
+            self._resolve(error)
+
+    # The client's side
+
+    def on_gone(self) -> None:
+        self.fail(ClientGone("The client closed its connection."))
+
+    def on_writable(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._last = self._loop.time()
+            self._connection.resume()
+
+    # Ends
+
+    def fail(self, error: GatewayError) -> None:
+        """End the exchange with `error`, closing the node's connection at once so that it works for nobody."""
+        if not self.done.done():
+            self._connection.abort()
+            self._resolve(error)
+
+    def _end_stream(self, watch: EventWatch) -> None:
+        held = watch.release()
+        if held:
+            self._pass(held)
+        self._trace.usage = watch.usage
+        self._trace.node_failed = watch.failed
+        if watch.ended or watch.failed:
+            if not self._committed:
+                self._commit()
+            self._call.finish()
+            self._resolve(None)
+        else:
+            self._resolve(UpstreamCut(f"Node {self._trace.node} ended its stream before the answer was complete."))
+
+    def _end_plain(self, body: bytes) -> None:
+        assert self._head is not None
+        if self._committed:  # a head and comments went ahead: an error can only be an event now
+            self._resolve(_node_error(self._head.status, body))
+            return
+        self._trace.usage = self._plan.dialect.usage(body) if self._head.status == 200 else None
+        self._first_byte()
+        headers = _passed_headers(self._head)
+        headers.append((b"content-length", b"%d" % len(body)))
+        self._call.start(self._head.status, headers)
+        if body:
+            self._call.push(body)
+        self._call.finish()
+        self._resolve(None)
+
+    def _resolve(self, error: GatewayError | None) -> None:
+        self._timer.cancel()
+        self._call.listener = None
+        if self.done.done():
+            return
+        if error is None:
+            self.done.set_result(None)
+        else:
+            if self._watch is not None and self._trace.usage is None:
+                self._trace.usage = self._watch.usage
+            self.done.set_exception(error)
+
+    # Passing on
+
+    def _pass(self, data: bytes) -> None:
+        if self._trace.first_byte is None:
+            self._first_byte()
+        if not self._committed:
+            self._commit()
+        self._last_push = self._last
+        if not self._call.push(data):
+            self._paused = True
+            self._connection.pause()
+
+    def _first_byte(self) -> None:
+        if self._trace.first_byte is None:
+            self._trace.first_byte = time.perf_counter()  # uvloop's own clock ticks in milliseconds
+
+    def _commit(self) -> None:
+        """Send the head of a stream: the node's, or where it has not answered yet, the one that it will send."""
+        self._committed = True
+        headers = [(b"content-type", _STREAM_TYPE + b"; charset=utf-8")]
+        if self._head is not None:
+            headers = _passed_headers(self._head)
+        self._call.start(200, headers + _STREAM_HEADERS)
+
+    def _hold(self, data: bytes) -> None:
+        if self._held is None:
+            self._trace.usage = self._plan.dialect.usage(data) or self._trace.usage
+            self._pass(data)
+            return
+        self._held.append(data)
+        self._held_bytes += len(data)
+        if self._held_bytes <= HELD_BYTES:
+            return
+        if self._committed:
+            self.fail(BadUpstreamResponse(f"Node {self._trace.node} answered a stream with something else."))
+            return
+        assert self._head is not None
+        held, self._held, self._committed = b"".join(self._held), None, True
+        length = [item for item in self._head.headers if item[0] == b"content-length"]
+        self._call.start(self._head.status, _passed_headers(self._head) + length)
+        self._hold(held)
+
+    # Time
+
+    def _limit(self) -> float:
+        """The loop time at which the node has been silent too long, given what it has said so far."""
+        if self._trace.first_byte is not None and self._head is not None:
+            return self._last + self._timing.idle
+        return self._sent_at + (self._timing.first_byte if self._plan.ask.stream else self._timing.plain)
+
+    def _comments_due(self) -> float:
+        """The loop time of the next comment; never for an answer that is not a stream."""
+        waiting = self._plan.ask.stream if self._head is None else self._watch is not None
+        return max(self._last, self._last_push) + self._timing.keep_alive if waiting else float("inf")
+
+    def _next_check(self) -> float:
+        if self._paused:
+            return min(self._deadline, self._last + self._timing.client_stall)
+        return min(self._deadline, self._limit(), self._comments_due())
+
+    def _check(self) -> None:
+        now = self._loop.time()
+        if now >= self._deadline:
+            self.fail(deadline_exceeded())
+        elif self._paused:
+            if now >= self._last + self._timing.client_stall:
+                self.fail(ClientGone("The client stopped reading."))
+        elif now >= self._limit():
+            self.fail(UpstreamTimeout(f"Node {self._trace.node} was silent for {now - self._last:.0f} s."))
+        elif now >= self._comments_due():
+            self._comment(now)
+        if not self.done.done():
+            self._timer = self._loop.call_at(max(self._next_check(), now + 0.01), self._check)
+
+    def _comment(self, now: float) -> None:
+        if not self._committed:
+            self._commit()
+        self._last_push = now
+        if not self._call.push(KEEP_ALIVE):
+            self._paused = True
+            self._connection.pause()
+
+
+def deadline_exceeded() -> DeadlineExceeded:
+    return DeadlineExceeded(
+        "The deadline given in x-request-timeout has passed; the work was stopped.",
+        param="x-request-timeout",
+        code="deadline_exceeded",
+    )
+
+
+def _passed_headers(head: ResponseHead) -> Headers:
+    return [item for item in head.headers if item[0] not in _OWN_HEADERS]
+
+
+def _content_type(head: ResponseHead) -> bytes:
+    return next((value for name, value in head.headers if name == b"content-type"), b"")
+
+
+def _node_error(status: int, body: bytes) -> UpstreamError:
+    message = find_error_message(body) or f"The node answered with status {status}."
+    return UpstreamError(message, code="upstream_error")

@@ -1,0 +1,235 @@
+"""One HTTP/1.1 connection to a node, kept alive between exchanges.
+
+Theory. A node's answer is framed by a Content-Length, by chunks, or by the end of the connection (RFC 9112,
+section 6.3). llhttp (through httptools) does the parsing, strictly; this module adds what a client must know
+besides: whose turn it is, whether the answer is whole, and whether the connection may be used again. Nothing
+awaits here: bytes go from `data_received` straight into the receiver, so no task is woken for an event.
+
+    state    what happens                                    next     the receiver is told
+    IDLE     send()                                          WAITING  -
+    IDLE     bytes come unasked, or the node hangs up        CLOSED   -
+    WAITING  interim head (1xx)                              WAITING  -
+    WAITING  head                                            BODY     on_head
+    WAITING  lost; used before and not a byte came back      CLOSED   on_error(StaleConnection)
+    WAITING  lost otherwise                                  CLOSED   on_error(UpstreamCut)
+    BODY     part of the body                                BODY     on_data, once per read
+    BODY     framing says complete                           IDLE *   on_end
+    BODY     lost, body framed by the end of the connection  CLOSED   on_end
+    BODY     lost otherwise                                  CLOSED   on_error(UpstreamCut)
+    any      not HTTP, or a head without end                 CLOSED   on_error(BadUpstreamResponse)
+    any      abort()                                         CLOSED   nothing: the caller knows
+
+    * CLOSED where it cannot be used again: `Connection: close`, surplus bytes, or a request not yet sent whole.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol, cast
+
+import httptools
+
+from gateway.core.errors import BadUpstreamResponse, StaleConnection, UpstreamCut, UpstreamError
+
+MAX_QUIET_BYTES = 65_536
+"""Bytes that may come in without a finished head or a piece of the body: bounds heads, trailers and chunk noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseHead:
+    """Status and headers of an answer; names in lower case, in the order they came."""
+
+    status: int
+    headers: tuple[tuple[bytes, bytes], ...]
+
+
+class Receiver(Protocol):
+    """Who an answer goes to. Exactly one of `on_end` and `on_error` ends it, unless it was aborted."""
+
+    def on_head(self, head: ResponseHead) -> None: ...
+    def on_data(self, data: bytes) -> None: ...
+    def on_end(self) -> None: ...
+    def on_error(self, error: UpstreamError) -> None: ...
+
+
+class State(Enum):
+    IDLE = "idle"
+    WAITING = "waiting"
+    BODY = "body"
+    CLOSED = "closed"
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """An exchange at a time: `send`, then the receiver hears; `free` is called when the next one may come."""
+
+    def __init__(self, node: str, free: Callable[["UpstreamConnection"], None]) -> None:
+        """`node` names the node in errors; `free(connection)` hands a reusable connection back to its pool."""
+        self._node = node
+        self._free = free
+        self._state = State.IDLE
+        self._exchanges = 0
+        self._receiver: Receiver | None = None
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._paused = False
+        self.idle_since = 0.0
+        self._forget_exchange()
+
+    def _forget_exchange(self) -> None:
+        self._heard = False
+        self._quiet_bytes = 0
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._head: ResponseHead | None = None
+        self._head_told = False
+        self._body: list[bytes] = []
+        self._complete = False
+        self._surplus = False
+        self._keep_alive = False
+        self._until_eof = False
+
+    # What the caller does
+
+    @property
+    def usable(self) -> bool:
+        """Whether the next exchange may start on this connection."""
+        return self._state is State.IDLE and self._transport is not None and not self._transport.is_closing()
+
+    def send(self, parts: Sequence[bytes], receiver: Receiver) -> None:
+        """Write a whole request (head and body as `parts`); the answer goes to `receiver`."""
+        if self._state is not State.IDLE or self._transport is None:
+            raise RuntimeError(f"send() on a connection that is {self._state.value}")
+        self._forget_exchange()
+        self._state = State.WAITING
+        self._exchanges += 1
+        self._receiver = receiver
+        self._transport.writelines(parts)
+
+    def pause(self) -> None:
+        """Stop reading: the node's socket fills up and the node waits."""
+        if not self._paused and self._transport is not None and not self._transport.is_closing():
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on after `pause`."""
+        if self._paused and self._transport is not None and not self._transport.is_closing():
+            self._paused = False
+            self._transport.resume_reading()
+
+    def abort(self) -> None:
+        """Close at once, in whatever state: the node sees it and stops working. The receiver hears nothing."""
+        self._state = State.CLOSED
+        self._receiver = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    # What the event loop tells
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
+
+    def data_received(self, data: bytes) -> None:
+        if self._state is State.IDLE:  # nothing was asked: whatever this is, it must not answer the next request
+            self.abort()
+            return
+        if self._state is State.CLOSED:
+            return
+        self._heard = True
+        self._quiet_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            if not self._complete:
+                self._fail(BadUpstreamResponse(f"Node {self._node} sent something that is not an HTTP answer."))
+                return
+            self._surplus = True
+        self._deliver()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        state, receiver = self._state, self._receiver
+        self._state = State.CLOSED
+        self._receiver = None
+        if receiver is None:
+            return
+        if state is State.BODY and self._until_eof and exc is None:
+            receiver.on_end()
+        elif state is State.WAITING and self._exchanges > 1 and not self._heard:
+            receiver.on_error(StaleConnection(f"Node {self._node} closed a kept connection."))
+        else:
+            when = "in mid-answer" if state is State.BODY else "before it answered"
+            receiver.on_error(UpstreamCut(f"Node {self._node} closed the connection {when}."))
+
+    # What the parser finds: only noted here, told by _deliver, so that no receiver runs inside the parser
+
+    def on_message_begin(self) -> None:
+        if self._complete:
+            self._surplus = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._head is None and not self._surplus:
+            self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        if self._surplus:
+            return
+        status = self._parser.get_status_code()
+        if 100 <= status < 200:
+            self._headers = []
+            return
+        self._head = ResponseHead(status, tuple(self._headers))
+        self._keep_alive = self._parser.should_keep_alive()
+        self._until_eof = status not in (204, 304) and not any(
+            name == b"content-length" or (name == b"transfer-encoding" and b"chunked" in value.lower())
+            for name, value in self._headers
+        )
+
+    def on_body(self, data: bytes) -> None:
+        if not self._surplus:
+            self._body.append(data)
+
+    def on_message_complete(self) -> None:
+        if self._head is not None:
+            self._complete = True
+
+    # Telling the receiver
+
+    def _deliver(self) -> None:
+        receiver = self._receiver
+        if receiver is None:
+            return
+        if self._head is not None and not self._head_told:
+            self._head_told = True
+            self._state = State.BODY
+            self._quiet_bytes = 0
+            receiver.on_head(self._head)
+        if self._body and self._receiver is receiver:
+            body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+            self._body = []
+            self._quiet_bytes = 0
+            receiver.on_data(body)
+        if self._receiver is not receiver:  # aborted from within
+            return
+        if self._complete:
+            self._finish(receiver)
+        elif self._quiet_bytes > MAX_QUIET_BYTES:
+            self._fail(BadUpstreamResponse(f"Node {self._node} sent headers without end."))
+
+    def _finish(self, receiver: Receiver) -> None:
+        transport = self._transport
+        assert transport is not None
+        self._receiver = None
+        self._state = State.IDLE
+        unsent = transport.get_write_buffer_size() > 0
+        if self._keep_alive and not self._surplus and not unsent and not transport.is_closing():
+            self.resume()
+            self._free(self)
+        else:
+            self.abort()
+        receiver.on_end()
+
+    def _fail(self, error: UpstreamError) -> None:
+        receiver = self._receiver
+        self.abort()
+        if receiver is not None:
+            receiver.on_error(error)

@@ -1,0 +1,134 @@
+"""Getting one answer out of a fleet: a node, a connection, an exchange, and another try where that is safe."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Protocol
+
+from gateway.core.attempts import Attempts, Verdict
+from gateway.core.errors import ClientGone, GatewayError, ShuttingDown, UpstreamError
+from gateway.core.plan import Plan
+from gateway.fleet.fleet import Fleet
+from gateway.fleet.node import Node
+from gateway.relay.exchange import Downstream, Exchange, Timing, Trace, deadline_exceeded
+from gateway.relay.http1 import UpstreamConnection
+from gateway.relay.pool import Pool
+
+
+class Caller(Downstream, Protocol):
+    """A client's call: where the answer goes, and what it was asked with."""
+
+    headers: Mapping[bytes, bytes]
+
+
+class Relay:
+    """The data plane. Holds a pool per node and the exchanges that are open now."""
+
+    def __init__(self, fleet: Fleet, timing: Timing, max_attempts: int) -> None:
+        """`max_attempts`: nodes that one request may try."""
+        self.timing = timing
+        self.max_attempts = max_attempts
+        self._fleet = fleet
+        self._pools: dict[Node, Pool] = {}
+        self._open: set[Exchange] = set()
+        self._closing = False
+
+    async def serve(
+        self, plan: Plan, call: Caller, trace: Trace, deadline: float, method: str = "POST", path: str | None = None
+    ) -> None:
+        """Answer `call` from a node; raises the `GatewayError` that the client has to be told.
+
+        `deadline` is loop time (infinite: none). `trace` is filled in as things happen, also when this raises.
+        """
+        attempts = Attempts(self.max_attempts)
+        lease = self._fleet.lease(plan.model, (), plan.pinned_to)
+        tried: list[Node] = []
+        fresh = False
+        try:
+            while True:
+                trace.node = lease.node.name
+                trace.attempts += 1
+                try:
+                    request = self._request(lease.node, plan, call, method, path or plan.dialect.path)
+                    return await self._attempt(request, lease.node, plan, call, trace, deadline, fresh)
+                except UpstreamError as error:
+                    verdict = attempts.judge(error, answered=trace.first_byte is not None)
+                    if verdict is Verdict.GIVE_UP:
+                        raise
+                    fresh = verdict is Verdict.SAME_NODE
+                    if verdict is Verdict.ANOTHER_NODE:
+                        lease.node.refused(error.message)
+                        tried.append(lease.node)
+                        lease.release()
+                        lease = self._fleet.lease(plan.model, tried, plan.pinned_to)
+        finally:
+            lease.release()
+
+    @property
+    def open_exchanges(self) -> int:
+        return len(self._open)
+
+    def close_all(self) -> None:
+        """The shutdown's deadline has passed: end what is still open, each with an error its client can read."""
+        self._closing = True
+        for exchange in tuple(self._open):
+            exchange.fail(_shutting_down())
+
+    def forget_removed_nodes(self) -> None:
+        """Close the pools of nodes that a reload took out of the fleet; their open exchanges run to the end."""
+        for node in [node for node in self._pools if node not in self._fleet.nodes]:
+            self._pools.pop(node).close()
+
+    def close_pools(self) -> None:
+        for pool in self._pools.values():
+            pool.close()
+
+    async def _attempt(
+        self,
+        request: tuple[bytes, bytes],
+        node: Node,
+        plan: Plan,
+        call: Caller,
+        trace: Trace,
+        deadline: float,
+        fresh: bool,
+    ) -> None:
+        connection = await self._connection(node, deadline, fresh)
+        if call.gone or self._closing:
+            connection.abort()
+            raise ClientGone("The client closed its connection.") if call.gone else _shutting_down()
+        exchange = Exchange(plan, call, connection, self.timing, trace, deadline)
+        self._open.add(exchange)
+        try:
+            connection.send(request, exchange)
+            await exchange.done
+        except asyncio.CancelledError:
+            exchange.fail(_shutting_down())
+            exchange.done.exception()  # marks it as seen: whoever cancelled does not wait for it
+            raise
+        finally:
+            self._open.discard(exchange)
+
+    async def _connection(self, node: Node, deadline: float, fresh: bool) -> UpstreamConnection:
+        pool = self._pool(node)
+        now = asyncio.get_running_loop().time()
+        kept = None if fresh else pool.take(now)
+        if kept is not None:
+            return kept
+        if now >= deadline:
+            raise deadline_exceeded()
+        return await pool.connect(min(self.timing.connect, deadline - now))
+
+    def _request(self, node: Node, plan: Plan, call: Caller, method: str, path: str) -> tuple[bytes, bytes]:
+        body = plan.body_for(node.tag)
+        return self._pool(node).head(method, path, call.headers, len(body)), body
+
+    def _pool(self, node: Node) -> Pool:
+        pool = self._pools.get(node)
+        if pool is None:
+            spec = node.spec
+            pool = self._pools[node] = Pool(spec.url, spec.name, spec.api_key, spec.ca_file)
+        return pool
+
+
+def _shutting_down() -> GatewayError:
+    return ShuttingDown("The gateway is shutting down: send the request again.", code="shutting_down", retry_after=1.0)

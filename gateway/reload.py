@@ -1,0 +1,59 @@
+"""Noticing that the configuration has changed, in every process of a gateway.
+
+The file is polled, not watched by the kernel: polling also sees a Kubernetes ConfigMap being swapped by a symbolic
+link, and a file on a network or a bind mount. A reload that was asked for over the admin listener reaches the
+other processes through a stamp file in the directory that they share.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from gateway.config import Config
+from gateway.config_source import ConfigError, load_config
+
+POLL_SECONDS = 1.0
+
+
+class ConfigWatch:
+    """Where the configuration came from, and whether it is still the same."""
+
+    def __init__(self, path: Path, overrides: Mapping[str, Any], shared: Path | None = None) -> None:
+        """`shared`: a directory that all processes of this gateway see; None where there is only one."""
+        self._path = path
+        self._overrides = overrides
+        self._stamp = shared / "reload" if shared is not None else None
+        self._seen = self._signature()
+
+    def read(self) -> tuple[Config | None, list[str]]:
+        """The configuration as it stands now, or None and what is wrong with it."""
+        self._seen = self._signature()
+        try:
+            return load_config(self._path, self._overrides), []
+        except ConfigError as error:
+            return None, [str(problem) for problem in error.problems]
+
+    def tell_the_others(self) -> None:
+        """Have every other process read the configuration again."""
+        if self._stamp is not None:
+            self._stamp.touch()
+            self._seen = self._signature()
+
+    async def changes(self) -> AsyncIterator[None]:
+        """Yields whenever the file is another one than it was at the last `read`."""
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            if self._signature() != self._seen:
+                yield None
+
+    def _signature(self) -> tuple[object, ...]:
+        return _stat(self._path), _stat(self._stamp) if self._stamp is not None else None
+
+
+def _stat(path: Path) -> tuple[int, int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino

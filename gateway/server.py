@@ -1,0 +1,138 @@
+"""The process side: sockets, worker processes, signals. uvicorn serves and supervises; this prepares and cleans up."""
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from gateway.api.protocol import GatewayProtocol
+from gateway.app import ByPort, build_app
+from gateway.config import Config
+from gateway.config_source import load_config
+from gateway.reload import ConfigWatch
+from gateway.telemetry.logs import configure_logging
+from gateway.telemetry.metrics import bury_dead_processes
+
+LAUNCH_VARIABLE = "_FLEETGATE_LAUNCH"
+KEEP_ALIVE_SECONDS = 75
+"""How long an idle client connection is kept: longer than the 60 s after which most load balancers drop one."""
+
+GRACE_SECONDS = 5
+"""What is left after the shutdown's deadline for error events to be sent, before tasks are cancelled."""
+
+
+class ListenError(Exception):
+    """An address cannot be listened on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What a worker process must know to build the same gateway as its siblings. Travels as JSON in the environment."""
+
+    config_path: str | None
+    overrides: dict[str, Any]
+    admin_port: int
+    response_key: str
+    shared: str | None
+
+
+def serve(config: Config, config_path: Path | None, overrides: dict[str, Any]) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. Raises `ListenError` where a port cannot be had."""
+    public = listen(config.listen.host, config.listen.port)
+    admin = listen(config.admin.host, config.admin.port)
+    shared = Path(tempfile.mkdtemp(prefix="fleetgate-")) if config.workers > 1 else None
+    launch = Launch(
+        config_path=None if config_path is None else str(config_path.absolute()),
+        overrides=overrides,
+        admin_port=admin.getsockname()[1],
+        response_key=secrets.token_hex(32),
+        shared=None if shared is None else str(shared),
+    )
+    os.environ[LAUNCH_VARIABLE] = json.dumps(asdict(launch))
+    if shared is not None:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(shared)
+    _announce(config, public, admin)
+    try:
+        _run(_uvicorn_config(config), [public, admin])
+    finally:
+        if shared is not None:
+            shutil.rmtree(shared, ignore_errors=True)
+
+
+def worker_app() -> ByPort:
+    """What uvicorn calls in each process to get the application."""
+    launch = Launch(**json.loads(os.environ[LAUNCH_VARIABLE]))
+    path = None if launch.config_path is None else Path(launch.config_path)
+    config = load_config(path, launch.overrides)
+    configure_logging(config.log.format, config.log.level)
+    shared = None if launch.shared is None else Path(launch.shared)
+    if shared is not None:
+        bury_dead_processes(shared)
+    watch = None if path is None else ConfigWatch(path, launch.overrides, shared)
+    return ByPort(build_app(config, watch, bytes.fromhex(launch.response_key)), launch.admin_port)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket; port 0 takes a free one."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise ListenError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+    sock.set_inheritable(True)
+    return sock
+
+
+def _uvicorn_config(config: Config) -> uvicorn.Config:
+    tls = config.listen.tls
+    return uvicorn.Config(
+        "gateway.server:worker_app",
+        factory=True,
+        http=GatewayProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        workers=config.workers,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=int(config.timeouts.shutdown) + GRACE_SECONDS,
+        ssl_certfile=tls.cert if tls else None,
+        ssl_keyfile=tls.key if tls else None,
+    )
+
+
+def _run(settings: uvicorn.Config, sockets: list[socket.socket]) -> None:
+    if settings.workers > 1:
+        Multiprocess(settings, sockets).run()
+        return
+    # uvicorn raises the signals that it was stopped by once more at its end; by then there is nothing left to do.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    uvicorn.Server(settings).run(sockets)
+
+
+def _announce(config: Config, public: socket.socket, admin: socket.socket) -> None:
+    scheme = "https" if config.listen.tls else "http"
+    nodes = ", ".join(node.url for node in config.nodes) or "none configured"
+    print(f"fleetgate listens on {scheme}://{_address(public)}  (nodes: {nodes})", file=sys.stderr)
+    print(f"admin and metrics on {scheme}://{_address(admin)}", file=sys.stderr, flush=True)
+
+
+def _address(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,134 @@
+"""What Prometheus reads. One place for every metric; the rest of the gateway tells facts and names no metric."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from gateway.core.events import RequestEnded
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1280.0)
+_NONE = "-"
+
+
+class Metrics:
+    """The metrics of this process, and the page that shows those of all processes of this gateway.
+
+    With several worker processes prometheus-client keeps the values in files below PROMETHEUS_MULTIPROC_DIR
+    (set by `server` before anything is imported); whichever process is asked adds them up.
+    """
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # twice the series for nothing
+        registry = CollectorRegistry()
+        self._registry = registry
+        self._requests = Counter(
+            "fleetgate_requests_total",
+            "Requests by how they ended: HTTP status seen by the client, and ok, an error code or client_gone.",
+            ("dialect", "model", "tenant", "status", "ending"),
+            registry=registry,
+        )
+        self._duration = Histogram(
+            "fleetgate_request_duration_seconds",
+            "From the request's head to the last byte of its answer.",
+            ("dialect", "model"),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._ttft = Histogram(
+            "fleetgate_ttft_seconds",
+            "From the request's head to the first byte of the answer; on plain answers that is the whole answer.",
+            ("dialect", "model"),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._tokens = Counter(
+            "fleetgate_tokens_total",
+            "Tokens as nodes report them; kind is input, cached (part of input), output or reasoning (part of output).",
+            ("model", "tenant", "kind"),
+            registry=registry,
+        )
+        self._attempts = Counter(
+            "fleetgate_attempts_total", "Tries on nodes, first ones included.", ("node",), registry=registry
+        )
+        self._open = Gauge(
+            "fleetgate_open_requests",
+            "Requests that are being answered by a node now.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._node_ready = Gauge(
+            "fleetgate_node_ready",
+            "1 where the node answers its probes; with several workers, how many of them see it so.",
+            ("node",),
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._node_in_flight = Gauge(
+            "fleetgate_node_in_flight",
+            "Requests that this gateway has on the node.",
+            ("node",),
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._reloads = Counter(
+            "fleetgate_config_reloads_total", "Reloads of the configuration.", ("result",), registry=registry
+        )
+
+    def request_ended(self, event: RequestEnded) -> None:
+        """Count one request. Model and tenant are names that were checked before, so labels cannot grow at will."""
+        model, tenant = event.model or _NONE, event.tenant or _NONE
+        self._requests.labels(event.dialect, model, tenant, str(event.status), event.ending).inc()
+        self._duration.labels(event.dialect, model).observe(event.duration)
+        if event.ttft is not None:
+            self._ttft.labels(event.dialect, model).observe(event.ttft)
+        if event.node is not None:
+            self._attempts.labels(event.node).inc(event.attempts)
+        if event.usage is not None:
+            counts = (
+                ("input", event.usage.input),
+                ("output", event.usage.output),
+                ("cached", event.usage.cached),
+                ("reasoning", event.usage.reasoning),
+            )
+            for kind, count in counts:
+                if count:
+                    self._tokens.labels(model, tenant, kind).inc(count)
+
+    def reloaded(self, ok: bool) -> None:
+        self._reloads.labels("ok" if ok else "refused").inc()
+
+    def fleet_state(self, open_requests: int, nodes: Iterable[tuple[str, bool, int]]) -> None:
+        """Set the gauges: requests open now, and (name, ready, in flight) of every node."""
+        self._open.set(open_requests)
+        for name, ready, in_flight in nodes:
+            self._node_ready.labels(name).set(int(ready))
+            self._node_in_flight.labels(name).set(in_flight)
+
+    def page(self) -> bytes:
+        """The exposition in Prometheus' text format."""
+        directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        if directory is None:
+            return generate_latest(self._registry)
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, directory)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
+
+
+def bury_dead_processes(directory: Path) -> None:
+    """Drop the live gauges of worker processes that are gone, so that a crashed one does not count for ever."""
+    for file in directory.glob("gauge_live*_*.db"):
+        pid = int(file.stem.rpartition("_")[2])
+        if not Path(f"/proc/{pid}").exists():
+            mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]

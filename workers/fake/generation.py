@@ -1,0 +1,132 @@
+"""One answer as it grows: tokens from the model, text from the tokens, stop strings, and the end.
+
+`Answer.step(count)` decodes up to `count` tokens and returns what they made as segments: pieces of text with the
+part of the answer they belong to. Text that might begin a stop string is held back, as on a real node.
+"""
+
+import codecs
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal, NamedTuple
+
+from workers.fake.model import Speaker
+from workers.fake.sampling import Sampling
+from workers.fake.tokens import EOS, THINK_END, Tokenizer, is_special
+
+Part = Literal["reasoning", "content"]
+Finish = Literal["stop", "length"]
+
+
+class Step(NamedTuple):
+    """What one decoding step made: token ids, text pieces, and how the answer ended if it did."""
+
+    ids: list[int]
+    segments: list[tuple[Part, str]]
+    finish: Finish | None
+    stop_reason: str | int | None
+
+    def text(self, part: Part) -> str:
+        """The step's text in one part of the answer."""
+        return "".join([text for where, text in self.segments if where == part])
+
+
+class Answer:
+    """One of a request's `n` answers."""
+
+    __slots__ = ("_decode", "_plan", "_speaker", "_stops", "_tokenizer", "finish", "made", "raw", "reasoning_tokens")
+
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], plan: Sampling, salt: int, *, raw: bool) -> None:
+        self._tokenizer = tokenizer
+        self._plan = plan
+        self._speaker = Speaker(tokenizer, prompt, replace(plan.wishes, salt=salt))
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._stops = StopStrings(plan.stop, keep=plan.keep_stop) if plan.stop else None
+        self.raw = raw
+        self.made = 0
+        self.reasoning_tokens = 0
+        self.finish: Finish | None = None
+
+    def step(self, count: int) -> Step:
+        """Up to `count` more tokens; fewer at the end of the answer."""
+        ids: list[int] = []
+        segments: list[tuple[Part, str]] = []
+        reason: str | int | None = None
+        while len(ids) < count and self.finish is None:
+            part: Part = "reasoning" if self._speaker.thinking else "content"
+            token = self._speaker.next()
+            ids.append(token)
+            self.made += 1
+            if part == "reasoning" and token != THINK_END:
+                self.reasoning_tokens += 1
+            reason = self._take(token, part, segments)
+        return Step(ids, segments, self.finish, reason)
+
+    def _take(self, token: int, part: Part, segments: list[tuple[Part, str]]) -> str | int | None:
+        reason: str | int | None = self._ends_at(token)
+        text = "" if self.finish and token == EOS else self._text(token)
+        if self._stops is None:
+            if text:
+                segments.append((part, text))
+        else:
+            hit = self._stops.feed(part, text, segments)
+            if hit is not None:
+                self.finish, reason = "stop", hit
+            elif self.finish is not None:
+                self._stops.flush(segments)
+        return reason
+
+    def _ends_at(self, token: int) -> int | None:
+        if token == EOS and not self._plan.wishes.ignore_eos:
+            self.finish = "stop"
+        elif token in self._plan.stop_ids:
+            self.finish = "stop"
+            return token
+        elif self.made >= self._plan.max_tokens:
+            self.finish = "length"
+        return None
+
+    def _text(self, token: int) -> str:
+        if is_special(token) and self._hidden(token):
+            return ""
+        return self._decode(self._tokenizer.texts[token])
+
+    def _hidden(self, token: int) -> bool:
+        # A chat's parsers take the marks of thinking out and need the marks of tool calls; raw text has all or none.
+        return self._plan.skip_special if self.raw else token in (THINK_END, EOS)
+
+
+class StopStrings:
+    """Finds stop strings in text that comes in pieces; holds back what could be the beginning of one."""
+
+    def __init__(self, stops: Sequence[str], *, keep: bool) -> None:
+        self._stops = stops
+        self._keep = keep
+        self._hold = max(map(len, stops)) - 1
+        self._pending: list[tuple[Part, str]] = []
+        self._seen = ""
+
+    def feed(self, part: Part, text: str, out: list[tuple[Part, str]]) -> str | None:
+        """Takes a piece, puts what is safe into `out`; the stop string, once one is complete."""
+        if text:
+            self._pending.append((part, text))
+        self._seen += text
+        found = [(at, stop) for stop in self._stops if (at := self._seen.find(stop)) >= 0]
+        if found:
+            at, stop = min(found)
+            self._release(at + (len(stop) if self._keep else 0), out)
+            return stop
+        self._release(len(self._seen) - self._hold, out)
+        return None
+
+    def flush(self, out: list[tuple[Part, str]]) -> None:
+        """Puts out what was held back: the answer ended without a stop string."""
+        self._release(len(self._seen), out)
+
+    def _release(self, length: int, out: list[tuple[Part, str]]) -> None:
+        while self._pending and length > 0:
+            part, text = self._pending.pop(0)
+            out.append((part, text[:length]))
+            if len(text) > length:
+                self._pending.insert(0, (part, text[length:]))
+            self._seen = self._seen[min(length, len(text)) :]
+            length -= len(text)

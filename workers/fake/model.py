@@ -1,0 +1,167 @@
+"""The fake language model: the next token is a function of all tokens before it, and of nothing else.
+
+So the text depends on prompt and position only: prompt ids with output ids behind them, given as a new prompt,
+go on exactly where they were (that is what a resume needs). Temperature and seed change nothing; choice `i` of `n`
+is salted with `i`.
+
+The model reads where it is from the ids, as a real one does:
+
+| after the last `<|im_start|>assistant\\n` | it is |
+|---|---|
+| `<think>`, no `</think>` | thinking: `thinking_tokens` words, then `</think>` |
+| `</think>`, or no `<think>` | answering: a script if there is one, else `answer_tokens` words; then `<|im_end|>` |
+| (no such turn: a raw prompt) | answering, and ending where the hash says, on average after `answer_tokens` |
+
+The last user turn may steer it: `[[think=N]]`, `[[answer=N]]` (lengths in tokens), `[[call]]`, `[[call=NAME,NAME]]`
+(call the first tool, or the named ones; only where the prompt has tools). Low effort thinks a quarter as long.
+"""
+
+import json
+import re
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from struct import Struct
+from typing import Any
+from zlib import crc32
+
+from workers.fake.structured import minimal_instance
+from workers.fake.template import LOW_EFFORT, call_script
+from workers.fake.tokens import EOS, FIRST_WORD, IM_START, THINK, THINK_END, Tokenizer
+from workers.fake.words import LOWER, OPENERS
+
+_TRIGGER = re.compile(r"\[\[(\w+)(?:=([^\]]*))?\]\]")
+_TOOLS = re.compile(r"<tools>\n(.*?)\n</tools>", re.DOTALL)
+_PACK = Struct("<I").pack
+_FULL_STOP, _COMMA = ord("."), ord(",")
+_FIRST_OPENER = FIRST_WORD + len(LOWER)
+_OPENERS = len(OPENERS)
+_LOWER = len(LOWER)
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What bends the model besides the prompt: a script for the answer, a budget of thinking tokens, lengths."""
+
+    thinking_tokens: int
+    answer_tokens: int
+    budget: int | None = None
+    script: tuple[int, ...] | None = None
+    ignore_eos: bool = False
+    min_tokens: int = 0
+    salt: int = 0
+
+
+class Speaker:
+    """The model's state after a prompt; `next()` is one decoding step."""
+
+    __slots__ = ("_answer", "_hash", "_last", "_pos", "_raw", "_script", "_think", "_wishes", "made", "thinking")
+
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], wishes: Wishes) -> None:
+        place = _place(tokenizer, prompt)
+        self._wishes = wishes
+        self._hash = crc32(array("I", prompt).tobytes())
+        self._last = prompt[-1] if prompt else EOS
+        self._raw = place.raw
+        self._pos = place.position
+        self.thinking = place.thinking
+        self._think = place.steer.get("think", wishes.thinking_tokens // (4 if place.low_effort else 1))
+        self._answer = place.steer.get("answer", wishes.answer_tokens)
+        self._script = wishes.script if wishes.script is not None else place.script
+        self.made = 0
+
+    def next(self) -> int:
+        """One more token id; `<|im_end|>` when the text is over."""
+        token = self._think_token() if self.thinking else self._answer_token()
+        self._pos += 1
+        self.made += 1
+        if token == THINK_END:
+            self.thinking, self._pos = False, 0
+        self._hash = crc32(_PACK(token), self._hash)
+        self._last = token
+        return token
+
+    def _think_token(self) -> int:
+        # The newline after <think> is in the prompt and counts against the budget, as on a real node.
+        budget = self._wishes.budget
+        if (budget is not None and self._pos >= budget) or self._pos > self._think:
+            return THINK_END
+        return self._word()
+
+    def _answer_token(self) -> int:
+        if self._script is not None and self._pos < len(self._script):
+            return self._script[self._pos]
+        over = self._script is not None or self._pos >= self._answer
+        if self._raw:
+            over = self._hash % max(self._answer, 1) == 0
+        if over and not self._wishes.ignore_eos and self.made >= self._wishes.min_tokens:
+            return EOS
+        return self._word()
+
+    def _word(self) -> int:
+        chance = self._hash ^ (self._wishes.salt * 0x9E3779B1)
+        last = self._last
+        if last == _FULL_STOP:
+            return _FIRST_OPENER + _OPENERS + chance % _OPENERS
+        if last < 256 or last == THINK_END:
+            return _FIRST_OPENER + chance % _OPENERS if last != _COMMA else FIRST_WORD + chance % _LOWER
+        if chance % 11 == 0:
+            return _FULL_STOP
+        return _COMMA if chance % 13 == 0 else FIRST_WORD + (chance >> 4) % _LOWER
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a prompt leaves the model: which part of its turn, how far in, and what the last user turn asked."""
+
+    thinking: bool = False
+    position: int = 0
+    raw: bool = True
+    low_effort: bool = False
+    steer: Mapping[str, int] = field(default_factory=dict)
+    script: tuple[int, ...] | None = None
+
+
+def _last_index(ids: Sequence[int], token: int, end: int) -> int:
+    for i in range(end - 1, -1, -1):
+        if ids[i] == token:
+            return i
+    return -1
+
+
+def _place(tokenizer: Tokenizer, ids: Sequence[int]) -> _Place:
+    start = _last_index(ids, IM_START, len(ids))
+    head = tokenizer.encode("assistant\n")
+    tail = list(ids[start + 1 + len(head) :])
+    if start < 0 or list(ids[start + 1 : start + 1 + len(head)]) != head:
+        return _Place()
+    thinking = THINK in tail and THINK_END not in tail
+    mark = THINK if thinking else THINK_END
+    position = len(tail) - tail.index(mark) - 1 if mark in tail else len(tail)
+    asked = tokenizer.decode(ids[_last_index(ids, IM_START, start) : start]) if start else ""
+    found = dict(_TRIGGER.findall(asked))
+    steer = {key: int(found[key]) for key in ("think", "answer") if found.get(key, "").isdigit()}
+    script = _calls(tokenizer, ids, found["call"]) if "call" in found else None
+    return _Place(thinking, position, False, LOW_EFFORT in asked, steer, script)
+
+
+def _calls(tokenizer: Tokenizer, ids: Sequence[int], names: str) -> tuple[int, ...] | None:
+    # The tools are read from the prompt, not from the request: a resumed prompt has only ids.
+    block = _TOOLS.search(tokenizer.decode(ids[: list(ids).index(EOS)]) if EOS in ids else "")
+    if block is None:
+        return None
+    tools = {f["name"]: f for f in (_function(line) for line in block[1].split("\n"))}
+    chosen = [n for n in names.split(",") if n in tools] or list(tools)[:1]
+    return tuple(tokenizer.encode("\n".join(tool_script(tools[n]) for n in chosen)))
+
+
+def _function(line: str) -> dict[str, Any]:
+    tool: dict[str, Any] = json.loads(line)
+    function: dict[str, Any] = tool.get("function", tool)
+    return function
+
+
+def tool_script(function: dict[str, Any]) -> str:
+    """The text with which the model calls a function, with the smallest arguments that its schema allows."""
+    arguments = minimal_instance(function.get("parameters") or {"type": "object"})
+    return call_script(str(function["name"]), arguments if isinstance(arguments, dict) else {})

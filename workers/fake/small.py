@@ -1,0 +1,120 @@
+"""The endpoints without a stream: models, tokenizer, health, version, metrics."""
+
+import time
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+from workers.fake.chat import render_messages
+from workers.fake.http1 import Exchange
+from workers.fake.node import Node
+from workers.fake.protocol import Detokenize, TokenizeChat, TokenizePrompt
+from workers.fake.sampling import check_model
+from workers.fake.wire import answer_json, random_id
+
+_METRICS_TYPE = b"text/plain; version=1.0.0; charset=utf-8"
+
+
+async def serve_models(node: Node, exchange: Exchange) -> None:
+    """GET /v1/models."""
+    answer_json(exchange, {"object": "list", "data": [_model_card(node, name) for name in node.settings.models]})
+
+
+def _model_card(node: Node, name: str) -> dict[str, object]:
+    now = int(time.time())
+    permission = {
+        "id": f"modelperm-{random_id()}",
+        "object": "model_permission",
+        "created": now,
+        "allow_create_engine": False,
+        "allow_sampling": True,
+        "allow_logprobs": True,
+        "allow_search_indices": False,
+        "allow_view": True,
+        "allow_fine_tuning": False,
+        "organization": "*",
+        "group": None,
+        "is_blocking": False,
+    }
+    return {
+        "id": name,
+        "object": "model",
+        "created": now,
+        "owned_by": "vllm",
+        "root": "/models/fake",
+        "parent": None,
+        "max_model_len": node.settings.max_model_len,
+        "permission": [permission],
+    }
+
+
+async def serve_version(node: Node, exchange: Exchange) -> None:
+    """GET /version."""
+    answer_json(exchange, {"version": node.settings.vllm_version})
+
+
+async def serve_health(node: Node, exchange: Exchange) -> None:
+    """GET /health: 503 during a slow start, an empty 200 else."""
+    exchange.answer(200 if node.ready() else 503, b"")
+
+
+async def serve_tokenize(node: Node, exchange: Exchange) -> None:
+    """POST /tokenize: a text, or a conversation as chat would render it."""
+    data = await node.read_json(exchange)
+    if "messages" in data and "prompt" not in data:
+        body = node.validate(TokenizeChat, data)
+        text = render_messages(
+            body.messages,
+            body.tools,
+            body.chat_template_kwargs,
+            body.add_generation_prompt,
+            body.continue_final_message,
+        )
+    else:
+        prompt = node.validate(TokenizePrompt, data)
+        text = prompt.prompt
+    check_model(data.get("model"), node.settings)
+    ids = node.tokenizer.encode(text)
+    strings = [node.tokenizer.decode([i]) for i in ids] if data.get("return_token_strs") else None
+    shown = {"count": len(ids), "max_model_len": node.settings.max_model_len, "tokens": ids}
+    answer_json(exchange, {**shown, "token_strs": strings})
+
+
+async def serve_detokenize(node: Node, exchange: Exchange) -> None:
+    """POST /detokenize."""
+    data = await node.read_json(exchange)
+    body = node.validate(Detokenize, data)
+    check_model(body.model, node.settings)
+    answer_json(exchange, {"prompt": node.tokenizer.decode(body.tokens)})
+
+
+async def serve_metrics(node: Node, exchange: Exchange) -> None:
+    """GET /metrics: the vllm: names a router reads."""
+    exchange.answer(200, _metrics(node), ((b"content-type", _METRICS_TYPE),))
+
+
+def _metrics(node: Node) -> bytes:
+    engine, name = node.engine, node.settings.models[0]
+    registry = CollectorRegistry()
+    gauges = {
+        "vllm:num_requests_running": ("Number of requests in model execution batches.", len(engine.running)),
+        "vllm:num_requests_waiting": ("Number of requests waiting to be processed.", len(engine.waiting)),
+        "vllm:kv_cache_usage_perc": ("KV-cache usage. 1 means 100 percent usage.", engine.kv_usage),
+    }
+    counters = {
+        "vllm:prefix_cache_queries": ("Prefix cache queries, in queried tokens.", engine.cache.queries),
+        "vllm:prefix_cache_hits": ("Prefix cache hits, in cached tokens.", engine.cache.hits),
+        "vllm:num_preemptions": ("Cumulative number of preemptions.", 0),
+        "vllm:prompt_tokens": ("Number of prefill tokens processed.", engine.prompt_tokens),
+        "vllm:generation_tokens": ("Number of generation tokens processed.", engine.generation_tokens),
+    }
+    labels = ("model_name", "engine")
+    for metric, (text, value) in gauges.items():
+        Gauge(metric, text, labels, registry=registry).labels(name, "0").set(value)
+    for metric, (text, value) in counters.items():
+        Counter(metric, text, labels, registry=registry).labels(name, "0").inc(value)
+    success = Counter(
+        "vllm:request_success", "Count of processed requests.", (*labels, "finished_reason"), registry=registry
+    )
+    success.labels(name, "0", "stop").inc(engine.finished)
+    success.labels(name, "0", "abort").inc(engine.aborted)
+    return generate_latest(registry)
