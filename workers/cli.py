@@ -4,6 +4,7 @@ import typer
 
 from workers.commands.argv import argv
 from workers.commands.flags import flags
+from workers.commands.launch import launch
 from workers.commands.plan import plan
 from workers.commands.preflight import preflight
 from workers.cpu_commands import cpu_node, tiny_model
@@ -21,6 +22,7 @@ app.command()(plan)
 app.command()(preflight)
 app.command()(argv)
 app.command()(flags)
+app.command()(launch)
 app.command()(tiny_model)
 app.command()(cpu_node)
 app.command()(fake)
