@@ -2,7 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What `make demo` puts behind the gateway: vllm (a real one, on this CPU) or fake (no model, in seconds).
 NODE ?= vllm
+PORT ?= 8080
+ADMIN_PORT ?= 9091
 
 .PHONY: setup demo check test test-real prove bench clean
 
@@ -13,6 +16,9 @@ $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@
+
+demo: setup
+	@$(BIN)/fleetgate demo --node $(NODE) --port $(PORT) --admin-port $(ADMIN_PORT)
 
 check: setup
 	$(BIN)/ruff check .

@@ -53,6 +53,24 @@ def check(file: Annotated[Path, typer.Argument(help="YAML file with the configur
     typer.echo(f"{file}: good ({counts})")
 
 
+@app.command()
+def demo(
+    node: Annotated[str, typer.Option(help="vllm: a real one on this CPU; fake: no model, in seconds.")] = "vllm",
+    port: Annotated[int, typer.Option(help="Port of the gateway.")] = 8080,
+    admin_port: Annotated[int, typer.Option(help="Port of its admin listener.")] = 9091,
+) -> None:
+    """Start a node and a gateway on this machine and show how to talk to them."""
+    from gateway.demo import DemoError, run_demo
+
+    if node not in ("vllm", "fake"):
+        _complain("--node is vllm or fake")
+    try:
+        run_demo("fake" if node == "fake" else "vllm", port, admin_port, typer.echo)
+    except DemoError as error:
+        typer.echo(f"fleetgate demo: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
 @keys.command("new")
 def new_key() -> None:
     """Make a key, and the line with its SHA-256 for the config file. The key is shown this once."""

@@ -57,8 +57,8 @@ def vllm_environment(node: CpuNode, environ: Mapping[str, str]) -> dict[str, str
         "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB: 23,000 tokens in float32, 46,000 in bfloat16
         "VLLM_CPU_OMP_THREADS_BIND": node.cores,
         "OMP_NUM_THREADS": str(_count_cores(node.cores)),
-        # vLLM compiles its logprobs kernel with g++ at the first request that wants it: 16 s, and the death of the engine
-        # on a machine without g++. Eager code is as fast for a model of this size.
+        # vLLM compiles its logprobs kernel with g++ at the first request that wants it: 16 s, and on a machine without
+        # g++ the death of the engine. Eager code is as fast for a model of this size.
         "TORCHDYNAMO_DISABLE": "1",
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",

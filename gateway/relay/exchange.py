@@ -132,7 +132,7 @@ class Exchange:
         self._committed = False
         self._paused = False
         self._sent_at = self._last = self._last_push = self._loop.time()
-        self._timer = self._loop.call_at(self._next_check(), self._check)
+        self._timer = self._loop.call_at(self._next_check(self._last), self._check)
         call.listener = self
 
     # The node's side
@@ -286,10 +286,13 @@ class Exchange:
         waiting = self._plan.ask.stream if self._head is None else self._watch is not None
         return max(self._last, self._last_push) + self._timing.keep_alive if waiting else float("inf")
 
-    def _next_check(self) -> float:
+    def _next_check(self, now: float) -> float:
+        """When to look again. Events do not move the timer (that would cost more than the event), so it must not
+        be set beyond the shortest limit that could apply by then."""
+        soon = now + min(self._timing.idle, self._timing.client_stall)
         if self._paused:
-            return min(self._deadline, self._last + self._timing.client_stall)
-        return min(self._deadline, self._limit(), self._comments_due())
+            return min(self._deadline, soon, self._last + self._timing.client_stall)
+        return min(self._deadline, soon, self._limit(), self._comments_due())
 
     def _check(self) -> None:
         now = self._loop.time()
@@ -303,7 +306,7 @@ class Exchange:
         elif now >= self._comments_due():
             self._comment(now)
         if not self.done.done():
-            self._timer = self._loop.call_at(max(self._next_check(), now + 0.01), self._check)
+            self._timer = self._loop.call_at(max(self._next_check(now), now + 0.01), self._check)
 
     def _comment(self, now: float) -> None:
         if not self._committed:

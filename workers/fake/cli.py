@@ -37,6 +37,7 @@ def fake(
     budget: Annotated[str, typer.Option(help="thinking_token_budget: obey, disobey or absent (400).")] = "obey",
     reasoning_parser: Annotated[bool, typer.Option(help="Without: <think> stays in the content.")] = True,
     tool_parser: Annotated[bool, typer.Option(help="Without: tool_choice auto is 400.")] = True,
+    prompt_tokens_details: Annotated[bool, typer.Option(help="Whether usage tells cached tokens.")] = True,
     responses_store: Annotated[bool, typer.Option(help="Whether /v1/responses keeps answers.")] = True,
     slow_start: Annotated[float, typer.Option(help="Seconds of 503 on /health after the start.")] = 0.0,
     fault: Annotated[
@@ -68,6 +69,7 @@ def fake(
         budget=cast(BudgetManners, budget),
         reasoning_parser=reasoning_parser,
         tool_parser=tool_parser,
+        prompt_tokens_details=prompt_tokens_details,
         responses_store=responses_store,
         slow_start=slow_start,
         faults=faults,

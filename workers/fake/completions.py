@@ -37,7 +37,7 @@ async def serve_completion(node: Node, exchange: Exchange) -> None:
     if job.body.stream:
         await node.stream(exchange, prompt, job.plan.salt, lambda s: completion_steps(node, job, s.cached, s.made))
     else:
-        answers = [await node.plain(exchange, ids, plan, raw=True) for ids, plan in job.prompts]
+        answers = [await node.make(ids, plan, raw=True) for ids, plan in job.prompts]
         await node.answer(exchange, whole_completion(node, job, answers))
 
 

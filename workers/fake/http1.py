@@ -6,18 +6,19 @@ A connection serves one request at a time; the handler's task is cancelled when 
 """
 
 import asyncio
+import logging
 import struct
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from email.utils import formatdate
 from http import HTTPStatus
 from socket import SO_LINGER, SOL_SOCKET
-from typing import Any
+from typing import Any, cast
 
 import httptools
 
 from workers.fake.faults import Fault
 
+_LOG = logging.getLogger(__name__)
 Headers = tuple[tuple[bytes, bytes], ...]
 # http.HTTPStatus knows the phrases; the bytes are made once per status.
 _PHRASES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
@@ -124,15 +125,14 @@ class Connection(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] = []
         self._reading: Exchange | None = None
         self._queue: list[Exchange] = []
-        self._task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None
         self._drained: Callable[[], None] | None = None
         self.full = False
         self._pause = 0.0
 
     # asyncio.Protocol
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's are not subclasses
         self._census.add(self)
 
     def data_received(self, data: bytes) -> None:
@@ -154,8 +154,8 @@ class Connection(asyncio.Protocol):
         self._census.discard(self)
         for exchange in self._queue:
             exchange.closed = True
-        if self._task is not None:
-            self._task.cancel()
+        if self.task is not None:
+            self.task.cancel()
         self.resume_writing()
 
     def _read_on(self) -> None:
@@ -209,16 +209,21 @@ class Connection(asyncio.Protocol):
     # one request after the other
     def _begin(self, exchange: Exchange) -> None:
         loop = asyncio.get_running_loop()
-        self._task = loop.create_task(self._run(exchange))
+        self.task = loop.create_task(self._run(exchange))
 
     async def _run(self, exchange: Exchange) -> None:
-        with suppress(Gone, Broken):
+        try:
             await self._handle(exchange)
+        except (Gone, Broken):
+            pass
+        except Exception:  # noqa: BLE001 (the edge: a fault of the fake itself must not look like a hang)
+            _LOG.exception("the fake node failed on %s", exchange.path)
+            self.transport.abort()
 
     def finished(self, exchange: Exchange) -> None:
         """An answer is complete: close, or go on with the next request."""
         self._queue.remove(exchange)
-        self._task = None
+        self.task = None
         if not exchange.keep_alive or not exchange.complete.is_set():
             self.transport.close()
         elif self._queue:

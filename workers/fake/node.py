@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from workers.fake.clock import Clock
 from workers.fake.errors import bad_json, from_pydantic, malformed
 from workers.fake.faults import FaultBoard, find
 from workers.fake.generation import Answer, Step
@@ -34,6 +35,15 @@ class Plain:
     reasoning_tokens: int
 
 
+@dataclass(slots=True)
+class Kept:
+    """A response in the store: as it is shown, the turns that a later one continues, its work if in the background."""
+
+    shown: dict[str, Any]
+    turns: list[dict[str, Any]]
+    task: asyncio.Task[None] | None = None
+
+
 class Node:
     """One fake node, whatever the number of its listeners."""
 
@@ -44,10 +54,11 @@ class Node:
         self.faults = FaultBoard(settings.faults)
         self.stats = Stats()
         self.exit = stop
+        self.clock = Clock()
         self.on_faults: Callable[[], None] = lambda: None
         self.count_connections: Callable[[], int] = lambda: 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self.responses: dict[str, dict[str, Any]] = {}
+        self.responses: dict[str, Kept] = {}
         self._ready_at = asyncio.get_running_loop().time() + settings.slow_start
 
     def ready(self) -> bool:
@@ -59,14 +70,16 @@ class Node:
         self.settings = settings
         self.engine.settings = settings
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Runs work beside the requests; `settle` ends it."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def settle(self) -> None:
         """Ends spawned work and lets cancelled requests run out."""
+        self.clock.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -108,7 +121,7 @@ class Node:
         async with self.engine.seat(prompt, salt) as seat:
             rate = self.settings.rate
             interval = self.settings.tokens_per_event / rate if rate > 0 else 0.0
-            if await Pump(exchange, steps(seat), interval, exchange.faults).run():
+            if await Pump(exchange, steps(seat), interval, self.clock).run():
                 exchange.end()
             else:
                 await self.break_stream(exchange)
@@ -117,7 +130,7 @@ class Node:
         """Does to an answer what its fault says, in its middle. Raises Broken unless an error event ends it."""
         fault = find(exchange.faults, "error_event", "stall", "die", "reset", "exit")
         kind = fault.kind if fault else "die"
-        if kind == "error_event":
+        if kind == "error_event" and exchange.stream_error:
             exchange.write(exchange.stream_error)
             return exchange.end()
         if kind == "stall":
@@ -144,7 +157,7 @@ class Node:
             raise Broken
         return await self.break_stream(exchange)
 
-    async def plain(self, exchange: Exchange, prompt: Sequence[int], plan: Sampling, *, raw: bool) -> Plain:
+    async def make(self, prompt: Sequence[int], plan: Sampling, *, raw: bool) -> Plain:
         """A whole answer, after the time it takes."""
         async with self.engine.seat(prompt, plan.salt) as seat:
             answers = [Answer(self.tokenizer, prompt, plan, i, raw=raw) for i in range(plan.n)]

@@ -14,7 +14,9 @@ from workers.fake.door import meet_faults
 from workers.fake.errors import Refusal, anthropic_error, openai_error, stream_error
 from workers.fake.faults import Fault, Scope
 from workers.fake.http1 import Connection, Exchange
+from workers.fake.messages import serve_count, serve_messages
 from workers.fake.node import Node
+from workers.fake.responses import serve_response, serve_responses
 from workers.fake.settings import FakeSettings
 from workers.fake.small import (
     serve_detokenize,
@@ -24,7 +26,7 @@ from workers.fake.small import (
     serve_tokenize,
     serve_version,
 )
-from workers.fake.wire import answer_json
+from workers.fake.wire import DONE, answer_json, compact
 
 Serve = Callable[[Node, Exchange], Awaitable[None]]
 _GUARDED = ("/v1", "/v2", "/inference")
@@ -36,6 +38,9 @@ ROUTES: Mapping[str, tuple[str, Serve, Scope]] = MappingProxyType(
     {
         "/v1/chat/completions": ("POST", serve_chat, "generate"),
         "/v1/completions": ("POST", serve_completion, "generate"),
+        "/v1/messages": ("POST", serve_messages, "generate"),
+        "/v1/messages/count_tokens": ("POST", serve_count, "probes"),
+        "/v1/responses": ("POST", serve_responses, "generate"),
         "/v1/models": ("GET", serve_models, "probes"),
         "/tokenize": ("POST", serve_tokenize, "probes"),
         "/detokenize": ("POST", serve_detokenize, "probes"),
@@ -56,6 +61,7 @@ class FakeNode:
         self.node = Node(settings, self.crash)
         self.node.on_faults = self._mind_refuse
         self.connections: set[Connection] = set()
+        self._controllers: set[Connection] = set()
         self.node.count_connections = lambda: len(self.connections)
         self.port = settings.port
         self.control_port = 0
@@ -113,7 +119,9 @@ class FakeNode:
     async def open(self) -> None:
         """Starts listening; `port` and `control_port` are known afterwards."""
         loop = asyncio.get_running_loop()
-        self._control = await loop.create_server(lambda: Connection(self._serve, set()), self.settings.host, 0)
+        self._control = await loop.create_server(
+            lambda: Connection(self._serve, self._controllers), self.settings.host, 0
+        )
         self.control_port = self._control.sockets[0].getsockname()[1]
         await self._listen()
         self._mind_refuse()
@@ -156,8 +164,13 @@ class FakeNode:
         self._close_listener()
         if self._control is not None:
             self._control.close()
-        for connection in list(self.connections):
+        open_ones = [*self.connections, *self._controllers]
+        tasks = [c.task for c in open_ones if c.task is not None]
+        for connection in open_ones:
             connection.transport.abort()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self.node.settle()
 
     # one request
@@ -166,8 +179,8 @@ class FakeNode:
         if control is not None:
             return await control(self.node, exchange)
         self.node.stats.request(exchange)
-        method, serve, scope = ROUTES.get(exchange.path, _UNKNOWN)
-        exchange.stream_error = stream_error(_ENGINE_GONE) + b"data: [DONE]\n\n"
+        method, serve, scope = _route(exchange)
+        exchange.stream_error = _stream_error(exchange.path)
         exchange.faults = self.node.faults.take(exchange.path, scope)
         try:
             if exchange.faults and await meet_faults(self.node, exchange):
@@ -190,6 +203,20 @@ class FakeNode:
         same = compare_digest(sha256(given.encode()).digest(), sha256(key.encode()).digest())
         if scheme.lower() != "bearer" or not same:
             raise Refusal(401, "Unauthorized")
+
+
+def _route(exchange: Exchange) -> tuple[str, Serve | None, Scope]:
+    if exchange.path.startswith("/v1/responses/"):
+        return exchange.method, serve_response, "probes"
+    return ROUTES.get(exchange.path, _UNKNOWN)
+
+
+def _stream_error(path: str) -> bytes:
+    """How a stream breaks when the engine dies; a responses stream just ends."""
+    if path == "/v1/messages":
+        body = {"type": "error", "error": {"type": "internal_error", "message": _ENGINE_GONE}}
+        return f"event: error\ndata: {compact(body)}\n\n".encode()
+    return b"" if path == "/v1/responses" else stream_error(_ENGINE_GONE) + DONE
 
 
 def _wrong_method(exchange: Exchange, allowed: str) -> None:

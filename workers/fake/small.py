@@ -4,7 +4,7 @@ import time
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
-from workers.fake.chat import render_messages
+from workers.fake.chat_job import render_messages
 from workers.fake.http1 import Exchange
 from workers.fake.node import Node
 from workers.fake.protocol import Detokenize, TokenizeChat, TokenizePrompt

@@ -1,13 +1,14 @@
 """Sends the events of a stream: paced by one timer per step, without a task switch, and with the faults in force.
 
 A step is the list of events that one decoding step makes: usually one, none for a silent token, several at the
-beginning and at the end. `Pump.run()` returns when the stream is over; cancelling it stops the timer. Unpaced streams
+beginning and at the end. `Pump.run()` returns when the stream is over; cancelling it stops the stream. Unpaced streams
 (interval 0) yield to the event loop every few steps; a slow client stops the pump until its socket has room.
 """
 
 import asyncio
 from collections.abc import Iterator, Sequence
 
+from workers.fake.clock import Clock
 from workers.fake.faults import Fault, find
 from workers.fake.http1 import Exchange
 
@@ -19,16 +20,16 @@ Steps = Iterator[Sequence[bytes]]
 class Pump:
     """Writes the events of `steps` (whole SSE events as bytes) to an exchange, one step in `interval` seconds."""
 
-    def __init__(self, exchange: Exchange, steps: Steps, interval: float, faults: Sequence[Fault] = ()) -> None:
+    def __init__(self, exchange: Exchange, steps: Steps, interval: float, clock: Clock) -> None:
         self._exchange = exchange
-        self._steps = reshape(steps, faults)
+        self._steps = reshape(steps, exchange.faults)
         self._interval = interval
+        self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[None] = self._loop.create_future()
-        self._timer: asyncio.Handle | None = None
-        split = find(faults, "split")
+        split = find(exchange.faults, "split")
         self._split = max(split.size, 1) if split else 0
-        stop = find(faults, "stall", "die", "reset", "exit", "error_event")
+        stop = find(exchange.faults, "stall", "die", "reset", "exit", "error_event")
         self._left = stop.after if stop else -1
         self._due = 0.0
 
@@ -39,11 +40,7 @@ class Pump:
         """
         self._due = self._loop.time()
         self._turn()
-        try:
-            await self._done
-        finally:
-            if self._timer is not None:
-                self._timer.cancel()
+        await self._done
         return self._left != 0
 
     def _turn(self) -> None:
@@ -82,10 +79,10 @@ class Pump:
         if self._exchange.connection.full:
             self._exchange.connection.when_drained(self._turn)
         elif self._interval == 0:
-            self._timer = self._loop.call_soon(self._turn)
+            self._loop.call_soon(self._turn)
         else:
             self._due += self._interval
-            self._timer = self._loop.call_at(self._due, self._turn)
+            self._clock.call_at(self._due, self._turn)
 
     def _write_split(self, event: bytes) -> None:
         # Each piece is a TCP write and an HTTP chunk of its own: clients see cuts at odd places, as on a real network.

@@ -1,0 +1,312 @@
+"""The upstream connection without a network: answers whole, byte by byte, cut anywhere, with bytes behind them."""
+
+import asyncio
+import itertools
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.core.errors import BadUpstreamResponse, StaleConnection, UpstreamCut, UpstreamError
+from gateway.relay.http1 import MAX_QUIET_BYTES, ResponseHead, UpstreamConnection
+
+
+class Wire(asyncio.Transport):
+    """A transport that only remembers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.closed = False
+        self.reading = True
+        self.unsent = 0
+
+    def write(self, data: Any) -> None:
+        self.written += bytes(data)
+
+    def writelines(self, list_of_data: Any) -> None:
+        self.written += b"".join(list_of_data)
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def abort(self) -> None:
+        self.closed = True
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+
+@dataclass
+class Heard:
+    """A receiver that writes down what it is told."""
+
+    head: ResponseHead | None = None
+    body: bytes = b""
+    ends: int = 0
+    errors: list[UpstreamError] = field(default_factory=list)
+
+    def on_head(self, head: ResponseHead) -> None:
+        assert self.head is None, "one head"
+        self.head = head
+
+    def on_data(self, data: bytes) -> None:
+        assert self.head is not None, "head before body"
+        assert not self.over, "nothing after the end"
+        self.body += data
+
+    def on_end(self) -> None:
+        assert not self.over
+        self.ends += 1
+
+    def on_error(self, error: UpstreamError) -> None:
+        assert not self.over
+        self.errors.append(error)
+
+    @property
+    def over(self) -> bool:
+        return bool(self.ends or self.errors)
+
+
+@dataclass
+class Talk:
+    """A connection with a request on it."""
+
+    connection: UpstreamConnection
+    wire: Wire
+    heard: Heard
+    freed: list[UpstreamConnection]
+
+    def again(self) -> Heard:
+        self.heard = Heard()
+        self.connection.send((b"next",), self.heard)
+        return self.heard
+
+
+def talk() -> Talk:
+    freed: list[UpstreamConnection] = []
+    connection = UpstreamConnection("node:8000", freed.append)
+    wire = Wire()
+    connection.connection_made(wire)
+    heard = Heard()
+    connection.send((b"POST / HTTP/1.1\r\n\r\n", b"body"), heard)
+    return Talk(connection, wire, heard, freed)
+
+
+LENGTH = b"HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nContent-Length: 5\r\n\r\nhello"
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nhel\r\n2;x=y\r\nlo\r\n0\r\ntrailer: z\r\n\r\n"
+INTERIM = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" + LENGTH
+WHOLE = {"length": LENGTH, "chunked": CHUNKED, "interim": INTERIM}
+EMPTY = {
+    "no content": b"HTTP/1.1 204 No Content\r\n\r\n",
+    "zero length": b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+    "zero chunks": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("answer", WHOLE.values(), ids=WHOLE)
+@given(cuts=st.lists(st.integers(0, 200), max_size=6))
+@settings(deadline=None)
+def test_every_way_to_cut_an_answer_gives_the_same(answer: bytes, cuts: list[int]) -> None:
+    case = talk()
+    places = [0, *sorted(min(cut, len(answer)) for cut in cuts), len(answer)]
+    for start, end in itertools.pairwise(places):
+        if start != end:
+            case.connection.data_received(answer[start:end])
+    assert (case.heard.body, case.heard.ends, case.heard.errors) == (b"hello", 1, [])
+    assert case.heard.head is not None and case.heard.head.status == 200
+    assert case.freed == [case.connection] and case.connection.usable
+
+
+@pytest.mark.parametrize("answer", [*WHOLE.values(), *EMPTY.values()], ids=[*WHOLE, *EMPTY])
+def test_byte_by_byte_and_then_the_next_exchange(answer: bytes) -> None:
+    case = talk()
+    for _ in range(2):
+        for at in range(len(answer)):
+            case.connection.data_received(answer[at : at + 1])
+        assert case.heard.ends == 1
+        case.again()
+
+
+@pytest.mark.parametrize("answer", WHOLE.values(), ids=WHOLE)
+@pytest.mark.parametrize("behind", [b"x", LENGTH, b"\r\n\r\nHTTP/1.1 200 OK\r\n"])
+def test_bytes_behind_an_answer_end_the_connection(answer: bytes, behind: bytes) -> None:
+    """Nobody asked for them: kept, they would be taken for the next request's answer."""
+    case = talk()
+    case.connection.data_received(answer + behind)
+    assert (case.heard.body, case.heard.ends) == (b"hello", 1)
+    assert case.wire.closed and case.freed == []
+
+
+def test_bytes_on_an_idle_connection_end_it() -> None:
+    case = talk()
+    case.connection.data_received(LENGTH)
+    case.connection.data_received(LENGTH)
+    assert case.wire.closed and not case.connection.usable
+
+
+@pytest.mark.parametrize("answer", WHOLE.values(), ids=WHOLE)
+def test_an_answer_cut_short_is_never_whole(answer: bytes) -> None:
+    for length in range(len(answer)):
+        for exc in (None, ConnectionResetError()):
+            case = talk()
+            if length:
+                case.connection.data_received(answer[:length])
+            case.connection.connection_lost(exc)
+            assert case.heard.ends == 0
+            assert [type(error) for error in case.heard.errors] == [UpstreamCut]
+
+
+def test_a_body_that_ends_with_the_connection() -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: a/b\r\n\r\n"
+    whole, cut = talk(), talk()
+    for case, exc in ((whole, None), (cut, ConnectionResetError())):
+        case.connection.data_received(head + b"hel")
+        case.connection.data_received(b"lo")
+        case.connection.connection_lost(exc)
+    assert (whole.heard.body, whole.heard.ends, whole.freed) == (b"hello", 1, [])
+    assert isinstance(cut.heard.errors[0], UpstreamCut)
+
+
+def test_a_kept_connection_that_closes_before_a_byte_is_stale() -> None:
+    case = talk()
+    case.connection.data_received(LENGTH)
+    heard = case.again()
+    case.connection.connection_lost(None)
+    assert isinstance(heard.errors[0], StaleConnection)
+
+
+def test_a_kept_connection_that_closes_after_a_byte_is_cut() -> None:
+    case = talk()
+    case.connection.data_received(LENGTH)
+    heard = case.again()
+    case.connection.data_received(b"H")
+    case.connection.connection_lost(None)
+    assert isinstance(heard.errors[0], UpstreamCut)
+
+
+def test_connection_close_is_obeyed() -> None:
+    case = talk()
+    case.connection.data_received(LENGTH.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    assert case.heard.ends == 1 and case.wire.closed and case.freed == []
+
+
+def test_an_answer_before_the_request_was_sent_ends_the_connection() -> None:
+    case = talk()
+    case.wire.unsent = 1
+    case.connection.data_received(LENGTH)
+    assert case.heard.ends == 1 and case.wire.closed and case.freed == []
+
+
+@pytest.mark.parametrize(
+    "smuggled",
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5, 5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\ncontent-length: +5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n-1\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5 \r\nhello\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello!!",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\n",
+        b"HTTP/1.1 200 OK\nfoo : bar\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+        b"HTTP/9.9 200 OK\r\n\r\n",
+        b"SSH-2.0-OpenSSH\r\n",
+        b"\x16\x03\x01\x02\x00\x01",
+        b"GET / HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_what_is_not_certain_is_refused(smuggled: bytes) -> None:
+    case = talk()
+    case.connection.data_received(smuggled)
+    assert case.wire.closed and case.heard.ends == 0
+    assert isinstance(case.heard.errors[0], BadUpstreamResponse)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"HTTP/1.1 200 OK\r\nx: ",
+        b"HTTP/1.1 200 ",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5;",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\nx: ",
+    ],
+)
+def test_heads_and_trailers_without_end_are_bounded(start: bytes) -> None:
+    case = talk()
+    case.connection.data_received(start)
+    for _ in range(MAX_QUIET_BYTES // 1000 + 2):
+        if case.wire.closed:
+            break
+        case.connection.data_received(b"a" * 1000)
+    assert case.wire.closed
+    assert isinstance(case.heard.errors[0], BadUpstreamResponse)
+
+
+def test_endless_interim_heads_are_bounded() -> None:
+    case = talk()
+    while not case.wire.closed:
+        case.connection.data_received(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
+    assert isinstance(case.heard.errors[0], BadUpstreamResponse)
+
+
+@given(noise=st.lists(st.binary(min_size=1, max_size=300), max_size=8))
+@settings(deadline=None, max_examples=300)
+def test_garbage_never_crashes_and_never_passes_for_an_answer(noise: list[bytes]) -> None:
+    case = talk()
+    for piece in noise:
+        case.connection.data_received(piece)
+    case.connection.connection_lost(None)
+    assert case.heard.over
+    assert case.heard.ends == 0 or case.heard.head is not None
+
+
+@given(
+    at=st.integers(0, len(CHUNKED) - 1), byte=st.integers(0, 255), answer=st.sampled_from([LENGTH, CHUNKED, INTERIM])
+)
+@settings(deadline=None, max_examples=500)
+def test_one_wrong_byte_never_hangs_or_crashes(at: int, byte: int, answer: bytes) -> None:
+    bent = bytearray(answer)
+    bent[at % len(bent)] = byte
+    case = talk()
+    case.connection.data_received(bytes(bent))
+    case.connection.connection_lost(None)
+    assert case.heard.over
+
+
+def test_abort_from_within_tells_the_receiver_nothing_more() -> None:
+    case = talk()
+
+    class Leaves(Heard):
+        def on_head(self, head: ResponseHead) -> None:
+            case.connection.abort()
+
+    leaver = Leaves()
+    case.connection.data_received(LENGTH)
+    case.connection.send((b"next",), leaver)
+    case.connection.data_received(LENGTH)
+    assert (leaver.over, leaver.body, case.wire.closed) == (False, b"", True)
+
+
+def test_pause_is_taken_back_before_the_connection_is_kept() -> None:
+    case = talk()
+    case.connection.pause()
+    assert not case.wire.reading
+    case.connection.data_received(LENGTH)
+    assert case.wire.reading and case.freed == [case.connection]
+
+
+def test_only_one_exchange_at_a_time() -> None:
+    case = talk()
+    with pytest.raises(RuntimeError):
+        case.connection.send((b"",), Heard())

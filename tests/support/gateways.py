@@ -1,0 +1,77 @@
+"""A gateway in this process: the production `build_app` behind uvicorn and its own protocol, on free ports."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+
+from gateway.api.protocol import GatewayProtocol
+from gateway.app import ByPort, Gateway, build_app
+from gateway.config import Config
+from gateway.reload import ConfigWatch
+from gateway.server import listen
+
+QUICK: dict[str, Any] = {"health": {"interval": 0.05, "timeout": 2.0}}
+"""Settings that keep a test short: a node is found within 50 ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunningGateway:
+    """Where it listens, and the thing itself."""
+
+    url: str
+    admin_url: str
+    port: int
+    app: Gateway
+    server: uvicorn.Server
+
+
+class _QuietServer(uvicorn.Server):
+    """Leaves the test runner's signal handlers alone."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def running_gateway(
+    *nodes: str, ready: bool = True, watch: ConfigWatch | None = None, **settings: Any
+) -> AsyncIterator[RunningGateway]:
+    """Serve with `nodes` (URLs) and further settings as in a config file; waits until a node is ready."""
+    merged = {**QUICK, "nodes": [{"url": url} for url in nodes], **settings}
+    app = build_app(Config(**merged), watch)
+    public, admin = listen("127.0.0.1", 0), listen("127.0.0.1", 0)
+    port, admin_port = public.getsockname()[1], admin.getsockname()[1]
+    server = _QuietServer(
+        uvicorn.Config(
+            ByPort(app, admin_port),
+            http=GatewayProtocol,
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=1,
+        )
+    )
+    serving = asyncio.create_task(server.serve([public, admin]))
+    try:
+        await eventually(lambda: server.started)
+        if ready:
+            await eventually(app.fleet.ready)
+        yield RunningGateway(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin_port}", port, app, server)
+    finally:
+        server.should_exit = True
+        await asyncio.wait_for(serving, 10)
+
+
+async def eventually(condition: Any, seconds: float = 10.0) -> None:
+    """Wait until `condition()` holds; fails when it does not within `seconds`."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.005)

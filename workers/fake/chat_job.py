@@ -1,0 +1,98 @@
+"""A chat request read and checked; the other dialects become one too."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from workers.fake.errors import Refusal, invalid
+from workers.fake.node import Node
+from workers.fake.protocol import ChatBody, NamedChoice, Tool
+from workers.fake.sampling import Sampling, chat_script, check_model, check_raw, sampling
+from workers.fake.template import render_chat
+from workers.fake.toolcalls import parameter_types
+
+_ROLES = ("system", "developer", "user", "assistant", "tool")
+
+
+@dataclass(frozen=True, slots=True)
+class ChatJob:
+    """A chat request, ready to be answered."""
+
+    body: ChatBody
+    prompt: list[int]
+    plan: Sampling
+    id: str
+    created: int
+    named: bool
+    reads_tools: bool
+    types: dict[str, dict[str, str]]
+
+
+def read_chat(node: Node, data: dict[str, Any], request: str) -> ChatJob:
+    """A body as a job. Raises Refusal (400, 404)."""
+    check_raw(data)
+    _check_tools(data, node)
+    body = node.validate(ChatBody, data)
+    check_model(body.model, node.settings)
+    prompt = node.tokenizer.encode(render_body(body))
+    asked, name = body.max_completion_tokens, "max_completion_tokens"
+    if asked is None:
+        asked, name = body.max_tokens, "max_tokens"
+    script = chat_script(body, node.tokenizer)
+    plan = sampling(body, asked, prompt, node.settings, script, name)
+    if body.logprobs:
+        plan = replace(plan, logprobs=body.top_logprobs or 0)
+    functions = [t.function.model_dump() for t in body.tools or ()]
+    reads = bool(functions) and body.tool_choice != "none" and node.settings.tool_parser
+    named = isinstance(body.tool_choice, NamedChoice)
+    return ChatJob(
+        body, prompt, plan, f"chatcmpl-{request}", int(time.time()), named, reads, parameter_types(functions)
+    )
+
+
+def render_body(body: ChatBody) -> str:
+    """The prompt's text. Raises Refusal (400) on a role that the template does not know."""
+    kwargs = dict(body.chat_template_kwargs or {})
+    if body.reasoning_effort is not None:
+        kwargs.setdefault("enable_thinking", body.reasoning_effort != "none")
+        kwargs.setdefault("reasoning_effort", body.reasoning_effort)
+    return render_messages(body.messages, body.tools, kwargs, body.add_generation_prompt, body.continue_final_message)
+
+
+def render_messages(
+    messages: Sequence[dict[str, Any]],
+    tools: Sequence[Tool] | None,
+    kwargs: dict[str, Any] | None,
+    add_generation_prompt: bool,
+    continue_final: bool,
+) -> str:
+    """A conversation through the template, the same for chat and for /tokenize. Raises Refusal (400)."""
+    for message in messages:
+        if message.get("role") not in _ROLES:
+            raise Refusal(400, f"Unexpected message role: {message.get('role')}")
+    shown = [t.model_dump() for t in tools] if tools else None
+    return render_chat(
+        messages, shown, kwargs, add_generation_prompt=add_generation_prompt, continue_final=continue_final
+    )
+
+
+def _check_tools(data: dict[str, Any], node: Node) -> None:
+    if data.get("tools") == []:
+        text = "`tools` must not be an empty array. Either provide at least one tool or omit the field entirely."
+        raise invalid(text, "tools")
+    if "tool_choice" not in data and data.get("tools"):
+        data["tool_choice"] = "auto"
+    choice = data.get("tool_choice")
+    if choice in (None, "none"):
+        return
+    if not data.get("tools"):
+        raise invalid("When using `tool_choice`, `tools` must be set.", "tool_choice")
+    if choice == "auto" and not node.settings.tool_parser:
+        text = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
+        raise Refusal(400, text)
+    if isinstance(choice, dict):
+        name = (choice.get("function") or {}).get("name")
+        if name not in [(t.get("function") or {}).get("name") for t in data["tools"] if isinstance(t, dict)]:
+            text = "The tool specified in `tool_choice` does not match any of the specified `tools`"
+            raise invalid(text, "tool_choice")
