@@ -290,3 +290,31 @@ def test_the_fake_node_is_judged_by_what_it_does(
     assert record["canary"] == {"warm_up": True, "thinking_budget": verdict}
     node.process.send_signal(signal.SIGTERM)
     assert node.process.wait(20) == 0
+
+
+def test_a_ray_worker_stays_joined_and_ends_with_the_launcher(tmp_path: Path) -> None:
+    ray = tmp_path / "ray"
+    ray.write_text('#!/bin/sh\necho "$@" >> "$(dirname "$0")/calls"\n[ -e "$(dirname "$0")/up" ] && exec sleep 60\n')
+    ray.chmod(0o755)
+    process = subprocess.Popen(
+        [
+            WORKER,
+            "launch",
+            "nemotron-3-ultra-16xh100-fp8",
+            *["--role", "worker", "--head", "10.0.0.1", "--backoff-seconds", "0.05"],
+        ],
+        env={**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
+    )
+    try:
+        # The head is not up yet: Ray ends at once and is started again, until it stays.
+        calls = tmp_path / "calls"
+        wait_until(lambda: calls.exists() and len(calls.read_text().splitlines()) >= 3, "three starts")
+        (tmp_path / "up").touch()
+        time.sleep(0.5)
+        before = calls.read_text()
+        time.sleep(0.5)
+        assert calls.read_text() == before
+        assert "--address=10.0.0.1:6379 --num-gpus=8 --block" in before
+    finally:
+        process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
