@@ -3,6 +3,7 @@
 import typer
 
 from workers.commands.argv import argv
+from workers.commands.download import download
 from workers.commands.flags import flags
 from workers.commands.launch import launch
 from workers.commands.plan import plan
@@ -20,6 +21,7 @@ def worker() -> None:
 
 app.command()(plan)
 app.command()(preflight)
+app.command()(download)
 app.command()(argv)
 app.command()(flags)
 app.command()(launch)
