@@ -46,7 +46,8 @@ class Gateway:
         self.prober = Prober(self.fleet, _probe_timing(config))
         self.relay = Relay(self.fleet, _timing(config), config.requests.max_attempts)
         self.metrics = Metrics()
-        observers = (self.metrics.request_ended, RequestLog().request_ended)
+        self._request_log = RequestLog(config.log.format)
+        observers = (self.metrics.request_ended, self._request_log.request_ended)
         self.pipeline = Pipeline(_policy(config, response_key), self.fleet, self.relay, observers)
         self._bounds = Bounds(config.requests.max_body, config.timeouts.body)
         self.public = self._public(config)
@@ -80,6 +81,7 @@ class Gateway:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.prober.stop()
         self.relay.close_pools()
+        self._request_log.flush()
 
     def begin_shutdown(self) -> None:
         """Streams may finish until the deadline; what is still open then is ended with an error event."""

@@ -113,9 +113,9 @@ class Pipeline:
 
         async def story(record: _Record) -> None:
             tenant = record.of(policy.tenants.authenticate(call.headers))
-            deadline = asyncio.get_running_loop().time() + read_timeout(call.headers)
+            deadline = read_deadline(call.headers)
             ask = record.asked(dialect.read(await call.read_body()))
-            model = record.model = policy.models.resolve(ask.model, tenant, self._fleet.served())
+            model = record.model = policy.models.resolve(ask.model, tenant, self._fleet.served)
             plan = self._plan(policy, ask, dialect, tenant, model)
             await self._relay.serve(plan, call, record.trace, deadline)
             await call.flush()
@@ -131,7 +131,7 @@ class Pipeline:
 
         async def story(record: _Record) -> None:
             tenant = record.of(policy.tenants.authenticate(call.headers))
-            deadline = asyncio.get_running_loop().time() + read_timeout(call.headers)
+            deadline = read_deadline(call.headers)
             ask = record.asked(Ask(await call.read_body(), {}, None, stream="stream=true" in suffix.lower()))
             node = self._node_of(policy, response_id, tenant)
             plan = Plan(ask, dialect, None, ask.raw, pinned_to=node)
@@ -162,8 +162,10 @@ class Pipeline:
 
     def _plan(self, policy: Policy, ask: Ask, dialect: Dialect, tenant: Tenant, model: str) -> Plan:
         pinned_to = None if ask.continues is None else self._node_of(policy, ask.continues, tenant)
-        minting = Minting(policy.response_key, os.urandom(NONCE_BYTES), tenant.name)
-        return make_plan(ask, dialect, tenant, model, minting, pinned_to)
+        minting = None
+        if dialect.mints_ids:
+            minting = Minting(policy.response_key, os.urandom(NONCE_BYTES), tenant.name)
+        return make_plan(ask, dialect, model, minting, pinned_to)
 
     def _node_of(self, policy: Policy, response_id: str, tenant: Tenant) -> bytes:
         """The tag of the node that holds a stored response, `NotFound` for all but its owner."""
@@ -177,8 +179,8 @@ class Pipeline:
         return node
 
 
-def read_timeout(headers: Mapping[bytes, bytes]) -> float:
-    """Seconds that the client gives the request in `x-request-timeout`; infinite where it says nothing."""
+def read_deadline(headers: Mapping[bytes, bytes]) -> float:
+    """Loop time until which the client waits: `x-request-timeout` seconds from now, infinite where it says nothing."""
     value = headers.get(b"x-request-timeout")
     if value is None:
         return float("inf")
@@ -192,7 +194,7 @@ def read_timeout(headers: Mapping[bytes, bytes]) -> float:
             param="x-request-timeout",
             code="invalid_timeout",
         )
-    return seconds
+    return asyncio.get_running_loop().time() + seconds
 
 
 def _internal_error() -> InternalError:

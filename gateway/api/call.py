@@ -7,14 +7,14 @@ when the way is free again.
 """
 
 import asyncio
-import os
+import random
 import re
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from gateway.api.errors import id_headers, shape_error, whole_answer
-from gateway.api.stepping import Stepped
+from gateway.api.stepping import await_rest, finish_later
 from gateway.core.dialects import Dialect
 from gateway.core.errors import BodyTooLarge, ClientGone, GatewayError, RequestTooSlow
 from gateway.relay.exchange import ClientListener, Headers
@@ -27,11 +27,14 @@ _LINGER_BYTES = 256 * 1024
 
 
 def request_id_of(headers: Mapping[bytes, bytes]) -> str:
-    """The id that the client gave in `x-request-id`, if it can be logged as it is, else a new one."""
+    """The id that the client gave in `x-request-id`, if it can be logged as it is, else a new one.
+
+    A new one has to be unique, not secret: 96 bits that cost no system call.
+    """
     given = headers.get(b"x-request-id")
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given.decode()
-    return f"req_{os.urandom(12).hex()}"
+    return f"req_{random.getrandbits(96):024x}"
 
 
 class AsgiCall:
@@ -66,36 +69,62 @@ class AsgiCall:
         declared = self.headers.get(b"content-length", b"")
         if declared.isdigit() and int(declared) > self._max_body:
             raise self._too_large()
+        receiving = self._receive()
         try:
-            async with asyncio.timeout(self._timeout):
-                body = await self._collect()
-        except TimeoutError:
-            raise RequestTooSlow(f"The body did not arrive within {self._timeout:g} s.") from None
+            awaited = receiving.send(None)
+        except StopIteration as stop:
+            message = stop.value
+            if message["type"] == "http.request" and not message.get("more_body", False):
+                body = self._checked(message["body"])  # it came with the headers: nothing to wait for
+            else:
+                body = await self._within_time(self._collect(message))
+        else:
+            body = await self._within_time(self._collect(None, receiving, awaited))
         self._body_read = True
         self._watch()
         return body
 
-    async def _collect(self) -> bytes:
+    async def _within_time(self, collecting: Coroutine[Any, Any, bytes]) -> bytes:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await collecting
+        except TimeoutError:
+            raise RequestTooSlow(f"The body did not arrive within {self._timeout:g} s.") from None
+
+    async def _collect(self, message: Message | None, receiving: Any = None, awaited: Any = None) -> bytes:
+        """All pieces of the body. The first `message` is there already, or still to come from `receiving`."""
         pieces: list[bytes] = []
         size = 0
+        if message is None:
+            message = await await_rest(receiving, awaited)
         while True:
-            message = await self._receive()
             if message["type"] == "http.disconnect":
                 self.gone = True
                 raise ClientGone("The client closed its connection.")
-            piece = message.get("body", b"")
-            size += len(piece)
+            pieces.append(message.get("body", b""))
+            size += len(pieces[-1])
             if size > self._max_body:
                 raise self._too_large()
-            pieces.append(piece)
             if not message.get("more_body", False):
-                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                return b"".join(pieces)
+            message = await self._receive()
+
+    def _checked(self, body: bytes) -> bytes:
+        if len(body) > self._max_body:
+            raise self._too_large()
+        return body
 
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"The body is larger than {self._max_body} bytes: send a shorter prompt.")
 
     def _watch(self) -> None:
-        Stepped[Message](self._receive(), self._loop, self._heard).step()
+        receiving = self._receive()
+        try:
+            awaited = receiving.send(None)
+        except StopIteration as stop:
+            self._heard(stop.value, None)
+        else:
+            finish_later(receiving, awaited, self._loop, self._heard)
 
     def _heard(self, message: Message | None, error: BaseException | None) -> None:
         if error is None and message is not None and message["type"] != "http.disconnect":
@@ -122,10 +151,10 @@ class AsgiCall:
     def push(self, data: bytes) -> bool:
         return self._put({"type": "http.response.body", "body": data, "more_body": True})
 
-    def finish(self) -> None:
+    def finish(self, data: bytes = b"") -> None:
         if not self._finished:
             self._finished = True
-            self._put({"type": "http.response.body", "body": b"", "more_body": False})
+            self._put({"type": "http.response.body", "body": data, "more_body": False})
 
     async def fail(self, error: GatewayError) -> None:
         """An error answer; in a stream that has begun an event; a plain answer that has begun is left cut off."""
@@ -144,10 +173,11 @@ class AsgiCall:
             headers.append((b"connection", b"close"))
         self.status = status
         self._put({"type": "http.response.start", "status": status, "headers": headers})
-        self.push(body)
         if not self._body_read:
+            self.push(body)
             await self._linger()
-        self.finish()
+            body = b""
+        self.finish(body)
         await self.flush()
 
     async def _linger(self) -> None:
@@ -178,18 +208,28 @@ class AsgiCall:
         if self._sending:
             self._queue.append(message)
             return False
+        sending = self._send(message)
+        try:
+            awaited = sending.send(None)
+        except StopIteration:
+            return True
+        except Exception:  # noqa: BLE001 - a server that cannot send has lost its client
+            self._lost()
+            return True
         self._sending = True
-        Stepped[None](self._send(message), self._loop, self._sent).step()
-        return not self._sending
+        finish_later(sending, awaited, self._loop, self._sent)
+        return False
 
     def _sent(self, _: None, error: BaseException | None) -> None:
+        """A send that had to wait is through: the queue goes next, and at its end the node may go on."""
         self._sending = False
         if error is not None:
             self._lost()
-        elif self._queue:
+        while self._queue and not self._sending:
             self._put(self._queue.popleft())
+        if self._sending:
             return
-        elif self.listener is not None:
+        if self.listener is not None and not self.gone:
             self.listener.on_writable()
         if self._flushed is not None and not self._flushed.done():
             self._flushed.set_result(None)

@@ -5,11 +5,12 @@ answer to what is not HTTP. A connection beyond the limit is answered and closed
 """
 
 import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from gateway.api.call import request_id_of
 from gateway.api.errors import whole_answer
@@ -21,6 +22,8 @@ from gateway.core.errors import (
     RequestTooSlow,
     TooManyConnections,
 )
+
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,65 @@ class Edge:
     max_headers: int
     headers_timeout: float
     on_shutdown: Callable[[], None]
+
+
+class OneWriteCycle(RequestResponseCycle):
+    """uvicorn's side of one request, but a head goes out together with the first piece of its body: one system
+    call less for a plain answer, and one packet less before a stream's first event."""
+
+    _head: bytes = b""
+
+    async def send(self, message: Any) -> None:
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        if not self.response_started:
+            self._head = self._render_head(message)
+        elif self.response_complete:
+            raise RuntimeError(f"{message['type']} after the response was complete")
+        else:
+            self._send_body(message["body"], message.get("more_body", False))
+
+    def _render_head(self, message: Any) -> bytes:
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        headers = message["headers"]
+        self.chunked_encoding = self.scope["method"] != "HEAD" and message["status"] not in (204, 304)
+        for name, value in headers:
+            if name == b"content-length":
+                self.expected_content_length = int(value)
+                self.chunked_encoding = False
+            elif name == b"connection" and value == b"close":
+                self.keep_alive = False
+        lines = [b"%b: %b\r\n" % pair for pair in self.default_headers]
+        lines += [b"%b: %b\r\n" % pair for pair in headers]
+        if _CONTROL.search(b"".join([value for _, value in headers])):
+            raise RuntimeError("a response header has a control character in it")
+        if self.chunked_encoding:
+            lines.append(b"transfer-encoding: chunked\r\n")
+        if not self.keep_alive and (b"connection", b"close") not in headers:
+            lines.append(b"connection: close\r\n")
+        return b"".join((STATUS_LINE[message["status"]], *lines, b"\r\n"))
+
+    def _send_body(self, body: bytes, more: bool) -> None:
+        head, self._head = self._head, b""
+        if self.scope["method"] == "HEAD":
+            self.transport.write(head)
+        elif self.chunked_encoding:
+            chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            self.transport.write(b"".join((head, chunk, b"" if more else b"0\r\n\r\n")))
+        else:
+            self.expected_content_length -= len(body)
+            if self.expected_content_length < 0 or (self.expected_content_length and not more):
+                raise RuntimeError("the body is not as long as its content-length says")
+            self.transport.write(head + body if head else body)
+        if not more:
+            self.response_complete = True
+            self.message_event.set()
+            if not self.keep_alive:
+                self.transport.close()
+            self.on_response()
 
 
 class GatewayProtocol(HttpToolsProtocol):
@@ -83,6 +145,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self._refuse_long_headers()
             return
         super().on_headers_complete()
+        self.cycle.__class__ = OneWriteCycle  # uvicorn makes its own kind; it differs in nothing but `send`
 
     def on_body(self, body: bytes) -> None:
         if self.cycle is not None:  # None: refused for its headers

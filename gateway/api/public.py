@@ -60,7 +60,7 @@ def add_health(app: FastAPI, fleet: Fleet) -> None:
     @app.get("/ready")
     async def ready(model: str | None = None) -> JSONResponse:
         is_ready = fleet.ready(model)
-        body = {"status": "ready" if is_ready else "no node is ready", "models": sorted(fleet.served())}
+        body = {"status": "ready" if is_ready else "no node is ready", "models": sorted(fleet.served)}
         return JSONResponse(body, status_code=200 if is_ready else 503)
 
 

@@ -11,43 +11,46 @@ is done. A bare `yield` (None) asks to be stepped in the next iteration of the l
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any, Generic, TypeVar
+import types
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any
 
-T = TypeVar("T")
+Done = Callable[[Any, BaseException | None], None]
 
 
-class Stepped(Generic[T]):
-    """One coroutine driven by hand. `done` is called with its result, or with the error that it ended in."""
+def finish_later(
+    coroutine: Coroutine[Any, Any, Any], awaited: Any, loop: asyncio.AbstractEventLoop, done: Done
+) -> None:
+    """Carry on a coroutine that yielded `awaited`. `done` is called with its result, or with what it ended in."""
 
-    __slots__ = ("_coroutine", "_done", "_loop")
-
-    def __init__(
-        self,
-        coroutine: Coroutine[Any, Any, T],
-        loop: asyncio.AbstractEventLoop,
-        done: Callable[[T | None, BaseException | None], None],
-    ) -> None:
-        self._coroutine = coroutine
-        self._loop = loop
-        self._done = done
-
-    def step(self, _: object = None) -> None:
-        """Run until the next wait or the end."""
+    def step(_: object) -> None:
         try:
-            awaited = self._coroutine.send(None)
+            awaited = coroutine.send(None)
         except StopIteration as stop:
-            self._done(stop.value, None)
+            done(stop.value, None)
         except BaseException as error:  # noqa: BLE001 - whatever ended it is told, as a task would
-            self._done(None, error)
+            done(None, error)
         else:
-            wait_for(awaited, self._loop, self.step)
+            wait_for(awaited)
+
+    def wait_for(awaited: Any) -> None:
+        if awaited is None:
+            loop.call_soon(step, None)
+        else:
+            awaited._asyncio_future_blocking = False
+            awaited.add_done_callback(step)
+
+    wait_for(awaited)
 
 
-def wait_for(awaited: Any, loop: asyncio.AbstractEventLoop, step: Callable[[object], None]) -> None:
-    """Have `step` called when what a coroutine yielded is done."""
-    if awaited is None:
-        loop.call_soon(step, None)
-    else:
-        awaited._asyncio_future_blocking = False
-        awaited.add_done_callback(step)
+@types.coroutine
+def await_rest(coroutine: Coroutine[Any, Any, Any], awaited: Any) -> Generator[Any, None, Any]:
+    """The same from within a task: await a coroutine that was stepped before and yielded `awaited`."""
+    try:
+        while True:
+            yield awaited
+            awaited = coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value
+    finally:
+        coroutine.close()  # does nothing where it has ended; ends it where this was cancelled

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from gateway.core.bodies import edit_body, insert_fields
 from gateway.core.dialects.base import FORBIDDEN_FIELDS, Ask, Dialect
 from gateway.core.response_ids import seal
-from gateway.core.tenants import Tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +35,7 @@ class Plan:
         return insert_fields(self.body, {"request_id": minted})
 
 
-def make_plan(
-    ask: Ask, dialect: Dialect, tenant: Tenant, model: str, minting: Minting, pinned_to: bytes | None
-) -> Plan:
+def make_plan(ask: Ask, dialect: Dialect, model: str, minting: Minting | None, pinned_to: bytes | None) -> Plan:
     """The plan for `ask`: the node's own name for the model, what the gateway needs set, what clients may not set."""
     changes = dialect.changes(ask)
     if ask.model is not None and ask.model != model:
@@ -48,6 +45,6 @@ def make_plan(
         dialect=dialect,
         model=model,
         body=edit_body(ask.raw, ask.body, changes, FORBIDDEN_FIELDS),
-        minting=minting if dialect.mints_ids and ask.body.get("store") is not False else None,
+        minting=minting if ask.body.get("store") is not False else None,
         pinned_to=pinned_to,
     )

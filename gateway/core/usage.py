@@ -43,8 +43,8 @@ def from_anthropic(usage: Mapping[str, Any], earlier: Usage | None = None) -> Us
     )
 
 
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _count(value: object) -> int | None:

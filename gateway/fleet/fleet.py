@@ -1,6 +1,6 @@
 """All nodes of all models, and the choice of one for a request."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from gateway.core.errors import NoNodeReady
@@ -22,9 +22,10 @@ class Fleet:
         self.nodes = tuple(known.get(spec) or Node(spec) for spec in dict.fromkeys(specs))
         return tuple(node for node in self.nodes if node.spec not in known)
 
-    def served(self) -> Collection[str]:
-        """The models of all nodes that have ever said what they serve, in a stable order."""
-        return self.cards().keys()
+    @property
+    def served(self) -> "ServedModels":
+        """The models of all nodes that have ever said what they serve."""
+        return ServedModels(self.nodes)
 
     def cards(self) -> Mapping[str, Mapping[str, Any]]:
         """One node's own /v1/models entry for each model, ready nodes first."""
@@ -61,3 +62,21 @@ class Fleet:
     def by_tag(self, tag: bytes) -> Node | None:
         """The node that a response id names (see `response_ids`)."""
         return next((node for node in self.nodes if node.tag == tag), None)
+
+
+class ServedModels(Collection[str]):
+    """The names of the models on `nodes`, without copying them: this is asked on every request."""
+
+    __slots__ = ("_nodes",)
+
+    def __init__(self, nodes: tuple[Node, ...]) -> None:
+        self._nodes = nodes
+
+    def __contains__(self, model: object) -> bool:
+        return any(model in node.cards for node in self._nodes)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(name for node in self._nodes for name in node.cards))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

@@ -75,8 +75,8 @@ class Downstream(Protocol):
     def push(self, data: bytes) -> bool:
         """Send a piece of the body; False asks for no more until `on_writable`."""
 
-    def finish(self) -> None:
-        """The body is complete."""
+    def finish(self, data: bytes = b"") -> None:
+        """Send the last piece of the body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +115,11 @@ class Exchange:
         timing: Timing,
         trace: Trace,
         deadline: float,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         """`deadline` in loop time, infinite where the client gave none."""
-        self._loop = asyncio.get_running_loop()
-        self.done: asyncio.Future[None] = self._loop.create_future()
+        self._loop = loop
+        self.done: asyncio.Future[None] = loop.create_future()
         self._plan = plan
         self._call = call
         self._connection = connection
@@ -131,8 +132,8 @@ class Exchange:
         self._held_bytes = 0
         self._committed = False
         self._paused = False
-        self._sent_at = self._last = self._last_push = self._loop.time()
-        self._timer = self._loop.call_at(self._next_check(self._last), self._check)
+        self._sent_at = self._last = self._last_push = loop.time()
+        self._timer = loop.call_at(self._next_check(self._last), self._check)
         call.listener = self
 
     # The node's side
@@ -214,9 +215,7 @@ class Exchange:
         headers = _passed_headers(self._head)
         headers.append((b"content-length", b"%d" % len(body)))
         self._call.start(self._head.status, headers)
-        if body:
-            self._call.push(body)
-        self._call.finish()
+        self._call.finish(body)
         self._resolve(None)
 
     def _resolve(self, error: GatewayError | None) -> None:

@@ -73,7 +73,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._paused = False
-        self.idle_since = 0.0
+        self.idle_since = 0.0  # time.monotonic, set by the pool
         self._forget_exchange()
 
     def _forget_exchange(self) -> None:

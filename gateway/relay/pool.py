@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import time
 from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
@@ -48,11 +49,11 @@ class Pool:
         start = f"{method} {self._base_path}{path} HTTP/1.1\r\n".encode()
         return b"".join((start, self._fixed_headers, *forwarded, b"content-length: %d\r\n\r\n" % length))
 
-    def take(self, now: float) -> UpstreamConnection | None:
-        """An idle connection that is still good at `now` (loop time, seconds), or None."""
+    def take(self) -> UpstreamConnection | None:
+        """An idle connection that is still good, or None."""
         while self._idle:
             connection = self._idle.pop()
-            if connection.usable and now - connection.idle_since < IDLE_LIMIT:
+            if connection.usable and time.monotonic() - connection.idle_since < IDLE_LIMIT:
                 return connection
             connection.abort()
         return None
@@ -85,7 +86,7 @@ class Pool:
         if self._closed or len(self._idle) >= MAX_IDLE:
             connection.abort()
             return
-        connection.idle_since = asyncio.get_running_loop().time()
+        connection.idle_since = time.monotonic()
         self._idle.append(connection)
 
 

@@ -92,11 +92,12 @@ class Relay:
         deadline: float,
         fresh: bool,
     ) -> None:
-        connection = await self._connection(node, deadline, fresh)
+        loop = asyncio.get_running_loop()
+        connection = await self._connection(node, loop.time(), deadline, fresh)
         if call.gone or self._closing:
             connection.abort()
             raise ClientGone("The client closed its connection.") if call.gone else _shutting_down()
-        exchange = Exchange(plan, call, connection, self.timing, trace, deadline)
+        exchange = Exchange(plan, call, connection, self.timing, trace, deadline, loop)
         self._open.add(exchange)
         try:
             connection.send(request, exchange)
@@ -108,10 +109,9 @@ class Relay:
         finally:
             self._open.discard(exchange)
 
-    async def _connection(self, node: Node, deadline: float, fresh: bool) -> UpstreamConnection:
+    async def _connection(self, node: Node, now: float, deadline: float, fresh: bool) -> UpstreamConnection:
         pool = self._pool(node)
-        now = asyncio.get_running_loop().time()
-        kept = None if fresh else pool.take(now)
+        kept = None if fresh else pool.take()
         if kept is not None:
             return kept
         if now >= deadline:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeVar, cast
 
 from prometheus_client import (
     CollectorRegistry,
@@ -21,6 +22,8 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1280.0)
 _NONE = "-"
 
+M = TypeVar("M", Counter, Histogram)
+
 
 class Metrics:
     """The metrics of this process, and the page that shows those of all processes of this gateway.
@@ -33,6 +36,7 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # twice the series for nothing
         registry = CollectorRegistry()
         self._registry = registry
+        self._children: dict[tuple[object, tuple[str, ...]], object] = {}
         self._requests = Counter(
             "fleetgate_requests_total",
             "Requests by how they ended: HTTP status seen by the client, and ok, an error code or client_gone.",
@@ -88,23 +92,31 @@ class Metrics:
 
     def request_ended(self, event: RequestEnded) -> None:
         """Count one request. Model and tenant are names that were checked before, so labels cannot grow at will."""
-        model, tenant = event.model or _NONE, event.tenant or _NONE
-        self._requests.labels(event.dialect, model, tenant, str(event.status), event.ending).inc()
-        self._duration.labels(event.dialect, model).observe(event.duration)
+        dialect, model, tenant = event.dialect, event.model or _NONE, event.tenant or _NONE
+        self._child(self._requests, dialect, model, tenant, str(event.status), event.ending).inc()
+        self._child(self._duration, dialect, model).observe(event.duration)
         if event.ttft is not None:
-            self._ttft.labels(event.dialect, model).observe(event.ttft)
+            self._child(self._ttft, dialect, model).observe(event.ttft)
         if event.node is not None:
-            self._attempts.labels(event.node).inc(event.attempts)
-        if event.usage is not None:
-            counts = (
-                ("input", event.usage.input),
-                ("output", event.usage.output),
-                ("cached", event.usage.cached),
-                ("reasoning", event.usage.reasoning),
-            )
-            for kind, count in counts:
-                if count:
-                    self._tokens.labels(model, tenant, kind).inc(count)
+            self._child(self._attempts, event.node).inc(event.attempts)
+        usage = event.usage
+        if usage is not None:
+            self._count(model, tenant, "input", usage.input)
+            self._count(model, tenant, "output", usage.output)
+            self._count(model, tenant, "cached", usage.cached)
+            self._count(model, tenant, "reasoning", usage.reasoning)
+
+    def _count(self, model: str, tenant: str, kind: str, tokens: int | None) -> None:
+        if tokens:
+            self._child(self._tokens, model, tenant, kind).inc(tokens)
+
+    def _child(self, metric: M, *labels: str) -> M:
+        """The metric with `labels`, remembered: prometheus-client checks and locks at every look-up."""
+        key = (metric, labels)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = metric.labels(*labels)
+        return cast(M, child)
 
     def reloaded(self, ok: bool) -> None:
         self._reloads.labels("ok" if ok else "refused").inc()

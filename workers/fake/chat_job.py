@@ -41,6 +41,8 @@ def read_chat(node: Node, data: dict[str, Any], request: str) -> ChatJob:
         asked, name = body.max_tokens, "max_tokens"
     script = chat_script(body, node.tokenizer)
     plan = sampling(body, asked, prompt, node.settings, script, name)
+    if not node.settings.reasoning_parser:
+        plan = replace(plan, think_marks=True)
     if body.logprobs:
         plan = replace(plan, logprobs=body.top_logprobs or 0)
     functions = [t.function.model_dump() for t in body.tools or ()]

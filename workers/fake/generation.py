@@ -91,8 +91,11 @@ class Answer:
         return self._decode(self._tokenizer.texts[token])
 
     def _hidden(self, token: int) -> bool:
-        # A chat's parsers take the marks of thinking out and need the marks of tool calls; raw text has all or none.
-        return self._plan.skip_special if self.raw else token in (THINK_END, EOS)
+        # A chat's parsers take the marks of thinking out (where there is one) and need those of tool calls;
+        # raw text has all or none.
+        if self.raw:
+            return self._plan.skip_special
+        return token == EOS or (token == THINK_END and not self._plan.think_marks)
 
 
 class StopStrings:

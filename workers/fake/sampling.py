@@ -24,6 +24,7 @@ class Sampling:
     stop_ids: frozenset[int] = frozenset()
     keep_stop: bool = False
     skip_special: bool = True
+    think_marks: bool = False
     token_ids: bool = False
     logprobs: int | None = None
     usage: bool = False

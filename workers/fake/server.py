@@ -26,6 +26,7 @@ from workers.fake.small import (
     serve_tokenize,
     serve_version,
 )
+from workers.fake.stats import Seen, Stats
 from workers.fake.wire import DONE, answer_json, compact
 
 Serve = Callable[[Node, Exchange], Awaitable[None]]
@@ -114,6 +115,16 @@ class FakeNode:
     def aborted(self) -> int:
         """Requests whose client left, or that a fault ended."""
         return self.node.engine.aborted
+
+    @property
+    def last(self) -> Seen | None:
+        """The last request, probes included; `stats.recent` holds some before it."""
+        return self.node.stats.recent[-1] if self.node.stats.recent else None
+
+    @property
+    def stats(self) -> Stats:
+        """The requests seen."""
+        return self.node.stats
 
     # listeners
     async def open(self) -> None:

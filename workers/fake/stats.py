@@ -19,6 +19,15 @@ class Seen:
     headers: tuple[tuple[str, str], ...]
     body: bytearray
 
+    @property
+    def json(self) -> Any:
+        """The body as JSON; raises ValueError when it is none."""
+        return json.loads(self.body)
+
+    def header(self, name: str) -> str | None:
+        """A header's value; the name in lower case."""
+        return next((v for k, v in self.headers if k == name), None)
+
     def shown(self) -> dict[str, Any]:
         """As JSON: the body parsed where it is JSON, else as text."""
         text = self.body.decode("utf-8", "replace")

@@ -22,6 +22,7 @@ tenants share, and a chosen `request_id` could be another request's.
 
 _USAGE_FIELD = re.compile(rb'"usage"\s*:\s*(?=\{)')
 _USAGE_WINDOW = 4096
+_decoder = json.JSONDecoder()
 
 
 class Fault(Enum):
@@ -128,7 +129,7 @@ def find_usage(answer: bytes) -> Mapping[str, Any] | None:
         return None
     window = answer[match.end() : match.end() + _USAGE_WINDOW].decode(errors="replace")
     try:
-        usage, _ = json.JSONDecoder().raw_decode(window)
+        usage, _ = _decoder.raw_decode(window)
     except ValueError:
         return None
     return usage if isinstance(usage, dict) else None
