@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 # A heartbeat that hangs must not hold up the launcher; the next one comes anyway.
 REDIS_SECONDS = 2.0
+LONGEST_REASON = 160
 
 
 class RegistryUnreachable(WorkerError):
@@ -84,4 +85,5 @@ class RedisRegistry:
         try:
             await pipeline.execute()
         except (RedisError, OSError) as error:
-            raise RegistryUnreachable(f"Redis does not take the registration: {error}") from error
+            told = str(error)[:LONGEST_REASON]  # Redis explains its protected mode in a thousand characters
+            raise RegistryUnreachable(f"Redis does not take the registration: {told}") from error
