@@ -82,6 +82,7 @@ class Gateway:
         await self.prober.stop()
         self.relay.close_pools()
         self._request_log.flush()
+        self.metrics.settle()
 
     def begin_shutdown(self) -> None:
         """Streams may finish until the deadline; what is still open then is ended with an error event."""
@@ -125,11 +126,17 @@ class Gateway:
 
     async def _follow_config(self, watch: ConfigWatch) -> None:
         async for _ in watch.changes():
-            self._reload_here(watch)
+            try:
+                self._reload_here(watch)
+            except Exception:
+                log.exception("reload_failed_unexpectedly")
 
     async def _every(self, seconds: float, work: Callable[[], None]) -> None:
         while True:
-            work()
+            try:
+                work()
+            except Exception:
+                log.exception("background_work_failed", work=work.__name__)
             await asyncio.sleep(seconds)
 
     def _refresh_gauges(self) -> None:

@@ -5,18 +5,29 @@ Every field says its unit and its default; `config_source` reads the file and ex
 
 import ipaddress
 import os
+import re
+import ssl
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/@:-]*$")]
-KeyDigest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 def _node_url(url: str) -> str:
@@ -29,7 +40,17 @@ def _node_url(url: str) -> str:
         _ = parts.port
     except ValueError:
         raise ValueError("the port of a node's URL is a number up to 65535") from None
-    return url.rstrip("/")
+    return f"{parts.scheme}://{parts.netloc.lower()}{parts.path}".rstrip("/")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a listener on `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 NodeUrl = Annotated[str, AfterValidator(_node_url)]
@@ -51,6 +72,10 @@ class Secret(Section):
     @model_validator(mode="before")
     @classmethod
     def _plain(cls, given: Any) -> Any:
+        if isinstance(given, bool | int | float):
+            raise ValueError("a secret is a string: put quotes around it")
+        if not isinstance(given, str | dict | Secret):
+            raise ValueError("a secret is a string, {env: NAME} or {file: PATH}")
         return {"value": given} if isinstance(given, str) else given
 
     @model_validator(mode="after")
@@ -121,9 +146,17 @@ class Admin(Section):
 
     host: str = "127.0.0.1"
     port: Port = 9091
-    token: Secret | None = None
+    token: Annotated[Secret | None, Field(validate_default=True)] = None
     open_metrics: bool = False
     """Whether /metrics can be read without the token."""
+
+    @field_validator("token")
+    @classmethod
+    def _closed(cls, token: Secret | None, info: ValidationInfo) -> Secret | None:
+        host = info.data.get("host", "127.0.0.1")
+        if token is None and not is_loopback(host):
+            raise ValueError(f"admin.host {host} is beyond loopback: set admin.token (FLEETGATE_ADMIN__TOKEN)")
+        return token
 
 
 class NodeConfig(Section):
@@ -133,6 +166,16 @@ class NodeConfig(Section):
     api_key: Secret | None = None
     ca_file: Path | None = None
     """A PEM file with the certificate authority of an https node, where it is not a public one."""
+
+    @field_validator("ca_file")
+    @classmethod
+    def _loads(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            try:
+                ssl.create_default_context(cafile=path)
+            except OSError as error:  # ssl.SSLError is one
+                raise ValueError(f"the file {path} cannot be used: {error.strerror or error}") from None
+        return path
 
 
 class ModelConfig(Section):
@@ -145,7 +188,14 @@ class ModelConfig(Section):
 class KeyConfig(Section):
     """A key, kept as its SHA-256 in hex (`fleetgate keys new` makes one)."""
 
-    sha256: KeyDigest
+    sha256: str
+
+    @field_validator("sha256")
+    @classmethod
+    def _digest(cls, value: str) -> str:
+        if not re.fullmatch("[0-9a-f]{64}", value):
+            raise ValueError("expected the SHA-256 of a key, 64 hex digits: `fleetgate keys new` makes key and line")
+        return value
 
 
 class TenantConfig(Section):
@@ -212,8 +262,6 @@ class Config(BaseSettings):
     """Where any are listed, only these are offered; else whatever the nodes serve."""
     tenants: tuple[TenantConfig, ...] = ()
     """Where none are listed, everybody on loopback is the tenant `default`."""
-    no_auth: bool = False
-    """Serve beyond loopback without tenants: everybody who reaches the port may use it."""
     response_secret: Secret | None = None
     """Seals the ids of stored responses; the same in all gateways. Without it each start makes its own."""
     timeouts: Timeouts = Timeouts()
@@ -221,6 +269,8 @@ class Config(BaseSettings):
     health: Health = Health()
     log: Log = Log()
     workers: Annotated[int, Field(ge=1, le=256)] = 1
+    no_auth: Annotated[bool, Field(validate_default=True)] = False
+    """Serve beyond loopback without tenants: everybody who reaches the port may use it."""
 
     @classmethod
     def settings_customise_sources(
@@ -234,47 +284,48 @@ class Config(BaseSettings):
         """What is given to the constructor and nothing else: `config_source` lays the sources over each other."""
         return (init_settings,)
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        problems = list(_duplicates(self)) + list(_open_doors(self))
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
+    @field_validator("nodes", "models", "tenants")
+    @classmethod
+    def _once(cls, items: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Names, URLs and keys stand for one thing each."""
+        seen: set[tuple[str, str]] = set()
+        for index, item in enumerate(items):
+            for kind, value, *place in _identities(item):
+                if (kind, value) in seen:
+                    message = f"{kind} {value} is given twice"
+                    raise PydanticCustomError("given_twice", "{message}", {"message": message, "at": (index, *place)})
+                seen.add((kind, value))
+        return items
+
+    @field_validator("admin")
+    @classmethod
+    def _two_ports(cls, admin: Admin, info: ValidationInfo) -> Admin:
+        """The listeners are told apart by their ports."""
+        listen = info.data.get("listen")
+        if listen is not None and listen.port == admin.port != 0:
+            raise ValueError(f"listen.port and admin.port are both {admin.port}: the listeners need two ports")
+        return admin
+
+    @field_validator("no_auth")
+    @classmethod
+    def _closed(cls, no_auth: bool, info: ValidationInfo) -> bool:
+        listen, tenants = info.data.get("listen"), info.data.get("tenants")
+        if listen is not None and tenants == () and not no_auth and not is_loopback(listen.host):
+            raise ValueError(
+                f"listen.host {listen.host} is beyond loopback and no tenants are configured: "
+                "list tenants with keys, or set no_auth: true (--no-auth) to let everybody in"
+            )
+        return no_auth
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a listener on `host`."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _duplicates(config: Config) -> list[str]:
-    digests = [key.sha256 for tenant in config.tenants for key in tenant.keys]
-    names = [name for model in config.models for name in (model.name, *model.aliases)]
-    kinds = {
-        "the node URL": [node.url for node in config.nodes],
-        "the tenant": [tenant.name for tenant in config.tenants],
-        "the model name or alias": names,
-        "the key with the SHA-256": digests,
-    }
-    return [
-        f"{kind} {value} is given twice"
-        for kind, values in kinds.items()
-        for value in sorted({value for value in values if values.count(value) > 1})
-    ]
-
-
-def _open_doors(config: Config) -> list[str]:
-    problems = []
-    if not config.tenants and not config.no_auth and not is_loopback(config.listen.host):
-        problems.append(
-            f"listen.host {config.listen.host} is beyond loopback and no tenants are configured: "
-            "list tenants with keys, or set no_auth: true (--no-auth) to let everybody in"
-        )
-    if config.admin.token is None and not is_loopback(config.admin.host):
-        problems.append(f"admin.host {config.admin.host} is beyond loopback: set admin.token (FLEETGATE_ADMIN__TOKEN)")
-    return problems
+def _identities(item: Any) -> list[tuple[Any, ...]]:
+    """What must not stand twice: what it is, its value, and its path below the item."""
+    match item:
+        case NodeConfig():
+            return [("the node URL", item.url)]
+        case ModelConfig():
+            return [("the model name or alias", name) for name in (item.name, *item.aliases)]
+        case TenantConfig():
+            keys = [("the key with the SHA-256", key.sha256, "keys", at, "sha256") for at, key in enumerate(item.keys)]
+            return [("the tenant", item.name), *keys]
+    return []

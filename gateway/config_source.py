@@ -15,16 +15,17 @@ from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource, SettingsError
 
-from gateway.config import Config
+from gateway.config import Config, Secret
 
 PREFIX = "FLEETGATE_"
 
-_FOREIGN_VARIABLES = re.compile(
-    r"FLEETGATE(_[A-Z0-9_]*)?_(SERVICE_HOST|SERVICE_PORT.*|PORT(_\d+_(TCP|UDP).*)?)|FLEETGATE_PORT|FLEETGATE_WORKER_.*"
-)
-"""Not ours to judge: what Kubernetes sets for a Service called fleetgate, and the workers' own settings."""
+_FOREIGN_VARIABLE = re.compile(r"FLEETGATE_WORKER_.+|FLEETGATE_(.+_)?(SERVICE_(HOST|PORT(_.+)?)|PORT_\d+_(TCP|UDP).*)")
+"""The workers' own settings, and what Kubernetes sets for a Service called fleetgate (with `tcp://` URLs besides)."""
+
+_SECRET_SOURCES = {"env", "file", "value"}
 
 Path_ = tuple[str | int, ...]
 
@@ -55,21 +56,31 @@ def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -
     Raises `ConfigError` with every problem found.
     """
     document = _Document.read(path) if path is not None else _Document("the command line", {}, {})
-    problems = list(document.problems) + _unknown_variables(os.environ)
+    problems = list(document.problems) + _unknown_settings(document) + _unknown_variables(os.environ)
     environment: dict[str, Any] = {}
     try:
-        environment = EnvSettingsSource(Config)()
+        environment = _Environment(Config)()
     except SettingsError as error:
         problems.append(_bad_variable(error))
     merged = _merge(_merge(document.data, environment), overrides or {})
+    known = {name: value for name, value in merged.items() if name in Config.model_fields}
     try:
-        config = Config(**merged)
+        config = Config(**known)
     except ValidationError as error:
         problems += [_explain(document, environment, dict(item)) for item in error.errors(include_url=False)]
         raise ConfigError(problems) from None
     if problems:
         raise ConfigError(problems)
     return config
+
+
+class _Environment(EnvSettingsSource):
+    """`FLEETGATE_*` variables. Sections and lists are JSON; a secret is what it is, also where it looks like JSON."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        if _section(field.annotation) is Secret and not str(value).lstrip().startswith("{"):
+            return value
+        return super().decode_complex_value(field_name, field, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +102,19 @@ class _Document:
         except UnicodeDecodeError:
             raise ConfigError([Problem(name, "", "is not UTF-8 text")]) from None
         try:
-            root = yaml.compose(text, Loader=yaml.SafeLoader)
             data = yaml.safe_load(text)
+            lines: dict[Path_, int] = {}
+            root = yaml.compose(text, Loader=yaml.SafeLoader)
+            problems = tuple(_walk(name, root, (), lines))
         except yaml.YAMLError as error:
             raise ConfigError([_not_yaml(name, error)]) from None
-        if root is None or data is None:
+        except (ValueError, RecursionError) as error:  # a date that is none; nesting or references without end
+            raise ConfigError([Problem(name, "", f"cannot be read as YAML: {error}")]) from None
+        if data is None:
             return cls(name, {}, {})
         if not isinstance(data, dict):
             raise ConfigError([Problem(name, "", "expected a mapping of settings at the top level")])
-        lines: dict[Path_, int] = {}
-        problems = tuple(_walk(name, root, (), lines))
-        return cls(name, {str(key): value for key, value in data.items()}, lines, problems)
+        return cls(name, _given(data), lines, problems)
 
     def place(self, path: Path_) -> str:
         """File and line of `path`, or of the closest part of the tree around it."""
@@ -111,7 +124,7 @@ class _Document:
         return self.name
 
 
-def _walk(name: str, node: yaml.Node, path: Path_, lines: dict[Path_, int]) -> Iterator[Problem]:
+def _walk(name: str, node: yaml.Node | None, path: Path_, lines: dict[Path_, int]) -> Iterator[Problem]:
     """Note the line of every path; yield the keys that stand twice in one mapping (YAML readers keep the last)."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
@@ -133,11 +146,23 @@ def _not_yaml(name: str, error: yaml.YAMLError) -> Problem:
     return Problem(where, "", f"is not YAML: {getattr(error, 'problem', None) or error}")
 
 
+def _given(data: Mapping[Any, Any]) -> dict[str, Any]:
+    """`data` without the settings that have nothing behind their colon: their lines may all be comments."""
+    return {
+        str(key): _given(value) if isinstance(value, dict) else value
+        for key, value in data.items()
+        if value is not None
+    }
+
+
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
         under = merged.get(key)
-        merged[key] = _merge(under, value) if isinstance(under, dict) and isinstance(value, Mapping) else value
+        if isinstance(under, dict) and isinstance(value, Mapping) and not value.keys() <= _SECRET_SOURCES:
+            merged[key] = _merge(under, value)
+        else:  # also another source of a secret, which cannot hold together with the first
+            merged[key] = value
     return merged
 
 
@@ -150,7 +175,7 @@ def spell(path: Path_) -> str:
 
 
 def _explain(document: _Document, environment: Mapping[str, Any], error: dict[str, Any]) -> Problem:
-    path: Path_ = error["loc"]
+    path: Path_ = (*error["loc"], *error.get("ctx", {}).get("at", ()))
     expected = _expected(path, error)
     if path and path[0] in environment and not (path in document.lines and len(path) == 1):
         variable = _variable(path)
@@ -160,12 +185,13 @@ def _explain(document: _Document, environment: Mapping[str, Any], error: dict[st
 
 
 def _variable(path: Path_) -> str | None:
-    """The environment variable that sets `path` or a part of the tree around it."""
+    """The environment variable that sets `path`, a part of the tree around it, or something below it."""
     names = {name.upper(): name for name in os.environ}
     for length in range(len(path), 0, -1):
         spelled = PREFIX + "__".join(str(part) for part in path[:length]).upper()
-        if spelled in names:
-            return names[spelled]
+        for name in sorted(names):
+            if name == spelled or name.startswith(f"{spelled}__"):
+                return names[name]
     return None
 
 
@@ -178,6 +204,14 @@ def _expected(path: Path_, error: dict[str, Any]) -> str:
             return "is missing"
         case "value_error":
             return str(context.get("error", error["msg"]))
+        case "given_twice":
+            return str(error["msg"])
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return "expected a mapping of settings"
+        case "tuple_type":
+            return "expected a list"
+        case "too_short":
+            return "needs at least one entry"
         case "string_pattern_mismatch":
             return f"must match {context.get('pattern')}"
         case "literal_error":
@@ -214,17 +248,41 @@ def _section(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
+def _unknown_settings(document: _Document) -> list[Problem]:
+    """Top-level names that are no settings. (pydantic tells those further down.)"""
+    known = _settings_at(())
+    return [
+        Problem(document.place((name,)), name, "is not a setting" + _did_you_mean(name, known))
+        for name in document.data
+        if name not in known
+    ]
+
+
 def _unknown_variables(environment: Mapping[str, str]) -> list[Problem]:
     """Variables that look like settings and are none: a typo in one would go unnoticed otherwise."""
+    known = _settings_at(())
     problems = []
-    for variable in sorted(environment):
-        if not variable.startswith(PREFIX) or _FOREIGN_VARIABLES.fullmatch(variable):
+    for variable, value in sorted(environment.items()):
+        if not variable.startswith(PREFIX) or _is_foreign(variable, value):
             continue
         setting = variable.removeprefix(PREFIX).lower().partition("__")[0]
-        known = _settings_at(())
         if setting not in known:  # deeper levels are judged with the rest of the tree
-            problems.append(Problem(f"the variable {variable}", "", "sets nothing" + _did_you_mean(setting, known)))
+            hint = _two_underscores(setting, known) or _did_you_mean(setting, known)
+            problems.append(Problem(f"the variable {variable}", "", "sets nothing" + hint))
     return problems
+
+
+def _is_foreign(variable: str, value: str) -> bool:
+    return _FOREIGN_VARIABLE.fullmatch(variable) is not None or value.startswith(("tcp://", "udp://"))
+
+
+def _two_underscores(setting: str, known: list[str]) -> str:
+    """The likeliest typo: one underscore between a section and its setting instead of two."""
+    for section in known:
+        inner = setting.removeprefix(f"{section}_")
+        if inner != setting and inner in _settings_at((section,)):
+            return f": did you mean {PREFIX}{section.upper()}__{inner.upper()}?"
+    return ""
 
 
 def _bad_variable(error: SettingsError) -> Problem:

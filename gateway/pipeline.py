@@ -40,9 +40,6 @@ class Call(Caller, Protocol):
     async def fail(self, error: GatewayError) -> None:
         """Tell the client, as a status or as an event of a stream that has begun."""
 
-    async def flush(self) -> None:
-        """Wait until everything is handed to the client's socket."""
-
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -80,6 +77,7 @@ class _Record:
         if ending == "ok" and (trace.node_failed or call.status >= 400):
             ending = "node_error"
         return RequestEnded(
+            at=time.time(),
             request_id=call.request_id,
             dialect=dialect.name,
             tenant=self.tenant,
@@ -118,7 +116,6 @@ class Pipeline:
             model = record.model = policy.models.resolve(ask.model, tenant, self._fleet.served)
             plan = self._plan(policy, ask, dialect, tenant, model)
             await self._relay.serve(plan, call, record.trace, deadline)
-            await call.flush()
 
         await self._to_the_end(call, dialect, story)
 
@@ -137,7 +134,6 @@ class Pipeline:
             plan = Plan(ask, dialect, None, ask.raw, pinned_to=node)
             path = f"{dialect.path}/{response_id}{suffix}"
             await self._relay.serve(plan, call, record.trace, deadline, method, path)
-            await call.flush()
 
         await self._to_the_end(call, dialect, story)
 

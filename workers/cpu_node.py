@@ -44,6 +44,8 @@ def vllm_command(node: CpuNode, python: Path, model: Path) -> list[str]:
     command += ["--model", str(model), "--served-model-name", node.served_model_name]
     command += ["--host", node.host, "--port", str(node.port)]
     command += ["--max-model-len", str(node.max_model_len), "--max-num-seqs", "16", "--dtype", node.dtype]
+    # A quarter of a second of prefill at a time: a long prompt stalls no other answer, and who leaves frees the engine.
+    command += ["--max-num-batched-tokens", "128"]
     command += ["--enforce-eager", "--enable-prefix-caching", "--reasoning-parser", "nemotron_v3"]
     if node.tools:
         command += ["--enable-auto-tool-choice", "--tool-call-parser", "qwen3_coder"]

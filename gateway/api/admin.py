@@ -55,7 +55,7 @@ def build_admin(
     reload: Callable[[], Awaitable[ReloadResult]],
 ) -> FastAPI:
     """The admin application. `refresh` brings the gauges up to date; `reload` re-reads the configuration."""
-    app = FastAPI(title="fleetgate admin")
+    app = FastAPI(title="fleetgate admin", redirect_slashes=False)
     access = Depends(AdminAccess(token))
     add_health(app, fleet)
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.api.call import AsgiCall
+from gateway.api.call import ClientCall
 from gateway.api.errors import method_not_allowed
 from gateway.core.dialects import DIALECTS, Dialect
 from gateway.core.errors import GatewayError
@@ -53,7 +53,7 @@ class Front:
     async def _serve(
         self, scope: Any, receive: Any, send: Any, dialect: Dialect, stored: tuple[str, str] | None
     ) -> None:
-        call = AsgiCall(scope, receive, send, dialect, self._bounds.max_body, self._bounds.body_timeout)
+        call = ClientCall(scope, receive, send, dialect, self._bounds.max_body, self._bounds.body_timeout)
         try:
             if stored is None:
                 self._check_method(scope, "POST")
@@ -64,6 +64,8 @@ class Front:
                 await self._pipeline.stored(call, dialect, scope["method"], stored[0], stored[1] + query)
         except GatewayError as error:
             await call.fail(error)
+        finally:
+            call.close()
 
     def _check_method(self, scope: Any, allowed: str) -> None:
         if scope["method"] != allowed:

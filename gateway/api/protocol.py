@@ -6,13 +6,15 @@ answer to what is not HTTP. A connection beyond the limit is answered and closed
 
 import asyncio
 import re
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from gateway.api.call import request_id_of
+from gateway.api.cycle import EXTENSION, Cycle
 from gateway.api.errors import whole_answer
 from gateway.core.dialects import DIALECTS
 from gateway.core.errors import (
@@ -23,7 +25,7 @@ from gateway.core.errors import (
     TooManyConnections,
 )
 
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,65 +42,6 @@ class Edge:
     on_shutdown: Callable[[], None]
 
 
-class OneWriteCycle(RequestResponseCycle):
-    """uvicorn's side of one request, but a head goes out together with the first piece of its body: one system
-    call less for a plain answer, and one packet less before a stream's first event."""
-
-    _head: bytes = b""
-
-    async def send(self, message: Any) -> None:
-        if self.flow.write_paused and not self.disconnected:
-            await self.flow.drain()
-        if self.disconnected:
-            return
-        if not self.response_started:
-            self._head = self._render_head(message)
-        elif self.response_complete:
-            raise RuntimeError(f"{message['type']} after the response was complete")
-        else:
-            self._send_body(message["body"], message.get("more_body", False))
-
-    def _render_head(self, message: Any) -> bytes:
-        self.response_started = True
-        self.waiting_for_100_continue = False
-        headers = message["headers"]
-        self.chunked_encoding = self.scope["method"] != "HEAD" and message["status"] not in (204, 304)
-        for name, value in headers:
-            if name == b"content-length":
-                self.expected_content_length = int(value)
-                self.chunked_encoding = False
-            elif name == b"connection" and value == b"close":
-                self.keep_alive = False
-        lines = [b"%b: %b\r\n" % pair for pair in self.default_headers]
-        lines += [b"%b: %b\r\n" % pair for pair in headers]
-        if _CONTROL.search(b"".join([value for _, value in headers])):
-            raise RuntimeError("a response header has a control character in it")
-        if self.chunked_encoding:
-            lines.append(b"transfer-encoding: chunked\r\n")
-        if not self.keep_alive and (b"connection", b"close") not in headers:
-            lines.append(b"connection: close\r\n")
-        return b"".join((STATUS_LINE[message["status"]], *lines, b"\r\n"))
-
-    def _send_body(self, body: bytes, more: bool) -> None:
-        head, self._head = self._head, b""
-        if self.scope["method"] == "HEAD":
-            self.transport.write(head)
-        elif self.chunked_encoding:
-            chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
-            self.transport.write(b"".join((head, chunk, b"" if more else b"0\r\n\r\n")))
-        else:
-            self.expected_content_length -= len(body)
-            if self.expected_content_length < 0 or (self.expected_content_length and not more):
-                raise RuntimeError("the body is not as long as its content-length says")
-            self.transport.write(head + body if head else body)
-        if not more:
-            self.response_complete = True
-            self.message_event.set()
-            if not self.keep_alive:
-                self.transport.close()
-            self.on_response()
-
-
 class GatewayProtocol(HttpToolsProtocol):
     """One client connection. The application leaves its `Edge` in the lifespan state under `edge`."""
 
@@ -106,9 +49,11 @@ class GatewayProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._edge = cast(Edge, self.app_state["edge"])
         self._late: asyncio.TimerHandle | None = None
-        self._in_headers = True
+        self._between_requests = True
         self._header_bytes = 0
         self._long_read = False
+        self._unknown_coding = False
+        self._unanswered: deque[Cycle] = deque()  # in the order of their requests: a client may send some ahead
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -120,40 +65,64 @@ class GatewayProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._got_headers()
         super().connection_lost(exc)
+        for cycle in self._unanswered:
+            cycle.lose()
+        self._unanswered.clear()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unanswered and self._unanswered[0].on_writable is not None:
+            self._unanswered[0].on_writable()
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
         self._long_read = len(data) > self._edge.max_headers
+        if self._between_requests and _UPGRADE.search(data) is not None:
+            data = _without_upgrade(data)
         super().data_received(data)
-        if self._in_headers and self.parser is not None:
-            self._header_bytes += len(data)
-            if self._header_bytes > self._edge.max_headers:
-                self._refuse_long_headers()
-            elif self._late is None:
-                self._expect_headers()
+        if self._between_requests and self.parser is not None and not self.transport.is_closing():
+            self._count_headers(len(data))
 
     def on_message_begin(self) -> None:
-        self._in_headers = True
-        self._header_bytes = 0
+        self._unknown_coding = False
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        elif name == b"transfer-encoding" and value.lower() != b"chunked":
+            self._unknown_coding = True
+        self.headers.append((name, value))
+
     def on_headers_complete(self) -> None:
-        self._in_headers = False
+        self._between_requests = False
+        self._header_bytes = 0
         self._got_headers()
-        if self._long_read and sum(len(n) + len(v) for n, v in self.headers) > self._edge.max_headers:
+        if self._unknown_coding:
+            self._refuse(InvalidRequest("The only transfer-encoding of a body is chunked.", code="invalid_http"))
+        elif self._long_read and self._length_of_headers() > self._edge.max_headers:
             self._refuse_long_headers()
+        if self.transport.is_closing():
             return
         super().on_headers_complete()
-        self.cycle.__class__ = OneWriteCycle  # uvicorn makes its own kind; it differs in nothing but `send`
+        self.cycle.__class__ = Cycle  # uvicorn makes its own kind; ours keeps its state and sends differently
+        self.scope["extensions"] = {EXTENSION: self.cycle}  # type: ignore[dict-item]
+        self._unanswered.append(cast(Cycle, self.cycle))
 
     def on_body(self, body: bytes) -> None:
         if self.cycle is not None:  # None: refused for its headers
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._between_requests = True
         if self.cycle is not None:
             super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        self._unanswered.popleft()
+        super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(InvalidRequest("This is not a valid HTTP request.", code="invalid_http"))
@@ -173,6 +142,19 @@ class GatewayProtocol(HttpToolsProtocol):
             self._late.cancel()
             self._late = None
 
+    def _count_headers(self, length: int) -> None:
+        """Bytes came that do not complete the headers of a request (blank lines are such bytes, too).
+
+        The rest of the request before is counted with them; it is less than a read.
+        """
+        if self._unanswered and self._header_bytes == 0 and self.scope is self._unanswered[-1].scope:
+            return  # nothing of a next request has come
+        self._header_bytes += length
+        if self._header_bytes > self._edge.max_headers:
+            self._refuse_long_headers()
+        elif self._late is None:
+            self._expect_headers()
+
     def _headers_late(self) -> None:
         self._late = None
         if self._header_bytes == 0:  # it never spoke: there is no request to answer
@@ -181,14 +163,26 @@ class GatewayProtocol(HttpToolsProtocol):
             seconds = self._edge.headers_timeout
             self._refuse(RequestTooSlow(f"The headers did not arrive within {seconds:g} s."))
 
+    def _length_of_headers(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+
     def _refuse_long_headers(self) -> None:
         self._refuse(HeadersTooLarge(f"The headers are larger than {self._edge.max_headers} bytes."))
 
     def _refuse(self, error: GatewayError) -> None:
         """Answer below ASGI, for there is no request yet, and close."""
-        answering = self.cycle is not None and not self.cycle.response_complete
-        if not answering:  # else the answer would land in the middle of another one
+        if not self._unanswered:  # else the answer would land in the middle of another one
             status, headers, body = whole_answer(error, DIALECTS[0], request_id_of({}))
             lines = b"".join(b"%b: %b\r\n" % pair for pair in [*headers, (b"connection", b"close")])
             self.transport.write(STATUS_LINE[status] + lines + b"\r\n" + body)
         self.transport.close()
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """The request that `data` begins, without its offer to speak another protocol.
+
+    Java's HTTP client offers HTTP/2 with every request; a server that does not take it up answers as if it had not
+    been made. The parser, however, would stop at it and lose the body.
+    """
+    head, blank, rest = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"\r\nx-not-taken:", head) + blank + rest

@@ -5,12 +5,16 @@ and fool the other: UTF-8 only, no NaN or Infinity, no duplicate keys, bounded n
 
 Edits are spliced into the bytes that came wherever that is certain, so that a prompt of 200 KB is not written
 out again and what the gateway does not touch reaches the node to the letter.
+
+orjson reads; Python's own parser, five times slower, is asked where something is wrong or not certain.
 """
 
 import json
 import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
+
+import orjson
 
 from gateway.core.errors import InvalidRequest
 
@@ -26,8 +30,37 @@ class _DuplicateKeyError(ValueError):
     pass
 
 
+class _NotANumberError(ValueError):
+    pass
+
+
 def parse_body(raw: bytes) -> Body:
     """Read `raw` as one JSON object; `InvalidRequest` says what is wrong with it and where."""
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        body = None
+    if type(body) is not dict:
+        body = _parse_slowly(raw)
+    keys, depth = _survey(body)
+    if depth > MAX_DEPTH:
+        raise _too_deep()
+    return body if keys == _count_keys(raw) else _parse_slowly(raw)
+
+
+def _count_keys(raw: bytes) -> int:
+    """How many keys stand in the bytes of a JSON text, duplicates included; -1 where a count is not certain.
+
+    A key ends in `":`, and nothing else does: a quote inside a string is escaped, `\\":` there, which is counted
+    off. Not certain are texts with blanks before a colon, or with an escaped backslash before a quote and a colon.
+    """
+    if b" :" in raw or b"\t:" in raw or b"\n:" in raw or b"\r:" in raw or b'\\\\":' in raw:
+        return -1
+    return raw.count(b'":') - raw.count(b'\\":')
+
+
+def _parse_slowly(raw: bytes) -> Body:
+    """Python's own parser: finds duplicate keys, and the words for whatever is wrong."""
     if not raw:
         raise InvalidRequest("The request has no body: send a JSON object.", code="invalid_json")
     try:
@@ -51,11 +84,12 @@ def parse_body(raw: bytes) -> Body:
             param=error.args[0],
             code="duplicate_key",
         ) from None
-    except ValueError as error:
+    except _NotANumberError as error:
         raise InvalidRequest(f"The body is not valid JSON: {error}.", code="invalid_json") from None
+    except ValueError:  # Python's own bound for the digits of an integer
+        raise InvalidRequest("The body holds a number with too many digits.", code="invalid_json") from None
     if type(body) is not dict:
-        raise InvalidRequest(f"The body must be a JSON object, not {json_kind(body)}.", code="invalid_json") from None
-    _check_depth(raw, body)
+        raise InvalidRequest(f"The body must be a JSON object, not {json_kind(body)}.", code="invalid_json")
     return body
 
 
@@ -85,8 +119,8 @@ def edit_body(raw: bytes, body: Body, changes: Mapping[str, Any], removals: froz
         spliced = _splice(raw, body, changes)
         if spliced is not None:
             return spliced
-    edited = {**{key: value for key, value in body.items() if key not in removals}, **changes}
-    return dump(edited)
+    exact = _parse_slowly(raw)  # orjson rounds integers beyond 64 bits
+    return dump({**{key: value for key, value in exact.items() if key not in removals}, **changes})
 
 
 def dump(value: object) -> bytes:
@@ -136,22 +170,20 @@ def insert_fields(raw: bytes, added: Mapping[str, Any]) -> bytes:
     return b"".join((raw[: brace.end()], dump(added)[1:-1], comma, rest))
 
 
-def _check_depth(raw: bytes, body: Body) -> None:
-    # Counting brackets in the bytes bounds the depth from above at memchr speed: most bodies are done here.
-    if raw.count(b"{") + raw.count(b"[") <= MAX_DEPTH:
-        return
+def _survey(body: Body) -> tuple[int, int]:
+    """How many keys all objects of a parsed body have together, and how many levels deep it is."""
+    keys = depth = 0
     level: list[Any] = [body]
-    depth = 0
-    while level:
+    while level and depth <= MAX_DEPTH:
         depth += 1
-        if depth > MAX_DEPTH:
-            raise _too_deep()
-        level = [
-            child
-            for parent in level
-            for child in (parent.values() if type(parent) is dict else parent)
-            if type(child) is dict or type(child) is list
-        ]
+        below: list[Any] = []
+        for parent in level:
+            if type(parent) is dict:
+                keys += len(parent)
+                parent = parent.values()
+            below += [child for child in parent if type(child) is dict or type(child) is list]
+        level = below
+    return keys, depth
 
 
 def _too_deep() -> InvalidRequest:
@@ -172,7 +204,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> Body:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")
+    raise _NotANumberError(f"{name} is not a JSON number")
 
 
 _decoder = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)

@@ -1,18 +1,19 @@
 """What happened to one request: the facts that logs, metrics and the usage ledger are told at its end."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.core.usage import Usage
 
 
-@dataclass(frozen=True, slots=True)
-class RequestEnded:
-    """One request, seen from its end. Times are seconds; `ttft` is None where no byte of an answer went out.
+class RequestEnded(NamedTuple):
+    """One request, seen from its end. `at` is seconds since 1970, all other times are seconds.
 
-    `ending` is `ok`, the code of an error, or `client_gone`; `status` the HTTP status that the client saw
-    (0 where it left before one was sent). `attempts` counts tries on nodes, 0 where none was reached.
+    `ttft` is None where no byte of an answer went out. `ending` is `ok`, the code of an error, or `client_gone`;
+    `status` the HTTP status that the client saw (0 where it left before one was sent). `attempts` counts tries on
+    nodes, 0 where none was reached.
     """
 
+    at: float
     request_id: str
     dialect: str
     tenant: str | None

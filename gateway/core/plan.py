@@ -1,6 +1,7 @@
 """What the gateway grants to an ask. Without a policy it grants what was asked, and changes nothing else."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.core.bodies import edit_body, insert_fields
 from gateway.core.dialects.base import FORBIDDEN_FIELDS, Ask, Dialect
@@ -16,8 +17,7 @@ class Minting:
     tenant: str
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """One request as it will be sent: to a node that serves `model` (None: any), or to the one tagged `pinned_to`."""
 
     ask: Ask

@@ -1,12 +1,10 @@
 """What one request used, in tokens, whatever its dialect calls them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Token counts as the node reported them; None where it did not say.
 
     `output` includes `reasoning`; `input` includes `cached` (prompt tokens found in the node's prefix cache).

@@ -53,11 +53,20 @@ class Prober:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _watch(self, node: Node) -> None:
-        async with _client(node) as client:
-            while True:
-                await self._probe(client, node)
-                pause = self._timing.interval if node.ready else min(self._timing.interval, 1.0)
-                await asyncio.sleep(pause * random.uniform(0.9, 1.1))
+        while True:
+            try:
+                async with _client(node) as client:
+                    await self._probe_for_ever(client, node)
+            except Exception as error:
+                node.refused(f"cannot be probed: {error}")
+                log.exception("probing_failed_unexpectedly", node=node.name)
+                await asyncio.sleep(self._timing.interval)
+
+    async def _probe_for_ever(self, client: httpx.AsyncClient, node: Node) -> None:
+        while True:
+            await self._probe(client, node)
+            pause = self._timing.interval if node.ready else min(self._timing.interval, 1.0)
+            await asyncio.sleep(pause * random.uniform(0.9, 1.1))
 
     async def _probe(self, client: httpx.AsyncClient, node: Node) -> None:
         before = node.ready
@@ -70,9 +79,6 @@ class Prober:
             node.refused(f"takes no connection: {error}")
         except (httpx.HTTPError, ValueError) as error:
             node.probe_failed(str(error) or type(error).__name__, self._timing.tolerated)
-        except Exception as error:
-            node.probe_failed(f"probe failed: {error!r}", self._timing.tolerated)
-            log.exception("probe_failed_unexpectedly", node=node.name)
         else:
             node.probe_succeeded(cards)
         if node.ready != before:

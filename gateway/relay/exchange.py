@@ -69,8 +69,8 @@ class Downstream(Protocol):
     listener: ClientListener | None
     gone: bool
 
-    def start(self, status: int, headers: Headers) -> None:
-        """Send the head."""
+    def start(self, status: int, headers: Headers, stream: bool) -> None:
+        """Send the head; `stream` where events follow, so that an error can be one of them."""
 
     def push(self, data: bytes) -> bool:
         """Send a piece of the body; False asks for no more until `on_writable`."""
@@ -214,7 +214,7 @@ class Exchange:
         self._first_byte()
         headers = _passed_headers(self._head)
         headers.append((b"content-length", b"%d" % len(body)))
-        self._call.start(self._head.status, headers)
+        self._call.start(self._head.status, headers, stream=False)
         self._call.finish(body)
         self._resolve(None)
 
@@ -252,7 +252,7 @@ class Exchange:
         headers = [(b"content-type", _STREAM_TYPE + b"; charset=utf-8")]
         if self._head is not None:
             headers = _passed_headers(self._head)
-        self._call.start(200, headers + _STREAM_HEADERS)
+        self._call.start(200, headers + _STREAM_HEADERS, stream=True)
 
     def _hold(self, data: bytes) -> None:
         if self._held is None:
@@ -269,7 +269,7 @@ class Exchange:
         assert self._head is not None
         held, self._held, self._committed = b"".join(self._held), None, True
         length = [item for item in self._head.headers if item[0] == b"content-length"]
-        self._call.start(self._head.status, _passed_headers(self._head) + length)
+        self._call.start(self._head.status, _passed_headers(self._head) + length, stream=False)
         self._hold(held)
 
     # Time

@@ -24,9 +24,8 @@ awaits here: bytes go from `data_received` straight into the receiver, so no tas
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import httptools
 
@@ -36,8 +35,7 @@ MAX_QUIET_BYTES = 65_536
 """Bytes that may come in without a finished head or a piece of the body: bounds heads, trailers and chunk noise."""
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseHead:
+class ResponseHead(NamedTuple):
     """Status and headers of an answer; names in lower case, in the order they came."""
 
     status: int
@@ -197,6 +195,10 @@ class UpstreamConnection(asyncio.Protocol):
     def _deliver(self) -> None:
         receiver = self._receiver
         if receiver is None:
+            return
+        if self._head_told and not self._complete and len(self._body) == 1:  # an event in mid-stream
+            self._quiet_bytes = 0
+            receiver.on_data(self._body.pop())
             return
         if self._head is not None and not self._head_told:
             self._head_told = True

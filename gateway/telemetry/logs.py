@@ -1,12 +1,12 @@
 """Logs: one JSON line a request, one a notable event. Never a prompt, never a key."""
 
 import asyncio
-import json
 import logging
 import sys
 from datetime import UTC, datetime
 from typing import Literal
 
+import orjson
 import structlog
 from structlog.typing import Processor
 
@@ -58,25 +58,29 @@ class RequestLog:
     """
 
     def __init__(self, format: Literal["json", "text"]) -> None:
-        self._encode = json.JSONEncoder(separators=(",", ":")).encode
         self._text = structlog.get_logger("fleetgate.request") if format == "text" else None
-        self._lines: list[str] = []
+        self._ended: list[RequestEnded] = []
 
     def request_ended(self, event: RequestEnded) -> None:
         if self._text is not None:
             self._text.info("request", **_fields(event))
             return
-        if not self._lines:
+        if not self._ended:
             asyncio.get_running_loop().call_later(GATHER_SECONDS, self.flush)
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self._lines.append(self._encode({"event": "request", "level": "info", "timestamp": now, **_fields(event)}))
+        self._ended.append(event)
 
     def flush(self) -> None:
         """Write the lines that wait."""
-        if self._lines:
-            lines, self._lines = self._lines, []
-            sys.stderr.write("\n".join(lines) + "\n")
+        ended, self._ended = self._ended, []
+        if ended:
+            sys.stderr.write("".join([_line(event) for event in ended]))
             sys.stderr.flush()
+
+
+def _line(event: RequestEnded) -> str:
+    at = datetime.fromtimestamp(event.at, UTC).isoformat(timespec="milliseconds")
+    fields = {"event": "request", "level": "info", "timestamp": at, **_fields(event)}
+    return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE).decode()
 
 
 def _fields(event: RequestEnded) -> dict[str, object]:

@@ -132,6 +132,20 @@ async def test_hang_hits_what_its_scope_says() -> None:
             await node.http.get("/health", timeout=0.05)
 
 
+async def test_a_wedged_node_stops_the_streams_under_way_and_goes_on_when_healed() -> None:
+    async with serve_fake(FakeSettings(rate=500)) as fake, node_client(fake.url) as node:
+        task = asyncio.create_task(node.chat_stream(max_tokens=40))
+        while not any(s.made for s in fake.node.engine.running):
+            await asyncio.sleep(0.001)
+        fake.set_faults(Fault("wedge", scope="all"))
+        made = await paused(fake)
+        with pytest.raises(httpx.ReadTimeout):
+            await node.http.get("/health", timeout=0.05)
+        assert await paused(fake) == made < 40
+        fake.set_faults()
+        assert (await task).events[-1].data == "[DONE]"
+
+
 async def test_garbage_and_a_reset_before_the_head() -> None:
     async with serve_fake() as fake:
         fake.set_faults(Fault("garbage"))

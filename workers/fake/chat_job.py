@@ -12,6 +12,7 @@ from workers.fake.sampling import Sampling, chat_script, check_model, check_raw,
 from workers.fake.template import render_chat
 from workers.fake.toolcalls import parameter_types
 
+_MOST_LOGPROBS = 20
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
@@ -29,18 +30,22 @@ class ChatJob:
     types: dict[str, dict[str, str]]
 
 
-def read_chat(node: Node, data: dict[str, Any], request: str) -> ChatJob:
-    """A body as a job. Raises Refusal (400, 404)."""
+def read_chat(node: Node, data: dict[str, Any], request: str, limit_name: str = "") -> ChatJob:
+    """A body as a job; `limit_name` is what the dialect calls max_tokens. Raises Refusal (400, 404)."""
     check_raw(data)
+    _check_chat(data)
     _check_tools(data, node)
     body = node.validate(ChatBody, data)
     check_model(body.model, node.settings)
     prompt = node.tokenizer.encode(render_body(body))
     asked, name = body.max_completion_tokens, "max_completion_tokens"
     if asked is None:
-        asked, name = body.max_tokens, "max_tokens"
+        asked, name = body.max_tokens, limit_name or "max_tokens"
     script = chat_script(body, node.tokenizer)
     plan = sampling(body, asked, prompt, node.settings, script, name)
+    if body.continue_final_message:
+        # The parser sees no end of thinking in such a prompt and takes all that follows for a thought.
+        plan = replace(plan, all_thought=node.settings.reasoning_parser)
     if not node.settings.reasoning_parser:
         plan = replace(plan, think_marks=True)
     if body.logprobs:
@@ -70,6 +75,8 @@ def render_messages(
     continue_final: bool,
 ) -> str:
     """A conversation through the template, the same for chat and for /tokenize. Raises Refusal (400)."""
+    if not messages:
+        raise Refusal(400, "Cannot apply chat template to an empty conversation. Provide at least one message.")
     for message in messages:
         if message.get("role") not in _ROLES:
             raise Refusal(400, f"Unexpected message role: {message.get('role')}")
@@ -77,6 +84,21 @@ def render_messages(
     return render_chat(
         messages, shown, kwargs, add_generation_prompt=add_generation_prompt, continue_final=continue_final
     )
+
+
+def _check_chat(data: dict[str, Any]) -> None:
+    wanted = data.get("response_format")
+    if isinstance(wanted, dict) and wanted.get("type") == "json_schema" and wanted.get("json_schema") is None:
+        text = "When response_format type is 'json_schema', the 'json_schema' field must be provided."
+        raise invalid(text, "response_format")
+    top = data.get("top_logprobs")
+    if isinstance(top, int) and (top > 0 or top == -1) and not data.get("logprobs"):
+        raise invalid("when using `top_logprobs`, `logprobs` must be set to true.", "top_logprobs")
+    if isinstance(top, int) and top > _MOST_LOGPROBS:
+        text = f"Requested sample logprobs of {top}, which is greater than max allowed: {_MOST_LOGPROBS}"
+        raise invalid(text, "logprobs", top)
+    if data.get("continue_final_message") and data.get("add_generation_prompt"):
+        raise invalid("Cannot set both `continue_final_message` and `add_generation_prompt` to True.")
 
 
 def _check_tools(data: dict[str, Any], node: Node) -> None:
@@ -90,6 +112,11 @@ def _check_tools(data: dict[str, Any], node: Node) -> None:
         return
     if not data.get("tools"):
         raise invalid("When using `tool_choice`, `tools` must be set.", "tool_choice")
+    if choice not in ("auto", "required") and not isinstance(choice, dict):
+        text = (
+            f'Invalid value for `tool_choice`: {choice}! Only named tools, "none", "auto" or "required" are supported.'
+        )
+        raise invalid(text, "tool_choice")
     if choice == "auto" and not node.settings.tool_parser:
         text = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
         raise Refusal(400, text)

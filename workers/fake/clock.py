@@ -18,12 +18,28 @@ class Clock:
         self._numbers = count()
         self._timer: asyncio.TimerHandle | None = None
         self._wakes_at = 0.0
+        self._held = False
 
     def call_at(self, due: float, call: Callable[[], None]) -> None:
         """Calls once at `due` or a little later. It cannot be taken back: what is over must ignore the call."""
         heappush(self._heap, (due, next(self._numbers), call))
-        if self._timer is None or due < self._wakes_at:
+        if not self._held and (self._timer is None or due < self._wakes_at):
             self._sleep_until(due)
+
+    async def sleep(self, seconds: float) -> None:
+        """Waits; longer while the clock is held."""
+        over: asyncio.Future[None] = self._loop.create_future()
+        self.call_at(self._loop.time() + seconds, lambda: None if over.done() else over.set_result(None))
+        await over
+
+    def hold(self, held: bool) -> None:
+        """Stops everything that is due, or lets it go on."""
+        self._held = held
+        if held and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        elif not held and self._heap and self._timer is None:
+            self._sleep_until(self._heap[0][0])
 
     def _sleep_until(self, due: float) -> None:
         if self._timer is not None:
@@ -40,7 +56,7 @@ class Clock:
             calls.append(heappop(heap)[2])
         for call in calls:
             call()
-        if heap:
+        if heap and not self._held:
             self._sleep_until(max(heap[0][0], now + _GRAIN))
 
     def stop(self) -> None:

@@ -11,6 +11,7 @@ from workers.fake.http1 import Exchange
 from workers.fake.node import Node, Plain
 from workers.fake.protocol import CompletionBody
 from workers.fake.sampling import Sampling, check_model, check_raw, sampling
+from workers.fake.tokens import VOCABULARY
 from workers.fake.wire import DONE, compact, ids_json, quoted, request_id, usage, without_nulls
 
 
@@ -57,6 +58,8 @@ def _prompts(node: Node, body: CompletionBody) -> Iterator[tuple[list[int], Samp
     several = given if isinstance(given, list) and given and not isinstance(given[0], int) else [given]
     for prompt in several:
         ids = node.tokenizer.encode(prompt) if isinstance(prompt, str) else [int(i) for i in prompt or ()]  # type: ignore[arg-type]
+        if over := [i for i in ids if i >= VOCABULARY]:
+            raise invalid(f"Token id {max(over)} is out of vocabulary")
         yield ids, replace(sampling(body, body.max_tokens, ids, node.settings), logprobs=body.logprobs)
 
 

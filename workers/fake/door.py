@@ -37,7 +37,7 @@ async def _silent_or_cut(node: Node, exchange: Exchange) -> bool:
         exchange.write_raw(_GARBAGE)
         exchange.cut()
         return True
-    if find(exchange.faults, "hang"):
+    if find(exchange.faults, "hang", "wedge"):
         await asyncio.Event().wait()
     return False
 

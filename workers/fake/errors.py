@@ -83,7 +83,7 @@ def _entry(entry: Mapping[str, Any]) -> str:
     shown["loc"] = _place(entry["loc"])
     shown["input"] = _brief(entry.get("input"))
     if "ctx" in entry:
-        shown["ctx"] = {k: v if isinstance(v, int | float | str) else str(v) for k, v in entry["ctx"].items()}
+        shown["ctx"] = entry["ctx"]
     return str(shown)
 
 

@@ -6,6 +6,7 @@
 | status | the request is answered with an error status | status (500), seconds: `Retry-After` when > 0 |
 | zombie | probes are green, every completion is 500 'cannot schedule new futures after shutdown' | |
 | hang | the request is read and never answered | |
+| wedge | as hang, and all paced streams that are under way stand still until it is taken away | |
 | stall | after `after` events (half of a plain body) nothing more comes, the connection stays | after |
 | die | after `after` events (half of a plain body) the connection is cut (FIN) | after |
 | reset | the same with a TCP reset; `after=-1`: before the head | after |
@@ -34,6 +35,7 @@ Kind = Literal[
     "status",
     "zombie",
     "hang",
+    "wedge",
     "stall",
     "die",
     "reset",

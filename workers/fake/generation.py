@@ -52,7 +52,7 @@ class Answer:
         segments: list[tuple[Part, str]] = []
         reason: str | int | None = None
         while len(ids) < count and self.finish is None:
-            part: Part = "reasoning" if self._speaker.thinking else "content"
+            part: Part = "reasoning" if self._speaker.thinking or self._plan.all_thought else "content"
             token = self._speaker.next()
             ids.append(token)
             self.made += 1

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from workers.fake.errors import Refusal, invalid, malformed
+from workers.fake.errors import Refusal, malformed
 
 
 class Block(BaseModel):
@@ -97,7 +97,7 @@ def check_thinking(body: MessagesBody, data: dict[str, Any]) -> None:
 
 def _value_error(loc: tuple[str, ...], message: str, value: Any) -> Refusal:
     entry = {"type": "value_error", "loc": loc, "msg": f"Value error, {message}", "input": value}
-    return malformed([{**entry, "ctx": {"error": message}}])
+    return malformed([{**entry, "ctx": {"error": ValueError(message)}}])
 
 
 def as_chat(body: CountBody) -> dict[str, Any]:
@@ -165,6 +165,7 @@ def _choice(choice: ToolChoice | None) -> Any:
         return "auto"
     if choice.type == "tool":
         if not choice.name:
-            raise invalid("tool_choice.name is required when type is 'tool'")
+            text = "tool_choice.name is required when type is 'tool'"
+            raise _value_error(("body", "tool_choice"), text, choice.model_dump(exclude_unset=True))
         return {"type": "function", "function": {"name": choice.name}}
     return {"any": "required"}.get(choice.type, choice.type)

@@ -31,7 +31,9 @@ async def serve_messages(node: Node, exchange: Exchange) -> None:
         "top_p": body.top_p,
         "cache_salt": body.cache_salt,
     }
-    job = read_chat(node, {k: v for k, v in chat.items() if v is not None}, request_id(exchange, None))
+    job = read_chat(
+        node, {k: v for k, v in chat.items() if v is not None}, request_id(exchange, None), "max_completion_tokens"
+    )
     if body.stream:
         await node.stream(exchange, job.prompt, job.plan.salt, lambda s: message_steps(node, job, s.cached, s.made))
     else:

@@ -165,7 +165,7 @@ class Node:
             for answer in answers:
                 steps.append(await self._whole(answer, seat))
             if self.settings.rate > 0:
-                await asyncio.sleep(max(a.made for a in answers) / self.settings.rate)
+                await self.clock.sleep(max(a.made for a in answers) / self.settings.rate)
         made = sum(a.made for a in answers)
         return Plain(tuple(steps), seat.cached, made, sum(a.reasoning_tokens for a in answers))
 

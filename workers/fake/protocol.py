@@ -36,6 +36,7 @@ class Generation(Body):
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
+    min_p: float | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     stop_token_ids: list[int] | None = None

@@ -2,10 +2,22 @@
 
 from typing import Any, Literal
 
+from pydantic import BaseModel
+
 from workers.fake.chat_job import ChatJob
 from workers.fake.errors import Refusal
 from workers.fake.node import Node
-from workers.fake.protocol import Body
+from workers.fake.protocol import Body, Effort
+
+
+class Reasoning(BaseModel):
+    """`reasoning`, with the members that an answer shows; only the effort counts."""
+
+    context: Any = None
+    effort: Effort | None = None
+    generate_summary: Any = None
+    mode: Any = None
+    summary: Any = None
 
 
 class ResponsesBody(Body):
@@ -18,7 +30,7 @@ class ResponsesBody(Body):
     metadata: dict[str, Any] | None = None
     parallel_tool_calls: bool | None = True
     previous_response_id: str | None = None
-    reasoning: dict[str, Any] | None = None
+    reasoning: Reasoning | None = None
     include_reasoning: bool = True
     service_tier: Literal["auto", "default", "flex", "scale", "priority"] = "auto"
     store: bool | None = True
@@ -55,8 +67,8 @@ def as_chat(body: ResponsesBody, before: list[dict[str, Any]]) -> dict[str, Any]
             chat[name] = getattr(body, name)
     if body.max_output_tokens is not None:
         chat["max_tokens"] = body.max_output_tokens
-    if (body.reasoning or {}).get("effort"):
-        chat["reasoning_effort"] = (body.reasoning or {})["effort"]
+    if body.reasoning is not None and body.reasoning.effort is not None:
+        chat["reasoning_effort"] = body.reasoning.effort
     if not body.include_reasoning:
         chat["include_reasoning"] = False
     wanted = (body.text or {}).get("format") or {}
@@ -105,7 +117,6 @@ def response_object(
     usage: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """The response with vLLM's members in vLLM's order."""
-    empty = {"context": None, "effort": None, "generate_summary": None, "mode": None, "summary": None}
     return {
         "id": job.id,
         "created_at": job.created,
@@ -118,17 +129,17 @@ def response_object(
         "parallel_tool_calls": body.parallel_tool_calls is not False,
         "temperature": 1.0 if body.temperature is None else body.temperature,
         "tool_choice": body.tool_choice,
-        "tools": body.tools or [],
+        "tools": [_shown_tool(t) for t in body.tools or ()],
         "top_p": 1.0 if body.top_p is None else body.top_p,
         "background": bool(body.background),
         "max_output_tokens": job.plan.max_tokens,
         "max_tool_calls": None,
         "previous_response_id": body.previous_response_id,
         "prompt": None,
-        "reasoning": {**empty, **body.reasoning} if body.reasoning is not None else None,
+        "reasoning": body.reasoning.model_dump() if body.reasoning is not None else None,
         "service_tier": body.service_tier,
         "status": status,
-        "text": body.text,
+        "text": _shown_text(body.text),
         "top_logprobs": None,
         "truncation": body.truncation,
         "usage": usage,
@@ -140,6 +151,22 @@ def response_object(
         "input_messages": None,
         "output_messages": None,
     }
+
+
+def _shown_tool(tool: dict[str, Any]) -> dict[str, Any]:
+    if tool.get("type") != "function":
+        return tool
+    members = ("name", "parameters", "strict", "type", "allowed_callers", "async", "defer_loading", "description")
+    return {**{m: tool.get(m) for m in members}, "output_schema": tool.get("output_schema")}
+
+
+def _shown_text(text: dict[str, Any] | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    wanted = text.get("format")
+    if wanted and wanted.get("type") == "json_schema":
+        wanted = {m: wanted.get(m) for m in ("name", "schema", "type", "description", "strict")}
+    return {"format": wanted, "verbosity": text.get("verbosity")}
 
 
 def response_usage(prompt: int, made: int, reasoning: int, cached: int) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def message_item(item_id: str, text: str | None, status: str) -> Item:
 def call_item(item_id: str, call: Item, status: str) -> Item:
     """A function call item."""
     shown = {"arguments": call["arguments"], "call_id": call["id"], "name": call["name"], "type": "function_call"}
-    return {**shown, "id": item_id, "namespace": None, "status": status}
+    return {**shown, "id": item_id, "async": None, "caller": None, "namespace": None, "status": status}
 
 
 class ResponseEvents:
@@ -41,9 +41,9 @@ class ResponseEvents:
         self._call: Item = {}
         self.output: list[Item] = []
 
-    def event(self, kind: str, before: Item, after: Item | None = None) -> bytes:
-        """One event; members stand in vLLM's order, before and after the number."""
-        shown = {**before, "sequence_number": self._number, **(after or {}), "type": kind}
+    def event(self, kind: str, before: Item, after: Item | None = None, last: Item | None = None) -> bytes:
+        """One event; members stand in vLLM's order: before and after the number, and after the type."""
+        shown = {**before, "sequence_number": self._number, **(after or {}), "type": kind, **(last or {})}
         self._number += 1
         return f"event: {kind}\ndata: {compact(shown)}\n\n".encode()
 
@@ -96,8 +96,9 @@ class ResponseEvents:
             return []
         if kind == "call":
             item = call_item(self._id, self._call, "completed")
-            place = {"arguments": self._call["arguments"], "item_id": self._id, "name": self._call["name"]}
-            events = [self.event("response.function_call_arguments.done", {**place, "output_index": self._index})]
+            place = {"arguments": self._call["arguments"], "item_id": self._id, "output_index": self._index}
+            name = {"name": self._call["name"]}
+            events = [self.event("response.function_call_arguments.done", place, last=name)]
         else:
             item, events = self._close_text(kind)
         events.append(self.event("response.output_item.done", {"item": item, "output_index": self._index}))

@@ -80,7 +80,7 @@ def _job(node: Node, body: ResponsesBody) -> ChatJob:
         if held is None:
             raise not_found(body.previous_response_id)
         before = held.turns
-    job = read_chat(node, as_chat(body, before), "")
+    job = read_chat(node, as_chat(body, before), "", "max_output_tokens")
     return replace(job, id=body.request_id or f"resp_{random_id()}")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from workers.fake.errors import invalid, unknown_model
+from workers.fake.errors import Refusal, invalid, unknown_model
 from workers.fake.model import Wishes, tool_script
 from workers.fake.protocol import ChatBody, Generation, NamedChoice
 from workers.fake.settings import FakeSettings
@@ -25,6 +25,7 @@ class Sampling:
     keep_stop: bool = False
     skip_special: bool = True
     think_marks: bool = False
+    all_thought: bool = False
     token_ids: bool = False
     logprobs: int | None = None
     usage: bool = False
@@ -42,6 +43,10 @@ def check_raw(data: Mapping[str, Any]) -> None:
     """The checks that vLLM makes on the raw body, before its types. Raises Refusal (400)."""
     if data.get("stream_options") and not data.get("stream"):
         raise invalid("Stream options can only be defined when `stream=True`.", "stream_options")
+    if "cache_salt" in data:
+        salt = data["cache_salt"]
+        if salt is not None and (not isinstance(salt, str) or not salt):
+            raise invalid("Parameter 'cache_salt' must be a non-empty string if provided.", "cache_salt")
     check_budget(data.get("thinking_token_budget"))
 
 
@@ -96,13 +101,26 @@ def _check_numbers(body: Generation) -> None:
     if n < 1:
         raise invalid(f"n must be at least 1, got {n}.")
     if body.temperature is not None:
-        if body.temperature < 0:
-            text = f"temperature must be non-negative, got {body.temperature}."
-            raise invalid(text, "temperature", body.temperature)
+        _check_temperature(body.temperature)
         if body.temperature == 0 and n > 1:
             raise invalid(f"n must be 1 when using greedy sampling, got {n}.")
     if body.top_p is not None and not 0 < body.top_p <= 1:
         raise invalid(f"top_p must be in (0, 1], got {body.top_p}.", "top_p", body.top_p)
+    for name in ("presence_penalty", "frequency_penalty"):
+        value = getattr(body, name)
+        if value is not None and not -2 <= value <= 2:
+            raise invalid(f"{name} must be in [-2, 2], got {value}.")
+    if body.top_k is not None and body.top_k < -1:
+        raise invalid(f"top_k must be 0 (disable), or at least 1, got {body.top_k}.")
+    if body.min_p is not None and not 0 <= body.min_p <= 1:
+        raise invalid(f"min_p must be in [0, 1], got {body.min_p}.")
+
+
+def _check_temperature(value: float) -> None:
+    if value < 0:
+        raise invalid(f"temperature must be non-negative, got {value}.", "temperature", value)
+    if value > 2:
+        raise invalid(f"temperature must be in [0, 2], got {value}.", "temperature", value)
 
 
 def _budget(budget: Any, settings: FakeSettings) -> int | None:
@@ -123,28 +141,22 @@ def room(asked: int | None, prompt: Sequence[int], settings: FakeSettings, name:
         text = f"{name}={asked} cannot be greater than max_model_len={window}. Please request fewer output tokens."
         raise invalid(text, name, asked)
     if asked is not None and asked < 1:
-        raise invalid(f"{name} must be at least 1, got {asked}.", name, asked)
-    most = window - (asked or 0)
-    if len(prompt) > most or len(prompt) >= window:
-        raise _too_long(asked or 0, window)
-    return min(window - len(prompt), asked) if asked is not None else window - len(prompt)
+        raise invalid(f"max_tokens must be at least 1, got {asked}.", "max_tokens", asked)
+    if len(prompt) > window:
+        raise _too_long(window)
+    left = window - len(prompt)
+    if left < 1:
+        raise invalid("max_tokens must be at least 1, got 0.", "max_tokens", 0)
+    return left if asked is None else min(left, asked)
 
 
-def _too_long(asked: int, window: int) -> Exception:
-    seen = window - asked + 1
-    head = f"This model's maximum context length is {window} tokens. However, "
-    if asked:
-        text = (
-            f"{head}you requested {asked} output tokens and your prompt contains at least {seen} input tokens, for a "
-            f"total of at least {asked + seen} tokens. Please reduce the length of the input prompt or the number of "
-            "requested output tokens."
-        )
-    else:
-        text = (
-            f"{head}your prompt contains at least {seen} input tokens, which exceeds this limit even without any "
-            "output tokens. Please reduce the length of the input prompt."
-        )
-    return invalid(text, "input_tokens", seen)
+def _too_long(window: int) -> Refusal:
+    text = (
+        f"This model's maximum context length is {window} tokens. However, your prompt contains at least {window + 1} "
+        "input tokens, which exceeds this limit even without any output tokens. Please reduce the length of the input "
+        "prompt."
+    )
+    return invalid(text, "input_tokens", window + 1)
 
 
 def chat_script(body: ChatBody, tokenizer: Tokenizer) -> list[int] | None:

@@ -1,57 +1,22 @@
-"""The node's listeners: routes, faults at the door, errors as answers; `serve_fake` is the way in."""
+"""The node's listeners, and what a test may do to it; `serve_fake` is the way in."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from secrets import compare_digest
-from types import MappingProxyType
 
-from workers.fake.chat import serve_chat
-from workers.fake.completions import serve_completion
-from workers.fake.control import serve_control, serve_stats
 from workers.fake.door import meet_faults
-from workers.fake.errors import Refusal, anthropic_error, openai_error, stream_error
-from workers.fake.faults import Fault, Scope
+from workers.fake.errors import Refusal
+from workers.fake.faults import Fault
 from workers.fake.http1 import Connection, Exchange
-from workers.fake.messages import serve_count, serve_messages
 from workers.fake.node import Node
-from workers.fake.responses import serve_response, serve_responses
+from workers.fake.routes import CONTROL, refuse, route, stream_break, wrong_method
 from workers.fake.settings import FakeSettings
-from workers.fake.small import (
-    serve_detokenize,
-    serve_health,
-    serve_metrics,
-    serve_models,
-    serve_tokenize,
-    serve_version,
-)
 from workers.fake.stats import Seen, Stats
-from workers.fake.wire import DONE, answer_json, compact
+from workers.fake.wire import answer_json
 
-Serve = Callable[[Node, Exchange], Awaitable[None]]
 _GUARDED = ("/v1", "/v2", "/inference")
-_ENGINE_GONE = (
-    "EngineCore encountered an issue. See stack trace (above) for the root cause. (original error message: "
-    "EngineCore died)"
-)
-ROUTES: Mapping[str, tuple[str, Serve, Scope]] = MappingProxyType(
-    {
-        "/v1/chat/completions": ("POST", serve_chat, "generate"),
-        "/v1/completions": ("POST", serve_completion, "generate"),
-        "/v1/messages": ("POST", serve_messages, "generate"),
-        "/v1/messages/count_tokens": ("POST", serve_count, "probes"),
-        "/v1/responses": ("POST", serve_responses, "generate"),
-        "/v1/models": ("GET", serve_models, "probes"),
-        "/tokenize": ("POST", serve_tokenize, "probes"),
-        "/detokenize": ("POST", serve_detokenize, "probes"),
-        "/health": ("GET", serve_health, "probes"),
-        "/version": ("GET", serve_version, "probes"),
-        "/metrics": ("GET", serve_metrics, "probes"),
-    }
-)
-_UNKNOWN: tuple[str, Serve | None, Scope] = ("", None, "probes")
-CONTROL: Mapping[str, Serve] = MappingProxyType({"/fake/control": serve_control, "/fake/stats": serve_stats})
 
 
 class FakeNode:
@@ -60,7 +25,7 @@ class FakeNode:
     def __init__(self, settings: FakeSettings) -> None:
         self.settings = settings
         self.node = Node(settings, self.crash)
-        self.node.on_faults = self._mind_refuse
+        self.node.on_faults = self._mind_faults
         self.connections: set[Connection] = set()
         self._controllers: set[Connection] = set()
         self.node.count_connections = lambda: len(self.connections)
@@ -135,7 +100,7 @@ class FakeNode:
         )
         self.control_port = self._control.sockets[0].getsockname()[1]
         await self._listen()
-        self._mind_refuse()
+        self._mind_faults()
 
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()
@@ -150,7 +115,8 @@ class FakeNode:
             self._server.close()
             self._server = None
 
-    def _mind_refuse(self) -> None:
+    def _mind_faults(self) -> None:
+        self.node.clock.hold(self.node.faults.first("wedge") is not None)
         refuse = self.node.faults.first("refuse")
         if self._reopen is not None:
             self._reopen.cancel()
@@ -166,7 +132,7 @@ class FakeNode:
 
     def _stop_refusing(self) -> None:
         self.node.faults.drop("refuse")
-        self._mind_refuse()
+        self._mind_faults()
 
     async def close(self) -> None:
         """Ends everything: listeners, connections, running requests."""
@@ -190,8 +156,8 @@ class FakeNode:
         if control is not None:
             return await control(self.node, exchange)
         self.node.stats.request(exchange)
-        method, serve, scope = _route(exchange)
-        exchange.stream_error = _stream_error(exchange.path)
+        method, serve, scope = route(exchange)
+        exchange.stream_error = stream_break(exchange.path)
         exchange.faults = self.node.faults.take(exchange.path, scope)
         try:
             if exchange.faults and await meet_faults(self.node, exchange):
@@ -200,10 +166,10 @@ class FakeNode:
             if serve is None:
                 return answer_json(exchange, {"detail": "Not Found"}, 404)
             if method != exchange.method:
-                return _wrong_method(exchange, method)
+                return wrong_method(exchange, method)
             await serve(self.node, exchange)
         except Refusal as refusal:
-            _refuse(exchange, refusal)
+            refuse(exchange, refusal)
         return None
 
     def _admit(self, exchange: Exchange) -> None:
@@ -214,33 +180,6 @@ class FakeNode:
         same = compare_digest(sha256(given.encode()).digest(), sha256(key.encode()).digest())
         if scheme.lower() != "bearer" or not same:
             raise Refusal(401, "Unauthorized")
-
-
-def _route(exchange: Exchange) -> tuple[str, Serve | None, Scope]:
-    if exchange.path.startswith("/v1/responses/"):
-        return exchange.method, serve_response, "probes"
-    return ROUTES.get(exchange.path, _UNKNOWN)
-
-
-def _stream_error(path: str) -> bytes:
-    """How a stream breaks when the engine dies; a responses stream just ends."""
-    if path == "/v1/messages":
-        body = {"type": "error", "error": {"type": "internal_error", "message": _ENGINE_GONE}}
-        return f"event: error\ndata: {compact(body)}\n\n".encode()
-    return b"" if path == "/v1/responses" else stream_error(_ENGINE_GONE) + DONE
-
-
-def _wrong_method(exchange: Exchange, allowed: str) -> None:
-    body = b'{"detail":"Method Not Allowed"}'
-    exchange.answer(405, body, ((b"allow", allowed.encode()), (b"content-type", b"application/json")))
-
-
-def _refuse(exchange: Exchange, refusal: Refusal) -> None:
-    if refusal.status == 401:
-        answer_json(exchange, {"error": "Unauthorized"}, 401)
-        return
-    anthropic = exchange.path.startswith("/v1/messages") and not refusal.malformed
-    answer_json(exchange, anthropic_error(refusal) if anthropic else openai_error(refusal), refusal.status)
 
 
 @asynccontextmanager

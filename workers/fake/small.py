@@ -1,10 +1,13 @@
 """The endpoints without a stream: models, tokenizer, health, version, metrics."""
 
 import time
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from pydantic import ValidationError
 
 from workers.fake.chat_job import render_messages
+from workers.fake.errors import malformed
 from workers.fake.http1 import Exchange
 from workers.fake.node import Node
 from workers.fake.protocol import Detokenize, TokenizeChat, TokenizePrompt
@@ -60,8 +63,8 @@ async def serve_health(node: Node, exchange: Exchange) -> None:
 async def serve_tokenize(node: Node, exchange: Exchange) -> None:
     """POST /tokenize: a text, or a conversation as chat would render it."""
     data = await node.read_json(exchange)
-    if "messages" in data and "prompt" not in data:
-        body = node.validate(TokenizeChat, data)
+    body = read_tokenize(data)
+    if isinstance(body, TokenizeChat):
         text = render_messages(
             body.messages,
             body.tools,
@@ -70,13 +73,23 @@ async def serve_tokenize(node: Node, exchange: Exchange) -> None:
             body.continue_final_message,
         )
     else:
-        prompt = node.validate(TokenizePrompt, data)
-        text = prompt.prompt
+        text = body.prompt
     check_model(data.get("model"), node.settings)
     ids = node.tokenizer.encode(text)
     strings = [node.tokenizer.decode([i]) for i in ids] if data.get("return_token_strs") else None
     shown = {"count": len(ids), "max_model_len": node.settings.max_model_len, "tokens": ids}
     answer_json(exchange, {**shown, "token_strs": strings})
+
+
+def read_tokenize(data: dict[str, Any]) -> TokenizePrompt | TokenizeChat:
+    """A text or a conversation; raises Refusal (400) with what is wrong with either."""
+    entries: list[Any] = []
+    for model in (TokenizePrompt, TokenizeChat):
+        try:
+            return model.model_validate(data)
+        except ValidationError as error:
+            entries += [{**e, "loc": ("body", *e["loc"])} for e in error.errors(include_url=False)]
+    raise malformed(entries)
 
 
 async def serve_detokenize(node: Node, exchange: Exchange) -> None:

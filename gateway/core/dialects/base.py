@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from gateway.core.bodies import Body, json_kind, parse_body
 from gateway.core.dialects.watch import EventWatch
@@ -50,8 +50,7 @@ class ErrorShape:
     request_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """What a request wants, read out of its dialect.
 
     `raw` is the body as it came, `body` what it parses to. `model` is None where the client named none.

@@ -11,6 +11,14 @@ from typing import Any
 from gateway.core.sse import EventSplitter, event_data, split_events
 from gateway.core.usage import Usage
 
+_PLAIN_DELTAS = (
+    b'"finish_reason":null}]}\n\n',
+    b'"finish_reason":null,"token_ids":null}]}\n\n',
+    b'"finish_reason":null,"stop_reason":null,"prompt_token_ids":null,"token_ids":null}]}\n\n',
+)
+"""How nearly every event of vLLM's chat and completions streams ends: one that ends so and stands alone has
+nothing to look for, since a usage, an error or a fingerprint would stand behind the choices."""
+
 
 class EventWatch(ABC):
     """Feed it what the node sends, pass on what it returns, ask it afterwards how the stream ended.
@@ -31,6 +39,8 @@ class EventWatch(ABC):
     def feed(self, data: bytes) -> bytes:
         """The bytes to pass on: whole events, less those that only the gateway asked for."""
         events = self._splitter.feed(data)
+        if events.endswith(_PLAIN_DELTAS) and events.count(b"\n\n") == 1:
+            return events
         for mark in self._marks:
             if mark in events:
                 return b"".join([self._inspect(event) for event in split_events(events)])

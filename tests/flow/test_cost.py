@@ -1,0 +1,150 @@
+"""What a request and an event cost, counted in Python calls: the same on every machine, where time is not.
+
+The figures in microseconds are `make bench`'s. These bounds hold the shape in place: they break when somebody
+adds work per event, or wakes a task for one.
+"""
+
+import asyncio
+import gc
+import sys
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from gateway.api.protocol import GatewayProtocol
+from gateway.app import ByPort, build_app
+from gateway.config import Config
+from gateway.relay.http1 import UpstreamConnection
+
+BODY = b'{"model":"m","stream":true,"messages":[{"role":"user","content":"hello"}]}'
+PLAIN_BODY = BODY.replace(b'"stream":true,', b"")
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+EVENT = b'data: {"id":"c","choices":[{"index":0,"delta":{"reasoning":" word"},"finish_reason":null}]}\n\n'
+CHUNK = b"%x\r\n%b\r\n" % (len(EVENT), EVENT)
+END = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
+ANSWER = b'{"id":"c","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}'
+PLAIN_ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: a/b\r\ncontent-length: %d\r\n\r\n%b" % (len(ANSWER), ANSWER)
+
+CALLS_PER_EVENT = 12
+CALLS_PER_REQUEST = 200
+
+
+class Wire(asyncio.Transport):
+    """Takes what is written."""
+
+    def __init__(self) -> None:
+        super().__init__({"sockname": ("127.0.0.1", 1), "peername": ("127.0.0.1", 2)})
+        self.written: list[bytes] = []
+
+    def write(self, data: Any) -> None:
+        self.written.append(bytes(data))
+
+    def writelines(self, list_of_data: Any) -> None:
+        self.written.extend(list_of_data)
+
+    def is_closing(self) -> bool:
+        return False
+
+    def close(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def resume_reading(self) -> None: ...
+
+
+class Bench:
+    """A gateway between two wires."""
+
+    def __init__(self) -> None:
+        self.app = build_app(Config(nodes=[{"url": "http://127.0.0.1:1"}]))  # type: ignore[arg-type]
+        node = self.app.fleet.nodes[0]
+        node.probe_succeeded({"m": {"id": "m"}})
+        pool = self.app.relay._pool(node)
+        self.node_side = UpstreamConnection(node.name, pool._keep)
+        self.node_wire = Wire()
+        self.node_side.connection_made(self.node_wire)
+        pool._keep(self.node_side)
+        config = uvicorn.Config(
+            ByPort(self.app, 9), http=GatewayProtocol, ws="none", lifespan="off", log_config=None, access_log=False
+        )
+        config.load()
+        state = uvicorn.Server(config).server_state
+        loop = asyncio.get_running_loop()
+        self.client_side = GatewayProtocol(config, state, {"edge": self.app.edge(9)}, loop)
+        self.client_wire = Wire()
+        self.client_side.connection_made(self.client_wire)
+
+    async def ask(self, body: bytes) -> None:
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(body)
+        self.client_side.data_received(head + body)
+        while not self.node_wire.written:
+            await asyncio.sleep(0)
+        self.node_wire.written.clear()
+
+    async def plain(self) -> None:
+        await self.ask(PLAIN_BODY)
+        self.node_side.data_received(PLAIN_ANSWER)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    def close(self) -> None:
+        self.client_side.connection_lost(None)
+
+
+class Calls:
+    """Counts the Python functions that are called meanwhile."""
+
+    count = 0
+
+    def __enter__(self) -> "Calls":
+        sys.setprofile(self._seen)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+    def _seen(self, frame: FrameType, event: str, argument: object) -> None:
+        self.count += event == "call"
+
+
+async def test_an_event_costs_a_dozen_calls_and_wakes_no_task() -> None:
+    bench = Bench()
+    await bench.ask(BODY)
+    bench.node_side.data_received(HEAD + CHUNK)
+    written = len(bench.client_wire.written)
+    with Calls() as calls:
+        for _ in range(100):
+            bench.node_side.data_received(CHUNK)
+    # Nothing was awaited meanwhile, so all of them went out on the stack that they came in on.
+    assert bench.client_wire.written[written:] == [CHUNK] * 100
+    assert calls.count <= 100 * CALLS_PER_EVENT
+    bench.node_side.data_received(END)
+    await asyncio.sleep(0)
+    bench.close()
+
+
+async def test_a_plain_request_costs_what_it_did() -> None:
+    bench = Bench()
+    await bench.plain()
+    bench.client_wire.written.clear()
+    with Calls() as calls:
+        for _ in range(20):
+            await bench.plain()
+    assert len(bench.client_wire.written) == 20, "an answer goes out in one write"
+    assert calls.count <= 20 * CALLS_PER_REQUEST
+    bench.close()
+
+
+async def test_a_request_leaves_no_rings_of_references() -> None:
+    """`server` tells the garbage collector to look rarely; that is only right while there is nothing to find."""
+    bench = Bench()
+    await bench.plain()
+    gc.collect()
+    for _ in range(20):
+        await bench.plain()
+    assert gc.collect() < 20
+    bench.close()

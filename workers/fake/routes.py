@@ -1,0 +1,76 @@
+"""The node's paths: who serves them, how they refuse, and how their streams break."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+
+from workers.fake.chat import serve_chat
+from workers.fake.completions import serve_completion
+from workers.fake.control import serve_control, serve_stats
+from workers.fake.errors import Refusal, anthropic_error, openai_error, stream_error
+from workers.fake.faults import Scope
+from workers.fake.http1 import Exchange
+from workers.fake.messages import serve_count, serve_messages
+from workers.fake.node import Node
+from workers.fake.responses import serve_response, serve_responses
+from workers.fake.small import (
+    serve_detokenize,
+    serve_health,
+    serve_metrics,
+    serve_models,
+    serve_tokenize,
+    serve_version,
+)
+from workers.fake.wire import DONE, answer_json, compact
+
+Serve = Callable[[Node, Exchange], Awaitable[None]]
+_ENGINE_GONE = (
+    "EngineCore encountered an issue. See stack trace (above) for the root cause. (original error message: "
+    "EngineCore died)"
+)
+ROUTES: Mapping[str, tuple[str, Serve, Scope]] = MappingProxyType(
+    {
+        "/v1/chat/completions": ("POST", serve_chat, "generate"),
+        "/v1/completions": ("POST", serve_completion, "generate"),
+        "/v1/messages": ("POST", serve_messages, "generate"),
+        "/v1/messages/count_tokens": ("POST", serve_count, "probes"),
+        "/v1/responses": ("POST", serve_responses, "generate"),
+        "/v1/models": ("GET", serve_models, "probes"),
+        "/tokenize": ("POST", serve_tokenize, "probes"),
+        "/detokenize": ("POST", serve_detokenize, "probes"),
+        "/health": ("GET", serve_health, "probes"),
+        "/version": ("GET", serve_version, "probes"),
+        "/metrics": ("GET", serve_metrics, "probes"),
+    }
+)
+_UNKNOWN: tuple[str, Serve | None, Scope] = ("", None, "probes")
+CONTROL: Mapping[str, Serve] = MappingProxyType({"/fake/control": serve_control, "/fake/stats": serve_stats})
+
+
+def route(exchange: Exchange) -> tuple[str, Serve | None, Scope]:
+    """The method that a path takes, who serves it (None: nobody), and the scope of faults it is in."""
+    if exchange.path.startswith("/v1/responses/"):
+        return exchange.method, serve_response, "probes"
+    return ROUTES.get(exchange.path, _UNKNOWN)
+
+
+def stream_break(path: str) -> bytes:
+    """How a stream breaks when the engine dies; a responses stream just ends."""
+    if path == "/v1/messages":
+        body = {"type": "error", "error": {"type": "internal_error", "message": _ENGINE_GONE}}
+        return f"event: error\ndata: {compact(body)}\n\n".encode()
+    return b"" if path == "/v1/responses" else stream_error(_ENGINE_GONE) + DONE
+
+
+def wrong_method(exchange: Exchange, allowed: str) -> None:
+    """405, as the router says it."""
+    body = b'{"detail":"Method Not Allowed"}'
+    exchange.answer(405, body, ((b"allow", allowed.encode()), (b"content-type", b"application/json")))
+
+
+def refuse(exchange: Exchange, refusal: Refusal) -> None:
+    """A refusal in the dialect of the path."""
+    if refusal.status == 401:
+        answer_json(exchange, {"error": "Unauthorized"}, 401)
+        return
+    anthropic = exchange.path.startswith("/v1/messages") and not refusal.malformed
+    answer_json(exchange, anthropic_error(refusal) if anthropic else openai_error(refusal), refusal.status)
