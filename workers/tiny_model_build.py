@@ -3,10 +3,10 @@
     python tiny_model_build.py GGUF TEMPLATE OUT
 
 GGUF is SmolLM2-135M-Instruct, TEMPLATE the chat template, OUT an empty directory. Theory: the model has no word for
-thinking, so it gets one. `<think>` and `</think>` become tokens whose embedding rows are the newline's row times 1.0
-and 0.97. Input and output embeddings are one matrix, so after `<think>` the model goes on as after a newline, in whole
-sentences, and `</think>` is nearly as likely as a newline: thinking ends by itself now and then, as a real one's does.
-The tool-call markers get the mean row: never chosen freely, there when a grammar asks for them.
+thinking, so it gets two, and a newline's meaning for both. Read, `<think>` is a newline: the model goes on after it in
+whole sentences. Written, `</think>` is 0.97 of a newline and so nearly as likely as one: thinking ends by itself now
+and then, as a real model's does. Written, `<think>` and the tool-call markers are the mean of all words: never chosen
+freely, there when a grammar asks for them. Reading and writing differ, so the two embeddings can no longer be one.
 """
 
 import sys
@@ -22,12 +22,13 @@ from transformers import (  # type: ignore[import-not-found, unused-ignore]
     LlamaForCausalLM,
 )
 
-THINK_ROWS = {"<think>": 1.0, "</think>": 0.97}  # factor on the newline's row
-TOOL_MARKERS = ("<tool_call>", "</tool_call>")
+# The factor on the newline's row where a marker is read and where it is written; None is the mean of all rows.
+READ = {"<think>": 1.0, "</think>": 0.97, "<tool_call>": None, "</tool_call>": None}
+WRITTEN = {"<think>": None, "</think>": 0.97, "<tool_call>": None, "</tool_call>": None}
 
 
 def build(gguf: Path, template: Path, out: Path) -> None:
-    """Write config, weights (bfloat16, about 270 MB), tokenizer and chat template into `out`."""
+    """Write config, weights (bfloat16, about 330 MB), tokenizer and chat template into `out`."""
     tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
     source = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32)
     newline = tokenizer("\n", add_special_tokens=False)["input_ids"]
@@ -35,18 +36,17 @@ def build(gguf: Path, template: Path, out: Path) -> None:
 
     # A model that was loaded from GGUF refuses to be saved: its weights move into one that was not.
     config = {k: v for k, v in source.config.to_dict().items() if k != "quantization_config"}
+    config["tie_word_embeddings"] = False
     model = LlamaForCausalLM(LlamaConfig.from_dict(config)).to(torch.float32)
-    model.load_state_dict(source.state_dict())
+    model.load_state_dict({**source.state_dict(), "lm_head.weight": source.get_input_embeddings().weight})
 
-    markers = [*THINK_ROWS, *TOOL_MARKERS]
-    tokenizer.add_tokens([AddedToken(text, normalized=False, special=True) for text in markers])
+    tokenizer.add_tokens([AddedToken(text, normalized=False, special=True) for text in READ])
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    rows = model.get_input_embeddings().weight.data
-    mean = rows[: len(tokenizer) - len(markers)].mean(dim=0)
-    for text in markers:
-        factor = THINK_ROWS.get(text)
-        row = mean if factor is None else rows[newline[0]] * factor
-        rows[tokenizer.convert_tokens_to_ids(text)] = row
+    for embeddings, factors in ((model.get_input_embeddings(), READ), (model.get_output_embeddings(), WRITTEN)):
+        rows = embeddings.weight.data
+        mean = rows[: len(tokenizer) - len(factors)].mean(dim=0)
+        for text, factor in factors.items():
+            rows[tokenizer.convert_tokens_to_ids(text)] = mean if factor is None else rows[newline[0]] * factor
 
     tokenizer.chat_template = template.read_text(encoding="utf-8")
     tokenizer.model_max_length = config["max_position_embeddings"]
