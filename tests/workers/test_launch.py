@@ -95,6 +95,10 @@ class Launched:
         record = self.record()
         return record if record and record["state"] == state else None
 
+    def milliseconds_to_live(self) -> int:
+        assert self._redis is not None
+        return int(str(self._redis.pttl(KEY_PREFIX + self.node_id)))
+
     def indexed(self) -> bool:
         assert self._redis is not None
         return self._redis.zscore(INDEX_KEY, self.node_id) is not None
@@ -139,6 +143,7 @@ def test_from_start_to_drained_end(launch: Callable[..., Launched], redis_url: s
     assert (record["vllm_version"], record["labels"], record["weight"]) == ("0.32.0", {"zone": "a"}, 2.0)
     assert record["signature"] == sign(record, SECRET)
     assert node.indexed()
+    assert 0 < node.milliseconds_to_live() <= 20_000, "a node that dies without a word is forgotten"
     later = wait_until(lambda: (r := node.record()) and r["heartbeat_at"] > record["heartbeat_at"] and r, "a heartbeat")
     assert later["started_at"] == record["started_at"]
     for words in ("[load] weights loaded in 2.04 s", "[compile] compiled in 31.50 s", "[memory] room for 1,234,560"):
@@ -318,3 +323,22 @@ def test_a_ray_worker_stays_joined_and_ends_with_the_launcher(tmp_path: Path) ->
     finally:
         process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
+
+
+def test_a_ray_head_that_is_told_to_stop_while_it_waits_stops_ray(tmp_path: Path) -> None:
+    ray = tmp_path / "ray"
+    ray.write_text(
+        '#!/bin/sh\necho "$@" >> "$(dirname "$0")/calls"\n[ "$1" = status ] && echo " 0.0/8.0 GPU"\nexit 0\n'
+    )
+    ray.chmod(0o755)
+    stderr = tmp_path / "stderr"
+    with stderr.open("w") as said:
+        process = subprocess.Popen(
+            [WORKER, "launch", "nemotron-3-ultra-16xh100-fp8", "--role", "head", "--vllm", "0.22.0"],
+            env={**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
+            stderr=said,
+        )
+    wait_until(lambda: "Ray counts 8 of 16 GPUs" in stderr.read_text(), "the count")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
+    assert (tmp_path / "calls").read_text().splitlines()[-1] == "stop"

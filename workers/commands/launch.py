@@ -3,8 +3,10 @@
 import asyncio
 import os
 import shlex
+import signal
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Literal
 
 import typer
@@ -102,9 +104,11 @@ def launch(
         patience=patience,
     )
     sources = [parse_source(text, spot_poll_seconds) for text in spot or ()]
-    if checked == "head":
-        start_head(profile, address, environment, _say, patience.startup)
     try:
+        if checked == "head":
+            # Until the supervisor listens, a SIGTERM has to lead to the `finally` below.
+            signal.signal(signal.SIGTERM, _leave)
+            start_head(profile, address, environment, _say, patience.startup)
         raise typer.Exit(asyncio.run(_supervise(plan, redis, sources)))
     finally:
         if checked == "head":
@@ -151,6 +155,10 @@ def _labels(given: list[str]) -> dict[str, str]:
     if len(labels) != len(given):
         raise ConfigError("--label takes KEY=VALUE, each key once")
     return labels
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise typer.Exit(0)
 
 
 def _say(line: str) -> None:
