@@ -7,7 +7,7 @@ NODE ?= vllm
 PORT ?= 8080
 ADMIN_PORT ?= 9091
 
-.PHONY: setup demo check test test-real test-containers prove bench clean
+.PHONY: setup demo check test test-real test-containers test-clients prove bench clean
 
 setup: $(VENV)/.ready
 
@@ -39,6 +39,16 @@ test-containers: setup
 	$(BIN)/hadolint docker/*.Dockerfile
 	$(BIN)/kubernetes-validate --strict docs/kubernetes/*.yaml
 	$(BIN)/python tests/containers/trial.py
+
+# Long proofs; their last results stand in docs/proofs.md.
+prove: setup
+	$(BIN)/pytest -m prove --durations=0
+
+test-clients: setup
+	$(BIN)/python -m tests.clients.run
+
+bench: setup
+	$(BIN)/python -m loadtest.relay
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

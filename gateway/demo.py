@@ -3,6 +3,7 @@
 Both run as the processes that an operator would start, so that the demo shows the product and not a copy of it.
 """
 
+import json
 import os
 import re
 import shutil
@@ -26,6 +27,9 @@ NodeKind = Literal["vllm", "fake"]
 
 MODEL = "nemotron-3-ultra"
 QUESTION = "What is the capital of France? Tell me about it."
+SHORT = {"thinking_token_budget": 24, "max_tokens": 120}
+"""A model of 135M parameters often never comes to an end of its thoughts: vLLM's budget makes it answer."""
+
 SETUP_SECONDS = 3600.0
 STOP_SECONDS = 20.0
 
@@ -171,7 +175,7 @@ def _tail(log: Path | None) -> str:
 
 def _first_answer(url: str, key: str) -> str:
     """One real answer, so that what is printed next is known to work."""
-    body = {"model": MODEL, "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 200, "temperature": 0}
+    body = {"model": MODEL, "messages": [{"role": "user", "content": QUESTION}], "temperature": 0, **SHORT}
     answer = httpx.post(
         f"{url}/v1/chat/completions",
         json=body,
@@ -189,7 +193,8 @@ def _first_answer(url: str, key: str) -> str:
 
 def _how_to_use(url: str, admin_port: int, key: str) -> str:
     message = f'{{"role": "user", "content": "{QUESTION}"}}'
-    ask = f'{{"model": "{MODEL}", "stream": true, "max_tokens": 300, "messages": [{message}]}}'
+    short, budget = json.dumps(SHORT)[1:-1], SHORT["thinking_token_budget"]
+    ask = f'{{"model": "{MODEL}", "stream": true, {short}, "messages": [{message}]}}'
     return f"""
 fleetgate is ready.
 
@@ -207,8 +212,8 @@ With the OpenAI SDK (pip install openai):
 
   from openai import OpenAI
   client = OpenAI(base_url="{url}/v1", api_key="{key}")
-  question = [{{"role": "user", "content": "{QUESTION}"}}]
-  for chunk in client.chat.completions.create(model="{MODEL}", messages=question, max_tokens=300, stream=True):
+  ask = {{"model": "{MODEL}", "max_tokens": {SHORT["max_tokens"]}, "messages": [{message}]}}
+  for chunk in client.chat.completions.create(**ask, stream=True, extra_body={{"thinking_token_budget": {budget}}}):
       delta = chunk.choices[0].delta
       print(getattr(delta, "reasoning", None) or delta.content or "", end="", flush=True)
 

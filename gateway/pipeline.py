@@ -21,7 +21,7 @@ from gateway.core.plan import Minting, Plan, make_plan
 from gateway.core.response_ids import NONCE_BYTES, open_id
 from gateway.core.tenants import Tenant, Tenants
 from gateway.fleet.fleet import Fleet
-from gateway.relay.exchange import Trace
+from gateway.relay.downstream import Trace
 from gateway.relay.relay import Caller, Relay
 
 log = structlog.get_logger("fleetgate.pipeline")

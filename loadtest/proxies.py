@@ -84,11 +84,12 @@ class Proxy:
     requirements: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     key: str = ""
+    package: str = ""
 
     @property
     def home(self) -> Path:
-        """The venv that holds it."""
-        return cache() / f"{self.name}-{self.version}"
+        """The venv that holds it, named after its package where that is not its name."""
+        return cache() / f"{self.package or self.name}-{self.version}"
 
     @property
     def executable(self) -> str:
@@ -187,16 +188,24 @@ FLOOR = Proxy(
     _floor,
     program=sys.executable,
 )
+ROUTER = Proxy(
+    "vllm-router",
+    "0.1.17",
+    "1 tokio worker thread, round robin",
+    _vllm_router,
+    program="vllm-router",
+    requirements=("vllm-router==0.1.17",),
+    environment=ONE_THREAD,
+)
 RIVALS = (
     Proxy("nginx", "system", "1 worker, keep-alive to the node, proxy_buffering off", _nginx, program="nginx"),
-    Proxy(
-        "vllm-router",
-        "0.1.17",
-        "1 tokio worker thread, round robin",
-        _vllm_router,
-        program="vllm-router",
-        requirements=("vllm-router==0.1.17",),
-        environment=ONE_THREAD,
+    ROUTER,
+    replace(
+        ROUTER,
+        name="vllm-router-threads",
+        note="as many tokio worker threads as cores, which is its default; round robin",
+        environment={},
+        package="vllm-router",
     ),
     Proxy(
         "smg",
@@ -218,11 +227,12 @@ RIVALS = (
     ),
     Proxy(
         "production-stack",
-        "0.1.9",
+        "main",
         "1 process, static discovery, round robin",
         _production_stack,
         program="vllm-router",
-        requirements=("vllm-router @ git+https://github.com/vllm-project/production-stack@vllm-stack-0.1.9",),
+        # Not on PyPI, where its name is now the Rust router's; needs git and Python 3.12.
+        requirements=("vllm-router @ git+https://github.com/vllm-project/production-stack",),
     ),
 )
 EVERYONE = (FLEETGATE, *RIVALS)

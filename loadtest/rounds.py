@@ -9,6 +9,7 @@ from loadtest.proxies import Proxy
 from loadtest.results import DIRECT
 
 Say = Callable[[str], None]
+Take = Callable[[Proxy | None, Extent], Sample]
 
 
 def order(names: Sequence[str], turn: int) -> list[str]:
@@ -17,18 +18,20 @@ def order(names: Sequence[str], turn: int) -> list[str]:
     return [*names[cut:], *names[:cut]]
 
 
-def run_rounds(proxies: Sequence[Proxy], extent: Extent, count: int, say: Say) -> list[dict[str, Sample]]:
+def run_rounds(
+    proxies: Sequence[Proxy], extent: Extent, count: int, say: Say, measure: Take = take
+) -> list[dict[str, Sample]]:
     """Measure `direct` and every proxy `count` times. One that fails misses that round, and is told."""
-    return [run_round(proxies, extent, turn, say) for turn in range(count)]
+    return [run_round(proxies, extent, turn, say, measure) for turn in range(count)]
 
 
-def run_round(proxies: Sequence[Proxy], extent: Extent, turn: int, say: Say) -> dict[str, Sample]:
+def run_round(proxies: Sequence[Proxy], extent: Extent, turn: int, say: Say, measure: Take) -> dict[str, Sample]:
     """One round."""
     candidates: dict[str, Proxy | None] = {DIRECT: None} | {proxy.name: proxy for proxy in proxies}
     found = {}
     for name in order(list(candidates), turn):
         try:
-            found[name] = take(candidates[name], extent)
+            found[name] = measure(candidates[name], extent)
         except (StartError, subprocess.SubprocessError, OSError) as error:
             say(f"round {turn + 1}: {name} failed: {error}")
             continue

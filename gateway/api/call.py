@@ -15,7 +15,7 @@ from gateway.api.cycle import EXTENSION, Cycle
 from gateway.api.errors import id_headers, shape_error, whole_answer
 from gateway.core.dialects import Dialect
 from gateway.core.errors import BodyTooLarge, ClientGone, GatewayError, RequestTooSlow
-from gateway.relay.exchange import ClientListener, Headers
+from gateway.relay.downstream import ClientListener, Headers
 
 Message = dict[str, Any]
 

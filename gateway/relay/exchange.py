@@ -12,7 +12,6 @@ from cutting the connection. Plain answers are held back whole (up to a bound), 
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import Protocol
 
 from gateway.core.dialects.base import find_error_message
 from gateway.core.dialects.watch import EventWatch
@@ -27,56 +26,12 @@ from gateway.core.errors import (
 )
 from gateway.core.plan import Plan
 from gateway.core.sse import KEEP_ALIVE, EventTooLongError
-from gateway.core.usage import Usage
+from gateway.relay.downstream import Downstream, Trace
+from gateway.relay.heads import STREAM_HEADERS, STREAM_TYPE, content_type, passed_headers
 from gateway.relay.http1 import ResponseHead, UpstreamConnection
 
 HELD_BYTES = 1 << 20
 """A plain answer up to this size is held until it is whole; a longer one is passed on piece by piece."""
-
-Headers = list[tuple[bytes, bytes]]
-
-_OWN_HEADERS = frozenset(
-    {
-        b"connection",
-        b"content-length",
-        b"date",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"request-id",
-        b"server",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-        b"x-request-id",
-    }
-)
-"""Headers of a node's answer that belong to its connection or that the gateway sets itself."""
-
-_STREAM_HEADERS: Headers = [(b"x-accel-buffering", b"no"), (b"cache-control", b"no-cache")]
-_STREAM_TYPE = b"text/event-stream"
-
-
-class ClientListener(Protocol):
-    """What the client's side tells an exchange."""
-
-    def on_gone(self) -> None: ...
-    def on_writable(self) -> None: ...
-
-
-class Downstream(Protocol):
-    """The client's side of a request, as the relay needs it. None of these waits."""
-
-    listener: ClientListener | None
-    gone: bool
-
-    def start(self, status: int, headers: Headers, stream: bool) -> None:
-        """Send the head; `stream` where events follow, so that an error can be one of them."""
-
-    def push(self, data: bytes) -> bool:
-        """Send a piece of the body; False asks for no more until `on_writable`."""
-
-    def finish(self, data: bytes = b"") -> None:
-        """Send the last piece of the body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +46,6 @@ class Timing:
     idle: float = 120.0
     keep_alive: float = 15.0
     client_stall: float = 300.0
-
-
-@dataclass(slots=True)
-class Trace:
-    """What the relay notes about a request for its record; `first_byte` as `time.perf_counter` tells it."""
-
-    node: str | None = None
-    attempts: int = 0
-    first_byte: float | None = None
-    usage: Usage | None = None
-    node_failed: bool = False
 
 
 class Exchange:
@@ -141,7 +85,7 @@ class Exchange:
     def on_head(self, head: ResponseHead) -> None:
         self._head = head
         self._last = self._loop.time()
-        if head.status == 200 and _content_type(head).startswith(_STREAM_TYPE):
+        if head.status == 200 and content_type(head).startswith(STREAM_TYPE):
             self._watch = self._plan.dialect.watch(self._plan.ask)
 
     def on_data(self, data: bytes) -> None:
@@ -212,7 +156,7 @@ class Exchange:
             return
         self._trace.usage = self._plan.dialect.usage(body) if self._head.status == 200 else None
         self._first_byte()
-        headers = _passed_headers(self._head)
+        headers = passed_headers(self._head)
         headers.append((b"content-length", b"%d" % len(body)))
         self._call.start(self._head.status, headers, stream=False)
         self._call.finish(body)
@@ -249,10 +193,10 @@ class Exchange:
     def _commit(self) -> None:
         """Send the head of a stream: the node's, or where it has not answered yet, the one that it will send."""
         self._committed = True
-        headers = [(b"content-type", _STREAM_TYPE + b"; charset=utf-8")]
+        headers = [(b"content-type", STREAM_TYPE + b"; charset=utf-8")]
         if self._head is not None:
-            headers = _passed_headers(self._head)
-        self._call.start(200, headers + _STREAM_HEADERS, stream=True)
+            headers = passed_headers(self._head)
+        self._call.start(200, headers + STREAM_HEADERS, stream=True)
 
     def _hold(self, data: bytes) -> None:
         if self._held is None:
@@ -269,7 +213,7 @@ class Exchange:
         assert self._head is not None
         held, self._held, self._committed = b"".join(self._held), None, True
         length = [item for item in self._head.headers if item[0] == b"content-length"]
-        self._call.start(self._head.status, _passed_headers(self._head) + length, stream=False)
+        self._call.start(self._head.status, passed_headers(self._head) + length, stream=False)
         self._hold(held)
 
     # Time
@@ -322,14 +266,6 @@ def deadline_exceeded() -> DeadlineExceeded:
         param="x-request-timeout",
         code="deadline_exceeded",
     )
-
-
-def _passed_headers(head: ResponseHead) -> Headers:
-    return [item for item in head.headers if item[0] not in _OWN_HEADERS]
-
-
-def _content_type(head: ResponseHead) -> bytes:
-    return next((value for name, value in head.headers if name == b"content-type"), b"")
 
 
 def _node_error(status: int, body: bytes) -> UpstreamError:

@@ -9,7 +9,8 @@ from gateway.core.errors import ClientGone, GatewayError, ShuttingDown, Upstream
 from gateway.core.plan import Plan
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Node
-from gateway.relay.exchange import Downstream, Exchange, Timing, Trace, deadline_exceeded
+from gateway.relay.downstream import Downstream, Trace
+from gateway.relay.exchange import Exchange, Timing, deadline_exceeded
 from gateway.relay.http1 import UpstreamConnection
 from gateway.relay.pool import Pool
 

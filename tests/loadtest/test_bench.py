@@ -83,13 +83,23 @@ def test_percentiles(share: float, expected: int) -> None:
 
 
 def test_the_floor_is_measured_and_breaks_nothing() -> None:
-    said: list[str] = []
-    found = run_rounds([proxies.FLOOR], TINY, 1, said.append)
-    assert set(found[0]) == {"direct", "floor"}, said
-    sample = found[0]["floor"]
+    sample = measure.take(proxies.FLOOR, TINY)
     assert sample.broken == 0
     assert sample.requests_per_second > 0
     assert sample.events_per_second > 0
+    assert sample.idle_mib > 0
+
+
+def test_one_that_fails_misses_its_round_and_is_told() -> None:
+    def fail(proxy: proxies.Proxy | None, extent: Extent) -> Sample:
+        if proxy:
+            raise StartError("no answer")
+        return SAMPLE
+
+    said: list[str] = []
+    found = run_rounds([proxies.FLOOR], TINY, 2, said.append, fail)
+    assert [set(each) for each in found] == [{"direct"}, {"direct"}]
+    assert said.count("round 1: floor failed: no answer") == 1
 
 
 def test_one_that_cannot_start_is_an_error_and_leaves_nothing_behind() -> None:

@@ -38,13 +38,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def vllm(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Server]:
     """One vLLM for the whole run; float32, since texts are compared and near-ties flip in bfloat16."""
-    _tell(pytestconfig, "starting a real vLLM on the CPU; the first time sets it up, which takes some minutes")
     log = tmp_path_factory.mktemp("vllm") / "cpu-node.log"
     command = ["fleetgate-worker", "cpu-node", "--port", "0", "--dtype", "float32", "--log", f"{log}.vllm"]
     with running(command, log) as process:
-        url = wait_for(lambda: _said(log, r"ready: (http://\S+)"), process, log, SET_UP_SECONDS)
-        _tell(pytestconfig, f"vLLM is up at {url}")
-        yield Server(url)
+        progress = _Progress(log, pytestconfig)
+        yield Server(wait_for(progress.url, process, log, SET_UP_SECONDS))
 
 
 @pytest.fixture(scope="session")
@@ -59,9 +57,29 @@ def gateway(vllm: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield server
 
 
-def _said(log: Path, pattern: str) -> str | None:
-    match = re.search(pattern, log.read_text(errors="replace"))
-    return match and match[1]
+class _Progress:
+    """Shows what the command says while it sets up: minutes without a word look like a hang."""
+
+    def __init__(self, log: Path, config: pytest.Config) -> None:
+        self._log = log
+        self._config = config
+        self._shown = 0
+
+    def url(self) -> str | None:
+        """Show what is new; the node's URL once it is ready."""
+        lines = self._log.read_text(errors="replace").splitlines()
+        for line in lines[self._shown :]:
+            self._show(line)
+        self._shown = len(lines)
+        ready = [match for line in lines if (match := re.match(r"ready: (http://\S+)", line))]
+        return ready[0][1] if ready else None
+
+    def _show(self, line: str) -> None:
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        capture = self._config.pluginmanager.get_plugin("capturemanager")
+        if reporter is not None and capture is not None:  # neither is there in a worker of pytest-xdist
+            with capture.global_and_fixture_disabled():
+                reporter.write_line(line)
 
 
 def _ready(url: str) -> bool | None:
@@ -69,10 +87,3 @@ def _ready(url: str) -> bool | None:
         return httpx.get(f"{url}/ready", trust_env=False).is_success or None
     except httpx.TransportError:
         return None
-
-
-def _tell(config: pytest.Config, line: str) -> None:
-    # Minutes without a word look like a hang, and pytest keeps back what fixtures print.
-    reporter = config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is not None:
-        reporter.write_line(line)

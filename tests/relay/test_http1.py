@@ -305,7 +305,8 @@ def test_pause_is_taken_back_before_the_connection_is_kept() -> None:
     case.connection.pause()
     assert not case.wire.reading
     case.connection.data_received(LENGTH)
-    assert case.wire.reading and case.freed == [case.connection]
+    assert case.freed == [case.connection]
+    assert [case.wire.reading] == [True]
 
 
 def test_only_one_exchange_at_a_time() -> None:

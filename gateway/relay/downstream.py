@@ -1,0 +1,42 @@
+"""The client's side of a request, as the relay needs it, and what the relay notes about the request."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.core.usage import Usage
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class ClientListener(Protocol):
+    """What the client's side tells an exchange."""
+
+    def on_gone(self) -> None: ...
+    def on_writable(self) -> None: ...
+
+
+class Downstream(Protocol):
+    """The client's side of a request, as the relay needs it. None of these waits."""
+
+    listener: ClientListener | None
+    gone: bool
+
+    def start(self, status: int, headers: Headers, stream: bool) -> None:
+        """Send the head; `stream` where events follow, so that an error can be one of them."""
+
+    def push(self, data: bytes) -> bool:
+        """Send a piece of the body; False asks for no more until `on_writable`."""
+
+    def finish(self, data: bytes = b"") -> None:
+        """Send the last piece of the body."""
+
+
+@dataclass(slots=True)
+class Trace:
+    """What the relay notes about a request for its record; `first_byte` as `time.perf_counter` tells it."""
+
+    node: str | None = None
+    attempts: int = 0
+    first_byte: float | None = None
+    usage: Usage | None = None
+    node_failed: bool = False
