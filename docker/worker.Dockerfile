@@ -1,0 +1,27 @@
+# A node: vLLM as its makers ship it, and fleetgate-worker beside it to check, download, launch and drain.
+ARG VLLM_IMAGE=docker.io/vllm/vllm-openai:v0.22.0
+
+FROM ${VLLM_IMAGE}
+WORKDIR /opt/fleetgate/src
+COPY pyproject.toml README.md LICENSE ./
+COPY gateway gateway
+COPY workers workers
+# Into a folder of its own, never into vLLM's environment: our versions must not replace the ones it was tested with.
+# The command adds that folder to its own path only, so the vLLM that it starts does not see it.
+# Versions are bounded in pyproject.toml:
+# hadolint ignore=DL3013
+RUN python3 -m pip install --no-cache-dir --target /opt/fleetgate/lib '.[worker-tools]' \
+    && rm -rf /opt/fleetgate/src \
+    && printf '%s\n' '#!/usr/bin/env python3' 'import sys' 'sys.path.insert(0, "/opt/fleetgate/lib")' \
+        'from workers.cli import main' 'sys.exit(main())' > /usr/local/bin/fleetgate-worker \
+    && chmod 755 /usr/local/bin/fleetgate-worker
+WORKDIR /
+ENV FLEETGATE_WORKER_HOST=0.0.0.0 \
+    FLEETGATE_WORKER_PORT=8000
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+# Loading takes up to half an hour: the launcher's own deadline counts, so a long start is not yet unhealthy.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=40m --retries=6 \
+    CMD ["python3", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['FLEETGATE_WORKER_PORT'] + '/health', timeout=4)"]
+ENTRYPOINT ["fleetgate-worker"]
+CMD ["--help"]

@@ -1,0 +1,115 @@
+"""A server that speaks enough of the hub's API for a download: model info, the file tree, files with ranges.
+
+Started in a thread by test_download.py on port 0. It can break connections off in the middle of a file.
+"""
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote, urlsplit
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Hub:
+    """Repositories by name, each a mapping of file names to bytes; what was asked; what is to break."""
+
+    def __init__(self, repositories: dict[str, dict[str, bytes]]) -> None:
+        self.repositories = repositories
+        self.gated: set[str] = set()
+        self.asked: list[tuple[str, str, str | None]] = []
+        self.breaks_left = 0
+        self.break_after = 0
+        self.url = ""
+
+    def served_bytes(self) -> int:
+        """Ranges asked for, for counting what was fetched twice."""
+        return sum(1 for method, path, _ in self.asked if method == "GET" and "/resolve/" in path)
+
+
+@contextmanager
+def serve(hub: Hub) -> Iterator[Hub]:
+    """Run the hub on a free port of 127.0.0.1."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _routes(hub)) as server:
+        server.daemon_threads = True
+        hub.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield hub
+        server.shutdown()
+        thread.join()
+
+
+def _routes(hub: Hub) -> type[BaseHTTPRequestHandler]:
+    class Routes(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_HEAD(self) -> None:
+            self._answer(body=False)
+
+        def do_GET(self) -> None:
+            self._answer(body=True)
+
+        def _answer(self, body: bool) -> None:
+            path = unquote(urlsplit(self.path).path)
+            hub.asked.append((self.command, path, self.headers.get("Range")))
+            api = re.fullmatch(r"/api/models/([^/]+/[^/]+)/(revision|tree)/([^/]+)/?", path)
+            file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+            found = api or file
+            name = found.group(1) if found else ""
+            if found is None or name not in hub.repositories:
+                return self._refuse(404, "RepoNotFound", "Repository not found")
+            if name in hub.gated:
+                return self._refuse(403, "GatedRepo", "Access to this model is restricted")
+            if found.group(2 if file else 3) not in (COMMIT, "main"):
+                return self._refuse(404, "RevisionNotFound", "Invalid rev id")
+            files = hub.repositories[name]
+            if api:
+                listing = _info(name, files) if api.group(2) == "revision" else _tree(files)
+                return self._send(200, json.dumps(listing).encode(), {"Content-Type": "application/json"}, body)
+            assert file is not None
+            return self._send_file(files[file.group(3)], body)
+
+        def _send_file(self, data: bytes, body: bool) -> None:
+            headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+            wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+            if wanted is None:
+                return self._send(200, data, headers, body)
+            start = int(wanted.group(1))
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+            return self._send(206, data[start:], headers, body)
+
+        def _refuse(self, status: int, code: str, message: str) -> None:
+            self._send(status, b"", {"X-Error-Code": code, "X-Error-Message": message}, True)
+
+        def _send(self, status: int, data: bytes, headers: dict[str, str], body: bool) -> None:
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(data))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if not body:
+                return
+            if hub.breaks_left > 0 and len(data) > hub.break_after:
+                hub.breaks_left -= 1
+                self.wfile.write(data[: hub.break_after])
+                self.close_connection = True
+                return
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            """Silence."""
+
+    return Routes
+
+
+def _info(name: str, files: dict[str, bytes]) -> dict[str, object]:
+    siblings = [{"rfilename": n, "size": len(d), "blobId": hashlib.sha1(d).hexdigest()} for n, d in files.items()]
+    return {"id": name, "modelId": name, "sha": COMMIT, "private": False, "siblings": siblings, "tags": []}
+
+
+def _tree(files: dict[str, bytes]) -> list[dict[str, object]]:
+    return [{"type": "file", "path": n, "size": len(d), "oid": hashlib.sha1(d).hexdigest()} for n, d in files.items()]

@@ -1,0 +1,344 @@
+"""The launcher as a real process, over a stand-in server or the fake node, with a real Redis.
+
+The stand-in (vllm_stand_in.py) dies, hangs and lies as vLLM does; the fake node answers as vLLM does.
+"""
+
+import http.server
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from workers.registration import INDEX_KEY, KEY_PREFIX, sign
+
+STAND_IN = Path(__file__).with_name("vllm_stand_in.py")
+WORKER = str(Path(sys.executable).with_name("fleetgate-worker"))
+SECRET = "a shared secret"
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    server = shutil.which("redis-server") or shutil.which("valkey-server")
+    if server is None:
+        pytest.skip("no redis-server on this machine: apt-get install redis-server")
+    port = free_port()
+    folder = tmp_path_factory.mktemp("redis")
+    command = [server, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    url = f"redis://127.0.0.1:{port}"
+    wait_until(lambda: is_open(port), "redis")
+    yield url
+    process.terminate()
+    process.wait(10)
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_until(check: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = check()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"{what} did not come within {seconds} s")
+
+
+class Launched:
+    """A running `fleetgate-worker launch` and what it says."""
+
+    def __init__(self, folder: Path, redis_url: str | None, *more: str, stand_in: str = "", command: str = "") -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.node_id = f"node-{self.port}"
+        self._stdout = (folder / "stdout").open("w")
+        self._stderr = (folder / "stderr").open("w")
+        own = command or shlex.join([sys.executable, str(STAND_IN), "--folder", str(folder), "--port"]) + " {port} "
+        options = ["--port", str(self.port), "--node-id", self.node_id, "--heartbeat-seconds", "0.2"]
+        options += ["--backoff-seconds", "0.1", "--stop-seconds", "2", "--command", own + stand_in]
+        options += ["--redis", redis_url] if redis_url else []
+        self.process = subprocess.Popen(
+            [WORKER, "launch", "tiny-cpu", *options, *more],
+            stdout=self._stdout,
+            stderr=self._stderr,
+            env={**os.environ, "FLEETGATE_WORKER_SECRET": SECRET},
+        )
+        self._redis = Redis.from_url(redis_url, decode_responses=True) if redis_url else None
+
+    def record(self) -> dict[str, Any] | None:
+        assert self._redis is not None
+        text = self._redis.get(KEY_PREFIX + self.node_id)
+        return json.loads(str(text)) if text else None
+
+    def is_in(self, state: str) -> dict[str, Any] | None:
+        record = self.record()
+        return record if record and record["state"] == state else None
+
+    def milliseconds_to_live(self) -> int:
+        assert self._redis is not None
+        return int(str(self._redis.pttl(KEY_PREFIX + self.node_id)))
+
+    def indexed(self) -> bool:
+        assert self._redis is not None
+        return self._redis.zscore(INDEX_KEY, self.node_id) is not None
+
+    def said(self, words: str) -> bool:
+        return words in (self.folder / "stderr").read_text()
+
+    def noted(self, name: str) -> str:
+        file = self.folder / name
+        return file.read_text() if file.exists() else ""
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(20)
+        self._stdout.close()
+        self._stderr.close()
+        if self._redis is not None:
+            self._redis.close()
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
+    started: list[Launched] = []
+
+    def start(*args: Any, **kwargs: Any) -> Launched:
+        started.append(Launched(tmp_path, *args, **kwargs))
+        return started[-1]
+
+    yield start
+    for launched in started:
+        launched.close()
+
+
+def test_from_start_to_drained_end(launch: Callable[..., Launched], redis_url: str, tmp_path: Path) -> None:
+    node = launch(redis_url, "--advertise", "http://10.0.0.7:8000", "--label", "zone=a", "--weight", "2")
+    record = wait_until(lambda: node.is_in("ready"), "ready")
+    assert record["url"] == "http://10.0.0.7:8000"
+    assert record["models"] == ["nemotron-3-ultra"]
+    assert record["canary"] == {"warm_up": True, "thinking_budget": "obeyed"}
+    assert record["capacity"] == {"max_concurrency": 16, "max_model_len": 2048}  # the node's own context wins
+    assert (record["vllm_version"], record["labels"], record["weight"]) == ("0.32.0", {"zone": "a"}, 2.0)
+    assert record["signature"] == sign(record, SECRET)
+    assert node.indexed()
+    assert 0 < node.milliseconds_to_live() <= 20_000, "a node that dies without a word is forgotten"
+    later = wait_until(lambda: (r := node.record()) and r["heartbeat_at"] > record["heartbeat_at"] and r, "a heartbeat")
+    assert later["started_at"] == record["started_at"]
+    for words in ("[load] weights loaded in 2.04 s", "[compile] compiled in 31.50 s", "[memory] room for 1,234,560"):
+        assert node.said(words)
+    assert "Loading weights took" in node.noted("stdout")  # the server's own log is passed on
+
+    (tmp_path / "running").write_text("2")
+    node.process.send_signal(signal.SIGTERM)
+    draining = wait_until(lambda: node.is_in("draining"), "draining")
+    assert draining["drain_deadline"] > time.time()
+    time.sleep(0.8)
+    assert node.noted("signals") == "", "the server is left alone while requests run"
+    (tmp_path / "running").write_text("0")
+    assert node.process.wait(20) == 0
+    assert node.noted("signals").startswith("SIGTERM")
+    assert node.record() is None
+    assert not node.indexed()
+    assert node.said("drained")
+
+
+def test_a_crashed_server_is_started_again(launch: Callable[..., Launched], redis_url: str, tmp_path: Path) -> None:
+    node = launch(redis_url)
+    wait_until(lambda: node.is_in("ready"), "ready")
+    (tmp_path / "crash").touch()
+    wait_until(lambda: node.is_in("starting"), "starting again")
+    wait_until(lambda: node.is_in("ready"), "ready again")
+    assert node.noted("starts") == "2"
+    assert node.said("ended by itself with code 7")
+
+
+@pytest.mark.parametrize(("way", "says"), [("dead", "/health says 503"), ("zombie", "failed 2 short requests")])
+def test_an_engine_that_died_behind_its_server_is_started_again(
+    launch: Callable[..., Launched], redis_url: str, tmp_path: Path, way: str, says: str
+) -> None:
+    node = launch(redis_url, "--proof-seconds", "0.2")
+    wait_until(lambda: node.is_in("ready"), "ready")
+    (tmp_path / way).touch()
+    wait_until(lambda: node.said(says), "the verdict")
+    (tmp_path / way).unlink()
+    wait_until(lambda: int(node.noted("starts")) > 1 and node.is_in("ready"), "ready again")
+
+
+def test_a_server_that_never_gets_ready_is_given_up(launch: Callable[..., Launched], redis_url: str) -> None:
+    node = launch(redis_url, "--startups", "3", stand_in="--never-ready")
+    assert node.process.wait(20) == 1
+    assert node.noted("starts") == "3"
+    assert node.said("gave up after 3 starts")
+
+
+def test_a_hung_start_has_a_deadline(launch: Callable[..., Launched], redis_url: str, tmp_path: Path) -> None:
+    (tmp_path / "dead").touch()
+    node = launch(redis_url, "--startup-seconds", "1.5", "--startups", "1")
+    assert node.process.wait(20) == 1
+    assert node.said("not ready after 2 s")
+
+
+def test_a_canary_that_kills_is_not_sent_twice(launch: Callable[..., Launched], redis_url: str) -> None:
+    node = launch(redis_url, stand_in="--dies-of-budget")
+    record = wait_until(lambda: node.is_in("ready"), "ready")
+    assert record["canary"] == {"warm_up": True, "thinking_budget": "broken"}
+    assert node.noted("starts") == "2"
+    assert node.noted("requests").count("thinking_token_budget") == 1
+
+
+def test_a_spot_notice_in_a_file_drains_in_its_time(
+    launch: Callable[..., Launched], redis_url: str, tmp_path: Path
+) -> None:
+    notice = tmp_path / "notice"
+    node = launch(redis_url, "--spot", f"file:{notice}")
+    wait_until(lambda: node.is_in("ready"), "ready")
+    (tmp_path / "running").write_text("1")  # a request that does not end in time
+    notice.write_text('{"seconds": 3}')
+    draining = wait_until(lambda: node.is_in("draining"), "draining")
+    assert draining["drain_deadline"] - time.time() < 1.1  # 3 s less the 2 s for stopping
+    assert node.process.wait(20) == 0
+    assert node.said("requests still running")
+
+
+def test_a_spot_notice_at_an_address(launch: Callable[..., Launched], redis_url: str) -> None:
+    answers = iter([(404, ""), (200, "FALSE"), (200, '{"action": "terminate", "time": "2100-01-01T00:00:00Z"}')])
+
+    class Metadata(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, text = next(answers)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: object) -> None:
+            """Silence."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Metadata) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"url:http://127.0.0.1:{server.server_port}/spot"
+        node = launch(redis_url, "--spot", address, "--spot-poll-seconds", "0.3")
+        assert node.process.wait(20) == 0
+        server.shutdown()
+    assert node.said("notice: http://127.0.0.1")
+
+
+def test_a_second_signal_waits_no_longer_and_a_deaf_server_is_killed(
+    launch: Callable[..., Launched], redis_url: str, tmp_path: Path
+) -> None:
+    node = launch(redis_url, "--stop-seconds", "0.5", stand_in="--deaf")
+    wait_until(lambda: node.is_in("ready"), "ready")
+    (tmp_path / "running").write_text("1")
+    node.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: node.is_in("draining"), "draining")
+    node.process.send_signal(signal.SIGINT)
+    assert node.process.wait(20) == 0
+    assert node.said("code -9")
+    assert not is_open(node.port)
+
+
+def test_other_signals_reach_the_server(launch: Callable[..., Launched], redis_url: str) -> None:
+    node = launch(redis_url)
+    wait_until(lambda: node.is_in("ready"), "ready")
+    node.process.send_signal(signal.SIGUSR1)
+    wait_until(lambda: "SIGUSR1" in node.noted("signals"), "the signal")
+    assert node.is_in("ready")
+
+
+def test_a_killed_launcher_leaves_nothing_behind(launch: Callable[..., Launched], redis_url: str) -> None:
+    node = launch(redis_url)
+    wait_until(lambda: node.is_in("ready"), "ready")
+    node.process.kill()
+    wait_until(lambda: not is_open(node.port), "the server's end")
+
+
+def test_without_redis_the_node_serves_on(launch: Callable[..., Launched]) -> None:
+    gone = f"redis://127.0.0.1:{free_port()}"
+    node = launch(gone)
+    wait_until(lambda: node.said("ready as nemotron-3-ultra"), "ready")
+    assert node.said("Redis does not take the registration")
+    assert node.noted("stderr").count("Redis does not take") == 1, "told once, not at every heartbeat"
+    node.process.send_signal(signal.SIGTERM)
+    assert node.process.wait(20) == 0
+
+
+@pytest.mark.parametrize(("budget", "verdict"), [("obey", "obeyed"), ("disobey", "ignored"), ("absent", "refused")])
+def test_the_fake_node_is_judged_by_what_it_does(
+    launch: Callable[..., Launched], redis_url: str, budget: str, verdict: str
+) -> None:
+    fake = shlex.join([WORKER, "fake", "--port"]) + " {port}"
+    fake += f" --host {{host}} --served-model-name nemotron-3-ultra --thinking-tokens 60 --budget {budget}"
+    node = launch(redis_url, command=fake)
+    record = wait_until(lambda: node.is_in("ready"), "ready")
+    assert record["canary"] == {"warm_up": True, "thinking_budget": verdict}
+    node.process.send_signal(signal.SIGTERM)
+    assert node.process.wait(20) == 0
+
+
+def test_a_ray_worker_stays_joined_and_ends_with_the_launcher(tmp_path: Path) -> None:
+    ray = tmp_path / "ray"
+    ray.write_text('#!/bin/sh\necho "$@" >> "$(dirname "$0")/calls"\n[ -e "$(dirname "$0")/up" ] && exec sleep 60\n')
+    ray.chmod(0o755)
+    process = subprocess.Popen(
+        [
+            WORKER,
+            "launch",
+            "nemotron-3-ultra-16xh100-fp8",
+            *["--role", "worker", "--head", "10.0.0.1", "--backoff-seconds", "0.05"],
+        ],
+        env={**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
+    )
+    try:
+        # The head is not up yet: Ray ends at once and is started again, until it stays.
+        calls = tmp_path / "calls"
+        wait_until(lambda: calls.exists() and len(calls.read_text().splitlines()) >= 3, "three starts")
+        (tmp_path / "up").touch()
+        time.sleep(0.5)
+        before = calls.read_text()
+        time.sleep(0.5)
+        assert calls.read_text() == before
+        assert "--address=10.0.0.1:6379 --num-gpus=8 --block" in before
+    finally:
+        process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
+
+
+def test_a_ray_head_that_is_told_to_stop_while_it_waits_stops_ray(tmp_path: Path) -> None:
+    ray = tmp_path / "ray"
+    ray.write_text(
+        '#!/bin/sh\necho "$@" >> "$(dirname "$0")/calls"\n[ "$1" = status ] && echo " 0.0/8.0 GPU"\nexit 0\n'
+    )
+    ray.chmod(0o755)
+    stderr = tmp_path / "stderr"
+    with stderr.open("w") as said:
+        process = subprocess.Popen(
+            [WORKER, "launch", "nemotron-3-ultra-16xh100-fp8", "--role", "head", "--vllm", "0.22.0"],
+            env={**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
+            stderr=said,
+        )
+    wait_until(lambda: "Ray counts 8 of 16 GPUs" in stderr.read_text(), "the count")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
+    assert (tmp_path / "calls").read_text().splitlines()[-1] == "stop"

@@ -1,0 +1,183 @@
+"""The launcher's rules as plain code: backoff, log lines, spot notices, prices, Ray's commands."""
+
+import asyncio
+import os
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from workers.argv import Binding
+from workers.cli import app
+from workers.errors import ConfigError, MissingTool, NodeFailed
+from workers.launch.backoff import HEALTHY_SECONDS, LAST_SECONDS, Backoff
+from workers.launch.output import LineReader, named_pipe
+from workers.launch.plan import fill_command, local_url, price_of
+from workers.launch.progress import Step, is_news, read_line
+from workers.launch.ray_cluster import head_command, start_head, stop_ray, worker_command
+from workers.launch.spot import FileNotice, UrlNotice, parse_source
+from workers.profiles.load import find_profile
+
+PAIR = find_profile("nemotron-3-ultra-16xh100-fp8")
+
+
+def test_backoff_doubles_is_capped_and_forgets_after_a_healthy_life() -> None:
+    state = Backoff(most=0)
+    delays = []
+    for _ in range(8):
+        state = state.after(10.0)
+        delays.append(state.delay(1.0))
+    assert delays == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert state.delay(0.0) == LAST_SECONDS * 0.75
+    assert state.after(HEALTHY_SECONDS).delay(1.0) == 1
+    assert not state.gives_up
+
+
+def test_only_starts_without_any_ready_lead_to_giving_up() -> None:
+    state = Backoff(most=3)
+    for lived in (None, None, 1.0, None, None):
+        state = state.after(lived)
+        assert not state.gives_up
+    assert state.after(None).gives_up
+
+
+@pytest.mark.parametrize(
+    ("line", "step"),
+    [
+        ("(EngineCore pid=1) INFO core.py] Initializing a V1 LLM engine (v0.22.0) with config: x", "start"),
+        ("model-00001-of-00082.safetensors:  12%|#2        | 512M/4.1G", "download"),
+        ("INFO weight_utils.py:604] Time spent downloading weights for nvidia/X: 812.100000 seconds", "download"),
+        ("Loading safetensors checkpoint shards:  37% Completed | 3/8 [00:03<00:05,  1.0s/it]", "load"),
+        ("INFO gpu_model_runner.py] Model loading took 78.2 GiB memory and 301.443 seconds", "load"),
+        ("INFO backends.py] Dynamo bytecode transform time: 12.11 s", "compile"),
+        ("Capturing CUDA graphs (mixed prefill-decode, PIECEWISE):  50%|#####     | 33/67", "compile"),
+        ("INFO kv_cache_utils.py:1733] GPU KV cache size: 6,301,696 tokens", "memory"),
+        ("INFO kv_cache_utils.py:1735] Maximum concurrency for 32,768 tokens per request: 192.31x", "memory"),
+        ("INFO api_server.py:596] Starting vLLM server on http://0.0.0.0:8000", "serve"),
+    ],
+)
+def test_log_lines_of_both_versions_are_understood(line: str, step: str) -> None:
+    found = read_line(line)
+    assert found is not None
+    assert found.phase == step
+    assert "{" not in found.told
+
+
+def test_other_lines_say_nothing() -> None:
+    assert read_line('INFO: 127.0.0.1 - "GET /health HTTP/1.1" 200 OK') is None
+
+
+def test_a_progress_bar_is_told_in_tens() -> None:
+    told = []
+    last = None
+    for percent in range(101):
+        step = Step("load", "shards", percent)
+        if is_news(step, last):
+            told.append(percent)
+            last = step
+    assert told == [*range(0, 91, 10), 100]
+
+
+async def test_output_arrives_by_lines_and_nothing_is_lost() -> None:
+    lines: list[str] = []
+    with named_pipe() as (path, descriptor):
+        reader = LineReader(descriptor, lines.append)
+        with path.open("wb", buffering=0) as writer:
+            writer.write(b"one\ntw")
+            await asyncio.sleep(0.02)
+            writer.write(b"o\rthree\n\nlast without an end")
+        reader.close()
+    assert lines == ["one", "two", "three", "last without an end"]
+    assert not path.exists()
+
+
+def test_prices_and_addresses_of_a_launch() -> None:
+    profile = find_profile("nemotron-3-ultra-8xh200-fp8")
+    on_demand, spot = price_of(profile, False), price_of(profile, True)
+    assert on_demand is not None
+    assert spot is not None
+    assert (round(on_demand.usd_per_hour, 2), spot.kind, round(spot.usd_per_hour, 2)) == (38.72, "spot", 14.56)
+    assert price_of(find_profile("tiny-cpu"), False) is None
+    assert local_url(Binding("0.0.0.0", 8000)) == "http://127.0.0.1:8000"
+    assert local_url(Binding("::1", 1)) == "http://[::1]:1"
+    assert fill_command(["x", "{host}:{port}"], Binding("h", 7)) == ("x", "h:7")
+
+
+@pytest.mark.parametrize("name", ["aws", "gcp", "azure"])
+def test_clouds_have_presets(name: str) -> None:
+    source = parse_source(name)
+    assert isinstance(source, UrlNotice)
+    assert source.seconds is not None
+
+
+def test_a_notice_source_that_does_not_exist_is_told() -> None:
+    assert isinstance(parse_source("file:/tmp/x"), FileNotice)
+    with pytest.raises(ConfigError, match="use aws"):
+        parse_source("cloud9")
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["tiny-cpu", "--role", "head"], "use --role single"),
+        ([PAIR.name], "use --role head"),
+        ([PAIR.name, "--role", "worker"], "needs --head"),
+        (["tiny-cpu", "--label", "nonsense", "--vllm", "0.32.0"], "KEY=VALUE"),
+        (["tiny-cpu", "--vllm", "0.32.0", "--spot", "cloud9"], "use aws"),
+        (["tiny-cpu", "--program", "no-such-vllm serve"], "cannot run no-such-vllm"),
+    ],
+)
+def test_wrong_launches_are_told_before_anything_starts(args: list[str], says: str) -> None:
+    run = CliRunner().invoke(app, ["launch", *args])
+    assert run.exit_code == 2
+    assert says in " ".join(run.stderr.split())
+
+
+# --- Ray --------------------------------------------------------------------------------------------------
+
+
+def write_ray(folder: Path, start_code: int = 0) -> dict[str, str]:
+    """A program named ray that notes its calls, and counts eight more GPUs each time it is asked."""
+    program = folder / "ray"
+    program.write_text(
+        f"""#!{sys.executable}
+import sys, pathlib
+folder = pathlib.Path({str(folder)!r})
+with (folder / "calls").open("a") as calls: calls.write(" ".join(sys.argv[1:]) + "\\n")
+if sys.argv[1] == "status":
+    asked = (folder / "calls").read_text().count("status")
+    print("Total Usage:\\n 0.0/384.0 CPU\\n 0.0/%.1f GPU" % min(8 * asked, 16))
+sys.exit({start_code} if sys.argv[1] == "start" else 0)
+"""
+    )
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+
+
+def test_the_head_waits_for_all_gpus(tmp_path: Path) -> None:
+    said: list[str] = []
+    environment = write_ray(tmp_path)
+    start_head(PAIR, "10.0.0.1", environment, said.append, seconds=5)
+    stop_ray(environment)
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert calls[0] == "start --head --port=6379 --num-gpus=8 --disable-usage-stats --node-ip-address=10.0.0.1"
+    assert calls[-1] == "stop"
+    assert said[-1] == "Ray counts all 16 GPUs"
+
+
+def test_a_head_without_its_workers_gives_up_with_advice(tmp_path: Path) -> None:
+    bigger = PAIR.model_copy(update={"hardware": PAIR.hardware.model_copy(update={"nodes": 3})})
+    with pytest.raises(NodeFailed, match=r"16 of 24 GPUs.*--role worker"):
+        start_head(bigger, None, write_ray(tmp_path), lambda _: None, seconds=0.5)
+    with pytest.raises(NodeFailed, match="ray start failed"):
+        start_head(PAIR, None, write_ray(tmp_path, start_code=1), lambda _: None, seconds=0.5)
+    with pytest.raises(MissingTool, match="ray is not installed"):
+        start_head(PAIR, None, {"PATH": str(tmp_path / "nowhere")}, lambda _: None, seconds=0.5)
+
+
+def test_commands_of_head_and_worker() -> None:
+    assert "--node-ip-address" not in " ".join(head_command(PAIR, None))
+    assert worker_command(PAIR, "10.0.0.1", None)[:3] == ["ray", "start", "--address=10.0.0.1:6379"]
+    assert "--block" in worker_command(PAIR, "10.0.0.1:7000", "10.0.0.2")

@@ -1,0 +1,1 @@
+"""The commands of `fleetgate-worker`, one module each; `workers.cli` puts them together."""

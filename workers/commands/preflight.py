@@ -1,0 +1,74 @@
+"""`fleetgate-worker preflight`: is this machine fit for a profile."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from workers.commands.edge import FAILED, AsJson, ProfileFolder, ProfileName, print_json, told
+from workers.preflight.capture import Capture, read_capture, write_capture
+from workers.preflight.check import check_machine
+from workers.preflight.finding import Finding
+from workers.preflight.probe import probe_machine
+from workers.profiles.load import find_profile
+
+DEFAULT_FOLDER = Path("/models")
+RAY_PORT = 6379
+COLORS = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "dim"}
+
+
+@told
+def preflight(
+    name: ProfileName,
+    model_dir: Annotated[
+        Path | None, typer.Option(help="Check the checkpoint in this folder; else only the disk for it.")
+    ] = None,
+    port: Annotated[int, typer.Option(help="The port that the node will listen on.")] = 8000,
+    capture: Annotated[
+        Path | None, typer.Option(help="Save what this machine says, to be replayed or contributed.")
+    ] = None,
+    replay: Annotated[
+        Path | None, typer.Option("--from", help="Judge a saved capture instead of this machine.")
+    ] = None,
+    profiles: ProfileFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a machine before anything is downloaded or started. Exit code 1 if a check fails."""
+    profile = find_profile(name, profiles or ())
+    ports = [port, RAY_PORT] if profile.hardware.nodes > 1 else [port]
+    machine = read_capture(replay) if replay else probe_machine(model_dir or DEFAULT_FOLDER, ports)
+    if capture is not None:
+        write_capture(capture, machine)
+    findings = check_machine(profile, machine, model_dir)
+    if as_json:
+        print_json(_document(profile.name, machine, findings))
+    else:
+        _print(profile.title, machine, findings)
+    if any(finding.level == "fail" for finding in findings):
+        raise typer.Exit(FAILED)
+
+
+def _document(name: str, machine: Capture, findings: Sequence[Finding]) -> dict[str, object]:
+    return {
+        "profile": name,
+        "machine": {"origin": machine.origin, "verified": machine.verified},
+        "passed": all(finding.level != "fail" for finding in findings),
+        "findings": [asdict(finding) for finding in findings],
+    }
+
+
+def _print(title: str, machine: Capture, findings: Sequence[Finding]) -> None:
+    console = Console()
+    table = Table(title=f"{title}: {machine.origin}", title_justify="left")
+    for column in ("", "check", "seen", "needed", "how to fix it"):
+        table.add_column(column)
+    for finding in findings:
+        level = f"[{COLORS[finding.level]}]{finding.level}[/]"
+        table.add_row(level, finding.check, finding.seen, finding.needed, finding.fix)
+    console.print(table)
+    if not machine.verified:
+        console.print("UNVERIFIED: this capture was written from documented formats, no machine said it.")

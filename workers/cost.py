@@ -1,0 +1,71 @@
+"""What a node costs, per hour, month and million tokens, and when it beats an API's price.
+
+Formulas: month = hour x 730; per million tokens = hourly / (tokens per second x 3600) x 10^6; break-even
+tokens per month = monthly cost / API price. The last one hides an assumption that the tool spells out: it
+treats the node as one that serves any number of tokens. A node that makes 700 tokens/s serves at most 1.84
+billion in a month. All money in US dollars, all token counts are output tokens.
+"""
+
+import math
+from dataclasses import dataclass
+
+HOURS_PER_MONTH = 730
+SECONDS_PER_HOUR = 3600
+MILLION = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class BreakEven:
+    """When a node pays against an API at `api_usd_per_million`.
+
+    `nodes` is how many nodes it takes to serve the break-even volume at all (None without a throughput).
+    `reachable` says whether one node can reach it; if not, more nodes do not help, because each brings its
+    own cost. What would help is `needed_tokens_per_second` on this node, or a lower price.
+    """
+
+    api_usd_per_million: float
+    tokens_per_month: float
+    needed_tokens_per_second: float
+    nodes: int | None
+    reachable: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class CostPlan:
+    """The cost of one node at one price. `tokens_per_second` None where nobody has measured or guessed it."""
+
+    kind: str
+    source: str
+    hourly: float
+    tokens_per_second: float | None
+
+    @property
+    def monthly(self) -> float:
+        """US dollars for 730 hours."""
+        return self.hourly * HOURS_PER_MONTH
+
+    @property
+    def per_million(self) -> float | None:
+        """US dollars per million output tokens with the node busy all the time."""
+        if self.tokens_per_second is None:
+            return None
+        return self.hourly / (self.tokens_per_second * SECONDS_PER_HOUR) * MILLION
+
+    @property
+    def tokens_per_month(self) -> float | None:
+        """The most output tokens that this node can serve in a month, busy all the time."""
+        if self.tokens_per_second is None:
+            return None
+        return self.tokens_per_second * SECONDS_PER_HOUR * HOURS_PER_MONTH
+
+    def break_even(self, api_usd_per_million: float) -> BreakEven:
+        """Tokens per month from which the node is cheaper than the API, and whether it can serve them."""
+        tokens = self.monthly / api_usd_per_million * MILLION
+        capacity = self.tokens_per_month
+        return BreakEven(
+            api_usd_per_million=api_usd_per_million,
+            tokens_per_month=tokens,
+            needed_tokens_per_second=self.hourly / SECONDS_PER_HOUR / api_usd_per_million * MILLION,
+            nodes=None if capacity is None else math.ceil(tokens / capacity),
+            reachable=None if capacity is None else tokens <= capacity,
+        )

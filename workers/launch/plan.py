@@ -1,0 +1,68 @@
+"""Everything that one launch is to do, decided before anything is started."""
+
+import secrets
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from workers.argv import Binding
+from workers.profile import Profile
+from workers.registration import Capacity, Cost
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long the launcher waits, in seconds."""
+
+    startup: float = 1800.0
+    drain: float = 600.0
+    stop: float = 30.0
+    heartbeat: float = 5.0
+    watch: float = 5.0
+    proof: float = 60.0
+    backoff: float = 1.0
+    startups: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchPlan:
+    """One node to run: its command, and what the gateways are told. `advertise` is the address they reach it by."""
+
+    node_id: str
+    profile: str
+    served_name: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    local_url: str
+    advertise: str
+    capacity: Capacity
+    price: Cost | None
+    has_budgets: bool
+    api_key: str | None = None
+    weight: float = 1.0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    patience: Patience = Patience()
+
+
+def new_node_id(profile: Profile, binding: Binding) -> str:
+    """A name for a node that was given none: readable, and its own even among equal host names."""
+    return f"{socket.gethostname()}:{binding.port}:{profile.served_name}:{secrets.token_hex(3)}"
+
+
+def local_url(binding: Binding) -> str:
+    """Where the launcher reaches its own server."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(binding.host, binding.host)
+    return f"http://[{host}]:{binding.port}" if ":" in host else f"http://{host}:{binding.port}"
+
+
+def price_of(profile: Profile, spot: bool) -> Cost | None:
+    """The profile's price of the whole node: the spot one on a spot machine, else on demand; None if unknown."""
+    wanted = "spot" if spot else "on_demand"
+    for price in sorted(profile.prices, key=lambda p: p.kind != wanted):
+        return Cost(usd_per_hour=price.usd_per_gpu_hour * profile.hardware.gpus, kind=price.kind)
+    return None
+
+
+def fill_command(words: Sequence[str], binding: Binding) -> tuple[str, ...]:
+    """A command of the operator's own, with {host} and {port} filled in."""
+    return tuple(word.replace("{host}", binding.host).replace("{port}", str(binding.port)) for word in words)

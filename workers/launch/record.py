@@ -1,0 +1,81 @@
+"""The node's record as it stands, and the heartbeat that keeps it alive in the registry."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from workers.launch.plan import LaunchPlan
+from workers.registration import Canary, Registration
+from workers.registry import Registry, RegistryUnreachable
+
+
+class NodeRecord:
+    """Holds the record, writes it at each change and each heartbeat. An unreachable registry is told, not fatal."""
+
+    def __init__(self, plan: LaunchPlan, registry: Registry, say: Callable[[str], None]) -> None:
+        """Nothing is written before the first `change`."""
+        now = time.time()
+        self._registry = registry
+        self._say = say
+        self._heartbeat = plan.patience.heartbeat
+        self._unreachable = False
+        self._record = Registration(
+            node_id=plan.node_id,
+            url=plan.advertise,
+            models=(plan.served_name,),
+            profile=plan.profile,
+            state="starting",
+            capacity=plan.capacity,
+            price=plan.price,
+            weight=plan.weight,
+            labels=dict(plan.labels),
+            started_at=now,
+            heartbeat_at=now,
+        )
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the record says ready."""
+        return self._record.state == "ready"
+
+    async def change(
+        self,
+        warm_up: bool | None = None,
+        thinking_budget: str | None = None,
+        max_model_len: int | None = None,
+        **changes: Any,
+    ) -> None:
+        """Change fields and write the record at once. A context told by the node replaces the profile's."""
+        if warm_up is not None:
+            changes["canary"] = Canary.model_validate({"warm_up": warm_up, "thinking_budget": thinking_budget})
+        if max_model_len is not None:
+            changes["capacity"] = self._record.capacity.model_copy(update={"max_model_len": max_model_len})
+        self._record = self._record.model_copy(update=changes)
+        await self._write()
+
+    async def beat(self) -> None:
+        """Renew the record for ever."""
+        while True:
+            await asyncio.sleep(self._heartbeat)
+            await self._write()
+
+    async def withdraw(self) -> None:
+        """Take the record out; if the registry is gone, its time to live does that."""
+        try:
+            await self._registry.withdraw(self._record.node_id)
+        except RegistryUnreachable as error:
+            self._say(str(error))
+
+    async def _write(self) -> None:
+        self._record = self._record.model_copy(update={"heartbeat_at": time.time()})
+        try:
+            await self._registry.announce(self._record)
+        except RegistryUnreachable as error:
+            if not self._unreachable:
+                self._say(f"{error}; the node serves on, and every heartbeat tries again")
+            self._unreachable = True
+            return
+        if self._unreachable:
+            self._say("the registry takes the record again")
+        self._unreachable = False

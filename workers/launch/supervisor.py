@@ -1,0 +1,237 @@
+"""Keeps one vLLM server running and tells the gateways about it.
+
+    state      what happens                               next       what is done
+    ---------  -----------------------------------------  ---------  ------------------------------------------
+    starting   /health is 200, warm-up and canary done    ready      the record says ready, with the canary
+    starting   the process ends, or the deadline passes   waiting    its whole process group is ended
+    ready      the process ends, or its engine is dead    waiting    the same; the record says starting
+    waiting    the backoff is over                        starting   a new process
+    waiting    too many lives without ever being ready    failed     exit code 1, so that an orchestrator sees it
+    ready      SIGTERM, SIGINT or a spot notice           draining   the record says until when
+    draining   no request is left, or the deadline, or    stopped    SIGTERM, then SIGKILL to the group;
+               a second signal                                       the record is taken out
+    starting,  SIGTERM, SIGINT or a spot notice           stopped    the same at once: there is nothing to drain
+    waiting
+
+An engine counts as dead when /health says 503, or when a node without any request fails two short requests in a row:
+after some faults vLLM's /health stays green for ever while every completion is a 500.
+"""
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from workers.errors import NodeFailed
+from workers.launch.backoff import Backoff
+from workers.launch.node_api import NodeApi
+from workers.launch.output import LineReader, named_pipe
+from workers.launch.plan import LaunchPlan
+from workers.launch.progress import Step, is_news, read_line
+from workers.launch.record import NodeRecord
+from workers.launch.spot import NoticeSource
+from workers.launch.watch import poll_exit, wait_for_death, wait_for_health, wait_until_idle
+from workers.node_process import NodeProcess
+from workers.registry import Registry
+
+Say = Callable[[str], None]
+Life = Literal["stopped", "died"]
+FORWARDED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class Supervisor:
+    """One node's life. `say` takes the launcher's own lines, `log` those of the server."""
+
+    def __init__(self, plan: LaunchPlan, registry: Registry, say: Say, log: Say) -> None:
+        """Nothing is started before `run`."""
+        self._plan = plan
+        self._say = say
+        self._log = log
+        self._record = NodeRecord(plan, registry, say)
+        self._api = NodeApi(plan.local_url, plan.served_name, plan.api_key)
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._grace = plan.patience.drain
+        self._process: NodeProcess | None = None
+        self._last_step: Step | None = None
+        self._killed_by_canary = False
+
+    async def run(self, notices: Sequence[NoticeSource] = ()) -> int:
+        """Run until stopped (0) or until starting again has become pointless (1)."""
+        self._take_signals()
+        background = [asyncio.create_task(self._record.beat())]
+        background += [asyncio.create_task(self._heed(source)) for source in notices]
+        try:
+            return await self._live()
+        finally:
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+            await self._record.withdraw()
+            await self._api.close()
+
+    def ask_to_stop(self, reason: str, seconds: float | None = None) -> None:
+        """Drain and stop, within `seconds` if given. A second call stops without waiting any longer."""
+        if self._stop.is_set():
+            self._say(f"{reason}: stopping now")
+            self._hurry.set()
+            return
+        self._say(f"{reason}: no new work, then stop")
+        if seconds is not None:
+            self._grace = max(0.0, min(self._grace, seconds - self._plan.patience.stop))
+        self._stop.set()
+
+    async def _live(self) -> int:
+        backoff = Backoff(self._plan.patience.startups, first_seconds=self._plan.patience.backoff)
+        while True:
+            ready_since = await self._one_life()
+            if self._stop.is_set():
+                return 0
+            backoff = backoff.after(ready_since)
+            if backoff.gives_up:
+                await self._record.change(state="failed")
+                self._say(f"gave up after {backoff.barren} starts that never got ready")
+                return 1
+            delay = backoff.delay(random.random())
+            self._say(f"starting again in {delay:.1f} s")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), delay)
+                return 0
+
+    async def _one_life(self) -> float | None:
+        """One process from start to end. Returns for how many seconds it was ready, None if it never was."""
+        await self._record.change(state="starting", drain_deadline=None)
+        self._last_step = None
+        with named_pipe() as (output, reader):
+            lines = LineReader(reader, self._read_log)
+            try:
+                return await self._watch_over(self._start(output))
+            finally:
+                await self._end()
+                lines.close()
+
+    async def _watch_over(self, process: NodeProcess) -> float | None:
+        if not await self._comes_up(process):
+            return None
+        ready_at = time.monotonic()
+        patience = self._plan.patience
+        death = await self._first(wait_for_death(process, self._api, patience.watch, patience.proof))
+        if death is not None:
+            self._say(death)
+            await self._record.change(state="starting")
+        else:
+            await self._drain(process)
+        return time.monotonic() - ready_at
+
+    def _start(self, output: Path) -> NodeProcess:
+        try:
+            self._process = NodeProcess(self._plan.command, self._plan.environment, Path.cwd(), output)
+        except OSError as error:
+            raise NodeFailed(f"cannot start {self._plan.command[0]}: {error}") from error
+        self._say(f"started process {self._process.pid}")
+        return self._process
+
+    async def _comes_up(self, process: NodeProcess) -> bool:
+        """Wait until the node answers and was tried. False if it ended, took too long, or is to stop."""
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(self._plan.patience.startup):
+                ended = await self._first(poll_exit(process), wait_for_health(self._api))
+                if ended is not None or self._stop.is_set():
+                    self._say(ended or "stopped before it was ready")
+                    return False
+                self._say(f"healthy after {time.monotonic() - started:.1f} s")
+                ended = await self._first(poll_exit(process), self._try_out())
+        except TimeoutError:
+            self._say(f"not ready after {self._plan.patience.startup:.0f} s")
+            return False
+        if ended is not None or self._stop.is_set():
+            self._say(ended or "stopped before it was ready")
+            return False
+        return self._record.is_ready
+
+    async def _try_out(self) -> None:
+        """One warm-up and one budget canary; then the record says ready, with what was found."""
+        if not await self._api.answers():
+            self._say("the warm-up was not answered")
+            return
+        obedience = "not_checked"
+        if self._plan.has_budgets:
+            # A node can die of a field that it accepts. Seen on vLLM 0.22's CPU build: not sent a second time.
+            obedience = "broken" if self._killed_by_canary else await self._send_canary()
+        self._say(f"answers; thinking budget: {obedience}")
+        await self._record.change(
+            state="ready",
+            warm_up=True,
+            thinking_budget=obedience,
+            vllm_version=await self._api.version(),
+            max_model_len=await self._api.max_model_len(),
+        )
+        self._say(f"ready as {self._plan.served_name} at {self._plan.advertise}")
+
+    async def _send_canary(self) -> str:
+        self._killed_by_canary = True
+        obedience = await self._api.keeps_budget()
+        self._killed_by_canary = obedience == "broken"
+        return obedience
+
+    async def _drain(self, process: NodeProcess) -> None:
+        await self._record.change(state="draining", drain_deadline=time.time() + self._grace)
+        idle = wait_until_idle(self._api, self._plan.patience.heartbeat)
+        waits = [asyncio.create_task(w) for w in (idle, poll_exit(process), self._hurry.wait())]
+        await asyncio.wait(waits, timeout=self._grace, return_when=asyncio.FIRST_COMPLETED)
+        told = "drained" if waits[0].done() else "stopping with requests still running"
+        for task in waits:
+            task.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+        self._say(told)
+
+    async def _end(self) -> None:
+        """End the process group, whatever state it is in."""
+        process, self._process = self._process, None
+        if process is not None:
+            code = await asyncio.to_thread(process.end, self._plan.patience.stop)
+            self._say(f"the server ended with code {code}")
+
+    async def _first(self, *waits: Awaitable[str | None]) -> str | None:
+        """What the wait that ends first says; None if that is the wish to stop, or a wait that says nothing."""
+        tasks = [asyncio.ensure_future(wait) for wait in (*waits, self._stopped())]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            results = [task.result() for task in done]
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return next((result for result in results if result is not None), None)
+
+    async def _stopped(self) -> None:
+        await self._stop.wait()
+
+    async def _heed(self, source: NoticeSource) -> None:
+        notice = await source.wait()
+        self.ask_to_stop(f"notice: {notice.reason}", notice.seconds)
+
+    def _take_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.ask_to_stop, number.name)
+        for number in FORWARDED:
+            loop.add_signal_handler(number, self._forward, number)
+
+    def _forward(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.exit_code() is None:
+            os.kill(self._process.pid, number)
+
+    def _read_log(self, line: str) -> None:
+        self._log(line)
+        step = read_line(line)
+        if step is not None and is_news(step, self._last_step):
+            percent = "" if step.percent is None else f" {step.percent}%"
+            self._say(f"[{step.phase}] {step.told}{percent}")
+            self._last_step = step

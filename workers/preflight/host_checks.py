@@ -1,0 +1,108 @@
+"""Checks of the machine around the GPUs: vLLM, checkpoint, disk, memory, limits, ports, clock."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from workers.checkpoint import check_checkpoint
+from workers.download_plan import download_bytes
+from workers.preflight.capture import Capture
+from workers.preflight.finding import Finding, at_least, judged
+from workers.profile import Profile
+
+GB = 1e9
+GIB = 2**30
+OPEN_FILES = 65_536
+CLOCK_SECONDS = 1.0
+
+
+def check_host(profile: Profile, capture: Capture, folder: Path | None) -> Iterator[Finding]:
+    """All findings about the host; `folder` is the checkpoint's, None if it is not to be looked at."""
+    yield _vllm(profile, capture)
+    complete = False
+    if folder is not None:
+        finding = _checkpoint(folder)
+        complete = finding.level == "ok"
+        yield finding
+    yield _disk(profile, capture, complete)
+    yield _memory(profile, capture)
+    yield _shared_memory(profile, capture)
+    yield from _limits(profile, capture)
+    yield _ports(capture)
+    yield _clock(capture)
+
+
+def _vllm(profile: Profile, capture: Capture) -> Finding:
+    found = re.search(r"\d+\.\d+(\.\d+)?\S*", capture.output("vllm").stdout)
+    needed = f"{profile.min_vllm} or newer"
+    if found is None:
+        fix = f"the worker image {profile.vllm_image} brings it; without a container: pip install vllm"
+        return Finding("vLLM", "warn", "not installed here", needed, fix)
+    good = at_least(found.group(), profile.min_vllm)
+    return judged("vLLM", good, found.group(), needed, f"use {profile.vllm_image} or newer")
+
+
+def _checkpoint(folder: Path) -> Finding:
+    found = check_checkpoint(folder)
+    seen = f"{found.files} files, {found.tensor_bytes / GB:,.1f} GB of tensors"
+    if found.faults:
+        more = f" and {len(found.faults) - 1} more faults" if len(found.faults) > 1 else ""
+        fix = "fleetgate-worker download resumes where it stopped"
+        return Finding("checkpoint", "fail", found.faults[0] + more, "complete by its index", fix)
+    return Finding("checkpoint", "ok", seen, "complete by its index")
+
+
+def _disk(profile: Profile, capture: Capture, complete: bool) -> Finding:
+    if complete:
+        return Finding("disk", "skip", "the checkpoint is already here")
+    needed, free = download_bytes(profile), capture.host.disk_free
+    seen = f"{free / GB:,.0f} GB free in {capture.host.disk_folder}"
+    return judged("disk", free >= needed, seen, f"{needed / GB:,.0f} GB", "attach a larger disk (local NVMe)")
+
+
+def _memory(profile: Profile, capture: Capture) -> Finding:
+    seen, needed = capture.host.memory / GB, profile.min_host_memory_gb
+    fix = "loading reads the checkpoint through the page cache; with less it is slow, or killed"
+    return judged("host memory", seen >= needed, f"{seen:,.0f} GB", f"{needed:,.0f} GB", fix, bad="warn")
+
+
+def _shared_memory(profile: Profile, capture: Capture) -> Finding:
+    seen, needed = capture.host.shared_memory / GIB, profile.min_shared_memory_gb
+    fix = f"start the container with --shm-size={needed:g}g or --ipc=host"
+    return judged("shared memory", seen >= needed, f"{seen:,.1f} GiB", f"{needed:g} GiB", fix)
+
+
+def _limits(profile: Profile, capture: Capture) -> Iterator[Finding]:
+    limits = capture.host.limits
+    files = limits.open_files
+    fix = f"ulimit -n {OPEN_FILES}, or --ulimit nofile={OPEN_FILES} on the container"
+    good = files is None or files >= OPEN_FILES
+    yield judged("open files", good, _told(files), f"{OPEN_FILES:,}", fix, bad="warn")
+    if profile.hardware.nodes > 1:
+        fix = "ulimit -l unlimited (--ulimit memlock=-1): InfiniBand registers memory by locking it"
+        yield judged("locked memory", limits.locked_memory is None, _told(limits.locked_memory), "unlimited", fix)
+
+
+def _told(limit: int | None) -> str:
+    return "unlimited" if limit is None else f"{limit:,}"
+
+
+def _ports(capture: Capture) -> Finding:
+    taken = ", ".join(str(port) for port in capture.host.ports_taken)
+    fix = "another server listens there: stop it, or launch with --port"
+    return judged("ports", not taken, f"taken: {taken}" if taken else "free", "free", fix)
+
+
+def _clock(capture: Capture) -> Finding:
+    chrony = re.search(r"System time\s*:\s*([0-9.]+) seconds", capture.output("chrony").stdout)
+    if chrony is not None:
+        off = float(chrony.group(1))
+        needed = f"within {CLOCK_SECONDS:g} s"
+        return judged("clock", off < CLOCK_SECONDS, f"{off:g} s off", needed, "check NTP on the host")
+    told = capture.output("clock").stdout.strip()
+    if told == "NTPSynchronized=yes":
+        return Finding("clock", "ok", "synchronised", "synchronised")
+    if told == "NTPSynchronized=no":
+        fix = "timedatectl set-ntp true: heartbeats and signatures carry times"
+        return Finding("clock", "warn", "not synchronised", "synchronised", fix)
+    return Finding("clock", "skip", "neither chronyc nor timedatectl answers here", "checked on the host")

@@ -1,0 +1,83 @@
+"""Reading profiles: those beside this module, and the operator's own files, which may extend one of them."""
+
+import os
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from workers.catalog.facts import parse, read_yaml
+from workers.errors import ConfigError
+from workers.profile import Profile
+
+PROFILE_PATH = "FLEETGATE_WORKER_PROFILES"
+
+
+def load_profiles(folders: Iterable[Path] = ()) -> dict[str, Profile]:
+    """All profiles by name: the built-in ones, then those in `folders` and in $FLEETGATE_WORKER_PROFILES.
+
+    A file of the operator replaces a built-in profile of the same name. Raises ConfigError for a file that
+    is wrong.
+    """
+    profiles = {p.name: p for p in (_build(doc, {}, name) for name, doc in _built_in().items())}
+    configured = [Path(f) for f in os.environ.get(PROFILE_PATH, "").split(os.pathsep) if f]
+    for folder in [*configured, *folders]:
+        for file in sorted(folder.glob("*.yaml")):
+            profile = load_profile_file(file)
+            profiles[profile.name] = profile
+    return profiles
+
+
+def load_profile_file(file: Path) -> Profile:
+    """The profile in one file. It may say `extends: NAME` and then only what differs from that built-in
+    profile.
+    """
+    try:
+        document = read_yaml(file.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read {file}: {error}") from error
+    if not isinstance(document, dict):
+        raise ConfigError(f"{file} is not a YAML mapping")
+    return _build(document, _built_in(), str(file))
+
+
+def find_profile(name: str, folders: Iterable[Path] = ()) -> Profile:
+    """The profile of that name, or in the file of that path. Raises ConfigError with the known names."""
+    if name.endswith((".yaml", ".yml")):
+        return load_profile_file(Path(name))
+    profiles = load_profiles(folders)
+    if name not in profiles:
+        raise ConfigError(f"unknown profile {name!r}; known:\n  " + "\n  ".join(profiles))
+    return profiles[name]
+
+
+def _built_in() -> dict[str, dict[str, Any]]:
+    folder = files("workers.profiles")
+    sources = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda f: f.name)
+    return {f.name.removesuffix(".yaml"): read_yaml(f.read_text()) for f in sources}
+
+
+def _build(document: Mapping[str, Any], bases: Mapping[str, Mapping[str, Any]], where: str) -> Profile:
+    profile: Profile = parse(Profile, _resolve(document, bases or _built_in(), where), where)
+    return profile
+
+
+def _resolve(document: Mapping[str, Any], bases: Mapping[str, Mapping[str, Any]], where: str) -> dict[str, Any]:
+    """Lay a document over the one it extends. Mappings merge, everything else replaces."""
+    own = {key: value for key, value in document.items() if key != "extends"}
+    base_name = document.get("extends")
+    if base_name is None:
+        return own
+    if base_name not in bases:
+        raise ConfigError(f"{where} extends {base_name!r}, which is not a built-in profile")
+    return _merge(_resolve(bases[base_name], bases, base_name), own)
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged

@@ -1,0 +1,89 @@
+"""Writes a node's record to Redis, and takes it out again."""
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self
+
+from workers.errors import MissingTool, WorkerError
+from workers.registration import INDEX_KEY, KEY_PREFIX, TIME_TO_LIVE_SECONDS, Registration
+
+if TYPE_CHECKING:
+    from redis.asyncio.client import Pipeline
+
+# A heartbeat that hangs must not hold up the launcher; the next one comes anyway.
+REDIS_SECONDS = 2.0
+LONGEST_REASON = 160
+
+
+class RegistryUnreachable(WorkerError):
+    """Redis did not take the record. The node serves on; the next heartbeat tries again."""
+
+
+class Registry(Protocol):
+    """Where records go. `announce` and `withdraw` raise RegistryUnreachable."""
+
+    async def announce(self, record: Registration) -> None:
+        """Write or renew the record."""
+
+    async def withdraw(self, node_id: str) -> None:
+        """Forget the node."""
+
+
+class NoRegistry:
+    """For nodes that a gateway knows from its own config: nothing is written."""
+
+    async def announce(self, record: Registration) -> None:
+        """Nothing to write to."""
+
+    async def withdraw(self, node_id: str) -> None:
+        """Nothing to take out."""
+
+
+class RedisRegistry:
+    """Records in Redis, written and indexed in one transaction."""
+
+    def __init__(self, url: str, secret: str | None) -> None:
+        """Connects lazily. Raises MissingTool without the redis library."""
+        try:
+            from redis.asyncio import Redis
+        except ImportError as missing:
+            raise MissingTool("--redis needs the redis library: pip install 'fleetgate[worker-tools]'") from missing
+        self._redis = Redis.from_url(
+            url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS, decode_responses=True
+        )
+        self._secret = secret
+
+    async def announce(self, record: Registration) -> None:
+        """Write the record with its time to live, and index it. Ids whose life has ended leave the index."""
+        ends = record.heartbeat_at + TIME_TO_LIVE_SECONDS
+        pipeline = self._redis.pipeline(transaction=True)
+        key = KEY_PREFIX + record.node_id
+        pipeline.set(key, record.wire(self._secret), px=int(TIME_TO_LIVE_SECONDS * 1000))
+        pipeline.zadd(INDEX_KEY, {record.node_id: ends})
+        pipeline.zremrangebyscore(INDEX_KEY, "-inf", f"({record.heartbeat_at - TIME_TO_LIVE_SECONDS}")
+        await self._execute(pipeline)
+
+    async def withdraw(self, node_id: str) -> None:
+        """Take record and index entry out."""
+        pipeline = self._redis.pipeline(transaction=True)
+        pipeline.delete(KEY_PREFIX + node_id)
+        pipeline.zrem(INDEX_KEY, node_id)
+        await self._execute(pipeline)
+
+    async def __aenter__(self) -> Self:
+        """Usable as a context: closes its connections."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        await self._redis.aclose()
+
+    async def _execute(self, pipeline: "Pipeline") -> None:
+        from redis.exceptions import RedisError
+
+        try:
+            await pipeline.execute()
+        except (RedisError, OSError) as error:
+            told = str(error)[:LONGEST_REASON]  # Redis explains its protected mode in a thousand characters
+            raise RegistryUnreachable(f"Redis does not take the registration: {told}") from error
