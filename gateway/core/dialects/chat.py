@@ -31,6 +31,7 @@ class ChunkWatch(EventWatch):
     def look(self, event: bytes, data: bytes, parsed: dict[str, Any]) -> bytes:
         if self._hold_finish and _FINISH in data and not self._finish:
             self._finish = event
+            self._holding = True
             return b""
         if data == b"[DONE]":
             self.ended = True
@@ -43,7 +44,7 @@ class ChunkWatch(EventWatch):
         return self.release() + event
 
     def release(self) -> bytes:
-        finish, self._finish = self._finish, b""
+        finish, self._finish, self._holding = self._finish, b"", False
         return finish
 
     def _finish_with(self, fingerprint: object) -> bytes:

@@ -27,11 +27,12 @@ class EventWatch(ABC):
     `failed`: the node reported an error inside the stream (the client has seen it).
     """
 
-    __slots__ = ("_marks", "_splitter", "ended", "failed", "usage")
+    __slots__ = ("_holding", "_marks", "_splitter", "ended", "failed", "usage")
 
     def __init__(self, marks: tuple[bytes, ...]) -> None:
         self._marks = marks
         self._splitter = EventSplitter()
+        self._holding = False
         self.ended = False
         self.failed = False
         self.usage: Usage | None = None
@@ -39,11 +40,13 @@ class EventWatch(ABC):
     def feed(self, data: bytes) -> bytes:
         """The bytes to pass on: whole events, less those that only the gateway asked for."""
         events = self._splitter.feed(data)
-        if events.endswith(_PLAIN_DELTAS) and events.count(b"\n\n") == 1:
+        if self._holding:  # nothing may overtake what is held
+            return self._inspect_all(events)
+        if events.endswith(_PLAIN_DELTAS) and events.count(b"\n\n") == 1 and b"\r" not in events:
             return events
         for mark in self._marks:
             if mark in events:
-                return b"".join([self._inspect(event) for event in split_events(events)])
+                return self._inspect_all(events)
         return events
 
     def release(self) -> bytes:
@@ -56,6 +59,9 @@ class EventWatch(ABC):
 
         `data` is the event's payload, `parsed` what it is as JSON: empty where it is not an object.
         """
+
+    def _inspect_all(self, events: bytes) -> bytes:
+        return b"".join([self._inspect(event) for event in split_events(events)])
 
     def _inspect(self, event: bytes) -> bytes:
         data = event_data(event)
