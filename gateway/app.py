@@ -71,6 +71,7 @@ class Gateway:
             max_connections=config.listen.max_connections,
             max_headers=config.requests.max_headers,
             headers_timeout=config.timeouts.headers,
+            client_stall=config.timeouts.client_stall,
             on_shutdown=self.begin_shutdown,
         )
 
@@ -236,7 +237,6 @@ def _timing(config: Config) -> Timing:
         plain=timeouts.plain,
         idle=timeouts.idle,
         keep_alive=timeouts.keep_alive,
-        client_stall=timeouts.client_stall,
     )
 
 
@@ -247,4 +247,5 @@ def _probe_timing(config: Config) -> ProbeTiming:
 def _needs_restart(old: Config, new: Config) -> list[str]:
     """The settings that changed but are only read at start."""
     fixed = ("listen", "admin", "workers", "log", "response_secret", "requests.max_headers", "timeouts.headers")
-    return [name for name in (*fixed, "timeouts.shutdown") if attrgetter(name)(old) != attrgetter(name)(new)]
+    edge = ("timeouts.client_stall", "timeouts.shutdown")
+    return [name for name in (*fixed, *edge) if attrgetter(name)(old) != attrgetter(name)(new)]

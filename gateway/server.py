@@ -49,8 +49,8 @@ class Launch:
 
 def serve(config: Config, config_path: Path | None, overrides: dict[str, Any]) -> None:
     """Serve until SIGTERM or SIGINT, then drain. Raises `ListenError` where a port cannot be had."""
-    public = listen(config.listen.host, config.listen.port)
-    admin = listen(config.admin.host, config.admin.port)
+    public = listen(config.listen.host, config.listen.port, config.workers > 1)
+    admin = listen(config.admin.host, config.admin.port, config.workers > 1)
     shared = Path(tempfile.mkdtemp(prefix="fleetgate-")) if config.workers > 1 else None
     launch = Launch(
         config_path=None if config_path is None else str(config_path.absolute()),
@@ -99,22 +99,26 @@ def _spare_the_garbage_collector() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-class Supervisor(Multiprocess):
-    """uvicorn's, but for a drain it lets go of the listening sockets as the workers do: while anybody holds them,
-    the kernel takes connections that nobody will serve."""
+class SharedPort(socket.socket):
+    """A bound socket that becomes another one on the same port wherever it is sent to.
 
-    def terminate_all(self) -> None:
-        for sock in self.sockets:
-            sock.close()
-        super().terminate_all()
+    The kernel spreads connections evenly over sockets that share a port. Processes that wait on one and the same
+    socket are woken last come, first served: nearly all streams would end up in one of them.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        host, port = self.getsockname()[:2]
+        return listen, (host, port, True)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A bound socket; port 0 takes a free one."""
+def listen(host: str, port: int, shared: bool = False) -> socket.socket:
+    """A bound socket; port 0 takes a free one. `shared`: each worker process has its own on the same port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = (SharedPort if shared else socket.socket)(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind((host, port))
     except OSError as error:
         sock.close()
@@ -146,7 +150,7 @@ def uvicorn_settings(config: Config, app: ByPort | None = None) -> uvicorn.Confi
 
 def _run(settings: uvicorn.Config, sockets: list[socket.socket]) -> None:
     if settings.workers > 1:
-        Supervisor(settings, sockets).run()
+        Multiprocess(settings, sockets).run()
         return
     # uvicorn raises the signals that it was stopped by once more at its end; by then there is nothing left to do.
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -30,7 +30,8 @@ _UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """Bounds of the listeners: connections on the public one, bytes and seconds for a request's headers.
+    """Bounds of the listeners: connections on the public one, bytes and seconds for a request's headers, seconds
+    for a client to take something of what it was sent.
 
     `on_shutdown` is called once for every connection that is open when the server begins to shut down.
     """
@@ -39,6 +40,7 @@ class Edge:
     max_connections: int
     max_headers: int
     headers_timeout: float
+    client_stall: float
     on_shutdown: Callable[[], None]
 
 
@@ -53,6 +55,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self._header_bytes = 0
         self._long_read = False
         self._unknown_coding = False
+        self._stalled: asyncio.TimerHandle | None = None
+        self._unsent = 0
         self._unanswered: deque[Cycle] = deque()  # in the order of their requests: a client may send some ahead
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -64,13 +68,19 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._got_headers()
+        self._stop_watching_unsent()
         super().connection_lost(exc)
         for cycle in self._unanswered:
             cycle.lose()
         self._unanswered.clear()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_unsent()
+
     def resume_writing(self) -> None:
         super().resume_writing()
+        self._stop_watching_unsent()
         if self._unanswered and self._unanswered[0].on_writable is not None:
             self._unanswered[0].on_writable()
 
@@ -123,6 +133,8 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         self._unanswered.popleft()
         super().on_response_complete()
+        if self.transport.get_write_buffer_size():
+            self._watch_unsent()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(InvalidRequest("This is not a valid HTTP request.", code="invalid_http"))
@@ -133,6 +145,25 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _is_public(self) -> bool:
         return self.server is None or self.server[1] != self._edge.admin_port
+
+    def _watch_unsent(self) -> None:
+        if self._stalled is None:
+            self._unsent = self.transport.get_write_buffer_size()
+            self._stalled = self.loop.call_later(self._edge.client_stall, self._check_unsent)
+
+    def _check_unsent(self) -> None:
+        """A client that took nothing in all this time is gone; closing would wait for it for ever."""
+        self._stalled = None
+        unsent = self.transport.get_write_buffer_size()
+        if unsent >= self._unsent > 0:
+            self.transport.abort()
+        elif unsent:
+            self._watch_unsent()
+
+    def _stop_watching_unsent(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
 
     def _expect_headers(self) -> None:
         self._late = self.loop.call_later(self._edge.headers_timeout, self._headers_late)

@@ -40,15 +40,13 @@ TAIL_BYTES = 2048
 @dataclass(frozen=True, slots=True)
 class Timing:
     """Seconds. `first_byte` is for streams, `plain` for the whole of a plain answer, `idle` between two pieces of
-    an answer, `keep_alive` between comments on a silent stream, `client_stall` until a client that reads nothing
-    counts as gone."""
+    an answer, `keep_alive` between comments on a silent stream."""
 
     connect: float = 5.0
     first_byte: float = 300.0
     plain: float = 1800.0
     idle: float = 120.0
     keep_alive: float = 15.0
-    client_stall: float = 300.0
 
 
 class Exchange:
@@ -240,21 +238,18 @@ class Exchange:
     def _next_check(self, now: float) -> float:
         """When to look again. Events do not move the timer (that would cost more than the event), so it must not
         be set beyond the shortest limit that could apply by then."""
-        soon = now + min(self._timing.idle, self._timing.client_stall)
-        if self._paused:
-            return min(self._deadline, soon, self._last + self._timing.client_stall)
+        soon = now + self._timing.idle
+        if self._paused:  # it is the client's turn: see the protocol's watch over what is unsent
+            return min(self._deadline, soon)
         return min(self._deadline, soon, self._limit(), self._comments_due())
 
     def _check(self) -> None:
         now = self._loop.time()
         if now >= self._deadline:
             self.fail(deadline_exceeded())
-        elif self._paused:
-            if now >= self._last + self._timing.client_stall:
-                self.fail(ClientGone("The client stopped reading."))
-        elif now >= self._limit():
+        elif not self._paused and now >= self._limit():
             self.fail(UpstreamTimeout(f"Node {self._trace.node} was silent for {now - self._last:.0f} s."))
-        elif now >= self._comments_due():
+        elif not self._paused and now >= self._comments_due():
             self._comment(now)
         if not self.done.done():
             self._timer = self._loop.call_at(max(self._next_check(now), now + 0.01), self._check)
