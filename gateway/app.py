@@ -38,7 +38,7 @@ class Gateway:
     """A gateway process: two ASGI applications and what runs behind them."""
 
     def __init__(self, config: Config, watch: ConfigWatch | None, response_key: bytes) -> None:
-        self.config = config
+        self.config = self._started_with = config
         self._watch = watch
         self._response_key = response_key
         self._tasks: list[asyncio.Task[None]] = []
@@ -114,7 +114,7 @@ class Gateway:
         if config is None:
             log.error("config_refused", problems=problems)
             return ReloadResult(ok=False, problems=problems)
-        needs_restart = _needs_restart(self.config, config)
+        needs_restart = _needs_restart(self._started_with, config)
         self._take_over(config)
         log.info("config_reloaded", needs_restart=needs_restart)
         return ReloadResult(ok=True, needs_restart=needs_restart)
