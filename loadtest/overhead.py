@@ -34,6 +34,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="short windows: to see that it works, not to quote")
     parser.add_argument("--streams-1000", action="store_true", help="only the thousand streams through fleetgate")
     parser.add_argument("--json", type=Path, help="write everything to this file")
+    parser.add_argument("--markdown", type=Path, help="write the table to this file, as docs/benchmarks.md has it")
     return parser.parse_args(arguments)
 
 
@@ -57,6 +58,8 @@ def compare(options: argparse.Namespace, console: Console) -> dict[str, object]:
     found = run_rounds(present, extent, options.rounds, console.print)
     names = [results.DIRECT, *(proxy.name for proxy in present)]
     console.print(results.table(found, names[1:], BASE))
+    if options.markdown:
+        options.markdown.write_text(results.markdown(found, names[1:], BASE) + "\n")
     return {
         "machine": machine,
         "extent": asdict(extent),

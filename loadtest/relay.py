@@ -30,7 +30,7 @@ def main() -> None:
     extent = measure.QUICK if options.quick else measure.Extent()
     found = run_rounds(BOTH, extent, options.rounds, console.print)
     names = [proxy.name for proxy in BOTH]
-    console.print(results.table(found, names, proxies.FLOOR.name))
+    console.print(results.table(found, names, proxies.FLOOR.name, results.COSTS))
     if options.json:
         summary = results.summary(found, names, proxies.FLOOR.name)
         options.json.write_text(json.dumps({"machine": machine, "summary": summary}, indent=1) + "\n")

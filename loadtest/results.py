@@ -67,6 +67,7 @@ FIGURES = (
     Figure("kib_per_stream", "KiB a\nstream", 0, lambda own, _: own.kib_per_stream),
     Figure("idle_mib", "MiB\nidle", 0, lambda own, _: own.idle_mib),
 )
+COSTS = tuple(figure for figure in FIGURES if not figure.name.startswith("ttft"))
 
 
 def values(rounds: Sequence[Round], name: str, figure: Figure) -> list[float]:
@@ -94,15 +95,25 @@ def summary(rounds: Sequence[Round], names: Sequence[str], base: str) -> dict[st
     return {name: {figure.name: _cell(rounds, name, base, figure) for figure in FIGURES} for name in names}
 
 
-def table(rounds: Sequence[Round], names: Sequence[str], base: str) -> Table:
-    """A row each; below the median its spread, and for CPU the ratio to `base`."""
+def table(rounds: Sequence[Round], names: Sequence[str], base: str, figures: Sequence[Figure] = FIGURES) -> Table:
+    """A row each; below the median its spread and the ratio to `base`."""
     found = Table(title=f"{len(rounds)} rounds: median (least to most), ratio to {base} in the same round")
     found.add_column("proxy", no_wrap=True)
-    for figure in FIGURES:
+    for figure in figures:
         found.add_column(figure.title, justify="right", no_wrap=True)
     for name in names:
-        found.add_row(name, *(cell_text(_cell(rounds, name, base, figure), figure.digits) for figure in FIGURES))
+        found.add_row(name, *(cell_text(_cell(rounds, name, base, figure), figure.digits) for figure in figures))
     return found
+
+
+def markdown(rounds: Sequence[Round], names: Sequence[str], base: str) -> str:
+    """The table for a page: one line for each proxy, the spread in brackets, the ratio last."""
+    titles = [figure.title.replace("\n", " ") for figure in FIGURES]
+    lines = [_line(["proxy", *titles]), _line(["---", *("---:" for _ in titles)])]
+    for name in names:
+        cells = [cell_text(_cell(rounds, name, base, figure), figure.digits, " ") for figure in FIGURES]
+        lines.append(_line([name, *cells]))
+    return "\n".join(lines)
 
 
 def console() -> Console:
@@ -111,12 +122,12 @@ def console() -> Console:
     return plain if plain.is_terminal else Console(width=WIDTH)
 
 
-def cell_text(cell: Mapping[str, float], digits: int) -> str:
-    """Three lines: median, spread, ratio; a dash where nothing was measured."""
+def cell_text(cell: Mapping[str, float], digits: int, between: str = "\n") -> str:
+    """Median, spread and ratio, `between` each; a dash where nothing was measured."""
     if math.isnan(cell["median"]):
         return "–"
-    lines = [f"{cell['median']:.{digits}f}", f"{cell['low']:.{digits}f}–{cell['high']:.{digits}f}"]
-    return "\n".join(lines if math.isnan(cell["ratio"]) else [*lines, f"{cell['ratio']:.2f}x"])
+    parts = [f"{cell['median']:.{digits}f}", f"({cell['low']:.{digits}f}–{cell['high']:.{digits}f})"]
+    return between.join(parts if math.isnan(cell["ratio"]) else [*parts, f"{cell['ratio']:.2f}x"])
 
 
 def _cell(rounds: Sequence[Round], name: str, base: str, figure: Figure) -> dict[str, float]:
@@ -127,3 +138,7 @@ def _cell(rounds: Sequence[Round], name: str, base: str, figure: Figure) -> dict
 
 def _rate(micros: float) -> float:
     return 1e6 / micros if micros else math.nan
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

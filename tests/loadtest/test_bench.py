@@ -63,6 +63,12 @@ def test_the_table_has_a_row_for_each() -> None:
     assert "30.0–80.0" in text
 
 
+def test_the_page_has_the_same_figures() -> None:
+    head, rule, own, base = results.markdown(rounds(), ["own", "base"], "base").splitlines()
+    assert head.count("|") == rule.count("|") == own.count("|") == base.count("|")
+    assert "45.0 (30.0–80.0) 1.50x" in own
+
+
 def test_the_summary_is_json() -> None:
     cell = results.summary(rounds(), ["own"], "base")["own"]["cpu_per_event_us"]
     assert json.loads(json.dumps(cell))["median"] == 45.0

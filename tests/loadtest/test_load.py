@@ -10,7 +10,8 @@ import pytest
 
 from loadtest.answers import MODEL
 from loadtest.asks import Target, request
-from loadtest.client import Load, parse, run
+from loadtest.caller import Load
+from loadtest.client import parse, run
 from loadtest.mock_node import read_order
 from loadtest.processes import HOST, Child, free_port, wait_until_answers
 
