@@ -61,7 +61,7 @@ def served(shared: Pair) -> Pair:
 
 async def ask(gateway: RunningGateway, path: str = PATHS[0], model: str = ULTRA, **headers: str) -> httpx.Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    async with httpx.AsyncClient(timeout=10) as client:
+    async with httpx.AsyncClient(verify=False, timeout=10) as client:
         return await client.post(gateway.url + path, json={"model": model}, headers=named)
 
 
@@ -82,7 +82,9 @@ async def test_a_key_opens_every_endpoint(headers: dict[str, str], served: Pair)
     node, gateway = served
     for path in PATHS:
         assert (await ask(gateway, path, **headers)).status_code == 200
-    async with httpx.AsyncClient(headers={name.replace("_", "-"): value for name, value in headers.items()}) as client:
+    async with httpx.AsyncClient(
+        verify=False, headers={name.replace("_", "-"): value for name, value in headers.items()}
+    ) as client:
         assert (await client.get(f"{gateway.url}/v1/models")).status_code == 200
     for asked in node.asked:
         assert not {"authorization", "x-api-key"} & asked.headers.keys(), (
@@ -129,14 +131,14 @@ async def test_without_a_good_key_nothing_is_served(headers: dict[str, str], cod
 
 @pytest.mark.parametrize("path", ["/v1/models", f"/v1/models/{ULTRA}", "/v1/responses/resp_00"])
 async def test_without_a_good_key_nothing_is_listed(path: str, served: Pair) -> None:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(verify=False) as client:
         got = await client.get(served[1].url + path)
         assert (got.status_code, got.json()["error"]["code"]) == (401, "missing_api_key")
         assert got.headers["www-authenticate"] == "Bearer"
 
 
 async def test_health_needs_no_key(served: Pair) -> None:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(verify=False) as client:
         for url in (served[1].url, served[1].admin_url):
             for path in ("/health", "/ready", f"/ready?model={ULTRA}"):
                 assert (await client.get(url + path)).status_code == 200
@@ -178,7 +180,7 @@ async def test_a_tenant_uses_its_own_models_only(served: Pair) -> None:
 
 async def test_a_tenant_sees_its_own_models_only(served: Pair) -> None:
     url = f"{served[1].url}/v1/models"
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(verify=False) as client:
         for key, names in ((ALL, {ULTRA, "big", SMALL, "little"}), (SOME, {ULTRA, "big"})):
             listed = await client.get(url, headers={"x-api-key": key})
             assert {card["id"] for card in listed.json()["data"]} == names
@@ -189,7 +191,7 @@ async def test_a_tenant_sees_its_own_models_only(served: Pair) -> None:
 
 async def test_a_tenant_with_one_model_need_not_name_it(served: Pair) -> None:
     node, gateway = served
-    async with httpx.AsyncClient(headers={"x-api-key": SOME}) as client:
+    async with httpx.AsyncClient(verify=False, headers={"x-api-key": SOME}) as client:
         assert (await client.post(gateway.url + PATHS[0], json={})).status_code == 200
         assert node.asked[-1].body == b"{}"
         got = await client.post(gateway.url + PATHS[0], json={}, headers={"x-api-key": ALL})
@@ -231,7 +233,7 @@ def routes_of(gateway: RunningGateway) -> set[tuple[str, str]]:
 async def test_the_token_opens_every_admin_route(headers: dict[str, str], status: int, served: Pair) -> None:
     _, gateway = served
     assert routes_of(gateway) - {("GET", "/health"), ("GET", "/ready")} == set(ADMIN_ROUTES), "add the new route here"
-    async with httpx.AsyncClient(headers=httpx.Headers(headers, encoding="latin-1")) as client:
+    async with httpx.AsyncClient(verify=False, headers=httpx.Headers(headers, encoding="latin-1")) as client:
         for method, path in ADMIN_ROUTES:
             got = await client.request(method, gateway.admin_url + path)
             # A gateway without a config file cannot reload, and says so to those who may ask.
@@ -240,13 +242,17 @@ async def test_the_token_opens_every_admin_route(headers: dict[str, str], status
 
 
 async def test_the_admin_routes_are_not_on_the_public_port(served: Pair) -> None:
-    async with httpx.AsyncClient(headers={"authorization": f"Bearer {TOKEN}", "x-api-key": ALL}) as client:
+    async with httpx.AsyncClient(
+        verify=False, headers={"authorization": f"Bearer {TOKEN}", "x-api-key": ALL}
+    ) as client:
         for method, path in ADMIN_ROUTES:
             assert (await client.request(method, served[1].url + path)).status_code == 404
 
 
 async def test_the_public_routes_are_not_on_the_admin_port(served: Pair) -> None:
-    async with httpx.AsyncClient(headers={"authorization": f"Bearer {TOKEN}", "x-api-key": ALL}) as client:
+    async with httpx.AsyncClient(
+        verify=False, headers={"authorization": f"Bearer {TOKEN}", "x-api-key": ALL}
+    ) as client:
         for path in PATHS:
             assert (await client.post(served[1].admin_url + path, json={"model": ULTRA})).status_code == 404
     assert served[0].asked == []
@@ -255,7 +261,7 @@ async def test_the_public_routes_are_not_on_the_admin_port(served: Pair) -> None
 async def test_open_metrics_opens_the_metrics_only() -> None:
     admin = {"token": TOKEN, "open_metrics": True}
     async with scripted_node(plain) as node, running_gateway(node.url, admin=admin) as gateway:
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(verify=False) as client:
             got = await client.get(f"{gateway.admin_url}/metrics")
             assert got.status_code == 200 and "fleetgate_node_ready" in got.text
             for method, path in ADMIN_ROUTES[1:]:
@@ -265,6 +271,6 @@ async def test_open_metrics_opens_the_metrics_only() -> None:
 async def test_without_a_token_the_admin_listener_is_open() -> None:
     """As the default on loopback is; the configuration refuses it anywhere else."""
     async with scripted_node(plain) as node, running_gateway(node.url) as gateway:
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(verify=False) as client:
             nodes = (await client.get(f"{gateway.admin_url}/admin/nodes")).json()
             assert [(seen["url"], seen["ready"], seen["in_flight"]) for seen in nodes] == [(node.url, True, 0)]

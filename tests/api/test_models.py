@@ -30,12 +30,12 @@ async def plain(node: ScriptedNode, asked: Asked, reader: Reader, writer: Writer
 
 
 async def get(gateway: RunningGateway, path: str) -> httpx.Response:
-    async with httpx.AsyncClient(timeout=10) as client:
+    async with httpx.AsyncClient(verify=False, timeout=10) as client:
         return await client.get(gateway.url + path)
 
 
 async def post(gateway: RunningGateway, body: dict[str, Any], path: str = PATHS[0]) -> httpx.Response:
-    async with httpx.AsyncClient(timeout=10) as client:
+    async with httpx.AsyncClient(verify=False, timeout=10) as client:
         return await client.post(gateway.url + path, json=body)
 
 
@@ -101,7 +101,7 @@ async def test_an_alias_is_rewritten_where_it_stands() -> None:
     """The rest of the body stays as it came, to the letter."""
     async with catalog_node(plain, ULTRA) as node, running_gateway(node.url, models=MODELS) as gateway:
         raw = b'{ "messages" : [1.0, 1e2],\n "model" :  "gpt-4o" , "x":"\xc3\xa9" }'
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(verify=False) as client:
             await client.post(gateway.url + PATHS[0], content=raw)
         assert node.asked[0].body == raw.replace(b"gpt-4o", ULTRA.encode())
 
@@ -158,7 +158,7 @@ async def test_a_model_that_a_node_loads_later_is_offered() -> None:
 @pytest.mark.parametrize("url", ["url", "admin_url"])
 async def test_ready_says_whether_a_model_can_be_served(url: str) -> None:
     async with catalog_node(plain, ULTRA) as node, running_gateway(node.url, health={"interval": 0.05}) as gateway:
-        async with httpx.AsyncClient(base_url=getattr(gateway, url)) as client:
+        async with httpx.AsyncClient(verify=False, base_url=getattr(gateway, url)) as client:
             got = await client.get("/ready")
             assert (got.status_code, got.json()) == (200, {"status": "ready", "models": [ULTRA]})
             assert (await client.get(f"/ready?model={ULTRA}")).status_code == 200
