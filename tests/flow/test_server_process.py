@@ -274,7 +274,7 @@ async def test_two_workers_share_the_work_and_the_metrics() -> None:
         async with gateway_process("--node", node.url, "--workers", "2", FLEETGATE_TIMEOUTS__SHUTDOWN="5") as gateway:
             first = gateway.workers()
             assert len(first) == 2
-            await eventually(lambda: len(gateway.events("node_ready")) == 2)
+            await eventually(lambda: len(gateway.events("node_ready")) >= 2)
             async with contextlib.AsyncExitStack() as stack:
                 streams = [await stack.enter_async_context(stream(gateway)) for _ in range(16)]
                 os.kill(first[0], signal.SIGKILL)
@@ -282,7 +282,7 @@ async def test_two_workers_share_the_work_and_the_metrics() -> None:
                 ends = [await ended_well(client) for client in streams]
             assert 0 < ends.count(True) < 16, "both have taken some: the kernel spreads connections over them"
             await eventually(lambda: len(set(gateway.workers()) - set(first)) == 1, 15)
-            await eventually(lambda: len(gateway.events("node_ready")) == 3)
+            await eventually(lambda: len(gateway.events("node_ready")) >= 3)
             for _ in range(10):
                 assert (await ask(gateway)).status_code == 200
 
@@ -386,9 +386,9 @@ async def test_the_watch_outlives_every_file(tmp_path: Path) -> None:
         write_config(file, [node.url], {"a": KEYS["one"]})
         async with gateway_process("-c", file) as gateway:
             write_config(file, [], {}, more="no_auth: 2024-99-99")
-            await eventually(lambda: len(gateway.events("config_refused")) == 1)
+            await eventually(lambda: len(gateway.events("config_refused")) >= 1)
             file.unlink()
-            await eventually(lambda: len(gateway.events("config_refused")) == 2)
+            await eventually(lambda: len(gateway.events("config_refused")) >= 2)
             assert (await ask(gateway, KEYS["one"])).status_code == 200
             write_config(file, [node.url], {"b": KEYS["two"]})
             await until(gateway, KEYS["two"], 200)
@@ -439,12 +439,12 @@ async def test_both_workers_take_a_reload_over_and_a_bad_file_stops_none(tmp_pat
         async with gateway_process("-c", file, "--workers", "2") as gateway:
             await until(gateway, one, 200)
             write_config(file, [node.url], {"b": two})
-            await eventually(lambda: len(gateway.events("config_reloaded")) == 2)
+            await eventually(lambda: len(gateway.events("config_reloaded")) >= 2)
             await until(gateway, two, 200, in_a_row=20)
             await until(gateway, one, 401, in_a_row=20)
             write_config(file, [node.url], {"a": one})
             assert (await reload(gateway)).status_code == 200
-            await eventually(lambda: len(gateway.events("config_reloaded")) == 4)
+            await eventually(lambda: len(gateway.events("config_reloaded")) >= 4)
             await until(gateway, one, 200, in_a_row=20)
 
             write_config(file, [], {}, more="listne: {}")
