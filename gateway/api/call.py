@@ -69,14 +69,15 @@ class ClientCall:
         declared = self.headers.get(b"content-length", b"")
         if declared.isdigit() and int(declared) > self._max_body:
             raise self._too_large()
-        if self._cycle.body_is_here:
-            body = await self._collect()
-        else:
+        body = self._cycle.take_body()
+        if body is None:
             try:
                 async with asyncio.timeout(self._timeout):
                     body = await self._collect()
             except TimeoutError:
                 raise RequestTooSlow(f"The body did not arrive within {self._timeout:g} s.") from None
+        if len(body) > self._max_body:
+            raise self._too_large()
         self._body_read = True
         self._cycle.on_gone = self._lost
         self._cycle.on_writable = self._writable

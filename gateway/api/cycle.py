@@ -42,10 +42,13 @@ class Cycle(RequestResponseCycle):
             if self.on_gone is not None:
                 self.on_gone()
 
-    @property
-    def body_is_here(self) -> bool:
-        """Whether the next `receive` gives the whole body without waiting."""
-        return not self.more_body
+    def take_body(self) -> bytes | None:
+        """The whole body where it has arrived, as it mostly has with the headers; else None: `receive` it."""
+        if self.more_body or self.disconnected:
+            return None
+        body, self.body = bytes(self.body), bytearray()
+        self.message_event.clear()
+        return body
 
     async def send(self, message: Any) -> None:
         """ASGI's send. Waits for a slow client only with pieces of a body."""

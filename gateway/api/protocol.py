@@ -10,7 +10,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
+from urllib.parse import unquote
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from gateway.api.call import request_id_of
@@ -24,6 +26,9 @@ from gateway.core.errors import (
     RequestTooSlow,
     TooManyConnections,
 )
+
+MAX_AHEAD = 16
+"""Requests that are read ahead of the one that is being answered."""
 
 _UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:", re.IGNORECASE)
 
@@ -116,10 +121,36 @@ class GatewayProtocol(HttpToolsProtocol):
             self._refuse_long_headers()
         if self.transport.is_closing():
             return
-        super().on_headers_complete()
-        self.cycle.__class__ = Cycle  # uvicorn makes its own kind; ours keeps its state and sends differently
-        self.scope["extensions"] = {EXTENSION: self.cycle}  # type: ignore[dict-item]
-        self._unanswered.append(cast(Cycle, self.cycle))
+        self._begin_cycle()
+
+    def _begin_cycle(self) -> None:
+        """What uvicorn does with complete headers, with our kind of cycle and without its options."""
+        scope = self.scope
+        version = self.parser.get_http_version()
+        scope["method"] = self.parser.get_method().decode("ascii")
+        scope["http_version"] = version
+        scope["path"], scope["raw_path"], scope["query_string"] = _split_target(self.url)
+        self.cycle = cycle = Cycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        scope["extensions"] = {EXTENSION: cycle}  # type: ignore[dict-item]
+        if self._unanswered:  # sent ahead: its turn comes when those before it are answered
+            self.pipeline.appendleft((cycle, self.app))
+            if len(self._unanswered) >= MAX_AHEAD:
+                self.flow.pause_reading()  # not before: while nothing is read, nobody sees that the client left
+        else:
+            self._start_asgi_task(cycle, self.app)
+        self._unanswered.append(cycle)
 
     def on_body(self, body: bytes) -> None:
         if self.cycle is not None:  # None: refused for its headers
@@ -209,6 +240,15 @@ class GatewayProtocol(HttpToolsProtocol):
             lines = b"".join(b"%b: %b\r\n" % pair for pair in [*headers, (b"connection", b"close")])
             self.transport.write(STATUS_LINE[status] + lines + b"\r\n" + body)
         self.transport.close()
+
+
+def _split_target(url: bytes) -> tuple[str, bytes, bytes]:
+    """Path, path as it came, and query of a request's target; HttpParserInvalidURLError where it is none."""
+    if url.startswith(b"/") and b"%" not in url and b"#" not in url:
+        raw_path, _, query = url.partition(b"?")
+        return raw_path.decode("ascii"), raw_path, query
+    parsed = httptools.parse_url(url)
+    return unquote(parsed.path.decode("ascii")), parsed.path, parsed.query or b""
 
 
 def _without_upgrade(data: bytes) -> bytes:

@@ -139,6 +139,12 @@ class Exchange:
             self._connection.abort()
             self._resolve(error)
 
+    def stop(self) -> None:
+        """Nobody waits for `done` any more: close the node's connection, tell nobody."""
+        self._connection.abort()
+        self._timer.cancel()
+        self._call.listener = None
+
     def _end_stream(self, watch: EventWatch) -> None:
         held = watch.release()
         if held:

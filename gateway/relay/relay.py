@@ -104,8 +104,7 @@ class Relay:
             connection.send(request, exchange)
             await exchange.done
         except asyncio.CancelledError:
-            exchange.fail(_shutting_down())
-            exchange.done.exception()  # marks it as seen: whoever cancelled does not wait for it
+            exchange.stop()
             raise
         finally:
             self._open.discard(exchange)

@@ -22,7 +22,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1280.0)
 _NONE = "-"
 
-MAX_UNSETTLED = 1000
+MAX_UNSETTLED = 10_000
 """Requests that wait to be counted at the most."""
 
 
@@ -105,6 +105,7 @@ class Metrics:
         """
         ended, self._ended = self._ended, []
         counts: collections.Counter[tuple[Counter, tuple[str, ...]]] = collections.Counter()
+        times: dict[tuple[str, str], tuple[Histogram, Histogram]] = {}
         for event in ended:
             dialect, model, tenant = event.dialect, event.model or _NONE, event.tenant or _NONE
             counts[self._requests, (dialect, model, tenant, str(event.status), event.ending)] += 1
@@ -115,12 +116,19 @@ class Metrics:
                 counts[self._tokens, (model, tenant, "output")] += usage.output
                 counts[self._tokens, (model, tenant, "cached")] += usage.cached or 0
                 counts[self._tokens, (model, tenant, "reasoning")] += usage.reasoning or 0
-            self._duration.labels(dialect, model).observe(event.duration)
+            duration, ttft = times.get((dialect, model)) or self._times(times, dialect, model)
+            duration.observe(event.duration)
             if event.ttft is not None:
-                self._ttft.labels(dialect, model).observe(event.ttft)
+                ttft.observe(event.ttft)
         for (metric, labels), count in counts.items():
             if count:
                 metric.labels(*labels).inc(count)
+
+    def _times(
+        self, known: dict[tuple[str, str], tuple[Histogram, Histogram]], dialect: str, model: str
+    ) -> tuple[Histogram, Histogram]:
+        known[dialect, model] = found = self._duration.labels(dialect, model), self._ttft.labels(dialect, model)
+        return found
 
     def reloaded(self, ok: bool) -> None:
         self._reloads.labels("ok" if ok else "refused").inc()
