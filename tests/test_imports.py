@@ -87,7 +87,7 @@ ONLY_IN: dict[str, tuple[set[str], str]] = {
     "redis": ({"limits", "fleet"}, "shared state goes through one script at a time, never through the relay"),
     "httpx": ({"fleet", "demo", "cli"}, "control plane only: on the data plane it costs more than everything else"),
     "tenacity": ({"fleet", "demo", "cli", "limits"}, "control plane only: a user's request is retried by rule"),
-    "httptools": ({"relay"}, "one place parses HTTP from nodes; uvicorn parses that from clients"),
+    "httptools": ({"relay", "api"}, "HTTP is parsed at both ends, from nodes and from clients, and nowhere between"),
 }
 """Where a library may be imported in the gateway, and why nowhere else."""
 

@@ -622,6 +622,8 @@ GARBAGE: dict[str, bytes] = {
     "unknown method": b"FROB /v1/models HTTP/1.1\r\nhost: x\r\n\r\n",
     "future version": b"GET /v1/models HTTP/9.9\r\nhost: x\r\n\r\n",
     "space in the path": b"GET /v1/mo dels HTTP/1.1\r\nhost: x\r\n\r\n",
+    "raw bytes in the path": b"GET /v1/\xff\xe9 HTTP/1.1\r\nhost: x\r\n\r\n",
+    "raw bytes in the query": b"GET /nowhere?\xff\xe9 HTTP/1.1\r\nhost: x\r\n\r\n",
     "no path": b"GET  HTTP/1.1\r\nhost: x\r\n\r\n",
     "space before the colon": b"GET /v1/models HTTP/1.1\r\nhost : x\r\n\r\n",
     "header without a colon": b"GET /v1/models HTTP/1.1\r\nhost: x\r\nbroken\r\n\r\n",
