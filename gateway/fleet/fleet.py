@@ -19,8 +19,13 @@ class Fleet:
     def update(self, specs: Iterable[NodeSpec]) -> tuple[Node, ...]:
         """Make the fleet the nodes of `specs`, keeping the state of those that stay; returns those that are new."""
         known = {node.spec: node for node in self.nodes}
+        same_place = {node.spec.url: node for node in self.nodes}
         self.nodes = tuple(known.get(spec) or Node(spec) for spec in dict.fromkeys(specs))
-        return tuple(node for node in self.nodes if node.spec not in known)
+        new = tuple(node for node in self.nodes if node.spec not in known)
+        for node in new:  # another key or certificate: what the node serves is known until it is probed
+            if node.spec.url in same_place:
+                node.cards = same_place[node.spec.url].cards
+        return new
 
     @property
     def served(self) -> "ServedModels":

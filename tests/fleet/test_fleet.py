@@ -1,0 +1,59 @@
+"""The fleet across reloads: what stays known, what is forgotten, and that a lease is given back once."""
+
+import pytest
+
+from gateway.core.errors import NoNodeReady
+from gateway.fleet.fleet import Fleet
+from gateway.fleet.node import NodeSpec
+
+A, B = NodeSpec("http://a:1"), NodeSpec("http://b:1")
+
+
+def fleet_of(*specs: NodeSpec) -> Fleet:
+    fleet = Fleet(specs)
+    for node in fleet.nodes:
+        node.probe_succeeded({"m": {"id": "m"}})
+    return fleet
+
+
+def test_nodes_that_stay_keep_their_state() -> None:
+    fleet = fleet_of(A, B)
+    kept = fleet.nodes[1]
+    assert fleet.update([B]) == ()
+    assert fleet.nodes == (kept,)
+
+
+def test_a_rotated_key_does_not_make_its_models_unknown() -> None:
+    fleet = fleet_of(A)
+    (new,) = fleet.update([NodeSpec(A.url, api_key="next")])
+    assert "m" in fleet.served
+    assert not new.ready
+
+
+def test_a_lease_counts_once_however_often_it_is_released() -> None:
+    fleet = fleet_of(A)
+    lease = fleet.lease("m")
+    assert fleet.nodes[0].in_flight == 1
+    lease.release()
+    lease.release()
+    assert fleet.nodes[0].in_flight == 0
+
+
+def test_a_node_that_only_misses_probes_is_better_than_none() -> None:
+    fleet = fleet_of(A, B)
+    fleet.nodes[0].refused("down")
+    assert {fleet.lease("m").node.spec for _ in range(4)} == {B}
+    fleet.nodes[1].refused("down")
+    assert {fleet.lease("m").node.spec for _ in range(4)} == {A, B}
+    with pytest.raises(NoNodeReady):
+        fleet.lease("m", tried=fleet.nodes)
+
+
+def test_probes_may_fail_as_often_as_is_tolerated() -> None:
+    fleet = fleet_of(A)
+    node = fleet.nodes[0]
+    for _ in range(2):
+        node.probe_failed("late", tolerated=2)
+        assert node.ready
+    node.probe_failed("late", tolerated=2)
+    assert (node.ready, node.last_error) == (False, "late")
