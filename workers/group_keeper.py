@@ -1,10 +1,12 @@
 """Ends a process group when the process that started it is gone. A script of its own, with the standard library only.
 
-    python group_keeper.py GROUP < PIPE
+    python group_keeper.py < PIPE
 
-The starter holds the other end of PIPE. A byte on it means "the group has ended, all is well"; an end without one
-means that the starter died, even by SIGKILL, which no handler in it could have caught. Then the group gets SIGTERM,
-and SIGKILL where that does not do: vLLM's engine and workers would otherwise live on, with the memory of a model each.
+The starter holds the other end of PIPE and writes the group's number as its first line, as soon as there is one: the
+keeper runs before the group, so that nothing starts unwatched. After that a byte means "the group has ended, all is
+well"; an end without one means that the starter died, even by SIGKILL, which no handler in it could have caught. Then
+the group gets SIGTERM, and SIGKILL where that does not do: vLLM's engine and workers would otherwise live on, with the
+memory of a model each.
 """
 
 import contextlib
@@ -18,7 +20,7 @@ GRACE_SECONDS = 5.0
 
 def keep(group: int) -> None:
     """Wait for the word or the end of standard input; see above."""
-    if os.read(0, 1):
+    if sys.stdin.buffer.read(1):
         return
     with contextlib.suppress(ProcessLookupError):
         os.killpg(group, signal.SIGTERM)
@@ -30,4 +32,6 @@ def keep(group: int) -> None:
 
 
 if __name__ == "__main__":
-    keep(int(sys.argv[1]))
+    line = sys.stdin.buffer.readline()
+    if line:
+        keep(int(line))

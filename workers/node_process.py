@@ -23,22 +23,29 @@ class NodeProcess:
 
     def __init__(self, command: Sequence[str], environ: Mapping[str, str], cwd: Path, log: Path) -> None:
         """Start `command`. Raises OSError where it cannot be run."""
-        with log.open("wb") as output:
-            self._server = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=dict(environ),
-                cwd=cwd,
-                start_new_session=True,  # Ctrl-C at the terminal comes to us alone; we tell the server
-                preexec_fn=die_with_parent(),
-            )
         self._keeper = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(KEEPER), str(self._server.pid)],
+            [sys.executable, "-I", "-S", str(KEEPER)],
             stdin=subprocess.PIPE,
             start_new_session=True,  # a signal to our whole group must leave it alive
         )
+        try:
+            with log.open("wb") as output:
+                self._server = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=dict(environ),
+                    cwd=cwd,
+                    start_new_session=True,  # Ctrl-C at the terminal comes to us alone; we tell the server
+                    preexec_fn=die_with_parent(),
+                )
+        except OSError:
+            self._tell_keeper(b"")
+            raise
+        assert self._keeper.stdin is not None
+        self._keeper.stdin.write(b"%d\n" % self._server.pid)
+        self._keeper.stdin.flush()
 
     @property
     def pid(self) -> int:
@@ -68,12 +75,16 @@ class NodeProcess:
         # The server can be gone while an engine process is not, and the other way round.
         self._kill_group(patience_seconds=5.0)
         code = self._server.wait()
+        self._tell_keeper(b".")
+        return code
+
+    def _tell_keeper(self, word: bytes) -> None:
+        """The last word to the keeper, which then ends."""
         assert self._keeper.stdin is not None
         with contextlib.suppress(BrokenPipeError):
-            self._keeper.stdin.write(b".")
+            self._keeper.stdin.write(word)
             self._keeper.stdin.close()
         self._keeper.wait()
-        return code
 
     def _kill_group(self, patience_seconds: float) -> None:
         """SIGKILL to whoever is left in the group, until nobody answers to it.
