@@ -8,8 +8,6 @@ What is measured and what it does not show: docs/benchmarks.md.
 
 import argparse
 import json
-import signal
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +16,7 @@ from rich.console import Console
 
 from loadtest import many, measure, proc, proxies, results
 from loadtest.install import install
+from loadtest.processes import end_on_signals
 from loadtest.proxies import Proxy
 from loadtest.rounds import run_rounds
 
@@ -82,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the comparison or the crowd."""
     options = parse(list(arguments) if arguments is not None else None)
     console = results.console()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    end_on_signals()
     if options.install:
         install(chosen(options.proxies, False), console.print)
     found = crowd(options, console) if options.streams_1000 else compare(options, console)

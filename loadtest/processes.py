@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -74,6 +75,12 @@ class Child:
         finally:
             _signal_group(self.pid, signal.SIGKILL)
             self._process.wait()
+
+
+def end_on_signals() -> None:
+    """Make Ctrl-C and SIGTERM unwind this process in order, so that every child is ended on the way out."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda found, _: sys.exit(128 + found))
 
 
 def free_port() -> int:

@@ -8,11 +8,10 @@ microseconds cannot.
 
 import argparse
 import json
-import signal
-import sys
 from pathlib import Path
 
 from loadtest import measure, proc, proxies, results
+from loadtest.processes import end_on_signals
 from loadtest.rounds import run_rounds
 
 BOTH = (proxies.FLEETGATE, proxies.FLOOR)
@@ -25,7 +24,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="short windows")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    end_on_signals()
     console, machine = results.console(), proc.machine()
     extent = measure.QUICK if options.quick else measure.Extent()
     found = run_rounds(BOTH, extent, options.rounds, console.print)
