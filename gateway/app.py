@@ -15,7 +15,7 @@ from gateway.api.admin import ReloadResult, build_admin
 from gateway.api.front import AsgiApp, Bounds, Front
 from gateway.api.protocol import Edge
 from gateway.api.public import build_public
-from gateway.config import Config
+from gateway.config.tree import Config
 from gateway.core.models import Models
 from gateway.core.tenants import Tenant, Tenants
 from gateway.fleet.fleet import Fleet

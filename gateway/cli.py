@@ -5,8 +5,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from gateway.config import Config
-from gateway.config_source import ConfigError, load_config
+from gateway.config.source import ConfigError, load_config
+from gateway.config.tree import Config
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 keys = typer.Typer(no_args_is_help=True, help="API keys of tenants.")

@@ -13,8 +13,8 @@ from typing import Any
 
 import structlog
 
-from gateway.config import Config
-from gateway.config_source import ConfigError, Problem, load_config
+from gateway.config.source import ConfigError, Problem, load_config
+from gateway.config.tree import Config
 
 log = structlog.get_logger("fleetgate.config")
 

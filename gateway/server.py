@@ -18,8 +18,8 @@ from uvicorn.supervisors import Multiprocess
 
 from gateway.api.protocol import GatewayProtocol
 from gateway.app import ByPort, build_app
-from gateway.config import Config
-from gateway.config_source import load_config
+from gateway.config.source import load_config
+from gateway.config.tree import Config
 from gateway.reload import ConfigWatch
 from gateway.telemetry.logs import configure_logging
 from gateway.telemetry.metrics import bury_dead_processes

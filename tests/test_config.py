@@ -12,8 +12,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from gateway.config import Config
-from gateway.config_source import ConfigError, Problem, load_config
+from gateway.config.source import ConfigError, Problem, load_config
+from gateway.config.tree import Config
 from gateway.core.tenants import key_digest
 from tests.support.certificates import self_signed
 

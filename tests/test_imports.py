@@ -1,10 +1,10 @@
 """Imports point one way. Each rule says why it is there, so that whoever breaks it knows what they would lose.
 
-    cli -> app -> api -> pipeline -> relay -> {fleet | limits | telemetry} -> core
+    cli -> app -> api -> pipeline -> relay -> {fleet | limits | telemetry} -> shared -> core
 
-The modules beside the packages stand where their work is: `config`, `config_source` and `reload` are one strand
-that only the composition root and what lies above it may pull (everything below is handed plain values), `keys`
-needs nothing but `core`, and `server` and `demo`, which own processes, stand between `app` and `cli`.
+`shared` is the way to Redis, which the three in braces use and `core` does not know. `config` and `reload` are one
+strand that only the composition root and what lies above it may pull (everything below is handed plain values),
+`keys` needs nothing but `core`, and `server` and `demo`, which own processes, stand between `app` and `cli`.
 
 Imports are read from the source with `ast`, those inside of functions and under TYPE_CHECKING included.
 """
@@ -20,22 +20,21 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("gateway", "workers", "loadtest")
 
-_BELOW_RELAY = {"core", "fleet", "limits", "telemetry"}
+_BELOW_RELAY = {"core", "shared", "fleet", "limits", "telemetry"}
 _BELOW_APP = _BELOW_RELAY | {"relay", "pipeline", "api"}
-_SETTINGS = {"config", "config_types", "config_source", "reload"}
+_SETTINGS = {"config", "reload"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "core": set(),
-    "fleet": {"core"},
-    "limits": {"core"},
-    "telemetry": {"core"},
+    "shared": {"core"},
+    "fleet": {"core", "shared"},
+    "limits": {"core", "shared"},
+    "telemetry": {"core", "shared"},
     "relay": _BELOW_RELAY,
     "pipeline": _BELOW_RELAY | {"relay"},
     "api": _BELOW_RELAY | {"relay", "pipeline"},
-    "config": {"config_types"},
-    "config_types": set(),
-    "config_source": {"config", "config_types"},
-    "reload": {"config", "config_source"},
+    "config": {"core"},
+    "reload": {"config"},
     "keys": {"core"},
     "app": _BELOW_APP | _SETTINGS,
     "server": _BELOW_APP | _SETTINGS | {"app"},
@@ -50,7 +49,7 @@ _CHANCE = "core does not throw dice: random bytes are an argument, so that a cas
 _ENVIRONMENT = "core reads no environment: settings reach it as arguments, through the composition root"
 _EFFECT = "core has no effects: what it finds is returned or raised, and who calls it writes logs and metrics"
 _WAITING = "core never waits and never runs beside itself: its rules are plain calls"
-_FRAMEWORK = "core outlives frameworks: HTTP belongs to api and relay, Redis to limits"
+_FRAMEWORK = "core outlives frameworks: HTTP belongs to api and relay, Redis to shared"
 
 BANNED_IN_CORE: dict[str, str] = {
     **dict.fromkeys(("asyncio", "concurrent", "contextvars", "multiprocessing", "sched", "threading"), _WAITING),
@@ -82,11 +81,14 @@ ONLY_IN: dict[str, tuple[set[str], str]] = {
     "typer": ({"cli", "demo"}, "only the command line talks to people"),
     "rich": ({"cli", "demo"}, "only the command line talks to people"),
     "prometheus_client": ({"telemetry"}, "one place for every metric; the rest tells facts and names no metric"),
-    "yaml": ({"config_source"}, "one place knows how configuration is spelled"),
-    "pydantic_settings": ({"config", "config_source"}, "one place knows where configuration comes from"),
-    "redis": ({"limits", "fleet"}, "shared state goes through one script at a time, never through the relay"),
+    "yaml": ({"config"}, "one place knows how configuration is spelled"),
+    "pydantic_settings": ({"config"}, "one place knows where configuration comes from"),
+    "redis": ({"shared"}, "shared state goes through one script at a time, never through the relay"),
     "httpx": ({"fleet", "demo", "cli"}, "control plane only: on the data plane it costs more than everything else"),
-    "tenacity": ({"fleet", "demo", "cli", "limits"}, "control plane only: a user's request is retried by rule"),
+    "tenacity": (
+        {"fleet", "demo", "cli", "limits", "shared", "telemetry"},
+        "control plane only: a user's request is retried by rule",
+    ),
     "httptools": ({"relay", "api"}, "HTTP is parsed at both ends, from nodes and from clients, and nowhere between"),
 }
 """Where a library may be imported in the gateway, and why nowhere else."""

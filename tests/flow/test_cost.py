@@ -14,7 +14,7 @@ import uvicorn
 
 from gateway.api.protocol import GatewayProtocol
 from gateway.app import ByPort, build_app
-from gateway.config import Config
+from gateway.config.tree import Config
 from gateway.relay.http1 import UpstreamConnection
 
 BODY = b'{"model":"m","stream":true,"messages":[{"role":"user","content":"hello"}]}'

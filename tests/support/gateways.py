@@ -9,7 +9,7 @@ from typing import Any
 import uvicorn
 
 from gateway.app import ByPort, Gateway, build_app
-from gateway.config import Config
+from gateway.config.tree import Config
 from gateway.reload import ConfigWatch
 from gateway.server import listen, uvicorn_settings
 

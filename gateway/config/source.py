@@ -18,8 +18,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource, SettingsError
 
-from gateway.config import Config
-from gateway.config_types import Secret
+from gateway.config.tree import Config
+from gateway.config.types import Secret
 
 PREFIX = "FLEETGATE_"
 

@@ -1,6 +1,6 @@
 """The configuration: one frozen tree of settings, from a YAML file with `FLEETGATE_*` variables over it.
 
-Every field says its unit and its default; `config_source` reads the file and explains what is wrong with it.
+Every field says its unit and its default; `source` reads the file and explains what is wrong with it.
 """
 
 import ipaddress
@@ -18,7 +18,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from gateway.config_types import Count, Name, NodeUrl, Port, Seconds, Secret, Section, is_loopback
+from gateway.config.types import Count, Name, NodeUrl, Port, Seconds, Secret, Section, is_loopback
 
 
 class Tls(Section):
@@ -202,7 +202,7 @@ class Config(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What is given to the constructor and nothing else: `config_source` lays the sources over each other."""
+        """What is given to the constructor and nothing else: `source` lays the sources over each other."""
         return (init_settings,)
 
     @field_validator("nodes", "models", "tenants")
