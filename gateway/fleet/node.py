@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.core.abilities import UNKNOWN
 from gateway.core.response_ids import node_tag
 
 
@@ -32,6 +33,7 @@ class Node:
         self.failed_probes = 0
         self.last_error: str | None = "not probed yet"
         self.cards: Mapping[str, Mapping[str, Any]] = {}
+        self.abilities = UNKNOWN
         self.in_flight = 0
 
     def probe_succeeded(self, cards: Mapping[str, Mapping[str, Any]]) -> None:

@@ -37,10 +37,14 @@ class Downstream(Protocol):
 
 @dataclass(slots=True)
 class Trace:
-    """What the relay notes about a request for its record; `first_byte` as `time.perf_counter` tells it."""
+    """What the relay notes about a request for its record; `first_byte` as `time.perf_counter` tells it.
+
+    `answered`: the client has got bytes of what the node is asked now, so that asking again would repeat them.
+    """
 
     node: str | None = None
     attempts: int = 0
+    answered: bool = False
     first_byte: float | None = None
     usage: Usage | None = None
     node_failed: bool = False

@@ -7,6 +7,9 @@ started the exchange awaits `done`.
 Streams are committed late: the client's head goes out with the first event, so that up to then another node may
 still be tried. Only where that takes long is the head sent ahead, followed by comments, to keep load balancers
 from cutting the connection. Plain answers are held back whole (up to a bound), for the same reason.
+
+A watch may ask for a turn: the node's request is closed, and another one, to the same node if it can be, goes on
+with the client's answer. That is another exchange with the same watch; `done` gives the turn to whoever waits.
 """
 
 import asyncio
@@ -14,7 +17,7 @@ import time
 from dataclasses import dataclass
 
 from gateway.core.dialects.base import find_error_message
-from gateway.core.dialects.watch import EventWatch
+from gateway.core.dialects.watch import EventWatch, Turn
 from gateway.core.errors import (
     BadUpstreamResponse,
     ClientGone,
@@ -24,9 +27,9 @@ from gateway.core.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
-from gateway.core.plan import Plan
+from gateway.core.sending import Sending
 from gateway.core.sse import KEEP_ALIVE, EventTooLongError
-from gateway.relay.downstream import Downstream, Trace
+from gateway.relay.downstream import Downstream, Headers, Trace
 from gateway.relay.heads import STREAM_HEADERS, STREAM_TYPE, content_type, passed_headers
 from gateway.relay.http1 import ResponseHead, UpstreamConnection
 
@@ -54,25 +57,27 @@ class Exchange:
 
     def __init__(
         self,
-        plan: Plan,
+        sending: Sending,
         call: Downstream,
         connection: UpstreamConnection,
         timing: Timing,
         trace: Trace,
         deadline: float,
         loop: asyncio.AbstractEventLoop,
+        carried: EventWatch | None = None,
     ) -> None:
-        """`deadline` in loop time, infinite where the client gave none."""
+        """`deadline` in loop time, infinite where the client gave none; `carried` is the watch whose turn this is."""
         self._loop = loop
-        self.done: asyncio.Future[None] = loop.create_future()
-        self._plan = plan
+        self.done: asyncio.Future[Turn | None] = loop.create_future()
+        self._sending = sending
+        self._carried = carried
         self._call = call
         self._connection = connection
         self._timing = timing
         self._trace = trace
         self._deadline = deadline
         self._head: ResponseHead | None = None
-        self._watch: EventWatch | None = None
+        self.watch: EventWatch | None = None
         self._held: list[bytes] | None = []
         self._held_bytes = 0
         self._tail = b""
@@ -87,25 +92,33 @@ class Exchange:
     def on_head(self, head: ResponseHead) -> None:
         self._head = head
         self._last = self._loop.time()
-        if head.status == 200 and content_type(head).startswith(STREAM_TYPE):
-            self._watch = self._plan.dialect.watch(self._plan.ask)
+        if head.status != 200:
+            return
+        if self._carried is not None:
+            self.watch = self._carried
+            self._trace.answered = True
+        elif content_type(head).startswith(STREAM_TYPE):
+            self.watch = self._sending.watch()
 
     def on_data(self, data: bytes) -> None:
         self._last = self._loop.time()
-        if self._watch is None:
+        if self.watch is None:
             self._hold(data)
             return
         try:
-            events = self._watch.feed(data)
+            events = self.watch.feed(data)
         except EventTooLongError as error:
             self.fail(BadUpstreamResponse(f"Node {self._trace.node} sent {error}."))
             return
         if events:
             self._pass(events)
+        if self.watch.turn is not None:
+            self._connection.abort()
+            self._take_turn(self.watch)
 
     def on_end(self) -> None:
-        if self._watch is not None:
-            self._end_stream(self._watch)
+        if self.watch is not None:
+            self._end_stream(self.watch)
         elif self._held is not None:
             self._end_plain(b"".join(self._held))
         else:
@@ -113,15 +126,15 @@ class Exchange:
             self._resolve(None)
 
     def on_error(self, error: UpstreamError) -> None:
-        if self._watch is not None and self._watch.ended:  # all was said before the connection broke
-            self._end_stream(self._watch)
+        if self.watch is not None and self.watch.ended:  # all was said before the connection broke
+            self._end_stream(self.watch)
         else:
             self._resolve(error)
 
     # The client's side
 
     def on_gone(self) -> None:
-        if self._watch is not None and self._watch.ended:
+        if self.watch is not None and self.watch.ended:
             return  # it has all it asked for (SDKs leave at [DONE]); the node ends by itself
         self.fail(ClientGone("The client closed its connection."))
 
@@ -147,10 +160,16 @@ class Exchange:
 
     def _end_stream(self, watch: EventWatch) -> None:
         held = watch.release()
-        if held:
-            self._pass(held)
+        if watch.turn is not None:
+            self._take_turn(watch)
+            return
         self._trace.usage = watch.usage
         self._trace.node_failed = watch.failed
+        if self._sending.assembles:
+            self._end_assembled(watch, held)
+            return
+        if held:
+            self._pass(held)
         if watch.ended or watch.failed:
             if not self._committed:
                 self._commit()
@@ -159,18 +178,37 @@ class Exchange:
         else:
             self._resolve(UpstreamCut(f"Node {self._trace.node} ended its stream before the answer was complete."))
 
+    def _end_assembled(self, watch: EventWatch, body: bytes) -> None:
+        if watch.failed:
+            self._resolve(_node_error(200, body))
+        elif not watch.ended:
+            self._resolve(UpstreamCut(f"Node {self._trace.node} ended its stream before the answer was complete."))
+        else:
+            self._answer_plain(200, [(b"content-type", b"application/json")], self._sending.plain(200, body))
+
     def _end_plain(self, body: bytes) -> None:
         assert self._head is not None
-        if self._committed:  # a head and comments went ahead: an error can only be an event now
-            self._resolve(_node_error(self._head.status, body))
+        status = self._head.status
+        if self._committed or self._carried is not None:  # the answer has begun: its error can only be the gateway's
+            self._resolve(_node_error(status, body))
             return
-        self._trace.usage = self._plan.dialect.usage(body) if self._head.status == 200 else None
+        self._trace.usage = self._sending.usage(body) if status == 200 else None
+        self._answer_plain(status, passed_headers(self._head), self._sending.plain(status, body))
+
+    def _answer_plain(self, status: int, headers: Headers, body: bytes) -> None:
         self._first_byte()
-        headers = passed_headers(self._head)
         headers.append((b"content-length", b"%d" % len(body)))
-        self._call.start(self._head.status, headers, stream=False)
+        self._call.start(status, headers, stream=False)
         self._call.finish(body)
         self._resolve(None)
+
+    def _take_turn(self, watch: EventWatch) -> None:
+        """End this exchange in favour of the one that its watch asks for."""
+        turn, watch.turn = watch.turn, None
+        self._timer.cancel()
+        self._call.listener = None
+        if not self.done.done():
+            self.done.set_result(turn)
 
     def _resolve(self, error: GatewayError | None) -> None:
         self._timer.cancel()
@@ -180,8 +218,8 @@ class Exchange:
         if error is None:
             self.done.set_result(None)
         else:
-            if self._watch is not None and self._trace.usage is None:
-                self._trace.usage = self._watch.usage
+            if self.watch is not None and self._trace.usage is None:
+                self._trace.usage = self.watch.usage
             self.done.set_exception(error)
 
     # Passing on
@@ -198,6 +236,7 @@ class Exchange:
 
     def _first_byte(self) -> None:
         if self._trace.first_byte is None:
+            self._trace.answered = True
             self._trace.first_byte = time.perf_counter()  # uvloop's own clock ticks in milliseconds
 
     def _commit(self) -> None:
@@ -211,13 +250,13 @@ class Exchange:
     def _hold(self, data: bytes) -> None:
         if self._held is None:
             seen = self._tail + data
-            self._trace.usage = self._plan.dialect.usage(seen) or self._trace.usage
+            self._trace.usage = self._sending.usage(seen) or self._trace.usage
             self._tail = seen[-TAIL_BYTES:]
             self._pass(data)
             return
         self._held.append(data)
         self._held_bytes += len(data)
-        if self._held_bytes <= HELD_BYTES:
+        if self._held_bytes <= HELD_BYTES or self._sending.rewrites:
             return
         if self._committed:
             self.fail(BadUpstreamResponse(f"Node {self._trace.node} answered a stream with something else."))
@@ -234,11 +273,13 @@ class Exchange:
         """The loop time at which the node has been silent too long, given what it has said so far."""
         if self._trace.first_byte is not None and self._head is not None:
             return self._last + self._timing.idle
-        return self._sent_at + (self._timing.first_byte if self._plan.ask.stream else self._timing.plain)
+        return self._sent_at + (self._timing.first_byte if self._sending.ask.stream else self._timing.plain)
 
     def _comments_due(self) -> float:
         """The loop time of the next comment; never for an answer that is not a stream."""
-        waiting = self._plan.ask.stream if self._head is None else self._watch is not None
+        if self._sending.assembles:
+            return float("inf")
+        waiting = self._sending.ask.stream if self._head is None else self.watch is not None
         return max(self._last, self._last_push) + self._timing.keep_alive if waiting else float("inf")
 
     def _next_check(self, now: float) -> float:

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gateway.core.attempts import Attempts, Verdict
+from gateway.core.dialects.watch import EventWatch
 from gateway.core.errors import ClientGone, ConnectFailed, GatewayError, ShuttingDown, UpstreamError
 from gateway.core.plan import Plan
+from gateway.core.sending import Sending, sending_to
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Node
 from gateway.relay.downstream import Downstream, Trace
@@ -22,6 +24,16 @@ class Caller(Downstream, Protocol):
     """A client's call: where the answer goes, and what it was asked with."""
 
     headers: Mapping[bytes, bytes]
+
+
+class Leg(NamedTuple):
+    """One request of an attempt; `carried` is the watch of the answer that it goes on with, None for the first."""
+
+    sending: Sending
+    method: str
+    path: str
+    body: bytes
+    carried: EventWatch | None = None
 
 
 class Relay:
@@ -47,15 +59,20 @@ class Relay:
         lease = self._fleet.lease(plan.model, (), plan.pinned_to)
         tried: list[Node] = []
         fresh = False
+        leg: Leg | None = None
         try:
             while True:
                 trace.node = lease.node.name
                 trace.attempts += 1
                 try:
-                    request = self._request(lease.node, plan, call, method, path or plan.dialect.path)
-                    return await self._attempt(request, lease.node, plan, call, trace, deadline, fresh)
+                    if leg is None:
+                        sending = sending_to(plan, lease.node.tag, lease.node.abilities)
+                        leg = Leg(sending, method, path or sending.path, sending.body)
+                    while leg is not None:
+                        leg = await self._attempt(leg, lease.node, call, trace, deadline, fresh)
+                    return
                 except UpstreamError as error:
-                    verdict = attempts.judge(error, answered=trace.first_byte is not None)
+                    verdict = attempts.judge(error, answered=trace.answered)
                     if verdict is Verdict.GIVE_UP:
                         raise
                     fresh = verdict is Verdict.SAME_NODE
@@ -64,6 +81,8 @@ class Relay:
                         tried.append(lease.node)
                         lease.release()
                         lease = self._fleet.lease(plan.model, tried, plan.pinned_to)
+                        if leg is not None and leg.carried is None:
+                            leg = None  # what is sent depends on the node, until an answer has begun
         finally:
             lease.release()
 
@@ -87,30 +106,28 @@ class Relay:
             pool.close()
 
     async def _attempt(
-        self,
-        request: tuple[bytes, bytes],
-        node: Node,
-        plan: Plan,
-        call: Caller,
-        trace: Trace,
-        deadline: float,
-        fresh: bool,
-    ) -> None:
+        self, leg: Leg, node: Node, call: Caller, trace: Trace, deadline: float, fresh: bool
+    ) -> Leg | None:
+        """One request on `node`; returns the next one where the answer goes on with another."""
         loop = asyncio.get_running_loop()
         connection = await self._connection(node, loop.time(), deadline, fresh)
         if call.gone or self._closing:
             connection.abort()
             raise ClientGone("The client closed its connection.") if call.gone else _shutting_down()
-        exchange = Exchange(plan, call, connection, self.timing, trace, deadline, loop)
+        exchange = Exchange(leg.sending, call, connection, self.timing, trace, deadline, loop, leg.carried)
         self._open.add(exchange)
         try:
-            connection.send(request, exchange)
-            await exchange.done
+            connection.send(self._request(node, leg, call), exchange)
+            turn = await exchange.done
         except asyncio.CancelledError:
             exchange.stop()
             raise
         finally:
             self._open.discard(exchange)
+        if turn is None:
+            return None
+        trace.answered = False
+        return Leg(leg.sending, "POST", turn.path, turn.body, exchange.watch)
 
     async def _connection(self, node: Node, now: float, deadline: float, fresh: bool) -> UpstreamConnection:
         pool = self._pool(node)
@@ -126,9 +143,8 @@ class Relay:
                 raise
             raise deadline_exceeded() from None  # the client's haste says nothing about the node
 
-    def _request(self, node: Node, plan: Plan, call: Caller, method: str, path: str) -> tuple[bytes, bytes]:
-        body = plan.body_for(node.tag)
-        return self._pool(node).head(method, path, call.headers, len(body)), body
+    def _request(self, node: Node, leg: Leg, call: Caller) -> tuple[bytes, bytes]:
+        return self._pool(node).head(leg.method, leg.path, call.headers, len(leg.body)), leg.body
 
     def _pool(self, node: Node) -> Pool:
         pool = self._pools.get(node)

@@ -6,7 +6,7 @@ so that it cannot stand in generated text: a quote inside a JSON string is escap
 
 import json
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.core.sse import EventSplitter, event_data, split_events
 from gateway.core.usage import Usage
@@ -20,14 +20,23 @@ _PLAIN_DELTAS = (
 nothing to look for, since a usage, an error or a fingerprint would stand behind the choices."""
 
 
+class Turn(NamedTuple):
+    """Another request that goes on with the same answer: where and what to send."""
+
+    path: str
+    body: bytes
+
+
 class EventWatch(ABC):
     """Feed it what the node sends, pass on what it returns, ask it afterwards how the stream ended.
 
     `ended`: the dialect's own end was seen; a stream that stops without it was cut.
     `failed`: the node reported an error inside the stream (the client has seen it).
+    `turn`: the node's request is to be closed, and this one sent instead; its answer goes into the same watch,
+    whatever its type. Who sends it sets this back to None.
     """
 
-    __slots__ = ("_holding", "_marks", "_splitter", "ended", "failed", "usage")
+    __slots__ = ("_holding", "_marks", "_splitter", "ended", "failed", "turn", "usage")
 
     def __init__(self, marks: tuple[bytes, ...]) -> None:
         self._marks = marks
@@ -35,6 +44,7 @@ class EventWatch(ABC):
         self._holding = False
         self.ended = False
         self.failed = False
+        self.turn: Turn | None = None
         self.usage: Usage | None = None
 
     def feed(self, data: bytes) -> bytes:

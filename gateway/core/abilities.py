@@ -1,0 +1,22 @@
+"""What a node has proven that it can do. The fleet finds it out, `sending` decides by it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """None stands for not known yet: then nothing is relied on.
+
+    `native_budget`: it ends thinking at a budget by itself. `version`: vLLM's, as numbers. `splits_reasoning`: its
+    reasoning parser takes the thinking out of the content. `think_start`, `think_end`: the token ids of the
+    markers, empty where they are not known.
+    """
+
+    native_budget: bool | None = None
+    version: tuple[int, ...] | None = None
+    splits_reasoning: bool | None = None
+    think_start: tuple[int, ...] = ()
+    think_end: tuple[int, ...] = ()
+
+
+UNKNOWN = Abilities()
