@@ -25,6 +25,7 @@ from gateway.pipeline import Pipeline, Policy
 from gateway.relay.exchange import Timing
 from gateway.relay.relay import Relay
 from gateway.reload import ConfigWatch
+from gateway.shared.link import Link, LinkSettings
 from gateway.telemetry.logs import RequestLog
 from gateway.telemetry.metrics import Metrics
 
@@ -43,6 +44,7 @@ class Gateway:
         self._response_key = response_key
         self._tasks: list[asyncio.Task[None]] = []
         self._draining = False
+        self.link = _link(config)
         self.fleet = Fleet(_node_specs(config))
         self.prober = Prober(self.fleet, _probe_timing(config))
         self.relay = Relay(self.fleet, _timing(config), config.requests.max_attempts)
@@ -76,7 +78,9 @@ class Gateway:
         )
 
     async def start(self) -> None:
-        """Begin to probe nodes and to watch the config file."""
+        """Connect to Redis, begin to probe nodes and to watch the config file."""
+        if self.link is not None:
+            await self.link.start()
         self.prober.follow()
         self._tasks.append(asyncio.create_task(self._every(GAUGE_SECONDS, self._refresh_gauges), name="gauges"))
         if self._watch is not None:
@@ -89,6 +93,8 @@ class Gateway:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.prober.stop()
         self.relay.close_pools()
+        if self.link is not None:
+            await self.link.stop()
         self._request_log.flush()
         self.metrics.settle()
 
@@ -218,6 +224,23 @@ def _policy(config: Config, response_key: bytes) -> Policy:
     )
 
 
+def _link(config: Config) -> Link | None:
+    redis = config.redis
+    if redis is None:
+        return None
+    settings = LinkSettings(
+        url=redis.url.reveal(),
+        cluster=redis.cluster,
+        ca_file=redis.ca_file,
+        cert_file=redis.cert_file,
+        key_file=redis.key_file,
+        timeout=redis.timeout,
+        connect_timeout=redis.connect_timeout,
+        prefix=redis.prefix,
+    )
+    return Link(settings)
+
+
 def _node_specs(config: Config) -> list[NodeSpec]:
     return [
         NodeSpec(
@@ -246,6 +269,15 @@ def _probe_timing(config: Config) -> ProbeTiming:
 
 def _needs_restart(old: Config, new: Config) -> list[str]:
     """The settings that changed but are only read at start."""
-    fixed = ("listen", "admin", "workers", "log", "response_secret", "requests.max_headers", "timeouts.headers")
+    fixed = (
+        "listen",
+        "admin",
+        "workers",
+        "log",
+        "redis",
+        "response_secret",
+        "requests.max_headers",
+        "timeouts.headers",
+    )
     edge = ("timeouts.client_stall", "timeouts.shutdown")
     return [name for name in (*fixed, *edge) if attrgetter(name)(old) != attrgetter(name)(new)]

@@ -475,9 +475,12 @@ def test_the_example_mentions_every_setting_and_its_commented_parts_are_good(
     """With every commented setting brought to life it still loads, and leaves no setting of the schema out."""
     text = re.sub(r"(?m)^( *)# (?=(?: *- )? *[a-z_0-9]+:(?: |$))", r"\1", EXAMPLE.read_text())
     text = text.replace("\ntenants: []\n", "\n").replace("/etc/fleetgate", str(tmp_path))
-    (tmp_path / "ca.pem").write_bytes(self_signed(tmp_path).cert.read_bytes())
+    made = self_signed(tmp_path)
+    for name, copied in (("ca.pem", made.cert), ("redis.crt", made.cert), ("redis.key", made.key)):
+        (tmp_path / name).write_bytes(copied.read_bytes())
     for name in ("NODE_API_KEY", "ADMIN_TOKEN", "RESPONSE_SECRET"):
         monkeypatch.setenv(name, "secret")
+    monkeypatch.setenv("REDIS_URL", "redis://user:secret@127.0.0.1:6379/0")
     load(file, text)
     missing = set(_settings()) - set(_paths_in(yaml.safe_load(text)))
     assert not missing, f"{EXAMPLE.name} does not mention {sorted(missing)}"

@@ -18,6 +18,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from gateway.config.limits import RedisConfig
 from gateway.config.types import Count, Name, NodeUrl, Port, Seconds, Secret, Section, is_loopback
 
 
@@ -183,6 +184,8 @@ class Config(BaseSettings):
     """Where any are listed, only these are offered; else whatever the nodes serve."""
     tenants: tuple[TenantConfig, ...] = ()
     """Where none are listed, everybody on loopback is the tenant `default`."""
+    redis: RedisConfig | None = None
+    """What gateways share: limits, keys made at run time, usage. Without it each process is on its own."""
     response_secret: Secret | None = None
     """Seals the ids of stored responses; the same in all gateways. Without it each start makes its own."""
     timeouts: Timeouts = Timeouts()

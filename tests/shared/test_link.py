@@ -1,0 +1,158 @@
+"""The way to Redis: what it carries, and that nobody waits when Redis is in trouble."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from gateway.shared.link import Link, LinkSettings, Script, ScriptFailed, Unavailable
+from tests.support.certificates import self_signed
+from tests.support.gateways import eventually
+from tests.support.redis import Kind, RedisServer, redis_cluster, redis_server
+
+ADD = Script.of("add", "return {redis.call('INCRBY', KEYS[1], ARGV[1]), ARGV[1]}")
+NAME = Script.of("name", "return redis.call('SET', KEYS[1], ARGV[1])")
+
+
+@contextlib.asynccontextmanager
+async def linked(redis: RedisServer, timeout: float = 1.0, **settings: object) -> AsyncIterator[Link]:
+    """A started link; slow machines are given a long timeout, so that only what is frozen runs into it."""
+    link = Link(LinkSettings(redis.url, cluster=redis.cluster, timeout=timeout, connect_timeout=2.0, **settings))  # type: ignore[arg-type]
+    await link.start()
+    try:
+        yield link
+    finally:
+        await link.stop()
+
+
+@pytest.mark.parametrize("kind", ["valkey9", "redis7"])
+async def test_calls_of_one_turn_travel_together_and_get_their_own_replies(kind: Kind) -> None:
+    async with redis_server(kind) as redis, linked(redis) as link:
+        assert await link.run(ADD, ["k"], [1]) == [1, b"1"]
+        replies = await asyncio.gather(*[link.run(ADD, ["k"], [1]) for _ in range(20)], link.command("GET", "k"))
+        assert replies == [[n, b"1"] for n in range(2, 22)] + [b"21"]
+        pipelines = int(redis.do("INFO", "stats")["total_reads_processed"])
+        await asyncio.gather(*[link.run(ADD, ["k"], [1]) for _ in range(100)])
+        # One read for the pipeline and those of looking: not a hundred.
+        assert int(redis.do("INFO", "stats")["total_reads_processed"]) < pipelines + 20
+
+
+async def test_a_mistake_in_a_call_is_the_callers_alone() -> None:
+    async with redis_server() as redis, linked(redis) as link:
+        redis.do("SET", "word", "letters")
+        bad = asyncio.create_task(link.run(ADD, ["word"], [1]))
+        assert await link.run(ADD, ["k"], [1]) == [1, b"1"]
+        with pytest.raises(ScriptFailed, match="add: "):
+            await bad
+        assert link.up
+
+
+async def test_scripts_that_redis_has_forgotten_are_sent_again() -> None:
+    async with redis_server() as redis, linked(redis) as link:
+        assert await link.run(ADD, ["k"], [1]) == [1, b"1"]
+        redis.forget_scripts()
+        assert await asyncio.gather(*[link.run(ADD, ["k"], [1]) for _ in range(3)]) == [[n, b"1"] for n in (2, 3, 4)]
+
+
+async def test_a_frozen_redis_holds_a_call_for_the_timeout_and_later_ones_not_at_all() -> None:
+    async with redis_server() as redis, linked(redis, timeout=0.1) as link:
+        changes: list[bool] = []
+        link.on_change(changes.append)
+        redis.freeze()
+        with pytest.raises(Unavailable, match="no answer in time"):
+            await link.run(ADD, ["k"], [1])
+        call = link.submit(("GET", "k"))
+        assert call.done(), "the breaker answers on the spot"
+        with pytest.raises(Unavailable):
+            await call
+        redis.thaw()
+        await eventually(lambda: link.up)
+        assert changes == [False, True]
+        assert link.reason is None and link.outages == 1
+
+
+async def test_a_killed_redis_is_noticed_without_a_call_and_so_is_its_return() -> None:
+    async with redis_server() as redis, linked(redis) as link:
+        redis.kill()
+        await eventually(lambda: not link.up)
+        with pytest.raises(Unavailable, match="connect"):
+            await link.run(ADD, ["k"], [1])
+        redis.restart()
+        await eventually(lambda: link.up)
+        assert await link.run(ADD, ["k"], [1]) == [1, b"1"]
+
+
+async def test_a_lost_connection_to_a_healthy_redis_is_not_an_outage() -> None:
+    async with redis_server() as redis, linked(redis) as link:
+        await link.run(ADD, ["k"], [1])
+        redis.do("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        assert (await link.run(NAME, ["k"], ["v"])) == b"OK"
+        assert link.outages == 0
+
+
+async def test_a_redis_that_cannot_write_is_as_good_as_none() -> None:
+    async with redis_server() as redis, linked(redis) as link:
+        redis.do("REPLICAOF", "127.0.0.1", "1")
+        with pytest.raises(Unavailable):
+            await link.run(ADD, ["k"], [1])
+        assert not link.up
+        redis.do("REPLICAOF", "NO", "ONE")
+        await eventually(lambda: link.up)
+
+
+async def test_a_full_redis_is_as_good_as_none() -> None:
+    async with redis_server() as redis, linked(redis) as link:
+        redis.do("CONFIG", "SET", "maxmemory", "1")
+        with pytest.raises(Unavailable):
+            await link.run(ADD, ["k"], [1])
+        assert not link.up
+        redis.do("CONFIG", "SET", "maxmemory", "0")
+        await eventually(lambda: link.up)
+
+
+async def test_who_leaves_while_waiting_takes_nobody_along() -> None:
+    async with redis_server() as redis, linked(redis) as link:
+        leaving = asyncio.create_task(link.run(ADD, ["k"], [1]))
+        staying = asyncio.create_task(link.run(ADD, ["k"], [1]))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        assert (await staying)[1] == b"1"
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+
+
+async def test_a_gateway_may_start_before_its_redis() -> None:
+    async with redis_server() as redis:
+        redis.kill()
+        async with linked(redis) as link:
+            assert not link.up
+            redis.restart()
+            await eventually(lambda: link.up)
+
+
+async def test_tls_and_an_acl_user(tmp_path: Path) -> None:
+    made = self_signed(tmp_path)
+    acl = ("--user", "gate", "on", ">pass", "~fg1:*", "+@all")
+    tls = ("--tls-cert-file", str(made.cert), "--tls-key-file", str(made.key), "--tls-auth-clients", "no")
+    async with redis_server("redis7", *tls, *acl, tls=True) as redis:
+        url = redis.url.replace("://", "://gate:pass@")
+        link = Link(LinkSettings(url, ca_file=made.cert, timeout=1.0, connect_timeout=2.0))
+        await link.start()
+        try:
+            assert await link.run(ADD, ["fg1:k"], [1]) == [1, b"1"]
+            with pytest.raises(ScriptFailed, match=r"(?i)permission"):
+                await link.run(ADD, ["other"], [1])
+        finally:
+            await link.stop()
+
+
+async def test_a_cluster() -> None:
+    async with redis_cluster() as redis, linked(redis) as link:
+        keys = [f"k{{{number}}}" for number in range(30)]
+        assert await asyncio.gather(*[link.run(ADD, [key], [1]) for key in keys]) == [[1, b"1"]] * 30
+        assert all(node.do("DBSIZE") > 0 for node in redis.nodes), "every node holds some of them"
+        for node in redis.nodes:
+            node.forget_scripts()
+        assert await asyncio.gather(*[link.run(ADD, [key], [1]) for key in keys]) == [[2, b"1"]] * 30
