@@ -7,9 +7,9 @@ or raises a `GatewayError`, which the client is told in its own dialect.
 import asyncio
 import os
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, Self
 
 import structlog
 
@@ -37,7 +37,7 @@ class Call(Caller, Protocol):
     async def read_body(self) -> bytes:
         """The whole body; raises where it is too large, too slow or its sender gone. Then the client is watched."""
 
-    async def fail(self, error: GatewayError) -> None:
+    def fail(self, error: GatewayError) -> None:
         """Tell the client, as a status or as an event of a stream that has begun."""
 
 
@@ -50,17 +50,37 @@ class Policy:
     response_key: bytes
 
 
-@dataclass(slots=True)
-class _Record:
-    """What is known of a request so far: told to the observers at its end. `began` is `time.perf_counter`'s."""
+Observer = Callable[[RequestEnded], None]
 
-    began: float
-    trace: Trace = field(default_factory=Trace)
-    tenant: str | None = None
-    model: str | None = None
-    stream: bool = False
-    request_bytes: int = 0
-    ending: str = "ok"
+
+class _Record:
+    """What is known of a request so far, and its end: `with` tells the client of an error and the observers of the
+    request, once, on every way out. `began` is `time.perf_counter`'s."""
+
+    __slots__ = (
+        "_began",
+        "_call",
+        "_dialect",
+        "_observers",
+        "ending",
+        "model",
+        "request_bytes",
+        "stream",
+        "tenant",
+        "trace",
+    )
+
+    def __init__(self, call: Call, dialect: Dialect, observers: tuple[Observer, ...]) -> None:
+        self._began = time.perf_counter()
+        self._call = call
+        self._dialect = dialect
+        self._observers = observers
+        self.trace = Trace()
+        self.tenant: str | None = None
+        self.model: str | None = None
+        self.stream = False
+        self.request_bytes = 0
+        self.ending = "ok"
 
     def of(self, tenant: Tenant) -> Tenant:
         self.tenant = tenant.name
@@ -71,15 +91,35 @@ class _Record:
         self.request_bytes = len(ask.raw)
         return ask
 
-    def event(self, call: Call, dialect: Dialect) -> RequestEnded:
-        trace = self.trace
-        ending = self.ending
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
+        if error is not None:
+            self._fail(error)
+        event = self._event()
+        for observer in self._observers:
+            observer(event)
+        return isinstance(error, Exception)
+
+    def _fail(self, error: BaseException) -> None:
+        if isinstance(error, GatewayError):
+            self.ending = error.slug
+            self._call.fail(error)
+        elif isinstance(error, Exception):
+            request = self._call.request_id
+            log.error("request_failed_unexpectedly", request_id=request, dialect=self._dialect.name, exc_info=error)
+            self.ending = "internal_error"
+            self._call.fail(_internal_error())
+
+    def _event(self) -> RequestEnded:
+        call, trace, ending = self._call, self.trace, self.ending
         if ending == "ok" and (trace.node_failed or call.status >= 400):
             ending = "node_error"
         return RequestEnded(
             at=time.time(),
             request_id=call.request_id,
-            dialect=dialect.name,
+            dialect=self._dialect.name,
             tenant=self.tenant,
             model=self.model,
             node=trace.node,
@@ -89,17 +129,15 @@ class _Record:
             attempts=trace.attempts,
             request_bytes=self.request_bytes,
             usage=trace.usage,
-            ttft=None if trace.first_byte is None else trace.first_byte - self.began,
-            duration=time.perf_counter() - self.began,
+            ttft=None if trace.first_byte is None else trace.first_byte - self._began,
+            duration=time.perf_counter() - self._began,
         )
 
 
 class Pipeline:
     """Everything that a request passes through, put together once."""
 
-    def __init__(
-        self, policy: Policy, fleet: Fleet, relay: Relay, observers: tuple[Callable[[RequestEnded], None], ...]
-    ) -> None:
+    def __init__(self, policy: Policy, fleet: Fleet, relay: Relay, observers: tuple[Observer, ...]) -> None:
         self.policy = policy
         self._fleet = fleet
         self._relay = relay
@@ -108,8 +146,7 @@ class Pipeline:
     async def answer(self, call: Call, dialect: Dialect) -> None:
         """Serve one request that asks a model for something."""
         policy = self.policy
-
-        async def story(record: _Record) -> None:
+        with _Record(call, dialect, self._observers) as record:
             tenant = record.of(policy.tenants.authenticate(call.headers))
             deadline = read_deadline(call.headers)
             ask = record.asked(dialect.read(await call.read_body()))
@@ -117,16 +154,13 @@ class Pipeline:
             plan = self._plan(policy, ask, dialect, tenant, model)
             await self._relay.serve(plan, call, record.trace, deadline)
 
-        await self._to_the_end(call, dialect, story)
-
     async def stored(self, call: Call, dialect: Dialect, method: str, response_id: str, suffix: str) -> None:
         """Serve a request about a stored response (retrieve, cancel): its node answers, to its owner only.
 
         `suffix` is what follows the id in the node's path, the query included.
         """
         policy = self.policy
-
-        async def story(record: _Record) -> None:
+        with _Record(call, dialect, self._observers) as record:
             tenant = record.of(policy.tenants.authenticate(call.headers))
             deadline = read_deadline(call.headers)
             ask = record.asked(Ask(await call.read_body(), {}, None, stream="stream=true" in suffix.lower()))
@@ -134,27 +168,6 @@ class Pipeline:
             plan = Plan(ask, dialect, None, ask.raw, pinned_to=node)
             path = f"{dialect.path}/{response_id}{suffix}"
             await self._relay.serve(plan, call, record.trace, deadline, method, path)
-
-        await self._to_the_end(call, dialect, story)
-
-    async def _to_the_end(
-        self, call: Call, dialect: Dialect, story: Callable[["_Record"], Coroutine[None, None, None]]
-    ) -> None:
-        """Run `story`; whatever its end, the client is told of an error and the observers of the request, once."""
-        record = _Record(began=time.perf_counter())
-        try:
-            await story(record)
-        except GatewayError as error:
-            record.ending = error.slug
-            await call.fail(error)
-        except Exception:
-            log.exception("request_failed_unexpectedly", request_id=call.request_id, dialect=dialect.name)
-            record.ending = "internal_error"
-            await call.fail(_internal_error())
-        finally:
-            event = record.event(call, dialect)
-            for observer in self._observers:
-                observer(event)
 
     def _plan(self, policy: Policy, ask: Ask, dialect: Dialect, tenant: Tenant, model: str) -> Plan:
         pinned_to = (

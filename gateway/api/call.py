@@ -56,10 +56,14 @@ class ClientCall:
         self._timeout = timeout
         self._body_read = False
         self._stream = False
+        self._lingers = False
         self.push = self._cycle.write
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """The request is over, whatever its end."""
+        if self._lingers:
+            await self._linger()
+            self.finish()
         self._cycle.on_gone = self._cycle.on_writable = None
 
     # The request
@@ -125,23 +129,23 @@ class ClientCall:
     def finish(self, data: bytes = b"") -> None:
         self._cycle.finish(data)
 
-    async def fail(self, error: GatewayError) -> None:
+    def fail(self, error: GatewayError) -> None:
         """An error answer; in a stream that has begun an event; a plain answer that has begun is left cut off."""
         if self.gone or self._cycle.response_complete:
             return
         if self.status == 0:
-            await self._answer_error(error)
+            self._answer_error(error)
         elif self._stream:
             self.finish(self._dialect.error_event(shape_error(error, self.request_id)))
 
-    async def _answer_error(self, error: GatewayError) -> None:
+    def _answer_error(self, error: GatewayError) -> None:
         self.status, headers, body = whole_answer(error, self._dialect, self.request_id)
         self._start_with(headers)
-        if not self._body_read:
+        if self._body_read:
+            self.finish(body)
+        else:
             self.push(body)
-            await self._linger()
-            body = b""
-        self.finish(body)
+            self._lingers = True
 
     async def _linger(self) -> None:
         """Take in and forget what still comes of an unwanted body, within bounds: closing on unread bytes would

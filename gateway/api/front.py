@@ -63,9 +63,9 @@ class Front:
                 query = f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else ""
                 await self._pipeline.stored(call, dialect, scope["method"], stored[0], stored[1] + query)
         except GatewayError as error:
-            await call.fail(error)
+            call.fail(error)
         finally:
-            call.close()
+            await call.close()
 
     def _check_method(self, scope: Any, allowed: str) -> None:
         if scope["method"] != allowed:
