@@ -16,6 +16,7 @@ from gateway.api.front import AsgiApp, Bounds, Front
 from gateway.api.protocol import Edge
 from gateway.api.public import build_public
 from gateway.config.tree import Config
+from gateway.core.breaker import BreakerRules
 from gateway.core.models import Models
 from gateway.core.tenants import Tenant, Tenants
 from gateway.fleet.fleet import Fleet
@@ -45,7 +46,7 @@ class Gateway:
         self._tasks: list[asyncio.Task[None]] = []
         self._draining = False
         self.link = _link(config)
-        self.fleet = Fleet(_node_specs(config))
+        self.fleet = Fleet(_node_specs(config), _breaker_rules(config))
         self.prober = Prober(self.fleet, _probe_timing(config))
         self.relay = Relay(self.fleet, _timing(config), config.requests.max_attempts)
         self.metrics = Metrics()
@@ -134,6 +135,7 @@ class Gateway:
         self._bounds.max_body = config.requests.max_body
         self._bounds.body_timeout = config.timeouts.body
         self.prober.retime(_probe_timing(config))
+        self.fleet.follow_rules(_breaker_rules(config))
         self.fleet.update(_node_specs(config))
         self.prober.follow()
         self.relay.forget_removed_nodes()
@@ -247,6 +249,10 @@ def _node_specs(config: Config) -> list[NodeSpec]:
             url=node.url,
             api_key=node.api_key.reveal() if node.api_key is not None else None,
             ca_file=str(node.ca_file) if node.ca_file is not None else None,
+            max_concurrency=node.max_concurrency,
+            weight=node.weight,
+            price=node.price,
+            labels=tuple(node.labels.items()),
         )
         for node in config.nodes
     ]
@@ -265,6 +271,10 @@ def _timing(config: Config) -> Timing:
 
 def _probe_timing(config: Config) -> ProbeTiming:
     return ProbeTiming(config.health.interval, config.health.timeout, config.health.tolerated)
+
+
+def _breaker_rules(config: Config) -> BreakerRules:
+    return BreakerRules(failures=config.health.failures, slow_start=config.health.slow_start)
 
 
 def _needs_restart(old: Config, new: Config) -> list[str]:

@@ -18,8 +18,9 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from gateway.config.fleet import Health, NodeConfig, Retries
 from gateway.config.limits import RedisConfig
-from gateway.config.types import Count, Name, NodeUrl, Port, Seconds, Secret, Section, is_loopback
+from gateway.config.types import Count, Name, Port, Seconds, Secret, Section, is_loopback
 
 
 class Tls(Section):
@@ -81,25 +82,6 @@ class Admin(Section):
         return token
 
 
-class NodeConfig(Section):
-    """One vLLM server."""
-
-    url: NodeUrl
-    api_key: Secret | None = None
-    ca_file: Path | None = None
-    """A PEM file with the certificate authority of an https node, where it is not a public one."""
-
-    @field_validator("ca_file")
-    @classmethod
-    def _loads(cls, path: Path | None) -> Path | None:
-        if path is not None:
-            try:
-                ssl.create_default_context(cafile=path)
-            except OSError as error:  # ssl.SSLError is one
-                raise ValueError(f"the file {path} cannot be used: {error.strerror or error}") from None
-        return path
-
-
 class ModelConfig(Section):
     """A model by the name that nodes serve it under, and further names that clients may use."""
 
@@ -150,14 +132,6 @@ class Requests(Section):
     max_attempts: Annotated[int, Field(ge=1, le=16)] = 3
 
 
-class Health(Section):
-    """Probing of nodes: seconds between probes, seconds for one, how many may fail in a row."""
-
-    interval: Seconds = 2.0
-    timeout: Seconds = 5.0
-    tolerated: Annotated[int, Field(ge=0)] = 2
-
-
 class Log(Section):
     """`json` for machines, `text` for people."""
 
@@ -191,6 +165,7 @@ class Config(BaseSettings):
     timeouts: Timeouts = Timeouts()
     requests: Requests = Requests()
     health: Health = Health()
+    retries: Retries = Retries()
     log: Log = Log()
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     no_auth: Annotated[bool, Field(validate_default=True)] = False

@@ -13,6 +13,7 @@ GatewayError
 ├── PermissionDenied          a known caller, a thing that it may not do
 ├── Overloaded                nothing is wrong with the request: come back later
 │   ├── NoNodeReady
+│   ├── FleetFull             all nodes have as much as they can take
 │   ├── TooManyConnections
 │   └── ShuttingDown
 ├── UpstreamError             the node's fault
@@ -103,6 +104,10 @@ class Overloaded(GatewayError):
 
 class NoNodeReady(Overloaded):
     default_code = "no_node_ready"
+
+
+class FleetFull(Overloaded):
+    default_code = "fleet_full"
 
 
 class TooManyConnections(Overloaded):

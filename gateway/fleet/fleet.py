@@ -1,31 +1,60 @@
 """All nodes of all models, and the choice of one for a request."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from gateway.core.errors import NoNodeReady
+from gateway.core.breaker import BreakerRules
+from gateway.core.errors import FleetFull, NoNodeReady
 from gateway.core.selection import round_robin
 from gateway.fleet.node import Lease, Node, NodeSpec
+
+FULL_RETRY_SECONDS = 1.0
+"""What a client is told where nothing is known of when a place will be free."""
 
 
 class Fleet:
     """The nodes as this process sees them. `update` follows a config reload; leases outlive their node's removal."""
 
-    def __init__(self, specs: Iterable[NodeSpec] = ()) -> None:
+    def __init__(self, specs: Iterable[NodeSpec] = (), rules: BreakerRules | None = None) -> None:
         self.nodes: tuple[Node, ...] = ()
+        self.rules = rules or BreakerRules()
+        self._gateways = 1
         self._turn = 0
+        self._begun = False
         self.update(specs)
 
+    def follow_rules(self, rules: BreakerRules) -> None:
+        """Judge all nodes by `rules` from now on."""
+        self.rules = rules
+        for node in self.nodes:
+            node.breaker.rules = rules
+
+    def share_with(self, gateways: int) -> None:
+        """`gateways` processes, this one included, use the same nodes: each keeps to its part of their places."""
+        self._gateways = max(1, gateways)
+        for node in self.nodes:
+            node.gateways = self._gateways
+
     def update(self, specs: Iterable[NodeSpec]) -> tuple[Node, ...]:
-        """Make the fleet the nodes of `specs`, keeping the state of those that stay; returns those that are new."""
-        known = {node.spec: node for node in self.nodes}
-        same_place = {node.spec.url: node for node in self.nodes}
-        self.nodes = tuple(known.get(spec) or Node(spec) for spec in dict.fromkeys(specs))
-        new = tuple(node for node in self.nodes if node.spec not in known)
-        for node in new:  # another key or certificate: what the node serves is known until it is probed
-            if node.spec.url in same_place:
-                node.cards = same_place[node.spec.url].cards
-        return new
+        """Make the fleet the nodes of `specs`, keeping the state of those that stay; returns those that are new
+        or reached in a new way. What is in flight on a node is never forgotten while its URL stays."""
+        known = {node.spec.url: node for node in self.nodes}
+        nodes: dict[str, Node] = {}
+        new: list[Node] = []
+        for spec in specs:
+            node = known.get(spec.url)
+            if node is None:
+                node = Node(spec, self.rules, trusted=not self._begun)
+                new.append(node)
+            elif node.access != spec.access:
+                node.reconnect(spec, trusted=True)
+                new.append(node)
+            node.spec = spec
+            node.gateways = self._gateways
+            nodes.setdefault(spec.url, node)
+        self.nodes = tuple(nodes.values())
+        self._begun = self._begun or bool(nodes)
+        return tuple(new)
 
     @property
     def served(self) -> "ServedModels":
@@ -44,25 +73,63 @@ class Fleet:
         """Whether a node is ready that serves `model` (any model where None)."""
         return any(node.ready and (model is None or model in node.cards) for node in self.nodes)
 
-    def lease(self, model: str | None, tried: Collection[Node] = (), pinned_to: bytes | None = None) -> Lease:
-        """A place on a node that serves `model` (None: any model), round robin over those that answer their probe.
+    def lease(
+        self,
+        model: str | None,
+        tried: Collection[Node] = (),
+        pinned_to: bytes | None = None,
+        now: float = 0.0,
+        stream: bool = False,
+        tokens: int = 0,
+    ) -> Lease:
+        """A place on a node that serves `model` (None: any model). `tried` are left out; `now` is loop time;
+        `pinned_to` (a node tag) allows one node only. `stream` and `tokens` are noted in the lease.
 
-        Nodes in `tried` are left out. Where none is ready, one that only misses its probes is better than
-        none: it may be busy, and a request tells more than a probe. `pinned_to` (a node tag) allows one node only.
+        Raises `NoNodeReady` where no node is left, and `FleetFull` where all have as much as they may have.
         """
-        candidates = [
+        candidates = self.candidates(model, tried, pinned_to, now)
+        self._turn += 1
+        return Lease(round_robin(candidates, self._turn), stream, tokens)
+
+    def candidates(
+        self, model: str | None, tried: Collection[Node] = (), pinned_to: bytes | None = None, now: float = 0.0
+    ) -> Sequence[Node]:
+        """The nodes that a request may be given now, at least one; raises as `lease` does.
+
+        Ready ones with a place are preferred. Where all that have room are only warming up, they are asked for more;
+        where none is ready, one that misses its probes or failed before is better than none: it may be busy, and a
+        request tells more than a probe. A node's own bound and a drain are always kept.
+        """
+        serving = [
             node
             for node in self.nodes
             if (model is None or model in node.cards)
             and node not in tried
             and (pinned_to is None or node.tag == pinned_to)
         ]
-        candidates = [node for node in candidates if node.ready] or candidates
-        if not candidates:
+        free = [node for node in serving if node.ready and node.in_flight < node.places and node.busy_until <= now]
+        return free or self._second_choice(serving, model, now)
+
+    def _second_choice(self, serving: Sequence[Node], model: str | None, now: float) -> Sequence[Node]:
+        # A stored response can be read where it lies until the node is gone: only new work is kept off.
+        usable = [node for node in serving if node.drain is None or model is None]
+        if not usable:
             wanted = f"the model {model!r}" if model is not None else "this request"
             raise NoNodeReady(f"No node is ready for {wanted}.", code="no_node_ready", retry_after=2.0)
-        self._turn += 1
-        return Lease(round_robin(candidates, self._turn))
+        up = [node for node in usable if node.ready] or usable
+        roomy = [node for node in up if node.in_flight < node.bound]
+        waits = [node.busy_until - now for node in roomy]
+        free = [node for node, wait in zip(roomy, waits, strict=True) if wait <= 0]
+        if not free:
+            wait = min(waits, default=FULL_RETRY_SECONDS)
+            raise FleetFull("All nodes have as much to do as they can take.", retry_after=wait)
+        return free
+
+    def has_another(self, node: Node) -> bool:
+        """Whether a node is ready that could do the work of `node`."""
+        return any(
+            other is not node and other.ready and not node.cards.keys().isdisjoint(other.cards) for other in self.nodes
+        )
 
     def by_tag(self, tag: bytes) -> Node | None:
         """The node that a response id names (see `response_ids`)."""

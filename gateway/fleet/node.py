@@ -1,72 +1,170 @@
 """One node as this gateway process sees it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.core.abilities import UNKNOWN
+from gateway.core.breaker import Breaker, BreakerRules
+from gateway.core.load import Load
 from gateway.core.response_ids import node_tag
+
+ROOMY = 64
+"""Requests at once that a node without a `max_concurrency` is warmed up to, before it is unbounded."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeSpec:
-    """What the config says about a node. `api_key` and `ca_file` are for talking to it; None where not needed."""
+    """What is known of a node before it is asked. `api_key` and `ca_file` are for talking to it; None: not needed.
+
+    `max_concurrency`: requests at once from all gateways together (None: no bound); `weight`: its share of work
+    against other nodes; `price`: US dollars an hour, None where unknown; `labels`: the operator's own names and values.
+    """
 
     url: str
     api_key: str | None = field(default=None, repr=False)
     ca_file: str | None = None
+    max_concurrency: int | None = None
+    weight: float = 1.0
+    price: float | None = None
+    labels: tuple[tuple[str, str], ...] = ()
 
     @property
     def name(self) -> str:
         """Host and port: how logs and metrics call it."""
         return self.url.partition("://")[2].rstrip("/")
 
+    @property
+    def access(self) -> tuple[str, str | None, str | None]:
+        """What a connection to it depends on."""
+        return self.url, self.api_key, self.ca_file
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """No new work for a node. `until`: loop time at which what still runs is ended (infinite: it may finish)."""
+
+    until: float = math.inf
+    reason: str = "drained"
+
 
 class Node:
-    """A node's state. Written by the prober (`ready`, `cards`, `last_error`) and by leases (`in_flight`)."""
+    """A node's state. Probes, requests (through leases) and drains write it; times are the event loop's.
 
-    def __init__(self, spec: NodeSpec) -> None:
+    Read on every request, so plain attributes: `ready` (probed, breaker not open, not drained), `places` (requests at
+    once it may have from this process) and `busy_until` (it has said itself that its queue is full). `gateways`:
+    processes that share its places, this one included.
+    """
+
+    def __init__(self, spec: NodeSpec, rules: BreakerRules | None = None, trusted: bool = True) -> None:
+        """`trusted`: there since the gateway began (see `Breaker`)."""
         self.spec = spec
+        self.access = spec.access
         self.name = spec.name
         self.tag = node_tag(spec.url)
+        self.breaker = Breaker(rules or BreakerRules(), trusted)
         self.ready = False
+        self.places = math.inf
+        self.busy_until = 0.0
+        self.drain: Drain | None = None
         self.failed_probes = 0
         self.last_error: str | None = "not probed yet"
         self.cards: Mapping[str, Mapping[str, Any]] = {}
         self.abilities = UNKNOWN
+        self.load: Load | None = None
+        self.gateways = 1
         self.in_flight = 0
+        self.leases: set[Lease] = set()
+        self._heard = 0.0
 
-    def probe_succeeded(self, cards: Mapping[str, Mapping[str, Any]]) -> None:
+    def heard(self) -> float:
+        """When a byte of any answer last came, or its own count of generated tokens was seen to grow."""
+        return max([self._heard, *(lease.heard for lease in self.leases)])
+
+    def settle(self, now: float) -> None:
+        """Bring what requests read up to date: after anything was told, and with every probe."""
+        self.ready = self.drain is None and not self.breaker.is_open
+        self.places = self.bound
+        share = self.breaker.share(now)
+        if 0 < share < 1:
+            self.places = max(1, math.ceil(share * min(self.places, ROOMY)))
+
+    @property
+    def bound(self) -> float:
+        """Requests at once that this process may have on it at the most: an even share of what it can take."""
+        most = self.spec.max_concurrency
+        return math.inf if most is None else max(1, most // self.gateways)
+
+    # What probes tell
+
+    def probe_succeeded(self, cards: Mapping[str, Mapping[str, Any]], now: float = 0.0) -> None:
         """`cards`: what its /v1/models lists, by model id, as the node wrote them."""
-        self.ready = True
         self.failed_probes = 0
-        self.last_error = None
         self.cards = cards
+        self.breaker.probed(now)
+        if not self.breaker.is_open:
+            self.last_error = None
+        self.settle(now)
 
-    def probe_failed(self, error: str, tolerated: int) -> None:
-        """One probe went unanswered; after `tolerated` of them in a row the node is not chosen any more."""
+    def probe_failed(self, error: str, tolerated: int, now: float = 0.0, since: float = math.inf) -> None:
+        """A probe went unanswered; after `tolerated` in a row the node is not chosen any more, unless it has sent
+        tokens after `since`: then it is only busy."""
+        if self.heard() > since:
+            self.failed_probes = 0
+            return
         self.failed_probes += 1
         self.last_error = error
         if self.failed_probes > tolerated:
-            self.ready = False
+            self.breaker.missed_probes(now)
+            self.settle(now)
 
-    def refused(self, error: str) -> None:
-        """It took no connection from a request: it is not chosen until a probe succeeds."""
-        self.ready = False
+    def load_told(self, load: Load) -> None:
+        """A page of its metrics was read. Tokens that were made since the last one are a sign of life."""
+        before = self.load
+        self.load = load
+        if before is not None and None not in (before.generated, load.generated) and load.generated != before.generated:
+            self._heard = max(self._heard, load.at)
+
+    # What requests and probes tell
+
+    def refused(self, error: str, now: float = 0.0) -> None:
+        """It took no connection: it is not chosen until it answers again."""
+        self.breaker.refused(now)
         self.last_error = error
+        self.settle(now)
+
+    def reconnect(self, spec: NodeSpec, trusted: bool) -> None:
+        """Another key or certificate: what it serves is known until it is probed, how it does is not."""
+        self.spec, self.access = spec, spec.access
+        self.breaker = Breaker(self.breaker.rules, trusted)
+        self.last_error = "not probed yet"
+        self.ready = False
 
 
 class Lease:
-    """One unit of a node's concurrency, held until the last byte. `release` counts once however often it is called."""
+    """One unit of a node's concurrency, held until the last byte. `release` counts once however often it is called.
 
-    __slots__ = ("_held", "node")
+    `heard`: loop time of the last byte of its answer, 0 before the first. `stream`: it should come bit by bit.
+    `tokens`: its prompt's size.
+    """
 
-    def __init__(self, node: Node) -> None:
+    __slots__ = ("_held", "heard", "node", "stream", "tokens")
+
+    def __init__(self, node: Node, stream: bool = False, tokens: int = 0) -> None:
         self.node = node
+        self.heard = 0.0
+        self.stream = stream
+        self.tokens = tokens
         self._held = True
         node.in_flight += 1
+        node.leases.add(self)
 
     def release(self) -> None:
         if self._held:
             self._held = False
-            self.node.in_flight -= 1
+            node = self.node
+            node.in_flight -= 1
+            node.leases.discard(self)
+            if self.heard > node._heard:
+                node._heard = self.heard

@@ -1,6 +1,11 @@
-"""Asking every node, again and again, whether it lives and what it serves."""
+"""Asking every node, again and again, whether it lives, what it serves and how busy it is.
+
+Probes alone readmit nobody: an API server answers them while its engine is dead. A node whose breaker is open for
+more than lateness is asked a tiny completion first (see `core.breaker`), so that no user's request is the trial.
+"""
 
 import asyncio
+import contextlib
 import random
 import ssl
 from collections.abc import Mapping
@@ -10,10 +15,13 @@ from typing import Any
 import httpx
 import structlog
 
+from gateway.core.load import read_load
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Node
 
 log = structlog.get_logger("fleetgate.prober")
+
+Access = tuple[str, str | None, str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,21 +33,30 @@ class ProbeTiming:
     tolerated: int
 
 
+FOUND_WITHIN = 0.5
+"""Seconds between two probes of a node that is not ready: one that came back is found soon."""
+
+TRIAL_SECONDS = 30.0
+"""How long the tiny completion may take: a node that is asked for one is hardly busy, but may be loading kernels."""
+
+
 class Prober:
-    """One background task per node. A probe is `/health`, then `/v1/models`; both have to answer 200."""
+    """One background task per node. A probe is `/health`, then `/v1/models`; both have to answer 200. The load on
+    `/metrics` is read with it where it is given; without it a node serves as well."""
 
     def __init__(self, fleet: Fleet, timing: ProbeTiming) -> None:
         self._fleet = fleet
         self._timing = timing
-        self._tasks: dict[Node, asyncio.Task[None]] = {}
+        self._tasks: dict[tuple[Node, Access], asyncio.Task[None]] = {}
 
     def follow(self) -> None:
-        """Probe the nodes that the fleet has now, and no others. Called at start and after every update."""
-        for node in [node for node in self._tasks if node not in self._fleet.nodes]:
-            self._tasks.pop(node).cancel()
-        for node in self._fleet.nodes:
-            if node not in self._tasks:
-                self._tasks[node] = asyncio.create_task(self._watch(node), name=f"probe {node.name}")
+        """Probe the nodes that the fleet has now, as they are reached now, and no others. Called at start and after
+        every update."""
+        wanted = {(node, node.access) for node in self._fleet.nodes}
+        for gone in self._tasks.keys() - wanted:
+            self._tasks.pop(gone).cancel()
+        for node, access in wanted - self._tasks.keys():
+            self._tasks[node, access] = asyncio.create_task(self._watch(node), name=f"probe {node.name}")
 
     def retime(self, timing: ProbeTiming) -> None:
         """Use other timings from the next round on."""
@@ -58,31 +75,71 @@ class Prober:
                 async with _client(node) as client:
                     await self._probe_for_ever(client, node)
             except Exception as error:
-                node.refused(f"cannot be probed: {error}")
+                node.refused(f"cannot be probed: {error}", _now())
                 log.exception("probing_failed_unexpectedly", node=node.name)
                 await asyncio.sleep(self._timing.interval)
 
     async def _probe_for_ever(self, client: httpx.AsyncClient, node: Node) -> None:
         while True:
-            await self._probe(client, node)
-            pause = self._timing.interval if node.ready else min(self._timing.interval, 1.0)
+            before = node.ready
+            if await self._probe(client, node):
+                await self._read_load(client, node)
+                if node.breaker.trial_due(_now()):
+                    await self._try_out(client, node)
+            node.settle(_now())
+            if node.ready != before:
+                log.info("node_ready" if node.ready else "node_not_ready", node=node.name, error=node.last_error)
+            pause = self._timing.interval if node.ready else min(self._timing.interval, FOUND_WITHIN)
             await asyncio.sleep(pause * random.uniform(0.9, 1.1))
 
-    async def _probe(self, client: httpx.AsyncClient, node: Node) -> None:
-        before = node.ready
+    async def _probe(self, client: httpx.AsyncClient, node: Node) -> bool:
+        """Whether it answered."""
+        tolerated, since = self._timing.tolerated, _now() - self._timing.interval
         try:
             async with asyncio.timeout(self._timing.timeout):
                 cards = await _ask(client)
         except TimeoutError:
-            node.probe_failed(f"no answer to its probe within {self._timing.timeout:g} s", self._timing.tolerated)
+            node.probe_failed(f"no answer to its probe within {self._timing.timeout:g} s", tolerated, _now(), since)
         except httpx.ConnectError as error:
-            node.refused(f"takes no connection: {error}")
+            if node.heard() <= since:
+                node.refused(f"takes no connection: {error}", _now())
         except (httpx.HTTPError, ValueError) as error:
-            node.probe_failed(str(error) or type(error).__name__, self._timing.tolerated)
+            node.probe_failed(str(error) or type(error).__name__, tolerated, _now(), since)
         else:
-            node.probe_succeeded(cards)
-        if node.ready != before:
-            log.info("node_ready" if node.ready else "node_not_ready", node=node.name, error=node.last_error)
+            node.probe_succeeded(cards, _now())
+            return True
+        return False
+
+    async def _read_load(self, client: httpx.AsyncClient, node: Node) -> None:
+        """Best effort: what was read last stays where nothing comes."""
+        with contextlib.suppress(TimeoutError, httpx.HTTPError, ValueError):
+            async with asyncio.timeout(self._timing.timeout):
+                page = await client.get("/metrics")
+            if page.status_code == 200:
+                node.load_told(read_load(page.text, _now()))
+
+    async def _try_out(self, client: httpx.AsyncClient, node: Node) -> None:
+        """Ask for one token. An answer below 500 shows that somebody is there to think: a node of an embedding
+        model, which has no completions, says 4xx; what it is worth then shows in its probation."""
+        body = {"model": next(iter(node.cards), ""), "prompt": "1", "max_tokens": 1}
+        try:
+            async with asyncio.timeout(TRIAL_SECONDS):
+                answer = await client.post("/v1/completions", json=body)
+            problem = f"answered its trial with {answer.status_code}" if answer.status_code >= 500 else None
+        except TimeoutError:
+            problem = f"no answer to its trial within {TRIAL_SECONDS:g} s"
+        except httpx.HTTPError as error:
+            problem = f"its trial failed: {error or type(error).__name__}"
+        if problem is None:
+            node.breaker.answered(_now())
+            node.last_error = None
+        else:
+            node.breaker.trial_failed(_now())
+            node.last_error = problem
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _client(node: Node) -> httpx.AsyncClient:

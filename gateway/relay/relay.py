@@ -44,7 +44,7 @@ class Relay:
         self.timing = timing
         self.max_attempts = max_attempts
         self._fleet = fleet
-        self._pools: dict[Node, Pool] = {}
+        self._pools: dict[tuple[str, str | None, str | None], Pool] = {}
         self._open: set[Exchange] = set()
         self._closing = False
 
@@ -56,7 +56,7 @@ class Relay:
         `deadline` is loop time (infinite: none). `trace` is filled in as things happen, also when this raises.
         """
         attempts = Attempts(self.max_attempts)
-        lease = self._fleet.lease(plan.model, (), plan.pinned_to)
+        lease = self._fleet.lease(plan.model, (), plan.pinned_to, asyncio.get_running_loop().time())
         tried: list[Node] = []
         fresh = False
         leg: Leg | None = None
@@ -77,10 +77,10 @@ class Relay:
                         raise
                     fresh = verdict is Verdict.SAME_NODE
                     if verdict is Verdict.ANOTHER_NODE:
-                        lease.node.refused(error.message)
+                        lease.node.refused(error.message, asyncio.get_running_loop().time())
                         tried.append(lease.node)
                         lease.release()
-                        lease = self._fleet.lease(plan.model, tried, plan.pinned_to)
+                        lease = self._fleet.lease(plan.model, tried, plan.pinned_to, asyncio.get_running_loop().time())
                         if leg is not None and leg.carried is None:
                             leg = None  # what is sent depends on the node, until an answer has begun
         finally:
@@ -98,8 +98,8 @@ class Relay:
 
     def forget_removed_nodes(self) -> None:
         """Close the pools of nodes that a reload took out of the fleet; their open exchanges run to the end."""
-        for node in [node for node in self._pools if node not in self._fleet.nodes]:
-            self._pools.pop(node).close()
+        for access in self._pools.keys() - {node.access for node in self._fleet.nodes}:
+            self._pools.pop(access).close()
 
     def close_pools(self) -> None:
         for pool in self._pools.values():
@@ -147,10 +147,10 @@ class Relay:
         return self._pool(node).head(leg.method, leg.path, call.headers, len(leg.body)), leg.body
 
     def _pool(self, node: Node) -> Pool:
-        pool = self._pools.get(node)
+        pool = self._pools.get(node.access)
         if pool is None:
             spec = node.spec
-            pool = self._pools[node] = Pool(spec.url, spec.name, spec.api_key, spec.ca_file)
+            pool = self._pools[node.access] = Pool(spec.url, spec.name, spec.api_key, spec.ca_file)
         return pool
 
 

@@ -29,6 +29,8 @@ async def catalog_node(reply: Reply, *models: str) -> AsyncIterator[CatalogNode]
                 asked = await _read(reader)
                 if asked.path == "/health":
                     writer.write(answer(b"", "200 OK" if node.healthy else "503 Service Unavailable"))
+                elif asked.path == "/metrics":
+                    writer.write(answer(b"", "404 Not Found"))
                 elif asked.path == "/v1/models":
                     writer.write(answer(_listing(node.models)))
                 else:

@@ -1,0 +1,56 @@
+"""Settings of nodes: where they are, what they may be given, how their health is judged, what is tried again."""
+
+import ssl
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from gateway.config.types import Count, Name, NodeUrl, Seconds, Secret, Section
+
+
+class NodeConfig(Section):
+    """One vLLM server."""
+
+    url: NodeUrl
+    api_key: Secret | None = None
+    ca_file: Path | None = None
+    """A PEM file with the certificate authority of an https node, where it is not a public one."""
+    max_concurrency: Count | None = None
+    """Requests at once, from all gateways together."""
+    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    """Share of work against other nodes."""
+    price: Annotated[float, Field(ge=0)] | None = None
+    """US dollars an hour."""
+    labels: dict[Name, str] = Field(default_factory=dict)
+    """The operator's own names and values."""
+
+    @field_validator("ca_file")
+    @classmethod
+    def _loads(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            try:
+                ssl.create_default_context(cafile=path)
+            except OSError as error:  # ssl.SSLError is one
+                raise ValueError(f"the file {path} cannot be used: {error.strerror or error}") from None
+        return path
+
+
+class Health(Section):
+    """When a node is given work. `interval`, `timeout`: seconds between two probes, and for one; `tolerated`: probes
+    that may fail in a row; `failures`: different requests that may fail in a row; `slow_start`: seconds over which a
+    node that came back gets its full share, 0 for at once."""
+
+    interval: Seconds = 2.0
+    timeout: Seconds = 5.0
+    tolerated: Annotated[int, Field(ge=0)] = 2
+    failures: Count = 3
+    slow_start: Annotated[float, Field(ge=0, le=3600)] = 20.0
+
+
+class Retries(Section):
+    """Tries beyond a request's first one, per model and process: `share` of its requests and `minimum` a second on
+    top of it, both saved up for ten seconds. A node that took no connection is not counted: nobody has worked."""
+
+    share: Annotated[float, Field(ge=0, le=1)] = 0.2
+    minimum: Annotated[float, Field(ge=0, le=10_000)] = 10.0

@@ -1,0 +1,49 @@
+"""What a node says of its own load, read out of vLLM's /metrics page (Prometheus' text format)."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A node's load at `at` (seconds of the caller's clock). None: the page did not say.
+
+    `running`, `waiting`: requests of all gateways; `kv_use`: 0 to 1; the others are counted in tokens since the node
+    began (`cache_queries` of its prefix cache).
+    """
+
+    at: float
+    running: int | None = None
+    waiting: int | None = None
+    kv_use: float | None = None
+    cache_queries: int | None = None
+    cache_hits: int | None = None
+    generated: int | None = None
+
+
+_NAMES = {
+    "vllm:num_requests_running": "running",
+    "vllm:num_requests_waiting": "waiting",
+    "vllm:kv_cache_usage_perc": "kv_use",
+    "vllm:prefix_cache_queries_total": "cache_queries",
+    "vllm:prefix_cache_hits_total": "cache_hits",
+    "vllm:generation_tokens_total": "generated",
+}
+
+
+def read_load(page: str, now: float) -> Load:
+    """The load that `page` tells; several engines behind one port are added up (of `kv_use` the fullest counts)."""
+    found: dict[str, float] = {}
+    for line in page.splitlines():
+        if not line.startswith("vllm:"):
+            continue
+        field = _NAMES.get(line.partition("{")[0].partition(" ")[0])
+        if field is None:
+            continue
+        try:
+            value = float(line.rpartition(" ")[2])
+        except ValueError:
+            continue
+        found[field] = max(found.get(field, 0.0), value) if field == "kv_use" else found.get(field, 0.0) + value
+    kv_use = found.pop("kv_use", None)
+    counts = {field: int(value) for field, value in found.items()}
+    return Load(at=now, kv_use=kv_use, **counts)
