@@ -16,6 +16,7 @@ import structlog
 from gateway.core.dialects import Ask, Dialect
 from gateway.core.errors import GatewayError, InternalError, InvalidRequest, NotFound
 from gateway.core.events import RequestEnded
+from gateway.core.grant import Headers
 from gateway.core.models import Models
 from gateway.core.plan import Minting, Plan, make_plan
 from gateway.core.response_ids import NONCE_BYTES, open_id
@@ -36,6 +37,9 @@ class Call(Caller, Protocol):
 
     async def read_body(self) -> bytes:
         """The whole body; raises where it is too large, too slow or its sender gone. Then the client is watched."""
+
+    def tell(self, headers: Headers) -> None:
+        """Have these headers on the answer, whatever it will be. Before its head went out; adds to what was told."""
 
     def fail(self, error: GatewayError) -> None:
         """Tell the client, as a status or as an event of a stream that has begun."""
@@ -152,6 +156,8 @@ class Pipeline:
             ask = record.asked(dialect.read(await call.read_body()))
             model = record.model = policy.models.resolve(ask.model, tenant, self._fleet.served)
             plan = self._plan(policy, ask, dialect, tenant, model)
+            if plan.told:
+                call.tell(plan.told)
             await self._relay.serve(plan, call, record.trace, deadline)
 
     async def stored(self, call: Call, dialect: Dialect, method: str, response_id: str, suffix: str) -> None:

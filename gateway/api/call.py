@@ -8,7 +8,7 @@ the listener hears when the way is free again.
 import asyncio
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gateway.api.cycle import EXTENSION, Cycle
@@ -57,6 +57,7 @@ class ClientCall:
         self._body_read = False
         self._stream = False
         self._lingers = False
+        self._told: list[tuple[bytes, bytes]] = []
         self.push = self._cycle.write
 
     async def close(self) -> None:
@@ -120,11 +121,15 @@ class ClientCall:
     def started(self) -> bool:
         return self.status != 0
 
+    def tell(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Have these headers on the answer, whatever it will be: told before its head goes out."""
+        self._told += headers
+
     def start(self, status: int, headers: Headers, stream: bool) -> None:
         """The head; `push` and `finish` follow. Goes through ASGI, so that middleware can add to it."""
         self.status = status
         self._stream = stream
-        self._start_with(headers + id_headers(self.request_id))
+        self._start_with(headers + id_headers(self.request_id) + self._told)
 
     def finish(self, data: bytes = b"") -> None:
         self._cycle.finish(data)
@@ -140,7 +145,7 @@ class ClientCall:
 
     def _answer_error(self, error: GatewayError) -> None:
         self.status, headers, body = whole_answer(error, self._dialect, self.request_id)
-        self._start_with(headers)
+        self._start_with(headers + self._told)
         if self._body_read:
             self.finish(body)
         else:

@@ -11,6 +11,8 @@ from typing import Any, ClassVar, NamedTuple
 from gateway.core.bodies import Body, json_kind, parse_body
 from gateway.core.dialects.watch import EventWatch
 from gateway.core.errors import InvalidRequest
+from gateway.core.grant import Grant
+from gateway.core.intent import INTENT_FIELDS, UNSAID, Intent, read_intent
 from gateway.core.usage import Usage, from_openai
 
 FORBIDDEN_FIELDS = frozenset({"kv_transfer_params", "cache_salt", "priority", "request_id"})
@@ -54,7 +56,8 @@ class Ask(NamedTuple):
     """What a request wants, read out of its dialect.
 
     `raw` is the body as it came, `body` what it parses to. `model` is None where the client named none.
-    `continues` is the id of an earlier response that this one builds on (responses dialect).
+    `continues` is the id of an earlier response that this one builds on (responses dialect). `intent` is what it
+    wants of thinking, `max_tokens` the most tokens that it wants back (None: it does not say, or not as a number).
     """
 
     raw: bytes
@@ -62,6 +65,20 @@ class Ask(NamedTuple):
     model: str | None
     stream: bool
     continues: str | None = None
+    intent: Intent = UNSAID
+    max_tokens: int | None = None
+
+    @property
+    def tools(self) -> bool:
+        """Whether the model may call tools in its answer."""
+        return bool(self.body.get("tools")) and self.body.get("tool_choice") not in ("none", {"type": "none"})
+
+    @property
+    def choices(self) -> int:
+        """How many answers run side by side: `n` for each prompt (completions takes several)."""
+        n, prompt = self.body.get("n"), self.body.get("prompt")
+        prompts = len(prompt) if isinstance(prompt, list) and not all(type(item) is int for item in prompt) else 1
+        return (n if isinstance(n, int) else 1) * prompts
 
 
 class Dialect(ABC):
@@ -71,22 +88,46 @@ class Dialect(ABC):
     path: ClassVar[str]
     """Where clients send it and where nodes serve it."""
 
+    heeds: ClassVar[frozenset[str]] = frozenset()
+    """The spellings of thinking (paths, see `intent`) that a node reads by itself in this dialect."""
+
+    output_fields: ClassVar[tuple[str, ...]] = ()
+    """The fields that bound an answer's tokens, first the one that wins. None: nothing is generated."""
+
     mints_ids: ClassVar[bool] = False
     """Whether the gateway chooses the answer's id, so that later calls about it find their node and owner."""
 
     def read(self, raw: bytes) -> Ask:
         """Check what the gateway itself must understand; all other fields are the node's to judge."""
         body = parse_body(raw)
+        max_tokens = None
+        for name in self.output_fields:
+            if max_tokens is None and type(body.get(name)) is int:
+                max_tokens = body[name]
         return Ask(
             raw=raw,
             body=body,
             model=optional_field(body, "model", str),
             stream=bool(optional_field(body, "stream", bool)),
+            intent=self.intent(body) if self.output_fields and not INTENT_FIELDS.isdisjoint(body) else UNSAID,
+            max_tokens=max_tokens,
         )
+
+    def intent(self, body: Body) -> Intent:
+        """What is wanted of thinking, for a body that says something about it."""
+        return read_intent(body, self.heeds)
 
     def changes(self, ask: Ask) -> dict[str, Any]:
         """Top-level fields that the gateway needs set for its own sake (and hides from the answer again)."""
         return {}
+
+    def carry(self, body: Body, grant: Grant) -> dict[str, Any]:
+        """The top-level fields that make a node do what was granted, where `body` does not say so already."""
+        return {}
+
+    def carries(self, grant: Grant) -> bool:
+        """Whether a node that holds budgets can be told this one in this dialect's own fields."""
+        return True
 
     @abstractmethod
     def watch(self, ask: Ask) -> EventWatch:

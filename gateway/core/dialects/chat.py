@@ -1,11 +1,13 @@
 """`/v1/chat/completions` and `/v1/completions`: one stream format, two kinds of choices."""
 
-from typing import Any
+from typing import Any, ClassVar
 
-from gateway.core.bodies import dump
+from gateway.core.bodies import Body, dump
 from gateway.core.dialects.base import Ask, Dialect, ErrorShape, optional_field
+from gateway.core.dialects.carrying import carry_budget, carry_effort, carry_output, carry_switch
 from gateway.core.dialects.openai import openai_error, openai_error_event
 from gateway.core.dialects.watch import EventWatch
+from gateway.core.grant import Grant
 from gateway.core.usage import from_openai
 
 _MARKS = (b"[DONE]", b'"usage"', b'"error"')
@@ -60,6 +62,16 @@ class Chat(Dialect):
 
     name = "chat"
     path = "/v1/chat/completions"
+    output_fields: ClassVar[tuple[str, ...]] = ("max_completion_tokens", "max_tokens")
+    heeds = frozenset(
+        {
+            "thinking_token_budget",
+            "chat_template_kwargs.enable_thinking",
+            "chat_template_kwargs.low_effort",
+            "reasoning_effort",
+            "include_reasoning",
+        }
+    )
 
     def read(self, raw: bytes) -> Ask:
         ask = super().read(raw)
@@ -77,8 +89,18 @@ class Chat(Dialect):
         kept = {key: value for key, value in options.items() if key != "continuous_usage_stats"}
         return {"stream_options": {**kept, "include_usage": True}}
 
+    def carry(self, body: Body, grant: Grant) -> dict[str, Any]:
+        """With thinking off the template closes it; a budget is only set to 0 then where there was one."""
+        off = grant.thinking is False and body.get("thinking_token_budget") is None
+        return {
+            **carry_switch(body, grant),
+            **carry_effort(body, "reasoning_effort", grant),
+            **({} if off else carry_budget(body, grant.thinking_budget)),
+            **carry_output(body, grant, self.output_fields),
+        }
+
     def watch(self, ask: Ask) -> EventWatch:
-        return ChunkWatch(pass_usage=_wants_usage(ask), choices=_choices(ask))
+        return ChunkWatch(pass_usage=_wants_usage(ask), choices=ask.choices)
 
     def error(self, shape: ErrorShape) -> bytes:
         return openai_error(shape)
@@ -92,15 +114,14 @@ class Completions(Chat):
 
     name = "completions"
     path = "/v1/completions"
+    output_fields = ("max_tokens",)
+    heeds = frozenset({"thinking_token_budget"})
+
+    def carry(self, body: Body, grant: Grant) -> dict[str, Any]:
+        """There is no template to switch thinking off in: a budget of 0 ends it where the prompt opened it."""
+        return {**carry_budget(body, grant.thinking_budget), **carry_output(body, grant, self.output_fields)}
 
 
 def _wants_usage(ask: Ask) -> bool:
     options = ask.body.get("stream_options")
     return bool(options and options.get("include_usage"))
-
-
-def _choices(ask: Ask) -> int:
-    """How many texts run side by side in the stream: `n` for each prompt (completions takes several)."""
-    n, prompt = ask.body.get("n"), ask.body.get("prompt")
-    prompts = len(prompt) if isinstance(prompt, list) and not all(type(item) is int for item in prompt) else 1
-    return (n if isinstance(n, int) else 1) * prompts

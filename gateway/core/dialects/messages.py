@@ -1,10 +1,12 @@
 """`/v1/messages`: Anthropic's format. Usage comes in the first event and again, complete, near the end."""
 
-from typing import Any
+from typing import Any, ClassVar
 
-from gateway.core.bodies import dump
+from gateway.core.bodies import Body, dump
 from gateway.core.dialects.base import Ask, Dialect, ErrorShape, Fault, find_usage
+from gateway.core.dialects.carrying import carry_effort, carry_output, carry_switch
 from gateway.core.dialects.watch import EventWatch
+from gateway.core.grant import Grant
 from gateway.core.usage import Usage, from_anthropic
 
 _TYPES = {
@@ -17,6 +19,9 @@ _TYPES = {
     Fault.OVERLOADED: "overloaded_error",
     Fault.INTERNAL: "api_error",
 }
+
+MIN_BUDGET = 1024
+"""The smallest budget in tokens that vLLM takes in this dialect."""
 
 
 def anthropic_error(shape: ErrorShape) -> bytes:
@@ -51,6 +56,31 @@ class Messages(Dialect):
 
     name = "messages"
     path = "/v1/messages"
+    output_fields: ClassVar[tuple[str, ...]] = ("max_tokens",)
+    heeds = frozenset(
+        {
+            "chat_template_kwargs.enable_thinking",
+            "chat_template_kwargs.low_effort",
+            "thinking.type",
+            "thinking.budget_tokens",
+            "output_config.effort",
+        }
+    )
+
+    def carry(self, body: Body, grant: Grant) -> dict[str, Any]:
+        return {
+            **carry_switch(body, grant),
+            **carry_effort(body, "output_config.effort", grant),
+            **_carry_thinking(body, grant),
+            **carry_output(body, grant, self.output_fields),
+        }
+
+    def carries(self, grant: Grant) -> bool:
+        """vLLM takes budgets from 1,024 on here, and only under `max_tokens` (0.32; earlier ones take none)."""
+        budget = grant.thinking_budget
+        if grant.thinking is False or budget is None:
+            return True
+        return budget >= MIN_BUDGET and (grant.max_tokens is None or budget < grant.max_tokens)
 
     def watch(self, ask: Ask) -> EventWatch:
         return MessageWatch()
@@ -66,8 +96,29 @@ class Messages(Dialect):
         return b"event: error\ndata: " + anthropic_error(shape) + b"\n\n"
 
 
+def _carry_thinking(body: Body, grant: Grant) -> dict[str, Any]:
+    """The `thinking` object: off, a budget, or (where a client's own is taken back) as the model likes.
+
+    A budget that cannot be said here is rounded up to one that can; `carries` tells that it takes more than that.
+    """
+    given = body.get("thinking")
+    wanted: Any = given
+    if grant.thinking is False:
+        wanted = given and {"type": "disabled"}
+    elif grant.thinking_budget is not None:
+        wanted = {"type": "enabled", "budget_tokens": max(MIN_BUDGET, grant.thinking_budget)}
+        if given and "display" in given:
+            wanted["display"] = given["display"]
+        if grant.max_tokens is not None and wanted["budget_tokens"] >= grant.max_tokens:
+            wanted = given and {"type": "adaptive"}
+    elif given and given.get("type") == "disabled" and grant.thinking:
+        wanted = {"type": "adaptive"}
+    return {} if wanted == given else {"thinking": wanted}
+
+
 class CountTokens(Messages):
     """How long a message would be; the answer is one number."""
 
     name = "count_tokens"
     path = "/v1/messages/count_tokens"
+    output_fields = ()

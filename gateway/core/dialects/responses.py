@@ -2,10 +2,12 @@
 
 from typing import Any
 
-from gateway.core.bodies import dump
+from gateway.core.bodies import Body, dump
 from gateway.core.dialects.base import Ask, Dialect, ErrorShape, optional_field
+from gateway.core.dialects.carrying import carry_effort, carry_output, carry_switch
 from gateway.core.dialects.openai import openai_error
 from gateway.core.dialects.watch import EventWatch
+from gateway.core.grant import Grant
 from gateway.core.usage import from_openai
 
 _ENDS = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
@@ -39,12 +41,32 @@ class Responses(Dialect):
     name = "responses"
     path = "/v1/responses"
     mints_ids = True
+    output_fields = ("max_output_tokens",)
+    heeds = frozenset(
+        {
+            "chat_template_kwargs.enable_thinking",
+            "chat_template_kwargs.low_effort",
+            "reasoning.effort",
+            "include_reasoning",
+        }
+    )
 
     def read(self, raw: bytes) -> Ask:
         ask = super().read(raw)
         optional_field(ask.body, "store", bool)
         continues = optional_field(ask.body, "previous_response_id", str)
-        return Ask(raw=raw, body=ask.body, model=ask.model, stream=ask.stream, continues=continues)
+        return ask if continues is None else ask._replace(continues=continues)
+
+    def carry(self, body: Body, grant: Grant) -> dict[str, Any]:
+        return {
+            **carry_switch(body, grant),
+            **carry_effort(body, "reasoning.effort", grant),
+            **carry_output(body, grant, self.output_fields),
+        }
+
+    def carries(self, grant: Grant) -> bool:
+        """No version of vLLM has a budget here."""
+        return grant.thinking is False or grant.thinking_budget is None
 
     def watch(self, ask: Ask) -> EventWatch:
         return ResponseWatch()

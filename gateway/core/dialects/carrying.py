@@ -1,0 +1,52 @@
+"""A grant in the fields that a node reads: what the dialects share.
+
+Fields that a node ignores stay where they are; what it has to know is put beside them, in its own spelling.
+"""
+
+from typing import Any
+
+from gateway.core.bodies import Body
+from gateway.core.grant import Grant
+from gateway.core.intent import UNLIMITED
+
+
+def carry_switch(body: Body, grant: Grant) -> dict[str, Any]:
+    """Thinking on or off, and low effort, are the chat template's: all dialects that have one reach it alike."""
+    given = body.get("chat_template_kwargs") or {}
+    wanted = dict(given)
+    if grant.thinking is not None:
+        wanted["enable_thinking"] = grant.thinking
+    if grant.low:
+        wanted["low_effort"] = True
+    return {} if wanted == given else {"chat_template_kwargs": wanted}
+
+
+def carry_budget(body: Body, budget: int | None) -> dict[str, Any]:
+    """vLLM's own field; null takes back what a client asked for."""
+    given = body.get("thinking_token_budget")
+    if budget is None and given in (None, UNLIMITED):
+        return {}
+    return {} if given == budget else {"thinking_token_budget": budget}
+
+
+def carry_output(body: Body, grant: Grant, fields: tuple[str, ...]) -> dict[str, Any]:
+    """The most tokens, in every field that a body has for it, in the last of `fields` where it has none."""
+    if grant.max_tokens is None:
+        return {}
+    given = [name for name in fields if body.get(name) is not None] or [fields[-1]]
+    return {name: grant.max_tokens for name in given if body.get(name) != grant.max_tokens}
+
+
+def carry_effort(body: Body, field: str, grant: Grant) -> dict[str, Any]:
+    """An effort in `field`, a word or (with a dot) a member of an object; `none` is taken back where thinking is on."""
+    top, _, member = field.partition(".")
+    given = body.get(top)
+    was = (given or {}).get(member) if member else given
+    wanted = was
+    if was is None and grant.thinking is not False and not grant.low:
+        wanted = grant.effort
+    if was == "none" and grant.thinking is True:
+        wanted = None
+    if wanted == was:
+        return {}
+    return {top: {**(given or {}), member: wanted} if member else wanted}
