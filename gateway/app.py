@@ -11,14 +11,17 @@ import structlog
 from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from gateway.access.gate import Gate
 from gateway.api.admin import ReloadResult, build_admin
 from gateway.api.front import AsgiApp, Bounds, Front
 from gateway.api.protocol import Edge
 from gateway.api.public import build_public
+from gateway.config.tenants import tenants_of
 from gateway.config.tree import Config
 from gateway.core.breaker import BreakerRules
+from gateway.core.guessing import Guesses
 from gateway.core.models import Models
-from gateway.core.tenants import Tenant, Tenants
+from gateway.core.tenants import Tenants
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import NodeSpec
 from gateway.fleet.prober import Prober, ProbeTiming
@@ -32,7 +35,6 @@ from gateway.telemetry.metrics import Metrics
 
 log = structlog.get_logger("fleetgate")
 
-DEFAULT_TENANT = Tenant("default")
 GAUGE_SECONDS = 5.0
 
 
@@ -52,7 +54,10 @@ class Gateway:
         self.metrics = Metrics()
         self._request_log = RequestLog(config.log.format)
         observers = (self.metrics.request_ended, self._request_log.request_ended)
-        self.pipeline = Pipeline(_policy(config, response_key), self.fleet, self.relay, observers)
+        self.gate = Gate(
+            tenants_of(config.tenants, config.access, response_key), Guesses(config.access.wrong_keys_per_minute)
+        )
+        self.pipeline = Pipeline(_policy(config, response_key), self.gate, self.fleet, self.relay, observers)
         self._bounds = Bounds(config.requests.max_body, config.timeouts.body)
         self.public = self._public(config)
         token = config.admin.token.reveal() if config.admin.token is not None else None
@@ -130,6 +135,9 @@ class Gateway:
         """Swap what requests will see from now on; those under way keep what they began with."""
         self.config = config
         self.pipeline.policy = _policy(config, self._response_key)
+        self.gate.take_over(
+            tenants_of(config.tenants, config.access, self._response_key), config.access.wrong_keys_per_minute
+        )
         self.relay.timing = _timing(config)
         self.relay.max_attempts = config.requests.max_attempts
         self._bounds.max_body = config.requests.max_body
@@ -158,6 +166,9 @@ class Gateway:
     def _refresh_gauges(self) -> None:
         nodes = [(node.name, node.ready, node.in_flight) for node in self.fleet.nodes]
         self.metrics.fleet_state(self.relay.open_exchanges, nodes)
+
+    def _tenants(self, config: Config) -> Tenants:
+        return tenants_of(config.tenants, config.access, self._response_key)
 
     def _public(self, config: Config) -> AsgiApp:
         """The public application; layers that cost something are there only where they are configured."""
@@ -213,17 +224,8 @@ class ByPort:
 
 
 def _policy(config: Config, response_key: bytes) -> Policy:
-    tenants = [
-        (bytes.fromhex(key.sha256), Tenant(tenant.name, frozenset(tenant.models) or None))
-        for tenant in config.tenants
-        for key in tenant.keys
-    ]
     aliases = {alias: model.name for model in config.models for alias in model.aliases}
-    return Policy(
-        tenants=Tenants(tenants, anonymous=None if config.tenants else DEFAULT_TENANT),
-        models=Models([model.name for model in config.models], aliases),
-        response_key=response_key,
-    )
+    return Policy(models=Models([model.name for model in config.models], aliases), response_key=response_key)
 
 
 def _link(config: Config) -> Link | None:

@@ -1,11 +1,11 @@
-"""Making API keys: `fg-` and 32 random bytes; what is kept of one is its SHA-256."""
+"""Making API keys. What they look like is `core.api_keys`' to say; chance comes from here."""
 
 import secrets
 
-from gateway.core.tenants import key_digest
+from gateway.core.api_keys import RANDOM_BYTES, key_digest, key_from
 
 
 def make_key() -> tuple[str, str]:
     """A new key and its SHA-256 in hex."""
-    key = f"fg-{secrets.token_urlsafe(32)}"
+    key = key_from(secrets.token_bytes(RANDOM_BYTES))
     return key, key_digest(key).hex()

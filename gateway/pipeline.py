@@ -13,6 +13,7 @@ from typing import Protocol, Self
 
 import structlog
 
+from gateway.access.gate import Gate
 from gateway.core.dialects import Ask, Dialect
 from gateway.core.errors import GatewayError, InternalError, InvalidRequest, NotFound
 from gateway.core.events import RequestEnded
@@ -20,7 +21,7 @@ from gateway.core.grant import Headers
 from gateway.core.models import Models
 from gateway.core.plan import Minting, Plan, make_plan
 from gateway.core.response_ids import NONCE_BYTES, open_id
-from gateway.core.tenants import Tenant, Tenants
+from gateway.core.tenants import Identity, Tenant
 from gateway.fleet.fleet import Fleet
 from gateway.relay.downstream import Trace
 from gateway.relay.relay import Caller, Relay
@@ -34,6 +35,10 @@ class Call(Caller, Protocol):
     request_id: str
     status: int
     """The HTTP status that was sent, 0 before."""
+
+    @property
+    def address(self) -> str:
+        """Where the client is, as far as trusted proxies tell."""
 
     async def read_body(self) -> bytes:
         """The whole body; raises where it is too large, too slow or its sender gone. Then the client is watched."""
@@ -49,7 +54,6 @@ class Call(Caller, Protocol):
 class Policy:
     """What the config decides about requests. A reload swaps it whole; a request keeps the one it began with."""
 
-    tenants: Tenants
     models: Models
     response_key: bytes
 
@@ -67,6 +71,7 @@ class _Record:
         "_dialect",
         "_observers",
         "ending",
+        "key",
         "model",
         "request_bytes",
         "stream",
@@ -81,14 +86,16 @@ class _Record:
         self._observers = observers
         self.trace = Trace()
         self.tenant: str | None = None
+        self.key: str | None = None
         self.model: str | None = None
         self.stream = False
         self.request_bytes = 0
         self.ending = "ok"
 
-    def of(self, tenant: Tenant) -> Tenant:
-        self.tenant = tenant.name
-        return tenant
+    def of(self, identity: Identity) -> Identity:
+        self.tenant = identity.tenant.name
+        self.key = identity.key
+        return identity
 
     def asked(self, ask: Ask) -> Ask:
         self.stream = ask.stream
@@ -125,6 +132,7 @@ class _Record:
             request_id=call.request_id,
             dialect=self._dialect.name,
             tenant=self.tenant,
+            key=self.key,
             model=self.model,
             node=trace.node,
             stream=self.stream,
@@ -141,8 +149,9 @@ class _Record:
 class Pipeline:
     """Everything that a request passes through, put together once."""
 
-    def __init__(self, policy: Policy, fleet: Fleet, relay: Relay, observers: tuple[Observer, ...]) -> None:
+    def __init__(self, policy: Policy, gate: Gate, fleet: Fleet, relay: Relay, observers: tuple[Observer, ...]) -> None:
         self.policy = policy
+        self.gate = gate
         self._fleet = fleet
         self._relay = relay
         self._observers = observers
@@ -151,11 +160,11 @@ class Pipeline:
         """Serve one request that asks a model for something."""
         policy = self.policy
         with _Record(call, dialect, self._observers) as record:
-            tenant = record.of(policy.tenants.authenticate(call.headers))
+            who = record.of(self.gate.known(call.headers) or await self.gate.look_up(call.headers, call.address))
             deadline = read_deadline(call.headers)
             ask = record.asked(dialect.read(await call.read_body()))
-            model = record.model = policy.models.resolve(ask.model, tenant, self._fleet.served)
-            plan = self._plan(policy, ask, dialect, tenant, model)
+            model = record.model = policy.models.resolve(ask.model, who, self._fleet.served)
+            plan = self._plan(policy, ask, dialect, who.tenant, model)
             if plan.told:
                 call.tell(plan.told)
             await self._relay.serve(plan, call, record.trace, deadline)
@@ -167,10 +176,10 @@ class Pipeline:
         """
         policy = self.policy
         with _Record(call, dialect, self._observers) as record:
-            tenant = record.of(policy.tenants.authenticate(call.headers))
+            who = record.of(self.gate.known(call.headers) or await self.gate.look_up(call.headers, call.address))
             deadline = read_deadline(call.headers)
             ask = record.asked(Ask(await call.read_body(), {}, None, stream="stream=true" in suffix.lower()))
-            node = self._node_of(policy, response_id, tenant, "response_id")
+            node = self._node_of(policy, response_id, who.tenant, "response_id")
             plan = Plan(ask, dialect, None, ask.raw, pinned_to=node)
             path = f"{dialect.path}/{response_id}{suffix}"
             await self._relay.serve(plan, call, record.trace, deadline, method, path)

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from gateway.config.source import ConfigError, Problem, load_config
 from gateway.config.tree import Config
-from gateway.core.tenants import key_digest
+from gateway.core.api_keys import key_digest
 from tests.support.certificates import self_signed
 
 EXAMPLE = Path(__file__).parent.parent / "fleetgate.example.yaml"
@@ -536,7 +536,7 @@ def test_check_of_a_file_that_is_not_there() -> None:
 def test_a_new_key_comes_with_its_line_for_the_file(file: Path) -> None:
     done = fleetgate("keys", "new")
     assert done.returncode == 0
-    key = re.search(r"fg-[\w-]{43}", done.stdout)
+    key = re.search(r"\bfg-\w{46}\b", done.stdout)
     digest = re.search(r"sha256: ([0-9a-f]{64})", done.stdout)
     assert key is not None and digest is not None
     assert key_digest(key.group()).hex() == digest.group(1)

@@ -1,8 +1,8 @@
 """Imports point one way. Each rule says why it is there, so that whoever breaks it knows what they would lose.
 
-    cli -> app -> api -> pipeline -> relay -> {fleet | limits | telemetry} -> shared -> core
+    cli -> app -> api -> pipeline -> relay -> {access | fleet | limits | telemetry} -> shared -> core
 
-`shared` is the way to Redis, which the three in braces use and `core` does not know. `config` and `reload` are one
+`shared` is the way to Redis, which those in braces use and `core` does not know. `config` and `reload` are one
 strand that only the composition root and what lies above it may pull (everything below is handed plain values),
 `keys` needs nothing but `core`, and `server` and `demo`, which own processes, stand between `app` and `cli`.
 
@@ -20,13 +20,14 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("gateway", "workers", "loadtest")
 
-_BELOW_RELAY = {"core", "shared", "fleet", "limits", "telemetry"}
+_BELOW_RELAY = {"core", "shared", "access", "fleet", "limits", "telemetry"}
 _BELOW_APP = _BELOW_RELAY | {"relay", "pipeline", "api"}
 _SETTINGS = {"config", "reload"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "core": set(),
     "shared": {"core"},
+    "access": {"core", "shared"},
     "fleet": {"core", "shared"},
     "limits": {"core", "shared"},
     "telemetry": {"core", "shared"},

@@ -35,6 +35,11 @@ def request_id_of(headers: Mapping[bytes, bytes]) -> str:
     return f"req_{random.getrandbits(96):024x}"
 
 
+def address_of(client: Any) -> str:
+    """The address in an ASGI scope's `client`, a pair or None (a Unix socket has no address)."""
+    return client[0] if client else "unknown"
+
+
 class ClientCall:
     """The client's side of one request; the relay's `Downstream` and the pipeline's `Call`."""
 
@@ -49,6 +54,7 @@ class ClientCall:
         self.status = 0
         # Taken out of the scope, and let go of at the end: a ring of references would be the garbage collector's.
         self._cycle: Cycle = scope["extensions"].pop(EXTENSION)
+        self._client = scope["client"]
         self._receive = receive
         self._send = send
         self._dialect = dialect
@@ -68,6 +74,11 @@ class ClientCall:
         self._cycle.on_gone = self._cycle.on_writable = None
 
     # The request
+
+    @property
+    def address(self) -> str:
+        """Where the client is; behind trusted proxies, what they say of it."""
+        return address_of(self._client)
 
     async def read_body(self) -> bytes:
         """The whole body; the client is watched from the moment it is there."""

@@ -6,7 +6,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from gateway.api.call import request_id_of
+from gateway.api.call import address_of, request_id_of
 from gateway.api.errors import id_headers, method_not_allowed, unknown_path, whole_answer
 from gateway.core.dialects import DIALECTS, Dialect
 from gateway.core.errors import GatewayError
@@ -25,11 +25,11 @@ def build_public(pipeline: Pipeline, fleet: Fleet) -> FastAPI:
     @app.get("/v1/models")
     async def list_models(request: Request) -> Response:
         """What the caller may use, as the nodes themselves describe it."""
-        return _answer(request, {"object": "list", "data": _cards(request, pipeline, fleet)})
+        return _answer(request, {"object": "list", "data": await _cards(request, pipeline, fleet)})
 
     @app.get("/v1/models/{name:path}")
     async def show_model(request: Request, name: str) -> Response:
-        for card in _cards(request, pipeline, fleet):
+        for card in await _cards(request, pipeline, fleet):
             if card["id"] == name:
                 return _answer(request, card)
         raise model_not_found(name)
@@ -64,11 +64,12 @@ def add_health(app: FastAPI, pipeline: Pipeline, fleet: Fleet) -> None:
         return JSONResponse(body, status_code=200 if is_ready else 503)
 
 
-def _cards(request: Request, pipeline: Pipeline, fleet: Fleet) -> list[dict[str, Any]]:
-    policy = pipeline.policy
-    tenant = policy.tenants.authenticate(dict(request.headers.raw))
+async def _cards(request: Request, pipeline: Pipeline, fleet: Fleet) -> list[dict[str, Any]]:
+    headers = dict(request.headers.raw)
+    gate = pipeline.gate
+    who = gate.known(headers) or await gate.look_up(headers, address_of(request.client))
     cards = fleet.cards()
-    return [{**cards[model], "id": public} for public, model in policy.models.offered(tenant, cards.keys())]
+    return [{**cards[model], "id": public} for public, model in pipeline.policy.models.offered(who, cards.keys())]
 
 
 def _dialect(request: Request) -> Dialect:

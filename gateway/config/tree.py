@@ -4,7 +4,6 @@ Every field says its unit and its default; `source` reads the file and explains 
 """
 
 import ipaddress
-import re
 import ssl
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -20,6 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from gateway.config.fleet import Health, NodeConfig, Retries
 from gateway.config.limits import RedisConfig
+from gateway.config.tenants import Access, TenantConfig
 from gateway.config.types import Count, Name, Port, Seconds, Secret, Section, is_loopback
 
 
@@ -89,27 +89,6 @@ class ModelConfig(Section):
     aliases: tuple[Name, ...] = ()
 
 
-class KeyConfig(Section):
-    """A key, kept as its SHA-256 in hex (`fleetgate keys new` makes one)."""
-
-    sha256: str
-
-    @field_validator("sha256")
-    @classmethod
-    def _digest(cls, value: str) -> str:
-        if not re.fullmatch("[0-9a-f]{64}", value):
-            raise ValueError("expected the SHA-256 of a key, 64 hex digits: `fleetgate keys new` makes key and line")
-        return value
-
-
-class TenantConfig(Section):
-    """Who may call. `models` empty means all."""
-
-    name: Name
-    keys: Annotated[tuple[KeyConfig, ...], Field(min_length=1)]
-    models: tuple[Name, ...] = ()
-
-
 class Timeouts(Section):
     """In seconds. For what each one bounds see docs/configuration.md."""
 
@@ -160,6 +139,7 @@ class Config(BaseSettings):
     """Where none are listed, everybody on loopback is the tenant `default`."""
     redis: RedisConfig | None = None
     """What gateways share: limits, keys made at run time, usage. Without it each process is on its own."""
+    access: Access = Access()
     response_secret: Secret | None = None
     """Seals the ids of stored responses; the same in all gateways. Without it each start makes its own."""
     timeouts: Timeouts = Timeouts()

@@ -11,9 +11,12 @@ GatewayError
 │       └── ModelNotFound
 ├── Unauthenticated           no key, or one that nobody has
 ├── PermissionDenied          a known caller, a thing that it may not do
+├── RateLimited               too much of something that the caller may do
+│   └── TooManyWrongKeys      from one address in a minute
 ├── Overloaded                nothing is wrong with the request: come back later
 │   ├── NoNodeReady
 │   ├── FleetFull             all nodes have as much as they can take
+│   ├── KeysUnknown           who the caller is cannot be looked up now
 │   ├── TooManyConnections
 │   └── ShuttingDown
 ├── UpstreamError             the node's fault
@@ -98,6 +101,14 @@ class PermissionDenied(GatewayError):
     default_code = "permission_denied"
 
 
+class RateLimited(GatewayError):
+    default_code = "rate_limited"
+
+
+class TooManyWrongKeys(RateLimited):
+    default_code = "too_many_wrong_keys"
+
+
 class Overloaded(GatewayError):
     default_code = "overloaded"
 
@@ -108,6 +119,10 @@ class NoNodeReady(Overloaded):
 
 class FleetFull(Overloaded):
     default_code = "fleet_full"
+
+
+class KeysUnknown(Overloaded):
+    default_code = "keys_unknown"
 
 
 class TooManyConnections(Overloaded):

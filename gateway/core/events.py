@@ -17,6 +17,7 @@ class RequestEnded(NamedTuple):
     request_id: str
     dialect: str
     tenant: str | None
+    key: str | None
     model: str | None
     node: str | None
     stream: bool

@@ -1,9 +1,15 @@
 """Which model a request means: the name that nodes serve, an alias of it, or the only one there is."""
 
 from collections.abc import Collection, Mapping
+from typing import Protocol
 
 from gateway.core.errors import InvalidRequest, ModelNotFound, NoNodeReady
-from gateway.core.tenants import Tenant
+
+
+class Allowed(Protocol):
+    """A tenant, or a caller by one of its keys."""
+
+    def may_use(self, model: str) -> bool: ...
 
 
 class Models:
@@ -17,22 +23,22 @@ class Models:
         self._listed = frozenset(listed)
         self._aliases = dict(aliases or {})
 
-    def offered(self, tenant: Tenant, served: Collection[str]) -> list[tuple[str, str]]:
-        """All (public name, name on the node) pairs that `tenant` may use, of the models in `served`."""
+    def offered(self, caller: Allowed, served: Collection[str]) -> list[tuple[str, str]]:
+        """All (public name, name on the node) pairs that `caller` may use, of the models in `served`."""
         names = [(name, name) for name in served] + list(self._aliases.items())
-        return [(public, model) for public, model in names if model in served and self._allowed(model, tenant)]
+        return [(public, model) for public, model in names if model in served and self._allowed(model, caller)]
 
-    def resolve(self, name: str | None, tenant: Tenant, served: Collection[str]) -> str:
+    def resolve(self, name: str | None, caller: Allowed, served: Collection[str]) -> str:
         """The name on the node that `name` stands for.
 
         `served`: what the nodes of the fleet serve, as far as they have said. Raises `ModelNotFound` for a
-        name that does not exist or is not the tenant's to use (told apart for nobody), `NoNodeReady` while no
+        name that does not exist or is not the caller's to use (told apart for nobody), `NoNodeReady` while no
         node has said yet what it serves, `InvalidRequest` where no name was given and several could be meant.
         """
         if name is None:
-            return self._only_model(tenant, served)
+            return self._only_model(caller, served)
         model = self.on_nodes(name)
-        if self._allowed(model, tenant) and (model in served or model in self._listed):
+        if self._allowed(model, caller) and (model in served or model in self._listed):
             return model
         if not served and not self._listed:
             raise _starting()
@@ -42,8 +48,8 @@ class Models:
         """The name that nodes know `name` by: itself, or what it is an alias of."""
         return self._aliases.get(name, name)
 
-    def _only_model(self, tenant: Tenant, served: Collection[str]) -> str:
-        models = {model for _, model in self.offered(tenant, served)}
+    def _only_model(self, caller: Allowed, served: Collection[str]) -> str:
+        models = {model for _, model in self.offered(caller, served)}
         if len(models) == 1:
             return models.pop()
         if not served:
@@ -54,8 +60,8 @@ class Models:
             code="missing_model",
         )
 
-    def _allowed(self, model: str, tenant: Tenant) -> bool:
-        return (not self._listed or model in self._listed) and tenant.may_use(model)
+    def _allowed(self, model: str, caller: Allowed) -> bool:
+        return (not self._listed or model in self._listed) and caller.may_use(model)
 
 
 def _starting() -> NoNodeReady:

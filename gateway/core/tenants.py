@@ -1,60 +1,101 @@
-"""Who is calling: a key, found by its SHA-256, belongs to one tenant."""
+"""Who is calling: a key, found by its SHA-256, belongs to one tenant and may be allowed less than it."""
 
-import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from gateway.core.api_keys import key_id, selector
 from gateway.core.errors import Unauthenticated
+
+NEVER = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """Who pays. `models` None means every model."""
+    """Who pays. `models` None means every model.
+
+    `cache_salt` keeps its prompts apart in the nodes' prefix caches; None shares them with everybody.
+    """
 
     name: str
     models: frozenset[str] | None = None
+    cache_salt: str | None = None
 
     def may_use(self, model: str) -> bool:
         return self.models is None or model in self.models
 
 
-def key_digest(key: str | bytes) -> bytes:
-    """What is kept of a key: its SHA-256, 32 bytes. Keys are random and long, so no salt or stretching is needed."""
-    return hashlib.sha256(key.encode() if isinstance(key, str) else key).digest()
+def cache_salt(secret: bytes, tenant: str) -> str:
+    """What keeps `tenant`'s prompts apart in the nodes' caches: a name that nobody without `secret` can work out."""
+    return hmac.digest(secret, b"cache_salt:" + tenant.encode(), "sha256").hex()
+
+
+@dataclass(frozen=True, slots=True)
+class KeyGrant:
+    """What one key allows: no more than its tenant may. `models` None means all of the tenant's.
+
+    `digest` is the key's SHA-256, `expires` seconds since 1970.
+    """
+
+    digest: bytes
+    tenant: str
+    models: frozenset[str] | None = None
+    expires: float = NEVER
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A tenant, come in by one of its keys. `key` is the key's id; None where no key was needed."""
+
+    tenant: Tenant
+    key: str | None = None
+    models: frozenset[str] | None = None
+    expires: float = NEVER
+
+    def may_use(self, model: str) -> bool:
+        return (self.models is None or model in self.models) and self.tenant.may_use(model)
+
+
+def identity_of(tenant: Tenant, grant: KeyGrant) -> Identity:
+    """`tenant` as it comes in by the key of `grant`."""
+    return Identity(tenant, key_id(grant.digest), grant.models, grant.expires)
 
 
 class Tenants:
-    """Keys to tenants. Without any tenant configured, `anonymous` is everybody."""
+    """The tenants and keys of the configuration. Where there are none, `anonymous` is everybody."""
 
-    def __init__(self, keys: Iterable[tuple[bytes, Tenant]], anonymous: Tenant | None = None) -> None:
-        """`keys`: pairs of a key's digest (see `key_digest`) and its tenant."""
-        self._by_digest = dict(keys)
-        self._anonymous = anonymous
+    def __init__(
+        self, tenants: Iterable[Tenant] = (), keys: Iterable[KeyGrant] = (), anonymous: Tenant | None = None
+    ) -> None:
+        """`keys` name tenants of `tenants`."""
+        self.by_name: Mapping[str, Tenant] = {tenant.name: tenant for tenant in tenants}
+        self.anonymous = None if anonymous is None else Identity(anonymous)
+        self._identities = {
+            selector(grant.digest): (grant.digest, identity_of(self.by_name[grant.tenant], grant)) for grant in keys
+        }
 
-    def authenticate(self, headers: Mapping[bytes, bytes]) -> Tenant:
-        """The tenant of `Authorization: Bearer KEY` or `x-api-key: KEY`; `Unauthenticated` otherwise.
+    def of_key(self, digest: bytes) -> Identity | None:
+        """Whose key has this SHA-256."""
+        found = self._identities.get(selector(digest))
+        return found[1] if found is not None and hmac.compare_digest(found[0], digest) else None
 
-        `headers` has lower-case names. The bearer goes first, since both OpenAI's and Anthropic's SDKs send one
-        where a token is set on purpose.
-        """
-        if self._anonymous is not None:
-            return self._anonymous
-        key = presented_key(headers)
-        if key is None:
-            raise Unauthenticated(
-                "No API key was given: send it as 'Authorization: Bearer KEY' or as 'x-api-key: KEY'.",
-                code="missing_api_key",
-            )
-        digest = key_digest(key)
-        tenant = self._by_digest.get(digest)
-        if tenant is None:
-            raise Unauthenticated("The API key is not valid.", code="invalid_api_key")
-        return tenant
+
+def demanded_key(headers: Mapping[bytes, bytes]) -> bytes:
+    """The key of a request that needs one; `Unauthenticated` where it carries none."""
+    key = presented_key(headers)
+    if key is None:
+        raise Unauthenticated(
+            "No API key was given: send it as 'Authorization: Bearer KEY' or as 'x-api-key: KEY'.",
+            code="missing_api_key",
+        )
+    return key
 
 
 def presented_key(headers: Mapping[bytes, bytes]) -> bytes | None:
-    """The key that a request carries, or None."""
+    """The key of `Authorization: Bearer KEY` or `x-api-key: KEY`, or None. `headers` has lower-case names.
+
+    The bearer goes first, since both OpenAI's and Anthropic's SDKs send one where a token is set on purpose.
+    """
     scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
     if scheme.lower() == b"bearer" and token.strip():
         return token.strip()

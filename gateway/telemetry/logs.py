@@ -90,6 +90,7 @@ def _fields(event: RequestEnded) -> dict[str, object]:
         "request_id": event.request_id,
         "dialect": event.dialect,
         "tenant": event.tenant,
+        "key": event.key,
         "model": event.model,
         "node": event.node,
         "stream": event.stream,

@@ -10,7 +10,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from gateway.core.tenants import key_digest
+from gateway.core.api_keys import key_digest
 from tests.support.catalogs import catalog_node
 from tests.support.gateways import RunningGateway, running_gateway
 from tests.support.nodes import Asked, ScriptedNode, answer, scripted_node
@@ -48,6 +48,7 @@ async def shared() -> AsyncIterator[Pair]:
         "tenants": TENANTS,
         "models": [{"name": ULTRA, "aliases": ["big"]}, {"name": SMALL, "aliases": ["little"]}],
         "admin": {"token": TOKEN},
+        "access": {"wrong_keys_per_minute": 100_000},
     }
     async with catalog_node(plain, ULTRA, SMALL) as node, running_gateway(node.url, **settings) as gateway:
         yield node, gateway

@@ -36,6 +36,7 @@ class Fault(Enum):
     NOT_FOUND = "not_found"
     TOO_LARGE = "too_large"
     TIMEOUT = "timeout"
+    RATE_LIMIT = "rate_limit"
     OVERLOADED = "overloaded"
     INTERNAL = "internal"
 

@@ -10,6 +10,7 @@ _TYPES = {
     Fault.AUTHENTICATION: "authentication_error",
     Fault.PERMISSION: "permission_error",
     Fault.TIMEOUT: "timeout_error",
+    Fault.RATE_LIMIT: "rate_limit_error",
     Fault.OVERLOADED: "overloaded_error",
     Fault.INTERNAL: "server_error",
 }

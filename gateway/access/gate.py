@@ -1,0 +1,74 @@
+"""The gate: whose key it is. Known keys cost no waiting; only one that nobody here has seen is asked for in Redis."""
+
+import time
+from collections.abc import Awaitable, Mapping
+from typing import Protocol
+
+from gateway.core.api_keys import has_shape, is_whole, key_digest
+from gateway.core.errors import TooManyWrongKeys, Unauthenticated
+from gateway.core.guessing import Guesses
+from gateway.core.tenants import Identity, Tenants, demanded_key
+
+
+class Ring(Protocol):
+    """The keys that were created at run time."""
+
+    def known(self, digest: bytes) -> Identity | None:
+        """Whose key has this SHA-256, as far as is known here."""
+
+    def look_up(self, digest: bytes) -> Awaitable[Identity | None]:
+        """The same, asked of Redis where it has to be; raises `KeysUnknown` where that cannot be done now."""
+
+    def settle_tenants(self, tenants: Tenants) -> None:
+        """The configuration has new tenants."""
+
+
+class Gate:
+    """Authenticates requests by their headers. `tenants` are the configuration's; a reload gives new ones."""
+
+    def __init__(self, tenants: Tenants, guesses: Guesses, ring: Ring | None = None) -> None:
+        self.tenants = tenants
+        self._guesses = guesses
+        self._ring = ring
+
+    def take_over(self, tenants: Tenants, wrong_keys_per_minute: int) -> None:
+        """Go by another configuration from now on; the wrong keys so far are only forgotten with their limit."""
+        self.tenants = tenants
+        if wrong_keys_per_minute != self._guesses.per_minute:
+            self._guesses = Guesses(wrong_keys_per_minute)
+        if self._ring is not None:
+            self._ring.settle_tenants(tenants)
+
+    def known(self, headers: Mapping[bytes, bytes]) -> Identity | None:
+        """The caller, where that can be told at once; `Unauthenticated` where no key came. Else ask `look_up`."""
+        anonymous = self.tenants.anonymous
+        if anonymous is not None:
+            return anonymous
+        digest = key_digest(demanded_key(headers))
+        caller = self.tenants.of_key(digest)
+        if caller is None and self._ring is not None:
+            caller = self._ring.known(digest)
+        return caller if caller is None or caller.expires > time.time() else None
+
+    async def look_up(self, headers: Mapping[bytes, bytes], address: str) -> Identity:
+        """The caller whom `known` did not know. A wrong key is `Unauthenticated`, or `TooManyWrongKeys` from an
+        `address` that had a minute's share of them: it is looked up all the same, so that right ones work from there.
+        """
+        key = demanded_key(headers)
+        if self._ring is not None and is_whole(key):
+            caller = await self._ring.look_up(key_digest(key))
+            if caller is not None and caller.expires > time.time():
+                return caller
+        wait = self._guesses.wrong(address, time.monotonic())
+        if wait > 0:
+            raise TooManyWrongKeys(
+                f"Too many wrong API keys came from your address: try again in {wait:.0f} s, with a right one.",
+                retry_after=wait,
+            )
+        raise _wrong(key)
+
+
+def _wrong(key: bytes) -> Unauthenticated:
+    mistyped = has_shape(key) and not is_whole(key)
+    hint = " It was mistyped or cut off somewhere: its checksum does not fit." if mistyped else ""
+    return Unauthenticated(f"The API key is not valid.{hint}", code="invalid_api_key")

@@ -1,0 +1,111 @@
+"""Tenants and keys as they stand in the file, and how those that are created at run time are kept."""
+
+import re
+from datetime import UTC, date, datetime
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+
+from gateway.config.types import Count, Name, Seconds, Section
+from gateway.core.tenants import NEVER, KeyGrant, Tenant, Tenants, cache_salt
+
+
+def _as_moment(value: Any) -> Any:
+    """YAML reads `2027-01-31` as a day: it stands for its beginning."""
+    if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", value):
+        value = date.fromisoformat(value)
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return datetime(value.year, value.month, value.day, tzinfo=UTC)
+    return value
+
+
+def _in_utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+Moment = Annotated[datetime, BeforeValidator(_as_moment), AfterValidator(_in_utc)]
+"""A time: `2027-01-31` or `2027-01-31T12:00:00Z`; UTC where it names no zone."""
+
+
+class TenantSettings(Section):
+    """What a tenant may do, in the file and in Redis alike. `models` empty means all."""
+
+    models: tuple[Name, ...] = ()
+    cache_salt: bool = False
+    """Whether its prompts are kept apart from others' in the nodes' prefix caches."""
+
+
+class KeySettings(Section):
+    """What a key may do, under its tenant. `models` empty means all of the tenant's."""
+
+    label: Annotated[str, Field(max_length=128)] = ""
+    """For people: whose it is, what it is for."""
+    models: tuple[Name, ...] = ()
+    expires: Moment | None = None
+
+    @field_validator("label")
+    @classmethod
+    def _printable(cls, label: str) -> str:
+        if label and not label.isprintable():
+            raise ValueError("a label is printable text in one line")
+        return label
+
+
+class KeyConfig(KeySettings):
+    """A key, kept as its SHA-256 in hex (`fleetgate keys new` makes one)."""
+
+    sha256: str
+
+    @field_validator("sha256")
+    @classmethod
+    def _digest(cls, value: str) -> str:
+        if not re.fullmatch("[0-9a-f]{64}", value):
+            raise ValueError("expected the SHA-256 of a key, 64 hex digits: `fleetgate keys new` makes key and line")
+        return value
+
+
+class TenantConfig(TenantSettings):
+    """Who may call."""
+
+    name: Name
+    keys: Annotated[tuple[KeyConfig, ...], Field(min_length=1)]
+
+
+class Access(Section):
+    """How keys are checked, and whether tenants and keys are created at run time."""
+
+    stored: bool = False
+    """Whether `fleetgate tenants` and `fleetgate keys` may create some, kept in Redis."""
+    cached_keys: Count = 10_000
+    """Keys from Redis that a process remembers."""
+    outage: Seconds = 21_600.0
+    """How long remembered keys go on working while Redis does not answer."""
+    wrong_keys_per_minute: Count = 30
+    """From one address; beyond it they are refused with 429."""
+    audit_lines: Count = 10_000
+    """Admin changes that are kept in Redis."""
+
+
+DEFAULT_TENANT = Tenant("default")
+"""Who everybody is where no tenants are configured."""
+
+
+def tenants_of(tenants: tuple[TenantConfig, ...], access: Access, secret: bytes) -> Tenants:
+    """The file's tenants and keys. `secret`: what all gateways share."""
+    return Tenants(
+        [tenant_of(tenant.name, tenant, secret) for tenant in tenants],
+        [grant_of(tenant.name, bytes.fromhex(key.sha256), key) for tenant in tenants for key in tenant.keys],
+        anonymous=None if tenants or access.stored else DEFAULT_TENANT,
+    )
+
+
+def tenant_of(name: str, settings: TenantSettings, secret: bytes) -> Tenant:
+    """A tenant by its settings, which mean the same in the file and in Redis."""
+    salt = cache_salt(secret, name) if settings.cache_salt else None
+    return Tenant(name, frozenset(settings.models) or None, salt)
+
+
+def grant_of(tenant: str, digest: bytes, settings: KeySettings) -> KeyGrant:
+    """What the key with the SHA-256 `digest` opens."""
+    expires = NEVER if settings.expires is None else settings.expires.timestamp()
+    return KeyGrant(digest, tenant, frozenset(settings.models) or None, expires)
