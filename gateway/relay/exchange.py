@@ -14,7 +14,7 @@ with the client's answer. That is another exchange with the same watch; `done` g
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.core.dialects.base import find_error_message
 from gateway.core.dialects.watch import EventWatch, Turn
@@ -30,6 +30,7 @@ from gateway.core.errors import (
 from gateway.core.sending import Sending
 from gateway.core.sse import KEEP_ALIVE, EventTooLongError
 from gateway.relay.downstream import Downstream, Headers, Trace
+from gateway.relay.ending import Ending
 from gateway.relay.heads import STREAM_HEADERS, STREAM_TYPE, content_type, passed_headers
 from gateway.relay.http1 import ResponseHead, UpstreamConnection
 
@@ -43,13 +44,18 @@ TAIL_BYTES = 2048
 @dataclass(frozen=True, slots=True)
 class Timing:
     """Seconds. `first_byte` is for streams, `plain` for the whole of a plain answer, `idle` between two pieces of
-    an answer, `keep_alive` between comments on a silent stream."""
+    an answer, `keep_alive` between comments on a silent stream. `shortest` is how long none of the four passes."""
 
     connect: float = 5.0
     first_byte: float = 300.0
     plain: float = 1800.0
     idle: float = 120.0
     keep_alive: float = 15.0
+    shortest: float = field(init=False, repr=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        shortest = min(self.first_byte, self.plain, self.idle, self.keep_alive)
+        object.__setattr__(self, "shortest", shortest)
 
 
 class Exchange:
@@ -68,7 +74,7 @@ class Exchange:
     ) -> None:
         """`deadline` in loop time, infinite where the client gave none; `carried` is the watch whose turn this is."""
         self._loop = loop
-        self.done: asyncio.Future[Turn | None] = loop.create_future()
+        self.done: Ending[Turn | None] = Ending(loop)
         self._sending = sending
         self._carried = carried
         self._call = call
@@ -83,8 +89,8 @@ class Exchange:
         self._tail = b""
         self._committed = call.started  # by comments, during an attempt that failed
         self._paused = False
-        self._sent_at = self._last = self._last_push = loop.time()
-        self._timer = loop.call_at(self._next_check(self._last), self._check)
+        self._sent_at = self._last = self._last_push = now = loop.time()
+        self.due = min(deadline, now + timing.shortest)
         call.listener = self
 
     # The node's side
@@ -155,7 +161,6 @@ class Exchange:
     def stop(self) -> None:
         """Nobody waits for `done` any more: close the node's connection, tell nobody."""
         self._connection.abort()
-        self._timer.cancel()
         self._call.listener = None
 
     def _end_stream(self, watch: EventWatch) -> None:
@@ -205,13 +210,11 @@ class Exchange:
     def _take_turn(self, watch: EventWatch) -> None:
         """End this exchange in favour of the one that its watch asks for."""
         turn, watch.turn = watch.turn, None
-        self._timer.cancel()
         self._call.listener = None
         if not self.done.done():
             self.done.set_result(turn)
 
     def _resolve(self, error: GatewayError | None) -> None:
-        self._timer.cancel()
         self._call.listener = None
         if self.done.done():
             return
@@ -283,23 +286,22 @@ class Exchange:
         return max(self._last, self._last_push) + self._timing.keep_alive if waiting else float("inf")
 
     def _next_check(self, now: float) -> float:
-        """When to look again. Events do not move the timer (that would cost more than the event), so it must not
+        """When to look again. Events do not move it (that would cost more than the event), so it must not
         be set beyond the shortest limit that could apply by then."""
         soon = now + self._timing.idle
         if self._paused:  # it is the client's turn: see the protocol's watch over what is unsent
             return min(self._deadline, soon)
         return min(self._deadline, soon, self._limit(), self._comments_due())
 
-    def _check(self) -> None:
-        now = self._loop.time()
+    def check(self, now: float) -> None:
+        """Called by the relay's sweep once loop time `due` has come."""
         if now >= self._deadline:
             self.fail(deadline_exceeded())
         elif not self._paused and now >= self._limit():
             self.fail(UpstreamTimeout(f"Node {self._trace.node} was silent for {now - self._last:.0f} s."))
         elif not self._paused and now >= self._comments_due():
             self._comment(now)
-        if not self.done.done():
-            self._timer = self._loop.call_at(max(self._next_check(now), now + 0.01), self._check)
+        self.due = self._next_check(now)
 
     def _comment(self, now: float) -> None:
         if not self._committed:

@@ -15,6 +15,7 @@ from gateway.relay.downstream import Downstream, Trace
 from gateway.relay.exchange import Exchange, Timing, deadline_exceeded
 from gateway.relay.http1 import UpstreamConnection
 from gateway.relay.pool import Pool
+from gateway.relay.sweep import Sweep
 
 CLOCK_STEP = 0.01
 """Seconds: the event loop's clock moves in milliseconds, and a time-out may end a little before its time."""
@@ -45,7 +46,7 @@ class Relay:
         self.max_attempts = max_attempts
         self._fleet = fleet
         self._pools: dict[tuple[str, str | None, str | None], Pool] = {}
-        self._open: set[Exchange] = set()
+        self._open: Sweep[Exchange] = Sweep()
         self._closing = False
 
     async def serve(
@@ -93,7 +94,7 @@ class Relay:
     def close_all(self) -> None:
         """The shutdown's deadline has passed: end what is still open, each with an error its client can read."""
         self._closing = True
-        for exchange in tuple(self._open):
+        for exchange in self._open:
             exchange.fail(_shutting_down())
 
     def forget_removed_nodes(self) -> None:
@@ -115,7 +116,7 @@ class Relay:
             connection.abort()
             raise ClientGone("The client closed its connection.") if call.gone else _shutting_down()
         exchange = Exchange(leg.sending, call, connection, self.timing, trace, deadline, loop, leg.carried)
-        self._open.add(exchange)
+        self._open.add(exchange, loop)
         try:
             connection.send(self._request(node, leg, call), exchange)
             turn = await exchange.done

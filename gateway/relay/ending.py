@@ -1,0 +1,83 @@
+"""What an exchange came to: awaited once, and told without a turn of the event loop in between.
+
+An `asyncio.Future` wakes who awaits it through the loop: a callback, a turn, and mostly a system call that asks for
+events which are not there. An `Ending` calls its waiter on the spot, from the stack that the node's last bytes came
+in on. It is a future to whoever needs one (`_asyncio_future_blocking` and the methods below are what asyncio's
+tasks ask of what they wait for); a task, which only the loop may resume, is woken through the loop as ever.
+
+    who awaits               how it goes on
+    a `Story` (api/story)    within `set_result` or `set_exception`, which return when it waits again or has ended
+    an asyncio task          in the loop's next turn
+"""
+
+import asyncio
+from collections.abc import Callable, Generator
+from contextvars import Context
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Ending(Generic[T]):
+    """Set once, awaited by one."""
+
+    __slots__ = ("_asyncio_future_blocking", "_error", "_loop", "_result", "_set", "_wake")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._asyncio_future_blocking = False
+        self._loop = loop
+        self._set = False
+        self._error: BaseException | None = None
+        self._wake: Callable[[Any], object] | None = None
+
+    def done(self) -> bool:
+        return self._set
+
+    def set_result(self, result: T) -> None:
+        """The last thing to do where it is called: whoever waits goes on within."""
+        self._result = result
+        self._end()
+
+    def set_exception(self, error: BaseException) -> None:
+        """As `set_result`; `error` is raised where this is awaited."""
+        self._error = error
+        self._end()
+
+    def result(self) -> T:
+        error, self._error = self._error, None  # raised once: kept, it would hold its own traceback in a ring
+        if error is None:
+            return self._result
+        try:
+            raise error
+        finally:
+            del error
+
+    def __await__(self) -> Generator[Any, None, T]:
+        if not self._set:
+            self._asyncio_future_blocking = True
+            yield self
+        return self.result()
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
+    def add_done_callback(self, wake: Callable[[Any], object], *, context: Context | None = None) -> None:
+        """Asyncio's tasks give a `context`, and must not be woken but by the loop."""
+        if context is None:
+            self._wake = wake
+        else:
+            self._wake = lambda ending: self._loop.call_soon(wake, ending, context=context)
+
+    def cancel(self, msg: Any = None) -> bool:
+        if self._set:
+            return False
+        self.set_exception(asyncio.CancelledError(msg) if msg is not None else asyncio.CancelledError())
+        return True
+
+    def _end(self) -> None:
+        if self._set:
+            raise asyncio.InvalidStateError("an ending is set once")
+        self._set = True
+        wake, self._wake = self._wake, None
+        if wake is not None:
+            wake(self)

@@ -1,0 +1,67 @@
+"""One timer for everything that is looked at from time to time.
+
+A timer for each exchange costs more than all else that is done about its time, and nearly none of them ever goes
+off. So the loop has one: set for the first that is due, and after that for the next.
+"""
+
+import asyncio
+import math
+from collections.abc import Iterator
+from typing import Generic, Protocol, TypeVar
+
+STEP = 0.05
+"""Seconds that lie between two sweeps at the least, so that many who are due one after the other cost little."""
+
+
+class Timed(Protocol):
+    """Something that wants to be looked at when the loop's time is `due`."""
+
+    due: float
+
+    def check(self, now: float) -> None:
+        """It is time; moves `due`, or ends and is discarded."""
+
+
+T = TypeVar("T", bound=Timed)
+
+
+class Sweep(Generic[T]):
+    """The things that are watched. `check` comes up to `STEP` later than `due`, which may only move to later."""
+
+    def __init__(self) -> None:
+        self._watched: set[T] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._at = math.inf
+        """When the timer goes off; infinite where there is none."""
+
+    def add(self, thing: T, loop: asyncio.AbstractEventLoop) -> None:
+        self._watched.add(thing)
+        if thing.due < self._at:
+            self._set(thing.due, loop)
+
+    def discard(self, thing: T) -> None:
+        self._watched.discard(thing)
+
+    def __len__(self) -> int:
+        return len(self._watched)
+
+    def __iter__(self) -> Iterator[T]:
+        """All of them as they are now: what is done about one may discard any."""
+        return iter(tuple(self._watched))
+
+    def _set(self, at: float, loop: asyncio.AbstractEventLoop) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._at = at
+        self._timer = loop.call_at(at, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer, self._at = None, math.inf
+        now = loop.time()
+        for thing in [thing for thing in self._watched if thing.due <= now]:
+            if thing in self._watched:
+                thing.check(now)
+        if self._watched:
+            next_at = max(min(thing.due for thing in self._watched), now + STEP)
+            if next_at < self._at:
+                self._set(next_at, loop)
