@@ -1,11 +1,181 @@
-"""Which node gets a request. Pure functions over the candidates' facts; the fleet holds the state."""
+"""Which node gets a request: pure functions over the candidates' facts. The fleet holds the state.
 
-from collections.abc import Sequence
-from typing import TypeVar
+Theory. A prompt waits for the prompts before it, then for the part of itself that the node does not have in its
+prefix cache. Both are tokens to be computed, so affinity and load are weighed in one currency:
 
-T = TypeVar("T")
+    expected wait = (ahead(node) + prompt - left(node)) x pace(node) + crowd(node) x crowding
+
+`ahead` is what was sent to the node and has not come to its first byte (uncached prompt tokens), less half of a
+prompt, since the one that is being computed is half done on average. `left` is what this conversation left in that
+node's cache at its last turn, `pace` the node's measured seconds per prompt token over its weight. The last term
+keeps nodes alike where nothing is pending: a node full of running answers computes prompts and tokens more slowly.
+Ties go to the rendezvous order of the conversation, which every gateway computes alike. docs/routing.md shows what
+the policies are worth on a real trace.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
+from typing import NamedTuple
+
+ENDLESS = float("inf")
+
+ALIKE = 0.3
+"""Paces that differ by less than this share of the usual one count as equal."""
 
 
-def round_robin(candidates: Sequence[T], turn: int) -> T:
-    """The candidate whose turn it is; `turn` counts up by one a request. Needs at least one candidate."""
-    return candidates[turn % len(candidates)]
+class Candidate(NamedTuple):
+    """A node that may be chosen.
+
+    `name`: how the gateways call it. `pace`: seconds per uncached prompt token, weight and slow start included.
+    `crowd`: the share of its places that is taken (1: full). `weight`: its share of work against others.
+    `warm`: seconds since it is known to have started with empty caches, endless where that was never seen.
+    """
+
+    name: str
+    pace: float
+    crowd: float = 0.0
+    weight: float = 1.0
+    warm: float = ENDLESS
+
+
+class Prompt(NamedTuple):
+    """What is to be placed: `tokens` by estimate, and the conversation that it belongs to (see `conversations`)."""
+
+    tokens: int
+    conversation: bytes
+
+
+class Backlog(NamedTuple):
+    """What was sent to a node and has not come to its first byte: uncached prompt tokens, and of how many prompts."""
+
+    tokens: int = 0
+    prompts: int = 0
+
+    @property
+    def ahead(self) -> float:
+        """The tokens that a prompt waits for which comes now: the first is half done on average."""
+        return self.tokens - self.tokens / (2 * self.prompts) if self.prompts else 0.0
+
+
+NOTHING = Backlog()
+
+
+class Left(NamedTuple):
+    """A conversation's last turn: the node it went to, the tokens it left there, and how long ago (seconds)."""
+
+    node: str
+    tokens: int
+    age: float = 0.0
+
+
+class Chance(NamedTuple):
+    """What a policy may roll: `turn` counts up by one a request, `draw` is uniform in [0, 1)."""
+
+    turn: int
+    draw: float
+
+
+class Placed(NamedTuple):
+    """A choice: the node's name, the `work` that it adds there (uncached prompt tokens), the tokens expected in its
+    cache, and the tokens `ahead` of it. `reason`: `home` where the conversation was last, `moved` away from there,
+    `new` where it was nowhere."""
+
+    node: str
+    work: int
+    cached: int
+    ahead: float
+    reason: str
+
+
+def rendezvous(candidates: Sequence[Candidate], conversation: bytes) -> list[Candidate]:
+    """The candidates in the order in which `conversation` likes them: the same in every gateway, and the loss of
+    one moves nobody else. Weighted by -w/ln(u) (Schindelhauer and Schomaker, 2005)."""
+
+    def score(candidate: Candidate) -> float:
+        digest = blake2b(candidate.name.encode(), digest_size=8, key=conversation[:64]).digest()
+        return -candidate.weight / math.log((int.from_bytes(digest, "big") + 1) / (2**64 + 2))
+
+    return sorted(candidates, key=score, reverse=True)
+
+
+def expected_wait(
+    liked: Sequence[Candidate], prompt: Prompt, pending: Mapping[str, Backlog], left: Left | None, crowding: float
+) -> Candidate:
+    """The least expected wait; of equal ones the first of `liked` (the rendezvous order).
+
+    `pending` by node name. `crowding`: seconds that a full node is worse than an empty one.
+    `fleet/lua/choose.lua` is the same formula where Redis holds the facts; a test holds the two alike.
+    """
+    best, shortest = liked[0], ENDLESS
+    for candidate in liked:
+        work = pending.get(candidate.name, NOTHING).ahead + prompt.tokens - in_cache(candidate, prompt, left)
+        wait = work * candidate.pace + candidate.crowd * crowding
+        if wait < shortest:
+            best, shortest = candidate, wait
+    return best
+
+
+def in_cache(candidate: Candidate, prompt: Prompt, left: Left | None) -> int:
+    """The tokens of `prompt` that its conversation left in the candidate's cache, if it did not start afresh since."""
+    if left is None or left.node != candidate.name or left.age > candidate.warm:
+        return 0
+    return min(left.tokens, prompt.tokens)
+
+
+def placed(chosen: Candidate, prompt: Prompt, backlog: Backlog, left: Left | None) -> Placed:
+    """The choice of `chosen`, however it came about."""
+    cached = in_cache(chosen, prompt, left)
+    reason = "new" if left is None else "home" if left.node == chosen.name else "moved"
+    return Placed(chosen.name, prompt.tokens - cached, cached, backlog.ahead, reason)
+
+
+def level(paces: Sequence[float | None], guess: float) -> list[float]:
+    """Measured seconds per token as they are to be believed: nodes that are about as fast count as equally fast
+    (a measurement's noise would move conversations), and one that was not measured yet is like the others."""
+    known = sorted(pace for pace in paces if pace is not None)
+    usual = known[len(known) // 2] if known else guess
+    return [usual if pace is None or abs(pace / usual - 1) < ALIKE else pace for pace in paces]
+
+
+def affinity(candidates: Sequence[Candidate], prompt: Prompt, chance: Chance) -> Candidate:
+    """The conversation's own node, whatever waits there: the most cache hits, the worst tail."""
+    return rendezvous(candidates, prompt.conversation)[0]
+
+
+def least_loaded(candidates: Sequence[Candidate], prompt: Prompt, chance: Chance) -> Candidate:
+    """The node with the most free places for its weight; of equal ones the next in turn."""
+    start = chance.turn % len(candidates)
+    return min([*candidates[start:], *candidates[:start]], key=_load)
+
+
+def power_of_two(candidates: Sequence[Candidate], prompt: Prompt, chance: Chance) -> Candidate:
+    """The less loaded of two at random: nearly as good as the least loaded, and no two gateways rush one node."""
+    count = len(candidates)
+    if count == 1:
+        return candidates[0]
+    first, step = divmod(int(chance.draw * count * (count - 1)), count - 1)
+    second = (first + 1 + step) % count
+    return min(candidates[first], candidates[second], key=_load)
+
+
+def round_robin(candidates: Sequence[Candidate], prompt: Prompt, chance: Chance) -> Candidate:
+    """The candidate whose turn it is."""
+    return candidates[chance.turn % len(candidates)]
+
+
+def _load(candidate: Candidate) -> float:
+    return candidate.crowd / candidate.weight
+
+
+EXPECTED_WAIT = "expected_wait"
+
+Policy = Callable[[Sequence[Candidate], Prompt, Chance], Candidate]
+
+POLICIES: Mapping[str, Policy] = {
+    "affinity": affinity,
+    "least_loaded": least_loaded,
+    "power_of_two": power_of_two,
+    "round_robin": round_robin,
+}
+"""The policies that need no facts but the candidates' own; `EXPECTED_WAIT` is the one that does."""

@@ -1,0 +1,110 @@
+"""Which conversation a request belongs to: what the client calls it, or else what it opens with.
+
+A conversation is what shares a growing prefix, so that the node of its last turn has most of the next prompt in its
+cache. A client that names it (`prompt_cache_key`, a session header, the user where that is configured) is believed.
+Otherwise its opening stands for it: system prompt, tools and first user message stay the same from turn to turn.
+Long texts are not hashed whole: their length, their beginning and their end tell them apart.
+"""
+
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+EDGE = 512
+"""Characters of a text's beginning and of its end that count."""
+
+GROWING = 2048
+"""Characters of a raw prompt that count: it has no parts, and its end moves with every turn."""
+
+OPENING_MESSAGES = 8
+"""Messages among which the first of a user is looked for."""
+
+KEY_BYTES = 16
+
+
+class Naming(NamedTuple):
+    """What else than `prompt_cache_key` names a conversation: headers (lower case), and the user if `by_user`."""
+
+    headers: tuple[bytes, ...] = (b"x-session-id",)
+    by_user: bool = False
+
+
+def conversation_of(body: Mapping[str, Any], headers: Mapping[bytes, bytes], tenant: str, naming: Naming) -> bytes:
+    """`KEY_BYTES` that stand for the conversation. Two tenants never share one, whatever they call theirs."""
+    name = _given_name(body, headers, naming)
+    told = [b"named", name] if name is not None else [b"opens", *_opening(body)]
+    digest = blake2b(tenant.encode(errors="replace"), digest_size=KEY_BYTES)
+    for piece in told:
+        digest.update(b"%d:" % len(piece))
+        digest.update(piece)
+    return digest.digest()
+
+
+def _given_name(body: Mapping[str, Any], headers: Mapping[bytes, bytes], naming: Naming) -> bytes | None:
+    key = body.get("prompt_cache_key")
+    if isinstance(key, str) and key:
+        return _encoded(key)
+    for header in naming.headers:
+        if headers.get(header):
+            return headers[header]
+    if not naming.by_user:
+        return None
+    metadata = body.get("metadata")
+    user = body.get("user") or (metadata.get("user_id") if isinstance(metadata, dict) else None)
+    return _encoded(user) if isinstance(user, str) and user else None
+
+
+def _opening(body: Mapping[str, Any]) -> list[bytes]:
+    told = [_sample(body.get("system")), _sample(body.get("instructions")), _tools(body.get("tools"))]
+    turns = body.get("messages") or body.get("input")
+    if isinstance(turns, list):
+        for turn in turns[:OPENING_MESSAGES]:
+            if isinstance(turn, dict):
+                told.append(_sample(turn.get("content")))
+                if turn.get("role") == "user":
+                    break
+    elif isinstance(turns, str):
+        told.append(_sample(turns))
+    else:
+        told.append(_beginning(body.get("prompt")))
+    return told
+
+
+def _sample(content: Any) -> bytes:
+    """A text's length and edges; of a list of parts each text's, of other parts (images) their kind."""
+    if isinstance(content, str):
+        text = content if len(content) <= 2 * EDGE else f"{len(content)} {content[:EDGE]}{content[-EDGE:]}"
+        return _encoded(text)
+    if not isinstance(content, list):
+        return b""
+    parts = [part for part in content[:OPENING_MESSAGES] if isinstance(part, dict)]
+    return b"\0".join(_sample(part.get("text")) or _encoded(str(part.get("type"))) for part in parts)
+
+
+def _tools(tools: Any) -> bytes:
+    """How many there are, and what the first and the last are called."""
+    if not isinstance(tools, list) or not tools:
+        return b""
+    return _encoded(f"{len(tools)} {_tool_name(tools[0])} {_tool_name(tools[-1])}")
+
+
+def _tool_name(tool: Any) -> str:
+    """Chat puts it into a function, the other dialects have it at the top."""
+    if not isinstance(tool, dict):
+        return ""
+    function = tool.get("function")
+    return str((function if isinstance(function, dict) else tool).get("name"))
+
+
+def _beginning(prompt: Any) -> bytes:
+    """Of a raw prompt: text, token ids, or a list of either."""
+    if isinstance(prompt, str):
+        return _encoded(prompt[:GROWING])
+    if isinstance(prompt, Sequence) and prompt:
+        first = prompt[0]
+        return _beginning(first) if isinstance(first, str | list) else _encoded(str(list(prompt[:EDGE])))
+    return b""
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode(errors="surrogatepass")

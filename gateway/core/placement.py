@@ -1,0 +1,75 @@
+"""What one gateway knows for placing requests: prompt tokens pending on each node, and where conversations went.
+
+This is the view of one process. Where Redis is up, the view of all gateways together decides (`fleet/lua`), and
+this one is kept beside it, so that nothing has to be learnt when Redis is lost: the same formula goes on with less
+knowledge.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from gateway.core.selection import (
+    EXPECTED_WAIT,
+    NOTHING,
+    POLICIES,
+    Backlog,
+    Candidate,
+    Chance,
+    Left,
+    Placed,
+    Prompt,
+    expected_wait,
+    placed,
+    rendezvous,
+)
+
+REMEMBERED = 50_000
+"""Conversations kept, least recently used out first: about 10 MB."""
+
+
+class Placement:
+    """Own pending and own memory. `now` is any clock's seconds, always the same clock's."""
+
+    def __init__(self, remember: float = 3600.0, crowding: float = 1.0, limit: int = REMEMBERED) -> None:
+        """`remember`: seconds that a conversation's last node counts; `crowding`: see `expected_wait`."""
+        self.remember = remember
+        self.crowding = crowding
+        self.pending: dict[str, Backlog] = {}
+        self._limit = limit
+        self._last: OrderedDict[bytes, tuple[str, int, float]] = OrderedDict()
+
+    def choose(
+        self, policy: str, candidates: Sequence[Candidate], prompt: Prompt, chance: Chance, now: float
+    ) -> Placed:
+        """One of `candidates` (at least one) by `policy`, by what is known here. `take` makes it count."""
+        left = self.left(prompt.conversation, now)
+        if policy == EXPECTED_WAIT:
+            liked = rendezvous(candidates, prompt.conversation)
+            chosen = expected_wait(liked, prompt, self.pending, left, self.crowding)
+        else:
+            chosen = POLICIES[policy](candidates, prompt, chance)
+        return placed(chosen, prompt, self.pending.get(chosen.name, NOTHING), left)
+
+    def left(self, conversation: bytes, now: float) -> Left | None:
+        """Where `conversation` was last, if that is not too long ago."""
+        found = self._last.get(conversation)
+        if found is None or now - found[2] > self.remember:
+            return None
+        return Left(found[0], found[1], now - found[2])
+
+    def take(self, choice: Placed, prompt: Prompt, now: float) -> None:
+        """A request goes to the chosen node: its work is pending there, and its conversation's last turn is there."""
+        before = self.pending.get(choice.node, NOTHING)
+        self.pending[choice.node] = Backlog(before.tokens + choice.work, before.prompts + 1)
+        self._last[prompt.conversation] = choice.node, prompt.tokens, now
+        self._last.move_to_end(prompt.conversation)
+        if len(self._last) > self._limit:
+            self._last.popitem(last=False)
+
+    def prefilled(self, choice: Placed) -> None:
+        """Its first byte came, or it will not come any more: once for every `take`."""
+        before = self.pending[choice.node]
+        if before.prompts > 1:
+            self.pending[choice.node] = Backlog(before.tokens - choice.work, before.prompts - 1)
+        else:
+            del self.pending[choice.node]

@@ -1,0 +1,170 @@
+"""The routing policies: pure functions over facts, so every case is a line."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from gateway.core.placement import Placement
+from gateway.core.prefill_speed import PrefillSpeed
+from gateway.core.selection import (
+    EXPECTED_WAIT,
+    POLICIES,
+    Backlog,
+    Candidate,
+    Chance,
+    Left,
+    Prompt,
+    expected_wait,
+    level,
+    rendezvous,
+)
+
+PACE = 1 / 8000
+A, B, C = (Candidate(name, PACE) for name in "abc")
+PROMPT = Prompt(8000, b"talk")
+CALM = Chance(0, 0.0)
+
+
+def choose(*liked: Candidate, left: Left | None = None, crowding: float = 1.0, **pending: int) -> str:
+    backlog = {name: Backlog(tokens, 2) for name, tokens in pending.items()}
+    return expected_wait(liked, PROMPT, backlog, left, crowding).name
+
+
+def test_the_shorter_backlog_is_chosen_and_the_order_decides_between_equals() -> None:
+    assert choose(A, B, a=1000) == "b"
+    assert choose(B, A) == "b"
+
+
+def test_a_conversation_stays_until_the_wait_costs_more_than_its_cache_saves() -> None:
+    at_home = Left("a", 6000)
+    assert choose(A, B, left=at_home, a=7900) == "a"  # three quarters of the backlog count: one of two is half done
+    assert choose(A, B, left=at_home, a=8100) == "b"
+
+
+def test_a_cache_that_began_empty_since_is_not_counted_on() -> None:
+    restarted = A._replace(warm=30.0)
+    assert choose(B, restarted, left=Left("a", 6000, age=29.0)) == "a"
+    assert choose(B, restarted, left=Left("a", 6000, age=31.0)) == "b"
+
+
+def test_a_full_node_is_left_for_an_empty_one_where_nothing_is_pending() -> None:
+    full = A._replace(crowd=1.0)
+    assert choose(full, B, left=Left("a", 6000)) == "b"
+    assert choose(full, B, left=Left("a", 6000), crowding=0.5) == "a"
+
+
+def test_a_slow_node_gets_less() -> None:
+    assert choose(A._replace(pace=2 * PACE), B, b=5000) == "b"
+    assert choose(A._replace(pace=2 * PACE), B, b=12000) == "a"
+
+
+@given(some.binary(max_size=16), some.integers(2, 12))
+def test_rendezvous_moves_nobody_when_another_node_leaves(conversation: bytes, count: int) -> None:
+    nodes = [Candidate(f"n{i}", PACE) for i in range(count)]
+    order = rendezvous(nodes, conversation)
+    assert rendezvous(nodes[::-1], conversation) == order
+    assert rendezvous([node for node in nodes if node != order[-1]], conversation) == order[:-1]
+
+
+def test_rendezvous_heeds_weights() -> None:
+    nodes = [A, B._replace(weight=3.0)]
+    homes = Counter(rendezvous(nodes, b"%d" % i)[0].name for i in range(4000))
+    assert 2.5 < homes["b"] / homes["a"] < 3.5
+
+
+def test_round_robin_takes_turns() -> None:
+    chosen = [POLICIES["round_robin"]([A, B, C], PROMPT, Chance(turn, 0.0)).name for turn in range(6)]
+    assert chosen == list("abcabc")
+
+
+def test_least_loaded_counts_places_taken_for_the_weight() -> None:
+    busy, strong = A._replace(crowd=0.5), B._replace(crowd=0.8, weight=2.0)
+    assert POLICIES["least_loaded"]([busy, strong], PROMPT, CALM).name == "b"
+    level_ones = Counter(POLICIES["least_loaded"]([A, B, C], PROMPT, Chance(turn, 0.0)).name for turn in range(9))
+    assert set(level_ones.values()) == {3}
+
+
+@given(some.floats(0, 1, exclude_max=True), some.integers(2, 9))
+def test_power_of_two_looks_at_two_different_nodes(draw: float, count: int) -> None:
+    nodes = [Candidate(f"n{i}", PACE, crowd=float(i)) for i in range(count)]
+    chosen = POLICIES["power_of_two"](nodes, PROMPT, Chance(0, draw)).name
+    assert chosen != f"n{count - 1}", "the fullest of all is never the less loaded of two"
+
+
+def test_power_of_two_looks_at_every_pair() -> None:
+    nodes = [Candidate(f"n{i}", PACE, crowd=float(i)) for i in range(4)]
+    seen = Counter(POLICIES["power_of_two"](nodes, PROMPT, Chance(0, i / 1200)).name for i in range(1200))
+    assert seen == {"n0": 600, "n1": 400, "n2": 200}
+
+
+@pytest.mark.parametrize("policy", [*POLICIES, EXPECTED_WAIT])
+def test_every_policy_serves_with_one_node(policy: str) -> None:
+    assert Placement().choose(policy, [A], PROMPT, Chance(7, 0.99), 0.0).node == "a"
+
+
+def test_what_is_pending_is_taken_back_at_the_first_byte() -> None:
+    placement = Placement()
+    first = placement.choose(EXPECTED_WAIT, [A, B], PROMPT, CALM, 0.0)
+    placement.take(first, PROMPT, 0.0)
+    other = Prompt(100, b"other")
+    second = placement.choose(EXPECTED_WAIT, [A, B], other, CALM, 0.0)
+    assert second.node != first.node
+    placement.take(second, other, 0.0)
+    placement.prefilled(second)
+    placement.prefilled(first)
+    assert placement.pending == {}
+
+
+def test_a_conversation_is_remembered_for_its_time_and_the_oldest_are_forgotten_first() -> None:
+    placement = Placement(remember=60.0, limit=2)
+    for number, name in enumerate((b"x", b"y", b"z")):
+        prompt = Prompt(1000, name)
+        placement.take(placement.choose(EXPECTED_WAIT, [A, B], prompt, CALM, number), prompt, float(number))
+    assert placement.left(b"x", 3.0) is None
+    assert placement.left(b"z", 62.0) is not None
+    assert placement.left(b"z", 62.1) is None
+
+
+def test_a_hot_conversation_cannot_overload_its_node() -> None:
+    """Thirty of one conversation at once, all of its prompt cached at home: they spread as places fill."""
+    placement, taken = Placement(), Counter[str]()
+    hot = Prompt(4000, b"hot")
+    for _ in range(31):
+        candidates = [Candidate(name, PACE, taken[name] / 16) for name in "abcd"]
+        choice = placement.choose(EXPECTED_WAIT, candidates, hot, CALM, 0.0)
+        placement.take(choice, hot, 0.0)
+        placement.prefilled(choice)
+        taken[choice.node] += 1
+    assert max(taken.values()) <= 16
+    assert len(taken) == 4
+
+
+def test_a_new_node_fills_up() -> None:
+    """Two nodes hold all conversations and a backlog; a third comes, empty: work goes there until it waits as long."""
+    placement, served = Placement(), Counter[str]()
+    for number in range(48):
+        prompt = Prompt(2000 + 1000 * (number // 12), b"%d" % (number % 12))
+        nodes = [A, B] if number < 24 else [A, B, C]
+        choice = placement.choose(EXPECTED_WAIT, nodes, prompt, CALM, 0.0)
+        placement.take(choice, prompt, 0.0)
+        served[choice.node] += number >= 24
+    assert served["c"] >= 8
+    assert served["a"] + served["b"] >= 8, "once they wait alike, conversations stay"
+
+
+def test_nodes_that_are_about_as_fast_count_as_equal() -> None:
+    assert level([None, 1.0, 1.2, 0.9], 5.0) == [1.0, 1.0, 1.0, 1.0]
+    assert level([None, 1.0, 1.0, 2.0], 5.0) == [1.0, 1.0, 1.0, 2.0]
+    assert level([None, None], 5.0) == [5.0, 5.0]
+
+
+def test_speed_is_learnt_from_prompts_that_had_the_node_to_themselves() -> None:
+    speed = PrefillSpeed()
+    speed.learn(0, 8000, 1.0)
+    speed.learn(4000, 8000, 9.0)
+    speed.learn(0, 10, 1.0)
+    assert speed.pace == 1 / 8000
+    speed.learn(0, 8000, 60.0)
+    assert speed.pace == pytest.approx(1.1 / 8000)
