@@ -5,7 +5,6 @@ from typing import Any
 
 from gateway.core.breaker import BreakerRules
 from gateway.core.errors import FleetFull, NoNodeReady
-from gateway.core.selection import round_robin
 from gateway.fleet.node import Lease, Node, NodeSpec
 
 FULL_RETRY_SECONDS = 1.0
@@ -89,7 +88,7 @@ class Fleet:
         """
         candidates = self.candidates(model, tried, pinned_to, now)
         self._turn += 1
-        return Lease(round_robin(candidates, self._turn), stream, tokens)
+        return Lease(candidates[self._turn % len(candidates)], stream, tokens)
 
     def candidates(
         self, model: str | None, tried: Collection[Node] = (), pinned_to: bytes | None = None, now: float = 0.0
