@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from gateway.core.api_keys import key_id, selector
 from gateway.core.errors import Unauthenticated
+from gateway.core.terms import Rules
 
 NEVER = float("inf")
 
@@ -15,11 +16,13 @@ class Tenant:
     """Who pays. `models` None means every model.
 
     `cache_salt` keeps its prompts apart in the nodes' prefix caches; None shares them with everybody.
+    `rules` are its own for thinking and output, None where it has none.
     """
 
     name: str
     models: frozenset[str] | None = None
     cache_salt: str | None = None
+    rules: Rules | None = None
 
     def may_use(self, model: str) -> bool:
         return self.models is None or model in self.models
