@@ -17,6 +17,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from gateway.config.budgets import Budgets
 from gateway.config.fleet import Health, NodeConfig, Retries
 from gateway.config.limits import RedisConfig
 from gateway.config.tenants import Access, TenantConfig
@@ -149,6 +150,7 @@ class Config(BaseSettings):
     timeouts: Timeouts = Timeouts()
     requests: Requests = Requests()
     health: Health = Health()
+    budgets: Budgets = Budgets()
     retries: Retries = Retries()
     log: Log = Log()
     workers: Annotated[int, Field(ge=1, le=256)] = 1

@@ -7,16 +7,23 @@ from dataclasses import dataclass
 class Abilities:
     """None stands for not known yet: then nothing is relied on.
 
-    `native_budget`: it ends thinking at a budget by itself. `version`: vLLM's, as numbers. `splits_reasoning`: its
+    `native_budget`: it ends thinking at a budget by itself. `native_off`: with thinking off it answers without any.
+    `version`: vLLM's, as numbers. `splits_reasoning`: its
     reasoning parser takes the thinking out of the content. `think_start`, `think_end`: the token ids of the
-    markers, empty where they are not known.
+    markers, empty where they are not known. `marker_shown`: raw text shows them (they are not special tokens).
+    `window`: tokens of prompt and answer together.
     """
 
     native_budget: bool | None = None
+    native_off: bool | None = None
     version: tuple[int, ...] | None = None
     splits_reasoning: bool | None = None
     think_start: tuple[int, ...] = ()
     think_end: tuple[int, ...] = ()
+    marker_shown: bool | None = None
+    window: int | None = None
 
 
 UNKNOWN = Abilities()
+BELIEVED = Abilities(native_budget=True)
+"""Of a node that is not asked to prove anything."""

@@ -6,6 +6,10 @@ pass-through (`Sending` itself), the enforcement of a budget, and the translatio
 """
 
 from gateway.core.abilities import Abilities
+from gateway.core.assembly import Assembly
+from gateway.core.bodies import dump, parse_body
+from gateway.core.budget import Enforcement
+from gateway.core.budget_terms import set_terms
 from gateway.core.dialects.base import Ask, Dialect
 from gateway.core.dialects.watch import EventWatch
 from gateway.core.plan import Plan
@@ -46,9 +50,55 @@ class Sending:
         return self.dialect.usage(body)
 
 
+class Enforced(Sending):
+    """A chat or completions request whose thinking budget the gateway holds itself."""
+
+    __slots__ = ("_terms",)
+
+    def __init__(self, plan: Plan, body: bytes, budget: int, abilities: Abilities) -> None:
+        self._terms, first = set_terms(
+            parse_body(body),
+            chat=plan.dialect.name == "chat",
+            budget=budget,
+            max_tokens=plan.max_tokens,
+            abilities=abilities,
+            stream=plan.ask.stream,
+            hide=plan.hide,
+        )
+        super().__init__(plan.dialect.path, dump(first), plan.ask, plan.dialect)
+
+    def watch(self) -> EventWatch:
+        return Enforcement(self._terms)
+
+
+class EnforcedPlain(Enforced):
+    """The same for a client that asked for no stream."""
+
+    __slots__ = ()
+
+    assembles = True
+
+    def watch(self) -> EventWatch:
+        return Assembly(Enforcement(self._terms), self._terms.chat)
+
+
 def sending_to(plan: Plan, node: bytes, abilities: Abilities) -> Sending:
     """How `plan` is sent to the node tagged `node`, which can do what `abilities` say.
 
     Raises `InvalidRequest` where that node cannot serve it as planned.
     """
-    return Sending(plan.dialect.path, plan.body_for(node), plan.ask, plan.dialect)
+    budget = plan.thinking_budget
+    body = plan.body_for(node)
+    if budget is None or _holds(plan, abilities):
+        return Sending(plan.dialect.path, body, plan.ask, plan.dialect)
+    way = Enforced if plan.ask.stream else EnforcedPlain
+    return way(plan, body, budget, abilities)
+
+
+def _holds(plan: Plan, abilities: Abilities) -> bool:
+    """Whether the node keeps to the plan's budget by itself, told in the client's own dialect."""
+    if plan.dialect.name not in ("chat", "completions"):
+        return True
+    if plan.thinking is False and plan.dialect.name == "chat":  # the template does it
+        return abilities.native_off is not False
+    return bool(abilities.native_budget)

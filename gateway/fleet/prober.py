@@ -15,7 +15,9 @@ from typing import Any
 import httpx
 import structlog
 
+from gateway.core.abilities import BELIEVED, UNKNOWN
 from gateway.core.load import read_load
+from gateway.fleet.canary import Canary
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Node
 
@@ -44,9 +46,11 @@ class Prober:
     """One background task per node. A probe is `/health`, then `/v1/models`; both have to answer 200. The load on
     `/metrics` is read with it where it is given; without it a node serves as well."""
 
-    def __init__(self, fleet: Fleet, timing: ProbeTiming) -> None:
+    def __init__(self, fleet: Fleet, timing: ProbeTiming, canary: bool = True) -> None:
+        """`canary`: nodes are asked to prove what they can do (see `canary`); else they are believed."""
         self._fleet = fleet
         self._timing = timing
+        self.canary = canary
         self._tasks: dict[tuple[Node, Access], asyncio.Task[None]] = {}
 
     def follow(self) -> None:
@@ -72,35 +76,41 @@ class Prober:
     async def _watch(self, node: Node) -> None:
         while True:
             try:
-                async with _client(node) as client:
-                    await self._probe_for_ever(client, node)
+                async with _client(node) as client, asyncio.TaskGroup() as beside:
+                    await self._probe_for_ever(client, node, Canary(), beside)
             except Exception as error:
                 node.refused(f"cannot be probed: {error}", _now())
                 log.exception("probing_failed_unexpectedly", node=node.name)
                 await asyncio.sleep(self._timing.interval)
 
-    async def _probe_for_ever(self, client: httpx.AsyncClient, node: Node) -> None:
+    async def _probe_for_ever(
+        self, client: httpx.AsyncClient, node: Node, canary: Canary, beside: asyncio.TaskGroup
+    ) -> None:
         while True:
             before = node.ready
-            if await self._probe(client, node):
-                await self._read_load(client, node)
+            if await self._probe(client, node, canary):
+                await self._read_load(client, node, canary)
                 if node.breaker.trial_due(_now()):
                     await self._try_out(client, node)
             node.settle(_now())
+            if node.ready and self.canary and canary.due:
+                beside.create_task(_prove(client, node, canary))
             if node.ready != before:
                 log.info("node_ready" if node.ready else "node_not_ready", node=node.name, error=node.last_error)
             pause = self._timing.interval if node.ready else min(self._timing.interval, FOUND_WITHIN)
             await asyncio.sleep(pause * random.uniform(0.9, 1.1))
 
-    async def _probe(self, client: httpx.AsyncClient, node: Node) -> bool:
+    async def _probe(self, client: httpx.AsyncClient, node: Node, canary: Canary) -> bool:
         """Whether it answered."""
         tolerated, since = self._timing.tolerated, _now() - self._timing.interval
         try:
             async with asyncio.timeout(self._timing.timeout):
                 cards = await _ask(client)
+                await self._learn(client, node, canary, cards)
         except TimeoutError:
             node.probe_failed(f"no answer to its probe within {self._timing.timeout:g} s", tolerated, _now(), since)
         except httpx.ConnectError as error:
+            canary.restarted()
             if node.heard() <= since:
                 node.refused(f"takes no connection: {error}", _now())
         except (httpx.HTTPError, ValueError) as error:
@@ -110,13 +120,25 @@ class Prober:
             return True
         return False
 
-    async def _read_load(self, client: httpx.AsyncClient, node: Node) -> None:
+    async def _learn(
+        self, client: httpx.AsyncClient, node: Node, canary: Canary, cards: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        """Before it is ready, what it takes to hold a budget in its place."""
+        if not self.canary:
+            node.abilities = BELIEVED
+        elif not canary.learnt or node.abilities is UNKNOWN or node.abilities is BELIEVED:
+            node.abilities = await canary.learn(client, cards)
+
+    async def _read_load(self, client: httpx.AsyncClient, node: Node, canary: Canary) -> None:
         """Best effort: what was read last stays where nothing comes."""
         with contextlib.suppress(TimeoutError, httpx.HTTPError, ValueError):
             async with asyncio.timeout(self._timing.timeout):
                 page = await client.get("/metrics")
             if page.status_code == 200:
-                node.load_told(read_load(page.text, _now()))
+                before = node.load
+                node.load_told(load := read_load(page.text, _now()))
+                if before is not None and (load.generated or 0) < (before.generated or 0):
+                    canary.restarted()  # so soon that no probe has missed it
 
     async def _try_out(self, client: httpx.AsyncClient, node: Node) -> None:
         """Ask for one token. An answer below 500 shows that somebody is there to think: a node of an embedding
@@ -136,6 +158,28 @@ class Prober:
         else:
             node.breaker.trial_failed(_now())
             node.last_error = problem
+
+
+async def _prove(client: httpx.AsyncClient, node: Node, canary: Canary) -> None:
+    """Ask the node what it can do. It serves meanwhile, and also where nothing comes of it."""
+    try:
+        await canary.prove(client, next(iter(node.cards), ""), _now())
+        problem = None
+    except Exception as error:  # whatever it answered: it goes on serving, with the gateway in its place
+        log.warning("canary_failed", node=node.name, exc_info=not isinstance(error, httpx.HTTPError))
+        problem = str(error) or type(error).__name__
+        canary.died()
+    node.abilities = found = canary.abilities
+    say = log.info if found.native_budget and found.native_off else log.warning
+    say(
+        "node_asked",
+        node=node.name,
+        holds_budgets=found.native_budget,
+        heeds_thinking_off=found.native_off,
+        splits_reasoning=found.splits_reasoning,
+        version=".".join(map(str, found.version or ())) or None,
+        error=problem,
+    )
 
 
 def _now() -> float:

@@ -40,6 +40,7 @@ class Trace:
     """What the relay notes about a request for its record; `first_byte` as `time.perf_counter` tells it.
 
     `answered`: the client has got bytes of what the node is asked now, so that asking again would repeat them.
+    `wasted`: tokens that a node made and nobody gets.
     """
 
     node: str | None = None
@@ -47,4 +48,5 @@ class Trace:
     answered: bool = False
     first_byte: float | None = None
     usage: Usage | None = None
+    wasted: int = 0
     node_failed: bool = False

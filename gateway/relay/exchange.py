@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass, field
 
 from gateway.core.dialects.base import find_error_message
-from gateway.core.dialects.watch import EventWatch, Turn
+from gateway.core.dialects.watch import STOP, EventWatch, Turn
 from gateway.core.errors import (
     BadUpstreamResponse,
     ClientGone,
@@ -169,6 +169,7 @@ class Exchange:
             self._take_turn(watch)
             return
         self._trace.usage = watch.usage
+        self._trace.wasted = watch.wasted
         self._trace.node_failed = watch.failed
         if self._sending.assembles:
             self._end_assembled(watch, held)
@@ -210,6 +211,9 @@ class Exchange:
     def _take_turn(self, watch: EventWatch) -> None:
         """End this exchange in favour of the one that its watch asks for."""
         turn, watch.turn = watch.turn, None
+        if turn is STOP:
+            self._end_stream(watch)
+            return
         self._call.listener = None
         if not self.done.done():
             self.done.set_result(turn)
@@ -283,7 +287,7 @@ class Exchange:
         if self._sending.assembles:
             return float("inf")
         waiting = self._sending.ask.stream if self._head is None else self.watch is not None
-        return max(self._last, self._last_push) + self._timing.keep_alive if waiting else float("inf")
+        return self._last_push + self._timing.keep_alive if waiting else float("inf")
 
     def _next_check(self, now: float) -> float:
         """When to look again. Events do not move it (that would cost more than the event), so it must not

@@ -13,8 +13,8 @@ from gateway.config.tree import Config
 from gateway.reload import ConfigWatch
 from gateway.server import listen, uvicorn_settings
 
-QUICK: dict[str, Any] = {"health": {"interval": 0.05, "timeout": 2.0}}
-"""Settings that keep a test short: a node is found within 50 ms."""
+QUICK: dict[str, Any] = {"health": {"interval": 0.05, "timeout": 2.0}, "budgets": {"canary": False}}
+"""Settings that keep a test short: a node is found within 50 ms, and asked nothing that the test did not ask."""
 
 
 @dataclass(frozen=True, slots=True)

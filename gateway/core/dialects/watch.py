@@ -5,7 +5,6 @@ so that it cannot stand in generated text: a quote inside a JSON string is escap
 """
 
 import json
-from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 from gateway.core.sse import EventSplitter, event_data, split_events
@@ -27,16 +26,21 @@ class Turn(NamedTuple):
     body: bytes
 
 
-class EventWatch(ABC):
+STOP = Turn("", b"")
+"""The turn that asks for nothing more: the answer is complete, the node's request is to be closed."""
+
+
+class EventWatch:
     """Feed it what the node sends, pass on what it returns, ask it afterwards how the stream ended.
 
     `ended`: the dialect's own end was seen; a stream that stops without it was cut.
     `failed`: the node reported an error inside the stream (the client has seen it).
+    `wasted`: tokens that the node made and nobody gets.
     `turn`: the node's request is to be closed, and this one sent instead; its answer goes into the same watch,
     whatever its type. Who sends it sets this back to None.
     """
 
-    __slots__ = ("_holding", "_marks", "_splitter", "ended", "failed", "turn", "usage")
+    __slots__ = ("_holding", "_marks", "_splitter", "ended", "failed", "turn", "usage", "wasted")
 
     def __init__(self, marks: tuple[bytes, ...]) -> None:
         self._marks = marks
@@ -46,6 +50,7 @@ class EventWatch(ABC):
         self.failed = False
         self.turn: Turn | None = None
         self.usage: Usage | None = None
+        self.wasted = 0
 
     def feed(self, data: bytes) -> bytes:
         """The bytes to pass on: whole events, less those that only the gateway asked for."""
@@ -63,12 +68,13 @@ class EventWatch(ABC):
         """Events that were held back, for a stream that has come to its end."""
         return b""
 
-    @abstractmethod
     def look(self, event: bytes, data: bytes, parsed: dict[str, Any]) -> bytes:
         """Note what an event in marked bytes says; returns the bytes to pass on in its place.
 
-        `data` is the event's payload, `parsed` what it is as JSON: empty where it is not an object.
+        `data` is the event's payload, `parsed` what it is as JSON: empty where it is not an object. (A watch that
+        follows every event has a `feed` of its own, and needs none of this.)
         """
+        return event
 
     def _inspect_all(self, events: bytes) -> bytes:
         return b"".join([self._inspect(event) for event in split_events(events)])

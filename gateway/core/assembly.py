@@ -1,0 +1,114 @@
+"""One plain answer out of a stream, for a client that asked for no stream where the gateway had to ask for one."""
+
+from typing import Any
+
+from gateway.core.bodies import dump
+from gateway.core.budget_chunks import parse_chunk
+from gateway.core.dialects.watch import EventWatch
+from gateway.core.sse import event_data, split_events
+
+
+class Assembly(EventWatch):
+    """Follows `inner`, gives nothing while it streams, and the whole answer on `release`.
+
+    `inner` gives chunks of chat or completions with one choice, and usage. The answer has the fields that vLLM's
+    own has, null where a stream does not tell them.
+    """
+
+    __slots__ = ("_chat", "_choice", "_error", "_frame", "_ids", "_parts", "_prompt_ids", "_tools", "inner")
+
+    def __init__(self, inner: EventWatch, chat: bool) -> None:
+        super().__init__(())
+        self.inner = inner
+        self._chat = chat
+        self._frame: dict[str, Any] = {}
+        self._choice: dict[str, Any] = {}
+        self._parts: dict[str, list[str]] = {}
+        self._tools: dict[int, dict[str, Any]] = {}
+        self._ids: list[int] | None = None
+        self._prompt_ids: list[int] | None = None
+        self._error = b""
+
+    def feed(self, data: bytes) -> bytes:
+        for event in split_events(self.inner.feed(data)):
+            chunk = parse_chunk(event_data(event))
+            if chunk.get("error"):
+                self._error = event_data(event)
+            elif chunk:
+                self._take(chunk)
+        self._look_at_inner()
+        return b""
+
+    def release(self) -> bytes:
+        for event in split_events(self.inner.release()):
+            self._take(parse_chunk(event_data(event)))
+        self._look_at_inner()
+        return self._error or self._answer()
+
+    def _look_at_inner(self) -> None:
+        inner = self.inner
+        self.turn, inner.turn = inner.turn, None
+        self.ended, self.failed, self.usage, self.wasted = inner.ended, inner.failed, inner.usage, inner.wasted
+
+    def _take(self, chunk: dict[str, Any]) -> None:
+        for key, value in chunk.items():
+            if key == "prompt_token_ids":
+                self._prompt_ids = value
+            elif key != "choices" and (value is not None or key not in self._frame):
+                self._frame[key] = value
+        for choice in chunk.get("choices") or ():
+            self._take_choice(choice)
+
+    def _take_choice(self, choice: dict[str, Any]) -> None:
+        delta = choice.get("delta") or {}
+        for field in ("reasoning", "reasoning_content", "content"):
+            if delta.get(field):
+                self._parts.setdefault(field, []).append(delta[field])
+        if choice.get("text"):
+            self._parts.setdefault("text", []).append(choice["text"])
+        for call in delta.get("tool_calls") or ():
+            self._take_call(call)
+        if choice.get("token_ids") is not None:
+            self._ids = [*(self._ids or ()), *choice["token_ids"]]
+        if choice.get("prompt_token_ids") is not None:
+            self._prompt_ids = choice["prompt_token_ids"]
+        if choice.get("finish_reason") is not None:
+            self._choice = {key: choice.get(key) for key in ("finish_reason", "stop_reason")}
+
+    def _take_call(self, call: dict[str, Any]) -> None:
+        function = call.get("function") or {}
+        known = self._tools.setdefault(call.get("index") or 0, {"id": None, "type": "function", "function": {}})
+        known["id"] = call.get("id") or known["id"]
+        parts = known["function"]
+        parts["name"] = function.get("name") or parts.get("name")
+        parts["arguments"] = parts.get("arguments", "") + (function.get("arguments") or "")
+
+    def _text(self, field: str) -> str | None:
+        return "".join(self._parts[field]) if field in self._parts else None
+
+    def _answer(self) -> bytes:
+        choice: dict[str, Any] = {"index": 0}
+        if self._chat:
+            choice["message"] = self._message()
+        else:
+            choice["text"] = self._text("text") or ""
+        choice |= {"logprobs": None, "finish_reason": None, "stop_reason": None, **self._choice}
+        choice["token_ids"] = self._ids
+        if not self._chat:
+            choice |= {"prompt_logprobs": None, "prompt_token_ids": self._prompt_ids}
+        frame = {**self._frame, "object": "chat.completion" if self._chat else "text_completion"}
+        usage = frame.pop("usage", None)
+        answer = {**frame, "choices": [choice], "usage": usage}
+        if self._chat:
+            answer |= {"prompt_logprobs": None, "prompt_token_ids": self._prompt_ids}
+        return dump(answer)
+
+    def _message(self) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": self._text("content"), "refusal": None}
+        message["tool_calls"] = [self._tools[index] for index in sorted(self._tools)]
+        older = self._text("reasoning_content")
+        if older is not None:
+            message["reasoning_content"] = older
+        else:
+            message["reasoning"] = self._text("reasoning")
+        return message

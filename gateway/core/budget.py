@@ -1,0 +1,279 @@
+"""A thinking budget, held by the gateway where the node is not proven to hold it.
+
+Theory. The node streams with token ids, and the tokens between the markers of thinking are counted. At the budget
+the node's request is closed, and another one goes on with the same answer: prompt, thinking so far and the marker
+that ends it, as token ids (see `budget_terms`). The client sees one stream: one id, reasoning, then the answer.
+
+    state      event                                     next       to the client
+    OPENING    the prompt opens thinking, or a token     THINKING   the event
+    OPENING    text outside of thinking                  ANSWERING  the event
+    THINKING   thinking within the budget                THINKING   the event
+    THINKING   the end marker, text or a tool call       ANSWERING  the event
+    THINKING   thinking beyond the budget                CONTINUED  nothing; `turn` asks for the continuation
+    THINKING   the same, but it cannot be continued      ENDED      finish_reason `length`, usage, [DONE]
+    ANSWERING  anything                                  ANSWERING  the event
+    CONTINUED  a chunk of the continuation               CONTINUED  its text under the first id
+
+An event with several tokens that passes the budget is dropped whole, so that text and token ids stay in step: the
+reasoning is then shorter than the budget by less than one event. What the node made beyond the budget is `wasted`.
+
+Where the node has no reasoning parser, thinking comes as content: then it is split here, by the markers.
+"""
+
+from enum import Enum
+from typing import Any
+
+from gateway.core.budget_chunks import (
+    chat_choice,
+    head_of,
+    ids_of,
+    last_of,
+    parse_chunk,
+    slice_delta,
+    take_prompt_ids,
+    text_choice,
+    write_chunk,
+)
+from gateway.core.budget_split import TextSplit
+from gateway.core.budget_terms import END_TEXT, Terms
+from gateway.core.dialects.watch import STOP, EventWatch, Turn
+from gateway.core.sse import EventSplitter, event_data, split_events
+from gateway.core.usage import from_openai
+
+DONE = b"data: [DONE]\n\n"
+
+
+class State(Enum):
+    OPENING = "opening"
+    THINKING = "thinking"
+    ANSWERING = "answering"
+    CONTINUED = "continued"
+    ENDED = "ended"
+
+
+class Enforcement(EventWatch):
+    """The node's chat or completions stream in, the client's stream of the same dialect out."""
+
+    __slots__ = (
+        "_frame",
+        "_head",
+        "_made",
+        "_made_count",
+        "_parsed",
+        "_prompt",
+        "_split",
+        "_state",
+        "_terms",
+        "reasoning",
+    )
+
+    def __init__(self, terms: Terms) -> None:
+        super().__init__(())
+        self._terms = terms
+        self._state = State.OPENING
+        self._frame: dict[str, Any] = {}
+        self._head = b""
+        self._prompt: bytes | None = None
+        self._made: list[bytes] = []
+        self._made_count = 0
+        self._parsed = terms.splits if terms.chat else False
+        """Whether the node's parser splits reasoning from content; None until an event tells."""
+        self._split = TextSplit(terms.start, terms.end)
+        self.reasoning = 0
+
+    def feed(self, data: bytes) -> bytes:
+        passed = []
+        for event in split_events(self._splitter.feed(data)):
+            passed.append(self._take(event))
+            if self.turn is not None:  # what the node sends beyond this is nobody's
+                break
+        return b"".join(passed)
+
+    def _take(self, event: bytes) -> bytes:
+        if self._parsed and self._state in (State.THINKING, State.ANSWERING) and not self._terms.hide:
+            passed = self._take_sliced(event)
+            if passed is not None:
+                return passed
+        data = event_data(event)
+        if not data:
+            return event
+        if data == b"[DONE]":
+            self.ended = True
+            return event
+        return self._take_chunk(event)
+
+    def _take_sliced(self, event: bytes) -> bytes | None:
+        """What an ordinary event becomes, without parsing it; None where it has to be looked into."""
+        delta = slice_delta(event, self._head)
+        thinking = self._state is State.THINKING
+        if delta is None or delta.reasoning is not thinking or last_of(delta.ids, self._terms.end) >= 0:
+            return None
+        passed = event if self._terms.keep_ids else delta.event
+        return self._think(delta.ids, delta.ids.count(b",") + 1, passed) if thinking else passed
+
+    def _take_chunk(self, event: bytes) -> bytes:
+        whole, prompt = take_prompt_ids(event)
+        chunk = parse_chunk(event_data(whole))
+        if chunk.get("error"):
+            self.failed = True
+            return event
+        if self._state is State.OPENING and not self._frame:
+            self._begin(chunk, whole)
+        if prompt is not None and self._prompt is None:
+            self._prompt = prompt
+            if self._split.opened_by(prompt):
+                self._state = State.THINKING
+        choices = chunk.get("choices")
+        if not choices:
+            return self._tally(chunk)
+        if self._state is State.CONTINUED:
+            return self._go_on(choices[0])
+        return self._choose(chunk, choices[0], prompt)
+
+    def _begin(self, chunk: dict[str, Any], event: bytes) -> None:
+        self._frame = {key: chunk[key] for key in ("id", "object", "created", "model") if key in chunk}
+        self._head = head_of(event)
+
+    # The first request
+
+    def _choose(self, chunk: dict[str, Any], choice: dict[str, Any], prompt: bytes | None) -> bytes:
+        ids = ids_of(choice)
+        keep = self._terms.keep_ids
+        if "token_ids" in choice and not keep:
+            choice["token_ids"] = None
+        for place in (chunk, choice):
+            if place.get("prompt_token_ids") is not None:
+                place["prompt_token_ids"] = [int(item) for item in prompt.split(b",")] if keep and prompt else None
+        if self._state in (State.OPENING, State.THINKING):
+            return self._follow(chunk, choice, ids)
+        return write_chunk(chunk)
+
+    def _follow(self, chunk: dict[str, Any], choice: dict[str, Any], ids: list[int] | None) -> bytes:
+        """An event of which it has to be found out whether it is thinking."""
+        delta = choice.get("delta") if self._terms.chat else choice
+        delta = delta if isinstance(delta, dict) else {}
+        thought = delta.get("reasoning") or delta.get("reasoning_content")
+        text = delta.get("content" if self._terms.chat else "text") or ""
+        if self._parsed is None:
+            self._parsed = self._tell_parser(bool(thought), text, ids)
+        if self._parsed is False and (text or ids or choice.get("finish_reason")):
+            thought, text, ended = self._split.feed(
+                text, ids, self._state is State.THINKING, bool(choice.get("finish_reason"))
+            )
+            if self._terms.chat:
+                _set(delta, "reasoning", thought)
+                _set(delta, "content", text)
+        else:
+            ended = bool(text) or bool(delta.get("tool_calls")) or self._split.ends(ids)
+        thinking = self._state is State.THINKING or bool(thought) or self._split.starts(ids)
+        if self._terms.hide and self._terms.chat:
+            _set(delta, "reasoning", "")
+            _set(delta, "reasoning_content", "")
+        passed = write_chunk(chunk)
+        if thinking:
+            self._state = State.THINKING
+            count = self._split.count(ids, bool(thought))
+            made = ",".join(map(str, ids or ())).encode()
+            passed = self._think(made, count, passed)
+        if ended and self._state in (State.OPENING, State.THINKING):
+            self._state = State.ANSWERING
+            self._parsed = self._terms.chat
+        if self._terms.hide and not delta and not choice.get("finish_reason") and self.turn is None:
+            return b""
+        return passed
+
+    def _tell_parser(self, thought: bool, text: str, ids: list[int] | None) -> bool | None:
+        """Whether the node has a reasoning parser, by an event that came before the end of thinking."""
+        if thought:
+            return True
+        if text and (self._state is State.THINKING or self._split.starts(ids)):
+            return self._split.ends(ids)
+        return None
+
+    def _think(self, ids: bytes, count: int, passed: bytes) -> bytes:
+        """Thinking: `count` tokens of it, of all tokens `ids` of an event that becomes `passed`."""
+        if self.reasoning + count > self._terms.budget:
+            return self._cut(count)
+        self.reasoning += count
+        if ids:
+            self._made.append(ids)
+            self._made_count += ids.count(b",") + 1
+        return passed
+
+    def _cut(self, beyond: int) -> bytes:
+        """The budget is spent: go on without thinking, or end where that cannot be done."""
+        self.wasted += beyond
+        terms = self._terms
+        prompt = 0 if not self._prompt else self._prompt.count(b",") + 1
+        self._made_count += len(terms.end)
+        room = terms.room(prompt, self._made_count)
+        complete = bool(self._prompt) and (bool(self._made) or self.reasoning == 0)
+        if not terms.exact or not complete or room is None or room < 1:
+            self._made_count -= len(terms.end)
+            return self._end_here(prompt)
+        assert self._prompt is not None
+        self._state = State.CONTINUED
+        self._splitter = EventSplitter()
+        self.turn = Turn("/v1/completions", terms.continuation(self._prompt, self._made, self._made_count, room))
+        if terms.chat or not terms.shows_marker:
+            return b""
+        return write_chunk({**self._frame, "choices": [text_choice(END_TEXT)]})
+
+    def _end_here(self, prompt: int) -> bytes:
+        """Finish the client's stream in the node's place; its request is closed."""
+        self._state = State.ENDED
+        self.ended = True
+        self.turn = STOP
+        choice = chat_choice({}, "length") if self._terms.chat else text_choice("", "length")
+        finish = write_chunk({**self._frame, "choices": [choice]})
+        return finish + self._tell_usage(prompt, self._made_count, {}) + DONE
+
+    # The continuation
+
+    def _go_on(self, choice: dict[str, Any]) -> bytes:
+        text, finish = choice.get("text") or "", choice.get("finish_reason")
+        if not text and not finish and not self._terms.keep_ids:
+            return b""
+        if self._terms.chat:
+            made = chat_choice({"content": text} if text else {}, finish, choice.get("stop_reason"))
+        else:
+            made = text_choice(text, finish, choice.get("stop_reason"))
+        if self._terms.keep_ids:
+            made["token_ids"] = choice.get("token_ids")
+        return write_chunk({**self._frame, "choices": [made]})
+
+    # Usage
+
+    def _tally(self, chunk: dict[str, Any]) -> bytes:
+        usage = chunk.get("usage")
+        if not isinstance(usage, dict):
+            return write_chunk(chunk)
+        extra = {key: value for key, value in chunk.items() if key not in (*self._frame, "choices", "usage")}
+        if self._state is State.CONTINUED:
+            prompt = 0 if not self._prompt else self._prompt.count(b",") + 1
+            return self._tell_usage(prompt, self._made_count + from_openai(usage).output, extra)
+        details = usage.get("completion_tokens_details") or {}
+        if type(details.get("reasoning_tokens")) is not int:
+            usage["completion_tokens_details"] = {**details, "reasoning_tokens": self.reasoning}
+        self.usage = from_openai(usage)
+        return write_chunk(chunk) if self._terms.pass_usage else b""
+
+    def _tell_usage(self, prompt: int, output: int, extra: dict[str, Any]) -> bytes:
+        """The usage of an answer that was cut: the prompt once; thinking, the marker and the answer as output, since
+        a node that ends thinking by itself counts the marker that it puts in as well."""
+        usage = {
+            "prompt_tokens": prompt,
+            "total_tokens": prompt + output,
+            "completion_tokens": output,
+            "completion_tokens_details": {"reasoning_tokens": self.reasoning},
+        }
+        self.usage = from_openai(usage)
+        chunk = {**self._frame, "choices": [], "usage": usage, **extra}
+        return write_chunk(chunk) if self._terms.pass_usage else b""
+
+
+def _set(delta: dict[str, Any], field: str, text: str | None) -> None:
+    if text:
+        delta[field] = text
+    else:
+        delta.pop(field, None)

@@ -1,0 +1,196 @@
+"""What a node can do, found out by asking it: once after each of its starts, before and beside users' requests.
+
+A node's documentation says little here: one takes a thinking budget and thinks on, one refuses it, one dies of it.
+So a node is asked for a few tokens with a small budget, and what it did is counted.
+
+    learn   /version and /tokenize: before the node is ready, since the gateway needs the markers' ids to hold a
+            budget itself. No tokens are made.
+    prove   a chat with a small budget, one with thinking off, and the marker as raw text: about 50 tokens. The node
+            serves meanwhile; until it is proven, the gateway holds the budgets.
+
+A node that dies while it is asked is not asked again for `FIRST_PAUSE` seconds, twice as long after each death, until
+its version changes: else the question would kill it at every start. Meanwhile it serves, and the gateway enforces.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import httpx
+
+from gateway.core.abilities import UNKNOWN, Abilities
+from gateway.core.budget_terms import END_TEXT, START_TEXT
+
+BUDGET = 4
+"""Tokens of thinking that the node is allowed: fewer than a model thinks by itself about `QUESTION`."""
+
+ANSWER = 24
+"""Tokens that it may make after thinking."""
+
+QUESTION = "Plan a three-day trip to Paris, step by step, and compare two ways to travel there."
+FIRST_PAUSE, LONGEST_PAUSE = 600.0, 86_400.0
+PROOF_SECONDS = 120.0
+"""How long one question may take; a node that is only busy is asked again at its next start."""
+
+
+class Canary:
+    """What one node was asked and what came of it. Times are loop time, in seconds."""
+
+    def __init__(self) -> None:
+        self.abilities = UNKNOWN
+        self.learnt = False
+        self._asked = False
+        self._pause = FIRST_PAUSE
+        self._not_before = 0.0
+
+    def restarted(self) -> None:
+        """The node was away, or says that it began anew: nothing that was found holds any more."""
+        self.learnt = self._asked = False
+
+    @property
+    def due(self) -> bool:
+        """Whether the node has yet to be asked since it started."""
+        return self.learnt and not self._asked
+
+    async def learn(self, client: httpx.AsyncClient, cards: Mapping[str, Mapping[str, Any]]) -> Abilities:
+        """Its version, the markers' token ids and its window: for the models in `cards`."""
+        before = self.abilities
+        version = await _version(client)
+        if before.version is not None and version != before.version:
+            self._not_before, self._pause = 0.0, FIRST_PAUSE
+        model = next(iter(cards), "")
+        window = cards.get(model, {}).get("max_model_len")
+        self.abilities = Abilities(
+            version=version,
+            think_start=await _tokens(client, model, START_TEXT),
+            think_end=await _tokens(client, model, END_TEXT),
+            window=window if type(window) is int else None,
+        )
+        self.learnt = True
+        return self.abilities
+
+    async def prove(self, client: httpx.AsyncClient, model: str, now: float) -> Abilities:
+        """Ask for tokens; `abilities` is complete afterwards, as far as the node answered."""
+        self._asked = True
+        found = self.abilities
+        found = replace(found, **await _ask_with_thinking_off(client, model, found))
+        if now >= self._not_before:
+            self._not_before = now + self._pause  # should it die of the next question
+            found = replace(found, native_budget=False)
+            self.abilities = found
+            found = replace(found, **await _ask_with_budget(client, model, found))
+            self._not_before = 0.0
+        else:
+            found = replace(found, native_budget=False)
+        if found.splits_reasoning is None:
+            found = replace(found, splits_reasoning=(await _think(client, model, found, {})).split)
+        self.abilities = replace(found, marker_shown=await _shows_marker(client, model, found))
+        return self.abilities
+
+    def died(self) -> None:
+        """It was gone before it had answered. What was found so far stays."""
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+
+class _Seen:
+    """What one streamed answer showed: `reasoning` in tokens, `split` by a parser (None: it cannot be told)."""
+
+    def __init__(self, status: int, end: tuple[int, ...], opened: bool) -> None:
+        self.status = status
+        self.reasoning = 0
+        self.split: bool | None = None
+        self.answered = False
+        self._end = end
+        self._open = opened
+
+    def take(self, choice: dict[str, Any]) -> None:
+        """One choice of one chunk."""
+        delta = choice.get("delta") or {}
+        thought = bool(delta.get("reasoning") or delta.get("reasoning_content"))
+        text = bool((delta.get("content") or "").strip())
+        ids = choice.get("token_ids") or []
+        ended = len(self._end) == 1 and self._end[0] in ids
+        if thought and self.split is None:
+            self.split = True
+        if text and self._open and not ended and self.split is None:
+            self.split = False
+        if self._open:
+            before = ids.index(self._end[0]) if ended else len(ids)
+            thinking = thought or self.split is False or not text
+            self.reasoning += before if thinking else 0
+        if ended or (text and self.split):
+            self._open = False
+        if text and not self._open:
+            self.answered = True
+
+
+async def _version(client: httpx.AsyncClient) -> tuple[int, ...] | None:
+    answer = await client.get("/version")
+    try:
+        told = answer.json()["version"] if answer.status_code == 200 else ""
+    except (ValueError, KeyError, TypeError):
+        return None
+    return tuple(int(part) for part in re.findall(r"\d+", str(told))[:3]) or None
+
+
+async def _tokens(client: httpx.AsyncClient, model: str, text: str) -> tuple[int, ...]:
+    """The token ids of `text`; none where the node does not tell."""
+    answer = await client.post("/tokenize", json={"model": model, "prompt": text, "add_special_tokens": False})
+    try:
+        return tuple(answer.json()["tokens"]) if answer.status_code == 200 else ()
+    except (ValueError, KeyError, TypeError):
+        return ()
+
+
+async def _ask_with_budget(client: httpx.AsyncClient, model: str, known: Abilities) -> dict[str, Any]:
+    seen = await _think(client, model, known, {"thinking_token_budget": BUDGET})
+    obeyed = seen.status == 200 and seen.reasoning <= BUDGET + 1 and seen.answered
+    found: dict[str, Any] = {"native_budget": obeyed}
+    return found if seen.split is None else {**found, "splits_reasoning": seen.split}
+
+
+async def _ask_with_thinking_off(client: httpx.AsyncClient, model: str, known: Abilities) -> dict[str, Any]:
+    """With thinking off the template closes it: all that comes is the answer, and one must come."""
+    seen = await _think(client, model, known, {"chat_template_kwargs": {"enable_thinking": False}}, opened=False)
+    return {"native_off": seen.split is not True and seen.answered} if seen.status == 200 else {}
+
+
+async def _think(
+    client: httpx.AsyncClient, model: str, known: Abilities, fields: dict[str, Any], opened: bool = True
+) -> _Seen:
+    """One short chat. `opened`: thinking is open when the answer begins."""
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": QUESTION}],
+        "max_tokens": BUDGET + ANSWER,
+        "temperature": 0,
+        "stream": True,
+        "return_token_ids": True,
+        **fields,
+    }
+    async with client.stream("POST", "/v1/chat/completions", json=body, timeout=PROOF_SECONDS) as answer:
+        seen = _Seen(answer.status_code, known.think_end, opened)
+        if answer.status_code >= 500:
+            answer.raise_for_status()
+        async for line in answer.aiter_lines():
+            if line.startswith("data: {"):
+                chunk = json.loads(line[6:])
+                if chunk.get("error"):
+                    raise httpx.RemoteProtocolError(f"an error came in mid-stream: {chunk['error']}")
+                for choice in chunk.get("choices") or ():
+                    seen.take(choice)
+    return seen
+
+
+async def _shows_marker(client: httpx.AsyncClient, model: str, known: Abilities) -> bool | None:
+    """Whether raw text shows the end marker: the model is allowed no other token."""
+    if len(known.think_end) != 1:
+        return None
+    body = {"model": model, "prompt": "1", "max_tokens": 1, "allowed_token_ids": list(known.think_end)}
+    answer = await client.post("/v1/completions", json=body, timeout=PROOF_SECONDS)
+    try:
+        return END_TEXT in answer.json()["choices"][0]["text"] if answer.status_code == 200 else None
+    except (ValueError, KeyError, TypeError, IndexError):
+        return None

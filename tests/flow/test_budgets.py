@@ -1,0 +1,167 @@
+"""Thinking budgets on nodes that do not hold them: the gateway does, and the client sees one ordinary answer."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.gateways import RunningGateway, eventually, running_gateway
+from workers.fake import FakeNode, FakeSettings, serve_fake
+
+MODEL = "nemotron-3-ultra"
+THINKING = 40
+ASK = {"model": MODEL, "messages": [{"role": "user", "content": "Tell me about Paris."}]}
+PROMPT = "<|im_start|>user\nTell me about Paris.<|im_end|>\n<|im_start|>assistant\n<think>\n"
+
+MANNERS: dict[str, dict[str, Any]] = {
+    "disobeys": {"budget": "disobey"},
+    "disobeys as 0.22": {"budget": "disobey", "version": "vllm-0.22"},
+    "refuses budgets": {"budget": "absent"},
+    "has no parser": {"budget": "absent", "reasoning_parser": False},
+    "names reasoning as of old": {"budget": "disobey", "reasoning_field": "reasoning_content"},
+    "sends several tokens an event": {"budget": "disobey", "tokens_per_event": 3},
+    "several tokens, no parser": {"budget": "absent", "reasoning_parser": False, "tokens_per_event": 3},
+}
+EVERY_MANNER = pytest.mark.parametrize("manners", MANNERS.values(), ids=MANNERS.keys())
+
+
+@asynccontextmanager
+async def proven(**settings: Any) -> AsyncIterator[tuple[FakeNode, RunningGateway, httpx.AsyncClient]]:
+    """A node, a gateway that has asked it what it can do, and a client."""
+    made = FakeSettings(thinking_tokens=THINKING, answer_tokens=12, **settings)
+    async with (
+        serve_fake(made) as node,
+        running_gateway(node.url, budgets={"canary": True}) as gateway,
+        httpx.AsyncClient(base_url=gateway.url, timeout=30, trust_env=False) as client,
+    ):
+        await eventually(lambda: gateway.app.fleet.nodes[0].abilities.marker_shown is not None)
+        yield node, gateway, client
+
+
+@dataclass(slots=True)
+class Heard:
+    """What a client made of an answer."""
+
+    reasoning: str = ""
+    content: str = ""
+    finish: str | None = None
+    usage: dict[str, Any] | None = None
+    ids: frozenset[str] = frozenset()
+    done: int = 0
+
+    @property
+    def thought(self) -> Any:
+        assert self.usage is not None
+        return self.usage["completion_tokens_details"]["reasoning_tokens"]
+
+
+async def ask(client: httpx.AsyncClient, stream: bool, path: str = "/v1/chat/completions", **fields: Any) -> Heard:
+    body = {**(ASK if "chat" in path else {"model": MODEL, "prompt": PROMPT}), **fields}
+    if not stream:
+        answer = await client.post(path, json=body)
+        assert answer.status_code == 200, answer.text
+        return heard_plain(answer.json())
+    body |= {"stream": True, "stream_options": {"include_usage": True}}
+    answer = await client.post(path, json=body)
+    assert answer.status_code == 200, answer.text
+    return heard_stream(answer.text)
+
+
+def heard_plain(answer: dict[str, Any]) -> Heard:
+    (choice,) = answer["choices"]
+    message = choice.get("message") or {"content": choice.get("text")}
+    thought = message.get("reasoning") or message.get("reasoning_content") or ""
+    return Heard(
+        thought, message["content"] or "", choice["finish_reason"], answer["usage"], frozenset([answer["id"]]), 1
+    )
+
+
+def heard_stream(text: str) -> Heard:
+    heard = Heard()
+    for event in text.removesuffix("\n\n").split("\n\n"):
+        data = event.removeprefix("data: ")
+        if data == "[DONE]":
+            heard.done += 1
+            continue
+        assert heard.done == 0, "nothing comes behind the end"
+        chunk = json.loads(data)
+        heard.ids |= {chunk["id"]}
+        assert chunk.get("prompt_token_ids") is None
+        if chunk["choices"]:
+            (choice,) = chunk["choices"]
+            assert choice.get("token_ids") is None
+            delta = choice.get("delta") or {"content": choice.get("text")}
+            thought = delta.get("reasoning") or delta.get("reasoning_content") or ""
+            assert not (thought and heard.content), "reasoning comes first"
+            heard.reasoning += thought
+            heard.content += delta.get("content") or ""
+            if choice["finish_reason"]:
+                assert heard.finish is None
+                heard.finish = choice["finish_reason"]
+        elif chunk.get("usage"):
+            assert heard.usage is None
+            heard.usage = chunk["usage"]
+    return heard
+
+
+@EVERY_MANNER
+async def test_a_budget_holds_on_a_node_that_does_not_hold_it(manners: dict[str, Any]) -> None:
+    async with proven(**manners) as (node, gateway, client):
+        assert gateway.app.fleet.nodes[0].abilities.native_budget is False
+        assert node.running == 0
+        whole = await ask(client, stream=True, max_tokens=300)
+        for budget in (0, 1, 16):
+            for stream in (True, False):
+                heard = await ask(client, stream, thinking_token_budget=budget, max_tokens=200)
+                assert heard.thought <= budget
+                if budget == 16:
+                    assert heard.thought > 16 - manners.get("tokens_per_event", 1)
+                assert bool(heard.reasoning) == bool(heard.thought)
+                assert heard.content and heard.finish == "stop"
+                assert "think>" not in heard.content + heard.reasoning
+                assert len(heard.ids) == heard.done == 1
+                if manners.get("reasoning_parser", True) or budget:
+                    assert whole.reasoning.startswith(heard.reasoning) or whole.content.startswith(heard.reasoning)
+                assert heard.usage and heard.usage["total_tokens"] == (
+                    heard.usage["prompt_tokens"] + heard.usage["completion_tokens"]
+                )
+        await eventually(lambda: node.running == 0)
+
+
+@EVERY_MANNER
+async def test_thinking_that_ends_by_itself_is_left_alone(manners: dict[str, Any]) -> None:
+    async with proven(**manners) as (node, _, client):
+        plain = await client.post(
+            f"{node.url}/v1/completions", json={"model": MODEL, "prompt": PROMPT, "max_tokens": 99}
+        )
+        for stream in (True, False):
+            before = dict(node.stats.requests)
+            heard = await ask(client, stream, thinking_token_budget=THINKING, max_tokens=99)
+            assert heard.thought == THINKING
+            assert heard.usage and heard.usage["completion_tokens"] == plain.json()["usage"]["completion_tokens"]
+            assert plain.json()["choices"][0]["text"] == heard.reasoning + heard.content
+            assert node.stats.requests["/v1/completions"] == before["/v1/completions"], "there was nothing to continue"
+
+
+@EVERY_MANNER
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "plain"])
+async def test_a_raw_prompt_has_its_budget_too(manners: dict[str, Any], stream: bool) -> None:
+    async with proven(**manners) as (_, _, client):
+        whole = await ask(client, stream, "/v1/completions", max_tokens=200, skip_special_tokens=False)
+        for budget in (0, 1, 16):
+            heard = await ask(
+                client,
+                stream,
+                "/v1/completions",
+                max_tokens=200,
+                skip_special_tokens=False,
+                thinking_token_budget=budget,
+            )
+            thinking, marker, answer = heard.content.partition("</think>")
+            assert marker and answer and whole.content.startswith(thinking)
+            assert heard.thought <= budget and bool(thinking) == bool(heard.thought)
+            assert len(heard.ids) == heard.done == 1
