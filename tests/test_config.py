@@ -12,6 +12,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from gateway.config.limits import LimitSettings
 from gateway.config.source import ConfigError, Problem, load_config
 from gateway.config.tree import Config
 from gateway.core.api_keys import key_digest
@@ -442,11 +443,11 @@ def test_the_example_shows_the_defaults() -> None:
     assert shown == Config().model_dump(exclude={"nodes", "models"})
 
 
-def _settings(model: type[BaseModel] = Config, above: str = "") -> Iterator[tuple[str, str]]:
-    """The path of every setting in the schema, a list's items under the list's name; and what it is in its section."""
+def _settings(model: type[BaseModel] = Config, above: str = "") -> Iterator[str]:
+    """The path of every setting in the schema, a list's items under the list's name."""
     for name, field in model.model_fields.items():
         path = f"{above}{name}"
-        yield path, f"{model.__name__}.{name}"
+        yield path
         for section in _sections_in(field.annotation):
             if section.__name__ != "Secret":
                 yield from _settings(section, f"{path}.")
@@ -482,9 +483,10 @@ def test_the_example_mentions_every_setting_and_its_commented_parts_are_good(
         monkeypatch.setenv(name, "secret")
     monkeypatch.setenv("REDIS_URL", "redis://user:secret@127.0.0.1:6379/0")
     load(file, text)
-    shown = set(_paths_in(yaml.safe_load(text)))
-    known = {setting for path, setting in _settings() if path in shown}  # what stands in several places is told once
-    missing = {path for path, setting in _settings() if setting not in known}
+    mentioned = set(_paths_in(yaml.safe_load(text)))
+    for place in ("limits.default", "tenants.keys.limits", "tenants.model_limits"):  # written out once, for tenants
+        mentioned |= {f"{place}.{name}" for name in LimitSettings.model_fields if f"tenants.limits.{name}" in mentioned}
+    missing = set(_settings()) - mentioned
     assert not missing, f"{EXAMPLE.name} does not mention {sorted(missing)}"
 
 
@@ -494,6 +496,21 @@ def test_the_example_says_what_needs_a_restart() -> None:
     for section in ("listen:", "admin:", "log:"):
         assert "(restart)" in lines[lines.index(section) - 1]
     assert any(line.startswith("workers:") and "(restart)" in line for line in lines)
+
+
+LIMITED = "workers: 2\nlimits: {default: {requests_per_minute: 5}}\n"
+
+
+def test_limits_of_several_processes_need_a_place_to_count_together(file: Path) -> None:
+    with pytest.raises(ConfigError, match="limits with more than one process need redis"):
+        load(file, LIMITED)
+    assert load(file, LIMITED + "redis: {url: 'redis://127.0.0.1'}\n").workers == 2
+    assert load(file, LIMITED.replace("2", "1", 1)).workers == 1
+
+
+def test_a_bucket_that_no_arithmetic_could_hold_is_refused(file: Path) -> None:
+    with pytest.raises(ConfigError, match=r"limits\.default: tokens_per_minute with burst_seconds 120 holds more than"):
+        load(file, "limits: {default: {tokens_per_minute: 60000000, burst_seconds: 120}}\n")
 
 
 # The command

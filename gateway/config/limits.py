@@ -2,12 +2,18 @@
 
 import ssl
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from gateway.config.types import Secret, Section
+from gateway.config.types import Count, Name, Seconds, Secret, Section
+from gateway.core.cost import NANO
+from gateway.core.limits import MAX_BUCKET, Limits
+
+Dollars = Annotated[float, Field(gt=0, le=1_000_000)]
+PerMinute = Annotated[int, Field(ge=1, le=MAX_BUCKET)]
+PerDay = Annotated[int, Field(ge=1, le=10**15)]
 
 
 class RedisConfig(Section):
@@ -47,3 +53,59 @@ class RedisConfig(Section):
         except OSError as error:  # ssl.SSLError is one
             raise ValueError(f"ca_file, cert_file or key_file cannot be used: {error}") from None
         return self
+
+
+class LimitSettings(Section):
+    """What may be taken, any subset. Per minute: token buckets; per day and month: by the UTC calendar.
+
+    Output tokens include thinking; `usd_*` are US dollars at the model's prices.
+    """
+
+    requests_per_minute: PerMinute | None = None
+    input_tokens_per_minute: PerMinute | None = None
+    output_tokens_per_minute: PerMinute | None = None
+    tokens_per_minute: PerMinute | None = None
+    thinking_tokens_per_minute: PerMinute | None = None
+    concurrent_requests: Count | None = None
+    tokens_per_day: PerDay | None = None
+    usd_per_day: Dollars | None = None
+    usd_per_month: Dollars | None = None
+    burst_seconds: Annotated[int, Field(ge=1, le=3600)] = 60
+    """How many seconds' worth the buckets hold: what may be taken at once after a pause."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if name.endswith("_per_minute") and value is not None and value * self.burst_seconds > MAX_BUCKET * 60:
+                raise ValueError(f"{name} with burst_seconds {self.burst_seconds} holds more than {MAX_BUCKET}")
+        return self
+
+    @property
+    def limits(self) -> Limits | None:
+        """As the rules know them; None where nothing is limited."""
+        given = self.model_dump(exclude_none=True, exclude={"burst_seconds", "model", "usd_per_day", "usd_per_month"})
+        for period in ("day", "month"):
+            usd = getattr(self, f"usd_per_{period}")
+            if usd is not None:
+                given[f"nanodollars_per_{period}"] = round(usd * NANO)
+        return Limits(**given, burst_seconds=self.burst_seconds) if given else None
+
+
+class ModelLimits(LimitSettings):
+    """Limits of one tenant's use of one model, by the name that nodes serve it under."""
+
+    model: Name
+
+
+class LimitsConfig(Section):
+    """How limits are kept. What they are stands with the tenants and their keys."""
+
+    default: LimitSettings = LimitSettings()
+    """For every tenant that has none of its own."""
+    on_failure: Literal["local", "open", "closed"] = "local"
+    """While Redis does not answer: each gateway enforces its share by itself, nobody does, or nothing is served."""
+    assumed_output_tokens: Annotated[int, Field(ge=1, le=MAX_BUCKET)] = 4096
+    """What a request that bounds its answer nowhere is planned with."""
+    lease: Seconds = 60.0
+    """Seconds after which a gateway that died has given back what its requests held."""

@@ -1,16 +1,14 @@
 """Tenants and keys as they stand in the file, and how those that are created at run time are kept."""
 
 import re
-from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
-from gateway.config.thinking import OnModelConfig, Ruled
+from gateway.config.limits import LimitSettings, ModelLimits
 from gateway.config.types import Count, Name, Seconds, Section
 from gateway.core.tenants import NEVER, KeyGrant, Tenant, Tenants, cache_salt
-from gateway.core.terms import Rules
 
 
 def _as_moment(value: Any) -> Any:
@@ -30,18 +28,15 @@ Moment = Annotated[datetime, BeforeValidator(_as_moment), AfterValidator(_in_utc
 """A time: `2027-01-31` or `2027-01-31T12:00:00Z`; UTC where it names no zone."""
 
 
-class TenantSettings(Ruled):
+class TenantSettings(Section):
     """What a tenant may do, in the file and in Redis alike. `models` empty means all."""
 
     models: tuple[Name, ...] = ()
     cache_salt: bool = False
     """Whether its prompts are kept apart from others' in the nodes' prefix caches."""
-    per_model: tuple[OnModelConfig, ...] = ()
-    """Rules for thinking and output that hold on one model only."""
-
-    def rules(self) -> Rules:
-        own = super().rules()
-        return replace(own, per_model={each.model: each.rules() for each in self.per_model})
+    limits: LimitSettings = LimitSettings()
+    model_limits: tuple[ModelLimits, ...] = ()
+    """Further limits of its use of single models."""
 
 
 class KeySettings(Section):
@@ -51,6 +46,8 @@ class KeySettings(Section):
     """For people: whose it is, what it is for."""
     models: tuple[Name, ...] = ()
     expires: Moment | None = None
+    limits: LimitSettings = LimitSettings()
+    """Under the tenant's, which all its keys share."""
 
     @field_validator("label")
     @classmethod
@@ -78,6 +75,12 @@ class TenantConfig(TenantSettings):
 
     name: Name
     keys: Annotated[tuple[KeyConfig, ...], Field(min_length=1)]
+
+    @property
+    def limited(self) -> bool:
+        """Whether anything of it is limited."""
+        parts = (self.limits, *self.model_limits, *(key.limits for key in self.keys))
+        return any(part.limits is not None for part in parts)
 
 
 class Access(Section):
@@ -111,11 +114,11 @@ def tenants_of(tenants: tuple[TenantConfig, ...], access: Access, secret: bytes)
 def tenant_of(name: str, settings: TenantSettings, secret: bytes) -> Tenant:
     """A tenant by its settings, which mean the same in the file and in Redis."""
     salt = cache_salt(secret, name) if settings.cache_salt else None
-    rules = settings.rules()
-    return Tenant(name, frozenset(settings.models) or None, salt, None if rules.empty else rules)
+    of_models = {item.model: item.limits for item in settings.model_limits if item.limits is not None}
+    return Tenant(name, frozenset(settings.models) or None, salt, settings.limits.limits, of_models)
 
 
 def grant_of(tenant: str, digest: bytes, settings: KeySettings) -> KeyGrant:
     """What the key with the SHA-256 `digest` opens."""
     expires = NEVER if settings.expires is None else settings.expires.timestamp()
-    return KeyGrant(digest, tenant, frozenset(settings.models) or None, expires)
+    return KeyGrant(digest, tenant, frozenset(settings.models) or None, expires, settings.limits.limits)

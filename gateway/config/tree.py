@@ -19,9 +19,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from gateway.config.budgets import Budgets
 from gateway.config.fleet import Health, NodeConfig, Retries
-from gateway.config.limits import RedisConfig
+from gateway.config.limits import LimitsConfig, RedisConfig
 from gateway.config.tenants import Access, TenantConfig
-from gateway.config.thinking import OutputConfig, Ruled, ThinkingConfig
 from gateway.config.types import Count, Name, Port, Seconds, Secret, Section, is_loopback
 
 
@@ -84,7 +83,7 @@ class Admin(Section):
         return token
 
 
-class ModelConfig(Ruled):
+class ModelConfig(Section):
     """A model by the name that nodes serve it under, and further names that clients may use."""
 
     name: Name
@@ -141,10 +140,8 @@ class Config(BaseSettings):
     """Where none are listed, everybody on loopback is the tenant `default`."""
     redis: RedisConfig | None = None
     """What gateways share: limits, keys made at run time, usage. Without it each process is on its own."""
+    limits: LimitsConfig = LimitsConfig()
     access: Access = Access()
-    thinking: ThinkingConfig = ThinkingConfig()
-    output: OutputConfig = OutputConfig()
-    """For every tenant on every model, where theirs say nothing."""
     response_secret: Secret | None = None
     """Seals the ids of stored responses; the same in all gateways. Without it each start makes its own."""
     timeouts: Timeouts = Timeouts()
@@ -153,7 +150,7 @@ class Config(BaseSettings):
     budgets: Budgets = Budgets()
     retries: Retries = Retries()
     log: Log = Log()
-    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    workers: Annotated[int, Field(ge=1, le=256, validate_default=True)] = 1
     no_auth: Annotated[bool, Field(validate_default=True)] = False
     """Serve beyond loopback without tenants: everybody who reaches the port may use it."""
 
@@ -191,6 +188,16 @@ class Config(BaseSettings):
             raise ValueError(f"listen.port and admin.port are both {admin.port}: the listeners need two ports")
         return admin
 
+    @field_validator("workers")
+    @classmethod
+    def _of_one_mind(cls, workers: int, info: ValidationInfo) -> int:
+        """Each process would let through the whole limit."""
+        tenants, limits = info.data.get("tenants", ()), info.data.get("limits")
+        limited = limits is not None and (limits.default.limits or any(tenant.limited for tenant in tenants))
+        if workers > 1 and limited and info.data.get("redis") is None:
+            raise ValueError("limits with more than one process need redis, where the processes can count together")
+        return workers
+
     @field_validator("no_auth")
     @classmethod
     def _closed(cls, no_auth: bool, info: ValidationInfo) -> bool:
@@ -212,9 +219,5 @@ def _identities(item: Any) -> list[tuple[Any, ...]]:
             return [("the model name or alias", name) for name in (item.name, *item.aliases)]
         case TenantConfig():
             keys = [("the key with the SHA-256", key.sha256, "keys", at, "sha256") for at, key in enumerate(item.keys)]
-            models = [
-                ("the tenant's model", f"{item.name}: {each.model}", "per_model", at, "model")
-                for at, each in enumerate(item.per_model)
-            ]
-            return [("the tenant", item.name), *keys, *models]
+            return [("the tenant", item.name), *keys]
     return []

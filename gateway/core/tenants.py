@@ -2,11 +2,11 @@
 
 import hmac
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.core.api_keys import key_id, selector
 from gateway.core.errors import Unauthenticated
-from gateway.core.terms import Rules
+from gateway.core.limits import Limits
 
 NEVER = float("inf")
 
@@ -15,14 +15,15 @@ NEVER = float("inf")
 class Tenant:
     """Who pays. `models` None means every model.
 
-    `cache_salt` keeps its prompts apart in the nodes' prefix caches; None shares them with everybody.
-    `rules` are its own for thinking and output, None where it has none.
+    `cache_salt` keeps its prompts apart in the nodes' prefix caches; None shares them with everybody. `limits` are
+    of all it does, `model_limits` of what it does with one model, by the nodes' name for it.
     """
 
     name: str
     models: frozenset[str] | None = None
     cache_salt: str | None = None
-    rules: Rules | None = None
+    limits: Limits | None = None
+    model_limits: Mapping[str, Limits] = field(default_factory=dict)
 
     def may_use(self, model: str) -> bool:
         return self.models is None or model in self.models
@@ -37,13 +38,14 @@ def cache_salt(secret: bytes, tenant: str) -> str:
 class KeyGrant:
     """What one key allows: no more than its tenant may. `models` None means all of the tenant's.
 
-    `digest` is the key's SHA-256, `expires` seconds since 1970.
+    `digest` is the key's SHA-256, `expires` seconds since 1970. `limits` are this key's, under its tenant's.
     """
 
     digest: bytes
     tenant: str
     models: frozenset[str] | None = None
     expires: float = NEVER
+    limits: Limits | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Identity:
     key: str | None = None
     models: frozenset[str] | None = None
     expires: float = NEVER
+    limits: Limits | None = None
 
     def may_use(self, model: str) -> bool:
         return (self.models is None or model in self.models) and self.tenant.may_use(model)
@@ -61,7 +64,7 @@ class Identity:
 
 def identity_of(tenant: Tenant, grant: KeyGrant) -> Identity:
     """`tenant` as it comes in by the key of `grant`."""
-    return Identity(tenant, key_id(grant.digest), grant.models, grant.expires)
+    return Identity(tenant, key_id(grant.digest), grant.models, grant.expires, grant.limits)
 
 
 class Tenants:

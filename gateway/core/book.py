@@ -1,0 +1,157 @@
+"""The book of one tenant's limits: what is reserved before the work is settled to what was used after it.
+
+A reservation is a lease. Its states, by the request's id:
+
+    state       event                                             next        what happens to the limits
+    -           reserve, and every rule has room                  held        all of them are taken
+    -           reserve, and one rule has not                     -           none is touched
+    held        reserve again (the answer was lost)               held        nothing: it is taken already
+    held        settle                                            settled     the rest comes back, or more is owed
+    held        renew                                             held        the lease begins anew
+    held        its lease runs out (its gateway died)             expired     all of it comes back
+    expired, -  settle (a gateway that was cut off, or a book     settled     what was used is taken, room or not
+                that was lost)
+    settled     settle again (the answer was lost)                settled     nothing: every token counts once
+    settled, expired: forgotten after `KEPT` and `MOURNED` seconds.
+
+`gateway/limits/lua` says the same in Lua, for Redis. Times are in microseconds since 1970 and never read here.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from gateway.core.limits import DAY, Grant, Kind, Rule, Rules, month_of
+
+SECOND = 1_000_000
+
+KEPT = 15
+"""Seconds that a settled reservation is remembered, for a settlement that comes twice."""
+
+MOURNED = 3600
+"""Seconds that an expired one is remembered."""
+
+
+class State(Enum):
+    """Where a reservation is; see the table above."""
+
+    HELD = auto()
+    SETTLED = auto()
+    EXPIRED = auto()
+
+
+@dataclass(slots=True)
+class _Reservation:
+    """`until`: when its state ends. `costs` and `periods` go with `rules`."""
+
+    state: State
+    until: int
+    rules: Rules = ()
+    costs: tuple[int, ...] = ()
+    periods: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class _Level:
+    """A bucket's level at `at`; or what a counter has counted in the period `at`; or places taken (`at` unused)."""
+
+    value: int
+    at: int = 0
+
+
+@dataclass(slots=True)
+class Book:
+    """One tenant's levels by (scope, field), and its reservations by the request's id."""
+
+    levels: dict[tuple[str, str], _Level] = field(default_factory=dict)
+    reservations: dict[str, _Reservation] = field(default_factory=dict)
+
+    def reserve(self, now: int, id: str, rules: Rules, costs: tuple[int, ...], lease: int) -> Grant:
+        """Take `costs` of `rules`, all or none, for `lease` microseconds."""
+        self.sweep(now)
+        left = [self._left(rule, now) for rule in rules]
+        if id in self.reservations:
+            return Grant(True, now, tuple(left))
+        if any(cost > 0 and cost > room for cost, room in zip(costs, left, strict=True)):
+            return Grant(False, now, tuple(left))
+        for index, (rule, cost) in enumerate(zip(rules, costs, strict=True)):
+            self._take(rule, cost, now)
+            left[index] -= cost
+        periods = tuple(_period(rule, now) for rule in rules)
+        self.reservations[id] = _Reservation(State.HELD, now + lease, rules, costs, periods)
+        return Grant(True, now, tuple(left))
+
+    def settle(self, now: int, id: str, rules: Rules, used: tuple[int, ...]) -> None:
+        """Make the reservation `id` what was really used of `rules`."""
+        before = self.reservations.pop(id, None)
+        if before is None or before.state is State.EXPIRED:
+            for rule, cost in zip(rules, used, strict=True):
+                if rule.kind is not Kind.LEASES:
+                    self._take(rule, cost, now)
+        elif before.state is State.HELD:
+            for rule, cost, reserved, period in zip(rules, used, before.costs, before.periods, strict=True):
+                self._adjust(rule, cost - reserved, period, now)
+        self.reservations[id] = _Reservation(State.SETTLED, now + KEPT * SECOND)
+
+    def renew(self, now: int, ids: Iterable[str], lease: int) -> None:
+        """Begin the leases of `ids` anew."""
+        for id in ids:
+            reservation = self.reservations.get(id)
+            if reservation is not None and reservation.state is State.HELD:
+                reservation.until = now + lease
+
+    def sweep(self, now: int) -> None:
+        """Give back what is held by leases that ran out; forget what ended long ago."""
+        for id, reservation in [item for item in self.reservations.items() if item[1].until <= now]:
+            if reservation.state is State.HELD:
+                for rule, cost, period in zip(reservation.rules, reservation.costs, reservation.periods, strict=True):
+                    self._adjust(rule, -cost, period, now)
+                self.reservations[id] = _Reservation(State.EXPIRED, now + MOURNED * SECOND)
+            else:
+                del self.reservations[id]
+
+    def _left(self, rule: Rule, now: int) -> int:
+        level = self.levels.get((rule.scope, rule.field))
+        if rule.kind is Kind.BUCKET:
+            return rule.capacity if level is None else _filled(level, rule, now)
+        if level is None or (rule.kind is not Kind.LEASES and level.at != _period(rule, now)):
+            return rule.limit
+        return rule.limit - level.value
+
+    def _take(self, rule: Rule, cost: int, now: int) -> None:
+        level = self.levels.get((rule.scope, rule.field))
+        if rule.kind is Kind.BUCKET:
+            left = rule.capacity if level is None else _filled(level, rule, now)
+            at = now if level is None else max(now, level.at)
+            self.levels[rule.scope, rule.field] = _Level(left - cost, at)
+            return
+        period = _period(rule, now)
+        if level is None or level.at != period:
+            level = self.levels[rule.scope, rule.field] = _Level(0, period)
+        level.value += cost
+
+    def _adjust(self, rule: Rule, change: int, period: int, now: int) -> None:
+        """Take `change` more of what was reserved in `period`, less where it is negative."""
+        level = self.levels.get((rule.scope, rule.field))
+        if level is None:
+            return
+        if rule.kind is Kind.BUCKET:
+            left = min(rule.capacity, _filled(level, rule, now) - change)
+            self.levels[rule.scope, rule.field] = _Level(left, max(now, level.at))
+        elif rule.kind is Kind.LEASES:
+            level.value -= 1
+        elif level.at == period:
+            level.value += change
+
+
+def _filled(level: _Level, rule: Rule, now: int) -> int:
+    return min(rule.capacity, level.value + max(0, now - level.at) * rule.limit)
+
+
+def _period(rule: Rule, now: int) -> int:
+    match rule.kind:
+        case Kind.DAY:
+            return now // DAY
+        case Kind.MONTH:
+            return month_of(now)
+    return 0

@@ -1,0 +1,216 @@
+"""Limits: what a tenant, one of its keys, or one of its models may take, and what a request takes of it.
+
+Each limit is one of three things.
+
+- **A bucket** (everything per minute): a token bucket with continuous refill. It holds `burst_seconds` worth of its
+  rate, is full at first, and fills by the microsecond. A request takes what it is planned to use, gets back what it did
+  not use, and owes what it used beyond: then the level is below zero, and nothing passes until that is refilled. In any
+  window of W seconds what is taken, less what is given back, is at most rate * (burst_seconds + W) / 60. (Token
+  bucket: RFC 2698 section 3.1, RFC 1633 section 3.1.1; equivalent to the GCRA of ITU-T I.371, as a level instead of
+  a theoretical arrival time, so that a debt can be written down.)
+- **A counter** (everything per day and per month): what was taken since the last UTC midnight, or since the first of
+  the month, and never more than the limit. What comes back later than that is forgotten with the counter.
+- **A count of leases** (concurrent requests): goes back down when a request ends, or when its lease runs out because
+  its gateway died.
+
+All arithmetic is in integers. A bucket's unit is a sixty-millionth of a token, so that a rate of N tokens a minute is
+exactly N units a microsecond and nothing is ever rounded. Lua's numbers are exact up to 2**53, which bounds a bucket at
+`MAX_BUCKET` tokens. Money is in nano-dollars (see `cost`).
+"""
+
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import NamedTuple
+
+UNIT = 60_000_000
+"""Bucket units in one token (or request): a rate per minute is as many units per microsecond."""
+
+MAX_BUCKET = 100_000_000
+"""The most tokens that one bucket may hold: below 2**53 / UNIT, with room for debts."""
+
+DAY = 86_400 * 1_000_000
+"""Microseconds."""
+
+SLOT_SECONDS = 1.0
+"""What a client is told to wait for a free place among its concurrent requests: nobody knows when one ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What may be taken; None is not limited. Tokens per minute are input, output (thinking included), both, thinking.
+
+    `burst_seconds`: how many seconds' worth the buckets hold.
+    """
+
+    requests_per_minute: int | None = None
+    input_tokens_per_minute: int | None = None
+    output_tokens_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    thinking_tokens_per_minute: int | None = None
+    concurrent_requests: int | None = None
+    tokens_per_day: int | None = None
+    nanodollars_per_day: int | None = None
+    nanodollars_per_month: int | None = None
+    burst_seconds: int = 60
+
+
+class Amounts(NamedTuple):
+    """What a request takes: planned, or used. `thinking` is part of `output`; `cost` is in nano-dollars."""
+
+    requests: int = 1
+    input: int = 0
+    output: int = 0
+    thinking: int = 0
+    cost: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return self.input + self.output
+
+    @property
+    def places(self) -> int:
+        """A request takes one place among the concurrent ones, whatever else it uses."""
+        return 1
+
+
+NOTHING = Amounts(requests=0)
+"""What a request has used that reached no node."""
+
+
+class Kind(StrEnum):
+    """How a limit is kept; the values are what the scripts in Redis call it."""
+
+    BUCKET = "b"
+    DAY = "d"
+    MONTH = "m"
+    LEASES = "l"
+
+
+class Measure(StrEnum):
+    """What a limit counts: the names of `Amounts`' fields and properties."""
+
+    REQUESTS = "requests"
+    INPUT = "input"
+    OUTPUT = "output"
+    TOKENS = "tokens"
+    THINKING = "thinking"
+    COST = "cost"
+    PLACES = "places"
+
+
+_MEANING: dict[str, tuple[str, Measure, Kind]] = {
+    "requests_per_minute": ("rpm", Measure.REQUESTS, Kind.BUCKET),
+    "input_tokens_per_minute": ("ipm", Measure.INPUT, Kind.BUCKET),
+    "output_tokens_per_minute": ("opm", Measure.OUTPUT, Kind.BUCKET),
+    "tokens_per_minute": ("tpm", Measure.TOKENS, Kind.BUCKET),
+    "thinking_tokens_per_minute": ("hpm", Measure.THINKING, Kind.BUCKET),
+    "concurrent_requests": ("live", Measure.PLACES, Kind.LEASES),
+    "tokens_per_day": ("tpd", Measure.TOKENS, Kind.DAY),
+    "nanodollars_per_day": ("cpd", Measure.COST, Kind.DAY),
+    "nanodollars_per_month": ("cpm", Measure.COST, Kind.MONTH),
+}
+"""For each limit: its field in Redis, what it counts, how it is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One limit in one scope.
+
+    `scope` is `t` (the tenant), `k:KEY` or `m:MODEL`; `field` its name in the store, `name` the config's. `limit` is
+    per minute, day or month, or a number of places; `capacity` is a bucket's size in units, else the limit again.
+    """
+
+    scope: str
+    field: str
+    name: str
+    measure: Measure
+    kind: Kind
+    limit: int
+    capacity: int
+
+    def taken_by(self, amounts: Amounts) -> int:
+        """What `amounts` take of this limit, in its own unit."""
+        amount: int = getattr(amounts, self.measure)
+        return amount * UNIT if self.kind is Kind.BUCKET else amount
+
+    def whole(self, left: int) -> int:
+        """`left` of the limit, in whole requests, tokens, nano-dollars or places; never below 0."""
+        return max(0, left // UNIT if self.kind is Kind.BUCKET else left)
+
+    def wait(self, left: int, cost: int, now: int) -> float:
+        """Seconds until `cost` fits, with `left` at `now` (microseconds since 1970) and nobody else taking any."""
+        match self.kind:
+            case Kind.BUCKET:
+                return -(-(cost - left) // self.limit) / 1e6
+            case Kind.DAY:
+                return (DAY - now % DAY) / 1e6
+            case Kind.MONTH:
+                return (month_end(now) - now) / 1e6
+        return SLOT_SECONDS
+
+
+Rules = tuple[Rule, ...]
+
+
+class Grant(NamedTuple):
+    """A store's answer: whether all was taken, the store's time (microseconds since 1970), and what is left of each
+    rule in its own unit: after taking where it was granted, before where it was not."""
+
+    granted: bool
+    now: int
+    left: tuple[int, ...]
+
+
+def rules_of(limits: Limits, scope: str) -> Rules:
+    """The rules that `limits` make in `scope`."""
+    rules = []
+    for item in fields(limits):
+        limit = getattr(limits, item.name)
+        if limit is None or item.name not in _MEANING:
+            continue
+        field, measure, kind = _MEANING[item.name]
+        capacity = limit * limits.burst_seconds * 1_000_000 if kind is Kind.BUCKET else limit
+        rules.append(Rule(scope, field, item.name, measure, kind, limit, capacity))
+    return tuple(rules)
+
+
+def share(rules: Rules, replicas: int) -> Rules:
+    """The part of `rules` that one of `replicas` gateways enforces by itself; at least 1 of each.
+
+    So together they let through at most max(limit, replicas).
+    """
+    return tuple(
+        Rule(
+            rule.scope,
+            rule.field,
+            rule.name,
+            rule.measure,
+            rule.kind,
+            max(1, rule.limit // replicas),
+            max(UNIT if rule.kind is Kind.BUCKET else 1, rule.capacity // replicas),
+        )
+        for rule in rules
+    )
+
+
+def month_of(now: int) -> int:
+    """The UTC month of `now` (microseconds since 1970) as year * 12 + month, January being 0.
+
+    Days to the civil calendar: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days.
+    """
+    shifted = now // DAY + 719_468
+    era, day_of_era = divmod(shifted, 146_097)
+    year_of_era = (day_of_era - day_of_era // 1460 + day_of_era // 36_524 - day_of_era // 146_096) // 365
+    day_of_year = day_of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
+    month = (5 * day_of_year + 2) // 153  # March is 0
+    return (era * 400 + year_of_era) * 12 + month + 2
+
+
+def month_end(now: int) -> int:
+    """The first microsecond of the UTC month after that of `now`."""
+    year, month = divmod(month_of(now) + 1, 12)
+    year -= month < 2  # the inverse, days_from_civil: years begin in March
+    era, year_of_era = divmod(year, 400)
+    day_of_year = (153 * ((month - 2) % 12) + 2) // 5
+    days = era * 146_097 + year_of_era * 365 + year_of_era // 4 - year_of_era // 100 + day_of_year - 719_468
+    return days * DAY
