@@ -1,0 +1,94 @@
+"""What every translation to chat has: a body for the node, and ways back for all that the node may answer."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from gateway.core.bodies import Body, dump
+from gateway.core.dialects.over_chat.fields import refuse
+from gateway.core.dialects.watch import EventWatch
+
+CHATS_OWN = frozenset(
+    {
+        "add_generation_prompt",
+        "continue_final_message",
+        "echo",
+        "function_call",
+        "functions",
+        "logprobs",
+        "max_completion_tokens",
+        "modalities",
+        "n",
+        "prompt_logprobs",
+        "response_format",
+        "return_prompt_text",
+        "return_token_ids",
+        "return_tokens_as_token_ids",
+        "use_beam_search",
+    }
+)
+"""Fields that only chat has and that change the form of its answer: another dialect's request cannot carry them."""
+
+
+class OverChat(ABC):
+    """One request of another dialect as chat. `chat` is the body for `/v1/chat/completions`."""
+
+    __slots__ = ("chat",)
+
+    def __init__(self, chat: Body) -> None:
+        self.chat = chat
+
+    @abstractmethod
+    def watch(self) -> EventWatch:
+        """A fresh translator for a streamed answer: chat chunks in, the dialect's events out."""
+
+    @abstractmethod
+    def answer(self, chat: Mapping[str, Any]) -> Body:
+        """The dialect's answer for a plain chat answer."""
+
+    @abstractmethod
+    def error(self, status: int, error: Mapping[str, Any]) -> Body:
+        """The dialect's error for the `error` object of a node's error answer."""
+
+    def plain(self, status: int, body: bytes) -> bytes:
+        """The client's body for the node's; what is not in chat's format passes as it came."""
+        told = load(body) or {}
+        if status == 200 and isinstance(told.get("choices"), list) and told["choices"]:
+            return write(self.answer(told))
+        error = told.get("error")
+        return write(self.error(status, error)) if isinstance(error, dict) else body
+
+
+def pass_others(body: Body, understood: frozenset[str], dialect: str) -> Body:
+    """The fields of `body` that go to the node as they are: sampling, vLLM's extras, and what nobody here knows."""
+    for name in body.keys() & CHATS_OWN - understood:
+        if body[name] is not None:
+            raise refuse(name, f"it belongs to /v1/chat/completions, not to {dialect}. Leave it out.")
+    return {name: value for name, value in body.items() if name not in understood and name not in CHATS_OWN}
+
+
+def load(data: bytes | str) -> dict[str, Any] | None:
+    """A JSON object, None where it is not one."""
+    try:
+        parsed = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        parsed = _load_slowly(data)
+    return parsed if isinstance(parsed, dict) else None
+
+
+def write(value: Any) -> bytes:
+    """Compact JSON; `dump` where the text holds half a character, which orjson refuses."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return dump(value)
+
+
+def _load_slowly(data: bytes | str) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError:
+        return None

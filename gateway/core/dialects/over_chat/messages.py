@@ -1,0 +1,140 @@
+"""`/v1/messages` over chat: the request, and the plain answer."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.core.bodies import Body
+from gateway.core.dialects.over_chat.base import OverChat, load, pass_others
+from gateway.core.dialects.over_chat.fields import optional, refuse, required
+from gateway.core.dialects.over_chat.messages_events import (
+    ANTHROPIC_ERRORS,
+    MessageEvents,
+    anthropic_usage,
+    signature,
+    stop_of,
+)
+from gateway.core.dialects.over_chat.messages_history import chat_history
+from gateway.core.dialects.over_chat.messages_tools import chat_tools, choose_tool
+from gateway.core.errors import UpstreamError
+
+_UNDERSTOOD = frozenset(
+    {
+        "max_tokens",
+        "messages",
+        "output_config",
+        "stop_sequences",
+        "stream",
+        "stream_options",
+        "system",
+        "thinking",
+        "tool_choice",
+        "tools",
+    }
+)
+_UNHEEDED = frozenset({"container", "context_management", "inference_geo", "mcp_servers", "metadata", "service_tier"})
+"""Anthropic's fields that a node takes no notice of."""
+
+_EFFORTS = ("low", "medium", "high", "xhigh", "max")
+
+
+class MessagesOverChat(OverChat):
+    """Anthropic's messages as chat."""
+
+    __slots__ = ()
+
+    def watch(self) -> MessageEvents:
+        return MessageEvents()
+
+    def answer(self, chat: Mapping[str, Any]) -> Body:
+        choice = chat["choices"][0]
+        message = choice["message"]
+        calls = [_tool_use(call) for call in message.get("tool_calls") or ()]
+        whole = bool(calls) and all(call["input"] is not None for call in calls)
+        reason, sequence = stop_of(choice.get("finish_reason"), choice.get("stop_reason"), bool(calls), whole)
+        if reason == "tool_use" and not whole:
+            raise UpstreamError("The node called a tool with arguments that are not JSON: send the request again.")
+        blocks = [*_texts(message, chat.get("id", "")), *({**call, "input": call["input"] or {}} for call in calls)]
+        return {
+            "id": chat.get("id"),
+            "type": "message",
+            "role": "assistant",
+            "content": blocks or [{"type": "text", "text": ""}],
+            "model": chat.get("model"),
+            "stop_reason": reason,
+            "stop_sequence": sequence,
+            "usage": anthropic_usage(chat.get("usage") or {}),
+        }
+
+    def error(self, status: int, error: Mapping[str, Any]) -> Body:
+        kind = ANTHROPIC_ERRORS.get(status, "api_error" if status >= 500 else "invalid_request_error")
+        return {"type": "error", "error": {"type": kind, "message": error.get("message")}}
+
+
+def messages_over_chat(body: Body) -> MessagesOverChat:
+    """Translate a request; `InvalidRequest` names the field that has no counterpart."""
+    chat = pass_others(body, _UNDERSTOOD | _UNHEEDED, "/v1/messages")
+    chat["messages"] = chat_history(body)
+    chat["max_tokens"] = required(body, "max_tokens", int)
+    if body.get("stop_sequences") is not None:
+        chat["stop"] = required(body, "stop_sequences", list)
+    if body.get("stream"):
+        # With usage in every chunk the first one says how long the prompt is, as message_start has to.
+        chat |= {"stream": True, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+    chat |= chat_tools(body) | choose_tool(body) | _thinking(body) | _output(body)
+    return MessagesOverChat(chat)
+
+
+def _thinking(body: Body) -> Body:
+    """Effort and thinking; where both are there, thinking that is off stays off."""
+    told: Body = {}
+    effort = optional(optional(body, "output_config", dict) or {}, "effort", str, "output_config")
+    if effort is not None:
+        if effort not in _EFFORTS:
+            raise refuse("output_config.effort", f"send one of {', '.join(_EFFORTS)}.")
+        told["reasoning_effort"] = effort
+    thinking = optional(body, "thinking", dict)
+    if thinking is None:
+        return told
+    kind = required(thinking, "type", str, "thinking")
+    if kind == "enabled":
+        told["thinking_token_budget"] = required(thinking, "budget_tokens", int, "thinking")
+    elif kind == "disabled":
+        told["reasoning_effort"] = "none"
+    elif kind != "adaptive":
+        raise refuse("thinking.type", "send enabled, disabled or adaptive.")
+    return told
+
+
+def _output(body: Body) -> Body:
+    """`output_config.format`: an answer held to a JSON schema."""
+    form = optional(optional(body, "output_config", dict) or {}, "format", dict, "output_config")
+    if form is None:
+        return {}
+    where = "output_config.format"
+    if form.get("type", "json_schema") != "json_schema":
+        raise refuse(f"{where}.type", "send json_schema.")
+    schema = optional(form, "schema", dict, where)
+    if not schema:
+        return {}
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "json_schema", "schema": schema}}}
+
+
+def _texts(message: Mapping[str, Any], chat_id: str) -> list[Body]:
+    blocks = []
+    reasoning = message.get("reasoning") or message.get("reasoning_content")
+    if reasoning:
+        blocks.append({"type": "thinking", "thinking": reasoning, "signature": signature(chat_id, 0)})
+    if message.get("content"):
+        blocks.append({"type": "text", "text": message["content"]})
+    return blocks
+
+
+def _tool_use(call: Mapping[str, Any]) -> Body:
+    """A call; its `input` is None where the arguments were cut."""
+    function = call["function"]
+    return {
+        "type": "tool_use",
+        "id": call.get("id"),
+        "name": function.get("name"),
+        "input": load(function.get("arguments") or "{}"),
+    }

@@ -1,0 +1,148 @@
+"""A chat stream as Anthropic's events.
+
+message_start, then blocks (content_block_start, deltas, content_block_stop) one after the other, then message_delta
+with the stop reason and the usage, then message_stop.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.core.bodies import Body
+from gateway.core.dialects.over_chat.base import load
+from gateway.core.dialects.over_chat.stream import ChatStream, derived_id
+
+ANTHROPIC_ERRORS = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+"""Error types by HTTP status; others are `invalid_request_error` or `api_error`."""
+
+
+class MessageEvents(ChatStream):
+    """Writes blocks. Text that comes while a tool's input is open waits for that block's end."""
+
+    __slots__ = ("_arguments", "_block", "_index", "_pending")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._index = 0
+        self._block: str | None = None
+        self._pending: list[str] = []
+        self._arguments: list[str] = []
+
+    def begin(self, chunk: Mapping[str, Any]) -> None:
+        message: Body = {
+            "id": self.chat_id,
+            "type": "message",
+            "role": "assistant",
+            "content": [],
+            "model": chunk.get("model"),
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": anthropic_usage(self.used),
+        }
+        self.tell("message_start", {"type": "message_start", "message": message})
+
+    def reason(self, text: str) -> None:
+        if self._block != "thinking":
+            self._open("thinking", {"type": "thinking", "thinking": "", "signature": ""})
+        self._delta({"type": "thinking_delta", "thinking": text})
+
+    def speak(self, text: str, choice: Mapping[str, Any]) -> None:
+        if self._block == "tool_use":
+            self._pending.append(text)
+            return
+        if self._block != "text":
+            self._open("text", {"type": "text", "text": ""})
+        self._delta({"type": "text_delta", "text": text})
+
+    def begin_call(self, call_id: str, name: str) -> None:
+        self._open("tool_use", {"type": "tool_use", "id": call_id, "name": name, "input": {}})
+        self._arguments = []
+
+    def go_on_calling(self, arguments: str) -> None:
+        if self._block != "tool_use":
+            self.fail("The node sent a piece of a tool call out of its order.")
+            return
+        self._arguments.append(arguments)
+        self._delta({"type": "input_json_delta", "partial_json": arguments})
+
+    def end(self) -> None:
+        self._close()
+        called = self._call is not None
+        complete = called and load("".join(self._arguments) or "{}") is not None
+        reason, sequence = stop_of(self.finish_reason, self.stop_reason, called, complete)
+        delta = {"stop_reason": reason, "stop_sequence": sequence}
+        self.tell("message_delta", {"type": "message_delta", "delta": delta, "usage": anthropic_usage(self.used)})
+        self.tell("message_stop", {"type": "message_stop"})
+
+    def complain(self, message: str) -> None:
+        self.tell("error", {"type": "error", "error": {"type": "api_error", "message": message}})
+
+    def _open(self, kind: str, block: Body) -> None:
+        self._close()
+        self._block = kind
+        self.tell("content_block_start", {"type": "content_block_start", "content_block": block, "index": self._index})
+
+    def _delta(self, delta: Body) -> None:
+        self.tell("content_block_delta", {"type": "content_block_delta", "delta": delta, "index": self._index})
+
+    def _close(self) -> None:
+        """End the open block; behind a tool's, what was said meanwhile gets a block of its own."""
+        if self._block is None:
+            return
+        if self._block == "thinking":
+            self._delta({"type": "signature_delta", "signature": signature(self.chat_id, self._index)})
+        self.tell("content_block_stop", {"type": "content_block_stop", "index": self._index})
+        self._index += 1
+        self._block = None
+        if self._pending:
+            said, self._pending = "".join(self._pending), []
+            self.speak(said, {})
+            self._close()
+
+
+def stop_of(finish: str | None, stop: int | str | None, called: bool, complete: bool) -> tuple[str | None, str | None]:
+    """`stop_reason` and `stop_sequence`.
+
+    A tool call that a stop sequence cut (`called`, not `complete`) must not run, so the sequence is told then. `stop`
+    is a text for a stop sequence, a number for a token that ends the answer.
+    """
+    if finish == "length":
+        return "max_tokens", None
+    if finish not in ("stop", "tool_calls"):
+        return None, None
+    if complete:
+        return "tool_use", None
+    if isinstance(stop, str):
+        return "stop_sequence", stop
+    if called or finish == "tool_calls":
+        return "tool_use", None
+    return "end_turn", None
+
+
+def anthropic_usage(usage: Mapping[str, Any]) -> Body:
+    """Anthropic counts tokens that were read from or written to the cache beside `input_tokens`, chat within."""
+    details = usage.get("prompt_tokens_details") or {}
+    told: Body = {"input_tokens": 0, "output_tokens": usage.get("completion_tokens") or 0}
+    cached = 0
+    for name, source in (
+        ("cache_read_input_tokens", "cached_tokens"),
+        ("cache_creation_input_tokens", "created_cache_tokens"),
+    ):
+        if details.get(source) is not None:
+            told[name] = details[source]
+            cached += details[source]
+    told["input_tokens"] = max(0, (usage.get("prompt_tokens") or 0) - cached)
+    return told
+
+
+def signature(chat_id: str, block: int) -> str:
+    """A thinking block's signature: clients have to send it back, nobody checks it."""
+    return derived_id("", chat_id, block)

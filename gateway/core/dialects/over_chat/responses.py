@@ -1,0 +1,156 @@
+"""`/v1/responses` over chat: the request, and the plain answer.
+
+What the dialect keeps on a node cannot be served so: chat keeps nothing. A client that did not say `store` gets its
+answer, which later calls will not find; one that asked for it to be stored is refused.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.core.bodies import Body
+from gateway.core.dialects.over_chat.base import OverChat, pass_others
+from gateway.core.dialects.over_chat.fields import optional, refuse
+from gateway.core.dialects.over_chat.responses_events import ResponseEvents
+from gateway.core.dialects.over_chat.responses_history import chat_history
+from gateway.core.dialects.over_chat.responses_object import ResponseForm, items_of
+from gateway.core.dialects.over_chat.responses_tools import ToolNames, chat_tools, choose_tool
+
+_UNDERSTOOD = frozenset(
+    {
+        "background",
+        "conversation",
+        "enable_response_messages",
+        "include",
+        "input",
+        "instructions",
+        "max_output_tokens",
+        "previous_input_messages",
+        "previous_response_id",
+        "prompt",
+        "reasoning",
+        "store",
+        "stream",
+        "stream_options",
+        "text",
+        "tool_choice",
+        "tools",
+        "top_logprobs",
+        "truncation",
+    }
+)
+_UNHEEDED = frozenset(
+    {
+        "max_tool_calls",
+        "metadata",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+    }
+)
+"""Fields that change nothing of what a node generates; those that an answer repeats are repeated."""
+
+_STATE = {
+    "background": "the node works in the background only for responses that it stores. Leave it out.",
+    "conversation": "nothing is kept between requests. Send the conversation so far as input items.",
+    "enable_response_messages": "the node's own messages are chat's. Leave it out.",
+    "previous_input_messages": "send them as input items.",
+    "previous_response_id": "nothing is kept between requests. Send the conversation so far as input items.",
+    "prompt": "nodes know no prompt templates. Send instructions and input.",
+    "store": "this response could not be found again. Send store: false, or leave it out.",
+}
+
+_INCLUDES = frozenset(
+    {
+        "code_interpreter_call.outputs",
+        "computer_call_output.output.image_url",
+        "file_search_call.results",
+        "message.input_image.image_url",
+        "message.output_text.logprobs",
+        "reasoning.encrypted_content",
+        "web_search_call.action.sources",
+        "web_search_call.results",
+    }
+)
+_LOGPROBS = "message.output_text.logprobs"
+
+_CHAT_FIELDS = {
+    "max_completion_tokens": "max_output_tokens",
+    "max_tokens": "max_output_tokens",
+    "messages": "input",
+    "reasoning_effort": "reasoning.effort",
+    "response_format": "text.format",
+}
+"""What a node's complaint calls a field, and what the client called it."""
+
+
+class ResponsesOverChat(OverChat):
+    """OpenAI's responses as chat."""
+
+    __slots__ = ("_form", "_names")
+
+    def __init__(self, chat: Body, form: ResponseForm, names: ToolNames) -> None:
+        super().__init__(chat)
+        self._form = form
+        self._names = names
+
+    def watch(self) -> ResponseEvents:
+        return ResponseEvents(self._form, self._names)
+
+    def answer(self, chat: Mapping[str, Any]) -> Body:
+        choice = chat["choices"][0]
+        output = items_of(choice, chat.get("id", ""), self._names)
+        return self._form.ended(chat, choice.get("finish_reason"), output, chat.get("usage") or {})
+
+    def error(self, status: int, error: Mapping[str, Any]) -> Body:
+        param = error.get("param")
+        return {"error": {**error, "param": _CHAT_FIELDS.get(param, param) if isinstance(param, str) else param}}
+
+
+def responses_over_chat(body: Body) -> ResponsesOverChat:
+    """Translate a request; `InvalidRequest` names the field that has no counterpart."""
+    for name, remedy in _STATE.items():
+        if body.get(name) is not None and body[name] is not False:
+            raise refuse(name, remedy)
+    chat = pass_others(body, _UNDERSTOOD | _UNHEEDED, "/v1/responses")
+    chat["messages"], goes_on = chat_history(body)
+    if goes_on:
+        chat |= {"add_generation_prompt": False, "continue_final_message": True}
+    if optional(body, "max_output_tokens", int) is not None:
+        chat["max_tokens"] = body["max_output_tokens"]
+    if body.get("stream"):
+        chat |= {"stream": True, "stream_options": {"include_usage": True}}
+    if body.get("truncation") == "auto":
+        chat["truncate_prompt_tokens"] = -1
+    effort = optional(optional(body, "reasoning", dict) or {}, "effort", str, "reasoning")
+    if effort is not None:
+        chat["reasoning_effort"] = effort
+    tools, names = chat_tools(body)
+    chat |= tools | choose_tool(body, names) | _format(body) | _logprobs(body)
+    return ResponsesOverChat(chat, ResponseForm(body), names)
+
+
+def _format(body: Body) -> Body:
+    """`text.format` as `response_format`."""
+    form = optional(optional(body, "text", dict) or {}, "format", dict, "text")
+    kind = (form or {}).get("type", "text")
+    if form is None or kind == "text":
+        return {}
+    if body.get("structured_outputs") is not None:
+        raise refuse("structured_outputs", "text.format says the same. Send one of the two.")
+    if kind == "json_object":
+        return {"response_format": {"type": "json_object"}}
+    if kind != "json_schema":
+        raise refuse("text.format.type", "send text, json_object or json_schema.")
+    schema = {name: form[name] for name in ("name", "schema", "strict", "description") if form.get(name) is not None}
+    return {"response_format": {"type": "json_schema", "json_schema": schema}}
+
+
+def _logprobs(body: Body) -> Body:
+    include = optional(body, "include", list) or []
+    for index, name in enumerate(include):
+        if name not in _INCLUDES:
+            raise refuse(f"include.{index}", f"{name!r} is not known.")
+    if _LOGPROBS not in include:
+        return {}
+    return {"logprobs": True, "top_logprobs": optional(body, "top_logprobs", int) or 0}

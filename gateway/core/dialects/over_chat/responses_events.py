@@ -1,0 +1,141 @@
+"""A chat stream as responses' events.
+
+response.created and response.in_progress, then items one after the other (response.output_item.added, their parts
+and deltas, response.output_item.done), then response.completed with the whole response. As on a node, an answer that
+ran into its limit ends with response.completed, too: the response in it says that it is incomplete.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.core.bodies import Body
+from gateway.core.dialects.over_chat.responses_object import (
+    ResponseForm,
+    call_item,
+    finish_call,
+    message_item,
+    reasoning_item,
+    response_logprobs,
+    text_part,
+)
+from gateway.core.dialects.over_chat.responses_tools import ToolNames
+from gateway.core.dialects.over_chat.stream import ChatStream, derived_id
+
+
+class ResponseEvents(ChatStream):
+    """Writes items. `_item` is the open one as it was added, `_said` the pieces of it so far."""
+
+    __slots__ = ("_first", "_form", "_item", "_logprobs", "_names", "_output", "_said", "_sequence")
+
+    def __init__(self, form: ResponseForm, names: ToolNames) -> None:
+        super().__init__()
+        self._form = form
+        self._names = names
+        self._first: Mapping[str, Any] = {}
+        self._sequence = 0
+        self._output: list[Body] = []
+        self._item: Body = {}
+        self._said: list[str] = []
+        self._logprobs: list[Body] = []
+
+    def begin(self, chunk: Mapping[str, Any]) -> None:
+        self._first = chunk
+        response = self._form.at_work(chunk)
+        self._event("response.created", {"response": response})
+        self._event("response.in_progress", {"response": response})
+
+    def reason(self, text: str) -> None:
+        if self._item.get("type") != "reasoning":
+            item = reasoning_item(self._next_id("rs_"), "", "in_progress")
+            self._open({**item, "content": []}, {"type": "reasoning_text", "text": ""})
+        self._said.append(text)
+        self._of_part("response.reasoning_text.delta", {"delta": text})
+
+    def speak(self, text: str, choice: Mapping[str, Any]) -> None:
+        if self._item.get("type") != "message":
+            item = message_item(self._next_id("msg_"), "", [])
+            self._open({**item, "content": [], "status": "in_progress"}, text_part("", []))
+        self._said.append(text)
+        logprobs = response_logprobs(choice)
+        self._logprobs += logprobs
+        self._of_part("response.output_text.delta", {"delta": text, "logprobs": logprobs})
+
+    def begin_call(self, call_id: str, name: str) -> None:
+        self._open(call_item(self.chat_id, self._next, call_id, name, self._names), None)
+
+    def go_on_calling(self, arguments: str) -> None:
+        kind = self._item.get("type")
+        if kind not in ("function_call", "custom_tool_call"):
+            self.fail("The node sent a piece of a tool call out of its order.")
+            return
+        self._said.append(arguments)
+        if kind == "function_call":  # what a custom tool is given can be read when it is whole
+            self._of_item("response.function_call_arguments.delta", {"delta": arguments})
+
+    def end(self) -> None:
+        self._close()
+        response = self._form.ended(self._first, self.finish_reason, self._output, self.used)
+        self._event("response.completed", {"response": response})
+
+    def complain(self, message: str) -> None:
+        self._event("error", {"code": "upstream_error", "message": message, "param": None})
+
+    # Items
+
+    @property
+    def _next(self) -> int:
+        """The index of the next item to open: behind the open one, which closes before."""
+        return len(self._output) + bool(self._item)
+
+    def _next_id(self, prefix: str) -> str:
+        return derived_id(prefix, self.chat_id, self._next)
+
+    def _open(self, item: Body, part: Body | None) -> None:
+        self._close()
+        self._item = item
+        self._said = []
+        self._logprobs = []
+        self._event("response.output_item.added", {"output_index": len(self._output), "item": item})
+        if part is not None:
+            self._of_part("response.content_part.added", {"part": part})
+
+    def _close(self) -> None:
+        if not self._item:
+            return
+        said = "".join(self._said)
+        item = self._finish(said)
+        self._event("response.output_item.done", {"output_index": len(self._output), "item": item})
+        self._output.append(item)
+        self._item = {}
+
+    def _finish(self, said: str) -> Body:
+        """Tell what the open item came to; the item as it is now."""
+        kind = self._item["type"]
+        if kind == "reasoning":
+            self._of_part("response.reasoning_text.done", {"text": said})
+            self._of_part("response.content_part.done", {"part": {"type": "reasoning_text", "text": said}})
+            return reasoning_item(self._item["id"], said, "completed")
+        if kind == "message":
+            self._of_part("response.output_text.done", {"text": said, "logprobs": []})
+            self._of_part("response.content_part.done", {"part": text_part(said, self._logprobs)})
+            return message_item(self._item["id"], said, self._logprobs)
+        item = finish_call(self._item, said)
+        if kind == "function_call":
+            done = {"arguments": said, "name": item["name"]}
+            self._of_item("response.function_call_arguments.done", done)
+        else:
+            self._of_item("response.custom_tool_call_input.delta", {"delta": item["input"]})
+            self._of_item("response.custom_tool_call_input.done", {"input": item["input"]})
+        return item
+
+    # Events
+
+    def _of_part(self, kind: str, said: Body) -> None:
+        self._of_item(kind, {"content_index": 0, **said})
+
+    def _of_item(self, kind: str, said: Body) -> None:
+        self._event(kind, {"item_id": self._item["id"], "output_index": len(self._output), **said})
+
+    def _event(self, kind: str, said: Body) -> None:
+        self.tell(kind, {"type": kind, "sequence_number": self._sequence, **said})
+        self._sequence += 1

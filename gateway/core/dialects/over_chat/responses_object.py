@@ -1,0 +1,157 @@
+"""The response object: what it repeats of the request, its output items, its usage."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.core.bodies import Body
+from gateway.core.dialects.over_chat.base import load
+from gateway.core.dialects.over_chat.responses_history import CUSTOM_INPUT
+from gateway.core.dialects.over_chat.responses_tools import ToolNames
+from gateway.core.dialects.over_chat.stream import derived_id
+
+_REPEATED = (
+    "instructions",
+    "max_output_tokens",
+    "max_tool_calls",
+    "metadata",
+    "presence_penalty",
+    "frequency_penalty",
+    "reasoning",
+    "temperature",
+    "text",
+    "top_p",
+    "user",
+)
+_INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
+
+
+class ResponseForm:
+    """What every response object to one request says alike."""
+
+    __slots__ = ("_alike",)
+
+    def __init__(self, request: Body) -> None:
+        tools = request.get("tools") or []
+        choice = request.get("tool_choice")
+        logprobs = "message.output_text.logprobs" in (request.get("include") or ())
+        self._alike: Body = {
+            **{name: request.get(name) for name in _REPEATED},
+            "background": False,
+            "parallel_tool_calls": request.get("parallel_tool_calls") is not False,
+            "previous_response_id": None,
+            "prompt": None,
+            "service_tier": request.get("service_tier") or "auto",
+            "tool_choice": (choice or "auto") if tools else "none",
+            "tools": tools,
+            "top_logprobs": (request.get("top_logprobs") or 0) if logprobs else None,
+            "truncation": request.get("truncation") or "disabled",
+        }
+
+    def at_work(self, chunk: Mapping[str, Any]) -> Body:
+        """The response as it stands at the beginning of a stream."""
+        return self._response(chunk, "in_progress", None, [], None)
+
+    def ended(self, chunk: Mapping[str, Any], finish: str | None, output: list[Body], usage: Mapping[str, Any]) -> Body:
+        """The response at its end; `chunk` is a chat answer or the first chunk of one."""
+        why = _INCOMPLETE.get(finish or "")
+        status = "incomplete" if why else "completed"
+        return self._response(chunk, status, {"reason": why} if why else None, output, response_usage(usage))
+
+    def _response(
+        self, chunk: Mapping[str, Any], status: str, details: Body | None, output: list[Body], usage: Body | None
+    ) -> Body:
+        return {
+            "id": derived_id("resp_", str(chunk.get("id", "")), 0),
+            "object": "response",
+            "created_at": chunk.get("created"),
+            "model": chunk.get("model"),
+            "status": status,
+            "error": None,
+            "incomplete_details": details,
+            "output": output,
+            "usage": usage,
+            **self._alike,
+        }
+
+
+def items_of(choice: Mapping[str, Any], chat_id: str, names: ToolNames) -> list[Body]:
+    """The output items of a plain answer."""
+    message = choice["message"]
+    output: list[Body] = []
+    reasoning = message.get("reasoning") or message.get("reasoning_content")
+    if reasoning:
+        output.append(reasoning_item(derived_id("rs_", chat_id, len(output)), reasoning, None))
+    if message.get("content"):
+        logprobs = response_logprobs(choice)
+        output.append(message_item(derived_id("msg_", chat_id, len(output)), message["content"], logprobs))
+    for index, call in enumerate(message.get("tool_calls") or ()):
+        function = call["function"]
+        call_id = call.get("id") or derived_id("call_", chat_id, index)
+        item = call_item(chat_id, len(output), call_id, function["name"], names)
+        output.append(finish_call(item, function.get("arguments") or ""))
+    return output
+
+
+def reasoning_item(item_id: str, text: str, status: str | None) -> Body:
+    content = [{"type": "reasoning_text", "text": text}]
+    return {"type": "reasoning", "id": item_id, "summary": [], "content": content, "status": status}
+
+
+def message_item(item_id: str, text: str, logprobs: list[Body]) -> Body:
+    content = [text_part(text, logprobs)]
+    return {"type": "message", "id": item_id, "role": "assistant", "content": content, "status": "completed"}
+
+
+def text_part(text: str, logprobs: list[Body]) -> Body:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
+
+
+def call_item(chat_id: str, number: int, call_id: str, function: str, names: ToolNames) -> Body:
+    """A call as it begins: output item `number`, without its arguments."""
+    if function in names.custom:
+        item_id = derived_id("ctc_", chat_id, number)
+        return {"type": "custom_tool_call", "id": item_id, "call_id": call_id, "name": function, "input": ""}
+    name, namespace = names.of(function)
+    item = {"type": "function_call", "id": derived_id("fc_", chat_id, number), "call_id": call_id, "name": name}
+    return item | ({"namespace": namespace} if namespace else {}) | {"arguments": "", "status": "in_progress"}
+
+
+def finish_call(item: Body, arguments: str) -> Body:
+    """The call with its arguments, or what a custom tool is to be given."""
+    if item["type"] == "function_call":
+        return {**item, "arguments": arguments, "status": "completed"}
+    given = (load(arguments) or {}).get(CUSTOM_INPUT)
+    return {**item, "input": given if isinstance(given, str) else arguments}
+
+
+def response_logprobs(choice: Mapping[str, Any]) -> list[Body]:
+    """Chat's log probabilities, which have responses' form but for members of their own."""
+    told = (choice.get("logprobs") or {}).get("content") or ()
+    return [
+        _logprob(token) | {"top_logprobs": [_logprob(top) for top in token.get("top_logprobs") or ()]} for token in told
+    ]
+
+
+def response_usage(usage: Mapping[str, Any]) -> Body | None:
+    """Responses' names for chat's counts."""
+    if not usage:
+        return None
+    read, written = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
+    details, thought = usage.get("prompt_tokens_details") or {}, usage.get("completion_tokens_details") or {}
+    return {
+        "input_tokens": read,
+        "input_tokens_details": {
+            "cached_tokens": details.get("cached_tokens") or 0,
+            "cache_write_tokens": details.get("created_cache_tokens") or 0,
+        },
+        "output_tokens": written,
+        "output_tokens_details": {
+            "reasoning_tokens": thought.get("reasoning_tokens") or 0,
+            "tool_output_tokens": 0,
+        },
+        "total_tokens": read + written,
+    }
+
+
+def _logprob(token: Mapping[str, Any]) -> Body:
+    return {"token": token.get("token"), "bytes": token.get("bytes") or [], "logprob": token.get("logprob")}

@@ -1,0 +1,167 @@
+"""Following a chat stream and telling it in another dialect: what both translations share.
+
+Theory: a chat stream is a flat run of deltas (reasoning, content, pieces of tool calls), the other dialects open and
+close blocks. So at most one block is open; a delta of another kind closes it and opens its own. The end is told at
+`[DONE]` and nowhere before, so that a stream that was cut never looks complete.
+
+    state     event                    does                                         next
+    new       first chunk              begin: the dialect's opening events          open
+    open      delta                    close the open block if it is another's;     open
+                                       open one; pass the piece on
+    open      finish_reason, usage     keep them                                    open
+    open      [DONE] with a finish     close the block, tell the end                ended
+    open      [DONE] without a finish  nothing: the answer was cut                  open
+    any       error chunk              the dialect's error event                    failed
+    ended,    anything                 nothing                                      same
+    failed
+"""
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.core.dialects.over_chat.base import load, write
+from gateway.core.dialects.watch import EventWatch
+from gateway.core.sse import event_data, split_events
+from gateway.core.usage import from_openai
+
+
+class ChatStream(EventWatch):
+    """A translator of chat chunks. Subclasses write their dialect's events with `tell`."""
+
+    __slots__ = ("_begun", "_call", "_out", "chat_id", "finish_reason", "stop_reason", "used")
+
+    def __init__(self) -> None:
+        super().__init__(())
+        self._out: list[bytes] = []
+        self._begun = False
+        self._call: int | None = None
+        self.chat_id = ""
+        self.finish_reason: str | None = None
+        self.stop_reason: int | str | None = None
+        self.used: Mapping[str, Any] = {}
+
+    # What the dialect says
+
+    @abstractmethod
+    def begin(self, chunk: Mapping[str, Any]) -> None:
+        """The first chunk has come."""
+
+    @abstractmethod
+    def reason(self, text: str) -> None:
+        """A piece of thinking."""
+
+    @abstractmethod
+    def speak(self, text: str, choice: Mapping[str, Any]) -> None:
+        """A piece of the answer; `choice` is the chunk's, for what stands beside the text."""
+
+    @abstractmethod
+    def begin_call(self, call_id: str, name: str) -> None:
+        """The model calls a tool."""
+
+    @abstractmethod
+    def go_on_calling(self, arguments: str) -> None:
+        """A piece of the open call's arguments."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """All was said: close what is open and tell the end."""
+
+    @abstractmethod
+    def complain(self, message: str) -> None:
+        """The node reported an error, or what it sent cannot be told."""
+
+    # What the node says
+
+    def feed(self, data: bytes) -> bytes:
+        for event in split_events(self._splitter.feed(data)):
+            told = event_data(event)
+            if not told:
+                self._out.append(event)  # a comment: it keeps the connection awake
+            elif not (self.ended or self.failed):
+                self._take(told)
+        out = b"".join(self._out)
+        self._out.clear()
+        return out
+
+    def look(self, event: bytes, data: bytes, parsed: dict[str, Any]) -> bytes:
+        raise AssertionError("a translation takes every event, marked or not")
+
+    def tell(self, kind: str, event: Mapping[str, Any]) -> None:
+        self._out += (b"event: ", kind.encode(), b"\ndata: ", write(event), b"\n\n")
+
+    def fail(self, message: str) -> None:
+        self.failed = True
+        self.complain(message)
+
+    def _take(self, data: bytes) -> None:
+        if data == b"[DONE]":
+            self._done()
+            return
+        chunk = load(data) or {}
+        if chunk.get("error"):
+            self.fail(_message(chunk["error"]))
+            return
+        if not self._begun:
+            self._begun = True
+            self.chat_id = str(chunk.get("id", ""))
+            self._note_usage(chunk)
+            self.begin(chunk)
+        else:
+            self._note_usage(chunk)
+        choices = chunk.get("choices")
+        if choices:
+            self._take_choice(choices[0])
+
+    def _note_usage(self, chunk: Mapping[str, Any]) -> None:
+        used = chunk.get("usage")
+        if used:
+            self.used = used
+            self.usage = from_openai(used)
+
+    def _take_choice(self, choice: Mapping[str, Any]) -> None:
+        delta = choice.get("delta") or {}
+        reasoning = delta.get("reasoning") or delta.get("reasoning_content")
+        if reasoning:
+            self.reason(reasoning)
+        content = delta.get("content")
+        if content:
+            self.speak(content, choice)
+        for call in delta.get("tool_calls") or ():
+            self._take_call(call)
+        if choice.get("finish_reason") is not None:
+            self.finish_reason = choice["finish_reason"]
+            self.stop_reason = choice.get("stop_reason")
+
+    def _take_call(self, call: Mapping[str, Any]) -> None:
+        index, function = call.get("index") or 0, call.get("function") or {}
+        if function.get("name") and (self._call is None or index > self._call):
+            self._call = index
+            self.begin_call(call.get("id") or derived_id("call_", self.chat_id, index), function["name"])
+        arguments = function.get("arguments")
+        if not arguments:
+            return
+        if index == self._call:
+            self.go_on_calling(arguments)
+        else:  # the block of that call is closed: to leave the piece out would change what is called
+            self.fail("The node sent a piece of a tool call out of its order.")
+
+    def _done(self) -> None:
+        if self.finish_reason is None or not self._begun:
+            return
+        if self.finish_reason in ("abort", "error"):
+            self.fail("The node gave the answer up.")
+            return
+        self.ended = True
+        self.end()
+
+
+def derived_id(prefix: str, chat_id: str, number: int) -> str:
+    """The id of a part of an answer: as unique as the chat's own id, and the same whenever it is asked for."""
+    return prefix + hashlib.sha256(f"{chat_id}/{prefix}{number}".encode()).hexdigest()[:24]
+
+
+def _message(error: object) -> str:
+    message = error.get("message") if isinstance(error, dict) else error
+    return message if isinstance(message, str) else "The node reported an error."
