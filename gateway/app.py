@@ -18,6 +18,7 @@ from gateway.api.protocol import Edge
 from gateway.api.public import build_public
 from gateway.config.tenants import tenants_of
 from gateway.config.tree import Config
+from gateway.core.attempts import RetryRules
 from gateway.core.breaker import BreakerRules
 from gateway.core.guessing import Guesses
 from gateway.core.models import Models
@@ -50,7 +51,7 @@ class Gateway:
         self.link = _link(config)
         self.fleet = Fleet(_node_specs(config), _breaker_rules(config))
         self.prober = Prober(self.fleet, _probe_timing(config), config.budgets.canary)
-        self.relay = Relay(self.fleet, _timing(config), config.requests.max_attempts)
+        self.relay = Relay(self.fleet, _timing(config), config.requests.max_attempts, _retry_rules(config))
         self.metrics = Metrics()
         self._request_log = RequestLog(config.log.format)
         observers = (self.metrics.request_ended, self._request_log.request_ended)
@@ -139,7 +140,8 @@ class Gateway:
             tenants_of(config.tenants, config.access, self._response_key), config.access.wrong_keys_per_minute
         )
         self.relay.timing = _timing(config)
-        self.relay.max_attempts = config.requests.max_attempts
+        self.relay.failover.max_attempts = config.requests.max_attempts
+        self.relay.failover.rules = _retry_rules(config)
         self._bounds.max_body = config.requests.max_body
         self._bounds.body_timeout = config.timeouts.body
         self.prober.retime(_probe_timing(config))
@@ -266,6 +268,8 @@ def _timing(config: Config) -> Timing:
     return Timing(
         connect=timeouts.connect,
         first_byte=timeouts.first_byte,
+        silence=timeouts.silence,
+        prefill=timeouts.prefill,
         plain=timeouts.plain,
         idle=timeouts.idle,
         keep_alive=timeouts.keep_alive,
@@ -278,6 +282,10 @@ def _probe_timing(config: Config) -> ProbeTiming:
 
 def _breaker_rules(config: Config) -> BreakerRules:
     return BreakerRules(failures=config.health.failures, slow_start=config.health.slow_start)
+
+
+def _retry_rules(config: Config) -> RetryRules:
+    return RetryRules(config.retries.share, config.retries.minimum)
 
 
 def _needs_restart(old: Config, new: Config) -> list[str]:

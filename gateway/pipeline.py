@@ -143,6 +143,8 @@ class _Record:
             usage=trace.usage,
             ttft=None if trace.first_byte is None else trace.first_byte - self._began,
             duration=time.perf_counter() - self._began,
+            failures=trace.failures,
+            retry_refused=trace.retry_refused,
         )
 
 

@@ -18,6 +18,8 @@ _HTTP: dict[type[e.GatewayError], tuple[int, Fault]] = {
     e.RateLimited: (429, Fault.RATE_LIMIT),
     e.Overloaded: (503, Fault.OVERLOADED),
     e.UpstreamError: (502, Fault.INTERNAL),
+    e.NodeBusy: (503, Fault.OVERLOADED),
+    e.NodeLeaving: (503, Fault.OVERLOADED),
     e.UpstreamTimeout: (504, Fault.TIMEOUT),
     e.DeadlineExceeded: (504, Fault.TIMEOUT),
     e.ClientGone: (499, Fault.INTERNAL),

@@ -97,6 +97,8 @@ class Timeouts(Section):
     body: Seconds = 60.0
     connect: Seconds = 5.0
     first_byte: Seconds = 300.0
+    silence: Seconds = 30.0
+    prefill: Annotated[float, Field(ge=0, le=3600)] = 2.0
     plain: Seconds = 1800.0
     idle: Seconds = 120.0
     client_stall: Seconds = 300.0

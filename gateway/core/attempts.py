@@ -1,26 +1,67 @@
 """How often and where a request is tried again.
 
-Theory. A try may be repeated only while the client has seen nothing of its answer, and only where repeating
-cannot do the work twice: the node never took the request, or it closed a connection that had stood idle before
-one byte came back (RFC 9110, section 9.2.2: the race between a server's keep-alive timeout and the next request).
+Theory. A try may be repeated only while the client has seen nothing of its answer. Where the node never took the
+request that is free; where it said that it did not do the work (5xx), or may have died over it, it costs a node's
+time, so it is bounded twice: by `limit` for one request and by a `RetryBudget` for all requests of a model, since a
+failing fleet that is asked everything thrice fails for good. A request after which a node vanished or fell silent may
+be the reason: it is given one more node, not all of them. On the same node only a connection that had stood idle is
+tried again (RFC 9110, section 9.2.2: the race between a server's keep-alive timeout and the next request).
 
     what the node did                        the client has seen nothing   the client has seen bytes
-    ConnectFailed: took no connection        ANOTHER_NODE                  cannot be
+    ConnectFailed: took no connection        ANOTHER_NODE, free            cannot be
     StaleConnection: closed a kept one       SAME_NODE, once, afresh       cannot be
-    UpstreamCut, BadUpstreamResponse,        GIVE_UP                       GIVE_UP (here resume will stand)
-    UpstreamTimeout
+    NodeLeaving: its drain's time is up      ANOTHER_NODE, free            GIVE_UP
+    NodeBusy: 503                            ANOTHER_NODE                  cannot be
+    NodeFailed: 500, 502, 504                ANOTHER_NODE                  cannot be
+    BadUpstreamResponse: not HTTP            ANOTHER_NODE                  GIVE_UP
+    UpstreamCut, UpstreamTimeout             ANOTHER_NODE, once            GIVE_UP (here resume will stand)
 """
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 
-from gateway.core.errors import ConnectFailed, StaleConnection, UpstreamError
+from gateway.core.errors import (
+    BadUpstreamResponse,
+    ConnectFailed,
+    NodeBusy,
+    NodeFailed,
+    NodeLeaving,
+    StaleConnection,
+    UpstreamCut,
+    UpstreamError,
+    UpstreamTimeout,
+)
 
 
 class Verdict(Enum):
     ANOTHER_NODE = "another node"
     SAME_NODE = "same node"
     GIVE_UP = "give up"
+
+
+FREE = (ConnectFailed, NodeLeaving)
+"""Failures before any work was done: trying again is no second request to the fleet."""
+
+_ELSEWHERE = (*FREE, NodeBusy, NodeFailed, BadUpstreamResponse)
+_ONCE_MORE = (UpstreamCut, UpstreamTimeout)
+
+
+_OUTCOMES: tuple[tuple[type[UpstreamError], str], ...] = (
+    (ConnectFailed, "refused"),
+    (StaleConnection, "stale"),
+    (NodeLeaving, "drained"),
+    (NodeBusy, "busy"),
+    (NodeFailed, "failed"),
+    (BadUpstreamResponse, "garbled"),
+    (UpstreamCut, "cut"),
+    (UpstreamTimeout, "silent"),
+)
+
+
+def outcome(error: UpstreamError) -> str:
+    """What metrics call an attempt that ended so."""
+    return next((name for kind, name in _OUTCOMES if isinstance(error, kind)), "failed")
 
 
 @dataclass(slots=True)
@@ -30,6 +71,7 @@ class Attempts:
     limit: int
     nodes: int = 1
     stale: bool = False
+    vanished: int = 0
 
     def judge(self, error: UpstreamError, answered: bool) -> Verdict:
         """What to do after `error`; `answered` says whether the client has already got bytes of this answer."""
@@ -38,8 +80,60 @@ class Attempts:
         if isinstance(error, StaleConnection) and not self.stale:
             self.stale = True  # once a node: a fresh connection cannot be stale
             return Verdict.SAME_NODE
-        if isinstance(error, ConnectFailed) and self.nodes < self.limit:
-            self.nodes += 1
-            self.stale = False
-            return Verdict.ANOTHER_NODE
-        return Verdict.GIVE_UP
+        if self.nodes >= self.limit or not self._may_go_on(error):
+            return Verdict.GIVE_UP
+        self.nodes += 1
+        self.stale = False
+        return Verdict.ANOTHER_NODE
+
+    def _may_go_on(self, error: UpstreamError) -> bool:
+        if isinstance(error, _ONCE_MORE):
+            self.vanished += 1
+            return self.vanished == 1
+        return isinstance(error, _ELSEWHERE)
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRules:
+    """Tries beyond the first that a model's requests may cost: `share` of them, and `minimum` a second besides."""
+
+    share: float = 0.2
+    minimum: float = 10.0
+
+
+SAVED_SECONDS = 10.0
+"""For how long what was not used is kept (as Finagle's RetryBudget, whose defaults these are)."""
+
+
+class RetryBudget:
+    """One model's. `requests` is counted up by whoever asks the fleet; `now` is in seconds."""
+
+    __slots__ = ("_minimum", "_saved", "_settled", "requests", "rules")
+
+    def __init__(self, rules: RetryRules, now: float) -> None:
+        self.rules = rules
+        self.requests = 0
+        self._settled = now
+        self._saved = 0.0
+        self._minimum = rules.minimum * SAVED_SECONDS
+
+    def take(self, now: float) -> bool:
+        """Whether one more try may be made; if so it is spent."""
+        self._settle(now)
+        if self._saved >= 1:
+            self._saved -= 1
+        elif self._minimum >= 1:
+            self._minimum -= 1
+        else:
+            return False
+        return True
+
+    def _settle(self, now: float) -> None:
+        """Requests since the last time came evenly, and what they earned fades away over `SAVED_SECONDS`."""
+        passed = max(now - self._settled, 1e-6)
+        kept = math.exp(-passed / SAVED_SECONDS)
+        earned = self.rules.share * self.requests / passed
+        self._saved = self._saved * kept + earned * SAVED_SECONDS * (1 - kept)
+        self._minimum = min(self._minimum + self.rules.minimum * passed, self.rules.minimum * SAVED_SECONDS)
+        self.requests = 0
+        self._settled = now

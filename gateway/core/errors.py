@@ -22,6 +22,9 @@ GatewayError
 ├── UpstreamError             the node's fault
 │   ├── ConnectFailed         nothing was sent: another node may be tried
 │   ├── StaleConnection       a kept connection was closed before a byte came back
+│   ├── NodeBusy              503: its queue is full
+│   ├── NodeFailed            500, 502, 504: it did not do the work
+│   ├── NodeLeaving           it is taken away: what has not ended by then is ended
 │   ├── UpstreamCut           the answer broke off
 │   ├── BadUpstreamResponse   what came back is not HTTP
 │   └── UpstreamTimeout       connect, first byte or silence in mid-answer
@@ -139,6 +142,32 @@ class UpstreamError(GatewayError):
 
 class ConnectFailed(UpstreamError):
     default_code = "upstream_unreachable"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeAnswer:
+    """An error as a node told it: passed on as it is where no other node answers better. `stream`: as events."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+    stream: bool = False
+
+
+@dataclass(eq=False)
+class NodeFailed(UpstreamError):
+    """`answer` is None where it cannot be passed on any more: the client's stream has begun."""
+
+    answer: NodeAnswer | None = None
+
+
+@dataclass(eq=False)
+class NodeBusy(NodeFailed):
+    """`retry_after`: what the node said, if anything."""
+
+
+class NodeLeaving(UpstreamError):
+    default_code = "node_drained"
 
 
 class StaleConnection(UpstreamError):

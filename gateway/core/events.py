@@ -10,7 +10,8 @@ class RequestEnded(NamedTuple):
 
     `ttft` is None where no byte of an answer went out. `ending` is `ok`, the code of an error, or `client_gone`;
     `status` the HTTP status that the client saw (0 where it left before one was sent). `attempts` counts tries on
-    nodes, 0 where none was reached.
+    nodes, 0 where none was reached; `failures` are node and outcome of those that failed (see `attempts.outcome`), and
+    `retry_refused` says that one more would have been made but for the retry budget.
     """
 
     at: float
@@ -28,3 +29,5 @@ class RequestEnded(NamedTuple):
     usage: Usage | None
     ttft: float | None
     duration: float
+    failures: tuple[tuple[str, str], ...] = ()
+    retry_refused: bool = False

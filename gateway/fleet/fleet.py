@@ -3,9 +3,13 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import structlog
+
 from gateway.core.breaker import BreakerRules
 from gateway.core.errors import FleetFull, NoNodeReady
 from gateway.fleet.node import Lease, Node, NodeSpec
+
+log = structlog.get_logger("fleetgate.fleet")
 
 FULL_RETRY_SECONDS = 1.0
 """What a client is told where nothing is known of when a place will be free."""
@@ -88,7 +92,7 @@ class Fleet:
         """
         candidates = self.candidates(model, tried, pinned_to, now)
         self._turn += 1
-        return Lease(candidates[self._turn % len(candidates)], stream, tokens)
+        return Lease(candidates[self._turn % len(candidates)], now, stream, tokens)
 
     def candidates(
         self, model: str | None, tried: Collection[Node] = (), pinned_to: bytes | None = None, now: float = 0.0
@@ -117,18 +121,34 @@ class Fleet:
             raise NoNodeReady(f"No node is ready for {wanted}.", code="no_node_ready", retry_after=2.0)
         up = [node for node in usable if node.ready] or usable
         roomy = [node for node in up if node.in_flight < node.bound]
-        waits = [node.busy_until - now for node in roomy]
-        free = [node for node, wait in zip(roomy, waits, strict=True) if wait <= 0]
-        if not free:
-            wait = min(waits, default=FULL_RETRY_SECONDS)
-            raise FleetFull("All nodes have as much to do as they can take.", retry_after=wait)
-        return free
+        if not roomy:
+            raise FleetFull("All nodes have as much to do as they can take.", retry_after=FULL_RETRY_SECONDS)
+        return [node for node in roomy if node.busy_until <= now] or roomy
 
     def has_another(self, node: Node) -> bool:
         """Whether a node is ready that could do the work of `node`."""
         return any(
             other is not node and other.ready and not node.cards.keys().isdisjoint(other.cards) for other in self.nodes
         )
+
+    def failed(self, node: Node, error: str, request: int, now: float) -> None:
+        """A request (a number for its body) failed on `node`, by its fault or the request's own."""
+        if node.failed(error, request, now, spare=not self.has_another(node)):
+            log.warning("node_taken_out", node=node.name, cause=node.breaker.cause.value, error=error)
+
+    def acquit(self, node: Node, request: int, now: float) -> None:
+        """That request failed on other nodes as well."""
+        was_open = node.breaker.is_open
+        node.acquit(request, now)
+        if was_open and not node.breaker.is_open:
+            log.info("node_back", node=node.name, error="the requests that failed had failed elsewhere as well")
+
+    def fell_silent(self, node: Node, now: float) -> bool:
+        """All answers of `node` stand still; whether there is another one to go to."""
+        another = self.has_another(node)
+        if node.fell_silent(now, spare=not another):
+            log.warning("node_taken_out", node=node.name, cause=node.breaker.cause.value, error=node.last_error)
+        return another
 
     def by_tag(self, tag: bytes) -> Node | None:
         """The node that a response id names (see `response_ids`)."""

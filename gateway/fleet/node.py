@@ -53,8 +53,8 @@ class Node:
     """A node's state. Probes, requests (through leases) and drains write it; times are the event loop's.
 
     Read on every request, so plain attributes: `ready` (probed, breaker not open, not drained), `places` (requests at
-    once it may have from this process) and `busy_until` (it has said itself that its queue is full). `gateways`:
-    processes that share its places, this one included.
+    once it may have from this process) and `busy_until` (it has said itself that its queue is full), `doubted`
+    (an answer would speak for it). `gateways`: processes that share its places, this one included.
     """
 
     def __init__(self, spec: NodeSpec, rules: BreakerRules | None = None, trusted: bool = True) -> None:
@@ -67,6 +67,7 @@ class Node:
         self.ready = False
         self.places = math.inf
         self.busy_until = 0.0
+        self.doubted = False
         self.drain: Drain | None = None
         self.failed_probes = 0
         self.last_error: str | None = "not probed yet"
@@ -85,6 +86,7 @@ class Node:
     def settle(self, now: float) -> None:
         """Bring what requests read up to date: after anything was told, and with every probe."""
         self.ready = self.drain is None and not self.breaker.is_open
+        self.doubted = self.doubted or self.breaker.is_open
         self.places = self.bound
         share = self.breaker.share(now)
         if 0 < share < 1:
@@ -134,6 +136,33 @@ class Node:
         self.last_error = error
         self.settle(now)
 
+    def failed(self, error: str, request: int, now: float, spare: bool) -> bool:
+        """A request failed by the node's fault or its own (see `Breaker.failed`); whether the node is out now."""
+        opened = self.breaker.failed(now, request, spare)
+        self.doubted = True
+        self.last_error = error
+        self.settle(now)
+        return opened
+
+    def acquit(self, request: int, now: float) -> None:
+        """That request failed elsewhere as well."""
+        self.breaker.acquit(now, request)
+        self.settle(now)
+
+    def answered(self, now: float) -> None:
+        """A request was answered that might not have been."""
+        self.breaker.answered(now)
+        self.doubted = False
+        self.settle(now)
+
+    def fell_silent(self, now: float, spare: bool) -> bool:
+        """All its answers stand still; whether that takes it out."""
+        opened = self.breaker.fell_silent(now, spare)
+        self.doubted = True
+        self.last_error = "all its answers stand still"
+        self.settle(now)
+        return opened
+
     def reconnect(self, spec: NodeSpec, trusted: bool) -> None:
         """Another key or certificate: what it serves is known until it is probed, how it does is not."""
         self.spec, self.access = spec, spec.access
@@ -145,14 +174,15 @@ class Node:
 class Lease:
     """One unit of a node's concurrency, held until the last byte. `release` counts once however often it is called.
 
-    `heard`: loop time of the last byte of its answer, 0 before the first. `stream`: it should come bit by bit.
-    `tokens`: its prompt's size.
+    `began` and `heard`: loop time of its beginning, and of the last byte of its answer, 0 before the first. `stream`:
+    it should come bit by bit. `tokens`: about the size of its prompt.
     """
 
-    __slots__ = ("_held", "heard", "node", "stream", "tokens")
+    __slots__ = ("_held", "began", "heard", "node", "stream", "tokens")
 
-    def __init__(self, node: Node, stream: bool = False, tokens: int = 0) -> None:
+    def __init__(self, node: Node, now: float = 0.0, stream: bool = False, tokens: int = 0) -> None:
         self.node = node
+        self.began = now
         self.heard = 0.0
         self.stream = stream
         self.tokens = tokens

@@ -153,7 +153,7 @@ class Prober:
         except httpx.HTTPError as error:
             problem = f"its trial failed: {error or type(error).__name__}"
         if problem is None:
-            node.breaker.answered(_now())
+            node.answered(_now())
             node.last_error = None
         else:
             node.breaker.trial_failed(_now())

@@ -39,12 +39,15 @@ class Downstream(Protocol):
 class Trace:
     """What the relay notes about a request for its record; `first_byte` as `time.perf_counter` tells it.
 
+    `failures`: node and outcome of every attempt that failed; `retry_refused`: there was no budget for another one.
     `answered`: the client has got bytes of what the node is asked now, so that asking again would repeat them.
     `wasted`: tokens that a node made and nobody gets.
     """
 
     node: str | None = None
     attempts: int = 0
+    failures: tuple[tuple[str, str], ...] = ()
+    retry_refused: bool = False
     answered: bool = False
     first_byte: float | None = None
     usage: Usage | None = None

@@ -14,28 +14,36 @@ with the client's answer. That is another exchange with the same watch; `done` g
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from gateway.core.dialects.base import find_error_message
+from gateway.core.dialects.base import find_error_message, find_error_status
 from gateway.core.dialects.watch import STOP, EventWatch, Turn
 from gateway.core.errors import (
     BadUpstreamResponse,
     ClientGone,
     DeadlineExceeded,
     GatewayError,
+    NodeAnswer,
+    NodeBusy,
+    NodeFailed,
     UpstreamCut,
     UpstreamError,
     UpstreamTimeout,
 )
 from gateway.core.sending import Sending
-from gateway.core.sse import KEEP_ALIVE, EventTooLongError
+from gateway.core.sse import KEEP_ALIVE, EventTooLongError, event_data, split_events
+from gateway.fleet.node import Lease, Node
 from gateway.relay.downstream import Downstream, Headers, Trace
 from gateway.relay.ending import Ending
-from gateway.relay.heads import STREAM_HEADERS, STREAM_TYPE, content_type, passed_headers
+from gateway.relay.heads import STREAM_HEADERS, STREAM_TYPE, content_type, passed_headers, retry_after
 from gateway.relay.http1 import ResponseHead, UpstreamConnection
 
 HELD_BYTES = 1 << 20
 """A plain answer up to this size is held until it is whole; a longer one is passed on piece by piece."""
+
+FAILED_STATUSES = (500, 502, 503, 504)
+"""What a node says that could not do its work, though another might."""
 
 TAIL_BYTES = 2048
 """What is kept of a piece that was passed on: its usage may go on in the next."""
@@ -44,17 +52,21 @@ TAIL_BYTES = 2048
 @dataclass(frozen=True, slots=True)
 class Timing:
     """Seconds. `first_byte` is for streams, `plain` for the whole of a plain answer, `idle` between two pieces of
-    an answer, `keep_alive` between comments on a silent stream. `shortest` is how long none of the four passes."""
+    an answer, `keep_alive` between comments on a silent stream. `silence`: of a whole node, before what waits there
+    goes elsewhere. `prefill`: what a thousand tokens of prompt add to `first_byte` and `silence`.
+    `shortest` is how long none of them passes."""
 
     connect: float = 5.0
     first_byte: float = 300.0
+    silence: float = 30.0
+    prefill: float = 2.0
     plain: float = 1800.0
     idle: float = 120.0
     keep_alive: float = 15.0
     shortest: float = field(init=False, repr=False, default=0.0)
 
     def __post_init__(self) -> None:
-        shortest = min(self.first_byte, self.plain, self.idle, self.keep_alive)
+        shortest = min(self.first_byte, self.plain, self.idle, self.keep_alive, self.silence)
         object.__setattr__(self, "shortest", shortest)
 
 
@@ -70,13 +82,18 @@ class Exchange:
         trace: Trace,
         deadline: float,
         loop: asyncio.AbstractEventLoop,
-        carried: EventWatch | None = None,
+        lease: Lease,
+        carried: EventWatch | None,
+        look: Callable[[Node, float], float],
     ) -> None:
-        """`deadline` in loop time, infinite where the client gave none; `carried` is the watch whose turn this is."""
+        """`deadline` in loop time, infinite where the client gave none; `carried` is the watch whose turn this is.
+        `look(node, now)` ends what waits on a node that hangs, and says when to look again."""
         self._loop = loop
         self.done: Ending[Turn | None] = Ending(loop)
         self._sending = sending
         self._carried = carried
+        self.lease = lease
+        self._look = look
         self._call = call
         self._connection = connection
         self._timing = timing
@@ -90,6 +107,7 @@ class Exchange:
         self._committed = call.started  # by comments, during an attempt that failed
         self._paused = False
         self._sent_at = self._last = self._last_push = now = loop.time()
+        self._look_at = now + timing.silence
         self.due = min(deadline, now + timing.shortest)
         call.listener = self
 
@@ -107,7 +125,7 @@ class Exchange:
             self.watch = self._sending.watch()
 
     def on_data(self, data: bytes) -> None:
-        self._last = self._loop.time()
+        self._last = self.lease.heard = self._loop.time()
         if self.watch is None:
             self._hold(data)
             return
@@ -136,6 +154,11 @@ class Exchange:
             self._end_stream(self.watch)
         else:
             self._resolve(error)
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing of this answer has reached the client."""
+        return not self._trace.answered
 
     # The client's side
 
@@ -186,7 +209,7 @@ class Exchange:
 
     def _end_assembled(self, watch: EventWatch, body: bytes) -> None:
         if watch.failed:
-            self._resolve(_node_error(200, body))
+            self._resolve(_node_error(find_error_status(body), body))
         elif not watch.ended:
             self._resolve(UpstreamCut(f"Node {self._trace.node} ended its stream before the answer was complete."))
         else:
@@ -196,7 +219,11 @@ class Exchange:
         assert self._head is not None
         status = self._head.status
         if self._committed or self._carried is not None:  # the answer has begun: its error can only be the gateway's
-            self._resolve(_node_error(status, body))
+            self._resolve(_node_error(status, body, self._head))
+            return
+        if status in FAILED_STATUSES:
+            answer = NodeAnswer(status, passed_headers(self._head), self._sending.plain(status, body))
+            self._resolve(_node_error(status, body, self._head, answer))
             return
         self._trace.usage = self._sending.usage(body) if status == 200 else None
         self._answer_plain(status, passed_headers(self._head), self._sending.plain(status, body))
@@ -233,6 +260,8 @@ class Exchange:
 
     def _pass(self, data: bytes) -> None:
         if self._trace.first_byte is None:
+            if self.watch is not None and self.watch.failed and self._fails_early(data):
+                return
             self._first_byte()
         if not self._committed:
             self._commit()
@@ -241,7 +270,21 @@ class Exchange:
             self._paused = True
             self._connection.pause()
 
+    def _fails_early(self, events: bytes) -> bool:
+        """A stream that begins with the node's own failure has not begun: another node may be asked."""
+        data = next((found for event in split_events(events) if b'"error"' in (found := event_data(event))), b"")
+        status = find_error_status(data)
+        if status not in FAILED_STATUSES:
+            return False
+        answer = None
+        if self._head is not None and not self._committed:
+            answer = NodeAnswer(200, passed_headers(self._head) + STREAM_HEADERS, events, stream=True)
+        self.fail(_node_error(status, data, None, answer))
+        return True
+
     def _first_byte(self) -> None:
+        if self.lease.node.doubted and self._head is not None and self._head.status == 200:
+            self.lease.node.answered(self._last)
         if self._trace.first_byte is None:
             self._trace.answered = True
             self._trace.first_byte = time.perf_counter()  # uvloop's own clock ticks in milliseconds
@@ -280,7 +323,9 @@ class Exchange:
         """The loop time at which the node has been silent too long, given what it has said so far."""
         if self._trace.first_byte is not None and self._head is not None:
             return self._last + self._timing.idle
-        return self._sent_at + (self._timing.first_byte if self._sending.ask.stream else self._timing.plain)
+        if not self._sending.ask.stream:
+            return self._sent_at + self._timing.plain
+        return self._sent_at + self._timing.first_byte + self._timing.prefill * self.lease.tokens / 1000
 
     def _comments_due(self) -> float:
         """The loop time of the next comment; never for an answer that is not a stream."""
@@ -295,7 +340,8 @@ class Exchange:
         soon = now + self._timing.idle
         if self._paused:  # it is the client's turn: see the protocol's watch over what is unsent
             return min(self._deadline, soon)
-        return min(self._deadline, soon, self._limit(), self._comments_due())
+        look_at = soon if self._trace.answered else self._look_at
+        return min(self._deadline, soon, self._limit(), self._comments_due(), look_at)
 
     def check(self, now: float) -> None:
         """Called by the relay's sweep once loop time `due` has come."""
@@ -305,6 +351,8 @@ class Exchange:
             self.fail(UpstreamTimeout(f"Node {self._trace.node} was silent for {now - self._last:.0f} s."))
         elif not self._paused and now >= self._comments_due():
             self._comment(now)
+        if self.waits and now >= self._look_at and not self.done.done():
+            self._look_at = self._look(self.lease.node, now)
         self.due = self._next_check(now)
 
     def _comment(self, now: float) -> None:
@@ -324,6 +372,22 @@ def deadline_exceeded() -> DeadlineExceeded:
     )
 
 
-def _node_error(status: int, body: bytes) -> UpstreamError:
+def pass_on(answer: NodeAnswer, call: Downstream, trace: Trace) -> None:
+    """Give the client a failed answer as the node told it."""
+    trace.answered = True
+    trace.first_byte = time.perf_counter()
+    length = [] if answer.stream else [(b"content-length", b"%d" % len(answer.body))]
+    call.start(answer.status, answer.headers + length, stream=answer.stream)
+    call.finish(answer.body)
+
+
+def _node_error(
+    status: int, body: bytes, head: ResponseHead | None = None, answer: NodeAnswer | None = None
+) -> UpstreamError:
+    """What a node's error answer is to the gateway; a refusal of the request is nobody else's to answer."""
     message = find_error_message(body) or f"The node answered with status {status}."
+    if status == 503:
+        return NodeBusy(message, retry_after=None if head is None else retry_after(head), answer=answer)
+    if status in FAILED_STATUSES:
+        return NodeFailed(message, answer=answer)
     return UpstreamError(message, code="upstream_error")

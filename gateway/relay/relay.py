@@ -4,15 +4,26 @@ import asyncio
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
-from gateway.core.attempts import Attempts, Verdict
+from gateway.core.attempts import RetryRules
 from gateway.core.dialects.watch import EventWatch
-from gateway.core.errors import ClientGone, ConnectFailed, GatewayError, ShuttingDown, UpstreamError
+from gateway.core.errors import (
+    ClientGone,
+    ConnectFailed,
+    GatewayError,
+    NodeFailed,
+    NodeLeaving,
+    ShuttingDown,
+    UpstreamError,
+    UpstreamTimeout,
+)
 from gateway.core.plan import Plan
 from gateway.core.sending import Sending, sending_to
 from gateway.fleet.fleet import Fleet
-from gateway.fleet.node import Node
+from gateway.fleet.node import Lease, Node
+from gateway.fleet.silence import silent_at
 from gateway.relay.downstream import Downstream, Trace
-from gateway.relay.exchange import Exchange, Timing, deadline_exceeded
+from gateway.relay.exchange import Exchange, Timing, deadline_exceeded, pass_on
+from gateway.relay.failover import Failover, Tries
 from gateway.relay.http1 import UpstreamConnection
 from gateway.relay.pool import Pool
 from gateway.relay.sweep import Sweep
@@ -40,10 +51,10 @@ class Leg(NamedTuple):
 class Relay:
     """The data plane. Holds a pool per node and the exchanges that are open now."""
 
-    def __init__(self, fleet: Fleet, timing: Timing, max_attempts: int) -> None:
+    def __init__(self, fleet: Fleet, timing: Timing, max_attempts: int, retries: RetryRules | None = None) -> None:
         """`max_attempts`: nodes that one request may try."""
         self.timing = timing
-        self.max_attempts = max_attempts
+        self.failover = Failover(fleet, retries or RetryRules(), max_attempts)
         self._fleet = fleet
         self._pools: dict[tuple[str, str | None, str | None], Pool] = {}
         self._open: Sweep[Exchange] = Sweep()
@@ -56,9 +67,10 @@ class Relay:
 
         `deadline` is loop time (infinite: none). `trace` is filled in as things happen, also when this raises.
         """
-        attempts = Attempts(self.max_attempts)
-        lease = self._fleet.lease(plan.model, (), plan.pinned_to, asyncio.get_running_loop().time())
-        tried: list[Node] = []
+        now = asyncio.get_running_loop().time()
+        self.failover.budget(plan.model).requests += 1
+        lease = self._fleet.lease(plan.model, (), plan.pinned_to, now, plan.ask.stream, len(plan.ask.raw) >> 2)
+        tries: Tries | None = None
         fresh = False
         leg: Leg | None = None
         try:
@@ -70,18 +82,19 @@ class Relay:
                         sending = sending_to(plan, lease.node.tag, lease.node.abilities)
                         leg = Leg(sending, method, path or sending.path, sending.body)
                     while leg is not None:
-                        leg = await self._attempt(leg, lease.node, call, trace, deadline, fresh)
-                    return
+                        leg = await self._attempt(leg, lease, call, trace, deadline, fresh)
+                    return None
                 except UpstreamError as error:
-                    verdict = attempts.judge(error, answered=trace.answered)
-                    if verdict is Verdict.GIVE_UP:
+                    tries = tries or self.failover.begin()
+                    again = self.failover.go_on(error, lease, plan, tries, trace)
+                    if again is None:
+                        if isinstance(error, NodeFailed) and error.answer is not None:
+                            return pass_on(error.answer, call, trace)
                         raise
-                    fresh = verdict is Verdict.SAME_NODE
-                    if verdict is Verdict.ANOTHER_NODE:
-                        lease.node.refused(error.message, asyncio.get_running_loop().time())
-                        tried.append(lease.node)
+                    fresh = again is lease
+                    if again is not lease:
                         lease.release()
-                        lease = self._fleet.lease(plan.model, tried, plan.pinned_to, asyncio.get_running_loop().time())
+                        lease = again
                         if leg is not None and leg.carried is None:
                             leg = None  # what is sent depends on the node, until an answer has begun
         finally:
@@ -97,6 +110,12 @@ class Relay:
         for exchange in self._open:
             exchange.fail(_shutting_down())
 
+    def end_on(self, node: Node) -> None:
+        """A drained node's time is up: what waits goes elsewhere, what has begun ends with an error."""
+        for exchange in self._open:
+            if exchange.lease.node is node:
+                exchange.fail(NodeLeaving(f"Node {node.name} is taken away before its answer was complete: ask again."))
+
     def forget_removed_nodes(self) -> None:
         """Close the pools of nodes that a reload took out of the fleet; their open exchanges run to the end."""
         for access in self._pools.keys() - {node.access for node in self._fleet.nodes}:
@@ -107,15 +126,18 @@ class Relay:
             pool.close()
 
     async def _attempt(
-        self, leg: Leg, node: Node, call: Caller, trace: Trace, deadline: float, fresh: bool
+        self, leg: Leg, lease: Lease, call: Caller, trace: Trace, deadline: float, fresh: bool
     ) -> Leg | None:
-        """One request on `node`; returns the next one where the answer goes on with another."""
+        """One request on the lease's node; returns the next one where the answer goes on with another."""
         loop = asyncio.get_running_loop()
+        node = lease.node
         connection = await self._connection(node, loop.time(), deadline, fresh)
         if call.gone or self._closing:
             connection.abort()
             raise ClientGone("The client closed its connection.") if call.gone else _shutting_down()
-        exchange = Exchange(leg.sending, call, connection, self.timing, trace, deadline, loop, leg.carried)
+        exchange = Exchange(
+            leg.sending, call, connection, self.timing, trace, deadline, loop, lease, leg.carried, self._look
+        )
         self._open.add(exchange, loop)
         try:
             connection.send(self._request(node, leg, call), exchange)
@@ -129,6 +151,17 @@ class Relay:
             return None
         trace.answered = False
         return Leg(leg.sending, "POST", turn.path, turn.body, exchange.watch)
+
+    def _look(self, node: Node, now: float) -> float:
+        """Whether `node` hangs: then what waits there goes elsewhere. Returns the loop time to look again."""
+        due = silent_at(node, now, self.timing.silence, self.timing.prefill)
+        if due > now:
+            return min(due, now + self.timing.silence)
+        if self._fleet.fell_silent(node, now):
+            for exchange in self._open:
+                if exchange.lease.node is node and exchange.waits:
+                    exchange.fail(UpstreamTimeout(f"Node {node.name} stands still with all its answers."))
+        return now + self.timing.silence
 
     async def _connection(self, node: Node, now: float, deadline: float, fresh: bool) -> UpstreamConnection:
         pool = self._pool(node)

@@ -66,7 +66,16 @@ class Metrics:
             registry=registry,
         )
         self._attempts = Counter(
-            "fleetgate_attempts_total", "Tries on nodes, first ones included.", ("node",), registry=registry
+            "fleetgate_attempts_total",
+            "Tries on nodes, first ones included; passed is one whose answer the client got, whatever it was.",
+            ("node", "outcome"),
+            registry=registry,
+        )
+        self._retries_refused = Counter(
+            "fleetgate_retries_refused_total",
+            "Requests that would have been tried on another node but for the model's retry budget.",
+            ("model",),
+            registry=registry,
         )
         self._open = Gauge(
             "fleetgate_open_requests",
@@ -109,7 +118,10 @@ class Metrics:
         for event in ended:
             dialect, model, tenant = event.dialect, event.model or _NONE, event.tenant or _NONE
             counts[self._requests, (dialect, model, tenant, str(event.status), event.ending)] += 1
-            counts[self._attempts, (event.node or _NONE,)] += event.attempts
+            counts[self._attempts, (event.node or _NONE, "passed")] += event.attempts - len(event.failures)
+            for failure in event.failures:
+                counts[self._attempts, failure] += 1
+            counts[self._retries_refused, (model,)] += event.retry_refused
             usage = event.usage
             if usage is not None:
                 counts[self._tokens, (model, tenant, "input")] += usage.input

@@ -4,17 +4,20 @@ from itertools import product
 
 import pytest
 
-from gateway.core.attempts import Attempts, Verdict
+from gateway.core.attempts import Attempts, RetryBudget, RetryRules, Verdict, outcome
 from gateway.core.errors import (
     BadUpstreamResponse,
     ConnectFailed,
+    NodeBusy,
+    NodeFailed,
+    NodeLeaving,
     StaleConnection,
     UpstreamCut,
     UpstreamError,
     UpstreamTimeout,
 )
 
-KINDS = (ConnectFailed, StaleConnection, UpstreamCut, BadUpstreamResponse, UpstreamTimeout)
+KINDS = (ConnectFailed, StaleConnection, NodeBusy, NodeFailed, UpstreamCut, BadUpstreamResponse, UpstreamTimeout)
 
 
 @pytest.mark.parametrize(
@@ -22,9 +25,13 @@ KINDS = (ConnectFailed, StaleConnection, UpstreamCut, BadUpstreamResponse, Upstr
     [
         (ConnectFailed, Verdict.ANOTHER_NODE),
         (StaleConnection, Verdict.SAME_NODE),
-        (UpstreamCut, Verdict.GIVE_UP),
-        (BadUpstreamResponse, Verdict.GIVE_UP),
-        (UpstreamTimeout, Verdict.GIVE_UP),
+        (NodeBusy, Verdict.ANOTHER_NODE),
+        (NodeFailed, Verdict.ANOTHER_NODE),
+        (NodeLeaving, Verdict.ANOTHER_NODE),
+        (UpstreamCut, Verdict.ANOTHER_NODE),
+        (BadUpstreamResponse, Verdict.ANOTHER_NODE),
+        (UpstreamTimeout, Verdict.ANOTHER_NODE),
+        (UpstreamError, Verdict.GIVE_UP),
     ],
 )
 def test_what_is_tried_again(error: type[UpstreamError], verdict: Verdict) -> None:
@@ -53,3 +60,43 @@ def test_every_run_of_failures_comes_to_an_end(order: tuple[type[UpstreamError],
             return
         sent += 1
     assert sent <= 4, "a node that takes connections and closes them would be asked for ever"
+
+
+def test_a_request_that_may_have_killed_a_node_is_given_one_more_not_all() -> None:
+    attempts = Attempts(limit=16)
+    assert attempts.judge(UpstreamCut("x"), answered=False) is Verdict.ANOTHER_NODE
+    assert attempts.judge(NodeFailed("x"), answered=False) is Verdict.ANOTHER_NODE
+    assert attempts.judge(UpstreamTimeout("x"), answered=False) is Verdict.GIVE_UP
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_failure_has_a_name_of_its_own(kind: type[UpstreamError]) -> None:
+    assert [outcome(other("x")) for other in KINDS].count(outcome(kind("x"))) == 1
+
+
+def test_retries_are_a_share_of_the_requests_once_the_saved_ones_are_spent() -> None:
+    budget = RetryBudget(RetryRules(share=0.2, minimum=0.0), now=0.0)
+    granted = 0
+    for second in range(1, 101):
+        budget.requests += 10
+        granted += sum(budget.take(float(second)) for _ in range(10))
+    assert 180 <= granted <= 200, "1000 requests, a fifth of them, less what fades"
+
+
+def test_a_quiet_model_may_be_tried_again_for_a_while() -> None:
+    budget = RetryBudget(RetryRules(share=0.2, minimum=1.0), now=0.0)
+    assert sum(budget.take(0.0) for _ in range(100)) == 10, "ten seconds' worth was saved"
+    assert not budget.take(0.5)
+    assert budget.take(1.5)
+
+
+def test_what_is_not_used_does_not_pile_up_for_ever() -> None:
+    budget = RetryBudget(RetryRules(share=0.2, minimum=1.0), now=0.0)
+    budget.requests = 100_000
+    assert sum(budget.take(1000.0) for _ in range(1000)) <= 10 + 0.2 * 100 * 10
+
+
+def test_no_budget_is_none() -> None:
+    budget = RetryBudget(RetryRules(share=0.0, minimum=0.0), now=0.0)
+    budget.requests = 1000
+    assert not budget.take(1.0)

@@ -182,6 +182,21 @@ def _object_at(answer: bytes, at: int) -> Mapping[str, Any] | None:
     return usage if isinstance(usage, dict) else None
 
 
+def find_error_status(answer: bytes) -> int:
+    """The HTTP status that a node's error event names as its code; 500 where it names none and blames itself, else
+    400."""
+    try:
+        error = json.loads(answer).get("error")
+    except (ValueError, AttributeError):
+        return 500
+    if not isinstance(error, dict):
+        return 500
+    code, kind = error.get("code"), str(error.get("type", ""))
+    if type(code) is int:
+        return code
+    return 500 if "internal" in kind.lower() or kind == "api_error" else 400
+
+
 def find_error_message(answer: bytes) -> str | None:
     """The message of a node's error answer, whichever format it is in."""
     try:
