@@ -23,6 +23,7 @@ from gateway.core.breaker import BreakerRules
 from gateway.core.guessing import Guesses
 from gateway.core.models import Models
 from gateway.core.tenants import Tenants
+from gateway.core.terms import Rules, TermsBook
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import NodeSpec
 from gateway.fleet.prober import Prober, ProbeTiming
@@ -228,7 +229,14 @@ class ByPort:
 
 def _policy(config: Config, response_key: bytes) -> Policy:
     aliases = {alias: model.name for model in config.models for alias in model.aliases}
-    return Policy(models=Models([model.name for model in config.models], aliases), response_key=response_key)
+    return Policy(
+        models=Models([model.name for model in config.models], aliases),
+        response_key=response_key,
+        terms=TermsBook(
+            Rules(config.thinking.rules(), config.output.rules()),
+            {model.name: model.rules() for model in config.models},
+        ),
+    )
 
 
 def _link(config: Config) -> Link | None:

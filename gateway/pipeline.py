@@ -8,7 +8,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 import structlog
@@ -22,6 +22,7 @@ from gateway.core.models import Models
 from gateway.core.plan import Minting, Plan, make_plan
 from gateway.core.response_ids import NONCE_BYTES, open_id
 from gateway.core.tenants import Identity, Tenant
+from gateway.core.terms import TermsBook
 from gateway.fleet.fleet import Fleet
 from gateway.relay.downstream import Trace
 from gateway.relay.relay import Caller, Relay
@@ -56,6 +57,7 @@ class Policy:
 
     models: Models
     response_key: bytes
+    terms: TermsBook = field(default_factory=TermsBook)
 
 
 Observer = Callable[[RequestEnded], None]
@@ -193,7 +195,10 @@ class Pipeline:
         minting = None
         if dialect.mints_ids:
             minting = Minting(policy.response_key, os.urandom(NONCE_BYTES), tenant.name)
-        return make_plan(ask, dialect, model, minting, pinned_to)
+        if policy.terms.silent and tenant.rules is None:
+            return make_plan(ask, dialect, model, minting, pinned_to)
+        terms = policy.terms.of(tenant.rules, model)
+        return make_plan(ask, dialect, model, minting, pinned_to, terms, self._fleet.window(model))
 
     def _node_of(self, policy: Policy, response_id: str, tenant: Tenant, param: str) -> bytes:
         """The tag of the node that holds a stored response; `NotFound` for all but its owner, blaming `param`."""

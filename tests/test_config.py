@@ -443,11 +443,11 @@ def test_the_example_shows_the_defaults() -> None:
     assert shown == Config().model_dump(exclude={"nodes", "models"})
 
 
-def _settings(model: type[BaseModel] = Config, above: str = "") -> Iterator[str]:
-    """The path of every setting in the schema, a list's items under the list's name."""
+def _settings(model: type[BaseModel] = Config, above: str = "") -> Iterator[tuple[str, str]]:
+    """The path of every setting in the schema, a list's items under the list's name; and what it is in its section."""
     for name, field in model.model_fields.items():
         path = f"{above}{name}"
-        yield path
+        yield path, f"{model.__name__}.{name}"
         for section in _sections_in(field.annotation):
             if section.__name__ != "Secret":
                 yield from _settings(section, f"{path}.")
@@ -483,10 +483,11 @@ def test_the_example_mentions_every_setting_and_its_commented_parts_are_good(
         monkeypatch.setenv(name, "secret")
     monkeypatch.setenv("REDIS_URL", "redis://user:secret@127.0.0.1:6379/0")
     load(file, text)
-    mentioned = set(_paths_in(yaml.safe_load(text)))
-    for place in ("limits.default", "tenants.keys.limits", "tenants.model_limits"):  # written out once, for tenants
-        mentioned |= {f"{place}.{name}" for name in LimitSettings.model_fields if f"tenants.limits.{name}" in mentioned}
-    missing = set(_settings()) - mentioned
+    shown = set(_paths_in(yaml.safe_load(text)))
+    for name in LimitSettings.model_fields:
+        shown |= {f"tenants.model_limits.{name}"} if f"tenants.limits.{name}" in shown else set()
+    known = {setting for path, setting in _settings() if path in shown}  # what stands in several places is told once
+    missing = {path for path, setting in _settings() if setting not in known}
     assert not missing, f"{EXAMPLE.name} does not mention {sorted(missing)}"
 
 

@@ -1,14 +1,17 @@
 """Tenants and keys as they stand in the file, and how those that are created at run time are kept."""
 
 import re
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from gateway.config.limits import LimitSettings, ModelLimits
+from gateway.config.thinking import OnModelConfig, Ruled
 from gateway.config.types import Count, Name, Seconds, Section
 from gateway.core.tenants import NEVER, KeyGrant, Tenant, Tenants, cache_salt
+from gateway.core.terms import Rules
 
 
 def _as_moment(value: Any) -> Any:
@@ -28,7 +31,7 @@ Moment = Annotated[datetime, BeforeValidator(_as_moment), AfterValidator(_in_utc
 """A time: `2027-01-31` or `2027-01-31T12:00:00Z`; UTC where it names no zone."""
 
 
-class TenantSettings(Section):
+class TenantSettings(Ruled):
     """What a tenant may do, in the file and in Redis alike. `models` empty means all."""
 
     models: tuple[Name, ...] = ()
@@ -37,6 +40,12 @@ class TenantSettings(Section):
     limits: LimitSettings = LimitSettings()
     model_limits: tuple[ModelLimits, ...] = ()
     """Further limits of its use of single models."""
+    per_model: tuple[OnModelConfig, ...] = ()
+    """Rules for thinking and output that hold on one model only."""
+
+    def rules(self) -> Rules:
+        own = super().rules()
+        return replace(own, per_model={each.model: each.rules() for each in self.per_model})
 
 
 class KeySettings(Section):
@@ -115,7 +124,9 @@ def tenant_of(name: str, settings: TenantSettings, secret: bytes) -> Tenant:
     """A tenant by its settings, which mean the same in the file and in Redis."""
     salt = cache_salt(secret, name) if settings.cache_salt else None
     of_models = {item.model: item.limits for item in settings.model_limits if item.limits is not None}
-    return Tenant(name, frozenset(settings.models) or None, salt, settings.limits.limits, of_models)
+    rules = settings.rules()
+    own = None if rules.empty else rules
+    return Tenant(name, frozenset(settings.models) or None, salt, settings.limits.limits, of_models, own)
 
 
 def grant_of(tenant: str, digest: bytes, settings: KeySettings) -> KeyGrant:

@@ -21,6 +21,7 @@ from gateway.config.budgets import Budgets
 from gateway.config.fleet import Health, NodeConfig, Retries
 from gateway.config.limits import LimitsConfig, RedisConfig
 from gateway.config.tenants import Access, TenantConfig
+from gateway.config.thinking import OutputConfig, Ruled, ThinkingConfig
 from gateway.config.types import Count, Name, Port, Seconds, Secret, Section, is_loopback
 
 
@@ -83,7 +84,7 @@ class Admin(Section):
         return token
 
 
-class ModelConfig(Section):
+class ModelConfig(Ruled):
     """A model by the name that nodes serve it under, and further names that clients may use."""
 
     name: Name
@@ -144,6 +145,9 @@ class Config(BaseSettings):
     """What gateways share: limits, keys made at run time, usage. Without it each process is on its own."""
     limits: LimitsConfig = LimitsConfig()
     access: Access = Access()
+    thinking: ThinkingConfig = ThinkingConfig()
+    output: OutputConfig = OutputConfig()
+    """For every tenant on every model, where theirs say nothing."""
     response_secret: Secret | None = None
     """Seals the ids of stored responses; the same in all gateways. Without it each start makes its own."""
     timeouts: Timeouts = Timeouts()
@@ -221,5 +225,9 @@ def _identities(item: Any) -> list[tuple[Any, ...]]:
             return [("the model name or alias", name) for name in (item.name, *item.aliases)]
         case TenantConfig():
             keys = [("the key with the SHA-256", key.sha256, "keys", at, "sha256") for at, key in enumerate(item.keys)]
-            return [("the tenant", item.name), *keys]
+            models = [
+                ("the tenant's model", f"{item.name}: {each.model}", "per_model", at, "model")
+                for at, each in enumerate(item.per_model)
+            ]
+            return [("the tenant", item.name), *keys, *models]
     return []

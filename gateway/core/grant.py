@@ -20,3 +20,9 @@ class Grant(NamedTuple):
     low: bool = False
     hide: bool = False
     told: Headers = ()
+
+
+def tell(value: str, source: str, asked: str | None) -> bytes:
+    """`2048; source=tenant-max; asked=8192`: what was applied, why, and what the client wanted where it is not that."""
+    told = f"{value}; source={source}"
+    return (told if asked is None or asked == value else f"{told}; asked={asked}").encode()

@@ -4,11 +4,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from gateway.core.bodies import edit_body, insert_fields
+from gateway.core.caps import cap, check_output, room_for
 from gateway.core.dialects.base import FORBIDDEN_FIELDS, Ask, Dialect
 from gateway.core.grant import Grant, Headers
-from gateway.core.intent import UNLIMITED, UNSAID
+from gateway.core.intent import UNLIMITED, UNSAID, Intent
 from gateway.core.response_ids import seal
 from gateway.core.sizes import BYTES_PER_TOKEN, estimate_input
+from gateway.core.terms import Terms
+from gateway.core.thinking import decide
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +24,7 @@ class Minting:
 
 
 class Plan(NamedTuple):
-    """One request as it will be sent: to a node that serves `model` (None: any), or to the one tagged `pinned_to`.
-
-    `max_tokens`: output tokens granted to each answer, thinking included; None where nobody said.
-    `thinking`: True or False where thinking is switched on or off, None where it stays as the model has it.
-    `thinking_budget`: the most tokens of it that may be thinking; None: unlimited, or unknown.
-    `hide`: the gateway takes reasoning out of the answer. `effort`, `low`: see `Intent`.
-    `told`: headers that tell the client what was applied, on every answer, errors included.
-    """
+    """One request as it will be sent: to a node that serves `model` (None: any), or to the one tagged `pinned_to`."""
 
     ask: Ask
     dialect: Dialect
@@ -36,18 +32,33 @@ class Plan(NamedTuple):
     body: bytes
     minting: Minting | None = None
     pinned_to: bytes | None = None
-    max_tokens: int | None = None
-    thinking: bool | None = None
-    thinking_budget: int | None = None
-    effort: str | None = None
-    low: bool = False
-    hide: bool = False
-    told: Headers = ()
+    grant: Grant = Grant()
     bytes_per_token: float = BYTES_PER_TOKEN
 
     @property
-    def grant(self) -> Grant:
-        return Grant(self.max_tokens, self.thinking, self.thinking_budget, self.effort, self.low, self.hide, self.told)
+    def max_tokens(self) -> int | None:
+        """Output tokens granted to each answer, thinking included; None where nobody said."""
+        return self.grant.max_tokens
+
+    @property
+    def thinking(self) -> bool | None:
+        """Whether thinking is switched on or off; None where it stays as the model has it."""
+        return self.grant.thinking
+
+    @property
+    def thinking_budget(self) -> int | None:
+        """The most tokens of an answer that may be thinking, 0 where it is off; None: unlimited, or unknown."""
+        return self.grant.thinking_budget
+
+    @property
+    def hide(self) -> bool:
+        """Whether the gateway takes reasoning out of the answer."""
+        return self.grant.hide
+
+    @property
+    def told(self) -> Headers:
+        """Headers that tell the client what was applied, on every answer, errors included."""
+        return self.grant.told
 
     @property
     def carried(self) -> bool:
@@ -78,15 +89,25 @@ def make_plan(
     model: str,
     minting: Minting | None,
     pinned_to: bytes | None,
+    terms: Terms | None = None,
+    window: int | None = None,
     bytes_per_token: float = BYTES_PER_TOKEN,
 ) -> Plan:
-    """The plan for `ask`: the node's own name for the model, what the gateway needs set, what clients may not set."""
+    """The plan for `ask`: what its tenant may have, the node's own name for the model, what the gateway needs set.
+
+    `terms` are the rules for this tenant on this model (None: there are none), `window` the model's context window in
+    tokens (None: not known). Raises `InvalidRequest` where the rules refuse what is asked.
+    """
     changes = dialect.changes(ask)
     if ask.model is not None and ask.model != model:
         changes["model"] = model
-    grant = _as_asked(ask)
-    if not ask.intent.heeded:
-        changes.update(dialect.carry(ask.body, grant))
+    if terms is not None and dialect.output_fields:
+        grant = _ruled(ask, dialect, terms, window, bytes_per_token)
+        changes.update(_enact(ask, dialect, terms, grant))
+    else:
+        grant = Grant(ask.max_tokens) if ask.intent is UNSAID else _as_asked(ask.intent, ask.max_tokens)
+        if not ask.intent.heeded:
+            changes.update(dialect.carry(ask.body, grant))
     return Plan(
         ask,
         dialect,
@@ -94,15 +115,42 @@ def make_plan(
         edit_body(ask.raw, ask.body, changes, FORBIDDEN_FIELDS),
         minting if ask.body.get("store") is not False else None,
         pinned_to,
-        *grant,
+        grant,
         bytes_per_token,
     )
 
 
-def _as_asked(ask: Ask) -> Grant:
-    """Where no policy speaks, everything is granted. What the node hides by itself is not the gateway's to hide."""
-    if ask.intent is UNSAID:
-        return Grant(ask.max_tokens)
-    on, budget, effort, low, hide, heeded, _ = ask.intent
-    limit = 0 if on is False else None if budget == UNLIMITED else budget
-    return Grant(ask.max_tokens, on, limit, effort, low, hide is True and not heeded)
+def _as_asked(intent: Intent, max_tokens: int | None) -> Grant:
+    """Where no rule speaks, everything is granted. What the node hides by itself is not the gateway's to hide."""
+    budget = 0 if intent.on is False else None if intent.budget == UNLIMITED else intent.budget
+    return Grant(max_tokens, intent.on, budget, intent.effort, intent.low, intent.hide is True and not intent.heeded)
+
+
+def _ruled(ask: Ask, dialect: Dialect, terms: Terms, window: int | None, bytes_per_token: float) -> Grant:
+    """What the rules leave of what is asked."""
+    field = check_output(ask.body, dialect.output_fields)
+    max_tokens = ask.max_tokens
+    told: Headers = ()
+    if terms.output is not None:
+        room = None if window is None else room_for(window, estimate_input(ask.body, bytes_per_token))
+        max_tokens, told = cap(max_tokens, field, terms.output, room)
+    grant = _as_asked(ask.intent, max_tokens)
+    if terms.thinking is None:
+        return grant._replace(told=told)
+    decision = decide(ask.intent, terms.thinking, max_tokens, ask.tools)
+    return grant._replace(
+        thinking=decision.thinking,
+        thinking_budget=decision.budget,
+        hide=decision.hide or grant.hide,
+        told=told + decision.told,
+    )
+
+
+def _enact(ask: Ask, dialect: Dialect, terms: Terms, grant: Grant) -> dict[str, object]:
+    """What has to stand in the body for the grant to hold: only what does not stand there already."""
+    changes: dict[str, object] = {}
+    if terms.output is not None and grant.max_tokens is not None:
+        changes.update(dialect.bound(ask.body, grant.max_tokens))
+    if terms.thinking is not None or not ask.intent.heeded:
+        changes.update(dialect.carry(ask.body, grant))
+    return changes

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from gateway.core.api_keys import key_id, selector
 from gateway.core.errors import Unauthenticated
 from gateway.core.limits import Limits
+from gateway.core.terms import Rules
 
 NEVER = float("inf")
 
@@ -17,6 +18,7 @@ class Tenant:
 
     `cache_salt` keeps its prompts apart in the nodes' prefix caches; None shares them with everybody. `limits` are
     of all it does, `model_limits` of what it does with one model, by the nodes' name for it.
+    `rules` are its own for thinking and output, None where it has none.
     """
 
     name: str
@@ -24,6 +26,7 @@ class Tenant:
     cache_salt: str | None = None
     limits: Limits | None = None
     model_limits: Mapping[str, Limits] = field(default_factory=dict)
+    rules: Rules | None = None
 
     def may_use(self, model: str) -> bool:
         return self.models is None or model in self.models

@@ -123,8 +123,13 @@ class Dialect(ABC):
         return {}
 
     def carry(self, body: Body, grant: Grant) -> dict[str, Any]:
-        """The top-level fields that make a node do what was granted, where `body` does not say so already."""
+        """The top-level fields that make a node think as was granted, where `body` does not say so already."""
         return {}
+
+    def bound(self, body: Body, max_tokens: int) -> dict[str, Any]:
+        """`max_tokens` in every field that `body` has for it, in the last of `output_fields` where it has none."""
+        given = [name for name in self.output_fields if body.get(name) is not None] or [self.output_fields[-1]]
+        return {name: max_tokens for name in given if body.get(name) != max_tokens}
 
     def carries(self, grant: Grant) -> bool:
         """Whether a node that holds budgets can be told this one in this dialect's own fields."""

@@ -29,14 +29,6 @@ def carry_budget(body: Body, budget: int | None) -> dict[str, Any]:
     return {} if given == budget else {"thinking_token_budget": budget}
 
 
-def carry_output(body: Body, grant: Grant, fields: tuple[str, ...]) -> dict[str, Any]:
-    """The most tokens, in every field that a body has for it, in the last of `fields` where it has none."""
-    if grant.max_tokens is None:
-        return {}
-    given = [name for name in fields if body.get(name) is not None] or [fields[-1]]
-    return {name: grant.max_tokens for name in given if body.get(name) != grant.max_tokens}
-
-
 def carry_effort(body: Body, field: str, grant: Grant) -> dict[str, Any]:
     """An effort in `field`, a word or (with a dot) a member of an object; `none` is taken back where thinking is on."""
     top, _, member = field.partition(".")

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from gateway.core.bodies import Body, dump
 from gateway.core.dialects.base import Ask, Dialect, ErrorShape, optional_field
-from gateway.core.dialects.carrying import carry_budget, carry_effort, carry_output, carry_switch
+from gateway.core.dialects.carrying import carry_budget, carry_effort, carry_switch
 from gateway.core.dialects.openai import openai_error, openai_error_event
 from gateway.core.dialects.watch import EventWatch
 from gateway.core.grant import Grant
@@ -96,7 +96,6 @@ class Chat(Dialect):
             **carry_switch(body, grant),
             **carry_effort(body, "reasoning_effort", grant),
             **({} if off else carry_budget(body, grant.thinking_budget)),
-            **carry_output(body, grant, self.output_fields),
         }
 
     def watch(self, ask: Ask) -> EventWatch:
@@ -119,7 +118,7 @@ class Completions(Chat):
 
     def carry(self, body: Body, grant: Grant) -> dict[str, Any]:
         """There is no template to switch thinking off in: a budget of 0 ends it where the prompt opened it."""
-        return {**carry_budget(body, grant.thinking_budget), **carry_output(body, grant, self.output_fields)}
+        return carry_budget(body, grant.thinking_budget)
 
 
 def _wants_usage(ask: Ask) -> bool:

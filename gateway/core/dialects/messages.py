@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from gateway.core.bodies import Body, dump
 from gateway.core.dialects.base import Ask, Dialect, ErrorShape, Fault, find_usage
-from gateway.core.dialects.carrying import carry_effort, carry_output, carry_switch
+from gateway.core.dialects.carrying import carry_effort, carry_switch
 from gateway.core.dialects.watch import EventWatch
 from gateway.core.grant import Grant
 from gateway.core.usage import Usage, from_anthropic
@@ -73,7 +73,6 @@ class Messages(Dialect):
             **carry_switch(body, grant),
             **carry_effort(body, "output_config.effort", grant),
             **_carry_thinking(body, grant),
-            **carry_output(body, grant, self.output_fields),
         }
 
     def carries(self, grant: Grant) -> bool:

@@ -4,7 +4,7 @@ from typing import Any
 
 from gateway.core.bodies import Body, dump
 from gateway.core.dialects.base import Ask, Dialect, ErrorShape, optional_field
-from gateway.core.dialects.carrying import carry_effort, carry_output, carry_switch
+from gateway.core.dialects.carrying import carry_effort, carry_switch
 from gateway.core.dialects.openai import openai_error
 from gateway.core.dialects.watch import EventWatch
 from gateway.core.grant import Grant
@@ -61,7 +61,6 @@ class Responses(Dialect):
         return {
             **carry_switch(body, grant),
             **carry_effort(body, "reasoning.effort", grant),
-            **carry_output(body, grant, self.output_fields),
         }
 
     def carries(self, grant: Grant) -> bool:

@@ -1,0 +1,99 @@
+"""How much may be thought and written: for everybody, for a model, for a tenant, for a tenant on a model.
+
+What is left out is decided by the next layer out: tenant on a model, tenant, model, everybody.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from gateway.config.types import Count, Name, Section
+from gateway.core.caps import OutputRules
+from gateway.core.terms import Rules
+from gateway.core.thinking import ThinkingRules
+
+Tokens = Annotated[int, Field(ge=0)]
+
+
+class Efforts(Section):
+    """Tokens for each effort that clients ask for by name; a word without a number has that of the next weaker one."""
+
+    minimal: Tokens | None = None
+    low: Tokens | None = None
+    medium: Tokens | None = None
+    high: Tokens | None = None
+    xhigh: Tokens | None = None
+    max: Tokens | None = None
+
+
+class ThinkingConfig(Section):
+    """Budgets, reserve and floors are in tokens. For what each one does see docs/thinking.md."""
+
+    mode: Literal["allowed", "forbidden", "required"] | None = None
+    default: bool | None = None
+    """`on` or `off`: for requests that do not say."""
+    default_budget: Tokens | None = None
+    max_budget: Tokens | None = None
+    efforts: Efforts | None = None
+    answer_reserve: Tokens | None = None
+    floor: Tokens | None = None
+    floor_with_tools: Tokens | None = None
+    below_floor_with_tools: Literal["raise", "refuse"] | None = None
+    hide_reasoning: bool | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        most = self.max_budget
+        for name in ("default_budget", "floor", "floor_with_tools"):
+            value = getattr(self, name)
+            if most is not None and value is not None and value > most:
+                raise ValueError(f"{name} ({value}) is more than max_budget ({most})")
+        return self
+
+    def rules(self) -> ThinkingRules:
+        return ThinkingRules(
+            mode=self.mode,
+            default=self.default,
+            default_budget=self.default_budget,
+            max_budget=self.max_budget,
+            efforts=self.efforts.model_dump(exclude_none=True) or None if self.efforts is not None else None,
+            answer_reserve=self.answer_reserve,
+            floor=self.floor,
+            floor_with_tools=self.floor_with_tools,
+            below=self.below_floor_with_tools,
+            hide=self.hide_reasoning,
+        )
+
+
+class OutputConfig(Section):
+    """Tokens of an answer, its thinking included."""
+
+    default_tokens: Count | None = None
+    max_tokens: Count | None = None
+    on_excess: Literal["clamp", "reject"] | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        default, most = self.default_tokens, self.max_tokens
+        if default is not None and most is not None and default > most:
+            raise ValueError(f"default_tokens ({default}) is more than max_tokens ({most})")
+        return self
+
+    def rules(self) -> OutputRules:
+        return OutputRules(self.default_tokens, self.max_tokens, self.on_excess)
+
+
+class Ruled(Section):
+    """Something that has rules of its own."""
+
+    thinking: ThinkingConfig = ThinkingConfig()
+    output: OutputConfig = OutputConfig()
+
+    def rules(self) -> Rules:
+        return Rules(self.thinking.rules(), self.output.rules())
+
+
+class OnModelConfig(Ruled):
+    """What holds for a tenant on one model, by the nodes' name for it."""
+
+    model: Name

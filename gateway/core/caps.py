@@ -1,0 +1,104 @@
+"""How many tokens an answer may have: asked for, by default, at most, and as the context window allows.
+
+The order is: what is asked, else the default, else the most; clamped to the most (or refused); then what the window
+leaves beside the prompt. The prompt's size is an estimate, so the window may lower the tokens and nothing else: no
+request is refused for it, no prompt cut. Whether it fits is the node's to say.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from gateway.core.bodies import Body, json_kind
+from gateway.core.errors import InvalidRequest
+from gateway.core.grant import Headers, tell
+
+PROMPT_MARGIN = 1.25
+"""A prompt is taken for this much longer than its estimate, plus `TEMPLATE_TOKENS`: where it is longer than that, the
+node refuses the sum; where it is not, a few tokens of the window stay unused."""
+
+TEMPLATE_TOKENS = 64
+"""What a chat template puts around a prompt."""
+
+LEAST_ROOM = 256
+"""Tokens that are asked of the node however full the window seems: an estimate must not shrink an answer to nothing."""
+
+OnExcess = Literal["clamp", "reject"]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputRules:
+    """What one layer of the config says, in tokens; None leaves it to the layer below."""
+
+    default_tokens: int | None = None
+    max_tokens: int | None = None
+    on_excess: OnExcess | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutputTerms:
+    """The rules that hold for one tenant on one model, and for each (by field) the layer that it comes from."""
+
+    rules: OutputRules
+    layers: Mapping[str, str]
+
+    def by(self, field: str, rule: str) -> str:
+        return f"{self.layers[field]}-{rule}"
+
+
+class Cap(NamedTuple):
+    """`tokens` granted (None: no rule says anything), and the header that tells it."""
+
+    tokens: int | None
+    told: Headers
+
+
+def check_output(body: Body, fields: tuple[str, ...]) -> str | None:
+    """The field by which a client bounds its answer, the winning one of `fields`; refuses one that is no integer.
+
+    vLLM takes "100" for 100: where a rule has to hold, every spelling has to be read.
+    """
+    for name in fields:
+        value = body.get(name)
+        if value is not None and type(value) is not int:
+            raise InvalidRequest(
+                f"The field {name!r} must be an integer, not {json_kind(value)}.", param=name, code="invalid_type"
+            )
+    return next((name for name in fields if body.get(name) is not None), None)
+
+
+def cap(asked: int | None, field: str | None, terms: OutputTerms, room: int | None) -> Cap:
+    """The tokens for a request that asks for `asked` in `field`; `room` is what the window leaves (see `room_for`)."""
+    rules = terms.rules
+    tokens, source = asked, "request"
+    if tokens is None and rules.default_tokens is not None:
+        tokens, source = rules.default_tokens, terms.by("default_tokens", "default")
+    if rules.max_tokens is not None and (tokens is None or tokens > rules.max_tokens):
+        if asked is not None and rules.on_excess == "reject":
+            raise _too_many(asked, field, terms)
+        tokens, source = rules.max_tokens, terms.by("max_tokens", "max")
+    if tokens is not None and room is not None and tokens > room:
+        tokens, source = room, "window"
+    if tokens is None:
+        return Cap(None, ())
+    return Cap(tokens, _told(tokens, source, asked))
+
+
+def room_for(window: int, input_tokens: int) -> int:
+    """Tokens that a context window leaves for the answer to a prompt of about `input_tokens`."""
+    return max(LEAST_ROOM, window - round(input_tokens * PROMPT_MARGIN) - TEMPLATE_TOKENS)
+
+
+def _too_many(asked: int, field: str | None, terms: OutputTerms) -> InvalidRequest:
+    most = terms.rules.max_tokens or 0
+    told = _told(most, terms.by("max_tokens", "max"), asked)[0]
+    return InvalidRequest(
+        f"The field {field!r} may be at most {most} here, and {asked} were asked for: lower it.",
+        param=field,
+        code="max_tokens_exceeded",
+        headers={told[0].decode(): told[1].decode()},
+    )
+
+
+def _told(tokens: int, source: str, asked: int | None) -> Headers:
+    return ((b"x-fleetgate-max-tokens", tell(str(tokens), source, None if asked is None else str(asked))),)

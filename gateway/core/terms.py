@@ -1,0 +1,85 @@
+"""Which rules hold for a tenant on a model: four layers of the config, the closest one that says something wins.
+
+From the closest to the farthest: the tenant on this model, the tenant, the model, the gateway.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
+
+from gateway.core.caps import OutputRules, OutputTerms
+from gateway.core.thinking import ThinkingRules, ThinkingTerms
+
+REMEMBERED = 10_000
+"""Pairs of tenant and model whose terms are kept; beyond it they are put together anew."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rules:
+    """One layer. A tenant's may say something else for single models (by the nodes' names)."""
+
+    thinking: ThinkingRules = field(default_factory=ThinkingRules)
+    output: OutputRules = field(default_factory=OutputRules)
+    per_model: Mapping[str, "Rules"] = field(default_factory=dict)
+
+    @property
+    def empty(self) -> bool:
+        return self.thinking == ThinkingRules() and self.output == OutputRules() and not self.per_model
+
+
+class Terms(NamedTuple):
+    """What holds for a tenant on a model; None where no layer says anything."""
+
+    thinking: ThinkingTerms | None
+    output: OutputTerms | None
+
+
+class TermsBook:
+    """The layers of the gateway and its models, and the terms that come of them with a tenant's."""
+
+    def __init__(self, gateway: Rules | None = None, models: Mapping[str, Rules] | None = None) -> None:
+        """`gateway`: for everybody on every model; `models`: by the nodes' names."""
+        self._gateway = gateway or Rules()
+        self._models = models or {}
+        self.silent = self._gateway.empty and all(rules.empty for rules in self._models.values())
+        """Whether nothing is said here, so that a tenant without rules has no terms."""
+        self._known: dict[tuple[Rules | None, str], Terms | None] = {}
+
+    def of(self, tenant: Rules | None, model: str) -> Terms | None:
+        """The terms for a tenant with these rules on `model`; None where nobody says anything."""
+        key = (tenant, model)
+        if key in self._known:
+            return self._known[key]
+        if len(self._known) >= REMEMBERED:
+            self._known.clear()
+        terms = self._known[key] = self._settle(tenant or Rules(), model)
+        return terms
+
+    def _settle(self, tenant: Rules, model: str) -> Terms | None:
+        layers = [
+            ("tenant-model", tenant.per_model.get(model, Rules())),
+            ("tenant", tenant),
+            ("model", self._models.get(model, Rules())),
+            ("gateway", self._gateway),
+        ]
+        thinking = _merge([(name, rules.thinking) for name, rules in layers])
+        output = _merge([(name, rules.output) for name, rules in layers])
+        if not thinking[1] and not output[1]:
+            return None
+        return Terms(
+            ThinkingTerms(ThinkingRules(**thinking[0]), thinking[1]) if thinking[1] else None,
+            OutputTerms(OutputRules(**output[0]), output[1]) if output[1] else None,
+        )
+
+
+def _merge(layers: list[tuple[str, Any]]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The first value that is said, for each field, and the layer that said it."""
+    values: dict[str, Any] = {}
+    said_by: dict[str, str] = {}
+    for name, rules in layers:
+        for each in fields(rules):
+            value = getattr(rules, each.name)
+            if value is not None and each.name not in values:
+                values[each.name] = value
+                said_by[each.name] = name
+    return values, said_by
