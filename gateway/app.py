@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -11,12 +12,18 @@ import structlog
 from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from gateway.access.audit import Audit
+from gateway.access.directory import Directory
 from gateway.access.gate import Gate
+from gateway.access.keyring import Keyring, Reading
 from gateway.api.admin import ReloadResult, build_admin
+from gateway.api.admin_access import AdminAccess
+from gateway.api.admin_keys import KeyRoutes
+from gateway.api.admin_tenants import TenantRoutes
 from gateway.api.front import AsgiApp, Bounds, Front
 from gateway.api.protocol import Edge
 from gateway.api.public import build_public
-from gateway.config.tenants import tenants_of
+from gateway.config.tenants import read_grant, read_tenant, tenants_of
 from gateway.config.tree import Config
 from gateway.core.attempts import RetryRules
 from gateway.core.breaker import BreakerRules
@@ -56,21 +63,29 @@ class Gateway:
         self.metrics = Metrics()
         self._request_log = RequestLog(config.log.format)
         observers = (self.metrics.request_ended, self._request_log.request_ended)
-        self.gate = Gate(
-            tenants_of(config.tenants, config.access, response_key), Guesses(config.access.wrong_keys_per_minute)
-        )
+        tenants = tenants_of(config.tenants, config.access, response_key)
+        self.audit = Audit(self.link, config.access.audit_lines)
+        self.keyring = None
+        directory = None
+        if self.link is not None and config.access.stored:
+            reading = Reading(partial(read_tenant, response_key), read_grant)
+            self.keyring = Keyring(self.link, reading, tenants, config.access.cached_keys, config.access.outage)
+            directory = Directory(self.link, config.access.audit_lines)
+        self.gate = Gate(tenants, Guesses(config.access.wrong_keys_per_minute), self.keyring)
         self.pipeline = Pipeline(_policy(config, response_key), self.gate, self.fleet, self.relay, observers)
         self._bounds = Bounds(config.requests.max_body, config.timeouts.body)
         self.public = self._public(config)
-        token = config.admin.token.reveal() if config.admin.token is not None else None
         self.admin = build_admin(
             self.pipeline,
             self.fleet,
             self.metrics,
-            token,
+            AdminAccess(_admin_tokens(config)),
+            self.audit,
             config.admin.open_metrics,
             self._refresh_gauges,
             self.reload,
+            TenantRoutes(directory, lambda: self.config.tenants, self.audit),
+            KeyRoutes(directory, lambda: self.config.tenants),
         )
 
     def edge(self, admin_port: int | None) -> Edge:
@@ -89,6 +104,8 @@ class Gateway:
         """Connect to Redis, begin to probe nodes and to watch the config file."""
         if self.link is not None:
             await self.link.start()
+        if self.keyring is not None:
+            self.keyring.start()
         self.prober.follow()
         self._tasks.append(asyncio.create_task(self._every(GAUGE_SECONDS, self._refresh_gauges), name="gauges"))
         if self._watch is not None:
@@ -101,6 +118,8 @@ class Gateway:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.prober.stop()
         self.relay.close_pools()
+        if self.keyring is not None:
+            await self.keyring.stop()
         if self.link is not None:
             await self.link.stop()
         self._request_log.flush()
@@ -237,6 +256,11 @@ def _policy(config: Config, response_key: bytes) -> Policy:
             {model.name: model.rules() for model in config.models},
         ),
     )
+
+
+def _admin_tokens(config: Config) -> dict[str, str]:
+    tokens = {named.name: named.token.reveal() for named in config.admin.tokens}
+    return tokens if config.admin.token is None else {"admin": config.admin.token.reveal(), **tokens}
 
 
 def _link(config: Config) -> Link | None:

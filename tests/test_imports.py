@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "telemetry": {"core", "shared"},
     "relay": _BELOW_RELAY,
     "pipeline": _BELOW_RELAY | {"relay"},
-    "api": _BELOW_RELAY | {"relay", "pipeline"},
+    "api": _BELOW_RELAY | {"relay", "pipeline", "config", "keys"},  # admin routes take tenants in the file's words
     "config": {"core"},
     "reload": {"config"},
     "keys": {"core"},

@@ -1,14 +1,15 @@
 """The second listener: metrics and control. Ordinary FastAPI with typed models, so /docs on it is right."""
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated
+from typing import Protocol
 
-from fastapi import Depends, FastAPI, Header, Response
-from fastapi.exceptions import HTTPException
+from fastapi import APIRouter, Depends, FastAPI, Response
 from pydantic import BaseModel
 
+from gateway.access.audit import Audit, Deed
+from gateway.api.admin_access import AdminAccess, Who
+from gateway.api.admin_tenants import explain_redis
 from gateway.api.public import add_health
-from gateway.core.tenants import same_secret
 from gateway.fleet.fleet import Fleet
 from gateway.pipeline import Pipeline
 from gateway.telemetry.metrics import CONTENT_TYPE, Metrics
@@ -33,41 +34,38 @@ class ReloadResult(BaseModel):
     needs_restart: list[str] = []
 
 
-class AdminAccess:
-    """Checks the admin token, which may be absent on loopback."""
+class RouteGroup(Protocol):
+    """Routes about one thing."""
 
-    def __init__(self, token: str | None) -> None:
-        self._token = token
-
-    def __call__(self, authorization: Annotated[str | None, Header()] = None) -> None:
-        if self._token is None:
-            return
-        scheme, _, presented = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not same_secret(presented.strip().encode(), self._token):
-            raise HTTPException(401, "Send 'Authorization: Bearer TOKEN' with the admin token.")
+    def add_to(self, router: APIRouter) -> None: ...
 
 
 def build_admin(
     pipeline: Pipeline,
     fleet: Fleet,
     metrics: Metrics,
-    token: str | None,
+    access: AdminAccess,
+    audit: Audit,
     open_metrics: bool,
     refresh: Callable[[], None],
     reload: Callable[[], Awaitable[ReloadResult]],
+    *groups: RouteGroup,
 ) -> FastAPI:
-    """The admin application. `refresh` brings the gauges up to date; `reload` re-reads the configuration."""
+    """The admin application. `refresh` brings the gauges up to date; `reload` re-reads the configuration.
+
+    `groups` are further routes, below /admin/.
+    """
     app = FastAPI(title="fleetgate admin", redirect_slashes=False)
-    access = Depends(AdminAccess(token))
+    guarded = [Depends(access)]
     add_health(app, pipeline, fleet)
 
-    @app.get("/metrics", dependencies=[] if open_metrics else [access])
+    @app.get("/metrics", dependencies=[] if open_metrics else guarded)
     async def prometheus() -> Response:
         """All processes of this gateway, in Prometheus' text format."""
         refresh()
         return Response(metrics.page(), headers={"content-type": CONTENT_TYPE})
 
-    @app.get("/admin/nodes", dependencies=[access])
+    @app.get("/admin/nodes", dependencies=guarded)
     async def list_nodes() -> list[NodeStatus]:
         """The fleet as this process sees it."""
         return [
@@ -82,12 +80,18 @@ def build_admin(
             for node in fleet.nodes
         ]
 
-    @app.post("/admin/reload", dependencies=[access])
-    async def reload_config(response: Response) -> ReloadResult:
+    @app.post("/admin/reload", dependencies=guarded)
+    async def reload_config(response: Response, who: Who) -> ReloadResult:
         """Read the configuration again, in every process. Open streams are not touched."""
         result = await reload()
+        await audit.note(Deed(who, "config reloaded", "config", {"ok": result.ok}))
         if not result.ok:
             response.status_code = 400
         return result
 
+    router = APIRouter(prefix="/admin", dependencies=guarded)
+    for group in groups:
+        group.add_to(router)
+    app.include_router(router)
+    explain_redis(app)
     return app

@@ -3,15 +3,19 @@
 import re
 from dataclasses import replace
 from datetime import UTC, date, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+import structlog
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator
 
 from gateway.config.limits import LimitSettings
 from gateway.config.thinking import OnModelConfig, Ruled
 from gateway.config.types import Count, Name, Seconds, Section
+from gateway.core.api_keys import key_id
 from gateway.core.tenants import NEVER, KeyGrant, Tenant, Tenants, cache_salt
 from gateway.core.terms import Rules
+
+log = structlog.get_logger("fleetgate.config")
 
 
 def _as_moment(value: Any) -> Any:
@@ -81,7 +85,7 @@ class TenantConfig(TenantSettings):
     """Who may call."""
 
     name: Name
-    keys: Annotated[tuple[KeyConfig, ...], Field(min_length=1)]
+    keys: tuple[KeyConfig, ...] = ()
 
     @property
     def limited(self) -> bool:
@@ -137,3 +141,40 @@ def grant_of(tenant: str, digest: bytes, settings: KeySettings) -> KeyGrant:
     """What the key with the SHA-256 `digest` opens."""
     expires = NEVER if settings.expires is None else settings.expires.timestamp()
     return KeyGrant(digest, tenant, frozenset(settings.models) or None, expires, settings.limits.limits)
+
+
+def read_tenant(secret: bytes, name: str, settings: dict[str, Any]) -> Tenant | None:
+    """A tenant of Redis; None where its settings mean nothing to this version (the log says which)."""
+    known = _understood(TenantSettings, name, settings)
+    return None if known is None else tenant_of(name, known, secret)
+
+
+def read_grant(tenant: str, digest: bytes, settings: dict[str, Any]) -> KeyGrant | None:
+    """A key of Redis; None as in `read_tenant`."""
+    known = _understood(KeySettings, key_id(digest), settings)
+    return None if known is None else grant_of(tenant, digest, known)
+
+
+_Settings = TypeVar("_Settings", bound=Section)
+
+
+def _understood(kind: type[_Settings], name: str, settings: dict[str, Any]) -> _Settings | None:
+    """`settings` without those that only a newer gateway knows: old and new ones run side by side for a while."""
+    try:
+        return kind.model_validate(settings)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_input=False)
+    newer = [problem["loc"] for problem in problems if problem["type"] == "extra_forbidden"]
+    if len(newer) < len(problems):
+        log.error("settings_not_understood", of=name, problems=[problem["msg"] for problem in problems])
+        return None
+    log.warning("settings_of_a_newer_version", of=name, left_out=[".".join(map(str, path)) for path in newer])
+    return kind.model_validate(_without(settings, {tuple(path) for path in newer}))
+
+
+def _without(value: Any, paths: set[tuple[str | int, ...]], at: tuple[str | int, ...] = ()) -> Any:
+    if isinstance(value, dict):
+        return {key: _without(item, paths, (*at, key)) for key, item in value.items() if (*at, key) not in paths}
+    if isinstance(value, list):
+        return [_without(item, paths, (*at, index)) for index, item in enumerate(value)]
+    return value

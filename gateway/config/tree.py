@@ -66,12 +66,21 @@ class Listen(Section):
         return proxies
 
 
+class AdminToken(Section):
+    """A token of its own for somebody, so that the audit can tell who it was."""
+
+    name: Name
+    token: Secret
+
+
 class Admin(Section):
     """The second listener: metrics and control. A token is mandatory where it is not on loopback."""
 
     host: str = "127.0.0.1"
     port: Port = 9091
+    tokens: tuple[AdminToken, ...] = ()
     token: Annotated[Secret | None, Field(validate_default=True)] = None
+    """The audit calls whoever has this one `admin`."""
     open_metrics: bool = False
     """Whether /metrics can be read without the token."""
 
@@ -79,7 +88,7 @@ class Admin(Section):
     @classmethod
     def _closed(cls, token: Secret | None, info: ValidationInfo) -> Secret | None:
         host = info.data.get("host", "127.0.0.1")
-        if token is None and not is_loopback(host):
+        if token is None and not info.data.get("tokens") and not is_loopback(host):
             raise ValueError(f"admin.host {host} is beyond loopback: set admin.token (FLEETGATE_ADMIN__TOKEN)")
         return token
 
@@ -139,8 +148,6 @@ class Config(BaseSettings):
     nodes: tuple[NodeConfig, ...] = ()
     models: tuple[ModelConfig, ...] = ()
     """Where any are listed, only these are offered; else whatever the nodes serve."""
-    tenants: tuple[TenantConfig, ...] = ()
-    """Where none are listed, everybody on loopback is the tenant `default`."""
     redis: RedisConfig | None = None
     """What gateways share: limits, keys made at run time, usage. Without it each process is on its own."""
     limits: LimitsConfig = LimitsConfig()
@@ -148,6 +155,8 @@ class Config(BaseSettings):
     thinking: ThinkingConfig = ThinkingConfig()
     output: OutputConfig = OutputConfig()
     """For every tenant on every model, where theirs say nothing."""
+    tenants: tuple[TenantConfig, ...] = ()
+    """Where none are listed and none are stored, everybody on loopback is the tenant `default`."""
     response_secret: Secret | None = None
     """Seals the ids of stored responses; the same in all gateways. Without it each start makes its own."""
     timeouts: Timeouts = Timeouts()
@@ -172,6 +181,13 @@ class Config(BaseSettings):
         """What is given to the constructor and nothing else: `source` lays the sources over each other."""
         return (init_settings,)
 
+    @field_validator("access")
+    @classmethod
+    def _somewhere(cls, access: Access, info: ValidationInfo) -> Access:
+        if access.stored and info.data.get("redis") is None:
+            raise ValueError("access.stored keeps tenants and keys in Redis: set redis.url (FLEETGATE_REDIS__URL)")
+        return access
+
     @field_validator("nodes", "models", "tenants")
     @classmethod
     def _once(cls, items: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -184,6 +200,17 @@ class Config(BaseSettings):
                     raise PydanticCustomError("given_twice", "{message}", {"message": message, "at": (index, *place)})
                 seen.add((kind, value))
         return items
+
+    @field_validator("tenants")
+    @classmethod
+    def _with_keys(cls, tenants: tuple[TenantConfig, ...], info: ValidationInfo) -> tuple[TenantConfig, ...]:
+        """Where keys can be created at run time a tenant may stand here without one."""
+        access = info.data.get("access")
+        for index, tenant in enumerate(tenants):
+            if not tenant.keys and access is not None and not access.stored:
+                place = {"at": (index, "keys")}
+                raise PydanticCustomError("no_keys", "needs at least one entry, or access.stored: true", place)
+        return tenants
 
     @field_validator("admin")
     @classmethod
@@ -207,11 +234,13 @@ class Config(BaseSettings):
     @field_validator("no_auth")
     @classmethod
     def _closed(cls, no_auth: bool, info: ValidationInfo) -> bool:
-        listen, tenants = info.data.get("listen"), info.data.get("tenants")
+        listen, access = info.data.get("listen"), info.data.get("access")
+        tenants = info.data.get("tenants") if access is None or not access.stored else None
         if listen is not None and tenants == () and not no_auth and not is_loopback(listen.host):
             raise ValueError(
                 f"listen.host {listen.host} is beyond loopback and no tenants are configured: "
-                "list tenants with keys, or set no_auth: true (--no-auth) to let everybody in"
+                "list tenants with keys, set access.stored: true to create some, "
+                "or set no_auth: true (--no-auth) to let everybody in"
             )
         return no_auth
 
@@ -223,6 +252,8 @@ def _identities(item: Any) -> list[tuple[Any, ...]]:
             return [("the node URL", item.url)]
         case ModelConfig():
             return [("the model name or alias", name) for name in (item.name, *item.aliases)]
+        case AdminToken():
+            return [("the token's name", item.name)]
         case TenantConfig():
             keys = [("the key with the SHA-256", key.sha256, "keys", at, "sha256") for at, key in enumerate(item.keys)]
             models = [

@@ -1,0 +1,75 @@
+"""Who changed what, and when: a log line for every change, and a capped stream in Redis."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import structlog
+
+from gateway.access.records import Places
+from gateway.shared.link import Link, Unavailable
+
+log = structlog.get_logger("fleetgate.audit")
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """`who` did `what` to `subject`: an admin token's name and address, a verb with its noun, a name or an id.
+
+    `detail` says with which settings; never a key.
+    """
+
+    who: str
+    what: str
+    subject: str
+    detail: dict[str, Any]
+
+    def dump(self) -> bytes:
+        told = {"who": self.who, "what": self.what, "subject": self.subject, "detail": self.detail}
+        return orjson.dumps(told, default=str)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A deed, and when it was done in seconds since 1970."""
+
+    at: float
+    deed: Deed
+
+
+def log_deed(deed: Deed) -> None:
+    """The line in the log."""
+    log.info("admin_change", who=deed.who, what=deed.what, subject=deed.subject, **deed.detail)
+
+
+class Audit:
+    """The stream. `link` is None where there is no Redis: then the log line is all there is."""
+
+    def __init__(self, link: Link | None, lines: int) -> None:
+        """`lines`: how many are kept in Redis, about."""
+        self._link = link
+        self.lines = lines
+        self._stream = Places.below(link.prefix).audit if link is not None else ""
+
+    async def note(self, deed: Deed) -> None:
+        """Note a change that was made elsewhere (changes of tenants and keys note themselves)."""
+        log_deed(deed)
+        if self._link is not None:
+            try:
+                await self._link.command("XADD", self._stream, "MAXLEN", "~", self.lines, "*", "line", deed.dump())
+            except Unavailable as error:
+                log.warning("audit_line_not_kept", reason=str(error), what=deed.what, subject=deed.subject)
+
+    async def read(self, since: float, limit: int) -> list[Line]:
+        """The last `limit` lines since a moment (seconds since 1970), the newest first. Raises `Unavailable`."""
+        if self._link is None:
+            return []
+        first = str(int(since * 1000))
+        entries = await self._link.command("XREVRANGE", self._stream, "+", first, "COUNT", limit)
+        return [_line(entry_id, fields) for entry_id, fields in entries]
+
+
+def _line(entry_id: bytes, fields: Any) -> Line:
+    pairs = fields if isinstance(fields, dict) else dict(zip(fields[::2], fields[1::2], strict=True))
+    told = orjson.loads(pairs[b"line"])
+    return Line(int(entry_id.split(b"-")[0]) / 1000, Deed(told["who"], told["what"], told["subject"], told["detail"]))

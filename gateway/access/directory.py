@@ -1,0 +1,168 @@
+"""Tenants and keys that are created at run time: what an administrator does to them, in Redis.
+
+A change is a list of edits, each with what must hold before it. A script makes all or none, raises the version that
+every gateway looks at, and writes the audit's line.
+"""
+
+import os
+import time
+from collections.abc import AsyncIterator
+from typing import Any, Literal, NamedTuple
+
+from gateway.access.audit import Deed, log_deed
+from gateway.access.records import CHANGE, KeyRecord, Places, TenantRecord
+from gateway.core.api_keys import key_id
+from gateway.shared.link import Link, Value
+
+_CHUNK = 500
+"""Records that are read in one command, so that none takes long."""
+
+Table = Literal[1, 2]
+TENANTS: Table = 1
+KEYS: Table = 2
+
+
+class Edit(NamedTuple):
+    """`value` for `field`, None deletes it; `must` is what has to hold before: absent, present (nothing is written
+    then), or that what is there is the `same` as `before`."""
+
+    table: Table
+    field: str
+    must: Literal["absent", "present", "same"]
+    before: bytes = b""
+    value: bytes | None = None
+
+
+class AlreadyThere(Exception):
+    """There is one by that name."""
+
+
+class NotThere(Exception):
+    """There is none by that name."""
+
+
+class ChangedMeanwhile(Exception):
+    """Somebody else changed it between reading and writing."""
+
+
+class Directory:
+    """The records in Redis. Everything raises `Unavailable` where Redis does not answer."""
+
+    def __init__(self, link: Link, audit_lines: int) -> None:
+        self._link = link
+        self._audit_lines = audit_lines
+        self.places = Places.below(link.prefix)
+
+    # Tenants
+
+    async def tenant(self, name: str) -> TenantRecord | None:
+        raw = await self._link.command("HGET", self.places.tenants, name)
+        return None if raw is None else TenantRecord.parse(name, raw)
+
+    async def tenants(self) -> list[TenantRecord]:
+        """All of them, by name."""
+        found = [TenantRecord.parse(name, raw) async for name, raw in self._scan(self.places.tenants)]
+        return sorted(found, key=lambda tenant: tenant.name)
+
+    async def create_tenant(self, who: str, name: str, settings: dict[str, Any]) -> TenantRecord:
+        await self._drop_keys(name)  # of one that was deleted, by a process that died before it came to them
+        now = time.time()
+        record = TenantRecord(name, settings, now, now)
+        await self._change(
+            Deed(who, "tenant created", name, settings), Edit(TENANTS, name, "absent", value=record.dump())
+        )
+        return record
+
+    async def set_tenant(
+        self, who: str, before: TenantRecord, settings: dict[str, Any], changed: dict[str, Any]
+    ) -> TenantRecord:
+        """Give `before` new `settings`; `changed` is what of them is told to the audit."""
+        record = TenantRecord(before.name, settings, before.created, time.time())
+        edit = Edit(TENANTS, before.name, "same", before.raw, record.dump())
+        await self._change(Deed(who, "tenant changed", before.name, changed), edit)
+        return record
+
+    async def delete_tenant(self, who: str, before: TenantRecord) -> int:
+        """Take a tenant out, then its keys, which open nothing from the first moment on. Returns how many."""
+        deed = Deed(who, "tenant deleted", before.name, {})
+        await self._change(deed, Edit(TENANTS, before.name, "same", before.raw))
+        return await self._drop_keys(before.name)
+
+    # Keys
+
+    async def key(self, id: str) -> KeyRecord | None:
+        raw = await self._link.command("HGET", self.places.keys, id)
+        return None if raw is None else KeyRecord.parse(id, raw)
+
+    async def keys(self, tenant: str | None = None) -> list[KeyRecord]:
+        """All keys, or those of a tenant; the oldest first."""
+        found = [KeyRecord.parse(id, raw) async for id, raw in self._scan(self.places.keys)]
+        return sorted((key for key in found if tenant in (None, key.tenant)), key=lambda key: key.created)
+
+    async def last_used(self) -> dict[str, float]:
+        """Key id to the hour in which it was last used, in seconds since 1970."""
+        return {id: float(raw) async for id, raw in self._scan(self.places.used)}
+
+    async def create_key(
+        self, who: str, tenant: str, digest: bytes, settings: dict[str, Any], in_file: bool
+    ) -> KeyRecord:
+        """A key for `tenant`; `in_file` where that one stands in the configuration instead of here."""
+        record = KeyRecord(key_id(digest), digest.hex(), tenant, settings, time.time())
+        edits = [Edit(KEYS, record.id, "absent", value=record.dump())]
+        if not in_file:
+            edits.insert(0, Edit(TENANTS, tenant, "present"))
+        await self._change(Deed(who, "key created", record.id, {"tenant": tenant, **settings}), *edits)
+        return record
+
+    async def revoke_key(self, who: str, before: KeyRecord) -> None:
+        deed = Deed(who, "key revoked", before.id, {"tenant": before.tenant})
+        await self._change(deed, Edit(KEYS, before.id, "same", before.raw))
+        await self._link.command("HDEL", self.places.used, before.id)
+
+    async def rotate_key(
+        self, who: str, before: KeyRecord, digest: bytes, settings: dict[str, Any], until: float, old: dict[str, Any]
+    ) -> KeyRecord:
+        """A new key with `settings` in the place of `before`, which keeps working until then with `old` settings."""
+        record = KeyRecord(key_id(digest), digest.hex(), before.tenant, settings, time.time(), before.id)
+        ending = KeyRecord(before.id, before.digest, before.tenant, old, before.created, before.replaces)
+        deed = Deed(who, "key rotated", before.id, {"tenant": before.tenant, "new": record.id, "old_until": until})
+        await self._change(
+            deed,
+            Edit(KEYS, before.id, "same", before.raw, ending.dump()),
+            Edit(KEYS, record.id, "absent", value=record.dump()),
+        )
+        return record
+
+    async def _drop_keys(self, tenant: str) -> int:
+        keys = await self.keys(tenant)
+        for key in keys:
+            await self._link.command("HDEL", self.places.keys, key.id)
+            await self._link.command("HDEL", self.places.used, key.id)
+        return len(keys)
+
+    async def _change(self, deed: Deed, *edits: Edit) -> None:
+        places = self.places
+        mark = places.changes + os.urandom(12).hex()
+        args: list[Value] = [self._audit_lines, deed.dump()]
+        for edit in edits:
+            args += [edit.table, edit.field, edit.must, edit.before, edit.value or b""]
+        names = [places.tenants, places.keys, places.version, places.audit, mark]
+        failed = await self._link.run(CHANGE, names, args)
+        if failed:
+            edit = edits[failed - 1]
+            kind = {"absent": AlreadyThere, "present": NotThere, "same": ChangedMeanwhile}[edit.must]
+            raise kind(edit.field)
+        log_deed(deed)
+
+    async def _scan(self, hash: str) -> AsyncIterator[tuple[str, bytes]]:
+        cursor: Any = 0
+        seen: set[bytes] = set()
+        while True:
+            cursor, entries = await self._link.command("HSCAN", hash, cursor, "COUNT", _CHUNK)
+            pairs = entries.items() if isinstance(entries, dict) else zip(entries[::2], entries[1::2], strict=True)
+            for field, value in pairs:
+                if field not in seen:  # a hash that grows meanwhile may be told in parts twice
+                    seen.add(field)
+                    yield field.decode(), value
+            if int(cursor) == 0:
+                return

@@ -1,0 +1,82 @@
+"""Admin routes for keys. A new key is in the answer that made it, and nowhere else after that."""
+
+import time
+from datetime import UTC, datetime
+
+from fastapi import APIRouter
+from fastapi.exceptions import HTTPException
+
+from gateway.access.directory import Directory, NotThere
+from gateway.access.records import KeyRecord
+from gateway.api.admin_access import Who
+from gateway.api.admin_shapes import KeyStatus, MadeKey, NewKey, Rotation, dump_settings, id_of
+from gateway.api.admin_tenants import Configured, stored
+from gateway.config.tenants import KeySettings
+from gateway.keys import make_key
+
+
+class KeyRoutes:
+    """`directory` is None where no keys are created at run time."""
+
+    def __init__(self, directory: Directory | None, configured: Configured) -> None:
+        self._directory = directory
+        self._configured = configured
+
+    def add_to(self, router: APIRouter) -> None:
+        router.get("/keys")(self.list_keys)
+        router.post("/keys", status_code=201)(self.create_key)
+        router.delete("/keys/{id}")(self.revoke_key)
+        router.post("/keys/{id}/rotate", status_code=201)(self.rotate_key)
+
+    async def list_keys(self, tenant: str | None = None) -> list[KeyStatus]:
+        """All keys, or a tenant's; those of the config file first."""
+        found = [
+            KeyStatus.of_file(owner.name, key)
+            for owner in self._configured()
+            for key in owner.keys
+            if tenant in (None, owner.name)
+        ]
+        if self._directory is None:
+            return found
+        used = await self._directory.last_used()
+        kept = await self._directory.keys(tenant)
+        return found + [KeyStatus.of_redis(record, used.get(record.id)) for record in kept]
+
+    async def create_key(self, new: NewKey, who: Who) -> MadeKey:
+        """Make a key for a tenant of the file or of Redis."""
+        in_file = any(tenant.name == new.tenant for tenant in self._configured())
+        key, digest = make_key()
+        settings = dump_settings(new, "tenant")
+        try:
+            record = await stored(self._directory).create_key(who, new.tenant, bytes.fromhex(digest), settings, in_file)
+        except NotThere:
+            raise HTTPException(404, f"There is no tenant {new.tenant!r}: create it first.") from None
+        return MadeKey.of_redis(record, key=key)
+
+    async def revoke_key(self, id: str, who: Who) -> KeyStatus:
+        """Take a key out; every gateway refuses it within two seconds. Answers with what it was."""
+        directory = stored(self._directory)
+        record = await self._kept(directory, id)
+        await directory.revoke_key(who, record)
+        return KeyStatus.of_redis(record)
+
+    async def rotate_key(self, id: str, who: Who, rotation: Rotation | None = None) -> MadeKey:
+        """Make a key with the same settings; the old one ends after a grace in which both work."""
+        directory = stored(self._directory)
+        before = await self._kept(directory, id)
+        settings = KeySettings.model_validate(before.settings)
+        until = time.time() + (rotation or Rotation()).grace_seconds
+        if settings.expires is not None:
+            until = min(until, settings.expires.timestamp())
+        old = dump_settings(settings.model_copy(update={"expires": datetime.fromtimestamp(until, UTC)}))
+        key, digest = make_key()
+        record = await directory.rotate_key(who, before, bytes.fromhex(digest), before.settings, until, old)
+        return MadeKey.of_redis(record, key=key)
+
+    async def _kept(self, directory: Directory, id: str) -> KeyRecord:
+        if any(id_of(key) == id for tenant in self._configured() for key in tenant.keys):
+            raise HTTPException(409, f"The key {id} stands in the config file: change it there.")
+        record = await directory.key(id)
+        if record is None:
+            raise HTTPException(404, f"There is no key {id!r}: the list of keys shows their ids.")
+        return record

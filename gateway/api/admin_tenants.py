@@ -1,0 +1,142 @@
+"""Admin routes for tenants and the audit. What stands in the file is shown here, and changed in the file only."""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, FastAPI, Query, Request
+from fastapi.exceptions import HTTPException, RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+
+from gateway.access.audit import Audit
+from gateway.access.directory import AlreadyThere, ChangedMeanwhile, Directory, NotThere
+from gateway.access.records import TenantRecord
+from gateway.api.admin_access import Who
+from gateway.api.admin_shapes import AuditLine, Deleted, NewTenant, TenantStatus, dump_settings
+from gateway.config.tenants import TenantConfig, TenantSettings
+from gateway.shared.link import Unavailable
+
+Configured = Callable[[], tuple[TenantConfig, ...]]
+"""The tenants of the config file as it is now."""
+
+Change = Annotated[
+    dict[str, Any],
+    Body(description="Settings to change, as in the config file; null takes one back to its default (RFC 7396)."),
+]
+
+
+def stored(directory: Directory | None) -> Directory:
+    """The directory, where this gateway has one."""
+    if directory is None:
+        words = "set access.stored: true and redis.url, or list them in its file"
+        raise HTTPException(409, f"This gateway creates no tenants and keys at run time: {words}.")
+    return directory
+
+
+class TenantRoutes:
+    """`directory` is None where no tenants are created at run time."""
+
+    def __init__(self, directory: Directory | None, configured: Configured, audit: Audit) -> None:
+        self._directory = directory
+        self._configured = configured
+        self._audit = audit
+
+    def add_to(self, router: APIRouter) -> None:
+        router.get("/tenants")(self.list_tenants)
+        router.post("/tenants", status_code=201)(self.create_tenant)
+        router.get("/tenants/{name:path}")(self.show_tenant)
+        router.patch("/tenants/{name:path}")(self.set_tenant)
+        router.delete("/tenants/{name:path}")(self.delete_tenant)
+        router.get("/audit")(self.read_audit)
+
+    async def list_tenants(self) -> list[TenantStatus]:
+        """All tenants, those of the config file first."""
+        if self._directory is None:
+            return [TenantStatus.of_file(tenant, 0) for tenant in self._configured()]
+        keys = Counter(key.tenant for key in await self._directory.keys())
+        found = [TenantStatus.of_file(tenant, keys[tenant.name]) for tenant in self._configured()]
+        names = {tenant.name for tenant in found}
+        kept = [record for record in await self._directory.tenants() if record.name not in names]
+        return found + [TenantStatus.of_redis(record, keys[record.name]) for record in kept]
+
+    async def create_tenant(self, new: NewTenant, who: Who) -> TenantStatus:
+        directory = stored(self._directory)
+        if self._in_file(new.name):
+            raise HTTPException(409, f"The tenant {new.name!r} stands in the config file already.")
+        return TenantStatus.of_redis(await directory.create_tenant(who, new.name, dump_settings(new, "name")), 0)
+
+    async def show_tenant(self, name: str) -> TenantStatus:
+        for tenant in await self.list_tenants():
+            if tenant.name == name:
+                return tenant
+        raise HTTPException(404, f"There is no tenant {name!r}.")
+
+    async def set_tenant(self, name: str, change: Change, who: Who) -> TenantStatus:
+        """Change some of a tenant's settings; all gateways go by them within two seconds."""
+        directory = stored(self._directory)
+        before = await self._kept(directory, name)
+        settings = dump_settings(_checked(_patched(before.settings, change)))
+        record = await directory.set_tenant(who, before, settings, change)
+        return TenantStatus.of_redis(record, len(await directory.keys(name)))
+
+    async def delete_tenant(self, name: str, who: Who) -> Deleted:
+        """Delete a tenant and all its keys. What it used stays in the usage."""
+        directory = stored(self._directory)
+        return Deleted(name=name, keys=await directory.delete_tenant(who, await self._kept(directory, name)))
+
+    async def read_audit(
+        self, since: datetime | None = None, limit: Annotated[int, Query(ge=1, le=10_000)] = 100
+    ) -> list[AuditLine]:
+        """The last changes, the newest first."""
+        lines = await self._audit.read(0.0 if since is None else since.timestamp(), limit)
+        return [AuditLine.of(line) for line in lines]
+
+    def _in_file(self, name: str) -> bool:
+        return any(tenant.name == name for tenant in self._configured())
+
+    async def _kept(self, directory: Directory, name: str) -> TenantRecord:
+        if self._in_file(name):
+            raise HTTPException(409, f"The tenant {name!r} stands in the config file: change it there.")
+        record = await directory.tenant(name)
+        if record is None:
+            raise HTTPException(404, f"There is no tenant {name!r}.")
+        return record
+
+
+def explain_redis(app: FastAPI) -> None:
+    """What went wrong in Redis, in the words of HTTP."""
+
+    def teller(status: int, words: str) -> Callable[[Request, Exception], Awaitable[JSONResponse]]:
+        async def tell(request: Request, error: Exception) -> JSONResponse:
+            return JSONResponse({"detail": words.format(error)}, status_code=status)
+
+        return tell
+
+    app.add_exception_handler(Unavailable, teller(503, "Redis cannot be asked now: {}. Nothing was changed for sure."))
+    app.add_exception_handler(AlreadyThere, teller(409, "{} is there already."))
+    app.add_exception_handler(NotThere, teller(404, "There is no {}."))
+    app.add_exception_handler(ChangedMeanwhile, teller(409, "{} was changed by somebody else meanwhile: try again."))
+
+
+def _patched(settings: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """A JSON merge patch (RFC 7396)."""
+    merged = dict(settings)
+    for name, value in change.items():
+        under = merged.get(name)
+        if value is None:
+            merged.pop(name, None)
+        elif isinstance(value, dict):
+            merged[name] = _patched(under if isinstance(under, dict) else {}, value)
+        else:
+            merged[name] = value
+    return merged
+
+
+def _checked(settings: dict[str, Any]) -> TenantSettings:
+    try:
+        return TenantSettings.model_validate(settings)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        raise RequestValidationError([{**item, "loc": ("body", *item["loc"])} for item in found]) from None
