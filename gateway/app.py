@@ -255,6 +255,7 @@ def _policy(config: Config, response_key: bytes) -> Policy:
             Rules(config.thinking.rules(), config.output.rules()),
             {model.name: model.rules() for model in config.models},
         ),
+        over_chat=frozenset(model.name for model in config.models if model.over_chat),
     )
 
 

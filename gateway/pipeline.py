@@ -58,6 +58,8 @@ class Policy:
     models: Models
     response_key: bytes
     terms: TermsBook = field(default_factory=TermsBook)
+    over_chat: frozenset[str] = frozenset()
+    """Models whose nodes are asked in chat, whatever the dialect."""
 
 
 Observer = Callable[[RequestEnded], None]
@@ -196,9 +198,11 @@ class Pipeline:
         if dialect.mints_ids:
             minting = Minting(policy.response_key, os.urandom(NONCE_BYTES), tenant.name)
         if policy.terms.silent and tenant.rules is None:
-            return make_plan(ask, dialect, model, minting, pinned_to)
-        terms = policy.terms.of(tenant.rules, model)
-        return make_plan(ask, dialect, model, minting, pinned_to, terms, self._fleet.window(model))
+            plan = make_plan(ask, dialect, model, minting, pinned_to)
+        else:
+            terms = policy.terms.of(tenant.rules, model)
+            plan = make_plan(ask, dialect, model, minting, pinned_to, terms, self._fleet.window(model))
+        return plan._replace(over_chat=True) if model in policy.over_chat else plan
 
     def _node_of(self, policy: Policy, response_id: str, tenant: Tenant, param: str) -> bytes:
         """The tag of the node that holds a stored response; `NotFound` for all but its owner, blaming `param`."""

@@ -98,6 +98,8 @@ class ModelConfig(Ruled):
 
     name: Name
     aliases: tuple[Name, ...] = ()
+    over_chat: bool = False
+    """Whether its nodes are asked in chat also for responses and messages."""
 
 
 class Timeouts(Section):

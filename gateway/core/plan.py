@@ -24,7 +24,10 @@ class Minting:
 
 
 class Plan(NamedTuple):
-    """One request as it will be sent: to a node that serves `model` (None: any), or to the one tagged `pinned_to`."""
+    """One request as it will be sent: to a node that serves `model` (None: any), or to the one tagged `pinned_to`.
+
+    `over_chat`: nodes are asked in chat, whatever the dialect (see `dialects.over_chat`).
+    """
 
     ask: Ask
     dialect: Dialect
@@ -34,6 +37,7 @@ class Plan(NamedTuple):
     pinned_to: bytes | None = None
     grant: Grant = Grant()
     bytes_per_token: float = BYTES_PER_TOKEN
+    over_chat: bool = False
 
     @property
     def max_tokens(self) -> int | None:

@@ -11,9 +11,14 @@ from gateway.core.bodies import dump, parse_body
 from gateway.core.budget import Enforcement
 from gateway.core.budget_terms import set_terms
 from gateway.core.dialects.base import Ask, Dialect
-from gateway.core.dialects.watch import EventWatch
+from gateway.core.dialects.chat import Chat
+from gateway.core.dialects.over_chat.base import OverChat
+from gateway.core.dialects.watch import ChainedWatch, EventWatch
 from gateway.core.plan import Plan
 from gateway.core.usage import Usage
+
+MESSAGES_HOLD_BUDGETS = (0, 32)
+"""The first version of vLLM that is known to read a budget in messages; 0.22 takes no notice of it."""
 
 
 class Sending:
@@ -82,17 +87,64 @@ class EnforcedPlain(Enforced):
         return Assembly(Enforcement(self._terms), self._terms.chat)
 
 
+class Translated(Sending):
+    """Another dialect's request that is sent as chat: `inner` is how the chat is sent, `over` what it stands for."""
+
+    __slots__ = ("_inner", "_over", "assembles")
+
+    rewrites = True
+
+    def __init__(self, plan: Plan, inner: Sending, over: OverChat) -> None:
+        super().__init__(inner.path, inner.body, plan.ask, plan.dialect)
+        self._inner = inner
+        self._over = over
+        over.hide = plan.hide
+        self.assembles = inner.assembles
+
+    def watch(self) -> EventWatch:
+        if type(self._inner) is Sending:  # the translator reads every chunk: nobody else has to
+            return self._over.watch()
+        inner = self._inner.watch()
+        return inner if self.assembles else ChainedWatch(inner, self._over.watch())
+
+    def plain(self, status: int, body: bytes) -> bytes:
+        return self._over.plain(status, self._inner.plain(status, body))
+
+    def usage(self, body: bytes) -> Usage | None:
+        return self._inner.usage(body)
+
+
 def sending_to(plan: Plan, node: bytes, abilities: Abilities) -> Sending:
     """How `plan` is sent to the node tagged `node`, which can do what `abilities` say.
 
     Raises `InvalidRequest` where that node cannot serve it as planned.
     """
-    budget = plan.thinking_budget
+    if plan.grant.thinking_budget is None and not plan.over_chat:
+        return Sending(plan.dialect.path, plan.body_for(node), plan.ask, plan.dialect)
+    over = plan.dialect.over_chat(parse_body(plan.body)) if _goes_over_chat(plan, abilities) else None
+    if over is not None:
+        return Translated(plan, sending_to(_as_chat(plan, over), node, abilities), over)
+    return _holding_to(plan, plan.thinking_budget, node, abilities)
+
+
+def _holding_to(plan: Plan, budget: int | None, node: bytes, abilities: Abilities) -> Sending:
+    """As the client asked, with the budget held by the node or by the gateway."""
     body = plan.body_for(node)
     if budget is None or _holds(plan, abilities):
         return Sending(plan.dialect.path, body, plan.ask, plan.dialect)
     way = Enforced if plan.ask.stream else EnforcedPlain
     return way(plan, body, budget, abilities)
+
+
+def _goes_over_chat(plan: Plan, abilities: Abilities) -> bool:
+    """Whether the node is asked in chat in place of the client's dialect: where the config says so, and where the
+    dialect cannot tell the node the plan's budget, or the node is not known to hold it there (messages: since 0.32)."""
+    if plan.over_chat or plan.thinking_budget is None or plan.dialect.name not in ("messages", "responses"):
+        return plan.over_chat
+    if plan.thinking is False:  # the template's switch is the same in every dialect
+        return abilities.native_off is False
+    holds = abilities.native_budget and (abilities.version is None or abilities.version >= MESSAGES_HOLD_BUDGETS)
+    return not (plan.carried and holds)
 
 
 def _holds(plan: Plan, abilities: Abilities) -> bool:
@@ -102,3 +154,11 @@ def _holds(plan: Plan, abilities: Abilities) -> bool:
     if plan.thinking is False and plan.dialect.name == "chat":  # the template does it
         return abilities.native_off is not False
     return bool(abilities.native_budget)
+
+
+def _as_chat(plan: Plan, over: OverChat) -> Plan:
+    """The plan of the chat that stands for `plan`: the same grant, said in chat's fields."""
+    chat = Chat()
+    body = over.chat | chat.carry(over.chat, plan.grant)
+    ask = plan.ask._replace(raw=dump(body), body=body, continues=None)
+    return plan._replace(ask=ask, dialect=chat, body=ask.raw, minting=None, over_chat=False)

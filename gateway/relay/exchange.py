@@ -213,7 +213,7 @@ class Exchange:
         elif not watch.ended:
             self._resolve(UpstreamCut(f"Node {self._trace.node} ended its stream before the answer was complete."))
         else:
-            self._answer_plain(200, [(b"content-type", b"application/json")], self._sending.plain(200, body))
+            self._answer_plain(200, [(b"content-type", b"application/json")], body)
 
     def _end_plain(self, body: bytes) -> None:
         assert self._head is not None
@@ -226,9 +226,14 @@ class Exchange:
             self._resolve(_node_error(status, body, self._head, answer))
             return
         self._trace.usage = self._sending.usage(body) if status == 200 else None
-        self._answer_plain(status, passed_headers(self._head), self._sending.plain(status, body))
+        self._answer_plain(status, passed_headers(self._head), body)
 
     def _answer_plain(self, status: int, headers: Headers, body: bytes) -> None:
+        try:
+            body = self._sending.plain(status, body)
+        except GatewayError as error:  # what the node said cannot be told in the client's dialect
+            self._resolve(error)
+            return
         self._first_byte()
         headers.append((b"content-length", b"%d" % len(body)))
         self._call.start(status, headers, stream=False)

@@ -53,7 +53,7 @@ def gateway(vllm: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     server = Server(f"http://{host}:{port}")
     listen = ["--host", host, "--port", str(port), "--admin-port", str(admin)]
     with running(["fleetgate", "serve", "--node", vllm.url, *listen], log) as process:
-        wait_for(lambda: _ready(server.url), process, log, 30.0)
+        wait_for(lambda: ready(server.url), process, log, 30.0)
         yield server
 
 
@@ -82,7 +82,7 @@ class _Progress:
                 reporter.write_line(line)
 
 
-def _ready(url: str) -> bool | None:
+def ready(url: str) -> bool | None:
     try:
         return httpx.get(f"{url}/ready", trust_env=False).is_success or None
     except httpx.TransportError:

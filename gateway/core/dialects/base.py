@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Any, ClassVar, NamedTuple
 
 from gateway.core.bodies import Body, json_kind, parse_body
+from gateway.core.dialects.over_chat.base import OverChat
 from gateway.core.dialects.watch import EventWatch
 from gateway.core.errors import InvalidRequest
 from gateway.core.grant import Grant
@@ -134,6 +135,13 @@ class Dialect(ABC):
     def carries(self, grant: Grant) -> bool:
         """Whether a node that holds budgets can be told this one in this dialect's own fields."""
         return True
+
+    def over_chat(self, body: Body) -> OverChat | None:
+        """A request of this dialect as chat; None where the dialect has no such way.
+
+        Raises `InvalidRequest`, which names the field, for what chat cannot carry.
+        """
+        return None
 
     @abstractmethod
     def watch(self, ask: Ask) -> EventWatch:

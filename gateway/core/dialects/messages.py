@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from gateway.core.bodies import Body, dump
 from gateway.core.dialects.base import Ask, Dialect, ErrorShape, Fault, find_usage
 from gateway.core.dialects.carrying import carry_effort, carry_switch
+from gateway.core.dialects.over_chat import OverChat, messages_over_chat
 from gateway.core.dialects.watch import EventWatch
 from gateway.core.grant import Grant
 from gateway.core.usage import Usage, from_anthropic
@@ -82,6 +83,9 @@ class Messages(Dialect):
             return True
         return budget >= MIN_BUDGET and (grant.max_tokens is None or budget < grant.max_tokens)
 
+    def over_chat(self, body: Body) -> OverChat | None:
+        return messages_over_chat(body)
+
     def watch(self, ask: Ask) -> EventWatch:
         return MessageWatch()
 
@@ -122,3 +126,6 @@ class CountTokens(Messages):
     name = "count_tokens"
     path = "/v1/messages/count_tokens"
     output_fields = ()
+
+    def over_chat(self, body: Body) -> OverChat | None:
+        return None

@@ -6,6 +6,7 @@ from gateway.core.bodies import Body, dump
 from gateway.core.dialects.base import Ask, Dialect, ErrorShape, optional_field
 from gateway.core.dialects.carrying import carry_effort, carry_switch
 from gateway.core.dialects.openai import openai_error
+from gateway.core.dialects.over_chat import OverChat, responses_over_chat
 from gateway.core.dialects.watch import EventWatch
 from gateway.core.grant import Grant
 from gateway.core.usage import from_openai
@@ -66,6 +67,9 @@ class Responses(Dialect):
     def carries(self, grant: Grant) -> bool:
         """No version of vLLM has a budget here."""
         return grant.thinking is False or grant.thinking_budget is None
+
+    def over_chat(self, body: Body) -> OverChat | None:
+        return responses_over_chat(body)
 
     def watch(self, ask: Ask) -> EventWatch:
         return ResponseWatch()

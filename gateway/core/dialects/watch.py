@@ -84,6 +84,37 @@ class EventWatch:
         return self.look(event, data, _object(data)) if data else event
 
 
+class ChainedWatch(EventWatch):
+    """Two followers in a row: `inner` reads what the node sends, `outer` what `inner` passes on."""
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, inner: EventWatch, outer: EventWatch) -> None:
+        super().__init__(())
+        self._inner = inner
+        self._outer = outer
+
+    def feed(self, data: bytes) -> bytes:
+        told = self._outer.feed(self._inner.feed(data))
+        self._note()
+        return told
+
+    def release(self) -> bytes:
+        told = self._outer.feed(self._inner.release()) + self._outer.release()
+        self._note()
+        return told
+
+    def look(self, event: bytes, data: bytes, parsed: dict[str, Any]) -> bytes:
+        raise AssertionError("both look for themselves")
+
+    def _note(self) -> None:
+        """What the client saw is the outer's, what the node did the inner's."""
+        self.ended = self._outer.ended
+        self.failed = self._inner.failed or self._outer.failed
+        self.usage = self._inner.usage or self._outer.usage
+        self.turn, self._inner.turn = self._inner.turn, None
+
+
 def _object(data: bytes) -> dict[str, Any]:
     try:
         parsed = json.loads(data)

@@ -11,6 +11,9 @@ from gateway.core.bodies import Body, dump
 from gateway.core.dialects.over_chat.fields import refuse
 from gateway.core.dialects.watch import EventWatch
 
+REASONING_FIELDS = ("reasoning", "reasoning_content")
+"""Where a chat message has its thinking: under vLLM's name, or its older one."""
+
 CHATS_OWN = frozenset(
     {
         "add_generation_prompt",
@@ -34,12 +37,16 @@ CHATS_OWN = frozenset(
 
 
 class OverChat(ABC):
-    """One request of another dialect as chat. `chat` is the body for `/v1/chat/completions`."""
+    """One request of another dialect as chat.
 
-    __slots__ = ("chat",)
+    `chat` is the body for `/v1/chat/completions`; `hide` takes the thinking out of what comes back.
+    """
+
+    __slots__ = ("chat", "hide")
 
     def __init__(self, chat: Body) -> None:
         self.chat = chat
+        self.hide = False
 
     @abstractmethod
     def watch(self) -> EventWatch:
@@ -57,6 +64,9 @@ class OverChat(ABC):
         """The client's body for the node's; what is not in chat's format passes as it came."""
         told = load(body) or {}
         if status == 200 and isinstance(told.get("choices"), list) and told["choices"]:
+            if self.hide:
+                for field in REASONING_FIELDS:
+                    told["choices"][0]["message"].pop(field, None)
             return write(self.answer(told))
         error = told.get("error")
         return write(self.error(status, error)) if isinstance(error, dict) else body
@@ -68,6 +78,14 @@ def pass_others(body: Body, understood: frozenset[str], dialect: str) -> Body:
         if body[name] is not None:
             raise refuse(name, f"it belongs to /v1/chat/completions, not to {dialect}. Leave it out.")
     return {name: value for name, value in body.items() if name not in understood and name not in CHATS_OWN}
+
+
+def reasoning_of(message: Mapping[str, Any]) -> str | None:
+    """The thinking of a chat message, or a delta's piece of it."""
+    for field in REASONING_FIELDS:
+        if message.get(field):
+            return str(message[field])
+    return None
 
 
 def load(data: bytes | str) -> dict[str, Any] | None:

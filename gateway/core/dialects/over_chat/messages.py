@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.core.bodies import Body
-from gateway.core.dialects.over_chat.base import OverChat, load, pass_others
+from gateway.core.dialects.over_chat.base import OverChat, load, pass_others, reasoning_of
 from gateway.core.dialects.over_chat.fields import optional, refuse, required
 from gateway.core.dialects.over_chat.messages_events import (
     ANTHROPIC_ERRORS,
@@ -43,7 +43,7 @@ class MessagesOverChat(OverChat):
     __slots__ = ()
 
     def watch(self) -> MessageEvents:
-        return MessageEvents()
+        return MessageEvents(self.hide)
 
     def answer(self, chat: Mapping[str, Any]) -> Body:
         choice = chat["choices"][0]
@@ -121,7 +121,7 @@ def _output(body: Body) -> Body:
 
 def _texts(message: Mapping[str, Any], chat_id: str) -> list[Body]:
     blocks = []
-    reasoning = message.get("reasoning") or message.get("reasoning_content")
+    reasoning = reasoning_of(message)
     if reasoning:
         blocks.append({"type": "thinking", "thinking": reasoning, "signature": signature(chat_id, 0)})
     if message.get("content"):

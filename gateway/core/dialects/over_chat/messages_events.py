@@ -29,8 +29,8 @@ class MessageEvents(ChatStream):
 
     __slots__ = ("_arguments", "_block", "_index", "_pending")
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, hide: bool) -> None:
+        super().__init__(hide)
         self._index = 0
         self._block: str | None = None
         self._pending: list[str] = []

@@ -95,7 +95,7 @@ class ResponsesOverChat(OverChat):
         self._names = names
 
     def watch(self) -> ResponseEvents:
-        return ResponseEvents(self._form, self._names)
+        return ResponseEvents(self.hide, self._form, self._names)
 
     def answer(self, chat: Mapping[str, Any]) -> Body:
         choice = chat["choices"][0]

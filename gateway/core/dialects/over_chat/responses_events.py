@@ -27,8 +27,8 @@ class ResponseEvents(ChatStream):
 
     __slots__ = ("_first", "_form", "_item", "_logprobs", "_names", "_output", "_said", "_sequence")
 
-    def __init__(self, form: ResponseForm, names: ToolNames) -> None:
-        super().__init__()
+    def __init__(self, hide: bool, form: ResponseForm, names: ToolNames) -> None:
+        super().__init__(hide)
         self._form = form
         self._names = names
         self._first: Mapping[str, Any] = {}

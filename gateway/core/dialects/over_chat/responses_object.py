@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.core.bodies import Body
-from gateway.core.dialects.over_chat.base import load
+from gateway.core.dialects.over_chat.base import load, reasoning_of
 from gateway.core.dialects.over_chat.responses_history import CUSTOM_INPUT
 from gateway.core.dialects.over_chat.responses_tools import ToolNames
 from gateway.core.dialects.over_chat.stream import derived_id
@@ -78,7 +78,7 @@ def items_of(choice: Mapping[str, Any], chat_id: str, names: ToolNames) -> list[
     """The output items of a plain answer."""
     message = choice["message"]
     output: list[Body] = []
-    reasoning = message.get("reasoning") or message.get("reasoning_content")
+    reasoning = reasoning_of(message)
     if reasoning:
         output.append(reasoning_item(derived_id("rs_", chat_id, len(output)), reasoning, None))
     if message.get("content"):

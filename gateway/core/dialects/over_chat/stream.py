@@ -21,7 +21,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.core.dialects.over_chat.base import load, write
+from gateway.core.dialects.over_chat.base import load, reasoning_of, write
 from gateway.core.dialects.watch import EventWatch
 from gateway.core.sse import event_data, split_events
 from gateway.core.usage import from_openai
@@ -30,10 +30,12 @@ from gateway.core.usage import from_openai
 class ChatStream(EventWatch):
     """A translator of chat chunks. Subclasses write their dialect's events with `tell`."""
 
-    __slots__ = ("_begun", "_call", "_out", "chat_id", "finish_reason", "stop_reason", "used")
+    __slots__ = ("_begun", "_call", "_hide", "_out", "chat_id", "finish_reason", "stop_reason", "used")
 
-    def __init__(self) -> None:
+    def __init__(self, hide: bool) -> None:
+        """`hide` leaves thinking out."""
         super().__init__(())
+        self._hide = hide
         self._out: list[bytes] = []
         self._begun = False
         self._call: int | None = None
@@ -122,8 +124,8 @@ class ChatStream(EventWatch):
 
     def _take_choice(self, choice: Mapping[str, Any]) -> None:
         delta = choice.get("delta") or {}
-        reasoning = delta.get("reasoning") or delta.get("reasoning_content")
-        if reasoning:
+        reasoning = reasoning_of(delta)
+        if reasoning and not self._hide:
             self.reason(reasoning)
         content = delta.get("content")
         if content:
