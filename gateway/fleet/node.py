@@ -89,7 +89,7 @@ class Node:
         self.doubted = self.doubted or self.breaker.is_open
         self.places = self.bound
         share = self.breaker.share(now)
-        if 0 < share < 1:
+        if share < 1 and not self.breaker.is_open:
             self.places = max(1, math.ceil(share * min(self.places, ROOMY)))
 
     @property

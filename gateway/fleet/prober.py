@@ -97,8 +97,16 @@ class Prober:
                 beside.create_task(_prove(client, node, canary))
             if node.ready != before:
                 log.info("node_ready" if node.ready else "node_not_ready", node=node.name, error=node.last_error)
-            pause = self._timing.interval if node.ready else min(self._timing.interval, FOUND_WITHIN)
-            await asyncio.sleep(pause * random.uniform(0.9, 1.1))
+            await self._pause(node)
+
+    async def _pause(self, node: Node) -> None:
+        """Until the next probe: soon where the node is not ready, also where a request finds that out meanwhile."""
+        end = _now() + self._timing.interval * random.uniform(0.9, 1.1)
+        while (left := end - _now()) > 0:
+            step = FOUND_WITHIN * random.uniform(0.9, 1.1)
+            await asyncio.sleep(min(left, step))
+            if not node.ready:
+                return
 
     async def _probe(self, client: httpx.AsyncClient, node: Node, canary: Canary) -> bool:
         """Whether it answered."""
