@@ -58,7 +58,7 @@ class Gateway:
         self._draining = False
         self.link = _link(config)
         self.fleet = Fleet(_node_specs(config), _breaker_rules(config))
-        self.prober = Prober(self.fleet, _probe_timing(config), config.budgets.canary)
+        self.prober = Prober(self.fleet, _probe_timing(config), config.budgets.canary, config.budgets.native)
         self.relay = Relay(self.fleet, _timing(config), config.requests.max_attempts, _retry_rules(config))
         self.metrics = Metrics()
         self._request_log = RequestLog(config.log.format)
@@ -165,7 +165,7 @@ class Gateway:
         self._bounds.max_body = config.requests.max_body
         self._bounds.body_timeout = config.timeouts.body
         self.prober.retime(_probe_timing(config))
-        self.prober.canary = config.budgets.canary
+        self.prober.canary, self.prober.native = config.budgets.canary, config.budgets.native
         self.fleet.follow_rules(_breaker_rules(config))
         self.fleet.update(_node_specs(config))
         self.prober.follow()

@@ -9,9 +9,10 @@ from gateway.config.types import Section
 
 class Budgets(Section):
     """`canary`: each node is asked, once after each of its starts, for a few tokens with a small budget; without it
-    nodes are believed to hold budgets. A node that is past `overshoot` (share of the budget) and `overshoot_tokens`
-    on top of it is taken not to hold it."""
+    nodes are believed to hold budgets. `native` false: the gateway holds them all, whatever nodes can do. A node
+    that is past `overshoot` (share of the budget) and `overshoot_tokens` on top of it is taken not to hold it."""
 
     canary: bool = True
+    native: bool = True
     overshoot: Annotated[float, Field(ge=0, le=10)] = 0.05
     overshoot_tokens: Annotated[int, Field(ge=0, le=1_000_000)] = 16

@@ -9,13 +9,13 @@ import contextlib
 import random
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
 import structlog
 
-from gateway.core.abilities import BELIEVED, UNKNOWN
+from gateway.core.abilities import BELIEVED, UNKNOWN, Abilities
 from gateway.core.load import read_load
 from gateway.fleet.canary import Canary
 from gateway.fleet.fleet import Fleet
@@ -46,11 +46,13 @@ class Prober:
     """One background task per node. A probe is `/health`, then `/v1/models`; both have to answer 200. The load on
     `/metrics` is read with it where it is given; without it a node serves as well."""
 
-    def __init__(self, fleet: Fleet, timing: ProbeTiming, canary: bool = True) -> None:
-        """`canary`: nodes are asked to prove what they can do (see `canary`); else they are believed."""
+    def __init__(self, fleet: Fleet, timing: ProbeTiming, canary: bool = True, native: bool = True) -> None:
+        """`canary`: nodes are asked to prove what they can do (see `canary`); else they are believed. `native`: what
+        they prove of budgets counts."""
         self._fleet = fleet
         self._timing = timing
         self.canary = canary
+        self.native = native
         self._tasks: dict[tuple[Node, Access], asyncio.Task[None]] = {}
 
     def follow(self) -> None:
@@ -94,7 +96,7 @@ class Prober:
                     await self._try_out(client, node)
             node.settle(_now())
             if node.ready and self.canary and canary.due:
-                beside.create_task(_prove(client, node, canary))
+                beside.create_task(self._prove(client, node, canary))
             if node.ready != before:
                 log.info("node_ready" if node.ready else "node_not_ready", node=node.name, error=node.last_error)
             await self._pause(node)
@@ -167,27 +169,29 @@ class Prober:
             node.breaker.trial_failed(_now())
             node.last_error = problem
 
+    async def _prove(self, client: httpx.AsyncClient, node: Node, canary: Canary) -> None:
+        """Ask the node what it can do. It serves meanwhile, and also where nothing comes of it."""
+        try:
+            await canary.prove(client, next(iter(node.cards), ""), _now())
+            problem = None
+        except Exception as error:  # whatever it answered: it goes on serving, with the gateway in its place
+            log.warning("canary_failed", node=node.name, exc_info=not isinstance(error, httpx.HTTPError))
+            problem = str(error) or type(error).__name__
+            canary.died()
+        node.abilities = found = self._relied_on(canary.abilities)
+        say = log.info if found.native_budget and found.native_off else log.warning
+        say(
+            "node_asked",
+            node=node.name,
+            holds_budgets=found.native_budget,
+            heeds_thinking_off=found.native_off,
+            splits_reasoning=found.splits_reasoning,
+            version=".".join(map(str, found.version or ())) or None,
+            error=problem,
+        )
 
-async def _prove(client: httpx.AsyncClient, node: Node, canary: Canary) -> None:
-    """Ask the node what it can do. It serves meanwhile, and also where nothing comes of it."""
-    try:
-        await canary.prove(client, next(iter(node.cards), ""), _now())
-        problem = None
-    except Exception as error:  # whatever it answered: it goes on serving, with the gateway in its place
-        log.warning("canary_failed", node=node.name, exc_info=not isinstance(error, httpx.HTTPError))
-        problem = str(error) or type(error).__name__
-        canary.died()
-    node.abilities = found = canary.abilities
-    say = log.info if found.native_budget and found.native_off else log.warning
-    say(
-        "node_asked",
-        node=node.name,
-        holds_budgets=found.native_budget,
-        heeds_thinking_off=found.native_off,
-        splits_reasoning=found.splits_reasoning,
-        version=".".join(map(str, found.version or ())) or None,
-        error=problem,
-    )
+    def _relied_on(self, found: Abilities) -> Abilities:
+        return found if self.native else replace(found, native_budget=False)
 
 
 def _now() -> float:
