@@ -83,14 +83,16 @@ class Book:
 
     def settle(self, now: int, id: str, rules: Rules, used: tuple[int, ...]) -> None:
         """Make the reservation `id` what was really used of `rules`."""
-        before = self.reservations.pop(id, None)
+        before = self.reservations.get(id)
+        if before is not None and before.state is State.SETTLED:
+            return
         if before is None or before.state is State.EXPIRED:
             for rule, cost in zip(rules, used, strict=True):
                 if rule.kind is not Kind.LEASES:
                     self._take(rule, cost, now)
-        elif before.state is State.HELD:
+        else:
             for rule, cost, reserved, period in zip(rules, used, before.costs, before.periods, strict=True):
-                self._adjust(rule, cost - reserved, period, now)
+                self._adjust(rule, (0 if rule.kind is Kind.LEASES else cost) - reserved, period, now)
         self.reservations[id] = _Reservation(State.SETTLED, now + KEPT * SECOND)
 
     def renew(self, now: int, ids: Iterable[str], lease: int) -> None:
@@ -138,9 +140,7 @@ class Book:
         if rule.kind is Kind.BUCKET:
             left = min(rule.capacity, _filled(level, rule, now) - change)
             self.levels[rule.scope, rule.field] = _Level(left, max(now, level.at))
-        elif rule.kind is Kind.LEASES:
-            level.value -= 1
-        elif level.at == period:
+        elif level.at == period:  # that of leases is always 0
             level.value += change
 
 

@@ -103,9 +103,7 @@ local function adjust(scope, field, kind, limit, capacity, change, period)
   if not value then return end
   if kind == 'b' then
     note(scope, field, math.min(capacity, filled(value, at, limit, capacity) - change), math.max(now, at))
-  elseif kind == 'l' then
-    note(scope, field, value - 1, 0)
-  elseif at == period then
+  elseif at == period then -- that of leases is always 0
     note(scope, field, value + change, at)
   end
 end

@@ -1,10 +1,10 @@
 -- Make a reservation what was really used.
 -- ARGV: id, time to live (ms), n amounts used, then for each of the n rules scope, field, kind, limit, capacity.
--- Returns 1, or 0 where it was settled already.
+-- Returns now (us).
 local id = ARGV[1]
 local n = (#ARGV - 2) / 6
 local record = redis.call('HGET', held, id)
-if record == 's' then return 0 end
+if record == 's' then return now end
 local before = record and #record > 1 and cmsgpack.unpack(record)
 for i = 1, n do
   local r = 2 + n + (i - 1) * 5
@@ -12,7 +12,7 @@ for i = 1, n do
   local limit, capacity, used = tonumber(ARGV[r + 4]), tonumber(ARGV[r + 5]), tonumber(ARGV[2 + i])
   if before then
     local j = (i - 1) * 7
-    adjust(scope, field, kind, limit, capacity, used - before[j + 6], before[j + 7])
+    adjust(scope, field, kind, limit, capacity, (kind == 'l' and 0 or used) - before[j + 6], before[j + 7])
   elseif kind ~= 'l' then
     take(scope, field, kind, limit, capacity, used)
   end
@@ -20,4 +20,4 @@ end
 redis.call('HSET', held, id, 's')
 redis.call('ZADD', leases, now_ms + KEPT, id)
 write(ARGV[2])
-return 1
+return now

@@ -1,0 +1,70 @@
+"""The rules that one caller's requests to one model are measured by, made once and kept."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway.core.limits import Amounts, Kind, Limits, Rules, rules_of, share
+from gateway.core.tenants import Identity
+
+_DAY = 25 * 3600
+_MONTH = 32 * 86_400
+"""Seconds for which Redis keeps what nobody asks for any more."""
+
+MAX_KEPT = 10_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ruleset:
+    """`wire` is the rules as the scripts get them: scope, field, kind, limit, capacity of each. `keep` in ms."""
+
+    rules: Rules
+    wire: tuple[str | int, ...]
+    keep: int
+
+    @classmethod
+    def of(cls, rules: Rules) -> "Ruleset":
+        wire: list[str | int] = []
+        for rule in rules:
+            wire += (rule.scope, rule.field, rule.kind.value, rule.limit, rule.capacity)
+        months = any(rule.kind is Kind.MONTH for rule in rules)
+        return cls(rules, tuple(wire), (_MONTH if months else _DAY) * 1000)
+
+    def costs(self, amounts: Amounts) -> tuple[int, ...]:
+        """What `amounts` take of each rule."""
+        return tuple([rule.taken_by(amounts) for rule in self.rules])
+
+    def share(self, replicas: int) -> "Ruleset":
+        """What one of `replicas` gateways enforces by itself."""
+        return self if replicas <= 1 else Ruleset.of(share(self.rules, replicas))
+
+
+class Rulesets:
+    """All of them, by tenant, key and model. A caller that comes with other limits than before gets new ones."""
+
+    def __init__(self, default: Limits | None = None) -> None:
+        """`default`: for tenants that have no limits of their own."""
+        self._default = default
+        self._kept: dict[tuple[str, str | None, str], tuple[Identity, Ruleset | None]] = {}
+
+    def of(self, who: Identity, model: str) -> Ruleset | None:
+        """The rules for `who` asking `model`, None where nothing is limited."""
+        place = (who.tenant.name, who.key, model)
+        kept = self._kept.get(place)
+        if kept is not None and kept[0] is who:
+            return kept[1]
+        if len(self._kept) >= MAX_KEPT:
+            self._kept.clear()
+        made = _compile(who, model, self._default)
+        self._kept[place] = (who, made)
+        return made
+
+
+def _compile(who: Identity, model: str, default: Limits | None) -> Ruleset | None:
+    tenant = who.tenant
+    scopes: Mapping[str, Limits | None] = {
+        "t": tenant.limits or default,
+        f"m:{model}": tenant.model_limits.get(model),
+        f"k:{who.key}": who.limits,
+    }
+    rules = [rule for scope, limits in scopes.items() if limits is not None for rule in rules_of(limits, scope)]
+    return Ruleset.of(tuple(rules)) if rules else None
