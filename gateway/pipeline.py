@@ -17,7 +17,7 @@ from gateway.access.gate import Gate
 from gateway.core.dialects import Ask, Dialect
 from gateway.core.errors import GatewayError, InternalError, InvalidRequest, NotFound
 from gateway.core.events import RequestEnded
-from gateway.core.grant import Headers
+from gateway.core.grant import Grant, Headers
 from gateway.core.models import Models
 from gateway.core.plan import Minting, Plan, make_plan
 from gateway.core.response_ids import NONCE_BYTES, open_id
@@ -186,7 +186,8 @@ class Pipeline:
             deadline = read_deadline(call.headers)
             ask = record.asked(Ask(await call.read_body(), {}, None, stream="stream=true" in suffix.lower()))
             node = self._node_of(policy, response_id, who.tenant, "response_id")
-            plan = Plan(ask, dialect, None, ask.raw, pinned_to=node)
+            grant = Grant(hide=policy.terms.may_hide(who.tenant.rules))  # whose model it was, only the node knows
+            plan = Plan(ask, dialect, None, ask.raw, pinned_to=node, grant=grant)
             path = f"{dialect.path}/{response_id}{suffix}"
             await self._relay.serve(plan, call, record.trace, deadline, method, path)
 

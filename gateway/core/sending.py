@@ -14,11 +14,15 @@ from gateway.core.dialects.base import Ask, Dialect
 from gateway.core.dialects.chat import Chat
 from gateway.core.dialects.over_chat.base import OverChat
 from gateway.core.dialects.watch import ChainedWatch, EventWatch
+from gateway.core.hiding import HidingWatch, hide_whole, hider_of
 from gateway.core.plan import Plan
 from gateway.core.usage import Usage
 
 MESSAGES_HOLD_BUDGETS = (0, 32)
 """The first version of vLLM that is known to read a budget in messages; 0.22 takes no notice of it."""
+
+NO_END = 1 << 62
+"""A budget in tokens that nobody spends: thinking is followed, and never ended."""
 
 
 class Sending:
@@ -53,6 +57,20 @@ class Sending:
     def usage(self, body: bytes) -> Usage | None:
         """What a plain answer of the node says that it used."""
         return self.dialect.usage(body)
+
+
+class Hidden(Sending):
+    """The same without reasoning: the node is asked as ever, and what it thought is taken out of its answer."""
+
+    __slots__ = ()
+
+    rewrites = True
+
+    def watch(self) -> EventWatch:
+        return HidingWatch(super().watch(), hider_of(self.dialect))
+
+    def plain(self, status: int, body: bytes) -> bytes:
+        return hide_whole(hider_of(self.dialect), body)
 
 
 class Enforced(Sending):
@@ -102,7 +120,7 @@ class Translated(Sending):
         self.assembles = inner.assembles
 
     def watch(self) -> EventWatch:
-        if type(self._inner) is Sending:  # the translator reads every chunk: nobody else has to
+        if type(self._inner) in (Sending, Hidden):  # the translator reads every chunk: nobody else has to
             return self._over.watch()
         inner = self._inner.watch()
         return inner if self.assembles else ChainedWatch(inner, self._over.watch())
@@ -119,7 +137,7 @@ def sending_to(plan: Plan, node: bytes, abilities: Abilities) -> Sending:
 
     Raises `InvalidRequest` where that node cannot serve it as planned.
     """
-    if plan.grant.thinking_budget is None and not plan.over_chat:
+    if plan.grant.thinking_budget is None and not plan.over_chat and not plan.grant.hide:
         return Sending(plan.dialect.path, plan.body_for(node), plan.ask, plan.dialect)
     over = plan.dialect.over_chat(parse_body(plan.body)) if _goes_over_chat(plan, abilities) else None
     if over is not None:
@@ -130,17 +148,23 @@ def sending_to(plan: Plan, node: bytes, abilities: Abilities) -> Sending:
 def _holding_to(plan: Plan, budget: int | None, node: bytes, abilities: Abilities) -> Sending:
     """As the client asked, with the budget held by the node or by the gateway."""
     body = plan.body_for(node)
-    if budget is None or _holds(plan, abilities):
-        return Sending(plan.dialect.path, body, plan.ask, plan.dialect)
-    way = Enforced if plan.ask.stream else EnforcedPlain
-    return way(plan, body, budget, abilities)
+    mixed = plan.hide and abilities.splits_reasoning is False and plan.dialect.name == "chat"
+    if not mixed and (budget is None or _holds(plan, abilities)):
+        shown = Hidden if plan.hide else Sending
+        return shown(plan.dialect.path, body, plan.ask, plan.dialect)
+    held = Enforced if plan.ask.stream else EnforcedPlain  # who counts thinking also knows where it ends in a text
+    return held(plan, body, NO_END if budget is None else budget, abilities)
 
 
 def _goes_over_chat(plan: Plan, abilities: Abilities) -> bool:
     """Whether the node is asked in chat in place of the client's dialect: where the config says so, and where the
     dialect cannot tell the node the plan's budget, or the node is not known to hold it there (messages: since 0.32)."""
-    if plan.over_chat or plan.thinking_budget is None or plan.dialect.name not in ("messages", "responses"):
+    if plan.over_chat or plan.dialect.name not in ("messages", "responses"):
         return plan.over_chat
+    if plan.hide and abilities.splits_reasoning is False:  # see `_holding_to`
+        return True
+    if plan.thinking_budget is None:
+        return False
     if plan.thinking is False:  # the template's switch is the same in every dialect
         return abilities.native_off is False
     holds = abilities.native_budget and (abilities.version is None or abilities.version >= MESSAGES_HOLD_BUDGETS)

@@ -55,6 +55,13 @@ class TermsBook:
         terms = self._known[key] = self._settle(tenant or Rules(), model)
         return terms
 
+    def may_hide(self, tenant: Rules | None) -> bool:
+        """Whether a tenant with these rules has its reasoning hidden on any model at all."""
+        layers = [self._gateway, *self._models.values()]
+        if tenant is not None:
+            layers += [tenant, *tenant.per_model.values()]
+        return any(rules.thinking.hide for rules in layers)
+
     def _settle(self, tenant: Rules, model: str) -> Terms | None:
         layers = [
             ("tenant-model", tenant.per_model.get(model, Rules())),

@@ -106,6 +106,8 @@ class Exchange:
         self._tail = b""
         self._committed = call.started  # by comments, during an attempt that failed
         self._paused = False
+        self._at_work = False
+        """Whether the node sent something that is not for the client, such as thinking that is hidden."""
         self._sent_at = self._last = self._last_push = now = loop.time()
         self._look_at = now + timing.silence
         self.due = min(deadline, now + timing.shortest)
@@ -136,6 +138,8 @@ class Exchange:
             return
         if events:
             self._pass(events)
+        else:
+            self._at_work = True
         if self.watch.turn is not None:
             self._connection.abort()
             self._take_turn(self.watch)
@@ -326,7 +330,7 @@ class Exchange:
 
     def _limit(self) -> float:
         """The loop time at which the node has been silent too long, given what it has said so far."""
-        if self._trace.first_byte is not None and self._head is not None:
+        if self._at_work or (self._trace.first_byte is not None and self._head is not None):
             return self._last + self._timing.idle
         if not self._sending.ask.stream:
             return self._sent_at + self._timing.plain
