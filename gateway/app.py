@@ -27,13 +27,17 @@ from gateway.config.tenants import read_grant, read_tenant, tenants_of
 from gateway.config.tree import Config
 from gateway.core.attempts import RetryRules
 from gateway.core.breaker import BreakerRules
+from gateway.core.conversations import Naming
 from gateway.core.guessing import Guesses
 from gateway.core.models import Models
+from gateway.core.placement import Placement
 from gateway.core.tenants import Tenants
 from gateway.core.terms import Rules, TermsBook
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import NodeSpec
 from gateway.fleet.prober import Prober, ProbeTiming
+from gateway.fleet.router import Router, RoutingRules
+from gateway.fleet.shared_placement import SharedPlacement
 from gateway.pipeline import Pipeline, Policy
 from gateway.relay.exchange import Timing
 from gateway.relay.relay import Relay
@@ -58,6 +62,7 @@ class Gateway:
         self._draining = False
         self.link = _link(config)
         self.fleet = Fleet(_node_specs(config), _breaker_rules(config))
+        self.router = _router(config, self.fleet, self.link)
         self.prober = Prober(self.fleet, _probe_timing(config), config.budgets.canary, config.budgets.native)
         self.relay = Relay(self.fleet, _timing(config), config.requests.max_attempts, _retry_rules(config))
         self.metrics = Metrics()
@@ -72,7 +77,7 @@ class Gateway:
             self.keyring = Keyring(self.link, reading, tenants, config.access.cached_keys, config.access.outage)
             directory = Directory(self.link, config.access.audit_lines)
         self.gate = Gate(tenants, Guesses(config.access.wrong_keys_per_minute), self.keyring)
-        self.pipeline = Pipeline(_policy(config, response_key), self.gate, self.fleet, self.relay, observers)
+        self.pipeline = Pipeline(_policy(config, response_key), self.gate, self.router, self.relay, observers)
         self._bounds = Bounds(config.requests.max_body, config.timeouts.body)
         self.public = self._public(config)
         self.admin = build_admin(
@@ -166,6 +171,7 @@ class Gateway:
         self._bounds.body_timeout = config.timeouts.body
         self.prober.retime(_probe_timing(config))
         self.prober.canary, self.prober.native = config.budgets.canary, config.budgets.native
+        self.router.follow(_routing_rules(config), config.routing.remember, config.routing.crowding)
         self.fleet.follow_rules(_breaker_rules(config))
         self.fleet.update(_node_specs(config))
         self.prober.follow()
@@ -319,6 +325,21 @@ def _breaker_rules(config: Config) -> BreakerRules:
 
 def _retry_rules(config: Config) -> RetryRules:
     return RetryRules(config.retries.share, config.retries.minimum)
+
+
+def _router(config: Config, fleet: Fleet, link: Link | None) -> Router:
+    remember, crowding = config.routing.remember, config.routing.crowding
+    shared = SharedPlacement(link, remember, crowding) if link is not None else None
+    return Router(fleet, _routing_rules(config), Placement(remember, crowding), shared)
+
+
+def _routing_rules(config: Config) -> RoutingRules:
+    routing = config.routing
+    return RoutingRules(
+        policy=routing.policy,
+        policies={model.name: model.routing for model in config.models if model.routing is not None},
+        naming=Naming(tuple(name.lower().encode() for name in routing.session_headers), routing.by_user),
+    )
 
 
 def _needs_restart(old: Config, new: Config) -> list[str]:

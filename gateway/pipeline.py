@@ -23,7 +23,7 @@ from gateway.core.plan import Minting, Plan, make_plan
 from gateway.core.response_ids import NONCE_BYTES, open_id
 from gateway.core.tenants import Identity, Tenant
 from gateway.core.terms import TermsBook
-from gateway.fleet.fleet import Fleet
+from gateway.fleet.router import Router
 from gateway.relay.downstream import Trace
 from gateway.relay.relay import Caller, Relay
 
@@ -149,16 +149,21 @@ class _Record:
             duration=time.perf_counter() - self._began,
             failures=trace.failures,
             retry_refused=trace.retry_refused,
+            route=None if trace.ticket is None else trace.ticket.reason,
+            expected_cached=None if trace.ticket is None else trace.ticket.cached,
         )
 
 
 class Pipeline:
     """Everything that a request passes through, put together once."""
 
-    def __init__(self, policy: Policy, gate: Gate, fleet: Fleet, relay: Relay, observers: tuple[Observer, ...]) -> None:
+    def __init__(
+        self, policy: Policy, gate: Gate, router: Router, relay: Relay, observers: tuple[Observer, ...]
+    ) -> None:
         self.policy = policy
         self.gate = gate
-        self._fleet = fleet
+        self._router = router
+        self._fleet = router.fleet
         self._relay = relay
         self._observers = observers
 
@@ -173,7 +178,8 @@ class Pipeline:
             plan = self._plan(policy, ask, dialect, who.tenant, model)
             if plan.told:
                 call.tell(plan.told)
-            await self._relay.serve(plan, call, record.trace, deadline)
+            with self._router.route(plan, who.tenant.name, call.headers) as route:
+                await self._relay.serve(plan, call, record.trace, deadline, route)
 
     async def stored(self, call: Call, dialect: Dialect, method: str, response_id: str, suffix: str) -> None:
         """Serve a request about a stored response (retrieve, cancel): its node answers, to its owner only.
@@ -189,7 +195,8 @@ class Pipeline:
             grant = Grant(hide=policy.terms.may_hide(who.tenant.rules))  # whose model it was, only the node knows
             plan = Plan(ask, dialect, None, ask.raw, pinned_to=node, grant=grant)
             path = f"{dialect.path}/{response_id}{suffix}"
-            await self._relay.serve(plan, call, record.trace, deadline, method, path)
+            with self._router.route(plan, who.tenant.name, call.headers) as route:
+                await self._relay.serve(plan, call, record.trace, deadline, route, method, path)
 
     def _plan(self, policy: Policy, ask: Ask, dialect: Dialect, tenant: Tenant, model: str) -> Plan:
         pinned_to = (

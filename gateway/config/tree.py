@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from gateway.config.budgets import Budgets
 from gateway.config.fleet import Health, NodeConfig, Retries
 from gateway.config.limits import LimitsConfig, RedisConfig
+from gateway.config.routing import Routing, RoutingPolicy
 from gateway.config.tenants import Access, TenantConfig
 from gateway.config.thinking import OutputConfig, Ruled, ThinkingConfig
 from gateway.config.types import Count, Name, Port, Seconds, Secret, Section, is_loopback
@@ -100,6 +101,8 @@ class ModelConfig(Ruled):
     aliases: tuple[Name, ...] = ()
     over_chat: bool = False
     """Whether its nodes are asked in chat also for responses and messages."""
+    routing: RoutingPolicy | None = None
+    """How its requests are spread over its nodes; `routing.policy` where it says nothing."""
 
 
 class Timeouts(Section):
@@ -166,6 +169,7 @@ class Config(BaseSettings):
     health: Health = Health()
     budgets: Budgets = Budgets()
     retries: Retries = Retries()
+    routing: Routing = Routing()
     log: Log = Log()
     workers: Annotated[int, Field(ge=1, le=256, validate_default=True)] = 1
     no_auth: Annotated[bool, Field(validate_default=True)] = False

@@ -11,7 +11,8 @@ class RequestEnded(NamedTuple):
     `ttft` is None where no byte of an answer went out. `ending` is `ok`, the code of an error, or `client_gone`;
     `status` the HTTP status that the client saw (0 where it left before one was sent). `attempts` counts tries on
     nodes, 0 where none was reached; `failures` are node and outcome of those that failed (see `attempts.outcome`), and
-    `retry_refused` says that one more would have been made but for the retry budget.
+    `retry_refused` says that one more would have been made but for the retry budget. `route` is why the node was chosen
+    (`Placed.reason`; None where there was no choice) and `expected_cached` the prompt tokens expected in its cache.
     """
 
     at: float
@@ -31,3 +32,5 @@ class RequestEnded(NamedTuple):
     duration: float
     failures: tuple[tuple[str, str], ...] = ()
     retry_refused: bool = False
+    route: str | None = None
+    expected_cached: int | None = None

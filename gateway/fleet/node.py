@@ -3,12 +3,14 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.core.abilities import UNKNOWN
 from gateway.core.breaker import Breaker, BreakerRules
 from gateway.core.load import Load
+from gateway.core.prefill_speed import PrefillSpeed
 from gateway.core.response_ids import node_tag
+from gateway.core.usage import Usage
 
 ROOMY = 64
 """Requests at once that a node without a `max_concurrency` is warmed up to, before it is unbounded."""
@@ -54,7 +56,8 @@ class Node:
 
     Read on every request, so plain attributes: `ready` (probed, breaker not open, not drained), `places` (requests at
     once it may have from this process) and `busy_until` (it has said itself that its queue is full), `doubted`
-    (an answer would speak for it). `gateways`: processes that share its places, this one included.
+    (an answer would speak for it). `gateways`: processes that share its places, this one included. `cold_since`: when
+    it was last seen without what it had in its caches before.
     """
 
     def __init__(self, spec: NodeSpec, rules: BreakerRules | None = None, trusted: bool = True) -> None:
@@ -74,6 +77,8 @@ class Node:
         self.cards: Mapping[str, Mapping[str, Any]] = {}
         self.abilities = UNKNOWN
         self.load: Load | None = None
+        self.speed = PrefillSpeed()
+        self.cold_since = -math.inf
         self.gateways = 1
         self.in_flight = 0
         self.leases: set[Lease] = set()
@@ -125,14 +130,19 @@ class Node:
         """A page of its metrics was read. Tokens that were made since the last one are a sign of life."""
         before = self.load
         self.load = load
-        if before is not None and None not in (before.generated, load.generated) and load.generated != before.generated:
+        if before is None or before.generated is None or load.generated is None:
+            return
+        if load.generated != before.generated:
             self._heard = max(self._heard, load.at)
+        if load.generated < before.generated:
+            self.cold_since = load.at
 
     # What requests and probes tell
 
     def refused(self, error: str, now: float = 0.0) -> None:
         """It took no connection: it is not chosen until it answers again."""
         self.breaker.refused(now)
+        self.cold_since = now
         self.last_error = error
         self.settle(now)
 
@@ -171,6 +181,18 @@ class Node:
         self.ready = False
 
 
+class Pending(Protocol):
+    """What a lease's prompt adds to its node until its first byte (see `ticket`)."""
+
+    @property
+    def reason(self) -> str: ...
+    @property
+    def cached(self) -> int: ...
+    def first_byte(self, now: float) -> None: ...
+    def close(self) -> None: ...
+    def learn(self, usage: Usage | None) -> None: ...
+
+
 class Lease:
     """One unit of a node's concurrency, held until the last byte. `release` counts once however often it is called.
 
@@ -178,7 +200,7 @@ class Lease:
     it should come bit by bit. `tokens`: about the size of its prompt.
     """
 
-    __slots__ = ("_held", "began", "heard", "node", "stream", "tokens")
+    __slots__ = ("_held", "began", "heard", "node", "stream", "ticket", "tokens")
 
     def __init__(self, node: Node, now: float = 0.0, stream: bool = False, tokens: int = 0) -> None:
         self.node = node
@@ -186,6 +208,7 @@ class Lease:
         self.heard = 0.0
         self.stream = stream
         self.tokens = tokens
+        self.ticket: Pending | None = None
         self._held = True
         node.in_flight += 1
         node.leases.add(self)
@@ -193,6 +216,8 @@ class Lease:
     def release(self) -> None:
         if self._held:
             self._held = False
+            if self.ticket is not None:
+                self.ticket.close()
             node = self.node
             node.in_flight -= 1
             node.leases.discard(self)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.core.usage import Usage
+from gateway.fleet.node import Pending
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -50,6 +51,7 @@ class Trace:
     retry_refused: bool = False
     answered: bool = False
     first_byte: float | None = None
+    ticket: Pending | None = None
     usage: Usage | None = None
     wasted: int = 0
     node_failed: bool = False

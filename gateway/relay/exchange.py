@@ -297,6 +297,8 @@ class Exchange:
         if self._trace.first_byte is None:
             self._trace.answered = True
             self._trace.first_byte = time.perf_counter()  # uvloop's own clock ticks in milliseconds
+            if self._trace.ticket is not None:
+                self._trace.ticket.first_byte(self._loop.time())
 
     def _commit(self) -> None:
         """Send the head of a stream: the node's, or where it has not answered yet, the one that it will send."""

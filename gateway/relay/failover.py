@@ -21,6 +21,7 @@ from gateway.core.errors import (
 from gateway.core.plan import Plan
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Lease, Node
+from gateway.fleet.router import Route
 from gateway.relay.downstream import Trace
 
 BUSY_SECONDS = 0.25
@@ -61,7 +62,9 @@ class Failover:
     def begin(self) -> Tries:
         return Tries(Attempts(self.max_attempts))
 
-    def go_on(self, error: UpstreamError, lease: Lease, plan: Plan, tries: Tries, trace: Trace) -> Lease | None:
+    def go_on(
+        self, error: UpstreamError, lease: Lease, plan: Plan, tries: Tries, trace: Trace, route: Route
+    ) -> Lease | None:
         """The lease to try again with: the same one (on a fresh connection), one of another node, or None to give up.
 
         Raises `FleetFull` where every node that was asked has said that its queue is full.
@@ -75,13 +78,13 @@ class Failover:
         if verdict is Verdict.GIVE_UP:
             return None
         tries.tried.append(lease.node)
-        return self._another(error, lease, plan, tries, trace, now)
+        return self._another(error, plan, tries, trace, route, now)
 
     def _another(
-        self, error: UpstreamError, lease: Lease, plan: Plan, tries: Tries, trace: Trace, now: float
+        self, error: UpstreamError, plan: Plan, tries: Tries, trace: Trace, route: Route, now: float
     ) -> Lease | None:
         try:
-            another = self._fleet.lease(plan.model, tries.tried, plan.pinned_to, now, lease.stream, lease.tokens)
+            another = route.another(tries.tried)
         except Overloaded as full:
             if not tries.waits or len(tries.waits) < len(tries.tried):
                 return None

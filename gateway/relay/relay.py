@@ -20,6 +20,7 @@ from gateway.core.plan import Plan
 from gateway.core.sending import Sending, sending_to
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Lease, Node
+from gateway.fleet.router import Route
 from gateway.fleet.silence import silent_at
 from gateway.relay.downstream import Downstream, Trace
 from gateway.relay.exchange import Exchange, Timing, deadline_exceeded, pass_on
@@ -61,21 +62,28 @@ class Relay:
         self._closing = False
 
     async def serve(
-        self, plan: Plan, call: Caller, trace: Trace, deadline: float, method: str = "POST", path: str | None = None
+        self,
+        plan: Plan,
+        call: Caller,
+        trace: Trace,
+        deadline: float,
+        route: Route,
+        method: str = "POST",
+        path: str | None = None,
     ) -> None:
         """Answer `call` from a node; raises the `GatewayError` that the client has to be told.
 
         `deadline` is loop time (infinite: none). `trace` is filled in as things happen, also when this raises.
         """
-        now = asyncio.get_running_loop().time()
         self.failover.budget(plan.model).requests += 1
-        lease = self._fleet.lease(plan.model, (), plan.pinned_to, now, plan.ask.stream, len(plan.ask.raw) >> 2)
+        lease = await route.lease()
         tries: Tries | None = None
         fresh = False
         leg: Leg | None = None
         try:
             while True:
                 trace.node = lease.node.name
+                trace.ticket = lease.ticket
                 trace.attempts += 1
                 try:
                     if leg is None:
@@ -86,7 +94,7 @@ class Relay:
                     return None
                 except UpstreamError as error:
                     tries = tries or self.failover.begin()
-                    again = self.failover.go_on(error, lease, plan, tries, trace)
+                    again = self.failover.go_on(error, lease, plan, tries, trace, route)
                     if again is None:
                         if isinstance(error, NodeFailed) and error.answer is not None:
                             return pass_on(error.answer, call, trace)
@@ -99,6 +107,8 @@ class Relay:
                             leg = None  # what is sent depends on the node, until an answer has begun
         finally:
             lease.release()
+            if lease.ticket is not None:
+                lease.ticket.learn(trace.usage)
 
     @property
     def open_exchanges(self) -> int:

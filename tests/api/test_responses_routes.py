@@ -33,6 +33,7 @@ SETTINGS: dict[str, Any] = {
     "tenants": [
         {"name": name, "keys": [{"sha256": key_digest(key).hex()}]} for name, key in (("me", MINE), ("you", YOURS))
     ],
+    "routing": {"policy": "round_robin"},
     "response_secret": "shared between gateways",
 }
 ID = re.compile(r"resp_[0-9a-f]{48}")

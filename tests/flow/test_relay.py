@@ -27,6 +27,8 @@ ASK = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}]}
 STREAMED = {**ASK, "stream": True}
 PLAIN = json.dumps({"id": "x", "usage": {"prompt_tokens": 3, "completion_tokens": 4}}).encode()
 
+IN_TURN = {"policy": "round_robin"}
+
 
 async def plain(node: ScriptedNode, asked: Asked, reader: Reader, writer: Writer) -> None:
     writer.write(answer(PLAIN))
@@ -167,7 +169,7 @@ async def test_connections_are_kept() -> None:
 
 async def test_the_next_node_is_tried_when_one_refuses() -> None:
     async with scripted_node(plain) as living, scripted_node(plain) as dying:
-        async with running_gateway(living.url, dying.url, health={"interval": 60}) as gateway:
+        async with running_gateway(living.url, dying.url, health={"interval": 60}, routing=IN_TURN) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             dead = next(node for node in gateway.app.fleet.nodes if node.spec.url == dying.url)
             await dying.stop()
@@ -179,7 +181,7 @@ async def test_the_next_node_is_tried_when_one_refuses() -> None:
 
 async def test_nodes_take_turns() -> None:
     async with scripted_node(plain) as one, scripted_node(plain) as two:
-        async with running_gateway(one.url, two.url) as gateway:
+        async with running_gateway(one.url, two.url, routing=IN_TURN) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             for _ in range(10):
                 await post(gateway.url)

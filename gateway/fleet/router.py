@@ -1,0 +1,178 @@
+"""Which node each request goes to: the policies' facts gathered, the choice made, and taken back when it is over.
+
+Where Redis is up, the choice is asked of all gateways' facts, together with whatever else this turn of the loop asks
+of Redis; else it is made on this process's own view, by the same formula.
+"""
+
+import asyncio
+import itertools
+import os
+import random
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import structlog
+
+from gateway.core.conversations import Naming, conversation_of
+from gateway.core.placement import Placement
+from gateway.core.plan import Plan
+from gateway.core.selection import EXPECTED_WAIT, Candidate, Chance, Placed, Prompt, level, rendezvous
+from gateway.fleet.fleet import Fleet
+from gateway.fleet.node import ROOMY, Lease, Node
+from gateway.fleet.shared_placement import SharedPlacement, forget
+from gateway.fleet.ticket import Ticket
+from gateway.shared.link import ScriptFailed, Unavailable
+
+log = structlog.get_logger("fleetgate.routing")
+
+GUESSED_PACE = 1 / 8000
+"""Seconds per prompt token before anything was measured: an 8x H200 node with a 55B-active model."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingRules:
+    """What the config says: the policy for all models, those of single ones, and what names a conversation."""
+
+    policy: str = EXPECTED_WAIT
+    policies: Mapping[str, str] = field(default_factory=dict)
+    naming: Naming = field(default_factory=Naming)
+
+
+class Router:
+    """Chooses nodes. `placement` is this process's view; `shared` all gateways', None without Redis."""
+
+    def __init__(
+        self, fleet: Fleet, rules: RoutingRules, placement: Placement, shared: SharedPlacement | None = None
+    ) -> None:
+        self.fleet = fleet
+        self.rules = rules
+        self.placement = placement
+        self.shared = shared
+        self._turns = itertools.count()
+        self._names = (b"%b-%x" % (os.urandom(6).hex().encode(), number) for number in itertools.count())
+
+    def follow(self, rules: RoutingRules, remember: float, crowding: float) -> None:
+        """Choose by `rules` from now on; `remember` and `crowding` as in `Placement`."""
+        self.rules = rules
+        for view in (self.placement, self.shared):
+            if view is not None:
+                view.remember, view.crowding = remember, crowding
+
+    def route(self, plan: Plan, tenant: str, headers: Mapping[bytes, bytes]) -> "Route":
+        """Begin to choose a node for `plan`. Raises `NoNodeReady` or `FleetFull` at once."""
+        return Route(self, plan, tenant, headers)
+
+    def prompt(self, plan: Plan, tenant: str, headers: Mapping[bytes, bytes]) -> Prompt:
+        owner = f"{plan.model}/{tenant}"
+        return Prompt(plan.input_tokens, conversation_of(plan.ask.body, headers, owner, self.rules.naming))
+
+    def policy(self, model: str | None) -> str:
+        return self.rules.policies.get(model or "", self.rules.policy)
+
+    def next_name(self) -> bytes:
+        return next(self._names)
+
+    def choose(self, policy: str, candidates: Sequence[Candidate], prompt: Prompt, now: float) -> Placed:
+        """By this process's own view."""
+        chance = Chance(next(self._turns), random.random())
+        return self.placement.choose(policy, candidates, prompt, chance, now)
+
+
+class Route:
+    """One request's way to a node. Used as a context: what was chosen and never leased is taken back."""
+
+    __slots__ = ("_asked", "_headers", "_liked", "_name", "_nodes", "_plan", "_prompt", "_router", "_tenant")
+
+    def __init__(self, router: Router, plan: Plan, tenant: str, headers: Mapping[bytes, bytes]) -> None:
+        self._router = router
+        self._plan = plan
+        self._tenant = tenant
+        self._headers = headers
+        self._prompt: Prompt | None = None
+        self._asked: asyncio.Future[Any] | None = None
+        self._nodes = router.fleet.candidates(plan.model, (), plan.pinned_to, _now())
+        if len(self._nodes) > 1 and router.shared is not None and router.shared.up:
+            self._ask(router.shared)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if self._asked is not None and self._router.shared is not None:
+            forget(self._asked)
+            self._router.shared.prefilled(self._name)
+
+    async def lease(self) -> Lease:
+        """The place on the node that was chosen first."""
+        if self._asked is None:
+            return self._place(self._nodes)
+        placed = await self._told(self._asked)
+        if placed is None:
+            return self._place(self._nodes)
+        self._asked = None
+        assert self._prompt is not None
+        return self._take(placed, self._nodes, self._prompt, self._name)
+
+    def another(self, tried: Collection[Node]) -> Lease:
+        """A place on a node that was not `tried`, by this process's own view. Raises as `Router.route`."""
+        return self._place(self._router.fleet.candidates(self._plan.model, tried, self._plan.pinned_to, _now()))
+
+    def _ask(self, shared: SharedPlacement) -> None:
+        router = self._router
+        if router.policy(self._plan.model) != EXPECTED_WAIT:
+            return
+        self._prompt = router.prompt(self._plan, self._tenant, self._headers)
+        self._liked = rendezvous(candidates_of(self._nodes, _now()), self._prompt.conversation)
+        self._name = router.next_name()
+        self._asked = shared.choose(self._name, self._liked, self._prompt)
+
+    async def _told(self, asked: asyncio.Future[Any]) -> Placed | None:
+        """What Redis chose, None where it did not answer."""
+        shared, prompt = self._router.shared, self._prompt
+        assert shared is not None and prompt is not None
+        try:
+            return shared.read(await asked, self._liked, prompt)
+        except Unavailable:
+            return None
+        except ScriptFailed as error:
+            log.error("routing_script_failed", error=str(error))
+            return None
+
+    def _place(self, nodes: Sequence[Node]) -> Lease:
+        """By this process's own view; where there is no choice, nothing is noted."""
+        if len(nodes) == 1:
+            return Lease(nodes[0], _now(), self._plan.ask.stream, len(self._plan.ask.raw) >> 2)
+        router, now = self._router, _now()
+        prompt = self._prompt = self._prompt or router.prompt(self._plan, self._tenant, self._headers)
+        placed = router.choose(router.policy(self._plan.model), candidates_of(nodes, now), prompt, now)
+        return self._take(placed, nodes, prompt, None)
+
+    def _take(self, placed: Placed, nodes: Sequence[Node], prompt: Prompt, name: bytes | None) -> Lease:
+        router, now = self._router, _now()
+        node = next(node for node in nodes if node.name == placed.node)
+        router.placement.take(placed, prompt, now)
+        shared = router.shared if name is not None else None
+        lease = Lease(node, now, self._plan.ask.stream, prompt.tokens)
+        lease.ticket = Ticket(router.placement, shared, placed, name, node, self._plan.ask.stream, now)
+        return lease
+
+
+def candidates_of(nodes: Sequence[Node], now: float) -> list[Candidate]:
+    """What the policies see of `nodes`."""
+    paces = level([node.speed.pace for node in nodes], GUESSED_PACE)
+    return [
+        Candidate(
+            node.name,
+            pace / node.spec.weight,
+            node.in_flight / min(node.places, ROOMY if node.spec.max_concurrency is None else node.places),
+            node.spec.weight,
+            now - node.cold_since,
+        )
+        for node, pace in zip(nodes, paces, strict=True)
+    ]
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,76 @@
+"""What all gateways together know for placing requests: the same facts as `core.placement`, kept in Redis.
+
+Choosing and adding is one script call, so that two gateways that choose at the same time see each other. Everything
+has a time to live: the pending work of a gateway that died stops to count by itself.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from gateway.core.selection import Candidate, Placed, Prompt
+from gateway.shared.link import Link, Script, ScriptFailed, Unavailable, Value
+
+log = structlog.get_logger("fleetgate.routing")
+
+_LUA = Path(__file__).parent / "lua"
+CHOOSE = Script.read(_LUA / "choose.lua")
+PREFILLED = Script.read(_LUA / "prefilled.lua")
+
+REASONS = ("new", "home", "moved")
+LONG_AGO = 10**9
+"""Seconds, for a node whose beginning was not seen: a number that Lua reads."""
+
+
+class SharedPlacement:
+    """The script calls. Keys carry one tag, so that in a cluster they are in one place."""
+
+    def __init__(self, link: Link, remember: float, crowding: float) -> None:
+        """`remember` and `crowding` as in `Placement`."""
+        self.remember = remember
+        self.crowding = crowding
+        self._link = link
+        self._keys = [f"{link.prefix}:{{route}}:{name}" for name in ("pending", "entries", "expiry")]
+
+    @property
+    def up(self) -> bool:
+        return self._link.up
+
+    def choose(self, request: bytes, liked: Sequence[Candidate], prompt: Prompt) -> asyncio.Future[Any]:
+        """Ask for one of `liked` (in rendezvous order) for the request named `request`; `read` makes sense of the
+        reply, `prefilled` takes back what was chosen."""
+        args: list[Value] = [request, prompt.tokens, self.remember, self.crowding]
+        for candidate in liked:
+            warm = min(candidate.warm, LONG_AGO)
+            args += (candidate.name, candidate.pace, round(candidate.crowd, 4), round(warm, 3))
+        last = f"{self._link.prefix}:{{route}}:last:{prompt.conversation.hex()}"
+        keys = (*self._keys, last)
+        return self._link.submit(("EVALSHA", CHOOSE.sha, len(keys), *keys, *args), CHOOSE)
+
+    def read(self, reply: Sequence[int], liked: Sequence[Candidate], prompt: Prompt) -> Placed:
+        number, cached, ahead, reason = reply
+        return Placed(liked[number - 1].name, prompt.tokens - cached, cached, ahead, REASONS[reason])
+
+    def prefilled(self, request: bytes) -> None:
+        """The first byte came, or will not come. Nobody waits for it: what is lost here expires."""
+        if self._link.up:
+            forget(self._link.submit(("EVALSHA", PREFILLED.sha, 3, *self._keys, request), PREFILLED))
+
+
+def forget(reply: asyncio.Future[Any]) -> None:
+    """Nobody will ask for `reply`; a failure that is Redis' own was told by the link."""
+    reply.add_done_callback(_swallow)
+
+
+def _swallow(reply: asyncio.Future[Any]) -> None:
+    if reply.cancelled():
+        return
+    error = reply.exception()
+    if error is not None and not isinstance(error, Unavailable):
+        log.error("routing_script_failed", error=str(error))
+
+
+__all__ = ["ScriptFailed", "SharedPlacement", "Unavailable", "forget"]
