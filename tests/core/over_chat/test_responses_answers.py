@@ -136,7 +136,7 @@ def test_log_probabilities() -> None:
     )
     events = translated(ask.watch(), opening() + delta(content="A", logprobs=LOGPROBS, finish="stop") + ending())
     told = [{"token": "A", "logprob": -0.5, "bytes": [65], "top_logprobs": []}]
-    assert events[4]["logprobs"] == told
+    assert events[4]["logprobs"] == [{"token": "A", "logprob": -0.5, "top_logprobs": []}]
     assert events[-1]["response"]["output"][0]["content"][0]["logprobs"] == told
     assert events[-1]["response"]["top_logprobs"] == 1
 

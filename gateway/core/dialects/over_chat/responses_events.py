@@ -17,6 +17,7 @@ from gateway.core.dialects.over_chat.responses_object import (
     reasoning_item,
     response_logprobs,
     text_part,
+    without_bytes,
 )
 from gateway.core.dialects.over_chat.responses_tools import ToolNames
 from gateway.core.dialects.over_chat.stream import ChatStream, derived_id
@@ -58,7 +59,7 @@ class ResponseEvents(ChatStream):
         self._said.append(text)
         logprobs = response_logprobs(choice)
         self._logprobs += logprobs
-        self._of_part("response.output_text.delta", {"delta": text, "logprobs": logprobs})
+        self._of_part("response.output_text.delta", {"delta": text, "logprobs": without_bytes(logprobs)})
 
     def begin_call(self, call_id: str, name: str) -> None:
         self._open(call_item(self.chat_id, self._next, call_id, name, self._names), None)

@@ -132,6 +132,13 @@ def response_logprobs(choice: Mapping[str, Any]) -> list[Body]:
     ]
 
 
+def without_bytes(logprobs: list[Body]) -> list[Body]:
+    """As they stand beside a delta, where the dialect has no bytes."""
+    return [
+        _less_bytes(token) | {"top_logprobs": [_less_bytes(top) for top in token["top_logprobs"]]} for token in logprobs
+    ]
+
+
 def response_usage(usage: Mapping[str, Any]) -> Body | None:
     """Responses' names for chat's counts."""
     if not usage:
@@ -155,3 +162,7 @@ def response_usage(usage: Mapping[str, Any]) -> Body | None:
 
 def _logprob(token: Mapping[str, Any]) -> Body:
     return {"token": token.get("token"), "bytes": token.get("bytes") or [], "logprob": token.get("logprob")}
+
+
+def _less_bytes(token: Body) -> Body:
+    return {name: value for name, value in token.items() if name != "bytes"}
