@@ -205,11 +205,12 @@ class Pipeline:
         minting = None
         if dialect.mints_ids:
             minting = Minting(policy.response_key, os.urandom(NONCE_BYTES), tenant.name)
+        salt = tenant.cache_salt
         if policy.terms.silent and tenant.rules is None:
-            plan = make_plan(ask, dialect, model, minting, pinned_to)
+            plan = make_plan(ask, dialect, model, minting, pinned_to, salt=salt)
         else:
             terms = policy.terms.of(tenant.rules, model)
-            plan = make_plan(ask, dialect, model, minting, pinned_to, terms, self._fleet.window(model))
+            plan = make_plan(ask, dialect, model, minting, pinned_to, terms, self._fleet.window(model), salt=salt)
         return plan._replace(over_chat=True) if model in policy.over_chat else plan
 
     def _node_of(self, policy: Policy, response_id: str, tenant: Tenant, param: str) -> bytes:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from gateway.core.bodies import edit_body, insert_fields
 from gateway.core.caps import cap, check_output, room_for
-from gateway.core.dialects.base import FORBIDDEN_FIELDS, Ask, Dialect
+from gateway.core.dialects.base import FORBIDDEN_FIELDS, Ask, Dialect, harmless_arguments
 from gateway.core.grant import Grant, Headers
 from gateway.core.intent import UNLIMITED, UNSAID, Intent
 from gateway.core.response_ids import seal
@@ -38,6 +38,7 @@ class Plan(NamedTuple):
     grant: Grant = Grant()
     bytes_per_token: float = BYTES_PER_TOKEN
     over_chat: bool = False
+    salted: bool = False
 
     @property
     def max_tokens(self) -> int | None:
@@ -96,15 +97,21 @@ def make_plan(
     terms: Terms | None = None,
     window: int | None = None,
     bytes_per_token: float = BYTES_PER_TOKEN,
+    salt: str | None = None,
 ) -> Plan:
     """The plan for `ask`: what its tenant may have, the node's own name for the model, what the gateway needs set.
 
     `terms` are the rules for this tenant on this model (None: there are none), `window` the model's context window in
-    tokens (None: not known). Raises `InvalidRequest` where the rules refuse what is asked.
+    tokens (None: not known), `salt` keeps its prompt apart from other tenants' in nodes' caches. Raises
+    `InvalidRequest` where the rules refuse what is asked.
     """
     changes = dialect.changes(ask)
     if ask.model is not None and ask.model != model:
         changes["model"] = model
+    if salt is not None and dialect.takes_salt:
+        changes["cache_salt"] = salt
+    if "vllm_xargs" in ask.body and (arguments := harmless_arguments(ask.body)) is not None:
+        changes["vllm_xargs"] = arguments
     if terms is not None and dialect.output_fields:
         grant = _ruled(ask, dialect, terms, window, bytes_per_token)
         changes.update(_enact(ask, dialect, terms, grant))
@@ -121,6 +128,7 @@ def make_plan(
         pinned_to,
         grant,
         bytes_per_token,
+        salted="cache_salt" in changes,
     )
 
 

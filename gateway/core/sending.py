@@ -18,8 +18,8 @@ from gateway.core.hiding import HidingWatch, hide_whole, hider_of
 from gateway.core.plan import Plan
 from gateway.core.usage import Usage
 
-MESSAGES_HOLD_BUDGETS = (0, 32)
-"""The first version of vLLM that is known to read a budget in messages; 0.22 takes no notice of it."""
+MESSAGES_HOLD_BUDGETS = MESSAGES_TAKE_SALTS = (0, 32)
+"""The first version of vLLM that is known to read a budget and a salt in messages; 0.22 takes no notice of them."""
 
 NO_END = 1 << 62
 """A budget in tokens that nobody spends: thinking is followed, and never ended."""
@@ -137,7 +137,7 @@ def sending_to(plan: Plan, node: bytes, abilities: Abilities) -> Sending:
 
     Raises `InvalidRequest` where that node cannot serve it as planned.
     """
-    if plan.grant.thinking_budget is None and not plan.over_chat and not plan.grant.hide:
+    if plan.grant.thinking_budget is None and not (plan.over_chat or plan.grant.hide or plan.salted):
         return Sending(plan.dialect.path, plan.body_for(node), plan.ask, plan.dialect)
     over = plan.dialect.over_chat(parse_body(plan.body)) if _goes_over_chat(plan, abilities) else None
     if over is not None:
@@ -158,7 +158,10 @@ def _holding_to(plan: Plan, budget: int | None, node: bytes, abilities: Abilitie
 
 def _goes_over_chat(plan: Plan, abilities: Abilities) -> bool:
     """Whether the node is asked in chat in place of the client's dialect: where the config says so, and where the
-    dialect cannot tell the node the plan's budget, or the node is not known to hold it there (messages: since 0.32)."""
+    dialect cannot tell the node the plan's budget or salt, or the node is not known to heed it there (messages: since
+    0.32)."""
+    if plan.salted and plan.dialect.name == "messages" and (abilities.version or (0,)) < MESSAGES_TAKE_SALTS:
+        return True
     if plan.over_chat or plan.dialect.name not in ("messages", "responses"):
         return plan.over_chat
     if plan.hide and abilities.splits_reasoning is False:  # see `_holding_to`

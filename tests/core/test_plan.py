@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.core.dialects import DIALECTS, Dialect
+from gateway.core.dialects.base import FORBIDDEN_FIELDS
 from gateway.core.plan import Minting, Plan, make_plan
 from gateway.core.response_ids import NONCE_BYTES, node_tag, open_id
 
@@ -39,7 +40,7 @@ def test_nothing_is_changed_that_need_not_be(dialect: Dialect) -> None:
 
 
 @EVERY
-@pytest.mark.parametrize("field", ["kv_transfer_params", "cache_salt", "priority", "request_id"])
+@pytest.mark.parametrize("field", sorted(FORBIDDEN_FIELDS))
 @pytest.mark.parametrize("value", [None, 0, "x", {}, [1]])
 def test_what_steers_the_engine_is_taken_out(dialect: Dialect, field: str, value: object) -> None:
     body = {"model": "m", field: value, "nested": {field: value}, "store": False}
@@ -49,6 +50,26 @@ def test_what_steers_the_engine_is_taken_out(dialect: Dialect, field: str, value
 @EVERY
 def test_what_steers_the_engine_is_taken_out_however_it_is_spelled(dialect: Dialect) -> None:
     assert sent(dialect, b'{"model":"m","\\u0070riority":-1,"store":false}') == {"model": "m", "store": False}
+
+
+@EVERY
+@pytest.mark.parametrize("field", sorted([*FORBIDDEN_FIELDS, "kv_cache_report_mode"]))
+def test_what_steers_the_engine_is_taken_out_of_its_arguments(dialect: Dialect, field: str) -> None:
+    """vLLM hands `vllm_xargs` to its engine, which looks for the same things there."""
+    body = {"model": "m", "store": False, "vllm_xargs": {field: "x", "ngram_size": 5}}
+    assert sent(dialect, body) == {**body, "vllm_xargs": {"ngram_size": 5}}
+    harmless = json.dumps({"model": "m", "store": False, "vllm_xargs": {"ngram_size": 5}}).encode()
+    assert plan(dialect, harmless).body == harmless
+    assert sent(dialect, {"model": "m", "store": False, "vllm_xargs": [field]})["vllm_xargs"] == [field]
+
+
+@EVERY
+def test_a_salt_is_the_tenants_whatever_the_client_sets(dialect: Dialect) -> None:
+    raw = b'{"model":"m","cache_salt":"mine","store":false}'
+    made = make_plan(dialect.read(raw), dialect, "m", None, None, salt="theirs")
+    assert made.salted is dialect.takes_salt
+    assert json.loads(made.body) == {"model": "m", "store": False, **({"cache_salt": "theirs"} if made.salted else {})}
+    assert not plan(dialect, raw).salted
 
 
 @EVERY

@@ -16,12 +16,17 @@ from gateway.core.grant import Grant
 from gateway.core.intent import INTENT_FIELDS, UNSAID, Intent, read_intent
 from gateway.core.usage import Usage, from_openai
 
-FORBIDDEN_FIELDS = frozenset({"kv_transfer_params", "cache_salt", "priority", "request_id"})
+FORBIDDEN_FIELDS = frozenset(
+    {"kv_transfer_params", "ec_transfer_params", "cache_salt", "priority", "request_id", "session_id"}
+)
 """Body fields that steer vLLM's engine, not the answer. Clients may not set them: they are taken out.
 
-One tenant's `priority` would starve another's, `cache_salt` and `kv_transfer_params` reach into caches that
-tenants share, and a chosen `request_id` could be another request's.
+One tenant's `priority` would starve another's; `cache_salt`, `kv_transfer_params`, `ec_transfer_params` and
+`session_id` reach into caches that tenants share, and a chosen `request_id` could be another request's.
 """
+
+_ENGINE_ARGUMENTS = FORBIDDEN_FIELDS | {"kv_cache_report_mode"}
+"""What vLLM also reads in `vllm_xargs`, which it hands to its engine as it comes."""
 
 _USAGE_FIELD = re.compile(rb'"usage"\s*:\s*(?=\{)')
 _USAGE_WINDOW = 4096
@@ -96,6 +101,9 @@ class Dialect(ABC):
     output_fields: ClassVar[tuple[str, ...]] = ()
     """The fields that bound an answer's tokens, first the one that wins. None: nothing is generated."""
 
+    takes_salt: ClassVar[bool] = True
+    """Whether a node keeps prompts in this dialect, so that they need a `cache_salt` to be kept apart."""
+
     mints_ids: ClassVar[bool] = False
     """Whether the gateway chooses the answer's id, so that later calls about it find their node and owner."""
 
@@ -159,6 +167,14 @@ class Dialect(ABC):
     @abstractmethod
     def error_event(self, shape: ErrorShape) -> bytes:
         """The event that ends a stream which has already begun."""
+
+
+def harmless_arguments(body: Body) -> dict[str, Any] | None:
+    """`vllm_xargs` without what steers the engine; None where it is fine as it is, or not there."""
+    given = body.get("vllm_xargs")
+    if type(given) is not dict or _ENGINE_ARGUMENTS.isdisjoint(given):
+        return None
+    return {name: value for name, value in given.items() if name not in _ENGINE_ARGUMENTS}
 
 
 def optional_field(body: Body, name: str, kind: type[Any]) -> Any:

@@ -124,6 +124,7 @@ class CountTokens(Messages):
     """How long a message would be; the answer is one number."""
 
     name = "count_tokens"
+    takes_salt = False
     path = "/v1/messages/count_tokens"
     output_fields = ()
 

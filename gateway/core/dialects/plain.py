@@ -26,9 +26,11 @@ class Embeddings(Plain):
 
 class Tokenize(Plain):
     name = "tokenize"
+    takes_salt = False
     path = "/tokenize"
 
 
 class Detokenize(Plain):
     name = "detokenize"
+    takes_salt = False
     path = "/detokenize"
