@@ -121,6 +121,8 @@ class Enforcement(EventWatch):
             self._begin(chunk, whole)
         if prompt is not None and self._prompt is None:
             self._prompt = prompt
+            if self._terms.early_usage:
+                chunk["usage"] = self._usage_of(0)
             if self._split.opened_by(prompt):
                 self._state = State.THINKING
         choices = chunk.get("choices")
@@ -204,13 +206,12 @@ class Enforcement(EventWatch):
         """The budget is spent: go on without thinking, or end where that cannot be done."""
         self.wasted += beyond
         terms = self._terms
-        prompt = 0 if not self._prompt else self._prompt.count(b",") + 1
         self._made_count += len(terms.end)
-        room = terms.room(prompt, self._made_count)
+        room = terms.room(self._prompt_count, self._made_count)
         complete = bool(self._prompt) and (bool(self._made) or self.reasoning == 0)
         if not terms.exact or not complete or room is None or room < 1:
             self._made_count -= len(terms.end)
-            return self._end_here(prompt)
+            return self._end_here()
         assert self._prompt is not None
         self._state = State.CONTINUED
         self._splitter = EventSplitter()
@@ -219,14 +220,14 @@ class Enforcement(EventWatch):
             return b""
         return write_chunk({**self._frame, "choices": [text_choice(END_TEXT)]})
 
-    def _end_here(self, prompt: int) -> bytes:
+    def _end_here(self) -> bytes:
         """Finish the client's stream in the node's place; its request is closed."""
         self._state = State.ENDED
         self.ended = True
         self.turn = STOP
         choice = chat_choice({}, "length") if self._terms.chat else text_choice("", "length")
         finish = write_chunk({**self._frame, "choices": [choice]})
-        return finish + self._tell_usage(prompt, self._made_count, {}) + DONE
+        return finish + self._tell_usage(self._made_count, {}) + DONE
 
     # The continuation
 
@@ -250,26 +251,32 @@ class Enforcement(EventWatch):
             return write_chunk(chunk)
         extra = {key: value for key, value in chunk.items() if key not in (*self._frame, "choices", "usage")}
         if self._state is State.CONTINUED:
-            prompt = 0 if not self._prompt else self._prompt.count(b",") + 1
-            return self._tell_usage(prompt, self._made_count + from_openai(usage).output, extra)
+            return self._tell_usage(self._made_count + from_openai(usage).output, extra)
         details = usage.get("completion_tokens_details") or {}
         if type(details.get("reasoning_tokens")) is not int:
             usage["completion_tokens_details"] = {**details, "reasoning_tokens": self.reasoning}
         self.usage = from_openai(usage)
         return write_chunk(chunk) if self._terms.pass_usage else b""
 
-    def _tell_usage(self, prompt: int, output: int, extra: dict[str, Any]) -> bytes:
-        """The usage of an answer that was cut: the prompt once; thinking, the marker and the answer as output, since
-        a node that ends thinking by itself counts the marker that it puts in as well."""
-        usage = {
-            "prompt_tokens": prompt,
-            "total_tokens": prompt + output,
-            "completion_tokens": output,
-            "completion_tokens_details": {"reasoning_tokens": self.reasoning},
-        }
+    def _tell_usage(self, output: int, extra: dict[str, Any]) -> bytes:
+        usage = self._usage_of(output)
         self.usage = from_openai(usage)
         chunk = {**self._frame, "choices": [], "usage": usage, **extra}
         return write_chunk(chunk) if self._terms.pass_usage else b""
+
+    def _usage_of(self, output: int) -> dict[str, Any]:
+        """The usage of an answer that was cut: the prompt once; thinking, the marker and the answer as output, since
+        a node that ends thinking by itself counts the marker that it puts in as well."""
+        return {
+            "prompt_tokens": self._prompt_count,
+            "total_tokens": self._prompt_count + output,
+            "completion_tokens": output,
+            "completion_tokens_details": {"reasoning_tokens": self.reasoning},
+        }
+
+    @property
+    def _prompt_count(self) -> int:
+        return self._prompt.count(b",") + 1 if self._prompt else 0
 
 
 def _set(delta: dict[str, Any], field: str, text: str | None) -> None:

@@ -48,7 +48,8 @@ class Terms:
 
     `budget` and `max_tokens` in tokens, of the whole answer (`max_tokens` None: up to the node's `window`, also in
     tokens). `body` is what the continuation inherits from. `start` and `end` are the markers' token ids; `exact` is
-    False where the answer cannot be continued by hand: then it ends at the budget with `length`.
+    False where the answer cannot be continued by hand: then it ends at the budget with `length`. `early_usage`: the
+    first chunk says how long the prompt is.
     """
 
     budget: int
@@ -62,6 +63,7 @@ class Terms:
     hide: bool
     keep_ids: bool
     pass_usage: bool
+    early_usage: bool
     max_tokens: int | None = None
     window: int | None = None
 
@@ -106,6 +108,7 @@ def set_terms(
         hide=hide or body.get("include_reasoning") is False,
         keep_ids=bool(body.get("return_token_ids")),
         pass_usage=not stream or bool(options.get("include_usage")),
+        early_usage=bool(options.get("include_usage") and options.get("continuous_usage_stats")),
         max_tokens=max_tokens,
         window=abilities.window,
     )

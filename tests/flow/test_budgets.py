@@ -165,3 +165,45 @@ async def test_a_raw_prompt_has_its_budget_too(manners: dict[str, Any], stream: 
             assert marker and answer and whole.content.startswith(thinking)
             assert heard.thought <= budget and bool(thinking) == bool(heard.thought)
             assert len(heard.ids) == heard.done == 1
+
+
+@EVERY_MANNER
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "plain"])
+async def test_messages_and_responses_have_their_budget_over_chat(manners: dict[str, Any], stream: bool) -> None:
+    async with proven(**manners) as (_, _, client):
+        for budget in (3, 16):
+            wish = {"thinking_token_budget": budget, "model": MODEL, "stream": stream}
+            body = {**wish, "max_tokens": 200, "messages": ASK["messages"]}
+            told = await client.post("/v1/messages", json=body)
+            assert told.status_code == 200, told.text
+            thought, text, usage = message_of(told.text, stream)
+            assert 0 < len(thought) < 16 * budget and text and "think>" not in thought + text
+            assert usage["input_tokens"] > 0 and usage["output_tokens"] > budget
+            body = {**wish, "max_output_tokens": 200, "input": "Tell me about Paris."}
+            told = await client.post("/v1/responses", json=body)
+            assert told.status_code == 200, told.text
+            response = response_of(told.text, stream)
+            assert response["status"] == "completed"
+            assert response["usage"]["output_tokens_details"]["reasoning_tokens"] <= budget
+            assert {item["type"] for item in response["output"]} == {"reasoning", "message"}
+
+
+def message_of(text: str, stream: bool) -> tuple[str, str, dict[str, Any]]:
+    """The thinking, the text and the usage of a message."""
+    if not stream:
+        blocks = json.loads(text)["content"]
+        thought = "".join(block.get("thinking", "") for block in blocks)
+        return thought, "".join(block.get("text", "") for block in blocks), json.loads(text)["usage"]
+    events = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
+    assert events[-1]["type"] == "message_stop"
+    deltas = [event["delta"] for event in events if event["type"] == "content_block_delta"]
+    usage = {**events[0]["message"]["usage"], **events[-2]["usage"]}
+    return "".join(d.get("thinking", "") for d in deltas), "".join(d.get("text", "") for d in deltas), usage
+
+
+def response_of(text: str, stream: bool) -> Any:
+    if not stream:
+        return json.loads(text)
+    events = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
+    assert events[-1]["type"] == "response.completed"
+    return events[-1]["response"]

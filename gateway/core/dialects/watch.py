@@ -113,6 +113,7 @@ class ChainedWatch(EventWatch):
         self.failed = self._inner.failed or self._outer.failed
         self.usage = self._inner.usage or self._outer.usage
         self.turn, self._inner.turn = self._inner.turn, None
+        self.wasted = self._inner.wasted
 
 
 def _object(data: bytes) -> dict[str, Any]:
