@@ -11,7 +11,7 @@ class Abilities:
     `version`: vLLM's, as numbers. `splits_reasoning`: its
     reasoning parser takes the thinking out of the content. `think_start`, `think_end`: the token ids of the
     markers, empty where they are not known. `marker_shown`: raw text shows them (they are not special tokens).
-    `window`: tokens of prompt and answer together.
+    `window`: tokens of prompt and answer together. `pace`: tokens in an event of its thinking, at least.
     """
 
     native_budget: bool | None = None
@@ -22,6 +22,7 @@ class Abilities:
     think_end: tuple[int, ...] = ()
     marker_shown: bool | None = None
     window: int | None = None
+    pace: float = 1.0
 
 
 UNKNOWN = Abilities()

@@ -8,7 +8,7 @@ thinking behind them: that is the state the model would be in had it ended think
 from dataclasses import dataclass
 
 from gateway.core.abilities import Abilities
-from gateway.core.bodies import Body, dump
+from gateway.core.bodies import Body, dump, parse_body
 from gateway.core.errors import InvalidRequest
 
 END_TEXT, START_TEXT = "</think>", "<think>"
@@ -84,6 +84,34 @@ class Terms:
             fields["return_token_ids"] = True
         ids = b",".join([prompt, *made, ",".join(map(str, self.end)).encode()])
         return b"".join((dump(fields)[:-1], b',"prompt":[', ids, b"]}"))
+
+
+@dataclass(frozen=True, slots=True)
+class Slack:
+    """How far beyond a budget a node may think that is trusted to hold it: a share of it, and tokens on top."""
+
+    share: float = 0.05
+    tokens: int = 16
+
+    def limit(self, budget: int) -> int:
+        return int(budget * (1 + self.share)) + self.tokens
+
+
+SLACK = Slack()
+
+
+def countable(body: Body) -> bool:
+    """Whether a budget in `body` can be counted on the stream."""
+    try:
+        _check(body)
+    except InvalidRequest:
+        return False
+    return True
+
+
+def terms_of(body: bytes, budget: int, max_tokens: int | None, abilities: Abilities, stream: bool) -> Terms:
+    """The terms for a chat `body` as a node got it."""
+    return set_terms(parse_body(body), True, budget, max_tokens, abilities, stream, False)[0]
 
 
 def set_terms(

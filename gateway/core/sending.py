@@ -5,13 +5,17 @@ otherwise than one that does. Three things can stand between the node's bytes an
 pass-through (`Sending` itself), the enforcement of a budget, and the translation of another dialect to chat.
 """
 
+from functools import partial
+from typing import NamedTuple
+
 from gateway.core.abilities import Abilities
 from gateway.core.assembly import Assembly
+from gateway.core.backstop import Backstop
 from gateway.core.bodies import dump, parse_body
 from gateway.core.budget import Enforcement
-from gateway.core.budget_terms import set_terms
+from gateway.core.budget_terms import SLACK, Slack, countable, set_terms, terms_of
 from gateway.core.dialects.base import Ask, Dialect
-from gateway.core.dialects.chat import Chat
+from gateway.core.dialects.chat import Chat, wants_usage
 from gateway.core.dialects.over_chat.base import OverChat
 from gateway.core.dialects.watch import ChainedWatch, EventWatch
 from gateway.core.hiding import HidingWatch, hide_whole, hider_of
@@ -39,6 +43,11 @@ class Sending:
 
     rewrites = False
     """Whether `plain` changes what it is given: then the node's answer is held until it is whole, however long."""
+
+    @property
+    def verdict(self) -> "Verdict | None":
+        """After the answer: what it says of the node, None where nothing was to be seen."""
+        return None
 
     def __init__(self, path: str, body: bytes, ask: Ask, dialect: Dialect) -> None:
         self.path = path
@@ -71,6 +80,52 @@ class Hidden(Sending):
 
     def plain(self, status: int, body: bytes) -> bytes:
         return hide_whole(hider_of(self.dialect), body)
+
+
+class Verdict(NamedTuple):
+    """What a finished answer says of the node: whether it thought far beyond the budget that it was to hold, and how
+    many tokens an event of its thinking had (None: not known)."""
+
+    overran: bool
+    pace: float | None
+
+
+class Trusted(Sending):
+    """A chat request whose thinking budget the node holds, with the backstop behind it; `inner` is how it is sent."""
+
+    __slots__ = ("_backstop", "_inner", "_limit", "_overran", "_pace", "_terms", "rewrites")
+
+    def __init__(self, inner: Sending, plan: Plan, budget: int, abilities: Abilities, slack: Slack) -> None:
+        super().__init__(inner.path, inner.body, inner.ask, inner.dialect)
+        self.rewrites = inner.rewrites
+        self._inner = inner
+        self._limit = slack.limit(budget)
+        self._pace = abilities.pace
+        self._terms = partial(
+            terms_of, inner.body, budget=budget, max_tokens=plan.max_tokens, abilities=abilities, stream=plan.ask.stream
+        )
+        self._backstop: Backstop | None = None
+        self._overran = False
+
+    def watch(self) -> EventWatch:
+        if not countable(self.ask.body):
+            return self._inner.watch()
+        plain = type(self._inner) is Sending
+        self._backstop = Backstop(self._terms, not plain or wants_usage(self.ask), self._limit, self._pace)
+        return self._backstop if plain else ChainedWatch(self._backstop, self._inner.watch())
+
+    def plain(self, status: int, body: bytes) -> bytes:
+        return self._inner.plain(status, body)
+
+    def usage(self, body: bytes) -> Usage | None:
+        usage = self._inner.usage(body)
+        self._overran = usage is not None and (usage.reasoning or 0) > self._limit * self.ask.choices
+        return usage
+
+    @property
+    def verdict(self) -> Verdict | None:
+        backstop = self._backstop
+        return Verdict(self._overran, None) if backstop is None else Verdict(backstop.overran, backstop.pace)
 
 
 class Enforced(Sending):
@@ -131,9 +186,14 @@ class Translated(Sending):
     def usage(self, body: bytes) -> Usage | None:
         return self._inner.usage(body)
 
+    @property
+    def verdict(self) -> Verdict | None:
+        return self._inner.verdict
 
-def sending_to(plan: Plan, node: bytes, abilities: Abilities) -> Sending:
-    """How `plan` is sent to the node tagged `node`, which can do what `abilities` say.
+
+def sending_to(plan: Plan, node: bytes, abilities: Abilities, slack: Slack = SLACK) -> Sending:
+    """How `plan` is sent to the node tagged `node`, which can do what `abilities` say; `slack` is what a budget that it
+    holds may be exceeded by.
 
     Raises `InvalidRequest` where that node cannot serve it as planned.
     """
@@ -141,17 +201,18 @@ def sending_to(plan: Plan, node: bytes, abilities: Abilities) -> Sending:
         return Sending(plan.dialect.path, plan.body_for(node), plan.ask, plan.dialect)
     over = plan.dialect.over_chat(parse_body(plan.body)) if _goes_over_chat(plan, abilities) else None
     if over is not None:
-        return Translated(plan, sending_to(_as_chat(plan, over), node, abilities), over)
-    return _holding_to(plan, plan.thinking_budget, node, abilities)
+        return Translated(plan, sending_to(_as_chat(plan, over), node, abilities, slack), over)
+    return _holding_to(plan, plan.thinking_budget, node, abilities, slack)
 
 
-def _holding_to(plan: Plan, budget: int | None, node: bytes, abilities: Abilities) -> Sending:
+def _holding_to(plan: Plan, budget: int | None, node: bytes, abilities: Abilities, slack: Slack) -> Sending:
     """As the client asked, with the budget held by the node or by the gateway."""
     body = plan.body_for(node)
     mixed = plan.hide and abilities.splits_reasoning is False and plan.dialect.name == "chat"
     if not mixed and (budget is None or _holds(plan, abilities)):
-        shown = Hidden if plan.hide else Sending
-        return shown(plan.dialect.path, body, plan.ask, plan.dialect)
+        sending = (Hidden if plan.hide else Sending)(plan.dialect.path, body, plan.ask, plan.dialect)
+        counted = budget is not None and plan.dialect.name == "chat"
+        return Trusted(sending, plan, budget, abilities, slack) if counted and budget is not None else sending
     held = Enforced if plan.ask.stream else EnforcedPlain  # who counts thinking also knows where it ends in a text
     return held(plan, body, NO_END if budget is None else budget, abilities)
 

@@ -82,7 +82,7 @@ class Chat(Dialect):
 
     def changes(self, ask: Ask) -> dict[str, Any]:
         """Usage is always asked of the node: a stream without it could not be metered."""
-        if not ask.stream or _wants_usage(ask):
+        if not ask.stream or wants_usage(ask):
             return {}
         options = ask.body.get("stream_options") or {}
         # vLLM heeds continuous_usage_stats only together with include_usage: alone it has to stay without effect.
@@ -99,7 +99,7 @@ class Chat(Dialect):
         }
 
     def watch(self, ask: Ask) -> EventWatch:
-        return ChunkWatch(pass_usage=_wants_usage(ask), choices=ask.choices)
+        return ChunkWatch(pass_usage=wants_usage(ask), choices=ask.choices)
 
     def error(self, shape: ErrorShape) -> bytes:
         return openai_error(shape)
@@ -121,6 +121,7 @@ class Completions(Chat):
         return carry_budget(body, grant.thinking_budget)
 
 
-def _wants_usage(ask: Ask) -> bool:
+def wants_usage(ask: Ask) -> bool:
+    """Whether the client asked for the chunk with the usage."""
     options = ask.body.get("stream_options")
     return bool(options and options.get("include_usage"))

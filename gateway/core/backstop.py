@@ -1,0 +1,205 @@
+"""The backstop behind a node that has proven to hold budgets: one that thinks far beyond one all the same is cut.
+
+Theory. This is the path of nearly every request, so an event is not parsed and carries no token ids. Events with
+reasoning are counted by a byte scan; each is at least one token (and about `pace` of them where the node decodes
+several at once), so more events than the budget and its slack allow are certain proof. The text of the thinking is
+kept, as it stands in the events. Only then is the price paid: the node is asked for the token ids of the prompt and of
+that text, and the answer is continued from there (see `budget`).
+
+    stage      event                                   next       asks for
+    PASSING    reasoning, within what is allowed       PASSING    -
+    PASSING    text or a tool call                     PASSED     -
+    PASSING    reasoning beyond it                     PROMPT     /tokenize of the messages
+    PASSING    the same, cannot be continued           ENDED      nothing: finish_reason `length`
+    PROMPT     the prompt's token ids                  THINKING   /tokenize of the thinking
+    THINKING   its token ids                           CONTINUED  /v1/completions
+    PROMPT, THINKING  anything else                    ENDED      nothing: finish_reason `length`
+    CONTINUED  chunks                                  CONTINUED  -
+
+The final usage is the exact check. Whoever is past the slack by it is told in `overran`.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from enum import Enum
+from typing import Any
+
+from gateway.core.bodies import Body, dump
+from gateway.core.budget import Enforcement
+from gateway.core.budget_chunks import head_of, parse_chunk
+from gateway.core.budget_terms import Terms
+from gateway.core.dialects.chat import ChunkWatch
+from gateway.core.dialects.watch import Turn
+from gateway.core.sse import event_data, split_events
+
+_REASONING = b'"reasoning'
+_OPENING = (b'"reasoning":"', b'"reasoning_content":"')
+_CLOSING = b'"},"logprobs":null,"finish_reason":null'
+_ANSWER = (b'"content":"', b'"tool_calls":[')
+_GATHERED = 512
+"""Pieces of thinking that are joined at a time: a list of short pieces is mostly list."""
+
+
+class Stage(Enum):
+    PASSING = "passing"
+    PASSED = "passed"
+    PROMPT = "prompt"
+    THINKING = "thinking"
+    CONTINUED = "continued"
+
+
+class Backstop(ChunkWatch):
+    """Follows the stream of a node that holds budgets; `set_terms` gives the terms of a continuation."""
+
+    __slots__ = (
+        "_after",
+        "_before",
+        "_enforcement",
+        "_events",
+        "_frame",
+        "_left",
+        "_limit",
+        "_pieces",
+        "_prompt",
+        "_set_terms",
+        "_stage",
+        "_terms",
+        "_told",
+        "overran",
+    )
+
+    def __init__(self, set_terms: Callable[[], Terms], pass_usage: bool, limit: int, pace: float) -> None:
+        """`limit`: tokens of thinking that are let pass; `pace`: tokens that an event of this node has at least."""
+        super().__init__(pass_usage)
+        self._set_terms = set_terms
+        self._terms: Terms | None = None
+        self._limit = limit
+        self._left = int(limit / pace)
+        self._events = 0
+        self._stage = Stage.PASSING
+        self._before = self._after = b""
+        self._pieces: list[bytes] = []
+        self._told = b""
+        self._frame: dict[str, Any] = {}
+        self._prompt = b""
+        self._enforcement: Enforcement | None = None
+        self.overran = False
+
+    @property
+    def pace(self) -> float | None:
+        """Tokens of thinking per event, by the node's own count; None where it cannot be told."""
+        reasoning = None if self.usage is None else self.usage.reasoning
+        return None if not reasoning or self._events < 32 or self._enforcement else reasoning / self._events
+
+    def feed(self, data: bytes) -> bytes:
+        stage = self._stage
+        if stage is Stage.PASSING:
+            return self._watch_thinking(super().feed(data))
+        if stage is Stage.PASSED:
+            return super().feed(data)
+        if self._enforcement is not None:
+            passed = self._enforcement.feed(data)
+            self._follow(self._enforcement)
+            return passed
+        self._told += data
+        return b""
+
+    def release(self) -> bytes:
+        if self._stage in (Stage.PROMPT, Stage.THINKING):
+            return self._take_ids()
+        held = super().release()
+        if self.usage is not None and (self.usage.reasoning or 0) > self._limit:
+            self.overran = True
+        return held
+
+    def _watch_thinking(self, events: bytes) -> bytes:
+        count = events.count(_REASONING)
+        if count:
+            self._events += count
+            self._keep(events)
+            if self._events > self._left:
+                return events + self._cut()
+        elif events and any(mark in events for mark in _ANSWER) and b'"content":""' not in events:
+            self._stage = Stage.PASSED
+            self._pieces = []
+        return events
+
+    def _keep(self, events: bytes) -> None:
+        """Keep the text of events, as JSON has it between the quotes."""
+        if self._before and events.startswith(self._before) and events.endswith(self._after):
+            self._pieces.append(events[len(self._before) : -len(self._after)])
+            if len(self._pieces) >= _GATHERED:
+                self._pieces = [b"".join(self._pieces).replace(self._after + self._before, b"")]
+            return
+        for event in split_events(events):
+            self._keep_parsed(event)
+        if not self._before:
+            self._learn_frame(events)
+
+    def _keep_parsed(self, event: bytes) -> None:
+        for choice in parse_chunk(event_data(event)).get("choices") or ():
+            delta = choice.get("delta") or {}
+            text = delta.get("reasoning") or delta.get("reasoning_content") or ""
+            self._pieces.append(dump(text)[1:-1])
+
+    def _learn_frame(self, events: bytes) -> None:
+        """What stands around the text, the same in each event."""
+        event = split_events(events)[-1]
+        for opening in _OPENING:
+            at, end = event.find(opening), event.rfind(_CLOSING)
+            if 0 < at < end:
+                self._before, self._after = event[: at + len(opening)], event[end:]
+
+    # The cut
+
+    def _cut(self) -> bytes:
+        self.overran = True
+        head = head_of(self._before)
+        self._frame = parse_chunk(head[6:] + b"]}") if head else {}
+        self._frame.pop("choices", None)
+        terms = self._terms = replace(self._set_terms(), pass_usage=self._pass_usage)
+        if not terms.exact or not self._frame:
+            return self._go_on(terms, b"", b"")
+        self._stage = Stage.PROMPT
+        self.turn = Turn("/tokenize", dump(_rendering(terms.body)))
+        return b""
+
+    def _take_ids(self) -> bytes:
+        """An answer of the tokenizer is complete."""
+        terms = self._terms
+        assert terms is not None
+        told, self._told = self._told, b""
+        tokens = parse_chunk(told).get("tokens")
+        ids = ",".join(map(str, tokens)).encode() if isinstance(tokens, list) else b""
+        if not ids or self._stage is Stage.THINKING:
+            return self._go_on(terms, self._prompt, ids)
+        self._prompt = ids
+        self._stage = Stage.THINKING
+        text = json.loads(b'"' + b"".join(self._pieces).replace(self._after + self._before, b"") + b'"')
+        body = {"model": terms.body.get("model"), "prompt": text, "add_special_tokens": False}
+        self.turn = Turn("/tokenize", dump(body))
+        return b""
+
+    def _go_on(self, terms: Terms, prompt: bytes, thinking: bytes) -> bytes:
+        """Hand over to the enforcement, with what the client has seen so far; without ids it can only end."""
+        self._stage = Stage.CONTINUED
+        self._enforcement = Enforcement(terms)
+        passed = self._enforcement.resume(self._frame, prompt, thinking, self._events)
+        self._follow(self._enforcement)
+        return passed
+
+    def _follow(self, enforcement: Enforcement) -> None:
+        self.turn, enforcement.turn = enforcement.turn, None
+        self.ended, self.failed = enforcement.ended, enforcement.failed
+        self.usage, self.wasted = enforcement.usage, enforcement.wasted
+
+
+def _rendering(body: Body) -> Body:
+    """The body for /tokenize that renders the messages as the node did for the chat."""
+    kwargs = dict(body.get("chat_template_kwargs") or {})
+    effort = body.get("reasoning_effort")
+    if effort is not None:
+        kwargs = {"reasoning_effort": effort, "enable_thinking": effort != "none", **kwargs}
+    fields = {key: body[key] for key in ("model", "messages", "tools", "chat_template") if body.get(key) is not None}
+    return {**fields, "chat_template_kwargs": kwargs, "add_generation_prompt": True}
