@@ -27,6 +27,7 @@ from gateway.config.tenants import read_grant, read_tenant, tenants_of
 from gateway.config.tree import Config
 from gateway.core.attempts import RetryRules
 from gateway.core.breaker import BreakerRules
+from gateway.core.budget_terms import Slack
 from gateway.core.conversations import Naming
 from gateway.core.guessing import Guesses
 from gateway.core.models import Models
@@ -65,6 +66,7 @@ class Gateway:
         self.router = _router(config, self.fleet, self.link)
         self.prober = Prober(self.fleet, _probe_timing(config), config.budgets.canary, config.budgets.native)
         self.relay = Relay(self.fleet, _timing(config), config.requests.max_attempts, _retry_rules(config))
+        self.relay.slack = _slack(config)
         self.metrics = Metrics()
         self._request_log = RequestLog(config.log.format)
         observers = (self.metrics.request_ended, self._request_log.request_ended)
@@ -165,6 +167,7 @@ class Gateway:
             tenants_of(config.tenants, config.access, self._response_key), config.access.wrong_keys_per_minute
         )
         self.relay.timing = _timing(config)
+        self.relay.slack = _slack(config)
         self.relay.failover.max_attempts = config.requests.max_attempts
         self.relay.failover.rules = _retry_rules(config)
         self._bounds.max_body = config.requests.max_body
@@ -313,6 +316,10 @@ def _timing(config: Config) -> Timing:
         idle=timeouts.idle,
         keep_alive=timeouts.keep_alive,
     )
+
+
+def _slack(config: Config) -> Slack:
+    return Slack(config.budgets.overshoot, config.budgets.overshoot_tokens)
 
 
 def _probe_timing(config: Config) -> ProbeTiming:

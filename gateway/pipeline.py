@@ -151,6 +151,8 @@ class _Record:
             retry_refused=trace.retry_refused,
             route=None if trace.ticket is None else trace.ticket.reason,
             expected_cached=None if trace.ticket is None else trace.ticket.cached,
+            wasted=trace.wasted,
+            overran=trace.overran,
         )
 
 

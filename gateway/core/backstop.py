@@ -55,6 +55,7 @@ class Backstop(ChunkWatch):
     __slots__ = (
         "_after",
         "_before",
+        "_beyond",
         "_enforcement",
         "_events",
         "_frame",
@@ -76,7 +77,7 @@ class Backstop(ChunkWatch):
         self._terms: Terms | None = None
         self._limit = limit
         self._left = int(limit / pace)
-        self._events = 0
+        self._events = self._beyond = 0
         self._stage = Stage.PASSING
         self._before = self._after = b""
         self._pieces: list[bytes] = []
@@ -115,15 +116,28 @@ class Backstop(ChunkWatch):
 
     def _watch_thinking(self, events: bytes) -> bytes:
         count = events.count(_REASONING)
+        if self._events + count > self._left:
+            events = self._allowed(events)
+            self._keep(events)
+            return events + self._cut(self._events + count - self._left)
         if count:
             self._events += count
             self._keep(events)
-            if self._events > self._left:
-                return events + self._cut()
         elif events and any(mark in events for mark in _ANSWER) and b'"content":""' not in events:
             self._stage = Stage.PASSED
             self._pieces = []
         return events
+
+    def _allowed(self, events: bytes) -> bytes:
+        """Those of a run of events that are still let pass."""
+        passed = []
+        left = self._left - self._events
+        for event in split_events(events):
+            left -= event.count(_REASONING)
+            if left < 0:
+                break
+            passed.append(event)
+        return b"".join(passed)
 
     def _keep(self, events: bytes) -> None:
         """Keep the text of events, as JSON has it between the quotes."""
@@ -134,8 +148,8 @@ class Backstop(ChunkWatch):
             return
         for event in split_events(events):
             self._keep_parsed(event)
-        if not self._before:
-            self._learn_frame(events)
+            if not self._before:
+                self._learn_frame(event)
 
     def _keep_parsed(self, event: bytes) -> None:
         for choice in parse_chunk(event_data(event)).get("choices") or ():
@@ -143,9 +157,8 @@ class Backstop(ChunkWatch):
             text = delta.get("reasoning") or delta.get("reasoning_content") or ""
             self._pieces.append(dump(text)[1:-1])
 
-    def _learn_frame(self, events: bytes) -> None:
+    def _learn_frame(self, event: bytes) -> None:
         """What stands around the text, the same in each event."""
-        event = split_events(events)[-1]
         for opening in _OPENING:
             at, end = event.find(opening), event.rfind(_CLOSING)
             if 0 < at < end:
@@ -153,8 +166,9 @@ class Backstop(ChunkWatch):
 
     # The cut
 
-    def _cut(self) -> bytes:
+    def _cut(self, beyond: int) -> bytes:
         self.overran = True
+        self._events, self._beyond = self._left, beyond
         head = head_of(self._before)
         self._frame = parse_chunk(head[6:] + b"]}") if head else {}
         self._frame.pop("choices", None)
@@ -185,7 +199,7 @@ class Backstop(ChunkWatch):
         """Hand over to the enforcement, with what the client has seen so far; without ids it can only end."""
         self._stage = Stage.CONTINUED
         self._enforcement = Enforcement(terms)
-        passed = self._enforcement.resume(self._frame, prompt, thinking, self._events)
+        passed = self._enforcement.resume(self._frame, prompt, thinking, self._events, self._beyond)
         self._follow(self._enforcement)
         return passed
 

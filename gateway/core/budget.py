@@ -136,14 +136,15 @@ class Enforcement(EventWatch):
         self._frame = {key: chunk[key] for key in ("id", "object", "created", "model") if key in chunk}
         self._head = head_of(event)
 
-    def resume(self, frame: dict[str, Any], prompt: bytes, thinking: bytes, events: int) -> bytes:
+    def resume(self, frame: dict[str, Any], prompt: bytes, thinking: bytes, events: int, beyond: int) -> bytes:
         """Go on with an answer that somebody else has followed: its chunks' `frame`, and as token ids its prompt and
-        its thinking; where those are not known, the answer ends. `events` stand for thinking without ids."""
+        its thinking; where those are not known, the answer ends. `events` stand for thinking without ids, `beyond`
+        is what nobody gets."""
         self._frame = frame
         self._prompt = prompt or None
         self._made = [thinking] if thinking else []
         self.reasoning = self._made_count = thinking.count(b",") + 1 if thinking else events
-        return self._cut(max(0, self.reasoning - self._terms.budget))
+        return self._cut(beyond)
 
     # The first request
 

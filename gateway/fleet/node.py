@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from gateway.core.abilities import UNKNOWN
@@ -83,6 +83,7 @@ class Node:
         self.in_flight = 0
         self.leases: set[Lease] = set()
         self._heard = 0.0
+        self._pace: float | None = None
 
     def heard(self) -> float:
         """When a byte of any answer last came, or its own count of generated tokens was seen to grow."""
@@ -172,6 +173,14 @@ class Node:
         self.last_error = "all its answers stand still"
         self.settle(now)
         return opened
+
+    def keep_pace(self, pace: float) -> None:
+        """An answer had `pace` tokens in an event of its thinking: what one has at the least is a little below that."""
+        known = self._pace
+        lowest = max(1.0, 0.9 * pace)
+        if known is None or lowest < known:
+            self._pace = lowest
+            self.abilities = replace(self.abilities, pace=lowest)
 
     def reconnect(self, spec: NodeSpec, trusted: bool) -> None:
         """Another key or certificate: what it serves is known until it is probed, how it does is not."""

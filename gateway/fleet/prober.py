@@ -135,7 +135,10 @@ class Prober:
     ) -> None:
         """Before it is ready, what it takes to hold a budget in its place."""
         if not self.canary:
-            node.abilities = BELIEVED
+            if node.abilities is UNKNOWN:
+                node.abilities = BELIEVED
+            elif node.abilities.native_budget is False and not canary.learnt:  # it was believed and has shown otherwise
+                node.abilities = replace(await canary.learn(client, cards), native_budget=False)
         elif not canary.learnt or node.abilities is UNKNOWN or node.abilities is BELIEVED:
             node.abilities = await canary.learn(client, cards)
 

@@ -42,7 +42,8 @@ class Trace:
 
     `failures`: node and outcome of every attempt that failed; `retry_refused`: there was no budget for another one.
     `answered`: the client has got bytes of what the node is asked now, so that asking again would repeat them.
-    `wasted`: tokens that a node made and nobody gets.
+    `wasted`: tokens that a node made and nobody gets. `overran`: it thought far beyond a budget that it had proven to
+    hold.
     """
 
     node: str | None = None
@@ -54,4 +55,5 @@ class Trace:
     ticket: Pending | None = None
     usage: Usage | None = None
     wasted: int = 0
+    overran: bool = False
     node_failed: bool = False

@@ -2,9 +2,13 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
+import structlog
+
 from gateway.core.attempts import RetryRules
+from gateway.core.budget_terms import SLACK
 from gateway.core.dialects.watch import EventWatch
 from gateway.core.errors import (
     ClientGone,
@@ -17,7 +21,7 @@ from gateway.core.errors import (
     UpstreamTimeout,
 )
 from gateway.core.plan import Plan
-from gateway.core.sending import Sending, sending_to
+from gateway.core.sending import Sending, Verdict, sending_to
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Lease, Node
 from gateway.fleet.router import Route
@@ -28,6 +32,8 @@ from gateway.relay.failover import Failover, Tries
 from gateway.relay.http1 import UpstreamConnection
 from gateway.relay.pool import Pool
 from gateway.relay.sweep import Sweep
+
+log = structlog.get_logger("fleetgate.relay")
 
 CLOCK_STEP = 0.01
 """Seconds: the event loop's clock moves in milliseconds, and a time-out may end a little before its time."""
@@ -55,6 +61,7 @@ class Relay:
     def __init__(self, fleet: Fleet, timing: Timing, max_attempts: int, retries: RetryRules | None = None) -> None:
         """`max_attempts`: nodes that one request may try."""
         self.timing = timing
+        self.slack = SLACK
         self.failover = Failover(fleet, retries or RetryRules(), max_attempts)
         self._fleet = fleet
         self._pools: dict[tuple[str, str | None, str | None], Pool] = {}
@@ -87,7 +94,7 @@ class Relay:
                 trace.attempts += 1
                 try:
                     if leg is None:
-                        sending = sending_to(plan, lease.node.tag, lease.node.abilities)
+                        sending = sending_to(plan, lease.node.tag, lease.node.abilities, self.slack)
                         leg = Leg(sending, method, path or sending.path, sending.body)
                     while leg is not None:
                         leg = await self._attempt(leg, lease, call, trace, deadline, fresh)
@@ -157,10 +164,23 @@ class Relay:
             raise
         finally:
             self._open.discard(exchange)
+        verdict = leg.sending.verdict
+        if verdict is not None and leg.carried is None:
+            self._heed(verdict, node, trace)
         if turn is None:
             return None
         trace.answered = False
         return Leg(leg.sending, "POST", turn.path, turn.body, exchange.watch)
+
+    def _heed(self, verdict: Verdict, node: Node, trace: Trace) -> None:
+        """What an answer showed of the node's thinking."""
+        if verdict.pace is not None:
+            node.keep_pace(verdict.pace)
+        if verdict.overran:
+            trace.overran = True
+            if node.abilities.native_budget:
+                node.abilities = replace(node.abilities, native_budget=False)
+                log.warning("node_overran_budget", node=node.name, remedy="the gateway holds its budgets from now on")
 
     def _look(self, node: Node, now: float) -> float:
         """Whether `node` hangs: then what waits there goes elsewhere. Returns the loop time to look again."""

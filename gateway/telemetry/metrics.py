@@ -61,7 +61,8 @@ class Metrics:
         )
         self._tokens = Counter(
             "fleetgate_tokens_total",
-            "Tokens as nodes report them; kind is input, cached (part of input), output or reasoning (part of output).",
+            "Tokens as nodes report them; kind is input, cached (part of input), output, reasoning (part of output) "
+            "or wasted (thinking beyond its budget that a node made and nobody got; in no other kind).",
             ("model", "tenant", "kind"),
             registry=registry,
         )
@@ -75,6 +76,18 @@ class Metrics:
             "fleetgate_retries_refused_total",
             "Requests that would have been tried on another node but for the model's retry budget.",
             ("model",),
+            registry=registry,
+        )
+        self._cuts = Counter(
+            "fleetgate_thinking_cuts_total",
+            "Answers whose thinking the gateway ended at its budget, since the node did not.",
+            ("model", "node"),
+            registry=registry,
+        )
+        self._overruns = Counter(
+            "fleetgate_budget_overruns_total",
+            "Answers of nodes that had proven to hold budgets, and thought far beyond one.",
+            ("node",),
             registry=registry,
         )
         self._open = Gauge(
@@ -122,6 +135,9 @@ class Metrics:
             for failure in event.failures:
                 counts[self._attempts, failure] += 1
             counts[self._retries_refused, (model,)] += event.retry_refused
+            counts[self._tokens, (model, tenant, "wasted")] += event.wasted
+            counts[self._cuts, (model, event.node or _NONE)] += event.wasted > 0
+            counts[self._overruns, (event.node or _NONE,)] += event.overran
             usage = event.usage
             if usage is not None:
                 counts[self._tokens, (model, tenant, "input")] += usage.input

@@ -1,6 +1,7 @@
 """Thinking budgets on nodes that do not hold them: the gateway does, and the client sees one ordinary answer."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -207,3 +208,65 @@ def response_of(text: str, stream: bool) -> Any:
     events = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
     assert events[-1]["type"] == "response.completed"
     return events[-1]["response"]
+
+
+# The backstop: nodes that proved to hold budgets, and then do not
+
+
+@asynccontextmanager
+async def turned(**settings: Any) -> AsyncIterator[tuple[FakeNode, RunningGateway, httpx.AsyncClient]]:
+    """A node that obeyed while it was asked, and disobeys now."""
+    async with proven(**settings) as (node, gateway, client):
+        assert gateway.app.fleet.nodes[0].abilities.native_budget is True
+        async with httpx.AsyncClient(trust_env=False) as control:
+            told = await control.post(f"{node.control_url}/fake/control", json={"settings": {"budget": "disobey"}})
+            assert told.status_code == 200, told.text
+        yield node, gateway, client
+
+
+@pytest.mark.parametrize("version", ["vllm-0.22", "vllm-0.32"])
+async def test_a_trusted_node_that_overruns_a_budget_is_cut_and_trusted_no_more(version: str) -> None:
+    async with turned(version=version) as (_, gateway, client):
+        whole = await ask(client, stream=True, max_tokens=300)
+        heard = await ask(client, stream=True, thinking_token_budget=8, max_tokens=200)
+        assert heard.thought == 8 + 16, "5 % and 16 tokens are let pass"
+        assert whole.reasoning.startswith(heard.reasoning) and heard.content and heard.finish == "stop"
+        assert len(heard.ids) == heard.done == 1
+        assert heard.usage and heard.usage["prompt_tokens"] == whole.usage["prompt_tokens"]  # type: ignore[index]
+        assert gateway.app.fleet.nodes[0].abilities.native_budget is False
+        heard = await ask(client, stream=True, thinking_token_budget=8, max_tokens=200)
+        assert heard.thought == 8
+        async with httpx.AsyncClient(base_url=gateway.admin_url, trust_env=False) as admin:
+            page = (await admin.get("/metrics")).text
+        assert f'fleetgate_budget_overruns_total{{node="{gateway.app.fleet.nodes[0].name}"}} 1.0' in page
+        assert f'fleetgate_thinking_cuts_total{{model="{MODEL}",node="{gateway.app.fleet.nodes[0].name}"}} 2.0' in page
+        (wasted,) = re.findall(r'kind="wasted",model="[^"]*",tenant="default"} (\S+)', page)
+        assert float(wasted) >= 2
+
+
+async def test_a_plain_answer_that_overran_ends_the_trust() -> None:
+    async with turned() as (_, gateway, client):
+        assert (await ask(client, stream=False, thinking_token_budget=8, max_tokens=200)).thought == THINKING
+        assert gateway.app.fleet.nodes[0].abilities.native_budget is False
+        assert (await ask(client, stream=False, thinking_token_budget=8, max_tokens=200)).thought == 8
+
+
+async def test_a_node_that_obeys_is_sent_the_budget_and_nothing_else() -> None:
+    async with proven() as (node, gateway, client):
+        for stream in (True, False):
+            heard = await ask(client, stream, thinking_token_budget=8, max_tokens=200)
+            assert heard.thought <= 8 and heard.content
+            assert node.last is not None and node.last.json["thinking_token_budget"] == 8
+            assert "return_token_ids" not in node.last.json
+        assert gateway.app.fleet.nodes[0].abilities.native_budget is True
+
+
+async def test_several_tokens_an_event_are_reckoned_with_once_they_were_seen() -> None:
+    async with turned(tokens_per_event=4) as (_, gateway, client):
+        await ask(client, stream=True, thinking_token_budget=400, max_tokens=500)
+        assert gateway.app.fleet.nodes[0].abilities.pace == 1.0, "forty tokens in ten events tell too little"
+        long: dict[str, Any] = {"messages": [{"role": "user", "content": "Think. [[think=400]]"}]}
+        await ask(client, stream=True, thinking_token_budget=400, max_tokens=900, **long)
+        assert 3.2 < gateway.app.fleet.nodes[0].abilities.pace <= 3.6
+        heard = await ask(client, stream=True, thinking_token_budget=100, max_tokens=900, **long)
+        assert 121 < heard.thought < 150 and heard.content
