@@ -9,8 +9,6 @@ from operator import attrgetter
 from typing import Any
 
 import structlog
-from starlette.middleware.cors import CORSMiddleware
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from gateway.access.audit import Audit
 from gateway.access.directory import Directory
@@ -20,7 +18,9 @@ from gateway.api.admin import ReloadResult, build_admin
 from gateway.api.admin_access import AdminAccess
 from gateway.api.admin_keys import KeyRoutes
 from gateway.api.admin_tenants import TenantRoutes
-from gateway.api.front import AsgiApp, Bounds, Front
+from gateway.api.call import Bounds
+from gateway.api.front import Front
+from gateway.api.layers import Layers
 from gateway.api.protocol import Edge
 from gateway.api.public import build_public
 from gateway.config.tenants import read_grant, read_tenant, tenants_of
@@ -81,7 +81,11 @@ class Gateway:
         self.gate = Gate(tenants, Guesses(config.access.wrong_keys_per_minute), self.keyring)
         self.pipeline = Pipeline(_policy(config, response_key), self.gate, self.router, self.relay, observers)
         self._bounds = Bounds(config.requests.max_body, config.timeouts.body)
-        self.public = self._public(config)
+        listen = config.listen
+        layers = Layers(build_public(self.pipeline, self.fleet), listen.cors_origins, listen.trusted_proxies)
+        self.front = Front(self.pipeline, self._bounds, layers)
+        self.public = layers.app
+        token = config.admin.token.reveal() if config.admin.token is not None else None
         self.admin = build_admin(
             self.pipeline,
             self.fleet,
@@ -104,6 +108,7 @@ class Gateway:
             max_headers=config.requests.max_headers,
             headers_timeout=config.timeouts.headers,
             client_stall=config.timeouts.client_stall,
+            front=self.front,
             on_shutdown=self.begin_shutdown,
         )
 
@@ -201,22 +206,6 @@ class Gateway:
 
     def _tenants(self, config: Config) -> Tenants:
         return tenants_of(config.tenants, config.access, self._response_key)
-
-    def _public(self, config: Config) -> AsgiApp:
-        """The public application; layers that cost something are there only where they are configured."""
-        app: Any = Front(self.pipeline, self._bounds, build_public(self.pipeline, self.fleet))
-        if config.listen.cors_origins:
-            app = CORSMiddleware(
-                app,
-                allow_origins=config.listen.cors_origins,
-                allow_methods=["GET", "POST"],
-                allow_headers=["*"],
-                expose_headers=["x-request-id", "request-id"],
-            )
-        if config.listen.trusted_proxies:
-            app = ProxyHeadersMiddleware(app, trusted_hosts=list(config.listen.trusted_proxies))
-        asgi: AsgiApp = app
-        return asgi
 
 
 def build_app(config: Config, watch: ConfigWatch | None = None, response_key: bytes | None = None) -> Gateway:

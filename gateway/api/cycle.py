@@ -1,136 +1,236 @@
-"""uvicorn's side of one request, with a way to send that needs no coroutine.
+"""The server's side of one request of the data plane, from the bytes of its body to those of its answer.
 
-Under load almost every ASGI `send` returns without waiting for anything; for a stream's events the coroutine
-around it costs more than the write. So the data plane starts an answer through ASGI, middleware included, and
-then hands its pieces straight to the cycle, from the node's `data_received`. A cycle is found in the request's
-scope, as an ASGI extension (`EXTENSION`).
+No ASGI: what it costs to send a piece of an answer is one format and one write. A head goes out together with the
+first piece of its body: one system call less for a plain answer, one packet less before a stream's first event.
 
-A head goes out together with the first piece of its body: one system call less for a plain answer, one packet
-less before a stream's first event.
+    the body        the answer                                next
+    whole           complete                                  the connection's next request
+    still to come   complete: it was refused                  lingering: closed once the body is there, or enough of it
+    still to come   -, its story waits for the body           story goes on when it is whole, too large or too late
+    any             broken off by the end of its story        the connection is closed, so that the client sees it
+    any             the client is gone                        its listener, or whoever waits for the body, is told
 """
 
+import asyncio
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Mapping
+from typing import Protocol
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-EXTENSION = "fleetgate.cycle"
+from gateway.api.heads import Fields, Head
+from gateway.core.errors import BodyTooLarge, ClientGone, GatewayError, RequestTooSlow
+from gateway.relay.downstream import Headers
+from gateway.relay.ending import Ending
+
+LINGER_SECONDS = 2.0
+LINGER_BYTES = 32 * 1024 * 1024
+"""How much of an unwanted body is taken in and forgotten, and for how long: closing on unread bytes would reset the
+connection, and the answer could be lost on its way (RFC 9112, section 9.6)."""
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _LAST_CHUNK = b"0\r\n\r\n"
 
 
-class Cycle(RequestResponseCycle):
-    """One request on one client connection.
+class Connection(Protocol):
+    """What a cycle has to know of its client's connection."""
 
-    `on_gone` is called when the client closes the connection before its answer is complete, `on_writable` when
-    what was written has gone out after a `write` that returned False.
-    """
+    transport: asyncio.Transport
+    flow: FlowControl
+    loop: asyncio.AbstractEventLoop
+    tasks: set[asyncio.Task[None]]
 
-    on_gone: Callable[[], None] | None = None
-    on_writable: Callable[[], None] | None = None
-    _head: bytes = b""
-    _until_close: bool = False
-    """Neither chunks nor a length: HTTP/1.0 clients read until the connection closes."""
+    def address(self, fields: Fields) -> str:
+        """Where the client is, for a request with these header fields."""
+
+    def default_lines(self) -> bytes:
+        """Header lines that every answer begins with."""
+
+    def answered(self) -> None:
+        """The first of the unanswered requests has got its answer."""
+
+
+class Cycle:
+    """One request on one client connection: a `Turn` of its protocol."""
+
+    begun = False
+    gone = False
+    """Whether the client closed the connection before its answer was complete."""
+    status = 0
+    response_complete = False
+    keep_alive: bool
+    _size = 0
+    _wanted: Ending[None] | None = None
+    _lingering: asyncio.TimerHandle | None = None
+    _rendered: bytes = b""
+    """The head, until there is something of the body."""
+    _chunked = True
+    _left: int | None = None
+    """Bytes of the answer that its content-length still promises; None where it promised nothing."""
+
+    def __init__(self, connection: Connection, head: Head, body: bytes | None) -> None:
+        """`body` is None where it is still to come."""
+        self.connection = connection
+        self._transport = connection.transport
+        self._flow = connection.flow
+        self.head = head
+        self.headers: Mapping[bytes, bytes] = head.headers
+        self.keep_alive = head.keep_alive
+        self._body = body
+        self._pieces: list[bytes] = []
+
+    # The request's body, as the connection gets it
+
+    def feed(self, piece: bytes) -> None:
+        self._size += len(piece)
+        if self.status:  # unwanted: it was refused before it was there
+            return
+        self._pieces.append(piece)
+        if not self.begun and self._size > HIGH_WATER_LIMIT:
+            self._flow.pause_reading()
+
+    def end_of_body(self) -> None:
+        self._body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+
+    def proceed(self) -> None:
+        """Bytes have come, or the last of them: go on where somebody waited for that."""
+        whole = self._body is not None
+        if self._lingering is not None and (whole or self._size > LINGER_BYTES):
+            self._stop_lingering()
+        elif self._wanted is not None and (whole or self._size > self._limit):
+            self._settle(None)
+
+    async def _take_body(self, limit: int, seconds: float) -> bytes:
+        """The whole body, of at most `limit` bytes, within `seconds`."""
+        if self._body is None:
+            await self._wait_for_body(limit, seconds)
+        body = self._body
+        if body is None or len(body) > limit:
+            raise BodyTooLarge(f"The body is larger than {limit} bytes: send a shorter prompt.")
+        self._body = b""
+        return body
+
+    async def _wait_for_body(self, limit: int, seconds: float) -> None:
+        declared = self.headers.get(b"content-length", b"")
+        if self._size > limit or (declared.isdigit() and int(declared) > limit):
+            return
+        if self.head.expects and not self._size:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._limit = limit
+        self._flow.resume_reading()
+        self._wanted = Ending(self.connection.loop)
+        late = RequestTooSlow(f"The body did not arrive within {seconds:g} s.")
+        timer = self.connection.loop.call_later(seconds, self._settle, late)
+        try:
+            await self._wanted
+        finally:
+            timer.cancel()
+
+    def _settle(self, error: GatewayError | None) -> None:
+        wanted, self._wanted = self._wanted, None
+        if wanted is None or wanted.done():
+            return
+        if error is None:
+            wanted.set_result(None)
+        else:
+            wanted.set_exception(error)
 
     def lose(self) -> None:
         """The client's connection is gone."""
-        if not self.response_complete:
-            self.disconnected = True
-            self.message_event.set()
-            if self.on_gone is not None:
-                self.on_gone()
+        self.gone = True
+        if self._lingering is not None:
+            self._lingering.cancel()
+        self._settle(ClientGone("The client closed its connection."))
 
-    def take_body(self) -> bytes | None:
-        """The whole body where it has arrived, as it mostly has with the headers; else None: `receive` it."""
-        if self.more_body or self.disconnected:
-            return None
-        body, self.body = bytes(self.body), bytearray()
-        self.message_event.clear()
-        return body
+    # The answer
 
-    async def send(self, message: Any) -> None:
-        """ASGI's send. Waits for a slow client only with pieces of a body."""
-        if not self.response_started:
-            self._start(message)
-            return
-        if self.flow.write_paused and not self.disconnected:
-            await self.flow.drain()
-        body = message.get("body", b"")
-        if message.get("more_body", False):
-            self.write(body)
-        else:
-            self.finish(body)
+    def _render(self, status: int, headers: Headers, more_lines: bytes) -> None:
+        """Begin the answer; its head is kept until there is something of the body."""
+        self.status = status
+        head = self.head
+        chunked = status not in (204, 304) and not head.old
+        for name, value in headers:
+            if name == b"content-length":
+                self._left = int(value)
+                chunked = False
+        self._chunked = chunked
+        # A body that nobody read would be taken for the next request, or keep the connection for ever.
+        self.keep_alive = self.keep_alive and self._body is not None
+        lines = b"".join([b"%b: %b\r\n" % pair for pair in headers])
+        framing = b"transfer-encoding: chunked\r\n" if chunked else b""
+        closing = b"" if self.keep_alive else b"connection: close\r\n"
+        defaults = self.connection.default_lines()
+        self._rendered = b"".join((STATUS_LINE[status], defaults, lines, more_lines, framing, closing, b"\r\n"))
 
-    def write(self, data: bytes) -> bool:
+    def push(self, data: bytes) -> bool:
         """Send a piece of the body; False asks for no more until `on_writable`."""
-        if self.disconnected or not data:
+        if self.gone or not data:
             return True
-        if self.chunked_encoding:
-            data = b"%b%x\r\n%b\r\n" % (self._head, len(data), data)
+        if self._chunked:
+            data = b"%b%x\r\n%b\r\n" % (self._rendered, len(data), data)
         else:
             self._count(data)
-            data = self._head + data
-        self._head = b""
-        self.transport.write(data)
-        return not self.flow.write_paused
+            data = self._rendered + data
+        self._rendered = b""
+        self._transport.write(data)
+        return not self._flow.write_paused
 
-    def finish(self, data: bytes) -> None:
+    def finish(self, data: bytes = b"") -> None:
         """Send the last piece of the body, which may be empty."""
-        if self.disconnected:
+        if self.gone:
             return
         if self.response_complete:
             raise RuntimeError("the response is complete")
-        if self.scope["method"] == "HEAD":
-            last = self._head
-        elif self.chunked_encoding:
+        if self.head.method == "HEAD":
+            last = self._rendered
+        elif self._chunked:
             chunk = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
-            last = b"".join((self._head, chunk, _LAST_CHUNK))
+            last = b"".join((self._rendered, chunk, _LAST_CHUNK))
         else:
             self._count(data)
-            if self.expected_content_length:
+            if self._left:
                 raise RuntimeError("the body is shorter than its content-length says")
-            last = self._head + data
-        self._head = b""
+            last = self._rendered + data
+        self._rendered = b""
         if last:
-            self.transport.write(last)
+            self._transport.write(last)
         self.response_complete = True
-        self.message_event.set()
         if not self.keep_alive:
-            self.transport.close()
-        self.on_response()
-
-    def _start(self, message: Any) -> None:
-        """Render the head; it is kept until there is something of the body."""
-        self.response_started = True
-        self.waiting_for_100_continue = False
-        status, headers = message["status"], message["headers"]
-        self.chunked_encoding = status not in (204, 304) and self.scope["http_version"] != "1.0"
-        self._until_close = not self.chunked_encoding
-        closes = False
-        for name, value in headers:
-            if name == b"content-length":
-                self.expected_content_length = int(value)
-                self.chunked_encoding = self._until_close = False
-            elif name == b"connection":
-                closes = value.lower() == b"close"
-        # A body that nobody read would be taken for the next request, or keep the connection for ever.
-        self.keep_alive = self.keep_alive and not closes and not self.more_body
-        if _CONTROL.search(b"".join([value for _, value in headers])):
-            raise RuntimeError("a response header has a control character in it")
-        lines = [b"%b: %b\r\n" % pair for pair in self.default_headers]
-        lines += [b"%b: %b\r\n" % pair for pair in headers]
-        if self.chunked_encoding:
-            lines.append(b"transfer-encoding: chunked\r\n")
-        if not self.keep_alive and not closes:
-            lines.append(b"connection: close\r\n")
-        self._head = b"".join((STATUS_LINE[status], *lines, b"\r\n"))
+            self._transport.close()
+        self.connection.answered()
 
     def _count(self, data: bytes) -> None:
-        if self._until_close or self.scope["method"] == "HEAD":
-            self.expected_content_length = 0
+        if self._left is not None and self.head.method != "HEAD":
+            self._left -= len(data)
+            if self._left < 0:
+                raise RuntimeError("the body is longer than its content-length says")
+
+    # The end
+
+    def _finish_and_linger(self, data: bytes) -> None:
+        """Answer, and close the connection; not at once where the request's body is still coming."""
+        if self._body is not None:
+            self.finish(data)
             return
-        self.expected_content_length -= len(data)
-        if self.expected_content_length < 0:
-            raise RuntimeError("the body is longer than its content-length says")
+        self.push(data)
+        self._flow.resume_reading()
+        self._lingering = self.connection.loop.call_later(LINGER_SECONDS, self._stop_lingering)
+
+    def _stop_lingering(self) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
+            self.finish()
+
+    def _break_off(self) -> None:
+        """Nobody will go on with the answer."""
+        if not (self.response_complete or self.gone or self._lingering is not None):
+            self._transport.close()
+
+
+def check_headers(headers: Headers) -> None:
+    """Raises RuntimeError where a value could end its line. (What came from a node has been through its parser.)"""
+    if _CONTROL.search(b"".join([value for _, value in headers])):
+        raise RuntimeError("a response header has a control character in it")

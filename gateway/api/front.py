@@ -1,80 +1,62 @@
-"""The front door: which endpoint a path is, and an answer for everything that goes wrong on the way.
+"""The front door: which requests are the data plane's, and how each of them begins.
 
-Data-plane paths are found in one dictionary before FastAPI's router is asked (it costs about 45 µs a request);
-everything else, the small routes and what is not there, is FastAPI's.
+Its paths are found in one dictionary; what is not found there (the small routes, and what does not exist) is
+FastAPI's, by way of ASGI.
 """
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any
-
-from gateway.api.call import ClientCall
+from gateway.api.call import Bounds, ClientCall
+from gateway.api.cycle import Connection
 from gateway.api.errors import method_not_allowed
-from gateway.core.dialects import DIALECTS, Dialect
-from gateway.core.errors import GatewayError
+from gateway.api.heads import Head, Route
+from gateway.api.layers import Layers
+from gateway.api.story import Story
+from gateway.core.dialects import DIALECTS
 from gateway.pipeline import Pipeline
 
-AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
 _STORED = "/v1/responses/"
 
 
-@dataclass(slots=True)
-class Bounds:
-    """What is accepted of a client: bytes of a body and seconds for it to arrive. A reload replaces the values."""
-
-    max_body: int
-    body_timeout: float
-
-
 class Front:
-    """The public ASGI application."""
+    """What a connection hands its requests to."""
 
-    def __init__(self, pipeline: Pipeline, bounds: Bounds, rest: AsgiApp) -> None:
-        """`rest` is the FastAPI application behind the data plane."""
+    def __init__(self, pipeline: Pipeline, bounds: Bounds, layers: Layers) -> None:
         self._pipeline = pipeline
         self._bounds = bounds
-        self._rest = rest
-        self._dialects = {dialect.path: dialect for dialect in DIALECTS}
-        self._responses = self._dialects[_STORED.rstrip("/")]
+        self.layers = layers
+        self._routes = {dialect.path: Route(dialect) for dialect in DIALECTS}
+        self._responses = self._routes[_STORED.rstrip("/")].dialect
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            await self._rest(scope, receive, send)
+    def find(self, head: Head) -> Route | None:
+        """The endpoint that a request is for; None where it is not the data plane's."""
+        route = self._routes.get(head.path)
+        if route is None and head.path.startswith(_STORED):
+            route = self._stored(head.path)
+        return None if route is not None and self.layers.asks_first(head) else route
+
+    def open(self, connection: Connection, route: Route, head: Head, body: bytes | None) -> ClientCall:
+        """The request for `route` that has come on `connection`; `body` is None where it is still to come."""
+        call = ClientCall(connection, head, body, route, self._bounds, self._begin)
+        if self.layers.tell:
+            call.tell(self.layers.headers(head.fields))
+        return call
+
+    def _begin(self, call: ClientCall) -> None:
+        route, head, connection = call.route, call.head, call.connection
+        if head.method != route.method:
+            call.fail(method_not_allowed(head.method, head.path, (route.method,)))
+            call.close()
             return
-        path = scope["path"]
-        dialect = self._dialects.get(path)
-        if dialect is not None:
-            await self._serve(scope, receive, send, dialect, None)
-        elif path.startswith(_STORED) and _stored_id(path) is not None:
-            await self._serve(scope, receive, send, self._responses, _stored_id(path))
+        if route.stored is None:
+            coroutine = self._pipeline.answer(call, route.dialect)
         else:
-            await self._rest(scope, receive, send)
+            response_id, suffix = route.stored
+            query = f"?{head.query.decode('latin-1')}" if head.query else ""
+            coroutine = self._pipeline.stored(call, route.dialect, head.method, response_id, suffix + query)
+        Story(coroutine, connection.loop, connection.tasks, call.close).start()
 
-    async def _serve(
-        self, scope: Any, receive: Any, send: Any, dialect: Dialect, stored: tuple[str, str] | None
-    ) -> None:
-        call = ClientCall(scope, receive, send, dialect, self._bounds.max_body, self._bounds.body_timeout)
-        try:
-            if stored is None:
-                self._check_method(scope, "POST")
-                await self._pipeline.answer(call, dialect)
-            else:
-                self._check_method(scope, "POST" if stored[1] else "GET")
-                query = f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else ""
-                await self._pipeline.stored(call, dialect, scope["method"], stored[0], stored[1] + query)
-        except GatewayError as error:
-            call.fail(error)
-        finally:
-            await call.close()
-
-    def _check_method(self, scope: Any, allowed: str) -> None:
-        if scope["method"] != allowed:
-            raise method_not_allowed(scope["method"], scope["path"], (allowed,))
-
-
-def _stored_id(path: str) -> tuple[str, str] | None:
-    """The response id in a path below /v1/responses/ and what follows it: nothing or `/cancel`."""
-    response_id, slash, action = path.removeprefix(_STORED).partition("/")
-    if not response_id or (slash and action != "cancel") or not response_id.replace("_", "").isalnum():
-        return None
-    return response_id, f"{slash}{action}"
+    def _stored(self, path: str) -> Route | None:
+        """The endpoint of a path below /v1/responses/: an id, and behind it nothing or `/cancel`."""
+        response_id, slash, action = path.removeprefix(_STORED).partition("/")
+        if not response_id or (slash and action != "cancel") or not response_id.replace("_", "").isalnum():
+            return None
+        return Route(self._responses, "POST" if action else "GET", (response_id, f"{slash}{action}"))

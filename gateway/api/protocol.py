@@ -9,15 +9,17 @@ import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from gateway.api.asgi import AsgiCycle
 from gateway.api.call import request_id_of
-from gateway.api.cycle import EXTENSION, Cycle
 from gateway.api.errors import whole_answer
+from gateway.api.front import Front
+from gateway.api.heads import FamiliarHead, Fields, Head, Route
 from gateway.core.dialects import DIALECTS
 from gateway.core.errors import (
     GatewayError,
@@ -30,13 +32,44 @@ from gateway.core.errors import (
 MAX_AHEAD = 16
 """Requests that are read ahead of the one that is being answered."""
 
+MAX_STRANGERS = 8
+"""Heads of one connection that are kept to be known again, one after the other: then they seem always to differ."""
+
 _UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:", re.IGNORECASE)
+
+
+class Turn(Protocol):
+    """A request in its place among those of its connection."""
+
+    begun: bool
+    keep_alive: bool
+
+    @property
+    def started(self) -> bool:
+        """Whether its answer has begun."""
+
+    def begin(self) -> None:
+        """All requests before it have been answered."""
+
+    def proceed(self) -> None:
+        """More of what it was waiting for may have come."""
+
+    def feed(self, piece: bytes) -> None:
+        """A piece of its body."""
+
+    def end_of_body(self) -> None: ...
+
+    def lose(self) -> None:
+        """The client closed the connection before the answer was complete."""
+
+    def on_writable(self) -> None:
+        """What was written has gone out, after a write that was too much at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
     """Bounds of the listeners: connections on the public one, bytes and seconds for a request's headers, seconds
-    for a client to take something of what it was sent.
+    for a client to take something of what it was sent, and seconds for which one that asks nothing is kept.
 
     `on_shutdown` is called once for every connection that is open when the server begins to shut down.
     """
@@ -46,6 +79,7 @@ class Edge:
     max_headers: int
     headers_timeout: float
     client_stall: float
+    front: Front
     on_shutdown: Callable[[], None]
 
 
@@ -55,6 +89,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._edge = cast(Edge, self.app_state["edge"])
+        self._public = True
         self._late: asyncio.TimerHandle | None = None
         self._between_requests = True
         self._header_bytes = 0
@@ -62,11 +97,24 @@ class GatewayProtocol(HttpToolsProtocol):
         self._unknown_coding = False
         self._stalled: asyncio.TimerHandle | None = None
         self._unsent = 0
-        self._unanswered: deque[Cycle] = deque()  # in the order of their requests: a client may send some ahead
+        self._unanswered: deque[Turn] = deque()  # in the order of their requests: a client may send some ahead
+        self._arriving: Turn | None = None  # the one whose body the parser is in
+        self._advancing = False
+        self._idle: asyncio.TimerHandle | None = None
+        self._idle_since = 0.0
+        self._messages = 0  # that the parser has begun
+        self._next_begun = False
+        self._familiar: FamiliarHead | None = None
+        self._complete_head: Head | None = None
+        self._route: Route | None = None
+        self._strangers = 0
+        self._default_headers: list[tuple[bytes, bytes]] = []
+        self._default_lines = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if self._is_public() and len(self.connections) > self._edge.max_connections:
+        self._public = self.server is None or self.server[1] != self._edge.admin_port
+        if self._public and len(self.connections) > self._edge.max_connections:
             self._refuse(TooManyConnections("Too many connections are open: try again.", retry_after=1.0))
             return
         self._expect_headers()
@@ -74,10 +122,13 @@ class GatewayProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._got_headers()
         self._stop_watching_unsent()
+        if self._idle is not None:
+            self._idle.cancel()
         super().connection_lost(exc)
-        for cycle in self._unanswered:
-            cycle.lose()
+        unanswered = tuple(self._unanswered)
         self._unanswered.clear()
+        for turn in unanswered:
+            turn.lose()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -86,22 +137,46 @@ class GatewayProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         self._stop_watching_unsent()
-        if self._unanswered and self._unanswered[0].on_writable is not None:
+        if self._unanswered:
             self._unanswered[0].on_writable()
+
+    # A request's way in
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
+        familiar = self._familiar
+        if familiar is not None and not self._unanswered and self._between_requests and not self._header_bytes:
+            body = familiar.body_in(data)
+            if body is not None:
+                self._got_headers()
+                self._unanswered.append(self._edge.front.open(self, familiar.route, familiar.head, body))
+                self._advance()
+                return
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
+        whole = self._between_requests and not self._header_bytes
+        messages = self._messages
         self._long_read = len(data) > self._edge.max_headers
         if self._between_requests and _UPGRADE.search(data) is not None:
             data = _without_upgrade(data)
         super().data_received(data)
-        if self._between_requests and self.parser is not None and not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if self._between_requests:
             self._count_headers(len(data))
+            if whole and self._messages == messages + 1 and self._header_bytes == 0:
+                self._remember(data)
+        self._advance()
 
     def on_message_begin(self) -> None:
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
         self._unknown_coding = False
-        super().on_message_begin()
+        self._messages += 1
+        self._next_begun = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
@@ -112,8 +187,9 @@ class GatewayProtocol(HttpToolsProtocol):
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        self._between_requests = False
+        self._between_requests = self._next_begun = False
         self._header_bytes = 0
+        self._arriving = None
         self._got_headers()
         if self._unknown_coding:
             self._refuse(InvalidRequest("The only transfer-encoding of a body is chunked.", code="invalid_http"))
@@ -121,16 +197,62 @@ class GatewayProtocol(HttpToolsProtocol):
             self._refuse_long_headers()
         if self.transport.is_closing():
             return
-        self._begin_cycle()
+        turn = self._arriving = self._turn(self._head())
+        self._unanswered.append(turn)
+        if len(self._unanswered) > MAX_AHEAD:
+            self.flow.pause_reading()  # not before: while nothing is read, nobody sees that the client left
 
-    def _begin_cycle(self) -> None:
-        """What uvicorn does with complete headers, with our kind of cycle and without its options."""
-        scope = self.scope
+    def on_body(self, body: bytes) -> None:
+        if self._arriving is not None:  # None: refused for its headers
+            self._arriving.feed(body)
+
+    def on_message_complete(self) -> None:
+        self._between_requests = True
+        if self._arriving is not None:
+            self._arriving.end_of_body()
+            self._arriving = None
+
+    def _head(self) -> Head:
         version = self.parser.get_http_version()
-        scope["method"] = self.parser.get_method().decode("ascii")
-        scope["http_version"] = version
-        scope["path"], scope["raw_path"], scope["query_string"] = _split_target(self.url)
-        self.cycle = cycle = Cycle(
+        path, raw_path, query = _split_target(self.url)
+        return Head(
+            method=self.parser.get_method().decode("ascii"),
+            path=path,
+            raw_path=raw_path,
+            query=query,
+            fields=self.headers,
+            headers=dict(self.headers),
+            old=version == "1.0",
+            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+            expects=self.expect_100_continue,
+        )
+
+    def _turn(self, head: Head) -> Turn:
+        self._route = self._edge.front.find(head) if self._public else None
+        self._complete_head = head
+        if self._route is not None:
+            return self._edge.front.open(self, self._route, head, None)
+        return self._asgi_turn(head)
+
+    def _asgi_turn(self, head: Head) -> Turn:
+        """What uvicorn does with complete headers, with our kind of cycle and without its options."""
+        scope: Any = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": "1.0" if head.old else "1.1",
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": self.root_path,
+            "headers": head.fields,
+            "state": self.app_state.copy(),
+            "method": head.method,
+            "path": head.path,
+            "raw_path": head.raw_path,
+            "query_string": head.query,
+        }
+        return AsgiCycle(
+            start=lambda cycle: self._start_asgi_task(cycle, self.app),
             scope=scope,
             transport=self.transport,
             flow=self.flow,
@@ -139,43 +261,85 @@ class GatewayProtocol(HttpToolsProtocol):
             access_log=False,
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
-            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
-            on_response=self.on_response_complete,
+            expect_100_continue=head.expects,
+            keep_alive=head.keep_alive,
+            on_response=self.answered,
         )
-        scope["extensions"] = {EXTENSION: cycle}  # type: ignore[dict-item]
-        if self._unanswered:  # sent ahead: its turn comes when those before it are answered
-            self.pipeline.appendleft((cycle, self.app))
-            if len(self._unanswered) >= MAX_AHEAD:
-                self.flow.pause_reading()  # not before: while nothing is read, nobody sees that the client left
-        else:
-            self._start_asgi_task(cycle, self.app)
-        self._unanswered.append(cycle)
 
-    def on_body(self, body: bytes) -> None:
-        if self.cycle is not None:  # None: refused for its headers
-            super().on_body(body)
+    def _remember(self, data: bytes) -> None:
+        """Know the head of this request again, if it was a usual one. Not for clients whose heads always differ."""
+        if self._route is None or self._complete_head is None or self._strangers >= MAX_STRANGERS:
+            return
+        self._strangers += 1
+        self._familiar = FamiliarHead.of(data, self._complete_head, self._route)
 
-    def on_message_complete(self) -> None:
-        self._between_requests = True
-        if self.cycle is not None:
-            super().on_message_complete()
+    # Requests in their order
 
-    def on_response_complete(self) -> None:
-        self._unanswered.popleft()
-        super().on_response_complete()
+    def _advance(self) -> None:
+        """Begin the first unanswered request, or let it go on; the next one where it has got its answer with that."""
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            while self._unanswered and not self.transport.is_closing():
+                turn = self._unanswered[0]
+                if turn.begun:
+                    turn.proceed()
+                else:
+                    turn.begin()
+                if self._unanswered and self._unanswered[0] is turn:
+                    return
+        finally:
+            self._advancing = False
+
+    def answered(self) -> None:
+        """The first of the unanswered requests has got its answer."""
+        if self._unanswered:  # not after the connection was lost
+            self._unanswered.popleft()
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        self._idle_since = self.loop.time()
+        if self._idle is None:
+            self._idle = self.loop.call_later(self.timeout_keep_alive, self._check_idle)
         if self.transport.get_write_buffer_size():
             self._watch_unsent()
+        self._advance()
+
+    def _check_idle(self) -> None:
+        """One timer for all pauses of a connection: it is set anew when it goes off, not with every request."""
+        self._idle = None
+        rest = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if self._unanswered or not self._between_requests or self._header_bytes:
+            rest = self.timeout_keep_alive
+        if rest > 0:
+            self._idle = self.loop.call_later(rest, self._check_idle)
+        elif not self.transport.is_closing():
+            self.transport.close()
+
+    # What the data plane asks of a connection
+
+    def address(self, fields: Fields) -> str:
+        return self._edge.front.layers.address(self.client, fields)
+
+    def default_lines(self) -> bytes:
+        """uvicorn makes a new list of them every second, for the date."""
+        headers = self.server_state.default_headers
+        if headers is not self._default_headers:
+            self._default_headers = headers
+            self._default_lines = b"".join([b"%b: %b\r\n" % pair for pair in headers])
+        return self._default_lines
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(InvalidRequest("This is not a valid HTTP request.", code="invalid_http"))
 
     def shutdown(self) -> None:
         self._edge.on_shutdown()
-        super().shutdown()
-
-    def _is_public(self) -> bool:
-        return self.server is None or self.server[1] != self._edge.admin_port
+        if not self._unanswered:
+            self.transport.close()
+        for turn in self._unanswered:
+            turn.keep_alive = False
 
     def _watch_unsent(self) -> None:
         if self._stalled is None:
@@ -209,7 +373,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
         The rest of the request before is counted with them; it is less than a read.
         """
-        if self._unanswered and self._header_bytes == 0 and self.scope is self._unanswered[-1].scope:
+        if self._unanswered and self._header_bytes == 0 and not self._next_begun:
             return  # nothing of a next request has come
         self._header_bytes += length
         if self._header_bytes > self._edge.max_headers:
@@ -234,7 +398,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def _refuse(self, error: GatewayError) -> None:
         """Answer below ASGI, for there is no request yet, and close."""
         waiting = self._unanswered
-        if not waiting or (len(waiting) == 1 and not waiting[0].response_started):
+        if not waiting or (len(waiting) == 1 and not waiting[0].started):
             # else the answer would land in the middle of another one
             status, headers, body = whole_answer(error, DIALECTS[0], request_id_of({}))
             lines = b"".join(b"%b: %b\r\n" % pair for pair in [*headers, (b"connection", b"close")])

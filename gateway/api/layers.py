@@ -1,0 +1,81 @@
+"""The layers of ASGI that reach the data plane, which is none: what trusted proxies say of a client, and what browsers
+are told about pages of other origins (CORS). There only where they are configured; neither ever waits.
+"""
+
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from gateway.api.heads import Fields, Head
+
+AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
+Peer = tuple[str, int] | None
+
+
+class Layers:
+    """Both, around an ASGI application and for requests that do not pass it."""
+
+    def __init__(self, app: AsgiApp, cors_origins: Sequence[str] = (), trusted_proxies: Sequence[str] = ()) -> None:
+        self._cors = _cors(app, cors_origins) if cors_origins else None
+        self._proxies = _proxies(_nothing, trusted_proxies) if trusted_proxies else None
+        self.tell = bool(cors_origins)
+        """Whether answers have something to tell browsers: see `headers`."""
+        self.app: AsgiApp = self._cors or app
+        if trusted_proxies:
+            self.app = _proxies(self.app, trusted_proxies)
+
+    def asks_first(self, head: Head) -> bool:
+        """Whether this is a browser's question for permission (a preflight), which the application answers."""
+        return self._cors is not None and head.method == "OPTIONS" and b"access-control-request-method" in head.headers
+
+    def address(self, peer: Peer, fields: Fields) -> str:
+        """Where a client is: the peer of its connection, or what that one says where it is a trusted proxy."""
+        if self._proxies is not None:
+            scope = {"type": "http", "client": peer, "headers": fields, "scheme": "http"}
+            _run(self._proxies(scope, _nothing, _nothing))
+            peer = scope["client"]  # type: ignore[assignment]
+        return address_of(peer)
+
+    def headers(self, fields: Fields) -> list[tuple[bytes, bytes]]:
+        """What an answer to a request with these header `fields` tells a browser."""
+        if self._cors is None:
+            return []
+        message: dict[str, Any] = {"type": "http.response.start", "headers": []}
+        _run(self._cors.send(message, _nothing, Headers(raw=list(fields))))
+        told: list[tuple[bytes, bytes]] = message["headers"]
+        return told
+
+
+def address_of(peer: Peer) -> str:
+    """The address in an ASGI scope's `client`: None where there is no address (a Unix socket)."""
+    return peer[0] if peer else "unknown"
+
+
+def _cors(app: AsgiApp, origins: Sequence[str]) -> CORSMiddleware:
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        expose_headers=["x-request-id", "request-id"],
+    )
+
+
+def _proxies(app: AsgiApp, trusted: Sequence[str]) -> Any:
+    return ProxyHeadersMiddleware(app, trusted_hosts=list(trusted))
+
+
+async def _nothing(*_: Any) -> None:
+    """Stands for the application, and for its ways to receive and to send."""
+
+
+def _run(coroutine: Coroutine[Any, Any, None]) -> None:
+    try:
+        coroutine.send(None)
+    except StopIteration:
+        return
+    coroutine.close()
+    raise RuntimeError("an ASGI layer had to wait")
