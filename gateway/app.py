@@ -85,7 +85,6 @@ class Gateway:
         layers = Layers(build_public(self.pipeline, self.fleet), listen.cors_origins, listen.trusted_proxies)
         self.front = Front(self.pipeline, self._bounds, layers)
         self.public = layers.app
-        token = config.admin.token.reveal() if config.admin.token is not None else None
         self.admin = build_admin(
             self.pipeline,
             self.fleet,

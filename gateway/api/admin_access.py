@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Header, Request
 from fastapi.exceptions import HTTPException
 
-from gateway.api.call import address_of
+from gateway.api.layers import address_of
 from gateway.core.tenants import same_secret
 
 
