@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -16,6 +17,7 @@ from gateway.access.gate import Gate
 from gateway.access.keyring import Keyring, Reading
 from gateway.api.admin import ReloadResult, build_admin
 from gateway.api.admin_access import AdminAccess
+from gateway.api.admin_drains import DrainRoutes
 from gateway.api.admin_keys import KeyRoutes
 from gateway.api.admin_tenants import TenantRoutes
 from gateway.api.call import Bounds
@@ -34,6 +36,7 @@ from gateway.core.models import Models
 from gateway.core.placement import Placement
 from gateway.core.tenants import Tenants
 from gateway.core.terms import Rules, TermsBook
+from gateway.fleet.drains import Drains
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import NodeSpec
 from gateway.fleet.prober import Prober, ProbeTiming
@@ -55,7 +58,7 @@ GAUGE_SECONDS = 5.0
 class Gateway:
     """A gateway process: two ASGI applications and what runs behind them."""
 
-    def __init__(self, config: Config, watch: ConfigWatch | None, response_key: bytes) -> None:
+    def __init__(self, config: Config, watch: ConfigWatch | None, response_key: bytes, shared: Path | None) -> None:
         self.config = self._started_with = config
         self._watch = watch
         self._response_key = response_key
@@ -67,6 +70,7 @@ class Gateway:
         self.prober = Prober(self.fleet, _probe_timing(config), config.budgets.canary, config.budgets.native)
         self.relay = Relay(self.fleet, _timing(config), config.requests.max_attempts, _retry_rules(config))
         self.relay.slack = _slack(config)
+        self.drains = Drains(self.fleet, self.link, shared, self.relay.end_on)
         self.metrics = Metrics()
         self._request_log = RequestLog(config.log.format)
         observers = (self.metrics.request_ended, self._request_log.request_ended)
@@ -96,6 +100,7 @@ class Gateway:
             self.reload,
             TenantRoutes(directory, lambda: self.config.tenants, self.audit),
             KeyRoutes(directory, lambda: self.config.tenants),
+            DrainRoutes(self.fleet, self.drains, self.audit),
         )
 
     def edge(self, admin_port: int | None) -> Edge:
@@ -118,6 +123,7 @@ class Gateway:
         if self.keyring is not None:
             self.keyring.start()
         self.prober.follow()
+        self._tasks.append(asyncio.create_task(self.drains.follow(), name="drains"))
         self._tasks.append(asyncio.create_task(self._every(GAUGE_SECONDS, self._refresh_gauges), name="gauges"))
         if self._watch is not None:
             self._tasks.append(asyncio.create_task(self._follow_config(self._watch), name="config watch"))
@@ -207,14 +213,17 @@ class Gateway:
         return tenants_of(config.tenants, config.access, self._response_key)
 
 
-def build_app(config: Config, watch: ConfigWatch | None = None, response_key: bytes | None = None) -> Gateway:
+def build_app(
+    config: Config, watch: ConfigWatch | None = None, response_key: bytes | None = None, shared: Path | None = None
+) -> Gateway:
     """Put a gateway together. Nothing runs before `start`.
 
-    `response_key` seals response ids where the config has no `response_secret`; None makes a new one.
+    `response_key` seals response ids where the config has no `response_secret`; None makes a new one. `shared` is a
+    directory that all worker processes of this gateway see; None where there is only one.
     """
     secret = config.response_secret
     key = secret.reveal().encode() if secret is not None else response_key or os.urandom(32)
-    return Gateway(config, watch, key)
+    return Gateway(config, watch, key, shared)
 
 
 class ByPort:

@@ -1,5 +1,7 @@
 """The `fleetgate` command."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -13,6 +15,7 @@ keys = typer.Typer(no_args_is_help=True, help="API keys of tenants.")
 app.add_typer(keys, name="keys")
 
 BAD_CONFIG = 2
+NOT_EMPTY = 3
 
 
 @app.callback()
@@ -68,6 +71,52 @@ def demo(
         run_demo("fake" if node == "fake" else "vllm", port, admin_port, typer.echo)
     except DemoError as error:
         typer.echo(f"fleetgate demo: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+AdminUrl = Annotated[str, typer.Option("--admin", help="The gateway's admin listener.")]
+AdminToken = Annotated[str | None, typer.Option("--token", envvar="FLEETGATE_ADMIN__TOKEN", help="Its admin token.")]
+NODE_HELP = "The node's name (host:port) or URL."
+
+
+@app.command()
+def drain(
+    node: Annotated[str, typer.Argument(help=NODE_HELP)],
+    deadline: Annotated[float | None, typer.Option(help="Seconds after which what still runs there is ended.")] = None,
+    wait: Annotated[float, typer.Option(help="Seconds to wait until nothing runs there, 0 for not at all.")] = 600.0,
+    admin: AdminUrl = "http://127.0.0.1:9091",
+    token: AdminToken = None,
+) -> None:
+    """Give a node no new work, and wait until what runs there has ended; exit status 3 where it has not."""
+    from gateway import control
+
+    with _control_errors():
+        if not control.drain(control.Control(admin, token), node, deadline, wait, typer.echo) and wait > 0:
+            raise typer.Exit(NOT_EMPTY)
+
+
+@app.command()
+def undrain(
+    node: Annotated[str, typer.Argument(help=NODE_HELP)],
+    admin: AdminUrl = "http://127.0.0.1:9091",
+    token: AdminToken = None,
+) -> None:
+    """Give a drained node work again."""
+    from gateway import control
+
+    with _control_errors():
+        control.undrain(control.Control(admin, token), node, typer.echo)
+
+
+@contextmanager
+def _control_errors() -> Iterator[None]:
+    """What a running gateway could not do, told in a line; exit status 1."""
+    from gateway.control import ControlError
+
+    try:
+        yield
+    except ControlError as error:
+        typer.echo(f"fleetgate: {error}", err=True)
         raise typer.Exit(1) from None
 
 

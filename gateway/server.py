@@ -83,7 +83,7 @@ def worker_app() -> ByPort:
     configure_logging(config.log.format, config.log.level)
     if shared is not None:
         bury_dead_processes(shared)
-    app = ByPort(build_app(config, watch, bytes.fromhex(launch.response_key)), launch.admin_port)
+    app = ByPort(build_app(config, watch, bytes.fromhex(launch.response_key), shared), launch.admin_port)
     _spare_the_garbage_collector()
     return app
 

@@ -4,7 +4,8 @@
 
 `shared` is the way to Redis, which those in braces use and `core` does not know. `config` and `reload` are one
 strand that only the composition root and what lies above it may pull (everything below is handed plain values),
-`keys` needs nothing but `core`, and `server` and `demo`, which own processes, stand between `app` and `cli`.
+`keys` needs nothing but `core`, `control` nothing at all (it talks to a running gateway over HTTP), and `server` and
+`demo`, which own processes, stand between `app` and `cli`.
 
 Imports are read from the source with `ast`, those inside of functions and under TYPE_CHECKING included.
 """
@@ -39,8 +40,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "keys": {"core"},
     "app": _BELOW_APP | _SETTINGS,
     "server": _BELOW_APP | _SETTINGS | {"app"},
+    "control": set(),
     "demo": _BELOW_APP | _SETTINGS | {"keys", "app", "server"},
-    "cli": _BELOW_APP | _SETTINGS | {"keys", "app", "server", "demo"},
+    "cli": _BELOW_APP | _SETTINGS | {"keys", "app", "server", "demo", "control"},
 }
 """For each part of the gateway, the other parts that it may know. A new part has to be given its place here."""
 
@@ -85,7 +87,10 @@ ONLY_IN: dict[str, tuple[set[str], str]] = {
     "yaml": ({"config"}, "one place knows how configuration is spelled"),
     "pydantic_settings": ({"config"}, "one place knows where configuration comes from"),
     "redis": ({"shared"}, "shared state goes through one script at a time, never through the relay"),
-    "httpx": ({"fleet", "demo", "cli"}, "control plane only: on the data plane it costs more than everything else"),
+    "httpx": (
+        {"fleet", "demo", "cli", "control"},
+        "control plane only: on the data plane it costs more than everything else",
+    ),
     "tenacity": (
         {"fleet", "demo", "cli", "limits", "shared", "telemetry"},
         "control plane only: a user's request is retried by rule",

@@ -45,10 +45,11 @@ class NodeSpec:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """No new work for a node. `until`: loop time at which what still runs is ended (infinite: it may finish)."""
+    """No new work for a node since `since`; what still runs at `until` is ended (infinite: it may finish). In loop
+    time."""
 
+    since: float = 0.0
     until: float = math.inf
-    reason: str = "drained"
 
 
 class Node:
@@ -72,6 +73,7 @@ class Node:
         self.busy_until = 0.0
         self.doubted = False
         self.drain: Drain | None = None
+        self._drains: dict[str, Drain] = {}
         self.failed_probes = 0
         self.last_error: str | None = "not probed yet"
         self.cards: Mapping[str, Mapping[str, Any]] = {}
@@ -103,6 +105,21 @@ class Node:
         """Requests at once that this process may have on it at the most: an even share of what it can take."""
         most = self.spec.max_concurrency
         return math.inf if most is None else max(1, most // self.gateways)
+
+    def drain_for(self, source: str, drain: Drain | None, now: float) -> None:
+        """What `source` says: a drain, or none any more. Of several the one that ends first counts."""
+        if drain is not None:
+            self._drains[source] = drain
+        else:
+            self._drains.pop(source, None)
+        before, self.drain = self.drain, min(self._drains.values(), key=lambda each: each.until, default=None)
+        if (before is None) != (self.drain is None):
+            self.settle(now)
+
+    @property
+    def ready_but_for_drain(self) -> bool:
+        """Whether it answers, whatever was ordered about it."""
+        return not self.breaker.is_open
 
     # What probes tell
 

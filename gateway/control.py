@@ -1,0 +1,85 @@
+"""The command line's way to a running gateway: its admin listener, over HTTP."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+DEFAULT_ADMIN = "http://127.0.0.1:9091"
+
+Say = Callable[[str], None]
+
+
+class ControlError(Exception):
+    """The gateway did not do it; the message says why and what to do."""
+
+
+class Control:
+    """One gateway's admin routes."""
+
+    def __init__(self, url: str, token: str | None = None, ca_file: str | None = None) -> None:
+        """`url` of the admin listener; `token` where it asks for one."""
+        self._url = url.rstrip("/")
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        try:
+            self._client = httpx.Client(
+                base_url=self._url, headers=headers, timeout=10, trust_env=False, verify=ca_file or True
+            )
+        except (httpx.InvalidURL, OSError) as error:
+            raise ControlError(f"{url} cannot be used: {error}") from None
+
+    def get(self, path: str) -> Any:
+        return self._ask("GET", path, None)
+
+    def post(self, path: str, body: object = None) -> Any:
+        return self._ask("POST", path, body)
+
+    def _ask(self, method: str, path: str, body: object) -> Any:
+        try:
+            answer = self._client.request(method, path, json=body)
+        except httpx.HTTPError as error:
+            hint = "name its admin listener with --admin"
+            raise ControlError(f"no gateway answers on {self._url} ({error}): {hint}") from None
+        if answer.status_code == 401:
+            raise ControlError("the admin token is missing or wrong: set FLEETGATE_ADMIN__TOKEN or give --token")
+        if answer.status_code >= 400:
+            raise ControlError(_detail(answer))
+        return answer.json()
+
+
+def drain(control: Control, node: str, deadline: float | None, wait: float, say: Say) -> bool:
+    """Take `node` out of work and wait up to `wait` seconds until nothing runs there; whether it is empty then."""
+    state = control.post("/admin/drain", {"node": node, "deadline": deadline})
+    name = state["node"]
+    say(
+        f"{name} gets no new work" + ("" if state["told"] else " from this gateway; the others know once Redis is back")
+    )
+    end = time.monotonic() + wait
+    told = None
+    while not state["empty"] and time.monotonic() < end:
+        left = state["running"] if state["running"] is not None else state["in_flight"]
+        if left and left != told:
+            say(f"{name} still answers {left} requests")
+            told = left
+        time.sleep(0.2)
+        state = control.get(f"/admin/drain/{name}")
+    if state["empty"]:
+        say(f"{name} is empty: it can be stopped")
+    elif wait > 0:
+        say(f"{name} is not empty yet; it stays drained")
+    return bool(state["empty"])
+
+
+def undrain(control: Control, node: str, say: Say) -> None:
+    """Give `node` work again."""
+    state = control.post("/admin/undrain", {"node": node})
+    say(f"{state['node']} gets work again once it answers")
+
+
+def _detail(answer: httpx.Response) -> str:
+    try:
+        detail = answer.json()["detail"]
+    except (ValueError, KeyError, TypeError):
+        return f"the gateway answered {answer.status_code}"
+    return str(detail)
