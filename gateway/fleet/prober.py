@@ -140,7 +140,8 @@ class Prober:
             elif node.abilities.native_budget is False and not canary.learnt:  # it was believed and has shown otherwise
                 node.abilities = replace(await canary.learn(client, cards), native_budget=False)
         elif not canary.learnt or node.abilities is UNKNOWN or node.abilities is BELIEVED:
-            node.abilities = await canary.learn(client, cards)
+            with contextlib.suppress(httpx.HTTPError):  # it serves as well, with the gateway in its place
+                node.abilities = await canary.learn(client, cards)
 
     async def _read_load(self, client: httpx.AsyncClient, node: Node, canary: Canary) -> None:
         """Best effort: what was read last stays where nothing comes."""

@@ -40,7 +40,7 @@ class ScriptedNode:
         self.connections += 1
         try:
             while (request := await _read(reader, self.reads_bodies)) is not None:
-                if request.path in ("/health", "/v1/models", "/metrics"):
+                if request.path in ("/health", "/v1/models", "/metrics", "/version", "/tokenize"):
                     writer.write(_probe_answer(request.path))
                     await writer.drain()
                     continue
@@ -128,7 +128,7 @@ async def _read(reader: asyncio.StreamReader, with_body: bool) -> Asked | None:
 def _probe_answer(path: str) -> bytes:
     if path == "/health":
         return answer(b"")
-    if path == "/metrics":
+    if path in ("/metrics", "/version", "/tokenize"):
         return answer(b"", "404 Not Found")
     card = {"id": MODEL, "object": "model", "owned_by": "vllm", "max_model_len": 4096}
     return answer(json.dumps({"object": "list", "data": [card]}).encode())
