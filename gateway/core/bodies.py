@@ -24,6 +24,10 @@ MAX_DEPTH = 99
 Body = dict[str, Any]
 
 _OPEN_BRACE = re.compile(rb"\s*\{\s*")
+_VALUE_WINDOW = 4096
+"""Bytes of a value that is replaced in place; one that is longer is written anew with the rest."""
+
+_scanner = json.JSONDecoder()
 
 
 class _DuplicateKeyError(ValueError):
@@ -107,7 +111,7 @@ def edit_body(raw: bytes, body: Body, changes: Mapping[str, Any], removals: froz
     """`raw` with the top-level fields of `changes` set and those of `removals` taken out.
 
     `body` is what `parse_body(raw)` gave (so no key is there twice). New fields are inserted behind the opening
-    brace and a lone string field is replaced in place; only where that is not certain is the body written anew.
+    brace and a lone short value is replaced in place; only where that is not certain is the body written anew.
     """
     removals = removals & body.keys()
     if not changes and not removals:
@@ -135,26 +139,32 @@ def _splice(raw: bytes, body: Body, changes: Mapping[str, Any]) -> bytes | None:
         if key not in body:
             added[key] = value
             continue
-        replaced = _replace_string(raw, key, body[key], value)
+        replaced = _replace_value(raw, key, body[key], value)
         if replaced is None:
             return None
         raw = replaced
     return insert_fields(raw, added) if added else raw
 
 
-def _replace_string(raw: bytes, key: str, old: Any, new: Any) -> bytes | None:
+def _replace_value(raw: bytes, key: str, old: Any, new: Any) -> bytes | None:
     """Replace the value of `key` where the key's name stands once in the bytes: then that place is the field.
 
     A key may also be spelled with \\u escapes; then the one plain spelling could be another object's field.
     """
     name = dump(key)
-    if not isinstance(old, str) or raw.count(name) != 1 or b"\\u" in raw:
+    if raw.count(name) != 1 or b"\\u" in raw:
         return None
-    pattern = re.compile(re.escape(name) + rb"(\s*:\s*)" + re.escape(dump(old)))
-    match = pattern.search(raw)
-    if match is None:
+    place = re.compile(re.escape(name) + rb"\s*:\s*").search(raw)
+    if place is None:
         return None
-    return b"".join((raw[: match.end(1)], dump(new), raw[match.end() :]))
+    start = place.end()
+    window = raw[start : start + _VALUE_WINDOW]
+    try:
+        _, length = _scanner.raw_decode(window.decode("latin-1"))  # a character for each byte
+        same = length < len(window) and json.loads(window[:length]) == old
+    except ValueError:
+        return None
+    return b"".join((raw[:start], dump(new), raw[start + length :])) if same else None
 
 
 def insert_fields(raw: bytes, added: Mapping[str, Any]) -> bytes:

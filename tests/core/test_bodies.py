@@ -121,6 +121,25 @@ def test_examples_of_edits(raw: bytes, changed: bytes) -> None:
     assert edit_body(raw, parse_body(raw), {"model": "b"}, frozenset()) == changed
 
 
+@pytest.mark.parametrize(
+    ("value", "new"),
+    [(b"100", 7), (b"-1", 0), (b"null", 7), (b"true", False), (b'{"a": [1, "\xc3\xa9}"]}', {"a": 1}), (b'"x"', None)],
+)
+def test_a_short_value_is_replaced_where_it_stands(value: bytes, new: object) -> None:
+    """What stands around it stays to the letter: a long prompt is not written anew for a smaller budget."""
+    raw = b'{ "prompt" : "\xc3\xa9 1.0", "k" : %b , "x" : 1.50 }' % value
+    edited = edit_body(raw, parse_body(raw), {"k": new}, frozenset())
+    assert edited == raw.replace(b'"k" : ' + value, b'"k" : ' + dump(new))
+
+
+@pytest.mark.parametrize(
+    "raw", [b'{"x":{"k":1},"k":1.50}', b'{"\\u006b":1.50,"x":{"k":1}}', b'{"k":"' + b"y" * 5000 + b'"}']
+)
+def test_where_the_place_is_not_certain_a_body_is_written_anew(raw: bytes) -> None:
+    body = parse_body(raw)
+    assert parse_body(edit_body(raw, body, {"k": 7}, frozenset())) == {**body, "k": 7}
+
+
 def test_numbers_keep_their_value_where_a_body_is_written_anew() -> None:
     raw = b'{"priority":1,"a":123456789012345678901234567890,"b":1e2,"c":0.1,"d":-0.0,"e":18446744073709551616}'
     edited = edit_body(raw, parse_body(raw), {}, frozenset({"priority"}))
