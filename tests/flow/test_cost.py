@@ -16,6 +16,7 @@ import uvicorn
 from gateway.api.protocol import GatewayProtocol
 from gateway.app import ByPort, build_app
 from gateway.config.tree import Config
+from gateway.core.abilities import Abilities
 from gateway.relay.http1 import UpstreamConnection
 
 BODY = b'{"model":"m","stream":true,"messages":[{"role":"user","content":"hello"}]}'
@@ -23,11 +24,19 @@ PLAIN_BODY = BODY.replace(b'"stream":true,', b"")
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 EVENT = b'data: {"id":"c","choices":[{"index":0,"delta":{"reasoning":" word"},"finish_reason":null}]}\n\n'
 CHUNK = b"%x\r\n%b\r\n" % (len(EVENT), EVENT)
+THOUGHT_EVENT = EVENT.replace(b'"finish_reason"', b'"logprobs":null,"finish_reason"')  # as vLLM writes it
+THOUGHT = b"%x\r\n%b\r\n" % (len(THOUGHT_EVENT), THOUGHT_EVENT)
 END = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
 ANSWER = b'{"id":"c","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}'
 PLAIN_ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: a/b\r\ncontent-length: %d\r\n\r\n%b" % (len(ANSWER), ANSWER)
 
 CALLS_PER_EVENT = 12
+CALLS_OF_BACKSTOP = 4
+CALLS_OF_RULES = 90
+RULES: dict[str, Any] = {
+    "thinking": {"default": True, "default_budget": 512, "max_budget": 2048, "answer_reserve": 64, "floor": 16},
+    "output": {"default_tokens": 1024, "max_tokens": 4096},
+}
 CALLS_PER_REQUEST = 220
 
 
@@ -60,9 +69,10 @@ class Wire(asyncio.Transport):
 class Bench:
     """A gateway between two wires."""
 
-    def __init__(self) -> None:
-        self.app = build_app(Config(nodes=[{"url": "http://127.0.0.1:1"}]))  # type: ignore[arg-type]
+    def __init__(self, **settings: Any) -> None:
+        self.app = build_app(Config(nodes=[{"url": "http://127.0.0.1:1"}], **settings))  # type: ignore[arg-type]
         node = self.app.fleet.nodes[0]
+        node.abilities = Abilities(native_budget=True, splits_reasoning=True)
         node.probe_succeeded({"m": {"id": "m"}})
         pool = self.app.relay._pool(node)
         self.node_side = UpstreamConnection(node.name, pool._keep)
@@ -109,20 +119,22 @@ class Calls:
         self.count += event == "call"
 
 
-def run(measure: Callable[[Bench], None]) -> None:
+def run(measure: Callable[[Bench], None], **settings: Any) -> None:
     """`measure` within a loop, as a callback of it like all that comes from sockets: no task is running then."""
 
     async def main() -> None:
-        bench = Bench()
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        done.add_done_callback(lambda _: measure(bench))
-        raised: list[BaseException] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, told: raised.append(told["exception"]))
-        done.set_result(None)
+        bench = Bench(**settings)
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+
+        def work() -> None:
+            measure(bench)
+            done.set_result(None)
+
+        loop.set_exception_handler(lambda _, told: done.set_exception(told["exception"]))
+        loop.call_soon(work)
         await done
         bench.close()
-        if raised:
-            raise raised[0]
 
     asyncio.run(main())
 
@@ -141,6 +153,42 @@ def test_an_event_costs_a_dozen_calls_and_wakes_no_task() -> None:
         bench.node_side.data_received(END)
 
     run(measure)
+
+
+def test_budgets_and_caps_cost_next_to_nothing_per_event() -> None:
+    """On a node that holds budgets itself no event is parsed: the backstop counts bytes and keeps a slice."""
+    counts = []
+
+    def measure(bench: Bench) -> None:
+        bench.ask(BODY)
+        bench.node_side.data_received(HEAD + THOUGHT)
+        with Calls() as calls:
+            for _ in range(100):
+                bench.node_side.data_received(THOUGHT)
+        counts.append(calls.count)
+        told.append(b"x-fleetgate-thinking-budget" in b"".join(bench.client_wire.written))
+        bench.node_side.data_received(END)
+
+    told: list[bool] = []
+    run(measure)
+    run(measure, **RULES)
+    assert told == [False, True]
+    assert counts[1] - counts[0] <= 100 * CALLS_OF_BACKSTOP
+
+
+def test_budgets_and_caps_cost_little_per_request() -> None:
+    counts = []
+
+    def measure(bench: Bench) -> None:
+        bench.plain()
+        with Calls() as calls:
+            for _ in range(20):
+                bench.plain()
+        counts.append(calls.count)
+
+    run(measure)
+    run(measure, **RULES)
+    assert counts[1] - counts[0] <= 20 * CALLS_OF_RULES
 
 
 def test_a_plain_request_costs_what_it_did() -> None:
