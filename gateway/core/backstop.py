@@ -33,8 +33,9 @@ from gateway.core.dialects.chat import ChunkWatch
 from gateway.core.dialects.watch import Turn
 from gateway.core.sse import event_data, split_events
 
-_REASONING = b'"reasoning'
 _OPENING = (b'"reasoning":"', b'"reasoning_content":"')
+"""How the text of thinking begins. Not the name alone: `"reasoning":null` is none, `"reasoning_tokens":` is a count."""
+
 _CLOSING = b'"},"logprobs":null,"finish_reason":null'
 _ANSWER = (b'"content":"', b'"tool_calls":[')
 _GATHERED = 512
@@ -115,7 +116,7 @@ class Backstop(ChunkWatch):
         return held
 
     def _watch_thinking(self, events: bytes) -> bytes:
-        count = events.count(_REASONING)
+        count = events.count(_OPENING[0]) or events.count(_OPENING[1])
         if self._events + count > self._left:
             events = self._allowed(events)
             self._keep(events)
@@ -133,7 +134,7 @@ class Backstop(ChunkWatch):
         passed = []
         left = self._left - self._events
         for event in split_events(events):
-            left -= event.count(_REASONING)
+            left -= event.count(_OPENING[0]) or event.count(_OPENING[1])
             if left < 0:
                 break
             passed.append(event)

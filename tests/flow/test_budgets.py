@@ -261,6 +261,17 @@ async def test_a_node_that_obeys_is_sent_the_budget_and_nothing_else() -> None:
         assert gateway.app.fleet.nodes[0].abilities.native_budget is True
 
 
+async def test_usage_in_every_event_is_not_taken_for_thinking() -> None:
+    """Its `reasoning_tokens` stand in each event of the answer, too."""
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    body = {**ASK, "stream": True, "stream_options": options, "thinking_token_budget": 2, "max_tokens": 200}
+    long = [{"role": "user", "content": "Tell me more. [[answer=60]]"}]
+    async with proven() as (_, gateway, client):
+        heard = heard_stream((await client.post("/v1/chat/completions", json={**body, "messages": long})).text)
+        assert len(heard.content.split()) > 20 and heard.finish == "stop"
+        assert gateway.app.fleet.nodes[0].abilities.native_budget is True
+
+
 async def test_several_tokens_an_event_are_reckoned_with_once_they_were_seen() -> None:
     async with turned(tokens_per_event=4) as (_, gateway, client):
         await ask(client, stream=True, thinking_token_budget=400, max_tokens=500)

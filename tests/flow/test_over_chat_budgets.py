@@ -99,10 +99,10 @@ def ended(answer: Any) -> bool:
     if isinstance(answer, dict):
         return "end_turn" in answer.values() or "completed" in answer.values()
     kind, response = answer[-1]["type"], answer[-1].get("response") or {}
-    return "message_stop" == kind or "completed" in response.values()
+    return bool(kind == "message_stop" or "completed" in response.values())
 
 
 def _is_thinking(event: dict[str, Any]) -> bool:
     if event["type"] == "response.reasoning_text.delta":
         return True
-    return event["type"] == "content_block_delta" and event["delta"]["type"] == "thinking_delta"
+    return str(event["type"]) == "content_block_delta" and str(event["delta"]["type"]) == "thinking_delta"
