@@ -31,7 +31,9 @@ from gateway.core.attempts import RetryRules
 from gateway.core.breaker import BreakerRules
 from gateway.core.budget_terms import Slack
 from gateway.core.conversations import Naming
+from gateway.core.cost import Price
 from gateway.core.guessing import Guesses
+from gateway.core.metering import Meters
 from gateway.core.models import Models
 from gateway.core.placement import Placement
 from gateway.core.tenants import Tenants
@@ -42,11 +44,13 @@ from gateway.fleet.node import NodeSpec
 from gateway.fleet.prober import Prober, ProbeTiming
 from gateway.fleet.router import Router, RoutingRules
 from gateway.fleet.shared_placement import SharedPlacement
+from gateway.limits.limiter import Limiter, LimitTerms
 from gateway.pipeline import Pipeline, Policy
 from gateway.relay.exchange import Timing
 from gateway.relay.relay import Relay
 from gateway.reload import ConfigWatch
 from gateway.shared.link import Link, LinkSettings
+from gateway.shared.presence import Presence
 from gateway.telemetry.logs import RequestLog
 from gateway.telemetry.metrics import Metrics
 
@@ -83,7 +87,11 @@ class Gateway:
             self.keyring = Keyring(self.link, reading, tenants, config.access.cached_keys, config.access.outage)
             directory = Directory(self.link, config.access.audit_lines)
         self.gate = Gate(tenants, Guesses(config.access.wrong_keys_per_minute), self.keyring)
-        self.pipeline = Pipeline(_policy(config, response_key), self.gate, self.router, self.relay, observers)
+        self.presence = Presence(self.link)
+        self.limiter = _limiter(config, self.link, self.presence)
+        self.pipeline = Pipeline(
+            _policy(config, response_key), self.gate, self.limiter, self.router, self.relay, observers
+        )
         self._bounds = Bounds(config.requests.max_body, config.timeouts.body)
         listen = config.listen
         layers = Layers(build_public(self.pipeline, self.fleet), listen.cors_origins, listen.trusted_proxies)
@@ -120,6 +128,9 @@ class Gateway:
         """Connect to Redis, begin to probe nodes and to watch the config file."""
         if self.link is not None:
             await self.link.start()
+            await self.presence.start()
+        if self.limiter is not None:
+            self.limiter.start()
         if self.keyring is not None:
             self.keyring.start()
         self.prober.follow()
@@ -137,7 +148,10 @@ class Gateway:
         self.relay.close_pools()
         if self.keyring is not None:
             await self.keyring.stop()
+        if self.limiter is not None:
+            await self.limiter.stop()
         if self.link is not None:
+            await self.presence.stop()
             await self.link.stop()
         self._request_log.flush()
         self.metrics.settle()
@@ -176,6 +190,12 @@ class Gateway:
         self.gate.take_over(
             tenants_of(config.tenants, config.access, self._response_key), config.access.wrong_keys_per_minute
         )
+        if self.limiter is None:
+            self.limiter = self.pipeline.limiter = _limiter(config, self.link, self.presence)
+            if self.limiter is not None:
+                self.limiter.start()
+        else:
+            self.limiter.take_over(_limit_terms(config), _prices(config))
         self.relay.timing = _timing(config)
         self.relay.slack = _slack(config)
         self.relay.failover.max_attempts = config.requests.max_attempts
@@ -208,6 +228,10 @@ class Gateway:
     def _refresh_gauges(self) -> None:
         nodes = [(node.name, node.ready, node.in_flight) for node in self.fleet.nodes]
         self.metrics.fleet_state(self.relay.open_exchanges, nodes)
+        if self.link is not None:
+            self.metrics.redis_state(self.link.up, self.link.outages, self.presence.live)
+        if self.limiter is not None:
+            self.metrics.limits_state(len(self.limiter.live), self.limiter.waiting, self.limiter.dropped)
 
     def _tenants(self, config: Config) -> Tenants:
         return tenants_of(config.tenants, config.access, self._response_key)
@@ -285,6 +309,23 @@ def _link(config: Config) -> Link | None:
         prefix=redis.prefix,
     )
     return Link(settings)
+
+
+def _limiter(config: Config, link: Link | None, presence: Presence) -> Limiter | None:
+    """None where nothing is limited and, without Redis, nothing can come to be."""
+    limited = config.limits.default.limits is not None or any(tenant.limited for tenant in config.tenants)
+    if link is None and not limited:
+        return None
+    return Limiter(_limit_terms(config), Meters(_prices(config)), link, presence)
+
+
+def _limit_terms(config: Config) -> LimitTerms:
+    limits = config.limits
+    return LimitTerms(limits.on_failure, limits.assumed_output_tokens, limits.lease, limits.default.limits)
+
+
+def _prices(config: Config) -> dict[str, Price]:
+    return {}
 
 
 def _node_specs(config: Config) -> list[NodeSpec]:

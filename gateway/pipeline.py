@@ -24,6 +24,8 @@ from gateway.core.response_ids import NONCE_BYTES, open_id
 from gateway.core.tenants import Identity, Tenant
 from gateway.core.terms import TermsBook
 from gateway.fleet.router import Router
+from gateway.limits.limiter import Limiter
+from gateway.limits.reservation import Reservation
 from gateway.relay.downstream import Trace
 from gateway.relay.relay import Caller, Relay
 
@@ -75,6 +77,7 @@ class _Record:
         "_dialect",
         "_observers",
         "ending",
+        "held",
         "key",
         "model",
         "request_bytes",
@@ -89,6 +92,7 @@ class _Record:
         self._dialect = dialect
         self._observers = observers
         self.trace = Trace()
+        self.held: Reservation | None = None
         self.tenant: str | None = None
         self.key: str | None = None
         self.model: str | None = None
@@ -113,6 +117,8 @@ class _Record:
         if error is not None:
             self._fail(error)
         event = self._event()
+        if self.held is not None:
+            self.held.settle(event, self.trace.passed)
         for observer in self._observers:
             observer(event)
         return isinstance(error, Exception)
@@ -160,10 +166,18 @@ class Pipeline:
     """Everything that a request passes through, put together once."""
 
     def __init__(
-        self, policy: Policy, gate: Gate, router: Router, relay: Relay, observers: tuple[Observer, ...]
+        self,
+        policy: Policy,
+        gate: Gate,
+        limiter: Limiter | None,
+        router: Router,
+        relay: Relay,
+        observers: tuple[Observer, ...],
     ) -> None:
+        """`limiter` is None where nothing can be limited."""
         self.policy = policy
         self.gate = gate
+        self.limiter = limiter
         self._router = router
         self._fleet = router.fleet
         self._relay = relay
@@ -180,7 +194,10 @@ class Pipeline:
             plan = self._plan(policy, ask, dialect, who.tenant, model)
             if plan.told:
                 call.tell(plan.told)
+            held = record.held = None if self.limiter is None else self.limiter.begin(who, plan)
             with self._router.route(plan, who.tenant.name, call.headers) as route:
+                if held is not None:
+                    call.tell(await held.granted())
                 await self._relay.serve(plan, call, record.trace, deadline, route)
 
     async def stored(self, call: Call, dialect: Dialect, method: str, response_id: str, suffix: str) -> None:

@@ -1,5 +1,6 @@
 """Errors to HTTP: the one place that knows which status, which headers and which kind an error has."""
 
+import math
 from collections.abc import Iterable
 
 from gateway.core import errors as e
@@ -26,7 +27,7 @@ _HTTP: dict[type[e.GatewayError], tuple[int, Fault]] = {
     e.InternalError: (500, Fault.INTERNAL),
 }
 
-_FINAL = (e.DeadlineExceeded,)
+_FINAL = (e.DeadlineExceeded, e.QuotaExceeded, e.LimitTooSmall)
 """Statuses that SDKs retry by themselves, for reasons that a retry does not mend."""
 
 
@@ -41,7 +42,8 @@ def error_headers(error: e.GatewayError, body: bytes) -> list[tuple[bytes, bytes
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     headers += [(name.encode(), value.encode()) for name, value in error.headers.items()]
     if error.retry_after is not None:
-        headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after))))
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
+        headers.append((b"retry-after-ms", b"%d" % math.ceil(error.retry_after * 1000)))
     if isinstance(error, _FINAL):
         headers.append((b"x-should-retry", b"false"))
     if isinstance(error, e.Unauthenticated):

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from gateway.core.limits import DAY, Grant, Kind, Rule, Rules, month_of
+from gateway.core.limits import DAY, Kind, Rule, Rules, Taken, month_of
 
 SECOND = 1_000_000
 
@@ -66,20 +66,20 @@ class Book:
     levels: dict[tuple[str, str], _Level] = field(default_factory=dict)
     reservations: dict[str, _Reservation] = field(default_factory=dict)
 
-    def reserve(self, now: int, id: str, rules: Rules, costs: tuple[int, ...], lease: int) -> Grant:
+    def reserve(self, now: int, id: str, rules: Rules, costs: tuple[int, ...], lease: int) -> Taken:
         """Take `costs` of `rules`, all or none, for `lease` microseconds."""
         self.sweep(now)
         left = [self._left(rule, now) for rule in rules]
         if id in self.reservations:
-            return Grant(True, now, tuple(left))
+            return Taken(True, now, tuple(left))
         if any(cost > 0 and cost > room for cost, room in zip(costs, left, strict=True)):
-            return Grant(False, now, tuple(left))
+            return Taken(False, now, tuple(left))
         for index, (rule, cost) in enumerate(zip(rules, costs, strict=True)):
             self._take(rule, cost, now)
             left[index] -= cost
         periods = tuple(_period(rule, now) for rule in rules)
         self.reservations[id] = _Reservation(State.HELD, now + lease, rules, costs, periods)
-        return Grant(True, now, tuple(left))
+        return Taken(True, now, tuple(left))
 
     def settle(self, now: int, id: str, rules: Rules, used: tuple[int, ...]) -> None:
         """Make the reservation `id` what was really used of `rules`."""
@@ -101,6 +101,21 @@ class Book:
             reservation = self.reservations.get(id)
             if reservation is not None and reservation.state is State.HELD:
                 reservation.until = now + lease
+
+    def seed(self, now: int, rules: Rules, left: tuple[int, ...]) -> None:
+        """Begin with what is known to be `left` elsewhere, where nothing is written down yet. Not for places."""
+        for rule, room in zip(rules, left, strict=True):
+            if rule.kind is not Kind.LEASES and (rule.scope, rule.field) not in self.levels:
+                self._take(rule, rule.capacity - min(room, rule.capacity), now)
+
+    def adopt(self, now: int, id: str, rules: Rules, lease: int) -> None:
+        """Count the places of a request that lives, whose other costs are written down elsewhere."""
+        costs = tuple(1 if rule.kind is Kind.LEASES else 0 for rule in rules)
+        for rule, cost in zip(rules, costs, strict=True):
+            if cost:
+                self._take(rule, cost, now)
+        periods = tuple(_period(rule, now) for rule in rules)
+        self.reservations[id] = _Reservation(State.HELD, now + lease, rules, costs, periods)
 
     def sweep(self, now: int) -> None:
         """Give back what is held by leases that ran out; forget what ended long ago."""

@@ -12,12 +12,16 @@ GatewayError
 ├── Unauthenticated           no key, or one that nobody has
 ├── PermissionDenied          a known caller, a thing that it may not do
 ├── RateLimited               too much of something that the caller may do
-│   └── TooManyWrongKeys      from one address in a minute
+│   ├── TooManyWrongKeys      from one address in a minute
+│   └── LimitExceeded         a limit of the caller's has no room now
+│       ├── QuotaExceeded     nor for the rest of the day or month
+│       └── LimitTooSmall     nor ever: the request is larger than the limit
 ├── Overloaded                nothing is wrong with the request: come back later
 │   ├── NoNodeReady
 │   ├── FleetFull             all nodes have as much as they can take
 │   ├── KeysUnknown           who the caller is cannot be looked up now
 │   ├── TooManyConnections
+│   ├── LimitsUnknown         limits cannot be checked, and nothing is served unchecked
 │   └── ShuttingDown
 ├── UpstreamError             the node's fault
 │   ├── ConnectFailed         nothing was sent: another node may be tried
@@ -112,6 +116,18 @@ class TooManyWrongKeys(RateLimited):
     default_code = "too_many_wrong_keys"
 
 
+class LimitExceeded(RateLimited):
+    default_code = "rate_limit_exceeded"
+
+
+class QuotaExceeded(LimitExceeded):
+    default_code = "quota_exceeded"
+
+
+class LimitTooSmall(LimitExceeded):
+    default_code = "request_too_large_for_limit"
+
+
 class Overloaded(GatewayError):
     default_code = "overloaded"
 
@@ -130,6 +146,10 @@ class KeysUnknown(Overloaded):
 
 class TooManyConnections(Overloaded):
     default_code = "too_many_connections"
+
+
+class LimitsUnknown(Overloaded):
+    default_code = "limits_unavailable"
 
 
 class ShuttingDown(Overloaded):

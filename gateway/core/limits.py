@@ -34,6 +34,9 @@ DAY = 86_400 * 1_000_000
 SLOT_SECONDS = 1.0
 """What a client is told to wait for a free place among its concurrent requests: nobody knows when one ends."""
 
+OUTAGE_SECONDS = 2.0
+"""What it is told to wait where one gateway's share, while Redis does not answer, can never hold its request."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -139,6 +142,8 @@ class Rule:
 
     def wait(self, left: int, cost: int, now: int) -> float:
         """Seconds until `cost` fits, with `left` at `now` (microseconds since 1970) and nobody else taking any."""
+        if cost > self.capacity:  # of a gateway's share, while Redis does not answer
+            return OUTAGE_SECONDS
         match self.kind:
             case Kind.BUCKET:
                 return -(-(cost - left) // self.limit) / 1e6
@@ -152,7 +157,7 @@ class Rule:
 Rules = tuple[Rule, ...]
 
 
-class Grant(NamedTuple):
+class Taken(NamedTuple):
     """A store's answer: whether all was taken, the store's time (microseconds since 1970), and what is left of each
     rule in its own unit: after taking where it was granted, before where it was not."""
 
@@ -193,17 +198,23 @@ def share(rules: Rules, replicas: int) -> Rules:
     )
 
 
-def month_of(now: int) -> int:
-    """The UTC month of `now` (microseconds since 1970) as year * 12 + month, January being 0.
+def civil_of(now: int) -> tuple[int, int, int]:
+    """Year, month (January is 1) and day in UTC of `now` (microseconds since 1970).
 
-    Days to the civil calendar: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days.
+    Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days.
     """
-    shifted = now // DAY + 719_468
-    era, day_of_era = divmod(shifted, 146_097)
+    era, day_of_era = divmod(now // DAY + 719_468, 146_097)
     year_of_era = (day_of_era - day_of_era // 1460 + day_of_era // 36_524 - day_of_era // 146_096) // 365
     day_of_year = day_of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
     month = (5 * day_of_year + 2) // 153  # March is 0
-    return (era * 400 + year_of_era) * 12 + month + 2
+    year = era * 400 + year_of_era + (month >= 10)
+    return year, (month + 2) % 12 + 1, day_of_year - (153 * month + 2) // 5 + 1
+
+
+def month_of(now: int) -> int:
+    """The UTC month of `now` as year * 12 + month, January being 0."""
+    year, month, _ = civil_of(now)
+    return year * 12 + month - 1
 
 
 def month_end(now: int) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from gateway.core.limit_words import Shown, shown_of
 from gateway.core.limits import Amounts, Kind, Limits, Rules, rules_of, share
 from gateway.core.tenants import Identity
 
@@ -15,11 +16,16 @@ MAX_KEPT = 10_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ruleset:
-    """`wire` is the rules as the scripts get them: scope, field, kind, limit, capacity of each. `keep` in ms."""
+    """`wire` is the rules as the scripts get them: scope, field, kind, limit, capacity of each. `keep` in ms.
+
+    `shown` are the headers that OpenAI's clients read, `shown_to_anthropic` those and Anthropic's.
+    """
 
     rules: Rules
     wire: tuple[str | int, ...]
     keep: int
+    shown: tuple[Shown, ...]
+    shown_to_anthropic: tuple[Shown, ...]
 
     @classmethod
     def of(cls, rules: Rules) -> "Ruleset":
@@ -27,7 +33,8 @@ class Ruleset:
         for rule in rules:
             wire += (rule.scope, rule.field, rule.kind.value, rule.limit, rule.capacity)
         months = any(rule.kind is Kind.MONTH for rule in rules)
-        return cls(rules, tuple(wire), (_MONTH if months else _DAY) * 1000)
+        keep = (_MONTH if months else _DAY) * 1000
+        return cls(rules, tuple(wire), keep, shown_of(rules, anthropic=False), shown_of(rules, anthropic=True))
 
     def costs(self, amounts: Amounts) -> tuple[int, ...]:
         """What `amounts` take of each rule."""

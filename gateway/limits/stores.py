@@ -1,12 +1,13 @@
 """Where limits are kept: in this process, or in Redis for all of them. Both follow the book of `core.book`."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Collection
 from pathlib import Path
 from typing import Any, Protocol
 
 from gateway.core.book import Book
-from gateway.core.limits import Grant
+from gateway.core.limits import Taken
 from gateway.limits.rulesets import Ruleset
 from gateway.shared.link import Link, Script
 
@@ -16,7 +17,7 @@ _LUA = Path(__file__).parent / "lua"
 class Store(Protocol):
     """What a limiter needs. `costs` and `used` are what is taken of each rule, in the rule's own unit."""
 
-    def reserve(self, tenant: str, id: str, rules: Ruleset, costs: tuple[int, ...]) -> Awaitable[Grant]:
+    def reserve(self, tenant: str, id: str, rules: Ruleset, costs: tuple[int, ...]) -> Awaitable[Taken]:
         """Take all or nothing; a second time with the same id changes nothing."""
 
     def settle(self, tenant: str, id: str, rules: Ruleset, used: tuple[int, ...]) -> Awaitable[Any]:
@@ -27,27 +28,35 @@ class Store(Protocol):
 
 
 class MemoryStore:
-    """The limits of this process alone."""
+    """The limits of this process alone: nothing has to wait, so each verb can also be had at once."""
 
-    def __init__(self, lease: float, idle: float = 3600.0) -> None:
-        """`lease`: seconds for which a reservation is held unless it is renewed; `idle`: until a tenant that nobody
-        asked for, and whose books are even, is forgotten (buckets are full again by then)."""
+    def __init__(self, lease: float) -> None:
+        """`lease`: seconds for which a reservation is held unless it is renewed."""
         self._lease = round(lease * 1_000_000)
-        self._books: dict[str, Book] = {}
+        self.books: dict[str, Book] = {}
 
-    async def reserve(self, tenant: str, id: str, rules: Ruleset, costs: tuple[int, ...]) -> Grant:
-        return self._book(tenant).reserve(_now(), id, rules.rules, costs, self._lease)
+    async def reserve(self, tenant: str, id: str, rules: Ruleset, costs: tuple[int, ...]) -> Taken:
+        return self.reserve_now(tenant, id, rules, costs)
 
     async def settle(self, tenant: str, id: str, rules: Ruleset, used: tuple[int, ...]) -> None:
-        self._book(tenant).settle(_now(), id, rules.rules, used)
+        self.settle_now(tenant, id, rules, used)
 
     async def renew(self, tenant: str, ids: Collection[str]) -> None:
-        self._book(tenant).renew(_now(), ids, self._lease)
+        self.renew_now(tenant, ids)
+
+    def reserve_now(self, tenant: str, id: str, rules: Ruleset, costs: tuple[int, ...]) -> Taken:
+        return self._book(tenant).reserve(now(), id, rules.rules, costs, self._lease)
+
+    def settle_now(self, tenant: str, id: str, rules: Ruleset, used: tuple[int, ...]) -> None:
+        self._book(tenant).settle(now(), id, rules.rules, used)
+
+    def renew_now(self, tenant: str, ids: Collection[str]) -> None:
+        self._book(tenant).renew(now(), ids, self._lease)
 
     def _book(self, tenant: str) -> Book:
-        book = self._books.get(tenant)
+        book = self.books.get(tenant)
         if book is None:
-            book = self._books[tenant] = Book()
+            book = self.books[tenant] = Book()
         return book
 
 
@@ -64,12 +73,12 @@ class RedisStore:
         self._settle = _script("settle")
         self._renew = _script("renew")
 
-    def reserve(self, tenant: str, id: str, rules: Ruleset, costs: tuple[int, ...]) -> Awaitable[Grant]:
+    def reserve(self, tenant: str, id: str, rules: Ruleset, costs: tuple[int, ...]) -> Awaitable[Taken]:
         script = self._reserve
         command = ("EVALSHA", script.sha, 1, self._base(tenant), id, self._lease, rules.keep, *costs, *rules.wire)
-        return _grant(self._link.submit(command, script))
+        return _taken(self._link.submit(command, script))
 
-    def settle(self, tenant: str, id: str, rules: Ruleset, used: tuple[int, ...]) -> Awaitable[Any]:
+    def settle(self, tenant: str, id: str, rules: Ruleset, used: tuple[int, ...]) -> asyncio.Future[Any]:
         script = self._settle
         return self._link.submit(
             ("EVALSHA", script.sha, 1, self._base(tenant), id, rules.keep, *used, *rules.wire), script
@@ -82,14 +91,15 @@ class RedisStore:
         return f"{self._link.prefix}:{{{tenant}}}"
 
 
-async def _grant(reply: Awaitable[Any]) -> Grant:
+async def _taken(reply: Awaitable[Any]) -> Taken:
     granted, now, *left = await reply
-    return Grant(granted == 1, now, tuple(left))
+    return Taken(granted == 1, now, tuple(left))
 
 
 def _script(name: str) -> Script:
     return Script.read(_LUA / "book.lua", _LUA / f"{name}.lua")
 
 
-def _now() -> int:
+def now() -> int:
+    """Microseconds since 1970."""
     return time.time_ns() // 1000

@@ -44,6 +44,7 @@ class Trace:
     `answered`: the client has got bytes of what the node is asked now, so that asking again would repeat them.
     `wasted`: tokens that a node made and nobody gets. `overran`: it thought far beyond a budget that it had proven to
     hold.
+    `wasted`: tokens that a node made and nobody gets. `passed`: bytes of the answer that went to the client.
     """
 
     node: str | None = None
@@ -56,4 +57,5 @@ class Trace:
     usage: Usage | None = None
     wasted: int = 0
     overran: bool = False
+    passed: int = 0
     node_failed: bool = False

@@ -275,6 +275,7 @@ class Exchange:
         if not self._committed:
             self._commit()
         self._last_push = self._last
+        self._trace.passed += len(data)
         if not self._call.push(data):
             self._paused = True
             self._connection.pause()

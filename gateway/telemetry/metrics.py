@@ -110,6 +110,39 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
+        self._redis_up = Gauge(
+            "fleetgate_redis_up",
+            "1 where Redis answers and takes what is written; with several workers, how many of them see it so.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._redis_outages = Gauge(
+            "fleetgate_redis_outages",
+            "Times that Redis was lost since the start.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._gateways = Gauge(
+            "fleetgate_live_gateways",
+            "Gateway processes that live, as Redis last said.",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self._reservations = Gauge(
+            "fleetgate_reservations", "Requests that hold limits now.", registry=registry, multiprocess_mode="livesum"
+        )
+        self._settlements_waiting = Gauge(
+            "fleetgate_settlements_waiting",
+            "Requests whose use of limits waits to be settled until Redis is back.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._settlements_dropped = Gauge(
+            "fleetgate_settlements_dropped",
+            "Requests whose use of limits was given up since the start.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
         self._reloads = Counter(
             "fleetgate_config_reloads_total", "Reloads of the configuration.", ("result",), registry=registry
         )
@@ -172,6 +205,17 @@ class Metrics:
         for name, ready, in_flight in now:
             self._node_ready.labels(name).set(int(ready))
             self._node_in_flight.labels(name).set(in_flight)
+
+    def redis_state(self, up: bool, outages: int, gateways: int) -> None:
+        self._redis_up.set(int(up))
+        self._redis_outages.set(outages)
+        self._gateways.set(gateways)
+
+    def limits_state(self, reservations: int, waiting: int, dropped: int) -> None:
+        """Reservations that are held now, and settlements that wait for Redis or were given up."""
+        self._reservations.set(reservations)
+        self._settlements_waiting.set(waiting)
+        self._settlements_dropped.set(dropped)
 
     def _forget_node(self, name: str) -> None:
         """A node that left the fleet is not down: it is not there. (Files of several processes can only say 0.)"""

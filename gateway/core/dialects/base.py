@@ -104,6 +104,12 @@ class Dialect(ABC):
     takes_salt: ClassVar[bool] = True
     """Whether a node keeps prompts in this dialect, so that they need a `cache_salt` to be kept apart."""
 
+    computes: ClassVar[bool] = True
+    """Whether a model works for it: what only counts or splits tokens takes none of a tenant's."""
+
+    anthropic: ClassVar[bool] = False
+    """Whether its clients are Anthropic's, and read Anthropic's headers."""
+
     mints_ids: ClassVar[bool] = False
     """Whether the gateway chooses the answer's id, so that later calls about it find their node and owner."""
 

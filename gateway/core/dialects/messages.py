@@ -58,6 +58,7 @@ class Messages(Dialect):
 
     name = "messages"
     path = "/v1/messages"
+    anthropic = True
     output_fields: ClassVar[tuple[str, ...]] = ("max_tokens",)
     heeds = frozenset(
         {
@@ -126,6 +127,7 @@ class CountTokens(Messages):
     name = "count_tokens"
     takes_salt = False
     path = "/v1/messages/count_tokens"
+    computes = False
     output_fields = ()
 
     def over_chat(self, body: Body) -> OverChat | None:

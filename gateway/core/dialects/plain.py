@@ -28,9 +28,11 @@ class Tokenize(Plain):
     name = "tokenize"
     takes_salt = False
     path = "/tokenize"
+    computes = False
 
 
 class Detokenize(Plain):
     name = "detokenize"
     takes_salt = False
     path = "/detokenize"
+    computes = False

@@ -1,0 +1,127 @@
+"""How limits are told to clients: in headers on every answer, and in the error of one that has to wait.
+
+`x-ratelimit-*` are OpenAI's: of requests and of tokens the limit that has least left, and how long until it is full.
+`anthropic-ratelimit-*` are Anthropic's, which tell input and output tokens apart and name moments instead of spans.
+"""
+
+from dataclasses import dataclass
+
+from gateway.core.cost import NANO
+from gateway.core.errors import LimitExceeded, LimitTooSmall, QuotaExceeded
+from gateway.core.grant import Headers
+from gateway.core.limits import UNIT, Kind, Measure, Rule, Rules, Taken, civil_of
+
+_REQUESTS = (Measure.REQUESTS,)
+_TOKENS = (Measure.TOKENS, Measure.INPUT, Measure.OUTPUT)
+
+_OPENAI = ((_REQUESTS, b"x-ratelimit-%s-requests"), (_TOKENS, b"x-ratelimit-%s-tokens"))
+_ANTHROPIC = (
+    (_REQUESTS, b"anthropic-ratelimit-requests-%s"),
+    (_TOKENS, b"anthropic-ratelimit-tokens-%s"),
+    ((Measure.INPUT,), b"anthropic-ratelimit-input-tokens-%s"),
+    ((Measure.OUTPUT,), b"anthropic-ratelimit-output-tokens-%s"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One kind of header: the names for limit, remaining and reset, and the rules (by index) that they can be of."""
+
+    names: tuple[bytes, bytes, bytes]
+    indices: tuple[int, ...]
+    moments: bool
+
+
+def shown_of(rules: Rules, anthropic: bool) -> tuple[Shown, ...]:
+    """Which headers answers to requests under `rules` carry; worked out once."""
+    shown = []
+    for kinds, moments in ((_OPENAI, False), (_ANTHROPIC if anthropic else (), True)):
+        for measures, pattern in kinds:
+            indices = tuple(i for i, rule in enumerate(rules) if rule.kind is Kind.BUCKET and rule.measure in measures)
+            if indices:
+                shown.append(Shown((pattern % b"limit", pattern % b"remaining", pattern % b"reset"), indices, moments))
+    return tuple(shown)
+
+
+def headers_of(rules: Rules, taken: Taken, shown: tuple[Shown, ...]) -> Headers:
+    """The headers that tell what is left after `taken`."""
+    headers: list[tuple[bytes, bytes]] = []
+    left = taken.left
+    for kind in shown:
+        index = kind.indices[0]
+        for other in kind.indices[1:]:
+            if left[other] < left[index]:
+                index = other
+        rule = rules[index]
+        microseconds = -(-(rule.capacity - left[index]) // rule.limit)
+        reset = moment(taken.now + microseconds) if kind.moments else span(microseconds)
+        limit, remaining, until = kind.names
+        headers += (
+            (limit, b"%d" % (rule.capacity // UNIT)),
+            (remaining, b"%d" % rule.whole(left[index])),
+            (until, reset.encode()),
+        )
+    return tuple(headers)
+
+
+def refusal(rules: Rules, costs: tuple[int, ...], taken: Taken, tenant: str) -> LimitExceeded:
+    """The error for a request that does not fit now: of the limits in its way, the one it has to wait for longest."""
+    waits = [
+        (rule.wait(left, cost, taken.now), index)
+        for index, (rule, cost, left) in enumerate(zip(rules, costs, taken.left, strict=True))
+        if 0 < cost > left
+    ]
+    wait, index = max(waits)
+    rule = rules[index]
+    asked, left = _amount(rule, costs[index]), _amount(rule, taken.left[index])
+    message = f"{_head(rule, tenant)}: asked {asked}, left {left}. Try again in {_words(wait)}."
+    kind = QuotaExceeded if rule.kind in (Kind.DAY, Kind.MONTH) else LimitExceeded
+    return kind(message, retry_after=wait)
+
+
+def refusal_for_ever(rules: Rules, costs: tuple[int, ...], tenant: str) -> LimitExceeded | None:
+    """The error for a request that no waiting helps: it takes more than a limit can ever hold. None if none does."""
+    for rule, cost in zip(rules, costs, strict=True):
+        if cost > rule.capacity:
+            message = (
+                f"{_head(rule, tenant)} can never hold this request: it needs {_amount(rule, cost)}. "
+                "Shorten the prompt, or ask for fewer output tokens."
+            )
+            return LimitTooSmall(message)
+    return None
+
+
+def span(microseconds: int) -> str:
+    """A duration as OpenAI writes it: `250ms`, `2.5s`, `6m0s`."""
+    milliseconds = max(0, -(-microseconds // 1000))
+    if milliseconds < 1000:
+        return f"{milliseconds}ms"
+    minutes, rest = divmod(milliseconds, 60_000)
+    seconds = f"{rest / 1000:g}s"
+    return f"{minutes}m{seconds}" if minutes else seconds
+
+
+def moment(now: int) -> str:
+    """RFC 3339 in UTC, up to the next whole second."""
+    seconds = -(-now // 1_000_000)
+    year, month, day = civil_of(seconds * 1_000_000)
+    hours, rest = divmod(seconds % 86_400, 3600)
+    return f"{year:04}-{month:02}-{day:02}T{hours:02}:{rest // 60:02}:{rest % 60:02}Z"
+
+
+def _head(rule: Rule, tenant: str) -> str:
+    kind, _, name = rule.scope.partition(":")
+    of = {"t": f"the tenant {tenant}", "k": "this API key", "m": f"the tenant {tenant} on the model {name}"}[kind]
+    return f"The limit of {of} ({_name(rule)}: {_amount(rule, rule.capacity)})"
+
+
+def _name(rule: Rule) -> str:
+    return rule.name.replace("nanodollars", "usd")
+
+
+def _amount(rule: Rule, amount: int) -> str:
+    return f"${amount / NANO:.4f}" if rule.measure is Measure.COST else str(rule.whole(amount))
+
+
+def _words(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds < 600 else f"{seconds / 3600:.1f} h"

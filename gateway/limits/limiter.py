@@ -1,0 +1,198 @@
+"""The limiter: what a request is planned to take is reserved before it is served, and settled after it.
+
+Where that is written down depends on what answers:
+
+    Redis   when a request comes      its reservation is made in      its settlement goes to
+    none    always                    memory                          memory
+    there   up                        Redis                           Redis; if it is lost meanwhile, the backlog
+    there   down, on_failure local    memory, by this gateway's share memory and the backlog
+    there   down, on_failure open     nowhere: it passes              the backlog
+    there   down, on_failure closed   nowhere: it is refused          -
+
+The backlog is settled when Redis is back, so that what was used during an outage counts. A reservation is renewed as
+long as its request lives; that of a process that died runs out by itself.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import secrets
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import structlog
+
+from gateway.core.cost import Price
+from gateway.core.errors import LimitsUnknown
+from gateway.core.limits import Limits, Taken
+from gateway.core.metering import Meters, plan_amounts, priced
+from gateway.core.plan import Plan
+from gateway.core.tenants import Identity
+from gateway.limits.alone import Alone
+from gateway.limits.backlog import Backlog, Settlement
+from gateway.limits.reservation import Reservation, Where
+from gateway.limits.rulesets import Ruleset, Rulesets
+from gateway.limits.stores import MemoryStore, RedisStore
+from gateway.shared.link import Link, ScriptFailed, Unavailable
+from gateway.shared.presence import Presence
+
+log = structlog.get_logger("fleetgate.limits")
+
+RENEWALS = 3
+"""How often a lease is renewed before it would run out."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitTerms:
+    """How limits are kept. `lease` in seconds, `assumed_output` in tokens, `default` for tenants without limits."""
+
+    on_failure: Literal["local", "open", "closed"] = "local"
+    assumed_output: int = 4096
+    lease: float = 60.0
+    default: Limits | None = None
+
+
+class Limiter:
+    """The limits of all tenants, as this process keeps them together with the others."""
+
+    def __init__(self, terms: LimitTerms, meters: Meters, link: Link | None, presence: Presence) -> None:
+        self.live: dict[str, Reservation] = {}
+        """What is reserved now by requests of this process, by id."""
+        self._terms = terms
+        self._meters = meters
+        self._link = link
+        self._presence = presence
+        self._rulesets = Rulesets(terms.default)
+        self._memory = MemoryStore(terms.lease)
+        self._alone = Alone(terms.lease)
+        self._redis = RedisStore(link, terms.lease) if link is not None else None
+        self._backlog = Backlog(self._redis) if self._redis is not None else None
+        self._prefix = secrets.token_hex(6)
+        self._numbers = itertools.count()
+        self._task: asyncio.Task[None] | None = None
+        self._back = asyncio.Event()
+        if link is not None:
+            link.on_change(self._changed)
+
+    # One request
+
+    def begin(self, who: Identity, plan: Plan) -> Reservation | None:
+        """Reserve what `plan` takes of the limits of `who`; None where there are none. Await its `granted` next.
+
+        The call to Redis is on its way when this returns. Raises `LimitTooSmall` where no waiting would help.
+        """
+        model = plan.model or ""
+        rules = self._rulesets.of(who, model)
+        if rules is None:
+            return None
+        meter = self._meters.of(model)
+        price = self._meters.prices.get(model)
+        planned = priced(plan_amounts(plan, meter, self._terms.assumed_output), price)
+        id = f"{self._prefix}{next(self._numbers):x}"
+        held = Reservation(self, who.tenant.name, id, rules, plan, planned, meter, price)
+        if self._redis is not None and self._link is not None and self._link.up:
+            held.asked = self._redis.reserve(held.tenant, held.id, rules, held.costs)
+        return held
+
+    def without_redis(self, held: Reservation) -> tuple[Ruleset, Taken] | None:
+        """Decide in this process. None where nothing is limited now; raises `LimitsUnknown` where nothing may pass."""
+        if self._redis is None:
+            held.where = Where.MEMORY
+            return held.rules, self._memory.reserve_now(held.tenant, held.id, held.rules, held.costs)
+        held.where = Where.ALONE
+        match self._terms.on_failure:
+            case "closed":
+                raise LimitsUnknown("Limits cannot be checked at the moment: try again soon.", retry_after=1.0)
+            case "open":
+                return None
+        return self._alone.reserve(held, held.costs, self._presence.live, self.live.values())
+
+    def seen(self, held: Reservation, taken: Taken) -> None:
+        """Redis has answered."""
+        self._alone.saw(held.tenant, held.rules, taken)
+
+    def settle(self, held: Reservation, used: tuple[int, ...]) -> None:
+        """Make `held` what was used of each rule."""
+        if self._backlog is None or self._link is None:
+            self._memory.settle_now(held.tenant, held.id, held.rules, used)
+            return
+        settlement = Settlement(held.tenant, held.id, held.rules, used)
+        if self._link.up:
+            self._backlog.send(settlement)
+        else:
+            self._backlog.add(settlement)
+            self._alone.settle(held, used if held.where is Where.ALONE else (0,) * len(used))
+
+    # In the background
+
+    def take_over(self, terms: LimitTerms, prices: Mapping[str, Price]) -> None:
+        """Go by another configuration from now on; leases keep the length that they began with."""
+        self._terms = terms
+        self._meters.prices = prices
+        self._rulesets = Rulesets(terms.default)
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._keep(), name="leases")
+
+    async def stop(self) -> None:
+        """Settle what waits, as far as Redis takes it."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._backlog is not None:
+            await self._backlog.flush()
+            if self._backlog:
+                log.warning("settlements_lost", count=len(self._backlog))
+
+    @property
+    def waiting(self) -> int:
+        """Settlements that wait for Redis."""
+        return 0 if self._backlog is None else len(self._backlog)
+
+    @property
+    def dropped(self) -> int:
+        """Settlements that were given up, since too many waited."""
+        return 0 if self._backlog is None else self._backlog.dropped
+
+    def _changed(self, up: bool) -> None:
+        if up:
+            self._alone.forget()
+            self._back.set()
+
+    async def _keep(self) -> None:
+        """Renew leases in time, and settle the backlog when Redis is back."""
+        loop = asyncio.get_running_loop()
+        renewal = loop.time() + self._terms.lease / RENEWALS
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(renewal):
+                    await self._back.wait()
+            self._back.clear()
+            try:
+                if self._backlog is not None:
+                    await self._backlog.flush()
+                if loop.time() >= renewal:
+                    renewal = loop.time() + self._terms.lease / RENEWALS
+                    await self._renew()
+            except Exception:
+                log.exception("lease_keeping_failed_unexpectedly")
+
+    async def _renew(self) -> None:
+        """One call for each tenant. A request that is younger than one round needs none yet."""
+        due: defaultdict[str, list[str]] = defaultdict(list)
+        for held in self.live.values():
+            if held.old:
+                due[held.tenant].append(held.id)
+            held.old = True
+        for tenant, ids in due.items():
+            self._alone.renew(tenant, ids)
+            if self._redis is None:
+                self._memory.renew_now(tenant, ids)
+                continue
+            with contextlib.suppress(Unavailable):
+                try:
+                    await self._redis.renew(tenant, ids)
+                except ScriptFailed as error:
+                    log.error("renewal_refused", reason=str(error))

@@ -1,0 +1,145 @@
+"""What one request has reserved, from the question to the settlement."""
+
+from collections.abc import Awaitable
+from enum import Enum, auto
+from typing import Protocol
+
+from gateway.core.cost import Price
+from gateway.core.errors import LimitExceeded
+from gateway.core.events import RequestEnded
+from gateway.core.grant import Headers
+from gateway.core.limit_words import headers_of, refusal, refusal_for_ever
+from gateway.core.limits import NOTHING, Amounts, Taken
+from gateway.core.metering import Meter, amounts_used, priced
+from gateway.core.plan import Plan
+from gateway.limits.rulesets import Ruleset
+from gateway.shared.link import Unavailable
+
+
+class Where(Enum):
+    """Where a reservation is written down."""
+
+    NOWHERE = auto()
+    REDIS = auto()
+    MEMORY = auto()
+    ALONE = auto()
+
+
+class Keeper(Protocol):
+    """The limiter, as a reservation needs it."""
+
+    live: "dict[str, Reservation]"
+
+    def without_redis(self, held: "Reservation") -> tuple[Ruleset, Taken] | None:
+        """Decide in this process: by which rules, and how; None where nothing is limited."""
+
+    def seen(self, held: "Reservation", taken: Taken) -> None:
+        """Redis has answered."""
+
+    def settle(self, held: "Reservation", used: tuple[int, ...]) -> None:
+        """Make it what was used of each rule."""
+
+
+class Reservation:
+    """Await `granted` before the request is served, and `settle` it whatever its end.
+
+    `costs` is what it takes of each of `rules`; `asked` the answer of Redis, None where that is not asked; `old`
+    whether it has lived through a round of renewals.
+    """
+
+    __slots__ = (
+        "_anthropic",
+        "_keeper",
+        "_meter",
+        "_planned",
+        "_price",
+        "asked",
+        "costs",
+        "id",
+        "old",
+        "rules",
+        "tenant",
+        "where",
+    )
+
+    def __init__(
+        self,
+        keeper: Keeper,
+        tenant: str,
+        id: str,
+        rules: Ruleset,
+        plan: Plan,
+        planned: Amounts,
+        meter: Meter,
+        price: Price | None,
+    ) -> None:
+        self.id = id
+        self.tenant = tenant
+        self.rules = rules
+        self.costs = _fitted(rules, rules.costs(planned), tenant, assumed=plan.max_tokens is None)
+        self.asked: Awaitable[Taken] | None = None
+        self.where = Where.NOWHERE
+        self.old = False
+        self._keeper = keeper
+        self._meter = meter
+        self._planned = planned
+        self._price = price
+        self._anthropic = plan.dialect.anthropic
+
+    async def granted(self) -> Headers:
+        """The headers that tell what is left.
+
+        Raises `LimitExceeded` where there is no room, `LimitsUnknown` where nobody can tell and nothing may pass.
+        """
+        taken, rules = None, self.rules
+        try:
+            if self.asked is not None:
+                self.where = Where.REDIS
+                taken = await self._answer(self.asked)
+            if taken is None:
+                decided = self._keeper.without_redis(self)
+                if decided is None:
+                    self._keeper.live[self.id] = self
+                    return ()
+                rules, taken = decided
+            if not taken.granted:
+                raise self._refusal(rules, taken)
+        except BaseException:
+            if self.asked is not None and (taken is None or rules is not self.rules):
+                self._keeper.settle(self, self.rules.costs(NOTHING))  # Redis may have it, or yet carry it out
+            raise
+        self._keeper.live[self.id] = self
+        return self._headers(rules, taken)
+
+    def settle(self, event: RequestEnded, passed: int) -> None:
+        """The request has ended. `passed`: bytes of its stream that were passed on."""
+        if self._keeper.live.pop(self.id, None) is not None:
+            used = amounts_used(event, self._planned, passed, self._meter)
+            cached = None if event.usage is None else event.usage.cached
+            self._keeper.settle(self, self.rules.costs(priced(used, self._price, cached)))
+
+    async def _answer(self, asked: Awaitable[Taken]) -> Taken | None:
+        try:
+            taken = await asked
+        except Unavailable:
+            return None
+        self._keeper.seen(self, taken)
+        return taken
+
+    def _headers(self, rules: Ruleset, taken: Taken) -> Headers:
+        return headers_of(rules.rules, taken, rules.shown_to_anthropic if self._anthropic else rules.shown)
+
+    def _refusal(self, rules: Ruleset, taken: Taken) -> LimitExceeded:
+        error = refusal(rules.rules, self.costs, taken, self.tenant)
+        error.headers = {name.decode(): value.decode() for name, value in self._headers(rules, taken)}
+        return error
+
+
+def _fitted(rules: Ruleset, costs: tuple[int, ...], tenant: str, assumed: bool) -> tuple[int, ...]:
+    """`costs`, if they can ever be had. What is only assumed is cut to what can, since it refuses nobody for ever."""
+    if assumed:
+        return tuple([min(cost, rule.capacity) for cost, rule in zip(costs, rules.rules, strict=True)])
+    error = refusal_for_ever(rules.rules, costs, tenant)
+    if error is not None:
+        raise error
+    return costs
