@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.dialects.over_chat import OverChat, messages_over_chat, responses_over_chat
+from gateway.core.errors import UpstreamError
 from tests.core.over_chat import chat_streams as recorded
 from tests.core.over_chat.chat_streams import CALLED, CUT, FAILED, THOUGHT, delta, ending, opening, translated
 
@@ -15,6 +16,11 @@ MESSAGES = messages_over_chat({"model": "m", "max_tokens": 9, "messages": [], "s
 RESPONSES = responses_over_chat({"model": "m", "input": "hi", "stream": True})
 BOTH = pytest.mark.parametrize("ask", [MESSAGES, RESPONSES], ids=["messages", "responses"])
 CRLF = THOUGHT.replace(b"\n\n", b"\r\n\r\n")
+
+KEYS = (
+    *("choices", "delta", "message", "reasoning", "content", "tool_calls", "function", "name", "arguments", "index"),
+    *("id", "model", "usage", "prompt_tokens", "prompt_tokens_details", "cached_tokens", "logprobs", "error"),
+)
 
 texts = st.text(min_size=1, max_size=8)
 kinds = st.sampled_from(["reasoning", "content"])
@@ -44,6 +50,31 @@ def test_nothing_is_lost_and_nothing_added(ask: OverChat, said: list[tuple[str, 
     for kind in ("reasoning", "content"):
         assert _texts_of(events, kind) == "".join(text for other, text in said if other == kind)
     assert _texts_of(events, "arguments") == "".join(piece for pieces in calls for piece in pieces)
+
+
+scalars = st.none() | st.booleans() | st.integers() | texts
+json_values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@BOTH
+@given(chunks=st.lists(st.dictionaries(st.sampled_from(KEYS), json_values, max_size=4), max_size=3))
+def test_chunks_of_any_form_are_told_or_refused(ask: OverChat, chunks: list[dict[str, Any]]) -> None:
+    watch = ask.watch()
+    translated(watch, opening() + b"".join(recorded.event(chunk) for chunk in chunks))
+    assert not watch.ended
+
+
+@BOTH
+@given(answer=st.dictionaries(st.sampled_from(KEYS), json_values, max_size=6))
+def test_answers_of_any_form_are_told_or_refused(ask: OverChat, answer: dict[str, Any]) -> None:
+    try:
+        assert json.loads(ask.plain(200, json.dumps(answer).encode()))
+    except UpstreamError as error:
+        assert error.message
 
 
 @BOTH

@@ -10,9 +10,13 @@ import orjson
 from gateway.core.bodies import Body, dump
 from gateway.core.dialects.over_chat.fields import refuse
 from gateway.core.dialects.watch import EventWatch
+from gateway.core.errors import BadUpstreamResponse
 
 REASONING_FIELDS = ("reasoning", "reasoning_content")
 """Where a chat message has its thinking: under vLLM's name, or its older one."""
+
+NOT_CHAT = (AttributeError, IndexError, KeyError, TypeError)
+"""What reading an answer raises that has not the form of chat's: a node may send anything."""
 
 CHATS_OWN = frozenset(
     {
@@ -61,15 +65,21 @@ class OverChat(ABC):
         """The dialect's error for the `error` object of a node's error answer."""
 
     def plain(self, status: int, body: bytes) -> bytes:
-        """The client's body for the node's; what is not in chat's format passes as it came."""
+        """The client's body for the node's; an error that is not in chat's format passes as it came.
+
+        Raises `UpstreamError` for an answer that cannot be told.
+        """
         told = load(body) or {}
-        if status == 200 and isinstance(told.get("choices"), list) and told["choices"]:
+        if status != 200:
+            error = told.get("error")
+            return write(self.error(status, error)) if isinstance(error, dict) else body
+        try:
             if self.hide:
                 for field in REASONING_FIELDS:
                     told["choices"][0]["message"].pop(field, None)
             return write(self.answer(told))
-        error = told.get("error")
-        return write(self.error(status, error)) if isinstance(error, dict) else body
+        except NOT_CHAT:
+            raise BadUpstreamResponse("The node's answer is not a chat completion.") from None
 
 
 def pass_others(body: Body, understood: frozenset[str], dialect: str) -> Body:

@@ -21,7 +21,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.core.dialects.over_chat.base import load, reasoning_of, write
+from gateway.core.dialects.over_chat.base import NOT_CHAT, load, reasoning_of, write
 from gateway.core.dialects.watch import EventWatch
 from gateway.core.sse import event_data, split_events
 from gateway.core.usage import from_openai
@@ -82,7 +82,10 @@ class ChatStream(EventWatch):
             if not told:
                 self._out.append(event)  # a comment: it keeps the connection awake
             elif not (self.ended or self.failed):
-                self._take(told)
+                try:
+                    self._take(told)
+                except NOT_CHAT:
+                    self.fail("The node sent an event that is not a chunk of a chat completion.")
         out = b"".join(self._out)
         self._out.clear()
         return out
@@ -101,7 +104,9 @@ class ChatStream(EventWatch):
         if data == b"[DONE]":
             self._done()
             return
-        chunk = load(data) or {}
+        chunk = load(data)
+        if chunk is None:
+            raise TypeError("not an object")
         if chunk.get("error"):
             self.fail(_message(chunk["error"]))
             return
@@ -155,8 +160,8 @@ class ChatStream(EventWatch):
         if self.finish_reason in ("abort", "error"):
             self.fail("The node gave the answer up.")
             return
-        self.ended = True
         self.end()
+        self.ended = True
 
 
 def derived_id(prefix: str, chat_id: str, number: int) -> str:
