@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -73,14 +74,22 @@ class RequestLog:
         """Write the lines that wait."""
         ended, self._ended = self._ended, []
         if ended:
-            sys.stderr.write("".join([_line(event) for event in ended]))
+            sys.stderr.write(_lines(ended))
             sys.stderr.flush()
 
 
-def _line(event: RequestEnded) -> str:
-    at = datetime.fromtimestamp(event.at, UTC).isoformat(timespec="milliseconds")
-    fields = {"event": "request", "level": "info", "timestamp": at, **_fields(event)}
-    return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE).decode()
+def _lines(ended: Sequence[RequestEnded]) -> str:
+    """One line of JSON each. Python writes a time slower than orjson the whole line: so once for each second."""
+    seconds: dict[int, str] = {}
+    lines = []
+    for event in ended:
+        second = int(event.at)
+        written = seconds.get(second)
+        if written is None:
+            written = seconds[second] = datetime.fromtimestamp(second, UTC).isoformat().removesuffix("+00:00")
+        opening = f'{{"event":"request","level":"info","timestamp":"{written}.{int(event.at % 1 * 1000):03d}+00:00",'
+        lines.append(opening + orjson.dumps(_fields(event)).decode().removeprefix("{"))
+    return "\n".join([*lines, ""])
 
 
 def _fields(event: RequestEnded) -> dict[str, object]:

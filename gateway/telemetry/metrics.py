@@ -1,6 +1,5 @@
 """What Prometheus reads. One place for every metric; the rest of the gateway tells facts and names no metric."""
 
-import collections
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,18 +8,17 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
     disable_created_metrics,
     generate_latest,
 )
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from gateway.core.events import RequestEnded
+from gateway.telemetry.batches import NONE, BatchHistogram, add_up
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1280.0)
-_NONE = "-"
 
 MAX_UNSETTLED = 10_000
 """Requests that wait to be counted at the most."""
@@ -45,14 +43,14 @@ class Metrics:
             ("dialect", "model", "tenant", "status", "ending"),
             registry=registry,
         )
-        self._duration = Histogram(
+        self._duration = BatchHistogram(
             "fleetgate_request_duration_seconds",
             "From the request's head to the last byte of its answer.",
             ("dialect", "model"),
             buckets=_SECONDS,
             registry=registry,
         )
-        self._ttft = Histogram(
+        self._ttft = BatchHistogram(
             "fleetgate_ttft_seconds",
             "From the request's head to the first byte of the answer; on plain answers that is the whole answer.",
             ("dialect", "model"),
@@ -159,37 +157,31 @@ class Metrics:
         Model and tenant are names that were checked before, so labels cannot grow at will.
         """
         ended, self._ended = self._ended, []
-        counts: collections.Counter[tuple[Counter, tuple[str, ...]]] = collections.Counter()
-        times: dict[tuple[str, str], tuple[Histogram, Histogram]] = {}
+        for kind, sums in add_up(ended).items():
+            dialect, model, tenant = kind.dialect, kind.model, kind.tenant
+            self._requests.labels(dialect, model, tenant, kind.status, kind.ending).inc(sums.requests)
+            self._duration.labels(dialect, model).observe_all(sums.durations)
+            self._ttft.labels(dialect, model).observe_all(sums.ttfts)
+            if sums.passed:
+                self._attempts.labels(kind.node, "passed").inc(sums.passed)
+            for name in ("input", "output", "cached", "reasoning"):
+                if tokens := getattr(sums, name):
+                    self._tokens.labels(model, tenant, name).inc(tokens)
         for event in ended:
-            dialect, model, tenant = event.dialect, event.model or _NONE, event.tenant or _NONE
-            counts[self._requests, (dialect, model, tenant, str(event.status), event.ending)] += 1
-            counts[self._attempts, (event.node or _NONE, "passed")] += event.attempts - len(event.failures)
-            for failure in event.failures:
-                counts[self._attempts, failure] += 1
-            counts[self._retries_refused, (model,)] += event.retry_refused
-            counts[self._tokens, (model, tenant, "wasted")] += event.wasted
-            counts[self._cuts, (model, event.node or _NONE)] += event.wasted > 0
-            counts[self._overruns, (event.node or _NONE,)] += event.overran
-            usage = event.usage
-            if usage is not None:
-                counts[self._tokens, (model, tenant, "input")] += usage.input
-                counts[self._tokens, (model, tenant, "output")] += usage.output
-                counts[self._tokens, (model, tenant, "cached")] += usage.cached or 0
-                counts[self._tokens, (model, tenant, "reasoning")] += usage.reasoning or 0
-            duration, ttft = times.get((dialect, model)) or self._times(times, dialect, model)
-            duration.observe(event.duration)
-            if event.ttft is not None:
-                ttft.observe(event.ttft)
-        for (metric, labels), count in counts.items():
-            if count:
-                metric.labels(*labels).inc(count)
+            if event.failures or event.retry_refused or event.wasted or event.overran:
+                self._count_trouble(event)
 
-    def _times(
-        self, known: dict[tuple[str, str], tuple[Histogram, Histogram]], dialect: str, model: str
-    ) -> tuple[Histogram, Histogram]:
-        known[dialect, model] = found = self._duration.labels(dialect, model), self._ttft.labels(dialect, model)
-        return found
+    def _count_trouble(self, event: RequestEnded) -> None:
+        model, node = event.model or NONE, event.node or NONE
+        for failure in event.failures:
+            self._attempts.labels(*failure).inc()
+        if event.retry_refused:
+            self._retries_refused.labels(model).inc()
+        if event.wasted:
+            self._tokens.labels(model, event.tenant or NONE, "wasted").inc(event.wasted)
+            self._cuts.labels(model, node).inc()
+        if event.overran:
+            self._overruns.labels(node).inc()
 
     def reloaded(self, ok: bool) -> None:
         self._reloads.labels("ok" if ok else "refused").inc()

@@ -1,0 +1,76 @@
+"""Counting many requests at once: prometheus-client's own counting costs as much as a tenth of a plain request each.
+
+Requests that ended alike (`Kind`) are added up in plain integers; the metrics are told the sums.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from prometheus_client import Histogram
+
+from gateway.core.events import RequestEnded
+
+NONE = "-"
+"""The label of what is not known."""
+
+
+class Kind(NamedTuple):
+    """What requests have in common that are counted together."""
+
+    dialect: str
+    model: str
+    tenant: str
+    status: int
+    ending: str
+    node: str
+
+
+class Sum:
+    """What the requests of one kind add up to. `durations` and `ttfts` in seconds, the rest in requests and tokens."""
+
+    __slots__ = ("cached", "durations", "input", "output", "passed", "reasoning", "requests", "ttfts")
+
+    def __init__(self) -> None:
+        self.requests = self.passed = 0
+        self.input = self.output = self.cached = self.reasoning = 0
+        self.durations: list[float] = []
+        self.ttfts: list[float] = []
+
+
+class BatchHistogram(Histogram):
+    """A histogram that takes many values at once, as if each had been observed."""
+
+    def observe_all(self, values: Iterable[float]) -> None:
+        counts = [0] * len(self._upper_bounds)
+        total = 0.0
+        for value in values:
+            counts[bisect_left(self._upper_bounds, value)] += 1
+            total += value
+        self._sum.inc(total)
+        for bucket, count in zip(self._buckets, counts, strict=True):
+            if count:
+                bucket.inc(count)
+
+
+def add_up(ended: Iterable[RequestEnded]) -> dict[Kind, Sum]:
+    """The sums of `ended`, but for their troubles (failed tries, cuts), which are few."""
+    sums: dict[Kind, Sum] = {}
+    for event in ended:
+        model, tenant, node = event.model or NONE, event.tenant or NONE, event.node or NONE
+        kind = Kind(event.dialect, model, tenant, event.status, event.ending, node)
+        found = sums.get(kind)
+        if found is None:
+            found = sums[kind] = Sum()
+        found.requests += 1
+        found.passed += event.attempts - len(event.failures)
+        found.durations.append(event.duration)
+        if event.ttft is not None:
+            found.ttfts.append(event.ttft)
+        usage = event.usage
+        if usage is not None:
+            found.input += usage.input
+            found.output += usage.output
+            found.cached += usage.cached or 0
+            found.reasoning += usage.reasoning or 0
+    return sums

@@ -1,0 +1,106 @@
+"""What is counted in batches is what would have been counted one by one."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+
+from gateway.core.events import RequestEnded
+from gateway.core.usage import Usage
+from gateway.telemetry.batches import BatchHistogram
+from gateway.telemetry.logs import RequestLog
+from gateway.telemetry.metrics import Metrics
+
+BOUNDS = (0.01, 0.5, 2.5)
+SECONDS = st.one_of(st.sampled_from((0.0, *BOUNDS, 1e9)), st.floats(0, 1e6))
+
+
+@given(st.lists(SECONDS, max_size=50))
+def test_a_batch_is_observed_as_its_values_would_be(values: list[float]) -> None:
+    pages = []
+    for kind in (Histogram, BatchHistogram):
+        registry = CollectorRegistry()
+        histogram = kind("h", "h", ("a",), buckets=BOUNDS, registry=registry)
+        labelled: Any = histogram.labels("x")
+        if isinstance(labelled, BatchHistogram):
+            labelled.observe_all(values)
+        else:
+            for value in values:
+                labelled.observe(value)
+        pages.append(generate_latest(registry).decode())
+    one_by_one, batch = (
+        [line for line in page.splitlines() if "_bucket" in line or "_count" in line] for page in pages
+    )
+    assert one_by_one == batch
+
+
+def ended(**changed: Any) -> RequestEnded:
+    facts: dict[str, Any] = {
+        "at": 1_764_000_000.25,
+        "request_id": "req_1",
+        "dialect": "chat",
+        "tenant": "a",
+        "key": None,
+        "model": "m",
+        "node": "n:1",
+        "stream": False,
+        "status": 200,
+        "ending": "ok",
+        "attempts": 1,
+        "request_bytes": 5,
+        "usage": Usage(input=10, output=4, reasoning=3, cached=2),
+        "ttft": 0.2,
+        "duration": 0.3,
+    }
+    return RequestEnded(**(facts | changed))
+
+
+def sample(page: bytes, name: str) -> float:
+    (line,) = [line for line in page.decode().splitlines() if line.startswith(name + " ")]
+    return float(line.rpartition(" ")[2])
+
+
+def test_the_page_adds_up_requests_of_all_kinds() -> None:
+    metrics = Metrics()
+    for event in (
+        ended(),
+        ended(),
+        ended(tenant="b", usage=None, ttft=None, duration=30.0, status=503, ending="overloaded", node=None, attempts=0),
+        ended(attempts=2, failures=(("n:2", "connect_failed"),), retry_refused=True, wasted=7, overran=True),
+    ):
+        metrics.request_ended(event)
+    page = metrics.page()
+    assert page == metrics.page(), "what was counted is not counted again"
+    for name, value in {
+        'fleetgate_requests_total{dialect="chat",ending="ok",model="m",status="200",tenant="a"}': 3,
+        'fleetgate_requests_total{dialect="chat",ending="overloaded",model="m",status="503",tenant="b"}': 1,
+        'fleetgate_request_duration_seconds_count{dialect="chat",model="m"}': 4,
+        'fleetgate_request_duration_seconds_bucket{dialect="chat",le="0.5",model="m"}': 3,
+        'fleetgate_ttft_seconds_count{dialect="chat",model="m"}': 3,
+        'fleetgate_tokens_total{kind="input",model="m",tenant="a"}': 30,
+        'fleetgate_tokens_total{kind="reasoning",model="m",tenant="a"}': 9,
+        'fleetgate_tokens_total{kind="wasted",model="m",tenant="a"}': 7,
+        'fleetgate_attempts_total{node="n:1",outcome="passed"}': 3,
+        'fleetgate_attempts_total{node="n:2",outcome="connect_failed"}': 1,
+        'fleetgate_retries_refused_total{model="m"}': 1,
+        'fleetgate_budget_overruns_total{node="n:1"}': 1,
+    }.items():
+        assert sample(page, name) == value, name
+
+
+def test_lines_are_whole_json_with_times_to_the_millisecond(capsys: pytest.CaptureFixture[str]) -> None:
+    log = RequestLog("json")
+
+    async def two() -> None:
+        log.request_ended(ended(model='a"b\n'))
+        log.request_ended(ended(at=1_764_000_001.9996, usage=None))
+
+    asyncio.run(two())
+    log.flush()
+    first, second = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+    assert (first["timestamp"], first["model"]) == ("2025-11-24T16:00:00.250+00:00", 'a"b\n')
+    assert (second["timestamp"], second["input_tokens"]) == ("2025-11-24T16:00:01.999+00:00", None)
