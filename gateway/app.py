@@ -20,6 +20,7 @@ from gateway.api.admin_access import AdminAccess
 from gateway.api.admin_drains import DrainRoutes
 from gateway.api.admin_keys import KeyRoutes
 from gateway.api.admin_tenants import TenantRoutes
+from gateway.api.admin_usage import UsageRoutes
 from gateway.api.call import Bounds
 from gateway.api.front import Front
 from gateway.api.layers import Layers
@@ -27,11 +28,11 @@ from gateway.api.protocol import Edge
 from gateway.api.public import build_public
 from gateway.config.tenants import read_grant, read_tenant, tenants_of
 from gateway.config.tree import Config
+from gateway.config.usage import prices_of
 from gateway.core.attempts import RetryRules
 from gateway.core.breaker import BreakerRules
 from gateway.core.budget_terms import Slack
 from gateway.core.conversations import Naming
-from gateway.core.cost import Price
 from gateway.core.guessing import Guesses
 from gateway.core.metering import Meters
 from gateway.core.models import Models
@@ -45,14 +46,16 @@ from gateway.fleet.prober import Prober, ProbeTiming
 from gateway.fleet.router import Router, RoutingRules
 from gateway.fleet.shared_placement import SharedPlacement
 from gateway.limits.limiter import Limiter, LimitTerms
-from gateway.pipeline import Pipeline, Policy
+from gateway.pipeline import Observer, Pipeline, Policy
 from gateway.relay.exchange import Timing
 from gateway.relay.relay import Relay
 from gateway.reload import ConfigWatch
 from gateway.shared.link import Link, LinkSettings
 from gateway.shared.presence import Presence
+from gateway.telemetry.ledger import Kept, Ledger
 from gateway.telemetry.logs import RequestLog
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.usage_report import UsageReport
 
 log = structlog.get_logger("fleetgate")
 
@@ -77,7 +80,10 @@ class Gateway:
         self.drains = Drains(self.fleet, self.link, shared, self.relay.end_on)
         self.metrics = Metrics()
         self._request_log = RequestLog(config.log.format)
-        observers = (self.metrics.request_ended, self._request_log.request_ended)
+        observers: tuple[Observer, ...] = (self.metrics.request_ended, self._request_log.request_ended)
+        self.ledger = _ledger(config, self.link)
+        if self.ledger is not None:
+            observers = (*observers, self.ledger.request_ended)
         tenants = tenants_of(config.tenants, config.access, response_key)
         self.audit = Audit(self.link, config.access.audit_lines)
         self.keyring = None
@@ -109,6 +115,7 @@ class Gateway:
             TenantRoutes(directory, lambda: self.config.tenants, self.audit),
             KeyRoutes(directory, lambda: self.config.tenants),
             DrainRoutes(self.fleet, self.drains, self.audit),
+            UsageRoutes(UsageReport(self.link) if self.link is not None and self.ledger is not None else None),
         )
 
     def edge(self, admin_port: int | None) -> Edge:
@@ -133,6 +140,8 @@ class Gateway:
             self.limiter.start()
         if self.keyring is not None:
             self.keyring.start()
+        if self.ledger is not None:
+            self.ledger.start()
         self.prober.follow()
         self._tasks.append(asyncio.create_task(self.drains.follow(), name="drains"))
         self._tasks.append(asyncio.create_task(self._every(GAUGE_SECONDS, self._refresh_gauges), name="gauges"))
@@ -150,6 +159,8 @@ class Gateway:
             await self.keyring.stop()
         if self.limiter is not None:
             await self.limiter.stop()
+        if self.ledger is not None:
+            await self.ledger.stop()
         if self.link is not None:
             await self.presence.stop()
             await self.link.stop()
@@ -195,7 +206,9 @@ class Gateway:
             if self.limiter is not None:
                 self.limiter.start()
         else:
-            self.limiter.take_over(_limit_terms(config), _prices(config))
+            self.limiter.take_over(_limit_terms(config), prices_of(config.models))
+        if self.ledger is not None:
+            self.ledger.prices = prices_of(config.models)
         self.relay.timing = _timing(config)
         self.relay.slack = _slack(config)
         self.relay.failover.max_attempts = config.requests.max_attempts
@@ -226,6 +239,8 @@ class Gateway:
             await asyncio.sleep(seconds)
 
     def _refresh_gauges(self) -> None:
+        if self.ledger is not None:
+            self.metrics.ledger_state(self.ledger.waiting, self.ledger.dropped)
         nodes = [(node.name, node.ready, node.in_flight) for node in self.fleet.nodes]
         self.metrics.fleet_state(self.relay.open_exchanges, nodes)
         if self.link is not None:
@@ -289,6 +304,13 @@ def _policy(config: Config, response_key: bytes) -> Policy:
     )
 
 
+def _ledger(config: Config, link: Link | None) -> Ledger | None:
+    usage = config.usage
+    if link is None or not usage.stored:
+        return None
+    return Ledger(link, Kept(usage.records, usage.hours, usage.days), prices_of(config.models))
+
+
 def _admin_tokens(config: Config) -> dict[str, str]:
     tokens = {named.name: named.token.reveal() for named in config.admin.tokens}
     return tokens if config.admin.token is None else {"admin": config.admin.token.reveal(), **tokens}
@@ -316,16 +338,12 @@ def _limiter(config: Config, link: Link | None, presence: Presence) -> Limiter |
     limited = config.limits.default.limits is not None or any(tenant.limited for tenant in config.tenants)
     if link is None and not limited:
         return None
-    return Limiter(_limit_terms(config), Meters(_prices(config)), link, presence)
+    return Limiter(_limit_terms(config), Meters(prices_of(config.models)), link, presence)
 
 
 def _limit_terms(config: Config) -> LimitTerms:
     limits = config.limits
     return LimitTerms(limits.on_failure, limits.assumed_output_tokens, limits.lease, limits.default.limits)
-
-
-def _prices(config: Config) -> dict[str, Price]:
-    return {}
 
 
 def _node_specs(config: Config) -> list[NodeSpec]:
@@ -395,6 +413,11 @@ def _needs_restart(old: Config, new: Config) -> list[str]:
         "workers",
         "log",
         "redis",
+        "access.stored",
+        "access.cached_keys",
+        "access.outage",
+        "access.audit_lines",
+        "usage",
         "response_secret",
         "requests.max_headers",
         "timeouts.headers",

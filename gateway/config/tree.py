@@ -24,6 +24,7 @@ from gateway.config.routing import Routing, RoutingPolicy
 from gateway.config.tenants import Access, TenantConfig
 from gateway.config.thinking import OutputConfig, Ruled, ThinkingConfig
 from gateway.config.types import Count, Name, Port, Seconds, Secret, Section, is_loopback
+from gateway.config.usage import PriceConfig, UsageConfig
 
 
 class Tls(Section):
@@ -99,6 +100,7 @@ class ModelConfig(Ruled):
 
     name: Name
     aliases: tuple[Name, ...] = ()
+    price: PriceConfig | None = None
     over_chat: bool = False
     """Whether its nodes are asked in chat also for responses and messages."""
     routing: RoutingPolicy | None = None
@@ -162,6 +164,7 @@ class Config(BaseSettings):
     """For every tenant on every model, where theirs say nothing."""
     tenants: tuple[TenantConfig, ...] = ()
     """Where none are listed and none are stored, everybody on loopback is the tenant `default`."""
+    usage: UsageConfig = UsageConfig()
     response_secret: Secret | None = None
     """Seals the ids of stored responses; the same in all gateways. Without it each start makes its own."""
     timeouts: Timeouts = Timeouts()

@@ -13,8 +13,8 @@ class RequestEnded(NamedTuple):
     nodes, 0 where none was reached; `failures` are node and outcome of those that failed (see `attempts.outcome`), and
     `retry_refused` says that one more would have been made but for the retry budget. `route` is why the node was chosen
     (`Placed.reason`; None where there was no choice) and `expected_cached` the prompt tokens expected in its cache.
-    `wasted` are tokens of thinking
-    beyond its budget, that the node made and nobody got; `overran` says that it was trusted to hold that budget.
+    `wasted` are tokens that nodes made and nobody got (of failed attempts, of thinking beyond its budget); `overran`
+    says that a node was trusted to hold that budget.
     """
 
     at: float

@@ -144,6 +144,18 @@ class Metrics:
         self._reloads = Counter(
             "fleetgate_config_reloads_total", "Reloads of the configuration.", ("result",), registry=registry
         )
+        self._unwritten = Gauge(
+            "fleetgate_usage_records_waiting",
+            "Requests that are not in the usage ledger yet.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._unkept = Counter(
+            "fleetgate_usage_records_dropped_total",
+            "Usage records that the ledger could not keep; the sums have all of them.",
+            registry=registry,
+        )
+        self._known_unkept = 0
 
     def request_ended(self, event: RequestEnded) -> None:
         """Count one request; cheaply, since prometheus-client's own counting waits for `settle`."""
@@ -185,6 +197,12 @@ class Metrics:
 
     def reloaded(self, ok: bool) -> None:
         self._reloads.labels("ok" if ok else "refused").inc()
+
+    def ledger_state(self, waiting: int, dropped: int) -> None:
+        """Records that wait for Redis now, and those that were dropped since the start."""
+        self._unwritten.set(waiting)
+        self._unkept.inc(dropped - self._known_unkept)
+        self._known_unkept = dropped
 
     def fleet_state(self, open_requests: int, nodes: Iterable[tuple[str, bool, int]]) -> None:
         """Settle, and set the gauges: requests open now, and (name, ready, in flight) of every node."""

@@ -211,7 +211,11 @@ READ_ROUTES = (("GET", "/metrics"), ("GET", "/admin/nodes"), ("GET", "/admin/ten
 ADMIN_ROUTES = (
     *READ_ROUTES,
     ("GET", "/admin/audit"),
+    ("GET", "/admin/usage"),
     ("POST", "/admin/reload"),
+    ("POST", "/admin/drain"),
+    ("POST", "/admin/undrain"),
+    ("GET", "/admin/drain/{name}"),
     ("POST", "/admin/tenants"),
     ("GET", "/admin/tenants/{name}"),
     ("PATCH", "/admin/tenants/{name}"),

@@ -1,0 +1,167 @@
+"""The usage ledger: every request's record in a capped stream in Redis, and sums by the hour and the day.
+
+    fg1:{usage}:records           stream of {"record": JSON}, the last ones
+    fg1:{usage}:tenants           set of all tenants that have sums
+    fg1:{usage}:h:NUMBER:TENANT   hash "model key measure" -> integer, one an hour (numbered since 1970), with a TTL
+    fg1:{usage}:d:NUMBER:TENANT   the same, one a day
+    fg1:{usage}:batch:ID          this batch has been written, so that sending it again changes nothing
+
+Requests are gathered and written in batches; a batch that fails is sent again, the same one, until it is through.
+While Redis is away records wait, up to `MAX_WAITING`; beyond that the oldest are only kept in the sums, and counted as
+dropped. The sums wait as long as the process lives.
+"""
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+import structlog
+
+from gateway.core.cost import Price
+from gateway.core.events import RequestEnded
+from gateway.core.ledger import DAY, HOUR, Bucket, Part, Sums, field_of, fold, record_of
+from gateway.shared.link import Link, Script, ScriptFailed, Unavailable, Value
+
+log = structlog.get_logger("fleetgate.usage")
+
+USAGE = Script.read(Path(__file__).parent / "lua" / "usage.lua")
+FLUSH_SECONDS = 1.0
+MAX_WAITING = 50_000
+"""Records that wait for Redis; about a kilobyte each."""
+
+_BATCH = 200
+"""Records in one call, so that none holds Redis for long."""
+
+_LAST_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """How much is kept: single records, and seconds for which sums by the hour and by the day are."""
+
+    records: int
+    hours: int
+    days: int
+
+
+@dataclass(frozen=True, slots=True)
+class UsagePlaces:
+    """The names of the keys in Redis: all in one slot, so that a batch is one step."""
+
+    base: str
+
+    @property
+    def records(self) -> str:
+        return f"{self.base}records"
+
+    @property
+    def tenants(self) -> str:
+        return f"{self.base}tenants"
+
+    def bucket(self, bucket: Bucket) -> str:
+        return f"{self.base}{'h' if bucket.size == HOUR else 'd'}:{bucket.number}:{bucket.tenant}"
+
+    def mark(self, batch: str) -> str:
+        return f"{self.base}batch:{batch}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    id: str
+    records: list[bytes]
+    sums: dict[Bucket, dict[Part, Sums]]
+
+
+class Ledger:
+    """Takes requests in at once and writes them down in a while."""
+
+    def __init__(self, link: Link, kept: Kept, prices: Mapping[str, Price]) -> None:
+        self.prices = prices
+        self.dropped = 0
+        """Records that could not be kept (their sums could)."""
+        self._link = link
+        self._kept = kept
+        self._places = UsagePlaces(f"{link.prefix}:{{usage}}:")
+        self._waiting: deque[RequestEnded] = deque()
+        self._overflow: dict[Bucket, dict[Part, Sums]] = {}
+        self._batch: _Batch | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting) + (len(self._batch.records) if self._batch is not None else 0)
+
+    def request_ended(self, event: RequestEnded) -> None:
+        """An observer of requests. Those of nobody (a wrong key) are not written down."""
+        if event.tenant is None:
+            return
+        self._waiting.append(event)
+        if len(self._waiting) > MAX_WAITING:
+            fold([self._waiting.popleft()], self.prices, self._overflow)
+            self.dropped += 1
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._follow(), name="usage ledger")
+
+    async def stop(self) -> None:
+        """Write what waits. What Redis does not take within some tries is told in the log, and lost."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for _ in range(_LAST_TRIES):
+            if await self.flush():
+                return
+            await asyncio.sleep(FLUSH_SECONDS / 5)
+        self.dropped += self.waiting
+        log.error("usage_lost", records=self.waiting)
+
+    async def flush(self) -> bool:
+        """Write all that waits; False where Redis did not take it, and it waits on."""
+        while (batch := self._next_batch()) is not None:
+            try:
+                await self._write(batch)
+            except Unavailable:
+                return False
+            except ScriptFailed as error:
+                log.error("usage_refused", reason=str(error), records=len(batch.records))
+                self.dropped += len(batch.records)
+            self._batch = None
+        return True
+
+    def _next_batch(self) -> _Batch | None:
+        """The batch that is under way, or else a new one of what waits."""
+        if self._batch is None and (self._waiting or self._overflow):
+            events = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+            sums, self._overflow = self._overflow, {}
+            fold(events, self.prices, sums)
+            records = [orjson.dumps(record_of(event, self.prices)) for event in events]
+            self._batch = _Batch(os.urandom(12).hex(), records, sums)
+        return self._batch
+
+    async def _write(self, batch: _Batch) -> None:
+        places, kept = self._places, self._kept
+        keys = [places.records, places.tenants, places.mark(batch.id)]
+        args: list[Value] = [kept.records, len(batch.records), *batch.records]
+        for bucket, parts in batch.sums.items():
+            keys.append(places.bucket(bucket))
+            pairs = [
+                (field_of(part, measure), value)
+                for part, sums in parts.items()
+                for measure, value in sums._asdict().items()
+                if value
+            ]
+            ttl = kept.hours * HOUR if bucket.size == HOUR else kept.days * DAY
+            args += [bucket.tenant, ttl, len(pairs), *(word for pair in pairs for word in pair)]
+        await self._link.run(USAGE, keys, args)
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            try:
+                await self.flush()
+            except Exception:
+                log.exception("usage_not_written")
