@@ -10,6 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from gateway.api.heads import Fields, Head
+from gateway.core.grant import TOLD_HEADERS
 
 AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
 Peer = tuple[str, int] | None
@@ -60,7 +61,7 @@ def _cors(app: AsgiApp, origins: Sequence[str]) -> CORSMiddleware:
         allow_origins=origins,
         allow_methods=["GET", "POST"],
         allow_headers=["*"],
-        expose_headers=["x-request-id", "request-id"],
+        expose_headers=["x-request-id", "request-id", *TOLD_HEADERS],
     )
 
 

@@ -4,6 +4,14 @@ from typing import NamedTuple
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
+TOLD_HEADERS = (
+    "x-fleetgate-thinking",
+    "x-fleetgate-thinking-budget",
+    "x-fleetgate-max-tokens",
+    "x-fleetgate-reasoning",
+)
+"""What a grant can tell; web pages have to be allowed to read them."""
+
 
 class Grant(NamedTuple):
     """`max_tokens` and `thinking_budget` as in `Plan`, both in tokens.

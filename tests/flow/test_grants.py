@@ -14,6 +14,7 @@ from tests.support.gateways import RunningGateway, running_gateway
 from workers.fake import FakeNode, FakeSettings, Fault, serve_fake
 
 PATHS = {dialect.name: dialect.path for dialect in DIALECTS}
+PAGE = "https://a.example"
 MODEL = "nemotron-3-ultra"
 SAY = "Say something. [[think=300]] [[answer=100]]"
 TURNS = [{"role": "user", "content": SAY}]
@@ -53,7 +54,7 @@ async def gateway(node: FakeNode) -> AsyncIterator[RunningGateway]:
 
 
 async def ask(gateway: RunningGateway, name: str, key: str, **more: Any) -> httpx.Response:
-    headers = {"authorization": f"Bearer {key}"}
+    headers = {"authorization": f"Bearer {key}", "origin": PAGE}
     async with httpx.AsyncClient(base_url=gateway.url, timeout=20, headers=headers) as client:
         return await client.post(PATHS[name], json={"model": MODEL, **BODIES[name], **more})
 
@@ -163,3 +164,10 @@ async def test_contradictions_are_told_in_the_callers_dialect(node: FakeNode) ->
     }
     assert messages.json()["error"] == {"type": "invalid_request_error", "message": message}
     assert chat.status_code == messages.status_code == 400
+
+
+async def test_a_web_page_may_read_what_is_told(node: FakeNode) -> None:
+    async with running_gateway(node.url, listen={"cors_origins": [PAGE]}, **RULES) as gateway:
+        answer = await ask(gateway, "chat", "small", stream=True)
+    exposed = answer.headers["access-control-expose-headers"].split(", ")
+    assert {f"x-fleetgate-{name}" for name in told(answer)} <= set(exposed) and told(answer)
