@@ -141,6 +141,24 @@ def test_log_probabilities() -> None:
     assert events[-1]["response"]["top_logprobs"] == 1
 
 
+def test_hidden_thinking_is_not_spelled_out_either() -> None:
+    ask = responses_over_chat({"model": "m", "input": "hi", "include": ["message.output_text.logprobs"]})
+    ask.hide = True
+    both = delta(reasoning="A", content="B", logprobs=LOGPROBS) + delta(reasoning="A", logprobs=LOGPROBS)
+    events = translated(ask.watch(), opening() + both + delta(content="C", finish="stop") + ending())
+    assert brief(events)[2:] == [
+        "output_item.added 0 message",
+        "content_part.added 0",
+        "output_text.delta 0 B",
+        "output_text.delta 0 C",
+        "output_text.done 0 BC",
+        "content_part.done 0",
+        "output_item.done 0 message",
+        "completed",
+    ]
+    assert '"A"' not in json.dumps(events)
+
+
 def test_a_cut_stream_has_no_end() -> None:
     watch = ASK.watch()
     assert translated(watch, CUT)[-1]["type"] == "response.output_text.delta"

@@ -31,8 +31,18 @@ _UNDERSTOOD = frozenset(
         "tools",
     }
 )
-_UNHEEDED = frozenset({"container", "context_management", "inference_geo", "mcp_servers", "metadata", "service_tier"})
-"""Anthropic's fields that a node takes no notice of."""
+_UNHEEDED = frozenset(
+    {
+        "container",
+        "context_management",
+        "include_reasoning",
+        "inference_geo",
+        "mcp_servers",
+        "metadata",
+        "service_tier",
+    }
+)
+"""Anthropic's fields that a node takes no notice of, and one that chat heeds in its own way (see `OverChat.hide`)."""
 
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")
 

@@ -133,8 +133,8 @@ class ChatStream(EventWatch):
         if reasoning and not self._hide:
             self.reason(reasoning)
         content = delta.get("content")
-        if content:
-            self.speak(content, choice)
+        if content:  # what stands beside a text spells out the thinking that came with it
+            self.speak(content, {} if reasoning and self._hide else choice)
         for call in delta.get("tool_calls") or ():
             self._take_call(call)
         if choice.get("finish_reason") is not None:
