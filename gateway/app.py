@@ -18,6 +18,7 @@ from gateway.access.keyring import Keyring, Reading
 from gateway.api.admin import ReloadResult, build_admin
 from gateway.api.admin_access import AdminAccess
 from gateway.api.admin_drains import DrainRoutes
+from gateway.api.admin_fleet import FleetRoutes
 from gateway.api.admin_keys import KeyRoutes
 from gateway.api.admin_tenants import TenantRoutes
 from gateway.api.admin_usage import UsageRoutes
@@ -39,6 +40,7 @@ from gateway.core.models import Models
 from gateway.core.placement import Placement
 from gateway.core.tenants import Tenants
 from gateway.core.terms import Rules, TermsBook
+from gateway.discovery import Discovery
 from gateway.fleet.drains import Drains
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import NodeSpec
@@ -71,13 +73,16 @@ class Gateway:
         self._response_key = response_key
         self._tasks: list[asyncio.Task[None]] = []
         self._draining = False
+        self._started = False
         self.link = _link(config)
-        self.fleet = Fleet(_node_specs(config), _breaker_rules(config))
+        self.fleet = Fleet((), _breaker_rules(config))
         self.router = _router(config, self.fleet, self.link)
         self.prober = Prober(self.fleet, _probe_timing(config), config.budgets.canary, config.budgets.native)
         self.relay = Relay(self.fleet, _timing(config), config.requests.max_attempts, _retry_rules(config))
         self.relay.slack = _slack(config)
         self.drains = Drains(self.fleet, self.link, shared, self.relay.end_on)
+        self.discovery = Discovery(config, self.fleet, self.link, self._take_nodes)
+        self.discovery.list_nodes(config)
         self.metrics = Metrics()
         self._request_log = RequestLog(config.log.format)
         observers: tuple[Observer, ...] = (self.metrics.request_ended, self._request_log.request_ended)
@@ -94,6 +99,7 @@ class Gateway:
             directory = Directory(self.link, config.access.audit_lines)
         self.gate = Gate(tenants, Guesses(config.access.wrong_keys_per_minute), self.keyring)
         self.presence = Presence(self.link)
+        self.presence.on_change(self.fleet.share_with)
         self.limiter = _limiter(config, self.link, self.presence)
         self.pipeline = Pipeline(
             _policy(config, response_key), self.gate, self.limiter, self.router, self.relay, observers
@@ -116,6 +122,7 @@ class Gateway:
             KeyRoutes(directory, lambda: self.config.tenants),
             DrainRoutes(self.fleet, self.drains, self.audit),
             UsageRoutes(UsageReport(self.link) if self.link is not None and self.ledger is not None else None),
+            FleetRoutes(self.router, self.metrics),
         )
 
     def edge(self, admin_port: int | None) -> Edge:
@@ -142,8 +149,10 @@ class Gateway:
             self.keyring.start()
         if self.ledger is not None:
             self.ledger.start()
+        self._started = True
         self.prober.follow()
         self._tasks.append(asyncio.create_task(self.drains.follow(), name="drains"))
+        self.discovery.start()
         self._tasks.append(asyncio.create_task(self._every(GAUGE_SECONDS, self._refresh_gauges), name="gauges"))
         if self._watch is not None:
             self._tasks.append(asyncio.create_task(self._follow_config(self._watch), name="config watch"))
@@ -153,6 +162,7 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.discovery.stop()
         await self.prober.stop()
         self.relay.close_pools()
         if self.keyring is not None:
@@ -219,9 +229,14 @@ class Gateway:
         self.prober.canary, self.prober.native = config.budgets.canary, config.budgets.native
         self.router.follow(_routing_rules(config), config.routing.remember, config.routing.crowding)
         self.fleet.follow_rules(_breaker_rules(config))
-        self.fleet.update(_node_specs(config))
-        self.prober.follow()
+        self.discovery.list_nodes(config)
+
+    def _take_nodes(self, specs: list[NodeSpec]) -> None:
+        """The fleet has changed. Requests under way on a node that left go on to their end."""
+        self.fleet.update(specs)
         self.relay.forget_removed_nodes()
+        if self._started:
+            self.prober.follow()
 
     async def _follow_config(self, watch: ConfigWatch) -> None:
         async for _ in watch.changes():
@@ -346,21 +361,6 @@ def _limit_terms(config: Config) -> LimitTerms:
     return LimitTerms(limits.on_failure, limits.assumed_output_tokens, limits.lease, limits.default.limits)
 
 
-def _node_specs(config: Config) -> list[NodeSpec]:
-    return [
-        NodeSpec(
-            url=node.url,
-            api_key=node.api_key.reveal() if node.api_key is not None else None,
-            ca_file=str(node.ca_file) if node.ca_file is not None else None,
-            max_concurrency=node.max_concurrency,
-            weight=node.weight,
-            price=node.price,
-            labels=tuple(node.labels.items()),
-        )
-        for node in config.nodes
-    ]
-
-
 def _timing(config: Config) -> Timing:
     timeouts = config.timeouts
     return Timing(
@@ -418,6 +418,7 @@ def _needs_restart(old: Config, new: Config) -> list[str]:
         "access.outage",
         "access.audit_lines",
         "usage",
+        "discovery",
         "response_secret",
         "requests.max_headers",
         "timeouts.headers",

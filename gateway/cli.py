@@ -39,8 +39,8 @@ def serve(
 
     overrides = _overrides(node, host, port, admin_port, workers, log_format, no_auth)
     settings = _load(config, overrides)
-    if not settings.nodes:
-        _complain("No node is given: use --node http://HOST:8000 or list nodes in the config file.")
+    if not (settings.nodes or settings.discovery.dns or settings.discovery.registrations):
+        _complain("No node is given: use --node http://HOST:8000, or nodes or discovery in the config file.")
     try:
         serve(settings, config, overrides)
     except ListenError as error:
@@ -106,6 +106,30 @@ def undrain(
 
     with _control_errors():
         control.undrain(control.Control(admin, token), node, typer.echo)
+
+
+@app.command()
+def status(
+    once: Annotated[bool, typer.Option("--once", help="Print the table once and end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what /admin/fleet answers, and end.")] = False,
+    admin: AdminUrl = "http://127.0.0.1:9091",
+    token: AdminToken = None,
+) -> None:
+    """Show every node: its state, load, cache hits and times to the first token."""
+    import json
+
+    from rich.console import Console
+
+    from gateway.control import Control
+    from gateway.status import follow_status, show_status
+
+    with _control_errors(), Control(admin, token) as control:
+        if as_json:
+            typer.echo(json.dumps(control.get("/admin/fleet"), indent=1))
+        elif once:
+            show_status(control, Console())
+        else:
+            follow_status(control, Console())
 
 
 @contextmanager

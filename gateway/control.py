@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -28,6 +28,13 @@ class Control:
             )
         except (httpx.InvalidURL, OSError) as error:
             raise ControlError(f"{url} cannot be used: {error}") from None
+
+    def __enter__(self) -> Self:
+        """Usable as a context: closes its connection."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
 
     def get(self, path: str) -> Any:
         return self._ask("GET", path, None)

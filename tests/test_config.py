@@ -479,7 +479,7 @@ def test_the_example_mentions_every_setting_and_its_commented_parts_are_good(
     made = self_signed(tmp_path)
     for name, copied in (("ca.pem", made.cert), ("redis.crt", made.cert), ("redis.key", made.key)):
         (tmp_path / name).write_bytes(copied.read_bytes())
-    for name in ("NODE_API_KEY", "ADMIN_TOKEN", "ADMIN_TOKEN_OF_ADA", "RESPONSE_SECRET"):
+    for name in ("NODE_API_KEY", "ADMIN_TOKEN", "ADMIN_TOKEN_OF_ADA", "RESPONSE_SECRET", "WORKER_SECRET"):
         monkeypatch.setenv(name, "secret")
     monkeypatch.setenv("REDIS_URL", "redis://user:secret@127.0.0.1:6379/0")
     load(file, text)
@@ -497,6 +497,20 @@ def test_the_example_says_what_needs_a_restart() -> None:
     for section in ("listen:", "admin:", "log:"):
         assert "(restart)" in lines[lines.index(section) - 1]
     assert any(line.startswith("workers:") and "(restart)" in line for line in lines)
+
+
+REGISTRATIONS = "discovery: {registrations: {%s}}\n"
+
+
+def test_registrations_need_redis_and_somebody_to_believe(file: Path) -> None:
+    redis = "redis: {url: 'redis://127.0.0.1'}\n"
+    with pytest.raises(ConfigError, match=r"discovery: registrations are kept in Redis: needs redis"):
+        load(file, REGISTRATIONS % "secret: s")
+    with pytest.raises(ConfigError, match=r"discovery\.registrations: needs secret .* or networks"):
+        load(file, redis + REGISTRATIONS % "models: [m]")
+    with pytest.raises(ConfigError, match=r"networks: '10\.0\.0\.0/33' is not an address or a network"):
+        load(file, redis + REGISTRATIONS % "networks: [10.0.0.0/33]")
+    assert load(file, redis + REGISTRATIONS % "networks: [10.0.0.0/8]").discovery.registrations is not None
 
 
 LIMITED = "workers: 2\nlimits: {default: {requests_per_minute: 5}}\n"

@@ -38,11 +38,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": {"core"},
     "reload": {"config"},
     "keys": {"core"},
-    "app": _BELOW_APP | _SETTINGS,
+    "discovery": {"core", "shared", "fleet", "config"},
+    "app": _BELOW_APP | _SETTINGS | {"discovery"},
     "server": _BELOW_APP | _SETTINGS | {"app"},
     "control": set(),
+    "status": {"control"},
     "demo": _BELOW_APP | _SETTINGS | {"keys", "app", "server"},
-    "cli": _BELOW_APP | _SETTINGS | {"keys", "app", "server", "demo", "control"},
+    "cli": _BELOW_APP | _SETTINGS | {"keys", "app", "server", "demo", "control", "status"},
 }
 """For each part of the gateway, the other parts that it may know. A new part has to be given its place here."""
 
@@ -82,7 +84,7 @@ ONLY_IN: dict[str, tuple[set[str], str]] = {
     "starlette": ({"api", "app"}, "as FastAPI"),
     "uvicorn": ({"api", "app", "server", "demo"}, "who serves is the process side's choice"),
     "typer": ({"cli", "demo"}, "only the command line talks to people"),
-    "rich": ({"cli", "demo"}, "only the command line talks to people"),
+    "rich": ({"cli", "demo", "status"}, "only the command line talks to people"),
     "prometheus_client": ({"telemetry"}, "one place for every metric; the rest tells facts and names no metric"),
     "yaml": ({"config"}, "one place knows how configuration is spelled"),
     "pydantic_settings": ({"config"}, "one place knows where configuration comes from"),

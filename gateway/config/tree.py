@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gateway.config.budgets import Budgets
+from gateway.config.discovery import Discovery
 from gateway.config.fleet import Health, NodeConfig, Retries
 from gateway.config.limits import LimitsConfig, RedisConfig
 from gateway.config.routing import Routing, RoutingPolicy
@@ -173,6 +174,7 @@ class Config(BaseSettings):
     budgets: Budgets = Budgets()
     retries: Retries = Retries()
     routing: Routing = Routing()
+    discovery: Discovery = Discovery()
     log: Log = Log()
     workers: Annotated[int, Field(ge=1, le=256, validate_default=True)] = 1
     no_auth: Annotated[bool, Field(validate_default=True)] = False
@@ -220,6 +222,13 @@ class Config(BaseSettings):
                 place = {"at": (index, "keys")}
                 raise PydanticCustomError("no_keys", "needs at least one entry, or access.stored: true", place)
         return tenants
+
+    @field_validator("discovery")
+    @classmethod
+    def _kept_somewhere(cls, discovery: Discovery, info: ValidationInfo) -> Discovery:
+        if discovery.registrations is not None and info.data.get("redis", True) is None:
+            raise ValueError("registrations are kept in Redis: needs redis")
+        return discovery
 
     @field_validator("admin")
     @classmethod

@@ -20,6 +20,30 @@ class Load:
     generated: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What happened between two pages of a node's metrics: tokens a second, and the share of prompt tokens that were in
+    the prefix cache (0 to 1). None where it cannot be told."""
+
+    tokens_per_second: float | None = None
+    hit_rate: float | None = None
+
+
+def rates_between(first: Load, last: Load) -> Rates:
+    """From an earlier page to a later one; nothing where the node has started afresh between them."""
+    seconds = last.at - first.at
+    made = _grown(first.generated, last.generated)
+    asked, hit = _grown(first.cache_queries, last.cache_queries), _grown(first.cache_hits, last.cache_hits)
+    return Rates(
+        tokens_per_second=made / seconds if made is not None and seconds > 0 else None,
+        hit_rate=hit / asked if hit is not None and asked else None,
+    )
+
+
+def _grown(before: int | None, after: int | None) -> int | None:
+    return after - before if before is not None and after is not None and after >= before else None
+
+
 _NAMES = {
     "vllm:num_requests_running": "running",
     "vllm:num_requests_waiting": "waiting",

@@ -21,7 +21,7 @@ class Fleet:
     def __init__(self, specs: Iterable[NodeSpec] = (), rules: BreakerRules | None = None) -> None:
         self.nodes: tuple[Node, ...] = ()
         self.rules = rules or BreakerRules()
-        self._gateways = 1
+        self.gateways = 1
         self._turn = 0
         self._begun = False
         self.update(specs)
@@ -34,9 +34,9 @@ class Fleet:
 
     def share_with(self, gateways: int) -> None:
         """`gateways` processes, this one included, use the same nodes: each keeps to its part of their places."""
-        self._gateways = max(1, gateways)
+        self.gateways = max(1, gateways)
         for node in self.nodes:
-            node.gateways = self._gateways
+            node.gateways = self.gateways
 
     def update(self, specs: Iterable[NodeSpec]) -> tuple[Node, ...]:
         """Make the fleet the nodes of `specs`, keeping the state of those that stay; returns those that are new
@@ -53,7 +53,7 @@ class Fleet:
                 node.reconnect(spec, trusted=True)
                 new.append(node)
             node.spec = spec
-            node.gateways = self._gateways
+            node.gateways = self.gateways
             nodes.setdefault(spec.url, node)
         self.nodes = tuple(nodes.values())
         self._begun = self._begun or bool(nodes)

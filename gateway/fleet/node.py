@@ -1,6 +1,7 @@
 """One node as this gateway process sees it."""
 
 import math
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -15,13 +16,17 @@ from gateway.core.usage import Usage
 ROOMY = 64
 """Requests at once that a node without a `max_concurrency` is warmed up to, before it is unbounded."""
 
+PAGES = 16
+"""Pages of a node's metrics that are kept: half a minute of them, over which its rates are taken."""
+
 
 @dataclass(frozen=True, slots=True)
 class NodeSpec:
     """What is known of a node before it is asked. `api_key` and `ca_file` are for talking to it; None: not needed.
 
     `max_concurrency`: requests at once from all gateways together (None: no bound); `weight`: its share of work
-    against other nodes; `price`: US dollars an hour, None where unknown; `labels`: the operator's own names and values.
+    against other nodes; `price`: US dollars an hour, None where unknown; `labels`: the operator's own names and
+    values; `models`: what it may serve, empty where it may serve whatever it says.
     """
 
     url: str
@@ -31,6 +36,7 @@ class NodeSpec:
     weight: float = 1.0
     price: float | None = None
     labels: tuple[tuple[str, str], ...] = ()
+    models: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -79,6 +85,7 @@ class Node:
         self.cards: Mapping[str, Mapping[str, Any]] = {}
         self.abilities = UNKNOWN
         self.load: Load | None = None
+        self.loads: deque[Load] = deque(maxlen=PAGES)
         self.speed = PrefillSpeed()
         self.cold_since = -math.inf
         self.gateways = 1
@@ -126,7 +133,8 @@ class Node:
     def probe_succeeded(self, cards: Mapping[str, Mapping[str, Any]], now: float = 0.0) -> None:
         """`cards`: what its /v1/models lists, by model id, as the node wrote them."""
         self.failed_probes = 0
-        self.cards = cards
+        allowed = self.spec.models
+        self.cards = {name: card for name, card in cards.items() if name in allowed} if allowed else cards
         self.breaker.probed(now)
         if not self.breaker.is_open:
             self.last_error = None
@@ -148,6 +156,7 @@ class Node:
         """A page of its metrics was read. Tokens that were made since the last one are a sign of life."""
         before = self.load
         self.load = load
+        self.loads.append(load)
         if before is None or before.generated is None or load.generated is None:
             return
         if load.generated != before.generated:

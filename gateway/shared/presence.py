@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -26,6 +27,11 @@ class Presence:
         self._link = link
         self._name = secrets.token_hex(8)
         self._task: asyncio.Task[None] | None = None
+        self._listeners: list[Callable[[int], None]] = []
+
+    def on_change(self, listener: Callable[[int], None]) -> None:
+        """Have `listener(live)` called whenever the number has changed. It must not wait."""
+        self._listeners.append(listener)
 
     async def start(self) -> None:
         if self._link is not None:
@@ -49,8 +55,13 @@ class Presence:
 
     async def _beat(self, link: Link, seconds: float) -> None:
         try:
-            self.live = max(1, await link.run(_BEAT, [f"{link.prefix}:gateways"], [self._name, round(seconds * 1000)]))
+            live = max(1, await link.run(_BEAT, [f"{link.prefix}:gateways"], [self._name, round(seconds * 1000)]))
         except Unavailable:
             return  # the last count is the best there is
         except ScriptFailed as error:
             log.error("presence_refused", reason=str(error))
+            return
+        if live != self.live:
+            self.live = live
+            for listener in self._listeners:
+                listener(live)

@@ -74,3 +74,14 @@ def add_up(ended: Iterable[RequestEnded]) -> dict[Kind, Sum]:
             found.cached += usage.cached or 0
             found.reasoning += usage.reasoning or 0
     return sums
+
+
+def add_up_routes(ended: Iterable[RequestEnded]) -> dict[tuple[str, str], tuple[int, int]]:
+    """By model and reason: the requests whose node was chosen for it, and the cached prompt tokens expected of them."""
+    sums: dict[tuple[str, str], tuple[int, int]] = {}
+    for event in ended:
+        if event.route is not None:
+            kind = event.model or NONE, event.route
+            requests, expected = sums.get(kind, (0, 0))
+            sums[kind] = requests + 1, expected + (event.expected_cached or 0)
+    return sums

@@ -14,7 +14,8 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from gateway.core.events import RequestEnded
-from gateway.telemetry.batches import NONE, BatchHistogram, add_up
+from gateway.telemetry.batches import NONE, BatchHistogram, add_up, add_up_routes
+from gateway.telemetry.recent import RecentTtft
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -36,6 +37,7 @@ class Metrics:
         registry = CollectorRegistry()
         self._registry = registry
         self._ended: list[RequestEnded] = []
+        self.recent = RecentTtft()
         self._nodes: set[str] = set()
         self._requests = Counter(
             "fleetgate_requests_total",
@@ -86,6 +88,18 @@ class Metrics:
             "fleetgate_budget_overruns_total",
             "Answers of nodes that had proven to hold budgets, and thought far beyond one.",
             ("node",),
+            registry=registry,
+        )
+        self._routes = Counter(
+            "fleetgate_routes_total",
+            "Requests by why their node was chosen: home (it has the conversation), moved (another has it), new.",
+            ("model", "reason"),
+            registry=registry,
+        )
+        self._expected = Counter(
+            "fleetgate_expected_cached_tokens_total",
+            "Prompt tokens that were expected in the chosen node's cache; fleetgate_tokens_total has those that were.",
+            ("model",),
             registry=registry,
         )
         self._open = Gauge(
@@ -169,6 +183,7 @@ class Metrics:
         Model and tenant are names that were checked before, so labels cannot grow at will.
         """
         ended, self._ended = self._ended, []
+        self.recent.note(ended)
         for kind, sums in add_up(ended).items():
             dialect, model, tenant = kind.dialect, kind.model, kind.tenant
             self._requests.labels(dialect, model, tenant, kind.status, kind.ending).inc(sums.requests)
@@ -182,6 +197,9 @@ class Metrics:
         for event in ended:
             if event.failures or event.retry_refused or event.wasted or event.overran:
                 self._count_trouble(event)
+        for (model, reason), (requests, expected) in add_up_routes(ended).items():
+            self._routes.labels(model, reason).inc(requests)
+            self._expected.labels(model).inc(expected)
 
     def _count_trouble(self, event: RequestEnded) -> None:
         model, node = event.model or NONE, event.node or NONE
@@ -212,6 +230,7 @@ class Metrics:
         for name in self._nodes - {name for name, _, _ in now}:
             self._forget_node(name)
         self._nodes = {name for name, _, _ in now}
+        self.recent.keep(self._nodes)
         for name, ready, in_flight in now:
             self._node_ready.labels(name).set(int(ready))
             self._node_in_flight.labels(name).set(in_flight)

@@ -174,6 +174,8 @@ async def test_a_request_is_one_json_line_without_prompt_or_key(tmp_path: Path) 
             "cached_tokens": 5,
             "output_tokens": 7,
             "reasoning_tokens": 3,
+            "route": None,
+            "expected_cached_tokens": None,
         }
         assert 0 < times["ttft_ms"] <= times["duration_ms"] < 10_000
         endings = sorted((line["status"], line["ending"]) for line in requests.values())

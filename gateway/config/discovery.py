@@ -1,0 +1,64 @@
+"""Settings of discovery: nodes that are found under a name, or that tell of themselves."""
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from gateway.config.types import Count, Name, Port, Seconds, Secret, Section
+
+
+class DnsConfig(Section):
+    """Every address of a name is a node: replicas in compose, a headless service in Kubernetes. `interval`: seconds
+    between two looks; the others as for a node."""
+
+    host: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9._-]+$")]
+    port: Port = 8000
+    scheme: Literal["http", "https"] = "http"
+    interval: Seconds = 5.0
+    api_key: Secret | None = None
+    ca_file: Path | None = None
+    max_concurrency: Count | None = None
+    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+
+
+class RegistrationsConfig(Section):
+    """Nodes that register in Redis, and which of them are believed (docs/registration.md)."""
+
+    secret: Secret | None = None
+    """What records must be signed with (FLEETGATE_WORKER_SECRET of the workers)."""
+    networks: tuple[str, ...] = ()
+    """Address ranges that nodes may be in; needed where there is no secret."""
+    models: tuple[Name, ...] = ()
+    """Models that nodes may serve; empty means all."""
+    skew: Annotated[float, Field(ge=0, le=600)] = 5.0
+    """Seconds by which clocks may differ."""
+    interval: Seconds = 1.0
+    """Seconds between two looks."""
+    api_key: Secret | None = None
+    ca_file: Path | None = None
+    """Key and certificate authority of registered nodes, as for a node of the list."""
+
+    @field_validator("networks")
+    @classmethod
+    def _ranges(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        for network in networks:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError:
+                raise ValueError(f"{network!r} is not an address or a network such as 10.0.0.0/8") from None
+        return networks
+
+    @model_validator(mode="after")
+    def _somebody_is_believed(self) -> Self:
+        if self.secret is None and not self.networks:
+            raise ValueError("needs secret (what workers sign with) or networks (addresses that are believed unsigned)")
+        return self
+
+
+class Discovery(Section):
+    """Where nodes come from beside the list in `nodes`."""
+
+    dns: tuple[DnsConfig, ...] = ()
+    registrations: RegistrationsConfig | None = None

@@ -1,0 +1,123 @@
+"""What a node says of itself, and whether it is believed. docs/registration.md is the contract.
+
+Whoever can write to Redis could announce an address to which prompts are then sent. So a gateway that has the secret
+believes records that are signed with it, and one without believes the address ranges that it lists. Models that are
+listed bound both.
+"""
+
+import hashlib
+import hmac
+import ipaddress
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+TIME_TO_LIVE = 20.0
+"""Seconds: how old a heartbeat may be."""
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+_URL = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?/?", re.IGNORECASE)
+"""Scheme, host and port; no user, path or query."""
+
+
+class NotBelieved(ValueError):
+    """The record is not used. The message says why; it names no secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Belief:
+    """`secret` that records must be signed with, None where none is shared. Where `networks` or `models` are listed, a
+    record must be within them; without a secret `networks` must be. `skew`: seconds by which clocks may differ."""
+
+    secret: str | None = None
+    networks: tuple[Network, ...] = ()
+    models: frozenset[str] = frozenset()
+    skew: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A record that is believed. Times are seconds since 1970; `max_concurrency` requests at once, `price` US dollars
+    an hour, None where unknown. `state`: starting, ready, draining or failed."""
+
+    node_id: str
+    url: str
+    host: str
+    models: tuple[str, ...]
+    state: str
+    max_concurrency: int
+    weight: float
+    price: float | None
+    labels: tuple[tuple[str, str], ...]
+    started_at: float
+    drain_deadline: float | None
+
+
+def read_registration(text: bytes, belief: Belief, now: float) -> Registered:
+    """The record in `text`, as it stands in Redis at `now` (seconds since 1970). Raises `NotBelieved`."""
+    try:
+        record = json.loads(text)
+        registered = _read(record)
+        heartbeat = float(record["heartbeat_at"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, NotBelieved):
+            raise
+        raise NotBelieved(f"is not a record of schema 1: {type(error).__name__} {error}") from None
+    if not now - TIME_TO_LIVE - belief.skew <= heartbeat <= now + belief.skew:
+        raise NotBelieved(f"its heartbeat is {now - heartbeat:.0f} s old (or clocks differ by more than the skew)")
+    _check_signature(record, belief.secret)
+    _check_place(registered, belief)
+    return registered
+
+
+def _read(record: Mapping[str, Any]) -> Registered:
+    if record["schema"] != 1:
+        raise NotBelieved(f"its schema is {record['schema']!r}, not 1")
+    url = _URL.fullmatch(record["url"])
+    if url is None:
+        raise NotBelieved("its url is not http://HOST:PORT")
+    price, weight = record.get("price"), float(record.get("weight", 1.0))
+    if not 0 < weight <= 1000 or record["state"] not in ("starting", "ready", "draining", "failed"):
+        raise NotBelieved("its weight or its state is not one")
+    return Registered(
+        node_id=str(record["node_id"]),
+        url=url[0].lower().rstrip("/"),
+        host=url[2].strip("[]"),
+        models=tuple(str(model) for model in record["models"]),
+        state=record["state"],
+        max_concurrency=max(1, int(record["capacity"]["max_concurrency"])),
+        weight=weight,
+        price=None if price is None else float(price["usd_per_hour"]),
+        labels=tuple(sorted((str(name), str(value)) for name, value in record.get("labels", {}).items())),
+        started_at=float(record["started_at"]),
+        drain_deadline=None if record.get("drain_deadline") is None else float(record["drain_deadline"]),
+    )
+
+
+def _check_signature(record: Mapping[str, Any], secret: str | None) -> None:
+    if secret is None:
+        return
+    unsigned = {key: value for key, value in record.items() if key != "signature"}
+    canonical = json.dumps(unsigned, sort_keys=True, separators=(",", ":")).encode()
+    expected = hmac.new(secret.encode(), canonical, hashlib.sha256).hexdigest()
+    if not hmac.compare_digest(expected.encode(), str(record.get("signature", "")).encode()):
+        raise NotBelieved("it is not signed with the secret")
+
+
+def _check_place(registered: Registered, belief: Belief) -> None:
+    foreign = [model for model in registered.models if belief.models and model not in belief.models]
+    if foreign or not registered.models:
+        raise NotBelieved(f"it serves {', '.join(foreign) or 'nothing'}, which is not listed")
+    if not belief.networks and belief.secret is not None:
+        return
+    host = registered.host
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        raise NotBelieved(f"{host!r} is a name, and only listed address ranges are believed") from None
+    if not any(address in network for network in belief.networks):
+        raise NotBelieved(f"{host} is in none of the listed address ranges")

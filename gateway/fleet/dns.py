@@ -1,0 +1,79 @@
+"""Nodes behind one name: every address that the DNS gives for it, asked again and again."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+
+import structlog
+
+from gateway.fleet.node import NodeSpec
+from gateway.fleet.roster import Roster
+
+log = structlog.get_logger("fleetgate.discovery")
+
+
+Resolve = Callable[[str], Awaitable[Iterable[str]]]
+
+
+@dataclass(frozen=True, slots=True)
+class DnsName:
+    """`host` is resolved every `interval` seconds; each address is a node like `spec`, on `port`."""
+
+    host: str
+    port: int
+    interval: float
+    spec: NodeSpec
+
+
+class DnsWatch:
+    """Tells the roster what a name resolves to. While it does not resolve, what it did last stands: a node that is
+    gone takes no connections, and a name server that is gone is no reason to forget nodes."""
+
+    def __init__(self, name: DnsName, roster: Roster, source: str, resolve: Resolve | None = None) -> None:
+        """`resolve` gives the addresses of a host, or raises OSError; None asks the system."""
+        self._name = name
+        self._resolve = resolve or _ask_system
+        self._roster = roster
+        self._source = source
+        self._failing = False
+
+    async def follow(self) -> None:
+        """Resolve, for ever."""
+        while True:
+            try:
+                await self.look()
+            except Exception:
+                log.exception("resolving_failed_unexpectedly", host=self._name.host)
+            await asyncio.sleep(self._name.interval)
+
+    async def look(self) -> None:
+        """Resolve once."""
+        name = self._name
+        try:
+            addresses = await self._resolve(name.host)
+        except OSError as error:
+            if not self._failing:
+                log.warning("name_not_resolved", host=name.host, error=str(error))
+            self._failing = True
+            return
+        self._failing = False
+        self._roster.tell(self._source, [self._spec(address) for address in sorted(set(addresses))])
+
+    def _spec(self, address: str) -> NodeSpec:
+        spec = self._name.spec
+        host = f"[{address}]" if ":" in address else address
+        return NodeSpec(
+            url=f"{spec.url.partition('://')[0]}://{host}:{self._name.port}",
+            api_key=spec.api_key,
+            ca_file=spec.ca_file,
+            max_concurrency=spec.max_concurrency,
+            weight=spec.weight,
+            price=spec.price,
+            labels=spec.labels,
+        )
+
+
+async def _ask_system(host: str) -> list[str]:
+    found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return [str(address[0]) for _, _, _, _, address in found]

@@ -1,0 +1,130 @@
+"""Nodes that tell of themselves: records in Redis, with heartbeats (docs/registration.md)."""
+
+import asyncio
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from gateway.core.registration import Belief, NotBelieved, Registered, read_registration
+from gateway.fleet.fleet import Fleet
+from gateway.fleet.node import Drain, NodeSpec
+from gateway.fleet.roster import Roster
+from gateway.shared.link import Link, ScriptFailed, Unavailable
+
+log = structlog.get_logger("fleetgate.discovery")
+
+INDEX_KEY = "fleetgate:nodes"
+KEY_PREFIX = "fleetgate:node:"
+"""Names of the contract, the same in every version of the gateway."""
+
+FORGET_SECONDS = 12.0
+"""How long a node whose record is gone stays: two heartbeats and a little, so that a Redis which came back empty
+costs no node. One that was stopped takes no connections meanwhile, which is found at once."""
+
+REGISTERED = "registered"
+"""Under this name a node keeps the draining that its own record tells of."""
+
+SOURCE = "registrations"
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationRules:
+    """Whom to believe, how often to look (seconds), and the key that all registered nodes are talked to with."""
+
+    belief: Belief
+    interval: float = 1.0
+    api_key: str | None = None
+    ca_file: str | None = None
+
+
+class Registrations:
+    """Reads the records and tells the roster. While Redis is away, what was read last stands."""
+
+    def __init__(self, link: Link, rules: RegistrationRules, roster: Roster, fleet: Fleet) -> None:
+        self._link = link
+        self._rules = rules
+        self._roster = roster
+        self._fleet = fleet
+        self._seen: dict[str, tuple[Registered, float]] = {}
+        self._refused: dict[str, str] = {}
+        self._started: dict[str, float] = {}
+        self._draining: dict[str, tuple[float, float]] = {}
+
+    async def follow(self) -> None:
+        """Look, for ever."""
+        while True:
+            try:
+                await self.look()
+            except Exception:
+                log.exception("reading_registrations_failed")
+            await asyncio.sleep(self._rules.interval)
+
+    async def look(self) -> None:
+        """Read all records once."""
+        try:
+            records = await self._read(time.time())
+        except (Unavailable, ScriptFailed):
+            return
+        now = asyncio.get_running_loop().time()
+        for node_id, record in self._believed(records).items():
+            self._seen[node_id] = record, now
+        self._seen = {name: seen for name, seen in self._seen.items() if now - seen[1] <= FORGET_SECONDS}
+        known = [record for record, _ in self._seen.values()]
+        self._roster.tell(SOURCE, [self._spec(record) for record in known if record.state in ("ready", "draining")])
+        self._apply({record.url: record for record in known}, now)
+
+    async def _read(self, now: float) -> dict[str, bytes]:
+        ids = await self._link.command("ZRANGEBYSCORE", INDEX_KEY, now - self._rules.belief.skew, "+inf")
+        names = [node_id.decode(errors="replace") for node_id in ids]
+        found = await asyncio.gather(*[self._link.command("GET", KEY_PREFIX + name) for name in names])
+        return {name: text for name, text in zip(names, found, strict=True) if text is not None}
+
+    def _believed(self, records: Mapping[str, bytes]) -> dict[str, Registered]:
+        believed, refused = {}, {}
+        for node_id, text in records.items():
+            try:
+                record = read_registration(text, self._rules.belief, time.time())
+                if record.node_id != node_id:
+                    raise NotBelieved(f"it stands under the name of another node than {record.node_id!r}")
+                believed[node_id] = record
+            except NotBelieved as reason:
+                refused[node_id] = str(reason)
+                if node_id not in self._refused:
+                    log.warning("registration_not_believed", node_id=node_id, reason=str(reason))
+        self._refused = refused
+        return believed
+
+    def _spec(self, record: Registered) -> NodeSpec:
+        return NodeSpec(
+            url=record.url,
+            api_key=self._rules.api_key,
+            ca_file=self._rules.ca_file,
+            max_concurrency=record.max_concurrency,
+            weight=record.weight,
+            price=record.price,
+            labels=record.labels,
+            models=record.models,
+        )
+
+    def _apply(self, records: Mapping[str, Registered], now: float) -> None:
+        """Drain those that say so, and note those that have started afresh."""
+        for node in self._fleet.nodes:
+            record = records.get(node.spec.url)
+            if record is None:
+                node.drain_for(REGISTERED, None, now)
+                continue
+            if self._started.get(record.url, record.started_at) != record.started_at:
+                node.cold_since = now
+            self._started[record.url] = record.started_at
+            node.drain_for(REGISTERED, self._drain(record, now) if record.state == "draining" else None, now)
+        self._draining = {name: drain for name, drain in self._draining.items() if name in records}
+
+    def _drain(self, record: Registered, now: float) -> Drain:
+        """Since when its draining is known here, and until when, in loop time."""
+        since, _ = self._draining.get(record.url, (now, None))
+        until = math.inf if record.drain_deadline is None else record.drain_deadline + now - time.time()
+        self._draining[record.url] = since, until
+        return Drain(since, until)

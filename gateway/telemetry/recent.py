@@ -1,0 +1,32 @@
+"""Each node's latest times to the first token, as this process saw them."""
+
+from collections import deque
+from collections.abc import Sequence
+
+from gateway.core.events import RequestEnded
+
+KEPT = 256
+"""Streams of each node."""
+
+
+class RecentTtft:
+    """Of streams only: a plain answer's first byte is its last. Nodes that were not used for long keep their last."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, deque[float]] = {}
+
+    def note(self, ended: Sequence[RequestEnded]) -> None:
+        """Requests that have ended since."""
+        for event in ended:
+            if event.stream and event.ttft is not None and event.node is not None:
+                self._seconds.setdefault(event.node, deque(maxlen=KEPT)).append(event.ttft)
+
+    def quantile(self, node: str, share: float) -> float | None:
+        """Seconds within which `share` (0 to 1) of the node's streams began; None where there was none."""
+        seconds = sorted(self._seconds.get(node, ()))
+        return seconds[min(int(share * len(seconds)), len(seconds) - 1)] if seconds else None
+
+    def keep(self, nodes: set[str]) -> None:
+        """Forget the nodes that are not in `nodes`."""
+        for name in self._seconds.keys() - nodes:
+            del self._seconds[name]

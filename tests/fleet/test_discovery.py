@@ -1,0 +1,161 @@
+"""Nodes that come and go: sources merged, names resolved, registrations believed, gateways counted."""
+
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest_asyncio
+
+from gateway.fleet.dns import DnsName, DnsWatch
+from gateway.fleet.node import NodeSpec
+from gateway.fleet.roster import Roster
+from tests.support.gateways import eventually, running_gateway
+from tests.support.redis import RedisServer, redis_server
+from workers.fake import FakeSettings, serve_fake
+from workers.registration import TIME_TO_LIVE_SECONDS, Capacity, Registration
+from workers.registry import RedisRegistry
+
+SECRET = "shared by both sides"
+
+
+class Taken:
+    """The URLs that a roster gave last, and how often it gave any."""
+
+    def __init__(self) -> None:
+        self.urls: list[str] = []
+        self.times = 0
+
+    def __call__(self, specs: Sequence[NodeSpec]) -> None:
+        self.urls = [spec.url for spec in specs]
+        self.times += 1
+
+
+def test_sources_are_merged_and_the_first_is_believed() -> None:
+    specs: list[NodeSpec] = []
+    roster = Roster(("config", "dns"), lambda told: specs.__setitem__(slice(None), told))
+    roster.tell("dns", [NodeSpec("http://a:1", weight=5.0), NodeSpec("http://b:1")])
+    roster.tell("config", [NodeSpec("http://a:1", weight=2.0)])
+    assert [(spec.url, spec.weight) for spec in specs] == [("http://a:1", 2.0), ("http://b:1", 1.0)]
+    roster.tell("config", [])
+    assert [(spec.url, spec.weight) for spec in specs] == [("http://a:1", 5.0), ("http://b:1", 1.0)]
+
+
+async def test_every_address_of_a_name_is_a_node_until_it_is_gone_from_it() -> None:
+    addresses, taken = ["10.0.0.2", "10.0.0.1", "fd00::1"], Taken()
+
+    async def resolve(host: str) -> list[str]:
+        assert host == "vllm"
+        if not addresses:
+            raise OSError("no such name")
+        return addresses
+
+    name = DnsName("vllm", 8000, 5.0, NodeSpec("http://vllm", api_key="k", max_concurrency=8))
+    watch = DnsWatch(name, Roster(("dns",), taken), "dns", resolve)
+    await watch.look()
+    await watch.look()
+    assert taken.urls == ["http://10.0.0.1:8000", "http://10.0.0.2:8000", "http://[fd00::1]:8000"]
+    assert taken.times == 1, "nothing is told where nothing changed"
+    addresses[:] = ["10.0.0.2"]
+    await watch.look()
+    assert taken.urls == ["http://10.0.0.2:8000"]
+    addresses.clear()
+    await watch.look()
+    assert taken.urls == ["http://10.0.0.2:8000"], "a name server that is gone costs no node"
+
+
+async def test_a_gateway_finds_its_nodes_under_a_name() -> None:
+    async with serve_fake(FakeSettings()) as node:
+        dns = {"host": "localhost", "port": int(node.url.rpartition(":")[2]), "interval": 0.1}
+        async with running_gateway(discovery={"dns": [dns]}) as gateway:
+            assert node.url in {found.spec.url for found in gateway.app.fleet.nodes}
+
+
+@pytest_asyncio.fixture
+async def redis() -> AsyncIterator[RedisServer]:
+    async with redis_server() as server:
+        yield server
+
+
+def record(url: str, **fields: Any) -> Registration:
+    now = time.time()
+    told: dict[str, Any] = {"state": "ready", "capacity": Capacity(max_concurrency=8, max_model_len=4096), **fields}
+    return Registration(
+        node_id=f"n-{url.rpartition(':')[2]}",
+        url=url,
+        models=told.pop("models", ("nemotron-3-ultra",)),
+        profile="fake",
+        started_at=now,
+        heartbeat_at=now,
+        **told,
+    )
+
+
+def looks(redis: RedisServer) -> int:
+    """How often a gateway has read the registrations since the server began."""
+    return int(redis.do("INFO", "commandstats").get("cmdstat_zrangebyscore", {}).get("calls", 0))
+
+
+def discovering(redis: RedisServer) -> dict[str, Any]:
+    return {"redis": redis.settings, "discovery": {"registrations": {"secret": SECRET, "interval": 0.05}}}
+
+
+async def test_nodes_come_and_go_as_they_register(redis: RedisServer) -> None:
+    async with serve_fake(FakeSettings()) as one, serve_fake(FakeSettings()) as two:
+        async with running_gateway(one.url, **discovering(redis)) as gateway:
+            fleet = gateway.app.fleet
+            async with RedisRegistry(redis.url, SECRET) as registry, RedisRegistry(redis.url, "guessed") as stranger:
+                await stranger.announce(record("http://127.0.0.1:9"))
+                await registry.announce(record(two.url, state="starting"))
+                await registry.announce(record(two.url, weight=3.0, labels={"zone": "a"}))
+                await eventually(lambda: len(fleet.nodes) == 2 and fleet.nodes[1].ready)
+                spec = fleet.nodes[1].spec
+                assert (spec.weight, spec.max_concurrency, spec.labels) == (3.0, 8, (("zone", "a"),))
+
+                await registry.announce(record(two.url, state="draining"))
+                await eventually(lambda: not fleet.nodes[1].ready)
+                await registry.announce(record(two.url))
+                await eventually(lambda: fleet.nodes[1].ready)
+                await registry.announce(record(two.url, state="failed"))
+                await eventually(lambda: [node.spec.url for node in fleet.nodes] == [one.url])
+
+
+async def test_a_node_is_asked_only_for_models_that_it_registered(redis: RedisServer) -> None:
+    settings = FakeSettings(models=("nemotron-3-ultra", "another"))
+    async with serve_fake(settings) as node, RedisRegistry(redis.url, SECRET) as registry:
+        await registry.announce(record(node.url))
+        async with running_gateway(**discovering(redis)) as gateway:
+            assert list(gateway.app.fleet.served) == ["nemotron-3-ultra"]
+
+
+async def test_a_redis_that_dies_or_comes_back_empty_costs_no_node(redis: RedisServer) -> None:
+    async with serve_fake(FakeSettings()) as node, RedisRegistry(redis.url, SECRET) as registry:
+        await registry.announce(record(node.url))
+        async with running_gateway(**discovering(redis)) as gateway:
+            link = gateway.app.link
+            assert link is not None
+            redis.kill()
+            await eventually(lambda: not link.up)
+            assert gateway.app.fleet.ready()
+            redis.restart()
+            await eventually(lambda: link.up)
+            await eventually(lambda: looks(redis) > 1)
+            assert gateway.app.fleet.ready()
+
+
+async def test_gateways_are_counted_and_share_a_nodes_places(redis: RedisServer) -> None:
+    async with serve_fake(FakeSettings()) as node:
+        settings: dict[str, Any] = {"redis": redis.settings, "nodes": [{"url": node.url, "max_concurrency": 9}]}
+        async with running_gateway(**settings) as one, running_gateway(**settings) as two:
+            for gateway in (one, two):
+                await eventually(lambda gateway=gateway: gateway.app.fleet.nodes[0].bound == 4)
+            async with running_gateway(**settings):
+                await eventually(lambda: one.app.fleet.nodes[0].bound == 3)
+            await eventually(lambda: one.app.fleet.nodes[0].bound == 4)
+
+
+def test_both_sides_agree_on_a_records_life() -> None:
+    from gateway.core.registration import TIME_TO_LIVE
+
+    assert TIME_TO_LIVE == TIME_TO_LIVE_SECONDS
+    assert json.loads(record("http://127.0.0.1:1").wire(SECRET))["signature"]
