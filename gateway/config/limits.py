@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from gateway.config.types import Count, Name, Seconds, Secret, Section
+from gateway.config.types import Count, Seconds, Secret, Section
 from gateway.core.cost import NANO
 from gateway.core.limits import MAX_BUCKET, Limits
 
@@ -84,18 +84,12 @@ class LimitSettings(Section):
     @property
     def limits(self) -> Limits | None:
         """As the rules know them; None where nothing is limited."""
-        given = self.model_dump(exclude_none=True, exclude={"burst_seconds", "model", "usd_per_day", "usd_per_month"})
+        given = self.model_dump(exclude_none=True, exclude={"burst_seconds", "usd_per_day", "usd_per_month"})
         for period in ("day", "month"):
             usd = getattr(self, f"usd_per_{period}")
             if usd is not None:
                 given[f"nanodollars_per_{period}"] = round(usd * NANO)
         return Limits(**given, burst_seconds=self.burst_seconds) if given else None
-
-
-class ModelLimits(LimitSettings):
-    """Limits of one tenant's use of one model, by the name that nodes serve it under."""
-
-    model: Name
 
 
 class LimitsConfig(Section):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 import structlog
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator
 
-from gateway.config.limits import LimitSettings, ModelLimits
+from gateway.config.limits import LimitSettings
 from gateway.config.thinking import OnModelConfig, Ruled
 from gateway.config.types import Count, Name, Seconds, Section
 from gateway.core.api_keys import key_id
@@ -41,11 +41,9 @@ class TenantSettings(Ruled):
     models: tuple[Name, ...] = ()
     cache_salt: bool = False
     """Whether its prompts are kept apart from others' in the nodes' prefix caches."""
-    limits: LimitSettings = LimitSettings()
-    model_limits: tuple[ModelLimits, ...] = ()
-    """Further limits of its use of single models."""
     per_model: tuple[OnModelConfig, ...] = ()
-    """Rules for thinking and output that hold on one model only."""
+    """Rules for thinking and output, and further limits, that hold on one model only."""
+    limits: LimitSettings = LimitSettings()
 
     def rules(self) -> Rules:
         own = super().rules()
@@ -92,7 +90,7 @@ class TenantConfig(TenantSettings):
     @property
     def limited(self) -> bool:
         """Whether anything of it is limited."""
-        parts = (self.limits, *self.model_limits, *(key.limits for key in self.keys))
+        parts = (self.limits, *(each.limits for each in self.per_model), *(key.limits for key in self.keys))
         return any(part.limits is not None for part in parts)
 
 
@@ -127,10 +125,16 @@ def tenants_of(tenants: tuple[TenantConfig, ...], access: Access, secret: bytes)
 def tenant_of(name: str, settings: TenantSettings, secret: bytes) -> Tenant:
     """A tenant by its settings, which mean the same in the file and in Redis."""
     salt = cache_salt(secret, name) if settings.cache_salt else None
-    of_models = {item.model: item.limits for item in settings.model_limits if item.limits is not None}
     rules = settings.rules()
-    own = None if rules.empty else rules
-    return Tenant(name, frozenset(settings.models) or None, salt, settings.limits.limits, of_models, own)
+    of_models = {each.model: limits for each in settings.per_model if (limits := each.limits.limits) is not None}
+    return Tenant(
+        name,
+        frozenset(settings.models) or None,
+        salt,
+        None if rules.empty else rules,
+        settings.limits.limits,
+        of_models,
+    )
 
 
 def grant_of(tenant: str, digest: bytes, settings: KeySettings) -> KeyGrant:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from gateway.config.limits import LimitSettings
 from gateway.config.types import Count, Name, Section
 from gateway.core.caps import OutputRules
 from gateway.core.terms import Rules
@@ -97,3 +98,5 @@ class OnModelConfig(Ruled):
     """What holds for a tenant on one model, by the nodes' name for it."""
 
     model: Name
+    limits: LimitSettings = LimitSettings()
+    """Further ones, of its use of this model."""

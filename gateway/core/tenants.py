@@ -16,17 +16,17 @@ NEVER = float("inf")
 class Tenant:
     """Who pays. `models` None means every model.
 
-    `cache_salt` keeps its prompts apart in the nodes' prefix caches; None shares them with everybody. `limits` are
-    of all it does, `model_limits` of what it does with one model, by the nodes' name for it.
-    `rules` are its own for thinking and output, None where it has none.
+    `cache_salt` keeps its prompts apart in the nodes' prefix caches; None shares them with everybody.
+    `rules` are its own for thinking and output, None where it has none. `limits` are of all it does, `model_limits`
+    of what it does with one model, by the nodes' name for it.
     """
 
     name: str
     models: frozenset[str] | None = None
     cache_salt: str | None = None
+    rules: Rules | None = None
     limits: Limits | None = None
     model_limits: Mapping[str, Limits] = field(default_factory=dict)
-    rules: Rules | None = None
 
     def may_use(self, model: str) -> bool:
         return self.models is None or model in self.models
