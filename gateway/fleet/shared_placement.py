@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from gateway.core.selection import Candidate, Placed, Prompt
+from gateway.core.selection import THRIFT, Candidate, Placed, Prompt
 from gateway.shared.link import Link, Script, ScriptFailed, Unavailable, Value
 
 log = structlog.get_logger("fleetgate.routing")
@@ -42,7 +42,7 @@ class SharedPlacement:
     def choose(self, request: bytes, liked: Sequence[Candidate], prompt: Prompt) -> asyncio.Future[Any]:
         """Ask for one of `liked` (in rendezvous order) for the request named `request`; `read` makes sense of the
         reply, `prefilled` takes back what was chosen."""
-        args: list[Value] = [request, prompt.tokens, self.remember, self.crowding]
+        args: list[Value] = [request, prompt.tokens, self.remember, self.crowding, THRIFT]
         for candidate in liked:
             warm = min(candidate.warm, LONG_AGO)
             args += (candidate.name, candidate.pace, round(candidate.crowd, 4), round(warm, 3))
