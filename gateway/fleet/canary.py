@@ -178,10 +178,18 @@ async def _think(
             if line.startswith("data: {"):
                 chunk = json.loads(line[6:])
                 if chunk.get("error"):
-                    raise httpx.RemoteProtocolError(f"an error came in mid-stream: {chunk['error']}")
+                    seen.status = _status_of(chunk["error"])
                 for choice in chunk.get("choices") or ():
                     seen.take(choice)
     return seen
+
+
+def _status_of(error: Any) -> int:
+    """The status that an error stands for which came in a stream, 200 notwithstanding; raises what is not a refusal."""
+    code = error.get("code") if isinstance(error, dict) else None
+    if type(code) is int and 400 <= code < 500:
+        return code
+    raise httpx.RemoteProtocolError(f"an error came in mid-stream: {error}")
 
 
 async def _shows_marker(client: httpx.AsyncClient, model: str, known: Abilities) -> bool | None:
