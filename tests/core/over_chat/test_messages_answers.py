@@ -153,6 +153,11 @@ def test_a_nodes_error_ends_the_stream() -> None:
     assert (watch.ended, watch.failed) == (False, True)
 
 
+def test_an_error_keeps_its_kind() -> None:
+    refused = recorded.event({"error": {"message": "no", "type": "BadRequestError", "code": 400}})
+    assert translated(ASK.watch(), refused)[0]["error"]["type"] == "invalid_request_error"
+
+
 def test_what_cannot_be_told_right_is_an_error() -> None:
     late = [recorded.call(0, "{", "look", "t1"), recorded.call(1, "{", "see", "t2"), recorded.call(0, "}")]
     watch = ASK.watch()

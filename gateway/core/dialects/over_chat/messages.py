@@ -7,8 +7,8 @@ from gateway.core.bodies import Body
 from gateway.core.dialects.over_chat.base import OverChat, load, pass_others, reasoning_of
 from gateway.core.dialects.over_chat.fields import optional, refuse, required
 from gateway.core.dialects.over_chat.messages_events import (
-    ANTHROPIC_ERRORS,
     MessageEvents,
+    anthropic_error,
     anthropic_usage,
     signature,
     stop_of,
@@ -76,8 +76,7 @@ class MessagesOverChat(OverChat):
         }
 
     def error(self, status: int, error: Mapping[str, Any]) -> Body:
-        kind = ANTHROPIC_ERRORS.get(status, "api_error" if status >= 500 else "invalid_request_error")
-        return {"type": "error", "error": {"type": kind, "message": error.get("message")}}
+        return anthropic_error(error.get("message"), status)
 
 
 def messages_over_chat(body: Body) -> MessagesOverChat:

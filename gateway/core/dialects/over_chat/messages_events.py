@@ -11,7 +11,7 @@ from gateway.core.bodies import Body
 from gateway.core.dialects.over_chat.base import load
 from gateway.core.dialects.over_chat.stream import ChatStream, derived_id
 
-ANTHROPIC_ERRORS = {
+_ERRORS = {
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
@@ -82,8 +82,8 @@ class MessageEvents(ChatStream):
         self.tell("message_delta", {"type": "message_delta", "delta": delta, "usage": anthropic_usage(self.used)})
         self.tell("message_stop", {"type": "message_stop"})
 
-    def complain(self, message: str) -> None:
-        self.tell("error", {"type": "error", "error": {"type": "api_error", "message": message}})
+    def complain(self, message: str, status: int) -> None:
+        self.tell("error", anthropic_error(message, status))
 
     def _open(self, kind: str, block: Body) -> None:
         self._close()
@@ -106,6 +106,12 @@ class MessageEvents(ChatStream):
             said, self._pending = "".join(self._pending), []
             self.speak(said, {})
             self._close()
+
+
+def anthropic_error(message: object, status: int) -> Body:
+    """An error as Anthropic names it."""
+    kind = _ERRORS.get(status, "api_error" if status >= 500 else "invalid_request_error")
+    return {"type": "error", "error": {"type": kind, "message": message}}
 
 
 def stop_of(finish: str | None, stop: int | str | None, called: bool, complete: bool) -> tuple[str | None, str | None]:

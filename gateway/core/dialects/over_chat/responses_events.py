@@ -78,8 +78,9 @@ class ResponseEvents(ChatStream):
         response = self._form.ended(self._first, self.finish_reason, self._output, self.used)
         self._event("response.completed", {"response": response})
 
-    def complain(self, message: str) -> None:
-        self._event("error", {"code": "upstream_error", "message": message, "param": None})
+    def complain(self, message: str, status: int) -> None:
+        code = "upstream_error" if status >= 500 else "invalid_request"
+        self._event("error", {"code": code, "message": message, "param": None})
 
     # Items
 

@@ -71,8 +71,8 @@ class ChatStream(EventWatch):
         """All was said: close what is open and tell the end."""
 
     @abstractmethod
-    def complain(self, message: str) -> None:
-        """The node reported an error, or what it sent cannot be told."""
+    def complain(self, message: str, status: int) -> None:
+        """The node reported an error (`status`: what it would be as an answer), or what it sent cannot be told."""
 
     # What the node says
 
@@ -96,9 +96,9 @@ class ChatStream(EventWatch):
     def tell(self, kind: str, event: Mapping[str, Any]) -> None:
         self._out += (b"event: ", kind.encode(), b"\ndata: ", write(event), b"\n\n")
 
-    def fail(self, message: str) -> None:
+    def fail(self, message: str, status: int = 500) -> None:
         self.failed = True
-        self.complain(message)
+        self.complain(message, status)
 
     def _take(self, data: bytes) -> None:
         if data == b"[DONE]":
@@ -108,7 +108,7 @@ class ChatStream(EventWatch):
         if chunk is None:
             raise TypeError("not an object")
         if chunk.get("error"):
-            self.fail(_message(chunk["error"]))
+            self.fail(*_told(chunk["error"]))
             return
         if not self._begun:
             self._begun = True
@@ -169,6 +169,9 @@ def derived_id(prefix: str, chat_id: str, number: int) -> str:
     return prefix + hashlib.sha256(f"{chat_id}/{prefix}{number}".encode()).hexdigest()[:24]
 
 
-def _message(error: object) -> str:
-    message = error.get("message") if isinstance(error, dict) else error
-    return message if isinstance(message, str) else "The node reported an error."
+def _told(error: object) -> tuple[str, int]:
+    """The message and the status of a node's error."""
+    if not isinstance(error, dict):
+        return str(error), 500
+    message, code = error.get("message"), error.get("code")
+    return message if isinstance(message, str) else "The node reported an error.", code if type(code) is int else 500
