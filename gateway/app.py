@@ -62,6 +62,7 @@ from gateway.telemetry.usage_report import UsageReport
 log = structlog.get_logger("fleetgate")
 
 GAUGE_SECONDS = 5.0
+SHARE_SECONDS = 1.0
 
 
 class Gateway:
@@ -153,6 +154,7 @@ class Gateway:
         self.prober.follow()
         self._tasks.append(asyncio.create_task(self.drains.follow(), name="drains"))
         self.discovery.start()
+        self._tasks.append(asyncio.create_task(self._every(SHARE_SECONDS, self._share_places), name="places"))
         self._tasks.append(asyncio.create_task(self._every(GAUGE_SECONDS, self._refresh_gauges), name="gauges"))
         if self._watch is not None:
             self._tasks.append(asyncio.create_task(self._follow_config(self._watch), name="config watch"))
@@ -253,11 +255,14 @@ class Gateway:
                 log.exception("background_work_failed", work=work.__name__)
             await asyncio.sleep(seconds)
 
+    def _share_places(self) -> None:
+        """What a node can take is shared with all that live; without Redis only this gateway's own are known."""
+        self.fleet.share_with(self.config.workers if self.link is None else self.presence.live)
+
     def _refresh_gauges(self) -> None:
         if self.ledger is not None:
             self.metrics.ledger_state(self.ledger.waiting, self.ledger.dropped)
-        nodes = [(node.name, node.ready, node.in_flight) for node in self.fleet.nodes]
-        self.metrics.fleet_state(self.relay.open_exchanges, nodes)
+        self.metrics.fleet_state(self.relay.open_exchanges, [node.facts for node in self.fleet.nodes])
         if self.link is not None:
             self.metrics.redis_state(self.link.up, self.link.outages, self.presence.live)
         if self.limiter is not None:

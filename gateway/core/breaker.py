@@ -68,8 +68,8 @@ class Breaker:
     cause: Cause = Cause.NEW
     since: float = 0.0
     """When the state began."""
-    opened: int = 0
-    """How often it opened, the beginning not counted."""
+    opened: dict[str, int] = field(default_factory=dict)
+    """How often it opened, by cause; the beginning is not counted."""
     _suspicions: dict[int, None] = field(default_factory=dict)
     _failed_trials: int = 0
     _next_trial: float = 0.0
@@ -161,7 +161,7 @@ class Breaker:
     def _open(self, cause: Cause, now: float) -> None:
         self._before = self.state
         self.cause = cause
-        self.opened += 1
+        self.opened[cause.value] = self.opened.get(cause.value, 0) + 1
         self._next_trial = now + (self.rules.retrial if cause in (Cause.FAILING, Cause.SILENT) else 0.0)
         self._enter(State.OPEN, now)
 

@@ -1,5 +1,6 @@
 """What happened to one request: the facts that logs, metrics and the usage ledger are told at its end."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from gateway.core.usage import Usage
@@ -38,3 +39,15 @@ class RequestEnded(NamedTuple):
     expected_cached: int | None = None
     wasted: int = 0
     overran: bool = False
+
+
+class NodeFacts(NamedTuple):
+    """One node as a process sees it. `breaker` is its state (see `breaker.State`), `opened` how often it opened by
+    cause; `in_flight` what this process has there."""
+
+    name: str
+    ready: bool
+    breaker: str
+    opened: Mapping[str, int]
+    draining: bool
+    in_flight: int

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from gateway.core.abilities import UNKNOWN
 from gateway.core.breaker import Breaker, BreakerRules
+from gateway.core.events import NodeFacts
 from gateway.core.load import Load
 from gateway.core.prefill_speed import PrefillSpeed
 from gateway.core.response_ids import node_tag
@@ -112,6 +113,14 @@ class Node:
         """Requests at once that this process may have on it at the most: an even share of what it can take."""
         most = self.spec.max_concurrency
         return math.inf if most is None else max(1, most // self.gateways)
+
+    @property
+    def facts(self) -> NodeFacts:
+        """What metrics are told."""
+        breaker = self.breaker
+        return NodeFacts(
+            self.name, self.ready, breaker.state.value, dict(breaker.opened), self.drain is not None, self.in_flight
+        )
 
     def drain_for(self, source: str, drain: Drain | None, now: float) -> None:
         """What `source` says: a drain, or none any more. Of several the one that ends first counts."""

@@ -13,8 +13,9 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from gateway.core.events import RequestEnded
+from gateway.core.events import NodeFacts, RequestEnded
 from gateway.telemetry.batches import NONE, BatchHistogram, add_up, add_up_routes
+from gateway.telemetry.fleet_gauges import FleetGauges
 from gateway.telemetry.recent import RecentTtft
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -38,7 +39,6 @@ class Metrics:
         self._registry = registry
         self._ended: list[RequestEnded] = []
         self.recent = RecentTtft()
-        self._nodes: set[str] = set()
         self._requests = Counter(
             "fleetgate_requests_total",
             "Requests by how they ended: HTTP status seen by the client, and ok, an error code or client_gone.",
@@ -108,20 +108,7 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
-        self._node_ready = Gauge(
-            "fleetgate_node_ready",
-            "1 where the node answers its probes; with several workers, how many of them see it so.",
-            ("node",),
-            registry=registry,
-            multiprocess_mode="livesum",
-        )
-        self._node_in_flight = Gauge(
-            "fleetgate_node_in_flight",
-            "Requests that this gateway has on the node.",
-            ("node",),
-            registry=registry,
-            multiprocess_mode="livesum",
-        )
+        self._fleet = FleetGauges(registry)
         self._redis_up = Gauge(
             "fleetgate_redis_up",
             "1 where Redis answers and takes what is written; with several workers, how many of them see it so.",
@@ -222,18 +209,13 @@ class Metrics:
         self._unkept.inc(dropped - self._known_unkept)
         self._known_unkept = dropped
 
-    def fleet_state(self, open_requests: int, nodes: Iterable[tuple[str, bool, int]]) -> None:
-        """Settle, and set the gauges: requests open now, and (name, ready, in flight) of every node."""
+    def fleet_state(self, open_requests: int, nodes: Iterable[NodeFacts]) -> None:
+        """Settle, and set the gauges: requests open now, and the facts of every node."""
         self.settle()
         self._open.set(open_requests)
         now = list(nodes)
-        for name in self._nodes - {name for name, _, _ in now}:
-            self._forget_node(name)
-        self._nodes = {name for name, _, _ in now}
-        self.recent.keep(self._nodes)
-        for name, ready, in_flight in now:
-            self._node_ready.labels(name).set(int(ready))
-            self._node_in_flight.labels(name).set(in_flight)
+        self.recent.keep({facts.name for facts in now})
+        self._fleet.tell(now)
 
     def redis_state(self, up: bool, outages: int, gateways: int) -> None:
         self._redis_up.set(int(up))
@@ -245,13 +227,6 @@ class Metrics:
         self._reservations.set(reservations)
         self._settlements_waiting.set(waiting)
         self._settlements_dropped.set(dropped)
-
-    def _forget_node(self, name: str) -> None:
-        """A node that left the fleet is not down: it is not there. (Files of several processes can only say 0.)"""
-        for gauge in (self._node_ready, self._node_in_flight):
-            gauge.labels(name).set(0)
-            if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-                gauge.remove(name)
 
     def page(self) -> bytes:
         """The exposition in Prometheus' text format."""

@@ -287,3 +287,19 @@ async def test_a_single_node_that_came_back_is_not_held_to_its_slow_start() -> N
         await eventually(lambda: node.ready)
         assert lost(await crowd(gateway.url, 20, stream=True)) == []
         await nothing_held(gateway, only)
+
+
+async def test_metrics_tell_what_became_of_nodes_and_attempts() -> None:
+    async with serve_fake(FAST) as bad, serve_fake(FAST) as good, running_gateway(bad.url, good.url) as gateway:
+        await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
+        bad.set_faults(Fault("zombie"))
+        assert lost(await crowd(gateway.url, 20)) == []
+        page = await metrics(gateway.admin_url)
+        name = f"127.0.0.1:{bad.port}"
+        assert f'fleetgate_node_taken_out_total{{cause="failing",node="{name}"}} 1.0' in page
+        assert f'fleetgate_node_breaker{{node="{name}",state="open"}} 1.0' in page
+        assert f'fleetgate_node_breaker{{node="{name}",state="closed"}} 0.0' in page
+        assert f'fleetgate_node_draining{{node="{name}"}} 0.0' in page
+        (failed,) = [line for line in page.splitlines() if f'node="{name}",outcome="failed"' in line]
+        assert float(failed.rpartition(" ")[2]) >= 3
+        assert f'node="127.0.0.1:{good.port}",outcome="passed"}} 20.0' in page

@@ -190,7 +190,7 @@ def _reset(writer: asyncio.StreamWriter) -> None:
 
 
 async def nothing_held(gateway: RunningGateway, *nodes: FakeNode) -> None:
-    """Whatever way requests ended: no lease, no exchange, no connection in use, and no work on `nodes`."""
+    """Whatever way requests ended: no lease, reservation, exchange or connection in use, and no work on `nodes`."""
     try:
         await eventually(lambda: not held(gateway, *nodes))
     except TimeoutError:
@@ -203,6 +203,7 @@ def held(gateway: RunningGateway, *nodes: FakeNode) -> dict[str, int]:
     found = {
         "leases": sum(len(node.leases) for node in app.fleet.nodes),
         "in flight": sum(node.in_flight for node in app.fleet.nodes),
+        "reservations": 0 if app.limiter is None else len(app.limiter.live),
         "exchanges": app.relay.open_exchanges,
         "requests": len(gateway.server.server_state.tasks),
         "connections in use": sum(not connection.idle for node in nodes for connection in node.connections),

@@ -1,0 +1,36 @@
+"""A node's places are shared by the gateways that are there, and by no others."""
+
+from typing import Any
+
+from tests.support.gateways import RunningGateway, eventually, running_gateway
+from tests.support.redis import redis_server
+from workers.fake import serve_fake
+
+
+def places(gateway: RunningGateway) -> float:
+    return gateway.app.fleet.nodes[0].bound
+
+
+async def test_gateways_share_a_nodes_places_and_give_them_back() -> None:
+    async with redis_server() as redis, serve_fake() as node:
+        settings: dict[str, Any] = {
+            "redis": redis.settings,
+            "nodes": [{"url": node.url, "max_concurrency": 9}],
+        }
+        async with running_gateway(**settings) as one:
+            await eventually(lambda: places(one) == 9)
+            async with running_gateway(**settings) as two:
+                await eventually(lambda: (places(one), places(two)) == (4, 4))
+                redis.kill()
+                await eventually(lambda: one.app.link is not None and not one.app.link.up)
+                assert places(one) == 4, "the last count holds"
+                redis.restart()
+                await eventually(lambda: one.app.link is not None and one.app.link.up)
+            await eventually(lambda: places(one) == 9)
+
+
+async def test_without_redis_a_gateways_own_processes_are_counted() -> None:
+    async with serve_fake() as node:
+        nodes = [{"url": node.url, "max_concurrency": 9}]
+        async with running_gateway(nodes=nodes, workers=2) as gateway:
+            await eventually(lambda: places(gateway) == 4)
