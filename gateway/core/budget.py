@@ -108,8 +108,12 @@ class Enforcement(EventWatch):
         thinking = self._state is State.THINKING
         if delta is None or delta.reasoning is not thinking or last_of(delta.ids, self._terms.end) >= 0:
             return None
-        passed = event if self._terms.keep_ids else delta.event
-        return self._think(delta.ids, delta.ids.count(b",") + 1, passed) if thinking else passed
+        if thinking:
+            count = delta.ids.count(b",") + 1
+            if self.reasoning + count > self._terms.budget:
+                return self._cut(count)
+            self._note(delta.ids, count)
+        return event if self._terms.keep_ids else delta.event
 
     def _take_chunk(self, event: bytes) -> bytes:
         whole, prompt = take_prompt_ids(event)
@@ -164,35 +168,44 @@ class Enforcement(EventWatch):
         """An event of which it has to be found out whether it is thinking."""
         delta = choice.get("delta") if self._terms.chat else choice
         delta = delta if isinstance(delta, dict) else {}
-        thought = delta.get("reasoning") or delta.get("reasoning_content")
+        thought = bool(delta.get("reasoning") or delta.get("reasoning_content"))
         text = delta.get("content" if self._terms.chat else "text") or ""
         if self._parsed is None:
-            self._parsed = self._tell_parser(bool(thought), text, ids)
-        if self._parsed is False and (text or ids or choice.get("finish_reason")):
-            thought, text, ended = self._split.feed(
-                text, ids, self._state is State.THINKING, bool(choice.get("finish_reason"))
-            )
-            if self._terms.chat:
-                _set(delta, "reasoning", thought)
-                _set(delta, "content", text)
+            self._parsed = self._tell_parser(thought, text, ids)
+        thinking = self._state is State.THINKING or thought or self._split.starts(ids)
+        answers = self._parsed is True and bool(text) and not thought and not self._split.ends(ids)
+        count = self._split.count(ids, thought) if thinking and not answers else 0
+        if self.reasoning + count > self._terms.budget:
+            return self._cut(count)
+        if self._parsed is False:
+            ended = self._divide(delta, text, ids, bool(choice.get("finish_reason")))
         else:
             ended = bool(text) or bool(delta.get("tool_calls")) or self._split.ends(ids)
-        thinking = self._state is State.THINKING or bool(thought) or self._split.starts(ids)
-        if self._terms.hide and self._terms.chat:
-            _set(delta, "reasoning", "")
-            _set(delta, "reasoning_content", "")
-        passed = write_chunk(chunk)
         if thinking:
             self._state = State.THINKING
-            count = self._split.count(ids, bool(thought))
-            made = ",".join(map(str, ids or ())).encode()
-            passed = self._think(made, count, passed)
-        if ended and self._state in (State.OPENING, State.THINKING):
+            self._note(",".join(map(str, ids or ())).encode(), count)
+        if ended:
             self._state = State.ANSWERING
             self._parsed = self._terms.chat
-        if self._terms.hide and not delta and not choice.get("finish_reason") and self.turn is None:
-            return b""
-        return passed
+        return self._show(chunk, delta, bool(choice.get("finish_reason")))
+
+    def _divide(self, delta: dict[str, Any], text: str, ids: list[int] | None, last: bool) -> bool:
+        """Put raw text where a parser would have put it; whether thinking is over."""
+        if not text and not ids and not last:
+            return False
+        thought, answer, ended = self._split.feed(text, ids, self._state is State.THINKING, last)
+        if self._terms.chat:
+            _set(delta, "reasoning", thought)
+            _set(delta, "content", answer)
+        return ended
+
+    def _show(self, chunk: dict[str, Any], delta: dict[str, Any], last: bool) -> bytes:
+        """The event as the client gets it: nothing where all of it is hidden."""
+        if not self._terms.hide or not self._terms.chat:
+            return write_chunk(chunk)
+        _set(delta, "reasoning", "")
+        _set(delta, "reasoning_content", "")
+        return write_chunk(chunk) if delta or last else b""
 
     def _tell_parser(self, thought: bool, text: str, ids: list[int] | None) -> bool | None:
         """Whether the node has a reasoning parser, by an event that came before the end of thinking."""
@@ -202,32 +215,33 @@ class Enforcement(EventWatch):
             return self._split.ends(ids)
         return None
 
-    def _think(self, ids: bytes, count: int, passed: bytes) -> bytes:
-        """Thinking: `count` tokens of it, of all tokens `ids` of an event that becomes `passed`."""
-        if self.reasoning + count > self._terms.budget:
-            return self._cut(count)
+    def _note(self, ids: bytes, count: int) -> None:
+        """`count` tokens of thinking, of all the tokens `ids` of an event."""
         self.reasoning += count
         if ids:
             self._made.append(ids)
             self._made_count += ids.count(b",") + 1
-        return passed
 
     def _cut(self, beyond: int) -> bytes:
         """The budget is spent: go on without thinking, or end where that cannot be done."""
         self.wasted += beyond
+        held = self._split.flush()
+        passed = b""
+        if held and self._terms.chat and not self._terms.hide:
+            passed = write_chunk({**self._frame, "choices": [chat_choice({"reasoning": held})]})
         terms = self._terms
         self._made_count += len(terms.end)
         room = terms.room(self._prompt_count, self._made_count)
         complete = bool(self._prompt) and (bool(self._made) or self.reasoning == 0)
         if not terms.exact or not complete or room is None or room < 1:
             self._made_count -= len(terms.end)
-            return self._end_here()
+            return passed + self._end_here()
         assert self._prompt is not None
         self._state = State.CONTINUED
         self._splitter = EventSplitter()
         self.turn = Turn("/v1/completions", terms.continuation(self._prompt, self._made, self._made_count, room))
         if terms.chat or not terms.shows_marker:
-            return b""
+            return passed
         return write_chunk({**self._frame, "choices": [text_choice(END_TEXT)]})
 
     def _end_here(self) -> bytes:

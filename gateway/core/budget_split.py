@@ -35,6 +35,11 @@ class TextSplit:
         end = ids.index(self._end[0]) if self.ends(ids) else len(ids)
         return end - (ids[:end].count(self._start[0]) if self.starts(ids) else 0)
 
+    def flush(self) -> str:
+        """What waits for its rest, which will not come."""
+        held, self._tail = self._tail, ""
+        return held
+
     def feed(self, text: str, ids: list[int] | None, thinking: bool, last: bool) -> tuple[str, str, bool]:
         """A piece of raw text: (thinking in it, answer in it, whether thinking is over).
 
