@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.support.gateways import RunningGateway, eventually, running_gateway
-from workers.fake import FakeNode, FakeSettings, serve_fake
+from workers.fake import FakeNode, FakeSettings, Fault, serve_fake
 
 MODEL = "nemotron-3-ultra"
 THINKING = 40
@@ -284,3 +284,49 @@ async def test_several_tokens_an_event_are_reckoned_with_once_they_were_seen() -
         assert 3.2 < gateway.app.fleet.nodes[0].abilities.pace <= 3.6
         heard = await ask(client, stream=True, thinking_token_budget=100, max_tokens=900, **long)
         assert 121 < heard.thought < 150 and heard.content
+
+
+async def test_the_continuation_goes_to_another_node_where_the_first_takes_no_connection() -> None:
+    settings = FakeSettings(thinking_tokens=THINKING, rate=100, budget="disobey")
+    async with (
+        serve_fake(settings) as one,
+        serve_fake(settings) as two,
+        running_gateway(one.url, two.url, budgets={"canary": True}) as gateway,
+        httpx.AsyncClient(base_url=gateway.url, timeout=30, trust_env=False) as client,
+    ):
+        await eventually(lambda: all(node.abilities.marker_shown is not None for node in gateway.app.fleet.nodes))
+        expected = await ask(client, stream=True, thinking_token_budget=16, max_tokens=100)
+        body = {**ASK, "thinking_token_budget": 16, "max_tokens": 100, "stream": True}
+        body["stream_options"] = {"include_usage": True}
+        async with client.stream("POST", "/v1/chat/completions", json=body) as answer:
+            pieces = answer.aiter_bytes()
+            text = await anext(pieces)
+            first, other = (one, two) if one.running else (two, one)
+            first.set_faults(Fault("refuse"))
+            before = other.stats.requests["/v1/completions"]
+            text += b"".join([piece async for piece in pieces])
+        heard = heard_stream(text.decode())
+        assert (heard.reasoning, heard.content) == (expected.reasoning, expected.content)
+        assert heard.done == 1 and other.stats.requests["/v1/completions"] == before + 1
+        assert gateway.app.relay.open_exchanges == 0
+        assert all(node.in_flight == 0 for node in gateway.app.fleet.nodes)
+
+
+async def test_a_node_that_dies_behind_the_cut_leaves_an_error_and_not_half_an_answer() -> None:
+    async with proven(budget="disobey") as (node, gateway, client):
+        node.set_faults(Fault("die", after=2, path="/v1/completions"))
+        body = {**ASK, "thinking_token_budget": 4, "max_tokens": 100, "stream": True}
+        told = (await client.post("/v1/chat/completions", json=body)).text
+        assert "upstream_cut" in told and "[DONE]" not in told
+        plain = await client.post("/v1/chat/completions", json={**body, "stream": False})
+        assert plain.status_code == 502
+        assert gateway.app.relay.open_exchanges == 0 and gateway.app.fleet.nodes[0].in_flight == 0
+
+
+async def test_what_cannot_be_counted_is_a_clear_error() -> None:
+    async with proven(budget="disobey") as (_, _, client):
+        told = await client.post("/v1/chat/completions", json={**ASK, "thinking_token_budget": 4, "n": 2})
+        assert (told.status_code, told.json()["error"]["param"]) == (400, "n")
+        tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+        heard = await ask(client, True, thinking_token_budget=4, tools=tools, max_tokens=99)
+        assert (heard.thought, heard.content, heard.finish) == (4, "", "length")

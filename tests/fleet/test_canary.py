@@ -1,0 +1,104 @@
+"""What nodes are asked before they are trusted, and how a node that dies of the question is spared."""
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.core.abilities import Abilities
+from gateway.fleet.canary import FIRST_PAUSE, Canary
+from tests.support.gateways import eventually, running_gateway
+from tests.support.nodes import DONE, MODEL, STREAM_HEAD, Asked, ScriptedNode, answer, chunk, scripted_node
+from workers.fake import FakeSettings, serve_fake
+
+CARDS = {MODEL: {"id": MODEL, "max_model_len": 4096}}
+
+
+async def asked(settings: FakeSettings) -> Abilities:
+    async with serve_fake(settings) as node, httpx.AsyncClient(base_url=node.url, trust_env=False) as client:
+        canary = Canary()
+        learnt = await canary.learn(client, CARDS)
+        assert learnt.native_budget is None and learnt.think_end and learnt.window == 4096
+        return await canary.prove(client, MODEL, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, {"native_budget": True, "splits_reasoning": True, "native_off": True, "version": (0, 32, 0)}),
+        ({"version": "vllm-0.22"}, {"native_budget": True, "version": (0, 22, 0)}),
+        ({"budget": "disobey"}, {"native_budget": False, "splits_reasoning": True, "native_off": True}),
+        ({"budget": "absent"}, {"native_budget": False, "splits_reasoning": True}),
+        ({"budget": "absent", "reasoning_parser": False}, {"native_budget": False, "splits_reasoning": False}),
+        ({"tokens_per_event": 3}, {"native_budget": True, "splits_reasoning": True}),
+        ({"reasoning_field": "reasoning_content"}, {"native_budget": True, "splits_reasoning": True}),
+    ],
+    ids=["0.32", "0.22", "disobeys", "refuses", "no parser", "several tokens an event", "older name"],
+)
+async def test_a_node_is_known_by_what_it_does(settings: dict[str, Any], expected: dict[str, Any]) -> None:
+    found = await asked(FakeSettings(**settings))
+    assert {name: getattr(found, name) for name in expected} == expected
+
+
+async def _dies_of_budgets(
+    node: ScriptedNode, request: Asked, _: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    if request.path != "/v1/chat/completions":
+        known = {"/version": {"version": "0.22.0"}, "/tokenize": {"tokens": [9]}}
+        writer.write(answer(json.dumps(known.get(request.path, {})).encode()))
+        return
+    if "thinking_token_budget" in json.loads(request.body):
+        writer.close()
+        return
+    choice = {"index": 0, "delta": {"content": "yes"}, "token_ids": [9, 1], "finish_reason": "stop"}
+    event = b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+    writer.write(STREAM_HEAD + chunk(event) + chunk(DONE) + b"0\r\n\r\n")
+
+
+async def test_a_node_that_dies_of_a_budget_is_not_asked_at_every_start() -> None:
+    async with (
+        scripted_node(_dies_of_budgets) as node,
+        httpx.AsyncClient(base_url=node.url, trust_env=False) as client,
+    ):
+        canary = Canary()
+
+        async def start(now: float) -> int:
+            """It starts (again), and is asked; how often it was asked for a budget so far."""
+            canary.restarted()
+            due = [canary.due]
+            await canary.learn(client, CARDS)
+            due.append(canary.due)
+            try:
+                await canary.prove(client, MODEL, now)
+            except httpx.HTTPError:
+                canary.died()
+            assert [*due, canary.due] == [False, True, False]
+            assert canary.abilities.native_budget is False
+            assert canary.abilities.native_off is True, "what it showed before it died is kept"
+            return sum(b"thinking_token_budget" in request.body for request in node.asked)
+
+        assert await start(0.0) == 1
+        assert await start(1.0) == 1
+        assert await start(FIRST_PAUSE - 1) == 1
+        assert await start(FIRST_PAUSE) == 2
+        assert await start(2 * FIRST_PAUSE) == 2, "the pause is twice as long after each death"
+        assert await start(3 * FIRST_PAUSE) == 3
+
+
+async def test_a_node_is_asked_anew_after_a_restart_and_serves_meanwhile() -> None:
+    settings = FakeSettings(rate=200)
+    async with serve_fake(settings) as node, running_gateway(node.url, budgets={"canary": True}) as gateway:
+        known = gateway.app.fleet.nodes[0]
+        await eventually(lambda: known.abilities.native_budget)
+        node.crash()
+        await eventually(lambda: not known.ready)
+        node.stats.reset()
+        await node.restart()
+        await eventually(lambda: known.ready)
+        async with httpx.AsyncClient(base_url=gateway.url, trust_env=False) as client:
+            body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}
+            assert (await client.post("/v1/chat/completions", json=body)).status_code == 200
+        await eventually(lambda: known.abilities.native_budget)
+        assert any(b"thinking_token_budget" in seen.body for seen in node.stats.recent)
