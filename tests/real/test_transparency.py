@@ -25,7 +25,14 @@ pytestmark = pytest.mark.real
 
 ATTEMPTS = 3
 WITHOUT_FINGERPRINT = ("chat: two answers, streamed", "completions: several prompts, streamed")
-OWN_WORDS = ("not JSON", "not an object", "unknown model", "chat: stream options of a wrong type")
+OWN_WORDS = (
+    "not JSON",
+    "not an object",
+    "unknown model",
+    "chat: stream options of a wrong type",
+    "chat: negative budget",
+    "chat: unknown effort",
+)
 
 
 def _names(case: Case) -> str:

@@ -191,6 +191,7 @@ _CHAT = (
     _chat("unknown response format", 400, response_format={"type": "poem"}),
     _chat("response format without a schema", 400, response_format={"type": "json_schema"}),
     _chat("negative budget", 400, thinking_token_budget=-5),
+    _chat("unknown effort", 400, reasoning_effort="ultra"),
     _chat("too many logprobs", 400, logprobs=True, top_logprobs=999),
     _chat("logprobs missing", 400, top_logprobs=2),
     _chat("image for a text model", 400, messages=[{"role": "user", "content": [{"type": "image_url"}]}]),
@@ -289,7 +290,6 @@ _MESSAGES = (
     _message("prompt too long, streamed", 400, messages=[_user(TOO_LONG)], stream=True),
     _message("wrong type", 400, temperature="hot"),
     _message("no max_tokens", 400, max_tokens=None),
-    _message("budget too small", 400, thinking={"type": "enabled", "budget_tokens": 16}),
     Case("count_tokens", COUNT_TOKENS, {"model": MODEL, "messages": FRANCE}, headers=ANTHROPIC),
     Case(
         "count_tokens with tools",
