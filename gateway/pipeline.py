@@ -21,6 +21,7 @@ from gateway.core.grant import Grant, Headers
 from gateway.core.models import Models
 from gateway.core.plan import Minting, Plan, make_plan
 from gateway.core.response_ids import NONCE_BYTES, open_id
+from gateway.core.sizes import BYTES_PER_TOKEN
 from gateway.core.tenants import Identity, Tenant
 from gateway.core.terms import TermsBook
 from gateway.fleet.router import Router
@@ -224,12 +225,11 @@ class Pipeline:
         minting = None
         if dialect.mints_ids:
             minting = Minting(policy.response_key, os.urandom(NONCE_BYTES), tenant.name)
-        salt = tenant.cache_salt
-        if policy.terms.silent and tenant.rules is None:
-            plan = make_plan(ask, dialect, model, minting, pinned_to, salt=salt)
-        else:
-            terms = policy.terms.of(tenant.rules, model)
-            plan = make_plan(ask, dialect, model, minting, pinned_to, terms, self._fleet.window(model), salt=salt)
+        terms = window = None
+        if not policy.terms.silent or tenant.rules is not None:
+            terms, window = policy.terms.of(tenant.rules, model), self._fleet.window(model)
+        ratio = BYTES_PER_TOKEN if self.limiter is None else self.limiter.bytes_per_token(model)
+        plan = make_plan(ask, dialect, model, minting, pinned_to, terms, window, ratio, tenant.cache_salt)
         return plan._replace(over_chat=True) if model in policy.over_chat else plan
 
     def _node_of(self, policy: Policy, response_id: str, tenant: Tenant, param: str) -> bytes:

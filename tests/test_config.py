@@ -131,6 +131,38 @@ MISTAKES = {
         "/no/ca.pem",
     ),
     "certificate that is not there": ("listen:\n  tls: {cert: /no/c, key: /no/k}", "2", "listen.tls", "/no/c"),
+    "rules for a model that is not there": (
+        f"models:\n  - name: big\ntenants:\n  - name: a\n    keys: [sha256: {KEY}]\n    per_model:\n      - model: bg",
+        "7",
+        "tenants[0].per_model[0].model",
+        "bg is not in models: big",
+    ),
+    "rules for a model by its alias": (
+        "models:\n  - {name: big, aliases: [b]}\n"
+        f"tenants:\n  - name: a\n    keys: [sha256: {KEY}]\n    per_model:\n      - model: b",
+        "7",
+        "tenants[0].per_model[0].model",
+        "b is an alias: name big",
+    ),
+    "more by default than at most": (
+        "thinking:\n  max_budget: 5\n  default_budget: 6",
+        "1",
+        "thinking",
+        "default_budget (6) is more than max_budget (5)",
+    ),
+    "a floor above the most": (
+        "thinking: {max_budget: 5, floor_with_tools: 6}",
+        "1",
+        "thinking",
+        "floor_with_tools (6)",
+    ),
+    "a longer answer by default than at most": (
+        "models:\n  - name: a\n    output: {default_tokens: 6, max_tokens: 5}",
+        "3",
+        "models[0].output",
+        "default_tokens (6) is more than max_tokens (5)",
+    ),
+    "an effort that is none": ("thinking:\n  efforts: {hgih: 5}", "2", "thinking.efforts.hgih", "did you mean 'high'?"),
     "tenant without keys": ("tenants:\n  - name: a\n    keys: []", "3", "tenants[0].keys", "at least one"),
     "tenant without a name": (f"tenants:\n  - name: ''\n    keys: [sha256: {KEY}]", "2", "tenants[0].name", "at least"),
     "key that is no digest": (

@@ -205,7 +205,7 @@ def _expected(path: Path_, error: dict[str, Any]) -> str:
             return "is missing"
         case "value_error":
             return str(context.get("error", error["msg"]))
-        case "given_twice" | "no_keys":
+        case "given_twice" | "no_keys" | "not_there":
             return str(error["msg"])
         case "model_type" | "model_attributes_type" | "dict_type":
             return "expected a mapping of settings"

@@ -3,16 +3,12 @@
 Every field says its unit and its default; `source` reads the file and explains what is wrong with it.
 """
 
-import ipaddress
-import ssl
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -21,79 +17,12 @@ from gateway.config.budgets import Budgets
 from gateway.config.discovery import Discovery
 from gateway.config.fleet import Health, NodeConfig, Retries
 from gateway.config.limits import LimitsConfig, RedisConfig
+from gateway.config.listen import Admin, AdminToken, Listen
 from gateway.config.routing import Routing, RoutingPolicy
 from gateway.config.tenants import Access, TenantConfig
 from gateway.config.thinking import OutputConfig, Ruled, ThinkingConfig
-from gateway.config.types import Count, Name, Port, Seconds, Secret, Section, is_loopback
+from gateway.config.types import Name, Seconds, Secret, Section, is_loopback
 from gateway.config.usage import PriceConfig, UsageConfig
-
-
-class Tls(Section):
-    """Certificate and key as PEM files."""
-
-    cert: Path
-    key: Path
-
-    @model_validator(mode="after")
-    def _there(self) -> Self:
-        for path in (self.cert, self.key):
-            if not path.is_file():
-                raise ValueError(f"the file {path} does not exist")
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.cert, self.key)
-        except OSError as error:  # ssl.SSLError is one
-            raise ValueError(f"{self.cert} and {self.key} are no certificate and its key: {error}") from None
-        return self
-
-
-class Listen(Section):
-    """Where clients connect."""
-
-    host: str = "127.0.0.1"
-    port: Port = 8080
-    tls: Tls | None = None
-    max_connections: Count = 10_000
-    trusted_proxies: tuple[str, ...] = ()
-    """Addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are believed."""
-    cors_origins: tuple[str, ...] = ()
-    """Origins of web pages that may call the gateway; `*` for all."""
-
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
-        for proxy in proxies:
-            try:
-                ipaddress.ip_network(proxy)
-            except ValueError:
-                raise ValueError(f"{proxy!r} is not an address or a network such as 10.0.0.0/8") from None
-        return proxies
-
-
-class AdminToken(Section):
-    """A token of its own for somebody, so that the audit can tell who it was."""
-
-    name: Name
-    token: Secret
-
-
-class Admin(Section):
-    """The second listener: metrics and control. A token is mandatory where it is not on loopback."""
-
-    host: str = "127.0.0.1"
-    port: Port = 9091
-    tokens: tuple[AdminToken, ...] = ()
-    token: Annotated[Secret | None, Field(validate_default=True)] = None
-    """The audit calls whoever has this one `admin`."""
-    open_metrics: bool = False
-    """Whether /metrics can be read without the token."""
-
-    @field_validator("token")
-    @classmethod
-    def _closed(cls, token: Secret | None, info: ValidationInfo) -> Secret | None:
-        host = info.data.get("host", "127.0.0.1")
-        if token is None and not info.data.get("tokens") and not is_loopback(host):
-            raise ValueError(f"admin.host {host} is beyond loopback: set admin.token (FLEETGATE_ADMIN__TOKEN)")
-        return token
 
 
 class ModelConfig(Ruled):
@@ -211,6 +140,24 @@ class Config(BaseSettings):
                     raise PydanticCustomError("given_twice", "{message}", {"message": message, "at": (index, *place)})
                 seen.add((kind, value))
         return items
+
+    @field_validator("tenants")
+    @classmethod
+    def _on_models_that_are_there(
+        cls, tenants: tuple[TenantConfig, ...], info: ValidationInfo
+    ) -> tuple[TenantConfig, ...]:
+        """Rules for a model under a name that nodes do not know would hold for nobody, unnoticed."""
+        names = {alias: model.name for model in info.data.get("models", ()) for alias in (model.name, *model.aliases)}
+        for index, tenant in enumerate(tenants):
+            for at, rules in enumerate(tenant.per_model):
+                if names and names.get(rules.model) != rules.model:
+                    known = names.get(rules.model)
+                    hint = (
+                        f"is an alias: name {known}" if known else f"is not in models: {', '.join(set(names.values()))}"
+                    )
+                    place = {"message": f"{rules.model} {hint}", "at": (index, "per_model", at, "model")}
+                    raise PydanticCustomError("not_there", "{message}", place)
+        return tenants
 
     @field_validator("tenants")
     @classmethod

@@ -96,6 +96,10 @@ class Limiter:
             held.asked = self._redis.reserve(held.tenant, held.id, rules, held.costs)
         return held
 
+    def bytes_per_token(self, model: str) -> float:
+        """How many bytes of text a token of `model`'s prompts was, by what nodes counted of requests that ended."""
+        return self._meters.of(model).bytes_per_token.value
+
     def without_redis(self, held: Reservation) -> tuple[Ruleset, Taken] | None:
         """Decide in this process. None where nothing is limited now; raises `LimitsUnknown` where nothing may pass."""
         if self._redis is None:
