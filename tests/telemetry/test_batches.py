@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
@@ -19,6 +19,7 @@ BOUNDS = (0.01, 0.5, 2.5)
 SECONDS = st.one_of(st.sampled_from((0.0, *BOUNDS, 1e9)), st.floats(0, 1e6))
 
 
+@settings(deadline=None)
 @given(st.lists(SECONDS, max_size=50))
 def test_a_batch_is_observed_as_its_values_would_be(values: list[float]) -> None:
     pages = []
