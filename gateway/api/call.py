@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from gateway.api.cycle import Connection, Cycle, check_headers
 from gateway.api.errors import error_headers, shape_error
 from gateway.api.heads import Head, Route
-from gateway.core.errors import GatewayError
+from gateway.core.errors import BodyTooLarge, GatewayError
 from gateway.relay.downstream import ClientListener, Headers
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
@@ -72,7 +72,14 @@ class ClientCall(Cycle):
 
     async def read_body(self) -> bytes:
         """The whole body; the client is watched from the moment it is there."""
-        return await self._take_body(self._bounds.max_body, self._bounds.body_timeout)
+        bounds = self._bounds
+        if self._body is None:
+            await self._wait_for_body(bounds.max_body, bounds.body_timeout)
+        body = self._body
+        if body is None or len(body) > bounds.max_body:
+            raise BodyTooLarge(f"The body is larger than {bounds.max_body} bytes: send a shorter prompt.")
+        self._body = b""
+        return body
 
     def lose(self) -> None:
         super().lose()

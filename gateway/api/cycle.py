@@ -20,7 +20,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from gateway.api.heads import Fields, Head
-from gateway.core.errors import BodyTooLarge, ClientGone, GatewayError, RequestTooSlow
+from gateway.core.errors import ClientGone, GatewayError, RequestTooSlow
 from gateway.relay.downstream import Headers
 from gateway.relay.ending import Ending
 
@@ -102,17 +102,8 @@ class Cycle:
         elif self._wanted is not None and (whole or self._size > self._limit):
             self._settle(None)
 
-    async def _take_body(self, limit: int, seconds: float) -> bytes:
-        """The whole body, of at most `limit` bytes, within `seconds`."""
-        if self._body is None:
-            await self._wait_for_body(limit, seconds)
-        body = self._body
-        if body is None or len(body) > limit:
-            raise BodyTooLarge(f"The body is larger than {limit} bytes: send a shorter prompt.")
-        self._body = b""
-        return body
-
     async def _wait_for_body(self, limit: int, seconds: float) -> None:
+        """Until the body is whole, or known to have more than `limit` bytes; at most `seconds`."""
         declared = self.headers.get(b"content-length", b"")
         if self._size > limit or (declared.isdigit() and int(declared) > limit):
             return

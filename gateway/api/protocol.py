@@ -149,7 +149,8 @@ class GatewayProtocol(HttpToolsProtocol):
         if familiar is not None and not self._unanswered and self._between_requests and not self._header_bytes:
             body = familiar.body_in(data)
             if body is not None:
-                self._got_headers()
+                if self._late is not None:
+                    self._got_headers()
                 self._unanswered.append(self._edge.front.open(self, familiar.route, familiar.head, body))
                 self._advance()
                 return
@@ -299,13 +300,15 @@ class GatewayProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         self._idle_since = self.loop.time()
         if self._idle is None:
             self._idle = self.loop.call_later(self.timeout_keep_alive, self._check_idle)
-        if self.transport.get_write_buffer_size():
+        if self._stalled is None and self.transport.get_write_buffer_size():
             self._watch_unsent()
-        self._advance()
+        if self._unanswered:
+            self._advance()
 
     def _check_idle(self) -> None:
         """One timer for all pauses of a connection: it is set anew when it goes off, not with every request."""

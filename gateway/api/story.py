@@ -19,7 +19,7 @@ so within a story `asyncio.timeout` and the like work as they do in a task.
 import asyncio
 from asyncio.tasks import _enter_task, _leave_task
 from collections.abc import Callable, Coroutine
-from typing import Any, cast
+from typing import Any
 
 import structlog
 
@@ -69,7 +69,8 @@ class Story:
     # Its steps
 
     def _step(self) -> None:
-        loop, task = self._loop, cast("asyncio.Task[Any]", self)
+        loop = self._loop
+        task: Any = self  # as far as asyncio looks
         if asyncio.current_task(loop) is not None:
             loop.call_soon(self._step)
             return

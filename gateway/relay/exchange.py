@@ -36,7 +36,7 @@ from gateway.core.sse import KEEP_ALIVE, EventTooLongError, event_data, split_ev
 from gateway.fleet.node import Lease, Node
 from gateway.relay.downstream import Downstream, Headers, Trace
 from gateway.relay.ending import Ending
-from gateway.relay.heads import STREAM_HEADERS, STREAM_TYPE, content_type, passed_headers, retry_after
+from gateway.relay.heads import STREAM_HEADERS, STREAM_TYPE, passed_headers, retry_after
 from gateway.relay.http1 import ResponseHead, UpstreamConnection
 
 HELD_BYTES = 1 << 20
@@ -123,7 +123,7 @@ class Exchange:
         if self._carried is not None:
             self.watch = self._carried
             self._trace.answered = True
-        elif content_type(head).startswith(STREAM_TYPE):
+        elif head.content_type.startswith(STREAM_TYPE):
             self.watch = self._sending.watch()
 
     def on_data(self, data: bytes) -> None:

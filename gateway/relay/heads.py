@@ -28,10 +28,6 @@ def passed_headers(head: ResponseHead) -> Headers:
     return [item for item in head.headers if item[0] not in _OWN_HEADERS]
 
 
-def content_type(head: ResponseHead) -> bytes:
-    return next((value for name, value in head.headers if name == b"content-type"), b"")
-
-
 def retry_after(head: ResponseHead) -> float | None:
     """The seconds that a node asks to be left alone for; a date is not read."""
     value = next((value for name, value in head.headers if name == b"retry-after"), b"")

@@ -45,6 +45,7 @@ class ResponseHead(NamedTuple):
 
     status: int
     headers: tuple[tuple[bytes, bytes], ...]
+    content_type: bytes = b""
 
 
 class Receiver(Protocol):
@@ -182,12 +183,15 @@ class UpstreamConnection(asyncio.Protocol):
         if 100 <= status < 200:
             self._headers = []
             return
-        self._head = ResponseHead(status, tuple(self._headers))
+        content_type, framed = b"", status in (204, 304)
+        for name, value in self._headers:
+            if name == b"content-type":
+                content_type = content_type or value
+            elif name == b"content-length" or (name == b"transfer-encoding" and b"chunked" in value.lower()):
+                framed = True
+        self._head = ResponseHead(status, tuple(self._headers), content_type)
         self._keep_alive = self._parser.should_keep_alive()
-        self._until_eof = status not in (204, 304) and not any(
-            name == b"content-length" or (name == b"transfer-encoding" and b"chunked" in value.lower())
-            for name, value in self._headers
-        )
+        self._until_eof = not framed
 
     def on_body(self, data: bytes) -> None:
         if not self._surplus:
