@@ -19,7 +19,7 @@ from gateway.api.asgi import AsgiCycle
 from gateway.api.call import request_id_of
 from gateway.api.errors import whole_answer
 from gateway.api.front import Front
-from gateway.api.heads import FamiliarHead, Fields, Head, Route
+from gateway.api.heads import Fields, Head, Route, is_usual
 from gateway.core.dialects import DIALECTS
 from gateway.core.errors import (
     GatewayError,
@@ -28,6 +28,7 @@ from gateway.core.errors import (
     RequestTooSlow,
     TooManyConnections,
 )
+from gateway.core.familiar import Familiar
 
 MAX_AHEAD = 16
 """Requests that are read ahead of the one that is being answered."""
@@ -104,7 +105,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._idle_since = 0.0
         self._messages = 0  # that the parser has begun
         self._next_begun = False
-        self._familiar: FamiliarHead | None = None
+        self._familiar: Familiar[tuple[Route, Head]] | None = None
         self._complete_head: Head | None = None
         self._route: Route | None = None
         self._strangers = 0
@@ -151,7 +152,7 @@ class GatewayProtocol(HttpToolsProtocol):
             if body is not None:
                 if self._late is not None:
                     self._got_headers()
-                self._unanswered.append(self._edge.front.open(self, familiar.route, familiar.head, body))
+                self._unanswered.append(self._edge.front.open(self, *familiar.known, body))
                 self._advance()
                 return
         self._parse(data)
@@ -269,10 +270,11 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _remember(self, data: bytes) -> None:
         """Know the head of this request again, if it was a usual one. Not for clients whose heads always differ."""
-        if self._route is None or self._complete_head is None or self._strangers >= MAX_STRANGERS:
+        route, head = self._route, self._complete_head
+        if route is None or head is None or self._strangers >= MAX_STRANGERS:
             return
         self._strangers += 1
-        self._familiar = FamiliarHead.of(data, self._complete_head, self._route)
+        self._familiar = Familiar.of(data, (route, head)) if is_usual(head) else None
 
     # Requests in their order
 

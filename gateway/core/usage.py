@@ -18,13 +18,17 @@ class Usage(NamedTuple):
 
 def from_openai(usage: Mapping[str, Any]) -> Usage:
     """Read the `usage` object of chat and completions (`prompt_tokens`, ...) or of responses (`input_tokens`, ...)."""
-    input_details = _mapping(usage.get("prompt_tokens_details") or usage.get("input_tokens_details"))
-    output_details = _mapping(usage.get("completion_tokens_details") or usage.get("output_tokens_details"))
+    read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    input_details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
+    output_details = usage.get("completion_tokens_details") or usage.get("output_tokens_details")
+    if not (type(read) is type(written) is int and read >= 0 and written >= 0):
+        read = _count(usage.get("prompt_tokens", usage.get("input_tokens"))) or 0
+        written = _count(usage.get("completion_tokens", usage.get("output_tokens"))) or 0
     return Usage(
-        input=_count(usage.get("prompt_tokens", usage.get("input_tokens"))) or 0,
-        output=_count(usage.get("completion_tokens", usage.get("output_tokens"))) or 0,
-        reasoning=_count(output_details.get("reasoning_tokens")),
-        cached=_count(input_details.get("cached_tokens")),
+        read,
+        written,
+        _count(output_details.get("reasoning_tokens")) if isinstance(output_details, dict) else None,
+        _count(input_details.get("cached_tokens")) if isinstance(input_details, dict) else None,
     )
 
 
@@ -39,10 +43,6 @@ def from_anthropic(usage: Mapping[str, Any], earlier: Usage | None = None) -> Us
         reasoning=base.reasoning,
         cached=base.cached if cached is None else cached,
     )
-
-
-def _mapping(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _count(value: object) -> int | None:

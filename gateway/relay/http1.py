@@ -31,6 +31,7 @@ from typing import NamedTuple, Protocol, cast
 import httptools
 
 from gateway.core.errors import BadUpstreamResponse, StaleConnection, UpstreamCut, UpstreamError
+from gateway.core.familiar import Familiar
 
 MAX_QUIET_BYTES = 65_536
 """Bytes that may come in without a finished head or a piece of the body: bounds heads, trailers and chunk noise."""
@@ -57,6 +58,12 @@ class Receiver(Protocol):
     def on_error(self, error: UpstreamError) -> None: ...
 
 
+class Memory:
+    """What the connections to one node remember of its answers: the head of the last plain one."""
+
+    familiar: Familiar[ResponseHead] | None = None
+
+
 class State(Enum):
     IDLE = "idle"
     WAITING = "waiting"
@@ -67,8 +74,9 @@ class State(Enum):
 class UpstreamConnection(asyncio.Protocol):
     """An exchange at a time: `send`, then the receiver hears; `free` is called when the next one may come."""
 
-    def __init__(self, node: str, free: Callable[["UpstreamConnection"], None]) -> None:
+    def __init__(self, node: str, free: Callable[["UpstreamConnection"], None], memory: Memory | None = None) -> None:
         """`node` names the node in errors; `free(connection)` hands a reusable connection back to its pool."""
+        self._memory = memory or Memory()
         self._node = node
         self._free = free
         self._state = State.IDLE
@@ -141,7 +149,11 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if self._state is State.CLOSED:
             return
-        self._heard = True
+        first, self._heard = not self._heard, True
+        familiar = self._memory.familiar
+        if first and familiar is not None and (body := familiar.body_in(data)) is not None:
+            self._take_familiar(familiar.known, body)
+            return
         self._quiet_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -150,6 +162,8 @@ class UpstreamConnection(asyncio.Protocol):
                 self._fail(BadUpstreamResponse(f"Node {self._node} sent something that is not an HTTP answer."))
                 return
             self._surplus = True
+        if first and self._complete:
+            self._remember(data)
         self._deliver()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -204,6 +218,28 @@ class UpstreamConnection(asyncio.Protocol):
     def _just_sent(self) -> bool:
         """Whether a close can be the race with the node's keep-alive time-out; later the node may have worked."""
         return time.monotonic() - self._sent_at < STALE_SECONDS
+
+    # Answers that begin as the last one did
+
+    def _remember(self, data: bytes) -> None:
+        head = self._head
+        if head is not None and head.status == 200 and self._keep_alive and not self._surplus and data[9:12] == b"200":
+            fields = tuple(item for item in head.headers if item[0] != b"content-length")
+            if not any(name == b"transfer-encoding" for name, _ in fields):
+                self._memory.familiar = Familiar.of(data, head._replace(headers=fields))
+
+    def _take_familiar(self, head: ResponseHead, body: bytes) -> None:
+        """A whole answer, of which the parser would say the same; it stays where it is, before the next message."""
+        receiver = self._receiver
+        assert receiver is not None
+        self._state = State.BODY
+        self._head = head
+        self._keep_alive = True
+        receiver.on_head(head)
+        if body and self._receiver is receiver:
+            receiver.on_data(body)
+        if self._receiver is receiver:
+            self._finish(receiver)
 
     # Telling the receiver
 

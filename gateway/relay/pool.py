@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
 from gateway.core.errors import ConnectFailed
-from gateway.relay.http1 import UpstreamConnection
+from gateway.relay.http1 import Memory, UpstreamConnection
 
 IDLE_LIMIT = 60.0
 """Seconds after which an idle connection is not used again (the node may have closed it sooner: see `attempts`)."""
@@ -42,6 +42,7 @@ class Pool:
         self._fixed_headers = _fixed_headers(parts.netloc.rpartition("@")[2], api_key)
         self._idle: list[UpstreamConnection] = []
         self._closed = False
+        self._memory = Memory()
 
     def head(self, method: str, path: str, headers: Mapping[bytes, bytes], length: int) -> bytes:
         """The head of a request whose body has `length` bytes; of the client's `headers` only the harmless ones."""
@@ -64,7 +65,7 @@ class Pool:
         try:
             async with asyncio.timeout(timeout):
                 _, connection = await loop.create_connection(
-                    lambda: UpstreamConnection(self._name, self._keep),
+                    lambda: UpstreamConnection(self._name, self._keep, self._memory),
                     self._host,
                     self._port,
                     ssl=self._tls,

@@ -313,3 +313,41 @@ def test_only_one_exchange_at_a_time() -> None:
     case = talk()
     with pytest.raises(RuntimeError):
         case.connection.send((b"",), Heard())
+
+
+def outcome(case: Talk) -> object:
+    """What has been heard, what was freed, and whether the connection still stands."""
+    heard = case.heard
+    fields = None if heard.head is None else [item for item in heard.head.headers if item[0] != b"content-length"]
+    errors = [type(error) for error in heard.errors]
+    return heard.body, heard.ends, errors, fields, len(case.freed), case.wire.closed, case.connection.usable
+
+
+@given(
+    body=st.binary(max_size=30),
+    at=st.integers(0, 99),
+    bent=st.one_of(st.none(), st.binary(min_size=1, max_size=2)),
+    cut=st.one_of(st.none(), st.integers(1, 80)),
+)
+@settings(deadline=None, max_examples=400)
+def test_an_answer_that_begins_as_the_last_one_did_is_told_as_any(
+    body: bytes, at: int, bent: bytes | None, cut: int | None
+) -> None:
+    answer = LENGTH.replace(b"5\r\n\r\nhello", b"%d\r\n\r\n%b" % (len(body), body))
+    if bent is not None:
+        answer = answer[:at] + bent + answer[at + len(bent) :]
+    outcomes = []
+    for remembers in (True, False):
+        case = talk()
+        case.connection.data_received(LENGTH)
+        assert case.connection._memory.familiar is not None
+        if not remembers:
+            case.connection._memory.familiar = None
+        case.again()
+        for piece in (answer[:cut], answer[cut:] if cut is not None else b""):
+            if piece:
+                case.connection.data_received(piece)
+        outcomes.append(outcome(case))
+        case.connection.connection_lost(None)
+        assert case.heard.over
+    assert outcomes[0] == outcomes[1]
