@@ -1,0 +1,97 @@
+"""redis-py, as the gateway uses it: how it is set up, and what its errors mean."""
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisClusterException
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+PATIENCE = 10
+"""Plain commands, which no request waits for, may take so many times as long as a script."""
+
+TRANSPORT = (RedisConnectionError, RedisTimeoutError, RedisClusterException, OSError, TimeoutError)
+"""What is raised where Redis was not reached; the rest is about the call."""
+
+_REFUSALS = ("LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "CLUSTERDOWN", "READONLY", "OOM", "TRYAGAIN")
+
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSettings:
+    """Where Redis is. Times are in seconds; `url` may hold a password and is never printed.
+
+    `prefix` begins every key; it names the schema's version, so that gateways of two versions do not mix.
+    """
+
+    url: str
+    cluster: bool = False
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    timeout: float = 0.05
+    connect_timeout: float = 0.25
+    prefix: str = "fg1"
+
+    def tls(self) -> ssl.SSLContext | None:
+        """What a TLS connection is made with, None where the URL asks for none."""
+        if not self.url.startswith("rediss://"):
+            return None
+        context = ssl.create_default_context(cafile=self.ca_file)
+        if self.cert_file is not None:
+            context.load_cert_chain(self.cert_file, self.key_file)
+        return context
+
+    @property
+    def address(self) -> Address:
+        """Host and port of the URL."""
+        parts = urlsplit(self.url)
+        return parts.hostname or "localhost", parts.port or 6379
+
+    @property
+    def login(self) -> list[tuple[str, ...]]:
+        """The commands that a new connection begins with."""
+        parts = urlsplit(self.url)
+        commands: list[tuple[str, ...]] = []
+        if parts.password:
+            user = (unquote(parts.username),) if parts.username else ()
+            commands.append(("AUTH", *user, unquote(parts.password)))
+        if parts.path.strip("/"):
+            commands.append(("SELECT", parts.path.strip("/")))
+        return [*commands, ("CLIENT", "SETNAME", "fleetgate")]
+
+
+def client_of(settings: LinkSettings) -> Any:
+    """A client that fails at once: waiting and trying again are the link's affair."""
+    options: dict[str, Any] = {
+        "socket_timeout": settings.timeout * PATIENCE,
+        "socket_connect_timeout": settings.connect_timeout,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    if settings.url.startswith("rediss://"):
+        options["ssl_ca_certs"] = str(settings.ca_file) if settings.ca_file is not None else None
+        options["ssl_certfile"] = str(settings.cert_file) if settings.cert_file is not None else None
+        options["ssl_keyfile"] = str(settings.key_file) if settings.key_file is not None else None
+        options["ssl_cert_reqs"] = ssl.CERT_REQUIRED
+    kind: Any = RedisCluster if settings.cluster else Redis
+    return kind.from_url(settings.url, **options)
+
+
+def refuses(error: BaseException) -> bool:
+    """Whether Redis cannot serve (now) what it understands. Scripts wrap the reason in a text of their own."""
+    text = str(error)
+    return any(word in text for word in _REFUSALS)
+
+
+def spell(error: BaseException) -> str:
+    """For the log: never an address's password, since redis-py names host and port only."""
+    if isinstance(error, TimeoutError | RedisTimeoutError):
+        return "no answer in time"
+    return str(error) or type(error).__name__
