@@ -7,12 +7,15 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from gateway.commands.keys import keys
+from gateway.commands.reports import show_audit, show_usage
+from gateway.commands.tenants import tenants
 from gateway.config.source import ConfigError, load_config
 from gateway.config.tree import Config
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-keys = typer.Typer(no_args_is_help=True, help="API keys of tenants.")
 app.add_typer(keys, name="keys")
+app.add_typer(tenants, name="tenants")
 
 BAD_CONFIG = 2
 NOT_EMPTY = 3
@@ -144,14 +147,8 @@ def _control_errors() -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
-@keys.command("new")
-def new_key() -> None:
-    """Make a key, and the line with its SHA-256 for the config file. The key is shown this once."""
-    from gateway.keys import make_key
-
-    key, digest = make_key()
-    typer.echo(f"key (give it to the tenant, it is not kept):  {key}")
-    typer.echo(f"in the config, under the tenant's keys:       - sha256: {digest}")
+app.command("usage")(show_usage)
+app.command("audit")(show_audit)
 
 
 def _overrides(

@@ -36,15 +36,17 @@ class Control:
     def __exit__(self, *_: object) -> None:
         self._client.close()
 
-    def get(self, path: str) -> Any:
-        return self._ask("GET", path, None)
+    def get(self, path: str, **query: Any) -> Any:
+        """`query`: a list is given once for each, None not at all."""
+        return self.ask("GET", path, None, **query)
 
     def post(self, path: str, body: object = None) -> Any:
-        return self._ask("POST", path, body)
+        return self.ask("POST", path, body)
 
-    def _ask(self, method: str, path: str, body: object) -> Any:
+    def ask(self, method: str, path: str, body: object = None, **query: Any) -> Any:
+        given = {name: value for name, value in query.items() if value is not None}
         try:
-            answer = self._client.request(method, path, json=body)
+            answer = self._client.request(method, path, json=body, params=given)
         except httpx.HTTPError as error:
             hint = "name its admin listener with --admin"
             raise ControlError(f"no gateway answers on {self._url} ({error}): {hint}") from None
@@ -89,4 +91,10 @@ def _detail(answer: httpx.Response) -> str:
         detail = answer.json()["detail"]
     except (ValueError, KeyError, TypeError):
         return f"the gateway answered {answer.status_code}"
+    if isinstance(detail, list):  # what pydantic found wrong with a body or a query
+        return "\n".join(f"{'.'.join(map(str, item['loc'][1:]))}: {_problem(item)}" for item in detail)
     return str(detail)
+
+
+def _problem(item: dict[str, Any]) -> str:
+    return "is not a setting" if item["type"] == "extra_forbidden" else str(item["msg"])

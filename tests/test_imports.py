@@ -43,8 +43,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "server": _BELOW_APP | _SETTINGS | {"app"},
     "control": set(),
     "status": {"control"},
+    "commands": {"control", "keys"},
     "demo": _BELOW_APP | _SETTINGS | {"keys", "app", "server"},
-    "cli": _BELOW_APP | _SETTINGS | {"keys", "app", "server", "demo", "control", "status"},
+    "cli": _BELOW_APP | _SETTINGS | {"keys", "app", "server", "demo", "control", "status", "commands"},
 }
 """For each part of the gateway, the other parts that it may know. A new part has to be given its place here."""
 
@@ -83,10 +84,10 @@ ONLY_IN: dict[str, tuple[set[str], str]] = {
     "fastapi": ({"api"}, "a framework at the edge can be replaced; one in the rules cannot"),
     "starlette": ({"api", "app"}, "as FastAPI"),
     "uvicorn": ({"api", "app", "server", "demo"}, "who serves is the process side's choice"),
-    "typer": ({"cli", "demo"}, "only the command line talks to people"),
-    "rich": ({"cli", "demo", "status"}, "only the command line talks to people"),
+    "typer": ({"cli", "demo", "commands"}, "only the command line talks to people"),
+    "rich": ({"cli", "demo", "status", "commands"}, "only the command line talks to people"),
     "prometheus_client": ({"telemetry"}, "one place for every metric; the rest tells facts and names no metric"),
-    "yaml": ({"config"}, "one place knows how configuration is spelled"),
+    "yaml": ({"config", "commands"}, "settings are spelled as in the file there, and nowhere else"),
     "pydantic_settings": ({"config"}, "one place knows where configuration comes from"),
     "redis": ({"shared"}, "shared state goes through one script at a time, never through the relay"),
     "httpx": (

@@ -120,12 +120,12 @@ class Directory:
         await self._link.command("HDEL", self.places.used, before.id)
 
     async def rotate_key(
-        self, who: str, before: KeyRecord, digest: bytes, settings: dict[str, Any], until: float, old: dict[str, Any]
+        self, who: str, before: KeyRecord, digest: bytes, settings: dict[str, Any], old: dict[str, Any]
     ) -> KeyRecord:
-        """A new key with `settings` in the place of `before`, which keeps working until then with `old` settings."""
+        """A new key with `settings` in the place of `before`, which keeps working with `old` ones."""
         record = KeyRecord(key_id(digest), digest.hex(), before.tenant, settings, time.time(), before.id)
         ending = KeyRecord(before.id, before.digest, before.tenant, old, before.created, before.replaces)
-        deed = Deed(who, "key rotated", before.id, {"tenant": before.tenant, "new": record.id, "old_until": until})
+        deed = Deed(who, "key rotated", before.id, {"tenant": before.tenant, "new": record.id, "old": old})
         await self._change(
             deed,
             Edit(KEYS, before.id, "same", before.raw, ending.dump()),

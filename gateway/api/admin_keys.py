@@ -70,7 +70,7 @@ class KeyRoutes:
             until = min(until, settings.expires.timestamp())
         old = dump_settings(settings.model_copy(update={"expires": datetime.fromtimestamp(until, UTC)}))
         key, digest = make_key()
-        record = await directory.rotate_key(who, before, bytes.fromhex(digest), before.settings, until, old)
+        record = await directory.rotate_key(who, before, bytes.fromhex(digest), before.settings, old)
         return MadeKey.of_redis(record, key=key)
 
     async def _kept(self, directory: Directory, id: str) -> KeyRecord:

@@ -114,7 +114,9 @@ def explain_redis(app: FastAPI) -> None:
 
         return tell
 
-    app.add_exception_handler(Unavailable, teller(503, "Redis cannot be asked now: {}. Nothing was changed for sure."))
+    app.add_exception_handler(
+        Unavailable, teller(503, "Redis cannot be asked now: {}. A change may have been made: look.")
+    )
     app.add_exception_handler(AlreadyThere, teller(409, "{} is there already."))
     app.add_exception_handler(NotThere, teller(404, "There is no {}."))
     app.add_exception_handler(ChangedMeanwhile, teller(409, "{} was changed by somebody else meanwhile: try again."))
