@@ -13,15 +13,17 @@ from gateway.core.errors import InvalidRequest
 
 END_TEXT, START_TEXT = "</think>", "<think>"
 
-_SAMPLING = (
+_CARRIED = (
     "allowed_token_ids",
     "bad_words",
+    "cache_salt",
     "frequency_penalty",
     "ignore_eos",
     "include_stop_str_in_output",
     "logit_bias",
     "min_p",
     "presence_penalty",
+    "priority",
     "repetition_penalty",
     "response_format",
     "seed",
@@ -36,7 +38,8 @@ _SAMPLING = (
     "user",
     "vllm_xargs",
 )
-"""Fields that mean the same on chat and on completions. A grammar begins with the answer, so it carries over too."""
+"""Fields that mean the same on chat and on completions, those that only the gateway may set included. A grammar begins
+with the answer, so it carries over too."""
 
 _COUNTS = ("n", "best_of")
 _SWITCHES = ("logprobs", "prompt_logprobs", "echo", "use_beam_search", "suffix")
@@ -75,7 +78,7 @@ class Terms:
 
     def continuation(self, prompt: bytes, made: list[bytes], count: int, room: int) -> bytes:
         """The body of the request that goes on. `prompt` and `made` are token ids as JSON writes them, with commas."""
-        fields: Body = {key: self.body[key] for key in ("model", *_SAMPLING) if self.body.get(key) is not None}
+        fields: Body = {key: self.body[key] for key in ("model", *_CARRIED) if self.body.get(key) is not None}
         minimum = self.body.get("min_tokens")
         if type(minimum) is int and minimum > count:
             fields["min_tokens"] = min(minimum - count, room)

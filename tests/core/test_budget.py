@@ -162,7 +162,15 @@ def test_tools_that_may_not_be_called_do_not_stand_in_the_way() -> None:
 
 
 def test_the_continuation_samples_as_the_request_did() -> None:
-    sampling = {"temperature": 0.3, "seed": 5, "stop": ["x"], "top_k": 3, "min_tokens": 30, "user": "u"}
+    sampling = {
+        "cache_salt": "of the tenant",
+        "temperature": 0.3,
+        "seed": 5,
+        "stop": ["x"],
+        "top_k": 3,
+        "min_tokens": 30,
+        "user": "u",
+    }
     form = {"response_format": {"type": "json_object"}}
     _, body = follow(2, opening() + thinking(*"abcd"), continued("x"), [], **sampling, **form, n=1, tool_choice="none")
     assert {key: body[key] for key in (*sampling, *form)} == {**sampling, **form, "min_tokens": 27}
