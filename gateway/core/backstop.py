@@ -30,6 +30,7 @@ from gateway.core.budget import Enforcement
 from gateway.core.budget_chunks import head_of, parse_chunk
 from gateway.core.budget_terms import Terms
 from gateway.core.dialects.chat import ChunkWatch
+from gateway.core.dialects.messages import MessageWatch
 from gateway.core.dialects.watch import Turn
 from gateway.core.sse import event_data, split_events
 
@@ -40,6 +41,28 @@ _CLOSING = b'"},"logprobs":null,"finish_reason":null'
 _ANSWER = (b'"content":"', b'"tool_calls":[')
 _GATHERED = 512
 """Pieces of thinking that are joined at a time: a list of short pieces is mostly list."""
+
+
+class MessageBackstop(MessageWatch):
+    """The same eye on a node's own messages: they are not continued by hand, but who overran is trusted no more."""
+
+    __slots__ = ("_left", "overran")
+
+    pace = None
+    """Messages do not say how many tokens their thinking had."""
+
+    def __init__(self, limit: int, pace: float) -> None:
+        """As `Backstop`'s."""
+        super().__init__()
+        self._left = int(limit / pace)
+        self.overran = False
+
+    def feed(self, data: bytes) -> bytes:
+        events = super().feed(data)
+        self._left -= events.count(b'"thinking_delta"')
+        if self._left < 0:
+            self.overran = True
+        return events
 
 
 class Stage(Enum):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from gateway.core.abilities import Abilities
 from gateway.core.assembly import Assembly
-from gateway.core.backstop import Backstop
+from gateway.core.backstop import Backstop, MessageBackstop
 from gateway.core.bodies import dump, parse_body
 from gateway.core.budget import Enforcement
 from gateway.core.budget_terms import SLACK, Slack, countable, set_terms, terms_of
@@ -91,7 +91,7 @@ class Verdict(NamedTuple):
 
 
 class Trusted(Sending):
-    """A chat request whose thinking budget the node holds, with the backstop behind it; `inner` is how it is sent."""
+    """A request whose thinking budget the node holds, with the backstop behind it; `inner` is how it is sent."""
 
     __slots__ = ("_backstop", "_inner", "_limit", "_overran", "_pace", "_terms", "rewrites")
 
@@ -104,15 +104,19 @@ class Trusted(Sending):
         self._terms = partial(
             terms_of, inner.body, budget=budget, max_tokens=plan.max_tokens, abilities=abilities, stream=plan.ask.stream
         )
-        self._backstop: Backstop | None = None
+        self._backstop: Backstop | MessageBackstop | None = None
         self._overran = False
 
     def watch(self) -> EventWatch:
-        if not countable(self.ask.body):
-            return self._inner.watch()
         plain = type(self._inner) is Sending
-        self._backstop = Backstop(self._terms, not plain or wants_usage(self.ask), self._limit, self._pace)
-        return self._backstop if plain else ChainedWatch(self._backstop, self._inner.watch())
+        if plain and self.dialect.name == "messages":
+            self._backstop = MessageBackstop(self._limit, self._pace)
+            return self._backstop
+        if self.dialect.name != "chat" or not countable(self.ask.body):
+            return self._inner.watch()
+        backstop = Backstop(self._terms, not plain or wants_usage(self.ask), self._limit, self._pace)
+        self._backstop = backstop
+        return backstop if plain else ChainedWatch(backstop, self._inner.watch())
 
     def plain(self, status: int, body: bytes) -> bytes:
         return self._inner.plain(status, body)
@@ -211,7 +215,7 @@ def _holding_to(plan: Plan, budget: int | None, node: bytes, abilities: Abilitie
     mixed = plan.hide and abilities.splits_reasoning is False and plan.dialect.name == "chat"
     if not mixed and (budget is None or _holds(plan, abilities)):
         sending = (Hidden if plan.hide else Sending)(plan.dialect.path, body, plan.ask, plan.dialect)
-        counted = budget is not None and plan.dialect.name == "chat"
+        counted = budget is not None and plan.dialect.name in ("chat", "messages")
         return Trusted(sending, plan, budget, abilities, slack) if counted and budget is not None else sending
     held = Enforced if plan.ask.stream else EnforcedPlain  # who counts thinking also knows where it ends in a text
     return held(plan, body, NO_END if budget is None else budget, abilities)

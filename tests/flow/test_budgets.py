@@ -330,3 +330,18 @@ async def test_what_cannot_be_counted_is_a_clear_error() -> None:
         tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
         heard = await ask(client, True, thinking_token_budget=4, tools=tools, max_tokens=99)
         assert (heard.thought, heard.content, heard.finish) == (4, "", "length")
+
+
+async def test_a_trusted_node_that_overruns_in_messages_is_trusted_no_more() -> None:
+    async with turned() as (_, gateway, client):
+        body = {
+            "model": MODEL,
+            "max_tokens": 3000,
+            "stream": True,
+            "thinking": {"type": "enabled", "budget_tokens": 1024},
+        }
+        body["messages"] = [{"role": "user", "content": "Think. [[think=1200]]"}]
+        long, text, _ = message_of((await client.post("/v1/messages", json=body)).text, stream=True)
+        assert text and gateway.app.fleet.nodes[0].abilities.native_budget is False
+        short, text, _ = message_of((await client.post("/v1/messages", json=body)).text, stream=True)
+        assert text and long.startswith(short) and len(short) < 0.9 * len(long)
