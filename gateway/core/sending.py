@@ -18,6 +18,7 @@ from gateway.core.dialects.base import Ask, Dialect
 from gateway.core.dialects.chat import Chat, wants_usage
 from gateway.core.dialects.over_chat.base import OverChat
 from gateway.core.dialects.watch import ChainedWatch, EventWatch
+from gateway.core.errors import InvalidRequest
 from gateway.core.hiding import HidingWatch, hide_whole, hider_of
 from gateway.core.plan import Plan
 from gateway.core.usage import Usage
@@ -205,7 +206,10 @@ def sending_to(plan: Plan, node: bytes, abilities: Abilities, slack: Slack = SLA
         return Sending(plan.dialect.path, plan.body_for(node), plan.ask, plan.dialect)
     over = plan.dialect.over_chat(parse_body(plan.body)) if _goes_over_chat(plan, abilities) else None
     if over is not None:
-        return Translated(plan, sending_to(_as_chat(plan, over), node, abilities, slack), over)
+        try:
+            return Translated(plan, sending_to(_as_chat(plan, over), node, abilities, slack), over)
+        except InvalidRequest as error:
+            raise over.in_own_words(error) from None
     return _holding_to(plan, plan.thinking_budget, node, abilities, slack)
 
 

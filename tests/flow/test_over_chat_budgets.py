@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.core.abilities import UNKNOWN
 from tests.support.gateways import eventually, running_gateway
 from tests.support.meaning import events_of, meaning
 from workers.fake import FakeSettings, serve_fake
@@ -62,6 +63,21 @@ async def test_thinking_forbidden() -> None:
     for answer in (await answers({"budget": "disobey"}, {"mode": "forbidden"})).values():
         assert thought(answer) == ""
         assert ended(answer)
+
+
+async def test_a_refusal_names_the_clients_own_field() -> None:
+    made = FakeSettings(budget="disobey")
+    async with (
+        serve_fake(made) as node,
+        running_gateway(node.url, thinking={"max_budget": BUDGET}) as gateway,
+        httpx.AsyncClient(base_url=gateway.url, timeout=30, verify=AUTHORITIES) as client,
+    ):
+        gateway.app.fleet.nodes[0].abilities = UNKNOWN
+        body = {**REQUESTS["/v1/responses"], "include": ["message.output_text.logprobs"]}
+        refused = await client.post("/v1/responses", json=body)
+    error = refused.json()["error"]
+    assert (refused.status_code, error["param"]) == (400, "include")
+    assert "'include'" in error["message"]
 
 
 async def test_chat_is_asked_only_where_the_dialect_cannot_say_it() -> None:

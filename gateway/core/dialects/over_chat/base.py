@@ -3,14 +3,14 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 
 from gateway.core.bodies import Body, dump
 from gateway.core.dialects.over_chat.fields import refuse
 from gateway.core.dialects.watch import EventWatch
-from gateway.core.errors import BadUpstreamResponse
+from gateway.core.errors import BadUpstreamResponse, InvalidRequest
 
 REASONING_FIELDS = ("reasoning", "reasoning_content")
 """Where a chat message has its thinking: under vLLM's name, or its older one."""
@@ -48,6 +48,9 @@ class OverChat(ABC):
 
     __slots__ = ("chat", "hide")
 
+    own_names: ClassVar[Mapping[str, str]] = {}
+    """What the client called a field that a complaint calls by chat's name."""
+
     def __init__(self, chat: Body) -> None:
         self.chat = chat
         self.hide = False
@@ -63,6 +66,14 @@ class OverChat(ABC):
     @abstractmethod
     def error(self, status: int, error: Mapping[str, Any]) -> Body:
         """The dialect's error for the `error` object of a node's error answer."""
+
+    def in_own_words(self, error: InvalidRequest) -> InvalidRequest:
+        """A refusal of the chat, with the client's name for the field."""
+        own = self.own_names.get(error.param or "")
+        if own is not None:
+            error.message = error.message.replace(repr(error.param), repr(own))
+            error.param = own
+        return error
 
     def plain(self, status: int, body: bytes) -> bytes:
         """The client's body for the node's; an error that is not in chat's format passes as it came.

@@ -1,7 +1,7 @@
 """`/v1/messages` over chat: the request, and the plain answer."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from gateway.core.bodies import Body
 from gateway.core.dialects.over_chat.base import OverChat, load, pass_others, reasoning_of
@@ -51,6 +51,14 @@ class MessagesOverChat(OverChat):
     """Anthropic's messages as chat."""
 
     __slots__ = ()
+
+    own_names: ClassVar = {
+        "max_completion_tokens": "max_tokens",
+        "reasoning_effort": "output_config.effort",
+        "response_format": "output_config.format",
+        "stop": "stop_sequences",
+        "thinking_token_budget": "thinking.budget_tokens",
+    }
 
     def watch(self) -> MessageEvents:
         return MessageEvents(self.hide)

@@ -5,7 +5,7 @@ answer, which later calls will not find; one that asked for it to be stored is r
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from gateway.core.bodies import Body
 from gateway.core.dialects.over_chat.base import OverChat, pass_others
@@ -74,20 +74,20 @@ _INCLUDES = frozenset(
 )
 _LOGPROBS = "message.output_text.logprobs"
 
-_CHAT_FIELDS = {
-    "max_completion_tokens": "max_output_tokens",
-    "max_tokens": "max_output_tokens",
-    "messages": "input",
-    "reasoning_effort": "reasoning.effort",
-    "response_format": "text.format",
-}
-"""What a node's complaint calls a field, and what the client called it."""
-
 
 class ResponsesOverChat(OverChat):
     """OpenAI's responses as chat."""
 
     __slots__ = ("_form", "_names")
+
+    own_names: ClassVar = {
+        "logprobs": "include",
+        "max_completion_tokens": "max_output_tokens",
+        "max_tokens": "max_output_tokens",
+        "messages": "input",
+        "reasoning_effort": "reasoning.effort",
+        "response_format": "text.format",
+    }
 
     def __init__(self, chat: Body, form: ResponseForm, names: ToolNames) -> None:
         super().__init__(chat)
@@ -104,7 +104,7 @@ class ResponsesOverChat(OverChat):
 
     def error(self, status: int, error: Mapping[str, Any]) -> Body:
         param = error.get("param")
-        return {"error": {**error, "param": _CHAT_FIELDS.get(param, param) if isinstance(param, str) else param}}
+        return {"error": {**error, "param": self.own_names.get(param, param) if isinstance(param, str) else param}}
 
 
 def responses_over_chat(body: Body) -> ResponsesOverChat:
