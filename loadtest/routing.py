@@ -2,9 +2,9 @@
 
     python -m loadtest.routing [--gateways 1 4] [--json FILE]
 
-The nodes are fakes with a prefill rate and a prefix cache each. Halfway a fifth node is added and the first is taken
-away. With several gateway processes the requests are dealt in turn, to as many processes of the rival; the
-gateway's own share a Redis. Every candidate has the same words from the same seeds.
+The nodes are fakes with a prefill rate and a prefix cache each. Halfway a fifth node is added and one of the first is
+taken away, another one in each round. With several processes the requests are dealt to them in turn, as many of the
+rival as of the gateway, whose own share a Redis. Every candidate has the same words from the same seeds.
 """
 
 import argparse
@@ -123,7 +123,7 @@ def run(candidate: Candidate, gateways: int, what: Talk, seed: int) -> Heard:
         folder = Path(name)
         *nodes, spare = [_start_node(folder, number, stack) for number in range(NODES + 1)]
         team = Team(candidate, nodes, gateways, folder, stack)
-        return asyncio.run(talk(team.urls, what, lambda: team.change(spare, nodes[0]), seed))
+        return asyncio.run(talk(team.urls, what, lambda: team.change(spare, nodes[seed % NODES]), seed))
 
 
 def compare(

@@ -9,14 +9,26 @@ SHARE = 0.1
 OUTLIER = 2.0
 """A sample counts as at most this many times slower or faster than the average: a busy moment is not a slow node."""
 
+ENOUGH = 5
+"""Samples before the average is told to anybody."""
+
+FASTEST = 1 / 100_000
+"""Seconds per token. No node that is worth a gateway is faster: a shorter time was not spent on the prompt."""
+
 
 class PrefillSpeed:
-    """An exponential average; `pace` is seconds per uncached prompt token, None before anything was learnt."""
+    """An exponential average of seconds per uncached prompt token."""
 
-    __slots__ = ("pace",)
+    __slots__ = ("_average", "_samples")
 
     def __init__(self) -> None:
-        self.pace: float | None = None
+        self._average = 0.0
+        self._samples = 0
+
+    @property
+    def pace(self) -> float | None:
+        """Seconds per uncached prompt token, None before enough was learnt."""
+        return self._average if self._samples >= ENOUGH else None
 
     def learn(self, ahead: float, tokens: int, seconds: float) -> None:
         """A prompt of `tokens` that were not in the cache had its first byte after `seconds`.
@@ -25,9 +37,10 @@ class PrefillSpeed:
         """
         if ahead > 0 or tokens < SMALLEST or seconds <= 0:
             return
-        sample = seconds / tokens
-        if self.pace is None:
-            self.pace = sample
-        else:
-            bounded = min(max(sample, self.pace / OUTLIER), self.pace * OUTLIER)
-            self.pace += SHARE * (bounded - self.pace)
+        sample = max(seconds / tokens, FASTEST)
+        self._samples += 1
+        if self._samples == 1:
+            self._average = sample
+            return
+        bounded = min(max(sample, self._average / OUTLIER), self._average * OUTLIER)
+        self._average += SHARE * (bounded - self._average)

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 ENDLESS = float("inf")
 
-THRIFT = 1.5
+THRIFT = 2.0
 """What a token that is computed costs against one that is waited for. In the replay 1 has the lower hit rate and the
 longer median, 3 the longer tail."""
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from gateway.core.placement import Placement
-from gateway.core.prefill_speed import PrefillSpeed
+from gateway.core.prefill_speed import ENOUGH, PrefillSpeed
 from gateway.core.selection import (
     EXPECTED_WAIT,
     POLICIES,
@@ -39,9 +39,9 @@ def test_the_shorter_backlog_is_chosen_and_the_order_decides_between_equals() ->
 
 def test_a_conversation_stays_until_the_wait_costs_more_than_its_cache_saves() -> None:
     at_home = Left("a", 6000)
-    # Three quarters of the backlog count, since one of two is half done; what is cached saves half as much again.
-    assert choose(A, B, left=at_home, a=11_900) == "a"
-    assert choose(A, B, left=at_home, a=12_100) == "b"
+    # Three quarters of the backlog count, since one of two is half done; what is cached saves twice its tokens.
+    assert choose(A, B, left=at_home, a=15_900) == "a"
+    assert choose(A, B, left=at_home, a=16_100) == "b"
 
 
 def test_a_cache_that_began_empty_since_is_not_counted_on() -> None:
@@ -52,13 +52,13 @@ def test_a_cache_that_began_empty_since_is_not_counted_on() -> None:
 
 def test_a_full_node_is_left_for_an_empty_one_where_nothing_is_pending() -> None:
     full = A._replace(crowd=1.0)
-    assert choose(full, B, left=Left("a", 5000)) == "b"
-    assert choose(full, B, left=Left("a", 5000), crowding=0.5) == "a"
+    assert choose(full, B, left=Left("a", 3900)) == "b"
+    assert choose(full, B, left=Left("a", 3900), crowding=0.5) == "a"
 
 
 def test_a_slow_node_gets_less() -> None:
-    assert choose(A._replace(pace=2 * PACE), B, b=15_000) == "b"
-    assert choose(A._replace(pace=2 * PACE), B, b=17_000) == "a"
+    assert choose(A._replace(pace=2 * PACE), B, b=20_000) == "b"
+    assert choose(A._replace(pace=2 * PACE), B, b=22_000) == "a"
 
 
 @given(some.binary(max_size=16), some.integers(2, 12))
@@ -131,7 +131,7 @@ def test_a_conversation_is_remembered_for_its_time_and_the_oldest_are_forgotten_
 def test_a_hot_conversation_cannot_overload_its_node() -> None:
     """Fifty of one conversation at once, all of its prompt cached at home: they spread as places fill."""
     placement, taken = Placement(), Counter[str]()
-    hot = Prompt(4000, b"hot")
+    hot = Prompt(3000, b"hot")
     for _ in range(50):
         candidates = [Candidate(name, PACE, taken[name] / 16) for name in "abcd"]
         choice = placement.choose(EXPECTED_WAIT, candidates, hot, CALM, 0.0)
@@ -163,9 +163,19 @@ def test_nodes_that_are_about_as_fast_count_as_equal() -> None:
 
 def test_speed_is_learnt_from_prompts_that_had_the_node_to_themselves() -> None:
     speed = PrefillSpeed()
-    speed.learn(0, 8000, 1.0)
-    speed.learn(4000, 8000, 9.0)
-    speed.learn(0, 10, 1.0)
-    assert speed.pace == 1 / 8000
+    for _ in range(ENOUGH):
+        assert speed.pace is None
+        speed.learn(0, 8000, 1.0)
+        speed.learn(4000, 8000, 9.0)
+        speed.learn(0, 10, 1.0)
+    assert speed.pace == pytest.approx(1 / 8000)
     speed.learn(0, 8000, 60.0)
     assert speed.pace == pytest.approx(1.1 / 8000)
+
+
+def test_what_is_too_fast_to_be_a_prefill_makes_no_node_better_than_another() -> None:
+    quick, quicker = PrefillSpeed(), PrefillSpeed()
+    for _ in range(ENOUGH):
+        quick.learn(0, 1000, 0.003)
+        quicker.learn(0, 1000, 0.001)
+    assert quick.pace == quicker.pace
