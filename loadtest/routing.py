@@ -143,7 +143,7 @@ def compare(
 
 
 def table(found: dict[tuple[str, int], list[Heard]]) -> Table:
-    """Medians over the rounds."""
+    """Medians of the rounds' waits, and the hit rate over all rounds."""
     shown = Table("policy", "processes", "TTFT p50 s", "TTFT p99 s", "hit rate", "failed")
     for (name, count), heard in sorted(found.items(), key=lambda item: item[0][1]):
         shown.add_row(name, str(count), *_row(heard))
@@ -152,7 +152,7 @@ def table(found: dict[tuple[str, int], list[Heard]]) -> Table:
 
 def _row(heard: Sequence[Heard]) -> list[str]:
     p50, p99 = (statistics.median(one.quantile(share) for one in heard) for share in (0.5, 0.99))
-    hits = statistics.median(one.hit_rate for one in heard)
+    hits = sum(one.cached for one in heard) / max(1, sum(one.prompt for one in heard))
     return [f"{p50:.3f}", f"{p99:.3f}", f"{hits:.3f}", str(sum(one.failed for one in heard))]
 
 
