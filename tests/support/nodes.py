@@ -40,7 +40,7 @@ class ScriptedNode:
         self.connections += 1
         try:
             while (request := await _read(reader, self.reads_bodies)) is not None:
-                if request.path in ("/health", "/v1/models", "/metrics", "/version", "/tokenize"):
+                if _is_probe(request):
                     writer.write(_probe_answer(request.path))
                     await writer.drain()
                     continue
@@ -123,6 +123,13 @@ async def _read(reader: asyncio.StreamReader, with_body: bool) -> Asked | None:
     headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
     body = await reader.readexactly(int(headers.get("content-length", "0"))) if with_body else b""
     return Asked(method, path, headers, body)
+
+
+def _is_probe(request: Asked) -> bool:
+    """Whether the gateway asks on its own account; of tokens it does so to prove a node's budgets."""
+    if request.path == "/tokenize":
+        return b"add_special_tokens" in request.body
+    return request.path in ("/health", "/v1/models", "/metrics", "/version")
 
 
 def _probe_answer(path: str) -> bytes:
