@@ -34,7 +34,7 @@ from gateway.core.budget_chunks import (
     text_choice,
     write_chunk,
 )
-from gateway.core.budget_split import TextSplit
+from gateway.core.budget_reading import Reading
 from gateway.core.budget_terms import END_TEXT, Terms
 from gateway.core.dialects.watch import STOP, EventWatch, Turn
 from gateway.core.sse import EventSplitter, event_data, split_events
@@ -59,9 +59,8 @@ class Enforcement(EventWatch):
         "_head",
         "_made",
         "_made_count",
-        "_parsed",
         "_prompt",
-        "_split",
+        "_reading",
         "_state",
         "_terms",
         "reasoning",
@@ -76,9 +75,7 @@ class Enforcement(EventWatch):
         self._prompt: bytes | None = None
         self._made: list[bytes] = []
         self._made_count = 0
-        self._parsed = terms.splits if terms.chat else False
-        """Whether the node's parser splits reasoning from content; None until an event tells."""
-        self._split = TextSplit(terms.start, terms.end)
+        self._reading = Reading(terms)
         self.reasoning = 0
 
     def feed(self, data: bytes) -> bytes:
@@ -90,7 +87,7 @@ class Enforcement(EventWatch):
         return b"".join(passed)
 
     def _take(self, event: bytes) -> bytes:
-        if self._parsed and self._state in (State.THINKING, State.ANSWERING) and not self._terms.hide:
+        if self._reading.parsed and self._state in (State.THINKING, State.ANSWERING) and not self._terms.hide:
             passed = self._take_sliced(event)
             if passed is not None:
                 return passed
@@ -127,7 +124,7 @@ class Enforcement(EventWatch):
             self._prompt = prompt
             if self._terms.early_usage:
                 chunk["usage"] = self._usage_of(0)
-            if self._split.opened_by(prompt):
+            if self._reading.opened_by(prompt):
                 self._state = State.THINKING
         choices = chunk.get("choices")
         if not choices:
@@ -166,54 +163,17 @@ class Enforcement(EventWatch):
 
     def _follow(self, chunk: dict[str, Any], choice: dict[str, Any], ids: list[int] | None) -> bytes:
         """An event of which it has to be found out whether it is thinking."""
-        delta = choice.get("delta") if self._terms.chat else choice
-        delta = delta if isinstance(delta, dict) else {}
-        thought = bool(delta.get("reasoning") or delta.get("reasoning_content"))
-        text = delta.get("content" if self._terms.chat else "text") or ""
-        if self._parsed is None:
-            self._parsed = self._tell_parser(thought, text, ids)
-        thinking = self._state is State.THINKING or thought or self._split.starts(ids)
-        answers = self._parsed is True and bool(text) and not thought and not self._split.ends(ids)
-        count = self._split.count(ids, thought) if thinking and not answers else 0
+        open_before = self._state is State.THINKING
+        thinking, count = self._reading.weigh(choice, ids, open_before)
         if self.reasoning + count > self._terms.budget:
             return self._cut(count)
-        if self._parsed is False:
-            ended = self._divide(delta, text, ids, bool(choice.get("finish_reason")))
-        else:
-            ended = bool(text) or bool(delta.get("tool_calls")) or self._split.ends(ids)
+        passed, ended = self._reading.pass_on(chunk, choice, ids, open_before)
         if thinking:
             self._state = State.THINKING
             self._note(",".join(map(str, ids or ())).encode(), count)
         if ended:
             self._state = State.ANSWERING
-            self._parsed = self._terms.chat
-        return self._show(chunk, delta, bool(choice.get("finish_reason")))
-
-    def _divide(self, delta: dict[str, Any], text: str, ids: list[int] | None, last: bool) -> bool:
-        """Put raw text where a parser would have put it; whether thinking is over."""
-        if not text and not ids and not last:
-            return False
-        thought, answer, ended = self._split.feed(text, ids, self._state is State.THINKING, last)
-        if self._terms.chat:
-            _set(delta, "reasoning", thought)
-            _set(delta, "content", answer)
-        return ended
-
-    def _show(self, chunk: dict[str, Any], delta: dict[str, Any], last: bool) -> bytes:
-        """The event as the client gets it: nothing where all of it is hidden."""
-        if not self._terms.hide or not self._terms.chat:
-            return write_chunk(chunk)
-        _set(delta, "reasoning", "")
-        _set(delta, "reasoning_content", "")
-        return write_chunk(chunk) if delta or last else b""
-
-    def _tell_parser(self, thought: bool, text: str, ids: list[int] | None) -> bool | None:
-        """Whether the node has a reasoning parser, by an event that came before the end of thinking."""
-        if thought:
-            return True
-        if text and (self._state is State.THINKING or self._split.starts(ids)):
-            return self._split.ends(ids)
-        return None
+        return passed
 
     def _note(self, ids: bytes, count: int) -> None:
         """`count` tokens of thinking, of all the tokens `ids` of an event."""
@@ -225,10 +185,8 @@ class Enforcement(EventWatch):
     def _cut(self, beyond: int) -> bytes:
         """The budget is spent: go on without thinking, or end where that cannot be done."""
         self.wasted += beyond
-        held = self._split.flush()
-        passed = b""
-        if held and self._terms.chat and not self._terms.hide:
-            passed = write_chunk({**self._frame, "choices": [chat_choice({"reasoning": held})]})
+        held = self._reading.flush()
+        passed = write_chunk({**self._frame, "choices": [chat_choice({"reasoning": held})]}) if held else b""
         terms = self._terms
         self._made_count += len(terms.end)
         room = terms.room(self._prompt_count, self._made_count)
@@ -237,6 +195,7 @@ class Enforcement(EventWatch):
             self._made_count -= len(terms.end)
             return passed + self._end_here()
         assert self._prompt is not None
+        self.usage = from_openai(self._usage_of(self._made_count))  # should nothing more come
         self._state = State.CONTINUED
         self._splitter = EventSplitter()
         self.turn = Turn("/v1/completions", terms.continuation(self._prompt, self._made, self._made_count, room))
@@ -301,10 +260,3 @@ class Enforcement(EventWatch):
     @property
     def _prompt_count(self) -> int:
         return self._prompt.count(b",") + 1 if self._prompt else 0
-
-
-def _set(delta: dict[str, Any], field: str, text: str | None) -> None:
-    if text:
-        delta[field] = text
-    else:
-        delta.pop(field, None)
