@@ -121,11 +121,16 @@ def policy_config(key: str, place: Place) -> str:
     """fleetgate's configuration with everything turned on that exists, as YAML (JSON is YAML too)."""
     digest = hashlib.sha256(key.encode()).hexdigest()
     others = [{"name": f"team-{n}", "keys": [{"sha256": f"{n:064x}"}]} for n in range(100)]
+    rules = {
+        "thinking": {"default_budget": 100_000, "max_budget": 100_000, "answer_reserve": 1, "floor_with_tools": 256},
+        "output": {"default_tokens": 150_000, "max_tokens": 200_000},
+    }
     return json.dumps(
         {
             "nodes": [{"url": place.node_url}],
             "models": [{"name": MODEL, "aliases": ["thinker"]}],
-            "tenants": [*others, {"name": "bench", "keys": [{"sha256": digest}], "models": [MODEL]}],
+            "tenants": [*others, {"name": "bench", "keys": [{"sha256": digest}], "models": [MODEL], **rules}],
+            "budgets": {"canary": False},  # the node has no model to ask
         }
     )
 
@@ -177,7 +182,7 @@ FLEETGATE = Proxy(
 POLICIES = replace(
     FLEETGATE,
     name="fleetgate-policies",
-    note="one process; 101 tenants with keys, models and aliases listed",
+    note="one process; 101 tenants with keys, models and aliases listed, thinking budgets and token caps",
     argv=_fleetgate_with_policies,
     key="sk-a-key-for-the-benchmark-only",
 )

@@ -54,16 +54,17 @@ class Cap(NamedTuple):
 
 
 def check_output(body: Body, fields: tuple[str, ...]) -> str | None:
-    """The field by which a client bounds its answer, the winning one of `fields`; refuses one that is no integer.
+    """The field by which a client bounds its answer, the winning one of `fields`; refuses what is no count of tokens.
 
     vLLM takes "100" for 100: where a rule has to hold, every spelling has to be read.
     """
     for name in fields:
         value = body.get(name)
-        if value is not None and type(value) is not int:
-            raise InvalidRequest(
-                f"The field {name!r} must be an integer, not {json_kind(value)}.", param=name, code="invalid_type"
-            )
+        if value is None:
+            continue
+        if type(value) is not int or value < 0:
+            kind = "a negative one" if type(value) is int else json_kind(value)
+            raise InvalidRequest(f"The field {name!r} must be an integer, not {kind}.", param=name, code="invalid_type")
     return next((name for name in fields if body.get(name) is not None), None)
 
 

@@ -60,7 +60,7 @@ def test_more_than_the_most_is_refused_where_that_is_wanted(dialect: Dialect) ->
 
 
 @EVERY
-@pytest.mark.parametrize("value", ["100000", 1.5, True, [], {}])
+@pytest.mark.parametrize("value", ["100000", 1.5, True, [], {}, -1])
 def test_a_limit_that_is_no_integer_cannot_slip_through(dialect: Dialect, value: object) -> None:
     """vLLM takes "100000" for 100000."""
     field = dialect.output_fields[0]
@@ -103,6 +103,14 @@ def test_with_several_answers_all_of_them_count() -> None:
         made = plan(BY_NAME["completions"], body, OutputRules(max_tokens=10))
         assert (made.max_tokens, made.output_tokens) == (10, 10 * choices)
     assert plan(BY_NAME["chat"], {}, OutputRules()).output_tokens is None
+
+
+@pytest.mark.parametrize("body", [{"max_tokens": -1000}, {"n": -1000, "max_tokens": 5}, {"n": 0, "max_tokens": 5}])
+def test_nobody_can_ask_for_less_than_nothing(body: dict[str, Any]) -> None:
+    """What limits reserve would be a gift otherwise. What the node says to such a body is its own."""
+    made = make_plan(BY_NAME["chat"].read(json.dumps(body).encode()), BY_NAME["chat"], "m", None, None)
+    assert made.output_tokens in (None, 5)
+    assert json.loads(made.body) == body
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ class Ask(NamedTuple):
         """How many answers run side by side: `n` for each prompt (completions takes several)."""
         n, prompt = self.body.get("n"), self.body.get("prompt")
         prompts = len(prompt) if isinstance(prompt, list) and not all(type(item) is int for item in prompt) else 1
-        return (n if isinstance(n, int) else 1) * prompts
+        return max(1, n if isinstance(n, int) else 1) * prompts
 
 
 class Dialect(ABC):
@@ -118,7 +118,7 @@ class Dialect(ABC):
         body = parse_body(raw)
         max_tokens = None
         for name in self.output_fields:
-            if max_tokens is None and type(body.get(name)) is int:
+            if max_tokens is None and type(body.get(name)) is int and body[name] >= 0:
                 max_tokens = body[name]
         return Ask(
             raw=raw,
