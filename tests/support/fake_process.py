@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import sys
-from asyncio.subprocess import DEVNULL, PIPE
+from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,16 @@ class FakeProcess:
     url: str
     control: str
     port: int
-    pid: int
+    process: Process
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    async def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        self.process.kill()
+        await self.process.wait()
 
 
 @contextlib.asynccontextmanager
@@ -31,7 +40,7 @@ async def fake_process(*arguments: str, port: int = 0) -> AsyncIterator[FakeProc
     try:
         assert process.stdout is not None
         said = json.loads(await asyncio.wait_for(process.stdout.readline(), 20))
-        yield FakeProcess(said["url"], said["control"], said["port"], process.pid)
+        yield FakeProcess(said["url"], said["control"], said["port"], process)
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
