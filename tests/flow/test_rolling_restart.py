@@ -19,6 +19,7 @@ from tests.support.fake_process import FakeProcess, fake_process
 from tests.support.faults import nothing_held
 from tests.support.gateway_process import GatewayProcess, gateway_process
 from tests.support.gateways import eventually, running_gateway
+from tests.support.raw import raw_client
 from workers.fake import FakeSettings, serve_fake
 
 FEW, MANY = 3, 16
@@ -26,9 +27,9 @@ FEW, MANY = 3, 16
 
 @dataclass(slots=True)
 class Load:
-    """Clients that ask one request after the other, of the gateways in `urls`, until `stop`."""
+    """Clients that ask one request after the other, of the gateways on `ports`, until `stop`."""
 
-    urls: list[str]
+    ports: list[int]
     clients: int
     seen: list[Seen] = field(default_factory=list)
     _stopped: bool = False
@@ -51,23 +52,24 @@ class Load:
             self.seen.append(await self._ask(ask(f"load {count}", stream=count % 2 == 0), number + count))
 
     async def _ask(self, body: dict[str, object], turn: int) -> Seen:
-        urls = self.urls[turn % len(self.urls) :] + self.urls[: turn % len(self.urls)]
-        for url in urls:
+        ports = self.ports[turn % len(self.ports) :] + self.ports[: turn % len(self.ports)]
+        for port in ports:
             try:
-                async with httpx.AsyncClient(timeout=60, verify=False) as client:
-                    got = await client.post(url + CHAT, json=body)
-            except httpx.ConnectError:
+                async with raw_client(port, 60) as client:
+                    await client.post(CHAT, body, "connection: close")
+                    got = await client.answer()
+            except ConnectionRefusedError:
                 continue
-            except httpx.HTTPError as error:
+            except (ConnectionError, asyncio.IncompleteReadError, TimeoutError) as error:
                 return Seen(0, False, repr(error).encode(), httpx.Headers())
-            whole = got.status_code == 200 and (not body["stream"] or got.content.endswith(b"data: [DONE]\n\n"))
-            return Seen(got.status_code, whole, got.content, got.headers)
+            whole = got.status == 200 and (not body["stream"] or got.body.endswith(b"data: [DONE]\n\n"))
+            return Seen(got.status, whole, got.body, httpx.Headers(got.headers))
         return Seen(0, False, b"no gateway", httpx.Headers())
 
 
 @contextlib.asynccontextmanager
-async def under_load(clients: int, *urls: str) -> AsyncIterator[Load]:
-    load = Load(list(urls), clients)
+async def under_load(clients: int, *ports: int) -> AsyncIterator[Load]:
+    load = Load(list(ports), clients)
     running = asyncio.create_task(load.run())
     try:
         await load.more()
@@ -101,7 +103,7 @@ async def test_nodes_are_restarted_one_after_the_other_and_nobody_notices() -> N
     paced = FakeSettings(rate=100, thinking_tokens=4, answer_tokens=8)
     async with serve_fake(paced) as a, serve_fake(paced) as b, running_gateway(a.url, b.url) as gateway:
         await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
-        async with under_load(FEW, gateway.url) as load:
+        async with under_load(FEW, gateway.port) as load:
             for node in (a, b):
                 await drained(gateway.admin_url, node.url)
                 assert node.running == 0
@@ -118,8 +120,8 @@ async def test_a_gateway_is_replaced_by_another_and_nobody_notices() -> None:
     paced = FakeSettings(rate=100, thinking_tokens=4, answer_tokens=8)
     async with serve_fake(paced) as node, contextlib.AsyncExitStack() as stack:
         gateways = [await stack.enter_async_context(gateway_process("--node", node.url)) for _ in range(2)]
-        async with under_load(FEW, *(gateway.url for gateway in gateways)) as load:
-            load.urls.append((await stack.enter_async_context(gateway_process("--node", node.url))).url)
+        async with under_load(FEW, *(gateway.port for gateway in gateways)) as load:
+            load.ports.append((await stack.enter_async_context(gateway_process("--node", node.url))).port)
             gateways[0].signal(signal.SIGTERM)
             assert await gateways[0].ended() == 0
             await load.more()
@@ -139,7 +141,7 @@ async def test_the_whole_fleet_is_restarted_under_load() -> None:
             return await stack.enter_async_context(gateway_process(*urls, "--workers", "2"))
 
         gateways = [await another(), await another()]
-        async with under_load(MANY, *(gateway.url for gateway in gateways)) as load:
+        async with under_load(MANY, *(gateway.port for gateway in gateways)) as load:
             for node in nodes:
                 for gateway in gateways:  # they share no Redis: each is told
                     await drained(gateway.admin_url, node.url)
@@ -150,7 +152,7 @@ async def test_the_whole_fleet_is_restarted_under_load() -> None:
                     await undrained(gateway.admin_url, node.url)
                 await load.more(100)
             for old in gateways:
-                load.urls.append((await another()).url)
+                load.ports.append((await another()).port)
                 old.signal(signal.SIGTERM)
                 assert await old.ended(60) == 0
                 await load.more(100)
