@@ -62,7 +62,6 @@ from gateway.telemetry.usage_report import UsageReport
 log = structlog.get_logger("fleetgate")
 
 GAUGE_SECONDS = 5.0
-SHARE_SECONDS = 1.0
 
 
 class Gateway:
@@ -101,6 +100,8 @@ class Gateway:
         self.gate = Gate(tenants, Guesses(config.access.wrong_keys_per_minute), self.keyring)
         self.presence = Presence(self.link)
         self.presence.on_change(self.fleet.share_with)
+        if self.link is None:  # nobody tells of other gateways, but this one's own processes are known
+            self.fleet.share_with(config.workers)
         self.limiter = _limiter(config, self.link, self.presence)
         self.pipeline = Pipeline(
             _policy(config, response_key), self.gate, self.limiter, self.router, self.relay, observers
@@ -154,7 +155,6 @@ class Gateway:
         self.prober.follow()
         self._tasks.append(asyncio.create_task(self.drains.follow(), name="drains"))
         self.discovery.start()
-        self._tasks.append(asyncio.create_task(self._every(SHARE_SECONDS, self._share_places), name="places"))
         self._tasks.append(asyncio.create_task(self._every(GAUGE_SECONDS, self._refresh_gauges), name="gauges"))
         if self._watch is not None:
             self._tasks.append(asyncio.create_task(self._follow_config(self._watch), name="config watch"))
@@ -254,10 +254,6 @@ class Gateway:
             except Exception:
                 log.exception("background_work_failed", work=work.__name__)
             await asyncio.sleep(seconds)
-
-    def _share_places(self) -> None:
-        """What a node can take is shared with all that live; without Redis only this gateway's own are known."""
-        self.fleet.share_with(self.config.workers if self.link is None else self.presence.live)
 
     def _refresh_gauges(self) -> None:
         if self.ledger is not None:
