@@ -20,6 +20,8 @@ from workers.fake import FakeNode, FakeSettings, serve_fake
 CHATS = "/v1/chat/completions"
 PACED = FakeSettings(rate=50, answer_tokens=30)
 ENDLESS = FakeSettings(rate=20, answer_tokens=4000)
+IN_TURN = {"policy": "round_robin"}
+"""Each node has its half."""
 FLEETGATE = Path(sys.executable).parent / "fleetgate"
 
 
@@ -40,9 +42,10 @@ async def fleetgate(*arguments: str) -> tuple[int, str]:
 
 @asynccontextmanager
 async def two_nodes(settings: FakeSettings) -> AsyncIterator[tuple[FakeNode, FakeNode, RunningGateway]]:
-    async with serve_fake(settings) as a, serve_fake(settings) as b, running_gateway(a.url, b.url) as gateway:
-        await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
-        yield a, b, gateway
+    async with serve_fake(settings) as a, serve_fake(settings) as b:
+        async with running_gateway(a.url, b.url, routing=IN_TURN) as gateway:
+            await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
+            yield a, b, gateway
 
 
 async def test_a_drained_node_finishes_what_it_has_and_gets_nothing_new() -> None:
@@ -76,7 +79,7 @@ async def test_what_has_not_finished_by_the_deadline_ends_with_a_clear_error() -
 async def test_what_still_waits_at_the_deadline_goes_elsewhere() -> None:
     slow = FakeSettings(prefill_rate=5)
     async with serve_fake(slow) as a, serve_fake(FakeSettings()) as b:
-        async with running_gateway(a.url, b.url) as gateway:
+        async with running_gateway(a.url, b.url, routing=IN_TURN) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             asking = asyncio.create_task(crowd(gateway.url, 4, stream=True))
             await eventually(lambda: gateway.app.fleet.nodes[0].in_flight == 2)

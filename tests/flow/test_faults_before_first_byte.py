@@ -32,6 +32,10 @@ SOON = {"silence": 0.3, "prefill": 0.0}
 """Timeouts with which a node that hangs is given up after 0.3 seconds."""
 
 
+IN_TURN = {"policy": "round_robin"}
+"""Where a test needs each node to have its half."""
+
+
 async def metrics(admin_url: str) -> str:
     async with httpx.AsyncClient() as client:
         return (await client.get(f"{admin_url}/metrics")).text
@@ -75,7 +79,7 @@ async def test_a_wedged_nodes_waiting_requests_move_on_and_its_streams_end_clear
     paced = FakeSettings(rate=50, answer_tokens=100)
     async with serve_fake(paced) as bad, serve_fake(FAST) as good:
         timeouts = {**SOON, "idle": 1.0}
-        async with running_gateway(bad.url, good.url, timeouts=timeouts) as gateway:
+        async with running_gateway(bad.url, good.url, timeouts=timeouts, routing=IN_TURN) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             under_way = asyncio.create_task(crowd(gateway.url, 4, stream=True))
             await eventually(lambda: bad.running == 2)

@@ -15,6 +15,8 @@ from workers.fake import FakeSettings, Fault, serve_fake
 
 FAST = FakeSettings(thinking_tokens=2, answer_tokens=3)
 TIMEOUTS = {"silence": 0.3, "prefill": 0.0, "connect": 0.2}
+IN_TURN = {"policy": "round_robin"}
+"""Where a test needs each node to have its half."""
 HEALTH = {"interval": 0.05, "timeout": 0.3, "tolerated": 1, "slow_start": 1.0}
 
 
@@ -46,7 +48,7 @@ async def test_a_black_hole_on_kept_connections_costs_no_request() -> None:
 
 async def test_a_slow_network_is_no_fault() -> None:
     async with serve_fake(FAST) as far, serve_fake(FAST) as near, broken_network(far.port) as network:
-        async with running_gateway(network.url, near.url, timeouts=TIMEOUTS) as gateway:
+        async with running_gateway(network.url, near.url, timeouts=TIMEOUTS, routing=IN_TURN) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             network.delay(0.05)
             network.slow(100_000)
@@ -79,7 +81,7 @@ async def test_a_reset_before_the_first_event_costs_no_request(size: int) -> Non
 async def test_what_breaks_in_mid_stream_ends_with_a_clear_error(fault: Fault, code: str) -> None:
     """Until resume stands in its place. The node is doubted for it."""
     async with serve_fake(FAST) as bad, serve_fake(FAST) as good:
-        async with running_gateway(bad.url, good.url, timeouts={"idle": 0.3}) as gateway:
+        async with running_gateway(bad.url, good.url, timeouts={"idle": 0.3}, routing=IN_TURN) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             bad.set_faults(fault)
             broken = lost(await crowd(gateway.url, 8, stream=True))
@@ -99,7 +101,8 @@ async def test_a_plain_answer_that_breaks_off_is_asked_for_again() -> None:
 
 async def test_a_node_that_is_killed_costs_none_of_those_that_wait() -> None:
     async with fake_process("--prefill-rate", "20") as doomed, serve_fake(FAST) as good:
-        async with running_gateway(doomed.url, good.url, timeouts=TIMEOUTS | {"silence": 20}) as gateway:
+        timeouts = TIMEOUTS | {"silence": 20}
+        async with running_gateway(doomed.url, good.url, timeouts=timeouts, routing=IN_TURN) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             asking = asyncio.create_task(crowd(gateway.url, 10, stream=True))
             await eventually(lambda: gateway.app.fleet.nodes[0].in_flight == 5)
