@@ -7,7 +7,7 @@ NODE ?= vllm
 PORT ?= 8080
 ADMIN_PORT ?= 9091
 
-.PHONY: setup demo check test test-real test-containers test-clients prove bench clean
+.PHONY: setup demo check test test-real test-containers test-clients prove bench faults clean
 
 setup: $(VENV)/.ready
 
@@ -49,6 +49,10 @@ test-clients: setup
 
 bench: setup
 	$(BIN)/python -m loadtest.relay
+
+# What clients lose when a node goes wrong, behind the gateway and its rivals; docs/failures.md shows the last results.
+faults: setup
+	$(BIN)/python -m loadtest.faults
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
