@@ -130,6 +130,7 @@ async def test_a_gateway_is_replaced_by_another_and_nobody_notices() -> None:
 
 
 @pytest.mark.prove
+@pytest.mark.timeout(900)
 async def test_the_whole_fleet_is_restarted_under_load() -> None:
     """Three nodes and two gateways of two processes each, all of them processes, 16 clients, half of them streaming."""
     flags = ("--rate", "100", "--thinking-tokens", "20", "--answer-tokens", "40")
