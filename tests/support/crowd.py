@@ -68,5 +68,5 @@ async def crowd(url: str, count: int, stream: bool = False, text: str = "hello",
 
 
 def lost(seen: Sequence[Seen]) -> list[tuple[int, str | None]]:
-    """Status and error of those that were not answered whole."""
-    return [(one.status, one.code) for one in seen if not one.whole]
+    """Status and error of those that were not answered whole; what broke where there is no status."""
+    return [(one.status, one.code if one.status else one.body.decode()) for one in seen if not one.whole]
