@@ -23,9 +23,9 @@ from gateway.api.admin_keys import KeyRoutes
 from gateway.api.admin_tenants import TenantRoutes
 from gateway.api.admin_usage import UsageRoutes
 from gateway.api.call import Bounds
+from gateway.api.edge import Edge
 from gateway.api.front import Front
 from gateway.api.layers import Layers
-from gateway.api.protocol import Edge
 from gateway.api.public import build_public
 from gateway.config.tenants import read_grant, read_tenant, tenants_of
 from gateway.config.tree import Config

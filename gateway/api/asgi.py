@@ -1,9 +1,13 @@
 """A request that FastAPI answers: uvicorn's own cycle, taking its turn among those of the data plane."""
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from gateway.api.heads import Head
 
 
 class AsgiCycle(RequestResponseCycle):
@@ -50,3 +54,36 @@ class AsgiCycle(RequestResponseCycle):
         if not self.response_started and self.more_body:
             self.keep_alive = False
         await super().send(message)
+
+
+def asgi_turn(protocol: HttpToolsProtocol, head: Head, answered: Callable[[], None]) -> AsgiCycle:
+    """What uvicorn does with complete headers, with our kind of cycle and without its options."""
+    scope: Any = {
+        "type": "http",
+        "asgi": {"version": protocol.asgi_version, "spec_version": "2.3"},
+        "http_version": "1.0" if head.old else "1.1",
+        "server": protocol.server,
+        "client": protocol.client,
+        "scheme": protocol.scheme,
+        "root_path": protocol.root_path,
+        "headers": head.fields,
+        "state": protocol.app_state.copy(),
+        "method": head.method,
+        "path": head.path,
+        "raw_path": head.raw_path,
+        "query_string": head.query,
+    }
+    return AsgiCycle(
+        start=lambda cycle: protocol._start_asgi_task(cycle, protocol.app),
+        scope=scope,
+        transport=protocol.transport,
+        flow=protocol.flow,
+        logger=protocol.logger,
+        access_logger=protocol.access_logger,
+        access_log=False,
+        default_headers=protocol.server_state.default_headers,
+        message_event=asyncio.Event(),
+        expect_100_continue=head.expects,
+        keep_alive=head.keep_alive,
+        on_response=answered,
+    )

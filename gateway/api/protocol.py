@@ -1,25 +1,35 @@
-"""uvicorn's HTTP protocol with the bounds that a public listener needs.
+"""One client connection: uvicorn's HTTP protocol, with the bounds of a public listener and a data plane below ASGI.
 
 What uvicorn leaves open: a connection that never finishes its headers, headers without end, and a plain text
 answer to what is not HTTP. A connection beyond the limit is answered and closed instead of being left waiting.
+
+Requests become turns, in their order: a `ClientCall` for the data plane, an `AsgiCycle` for the rest. The parser only
+notes what it finds; a turn begins and goes on after it has returned, so that no story runs inside of it.
+
+    what comes                               while                  what happens
+    one whole request, its head known        nothing is unanswered  a call, with its body; the parser is not asked
+    anything else                            any                    the parser is fed, and finds:
+      a complete head                        the listener is admin  an ASGI cycle, unanswered
+      a complete head                        its path is listed     a call, unanswered; else an ASGI cycle
+      a piece, or the end, of a body         its turn waits         noted with it
+      bytes of a head that is not complete   any                    counted and timed
+      no HTTP                                any                    refused, and closed
+    after each read, and after each answer   any                    the first unanswered turn begins, or goes on
+    the client leaves                        any                    all that are unanswered are told
 """
 
 import asyncio
-import re
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol, cast
-from urllib.parse import unquote
+from typing import Any, cast
 
-import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from gateway.api.asgi import AsgiCycle
+from gateway.api.asgi import asgi_turn
 from gateway.api.call import request_id_of
+from gateway.api.edge import Edge, Turn
 from gateway.api.errors import whole_answer
-from gateway.api.front import Front
-from gateway.api.heads import Fields, Head, Route, is_usual
+from gateway.api.heads import Fields, Head, Route, is_usual, split_target, without_upgrade
+from gateway.api.unsent import UnsentWatch
 from gateway.core.dialects import DIALECTS
 from gateway.core.errors import (
     GatewayError,
@@ -36,53 +46,6 @@ MAX_AHEAD = 16
 MAX_STRANGERS = 8
 """Heads of one connection that are kept to be known again, one after the other: then they seem always to differ."""
 
-_UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:", re.IGNORECASE)
-
-
-class Turn(Protocol):
-    """A request in its place among those of its connection."""
-
-    begun: bool
-    keep_alive: bool
-
-    @property
-    def started(self) -> bool:
-        """Whether its answer has begun."""
-
-    def begin(self) -> None:
-        """All requests before it have been answered."""
-
-    def proceed(self) -> None:
-        """More of what it was waiting for may have come."""
-
-    def feed(self, piece: bytes) -> None:
-        """A piece of its body."""
-
-    def end_of_body(self) -> None: ...
-
-    def lose(self) -> None:
-        """The client closed the connection before the answer was complete."""
-
-    def on_writable(self) -> None:
-        """What was written has gone out, after a write that was too much at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Edge:
-    """Bounds of the listeners: connections on the public one, bytes and seconds for a request's headers, seconds
-    for a client to take something of what it was sent, and seconds for which one that asks nothing is kept.
-
-    `on_shutdown` is called once for every connection that is open when the server begins to shut down.
-    """
-
-    admin_port: int | None
-    max_connections: int
-    max_headers: int
-    headers_timeout: float
-    client_stall: float
-    front: Front
-    on_shutdown: Callable[[], None]
-
 
 class GatewayProtocol(HttpToolsProtocol):
     """One client connection. The application leaves its `Edge` in the lifespan state under `edge`."""
@@ -96,14 +59,14 @@ class GatewayProtocol(HttpToolsProtocol):
         self._header_bytes = 0
         self._long_read = False
         self._unknown_coding = False
-        self._stalled: asyncio.TimerHandle | None = None
-        self._unsent = 0
+        self._unsent: UnsentWatch | None = None
         self._unanswered: deque[Turn] = deque()  # in the order of their requests: a client may send some ahead
         self._arriving: Turn | None = None  # the one whose body the parser is in
         self._advancing = False
         self._idle: asyncio.TimerHandle | None = None
         self._idle_since = 0.0
-        self._messages = 0  # that the parser has begun
+        self._messages = self._completed = 0  # that the parser has begun, and ended
+        self._uncounted = False
         self._next_begun = False
         self._familiar: Familiar[tuple[Route, Head]] | None = None
         self._complete_head: Head | None = None
@@ -114,6 +77,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._unsent = UnsentWatch(transport, self.loop, self._edge.client_stall)
         self._public = self.server is None or self.server[1] != self._edge.admin_port
         if self._public and len(self.connections) > self._edge.max_connections:
             self._refuse(TooManyConnections("Too many connections are open: try again.", retry_after=1.0))
@@ -122,7 +86,8 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._got_headers()
-        self._stop_watching_unsent()
+        if self._unsent is not None:
+            self._unsent.stop()
         if self._idle is not None:
             self._idle.cancel()
         super().connection_lost(exc)
@@ -133,11 +98,13 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._watch_unsent()
+        if self._unsent is not None:
+            self._unsent.look()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._stop_watching_unsent()
+        if self._unsent is not None:
+            self._unsent.stop()
         if self._unanswered:
             self._unanswered[0].on_writable()
 
@@ -159,15 +126,15 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _parse(self, data: bytes) -> None:
         whole = self._between_requests and not self._header_bytes
-        messages = self._messages
+        messages, completed = self._messages, self._completed
         self._long_read = len(data) > self._edge.max_headers
-        if self._between_requests and _UPGRADE.search(data) is not None:
-            data = _without_upgrade(data)
+        if self._between_requests:
+            data = without_upgrade(data)
         super().data_received(data)
         if self.transport.is_closing():
             return
         if self._between_requests:
-            self._count_headers(len(data))
+            self._count_headers(len(data) if self._completed == completed else 1)
             if whole and self._messages == messages + 1 and self._header_bytes == 0:
                 self._remember(data)
         self._advance()
@@ -195,7 +162,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._got_headers()
         if self._unknown_coding:
             self._refuse(InvalidRequest("The only transfer-encoding of a body is chunked.", code="invalid_http"))
-        elif self._long_read and self._length_of_headers() > self._edge.max_headers:
+        elif (self._long_read or self._uncounted) and self._length_of_headers() > self._edge.max_headers:
             self._refuse_long_headers()
         if self.transport.is_closing():
             return
@@ -210,13 +177,15 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._between_requests = True
+        self._completed += 1
+        self._uncounted = False
         if self._arriving is not None:
             self._arriving.end_of_body()
             self._arriving = None
 
     def _head(self) -> Head:
         version = self.parser.get_http_version()
-        path, raw_path, query = _split_target(self.url)
+        path, raw_path, query = split_target(self.url)
         return Head(
             method=self.parser.get_method().decode("ascii"),
             path=path,
@@ -234,39 +203,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._complete_head = head
         if self._route is not None:
             return self._edge.front.open(self, self._route, head, None)
-        return self._asgi_turn(head)
-
-    def _asgi_turn(self, head: Head) -> Turn:
-        """What uvicorn does with complete headers, with our kind of cycle and without its options."""
-        scope: Any = {
-            "type": "http",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
-            "http_version": "1.0" if head.old else "1.1",
-            "server": self.server,
-            "client": self.client,
-            "scheme": self.scheme,
-            "root_path": self.root_path,
-            "headers": head.fields,
-            "state": self.app_state.copy(),
-            "method": head.method,
-            "path": head.path,
-            "raw_path": head.raw_path,
-            "query_string": head.query,
-        }
-        return AsgiCycle(
-            start=lambda cycle: self._start_asgi_task(cycle, self.app),
-            scope=scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=False,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=head.expects,
-            keep_alive=head.keep_alive,
-            on_response=self.answered,
-        )
+        return asgi_turn(self, head, self.answered)
 
     def _remember(self, data: bytes) -> None:
         """Know the head of this request again, if it was a usual one. Not for clients whose heads always differ."""
@@ -307,8 +244,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self._idle_since = self.loop.time()
         if self._idle is None:
             self._idle = self.loop.call_later(self.timeout_keep_alive, self._check_idle)
-        if self._stalled is None and self.transport.get_write_buffer_size():
-            self._watch_unsent()
+        if self._unsent is not None:
+            self._unsent.look()
         if self._unanswered:
             self._advance()
 
@@ -346,25 +283,6 @@ class GatewayProtocol(HttpToolsProtocol):
         for turn in self._unanswered:
             turn.keep_alive = False
 
-    def _watch_unsent(self) -> None:
-        if self._stalled is None:
-            self._unsent = self.transport.get_write_buffer_size()
-            self._stalled = self.loop.call_later(self._edge.client_stall, self._check_unsent)
-
-    def _check_unsent(self) -> None:
-        """A client that took nothing in all this time is gone; closing would wait for it for ever."""
-        self._stalled = None
-        unsent = self.transport.get_write_buffer_size()
-        if unsent >= self._unsent > 0:
-            self.transport.abort()
-        elif unsent:
-            self._watch_unsent()
-
-    def _stop_watching_unsent(self) -> None:
-        if self._stalled is not None:
-            self._stalled.cancel()
-            self._stalled = None
-
     def _expect_headers(self) -> None:
         self._late = self.loop.call_later(self._edge.headers_timeout, self._headers_late)
 
@@ -376,10 +294,12 @@ class GatewayProtocol(HttpToolsProtocol):
     def _count_headers(self, length: int) -> None:
         """Bytes came that do not complete the headers of a request (blank lines are such bytes, too).
 
-        The rest of the request before is counted with them; it is less than a read.
+        How many there are is not known where they came in one read with the end of the request before: then they
+        are measured when the headers are complete, and counted as one until there are more.
         """
         if self._unanswered and self._header_bytes == 0 and not self._next_begun:
             return  # nothing of a next request has come
+        self._uncounted = self._uncounted or length == 1
         self._header_bytes += length
         if self._header_bytes > self._edge.max_headers:
             self._refuse_long_headers()
@@ -409,22 +329,3 @@ class GatewayProtocol(HttpToolsProtocol):
             lines = b"".join(b"%b: %b\r\n" % pair for pair in [*headers, (b"connection", b"close")])
             self.transport.write(STATUS_LINE[status] + lines + b"\r\n" + body)
         self.transport.close()
-
-
-def _split_target(url: bytes) -> tuple[str, bytes, bytes]:
-    """Path, path as it came, and query of a request's target; HttpParserInvalidURLError where it is none."""
-    if url.startswith(b"/") and b"%" not in url and b"#" not in url:
-        raw_path, _, query = url.partition(b"?")
-        return raw_path.decode("ascii"), raw_path, query
-    parsed = httptools.parse_url(url)
-    return unquote(parsed.path.decode("ascii")), parsed.path, parsed.query or b""
-
-
-def _without_upgrade(data: bytes) -> bytes:
-    """The request that `data` begins, without its offer to speak another protocol.
-
-    Java's HTTP client offers HTTP/2 with every request; a server that does not take it up answers as if it had not
-    been made. The parser, however, would stop at it and lose the body.
-    """
-    head, blank, rest = data.partition(b"\r\n\r\n")
-    return _UPGRADE.sub(b"\r\nx-not-taken:", head) + blank + rest

@@ -8,6 +8,7 @@ tasks ask of what they wait for); a task, which only the loop may resume, is wok
     who awaits               how it goes on
     a `Story` (api/story)    within `set_result` or `set_exception`, which return when it waits again or has ended
     an asyncio task          in the loop's next turn
+    any that is cancelled    in the loop's next turn
 """
 
 import asyncio
@@ -69,9 +70,14 @@ class Ending(Generic[T]):
             self._wake = lambda ending: self._loop.call_soon(wake, ending, context=context)
 
     def cancel(self, msg: Any = None) -> bool:
+        """Through the loop for every waiter: who cancels (a timeout) still has to note why."""
         if self._set:
             return False
-        self.set_exception(asyncio.CancelledError(msg) if msg is not None else asyncio.CancelledError())
+        self._set = True
+        self._error = asyncio.CancelledError(msg) if msg is not None else asyncio.CancelledError()
+        wake, self._wake = self._wake, None
+        if wake is not None:
+            self._loop.call_soon(wake, self)
         return True
 
     def _end(self) -> None:

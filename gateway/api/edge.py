@@ -1,0 +1,52 @@
+"""What the listeners' protocol is made for: the bounds that it holds, and the requests that it gives their turn."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.api.front import Front
+
+
+class Turn(Protocol):
+    """A request in its place among those of its connection."""
+
+    begun: bool
+    keep_alive: bool
+
+    @property
+    def started(self) -> bool:
+        """Whether its answer has begun."""
+
+    def begin(self) -> None:
+        """All requests before it have been answered."""
+
+    def proceed(self) -> None:
+        """More of what it was waiting for may have come."""
+
+    def feed(self, piece: bytes) -> None:
+        """A piece of its body."""
+
+    def end_of_body(self) -> None: ...
+
+    def lose(self) -> None:
+        """The client closed the connection before the answer was complete."""
+
+    def on_writable(self) -> None:
+        """What was written has gone out, after a write that was too much at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """Bounds of the listeners: connections on the public one, bytes and seconds for a request's headers, seconds
+    for a client to take something of what it was sent, and seconds for which one that asks nothing is kept.
+
+    `on_shutdown` is called once for every connection that is open when the server begins to shut down.
+    """
+
+    admin_port: int | None
+    max_connections: int
+    max_headers: int
+    headers_timeout: float
+    client_stall: float
+    front: Front
+    on_shutdown: Callable[[], None]
