@@ -39,6 +39,9 @@ _OPENING = (b'"reasoning":"', b'"reasoning_content":"')
 
 _CLOSING = b'"},"logprobs":null,"finish_reason":null'
 _ANSWER = (b'"content":"', b'"tool_calls":[')
+_NEVER = b"\xff"
+"""How no event begins."""
+
 _GATHERED = 512
 """Pieces of thinking that are joined at a time: a list of short pieces is mostly list."""
 
@@ -67,7 +70,6 @@ class MessageBackstop(MessageWatch):
 
 class Stage(Enum):
     PASSING = "passing"
-    PASSED = "passed"
     PROMPT = "prompt"
     THINKING = "thinking"
     CONTINUED = "continued"
@@ -85,6 +87,8 @@ class Backstop(ChunkWatch):
         "_frame",
         "_left",
         "_limit",
+        "_ordinary",
+        "_passed",
         "_pieces",
         "_prompt",
         "_set_terms",
@@ -103,7 +107,9 @@ class Backstop(ChunkWatch):
         self._left = int(limit / pace)
         self._events = self._beyond = 0
         self._stage = Stage.PASSING
+        self._passed = False
         self._before = self._after = b""
+        self._ordinary = _NEVER
         self._pieces: list[bytes] = []
         self._told = b""
         self._frame: dict[str, Any] = {}
@@ -118,11 +124,23 @@ class Backstop(ChunkWatch):
         return None if not reasoning or self._events < 32 or self._enforcement else reasoning / self._events
 
     def feed(self, data: bytes) -> bytes:
-        stage = self._stage
-        if stage is Stage.PASSING:
+        if self._passed:
+            return ChunkWatch.feed(self, data)
+        # Nearly every event while it thinks: one alone, with nothing but reasoning in it.
+        if (
+            data.startswith(self._ordinary)
+            and data.endswith(self._after)
+            and data.find(b"\n\n") == len(data) - 2
+            and self._events < self._left
+            and not self._splitter.rest
+        ):
+            self._events += 1
+            self._pieces.append(data[len(self._before) : -len(self._after)])
+            if len(self._pieces) >= _GATHERED:
+                self._gather()
+            return data
+        if self._stage is Stage.PASSING:
             return self._watch_thinking(super().feed(data))
-        if stage is Stage.PASSED:
-            return super().feed(data)
         if self._enforcement is not None:
             passed = self._enforcement.feed(data)
             self._follow(self._enforcement)
@@ -148,7 +166,8 @@ class Backstop(ChunkWatch):
             self._events += count
             self._keep(events)
         elif events and any(mark in events for mark in _ANSWER) and b'"content":""' not in events:
-            self._stage = Stage.PASSED
+            self._passed = True
+            self._ordinary = _NEVER
             self._pieces = []
         return events
 
@@ -167,13 +186,14 @@ class Backstop(ChunkWatch):
         """Keep the text of events, as JSON has it between the quotes."""
         if self._before and events.startswith(self._before) and events.endswith(self._after):
             self._pieces.append(events[len(self._before) : -len(self._after)])
-            if len(self._pieces) >= _GATHERED:
-                self._pieces = [b"".join(self._pieces).replace(self._after + self._before, b"")]
             return
         for event in split_events(events):
             self._keep_parsed(event)
             if not self._before:
                 self._learn_frame(event)
+
+    def _gather(self) -> None:
+        self._pieces = [b"".join(self._pieces).replace(self._after + self._before, b"")]
 
     def _keep_parsed(self, event: bytes) -> None:
         for choice in parse_chunk(event_data(event)).get("choices") or ():
@@ -187,11 +207,13 @@ class Backstop(ChunkWatch):
             at, end = event.find(opening), event.rfind(_CLOSING)
             if 0 < at < end:
                 self._before, self._after = event[: at + len(opening)], event[end:]
+                self._ordinary = self._before
 
     # The cut
 
     def _cut(self, beyond: int) -> bytes:
         self.overran = True
+        self._ordinary = _NEVER
         self._events, self._beyond = self._left, beyond
         head = head_of(self._before)
         self._frame = parse_chunk(head[6:] + b"]}") if head else {}
