@@ -62,6 +62,8 @@ from gateway.telemetry.usage_report import UsageReport
 log = structlog.get_logger("fleetgate")
 
 GAUGE_SECONDS = 5.0
+FIRST_ROUND_SECONDS = 2.0
+"""How long a process waits for its nodes' first answers before it listens: what comes earlier would be refused."""
 
 
 class Gateway:
@@ -284,8 +286,15 @@ def build_app(
 class ByPort:
     """The ASGI application of a server with two listeners: which one a request came in by decides what it sees."""
 
-    def __init__(self, gateway: Gateway, admin_port: int) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        admin_port: int,
+        on_start: Callable[[asyncio.AbstractEventLoop], None] | None = None,
+    ) -> None:
+        """`on_start(loop)` is called when the gateway runs, before its listeners are open."""
         self._gateway = gateway
+        self._on_start = on_start
         self._admin_port = admin_port
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -300,6 +309,9 @@ class ByPort:
         await receive()
         scope["state"]["edge"] = self._gateway.edge(self._admin_port)
         await self._gateway.start()
+        await self._gateway.prober.first_round(FIRST_ROUND_SECONDS)
+        if self._on_start is not None:
+            self._on_start(asyncio.get_running_loop())
         await send({"type": "lifespan.startup.complete"})
         await receive()
         with suppress(asyncio.CancelledError):

@@ -20,6 +20,7 @@ from gateway.api.protocol import GatewayProtocol
 from gateway.app import ByPort, build_app
 from gateway.config.source import load_config
 from gateway.config.tree import Config
+from gateway.leaving import leave_gently
 from gateway.reload import ConfigWatch
 from gateway.telemetry.logs import configure_logging
 from gateway.telemetry.metrics import bury_dead_processes
@@ -83,7 +84,7 @@ def worker_app() -> ByPort:
     configure_logging(config.log.format, config.log.level)
     if shared is not None:
         bury_dead_processes(shared)
-    app = ByPort(build_app(config, watch, bytes.fromhex(launch.response_key), shared), launch.admin_port)
+    app = ByPort(build_app(config, watch, bytes.fromhex(launch.response_key), shared), launch.admin_port, leave_gently)
     _spare_the_garbage_collector()
     return app
 

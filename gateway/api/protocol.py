@@ -40,6 +40,11 @@ from gateway.core.errors import (
 )
 from gateway.core.familiar import Familiar
 
+FIRST_REQUEST_GRACE = 1.0
+"""Seconds that a connection without a request yet is kept when the server shuts down."""
+
+LOOK_AGAIN = 0.02
+
 MAX_AHEAD = 16
 """Requests that are read ahead of the one that is being answered."""
 
@@ -278,10 +283,17 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         self._edge.on_shutdown()
-        if not self._unanswered:
-            self.transport.close()
+        self._leave(self.loop.time() + (0.0 if self._messages else FIRST_REQUEST_GRACE))
+
+    def _leave(self, until: float) -> None:
+        """Close after what is being answered. Who has just connected has a request under way: it is awaited, for a
+        connection that is closed before it comes is a request lost."""
         for turn in self._unanswered:
             turn.keep_alive = False
+        if not self._unanswered and (self._messages or self.loop.time() >= until):
+            self.transport.close()
+        elif not self._unanswered:
+            self.loop.call_later(LOOK_AGAIN, self._leave, until)
 
     def _expect_headers(self) -> None:
         self._late = self.loop.call_later(self._edge.headers_timeout, self._headers_late)

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import random
 import ssl
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -54,6 +55,8 @@ class Prober:
         self.canary = canary
         self.native = native
         self._tasks: dict[tuple[Node, Access], asyncio.Task[None]] = {}
+        self._asked: weakref.WeakSet[Node] = weakref.WeakSet()
+        self._news = asyncio.Event()
 
     def follow(self) -> None:
         """Probe the nodes that the fleet has now, as they are reached now, and no others. Called at start and after
@@ -63,6 +66,17 @@ class Prober:
             self._tasks.pop(gone).cancel()
         for node, access in wanted - self._tasks.keys():
             self._tasks[node, access] = asyncio.create_task(self._watch(node), name=f"probe {node.name}")
+
+    async def first_round(self, seconds: float) -> None:
+        """Wait until every node was asked once, or for `seconds`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not self._all_asked():
+                    await self._news.wait()
+                    self._news.clear()
+
+    def _all_asked(self) -> bool:
+        return all(node in self._asked for node in self._fleet.nodes)
 
     def retime(self, timing: ProbeTiming) -> None:
         """Use other timings from the next round on."""
@@ -95,6 +109,8 @@ class Prober:
                 if node.breaker.trial_due(_now()):
                     await self._try_out(client, node)
             node.settle(_now())
+            self._asked.add(node)
+            self._news.set()
             if node.ready and self.canary and canary.due:
                 beside.create_task(self._prove(client, node, canary))
             if node.ready != before:
