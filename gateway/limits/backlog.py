@@ -34,11 +34,12 @@ class Backlog:
 
     def __init__(self, store: RedisStore) -> None:
         self.dropped = 0
+        self._sending = 0
         self._store = store
         self._waiting: deque[Settlement] = deque()
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + self._sending
 
     def send(self, settlement: Settlement) -> None:
         """Settle now; where Redis is lost meanwhile, later. Nobody waits for it."""
@@ -55,7 +56,9 @@ class Backlog:
         """Send what waits, as long as Redis takes it."""
         while self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(TOGETHER, len(self._waiting)))]
+            self._sending = len(batch)
             replies = await asyncio.gather(*[self._settle(item) for item in batch], return_exceptions=True)
+            self._sending = 0
             lost = [item for item, reply in zip(batch, replies, strict=True) if isinstance(reply, Unavailable)]
             if lost:
                 self._waiting.extendleft(reversed(lost))
