@@ -128,6 +128,10 @@ def edit_body(raw: bytes, body: Body, changes: Mapping[str, Any], removals: froz
 def dump(value: object) -> bytes:
     """Compact UTF-8 JSON; lone surrogates, which UTF-8 cannot carry, stay the escapes that they came as."""
     try:
+        return orjson.dumps(value)
+    except TypeError:  # integers beyond 64 bits, lone surrogates
+        pass
+    try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:
         return json.dumps(value, separators=(",", ":")).encode()
