@@ -1,16 +1,20 @@
 """Messages, responses, tools and versions on the fake node; the SDKs read its answers."""
 
 import asyncio
+import itertools
 import json
 from typing import Any
 
 import httpx
 import pytest
 from anthropic import AsyncAnthropic
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from openai import AsyncOpenAI
 
 from tests.contract.client import CHAT, QUESTION, node_client
 from workers.fake import FakeSettings, serve_fake
+from workers.fake.toolcalls import ToolReader
 
 PARAMETERS = {
     "type": "object",
@@ -40,6 +44,38 @@ async def test_tools_are_called_on_the_trigger_streamed_as_plain() -> None:
             joined[delta["index"]] += delta["function"].get("arguments", "")
         assert [json.loads(joined[0]), json.loads(joined[1])] == [ARGUMENTS, {}]
         assert stream.joined("content") == ""
+
+
+async def test_stop_strings_leave_streamed_calls_whole() -> None:
+    """Text that could begin a stop string is held back, so the marks of calls come in pieces (as smolagents asks)."""
+    stops = ["Observation:", "Calling tools:"]
+    async with serve_fake() as fake, node_client(fake.url) as node:
+        plain = await node.ok(CHAT, {"messages": CALL, "tools": TOOLS})
+        stream = await node.stream(CHAT, {"messages": CALL, "tools": TOOLS, "stop": stops})
+        deltas = [chunk["choices"][0]["delta"] for chunk in stream.chunks if chunk["choices"]]
+        told: dict[int, dict[str, str]] = {}
+        for call in [call for delta in deltas for call in delta.get("tool_calls", ())]:
+            kept = told.setdefault(call["index"], {"name": "", "arguments": ""})
+            for key, piece in call["function"].items():
+                kept[key] += piece
+        assert list(told.values()) == [c["function"] for c in plain["choices"][0]["message"]["tool_calls"]]
+        assert "<" not in "".join(delta.get("content") or "" for delta in deltas)
+        assert stream.chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+@given(st.text(alphabet="<tol_ca>x\n", max_size=40), st.lists(st.integers(0, 60), max_size=6))
+@settings(deadline=None)
+def test_text_between_calls_is_the_same_however_it_is_cut(text: str, cuts: list[int]) -> None:
+    call = "<tool_call>\n<function=now>\n</function>\n</tool_call>"
+    assume("<tool_call>" not in text)
+    whole = text + call
+    places = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
+    reader = ToolReader({})
+    content = ""
+    for start, end in itertools.pairwise(places):
+        content += reader.feed(whole[start:end], last=end == len(whole))[0]
+    assert content == text
+    assert [(found["name"], found["arguments"]) for found in reader.calls] == [("now", "{}")]
 
 
 async def test_a_tool_result_is_answered_in_words() -> None:

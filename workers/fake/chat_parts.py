@@ -16,7 +16,7 @@ def split_step(node: Node, job: ChatJob, step: Step, tools: ToolReader | None) -
         reasoning, content = "", reasoning + content
     calls: list[dict[str, Any]] = []
     if tools is not None:
-        content, calls = tools.feed(content)
+        content, calls = tools.feed(content, last=step.finish is not None)
     shown: dict[str, Any] = {"content": content, node.settings.reasoning_field: reasoning, "tool_calls": calls}
     if not job.body.include_reasoning:
         shown[node.settings.reasoning_field] = ""

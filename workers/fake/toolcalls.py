@@ -27,14 +27,21 @@ class ToolReader:
         self._parameters = 0
         self.calls: list[dict[str, Any]] = []
 
-    def feed(self, text: str) -> tuple[str, list[dict[str, Any]]]:
-        """More text of the answer: the content in it, and tool-call deltas."""
+    def feed(self, text: str, *, last: bool = False) -> tuple[str, list[dict[str, Any]]]:
+        """More text of the answer: the content in it, and tool-call deltas.
+
+        A mark may come in pieces (a request with stop strings holds text back): what could be the beginning of one
+        waits for more, unless this is the `last` text.
+        """
         self._text += text
         content = ""
         deltas: list[dict[str, Any]] = []
         while True:
             if not self._inside:
                 before, mark, after = self._text.partition(_OPEN)
+                held = 0 if mark or last else _begun(before)
+                after = after if mark else before[len(before) - held :]
+                before = before[: len(before) - held]
                 content += before if not self.calls else before.strip("\n")
                 self._text = after
                 self._inside = bool(mark)
@@ -79,6 +86,11 @@ class ToolReader:
         kind = self._types.get(self._name, {}).get(key, "string")
         shown = value if kind != "string" else json.dumps(value, ensure_ascii=False)
         return f"{opening}{json.dumps(key)}: {shown}"
+
+
+def _begun(text: str) -> int:
+    """How many characters at the end of `text` could be the beginning of a call's mark."""
+    return next((length for length in range(len(_OPEN) - 1, 0, -1) if text.endswith(_OPEN[:length])), 0)
 
 
 def parameter_types(tools: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
