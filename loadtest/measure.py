@@ -20,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from loadtest.asks import Target, request
-from loadtest.processes import HOST, Child, free_port, wait_until_answers
+from loadtest.processes import HOST, Child, free_port, wait_until_answers, wait_until_listens
 from loadtest.proxies import Place, Proxy
 from loadtest.tally import Report
 
@@ -101,7 +101,10 @@ class Bench:
         self._run(argv, folder / "node.log")
         if not self._proxy:
             return
-        place = Place(node=self.port, port=free_port(), folder=folder)
+        place = Place(node=self.port, port=free_port(), folder=folder, redis=free_port())
+        if self._proxy.beside:
+            beside = Child(self._proxy.beside(place), folder / "beside.log")
+            wait_until_listens(self._stack.enter_context(beside), place.redis, START_SECONDS)
         self.port = place.port
         self._run(self._proxy.argv(self._proxy, place), folder / "proxy.log", self._proxy)
 

