@@ -7,7 +7,7 @@ NODE ?= vllm
 PORT ?= 8080
 ADMIN_PORT ?= 9091
 
-.PHONY: setup demo check test test-real test-containers test-clients prove bench faults clean
+.PHONY: setup demo check test test-real test-containers test-clients prove bench bench-routing faults clean
 
 setup: $(VENV)/.ready
 
@@ -53,6 +53,10 @@ bench: setup
 # What clients lose when a node goes wrong, behind the gateway and its rivals; docs/failures.md shows the last results.
 faults: setup
 	$(BIN)/python -m loadtest.faults
+
+# Routing beside vllm-router's policies, on fake nodes: about six minutes a round (docs/routing.md).
+bench-routing: setup
+	$(BIN)/python -m loadtest.routing
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
