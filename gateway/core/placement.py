@@ -20,7 +20,6 @@ from gateway.core.selection import (
     Prompt,
     expected_wait,
     placed,
-    rendezvous,
 )
 
 REMEMBERED = 50_000
@@ -44,8 +43,7 @@ class Placement:
         """One of `candidates` (at least one) by `policy`, by what is known here. `take` makes it count."""
         left = self.left(prompt.conversation, now)
         if policy == EXPECTED_WAIT:
-            liked = rendezvous(candidates, prompt.conversation)
-            chosen = expected_wait(liked, prompt, self.pending, left, self.crowding)
+            chosen = expected_wait(candidates, prompt, self.pending, left, self.crowding)
         else:
             chosen = POLICIES[policy](candidates, prompt, chance)
         return placed(chosen, prompt, self.pending.get(chosen.name, NOTHING), left)

@@ -105,20 +105,26 @@ def rendezvous(candidates: Sequence[Candidate], conversation: bytes) -> list[Can
 
 
 def expected_wait(
-    liked: Sequence[Candidate], prompt: Prompt, pending: Mapping[str, Backlog], left: Left | None, crowding: float
+    candidates: Sequence[Candidate],
+    prompt: Prompt,
+    pending: Mapping[str, Backlog],
+    left: Left | None,
+    crowding: float,
 ) -> Candidate:
-    """The least expected wait; of equal ones the first of `liked` (the rendezvous order).
+    """The least expected wait; of equal ones the first in rendezvous order.
 
     `pending` by node name. `crowding`: seconds that a full node is worse than an empty one.
     `fleet/lua/choose.lua` is the same formula where Redis holds the facts; a test holds the two alike.
     """
-    best, shortest = liked[0], ENDLESS
-    for candidate in liked:
+    best, shortest = [candidates[0]], ENDLESS
+    for candidate in candidates:
         own = THRIFT * (prompt.tokens - in_cache(candidate, prompt, left))
         wait = (pending.get(candidate.name, NOTHING).ahead + own) * candidate.pace + candidate.crowd * crowding
         if wait < shortest:
-            best, shortest = candidate, wait
-    return best
+            best, shortest = [candidate], wait
+        elif wait == shortest:
+            best.append(candidate)
+    return best[0] if len(best) == 1 else rendezvous(best, prompt.conversation)[0]
 
 
 def in_cache(candidate: Candidate, prompt: Prompt, left: Left | None) -> int:

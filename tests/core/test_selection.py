@@ -27,14 +27,15 @@ PROMPT = Prompt(8000, b"talk")
 CALM = Chance(0, 0.0)
 
 
-def choose(*liked: Candidate, left: Left | None = None, crowding: float = 1.0, **pending: int) -> str:
+def choose(*candidates: Candidate, left: Left | None = None, crowding: float = 1.0, **pending: int) -> str:
     backlog = {name: Backlog(tokens, 2) for name, tokens in pending.items()}
-    return expected_wait(liked, PROMPT, backlog, left, crowding).name
+    return expected_wait(candidates, PROMPT, backlog, left, crowding).name
 
 
-def test_the_shorter_backlog_is_chosen_and_the_order_decides_between_equals() -> None:
+def test_the_shorter_backlog_is_chosen_and_rendezvous_decides_between_equals() -> None:
     assert choose(A, B, a=1000) == "b"
-    assert choose(B, A) == "b"
+    assert choose(A, B, b=1000) == "a"
+    assert choose(A, B, C) == choose(C, B, A) == rendezvous([A, B, C], PROMPT.conversation)[0].name
 
 
 def test_a_conversation_stays_until_the_wait_costs_more_than_its_cache_saves() -> None:
@@ -46,8 +47,8 @@ def test_a_conversation_stays_until_the_wait_costs_more_than_its_cache_saves() -
 
 def test_a_cache_that_began_empty_since_is_not_counted_on() -> None:
     restarted = A._replace(warm=30.0)
-    assert choose(B, restarted, left=Left("a", 6000, age=29.0)) == "a"
-    assert choose(B, restarted, left=Left("a", 6000, age=31.0)) == "b"
+    assert choose(B, restarted, left=Left("a", 6000, age=29.0), a=100) == "a"
+    assert choose(B, restarted, left=Left("a", 6000, age=31.0), a=100) == "b"
 
 
 def test_a_full_node_is_left_for_an_empty_one_where_nothing_is_pending() -> None:
