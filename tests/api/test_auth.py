@@ -207,7 +207,13 @@ async def test_without_tenants_everybody_is_served_whatever_they_send() -> None:
 
 # The administrator
 
-READ_ROUTES = (("GET", "/metrics"), ("GET", "/admin/nodes"), ("GET", "/admin/tenants"), ("GET", "/admin/keys"))
+READ_ROUTES = (
+    ("GET", "/metrics"),
+    ("GET", "/admin/nodes"),
+    ("GET", "/admin/fleet"),
+    ("GET", "/admin/tenants"),
+    ("GET", "/admin/keys"),
+)
 ADMIN_ROUTES = (
     *READ_ROUTES,
     ("GET", "/admin/audit"),
