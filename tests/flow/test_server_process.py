@@ -441,6 +441,7 @@ async def test_both_workers_take_a_reload_over_and_a_bad_file_stops_none(tmp_pat
     async with scripted_node(Stage().reply) as node:
         write_config(file, [node.url], {"a": one})
         async with gateway_process("-c", file, "--workers", "2") as gateway:
+            await eventually(lambda: len(gateway.events("node_ready")) >= 2)  # both have begun
             await until(gateway, one, 200)
             write_config(file, [node.url], {"b": two})
             await eventually(lambda: len(gateway.events("config_reloaded")) >= 2)
