@@ -272,8 +272,9 @@ async def test_guessed_keys_are_asked_for_once(at: House) -> None:
     for _ in range(20):
         assert await at.status(wrong) == 401
     after = at.redis.do("INFO", "commandstats")
-    calls = [stats.get("cmdstat_evalsha", {"calls": 0})["calls"] for stats in (before, after)]
-    assert calls[0] == calls[1]
+    calls = [stats.get("cmdstat_hget", {"calls": 0})["calls"] for stats in (before, after)]
+    assert calls[0] > 0
+    assert calls[1] - calls[0] <= 1, "once more where the ring was refreshed meanwhile: then it has to forget"
 
 
 # Trouble

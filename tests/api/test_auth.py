@@ -205,6 +205,29 @@ async def test_without_tenants_everybody_is_served_whatever_they_send() -> None:
             assert (await ask(gateway, **headers)).status_code == 200
 
 
+@pytest.mark.parametrize("path", [PATHS[0], "/v1/messages", "/v1/models"])
+async def test_wrong_keys_are_slowed_down_by_the_address_that_a_trusted_proxy_tells(path: str) -> None:
+    settings: dict[str, Any] = {"tenants": TENANTS, "access": {"wrong_keys_per_minute": 2}}
+    async with scripted_node(plain) as node:
+        for trusted in (True, False):
+            listen = {"trusted_proxies": ["127.0.0.1"] if trusted else []}
+            async with running_gateway(node.url, listen=listen, **settings) as gateway, httpx.AsyncClient() as client:
+
+                async def status(address: str, key: str = "wrong") -> int:
+                    headers = {"x-forwarded-for": address, "x-api-key": key}
+                    method = "GET" if path == "/v1/models" else "POST"
+                    got = await client.request(method, gateway.url + path, json={"model": ULTRA}, headers=headers)
+                    if got.status_code == 429:
+                        assert 25 <= int(got.headers["retry-after"]) <= 30
+                        assert got.json()["error"]["type"] == "rate_limit_error"
+                    return got.status_code
+
+                assert [await status("2001:db8::1") for _ in range(3)] == [401, 401, 429]
+                assert await status("2001:db8::2") == 429, "the same /64"
+                assert await status("192.0.2.1") == (401 if trusted else 429)
+                assert await status("2001:db8::1", ALL) == 200, "a right key from there still works"
+
+
 # The administrator
 
 READ_ROUTES = (
