@@ -1,5 +1,6 @@
 """The rules that one caller's requests to one model are measured by, made once and kept."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,13 +17,14 @@ MAX_KEPT = 10_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ruleset:
-    """`wire` is the rules as the scripts get them: scope, field, kind, limit, capacity of each. `keep` in ms.
+    """`wire` is the rules as the scripts get them, a JSON list: scope, field, kind, limit, capacity of each. One
+    argument instead of five for each, since packing them would cost more than all the rest. `keep` in ms.
 
     `shown` are the headers that OpenAI's clients read, `shown_to_anthropic` those and Anthropic's.
     """
 
     rules: Rules
-    wire: tuple[str | int, ...]
+    wire: str
     keep: int
     shown: tuple[Shown, ...]
     shown_to_anthropic: tuple[Shown, ...]
@@ -34,7 +36,7 @@ class Ruleset:
             wire += (rule.scope, rule.field, rule.kind.value, rule.limit, rule.capacity)
         months = any(rule.kind is Kind.MONTH for rule in rules)
         keep = (_MONTH if months else _DAY) * 1000
-        return cls(rules, tuple(wire), keep, shown_of(rules, anthropic=False), shown_of(rules, anthropic=True))
+        return cls(rules, json.dumps(wire), keep, shown_of(rules, anthropic=False), shown_of(rules, anthropic=True))
 
     def costs(self, amounts: Amounts) -> tuple[int, ...]:
         """What `amounts` take of each rule."""

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from gateway.core.book import Book
 from gateway.core.limits import Taken
 from gateway.limits.rulesets import Ruleset
-from gateway.shared.link import Link, Script
+from gateway.shared.link import Link, Script, Value
 
 _LUA = Path(__file__).parent / "lua"
 
@@ -75,13 +75,14 @@ class RedisStore:
 
     def reserve(self, tenant: str, id: str, rules: Ruleset, costs: tuple[int, ...]) -> Awaitable[Taken]:
         script = self._reserve
-        command = ("EVALSHA", script.sha, 1, self._base(tenant), id, self._lease, rules.keep, *costs, *rules.wire)
-        return _taken(self._link.submit(command, script))
+        named: tuple[Value, ...] = ("EVALSHA", script.sha, 1, self._base(tenant))
+        given: tuple[Value, ...] = (id, self._lease, rules.keep, rules.wire)
+        return _taken(self._link.submit((*named, *given, *costs), script))
 
     def settle(self, tenant: str, id: str, rules: Ruleset, used: tuple[int, ...]) -> asyncio.Future[Any]:
         script = self._settle
         return self._link.submit(
-            ("EVALSHA", script.sha, 1, self._base(tenant), id, rules.keep, *used, *rules.wire), script
+            ("EVALSHA", script.sha, 1, self._base(tenant), id, rules.keep, rules.wire, *used), script
         )
 
     def renew(self, tenant: str, ids: Collection[str]) -> Awaitable[Any]:

@@ -57,7 +57,7 @@ async def test_two_gateways_have_one_number_of_places_and_a_killed_one_keeps_non
 
             async def hold(gateway: GatewayProcess) -> int:
                 try:
-                    async with client.stream("POST", gateway.url + CHAT, json=chat(400, stream=True)) as stream:
+                    async with client.stream("POST", gateway.url + CHAT, json=chat(2000, stream=True)) as stream:
                         if stream.status_code == 200:
                             async for _ in stream.aiter_bytes():
                                 pass
@@ -66,7 +66,7 @@ async def test_two_gateways_have_one_number_of_places_and_a_killed_one_keeps_non
                     return 0
 
             streams = [asyncio.create_task(hold(gateway)) for gateway in two for _ in range(3)]
-            await eventually(lambda: field(redis, "live") == 6)
+            await eventually(lambda: field(redis, "live") == 6, 30)
             refused = [await client.post(gateway.url + CHAT, json=chat(1)) for gateway in two]
             assert [answer.status_code for answer in refused] == [429, 429]
 
@@ -79,7 +79,7 @@ async def test_two_gateways_have_one_number_of_places_and_a_killed_one_keeps_non
             async with asyncio.timeout(20):
                 while not await passes():
                     await asyncio.sleep(0.1)
-            await eventually(lambda: field(redis, "live") == 3)
+            await eventually(lambda: field(redis, "live") == 3, 30)
             for stream in streams:
                 stream.cancel()
             await asyncio.gather(*streams, return_exceptions=True)

@@ -1,17 +1,18 @@
 -- Take the costs of all rules or of none.
--- ARGV: id, lease (ms), time to live (ms), n costs, then for each of the n rules scope, field, kind, limit, capacity.
+-- ARGV: id, lease (ms), time to live (ms), the n rules (JSON: scope, field, kind, limit, capacity of each), n costs.
 -- Returns {1 granted or 0 refused, now (us), what is left of each rule}.
 sweep()
 local id = ARGV[1]
-local n = (#ARGV - 3) / 6
+local rules = cjson.decode(ARGV[4])
+local n = #ARGV - 4
 local known = redis.call('HGET', held, id)
 local granted = 1
 local result = { 1, now }
 local record = {}
 for i = 1, n do
-  local r = 3 + n + (i - 1) * 5
-  local scope, field, kind = ARGV[r + 1], ARGV[r + 2], ARGV[r + 3]
-  local limit, capacity, cost = tonumber(ARGV[r + 4]), tonumber(ARGV[r + 5]), tonumber(ARGV[3 + i])
+  local r = (i - 1) * 5
+  local scope, field, kind = rules[r + 1], rules[r + 2], rules[r + 3]
+  local limit, capacity, cost = rules[r + 4], rules[r + 5], tonumber(ARGV[4 + i])
   local left, at = left_of(scope, field, kind, limit, capacity)
   result[2 + i] = left
   if cost > 0 and cost > left and not known then granted = 0 end
