@@ -93,7 +93,7 @@ class Limiter:
         id = f"{self._prefix}{next(self._numbers):x}"
         held = Reservation(self, who.tenant.name, id, rules, plan, planned, meter, price)
         if self._redis is not None and self._link is not None and self._link.up:
-            held.asked = self._redis.reserve(held.tenant, held.id, rules, held.costs)
+            held.asked = self._redis.ask(held.tenant, held.id, rules, held.costs)
         return held
 
     def bytes_per_token(self, model: str) -> float:

@@ -1,8 +1,8 @@
 """What one request has reserved, from the question to the settlement."""
 
-from collections.abc import Awaitable
+import asyncio
 from enum import Enum, auto
-from typing import Protocol
+from typing import Any, Protocol
 
 from gateway.core.cost import Price
 from gateway.core.errors import LimitExceeded
@@ -13,6 +13,7 @@ from gateway.core.limits import NOTHING, Amounts, Taken
 from gateway.core.metering import Meter, amounts_used, priced
 from gateway.core.plan import Plan
 from gateway.limits.rulesets import Ruleset
+from gateway.limits.stores import taken_of
 from gateway.shared.link import Unavailable
 
 
@@ -43,8 +44,8 @@ class Keeper(Protocol):
 class Reservation:
     """Await `granted` before the request is served, and `settle` it whatever its end.
 
-    `costs` is what it takes of each of `rules`; `asked` the answer of Redis, None where that is not asked; `old`
-    whether it has lived through a round of renewals.
+    `costs` is what it takes of each of `rules`; `asked` the answer of Redis on its way, None where that is not asked;
+    `old` whether it has lived through a round of renewals.
     """
 
     __slots__ = (
@@ -77,7 +78,7 @@ class Reservation:
         self.tenant = tenant
         self.rules = rules
         self.costs = _fitted(rules, rules.costs(planned), tenant, assumed=plan.max_tokens is None)
-        self.asked: Awaitable[Taken] | None = None
+        self.asked: asyncio.Future[Any] | None = None
         self.where = Where.NOWHERE
         self.old = False
         self._keeper = keeper
@@ -117,12 +118,16 @@ class Reservation:
             used = amounts_used(event, self._planned, passed, self._meter)
             cached = None if event.usage is None else event.usage.cached
             self._keeper.settle(self, self.rules.costs(priced(used, self._price, cached)))
+        elif self.asked is not None and self.where is Where.NOWHERE:  # nobody waited for the answer: no node, say
+            self.asked.add_done_callback(_forget)
+            self._keeper.settle(self, self.rules.costs(NOTHING))
 
-    async def _answer(self, asked: Awaitable[Taken]) -> Taken | None:
+    async def _answer(self, asked: asyncio.Future[Any]) -> Taken | None:
         try:
-            taken = await asked
+            reply = await asked
         except Unavailable:
             return None
+        taken = taken_of(reply)
         self._keeper.seen(self, taken)
         return taken
 
@@ -133,6 +138,12 @@ class Reservation:
         error = refusal(rules.rules, self.costs, taken, self.tenant)
         error.headers = {name.decode(): value.decode() for name, value in self._headers(rules, taken)}
         return error
+
+
+def _forget(reply: asyncio.Future[Any]) -> None:
+    """Take note of an error, so that asyncio does not complain of one that nobody saw."""
+    if not reply.cancelled():
+        reply.exception()
 
 
 def _fitted(rules: Ruleset, costs: tuple[int, ...], tenant: str, assumed: bool) -> tuple[int, ...]:

@@ -63,7 +63,7 @@ class MemoryStore:
 class RedisStore:
     """The limits of all gateways together, on Redis' clock. Every call raises `Unavailable` where it does not answer.
 
-    `reserve` and `settle` put their call into the next pipeline at once; what they return is only its reply.
+    `ask` and `settle` have their call sent with this turn's others; what they return is only its reply.
     """
 
     def __init__(self, link: Link, lease: float) -> None:
@@ -73,11 +73,15 @@ class RedisStore:
         self._settle = _script("settle")
         self._renew = _script("renew")
 
-    def reserve(self, tenant: str, id: str, rules: Ruleset, costs: tuple[int, ...]) -> Awaitable[Taken]:
+    async def reserve(self, tenant: str, id: str, rules: Ruleset, costs: tuple[int, ...]) -> Taken:
+        return taken_of(await self.ask(tenant, id, rules, costs))
+
+    def ask(self, tenant: str, id: str, rules: Ruleset, costs: tuple[int, ...]) -> asyncio.Future[Any]:
+        """`reserve` as a future that is on its way; `taken_of` reads its result."""
         script = self._reserve
         named: tuple[Value, ...] = ("EVALSHA", script.sha, 1, self._base(tenant))
         given: tuple[Value, ...] = (id, self._lease, rules.keep, rules.wire)
-        return _taken(self._link.submit((*named, *given, *costs), script))
+        return self._link.submit((*named, *given, *costs), script)
 
     def settle(self, tenant: str, id: str, rules: Ruleset, used: tuple[int, ...]) -> asyncio.Future[Any]:
         script = self._settle
@@ -92,8 +96,9 @@ class RedisStore:
         return f"{self._link.prefix}:{{{tenant}}}"
 
 
-async def _taken(reply: Awaitable[Any]) -> Taken:
-    granted, now, *left = await reply
+def taken_of(reply: Any) -> Taken:
+    """The answer of `RedisStore.ask`."""
+    granted, now, *left = reply
     return Taken(granted == 1, now, tuple(left))
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import anthropic
@@ -11,6 +12,7 @@ import httpx
 import openai
 import pytest
 
+from gateway.core.models import Models
 from tests.support.gateways import RunningGateway, eventually, running_gateway
 from tests.support.nodes import MODEL
 from tests.support.redis import RedisServer, redis_server
@@ -163,6 +165,17 @@ async def test_a_node_that_fails_costs_no_tokens() -> None:
     async with limited(None, (Fault("status", status=500),), tokens_per_minute=1000) as (_, client, _):
         assert (await client.post(CHAT, json=chat(900))).status_code >= 500
         assert await left(client) == 1000
+
+
+@pytest.mark.parametrize("kind", ["memory", "redis"])
+async def test_a_request_that_finds_no_node_holds_nothing(kind: str) -> None:
+    async with store(kind) as redis, limited(redis, concurrent_requests=2, tokens_per_minute=1000) as found:
+        gateway, client, _ = found
+        gateway.app.fleet.update(())  # the model is listed, and all its nodes are gone
+        gateway.app.pipeline.policy = replace(gateway.app.pipeline.policy, models=Models([MODEL]))
+        for _ in range(5):
+            assert (await client.post(CHAT, json=chat(300))).status_code == 503, "not 429: nothing was kept"
+        await at_rest(gateway)
 
 
 @pytest.mark.parametrize("kind", ["memory", "redis"])
