@@ -32,14 +32,14 @@ from gateway.config.tree import Config
 from gateway.config.usage import prices_of
 from gateway.core.attempts import RetryRules
 from gateway.core.breaker import BreakerRules
-from gateway.core.budget_terms import Slack
-from gateway.core.conversations import Naming
+from gateway.core.budgets.asking import Slack
+from gateway.core.grants.terms import Rules, TermsBook
 from gateway.core.guessing import Guesses
-from gateway.core.metering import Meters
+from gateway.core.limits.metering import Meters
 from gateway.core.models import Models
-from gateway.core.placement import Placement
+from gateway.core.routing.conversations import Naming
+from gateway.core.routing.placement import Placement
 from gateway.core.tenants import Tenants
-from gateway.core.terms import Rules, TermsBook
 from gateway.discovery import Discovery
 from gateway.fleet.drains import Drains
 from gateway.fleet.fleet import Fleet

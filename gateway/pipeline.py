@@ -17,13 +17,13 @@ from gateway.access.gate import Gate
 from gateway.core.dialects import Ask, Dialect
 from gateway.core.errors import GatewayError, InternalError, InvalidRequest, NotFound
 from gateway.core.events import RequestEnded
-from gateway.core.grant import Grant, Headers
+from gateway.core.grants.grant import Grant, Headers
+from gateway.core.grants.sizes import BYTES_PER_TOKEN
+from gateway.core.grants.terms import TermsBook
 from gateway.core.models import Models
 from gateway.core.plan import Minting, Plan, make_plan
 from gateway.core.response_ids import NONCE_BYTES, open_id
-from gateway.core.sizes import BYTES_PER_TOKEN
 from gateway.core.tenants import Identity, Tenant
-from gateway.core.terms import TermsBook
 from gateway.fleet.router import Router
 from gateway.limits.limiter import Limiter
 from gateway.limits.reservation import Reservation

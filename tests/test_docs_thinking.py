@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from gateway.core.dialects import DIALECTS, Dialect
-from gateway.core.grant import TOLD_HEADERS
-from gateway.core.intent import EFFORTS, SPELLINGS, UNLIMITED, Intent
+from gateway.core.grants.grant import TOLD_HEADERS
+from gateway.core.grants.intent import EFFORTS, SPELLINGS, UNLIMITED, Intent
 from gateway.core.plan import Plan, make_plan
 from tests.core.test_thinking import CASES
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from gateway.core.load import rates_between
-from gateway.core.selection import NOTHING
+from gateway.core.routing.selection import NOTHING
 from gateway.fleet.node import Node
 from gateway.fleet.router import Router
 from gateway.telemetry.metrics import Metrics

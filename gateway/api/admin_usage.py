@@ -9,8 +9,8 @@ from fastapi.exceptions import HTTPException
 from pydantic import BaseModel
 
 from gateway.api.admin_shapes import moment
-from gateway.core.cost import NANO
-from gateway.core.ledger import DAY, HOUR
+from gateway.core.limits.cost import NANO
+from gateway.core.limits.ledger import DAY, HOUR
 from gateway.telemetry.usage_report import Row, UsageReport, grouped
 
 WEEK = 7 * DAY

@@ -10,7 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from gateway.api.heads import Fields, Head
-from gateway.core.grant import TOLD_HEADERS
+from gateway.core.grants.grant import TOLD_HEADERS
 
 AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
 Peer = tuple[str, int] | None

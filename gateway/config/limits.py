@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from gateway.config.types import Count, Seconds, Secret, Section
-from gateway.core.cost import NANO
-from gateway.core.limits import MAX_BUCKET, Limits
+from gateway.core.limits.cost import NANO
+from gateway.core.limits.rules import MAX_BUCKET, Limits
 
 Dollars = Annotated[float, Field(gt=0, le=1_000_000)]
 PerMinute = Annotated[int, Field(ge=1, le=MAX_BUCKET)]

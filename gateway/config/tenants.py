@@ -12,8 +12,8 @@ from gateway.config.limits import LimitSettings
 from gateway.config.thinking import OnModelConfig, Ruled
 from gateway.config.types import Count, Name, Seconds, Section
 from gateway.core.api_keys import key_id
+from gateway.core.grants.terms import Rules
 from gateway.core.tenants import NEVER, KeyGrant, Tenant, Tenants, cache_salt
-from gateway.core.terms import Rules
 
 log = structlog.get_logger("fleetgate.config")
 

@@ -9,9 +9,9 @@ from pydantic import Field, model_validator
 
 from gateway.config.limits import LimitSettings
 from gateway.config.types import Count, Name, Section
-from gateway.core.caps import OutputRules
-from gateway.core.terms import Rules
-from gateway.core.thinking import ThinkingRules
+from gateway.core.grants.caps import OutputRules
+from gateway.core.grants.terms import Rules
+from gateway.core.grants.thinking import ThinkingRules
 
 Tokens = Annotated[int, Field(ge=0)]
 

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from gateway.core.bodies import edit_body, insert_fields
-from gateway.core.caps import cap, check_output, room_for
 from gateway.core.dialects.base import FORBIDDEN_FIELDS, Ask, Dialect, harmless_arguments
-from gateway.core.grant import Grant, Headers
-from gateway.core.intent import UNLIMITED, UNSAID, Intent
+from gateway.core.grants.caps import cap, check_output, room_for
+from gateway.core.grants.grant import Grant, Headers
+from gateway.core.grants.intent import UNLIMITED, UNSAID, Intent
+from gateway.core.grants.sizes import BYTES_PER_TOKEN, estimate_input
+from gateway.core.grants.terms import Terms
+from gateway.core.grants.thinking import decide
 from gateway.core.response_ids import seal
-from gateway.core.sizes import BYTES_PER_TOKEN, estimate_input
-from gateway.core.terms import Terms
-from gateway.core.thinking import decide
 
 
 @dataclass(frozen=True, slots=True)

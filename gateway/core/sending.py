@@ -9,17 +9,17 @@ from functools import partial
 from typing import NamedTuple
 
 from gateway.core.abilities import Abilities
-from gateway.core.assembly import Assembly
-from gateway.core.backstop import Backstop, MessageBackstop
 from gateway.core.bodies import dump, parse_body
-from gateway.core.budget import Enforcement
-from gateway.core.budget_terms import SLACK, Slack, countable, set_terms, terms_of
+from gateway.core.budgets.asking import SLACK, Slack, countable, set_terms, terms_of
+from gateway.core.budgets.assembly import Assembly
+from gateway.core.budgets.backstop import Backstop, MessageBackstop
+from gateway.core.budgets.enforcement import Enforcement
+from gateway.core.budgets.hiding import HidingWatch, hide_whole, hider_of
 from gateway.core.dialects.base import Ask, Dialect
 from gateway.core.dialects.chat import Chat, wants_usage
 from gateway.core.dialects.over_chat.base import OverChat
 from gateway.core.dialects.watch import ChainedWatch, EventWatch
 from gateway.core.errors import InvalidRequest
-from gateway.core.hiding import HidingWatch, hide_whole, hider_of
 from gateway.core.plan import Plan
 from gateway.core.usage import Usage
 

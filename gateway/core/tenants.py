@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from gateway.core.api_keys import key_id, selector
 from gateway.core.errors import Unauthenticated
-from gateway.core.limits import Limits
-from gateway.core.terms import Rules
+from gateway.core.grants.terms import Rules
+from gateway.core.limits.rules import Limits
 
 NEVER = float("inf")
 

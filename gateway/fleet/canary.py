@@ -21,7 +21,7 @@ from typing import Any
 import httpx
 
 from gateway.core.abilities import UNKNOWN, Abilities
-from gateway.core.budget_terms import END_TEXT, START_TEXT
+from gateway.core.budgets.asking import END_TEXT, START_TEXT
 
 BUDGET = 4
 """Tokens of thinking that the node is allowed: fewer than a model thinks by itself about `QUESTION`."""

@@ -10,8 +10,8 @@ from gateway.core.abilities import UNKNOWN
 from gateway.core.breaker import Breaker, BreakerRules
 from gateway.core.events import NodeFacts
 from gateway.core.load import Load
-from gateway.core.prefill_speed import PrefillSpeed
 from gateway.core.response_ids import node_tag
+from gateway.core.routing.prefill_speed import PrefillSpeed
 from gateway.core.usage import Usage
 
 ROOMY = 64

@@ -15,10 +15,10 @@ from typing import Any, Self
 
 import structlog
 
-from gateway.core.conversations import Naming, conversation_of
-from gateway.core.placement import Placement
 from gateway.core.plan import Plan
-from gateway.core.selection import EXPECTED_WAIT, Candidate, Chance, Placed, Prompt, level, rendezvous
+from gateway.core.routing.conversations import Naming, conversation_of
+from gateway.core.routing.placement import Placement
+from gateway.core.routing.selection import EXPECTED_WAIT, Candidate, Chance, Placed, Prompt, level, rendezvous
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import ROOMY, Lease, Node
 from gateway.fleet.shared_placement import SharedPlacement, forget

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from gateway.core.selection import THRIFT, Candidate, Placed, Prompt
+from gateway.core.routing.selection import THRIFT, Candidate, Placed, Prompt
 from gateway.shared.link import Link, Script, ScriptFailed, Unavailable, Value
 
 log = structlog.get_logger("fleetgate.routing")

@@ -2,8 +2,8 @@
 
 import asyncio
 
-from gateway.core.placement import Placement
-from gateway.core.selection import Placed
+from gateway.core.routing.placement import Placement
+from gateway.core.routing.selection import Placed
 from gateway.core.usage import Usage
 from gateway.fleet.node import Node
 from gateway.fleet.shared_placement import SharedPlacement

@@ -8,8 +8,8 @@ meanwhile is settled there.
 from collections.abc import Iterable
 from typing import Protocol
 
-from gateway.core.book import Book
-from gateway.core.limits import Taken
+from gateway.core.limits.book import Book
+from gateway.core.limits.rules import Taken
 from gateway.limits.rulesets import MAX_KEPT, Ruleset
 from gateway.limits.stores import MemoryStore, now
 

@@ -24,10 +24,10 @@ from typing import Literal
 
 import structlog
 
-from gateway.core.cost import Price
 from gateway.core.errors import LimitsUnknown
-from gateway.core.limits import Limits, Taken
-from gateway.core.metering import Meters, plan_amounts, priced
+from gateway.core.limits.cost import Price
+from gateway.core.limits.metering import Meters, plan_amounts, priced
+from gateway.core.limits.rules import Limits, Taken
 from gateway.core.plan import Plan
 from gateway.core.tenants import Identity
 from gateway.limits.alone import Alone

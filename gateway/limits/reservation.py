@@ -4,13 +4,13 @@ import asyncio
 from enum import Enum, auto
 from typing import Any, Protocol
 
-from gateway.core.cost import Price
 from gateway.core.errors import LimitExceeded
 from gateway.core.events import RequestEnded
-from gateway.core.grant import Headers
-from gateway.core.limit_words import headers_of, refusal, refusal_for_ever
-from gateway.core.limits import NOTHING, Amounts, Taken
-from gateway.core.metering import Meter, amounts_used, priced
+from gateway.core.grants.grant import Headers
+from gateway.core.limits.cost import Price
+from gateway.core.limits.metering import Meter, amounts_used, priced
+from gateway.core.limits.rules import NOTHING, Amounts, Taken
+from gateway.core.limits.words import headers_of, refusal, refusal_for_ever
 from gateway.core.plan import Plan
 from gateway.limits.rulesets import Ruleset
 from gateway.limits.stores import taken_of

@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gateway.core.limit_words import Shown, shown_of
-from gateway.core.limits import Amounts, Kind, Limits, Rules, rules_of, share
+from gateway.core.limits.rules import Amounts, Kind, Limits, Rules, rules_of, share
+from gateway.core.limits.words import Shown, shown_of
 from gateway.core.tenants import Identity
 
 _DAY = 25 * 3600

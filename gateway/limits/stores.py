@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Collection
 from pathlib import Path
 from typing import Any, Protocol
 
-from gateway.core.book import Book
-from gateway.core.limits import Taken
+from gateway.core.limits.book import Book
+from gateway.core.limits.rules import Taken
 from gateway.limits.rulesets import Ruleset
 from gateway.shared.link import Link, Script, Value
 

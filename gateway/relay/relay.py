@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 import structlog
 
 from gateway.core.attempts import RetryRules
-from gateway.core.budget_terms import SLACK
+from gateway.core.budgets.asking import SLACK
 from gateway.core.dialects.watch import EventWatch
 from gateway.core.errors import (
     ClientGone,

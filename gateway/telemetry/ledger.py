@@ -21,9 +21,9 @@ from pathlib import Path
 import orjson
 import structlog
 
-from gateway.core.cost import Price
 from gateway.core.events import RequestEnded
-from gateway.core.ledger import DAY, HOUR, Bucket, Part, Sums, field_of, fold, record_of
+from gateway.core.limits.cost import Price
+from gateway.core.limits.ledger import DAY, HOUR, Bucket, Part, Sums, field_of, fold, record_of
 from gateway.shared.link import Link, Script, ScriptFailed, Unavailable, Value
 
 log = structlog.get_logger("fleetgate.usage")

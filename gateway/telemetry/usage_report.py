@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple, Self
 
-from gateway.core.ledger import Bucket, Part, Sums, parts_of
+from gateway.core.limits.ledger import Bucket, Part, Sums, parts_of
 from gateway.shared.link import Link
 from gateway.telemetry.ledger import UsagePlaces
 

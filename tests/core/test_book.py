@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.book import Book
-from gateway.core.limits import DAY, UNIT, Amounts, Limits, Rules, month_end, month_of, rules_of, share
+from gateway.core.limits.book import Book
+from gateway.core.limits.rules import DAY, UNIT, Amounts, Limits, Rules, month_end, month_of, rules_of, share
 
 SECOND = 1_000_000
 LEASE = 60 * SECOND

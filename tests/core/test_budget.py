@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.abilities import Abilities
-from gateway.core.assembly import Assembly
-from gateway.core.backstop import Backstop
-from gateway.core.budget import Enforcement
-from gateway.core.budget_chunks import head_of, slice_delta, take_prompt_ids
-from gateway.core.budget_split import TextSplit
-from gateway.core.budget_terms import Slack, Terms, set_terms
+from gateway.core.budgets.asking import Slack, Terms, set_terms
+from gateway.core.budgets.assembly import Assembly
+from gateway.core.budgets.backstop import Backstop
+from gateway.core.budgets.chunks import head_of, slice_delta, take_prompt_ids
+from gateway.core.budgets.enforcement import Enforcement
+from gateway.core.budgets.split import TextSplit
 from gateway.core.dialects.watch import STOP, EventWatch
 from gateway.core.errors import InvalidRequest
 

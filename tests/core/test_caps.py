@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from gateway.core.caps import LEAST_ROOM, OutputRules, room_for
 from gateway.core.dialects import DIALECTS, Dialect
 from gateway.core.errors import InvalidRequest
+from gateway.core.grants.caps import LEAST_ROOM, OutputRules, room_for
+from gateway.core.grants.sizes import estimate_input
+from gateway.core.grants.terms import Rules, TermsBook
 from gateway.core.plan import Plan, make_plan
-from gateway.core.sizes import estimate_input
-from gateway.core.terms import Rules, TermsBook
 
 BY_NAME = {dialect.name: dialect for dialect in DIALECTS}
 EVERY = pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gateway.core.conversations import KEY_BYTES, Naming, conversation_of
+from gateway.core.routing.conversations import KEY_BYTES, Naming, conversation_of
 
 NAMING = Naming((b"x-session-id",))
 OPENING = [{"role": "system", "content": "You are an agent. " * 300}, {"role": "user", "content": "Mend the roof."}]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.cost import NANO, Price, cost_of, price_of_node
+from gateway.core.limits.cost import NANO, Price, cost_of, price_of_node
 from gateway.core.usage import Usage
 
 PRICE = Price(input=1.0, cached=0.1, output=4.0)

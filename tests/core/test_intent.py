@@ -7,7 +7,7 @@ import pytest
 
 from gateway.core.dialects import DIALECTS, Dialect
 from gateway.core.errors import InvalidRequest
-from gateway.core.intent import SPELLINGS, UNLIMITED, UNSAID, Intent
+from gateway.core.grants.intent import SPELLINGS, UNLIMITED, UNSAID, Intent
 from gateway.core.plan import make_plan
 
 BY_NAME = {dialect.name: dialect for dialect in DIALECTS}

@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.cost import Price
 from gateway.core.events import RequestEnded
-from gateway.core.ledger import DAY, HOUR, Bucket, Part, Sums, field_of, fold, parts_of, record_of
+from gateway.core.limits.cost import Price
+from gateway.core.limits.ledger import DAY, HOUR, Bucket, Part, Sums, field_of, fold, parts_of, record_of
 from gateway.core.usage import Usage
 
 PRICES = {"a": Price(1.0, 0.5, 2.0)}

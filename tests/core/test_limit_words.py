@@ -3,8 +3,8 @@
 import pytest
 
 from gateway.core.errors import LimitExceeded, LimitTooSmall, QuotaExceeded
-from gateway.core.limit_words import headers_of, moment, refusal, refusal_for_ever, shown_of, span
-from gateway.core.limits import UNIT, Amounts, Limits, Taken, rules_of
+from gateway.core.limits.rules import UNIT, Amounts, Limits, Taken, rules_of
+from gateway.core.limits.words import headers_of, moment, refusal, refusal_for_ever, shown_of, span
 
 NOW = 1_798_761_599_500_000  # half a second before 2027
 

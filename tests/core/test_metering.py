@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from gateway.core.cost import Price
 from gateway.core.dialects import Dialect
 from gateway.core.dialects.chat import Chat
 from gateway.core.dialects.messages import CountTokens
 from gateway.core.dialects.plain import Embeddings
 from gateway.core.events import RequestEnded
-from gateway.core.limits import NOTHING, Amounts
-from gateway.core.metering import Meter, amounts_used, plan_amounts, priced
+from gateway.core.limits.cost import Price
+from gateway.core.limits.metering import Meter, amounts_used, plan_amounts, priced
+from gateway.core.limits.rules import NOTHING, Amounts
 from gateway.core.plan import make_plan
 from gateway.core.usage import Usage
 

@@ -4,7 +4,7 @@ import functools
 
 import pytest
 
-from gateway.core.selection import EXPECTED_WAIT, POLICIES
+from gateway.core.routing.selection import EXPECTED_WAIT, POLICIES
 from tests.support.replay import Outcome, Turn, find_trace, made_trace, read_trace, replay
 
 NEAR = 1.15

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from gateway.core.placement import Placement
-from gateway.core.prefill_speed import ENOUGH, PrefillSpeed
-from gateway.core.selection import (
+from gateway.core.routing.placement import Placement
+from gateway.core.routing.prefill_speed import ENOUGH, PrefillSpeed
+from gateway.core.routing.selection import (
     EXPECTED_WAIT,
     POLICIES,
     Backlog,

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.caps import OutputRules
 from gateway.core.dialects import DIALECTS, Dialect
 from gateway.core.errors import InvalidRequest
-from gateway.core.intent import EFFORTS, INTENT_FIELDS
+from gateway.core.grants.caps import OutputRules
+from gateway.core.grants.intent import EFFORTS, INTENT_FIELDS
+from gateway.core.grants.terms import Rules, Terms, TermsBook
+from gateway.core.grants.thinking import ThinkingRules, budget_of_effort
 from gateway.core.plan import Plan, make_plan
-from gateway.core.terms import Rules, Terms, TermsBook
-from gateway.core.thinking import ThinkingRules, budget_of_effort
 
 BY_NAME = {dialect.name: dialect for dialect in DIALECTS}
 THINKING = [dialect for dialect in DIALECTS if dialect.output_fields]

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from gateway.core.placement import Placement
-from gateway.core.selection import EXPECTED_WAIT, Candidate, Chance, Placed, Prompt, rendezvous
+from gateway.core.routing.placement import Placement
+from gateway.core.routing.selection import EXPECTED_WAIT, Candidate, Chance, Placed, Prompt, rendezvous
 from gateway.fleet.shared_placement import SharedPlacement
 from gateway.shared.link import Link, LinkSettings
 from tests.support.redis import Kind, RedisServer, redis_server

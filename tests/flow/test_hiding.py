@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.core.budgets.hiding import HidingWatch, hider_of
 from gateway.core.dialects import DIALECTS
-from gateway.core.hiding import HidingWatch, hider_of
 from tests.support.gateways import RunningGateway, eventually, running_gateway
 from tests.support.nodes import DONE, LAST_CHUNK, STREAM_HEAD, Asked, ScriptedNode, chunk, event, scripted_node
 from workers.fake import FakeSettings, serve_fake

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gateway.core.placement import Placement
-from gateway.core.prefill_speed import PrefillSpeed
-from gateway.core.selection import EXPECTED_WAIT, Candidate, Chance, Placed, Prompt, level
+from gateway.core.routing.placement import Placement
+from gateway.core.routing.prefill_speed import PrefillSpeed
+from gateway.core.routing.selection import EXPECTED_WAIT, Candidate, Chance, Placed, Prompt, level
 
 BLOCK = 512
 ITL = 0.02

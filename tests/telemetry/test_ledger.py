@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.core.cost import Price
 from gateway.core.events import RequestEnded
-from gateway.core.ledger import DAY, HOUR, Part, Sums
+from gateway.core.limits.cost import Price
+from gateway.core.limits.ledger import DAY, HOUR, Part, Sums
 from gateway.core.usage import Usage
 from gateway.shared.link import Link, LinkSettings
 from gateway.telemetry import ledger as module

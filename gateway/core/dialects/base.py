@@ -12,8 +12,8 @@ from gateway.core.bodies import Body, json_kind, parse_body
 from gateway.core.dialects.over_chat.base import OverChat
 from gateway.core.dialects.watch import EventWatch
 from gateway.core.errors import InvalidRequest
-from gateway.core.grant import Grant
-from gateway.core.intent import INTENT_FIELDS, UNSAID, Intent, read_intent
+from gateway.core.grants.grant import Grant
+from gateway.core.grants.intent import INTENT_FIELDS, UNSAID, Intent, read_intent
 from gateway.core.usage import Usage, from_openai
 
 FORBIDDEN_FIELDS = frozenset(

@@ -7,7 +7,7 @@ from gateway.core.dialects.base import Ask, Dialect, ErrorShape, optional_field
 from gateway.core.dialects.carrying import carry_budget, carry_effort, carry_switch
 from gateway.core.dialects.openai import openai_error, openai_error_event
 from gateway.core.dialects.watch import EventWatch
-from gateway.core.grant import Grant
+from gateway.core.grants.grant import Grant
 from gateway.core.usage import from_openai
 
 _MARKS = (b"[DONE]", b'"usage"', b'"error"')

@@ -7,7 +7,7 @@
 -- ARGV  1 id, 2 tokens of the prompt, 3 seconds that `last` is kept, 4 seconds that a full node is worse by, 5 thrift,
 --       then for each candidate, in the conversation's own order: name, seconds per token, crowd, seconds since its caches began
 -- Returns the candidate's number (from 1), the tokens expected in its cache, the tokens ahead of it, and the reason
--- (0 new, 1 home, 2 moved). The formula is that of core/selection.py. Called again with the same id, it chooses nothing.
+-- (0 new, 1 home, 2 moved). The formula is that of core/routing/selection.py. Called again with the same id, it chooses nothing.
 
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)

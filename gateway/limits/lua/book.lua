@@ -1,4 +1,4 @@
--- What the scripts share; gateway/core/book.py tells the rules, and says the same in Python.
+-- What the scripts share; gateway/core/limits/book.py tells the rules, and says the same in Python.
 --
 -- Keys of one tenant, all in one slot by the braces in KEYS[1] = fg1:{tenant}, from which the others are made:
 --   fg1:{tenant}:SCOPE     hash: a limit's FIELD is its level or count, FIELD@ the time (us) or period that it is of
@@ -13,7 +13,7 @@ local now = clock[1] * 1000000 + clock[2]
 local now_ms = math.floor(now / 1000)
 local KEPT, MOURNED = 15000, 3600000
 
--- The UTC month as year * 12 + month, January being 0 (Hinnant's civil_from_days, as in core/limits.py).
+-- The UTC month as year * 12 + month, January being 0 (Hinnant's civil_from_days, as in core/limits/rules.py).
 local function month_of(days)
   local shifted = days + 719468
   local era = math.floor(shifted / 146097)

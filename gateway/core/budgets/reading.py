@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from gateway.core.budget_chunks import write_chunk
-from gateway.core.budget_split import TextSplit
-from gateway.core.budget_terms import Terms
+from gateway.core.budgets.asking import Terms
+from gateway.core.budgets.chunks import write_chunk
+from gateway.core.budgets.split import TextSplit
 
 
 class Reading:

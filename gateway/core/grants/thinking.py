@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from gateway.core.errors import InvalidRequest
-from gateway.core.grant import Headers, tell
-from gateway.core.intent import EFFORTS, UNLIMITED, Intent
+from gateway.core.grants.grant import Headers, tell
+from gateway.core.grants.intent import EFFORTS, UNLIMITED, Intent
 
 Mode = Literal["allowed", "forbidden", "required"]
 Below = Literal["raise", "refuse"]

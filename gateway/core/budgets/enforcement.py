@@ -23,7 +23,8 @@ Where the node has no reasoning parser, thinking comes as content: then it is sp
 from enum import Enum
 from typing import Any
 
-from gateway.core.budget_chunks import (
+from gateway.core.budgets.asking import END_TEXT, Terms
+from gateway.core.budgets.chunks import (
     chat_choice,
     head_of,
     ids_of,
@@ -34,8 +35,7 @@ from gateway.core.budget_chunks import (
     text_choice,
     write_chunk,
 )
-from gateway.core.budget_reading import Reading
-from gateway.core.budget_terms import END_TEXT, Terms
+from gateway.core.budgets.reading import Reading
 from gateway.core.dialects.watch import STOP, EventWatch, Turn
 from gateway.core.sse import EventSplitter, event_data, split_events
 from gateway.core.usage import from_openai

@@ -3,7 +3,7 @@
 from typing import Any
 
 from gateway.core.bodies import dump
-from gateway.core.budget_chunks import parse_chunk
+from gateway.core.budgets.chunks import parse_chunk
 from gateway.core.dialects.watch import EventWatch
 from gateway.core.sse import event_data, split_events
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
-from gateway.core.caps import OutputRules, OutputTerms
-from gateway.core.thinking import ThinkingRules, ThinkingTerms
+from gateway.core.grants.caps import OutputRules, OutputTerms
+from gateway.core.grants.thinking import ThinkingRules, ThinkingTerms
 
 REMEMBERED = 10_000
 """Pairs of tenant and model whose terms are kept; beyond it they are put together anew."""

@@ -26,9 +26,9 @@ from enum import Enum
 from typing import Any
 
 from gateway.core.bodies import Body, dump
-from gateway.core.budget import Enforcement
-from gateway.core.budget_chunks import head_of, parse_chunk
-from gateway.core.budget_terms import Terms
+from gateway.core.budgets.asking import Terms
+from gateway.core.budgets.chunks import head_of, parse_chunk
+from gateway.core.budgets.enforcement import Enforcement
 from gateway.core.dialects.chat import ChunkWatch
 from gateway.core.dialects.messages import MessageWatch
 from gateway.core.dialects.watch import Turn

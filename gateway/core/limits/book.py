@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from gateway.core.limits import DAY, Kind, Rule, Rules, Taken, month_of
+from gateway.core.limits.rules import DAY, Kind, Rule, Rules, Taken, month_of
 
 SECOND = 1_000_000
 

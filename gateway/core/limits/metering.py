@@ -9,11 +9,11 @@ ratios is a ratio of two exponentially weighted sums, so that long requests coun
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gateway.core.cost import Price, cost_of
 from gateway.core.events import RequestEnded
-from gateway.core.limits import NOTHING, Amounts
+from gateway.core.grants.sizes import BYTES_PER_TOKEN, estimate_input
+from gateway.core.limits.cost import Price, cost_of
+from gateway.core.limits.rules import NOTHING, Amounts
 from gateway.core.plan import Plan
-from gateway.core.sizes import BYTES_PER_TOKEN, estimate_input
 from gateway.core.usage import Usage
 
 MEMORY = 0.98

@@ -8,7 +8,7 @@ knowledge.
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from gateway.core.selection import (
+from gateway.core.routing.selection import (
     EXPECTED_WAIT,
     NOTHING,
     POLICIES,

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from gateway.core.bodies import Body, json_kind
 from gateway.core.errors import InvalidRequest
-from gateway.core.grant import Headers, tell
+from gateway.core.grants.grant import Headers, tell
 
 PROMPT_MARGIN = 1.25
 """A prompt is taken for this much longer than its estimate, plus `TEMPLATE_TOKENS`: where it is longer than that, the

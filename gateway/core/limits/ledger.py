@@ -7,8 +7,8 @@ integers, so that it does not matter in which order, or how often split, they ar
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from gateway.core.cost import Price, cost_of
 from gateway.core.events import RequestEnded
+from gateway.core.limits.cost import Price, cost_of
 from gateway.core.usage import Usage
 
 HOUR = 3600

@@ -6,10 +6,10 @@
 
 from dataclasses import dataclass
 
-from gateway.core.cost import NANO
 from gateway.core.errors import LimitExceeded, LimitTooSmall, QuotaExceeded
-from gateway.core.grant import Headers
-from gateway.core.limits import UNIT, Kind, Measure, Rule, Rules, Taken, civil_of
+from gateway.core.grants.grant import Headers
+from gateway.core.limits.cost import NANO
+from gateway.core.limits.rules import UNIT, Kind, Measure, Rule, Rules, Taken, civil_of
 
 _REQUESTS = (Measure.REQUESTS,)
 _TOKENS = (Measure.TOKENS, Measure.INPUT, Measure.OUTPUT)
