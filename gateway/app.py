@@ -5,12 +5,12 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from gateway import parts
 from gateway.access.audit import Audit
 from gateway.access.directory import Directory
 from gateway.access.gate import Gate
@@ -30,31 +30,17 @@ from gateway.api.public import build_public
 from gateway.config.tenants import read_grant, read_tenant, tenants_of
 from gateway.config.tree import Config
 from gateway.config.usage import prices_of
-from gateway.core.attempts import RetryRules
-from gateway.core.breaker import BreakerRules
-from gateway.core.budgets.asking import Slack
-from gateway.core.grants.terms import Rules, TermsBook
 from gateway.core.guessing import Guesses
-from gateway.core.limits.metering import Meters
-from gateway.core.models import Models
-from gateway.core.routing.conversations import Naming
-from gateway.core.routing.placement import Placement
 from gateway.core.tenants import Tenants
 from gateway.discovery import Discovery
 from gateway.fleet.drains import Drains
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import NodeSpec
-from gateway.fleet.prober import Prober, ProbeTiming
-from gateway.fleet.router import Router, RoutingRules
-from gateway.fleet.shared_placement import SharedPlacement
-from gateway.limits.limiter import Limiter, LimitTerms
-from gateway.pipeline import Observer, Pipeline, Policy
-from gateway.relay.exchange import Timing
+from gateway.fleet.prober import Prober
+from gateway.pipeline import Observer, Pipeline
 from gateway.relay.relay import Relay
 from gateway.reload import ConfigWatch
-from gateway.shared.link import Link, LinkSettings
 from gateway.shared.presence import Presence
-from gateway.telemetry.ledger import Kept, Ledger
 from gateway.telemetry.logs import RequestLog
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.usage_report import UsageReport
@@ -76,19 +62,19 @@ class Gateway:
         self._tasks: list[asyncio.Task[None]] = []
         self._draining = False
         self._started = False
-        self.link = _link(config)
-        self.fleet = Fleet((), _breaker_rules(config))
-        self.router = _router(config, self.fleet, self.link)
-        self.prober = Prober(self.fleet, _probe_timing(config), config.budgets.canary, config.budgets.native)
-        self.relay = Relay(self.fleet, _timing(config), config.requests.max_attempts, _retry_rules(config))
-        self.relay.slack = _slack(config)
+        self.link = parts.link(config)
+        self.fleet = Fleet((), parts.breaker_rules(config))
+        self.router = parts.router(config, self.fleet, self.link)
+        self.prober = Prober(self.fleet, parts.probe_timing(config), config.budgets.canary, config.budgets.native)
+        self.relay = Relay(self.fleet, parts.timing(config), config.requests.max_attempts, parts.retry_rules(config))
+        self.relay.slack = parts.slack(config)
         self.drains = Drains(self.fleet, self.link, shared, self.relay.end_on)
         self.discovery = Discovery(config, self.fleet, self.link, self._take_nodes)
         self.discovery.list_nodes(config)
         self.metrics = Metrics()
         self._request_log = RequestLog(config.log.format)
         observers: tuple[Observer, ...] = (self.metrics.request_ended, self._request_log.request_ended)
-        self.ledger = _ledger(config, self.link)
+        self.ledger = parts.ledger(config, self.link)
         if self.ledger is not None:
             observers = (*observers, self.ledger.request_ended)
         tenants = tenants_of(config.tenants, config.access, response_key)
@@ -104,9 +90,9 @@ class Gateway:
         self.presence.on_change(self.fleet.share_with)
         if self.link is None:  # nobody tells of other gateways, but this one's own processes are known
             self.fleet.share_with(config.workers)
-        self.limiter = _limiter(config, self.link, self.presence)
+        self.limiter = parts.limiter(config, self.link, self.presence)
         self.pipeline = Pipeline(
-            _policy(config, response_key), self.gate, self.limiter, self.router, self.relay, observers
+            parts.policy(config, response_key), self.gate, self.limiter, self.router, self.relay, observers
         )
         self._bounds = Bounds(config.requests.max_body, config.timeouts.body)
         listen = config.listen
@@ -117,7 +103,7 @@ class Gateway:
             self.pipeline,
             self.fleet,
             self.metrics,
-            AdminAccess(_admin_tokens(config)),
+            AdminAccess(parts.admin_tokens(config)),
             self.audit,
             config.admin.open_metrics,
             self._refresh_gauges,
@@ -203,7 +189,7 @@ class Gateway:
         if config is None:
             log.error("config_refused", problems=problems)
             return ReloadResult(ok=False, problems=problems)
-        needs_restart = _needs_restart(self._started_with, config)
+        needs_restart = parts.needs_restart(self._started_with, config)
         self._take_over(config)
         log.info("config_reloaded", needs_restart=needs_restart)
         return ReloadResult(ok=True, needs_restart=needs_restart)
@@ -211,28 +197,28 @@ class Gateway:
     def _take_over(self, config: Config) -> None:
         """Swap what requests will see from now on; those under way keep what they began with."""
         self.config = config
-        self.pipeline.policy = _policy(config, self._response_key)
+        self.pipeline.policy = parts.policy(config, self._response_key)
         self.gate.take_over(
             tenants_of(config.tenants, config.access, self._response_key), config.access.wrong_keys_per_minute
         )
         if self.limiter is None:
-            self.limiter = self.pipeline.limiter = _limiter(config, self.link, self.presence)
+            self.limiter = self.pipeline.limiter = parts.limiter(config, self.link, self.presence)
             if self.limiter is not None:
                 self.limiter.start()
         else:
-            self.limiter.take_over(_limit_terms(config), prices_of(config.models))
+            self.limiter.take_over(parts.limit_terms(config), prices_of(config.models))
         if self.ledger is not None:
             self.ledger.prices = prices_of(config.models)
-        self.relay.timing = _timing(config)
-        self.relay.slack = _slack(config)
+        self.relay.timing = parts.timing(config)
+        self.relay.slack = parts.slack(config)
         self.relay.failover.max_attempts = config.requests.max_attempts
-        self.relay.failover.rules = _retry_rules(config)
+        self.relay.failover.rules = parts.retry_rules(config)
         self._bounds.max_body = config.requests.max_body
         self._bounds.body_timeout = config.timeouts.body
-        self.prober.retime(_probe_timing(config))
+        self.prober.retime(parts.probe_timing(config))
         self.prober.canary, self.prober.native = config.budgets.canary, config.budgets.native
-        self.router.follow(_routing_rules(config), config.routing.remember, config.routing.crowding)
-        self.fleet.follow_rules(_breaker_rules(config))
+        self.router.follow(parts.routing_rules(config), config.routing.remember, config.routing.crowding)
+        self.fleet.follow_rules(parts.breaker_rules(config))
         self.discovery.list_nodes(config)
 
     def _take_nodes(self, specs: list[NodeSpec]) -> None:
@@ -317,124 +303,3 @@ class ByPort:
         with suppress(asyncio.CancelledError):
             await self._gateway.stop()
         await send({"type": "lifespan.shutdown.complete"})
-
-
-def _policy(config: Config, response_key: bytes) -> Policy:
-    aliases = {alias: model.name for model in config.models for alias in model.aliases}
-    return Policy(
-        models=Models([model.name for model in config.models], aliases),
-        response_key=response_key,
-        terms=TermsBook(
-            Rules(config.thinking.rules(), config.output.rules()),
-            {model.name: model.rules() for model in config.models},
-        ),
-        over_chat=frozenset(model.name for model in config.models if model.over_chat),
-    )
-
-
-def _ledger(config: Config, link: Link | None) -> Ledger | None:
-    usage = config.usage
-    if link is None or not usage.stored:
-        return None
-    return Ledger(link, Kept(usage.records, usage.hours, usage.days), prices_of(config.models))
-
-
-def _admin_tokens(config: Config) -> dict[str, str]:
-    tokens = {named.name: named.token.reveal() for named in config.admin.tokens}
-    return tokens if config.admin.token is None else {"admin": config.admin.token.reveal(), **tokens}
-
-
-def _link(config: Config) -> Link | None:
-    redis = config.redis
-    if redis is None:
-        return None
-    settings = LinkSettings(
-        url=redis.url.reveal(),
-        cluster=redis.cluster,
-        ca_file=redis.ca_file,
-        cert_file=redis.cert_file,
-        key_file=redis.key_file,
-        timeout=redis.timeout,
-        connect_timeout=redis.connect_timeout,
-        prefix=redis.prefix,
-    )
-    return Link(settings)
-
-
-def _limiter(config: Config, link: Link | None, presence: Presence) -> Limiter | None:
-    """None where nothing is limited and, without Redis, nothing can come to be."""
-    limited = config.limits.default.limits is not None or any(tenant.limited for tenant in config.tenants)
-    if link is None and not limited:
-        return None
-    return Limiter(_limit_terms(config), Meters(prices_of(config.models)), link, presence)
-
-
-def _limit_terms(config: Config) -> LimitTerms:
-    limits = config.limits
-    return LimitTerms(limits.on_failure, limits.assumed_output_tokens, limits.lease, limits.default.limits)
-
-
-def _timing(config: Config) -> Timing:
-    timeouts = config.timeouts
-    return Timing(
-        connect=timeouts.connect,
-        first_byte=timeouts.first_byte,
-        silence=timeouts.silence,
-        prefill=timeouts.prefill,
-        plain=timeouts.plain,
-        idle=timeouts.idle,
-        keep_alive=timeouts.keep_alive,
-    )
-
-
-def _slack(config: Config) -> Slack:
-    return Slack(config.budgets.overshoot, config.budgets.overshoot_tokens)
-
-
-def _probe_timing(config: Config) -> ProbeTiming:
-    return ProbeTiming(config.health.interval, config.health.timeout, config.health.tolerated)
-
-
-def _breaker_rules(config: Config) -> BreakerRules:
-    return BreakerRules(failures=config.health.failures, slow_start=config.health.slow_start)
-
-
-def _retry_rules(config: Config) -> RetryRules:
-    return RetryRules(config.retries.share, config.retries.minimum)
-
-
-def _router(config: Config, fleet: Fleet, link: Link | None) -> Router:
-    remember, crowding = config.routing.remember, config.routing.crowding
-    shared = SharedPlacement(link, remember, crowding) if link is not None else None
-    return Router(fleet, _routing_rules(config), Placement(remember, crowding), shared)
-
-
-def _routing_rules(config: Config) -> RoutingRules:
-    routing = config.routing
-    return RoutingRules(
-        policy=routing.policy,
-        policies={model.name: model.routing for model in config.models if model.routing is not None},
-        naming=Naming(tuple(name.lower().encode() for name in routing.session_headers), routing.by_user),
-    )
-
-
-def _needs_restart(old: Config, new: Config) -> list[str]:
-    """The settings that changed but are only read at start."""
-    fixed = (
-        "listen",
-        "admin",
-        "workers",
-        "log",
-        "redis",
-        "access.stored",
-        "access.cached_keys",
-        "access.outage",
-        "access.audit_lines",
-        "usage",
-        "discovery",
-        "response_secret",
-        "requests.max_headers",
-        "timeouts.headers",
-    )
-    edge = ("timeouts.client_stall", "timeouts.shutdown")
-    return [name for name in (*fixed, *edge) if attrgetter(name)(old) != attrgetter(name)(new)]

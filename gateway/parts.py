@@ -1,0 +1,145 @@
+"""From the configuration to the parts that the gateway is made of: plain values in, plain values or one part out."""
+
+from operator import attrgetter
+
+from gateway.config.tree import Config
+from gateway.config.usage import prices_of
+from gateway.core.attempts import RetryRules
+from gateway.core.breaker import BreakerRules
+from gateway.core.budgets.asking import Slack
+from gateway.core.grants.terms import Rules, TermsBook
+from gateway.core.limits.metering import Meters
+from gateway.core.models import Models
+from gateway.core.routing.conversations import Naming
+from gateway.core.routing.placement import Placement
+from gateway.fleet.fleet import Fleet
+from gateway.fleet.prober import ProbeTiming
+from gateway.fleet.router import Router, RoutingRules
+from gateway.fleet.shared_placement import SharedPlacement
+from gateway.limits.limiter import Limiter, LimitTerms
+from gateway.pipeline import Policy
+from gateway.relay.exchange import Timing
+from gateway.shared.link import Link, LinkSettings
+from gateway.shared.presence import Presence
+from gateway.telemetry.ledger import Kept, Ledger
+
+
+def policy(config: Config, response_key: bytes) -> Policy:
+    aliases = {alias: model.name for model in config.models for alias in model.aliases}
+    return Policy(
+        models=Models([model.name for model in config.models], aliases),
+        response_key=response_key,
+        terms=TermsBook(
+            Rules(config.thinking.rules(), config.output.rules()),
+            {model.name: model.rules() for model in config.models},
+        ),
+        over_chat=frozenset(model.name for model in config.models if model.over_chat),
+    )
+
+
+def ledger(config: Config, link: Link | None) -> Ledger | None:
+    usage = config.usage
+    if link is None or not usage.stored:
+        return None
+    return Ledger(link, Kept(usage.records, usage.hours, usage.days), prices_of(config.models))
+
+
+def admin_tokens(config: Config) -> dict[str, str]:
+    tokens = {named.name: named.token.reveal() for named in config.admin.tokens}
+    return tokens if config.admin.token is None else {"admin": config.admin.token.reveal(), **tokens}
+
+
+def link(config: Config) -> Link | None:
+    redis = config.redis
+    if redis is None:
+        return None
+    settings = LinkSettings(
+        url=redis.url.reveal(),
+        cluster=redis.cluster,
+        ca_file=redis.ca_file,
+        cert_file=redis.cert_file,
+        key_file=redis.key_file,
+        timeout=redis.timeout,
+        connect_timeout=redis.connect_timeout,
+        prefix=redis.prefix,
+    )
+    return Link(settings)
+
+
+def limiter(config: Config, link: Link | None, presence: Presence) -> Limiter | None:
+    """None where nothing is limited and, without Redis, nothing can come to be."""
+    limited = config.limits.default.limits is not None or any(tenant.limited for tenant in config.tenants)
+    if link is None and not limited:
+        return None
+    return Limiter(limit_terms(config), Meters(prices_of(config.models)), link, presence)
+
+
+def limit_terms(config: Config) -> LimitTerms:
+    limits = config.limits
+    return LimitTerms(limits.on_failure, limits.assumed_output_tokens, limits.lease, limits.default.limits)
+
+
+def timing(config: Config) -> Timing:
+    timeouts = config.timeouts
+    return Timing(
+        connect=timeouts.connect,
+        first_byte=timeouts.first_byte,
+        silence=timeouts.silence,
+        prefill=timeouts.prefill,
+        plain=timeouts.plain,
+        idle=timeouts.idle,
+        keep_alive=timeouts.keep_alive,
+    )
+
+
+def slack(config: Config) -> Slack:
+    return Slack(config.budgets.overshoot, config.budgets.overshoot_tokens)
+
+
+def probe_timing(config: Config) -> ProbeTiming:
+    return ProbeTiming(config.health.interval, config.health.timeout, config.health.tolerated)
+
+
+def breaker_rules(config: Config) -> BreakerRules:
+    return BreakerRules(failures=config.health.failures, slow_start=config.health.slow_start)
+
+
+def retry_rules(config: Config) -> RetryRules:
+    return RetryRules(config.retries.share, config.retries.minimum)
+
+
+def router(config: Config, fleet: Fleet, link: Link | None) -> Router:
+    remember, crowding = config.routing.remember, config.routing.crowding
+    shared = SharedPlacement(link, remember, crowding) if link is not None else None
+    return Router(fleet, routing_rules(config), Placement(remember, crowding), shared)
+
+
+def routing_rules(config: Config) -> RoutingRules:
+    routing = config.routing
+    return RoutingRules(
+        policy=routing.policy,
+        policies={model.name: model.routing for model in config.models if model.routing is not None},
+        naming=Naming(tuple(name.lower().encode() for name in routing.session_headers), routing.by_user),
+    )
+
+
+def needs_restart(old: Config, new: Config) -> list[str]:
+    """The settings that changed but are only read at start."""
+    fixed = (
+        "listen",
+        "admin",
+        "workers",
+        "log",
+        "redis",
+        "access.stored",
+        "access.cached_keys",
+        "access.outage",
+        "access.audit_lines",
+        "usage",
+        "discovery",
+        "response_secret",
+        "requests.max_headers",
+        "timeouts.headers",
+    )
+    edge = ("timeouts.client_stall", "timeouts.shutdown")
+    return [name for name in (*fixed, *edge) if attrgetter(name)(old) != attrgetter(name)(new)]
