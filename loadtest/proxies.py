@@ -110,9 +110,22 @@ def cache() -> Path:
     return Path(base) / "fleetgate" / "peers"
 
 
+RULES = {
+    "thinking": {"default_budget": 100_000, "max_budget": 100_000, "answer_reserve": 1, "floor_with_tools": 256},
+    "output": {"default_tokens": 150_000, "max_tokens": 200_000},
+}
+"""Rules for thinking and output that are heeded by every request and cut none short."""
+
+
 def _fleetgate(proxy: Proxy, place: Place) -> list[str]:
     address = ["--host", HOST, "--port", str(place.port), "--admin-port", str(free_port())]
     return [proxy.executable, "serve", "--node", place.node_url, *address]
+
+
+def _fleetgate_with_budgets(proxy: Proxy, place: Place) -> list[str]:
+    path = place.folder / "fleetgate.yaml"
+    path.write_text(json.dumps({**RULES, "budgets": {"canary": False}}))  # the node has no model to ask
+    return [*_fleetgate(proxy, place), "--config", str(path)]
 
 
 def _fleetgate_with_policies(proxy: Proxy, place: Place) -> list[str]:
@@ -132,10 +145,6 @@ def policy_config(key: str, place: Place) -> str:
     """fleetgate's configuration with everything turned on that exists, as YAML (JSON is YAML too)."""
     digest = hashlib.sha256(key.encode()).hexdigest()
     others = [{"name": f"team-{n}", "keys": [{"sha256": f"{n:064x}"}]} for n in range(100)]
-    rules = {
-        "thinking": {"default_budget": 100_000, "max_budget": 100_000, "answer_reserve": 1, "floor_with_tools": 256},
-        "output": {"default_tokens": 150_000, "max_tokens": 200_000},
-    }
     limits = {
         "requests_per_minute": 10**8,
         "input_tokens_per_minute": 10**8,
@@ -144,7 +153,7 @@ def policy_config(key: str, place: Place) -> str:
         "tokens_per_day": 10**14,
         "usd_per_month": 10**6,
     }
-    bench = {"name": "bench", "keys": [{"sha256": digest}], "models": [MODEL], "limits": limits, **rules}
+    bench = {"name": "bench", "keys": [{"sha256": digest}], "models": [MODEL], "limits": limits, **RULES}
     return json.dumps(
         {
             "nodes": [{"url": place.node_url}],
@@ -200,6 +209,12 @@ FLEETGATE = Proxy(
     "one process, no policy",
     _fleetgate,
     program=str(Path(sys.executable).with_name("fleetgate")),
+)
+BUDGETS = replace(
+    FLEETGATE,
+    name="fleetgate-budgets",
+    note="one process; thinking budgets and token caps, held by the node, and nothing else",
+    argv=_fleetgate_with_budgets,
 )
 POLICIES = replace(
     FLEETGATE,

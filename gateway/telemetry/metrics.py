@@ -153,7 +153,7 @@ class Metrics:
         )
         self._unkept = Counter(
             "fleetgate_usage_records_dropped_total",
-            "Usage records that the ledger could not keep; the sums have all of them.",
+            "Usage records that the ledger could not keep; unless Redis refused their batch, the sums have them.",
             registry=registry,
         )
         self._known_unkept = 0
