@@ -5,13 +5,13 @@ leaves beside the prompt. The prompt's size is an estimate, so the window may lo
 request is refused for it, no prompt cut. Whether it fits is the node's to say.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from gateway.core.bodies import Body, json_kind
 from gateway.core.errors import InvalidRequest
 from gateway.core.grants.grant import Headers, tell
+from gateway.core.grants.settled import Settled
 
 PROMPT_MARGIN = 1.25
 """A prompt is taken for this much longer than its estimate, plus `TEMPLATE_TOKENS`: where it is longer than that, the
@@ -33,17 +33,6 @@ class OutputRules:
     default_tokens: int | None = None
     max_tokens: int | None = None
     on_excess: OnExcess | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class OutputTerms:
-    """The rules that hold for one tenant on one model, and for each (by field) the layer that it comes from."""
-
-    rules: OutputRules
-    layers: Mapping[str, str]
-
-    def by(self, field: str, rule: str) -> str:
-        return f"{self.layers[field]}-{rule}"
 
 
 class Cap(NamedTuple):
@@ -68,7 +57,7 @@ def check_output(body: Body, fields: tuple[str, ...]) -> str | None:
     return next((name for name in fields if body.get(name) is not None), None)
 
 
-def cap(asked: int | None, field: str | None, terms: OutputTerms, room: int | None) -> Cap:
+def cap(asked: int | None, field: str | None, terms: Settled[OutputRules], room: int | None) -> Cap:
     """The tokens for a request that asks for `asked` in `field`; `room` is what the window leaves (see `room_for`)."""
     rules = terms.rules
     tokens, source = asked, "request"
@@ -90,7 +79,7 @@ def room_for(window: int, input_tokens: int) -> int:
     return max(LEAST_ROOM, window - round(input_tokens * PROMPT_MARGIN) - TEMPLATE_TOKENS)
 
 
-def _too_many(asked: int, field: str | None, terms: OutputTerms) -> InvalidRequest:
+def _too_many(asked: int, field: str | None, terms: Settled[OutputRules]) -> InvalidRequest:
     most = terms.rules.max_tokens or 0
     told = _told(most, terms.by("max_tokens", "max"), asked)[0]
     return InvalidRequest(

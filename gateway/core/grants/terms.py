@@ -4,11 +4,12 @@ From the closest to the farthest: the tenant on this model, the tenant, the mode
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from gateway.core.grants.caps import OutputRules, OutputTerms
-from gateway.core.grants.thinking import ThinkingRules, ThinkingTerms
+from gateway.core.grants.caps import OutputRules
+from gateway.core.grants.settled import Settled, settle
+from gateway.core.grants.thinking import ThinkingRules
 
 REMEMBERED = 10_000
 """Pairs of tenant and model whose terms are kept; beyond it they are put together anew."""
@@ -30,8 +31,8 @@ class Rules:
 class Terms(NamedTuple):
     """What holds for a tenant on a model; None where no layer says anything."""
 
-    thinking: ThinkingTerms | None
-    output: OutputTerms | None
+    thinking: Settled[ThinkingRules] | None
+    output: Settled[OutputRules] | None
 
 
 class TermsBook:
@@ -69,24 +70,6 @@ class TermsBook:
             ("model", self._models.get(model, Rules())),
             ("gateway", self._gateway),
         ]
-        thinking = _merge([(name, rules.thinking) for name, rules in layers])
-        output = _merge([(name, rules.output) for name, rules in layers])
-        if not thinking[1] and not output[1]:
-            return None
-        return Terms(
-            ThinkingTerms(ThinkingRules(**thinking[0]), thinking[1]) if thinking[1] else None,
-            OutputTerms(OutputRules(**output[0]), output[1]) if output[1] else None,
-        )
-
-
-def _merge(layers: list[tuple[str, Any]]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The first value that is said, for each field, and the layer that said it."""
-    values: dict[str, Any] = {}
-    said_by: dict[str, str] = {}
-    for name, rules in layers:
-        for each in fields(rules):
-            value = getattr(rules, each.name)
-            if value is not None and each.name not in values:
-                values[each.name] = value
-                said_by[each.name] = name
-    return values, said_by
+        thinking = settle(ThinkingRules(), [(name, rules.thinking) for name, rules in layers])
+        output = settle(OutputRules(), [(name, rules.output) for name, rules in layers])
+        return None if thinking is None and output is None else Terms(thinking, output)

@@ -27,6 +27,7 @@ from typing import Literal, NamedTuple
 from gateway.core.errors import InvalidRequest
 from gateway.core.grants.grant import Headers, tell
 from gateway.core.grants.intent import EFFORTS, UNLIMITED, Intent
+from gateway.core.grants.settled import Settled
 
 Mode = Literal["allowed", "forbidden", "required"]
 Below = Literal["raise", "refuse"]
@@ -51,18 +52,6 @@ class ThinkingRules:
     hide: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ThinkingTerms:
-    """The rules that hold for one tenant on one model, and for each (by field) the layer that it comes from."""
-
-    rules: ThinkingRules
-    layers: Mapping[str, str]
-
-    def by(self, field: str, rule: str) -> str:
-        """The source of a decision, such as `tenant-max`."""
-        return f"{self.layers[field]}-{rule}"
-
-
 class Decision(NamedTuple):
     """`thinking` and `budget` as in `Grant`."""
 
@@ -84,7 +73,7 @@ class _Budget(NamedTuple):
         return _Budget(limit, source)
 
 
-def decide(intent: Intent, terms: ThinkingTerms, max_tokens: int | None, tools: bool) -> Decision:
+def decide(intent: Intent, terms: Settled[ThinkingRules], max_tokens: int | None, tools: bool) -> Decision:
     """What becomes of `intent`; `max_tokens` is what was granted, `tools` whether the answer may call some.
 
     Raises `InvalidRequest` where the rules say refuse.
@@ -109,7 +98,7 @@ def decide(intent: Intent, terms: ThinkingTerms, max_tokens: int | None, tools: 
     return Decision(on, budget.tokens, hide, told + _tell_budget(budget, intent))
 
 
-def _switch(intent: Intent, terms: ThinkingTerms) -> tuple[bool | None, str]:
+def _switch(intent: Intent, terms: Settled[ThinkingRules]) -> tuple[bool | None, str]:
     """On, off or as the model has it, and why."""
     rules = terms.rules
     if rules.mode in ("forbidden", "required"):
@@ -123,7 +112,7 @@ def _switch(intent: Intent, terms: ThinkingTerms) -> tuple[bool | None, str]:
     return rules.default, terms.by("default", "default")
 
 
-def _ask_budget(intent: Intent, terms: ThinkingTerms) -> _Budget:
+def _ask_budget(intent: Intent, terms: Settled[ThinkingRules]) -> _Budget:
     """What is asked for, by number or by effort, else the default. A required thinking heeds no wish for none."""
     rules = terms.rules
     wanted = not (rules.mode == "required" and (intent.on is False or intent.budget == 0))
@@ -143,7 +132,7 @@ def budget_of_effort(effort: str, efforts: Mapping[str, int]) -> int:
     raise AssertionError("an effort map has entries")
 
 
-def _with_tools(budget: _Budget, intent: Intent, terms: ThinkingTerms, room: int | None) -> _Budget:
+def _with_tools(budget: _Budget, intent: Intent, terms: Settled[ThinkingRules], room: int | None) -> _Budget:
     """A tiny budget beside tools is not kept: its forced end can land inside a tool call's arguments.
 
     None at all is no danger, and needs no raise.
@@ -174,7 +163,7 @@ def _too_small(budget: _Budget, floor: int) -> bool:
     return budget.tokens < floor or (budget.tokens == 0 and budget.source != "request")
 
 
-def _source(terms: ThinkingTerms, field: str, rule: str) -> str:
+def _source(terms: Settled[ThinkingRules], field: str, rule: str) -> str:
     return terms.by(field, rule) if field in terms.layers else "request"
 
 
