@@ -3,9 +3,8 @@
 import os
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
-
 from gateway.core.events import NodeFacts
+from gateway.telemetry import meters
 
 STATES = ("closed", "probation", "open")
 
@@ -13,22 +12,9 @@ STATES = ("closed", "probation", "open")
 class FleetGauges:
     """The metrics of all nodes, as this process sees them. Processes are added up: a gauge says how many see it so."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, made: meters.Meters) -> None:
+        self._made = made
         self._seen: dict[str, NodeFacts] = {}
-
-        def gauge(name: str, says: str, *labels: str) -> Gauge:
-            return Gauge(name, says, ("node", *labels), registry=registry, multiprocess_mode="livesum")
-
-        self._ready = gauge("fleetgate_node_ready", "1 where the node gets requests.")
-        self._in_flight = gauge("fleetgate_node_in_flight", "Requests that this gateway has on the node.")
-        self._breaker = gauge("fleetgate_node_breaker", "1 for the state of the node's breaker.", "state")
-        self._draining = gauge("fleetgate_node_draining", "1 where the node is drained: it gets nothing new.")
-        self._taken_out = Counter(
-            "fleetgate_node_taken_out_total",
-            "How often a node was taken out: it refused connections, failed requests, fell silent or missed probes.",
-            ("node", "cause"),
-            registry=registry,
-        )
 
     def tell(self, nodes: Iterable[NodeFacts]) -> None:
         """Set everything to what `nodes` say; a node that is not among them is gone."""
@@ -36,11 +22,11 @@ class FleetGauges:
         for name in self._seen.keys() - now.keys():
             self._forget(name)
         for name, facts in now.items():
-            self._ready.labels(name).set(int(facts.ready))
-            self._in_flight.labels(name).set(facts.in_flight)
-            self._draining.labels(name).set(int(facts.draining))
+            self._made[meters.NODE_READY].labels(name).set(int(facts.ready))
+            self._made[meters.NODE_IN_FLIGHT].labels(name).set(facts.in_flight)
+            self._made[meters.NODE_DRAINING].labels(name).set(int(facts.draining))
             for state in STATES:
-                self._breaker.labels(name, state).set(int(facts.breaker == state))
+                self._made[meters.NODE_BREAKER].labels(name, state).set(int(facts.breaker == state))
             self._count(facts, self._seen.get(name))
         self._seen = now
 
@@ -49,16 +35,16 @@ class FleetGauges:
         for cause, times in facts.opened.items():
             new = times - known.get(cause, 0)
             if new > 0:
-                self._taken_out.labels(facts.name, cause).inc(new)
+                self._made[meters.NODE_TAKEN_OUT].labels(facts.name, cause).inc(new)
 
     def _forget(self, name: str) -> None:
         """A node that left the fleet is not down: it is not there. (Files of several processes can only say 0.)"""
         alone = "PROMETHEUS_MULTIPROC_DIR" not in os.environ
-        for gauge in (self._ready, self._in_flight, self._draining):
-            gauge.labels(name).set(0)
+        for gauge in (meters.NODE_READY, meters.NODE_IN_FLIGHT, meters.NODE_DRAINING):
+            self._made[gauge].labels(name).set(0)
             if alone:
-                gauge.remove(name)
+                self._made[gauge].remove(name)
         for state in STATES:
-            self._breaker.labels(name, state).set(0)
+            self._made[meters.NODE_BREAKER].labels(name, state).set(0)
             if alone:
-                self._breaker.remove(name, state)
+                self._made[meters.NODE_BREAKER].remove(name, state)
