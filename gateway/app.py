@@ -2,24 +2,20 @@
 
 import asyncio
 import os
-from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import structlog
 
 from gateway import parts
 from gateway.access.audit import Audit
-from gateway.access.directory import Directory
 from gateway.access.gate import Gate
-from gateway.access.keyring import Keyring, Reading
-from gateway.api.admin import ReloadResult, build_admin
+from gateway.api.admin import MetricsPage, RouteGroup, build_admin
 from gateway.api.admin_access import AdminAccess
 from gateway.api.admin_drains import DrainRoutes
 from gateway.api.admin_fleet import FleetRoutes
 from gateway.api.admin_keys import KeyRoutes
+from gateway.api.admin_reload import ReloadResult, ReloadRoutes
 from gateway.api.admin_tenants import TenantRoutes
 from gateway.api.admin_usage import UsageRoutes
 from gateway.api.call import Bounds
@@ -27,11 +23,10 @@ from gateway.api.edge import Edge
 from gateway.api.front import Front
 from gateway.api.layers import Layers
 from gateway.api.public import build_public
-from gateway.config.tenants import read_grant, read_tenant, tenants_of
+from gateway.config.tenants import tenants_of
 from gateway.config.tree import Config
 from gateway.config.usage import prices_of
 from gateway.core.guessing import Guesses
-from gateway.core.tenants import Tenants
 from gateway.discovery import Discovery
 from gateway.fleet.drains import Drains
 from gateway.fleet.fleet import Fleet
@@ -48,8 +43,6 @@ from gateway.telemetry.usage_report import UsageReport
 log = structlog.get_logger("fleetgate")
 
 GAUGE_SECONDS = 5.0
-FIRST_ROUND_SECONDS = 2.0
-"""How long a process waits for its nodes' first answers before it listens: what comes earlier would be refused."""
 
 
 class Gateway:
@@ -73,47 +66,41 @@ class Gateway:
         self.discovery.list_nodes(config)
         self.metrics = Metrics()
         self._request_log = RequestLog(config.log.format)
-        observers: tuple[Observer, ...] = (self.metrics.request_ended, self._request_log.request_ended)
         self.ledger = parts.ledger(config, self.link)
-        if self.ledger is not None:
-            observers = (*observers, self.ledger.request_ended)
         tenants = tenants_of(config.tenants, config.access, response_key)
-        self.audit = Audit(self.link, config.access.audit_lines)
-        self.keyring = None
-        directory = None
-        if self.link is not None and config.access.stored:
-            reading = Reading(partial(read_tenant, response_key), read_grant)
-            self.keyring = Keyring(self.link, reading, tenants, config.access.cached_keys, config.access.outage)
-            directory = Directory(self.link, config.access.audit_lines)
+        self.keyring = parts.keyring(config, self.link, response_key, tenants)
         self.gate = Gate(tenants, Guesses(config.access.wrong_keys_per_minute), self.keyring)
+        self.audit = Audit(self.link, config.access.audit_lines)
         self.presence = Presence(self.link)
         self.presence.on_change(self.fleet.share_with)
         if self.link is None:  # nobody tells of other gateways, but this one's own processes are known
             self.fleet.share_with(config.workers)
         self.limiter = parts.limiter(config, self.link, self.presence)
         self.pipeline = Pipeline(
-            parts.policy(config, response_key), self.gate, self.limiter, self.router, self.relay, observers
+            parts.policy(config, response_key), self.gate, self.limiter, self.router, self.relay, self._observers()
         )
         self._bounds = Bounds(config.requests.max_body, config.timeouts.body)
-        listen = config.listen
-        layers = Layers(build_public(self.pipeline, self.fleet), listen.cors_origins, listen.trusted_proxies)
+        layers = Layers(
+            build_public(self.pipeline, self.fleet), config.listen.cors_origins, config.listen.trusted_proxies
+        )
         self.front = Front(self.pipeline, self._bounds, layers)
         self.public = layers.app
-        self.admin = build_admin(
-            self.pipeline,
-            self.fleet,
-            self.metrics,
-            AdminAccess(parts.admin_tokens(config)),
-            self.audit,
-            config.admin.open_metrics,
-            self._refresh_gauges,
-            self.reload,
-            TenantRoutes(directory, lambda: self.config.tenants, self.audit),
-            KeyRoutes(directory, lambda: self.config.tenants),
-            DrainRoutes(self.fleet, self.drains, self.audit),
-            UsageRoutes(UsageReport(self.link) if self.link is not None and self.ledger is not None else None),
-            FleetRoutes(self.router, self.metrics),
-        )
+        page = MetricsPage(self.metrics, self._refresh_gauges, config.admin.open_metrics)
+        access = AdminAccess(parts.admin_tokens(config))
+        self.admin = build_admin(self.pipeline, self.fleet, access, page, *self._admin_routes())
+
+    def _observers(self) -> tuple[Observer, ...]:
+        always = (self.metrics.request_ended, self._request_log.request_ended)
+        return always if self.ledger is None else (*always, self.ledger.request_ended)
+
+    def _admin_routes(self) -> Iterable[RouteGroup]:
+        directory = parts.directory(self.config, self.link)
+        yield TenantRoutes(directory, lambda: self.config.tenants, self.audit)
+        yield KeyRoutes(directory, lambda: self.config.tenants)
+        yield DrainRoutes(self.fleet, self.drains, self.audit)
+        yield UsageRoutes(UsageReport(self.link) if self.link is not None and self.ledger is not None else None)
+        yield FleetRoutes(self.router, self.metrics)
+        yield ReloadRoutes(self.reload, self.audit)
 
     def edge(self, admin_port: int | None) -> Edge:
         """What the listeners' protocol has to know."""
@@ -252,9 +239,6 @@ class Gateway:
         if self.limiter is not None:
             self.metrics.limits_state(len(self.limiter.live), self.limiter.waiting, self.limiter.dropped)
 
-    def _tenants(self, config: Config) -> Tenants:
-        return tenants_of(config.tenants, config.access, self._response_key)
-
 
 def build_app(
     config: Config, watch: ConfigWatch | None = None, response_key: bytes | None = None, shared: Path | None = None
@@ -267,39 +251,3 @@ def build_app(
     secret = config.response_secret
     key = secret.reveal().encode() if secret is not None else response_key or os.urandom(32)
     return Gateway(config, watch, key, shared)
-
-
-class ByPort:
-    """The ASGI application of a server with two listeners: which one a request came in by decides what it sees."""
-
-    def __init__(
-        self,
-        gateway: Gateway,
-        admin_port: int,
-        on_start: Callable[[asyncio.AbstractEventLoop], None] | None = None,
-    ) -> None:
-        """`on_start(loop)` is called when the gateway runs, before its listeners are open."""
-        self._gateway = gateway
-        self._on_start = on_start
-        self._admin_port = admin_port
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            await self._lifespan(scope, receive, send)
-        elif scope["server"][1] == self._admin_port:
-            await self._gateway.admin(scope, receive, send)
-        else:
-            await self._gateway.public(scope, receive, send)
-
-    async def _lifespan(self, scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-        scope["state"]["edge"] = self._gateway.edge(self._admin_port)
-        await self._gateway.start()
-        await self._gateway.prober.first_round(FIRST_ROUND_SECONDS)
-        if self._on_start is not None:
-            self._on_start(asyncio.get_running_loop())
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        with suppress(asyncio.CancelledError):
-            await self._gateway.stop()
-        await send({"type": "lifespan.shutdown.complete"})

@@ -1,7 +1,11 @@
 """From the configuration to the parts that the gateway is made of: plain values in, plain values or one part out."""
 
+from functools import partial
 from operator import attrgetter
 
+from gateway.access.directory import Directory
+from gateway.access.keyring import Keyring, Reading
+from gateway.config.tenants import read_grant, read_tenant
 from gateway.config.tree import Config
 from gateway.config.usage import prices_of
 from gateway.core.attempts import RetryRules
@@ -12,6 +16,7 @@ from gateway.core.limits.metering import Meters
 from gateway.core.models import Models
 from gateway.core.routing.conversations import Naming
 from gateway.core.routing.placement import Placement
+from gateway.core.tenants import Tenants
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.prober import ProbeTiming
 from gateway.fleet.router import Router, RoutingRules
@@ -42,6 +47,20 @@ def ledger(config: Config, link: Link | None) -> Ledger | None:
     if link is None or not usage.stored:
         return None
     return Ledger(link, Kept(usage.records, usage.hours, usage.days), prices_of(config.models))
+
+
+def keyring(config: Config, link: Link | None, response_key: bytes, tenants: Tenants) -> Keyring | None:
+    """The keys that were created at run time; None where there can be none."""
+    access = config.access
+    if link is None or not access.stored:
+        return None
+    reading = Reading(partial(read_tenant, response_key), read_grant)
+    return Keyring(link, reading, tenants, access.cached_keys, access.outage)
+
+
+def directory(config: Config, link: Link | None) -> Directory | None:
+    """Where such keys are created, and their tenants; None as for `keyring`."""
+    return None if link is None or not config.access.stored else Directory(link, config.access.audit_lines)
 
 
 def admin_tokens(config: Config) -> dict[str, str]:

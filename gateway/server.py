@@ -17,7 +17,8 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from gateway.api.protocol import GatewayProtocol
-from gateway.app import ByPort, build_app
+from gateway.app import build_app
+from gateway.by_port import ByPort
 from gateway.config.source import load_config
 from gateway.config.tree import Config
 from gateway.leaving import leave_gently

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from gateway.telemetry.meters import METRICS
+from gateway.telemetry.definitions import METRICS
 from gateway.telemetry.metrics import Metrics
 
 PAGE = (Path(__file__).parent.parent / "docs" / "configuration.md").read_text()

@@ -41,7 +41,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "discovery": {"core", "shared", "fleet", "config"},
     "parts": _BELOW_APP | _SETTINGS,
     "app": {"parts"} | _BELOW_APP | _SETTINGS | {"discovery"},
-    "server": _BELOW_APP | _SETTINGS | {"app", "leaving"},
+    "by_port": {"app"},  # the server's view of a gateway: it starts, serves and stops it, and makes nothing
+    "server": _BELOW_APP | _SETTINGS | {"app", "by_port", "leaving"},
     "control": set(),
     "leaving": set(),
     "status": {"control"},

@@ -1,4 +1,4 @@
-"""The admin route that shows the fleet: what the nodes say of themselves, and what this process has seen of them."""
+"""The admin routes that show the fleet: what the nodes say of themselves, and what this process has seen of them."""
 
 import asyncio
 import os
@@ -12,6 +12,17 @@ from gateway.core.routing.selection import NOTHING
 from gateway.fleet.node import Node
 from gateway.fleet.router import Router
 from gateway.telemetry.metrics import Metrics
+
+
+class NodeStatus(BaseModel):
+    """A node as the answering gateway process sees it."""
+
+    name: str
+    url: str
+    ready: bool
+    models: list[str]
+    in_flight: int
+    last_error: str | None
 
 
 class NodeView(BaseModel):
@@ -59,7 +70,22 @@ class FleetRoutes:
         self._metrics = metrics
 
     def add_to(self, router: APIRouter) -> None:
+        router.get("/nodes")(self.nodes)
         router.get("/fleet")(self.fleet)
+
+    async def nodes(self) -> list[NodeStatus]:
+        """Every node in short: whether it gets requests, and what was last wrong with it."""
+        return [
+            NodeStatus(
+                name=node.name,
+                url=node.spec.url,
+                ready=node.ready,
+                models=sorted(node.cards),
+                in_flight=node.in_flight,
+                last_error=node.last_error,
+            )
+            for node in self._router.fleet.nodes
+        ]
 
     async def fleet(self) -> FleetView:
         """Every node with its state and load. With several processes each answers for itself."""

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 
 from gateway.core.events import NodeFacts
-from gateway.telemetry import meters
+from gateway.telemetry import definitions
 
 STATES = ("closed", "probation", "open")
 
@@ -12,7 +12,7 @@ STATES = ("closed", "probation", "open")
 class FleetGauges:
     """The metrics of all nodes, as this process sees them. Processes are added up: a gauge says how many see it so."""
 
-    def __init__(self, made: meters.Meters) -> None:
+    def __init__(self, made: definitions.Registered) -> None:
         self._made = made
         self._seen: dict[str, NodeFacts] = {}
 
@@ -22,11 +22,11 @@ class FleetGauges:
         for name in self._seen.keys() - now.keys():
             self._forget(name)
         for name, facts in now.items():
-            self._made[meters.NODE_READY].labels(name).set(int(facts.ready))
-            self._made[meters.NODE_IN_FLIGHT].labels(name).set(facts.in_flight)
-            self._made[meters.NODE_DRAINING].labels(name).set(int(facts.draining))
+            self._made[definitions.NODE_READY].labels(name).set(int(facts.ready))
+            self._made[definitions.NODE_IN_FLIGHT].labels(name).set(facts.in_flight)
+            self._made[definitions.NODE_DRAINING].labels(name).set(int(facts.draining))
             for state in STATES:
-                self._made[meters.NODE_BREAKER].labels(name, state).set(int(facts.breaker == state))
+                self._made[definitions.NODE_BREAKER].labels(name, state).set(int(facts.breaker == state))
             self._count(facts, self._seen.get(name))
         self._seen = now
 
@@ -35,16 +35,16 @@ class FleetGauges:
         for cause, times in facts.opened.items():
             new = times - known.get(cause, 0)
             if new > 0:
-                self._made[meters.NODE_TAKEN_OUT].labels(facts.name, cause).inc(new)
+                self._made[definitions.NODE_TAKEN_OUT].labels(facts.name, cause).inc(new)
 
     def _forget(self, name: str) -> None:
         """A node that left the fleet is not down: it is not there. (Files of several processes can only say 0.)"""
         alone = "PROMETHEUS_MULTIPROC_DIR" not in os.environ
-        for gauge in (meters.NODE_READY, meters.NODE_IN_FLIGHT, meters.NODE_DRAINING):
+        for gauge in (definitions.NODE_READY, definitions.NODE_IN_FLIGHT, definitions.NODE_DRAINING):
             self._made[gauge].labels(name).set(0)
             if alone:
                 self._made[gauge].remove(name)
         for state in STATES:
-            self._made[meters.NODE_BREAKER].labels(name, state).set(0)
+            self._made[definitions.NODE_BREAKER].labels(name, state).set(0)
             if alone:
-                self._made[meters.NODE_BREAKER].remove(name, state)
+                self._made[definitions.NODE_BREAKER].remove(name, state)

@@ -1,4 +1,4 @@
-"""What Prometheus reads. The rest of the gateway tells facts and names no metric: they stand in `meters`."""
+"""What Prometheus reads. The rest of the gateway tells facts and names no metric: they stand in `definitions`."""
 
 import os
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, disable_created_metrics, genera
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from gateway.core.events import NodeFacts, RequestEnded
-from gateway.telemetry import meters
+from gateway.telemetry import definitions
 from gateway.telemetry.batches import NONE, add_up, add_up_routes
 from gateway.telemetry.fleet_gauges import FleetGauges
 from gateway.telemetry.recent import RecentTtft
@@ -29,7 +29,7 @@ class Metrics:
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # twice the series for nothing
         self._registry = CollectorRegistry()
-        self._made = meters.Meters(self._registry)
+        self._made = definitions.Registered(self._registry)
         self._fleet = FleetGauges(self._made)
         self._ended: list[RequestEnded] = []
         self._known_unkept = 0
@@ -50,60 +50,60 @@ class Metrics:
         self.recent.note(ended)
         for kind, sums in add_up(ended).items():
             dialect, model, tenant = kind.dialect, kind.model, kind.tenant
-            self._made[meters.REQUESTS].labels(dialect, model, tenant, kind.status, kind.ending).inc(sums.requests)
-            self._made[meters.DURATION].labels(dialect, model).observe_all(sums.durations)
-            self._made[meters.TTFT].labels(dialect, model).observe_all(sums.ttfts)
+            self._made[definitions.REQUESTS].labels(dialect, model, tenant, kind.status, kind.ending).inc(sums.requests)
+            self._made[definitions.DURATION].labels(dialect, model).observe_all(sums.durations)
+            self._made[definitions.TTFT].labels(dialect, model).observe_all(sums.ttfts)
             if sums.passed:
-                self._made[meters.ATTEMPTS].labels(kind.node, "passed").inc(sums.passed)
+                self._made[definitions.ATTEMPTS].labels(kind.node, "passed").inc(sums.passed)
             for name in ("input", "output", "cached", "reasoning"):
                 if tokens := getattr(sums, name):
-                    self._made[meters.TOKENS].labels(model, tenant, name).inc(tokens)
+                    self._made[definitions.TOKENS].labels(model, tenant, name).inc(tokens)
         for event in ended:
             if event.failures or event.retry_refused or event.wasted or event.overran:
                 self._count_trouble(event)
         for (model, reason), (requests, expected) in add_up_routes(ended).items():
-            self._made[meters.ROUTES].labels(model, reason).inc(requests)
-            self._made[meters.EXPECTED_CACHED].labels(model).inc(expected)
+            self._made[definitions.ROUTES].labels(model, reason).inc(requests)
+            self._made[definitions.EXPECTED_CACHED].labels(model).inc(expected)
 
     def _count_trouble(self, event: RequestEnded) -> None:
         model, node = event.model or NONE, event.node or NONE
         for failure in event.failures:
-            self._made[meters.ATTEMPTS].labels(*failure).inc()
+            self._made[definitions.ATTEMPTS].labels(*failure).inc()
         if event.retry_refused:
-            self._made[meters.RETRIES_REFUSED].labels(model).inc()
+            self._made[definitions.RETRIES_REFUSED].labels(model).inc()
         if event.wasted:
-            self._made[meters.TOKENS].labels(model, event.tenant or NONE, "wasted").inc(event.wasted)
-            self._made[meters.CUTS].labels(model, node).inc()
+            self._made[definitions.TOKENS].labels(model, event.tenant or NONE, "wasted").inc(event.wasted)
+            self._made[definitions.CUTS].labels(model, node).inc()
         if event.overran:
-            self._made[meters.OVERRUNS].labels(node).inc()
+            self._made[definitions.OVERRUNS].labels(node).inc()
 
     def reloaded(self, ok: bool) -> None:
-        self._made[meters.RELOADS].labels("ok" if ok else "refused").inc()
+        self._made[definitions.RELOADS].labels("ok" if ok else "refused").inc()
 
     def ledger_state(self, waiting: int, dropped: int) -> None:
         """Records that wait for Redis now, and those that were dropped since the start."""
-        self._made[meters.RECORDS_WAITING].set(waiting)
-        self._made[meters.RECORDS_DROPPED].inc(dropped - self._known_unkept)
+        self._made[definitions.RECORDS_WAITING].set(waiting)
+        self._made[definitions.RECORDS_DROPPED].inc(dropped - self._known_unkept)
         self._known_unkept = dropped
 
     def fleet_state(self, open_requests: int, nodes: Iterable[NodeFacts]) -> None:
         """Settle, and set the gauges: requests open now, and the facts of every node."""
         self.settle()
-        self._made[meters.OPEN].set(open_requests)
+        self._made[definitions.OPEN].set(open_requests)
         now = list(nodes)
         self.recent.keep({facts.name for facts in now})
         self._fleet.tell(now)
 
     def redis_state(self, up: bool, outages: int, gateways: int) -> None:
-        self._made[meters.REDIS_UP].set(int(up))
-        self._made[meters.REDIS_OUTAGES].set(outages)
-        self._made[meters.LIVE_GATEWAYS].set(gateways)
+        self._made[definitions.REDIS_UP].set(int(up))
+        self._made[definitions.REDIS_OUTAGES].set(outages)
+        self._made[definitions.LIVE_GATEWAYS].set(gateways)
 
     def limits_state(self, reservations: int, waiting: int, dropped: int) -> None:
         """Reservations that are held now, and settlements that wait for Redis or were given up."""
-        self._made[meters.RESERVATIONS].set(reservations)
-        self._made[meters.SETTLEMENTS_WAITING].set(waiting)
-        self._made[meters.SETTLEMENTS_DROPPED].set(dropped)
+        self._made[definitions.RESERVATIONS].set(reservations)
+        self._made[definitions.SETTLEMENTS_WAITING].set(waiting)
+        self._made[definitions.SETTLEMENTS_DROPPED].set(dropped)
 
     def page(self) -> bytes:
         """The exposition in Prometheus' text format."""

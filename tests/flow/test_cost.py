@@ -14,7 +14,8 @@ from typing import Any
 import uvicorn
 
 from gateway.api.protocol import GatewayProtocol
-from gateway.app import ByPort, build_app
+from gateway.app import build_app
+from gateway.by_port import ByPort
 from gateway.config.tree import Config
 from gateway.core.abilities import Abilities
 from gateway.relay.http1 import UpstreamConnection

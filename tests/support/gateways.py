@@ -8,7 +8,8 @@ from typing import Any
 
 import uvicorn
 
-from gateway.app import ByPort, Gateway, build_app
+from gateway.app import Gateway, build_app
+from gateway.by_port import ByPort
 from gateway.config.tree import Config
 from gateway.reload import ConfigWatch
 from gateway.server import listen, uvicorn_settings

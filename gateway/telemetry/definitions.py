@@ -16,26 +16,26 @@ SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 8
 """The upper bounds of the histograms' buckets: from a cached answer to a long thought."""
 
 AddedUp = Literal["livesum", "livemax"]
-MeterT = TypeVar("MeterT", bound=MetricWrapperBase)
+MetricT = TypeVar("MetricT", bound=MetricWrapperBase)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Definition(Generic[MeterT]):
+class Definition(Generic[MetricT]):
     """One row. `make(registry)` brings a metric of it to life."""
 
     name: str
     labels: tuple[str, ...]
-    make: Callable[[CollectorRegistry], MeterT]
+    make: Callable[[CollectorRegistry], MetricT]
 
 
-class Meters:
+class Registered:
     """The metrics of one registry, by their definitions."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._made: dict[Definition[Any], MetricWrapperBase] = {each: each.make(registry) for each in METRICS}
 
-    def __getitem__(self, definition: Definition[MeterT]) -> MeterT:
-        return cast(MeterT, self._made[definition])
+    def __getitem__(self, definition: Definition[MetricT]) -> MetricT:
+        return cast(MetricT, self._made[definition])
 
 
 def _counter(name: str, says: str, *labels: str) -> Definition[Counter]:
