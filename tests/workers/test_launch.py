@@ -7,7 +7,6 @@ import http.server
 import json
 import os
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +20,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from tests.support.redis import RedisServer
 from workers.registration import INDEX_KEY, KEY_PREFIX, sign
 
 STAND_IN = Path(__file__).with_name("vllm_stand_in.py")
@@ -36,18 +36,10 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    server = shutil.which("redis-server") or shutil.which("valkey-server")
-    if server is None:
-        pytest.skip("no redis-server on this machine: apt-get install redis-server")
-    port = free_port()
-    folder = tmp_path_factory.mktemp("redis")
-    command = [server, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    url = f"redis://127.0.0.1:{port}"
-    wait_until(lambda: is_open(port), "redis")
-    yield url
-    process.terminate()
-    process.wait(10)
+    server = RedisServer("valkey9", tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server.url
+    server.stop()
 
 
 def is_open(port: int) -> bool:
