@@ -5,8 +5,10 @@ the process and all its descendants. Times that a dead child left with its paren
 too: a worker that ends during a measurement is not lost.
 """
 
+import contextlib
 import os
 import platform
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +19,12 @@ SECONDS_PER_TICK = 1.0 / os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """The fields of one /proc/PID/stat that matter here; CPU time in seconds, memory in bytes."""
+    """The fields of one /proc/PID/stat that matter here; CPU time in seconds, its own and that of its dead children."""
 
     pid: int
     parent: int
     cpu_seconds: float
+    cpu_of_dead: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +40,18 @@ def parse_stat(text: str) -> Stat:
     """Read one line of /proc/PID/stat. The command's name may hold spaces and brackets."""
     head, _, tail = text.rpartition(")")
     fields = tail.split()
-    ticks = sum(int(field) for field in fields[11:15])
-    return Stat(int(head.split(" ", 1)[0]), int(fields[1]), ticks * SECONDS_PER_TICK)
+    own, dead = sum(map(int, fields[11:13])), sum(map(int, fields[13:15]))
+    return Stat(int(head.split(" ", 1)[0]), int(fields[1]), own * SECONDS_PER_TICK, dead * SECONDS_PER_TICK)
+
+
+def cpu_seconds(stat: Stat) -> float:
+    """What a process has used itself, to the nanosecond: /proc counts in ticks of 10 ms, two percent of a window.
+
+    Its clock's number is made as clock_getcpuclockid(3) makes it.
+    """
+    with contextlib.suppress(OSError):  # it has ended meanwhile
+        return time.clock_gettime(~stat.pid << 3 | 2)
+    return stat.cpu_seconds
 
 
 def parse_rollup(text: str) -> tuple[int, int]:
@@ -78,7 +91,7 @@ def tree_cost(root: int) -> Cost:
     tree = descendants(root, snapshot())
     sizes = [parse_rollup(_read(PROC / str(stat.pid) / "smaps_rollup")) for stat in tree]
     return Cost(
-        cpu_seconds=sum(stat.cpu_seconds for stat in tree),
+        cpu_seconds=sum(cpu_seconds(stat) + stat.cpu_of_dead for stat in tree),
         pss_bytes=sum(pss for pss, _ in sizes),
         rss_bytes=sum(rss for _, rss in sizes),
     )

@@ -12,7 +12,7 @@ STAT = "42 (a (tricky) name) S 7 42 42 0 -1 4194560 100 0 0 0 250 50 20 10 20 0 
 def test_stat_survives_brackets_and_spaces_in_the_name() -> None:
     stat = proc.parse_stat(STAT)
     assert (stat.pid, stat.parent) == (42, 7)
-    assert stat.cpu_seconds == 330 * proc.SECONDS_PER_TICK
+    assert (stat.cpu_seconds, stat.cpu_of_dead) == (300 * proc.SECONDS_PER_TICK, 30 * proc.SECONDS_PER_TICK)
 
 
 def test_rollup_in_bytes() -> None:
@@ -22,7 +22,7 @@ def test_rollup_in_bytes() -> None:
 
 
 def test_descendants_are_found_below_and_only_there() -> None:
-    stats = [proc.Stat(pid, parent, 0.0) for pid, parent in ((5, 4), (1, 0), (4, 2), (2, 1), (3, 1))]
+    stats = [proc.Stat(pid, parent, 0.0, 0.0) for pid, parent in ((5, 4), (1, 0), (4, 2), (2, 1), (3, 1))]
     assert {stat.pid for stat in proc.descendants(2, stats)} == {2, 4, 5}
     assert proc.descendants(99, stats) == []
 
@@ -36,6 +36,7 @@ def test_the_cost_of_a_real_process_counts_its_work() -> None:
         cost = proc.tree_cost(child.pid)
         child.communicate(timeout=10)
     assert cost.cpu_seconds > 0
+    assert cost.cpu_seconds % proc.SECONDS_PER_TICK > 0  # finer than the ticks of /proc
     assert 0 < cost.pss_bytes <= cost.rss_bytes
 
 
