@@ -168,6 +168,13 @@ class Cycle:
         self._transport.write(data)
         return not self._flow.write_paused
 
+    def push_chunk(self, framed: bytes, start: int) -> bool:
+        """The same for a piece that is an HTTP chunk already, its data from `start` to before the last CRLF."""
+        if self._rendered or self.gone or not self._chunked:
+            return self.push(framed[start:-2])
+        self._transport.write(framed)
+        return not self._flow.write_paused
+
     def finish(self, data: bytes = b"") -> None:
         """Send the last piece of the body, which may be empty."""
         if self.gone:

@@ -22,29 +22,25 @@ class EventSplitter:
     At most `limit` bytes wait; a longer unfinished event raises `EventTooLongError`.
     """
 
-    __slots__ = ("_limit", "_rest")
+    __slots__ = ("_limit", "rest")
 
     def __init__(self, limit: int = 1 << 22) -> None:
-        self._rest = b""
+        self.rest = b""
+        """The bytes of an event that has not ended."""
         self._limit = limit
 
     def feed(self, data: bytes) -> bytes:
         """The whole events that `data` completes, as one run of bytes, possibly empty."""
-        if self._rest:
-            data = self._rest + data
-            self._rest = b""
+        if self.rest:
+            data = self.rest + data
+            self.rest = b""
         if data.endswith(b"\n\n"):
             return data
         end = _last_boundary(data)
         if len(data) - end > self._limit:
             raise EventTooLongError(f"an event of more than {self._limit} bytes")
-        self._rest = data[end:]
+        self.rest = data[end:]
         return data[:end]
-
-    @property
-    def rest(self) -> bytes:
-        """The bytes of an event that has not ended."""
-        return self._rest
 
 
 def split_events(data: bytes) -> list[bytes]:

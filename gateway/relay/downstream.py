@@ -32,6 +32,9 @@ class Downstream(Protocol):
     def push(self, data: bytes) -> bool:
         """Send a piece of the body; False asks for no more until `on_writable`."""
 
+    def push_chunk(self, framed: bytes, start: int) -> bool:
+        """The same for a piece that is an HTTP chunk: its data begins at `start` and ends before the last CRLF."""
+
     def finish(self, data: bytes = b"") -> None:
         """Send the last piece of the body."""
 

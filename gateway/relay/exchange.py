@@ -105,6 +105,8 @@ class Exchange:
         self._held_bytes = 0
         self._tail = b""
         self._committed = call.started  # by comments, during an attempt that failed
+        self._flows = False
+        """Whether events of this answer have reached the client: what the first one brings about is done."""
         self._paused = False
         self._at_work = False
         """Whether the node sent something that is not for the client, such as thinking that is hidden."""
@@ -143,6 +145,17 @@ class Exchange:
         if self.watch.turn is not None:
             self._connection.abort()
             self._take_turn(self.watch)
+
+    def on_chunk(self, framed: bytes, start: int) -> None:
+        watch = self.watch
+        if not self._flows or watch is None or not watch.passes(framed, start):
+            self.on_data(framed[start:-2])
+            return
+        self._last = self._last_push = self.lease.heard = self._loop.time()
+        self._trace.passed += len(framed) - start - 2
+        if not self._call.push_chunk(framed, start):
+            self._paused = True
+            self._connection.pause()
 
     def on_end(self) -> None:
         if self.watch is not None:
@@ -274,6 +287,7 @@ class Exchange:
             self._first_byte()
         if not self._committed:
             self._commit()
+        self._flows = True
         self._last_push = self._last
         self._trace.passed += len(data)
         if not self._call.push(data):

@@ -5,6 +5,9 @@ section 6.3). llhttp (through httptools) does the parsing, strictly; this module
 besides: whose turn it is, whether the answer is whole, and whether the connection may be used again. Nothing
 awaits here: bytes go from `data_received` straight into the receiver, so no task is woken for an event.
 
+A read that is exactly one chunk, as nearly every event is, is known at sight and kept from the parser: between two
+chunks it stands where it stood before.
+
     state    what happens                                    next     the receiver is told
     IDLE     send()                                          WAITING  -
     IDLE     bytes come unasked, or the node hangs up        CLOSED   -
@@ -12,7 +15,8 @@ awaits here: bytes go from `data_received` straight into the receiver, so no tas
     WAITING  head                                            BODY     on_head
     WAITING  lost at once; used before, not a byte heard     CLOSED   on_error(StaleConnection)
     WAITING  lost otherwise                                  CLOSED   on_error(UpstreamCut)
-    BODY     part of the body                                BODY     on_data, once per read
+    BODY     exactly one chunk                               BODY     on_chunk, with its framing
+    BODY     another part of the body                        BODY     on_data, once per read
     BODY     framing says complete                           IDLE *   on_end
     BODY     lost, body framed by the end of the connection  CLOSED   on_end
     BODY     lost otherwise                                  CLOSED   on_error(UpstreamCut)
@@ -32,6 +36,7 @@ import httptools
 
 from gateway.core.errors import BadUpstreamResponse, StaleConnection, UpstreamCut, UpstreamError
 from gateway.core.familiar import Familiar
+from gateway.core.http_chunks import start_of_data
 
 MAX_QUIET_BYTES = 65_536
 """Bytes that may come in without a finished head or a piece of the body: bounds heads, trailers and chunk noise."""
@@ -53,6 +58,9 @@ class Receiver(Protocol):
     """Who an answer goes to. Exactly one of `on_end` and `on_error` ends it, unless it was aborted."""
 
     def on_head(self, head: ResponseHead) -> None: ...
+    def on_chunk(self, framed: bytes, start: int) -> None:
+        """A part of the body as the chunk that it is; its data begins at `start` and ends before the last CRLF."""
+
     def on_data(self, data: bytes) -> None: ...
     def on_end(self) -> None: ...
     def on_error(self, error: UpstreamError) -> None: ...
@@ -97,6 +105,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._head_told = False
         self._body: list[bytes] = []
         self._complete = False
+        self._between_chunks = False
         self._surplus = False
         self._keep_alive = False
         self._until_eof = False
@@ -134,6 +143,7 @@ class UpstreamConnection(asyncio.Protocol):
     def abort(self) -> None:
         """Close at once, in whatever state: the node sees it and stops working. The receiver hears nothing."""
         self._state = State.CLOSED
+        self._between_chunks = False
         self._receiver = None
         if self._transport is not None:
             self._transport.abort()
@@ -144,6 +154,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
 
     def data_received(self, data: bytes) -> None:
+        if self._between_chunks and (start := start_of_data(data)) and self._receiver is not None:
+            self._receiver.on_chunk(data, start)
+            return
         if self._state is State.IDLE:  # nothing was asked: whatever this is, it must not answer the next request
             self.abort()
             return
@@ -164,6 +177,8 @@ class UpstreamConnection(asyncio.Protocol):
             self._surplus = True
         if first and self._complete:
             self._remember(data)
+        if not data.endswith(b"\r\n"):  # perhaps in the first line of the next chunk
+            self._between_chunks = False
         self._deliver()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -211,7 +226,14 @@ class UpstreamConnection(asyncio.Protocol):
         if not self._surplus:
             self._body.append(data)
 
+    def on_chunk_header(self) -> None:
+        self._between_chunks = False
+
+    def on_chunk_complete(self) -> None:
+        self._between_chunks = self._head is not None and not self._surplus
+
     def on_message_complete(self) -> None:
+        self._between_chunks = False
         if self._head is not None:
             self._complete = True
 

@@ -51,12 +51,18 @@ class Heard:
 
     head: ResponseHead | None = None
     body: bytes = b""
+    chunks: int = 0
     ends: int = 0
     errors: list[UpstreamError] = field(default_factory=list)
 
     def on_head(self, head: ResponseHead) -> None:
         assert self.head is None, "one head"
         self.head = head
+
+    def on_chunk(self, framed: bytes, start: int) -> None:
+        assert int(framed[:start], 16) == len(framed) - start - 2 and framed.endswith(b"\r\n")
+        self.chunks += 1
+        self.on_data(framed[start:-2])
 
     def on_data(self, data: bytes) -> None:
         assert self.head is not None, "head before body"
@@ -163,6 +169,39 @@ def test_an_answer_cut_short_is_never_whole(answer: bytes) -> None:
             case.connection.connection_lost(exc)
             assert case.heard.ends == 0
             assert [type(error) for error in case.heard.errors] == [UpstreamCut]
+
+
+def test_an_event_in_a_read_of_its_own_is_told_as_the_chunk_that_it_is() -> None:
+    head, *chunks = (
+        CHUNKED.replace(b";x=y", b"").split(b"\r\n\r\n", 1)[0] + b"\r\n\r\n",
+        b"3\r\nhel\r\n",
+        b"2\r\nlo\r\n",
+    )
+    case = talk()
+    case.connection.data_received(head)
+    case.connection.data_received(chunks[0])  # the parser is asked until it stands between two chunks
+    assert case.heard.chunks == 0
+    case.connection.data_received(chunks[1])
+    case.connection.data_received(chunks[0])
+    assert case.heard.chunks == 2
+    case.connection.data_received(b"0\r\n\r\n")
+    assert (case.heard.body, case.heard.ends, case.heard.errors) == (b"hellohel", 1, [])
+    assert case.connection.usable
+
+
+@given(sizes=st.lists(st.integers(1, 400), min_size=1, max_size=8), cuts=st.lists(st.integers(0, 4000), max_size=12))
+@settings(deadline=None)
+def test_chunks_that_look_like_chunks_inside_are_told_right_at_every_cut(sizes: list[int], cuts: list[int]) -> None:
+    """A read that begins inside of a chunk may look like a whole one."""
+    data = [(b"3\r\nhel\r\n" * 50)[:size] for size in sizes]
+    wire = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in data)
+    case = talk()
+    case.connection.data_received(CHUNKED.split(b"\r\n\r\n")[0] + b"\r\n\r\n")
+    places = sorted({0, len(wire), *(min(cut, len(wire)) for cut in cuts)})
+    for start, end in itertools.pairwise(places):
+        case.connection.data_received(wire[start:end])
+    case.connection.data_received(b"0\r\n\r\n")
+    assert (case.heard.body, case.heard.ends, case.heard.errors) == (b"".join(data), 1, [])
 
 
 def test_a_body_that_ends_with_the_connection() -> None:

@@ -18,7 +18,7 @@ class Assembly(EventWatch):
     __slots__ = ("_chat", "_choice", "_error", "_frame", "_ids", "_parts", "_prompt_ids", "_tools", "inner")
 
     def __init__(self, inner: EventWatch, chat: bool) -> None:
-        super().__init__(())
+        super().__init__()
         self.inner = inner
         self._chat = chat
         self._frame: dict[str, Any] = {}

@@ -31,7 +31,8 @@ from gateway.core.budgets.chunks import head_of, parse_chunk
 from gateway.core.budgets.enforcement import Enforcement
 from gateway.core.dialects.chat import ChunkWatch
 from gateway.core.dialects.messages import MessageWatch
-from gateway.core.dialects.watch import Turn
+from gateway.core.dialects.watch import LINES, Turn
+from gateway.core.http_chunks import END
 from gateway.core.sse import event_data, split_events
 
 _OPENING = (b'"reasoning":"', b'"reasoning_content":"')
@@ -40,10 +41,10 @@ _OPENING = (b'"reasoning":"', b'"reasoning_content":"')
 _CLOSING = b'"},"logprobs":null,"finish_reason":null'
 _ANSWER = (b'"content":"', b'"tool_calls":[')
 _NEVER = b"\xff"
-"""How no event begins."""
+"""How no event ends."""
 
-_GATHERED = 512
-"""Pieces of thinking that are joined at a time: a list of short pieces is mostly list."""
+_GATHERED = 64
+"""Pieces of thinking that are joined at a time: a short piece is mostly its own header."""
 
 
 class MessageBackstop(MessageWatch):
@@ -62,10 +63,19 @@ class MessageBackstop(MessageWatch):
 
     def feed(self, data: bytes) -> bytes:
         events = super().feed(data)
+        self._count(events)
+        return events
+
+    def passes(self, framed: bytes, start: int) -> bool:
+        passes = super().passes(framed, start)
+        if passes:
+            self._count(framed)
+        return passes
+
+    def _count(self, events: bytes) -> None:
         self._left -= events.count(b'"thinking_delta"')
         if self._left < 0:
             self.overran = True
-        return events
 
 
 class Stage(Enum):
@@ -82,18 +92,19 @@ class Backstop(ChunkWatch):
         "_after",
         "_before",
         "_beyond",
+        "_ending",
         "_enforcement",
         "_events",
         "_frame",
         "_left",
         "_limit",
-        "_ordinary",
         "_passed",
         "_pieces",
         "_prompt",
         "_set_terms",
         "_stage",
         "_terms",
+        "_text",
         "_told",
         "overran",
     )
@@ -109,8 +120,9 @@ class Backstop(ChunkWatch):
         self._stage = Stage.PASSING
         self._passed = False
         self._before = self._after = b""
-        self._ordinary = _NEVER
+        self._ending = _NEVER
         self._pieces: list[bytes] = []
+        self._text = bytearray()
         self._told = b""
         self._frame: dict[str, Any] = {}
         self._prompt = b""
@@ -123,22 +135,28 @@ class Backstop(ChunkWatch):
         reasoning = None if self.usage is None else self.usage.reasoning
         return None if not reasoning or self._events < 32 or self._enforcement else reasoning / self._events
 
-    def feed(self, data: bytes) -> bytes:
+    def passes(self, framed: bytes, start: int) -> bool:
         if self._passed:
-            return ChunkWatch.feed(self, data)
-        # Nearly every event while it thinks: one alone, with nothing but reasoning in it.
+            return super().passes(framed, start)
+        # Nearly every event while it thinks: one with nothing but reasoning in it.
         if (
-            data.startswith(self._ordinary)
-            and data.endswith(self._after)
-            and data.find(b"\n\n") == len(data) - 2
+            framed.endswith(self._ending)
+            and framed.startswith(self._before, start)
+            and framed.count(b"\n") == LINES
             and self._events < self._left
-            and not self._splitter.rest
+            and not (self._holding or self._splitter.rest)
         ):
             self._events += 1
-            self._pieces.append(data[len(self._before) : -len(self._after)])
-            if len(self._pieces) >= _GATHERED:
+            pieces = self._pieces
+            pieces.append(framed[start + len(self._before) : -len(self._ending)])
+            if len(pieces) >= _GATHERED:
                 self._gather()
-            return data
+            return True
+        return False
+
+    def feed(self, data: bytes) -> bytes:
+        if self._passed:
+            return super().feed(data)
         if self._stage is Stage.PASSING:
             return self._watch_thinking(super().feed(data))
         if self._enforcement is not None:
@@ -167,8 +185,8 @@ class Backstop(ChunkWatch):
             self._keep(events)
         elif events and any(mark in events for mark in _ANSWER) and b'"content":""' not in events:
             self._passed = True
-            self._ordinary = _NEVER
-            self._pieces = []
+            self._pieces.clear()
+            self._text.clear()
         return events
 
     def _allowed(self, events: bytes) -> bytes:
@@ -193,7 +211,8 @@ class Backstop(ChunkWatch):
                 self._learn_frame(event)
 
     def _gather(self) -> None:
-        self._pieces = [b"".join(self._pieces).replace(self._after + self._before, b"")]
+        self._text += b"".join(self._pieces).replace(self._after + self._before, b"")
+        self._pieces.clear()
 
     def _keep_parsed(self, event: bytes) -> None:
         for choice in parse_chunk(event_data(event)).get("choices") or ():
@@ -207,13 +226,13 @@ class Backstop(ChunkWatch):
             at, end = event.find(opening), event.rfind(_CLOSING)
             if 0 < at < end:
                 self._before, self._after = event[: at + len(opening)], event[end:]
-                self._ordinary = self._before
+                self._ending = self._after + END
 
     # The cut
 
     def _cut(self, beyond: int) -> bytes:
         self.overran = True
-        self._ordinary = _NEVER
+        self._ending = _NEVER
         self._events, self._beyond = self._left, beyond
         head = head_of(self._before)
         self._frame = parse_chunk(head[6:] + b"]}") if head else {}
@@ -236,7 +255,8 @@ class Backstop(ChunkWatch):
             return self._go_on(terms, self._prompt, ids)
         self._prompt = ids
         self._stage = Stage.THINKING
-        text = json.loads(b'"' + b"".join(self._pieces).replace(self._after + self._before, b"") + b'"')
+        self._gather()
+        text = json.loads(b'"' + self._text + b'"')
         body = {"model": terms.body.get("model"), "prompt": text, "add_special_tokens": False}
         self.turn = Turn("/tokenize", dump(body))
         return b""

@@ -67,7 +67,7 @@ class Enforcement(EventWatch):
     )
 
     def __init__(self, terms: Terms) -> None:
-        super().__init__(())
+        super().__init__()
         self._terms = terms
         self._state = State.OPENING
         self._frame: dict[str, Any] = {}

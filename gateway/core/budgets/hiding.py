@@ -40,7 +40,7 @@ class HidingWatch(EventWatch):
     __slots__ = ("_hider", "_inner")
 
     def __init__(self, inner: EventWatch, hider: Hider) -> None:
-        super().__init__(())
+        super().__init__()
         self._inner = inner
         self._hider = hider
 

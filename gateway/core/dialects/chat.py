@@ -6,7 +6,7 @@ from gateway.core.bodies import Body, dump
 from gateway.core.dialects.base import Ask, Dialect, ErrorShape, optional_field
 from gateway.core.dialects.carrying import carry_budget, carry_effort, carry_switch
 from gateway.core.dialects.openai import openai_error, openai_error_event
-from gateway.core.dialects.watch import EventWatch
+from gateway.core.dialects.watch import EventWatch, MarkedWatch
 from gateway.core.grants.grant import Grant
 from gateway.core.usage import from_openai
 
@@ -14,7 +14,7 @@ _MARKS = (b"[DONE]", b'"usage"', b'"error"')
 _FINISH = b'"finish_reason":"'
 
 
-class ChunkWatch(EventWatch):
+class ChunkWatch(MarkedWatch):
     """Chunks, then (where asked for) one with usage and no choices, then `[DONE]`.
 
     Where only the gateway asked for usage, the usage chunk is taken out. vLLM then puts `system_fingerprint`

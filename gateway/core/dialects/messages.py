@@ -6,7 +6,7 @@ from gateway.core.bodies import Body, dump
 from gateway.core.dialects.base import Ask, Dialect, ErrorShape, Fault, find_usage
 from gateway.core.dialects.carrying import carry_effort, carry_switch
 from gateway.core.dialects.over_chat import OverChat, messages_over_chat
-from gateway.core.dialects.watch import EventWatch
+from gateway.core.dialects.watch import EventWatch, MarkedWatch
 from gateway.core.grants.grant import Grant
 from gateway.core.usage import Usage, from_anthropic
 
@@ -32,7 +32,7 @@ def anthropic_error(shape: ErrorShape) -> bytes:
     return dump({"type": "error", "error": error, "request_id": shape.request_id})
 
 
-class MessageWatch(EventWatch):
+class MessageWatch(MarkedWatch):
     """`message_start`, blocks, `message_delta` with usage, `message_stop`."""
 
     __slots__ = ()

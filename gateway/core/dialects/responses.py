@@ -7,14 +7,14 @@ from gateway.core.dialects.base import Ask, Dialect, ErrorShape, optional_field
 from gateway.core.dialects.carrying import carry_effort, carry_switch
 from gateway.core.dialects.openai import openai_error
 from gateway.core.dialects.over_chat import OverChat, responses_over_chat
-from gateway.core.dialects.watch import EventWatch
+from gateway.core.dialects.watch import EventWatch, MarkedWatch
 from gateway.core.grants.grant import Grant
 from gateway.core.usage import from_openai
 
 _ENDS = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
 
 
-class ResponseWatch(EventWatch):
+class ResponseWatch(MarkedWatch):
     """Looks into the closing events and errors only."""
 
     __slots__ = ()

@@ -2,9 +2,13 @@
 
 Every event passes; only those whose bytes contain one of the dialect's marks are looked into. A mark is chosen
 so that it cannot stand in generated text: a quote inside a JSON string is escaped, so `"usage"` is a key.
+
+Nearly all of a stream are events that come alone, each in an HTTP chunk of its own, and change nothing. A watch that
+knows such a one by its bytes says so to `passes`, and the chunk goes on as it stands; all others are `feed`.
 """
 
 import json
+from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 from gateway.core.sse import EventSplitter, event_data, split_events
@@ -18,6 +22,12 @@ _PLAIN_DELTAS = (
 """How nearly every event of vLLM's chat and completions streams ends: one that ends so and stands alone has
 nothing to look for, since a usage, an error or a fingerprint would stand behind the choices."""
 
+_PLAIN_CHUNKS = tuple(delta + b"\r\n" for delta in _PLAIN_DELTAS)
+LINES = 4
+"""Line feeds of an HTTP chunk that holds one event of one line: two are the chunk's."""
+_WHOLE_EVENTS = b"\n\n\r\n"
+"""How an HTTP chunk ends that ends with an event."""
+
 
 class Turn(NamedTuple):
     """Another request that goes on with the same answer: where and what to send."""
@@ -30,7 +40,7 @@ STOP = Turn("", b"")
 """The turn that asks for nothing more: the answer is complete, the node's request is to be closed."""
 
 
-class EventWatch:
+class EventWatch(ABC):
     """Feed it what the node sends, pass on what it returns, ask it afterwards how the stream ended.
 
     `ended`: the dialect's own end was seen; a stream that stops without it was cut.
@@ -40,20 +50,43 @@ class EventWatch:
     whatever its type. Who sends it sets this back to None.
     """
 
-    __slots__ = ("_holding", "_marks", "_splitter", "ended", "failed", "turn", "usage", "wasted")
+    __slots__ = ("_splitter", "ended", "failed", "turn", "usage", "wasted")
 
-    def __init__(self, marks: tuple[bytes, ...]) -> None:
-        self._marks = marks
+    def __init__(self) -> None:
         self._splitter = EventSplitter()
-        self._holding = False
         self.ended = False
         self.failed = False
         self.turn: Turn | None = None
         self.usage: Usage | None = None
         self.wasted = 0
 
+    @abstractmethod
     def feed(self, data: bytes) -> bytes:
         """The bytes to pass on: whole events, less those that only the gateway asked for."""
+
+    def passes(self, framed: bytes, start: int) -> bool:
+        """Whether an HTTP chunk, whose data begins at `start`, goes on as it stands; then it has been noted.
+
+        Where this is false nothing has happened: the data is to be fed. A watch that writes events anew passes none.
+        """
+        return False
+
+    def release(self) -> bytes:
+        """Events that were held back, for a stream that has come to its end."""
+        return b""
+
+
+class MarkedWatch(EventWatch):
+    """One that looks into events with a mark in them. (Who inherits from it and has a `feed` has a `passes` too.)"""
+
+    __slots__ = ("_holding", "_marks")
+
+    def __init__(self, marks: tuple[bytes, ...]) -> None:
+        super().__init__()
+        self._marks = marks
+        self._holding = False
+
+    def feed(self, data: bytes) -> bytes:
         events = self._splitter.feed(data)
         if self._holding:  # nothing may overtake what is held
             return self._inspect_all(events)
@@ -64,17 +97,24 @@ class EventWatch:
                 return self._inspect_all(events)
         return events
 
-    def release(self) -> bytes:
-        """Events that were held back, for a stream that has come to its end."""
-        return b""
+    def passes(self, framed: bytes, start: int) -> bool:
+        if self._holding or self._splitter.rest:
+            return False  # nothing may overtake
+        if framed.endswith(_PLAIN_CHUNKS) and framed.count(b"\n") == LINES and framed.count(b"\r") == 2:
+            return True
+        if not framed.endswith(_WHOLE_EVENTS):
+            return False
+        for mark in self._marks:  # noqa: SIM110 -- a generator costs more than the search
+            if mark in framed:
+                return False
+        return True
 
+    @abstractmethod
     def look(self, event: bytes, data: bytes, parsed: dict[str, Any]) -> bytes:
         """Note what an event in marked bytes says; returns the bytes to pass on in its place.
 
-        `data` is the event's payload, `parsed` what it is as JSON: empty where it is not an object. (A watch that
-        follows every event has a `feed` of its own, and needs none of this.)
+        `data` is the event's payload, `parsed` what it is as JSON: empty where it is not an object.
         """
-        return event
 
     def _inspect_all(self, events: bytes) -> bytes:
         return b"".join([self._inspect(event) for event in split_events(events)])
@@ -90,7 +130,7 @@ class ChainedWatch(EventWatch):
     __slots__ = ("_inner", "_outer")
 
     def __init__(self, inner: EventWatch, outer: EventWatch) -> None:
-        super().__init__(())
+        super().__init__()
         self._inner = inner
         self._outer = outer
 
@@ -103,9 +143,6 @@ class ChainedWatch(EventWatch):
         told = self._outer.feed(self._inner.release()) + self._outer.release()
         self._note()
         return told
-
-    def look(self, event: bytes, data: bytes, parsed: dict[str, Any]) -> bytes:
-        raise AssertionError("both look for themselves")
 
     def _note(self) -> None:
         """What the client saw is the outer's, what the node did the inner's."""

@@ -34,7 +34,7 @@ class ChatStream(EventWatch):
 
     def __init__(self, hide: bool) -> None:
         """`hide` leaves thinking out."""
-        super().__init__(())
+        super().__init__()
         self._hide = hide
         self._out: list[bytes] = []
         self._begun = False
@@ -89,9 +89,6 @@ class ChatStream(EventWatch):
         out = b"".join(self._out)
         self._out.clear()
         return out
-
-    def look(self, event: bytes, data: bytes, parsed: dict[str, Any]) -> bytes:
-        raise AssertionError("a translation takes every event, marked or not")
 
     def tell(self, kind: str, event: Mapping[str, Any]) -> None:
         self._out += (b"event: ", kind.encode(), b"\ndata: ", write(event), b"\n\n")
