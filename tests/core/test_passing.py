@@ -74,8 +74,6 @@ def state(watch: EventWatch) -> dict[str, Any]:
         for name in getattr(kind, "__slots__", ()):
             found[name] = getattr(watch, name)
     found["_splitter"] = watch._splitter.rest
-    if isinstance(watch, Backstop):
-        found["thought"] = bytes(found.pop("_text")) + b"".join(found.pop("_pieces"))
     return found
 
 

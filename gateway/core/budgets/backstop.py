@@ -43,8 +43,8 @@ _ANSWER = (b'"content":"', b'"tool_calls":[')
 _NEVER = b"\xff"
 """How no event ends."""
 
-_GATHERED = 64
-"""Pieces of thinking that are joined at a time: a short piece is mostly its own header."""
+_ENDINGS = tuple(b'"},"logprobs":null,"finish_reason":null%b}]}\n\n\r\n' % ids for ids in (b"", b',"token_ids":null'))
+"""How an event of thinking ends behind its text, the same bytes for all streams: they stay in the cache."""
 
 
 class MessageBackstop(MessageWatch):
@@ -98,8 +98,9 @@ class Backstop(ChunkWatch):
         "_frame",
         "_left",
         "_limit",
+        "_opening",
+        "_opens_at",
         "_passed",
-        "_pieces",
         "_prompt",
         "_set_terms",
         "_stage",
@@ -120,8 +121,8 @@ class Backstop(ChunkWatch):
         self._stage = Stage.PASSING
         self._passed = False
         self._before = self._after = b""
+        self._opening, self._opens_at = b"", 0
         self._ending = _NEVER
-        self._pieces: list[bytes] = []
         self._text = bytearray()
         self._told = b""
         self._frame: dict[str, Any] = {}
@@ -139,18 +140,16 @@ class Backstop(ChunkWatch):
         if self._passed:
             return super().passes(framed, start)
         # Nearly every event while it thinks: one with nothing but reasoning in it.
+        at = start + self._opens_at
         if (
             framed.endswith(self._ending)
-            and framed.startswith(self._before, start)
+            and framed.startswith(self._opening, at)
             and framed.count(b"\n") == LINES
             and self._events < self._left
             and not (self._holding or self._splitter.rest)
         ):
             self._events += 1
-            pieces = self._pieces
-            pieces.append(framed[start + len(self._before) : -len(self._ending)])
-            if len(pieces) >= _GATHERED:
-                self._gather()
+            self._text += framed[at + len(self._opening) : -len(self._ending)]
             return True
         return False
 
@@ -185,7 +184,6 @@ class Backstop(ChunkWatch):
             self._keep(events)
         elif events and any(mark in events for mark in _ANSWER) and b'"content":""' not in events:
             self._passed = True
-            self._pieces.clear()
             self._text.clear()
         return events
 
@@ -203,22 +201,18 @@ class Backstop(ChunkWatch):
     def _keep(self, events: bytes) -> None:
         """Keep the text of events, as JSON has it between the quotes."""
         if self._before and events.startswith(self._before) and events.endswith(self._after):
-            self._pieces.append(events[len(self._before) : -len(self._after)])
+            self._text += events[len(self._before) : -len(self._after)].replace(self._after + self._before, b"")
             return
         for event in split_events(events):
             self._keep_parsed(event)
             if not self._before:
                 self._learn_frame(event)
 
-    def _gather(self) -> None:
-        self._text += b"".join(self._pieces).replace(self._after + self._before, b"")
-        self._pieces.clear()
-
     def _keep_parsed(self, event: bytes) -> None:
         for choice in parse_chunk(event_data(event)).get("choices") or ():
             delta = choice.get("delta") or {}
             text = delta.get("reasoning") or delta.get("reasoning_content") or ""
-            self._pieces.append(dump(text)[1:-1])
+            self._text += dump(text)[1:-1]
 
     def _learn_frame(self, event: bytes) -> None:
         """What stands around the text, the same in each event."""
@@ -226,7 +220,8 @@ class Backstop(ChunkWatch):
             at, end = event.find(opening), event.rfind(_CLOSING)
             if 0 < at < end:
                 self._before, self._after = event[: at + len(opening)], event[end:]
-                self._ending = self._after + END
+                self._opening, self._opens_at = opening, at
+                self._ending = next((known for known in _ENDINGS if known[:-2] == self._after), self._after + END)
 
     # The cut
 
@@ -255,7 +250,6 @@ class Backstop(ChunkWatch):
             return self._go_on(terms, self._prompt, ids)
         self._prompt = ids
         self._stage = Stage.THINKING
-        self._gather()
         text = json.loads(b'"' + self._text + b'"')
         body = {"model": terms.body.get("model"), "prompt": text, "add_special_tokens": False}
         self.turn = Turn("/tokenize", dump(body))
