@@ -77,7 +77,13 @@ class Gateway:
             self.fleet.share_with(config.workers)
         self.limiter = parts.limiter(config, self.link, self.presence)
         self.pipeline = Pipeline(
-            parts.policy(config, response_key), self.gate, self.limiter, self.router, self.relay, self._observers()
+            parts.policy(config, response_key),
+            self.gate,
+            self.limiter,
+            self.router,
+            self.relay,
+            self._observers(),
+            parts.counters(config),
         )
         self._bounds = Bounds(config.requests.max_body, config.timeouts.body)
         layers = Layers(

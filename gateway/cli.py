@@ -10,7 +10,7 @@ import typer
 from gateway.commands.keys import keys
 from gateway.commands.reports import show_audit, show_usage
 from gateway.commands.tenants import tenants
-from gateway.config.source import ConfigError, load_config
+from gateway.config.source import ConfigError, Problem, load_config
 from gateway.config.tree import Config
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -178,9 +178,23 @@ def _given(**values: Any) -> dict[str, Any]:
 
 def _load(path: Path | None, overrides: dict[str, Any]) -> Config:
     try:
-        return load_config(path, overrides)
+        config = load_config(path, overrides)
     except ConfigError as error:
         _complain("\n".join(str(problem) for problem in error.problems))
+    _read_tokenizers(path, config)
+    return config
+
+
+def _read_tokenizers(path: Path | None, config: Config) -> None:
+    """See that they can be used, before anything listens."""
+    for index, model in enumerate(config.models):
+        if model.tokenizer is not None:
+            from gateway.counting.files import UnusableTokenizer, load_counter  # an optional extra
+
+            try:
+                load_counter(model.name, model.tokenizer)
+            except UnusableTokenizer as error:
+                _complain(str(Problem(str(path or "the environment"), f"models[{index}].tokenizer", str(error))))
 
 
 def _complain(message: str) -> NoReturn:

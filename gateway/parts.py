@@ -2,6 +2,7 @@
 
 from functools import partial
 from operator import attrgetter
+from pathlib import Path
 
 from gateway.access.directory import Directory
 from gateway.access.keyring import Keyring, Reading
@@ -17,6 +18,7 @@ from gateway.core.models import Models
 from gateway.core.routing.conversations import Naming
 from gateway.core.routing.placement import Placement
 from gateway.core.tenants import Tenants
+from gateway.counting.counter import PromptCounter
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.prober import ProbeTiming
 from gateway.fleet.router import Router, RoutingRules
@@ -40,6 +42,20 @@ def policy(config: Config, response_key: bytes) -> Policy:
         ),
         over_chat=frozenset(model.name for model in config.models if model.over_chat),
     )
+
+
+def counters(config: Config) -> dict[str, PromptCounter]:
+    """By the nodes' names, for the models that have a tokenizer here."""
+    paths = _tokenizers(config)
+    if not paths:
+        return {}
+    from gateway.counting.files import load_counters  # its libraries are an optional extra
+
+    return load_counters(paths)
+
+
+def _tokenizers(config: Config) -> dict[str, Path]:
+    return {model.name: model.tokenizer for model in config.models if model.tokenizer is not None}
 
 
 def ledger(config: Config, link: Link | None) -> Ledger | None:
@@ -161,4 +177,5 @@ def needs_restart(old: Config, new: Config) -> list[str]:
         "timeouts.headers",
     )
     edge = ("timeouts.client_stall", "timeouts.shutdown")
-    return [name for name in (*fixed, *edge) if attrgetter(name)(old) != attrgetter(name)(new)]
+    changed = [name for name in (*fixed, *edge) if attrgetter(name)(old) != attrgetter(name)(new)]
+    return changed if _tokenizers(old) == _tokenizers(new) else [*changed, "models.tokenizer"]

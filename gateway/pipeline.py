@@ -24,6 +24,7 @@ from gateway.core.models import Models
 from gateway.core.plan import Minting, Plan, make_plan
 from gateway.core.response_ids import NONCE_BYTES, open_id
 from gateway.core.tenants import Identity, Tenant
+from gateway.counting.counter import PromptCounter
 from gateway.fleet.router import Router
 from gateway.limits.limiter import Limiter
 from gateway.limits.reservation import Reservation
@@ -77,6 +78,7 @@ class _Record:
         "_call",
         "_dialect",
         "_observers",
+        "counted",
         "ending",
         "held",
         "key",
@@ -99,6 +101,7 @@ class _Record:
         self.model: str | None = None
         self.stream = False
         self.request_bytes = 0
+        self.counted: int | None = None
         self.ending = "ok"
 
     def of(self, identity: Identity) -> Identity:
@@ -160,6 +163,7 @@ class _Record:
             expected_cached=None if trace.ticket is None else trace.ticket.cached,
             wasted=trace.wasted,
             overran=trace.overran,
+            counted=self.counted,
         )
 
 
@@ -174,8 +178,9 @@ class Pipeline:
         router: Router,
         relay: Relay,
         observers: tuple[Observer, ...],
+        counters: Mapping[str, PromptCounter],
     ) -> None:
-        """`limiter` is None where nothing can be limited."""
+        """`limiter` is None where nothing can be limited; `counters` are of the models that have a tokenizer here."""
         self.policy = policy
         self.gate = gate
         self.limiter = limiter
@@ -183,6 +188,7 @@ class Pipeline:
         self._fleet = router.fleet
         self._relay = relay
         self._observers = observers
+        self._counters = counters
 
     async def answer(self, call: Call, dialect: Dialect) -> None:
         """Serve one request that asks a model for something."""
@@ -192,7 +198,9 @@ class Pipeline:
             deadline = read_deadline(call.headers)
             ask = record.asked(dialect.read(await call.read_body()))
             model = record.model = policy.models.resolve(ask.model, who, self._fleet.served)
-            plan = self._plan(policy, ask, dialect, who.tenant, model)
+            counter = self._counters.get(model)
+            counted = record.counted = None if counter is None else await counter.count(ask, dialect)
+            plan = self._plan(policy, ask, dialect, who.tenant, model, counted)
             if plan.told:
                 call.tell(plan.told)
             held = record.held = None if self.limiter is None else self.limiter.begin(who, plan)
@@ -218,7 +226,9 @@ class Pipeline:
             with self._router.route(plan, who.tenant.name, call.headers) as route:
                 await self._relay.serve(plan, call, record.trace, deadline, route, method, path)
 
-    def _plan(self, policy: Policy, ask: Ask, dialect: Dialect, tenant: Tenant, model: str) -> Plan:
+    def _plan(
+        self, policy: Policy, ask: Ask, dialect: Dialect, tenant: Tenant, model: str, counted: int | None
+    ) -> Plan:
         pinned_to = (
             None if ask.continues is None else self._node_of(policy, ask.continues, tenant, "previous_response_id")
         )
@@ -229,7 +239,7 @@ class Pipeline:
         if not policy.terms.silent or tenant.rules is not None:
             terms, window = policy.terms.of(tenant.rules, model), self._fleet.window(model)
         ratio = BYTES_PER_TOKEN if self.limiter is None else self.limiter.bytes_per_token(model)
-        plan = make_plan(ask, dialect, model, minting, pinned_to, terms, window, ratio, tenant.cache_salt)
+        plan = make_plan(ask, dialect, model, minting, pinned_to, terms, window, ratio, tenant.cache_salt, counted)
         return plan._replace(over_chat=True) if model in policy.over_chat else plan
 
     def _node_of(self, policy: Policy, response_id: str, tenant: Tenant, param: str) -> bytes:

@@ -510,6 +510,8 @@ def test_the_example_mentions_every_setting_and_its_commented_parts_are_good(
     made = self_signed(tmp_path)
     for name, copied in (("ca.pem", made.cert), ("redis.crt", made.cert), ("redis.key", made.key)):
         (tmp_path / name).write_bytes(copied.read_bytes())
+    (tmp_path / "nemotron-3-ultra").mkdir()
+    (tmp_path / "nemotron-3-ultra" / "tokenizer.json").write_text("{}")
     for name in ("NODE_API_KEY", "ADMIN_TOKEN", "ADMIN_TOKEN_OF_ADA", "RESPONSE_SECRET", "WORKER_SECRET"):
         monkeypatch.setenv(name, "secret")
     monkeypatch.setenv("REDIS_URL", "redis://user:secret@127.0.0.1:6379/0")

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("gateway", "workers", "loadtest")
 
 _BELOW_RELAY = {"core", "shared", "access", "fleet", "limits", "telemetry"}
-_BELOW_APP = _BELOW_RELAY | {"relay", "pipeline", "api"}
+_BELOW_APP = _BELOW_RELAY | {"relay", "pipeline", "api", "counting"}
 _SETTINGS = {"config", "reload"}
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -31,9 +31,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "access": {"core", "shared"},
     "fleet": {"core", "shared"},
     "limits": {"core", "shared"},
+    "counting": {"core"},
     "telemetry": {"core", "shared"},
     "relay": _BELOW_RELAY,
-    "pipeline": _BELOW_RELAY | {"relay"},
+    "pipeline": _BELOW_RELAY | {"relay", "counting"},
     "api": _BELOW_RELAY | {"relay", "pipeline", "config", "keys"},  # admin routes take tenants in the file's words
     "config": {"core"},
     "reload": {"config"},
@@ -101,6 +102,8 @@ ONLY_IN: dict[str, tuple[set[str], str]] = {
         {"fleet", "demo", "cli", "limits", "shared", "telemetry"},
         "control plane only: a user's request is retried by rule",
     ),
+    "tokenizers": ({"counting"}, "an optional extra: nothing else may need it"),
+    "jinja2": ({"counting"}, "an optional extra: nothing else may need it"),
     "httptools": ({"relay", "api"}, "HTTP is parsed at both ends, from nodes and from clients, and nowhere between"),
 }
 """Where a library may be imported in the gateway, and why nowhere else."""

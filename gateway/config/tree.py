@@ -21,6 +21,7 @@ from gateway.config.listen import Admin, AdminToken, Listen
 from gateway.config.routing import Routing, RoutingPolicy
 from gateway.config.tenants import Access, TenantConfig
 from gateway.config.thinking import OutputConfig, Ruled, ThinkingConfig
+from gateway.config.tokenizer import TokenizerPath
 from gateway.config.types import Name, Seconds, Secret, Section, is_loopback
 from gateway.config.usage import PriceConfig, UsageConfig
 
@@ -33,6 +34,8 @@ class ModelConfig(Ruled):
     price: PriceConfig | None = None
     over_chat: bool = False
     """Whether its nodes are asked in chat also for responses and messages."""
+    tokenizer: TokenizerPath | None = None
+    """The folder of its tokenizer, or the `tokenizer.json` in it: then prompts are counted and not estimated."""
     routing: RoutingPolicy | None = None
     """How its requests are spread over its nodes; `routing.policy` where it says nothing."""
 

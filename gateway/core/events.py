@@ -15,7 +15,8 @@ class RequestEnded(NamedTuple):
     `retry_refused` says that one more would have been made but for the retry budget. `route` is why the node was chosen
     (`Placed.reason`; None where there was no choice) and `expected_cached` the prompt tokens expected in its cache.
     `wasted` are tokens that nodes made and nobody got (of failed attempts, of thinking beyond its budget); `overran`
-    says that a node was trusted to hold that budget.
+    says that a node was trusted to hold that budget. `counted` is the prompt's length as the model's tokenizer had it
+    here: 0 where it had to be estimated, None where there is no tokenizer.
     """
 
     at: float
@@ -39,6 +40,7 @@ class RequestEnded(NamedTuple):
     expected_cached: int | None = None
     wasted: int = 0
     overran: bool = False
+    counted: int | None = None
 
 
 class NodeFacts(NamedTuple):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from gateway.core.bodies import edit_body, insert_fields
 from gateway.core.dialects.base import FORBIDDEN_FIELDS, Ask, Dialect, harmless_arguments
-from gateway.core.grants.caps import cap, check_output, room_for
+from gateway.core.grants.caps import cap, check_output, room_beside, room_for
 from gateway.core.grants.grant import Grant, Headers
 from gateway.core.grants.intent import UNLIMITED, UNSAID, Intent
 from gateway.core.grants.sizes import BYTES_PER_TOKEN, estimate_input
@@ -39,6 +39,8 @@ class Plan(NamedTuple):
     bytes_per_token: float = BYTES_PER_TOKEN
     over_chat: bool = False
     salted: bool = False
+    counted: int | None = None
+    """The prompt's tokens as the model's tokenizer counts them; nothing where they have to be estimated."""
 
     @property
     def max_tokens(self) -> int | None:
@@ -72,8 +74,8 @@ class Plan(NamedTuple):
 
     @property
     def input_tokens(self) -> int:
-        """An estimate of the prompt's tokens: from its text's bytes, token ids counted. Walks the prompt."""
-        return estimate_input(self.ask.body, self.bytes_per_token)
+        """The prompt's tokens: counted, or estimated from its text's bytes, which walks the prompt."""
+        return self.counted or estimate_input(self.ask.body, self.bytes_per_token)
 
     @property
     def output_tokens(self) -> int | None:
@@ -98,12 +100,13 @@ def make_plan(
     window: int | None = None,
     bytes_per_token: float = BYTES_PER_TOKEN,
     salt: str | None = None,
+    counted: int | None = None,
 ) -> Plan:
     """The plan for `ask`: what its tenant may have, the node's own name for the model, what the gateway needs set.
 
     `terms` are the rules for this tenant on this model (None: there are none), `window` the model's context window in
-    tokens (None: not known), `salt` keeps its prompt apart from other tenants' in nodes' caches. Raises
-    `InvalidRequest` where the rules refuse what is asked.
+    tokens (None: not known), `salt` keeps its prompt apart from other tenants' in nodes' caches, `counted` is the
+    prompt's length where it is known. Raises `InvalidRequest` where the rules refuse what is asked.
     """
     changes = dialect.changes(ask)
     if ask.model is not None and ask.model != model:
@@ -113,10 +116,10 @@ def make_plan(
     if "vllm_xargs" in ask.body and (arguments := harmless_arguments(ask.body)) is not None:
         changes["vllm_xargs"] = arguments
     if terms is not None and dialect.output_fields:
-        grant = _ruled(ask, dialect, terms, window, bytes_per_token)
+        grant = _ruled(ask, dialect, terms, _room(ask, window, bytes_per_token, counted))
         changes.update(_enact(ask, dialect, terms, grant))
     else:
-        grant = Grant(ask.max_tokens) if ask.intent is UNSAID else _as_asked(ask.intent, ask.max_tokens)
+        grant = Grant(ask.max_tokens) if ask.intent is UNSAID else as_asked(ask.intent, ask.max_tokens)
         if not ask.intent.heeded:
             changes.update(dialect.carry(ask.body, grant))
     return Plan(
@@ -129,24 +132,31 @@ def make_plan(
         grant,
         bytes_per_token,
         salted="cache_salt" in changes,
+        counted=counted,
     )
 
 
-def _as_asked(intent: Intent, max_tokens: int | None) -> Grant:
+def as_asked(intent: Intent, max_tokens: int | None) -> Grant:
     """Where no rule speaks, everything is granted. What the node hides by itself is not the gateway's to hide."""
     budget = 0 if intent.on is False else None if intent.budget == UNLIMITED else intent.budget
     return Grant(max_tokens, intent.on, budget, intent.effort, intent.low, intent.hide is True and not intent.heeded)
 
 
-def _ruled(ask: Ask, dialect: Dialect, terms: Terms, window: int | None, bytes_per_token: float) -> Grant:
+def _room(ask: Ask, window: int | None, bytes_per_token: float, counted: int | None) -> int | None:
+    """Tokens that the window leaves for the answer, None where it is not known."""
+    if window is None:
+        return None
+    return room_beside(window, counted) if counted else room_for(window, estimate_input(ask.body, bytes_per_token))
+
+
+def _ruled(ask: Ask, dialect: Dialect, terms: Terms, room: int | None) -> Grant:
     """What the rules leave of what is asked."""
     field = check_output(ask.body, dialect.output_fields)
     max_tokens = ask.max_tokens
     told: Headers = ()
     if terms.output is not None:
-        room = None if window is None else room_for(window, estimate_input(ask.body, bytes_per_token))
         max_tokens, told = cap(max_tokens, field, terms.output, room)
-    grant = _as_asked(ask.intent, max_tokens)
+    grant = as_asked(ask.intent, max_tokens)
     if terms.thinking is None:
         return grant._replace(told=told)
     decision = decide(ask.intent, terms.thinking, max_tokens, ask.tools)

@@ -101,6 +101,13 @@ METRICS: tuple[Definition[Any], ...] = (
         "Requests by why their node was chosen: home (it has the conversation), moved (another has it), new.",
         *("model", "reason"),
     ),
+    PROMPTS := _counter(
+        "fleetgate_prompts_counted_total",
+        "Prompts of models with a tokenizer: exact, estimated (they could not be counted), or wrong (the node had "
+        "another number).",
+        "model",
+        "how",
+    ),
     EXPECTED_CACHED := _counter(
         "fleetgate_expected_cached_tokens_total",
         "Prompt tokens that were expected in the chosen node's cache; fleetgate_tokens_total has those that were.",

@@ -61,6 +61,8 @@ class Metrics:
         for event in ended:
             if event.failures or event.retry_refused or event.wasted or event.overran:
                 self._count_trouble(event)
+            if event.counted is not None:
+                self._count_prompt(event)
         for (model, reason), (requests, expected) in add_up_routes(ended).items():
             self._made[definitions.ROUTES].labels(model, reason).inc(requests)
             self._made[definitions.EXPECTED_CACHED].labels(model).inc(expected)
@@ -76,6 +78,12 @@ class Metrics:
             self._made[definitions.CUTS].labels(model, node).inc()
         if event.overran:
             self._made[definitions.OVERRUNS].labels(node).inc()
+
+    def _count_prompt(self, event: RequestEnded) -> None:
+        how = "exact" if event.counted else "estimated"
+        if event.counted and event.usage is not None and event.usage.input not in (0, event.counted):
+            how = "wrong"
+        self._made[definitions.PROMPTS].labels(event.model or NONE, how).inc()
 
     def reloaded(self, ok: bool) -> None:
         self._made[definitions.RELOADS].labels("ok" if ok else "refused").inc()

@@ -1,8 +1,8 @@
 """How many tokens an answer may have: asked for, by default, at most, and as the context window allows.
 
 The order is: what is asked, else the default, else the most; clamped to the most (or refused); then what the window
-leaves beside the prompt. The prompt's size is an estimate, so the window may lower the tokens and nothing else: no
-request is refused for it, no prompt cut. Whether it fits is the node's to say.
+leaves beside the prompt. The prompt's size mostly is an estimate, so the window may lower the tokens and nothing else:
+no request is refused for it, no prompt cut. Whether it fits is the node's to say.
 """
 
 from dataclasses import dataclass
@@ -19,6 +19,9 @@ node refuses the sum; where it is not, a few tokens of the window stay unused.""
 
 TEMPLATE_TOKENS = 64
 """What a chat template puts around a prompt."""
+
+SWITCH_TOKENS = 16
+"""What a counted prompt may still grow by: a rule may switch its thinking, which templates say in a few tokens."""
 
 LEAST_ROOM = 256
 """Tokens that are asked of the node however full the window seems: an estimate must not shrink an answer to nothing."""
@@ -77,6 +80,11 @@ def cap(asked: int | None, field: str | None, terms: Settled[OutputRules], room:
 def room_for(window: int, input_tokens: int) -> int:
     """Tokens that a context window leaves for the answer to a prompt of about `input_tokens`."""
     return max(LEAST_ROOM, window - round(input_tokens * PROMPT_MARGIN) - TEMPLATE_TOKENS)
+
+
+def room_beside(window: int, counted: int) -> int:
+    """The same for a prompt of which the tokens are counted."""
+    return max(LEAST_ROOM, window - counted - SWITCH_TOKENS)
 
 
 def _too_many(asked: int, field: str | None, terms: Settled[OutputRules]) -> InvalidRequest:

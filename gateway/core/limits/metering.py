@@ -2,8 +2,9 @@
 
 A node that finished its answer says what was used. One that was cut off does not, so it is estimated: a stream by the
 bytes that were passed on, over the bytes that a token of that model took in streams that ended well; a plain answer by
-how long the node worked. Prompts are estimated by their text's bytes over the model's bytes per token. Each of these
-ratios is a ratio of two exponentially weighted sums, so that long requests count for more than short ones.
+how long the node worked. Prompts that nobody counts are estimated by their text's bytes over the model's bytes per
+token. Each of these ratios is one of two exponentially weighted sums, so that long requests count for more than short
+ones.
 """
 
 from collections.abc import Mapping
@@ -56,7 +57,7 @@ class Meter:
 
     def learn(self, event: RequestEnded, planned: Amounts, passed: int, usage: Usage) -> None:
         """Take in a request that ended well: `passed` is what was passed on of its stream, in bytes."""
-        if planned.input and usage.input:
+        if planned.input and usage.input and not event.counted:
             self.bytes_per_token.learn(planned.input * self.bytes_per_token.value, usage.input)
         if usage.output and event.stream and passed:
             self.streamed_per_token.learn(passed, usage.output)
@@ -72,7 +73,7 @@ def plan_amounts(plan: Plan, meter: Meter, assumed_output: int) -> Amounts:
     dialect = plan.dialect
     if not dialect.computes:
         return Amounts()
-    reads = estimate_input(plan.ask.body, meter.bytes_per_token.value)
+    reads = plan.counted or estimate_input(plan.ask.body, meter.bytes_per_token.value)
     if not dialect.output_fields:
         return Amounts(1, reads)
     choices = plan.ask.choices

@@ -1,0 +1,1 @@
+"""Prompts counted as nodes count them: the chat template rendered, the text split by the model's own tokenizer."""

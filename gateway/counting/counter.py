@@ -1,0 +1,99 @@
+"""How many tokens a prompt has, exactly: as the node will count it.
+
+A prompt that cannot be counted (images, a history that only the node knows, a template that fails, one that takes too
+long) is estimated instead, as all are where no tokenizer is configured; no request is refused for it.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
+
+from gateway.core.bodies import Body
+from gateway.core.dialects.base import Ask, Dialect
+from gateway.core.errors import InvalidRequest
+from gateway.core.plan import as_asked
+from gateway.counting.conversation import NotCountable
+
+log = structlog.get_logger("fleetgate.counting")
+
+INLINE_BYTES = 2048
+"""The largest body that is counted at once, in about a millisecond; others go to a thread, which takes about 0.5 s for
+a megabyte and leaves the loop alone."""
+
+MAX_BYTES = 8 * 1024 * 1024
+PATIENCE = 1.0
+"""Seconds after which a request goes on without its count."""
+
+_THREADS = 2
+
+CountText = Callable[[str, bool], int]
+"""The tokens of a text; whether to add what the tokenizer puts around one."""
+
+
+class PromptCounter:
+    """Counts the prompts of one model."""
+
+    def __init__(self, model: str, count: CountText, render: Callable[[Body], str] | None) -> None:
+        """`model` is for the log; `render` makes a chat request's body a prompt, None where there is no template."""
+        self._model = model
+        self._count = count
+        self._render = render
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="counting")
+        self._told = False
+
+    async def count(self, ask: Ask, dialect: Dialect) -> int | None:
+        """The tokens of the prompt of `ask`: 0 where they have to be estimated, None where nothing is generated."""
+        if not dialect.output_fields:
+            return None
+        try:
+            if len(ask.raw) <= INLINE_BYTES:
+                tokens = self._count_now(ask, dialect)
+            elif len(ask.raw) <= MAX_BYTES:
+                loop = asyncio.get_running_loop()
+                async with asyncio.timeout(PATIENCE):
+                    tokens = await loop.run_in_executor(self._threads, self._count_now, ask, dialect)
+            else:
+                return 0
+        except Exception as error:  # noqa: BLE001 - templates and bodies fail in any way, and no request is refused for it
+            self._tell(error)
+            return 0
+        return tokens
+
+    def _count_now(self, ask: Ask, dialect: Dialect) -> int:
+        if dialect.name == "completions":
+            return self._count_prompts(ask.body)
+        if ask.continues is not None:
+            raise NotCountable("only its node knows the conversation that it continues")
+        body = ask.body
+        if not ask.intent.heeded:  # told to the node in other fields than the client's, which templates may read
+            body = body | dialect.carry(body, as_asked(ask.intent, ask.max_tokens))
+        over = dialect.over_chat(body)
+        chat = body if over is None else over.chat
+        if self._render is None:
+            raise NotCountable("its model has no chat template")
+        return self._count(self._render(chat), chat.get("add_special_tokens") is True)
+
+    def _count_prompts(self, body: Body) -> int:
+        """One text, several, token ids, or several lists of them."""
+        prompt = body.get("prompt")
+        if body.get("truncate_prompt_tokens") is not None or body.get("prompt_embeds") is not None:
+            raise NotCountable("its prompt is not all that it is made of")
+        if not isinstance(prompt, list) or all(type(item) is int for item in prompt):
+            prompt = [prompt]
+        special = body.get("add_special_tokens") is not False
+        return sum(self._count_prompt(each, special) for each in prompt)
+
+    def _count_prompt(self, prompt: object, special: bool) -> int:
+        if isinstance(prompt, str):
+            return self._count(prompt, special)
+        if isinstance(prompt, list) and all(type(item) is int for item in prompt):
+            return len(prompt)
+        raise NotCountable("it is not in the shape that nodes take")
+
+    def _tell(self, error: Exception) -> None:
+        """The first error that the rules do not foresee; the metric counts them all."""
+        if not self._told and not isinstance(error, (NotCountable, InvalidRequest)):
+            self._told = True
+            log.warning("prompt_not_counted", model=self._model, reason=f"{type(error).__name__}: {error}")
