@@ -1,11 +1,13 @@
 """What all gateways together know for placing requests: the same facts as `core.placement`, kept in Redis.
 
 Choosing and adding is one script call, so that two gateways that choose at the same time see each other. Everything
-has a time to live: the pending work of a gateway that died stops to count by itself.
+has a time to live: the pending work of a gateway that died stops to count by itself. That of one that lives is taken
+back by it: what Redis did not hear of is told again when Redis is back, or a node would seem busy for half a minute.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,12 @@ CHOOSE = Script.read(_LUA / "choose.lua")
 PREFILLED = Script.read(_LUA / "prefilled.lua")
 
 REASONS = ("new", "home", "moved")
+OWED = 4096
+"""Requests, the latest, of which Redis is told when it is back: more cannot have been waiting for a first byte."""
+
+AT_ONCE = 256
+"""Requests told in one call: a script stops everybody else."""
+
 LONG_AGO = 10**9
 """Seconds, for a node whose beginning was not seen: a number that Lua reads."""
 
@@ -33,6 +41,8 @@ class SharedPlacement:
         self.remember = remember
         self.crowding = crowding
         self._link = link
+        self._owed: dict[bytes, None] = {}
+        link.on_change(self._changed)
         self._keys = [f"{link.prefix}:{{route}}:{name}" for name in ("pending", "entries", "expiry")]
 
     @property
@@ -55,9 +65,35 @@ class SharedPlacement:
         return Placed(liked[number - 1].name, prompt.tokens - cached, cached, ahead, REASONS[reason])
 
     def prefilled(self, request: bytes) -> None:
-        """The first byte came, or will not come. Nobody waits for it: what is lost here expires."""
+        """The first byte came, or will not come. Nobody waits for it; Redis hears of it, if later."""
         if self._link.up:
-            forget(self._link.submit(("EVALSHA", PREFILLED.sha, 3, *self._keys, request), PREFILLED))
+            self._tell((request,))
+        else:
+            self._owe((request,))
+
+    def _tell(self, requests: tuple[bytes, ...]) -> None:
+        reply = self._link.submit(("EVALSHA", PREFILLED.sha, 3, *self._keys, *requests), PREFILLED)
+        reply.add_done_callback(partial(self._told, requests))
+
+    def _told(self, requests: tuple[bytes, ...], reply: asyncio.Future[Any]) -> None:
+        error = None if reply.cancelled() else reply.exception()
+        if isinstance(error, Unavailable):  # whether Redis has done it is not known, and does not matter
+            self._owe(requests)
+        elif error is not None:
+            log.error("routing_script_failed", error=str(error))
+
+    def _owe(self, requests: Iterable[bytes]) -> None:
+        self._owed.update(dict.fromkeys(requests))
+        while len(self._owed) > OWED:
+            del self._owed[next(iter(self._owed))]
+
+    def _changed(self, up: bool) -> None:
+        """Redis went, or is back."""
+        if not up:
+            return
+        owed, self._owed = tuple(self._owed), {}
+        for start in range(0, len(owed), AT_ONCE):
+            self._tell(owed[start : start + AT_ONCE])
 
 
 def forget(reply: asyncio.Future[Any]) -> None:

@@ -1,5 +1,6 @@
 """The facts that gateways share: the script chooses as the plain functions do, and nothing stays behind."""
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 
@@ -8,8 +9,9 @@ import pytest_asyncio
 
 from gateway.core.routing.placement import Placement
 from gateway.core.routing.selection import EXPECTED_WAIT, Candidate, Chance, Placed, Prompt, rendezvous
-from gateway.fleet.shared_placement import SharedPlacement
+from gateway.fleet.shared_placement import SharedPlacement, forget
 from gateway.shared.link import Link, LinkSettings
+from tests.support.gateways import eventually
 from tests.support.redis import Kind, RedisServer, redis_server
 
 PENDING, ENTRIES, EXPIRY = (f"fg1:{{route}}:{name}" for name in ("pending", "entries", "expiry"))
@@ -30,8 +32,8 @@ async def shared(redis: RedisServer) -> AsyncIterator[SharedPlacement]:
 
 
 class linked:  # noqa: N801  # a context, used as a function
-    def __init__(self, redis: RedisServer) -> None:
-        self._link = Link(LinkSettings(redis.url, timeout=2.0, connect_timeout=2.0))
+    def __init__(self, redis: RedisServer, timeout: float = 2.0) -> None:
+        self._link = Link(LinkSettings(redis.url, timeout=timeout, connect_timeout=2.0))
 
     async def __aenter__(self) -> SharedPlacement:
         await self._link.start()
@@ -110,6 +112,27 @@ async def test_the_work_of_a_gateway_that_died_expires(redis: RedisServer, share
     placed = await choose(shared, b"next", NODES[:1], Prompt(10, b"next"))
     assert (placed.node, placed.ahead) == (lost.node, 0)
     assert redis.do("HGET", PENDING, lost.node) == b"10"
+
+
+@pytest.mark.parametrize("told_meanwhile", [True, False])
+async def test_what_a_frozen_redis_did_not_hear_is_told_when_it_thaws(redis: RedisServer, told_meanwhile: bool) -> None:
+    """Before the freeze is noticed the words are on their way and lost; after it they are not even sent."""
+    async with linked(redis, timeout=0.2) as shared:
+        names = [b"%d" % number for number in range(600)]
+        await asyncio.gather(*[choose(shared, name, NODES[:2], Prompt(1000, name)) for name in names])
+        redis.freeze()
+        if not told_meanwhile:
+            asked = shared.choose(b"nobody waits for this", NODES, Prompt(9, b""))
+            await eventually(lambda: not shared.up)
+            forget(asked)
+            shared.prefilled(b"nobody waits for this")
+        for name in names:
+            shared.prefilled(name)
+        await eventually(lambda: not shared.up)
+        redis.thaw()
+        await eventually(lambda: shared.up)
+        await eventually(lambda: redis.do("HLEN", ENTRIES) == 0)
+        assert (redis.do("HLEN", PENDING), redis.do("ZCARD", EXPIRY)) == (0, 0)
 
 
 async def test_a_redis_that_lost_its_keys_is_not_driven_below_nothing(

@@ -1,15 +1,17 @@
--- A prompt's first byte came, or will not come: its work is pending no more. Called again, it changes nothing.
+-- Prompts' first bytes came, or will not come: their work is pending no more. Called again, it changes nothing.
 --
--- KEYS  1 pending, 2 entries, 3 expiry, as in choose.lua       ARGV  1 id
+-- KEYS  1 pending, 2 entries, 3 expiry, as in choose.lua       ARGV  their ids
 
-local entry = redis.call('HGET', KEYS[2], ARGV[1])
-redis.call('ZREM', KEYS[3], ARGV[1])
-if entry then
-  redis.call('HDEL', KEYS[2], ARGV[1])
-  local tokens, node = entry:match('^(%d+)|(.*)$')
-  redis.call('HINCRBY', KEYS[1], node, 0 - tonumber(tokens))
-  if redis.call('HINCRBY', KEYS[1], '#' .. node, -1) <= 0 then
-    redis.call('HDEL', KEYS[1], node, '#' .. node)
+for _, id in ipairs(ARGV) do
+  local entry = redis.call('HGET', KEYS[2], id)
+  redis.call('ZREM', KEYS[3], id)
+  if entry then
+    redis.call('HDEL', KEYS[2], id)
+    local tokens, node = entry:match('^(%d+)|(.*)$')
+    redis.call('HINCRBY', KEYS[1], node, 0 - tonumber(tokens))
+    if redis.call('HINCRBY', KEYS[1], '#' .. node, -1) <= 0 then
+      redis.call('HDEL', KEYS[1], node, '#' .. node)
+    end
   end
 end
 return 0
