@@ -160,6 +160,14 @@ class Gateway:
         self._request_log.flush()
         self.metrics.settle()
 
+    def announce_shutdown(self) -> float:
+        """`/ready` says no from now on, and answers close their connections; for how many seconds requests are to be
+        served nevertheless."""
+        self.pipeline.leaving = True
+        seconds = self.config.timeouts.announce
+        log.info("leaving", announced_for_s=seconds)
+        return seconds
+
     def begin_shutdown(self) -> None:
         """Streams may finish until the deadline; what is still open then is ended with an error event."""
         if not self._draining:

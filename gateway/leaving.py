@@ -4,6 +4,9 @@ The kernel completes a client's handshake before the server has accepted it; who
 listening socket is closed is reset, mostly after having sent its request. So a filter first turns new handshakes
 away (the client's kernel knocks again a second later, and then finds a sibling's socket or none), what is queued is
 accepted, and then the server goes on to close. Where the kernel knows no such filter, the server closes at once.
+
+Before that, a SIGTERM may be announced for a while: load balancers see it and go elsewhere, and whoever has not seen
+it yet is served as ever.
 """
 
 import asyncio
@@ -12,7 +15,7 @@ import os
 import signal
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -33,22 +36,24 @@ _DROP_SYN = b"".join(
 )
 
 
-def leave_gently(loop: asyncio.AbstractEventLoop) -> None:
+def leave_gently(loop: asyncio.AbstractEventLoop, announce: Callable[[], float]) -> None:
     """Have SIGTERM and SIGINT wait until nobody stands between kernel and server; a second signal does not wait.
 
-    Called where the server's own handlers are in place.
+    Called where the server's own handlers are in place. `announce()` is called at SIGTERM and says for how many seconds
+    everything goes on as before; whoever presses Ctrl-C has no load balancer in front.
     """
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number, first in ((signal.SIGTERM, announce), (signal.SIGINT, lambda: 0.0)):
         served = signal.getsignal(number)
         if callable(served):
-            signal.signal(number, _Leaving(loop, served))
+            signal.signal(number, _Leaving(loop, first, served))
 
 
 class _Leaving:
     """A signal's handler in front of the server's own."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, served: Any) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, announce: Callable[[], float], served: Any) -> None:
         self._loop = loop
+        self._announce = announce
         self._served = served
         self._begun = False
 
@@ -57,9 +62,11 @@ class _Leaving:
             self._served(number, frame)
             return
         self._begun = True
+        self._loop.call_soon_threadsafe(lambda: self._loop.call_later(self._announce(), self._leave, number))
+
+    def _leave(self, number: int) -> None:
         turned = [turn_away(sock) for sock in _listening()]
-        wait = LEAVE_SECONDS if turned and all(turned) else 0.0
-        self._loop.call_soon_threadsafe(lambda: self._loop.call_later(wait, self._served, number, None))
+        self._loop.call_later(LEAVE_SECONDS if turned and all(turned) else 0.0, self._served, number, None)
 
 
 def turn_away(listener: socket.socket) -> bool:

@@ -184,6 +184,8 @@ class Pipeline:
         self.policy = policy
         self.gate = gate
         self.limiter = limiter
+        self.leaving = False
+        """The process will stop soon: whoever spreads requests over gateways should go elsewhere."""
         self._router = router
         self._fleet = router.fleet
         self._relay = relay

@@ -38,6 +38,8 @@ class Front:
         call = ClientCall(connection, head, body, route, self._bounds, self._begin)
         if self.layers.tell:
             call.tell(self.layers.headers(head.fields))
+        if self._pipeline.leaving:
+            call.keep_alive = False
         return call
 
     def _begin(self, call: ClientCall) -> None:

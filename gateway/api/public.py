@@ -52,7 +52,7 @@ def build_public(pipeline: Pipeline, fleet: Fleet) -> FastAPI:
 
 
 def add_health(app: FastAPI, pipeline: Pipeline, fleet: Fleet) -> None:
-    """`/health`: the process answers. `/ready`: a model can be served (`?model=` for one)."""
+    """`/health`: the process answers. `/ready`: it stays, and a model can be served (`?model=` for one)."""
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -60,9 +60,10 @@ def add_health(app: FastAPI, pipeline: Pipeline, fleet: Fleet) -> None:
 
     @app.get("/ready")
     async def ready(model: str | None = None) -> JSONResponse:
-        is_ready = fleet.ready(None if model is None else pipeline.policy.models.on_nodes(model))
-        body = {"status": "ready" if is_ready else "no node is ready", "models": sorted(fleet.served)}
-        return JSONResponse(body, status_code=200 if is_ready else 503)
+        served = fleet.ready(None if model is None else pipeline.policy.models.on_nodes(model))
+        status = "shutting down" if pipeline.leaving else "ready" if served else "no node is ready"
+        body = {"status": status, "models": sorted(fleet.served)}
+        return JSONResponse(body, status_code=200 if status == "ready" else 503)
 
 
 async def _cards(request: Request, pipeline: Pipeline, fleet: Fleet) -> list[dict[str, Any]]:

@@ -53,6 +53,7 @@ class Timeouts(Section):
     idle: Seconds = 120.0
     client_stall: Seconds = 300.0
     keep_alive: Seconds = 15.0
+    announce: Annotated[float, Field(ge=0, le=600)] = 0.0
     shutdown: Seconds = 120.0
 
 

@@ -213,6 +213,30 @@ async def test_a_running_stream_ends_well_after_sigterm_and_an_endless_one_is_to
         assert [line["deadline_s"] for line in gateway.events("draining")] == [1.5]
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_it_says_that_it_leaves_while_it_still_serves(workers: str) -> None:
+    stage = Stage()
+    async with scripted_node(stage.reply) as node:
+        command = ("--node", node.url, "--workers", workers)
+        async with gateway_process(*command, FLEETGATE_TIMEOUTS__ANNOUNCE="600") as gateway, stream(gateway) as running:
+            await eventually(lambda: len(gateway.events("node_ready")) >= int(workers))  # all have begun
+            before = await ask(gateway)
+            gateway.signal(signal.SIGTERM)
+            await eventually(lambda: len(gateway.events("leaving")) == int(workers))
+            async with httpx.AsyncClient(verify=False) as client:
+                told = await client.get(f"{gateway.url}/ready")
+                assert (told.status_code, told.json()["status"]) == (503, "shutting down")
+                assert (await client.get(f"{gateway.url}/health")).status_code == 200
+            late = await ask(gateway)
+            assert late.content == before.content == PLAIN
+            assert (before.headers.get("connection"), late.headers.get("connection")) == (None, "close")
+            stage.curtain.set()
+            assert await ended_well(running)
+            for pid in gateway.workers() or [gateway.process.pid]:
+                os.kill(pid, signal.SIGTERM)
+            assert await gateway.ended() == 0, "who asks twice does not wait"
+
+
 async def test_it_stops_although_a_client_has_stopped_reading() -> None:
     async with scripted_node(Stage().reply) as node:
         async with gateway_process("--node", node.url, FLEETGATE_TIMEOUTS__SHUTDOWN="0.5") as gateway:
