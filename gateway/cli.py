@@ -1,13 +1,13 @@
 """The `fleetgate` command."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from gateway.commands.keys import keys
+from gateway.commands.nodes import drain, status, undrain
 from gateway.commands.reports import show_audit, show_usage
 from gateway.commands.tenants import tenants
 from gateway.config.source import ConfigError, Problem, load_config
@@ -18,11 +18,20 @@ app.add_typer(keys, name="keys")
 app.add_typer(tenants, name="tenants")
 
 BAD_CONFIG = 2
-NOT_EMPTY = 3
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fleetgate {version('fleetgate')}")
+        raise typer.Exit
 
 
 @app.callback()
-def fleetgate() -> None:
+def fleetgate(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
     """A gateway in front of a fleet of vLLM nodes that run a thinking model."""
 
 
@@ -30,11 +39,11 @@ def fleetgate() -> None:
 def serve(
     config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with the configuration.")] = None,
     node: Annotated[list[str] | None, typer.Option(help="URL of a vLLM node; give it once for each.")] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on, 0 for a free one.  [default: 8080]")] = None,
-    admin_port: Annotated[int | None, typer.Option(help="Port of the admin listener.  [default: 9091]")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes.  [default: 1]")] = None,
-    log_format: Annotated[str | None, typer.Option(help="json or text.  [default: json]")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on (default: 127.0.0.1).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on, 0 for a free one (default: 8080).")] = None,
+    admin_port: Annotated[int | None, typer.Option(help="Port of the admin listener (default: 9091).")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes (default: 1).")] = None,
+    log_format: Annotated[str | None, typer.Option(help="json or text (default: json).")] = None,
     no_auth: Annotated[bool, typer.Option("--no-auth", help="Serve beyond loopback without tenants.")] = False,
 ) -> None:
     """Run the gateway: with a config file, or with nothing but --node."""
@@ -42,7 +51,7 @@ def serve(
 
     overrides = _overrides(node, host, port, admin_port, workers, log_format, no_auth)
     settings = _load(config, overrides)
-    if not (settings.nodes or settings.discovery.dns or settings.discovery.registrations):
+    if not _has_nodes(settings):
         _complain("No node is given: use --node http://HOST:8000, or nodes or discovery in the config file.")
     try:
         serve(settings, config, overrides)
@@ -55,8 +64,11 @@ def serve(
 def check(file: Annotated[Path, typer.Argument(help="YAML file with the configuration.")]) -> None:
     """Explain every mistake in a config file at once; exit status 2 where there is one."""
     settings = _load(file, {})
-    counts = f"{len(settings.nodes)} nodes, {len(settings.models)} models, {len(settings.tenants)} tenants"
-    typer.echo(f"{file}: good ({counts})")
+    listed = {"node": settings.nodes, "model": settings.models, "tenant": settings.tenants}
+    counts = [f"{len(those)} {name}{'' if len(those) == 1 else 's'}" for name, those in listed.items()]
+    typer.echo(f"{file}: good ({', '.join(counts)})")
+    if not _has_nodes(settings):
+        typer.echo("It tells of no nodes: `fleetgate serve` will want --node http://HOST:8000.")
 
 
 @app.command()
@@ -77,78 +89,15 @@ def demo(
         raise typer.Exit(1) from None
 
 
-AdminUrl = Annotated[str, typer.Option("--admin", help="The gateway's admin listener.")]
-AdminToken = Annotated[str | None, typer.Option("--token", envvar="FLEETGATE_ADMIN__TOKEN", help="Its admin token.")]
-NODE_HELP = "The node's name (host:port) or URL."
-
-
-@app.command()
-def drain(
-    node: Annotated[str, typer.Argument(help=NODE_HELP)],
-    deadline: Annotated[float | None, typer.Option(help="Seconds after which what still runs there is ended.")] = None,
-    wait: Annotated[float, typer.Option(help="Seconds to wait until nothing runs there, 0 for not at all.")] = 600.0,
-    admin: AdminUrl = "http://127.0.0.1:9091",
-    token: AdminToken = None,
-) -> None:
-    """Give a node no new work, and wait until what runs there has ended; exit status 3 where it has not."""
-    from gateway import control
-
-    with _control_errors():
-        if not control.drain(control.Control(admin, token), node, deadline, wait, typer.echo) and wait > 0:
-            raise typer.Exit(NOT_EMPTY)
-
-
-@app.command()
-def undrain(
-    node: Annotated[str, typer.Argument(help=NODE_HELP)],
-    admin: AdminUrl = "http://127.0.0.1:9091",
-    token: AdminToken = None,
-) -> None:
-    """Give a drained node work again."""
-    from gateway import control
-
-    with _control_errors():
-        control.undrain(control.Control(admin, token), node, typer.echo)
-
-
-@app.command()
-def status(
-    once: Annotated[bool, typer.Option("--once", help="Print the table once and end.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what /admin/fleet answers, and end.")] = False,
-    admin: AdminUrl = "http://127.0.0.1:9091",
-    token: AdminToken = None,
-) -> None:
-    """Show every node: its state, load, cache hits and times to the first token."""
-    import json
-
-    from rich.console import Console
-
-    from gateway.control import Control
-    from gateway.status import follow_status, show_status
-
-    with _control_errors(), Control(admin, token) as control:
-        if as_json:
-            typer.echo(json.dumps(control.get("/admin/fleet"), indent=1))
-        elif once:
-            show_status(control, Console())
-        else:
-            follow_status(control, Console())
-
-
-@contextmanager
-def _control_errors() -> Iterator[None]:
-    """What a running gateway could not do, told in a line; exit status 1."""
-    from gateway.control import ControlError
-
-    try:
-        yield
-    except ControlError as error:
-        typer.echo(f"fleetgate: {error}", err=True)
-        raise typer.Exit(1) from None
-
-
+app.command()(drain)
+app.command()(undrain)
+app.command()(status)
 app.command("usage")(show_usage)
 app.command("audit")(show_audit)
+
+
+def _has_nodes(config: Config) -> bool:
+    return bool(config.nodes or config.discovery.dns or config.discovery.registrations)
 
 
 def _overrides(

@@ -3,7 +3,8 @@
 import time
 from typing import Any
 
-from rich.console import Console
+from rich import box
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -12,37 +13,41 @@ from gateway.control import Control
 
 REFRESH_SECONDS = 1.0
 COLOURS = {"ready": "green", "warming up": "yellow", "draining": "yellow", "out": "red", "unknown": "dim"}
+USUAL = {"ready": ("closed",), "warming up": ("probation", "closed"), "draining": ("closed",), "out": ("open",)}
+"""What a node's breaker is where a node is in such a state."""
 
 
 def show_status(control: Control, console: Console) -> None:
     """Print the table once."""
-    console.print(fleet_table(control.get("/admin/fleet")))
+    console.print(render_fleet(control.get("/admin/fleet")))
 
 
 def follow_status(control: Control, console: Console) -> None:
     """Show it until Ctrl-C."""
-    with Live(fleet_table(control.get("/admin/fleet")), console=console, auto_refresh=False, screen=False) as live:
+    with Live(render_fleet(control.get("/admin/fleet")), console=console, auto_refresh=False, screen=False) as live:
         try:
             while True:
                 time.sleep(REFRESH_SECONDS)
-                live.update(fleet_table(control.get("/admin/fleet")), refresh=True)
+                live.update(render_fleet(control.get("/admin/fleet")), refresh=True)
         except KeyboardInterrupt:
             return
 
 
-def fleet_table(view: dict[str, Any]) -> Table:
-    """The answer of /admin/fleet for people."""
-    table = Table(caption=_caption(view), caption_justify="left")
-    for title in ("node", "state", "breaker"):
-        table.add_column(title, no_wrap=True)
-    for title in ("in flight", "running", "waiting", "KV", "hits", "tok/s", "TTFT p50", "p99"):
-        table.add_column(title, justify="right")
-    table.add_column("last error", overflow="fold")
-    for node in view["nodes"]:
+def render_fleet(view: dict[str, Any]) -> RenderableType:
+    """The answer of /admin/fleet for people: a table that fits a terminal of 80 columns, and below it what is wrong."""
+    return Group(_table(view["nodes"]), *_errors(view["nodes"]), Text(_caption(view), "dim italic"))
+
+
+def _table(nodes: list[dict[str, Any]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column("node", overflow="fold")
+    table.add_column("state", no_wrap=True)
+    for title in ("in\nflight", "run", "wait", "KV", "hits", "tok/s", "TTFT\np50", "TTFT\np99"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for node in nodes:
         table.add_row(
             node["name"],
-            Text(node["state"], COLOURS.get(node["state"], "")),
-            node["breaker"],
+            Text(_state(node), COLOURS.get(node["state"], "")),
             _of(node["in_flight"], node["places"]),
             _number(node["running"]),
             _number(node["waiting"]),
@@ -51,17 +56,27 @@ def fleet_table(view: dict[str, Any]) -> Table:
             _number(node["tokens_per_second"]),
             _seconds(node["ttft_p50"]),
             _seconds(node["ttft_p99"]),
-            Text(node["last_error"] or ""),
         )
     return table
+
+
+def _errors(nodes: list[dict[str, Any]]) -> list[Text]:
+    lines = [f"{node['name']}: {node['last_error']}" for node in nodes if node["last_error"]]
+    return [Text("\n".join([*lines, ""]))] if lines else []
 
 
 def _caption(view: dict[str, Any]) -> str:
     redis = {None: "no Redis", True: "Redis up", False: "Redis down"}[view["redis"]]
     return (
-        f"Breaker, in flight, TTFT and errors as process {view['process']} sees them (one of {view['gateways']}); "
+        f"State, in flight, TTFT and errors as process {view['process']} sees them (one of {view['gateways']}); "
         f"the other numbers are the nodes' own. {redis}."
     )
+
+
+def _state(node: dict[str, Any]) -> str:
+    """With the breaker's, where it is not the one that goes with it."""
+    state, breaker = node["state"], node["breaker"]
+    return str(state) if breaker in USUAL.get(state, breaker) else f"{state} ({breaker})"
 
 
 def _of(taken: int, places: int | None) -> str:
@@ -73,8 +88,10 @@ def _number(value: float | None) -> str:
 
 
 def _share(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.0f} %"
+    return "-" if value is None else f"{100 * value:.0f}%"
 
 
 def _seconds(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f} s" if value < 100 else f"{value:.0f} s"
+    if value is None:
+        return "-"
+    return f"{value:.2f}s" if value < 10 else f"{value:.1f}s" if value < 100 else f"{value:.0f}s"

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
@@ -108,10 +109,10 @@ MISTAKES = {
     "private name of the library": ("_env_file: x", "1", "_env_file", "is not a setting"),
     "private name, another": ("_build_sources: x", "1", "_build_sources", "is not a setting"),
     "key that is a number": ("log:\n  1: 2", "2", "log.1", "is not a setting"),
-    "text for a number": ("workers: many", "1", "workers", "a valid integer"),
-    "fraction for a number": ("listen:\n  port: 80.5", "2", "listen.port", "a valid integer"),
+    "text for a number": ("workers: many", "1", "workers", "expected a whole number"),
+    "fraction for a number": ("listen:\n  port: 80.5", "2", "listen.port", "expected a whole number"),
     "number for text": ("listen:\n  host: 1", "2", "listen.host", "a valid string"),
-    "text for a switch": ("no_auth: perhaps", "1", "no_auth", "a valid boolean"),
+    "text for a switch": ("no_auth: perhaps", "1", "no_auth", "expected true or false"),
     "too large": ("listen:\n\n\n  port: 65536", "4", "listen.port", "less than or equal to 65535"),
     "too small": ("workers: 0", "1", "workers", "greater than or equal to 1"),
     "no time at all": ("timeouts: {idle: 0}", "1", "timeouts.idle", "greater than 0"),
@@ -231,7 +232,7 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
 
 def test_all_mistakes_are_told_at_once(file: Path) -> None:
     lines = told(file, "listne: {}\nlisten:\n  port: 99999\nlog:\n  format: jsn\n  levl: info\nworkers: many\n")
-    assert [line.split(": ")[1] for line in sorted(lines)] == [
+    assert [line.split(": ")[1] for line in lines] == [  # from top to bottom
         "listne",
         "listen.port",
         "log.format",
@@ -328,7 +329,7 @@ def test_port_0_may_be_given_for_both(file: Path) -> None:
     ("variable", "value", "expected"),
     [
         ("FLEETGATE_LISTEN__PROT", "1", "did you mean 'port'?"),
-        ("FLEETGATE_LISTEN__PORT", "x", "a valid integer"),
+        ("FLEETGATE_LISTEN__PORT", "x", "expected a whole number"),
         ("FLEETGATE_LISTNE__PORT", "1", "did you mean 'listen'?"),
         ("FLEETGATE_LOG_FORMAT", "text", "sets nothing"),
         ("FLEETGATE_LISTEN_PORT", "9000", "sets nothing"),
@@ -571,7 +572,25 @@ def fleetgate(*arguments: str | Path, **variables: str) -> subprocess.CompletedP
 def test_check_passes_a_good_file() -> None:
     done = fleetgate("check", EXAMPLE)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "good (1 nodes, 1 models, 0 tenants)" in done.stdout
+    assert "good (1 node, 1 model, 0 tenants)" in done.stdout
+
+
+def test_check_tells_that_there_is_nothing_to_serve(file: Path) -> None:
+    file.write_text("workers: 2\n")
+    done = fleetgate("check", file)
+    assert done.returncode == 0
+    assert "no nodes: `fleetgate serve` will want --node" in done.stdout
+
+
+def test_the_version_is_told() -> None:
+    done = fleetgate("--version")
+    assert (done.returncode, done.stdout) == (0, f"fleetgate {version('fleetgate')}\n")
+
+
+def test_help_shows_defaults() -> None:
+    shown = " ".join(fleetgate("serve", "--help", COLUMNS="200").stdout.split())
+    for default in ("127.0.0.1", "8080", "9091", "json"):
+        assert f"(default: {default})" in shown
 
 
 def test_check_tells_every_mistake_and_fails(file: Path) -> None:

@@ -47,7 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "control": set(),
     "leaving": set(),
     "status": {"control"},
-    "commands": {"control", "keys"},
+    "commands": {"control", "keys", "status"},
     "demo": _BELOW_APP | _SETTINGS | {"keys", "app", "server"},
     "cli": _BELOW_APP | _SETTINGS | {"keys", "app", "server", "demo", "control", "status", "commands"},
 }

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 
 from gateway.core import errors as e
-from gateway.core.dialects import Dialect, ErrorShape, Fault
+from gateway.core.dialects import DIALECTS, Dialect, ErrorShape, Fault
 
 _HTTP: dict[type[e.GatewayError], tuple[int, Fault]] = {
     e.InvalidRequest: (400, Fault.INVALID),
@@ -58,7 +58,14 @@ def id_headers(request_id: str) -> list[tuple[bytes, bytes]]:
 
 
 def unknown_path(path: str) -> e.UnknownPath:
-    return e.UnknownPath(f"There is nothing at {path!r}: see the list of endpoints in the documentation.")
+    """With the endpoint that was meant where it looks like one: most often the `/v1` is missing, or there twice."""
+    endpoints = ["/v1/models", *(dialect.path for dialect in DIALECTS)]
+    alike = [each for each in endpoints if path.rstrip("/").endswith(each.removeprefix("/v1"))]
+    if alike:
+        hint = f"did you mean {max(alike, key=len)!r}? Look at the URL that your client begins with."
+    else:
+        hint = f"there are {', '.join(endpoints)}."
+    return e.UnknownPath(f"There is nothing at {path!r}: {hint}")
 
 
 def method_not_allowed(method: str, path: str, allowed: Iterable[str]) -> e.MethodNotAllowed:

@@ -17,7 +17,7 @@ WHERE = ("time", "tenant", "model", "key")
 MEASURES = ("requests", "errors", "input", "cached", "output", "thinking", "wasted", "cost_usd")
 
 Since = Annotated[str, typer.Option(help="From when on: 24h, 7d, 2026-11-01.")]
-Until = Annotated[str | None, typer.Option(help="Until when.  [default: now]")]
+Until = Annotated[str | None, typer.Option(help="Until when (default: now).")]
 
 
 def show_usage(

@@ -69,9 +69,9 @@ def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -
         config = Config(**known)
     except ValidationError as error:
         problems += [_explain(document, environment, dict(item)) for item in error.errors(include_url=False)]
-        raise ConfigError(problems) from None
+        raise ConfigError(sorted(problems, key=_line)) from None
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(sorted(problems, key=_line))
     return config
 
 
@@ -185,6 +185,12 @@ def _explain(document: _Document, environment: Mapping[str, Any], error: dict[st
     return Problem(document.place(path), spell(path), expected)
 
 
+def _line(problem: Problem) -> int:
+    """So that the mistakes of a file are told from top to bottom; 0 where there is no line."""
+    line = problem.where.rpartition(":")[2]
+    return int(line) if line.isdigit() else 0
+
+
 def _variable(path: Path_) -> str | None:
     """The environment variable that sets `path`, a part of the tree around it, or something below it."""
     names = {name.upper(): name for name in os.environ}
@@ -217,6 +223,12 @@ def _expected(path: Path_, error: dict[str, Any]) -> str:
             return f"must match {context.get('pattern')}"
         case "literal_error":
             return f"expected {context.get('expected')}"
+        case "int_parsing" | "int_type" | "int_from_float":
+            return "expected a whole number"
+        case "float_parsing" | "float_type":
+            return "expected a number"
+        case "bool_parsing" | "bool_type":
+            return "expected true or false"
         case _:
             return "expected: " + str(error["msg"]).removeprefix("Input should be ")
 

@@ -581,6 +581,28 @@ async def test_what_is_not_listed_is_not_there(serving: Serving) -> None:
         assert node.asked == []
 
 
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/chat/completions", "/v1/chat/completions"),
+        ("/v1/v1/messages", "/v1/messages"),
+        ("/v1/chat/completions/", "/v1/chat/completions"),
+        ("/openai/completions", "/v1/completions"),
+        ("/models", "/v1/models"),
+    ],
+)
+async def test_a_wrong_base_url_is_told_the_right_path(serving: Serving, path: str, meant: str) -> None:
+    async with serving() as (_, gateway):
+        got = await one(gateway, post(path, b"{}"))
+        assert f"nothing at '{path}': did you mean '{meant}'?" in got.json()["error"]["message"]
+
+
+async def test_a_path_that_looks_like_nothing_is_told_what_there_is(serving: Serving) -> None:
+    async with serving() as (_, gateway):
+        got = await one(gateway, head("GET", "/"))
+        assert "/v1/chat/completions, " in got.json()["error"]["message"]
+
+
 async def test_404_in_the_format_of_the_closest_dialect(serving: Serving) -> None:
     async with serving() as (_, gateway):
         got = await one(gateway, head("GET", "/v1/messages/batches"))

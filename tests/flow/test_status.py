@@ -12,7 +12,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from gateway.cli import app
-from gateway.status import fleet_table
+from gateway.status import render_fleet
 from tests.support.gateways import RunningGateway, eventually, running_gateway
 from workers.fake import FakeSettings, serve_fake
 
@@ -71,10 +71,28 @@ async def test_the_table_has_a_row_for_each_node() -> None:
     async with serve_fake(FakeSettings()) as node, running_gateway(node.url) as gateway:
         await ask(gateway, "hello")
         page = io.StringIO()
-        Console(file=page, width=200).print(fleet_table(await view(gateway)))
+        Console(file=page, width=200).print(render_fleet(await view(gateway)))
         assert node.url.removeprefix("http://") in page.getvalue()
         assert "ready" in page.getvalue()
         assert "no Redis" in page.getvalue()
+
+
+def test_the_table_fits_a_small_terminal() -> None:
+    """Nothing of it is cut off in 80 columns, however much is wrong."""
+    error = "takes no connection: All connection attempts failed"
+    numbers = {"in_flight": 200, "places": 256, "running": 200, "waiting": 30, "kv_use": 1.0, "hit_rate": 0.813}
+    numbers |= {"tokens_per_second": 12345.6, "ttft_p50": 0.334, "ttft_p99": 12.25}
+    nodes = [
+        {"name": "gpu-1.eu:8000", "state": "warming up", "breaker": "probation", "last_error": None, **numbers},
+        {"name": "gpu-2.eu:8000", "state": "out", "breaker": "open", "last_error": error, **numbers},
+    ]
+    page = io.StringIO()
+    view = {"process": 1, "gateways": 2, "redis": True, "nodes": nodes}
+    Console(file=page, width=80).print(render_fleet(view))
+    assert "…" not in page.getvalue()
+    for word in ("gpu-1.eu:8000", "warming up", "out", "200/256", "100%", "81%", "12346", "0.33s", "12.2s"):
+        assert word in page.getvalue()
+    assert f"gpu-2.eu:8000: {error}" in page.getvalue()
 
 
 async def test_the_command_prints_it_as_a_table_or_as_json() -> None:
