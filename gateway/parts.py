@@ -28,6 +28,7 @@ from gateway.pipeline import Policy
 from gateway.relay.exchange import Timing
 from gateway.shared.link import Link, LinkSettings
 from gateway.shared.presence import Presence
+from gateway.shared.schema import Schema
 from gateway.telemetry.ledger import Kept, Ledger
 
 
@@ -96,7 +97,7 @@ def link(config: Config) -> Link | None:
         key_file=redis.key_file,
         timeout=redis.timeout,
         connect_timeout=redis.connect_timeout,
-        prefix=redis.prefix,
+        schema=Schema(redis.prefix),
     )
     return Link(settings)
 

@@ -49,7 +49,7 @@ class Audit:
         """`lines`: how many are kept in Redis, about."""
         self._link = link
         self.lines = lines
-        self._stream = Places.below(link.prefix).audit if link is not None else ""
+        self._stream = Places.below(link.schema.records).audit if link is not None else ""
 
     async def note(self, deed: Deed) -> None:
         """Note a change that was made elsewhere (changes of tenants and keys note themselves)."""
@@ -66,10 +66,17 @@ class Audit:
             return []
         first = str(int(since * 1000))
         entries = await self._link.command("XREVRANGE", self._stream, "+", first, "COUNT", limit)
-        return [_line(entry_id, fields) for entry_id, fields in entries]
+        lines = [_line(entry_id, fields) for entry_id, fields in entries]
+        return [line for line in lines if line is not None]
 
 
-def _line(entry_id: bytes, fields: Any) -> Line:
+def _line(entry_id: bytes, fields: Any) -> Line | None:
+    """None for one that another version wrote in another way."""
     pairs = fields if isinstance(fields, dict) else dict(zip(fields[::2], fields[1::2], strict=True))
-    told = orjson.loads(pairs[b"line"])
-    return Line(int(entry_id.split(b"-")[0]) / 1000, Deed(told["who"], told["what"], told["subject"], told["detail"]))
+    try:
+        told = orjson.loads(pairs[b"line"])
+        deed = Deed(str(told["who"]), str(told["what"]), str(told["subject"]), dict(told["detail"]))
+    except (ValueError, KeyError, TypeError):
+        log.error("audit_line_not_understood", entry=entry_id.decode())
+        return None
+    return Line(int(entry_id.split(b"-")[0]) / 1000, deed)

@@ -51,7 +51,7 @@ class Directory:
     def __init__(self, link: Link, audit_lines: int) -> None:
         self._link = link
         self._audit_lines = audit_lines
-        self.places = Places.below(link.prefix)
+        self.places = Places.below(link.schema.records)
 
     # Tenants
 
@@ -61,7 +61,8 @@ class Directory:
 
     async def tenants(self) -> list[TenantRecord]:
         """All of them, by name."""
-        found = [TenantRecord.parse(name, raw) async for name, raw in self._scan(self.places.tenants)]
+        read = [TenantRecord.parse(name, raw) async for name, raw in self._scan(self.places.tenants)]
+        found = [tenant for tenant in read if tenant is not None]
         return sorted(found, key=lambda tenant: tenant.name)
 
     async def create_tenant(self, who: str, name: str, settings: dict[str, Any]) -> TenantRecord:
@@ -96,8 +97,9 @@ class Directory:
 
     async def keys(self, tenant: str | None = None) -> list[KeyRecord]:
         """All keys, or those of a tenant; the oldest first."""
-        found = [KeyRecord.parse(id, raw) async for id, raw in self._scan(self.places.keys)]
-        return sorted((key for key in found if tenant in (None, key.tenant)), key=lambda key: key.created)
+        read = [KeyRecord.parse(id, raw) async for id, raw in self._scan(self.places.keys)]
+        found = [key for key in read if key is not None and tenant in (None, key.tenant)]
+        return sorted(found, key=lambda key: key.created)
 
     async def last_used(self) -> dict[str, float]:
         """Key id to the hour in which it was last used, in seconds since 1970."""

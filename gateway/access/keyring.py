@@ -56,7 +56,7 @@ class Keyring:
         """`tenants`: the configuration's, which go before Redis' own. `bound`: keys; `outage`: seconds."""
         self._link = link
         self._reading = reading
-        self._places = Places.below(link.prefix)
+        self._places = Places.below(link.schema.records)
         self._configured = tenants
         self._bound = bound
         self._outage = outage
@@ -126,6 +126,8 @@ class Keyring:
         if key is None:
             return None
         record = KeyRecord.parse(id, key)
+        if record is None:
+            return None
         if tenant is not None:
             self._learn_tenant(record.tenant, tenant)
         identity = self._learn_key(record)
@@ -140,7 +142,8 @@ class Keyring:
             self._remember(name, grant)
 
     def _learn_tenant(self, name: str, raw: bytes | None) -> None:
-        tenant = None if raw is None else self._reading.tenant(name, TenantRecord.parse(name, raw).settings)
+        record = None if raw is None else TenantRecord.parse(name, raw)
+        tenant = None if record is None else self._reading.tenant(name, record.settings)
         if tenant is None:
             self._tenants.pop(name, None)
         else:
@@ -196,12 +199,13 @@ class Keyring:
         self._unknown.clear()
         ids = await self._all_ids() if first else [key_id(grant.digest) for grant, _ in self._known.values()]
         records = dict(zip(ids, await self._many(self._places.keys, ids), strict=True))
-        keys = [KeyRecord.parse(id, raw) for id, raw in records.items() if raw is not None]
+        read = {id: KeyRecord.parse(id, raw) for id, raw in records.items() if raw is not None}
+        keys = [key for key in read.values() if key is not None]
         names = sorted({key.tenant for key in keys})
         for name, raw in zip(names, await self._many(self._places.tenants, names), strict=True):
             self._learn_tenant(name, raw)
-        for id, raw in records.items():
-            if raw is None:
+        for id in records:
+            if read.get(id) is None:
                 self._known.pop(bytes.fromhex(id.removeprefix("key_")), None)
         for key in keys:
             self._learn_key(key)

@@ -8,6 +8,9 @@
 
 `settings` is what stands under a tenant or a key in the configuration file, word for word. All of it lies in one
 slot of a cluster, so that a change is one step. Times are seconds since 1970.
+
+A newer gateway may write more fields than are known here. They are left out where a record is read, and a record that
+has some is not changed (`newer`): nothing is lost that somebody else understands. What is no record at all is skipped.
 """
 
 from dataclasses import dataclass, field
@@ -15,10 +18,15 @@ from pathlib import Path
 from typing import Any, Self
 
 import orjson
+import structlog
 
 from gateway.shared.link import Script
 
 _LUA = Path(__file__).parent / "lua"
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)
+
+log = structlog.get_logger("fleetgate.access")
+
 CHANGE = Script.read(_LUA / "change.lua")
 LOOK_UP = Script.read(_LUA / "look_up.lua")
 
@@ -40,6 +48,17 @@ class Places:
         return cls(*(base + name for name in ("tenants", "keys", "used", "version", "audit", "change:")))
 
 
+def _settings(told: dict[str, Any]) -> dict[str, Any]:
+    settings = told["settings"]
+    if not isinstance(settings, dict):
+        raise TypeError("settings is no object")
+    return settings
+
+
+def _tell(kind: str, name: str, error: Exception) -> None:
+    log.error("record_not_understood", kind=kind, of=name, reason=f"{type(error).__name__}: {error}")
+
+
 @dataclass(frozen=True, slots=True)
 class TenantRecord:
     """A tenant that was created at run time."""
@@ -50,11 +69,19 @@ class TenantRecord:
     changed: float = 0.0
     raw: bytes = b""
     """As it was read; empty for one that is about to be written."""
+    newer: tuple[str, ...] = ()
+    """Fields that this version does not know."""
 
     @classmethod
-    def parse(cls, name: str, raw: bytes) -> Self:
-        told = orjson.loads(raw)
-        return cls(name, told["settings"], told["created"], told["changed"], raw)
+    def parse(cls, name: str, raw: bytes) -> Self | None:
+        """None for what cannot be read; the log says so."""
+        try:
+            told = orjson.loads(raw)
+            newer = tuple(sorted(told.keys() - {"settings", "created", "changed"}))
+            return cls(name, _settings(told), float(told["created"]), float(told["changed"]), raw, newer)
+        except _UNREADABLE as error:
+            _tell("tenant", name, error)
+            return None
 
     def dump(self) -> bytes:
         return orjson.dumps({"settings": self.settings, "created": self.created, "changed": self.changed})
@@ -71,11 +98,20 @@ class KeyRecord:
     created: float = 0.0
     replaces: str | None = None
     raw: bytes = b""
+    newer: tuple[str, ...] = ()
 
     @classmethod
-    def parse(cls, id: str, raw: bytes) -> Self:
-        told = orjson.loads(raw)
-        return cls(id, told["digest"], told["tenant"], told["settings"], told["created"], told.get("replaces"), raw)
+    def parse(cls, id: str, raw: bytes) -> Self | None:
+        """As a tenant's."""
+        try:
+            told = orjson.loads(raw)
+            digest, tenant = bytes.fromhex(told["digest"]).hex(), str(told["tenant"])
+            newer = tuple(sorted(told.keys() - {"digest", "tenant", "settings", "created", "replaces"}))
+            settings, created, replaces = _settings(told), float(told["created"]), told.get("replaces")
+            return cls(id, digest, tenant, settings, created, replaces, raw, newer)
+        except _UNREADABLE as error:
+            _tell("key", id, error)
+            return None
 
     def dump(self) -> bytes:
         return orjson.dumps(

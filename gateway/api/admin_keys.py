@@ -10,8 +10,8 @@ from gateway.access.directory import Directory, NotThere
 from gateway.access.records import KeyRecord
 from gateway.api.admin_access import Who
 from gateway.api.admin_shapes import KeyStatus, MadeKey, NewKey, Rotation, dump_settings, id_of
-from gateway.api.admin_tenants import Configured, stored
-from gateway.config.tenants import KeySettings
+from gateway.api.admin_tenants import Configured, refuse_newer, stored
+from gateway.config.tenants import KeySettings, newer_settings, read_key_settings
 from gateway.keys import make_key
 
 
@@ -64,7 +64,12 @@ class KeyRoutes:
         """Make a key with the same settings; the old one ends after a grace in which both work."""
         directory = stored(self._directory)
         before = await self._kept(directory, id)
-        settings = KeySettings.model_validate(before.settings)
+        refuse_newer(id, before.newer, newer_settings(KeySettings, before.settings))
+        settings = read_key_settings(id, before.settings)
+        if settings is None:
+            raise HTTPException(
+                409, f"The settings of {id} cannot be read by this gateway: revoke it, and create another."
+            )
         until = time.time() + (rotation or Rotation()).grace_seconds
         if settings.expires is not None:
             until = min(until, settings.expires.timestamp())

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from gateway.access.audit import Line
 from gateway.access.records import KeyRecord, TenantRecord
-from gateway.config.tenants import KeyConfig, KeySettings, TenantConfig, TenantSettings
+from gateway.config.tenants import KeyConfig, KeySettings, TenantConfig, TenantSettings, read_key_settings
 from gateway.config.types import Name
 from gateway.core.api_keys import key_id
 
@@ -62,13 +62,14 @@ class NewKey(KeySettings):
 
 
 class KeyStatus(BaseModel):
-    """A key, but not the key itself. `last_used` is the hour in which it was; None: not yet, or not known."""
+    """A key, but not the key itself. One that is `unreadable` opens nothing here. `last_used` is the hour in which it
+    was; None: not yet, or not known."""
 
     id: str
     tenant: str
     origin: Origin
     label: str
-    state: Literal["active", "expired"]
+    state: Literal["active", "expired", "unreadable"]
     models: list[str]
     settings: dict[str, Any]
     expires: datetime | None
@@ -83,7 +84,7 @@ class KeyStatus(BaseModel):
     @classmethod
     def of_redis(cls, record: KeyRecord, last_used: float | None = None, **more: Any) -> Self:
         return cls(
-            **_told(KeySettings.model_validate(record.settings), record.settings),
+            **_told(read_key_settings(record.id, record.settings), record.settings),
             **more,
             id=record.id,
             tenant=record.tenant,
@@ -136,7 +137,9 @@ def id_of(key: KeyConfig) -> str:
     return key_id(bytes.fromhex(key.sha256))
 
 
-def _told(key: KeySettings, settings: dict[str, Any]) -> dict[str, Any]:
+def _told(key: KeySettings | None, settings: dict[str, Any]) -> dict[str, Any]:
+    if key is None:
+        return {"label": "", "state": "unreadable", "models": [], "settings": settings, "expires": None}
     ended = key.expires is not None and key.expires <= datetime.now(UTC)
     return {
         "label": key.label,

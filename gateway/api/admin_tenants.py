@@ -1,7 +1,7 @@
 """Admin routes for tenants and the audit. What stands in the file is shown here, and changed in the file only."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ from gateway.access.directory import AlreadyThere, ChangedMeanwhile, Directory, 
 from gateway.access.records import TenantRecord
 from gateway.api.admin_access import Who
 from gateway.api.admin_shapes import AuditLine, Deleted, NewTenant, TenantStatus, dump_settings
-from gateway.config.tenants import TenantConfig, TenantSettings
+from gateway.config.tenants import TenantConfig, TenantSettings, newer_settings
 from gateway.shared.link import Unavailable
 
 Configured = Callable[[], tuple[TenantConfig, ...]]
@@ -33,6 +33,14 @@ def stored(directory: Directory | None) -> Directory:
         words = "set access.stored: true and redis.url, or list them in its file"
         raise HTTPException(409, f"This gateway creates no tenants and keys at run time: {words}.")
     return directory
+
+
+def refuse_newer(name: str, fields: Iterable[str], settings: Iterable[str]) -> None:
+    """A record that is written anew would lose what is not known here."""
+    newer = [*fields, *settings]
+    if newer:
+        words = "change it by way of a gateway of that version"
+        raise HTTPException(409, f"{name} has what only a newer gateway knows ({', '.join(newer)}): {words}.")
 
 
 class TenantRoutes:
@@ -77,6 +85,7 @@ class TenantRoutes:
         """Change some of a tenant's settings; all gateways go by them within two seconds."""
         directory = stored(self._directory)
         before = await self._kept(directory, name)
+        refuse_newer(name, before.newer, newer_settings(TenantSettings, before.settings))
         settings = dump_settings(_checked(_patched(before.settings, change)))
         record = await directory.set_tenant(who, before, settings, change)
         return TenantStatus.of_redis(record, len(await directory.keys(name)))

@@ -29,8 +29,8 @@ class RedisConfig(Section):
     """A certificate and its key (PEM) that the gateway shows, where the server wants one."""
     timeout: Annotated[float, Field(ge=0.005, le=5)] = 0.05
     connect_timeout: Annotated[float, Field(ge=0.005, le=30)] = 0.25
-    prefix: Annotated[str, Field(pattern=r"^fg1[A-Za-z0-9._-]*$", max_length=32)] = "fg1"
-    """Begins every key; `fg1` is the version of the schema, what follows tells installations apart."""
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z]([A-Za-z0-9._-]*[A-Za-z._-])?$", max_length=32)] = "fg"
+    """Begins every key, before the version of the schema (so it ends in no digit); tells installations apart."""
 
     @field_validator("url")
     @classmethod

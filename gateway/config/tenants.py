@@ -143,6 +143,21 @@ def grant_of(tenant: str, digest: bytes, settings: KeySettings) -> KeyGrant:
     return KeyGrant(digest, tenant, frozenset(settings.models) or None, expires, settings.limits.limits)
 
 
+def newer_settings(kind: type[Section], settings: dict[str, Any]) -> list[str]:
+    """The paths of `settings` that only a newer gateway knows."""
+    try:
+        kind.model_validate(settings)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)
+        return [".".join(map(str, problem["loc"])) for problem in found if problem["type"] == "extra_forbidden"]
+    return []
+
+
+def read_key_settings(id: str, settings: dict[str, Any]) -> KeySettings | None:
+    """A key's settings in Redis; None as in `read_tenant`."""
+    return _understood(KeySettings, id, settings)
+
+
 def read_tenant(secret: bytes, name: str, settings: dict[str, Any]) -> Tenant | None:
     """A tenant of Redis; None where its settings mean nothing to this version (the log says which)."""
     known = _understood(TenantSettings, name, settings)

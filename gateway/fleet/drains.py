@@ -116,7 +116,7 @@ class Drains:
     @property
     def _key(self) -> str:
         assert self._link is not None
-        return f"{self._link.prefix}:drains"
+        return f"{self._link.schema.records}:drains"
 
 
 def _drain(order: Order, offset: float) -> Drain:
@@ -134,7 +134,18 @@ def _later(ours: Mapping[str, Order], theirs: Mapping[str, Order]) -> Orders:
 
 
 def _parse(found: Mapping[bytes, bytes]) -> Orders:
-    return {name.decode(): Order(**json.loads(value)) for name, value in found.items()}
+    orders = {name.decode(errors="replace"): _order(value) for name, value in found.items()}
+    return {name: order for name, order in orders.items() if order is not None}
+
+
+def _order(value: bytes) -> Order | None:
+    """An order of a newer gateway without what is not known here; None for what is none."""
+    try:
+        told = json.loads(value)
+        until = told.get("until")
+        return Order(float(told["since"]), None if until is None else float(until), bool(told.get("drained", True)))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _exchange(file: Path, ours: Orders) -> Orders:

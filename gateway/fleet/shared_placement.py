@@ -43,7 +43,7 @@ class SharedPlacement:
         self._link = link
         self._owed: dict[bytes, None] = {}
         link.on_change(self._changed)
-        self._keys = [f"{link.prefix}:{{route}}:{name}" for name in ("pending", "entries", "expiry")]
+        self._keys = [f"{link.schema.live}:{{route}}:{name}" for name in ("pending", "entries", "expiry")]
 
     @property
     def up(self) -> bool:
@@ -56,7 +56,7 @@ class SharedPlacement:
         for candidate in liked:
             warm = min(candidate.warm, LONG_AGO)
             args += (candidate.name, candidate.pace, round(candidate.crowd, 4), round(warm, 3))
-        last = f"{self._link.prefix}:{{route}}:last:{prompt.conversation.hex()}"
+        last = f"{self._link.schema.live}:{{route}}:last:{prompt.conversation.hex()}"
         keys = (*self._keys, last)
         return self._link.submit(("EVALSHA", CHOOSE.sha, len(keys), *keys, *args), CHOOSE)
 

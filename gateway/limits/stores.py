@@ -93,7 +93,7 @@ class RedisStore:
         return self._link.run(self._renew, [self._base(tenant)], [self._lease, *ids])
 
     def _base(self, tenant: str) -> str:
-        return f"{self._link.prefix}:{{{tenant}}}"
+        return f"{self._link.schema.live}:{{{tenant}}}"
 
 
 def taken_of(reply: Any) -> Taken:

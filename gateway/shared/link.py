@@ -48,7 +48,7 @@ class Link:
 
     def __init__(self, settings: LinkSettings) -> None:
         """Nothing is connected before `start`, or the first call."""
-        self.prefix = settings.prefix
+        self.schema = settings.schema
         self.up = True
         self.reason: str | None = None
         """Why it is down, None where it is up."""
@@ -202,7 +202,7 @@ class Link:
         try:
             async with asyncio.timeout(self._settings.timeout + self._settings.connect_timeout):
                 for number in range(8 if self._settings.cluster else 1):
-                    await self._ask(("SET", f"{self.prefix}:probe:{{{number}}}", 1, "PX", 60_000))
+                    await self._ask(("SET", f"{self.schema.live}:probe:{{{number}}}", 1, "PX", 60_000))
         except (*TRANSPORT, RedisError) as error:
             self._fell(spell(error))
             await self._disconnect()  # a name may lead elsewhere after a failover

@@ -55,7 +55,8 @@ class Presence:
 
     async def _beat(self, link: Link, seconds: float) -> None:
         try:
-            live = max(1, await link.run(_BEAT, [f"{link.prefix}:gateways"], [self._name, round(seconds * 1000)]))
+            place = f"{link.schema.records}:gateways"
+            live = max(1, await link.run(_BEAT, [place], [self._name, round(seconds * 1000)]))
         except Unavailable:
             return  # the last count is the best there is
         except ScriptFailed as error:

@@ -1,7 +1,7 @@
 """redis-py, as the gateway uses it: how it is set up, and what its errors mean."""
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -12,6 +12,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisClusterException
 from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from gateway.shared.schema import Schema
 
 PATIENCE = 10
 """Plain commands, which no request waits for, may take so many times as long as a script."""
@@ -28,7 +30,7 @@ Address = tuple[str, int]
 class LinkSettings:
     """Where Redis is. Times are in seconds; `url` may hold a password and is never printed.
 
-    `prefix` begins every key; it names the schema's version, so that gateways of two versions do not mix.
+    `schema` says how keys begin, so that gateways of two versions do not mix what they must not.
     """
 
     url: str
@@ -38,7 +40,7 @@ class LinkSettings:
     key_file: Path | None = None
     timeout: float = 0.05
     connect_timeout: float = 0.25
-    prefix: str = "fg1"
+    schema: Schema = field(default_factory=Schema)
 
     def tls(self) -> ssl.SSLContext | None:
         """What a TLS connection is made with, None where the URL asks for none."""

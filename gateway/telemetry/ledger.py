@@ -85,7 +85,7 @@ class Ledger:
         """Records that could not be kept (their sums could)."""
         self._link = link
         self._kept = kept
-        self._places = UsagePlaces(f"{link.prefix}:{{usage}}:")
+        self._places = UsagePlaces(f"{link.schema.records}:{{usage}}:")
         self._waiting: deque[RequestEnded] = deque()
         self._overflow: dict[Bucket, dict[Part, Sums]] = {}
         self._batch: _Batch | None = None

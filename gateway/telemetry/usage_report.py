@@ -29,7 +29,7 @@ class UsageReport:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._places = UsagePlaces(f"{link.prefix}:{{usage}}:")
+        self._places = UsagePlaces(f"{link.schema.records}:{{usage}}:")
 
     async def tenants(self) -> list[str]:
         """All tenants that ever had sums."""
@@ -69,4 +69,4 @@ def _integers(answer: object) -> dict[str, int]:
     if isinstance(answer, list):
         answer = dict(zip(answer[::2], answer[1::2], strict=True))
     assert isinstance(answer, dict)
-    return {name.decode(): int(value) for name, value in answer.items()}
+    return {name.decode(): int(value) for name, value in answer.items() if value.lstrip(b"-").isdigit()}

@@ -30,5 +30,12 @@ def test_what_makes_no_sense_opens_nothing() -> None:
 def test_records_read_as_they_were_written() -> None:
     tenant = TenantRecord("acme", {"models": ["a"]}, 1.5, 2.25)
     key = KeyRecord("key_00", "00", "acme", {"label": "é"}, 1.5, "key_01")
-    assert TenantRecord.parse("acme", tenant.dump()).dump() == tenant.dump()
-    assert KeyRecord.parse("key_00", key.dump()).dump() == key.dump()
+    read_back, key_back = TenantRecord.parse("acme", tenant.dump()), KeyRecord.parse("key_00", key.dump())
+    assert read_back is not None and read_back.dump() == tenant.dump() and not read_back.newer
+    assert key_back is not None and key_back.dump() == key.dump() and not key_back.newer
+
+
+@pytest.mark.parametrize("raw", [b"\xff", b"", b"[]", b"7", b"{}", b'{"settings": [], "created": 1, "changed": 1}'])
+def test_what_is_no_record_is_skipped(raw: bytes) -> None:
+    assert TenantRecord.parse("acme", raw) is None
+    assert KeyRecord.parse("key_00", raw) is None

@@ -115,10 +115,10 @@ def field_of(part: Part, measure: str) -> str:
 
 
 def parts_of(fields: Mapping[str, int]) -> dict[Part, Sums]:
-    """A bucket as it is kept, read back. Measures that this version does not know are left out."""
+    """A bucket as it is kept, read back. Fields that this version does not know are left out."""
     found: dict[Part, dict[str, int]] = {}
     for name, value in fields.items():
-        model, key, measure = name.rsplit(" ", 2)
-        if measure in Sums._fields:
-            found.setdefault(Part(model, key), {})[measure] = value
+        *part, measure = name.rsplit(" ", 2)
+        if len(part) == 2 and measure in Sums._fields:
+            found.setdefault(Part(*part), {})[measure] = value
     return {part: Sums(**sums) for part, sums in found.items()}
