@@ -5,10 +5,9 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from gateway.commands.options import LOCAL, AdminToken, AdminUrl, AsJson, asking, misused, tree_of
+from gateway.commands.tables import new_table, print_table
 from gateway.commands.times import moment_of, seconds_of, shown
 
 keys = typer.Typer(no_args_is_help=True, help="API keys of tenants.")
@@ -64,12 +63,12 @@ def list_keys(
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
-    table = Table("key", "tenant", "label", "from", "state", "models", "expires", "created", "last used")
+    table = new_table("key", "tenant", "label", "from", "state", "models", "expires", "created", "last used")
     for key in found:
         times = [shown(key[name]) for name in ("expires", "created", "last_used")]
         models = ", ".join(key["models"]) or "all"
         table.add_row(key["id"], key["tenant"], key["label"], key["origin"], key["state"], models, *times)
-    Console().print(table)
+    print_table(table)
 
 
 @keys.command("revoke")

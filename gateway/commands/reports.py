@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from gateway.commands.options import LOCAL, AdminToken, AdminUrl, AsJson, asking, misused
+from gateway.commands.tables import new_table, print_table
 from gateway.commands.times import moment_of, shown
 
 WHERE = ("time", "tenant", "model", "key")
@@ -43,7 +43,7 @@ def show_usage(
     elif as_csv:
         _write_csv(found["rows"], columns)
     else:
-        Console().print(_usage_table(found, columns))
+        print_table(_usage_table(found, columns))
 
 
 def show_audit(
@@ -59,17 +59,17 @@ def show_audit(
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
-    table = Table("when (UTC)", "who", "what", "which", "how")
+    table = new_table("when (UTC)", "who", "what", "which", "how")
     for line in reversed(found):
         when = datetime.fromisoformat(line["at"]).strftime("%Y-%m-%d %H:%M:%S")
         detail = ", ".join(f"{name}={json.dumps(value)}" for name, value in line["detail"].items())
         table.add_row(when, line["who"], line["what"], line["subject"], detail)
-    Console().print(table)
+    print_table(table)
 
 
 def _usage_table(found: dict[str, Any], columns: list[str]) -> Table:
     span = f"{shown(found['since'])} to {shown(found['until'])} UTC"
-    table = Table(*columns, title=f"usage from {span}", show_footer=True)
+    table = new_table(*columns, title=f"usage from {span}", footer=True)
     for index, column in enumerate(table.columns):
         column.footer = "all" if index == 0 else ""
     for measure in MEASURES:

@@ -5,10 +5,9 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from gateway.commands.options import LOCAL, AdminToken, AdminUrl, AsJson, asking, misused, tree_of
+from gateway.commands.tables import new_table, print_table
 from gateway.commands.times import shown
 
 tenants = typer.Typer(no_args_is_help=True, help="Tenants that are created at run time (needs access.stored).")
@@ -38,11 +37,11 @@ def list_tenants(as_json: AsJson = False, admin: AdminUrl = LOCAL, token: AdminT
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
-    table = Table("tenant", "from", "keys", "changed", "settings")
+    table = new_table("tenant", "from", "keys", "changed", "settings")
     for tenant in found:
         settings = "\n".join(_lines(tenant["settings"])) or "-"
         table.add_row(tenant["name"], tenant["origin"], str(tenant["keys"]), shown(tenant["changed"]), settings)
-    Console().print(table)
+    print_table(table)
 
 
 @tenants.command("show")
