@@ -31,6 +31,26 @@ from gateway.shared.presence import Presence
 from gateway.shared.schema import Schema
 from gateway.telemetry.ledger import Kept, Ledger
 
+READ_AT_START = (
+    "listen",
+    "admin",
+    "workers",
+    "log",
+    "redis",
+    "access.stored",
+    "access.cached_keys",
+    "access.outage",
+    "access.audit_lines",
+    "usage",
+    "discovery",
+    "response_secret",
+    "requests.max_headers",
+    "timeouts.headers",
+    "timeouts.client_stall",
+    "timeouts.shutdown",
+)
+"""Settings that a reload does not change. docs/configuration.md names them."""
+
 
 def policy(config: Config, response_key: bytes) -> Policy:
     aliases = {alias: model.name for model in config.models for alias in model.aliases}
@@ -161,22 +181,5 @@ def routing_rules(config: Config) -> RoutingRules:
 
 def needs_restart(old: Config, new: Config) -> list[str]:
     """The settings that changed but are only read at start."""
-    fixed = (
-        "listen",
-        "admin",
-        "workers",
-        "log",
-        "redis",
-        "access.stored",
-        "access.cached_keys",
-        "access.outage",
-        "access.audit_lines",
-        "usage",
-        "discovery",
-        "response_secret",
-        "requests.max_headers",
-        "timeouts.headers",
-    )
-    edge = ("timeouts.client_stall", "timeouts.shutdown")
-    changed = [name for name in (*fixed, *edge) if attrgetter(name)(old) != attrgetter(name)(new)]
+    changed = [name for name in READ_AT_START if attrgetter(name)(old) != attrgetter(name)(new)]
     return changed if _tokenizers(old) == _tokenizers(new) else [*changed, "models.tokenizer"]

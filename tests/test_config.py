@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from gateway.config.source import ConfigError, Problem, load_config
 from gateway.config.tree import Config
 from gateway.core.api_keys import key_digest
+from gateway.parts import READ_AT_START
 from tests.support.certificates import self_signed
 
 EXAMPLE = Path(__file__).parent.parent / "fleetgate.example.yaml"
@@ -529,6 +530,12 @@ def test_the_example_says_what_needs_a_restart() -> None:
     for section in ("listen:", "admin:", "log:"):
         assert "(restart)" in lines[lines.index(section) - 1]
     assert any(line.startswith("workers:") and "(restart)" in line for line in lines)
+
+
+def test_the_page_names_what_a_reload_does_not_change() -> None:
+    page = (EXAMPLE.parent / "docs" / "configuration.md").read_text()
+    told = page.partition("Read at start only")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`([\w.]+)`", told)) == {*READ_AT_START, "tokenizer"}
 
 
 REGISTRATIONS = "discovery: {registrations: {%s}}\n"
