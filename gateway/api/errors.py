@@ -15,7 +15,6 @@ _HTTP: dict[type[e.GatewayError], tuple[int, Fault]] = {
     e.UnknownPath: (404, Fault.NOT_FOUND),
     e.MethodNotAllowed: (405, Fault.INVALID),
     e.Unauthenticated: (401, Fault.AUTHENTICATION),
-    e.PermissionDenied: (403, Fault.PERMISSION),
     e.RateLimited: (429, Fault.RATE_LIMIT),
     e.Overloaded: (503, Fault.OVERLOADED),
     e.UpstreamError: (502, Fault.INTERNAL),

@@ -10,7 +10,6 @@ GatewayError
 │   └── NotFound              a model, a response: named, but not there (or not the caller's)
 │       └── ModelNotFound
 ├── Unauthenticated           no key, or one that nobody has
-├── PermissionDenied          a known caller, a thing that it may not do
 ├── RateLimited               too much of something that the caller may do
 │   ├── TooManyWrongKeys      from one address in a minute
 │   └── LimitExceeded         a limit of the caller's has no room now
@@ -102,10 +101,6 @@ class ModelNotFound(NotFound):
 
 class Unauthenticated(GatewayError):
     default_code = "invalid_api_key"
-
-
-class PermissionDenied(GatewayError):
-    default_code = "permission_denied"
 
 
 class RateLimited(GatewayError):
