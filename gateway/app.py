@@ -30,6 +30,7 @@ from gateway.core.guessing import Guesses
 from gateway.discovery import Discovery
 from gateway.fleet.drains import Drains
 from gateway.fleet.fleet import Fleet
+from gateway.fleet.lookout import Lookout
 from gateway.fleet.node import NodeSpec
 from gateway.fleet.prober import Prober
 from gateway.pipeline import Observer, Pipeline
@@ -75,6 +76,8 @@ class Gateway:
         self.presence.on_change(self.fleet.share_with)
         if self.link is None:  # nobody tells of other gateways, but this one's own processes are known
             self.fleet.share_with(config.workers)
+        self.lookout = Lookout(self.fleet, self.link, shared)
+        self.fleet_routes = FleetRoutes(self.router, self.metrics, self.lookout)
         self.limiter = parts.limiter(config, self.link, self.presence)
         self.pipeline = Pipeline(
             parts.policy(config, response_key),
@@ -105,7 +108,7 @@ class Gateway:
         yield KeyRoutes(directory, lambda: self.config.tenants)
         yield DrainRoutes(self.fleet, self.drains, self.audit)
         yield UsageRoutes(UsageReport(self.link) if self.link is not None and self.ledger is not None else None)
-        yield FleetRoutes(self.router, self.metrics)
+        yield self.fleet_routes
         yield ReloadRoutes(self.reload, self.audit)
 
     def edge(self, admin_port: int | None) -> Edge:
@@ -137,6 +140,7 @@ class Gateway:
         self._tasks.append(asyncio.create_task(self.drains.follow(), name="drains"))
         self.discovery.start()
         self._tasks.append(asyncio.create_task(self._every(GAUGE_SECONDS, self._refresh_gauges), name="gauges"))
+        self._tasks.append(asyncio.create_task(self.lookout.follow(self.fleet_routes.own), name="lookout"))
         if self._watch is not None:
             self._tasks.append(asyncio.create_task(self._follow_config(self._watch), name="config watch"))
 
@@ -145,6 +149,7 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.lookout.leave()
         await self.discovery.stop()
         await self.prober.stop()
         self.relay.close_pools()

@@ -67,15 +67,27 @@ def _errors(nodes: list[dict[str, Any]]) -> list[Text]:
 
 def _caption(view: dict[str, Any]) -> str:
     redis = {None: "no Redis", True: "Redis up", False: "Redis down"}[view["redis"]]
-    return (
-        f"State, in flight, TTFT and errors as process {view['process']} sees them (one of {view['gateways']}); "
-        f"the other numbers are the nodes' own. {redis}."
-    )
+    return f"State, in flight, TTFT and errors as {_who(view)}; the other numbers are the nodes' own. {redis}."
+
+
+def _who(view: dict[str, Any]) -> str:
+    """Whose view it is: all gateway processes', or that of those which could be heard."""
+    gateways, views = view["gateways"], view["views"]
+    if gateways == 1:
+        return f"process {view['process']} sees them, the only one"
+    if views == gateways:
+        return f"all {gateways} gateway processes see them"
+    if views == 1:
+        return f"process {view['process']} sees them (one of {gateways})"
+    return f"{views} of {gateways} gateway processes see them"
 
 
 def _state(node: dict[str, Any]) -> str:
-    """With the breaker's, where it is not the one that goes with it."""
+    """How many processes see it in which, where they differ; with the breaker's, where it is not the one that goes
+    with it."""
     state, breaker = node["state"], node["breaker"]
+    if len(node["seen"]) > 1:
+        return "\n".join(f"{count} {each}" for each, count in node["seen"].items())
     return str(state) if breaker in USUAL.get(state, breaker) else f"{state} ({breaker})"
 
 

@@ -1,7 +1,8 @@
-"""The admin routes that show the fleet: what the nodes say of themselves, and what this process has seen of them."""
+"""The admin routes that show the fleet: what the nodes say of themselves, and what gateways have seen of them."""
 
 import asyncio
 import os
+from collections.abc import Sequence
 from typing import Literal
 
 from fastapi import APIRouter
@@ -9,6 +10,8 @@ from pydantic import BaseModel
 
 from gateway.core.load import rates_between
 from gateway.core.routing.selection import NOTHING
+from gateway.core.sight import Sight, Sights, quantile, states, together
+from gateway.fleet.lookout import Lookout
 from gateway.fleet.node import Node
 from gateway.fleet.router import Router
 from gateway.telemetry.metrics import Metrics
@@ -27,14 +30,16 @@ class NodeStatus(BaseModel):
 
 class NodeView(BaseModel):
     """One node. `running`, `waiting`, `kv_use` (0 to 1), `tokens_per_second` and `hit_rate` (0 to 1, of prompt tokens)
-    are the node's own, of all gateways together, over the last half minute; null where it does not say. The rest is
-    as the answering process sees it: `in_flight` requests, `pending_tokens` of prompts whose first byte has not come,
-    `ttft_p50` and `ttft_p99` in seconds over its latest streams, `prefill_speed` in tokens a second."""
+    are the node's own, of all gateways together, over the last half minute; null where it does not say. Over all
+    `views`: `in_flight` requests of `places`, `pending_tokens` of prompts whose first byte has not come, `ttft_p50` and
+    `ttft_p99` in seconds over the latest streams, and `seen`, how many processes see it in which state. The rest is as
+    the answering process sees it, `prefill_speed` in tokens a second; `last_error` is another's where it has none."""
 
     name: str
     url: str
     models: list[str]
     state: Literal["ready", "warming up", "draining", "out", "unknown"]
+    seen: dict[str, int]
     breaker: str
     last_error: str | None
     in_flight: int
@@ -54,20 +59,23 @@ class NodeView(BaseModel):
 
 
 class FleetView(BaseModel):
-    """The fleet as one gateway process sees it: `process` is its id, `gateways` how many of them share the nodes."""
+    """The fleet. `process` is the id of the one that answers, `gateways` how many processes share the nodes, and
+    `views` how many of them this is the view of: fewer while Redis is away, or one has just begun."""
 
     process: int
     gateways: int
+    views: int
     redis: bool | None
     nodes: list[NodeView]
 
 
 class FleetRoutes:
-    """`metrics` keeps the latest waits, `router` what is pending."""
+    """`metrics` keeps the latest waits, `router` what is pending, `lookout` knows what other processes see."""
 
-    def __init__(self, router: Router, metrics: Metrics) -> None:
+    def __init__(self, router: Router, metrics: Metrics, lookout: Lookout) -> None:
         self._router = router
         self._metrics = metrics
+        self._lookout = lookout
 
     def add_to(self, router: APIRouter) -> None:
         router.get("/nodes")(self.nodes)
@@ -88,41 +96,65 @@ class FleetRoutes:
         ]
 
     async def fleet(self) -> FleetView:
-        """Every node with its state and load. With several processes each answers for itself."""
-        self._metrics.settle()
+        """Every node with its state and load, as all gateway processes together see it."""
+        own = self.own()
+        views = [own, *await self._lookout.look(own)]
         fleet, shared = self._router.fleet, self._router.shared
         return FleetView(
             process=os.getpid(),
-            gateways=fleet.gateways,
+            gateways=max(fleet.gateways, len(views)),
+            views=len(views),
             redis=None if shared is None else shared.up,
-            nodes=[self._view(node) for node in fleet.nodes],
+            nodes=[
+                _view(node, [view[node.name] for view in views if node.name in view])
+                for node in fleet.nodes
+                if node.name in own
+            ],
         )
 
-    def _view(self, node: Node) -> NodeView:
-        load, spec, recent = node.load, node.spec, self._metrics.recent
-        rates = rates_between(node.loads[0], node.loads[-1]) if node.loads else None
-        return NodeView(
-            name=node.name,
-            url=spec.url,
-            models=sorted(node.cards),
-            state=_state(node),
-            breaker=node.breaker.state.value,
-            last_error=node.last_error,
-            in_flight=node.in_flight,
-            places=None if spec.max_concurrency is None else int(node.bound),
-            running=load.running if load else None,
-            waiting=load.waiting if load else None,
-            kv_use=load.kv_use if load else None,
-            hit_rate=rates.hit_rate if rates else None,
-            tokens_per_second=rates.tokens_per_second if rates else None,
-            pending_tokens=self._router.placement.pending.get(node.name, NOTHING).tokens,
-            prefill_speed=None if node.speed.pace is None else 1 / node.speed.pace,
-            ttft_p50=recent.quantile(node.name, 0.5),
-            ttft_p99=recent.quantile(node.name, 0.99),
-            weight=spec.weight,
-            price=spec.price,
-            labels=dict(spec.labels),
-        )
+    def own(self) -> Sights:
+        """What this process sees."""
+        self._metrics.settle()
+        pending, recent = self._router.placement.pending, self._metrics.recent
+        return {
+            node.name: Sight(
+                _state(node),
+                node.in_flight,
+                pending.get(node.name, NOTHING).tokens,
+                recent.waits(node.name),
+                node.last_error,
+            )
+            for node in self._router.fleet.nodes
+        }
+
+
+def _view(node: Node, sights: Sequence[Sight]) -> NodeView:
+    """`sights` of the node, the answering process's first."""
+    load, spec, seen = node.load, node.spec, together(sights)
+    rates = rates_between(node.loads[0], node.loads[-1]) if node.loads else None
+    return NodeView(
+        name=node.name,
+        url=spec.url,
+        models=sorted(node.cards),
+        state=_state(node),
+        seen=states(sights),
+        breaker=node.breaker.state.value,
+        last_error=seen.error,
+        in_flight=seen.in_flight,
+        places=None if spec.max_concurrency is None else int(node.bound) * len(sights),
+        running=load.running if load else None,
+        waiting=load.waiting if load else None,
+        kv_use=load.kv_use if load else None,
+        hit_rate=rates.hit_rate if rates else None,
+        tokens_per_second=rates.tokens_per_second if rates else None,
+        pending_tokens=seen.pending,
+        prefill_speed=None if node.speed.pace is None else 1 / node.speed.pace,
+        ttft_p50=quantile(seen.waits, 0.5),
+        ttft_p99=quantile(seen.waits, 0.99),
+        weight=spec.weight,
+        price=spec.price,
+        labels=dict(spec.labels),
+    )
 
 
 def _state(node: Node) -> Literal["ready", "warming up", "draining", "out", "unknown"]:

@@ -21,10 +21,9 @@ class RecentTtft:
             if event.stream and event.ttft is not None and event.node is not None:
                 self._seconds.setdefault(event.node, deque(maxlen=KEPT)).append(event.ttft)
 
-    def quantile(self, node: str, share: float) -> float | None:
-        """Seconds within which `share` (0 to 1) of the node's streams began; None where there was none."""
-        seconds = sorted(self._seconds.get(node, ()))
-        return seconds[min(int(share * len(seconds)), len(seconds) - 1)] if seconds else None
+    def waits(self, node: str) -> tuple[float, ...]:
+        """Seconds until each of the node's latest streams began, the last one at the end."""
+        return tuple(self._seconds.get(node, ()))
 
     def keep(self, nodes: set[str]) -> None:
         """Forget the nodes that are not in `nodes`."""

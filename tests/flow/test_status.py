@@ -1,9 +1,12 @@
 """What the fleet's state looks like from outside: the admin route and the table."""
 
 import asyncio
+import contextlib
 import io
 import json
+import os
 import sys
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +16,15 @@ from typer.testing import CliRunner
 
 from gateway.cli import app
 from gateway.status import render_fleet
+from tests.support.gateway_process import GatewayProcess, gateway_process
 from tests.support.gateways import RunningGateway, eventually, running_gateway
+from tests.support.redis import redis_server
 from workers.fake import FakeSettings, serve_fake
 
 MODEL = "nemotron-3-ultra"
 
 
-async def view(gateway: RunningGateway) -> dict[str, Any]:
+async def view(gateway: RunningGateway | GatewayProcess) -> dict[str, Any]:
     async with httpx.AsyncClient() as client:
         answer = await client.get(f"{gateway.admin_url}/admin/fleet")
         found: dict[str, Any] = answer.raise_for_status().json()
@@ -30,6 +35,12 @@ async def ask(gateway: RunningGateway, text: str) -> None:
     body = {"model": MODEL, "stream": True, "messages": [{"role": "user", "content": text}]}
     async with httpx.AsyncClient() as client:
         (await client.post(f"{gateway.url}/v1/chat/completions", json=body)).raise_for_status()
+
+
+def printed(shown: dict[str, Any], width: int = 200) -> str:
+    page = io.StringIO()
+    Console(file=page, width=width).print(render_fleet(shown))
+    return page.getvalue()
 
 
 async def status(*options: str) -> str:
@@ -51,7 +62,7 @@ async def test_the_fleet_is_shown_with_what_nodes_and_requests_tell() -> None:
             loads = [node.loads for node in gateway.app.fleet.nodes]
             await eventually(lambda: sum(pages[-1].generated or 0 for pages in loads) > 12 * 20)
             shown = await view(gateway)
-            assert (shown["gateways"], shown["redis"]) == (1, None)
+            assert (shown["gateways"], shown["views"], shown["redis"]) == (1, 1, None)
             first, second = shown["nodes"]
             assert (first["state"], first["breaker"], first["in_flight"], first["places"]) == ("ready", "closed", 0, 8)
             assert (first["price"], first["labels"], first["models"]) == (30.5, {"zone": "a"}, [MODEL])
@@ -70,11 +81,11 @@ async def test_the_fleet_is_shown_with_what_nodes_and_requests_tell() -> None:
 async def test_the_table_has_a_row_for_each_node() -> None:
     async with serve_fake(FakeSettings()) as node, running_gateway(node.url) as gateway:
         await ask(gateway, "hello")
-        page = io.StringIO()
-        Console(file=page, width=200).print(render_fleet(await view(gateway)))
-        assert node.url.removeprefix("http://") in page.getvalue()
-        assert "ready" in page.getvalue()
-        assert "no Redis" in page.getvalue()
+        page = printed(await view(gateway))
+        assert node.url.removeprefix("http://") in page
+        assert "ready" in page
+        assert f"process {os.getpid()} sees them, the only one" in page
+        assert "no Redis" in page
 
 
 def test_the_table_fits_a_small_terminal() -> None:
@@ -82,17 +93,81 @@ def test_the_table_fits_a_small_terminal() -> None:
     error = "takes no connection: All connection attempts failed"
     numbers = {"in_flight": 200, "places": 256, "running": 200, "waiting": 30, "kv_use": 1.0, "hit_rate": 0.813}
     numbers |= {"tokens_per_second": 12345.6, "ttft_p50": 0.334, "ttft_p99": 12.25}
-    nodes = [
+    nodes: list[dict[str, Any]] = [
         {"name": "gpu-1.eu:8000", "state": "warming up", "breaker": "probation", "last_error": None, **numbers},
         {"name": "gpu-2.eu:8000", "state": "out", "breaker": "open", "last_error": error, **numbers},
     ]
-    page = io.StringIO()
-    view = {"process": 1, "gateways": 2, "redis": True, "nodes": nodes}
-    Console(file=page, width=80).print(render_fleet(view))
-    assert "…" not in page.getvalue()
-    for word in ("gpu-1.eu:8000", "warming up", "out", "200/256", "100%", "81%", "12346", "0.33s", "12.2s"):
-        assert word in page.getvalue()
-    assert f"gpu-2.eu:8000: {error}" in page.getvalue()
+    for node, seen in zip(nodes, ({"warming up": 4}, {"out": 3, "ready": 1}), strict=True):
+        node["seen"] = seen
+    page = printed({"process": 1, "gateways": 4, "views": 4, "redis": True, "nodes": nodes}, width=80)
+    assert "…" not in page
+    for word in (
+        "gpu-1.eu:8000",
+        "warming up",
+        "3 out",
+        "1 ready",
+        "200/256",
+        "100%",
+        "81%",
+        "12346",
+        "0.33s",
+        "12.2s",
+    ):
+        assert word in page
+    assert f"gpu-2.eu:8000: {error}" in page
+    assert "as all 4 gateway processes see them" in " ".join(page.split())
+
+
+async def test_several_gateways_are_shown_as_one_and_alone_while_redis_is_away() -> None:
+    paced = FakeSettings(rate=40, answer_tokens=400, thinking_tokens=0)
+    async with redis_server() as redis, serve_fake(paced) as node, contextlib.AsyncExitStack() as stack:
+        nodes = [{"url": node.url, "max_concurrency": 8}]
+        one, two = [
+            await stack.enter_async_context(running_gateway(nodes=nodes, redis=redis.settings)) for _ in range(2)
+        ]
+        await eventually(lambda: one.app.fleet.gateways == two.app.fleet.gateways == 2)
+        async with contextlib.AsyncExitStack() as streams:
+            for gateway in (one, two, two):
+                await streams.enter_async_context(begun_stream(gateway))
+            shown = await until(one, lambda found: found["nodes"][0]["in_flight"] == 3)
+            assert (shown["gateways"], shown["views"]) == (2, 2)
+            assert (shown["nodes"][0]["places"], shown["nodes"][0]["seen"]) == (8, {"ready": 2})
+            redis.kill()
+            shown = await until(one, lambda found: found["redis"] is False)
+            assert (shown["gateways"], shown["views"], shown["nodes"][0]["in_flight"]) == (2, 1, 1)
+            assert f"as process {os.getpid()} sees them (one of 2)" in printed(shown)
+
+
+async def test_worker_processes_without_redis_are_shown_as_one() -> None:
+    paced = FakeSettings(rate=40, answer_tokens=400, thinking_tokens=0)
+    async with serve_fake(paced) as node, gateway_process("--node", node.url, "--workers", "2") as gateway:
+        async with contextlib.AsyncExitStack() as streams:
+            for _ in range(4):
+                await streams.enter_async_context(begun_stream(gateway))
+            shown = await until(gateway, lambda found: found["nodes"][0]["in_flight"] == 4 and found["views"] == 2)
+            assert shown["gateways"] == 2
+            assert shown["process"] in gateway.workers()
+
+
+@contextlib.asynccontextmanager
+async def begun_stream(gateway: RunningGateway | GatewayProcess) -> AsyncIterator[None]:
+    """A stream whose first bytes have come."""
+    body = {"model": MODEL, "stream": True, "messages": [{"role": "user", "content": "talk"}]}
+    async with httpx.AsyncClient(timeout=20) as client:
+        async with client.stream("POST", f"{gateway.url}/v1/chat/completions", json=body) as answer:
+            pieces = answer.aiter_bytes()  # kept: with it the answer would be let go
+            await anext(pieces)
+            yield
+
+
+async def until(
+    gateway: RunningGateway | GatewayProcess, holds: Callable[[dict[str, Any]], bool], seconds: float = 15.0
+) -> dict[str, Any]:
+    """The fleet as it is shown once `holds` is true of it."""
+    async with asyncio.timeout(seconds):
+        while not holds(shown := await view(gateway)):
+            await asyncio.sleep(0.05)
+    return shown
 
 
 async def test_the_command_prints_it_as_a_table_or_as_json() -> None:
