@@ -4,7 +4,7 @@ import pytest
 
 from gateway.core.errors import NoNodeReady
 from gateway.fleet.fleet import Fleet
-from gateway.fleet.node import NodeSpec
+from gateway.fleet.node import Drain, NodeSpec
 
 A, B = NodeSpec("http://a:1"), NodeSpec("http://b:1")
 
@@ -28,6 +28,24 @@ def test_a_rotated_key_does_not_make_its_models_unknown() -> None:
     (new,) = fleet.update([NodeSpec(A.url, api_key="next")])
     assert "m" in fleet.served
     assert not new.ready
+
+
+def test_what_is_in_flight_stays_counted_whatever_becomes_of_its_node() -> None:
+    fleet = fleet_of(A, B)
+    node = fleet.nodes[0]
+    fleet.share_with(2)
+    leases = [fleet.lease("m", tried=fleet.nodes[1:]) for _ in range(3)]
+    node.refused("down", 1.0)
+    node.probe_succeeded({"m": {"id": "m"}}, 2.0)
+    for probe in range(9):
+        node.probe_failed("late", tolerated=2, now=3.0 + probe)
+    node.drain_for("ordered", Drain(), 20.0)
+    node.drain_for("ordered", None, 21.0)
+    fleet.update([NodeSpec(A.url, api_key="next", max_concurrency=1), B])
+    assert (node.in_flight, len(node.leases)) == (3, 3)
+    for lease in leases:
+        lease.release()
+    assert (node.in_flight, len(node.leases)) == (0, 0)
 
 
 def test_a_lease_counts_once_however_often_it_is_released() -> None:

@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from tests.support.crowd import crowd, lost
-from tests.support.faults import nothing_held
+from tests.support.faults import limited_gateway, nothing_held
 from tests.support.gateway_process import gateway_process
-from tests.support.gateways import RunningGateway, eventually, running_gateway
+from tests.support.gateways import RunningGateway, eventually
 from tests.support.redis import redis_server
 from workers.fake import FakeNode, FakeSettings, serve_fake
 
@@ -43,7 +43,7 @@ async def fleetgate(*arguments: str) -> tuple[int, str]:
 @asynccontextmanager
 async def two_nodes(settings: FakeSettings) -> AsyncIterator[tuple[FakeNode, FakeNode, RunningGateway]]:
     async with serve_fake(settings) as a, serve_fake(settings) as b:
-        async with running_gateway(a.url, b.url, routing=IN_TURN) as gateway:
+        async with limited_gateway(a.url, b.url, routing=IN_TURN) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             yield a, b, gateway
 
@@ -79,7 +79,7 @@ async def test_what_has_not_finished_by_the_deadline_ends_with_a_clear_error() -
 async def test_what_still_waits_at_the_deadline_goes_elsewhere() -> None:
     slow = FakeSettings(prefill_rate=5)
     async with serve_fake(slow) as a, serve_fake(FakeSettings()) as b:
-        async with running_gateway(a.url, b.url, routing=IN_TURN) as gateway:
+        async with limited_gateway(a.url, b.url, routing=IN_TURN) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             asking = asyncio.create_task(crowd(gateway.url, 4, stream=True))
             await eventually(lambda: gateway.app.fleet.nodes[0].in_flight == 2)
@@ -101,7 +101,7 @@ async def test_the_command_waits_until_the_node_is_empty() -> None:
 
 
 async def test_a_node_that_nobody_knows_is_told_by_name() -> None:
-    async with serve_fake() as node, running_gateway(node.url) as gateway:
+    async with serve_fake() as node, limited_gateway(node.url) as gateway:
         status, said = await fleetgate("drain", "http://10.9.9.9:1", "--admin", gateway.admin_url)
         assert status == 1 and f"The nodes are: 127.0.0.1:{node.port}" in said
         status, said = await fleetgate("drain", node.url, "--admin", "http://127.0.0.1:1")
@@ -121,7 +121,7 @@ async def test_all_worker_processes_know_of_a_drain() -> None:
 async def test_all_gateways_on_one_redis_know_of_a_drain_also_those_that_start_later() -> None:
     async with redis_server() as redis, serve_fake() as a, serve_fake() as b:
         settings: dict[str, Any] = {"redis": redis.settings}
-        async with running_gateway(a.url, b.url, **settings) as one, running_gateway(a.url, b.url, **settings) as two:
+        async with limited_gateway(a.url, b.url, **settings) as one, limited_gateway(a.url, b.url, **settings) as two:
             await admin(one, "/admin/drain", node=a.url)
             await eventually(lambda: two.app.fleet.nodes[0].drain is not None)
             redis.kill()
@@ -129,14 +129,14 @@ async def test_all_gateways_on_one_redis_know_of_a_drain_also_those_that_start_l
             assert all(gateway.app.fleet.nodes[0].drain for gateway in (one, two)), "what was known stays"
             redis.restart()  # with nothing in it
             await eventually(lambda: one.app.drains.told)
-        async with running_gateway(a.url, b.url, **settings) as three:
+        async with limited_gateway(a.url, b.url, **settings) as three:
             await eventually(lambda: three.app.fleet.nodes[0].drain is not None)
             await admin(three, "/admin/undrain", node=a.url)
             await eventually(lambda: three.app.fleet.nodes[0].ready)
 
 
 async def test_a_node_that_is_drained_keeps_what_it_stores_readable_and_takes_no_new_work() -> None:
-    async with serve_fake() as only, running_gateway(only.url) as gateway:
+    async with serve_fake() as only, limited_gateway(only.url) as gateway:
         await admin(gateway, "/admin/drain", node=only.url)
         (seen,) = await crowd(gateway.url, 1)
         assert (seen.status, seen.code) == (503, "no_node_ready")
@@ -145,5 +145,5 @@ async def test_a_node_that_is_drained_keeps_what_it_stores_readable_and_takes_no
 
 @pytest.mark.parametrize("body", [{}, {"node": "x", "deadlin": 3}, {"node": "x", "deadline": -1}])
 async def test_a_drain_that_is_not_understood_is_refused(body: dict[str, Any]) -> None:
-    async with serve_fake() as only, running_gateway(only.url) as gateway:
+    async with serve_fake() as only, limited_gateway(only.url) as gateway:
         assert (await admin(gateway, "/admin/drain", **body)).status_code in (400, 422)

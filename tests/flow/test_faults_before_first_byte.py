@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from tests.support.crowd import ask, crowd, lost, send
-from tests.support.faults import nothing_held
-from tests.support.gateways import eventually, running_gateway
+from tests.support.faults import limited_gateway, nothing_held
+from tests.support.gateways import eventually
 from tests.support.nodes import (
     DONE,
     LAST_CHUNK,
@@ -56,7 +56,7 @@ async def metrics(admin_url: str) -> str:
     ids=lambda value: f"{value.kind}-{value.status}" if isinstance(value, Fault) else None,
 )
 async def test_a_node_that_fails_at_once_costs_no_request(fault: Fault, stream: bool) -> None:
-    async with serve_fake(FAST) as bad, serve_fake(FAST) as good, running_gateway(bad.url, good.url) as gateway:
+    async with serve_fake(FAST) as bad, serve_fake(FAST) as good, limited_gateway(bad.url, good.url) as gateway:
         await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
         bad.set_faults(fault)
         assert lost(await crowd(gateway.url, 40, stream)) == []
@@ -66,7 +66,7 @@ async def test_a_node_that_fails_at_once_costs_no_request(fault: Fault, stream: 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_node_that_takes_requests_and_says_nothing_costs_none(stream: bool) -> None:
     async with serve_fake(FAST) as bad, serve_fake(FAST) as good:
-        async with running_gateway(bad.url, good.url, timeouts=SOON) as gateway:
+        async with limited_gateway(bad.url, good.url, timeouts=SOON) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             bad.set_faults(Fault("hang"))
             assert lost(await crowd(gateway.url, 8, stream)) == []
@@ -79,7 +79,7 @@ async def test_a_wedged_nodes_waiting_requests_move_on_and_its_streams_end_clear
     paced = FakeSettings(rate=50, answer_tokens=100)
     async with serve_fake(paced) as bad, serve_fake(FAST) as good:
         timeouts = {**SOON, "idle": 1.0}
-        async with running_gateway(bad.url, good.url, timeouts=timeouts, routing=IN_TURN) as gateway:
+        async with limited_gateway(bad.url, good.url, timeouts=timeouts, routing=IN_TURN) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             under_way = asyncio.create_task(crowd(gateway.url, 4, stream=True))
             await eventually(lambda: bad.running == 2)
@@ -93,7 +93,7 @@ async def test_a_wedged_nodes_waiting_requests_move_on_and_its_streams_end_clear
 
 async def test_a_zombie_comes_back_only_through_an_answered_request() -> None:
     """Its probes are green all the time."""
-    async with serve_fake(FAST) as bad, serve_fake(FAST) as good, running_gateway(bad.url, good.url) as gateway:
+    async with serve_fake(FAST) as bad, serve_fake(FAST) as good, limited_gateway(bad.url, good.url) as gateway:
         await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
         node = gateway.app.fleet.nodes[0]
         bad.set_faults(Fault("zombie"))
@@ -108,6 +108,7 @@ async def test_a_zombie_comes_back_only_through_an_answered_request() -> None:
         await eventually(lambda: node.ready)
         assert node.breaker.state.value == "probation"
         assert lost(await crowd(gateway.url, 10)) == []
+        await nothing_held(gateway, bad, good)
 
 
 async def test_a_body_that_breaks_every_node_takes_none_out() -> None:
@@ -122,7 +123,7 @@ async def test_a_body_that_breaks_every_node_takes_none_out() -> None:
             writer.write(answer(b"{}"))
 
     async with scripted_node(plain) as a, scripted_node(plain) as b, scripted_node(plain) as c:
-        async with running_gateway(a.url, b.url, c.url) as gateway:
+        async with limited_gateway(a.url, b.url, c.url) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             seen = await crowd(gateway.url, 30, text="poison", at_once=3)
             assert {(one.status, one.body) for one in seen} == {(500, b'{"error":{"message":"ouch","code":500}}')}
@@ -132,7 +133,7 @@ async def test_a_body_that_breaks_every_node_takes_none_out() -> None:
 
 
 async def test_the_last_ready_node_is_never_taken_out() -> None:
-    async with serve_fake(FAST) as only, running_gateway(only.url, timeouts=SOON) as gateway:
+    async with serve_fake(FAST) as only, limited_gateway(only.url, timeouts=SOON) as gateway:
         only.set_faults(Fault("zombie"))
         seen = await crowd(gateway.url, 20)
         assert {one.status for one in seen} == {500}
@@ -144,7 +145,7 @@ async def test_the_last_ready_node_is_never_taken_out() -> None:
 
 
 async def test_a_full_fleet_says_when_to_come_back() -> None:
-    async with serve_fake(FAST) as a, serve_fake(FAST) as b, running_gateway(a.url, b.url) as gateway:
+    async with serve_fake(FAST) as a, serve_fake(FAST) as b, limited_gateway(a.url, b.url) as gateway:
         await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
         a.set_faults(Fault("status", status=503, seconds=7))
         b.set_faults(Fault("status", status=503, seconds=3))
@@ -158,7 +159,7 @@ async def test_a_node_is_given_no_more_than_it_can_take() -> None:
     paced = FakeSettings(rate=20, answer_tokens=10)
     async with serve_fake(paced) as a, serve_fake(paced) as b:
         nodes = [{"url": node.url, "max_concurrency": 2} for node in (a, b)]
-        async with running_gateway(nodes=nodes) as gateway:
+        async with limited_gateway(nodes=nodes) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             seen = await crowd(gateway.url, 10, stream=True)
             assert sum(one.whole for one in seen) == 4
@@ -173,7 +174,7 @@ async def test_a_failing_fleet_is_not_stormed() -> None:
     """Ten tries may be made beyond the first ones, and then no more."""
     async with serve_fake(FAST) as a, serve_fake(FAST) as b:
         retries = {"share": 0, "minimum": 1}
-        async with running_gateway(a.url, b.url, retries=retries) as gateway:
+        async with limited_gateway(a.url, b.url, retries=retries) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             for node in (a, b):
                 node.set_faults(Fault("zombie"))
@@ -189,7 +190,7 @@ async def test_a_failing_fleet_is_not_stormed() -> None:
 
 async def test_a_client_that_leaves_is_not_asked_for_elsewhere() -> None:
     async with serve_fake(FAST) as bad, serve_fake(FAST) as good:
-        async with running_gateway(bad.url, good.url, timeouts=SOON) as gateway:
+        async with limited_gateway(bad.url, good.url, timeouts=SOON) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             bad.set_faults(Fault("hang"))
             good.set_faults(Fault("hang"))
@@ -213,11 +214,11 @@ async def test_a_stream_that_begins_with_an_error_has_not_begun() -> None:
         writer.write(STREAM_HEAD + chunk(event("a")) + chunk(DONE) + LAST_CHUNK)
 
     async with scripted_node(broken) as bad, scripted_node(fine) as good:
-        async with running_gateway(bad.url, good.url) as gateway:
+        async with limited_gateway(bad.url, good.url) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             assert lost(await crowd(gateway.url, 10, stream=True)) == []
             await nothing_held(gateway)
-        async with running_gateway(bad.url) as gateway:
+        async with limited_gateway(bad.url) as gateway:
             got = await send(gateway.url, ask(stream=True))
             assert (got.status, got.body) == (200, error + DONE), "where nobody else is there, it passes as it came"
             await nothing_held(gateway)
@@ -227,7 +228,7 @@ async def test_a_long_prompt_is_not_a_hang() -> None:
     """Two seconds of prefill where a node is given up after 0.3 seconds and one more for 1000 tokens."""
     slow = FakeSettings(prefill_rate=4000, answer_tokens=2, thinking_tokens=0, max_model_len=100_000)
     async with serve_fake(slow) as a, serve_fake(slow) as b:
-        async with running_gateway(a.url, b.url, timeouts={"silence": 0.3, "prefill": 1.0}) as gateway:
+        async with limited_gateway(a.url, b.url, timeouts={"silence": 0.3, "prefill": 1.0}) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             got = await send(gateway.url, ask("ten letters " * 2000, stream=True))
             assert got.whole
@@ -236,10 +237,30 @@ async def test_a_long_prompt_is_not_a_hang() -> None:
             await nothing_held(gateway, a, b)
 
 
+async def test_a_first_byte_may_take_as_long_as_its_prompt_is_long() -> None:
+    """The same silence is a long prompt's prefill and a short one's hang: that one goes to the other node."""
+    late = Fault("slow_head", seconds=0.8, next=1)
+    timeouts = {"first_byte": 0.3, "prefill": 1.0}
+    async with serve_fake(FAST) as a, serve_fake(FAST) as b:
+        async with limited_gateway(a.url, b.url, timeouts=timeouts, routing=IN_TURN) as gateway:
+            await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
+            a.set_faults(late)
+            b.set_faults(late)
+            assert (await send(gateway.url, ask("ten letters " * 2000, stream=True))).whole
+            asked = [node.stats.requests["/v1/chat/completions"] for node in (a, b)]
+            assert sorted(asked) == [0, 1], "whoever had it was waited for"
+            first, second = (a, b) if asked == [1, 0] else (b, a)
+            first.set_faults()
+            assert (await send(gateway.url, ask("ten letters", stream=True))).whole
+            told = [node.stats.requests["/v1/chat/completions"] for node in (first, second)]
+            assert told == [2, 1], "its turn was the second's, which was too late"
+            await nothing_held(gateway, a, b)
+
+
 async def test_a_busy_node_is_healthy_whatever_its_probes_say() -> None:
     paced = FakeSettings(rate=50, answer_tokens=60)
     health = {"interval": 0.05, "timeout": 0.1, "tolerated": 0}
-    async with serve_fake(paced) as busy, running_gateway(busy.url, health=health) as gateway:
+    async with serve_fake(paced) as busy, limited_gateway(busy.url, health=health) as gateway:
         node = gateway.app.fleet.nodes[0]
         asking = asyncio.create_task(crowd(gateway.url, 2, stream=True))
         await eventually(lambda: busy.running == 2 and all(lease.heard for lease in node.leases))
@@ -254,7 +275,7 @@ async def test_a_busy_node_is_healthy_whatever_its_probes_say() -> None:
 
 
 async def test_stale_metrics_never_stop_dispatch() -> None:
-    async with serve_fake(FAST) as node, running_gateway(node.url) as gateway:
+    async with serve_fake(FAST) as node, limited_gateway(node.url) as gateway:
         await eventually(lambda: gateway.app.fleet.nodes[0].load is not None)
         node.set_faults(Fault("hang", scope="probes", path="/metrics"))
         assert lost(await crowd(gateway.url, 10)) == []
@@ -264,7 +285,7 @@ async def test_stale_metrics_never_stop_dispatch() -> None:
 
 async def test_a_restarted_node_is_found_at_once_and_warmed_up_gently() -> None:
     health = {"interval": 5.0, "slow_start": 30.0}
-    async with serve_fake(FAST) as a, serve_fake(FAST) as b, running_gateway(a.url, b.url, health=health) as gateway:
+    async with serve_fake(FAST) as a, serve_fake(FAST) as b, limited_gateway(a.url, b.url, health=health) as gateway:
         await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
         node = gateway.app.fleet.nodes[0]
         a.crash()
@@ -283,7 +304,7 @@ async def test_a_restarted_node_is_found_at_once_and_warmed_up_gently() -> None:
 async def test_a_single_node_that_came_back_is_not_held_to_its_slow_start() -> None:
     """Gentle where somebody else can do the work; else it is better asked than not."""
     paced = FakeSettings(rate=50, answer_tokens=5)
-    async with serve_fake(paced) as only, running_gateway(only.url) as gateway:
+    async with serve_fake(paced) as only, limited_gateway(only.url) as gateway:
         node = gateway.app.fleet.nodes[0]
         only.crash()
         await eventually(lambda: not node.ready)
@@ -294,7 +315,7 @@ async def test_a_single_node_that_came_back_is_not_held_to_its_slow_start() -> N
 
 
 async def test_metrics_tell_what_became_of_nodes_and_attempts() -> None:
-    async with serve_fake(FAST) as bad, serve_fake(FAST) as good, running_gateway(bad.url, good.url) as gateway:
+    async with serve_fake(FAST) as bad, serve_fake(FAST) as good, limited_gateway(bad.url, good.url) as gateway:
         await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
         bad.set_faults(Fault("zombie"))
         assert lost(await crowd(gateway.url, 20)) == []

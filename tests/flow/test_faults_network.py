@@ -9,8 +9,8 @@ import pytest
 
 from tests.support.crowd import crowd, lost
 from tests.support.fake_process import fake_process
-from tests.support.faults import broken_network, nothing_held
-from tests.support.gateways import eventually, running_gateway
+from tests.support.faults import broken_network, limited_gateway, nothing_held
+from tests.support.gateways import eventually
 from workers.fake import FakeSettings, Fault, serve_fake
 
 FAST = FakeSettings(thinking_tokens=2, answer_tokens=3)
@@ -22,7 +22,7 @@ HEALTH = {"interval": 0.05, "timeout": 0.3, "tolerated": 1, "slow_start": 1.0}
 
 async def test_a_partition_costs_no_request_and_heals() -> None:
     async with serve_fake(FAST) as far, serve_fake(FAST) as near, broken_network(far.port) as network:
-        async with running_gateway(network.url, near.url, timeouts=TIMEOUTS, health=HEALTH) as gateway:
+        async with limited_gateway(network.url, near.url, timeouts=TIMEOUTS, health=HEALTH) as gateway:
             node = gateway.app.fleet.nodes[0]
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             assert lost(await crowd(gateway.url, 8)) == []  # so that there are kept connections
@@ -38,7 +38,7 @@ async def test_a_partition_costs_no_request_and_heals() -> None:
 async def test_a_black_hole_on_kept_connections_costs_no_request() -> None:
     """Half-open: what the gateway sends is taken, and nobody is there. Probes go the same way."""
     async with serve_fake(FAST) as far, serve_fake(FAST) as near, broken_network(far.port) as network:
-        async with running_gateway(network.url, near.url, timeouts=TIMEOUTS, health=HEALTH) as gateway:
+        async with limited_gateway(network.url, near.url, timeouts=TIMEOUTS, health=HEALTH) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             assert lost(await crowd(gateway.url, 8)) == []
             network.hold()
@@ -48,7 +48,7 @@ async def test_a_black_hole_on_kept_connections_costs_no_request() -> None:
 
 async def test_a_slow_network_is_no_fault() -> None:
     async with serve_fake(FAST) as far, serve_fake(FAST) as near, broken_network(far.port) as network:
-        async with running_gateway(network.url, near.url, timeouts=TIMEOUTS, routing=IN_TURN) as gateway:
+        async with limited_gateway(network.url, near.url, timeouts=TIMEOUTS, routing=IN_TURN) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             network.delay(0.05)
             network.slow(100_000)
@@ -62,7 +62,7 @@ async def test_a_slow_network_is_no_fault() -> None:
 async def test_a_reset_before_the_first_event_costs_no_request(size: int) -> None:
     """Also in the middle of the answer's head."""
     async with serve_fake(FAST) as far, serve_fake(FAST) as near, broken_network(far.port) as network:
-        async with running_gateway(network.url, near.url, health={"interval": 60}) as gateway:
+        async with limited_gateway(network.url, near.url, health={"interval": 60}) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             network.reset_after(size)
             assert lost(await crowd(gateway.url, 10, stream=True)) == []
@@ -81,7 +81,7 @@ async def test_a_reset_before_the_first_event_costs_no_request(size: int) -> Non
 async def test_what_breaks_in_mid_stream_ends_with_a_clear_error(fault: Fault, code: str) -> None:
     """Until resume stands in its place. The node is doubted for it."""
     async with serve_fake(FAST) as bad, serve_fake(FAST) as good:
-        async with running_gateway(bad.url, good.url, timeouts={"idle": 0.3}, routing=IN_TURN) as gateway:
+        async with limited_gateway(bad.url, good.url, timeouts={"idle": 0.3}, routing=IN_TURN) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             bad.set_faults(fault)
             broken = lost(await crowd(gateway.url, 8, stream=True))
@@ -92,7 +92,7 @@ async def test_what_breaks_in_mid_stream_ends_with_a_clear_error(fault: Fault, c
 
 async def test_a_plain_answer_that_breaks_off_is_asked_for_again() -> None:
     """It is held back until it is whole, so the client has seen nothing."""
-    async with serve_fake(FAST) as bad, serve_fake(FAST) as good, running_gateway(bad.url, good.url) as gateway:
+    async with serve_fake(FAST) as bad, serve_fake(FAST) as good, limited_gateway(bad.url, good.url) as gateway:
         await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
         bad.set_faults(Fault("truncate", size=20))
         assert lost(await crowd(gateway.url, 10)) == []
@@ -102,7 +102,7 @@ async def test_a_plain_answer_that_breaks_off_is_asked_for_again() -> None:
 async def test_a_node_that_is_killed_costs_none_of_those_that_wait() -> None:
     async with fake_process("--prefill-rate", "20") as doomed, serve_fake(FAST) as good:
         timeouts = TIMEOUTS | {"silence": 20}
-        async with running_gateway(doomed.url, good.url, timeouts=timeouts, routing=IN_TURN) as gateway:
+        async with limited_gateway(doomed.url, good.url, timeouts=timeouts, routing=IN_TURN) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             asking = asyncio.create_task(crowd(gateway.url, 10, stream=True))
             await eventually(lambda: gateway.app.fleet.nodes[0].in_flight == 5)
@@ -114,7 +114,7 @@ async def test_a_node_that_is_killed_costs_none_of_those_that_wait() -> None:
 async def test_a_node_that_is_stopped_costs_none_and_comes_back() -> None:
     """SIGSTOP: connections are taken by the kernel, and nothing is ever said."""
     async with fake_process() as frozen, serve_fake(FAST) as good:
-        async with running_gateway(frozen.url, good.url, timeouts=TIMEOUTS, health=HEALTH) as gateway:
+        async with limited_gateway(frozen.url, good.url, timeouts=TIMEOUTS, health=HEALTH) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             os.kill(frozen.pid, signal.SIGSTOP)
             try:

@@ -12,7 +12,8 @@ from pathlib import Path
 import httpx
 
 from tests.support.certificates import self_signed
-from tests.support.gateways import eventually, running_gateway
+from tests.support.faults import limited_gateway, nothing_held
+from tests.support.gateways import eventually
 from tests.support.nodes import LAST_CHUNK, MODEL, STREAM_HEAD, Asked, ScriptedNode, answer, chunk, event, scripted_node
 from tests.support.raw import raw_client
 
@@ -39,13 +40,14 @@ async def test_a_kept_connection_that_closes_after_comments_does_not_begin_the_a
 
     often, once = {"keep_alive": 0.05}, {"interval": 60}
     async with scripted_node(silent_then_gone) as node:
-        async with running_gateway(node.url, timeouts=often, health=once) as gateway:
+        async with limited_gateway(node.url, timeouts=often, health=once) as gateway:
             assert (await post(gateway.url, ASK)).status_code == 200
             got = await post(gateway.url, {**ASK, "stream": True})
             assert got.status_code == 200
             body = got.content.replace(b": keep-alive\n\n", b"")
             cut = b'"code":"upstream_cut"' in body
             assert cut or body == event("again") + b"data: [DONE]\n\n"
+            await nothing_held(gateway)
 
 
 async def test_a_node_that_dies_over_a_request_is_not_given_it_again() -> None:
@@ -58,11 +60,12 @@ async def test_a_node_that_dies_over_a_request_is_not_given_it_again() -> None:
         await asyncio.sleep(1.5)
         writer.close()
 
-    async with scripted_node(dies_of_it) as node, running_gateway(node.url, health={"interval": 60}) as gateway:
+    async with scripted_node(dies_of_it) as node, limited_gateway(node.url, health={"interval": 60}) as gateway:
         assert (await post(gateway.url, ASK)).status_code == 200
         got = await post(gateway.url, ASK)
         assert (got.status_code, got.json()["error"]["code"]) == (502, "upstream_cut")
         assert len(node.asked) == 2
+        await nothing_held(gateway)
 
 
 @contextlib.asynccontextmanager
@@ -105,11 +108,12 @@ async def slow_to_shake_hands(folder: Path) -> AsyncIterator[tuple[str, list[boo
 async def test_a_clients_short_deadline_does_not_take_a_node_out_of_service(tmp_path: Path) -> None:
     async with slow_to_shake_hands(tmp_path) as (url, silent):
         nodes = [{"url": url, "ca_file": str(tmp_path / "tls.crt")}]
-        async with running_gateway(nodes=nodes, health={"interval": 60}) as gateway:
+        async with limited_gateway(nodes=nodes, health={"interval": 60}) as gateway:
             silent.append(True)
             got = await post(gateway.url, ASK, **{"x-request-timeout": "0.2"})
             assert (got.status_code, got.json()["error"]["code"]) == (504, "deadline_exceeded")
             assert gateway.app.fleet.nodes[0].ready, "the node was never given the time that it is allowed"
+            await nothing_held(gateway)
 
 
 async def test_a_plain_answer_that_nobody_reads_is_let_go() -> None:
@@ -118,13 +122,13 @@ async def test_a_plain_answer_that_nobody_reads_is_let_go() -> None:
     async def large(node: ScriptedNode, asked: Asked, reader: Reader, writer: Writer) -> None:
         writer.write(answer(json.dumps({"x": "x" * 30_000_000}).encode()))
 
-    async with scripted_node(large) as node, running_gateway(node.url, timeouts={"client_stall": 0.3}) as gateway:
+    async with scripted_node(large) as node, limited_gateway(node.url, timeouts={"client_stall": 0.3}) as gateway:
         async with raw_client(gateway.port) as client:
             await client.post(CHAT, ASK)
             await eventually(lambda: node.asked)
             await eventually(lambda: gateway.app.fleet.nodes[0].in_flight == 0)
-            await eventually(lambda: not gateway.server.server_state.tasks, 5)
             await eventually(lambda: not gateway.server.server_state.connections, 5)
+            await nothing_held(gateway)
 
 
 async def test_a_stream_that_nobody_reads_is_let_go() -> None:
@@ -134,12 +138,13 @@ async def test_a_stream_that_nobody_reads_is_let_go() -> None:
             writer.write(chunk(event("x" * 16_000)))
             await writer.drain()
 
-    async with scripted_node(flood) as node, running_gateway(node.url, timeouts={"client_stall": 0.3}) as gateway:
+    async with scripted_node(flood) as node, limited_gateway(node.url, timeouts={"client_stall": 0.3}) as gateway:
         async with raw_client(gateway.port) as client:
             await client.post(CHAT, {**ASK, "stream": True})
             await eventually(lambda: node.asked)
             await eventually(lambda: gateway.app.fleet.nodes[0].in_flight == 0)
             await eventually(lambda: not gateway.server.server_state.connections, 5)
+            await nothing_held(gateway)
 
 
 async def test_a_usage_that_arrives_in_two_pieces_is_counted() -> None:
@@ -152,7 +157,7 @@ async def test_a_usage_that_arrives_in_two_pieces_is_counted() -> None:
         await asyncio.sleep(0.3)
         writer.write(raw[-20:])
 
-    async with scripted_node(in_two) as node, running_gateway(node.url) as gateway:
+    async with scripted_node(in_two) as node, limited_gateway(node.url) as gateway:
         assert (await post(gateway.url, ASK)).content == raw
         async with httpx.AsyncClient(verify=False) as client:
             page = (await client.get(f"{gateway.admin_url}/metrics")).text

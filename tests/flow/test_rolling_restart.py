@@ -16,9 +16,9 @@ import pytest
 
 from tests.support.crowd import CHAT, Seen, ask, lost
 from tests.support.fake_process import FakeProcess, fake_process
-from tests.support.faults import nothing_held
+from tests.support.faults import limited_gateway, nothing_held
 from tests.support.gateway_process import GatewayProcess, gateway_process
-from tests.support.gateways import eventually, running_gateway
+from tests.support.gateways import eventually
 from tests.support.raw import raw_client
 from workers.fake import FakeSettings, serve_fake
 
@@ -101,7 +101,7 @@ async def undrained(admin_url: str, node: str) -> None:
 
 async def test_nodes_are_restarted_one_after_the_other_and_nobody_notices() -> None:
     paced = FakeSettings(rate=100, thinking_tokens=4, answer_tokens=8)
-    async with serve_fake(paced) as a, serve_fake(paced) as b, running_gateway(a.url, b.url) as gateway:
+    async with serve_fake(paced) as a, serve_fake(paced) as b, limited_gateway(a.url, b.url) as gateway:
         await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
         async with under_load(FEW, gateway.port) as load:
             for node in (a, b):

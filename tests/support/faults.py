@@ -13,7 +13,7 @@ import struct
 from collections.abc import AsyncIterator
 from typing import Any
 
-from tests.support.gateways import RunningGateway, eventually
+from tests.support.gateways import RunningGateway, eventually, running_gateway
 from workers.fake import FakeNode
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -189,8 +189,19 @@ def _reset(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
+@contextlib.asynccontextmanager
+async def limited_gateway(*nodes: str, **settings: Any) -> AsyncIterator[RunningGateway]:
+    """A gateway that reserves of a tenant's limits for every request, so that what is not given back shows."""
+    async with running_gateway(*nodes, limits={"default": {"concurrent_requests": 10_000}}, **settings) as gateway:
+        yield gateway
+
+
 async def nothing_held(gateway: RunningGateway, *nodes: FakeNode) -> None:
-    """Whatever way requests ended: no lease, reservation, exchange or connection in use, and no work on `nodes`."""
+    """Whatever way requests ended: no lease, reservation, exchange or connection in use, and no work on `nodes`.
+
+    For a `limited_gateway`, since without limits nothing is reserved.
+    """
+    assert gateway.app.limiter is not None
     try:
         await eventually(lambda: not held(gateway, *nodes))
     except TimeoutError:
@@ -203,6 +214,7 @@ def held(gateway: RunningGateway, *nodes: FakeNode) -> dict[str, int]:
     found = {
         "leases": sum(len(node.leases) for node in app.fleet.nodes),
         "in flight": sum(node.in_flight for node in app.fleet.nodes),
+        "prompts": len(app.router.placement.pending),
         "reservations": 0 if app.limiter is None else len(app.limiter.live),
         "exchanges": app.relay.open_exchanges,
         "requests": len(gateway.server.server_state.tasks),
