@@ -61,7 +61,7 @@ class Lookout:
             return self._over_files(self._folder, own, wanted)
         if self._link is None:
             return []
-        prefix = f"{self._link.prefix}:{{sights}}"
+        prefix = f"{self._link.schema.live}:{{sights}}"
         told = "" if own is None else spell(own)
         try:
             found = await self._link.run(
