@@ -136,7 +136,7 @@ class Exchange:
         try:
             events = self.watch.feed(data)
         except EventTooLongError as error:
-            self.fail(BadUpstreamResponse(f"Node {self._trace.node} sent {error}."))
+            self.fail(BadUpstreamResponse(f"The node sent {error}."))
             return
         if events:
             self._pass(events)
@@ -222,13 +222,13 @@ class Exchange:
             self._call.finish()
             self._resolve(None)
         else:
-            self._resolve(UpstreamCut(f"Node {self._trace.node} ended its stream before the answer was complete."))
+            self._resolve(UpstreamCut("The node ended its stream before the answer was complete: ask again."))
 
     def _end_assembled(self, watch: EventWatch, body: bytes) -> None:
         if watch.failed:
             self._resolve(_node_error(find_error_status(body), body))
         elif not watch.ended:
-            self._resolve(UpstreamCut(f"Node {self._trace.node} ended its stream before the answer was complete."))
+            self._resolve(UpstreamCut("The node ended its stream before the answer was complete: ask again."))
         else:
             self._answer_plain(200, [(b"content-type", b"application/json")], body)
 
@@ -335,7 +335,7 @@ class Exchange:
         if self._held_bytes <= HELD_BYTES or self._sending.rewrites:
             return
         if self._committed:
-            self.fail(BadUpstreamResponse(f"Node {self._trace.node} answered a stream with something else."))
+            self.fail(BadUpstreamResponse("The node answered a stream with something else."))
             return
         assert self._head is not None
         held, self._held, self._committed = b"".join(self._held), None, True
@@ -374,7 +374,7 @@ class Exchange:
         if now >= self._deadline:
             self.fail(deadline_exceeded())
         elif not self._paused and now >= self._limit():
-            self.fail(UpstreamTimeout(f"Node {self._trace.node} was silent for {now - self._last:.0f} s."))
+            self.fail(UpstreamTimeout(f"The node was silent for {now - self._last:.0f} s: ask again."))
         elif not self._paused and now >= self._comments_due():
             self._comment(now)
         if self.waits and now >= self._look_at and not self.done.done():

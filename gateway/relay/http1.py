@@ -82,10 +82,9 @@ class State(Enum):
 class UpstreamConnection(asyncio.Protocol):
     """An exchange at a time: `send`, then the receiver hears; `free` is called when the next one may come."""
 
-    def __init__(self, node: str, free: Callable[["UpstreamConnection"], None], memory: Memory | None = None) -> None:
-        """`node` names the node in errors; `free(connection)` hands a reusable connection back to its pool."""
+    def __init__(self, free: Callable[["UpstreamConnection"], None], memory: Memory | None = None) -> None:
+        """`free(connection)` hands a reusable connection back to its pool."""
         self._memory = memory or Memory()
-        self._node = node
         self._free = free
         self._state = State.IDLE
         self._exchanges = 0
@@ -172,7 +171,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             if not self._complete:
-                self._fail(BadUpstreamResponse(f"Node {self._node} sent something that is not an HTTP answer."))
+                self._fail(BadUpstreamResponse("The node sent something that is not an HTTP answer."))
                 return
             self._surplus = True
         if first and self._complete:
@@ -190,10 +189,10 @@ class UpstreamConnection(asyncio.Protocol):
         if state is State.BODY and self._until_eof and exc is None:
             receiver.on_end()
         elif state is State.WAITING and self._exchanges > 1 and not self._heard and self._just_sent():
-            receiver.on_error(StaleConnection(f"Node {self._node} closed a kept connection."))
+            receiver.on_error(StaleConnection("The node closed a kept connection."))
         else:
             when = "in mid-answer" if state is State.BODY else "before it answered"
-            receiver.on_error(UpstreamCut(f"Node {self._node} closed the connection {when}."))
+            receiver.on_error(UpstreamCut(f"The node closed the connection {when}: ask again."))
 
     # What the parser finds: only noted here, told by _deliver, so that no receiver runs inside the parser
 
@@ -288,7 +287,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self._complete:
             self._finish(receiver)
         elif self._quiet_bytes > MAX_QUIET_BYTES:
-            self._fail(BadUpstreamResponse(f"Node {self._node} sent headers without end."))
+            self._fail(BadUpstreamResponse("The node sent headers without end."))
 
     def _finish(self, receiver: Receiver) -> None:
         transport = self._transport

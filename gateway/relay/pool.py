@@ -30,11 +30,10 @@ FORWARDED_HEADERS = (
 class Pool:
     """Last in, first out: the busiest connections stay warm, the surplus goes stale and is dropped."""
 
-    def __init__(self, url: str, name: str, api_key: str | None = None, ca_file: str | None = None) -> None:
+    def __init__(self, url: str, api_key: str | None = None, ca_file: str | None = None) -> None:
         """`url`: where the node listens, with a path before every other path where it has one."""
         parts = urlsplit(url)
         secure = parts.scheme == "https"
-        self._name = name
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if secure else 80)
         self._tls = ssl.create_default_context(cafile=ca_file) if secure else None
@@ -65,16 +64,16 @@ class Pool:
         try:
             async with asyncio.timeout(timeout):
                 _, connection = await loop.create_connection(
-                    lambda: UpstreamConnection(self._name, self._keep, self._memory),
+                    lambda: UpstreamConnection(self._keep, self._memory),
                     self._host,
                     self._port,
                     ssl=self._tls,
                     server_hostname=self._host if self._tls else None,
                 )
         except TimeoutError:
-            raise ConnectFailed(f"Node {self._name} did not take a connection within {timeout:g} s.") from None
+            raise ConnectFailed(f"The node did not take a connection within {timeout:g} s.") from None
         except OSError as error:  # ssl.SSLError is one
-            raise ConnectFailed(f"Node {self._name} takes no connection: {error.strerror or error}.") from None
+            raise ConnectFailed(f"The node takes no connection: {error.strerror or error}.") from None
         return connection
 
     def close(self) -> None:

@@ -131,7 +131,7 @@ class Relay:
         """A drained node's time is up: what waits goes elsewhere, what has begun ends with an error."""
         for exchange in self._open:
             if exchange.lease.node is node:
-                exchange.fail(NodeLeaving(f"Node {node.name} is taken away before its answer was complete: ask again."))
+                exchange.fail(NodeLeaving("The node is taken away before its answer was complete: ask again."))
 
     def forget_removed_nodes(self) -> None:
         """Close the pools of nodes that a reload took out of the fleet; their open exchanges run to the end."""
@@ -190,7 +190,7 @@ class Relay:
         if self._fleet.fell_silent(node, now):
             for exchange in self._open:
                 if exchange.lease.node is node and exchange.waits:
-                    exchange.fail(UpstreamTimeout(f"Node {node.name} stands still with all its answers."))
+                    exchange.fail(UpstreamTimeout("The node stands still with all its answers: ask again."))
         return now + self.timing.silence
 
     async def _connection(self, node: Node, now: float, deadline: float, fresh: bool) -> UpstreamConnection:
@@ -214,7 +214,7 @@ class Relay:
         pool = self._pools.get(node.access)
         if pool is None:
             spec = node.spec
-            pool = self._pools[node.access] = Pool(spec.url, spec.name, spec.api_key, spec.ca_file)
+            pool = self._pools[node.access] = Pool(spec.url, spec.api_key, spec.ca_file)
         return pool
 
 

@@ -84,6 +84,7 @@ async def cut_everywhere(case: Case, places: Iterable[int], reset: bool) -> int:
 
 async def ask_once(client: httpx.AsyncClient, case: Case, place: int) -> bool:
     got = await client.post(case.path, json={"model": MODEL, "stream": True, "messages": []})
+    assert "127.0.0.1" not in got.text, "where the nodes are is nobody's business"
     if got.status_code != 200:
         assert got.status_code == 502, f"at byte {place}: {got.text}"
         return False

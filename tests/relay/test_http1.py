@@ -99,7 +99,7 @@ class Talk:
 
 def talk() -> Talk:
     freed: list[UpstreamConnection] = []
-    connection = UpstreamConnection("node:8000", freed.append)
+    connection = UpstreamConnection(freed.append)
     wire = Wire()
     connection.connection_made(wire)
     heard = Heard()
