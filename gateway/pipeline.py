@@ -24,6 +24,7 @@ from gateway.core.models import Models
 from gateway.core.plan import Minting, Plan, make_plan
 from gateway.core.response_ids import NONCE_BYTES, open_id
 from gateway.core.tenants import Identity, Tenant
+from gateway.core.usage import tokens_lost
 from gateway.counting.counter import PromptCounter
 from gateway.fleet.router import Router
 from gateway.limits.limiter import Limiter
@@ -141,6 +142,7 @@ class _Record:
         call, trace, ending = self._call, self.trace, self.ending
         if ending == "ok" and (trace.node_failed or call.status >= 400):
             ending = "node_error"
+        duration = time.perf_counter() - self._began
         return RequestEnded(
             at=time.time(),
             request_id=call.request_id,
@@ -156,12 +158,13 @@ class _Record:
             request_bytes=self.request_bytes,
             usage=trace.usage,
             ttft=None if trace.first_byte is None else trace.first_byte - self._began,
-            duration=time.perf_counter() - self._began,
+            duration=duration,
             failures=trace.failures,
             retry_refused=trace.retry_refused,
             route=None if trace.ticket is None else trace.ticket.reason,
             expected_cached=None if trace.ticket is None else trace.ticket.cached,
             wasted=trace.wasted,
+            lost=tokens_lost(trace.lost, duration, trace.usage) if trace.lost else 0,
             overran=trace.overran,
             counted=self.counted,
         )
@@ -225,7 +228,11 @@ class Pipeline:
             grant = Grant(hide=policy.terms.may_hide(who.tenant.rules))  # whose model it was, only the node knows
             plan = Plan(ask, dialect, None, ask.raw, pinned_to=node, grant=grant)
             path = f"{dialect.path}/{response_id}{suffix}"
+            if method == "GET" and self.limiter is not None:  # who cancels, ends work: that is always possible
+                record.held = self.limiter.begin(who, plan)
             with self._router.route(plan, who.tenant.name, call.headers) as route:
+                if record.held is not None:
+                    call.tell(await record.held.granted())
                 await self._relay.serve(plan, call, record.trace, deadline, route, method, path)
 
     def _plan(

@@ -10,7 +10,7 @@ from gateway.api.errors import method_not_allowed
 from gateway.api.heads import Head, Route
 from gateway.api.layers import Layers
 from gateway.api.story import Story
-from gateway.core.dialects import DIALECTS
+from gateway.core.dialects import DIALECTS, StoredResponses
 from gateway.pipeline import Pipeline
 
 _STORED = "/v1/responses/"
@@ -24,7 +24,7 @@ class Front:
         self._bounds = bounds
         self.layers = layers
         self._routes = {dialect.path: Route(dialect) for dialect in DIALECTS}
-        self._responses = self._routes[_STORED.rstrip("/")].dialect
+        self._responses = StoredResponses()
 
     def find(self, head: Head) -> Route | None:
         """The endpoint that a request is for; None where it is not the data plane's."""

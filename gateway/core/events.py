@@ -14,9 +14,9 @@ class RequestEnded(NamedTuple):
     nodes, 0 where none was reached; `failures` are node and outcome of those that failed (see `attempts.outcome`), and
     `retry_refused` says that one more would have been made but for the retry budget. `route` is why the node was chosen
     (`Placed.reason`; None where there was no choice) and `expected_cached` the prompt tokens expected in its cache.
-    `wasted` are tokens that nodes made and nobody got (of failed attempts, of thinking beyond its budget); `overran`
-    says that a node was trusted to hold that budget. `counted` is the prompt's length as the model's tokenizer had it
-    here: 0 where it had to be estimated, None where there is no tokenizer.
+    `wasted` are tokens of thinking that a node made beyond its budget and nobody got; `overran` says that the node was
+    trusted to hold it. `lost` are the tokens of failed attempts, as far as they can be estimated. `counted` is the
+    prompt's length as the model's tokenizer had it here: 0 where it had to be estimated, None where there is none.
     """
 
     at: float
@@ -41,6 +41,7 @@ class RequestEnded(NamedTuple):
     wasted: int = 0
     overran: bool = False
     counted: int | None = None
+    lost: int = 0
 
 
 class NodeFacts(NamedTuple):

@@ -45,5 +45,12 @@ def from_anthropic(usage: Mapping[str, Any], earlier: Usage | None = None) -> Us
     )
 
 
+def tokens_lost(lost: float, duration: float, usage: Usage | None) -> int:
+    """Output tokens that nodes made in the `lost` of a request's `duration` (both in seconds), at the pace of the rest;
+    0 where nobody answered it, since no pace was seen."""
+    worked = duration - lost
+    return round(usage.output * lost / worked) if usage is not None and worked > 0 else 0
+
+
 def _count(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

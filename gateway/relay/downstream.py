@@ -45,9 +45,9 @@ class Trace:
 
     `failures`: node and outcome of every attempt that failed; `retry_refused`: there was no budget for another one.
     `answered`: the client has got bytes of what the node is asked now, so that asking again would repeat them.
-    `wasted`: tokens that a node made and nobody gets. `overran`: it thought far beyond a budget that it had proven to
-    hold.
-    `wasted`: tokens that a node made and nobody gets. `passed`: bytes of the answer that went to the client.
+    `wasted`: tokens of thinking that a node made and nobody gets. `overran`: it thought far beyond a budget that it had
+    proven to hold. `lost`: seconds for which nodes worked on plain answers that they did not finish. `passed`: bytes of
+    the answer that went to the client.
     """
 
     node: str | None = None
@@ -60,5 +60,6 @@ class Trace:
     usage: Usage | None = None
     wasted: int = 0
     overran: bool = False
+    lost: float = 0.0
     passed: int = 0
     node_failed: bool = False

@@ -27,6 +27,7 @@ from gateway.core.errors import (
     NodeAnswer,
     NodeBusy,
     NodeFailed,
+    NodeLeaving,
     UpstreamCut,
     UpstreamError,
     UpstreamTimeout,
@@ -276,6 +277,12 @@ class Exchange:
         else:
             if self.watch is not None and self._trace.usage is None:
                 self._trace.usage = self.watch.usage
+            if (
+                isinstance(error, UpstreamCut | NodeLeaving)
+                and not self._sending.ask.stream
+                and not self._trace.answered
+            ):
+                self._trace.lost += self._loop.time() - self._sent_at
             self.done.set_exception(error)
 
     # Passing on

@@ -73,7 +73,8 @@ METRICS: tuple[Definition[Any], ...] = (
     TOKENS := _counter(
         "fleetgate_tokens_total",
         "Tokens as nodes report them; kind is input, cached (part of input), output, reasoning (part of output) "
-        "or wasted (thinking beyond its budget that a node made and nobody got; in no other kind).",
+        "or wasted (nobody got it: thinking beyond its budget, and by an estimate what failed attempts made; in no "
+        "other kind).",
         *("model", "tenant", "kind"),
     ),
     ATTEMPTS := _counter(

@@ -59,7 +59,7 @@ class Metrics:
                 if tokens := getattr(sums, name):
                     self._made[definitions.TOKENS].labels(model, tenant, name).inc(tokens)
         for event in ended:
-            if event.failures or event.retry_refused or event.wasted or event.overran:
+            if event.failures or event.retry_refused or event.wasted or event.overran or event.lost:
                 self._count_trouble(event)
             if event.counted is not None:
                 self._count_prompt(event)
@@ -73,8 +73,10 @@ class Metrics:
             self._made[definitions.ATTEMPTS].labels(*failure).inc()
         if event.retry_refused:
             self._made[definitions.RETRIES_REFUSED].labels(model).inc()
+        if event.wasted or event.lost:
+            nobodys = event.wasted + event.lost
+            self._made[definitions.TOKENS].labels(model, event.tenant or NONE, "wasted").inc(nobodys)
         if event.wasted:
-            self._made[definitions.TOKENS].labels(model, event.tenant or NONE, "wasted").inc(event.wasted)
             self._made[definitions.CUTS].labels(model, node).inc()
         if event.overran:
             self._made[definitions.OVERRUNS].labels(node).inc()

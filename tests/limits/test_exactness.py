@@ -86,6 +86,40 @@ async def test_two_gateways_have_one_number_of_places_and_a_killed_one_keeps_non
             await eventually(lambda: field(redis, "live") == 0)
 
 
+async def test_two_gateways_without_redis_admit_the_limit_together(tmp_path: Path) -> None:
+    """Each its half, and when Redis is back what was used is settled there."""
+    limit = 40
+    async with redis_server() as redis, gateways(2, tmp_path, redis, FakeSettings(), requests_per_minute=limit) as two:
+        async with httpx.AsyncClient(timeout=60) as client:
+            for gateway in two:
+                async with asyncio.timeout(20):
+                    while "fleetgate_live_gateways 2.0" not in (await client.get(gateway.admin_url + "/metrics")).text:
+                        await asyncio.sleep(0.1)
+            began = time.monotonic()
+            redis.kill()
+            answers = await asyncio.gather(
+                *[client.post(two[n % 2].url + CHAT, json=chat(1)) for n in range(2 * limit)]
+            )
+            refilled = limit / 60 * (time.monotonic() - began)
+            statuses = [answer.status_code for answer in answers]
+            assert set(statuses) == {200, 429}
+            passed = statuses.count(200)
+            assert limit - 2 <= passed <= limit + refilled + 1
+            for half in (statuses[::2], statuses[1::2]):
+                assert half.count(200) >= limit // 2 - 1, "neither takes the other's share"
+
+            redis.restart()
+            settled = (limit - passed + 1) * 60_000_000
+
+            def left() -> int | None:
+                level = redis.do("HGET", "fg1:{default}:t", "rpm")
+                return None if level is None else int(level)
+
+            await eventually(lambda: (level := left()) is not None and level <= settled + 5 * limit * 1_000_000, 20)
+            for gateway in two:
+                assert gateway.events("redis_lost") and not gateway.events("settlements_lost")
+
+
 @pytest.mark.prove
 @pytest.mark.timeout(300)
 async def test_four_gateways_and_two_hundred_clients(tmp_path: Path) -> None:

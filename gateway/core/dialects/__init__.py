@@ -4,7 +4,7 @@ from gateway.core.dialects.base import Ask, Dialect, ErrorShape, Fault
 from gateway.core.dialects.chat import Chat, Completions
 from gateway.core.dialects.messages import CountTokens, Messages
 from gateway.core.dialects.plain import Detokenize, Embeddings, Tokenize
-from gateway.core.dialects.responses import Responses
+from gateway.core.dialects.responses import Responses, StoredResponses
 
 DIALECTS: tuple[Dialect, ...] = (
     Chat(),
@@ -17,4 +17,4 @@ DIALECTS: tuple[Dialect, ...] = (
     Detokenize(),
 )
 
-__all__ = ["DIALECTS", "Ask", "Dialect", "ErrorShape", "Fault"]
+__all__ = ["DIALECTS", "Ask", "Dialect", "ErrorShape", "Fault", "StoredResponses"]

@@ -1,5 +1,6 @@
 """`/v1/responses`: typed events; the last one carries the whole response with its usage."""
 
+import re
 from typing import Any
 
 from gateway.core.bodies import Body, dump
@@ -9,8 +10,9 @@ from gateway.core.dialects.openai import openai_error
 from gateway.core.dialects.over_chat import OverChat, responses_over_chat
 from gateway.core.dialects.watch import EventWatch, MarkedWatch
 from gateway.core.grants.grant import Grant
-from gateway.core.usage import from_openai
+from gateway.core.usage import Usage, from_openai
 
+_BACKGROUND = re.compile(rb'"background"\s*:\s*true')
 _ENDS = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
 
 
@@ -34,6 +36,19 @@ class ResponseWatch(MarkedWatch):
             if isinstance(usage, dict):
                 self.usage = from_openai(usage)
         return event
+
+
+class StoredWatch(ResponseWatch):
+    """Counts tokens where they could not be counted before (see `StoredResponses`)."""
+
+    __slots__ = ()
+
+    def look(self, event: bytes, data: bytes, parsed: dict[str, Any]) -> bytes:
+        passed = super().look(event, data, parsed)
+        response = parsed.get("response")
+        if not (isinstance(response, dict) and response.get("background") is True):
+            self.usage = None
+        return passed
 
 
 class Responses(Dialect):
@@ -86,3 +101,14 @@ class Responses(Dialect):
             "sequence_number": 0,
         }
         return b"event: error\ndata: " + dump(event) + b"\n\n"
+
+
+class StoredResponses(Responses):
+    """A response that was made before and is asked for again. Its tokens were counted then, unless it was made in the
+    background: of those the answer to its request said nothing."""
+
+    def watch(self, ask: Ask) -> EventWatch:
+        return StoredWatch()
+
+    def usage(self, answer: bytes) -> Usage | None:
+        return super().usage(answer) if _BACKGROUND.search(answer) else None

@@ -77,7 +77,7 @@ def record_of(event: RequestEnded, prices: Mapping[str, Price]) -> dict[str, Any
         "cached": usage.cached,
         "output": usage.output,
         "thinking": usage.reasoning,
-        "wasted": event.wasted,
+        "wasted": event.wasted + event.lost,
         "cost_usd": cost_of_request(event, prices) / 1e9,
         "ttft": None if event.ttft is None else round(event.ttft, 4),
         "duration": round(event.duration, 4),
@@ -104,7 +104,7 @@ def _sums_of(event: RequestEnded, prices: Mapping[str, Price]) -> Sums:
         cached=usage.cached or 0,
         output=usage.output,
         thinking=usage.reasoning or 0,
-        wasted=event.wasted,
+        wasted=event.wasted + event.lost,
         cost=cost_of_request(event, prices),
     )
 

@@ -71,7 +71,7 @@ def plan_amounts(plan: Plan, meter: Meter, assumed_output: int) -> Amounts:
     `assumed_output`: tokens of an answer that nobody bounded.
     """
     dialect = plan.dialect
-    if not dialect.computes:
+    if not dialect.computes or plan.model is None:  # it counts or splits tokens, or asks for what was made before
         return Amounts()
     reads = plan.counted or estimate_input(plan.ask.body, meter.bytes_per_token.value)
     if not dialect.output_fields:
@@ -95,6 +95,8 @@ def amounts_used(event: RequestEnded, planned: Amounts, passed: int, meter: Mete
     usage = event.usage
     if event.attempts == 0:
         return NOTHING
+    if planned.input == 0:
+        return NOTHING if event.status >= 500 else Amounts()
     if usage is not None and event.ending == "ok":
         meter.learn(event, planned, passed, usage)
         return Amounts(1, usage.input, usage.output, _thinking(usage, planned))
