@@ -11,9 +11,11 @@ import httpx
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from gateway.config.tree import Config, ModelConfig
 from gateway.core.dialects import DIALECTS
 from gateway.counting.counter import INLINE_BYTES
 from gateway.counting.files import UnusableTokenizer, load_counter
+from gateway.parts import needs_restart
 from tests.support.gateways import running_gateway
 from tests.support.nodes import MODEL
 from workers.fake import FakeSettings, serve_fake
@@ -205,6 +207,14 @@ async def test_limits_and_windows_go_by_the_count(tmp_path: Path) -> None:
     counted = [line for line in page.splitlines() if line.startswith("fleetgate_prompts_counted_total")]
     assert f'fleetgate_prompts_counted_total{{how="estimated",model="{MODEL}"}} 1.0' in counted
     assert len(counted) == 2, "the fake has a tokenizer of its own, so the others are wrong"
+
+
+def test_a_reload_says_that_another_tokenizer_needs_a_restart(tmp_path: Path) -> None:
+    build(tmp_path)
+    before = Config(models=(ModelConfig(name=MODEL),))
+    after = Config(models=(ModelConfig(name=MODEL, tokenizer=tmp_path),))
+    assert needs_restart(before, after) == needs_restart(after, before) == ["models.tokenizer"]
+    assert needs_restart(after, after) == []
 
 
 def check(folder: Path, tokenizer: Path, before: str = "pass") -> subprocess.CompletedProcess[str]:
