@@ -4,11 +4,17 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from workers.plan import CostAnswer, Plan
 from workers.vram import MemoryPlan
+
+WIDE = 10_000
+"""Columns of the output, whatever the terminal has: a cut name or figure is worth less than a long line."""
+
+_LEAN: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "show_edge": False}
 
 
 def whole(value: float) -> str:
@@ -40,7 +46,7 @@ def print_plan(console: Console, plan: Plan) -> None:
 
 def print_summary(console: Console, plans: Iterable[Plan]) -> None:
     """One line per profile."""
-    table = Table(title="Memory in GB, cost in US dollars")
+    table = Table(title="Memory in GB, cost in US dollars", title_justify="left", **_LEAN)
     for column in ("profile", "role", "fits"):
         table.add_column(column)
     for column in (
@@ -108,7 +114,7 @@ def _verdict(memory: MemoryPlan) -> str:
 
 
 def _cost_table(costs: Sequence[CostAnswer]) -> Table:
-    table = Table(title="Cost (US dollars)", title_justify="left")
+    table = Table(title="Cost (US dollars)", title_justify="left", **_LEAN)
     table.add_column("price")
     for column in (
         "$/h",

@@ -186,6 +186,15 @@ def test_a_machine_in_mind_is_refused_with_the_profiles_that_fit() -> None:
     assert "nemotron-3-ultra-8xh100-nvfp4" in " ".join(answer["advice"])
 
 
+def test_the_list_of_profiles_cuts_no_name_off() -> None:
+    """It is what a new user types first, and the names are what has to be typed next."""
+    run = CliRunner().invoke(app, ["plan"], env={"COLUMNS": "80"})
+    assert run.exit_code == 0
+    rows = {line.split()[0]: line for line in run.stdout.splitlines() if line.strip()}
+    assert set(load_profiles()) <= rows.keys()
+    assert "28,266" in rows[RECOMMENDED]
+
+
 def test_a_profile_in_words_names_the_hidden_assumption() -> None:
     run = CliRunner().invoke(app, ["plan", RECOMMENDED], env={"COLUMNS": "200"})
     assert run.exit_code == 0

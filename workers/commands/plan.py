@@ -13,7 +13,7 @@ from workers.commands.edge import FAILED, AsJson, ProfileFolder, print_json, tol
 from workers.errors import ConfigError
 from workers.plan import Plan, Question, base_profile, machine_profile, make_plan
 from workers.plan_plot import plot_plans
-from workers.plan_view import plan_json, print_plan, print_summary
+from workers.plan_view import WIDE, plan_json, print_plan, print_summary
 from workers.profile import Profile
 from workers.profiles.load import find_profile, load_profiles
 
@@ -60,7 +60,7 @@ def _show(plans: list[Plan], chosen: list[Profile], as_json: bool) -> None:
     if as_json:
         print_json([plan_json(p) for p in plans])
         return
-    console = Console()
+    console = Console(width=WIDE)
     if not chosen:
         print_summary(console, plans)
     for answer in plans if chosen else ():

@@ -65,7 +65,7 @@ def _print(title: str, machine: Capture, findings: Sequence[Finding]) -> None:
     console = Console()
     table = Table(title=f"{title}: {machine.origin}", title_justify="left")
     for column in ("", "check", "seen", "needed", "how to fix it"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for finding in findings:
         level = f"[{COLORS[finding.level]}]{finding.level}[/]"
         table.add_row(level, finding.check, finding.seen, finding.needed, finding.fix)
