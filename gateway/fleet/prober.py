@@ -109,12 +109,14 @@ class Prober:
                 if node.breaker.trial_due(_now()):
                     await self._try_out(client, node)
             node.settle(_now())
+            is_first = node not in self._asked
             self._asked.add(node)
             self._news.set()
             if node.ready and self.canary and canary.due:
                 beside.create_task(self._prove(client, node, canary))
-            if node.ready != before:
-                log.info("node_ready" if node.ready else "node_not_ready", node=node.name, error=node.last_error)
+            if node.ready != before or is_first:  # also where it never was: its URL may be mistyped
+                say, what = (log.info, "node_ready") if node.ready else (log.warning, "node_not_ready")
+                say(what, node=node.name, error=node.last_error)
             await self._pause(node)
 
     async def _pause(self, node: Node) -> None:

@@ -194,6 +194,18 @@ async def test_logs_for_people() -> None:
             assert not any(line.startswith("{") or PROMPT in line for line in gateway.lines)
 
 
+async def test_a_node_that_never_answers_is_told_once() -> None:
+    """Its URL may be mistyped: without a line nothing would say why requests are refused."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        name = f"127.0.0.1:{nobody.getsockname()[1]}"
+        async with gateway_process("--node", f"http://{name}", ready=False) as gateway:
+            await eventually(lambda: gateway.events("node_not_ready"))
+            (told,) = gateway.events("node_not_ready")
+            assert (told["level"], told["node"]) == ("warning", name)
+            assert "takes no connection" in told["error"]
+
+
 async def test_a_running_stream_ends_well_after_sigterm_and_an_endless_one_is_told() -> None:
     stage = Stage()
     async with scripted_node(stage.reply) as node:
