@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from gateway.core.bodies import edit_body, insert_fields
 from gateway.core.dialects.base import FORBIDDEN_FIELDS, Ask, Dialect, harmless_arguments
-from gateway.core.grants.caps import cap, check_output, room_beside, room_for
+from gateway.core.grants.caps import cap, check_output, room_beside, room_for, within
 from gateway.core.grants.grant import Grant, Headers
 from gateway.core.grants.intent import UNLIMITED, UNSAID, Intent
 from gateway.core.grants.sizes import BYTES_PER_TOKEN, estimate_input
@@ -116,7 +116,7 @@ def make_plan(
     if "vllm_xargs" in ask.body and (arguments := harmless_arguments(ask.body)) is not None:
         changes["vllm_xargs"] = arguments
     if terms is not None and dialect.output_fields:
-        grant = _ruled(ask, dialect, terms, _room(ask, window, bytes_per_token, counted))
+        grant = _ruled(ask, dialect, terms, window, bytes_per_token, counted)
         changes.update(_enact(ask, dialect, terms, grant))
     else:
         grant = Grant(ask.max_tokens) if ask.intent is UNSAID else as_asked(ask.intent, ask.max_tokens)
@@ -142,30 +142,42 @@ def as_asked(intent: Intent, max_tokens: int | None) -> Grant:
     return Grant(max_tokens, intent.on, budget, intent.effort, intent.low, intent.hide is True and not intent.heeded)
 
 
-def _room(ask: Ask, window: int | None, bytes_per_token: float, counted: int | None) -> int | None:
-    """Tokens that the window leaves for the answer, None where it is not known."""
-    if window is None:
-        return None
-    return room_beside(window, counted) if counted else room_for(window, estimate_input(ask.body, bytes_per_token))
-
-
-def _ruled(ask: Ask, dialect: Dialect, terms: Terms, room: int | None) -> Grant:
+def _ruled(
+    ask: Ask, dialect: Dialect, terms: Terms, window: int | None, bytes_per_token: float, counted: int | None
+) -> Grant:
     """What the rules leave of what is asked."""
     field = check_output(ask.body, dialect.output_fields)
     max_tokens = ask.max_tokens
     told: Headers = ()
     if terms.output is not None:
-        max_tokens, told = cap(max_tokens, field, terms.output, room)
+        granted = cap(max_tokens, field, terms.output)
+        if window is not None and not _surely_fits(granted.tokens, window, ask, bytes_per_token):
+            granted = within(_room(ask, window, bytes_per_token, counted), max_tokens, granted)
+        max_tokens, told = granted
     grant = as_asked(ask.intent, max_tokens)
     if terms.thinking is None:
         return grant._replace(told=told)
     decision = decide(ask.intent, terms.thinking, max_tokens, ask.tools)
-    return grant._replace(
-        thinking=decision.thinking,
-        thinking_budget=decision.budget,
-        hide=decision.hide or grant.hide,
-        told=told + decision.told,
+    return Grant(
+        max_tokens,
+        decision.thinking,
+        decision.budget,
+        grant.effort,
+        grant.low,
+        decision.hide or grant.hide,
+        told + decision.told,
     )
+
+
+def _surely_fits(tokens: int | None, window: int, ask: Ask, bytes_per_token: float) -> bool:
+    """Whether an answer of `tokens` has room beside the longest prompt that a body of this size can hold."""
+    longest = int(len(ask.raw) / min(1.0, bytes_per_token))
+    return tokens is None or tokens <= room_for(window, longest)
+
+
+def _room(ask: Ask, window: int, bytes_per_token: float, counted: int | None) -> int:
+    """Tokens that the window leaves for the answer."""
+    return room_beside(window, counted) if counted else room_for(window, estimate_input(ask.body, bytes_per_token))
 
 
 def _enact(ask: Ask, dialect: Dialect, terms: Terms, grant: Grant) -> dict[str, object]:

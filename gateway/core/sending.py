@@ -5,12 +5,11 @@ otherwise than one that does. Three things can stand between the node's bytes an
 pass-through (`Sending` itself), the enforcement of a budget, and the translation of another dialect to chat.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 from gateway.core.abilities import Abilities
 from gateway.core.bodies import dump, parse_body
-from gateway.core.budgets.asking import SLACK, Slack, countable, set_terms, terms_of
+from gateway.core.budgets.asking import SLACK, Slack, Terms, countable, set_terms, terms_of
 from gateway.core.budgets.assembly import Assembly
 from gateway.core.budgets.backstop import Backstop, MessageBackstop
 from gateway.core.budgets.enforcement import Enforcement
@@ -94,30 +93,32 @@ class Verdict(NamedTuple):
 class Trusted(Sending):
     """A request whose thinking budget the node holds, with the backstop behind it; `inner` is how it is sent."""
 
-    __slots__ = ("_backstop", "_inner", "_limit", "_overran", "_pace", "_terms", "rewrites")
+    __slots__ = ("_abilities", "_backstop", "_budget", "_inner", "_limit", "_max_tokens", "_overran", "rewrites")
 
     def __init__(self, inner: Sending, plan: Plan, budget: int, abilities: Abilities, slack: Slack) -> None:
         super().__init__(inner.path, inner.body, inner.ask, inner.dialect)
         self.rewrites = inner.rewrites
         self._inner = inner
         self._limit = slack.limit(budget)
-        self._pace = abilities.pace
-        self._terms = partial(
-            terms_of, inner.body, budget=budget, max_tokens=plan.max_tokens, abilities=abilities, stream=plan.ask.stream
-        )
+        self._abilities = abilities
+        self._budget = budget
+        self._max_tokens = plan.max_tokens
         self._backstop: Backstop | MessageBackstop | None = None
         self._overran = False
 
     def watch(self) -> EventWatch:
         plain = type(self._inner) is Sending
         if plain and self.dialect.name == "messages":
-            self._backstop = MessageBackstop(self._limit, self._pace)
+            self._backstop = MessageBackstop(self._limit, self._abilities.pace)
             return self._backstop
         if self.dialect.name != "chat" or not countable(self.ask.body):
             return self._inner.watch()
-        backstop = Backstop(self._terms, not plain or wants_usage(self.ask), self._limit, self._pace)
+        backstop = Backstop(self._terms, not plain or wants_usage(self.ask), self._limit, self._abilities.pace)
         self._backstop = backstop
         return backstop if plain else ChainedWatch(backstop, self._inner.watch())
+
+    def _terms(self) -> Terms:
+        return terms_of(self._inner.body, self._budget, self._max_tokens, self._abilities, self.ask.stream)
 
     def plain(self, status: int, body: bytes) -> bytes:
         return self._inner.plain(status, body)

@@ -6,6 +6,7 @@ no request is refused for it, no prompt cut. Whether it fits is the node's to sa
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from gateway.core.bodies import Body, json_kind
@@ -60,8 +61,9 @@ def check_output(body: Body, fields: tuple[str, ...]) -> str | None:
     return next((name for name in fields if body.get(name) is not None), None)
 
 
-def cap(asked: int | None, field: str | None, terms: Settled[OutputRules], room: int | None) -> Cap:
-    """The tokens for a request that asks for `asked` in `field`; `room` is what the window leaves (see `room_for`)."""
+@lru_cache(maxsize=1024)
+def cap(asked: int | None, field: str | None, terms: Settled[OutputRules]) -> Cap:
+    """The tokens for a request that asks for `asked` in `field`. Remembered: most requests ask for the same."""
     rules = terms.rules
     tokens, source = asked, "request"
     if tokens is None and rules.default_tokens is not None:
@@ -70,11 +72,14 @@ def cap(asked: int | None, field: str | None, terms: Settled[OutputRules], room:
         if asked is not None and rules.on_excess == "reject":
             raise _too_many(asked, field, terms)
         tokens, source = rules.max_tokens, terms.by("max_tokens", "max")
-    if tokens is not None and room is not None and tokens > room:
-        tokens, source = room, "window"
-    if tokens is None:
-        return Cap(None, ())
-    return Cap(tokens, _told(tokens, source, asked))
+    return Cap(None, ()) if tokens is None else Cap(tokens, _told(tokens, source, asked))
+
+
+def within(room: int, asked: int | None, granted: Cap) -> Cap:
+    """What is granted as far as the window has room for it (see `room_for`)."""
+    if granted.tokens is None or granted.tokens <= room:
+        return granted
+    return Cap(room, _told(room, "window", asked))
 
 
 def room_for(window: int, input_tokens: int) -> int:

@@ -14,9 +14,12 @@ class Layer(Protocol):
 RulesT = TypeVar("RulesT", bound=Layer)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Settled(Generic[RulesT]):
-    """The rules that hold for one tenant on one model, and for each (by field) the layer that it comes from."""
+    """The rules that hold for one tenant on one model, and for each (by field) the layer that it comes from.
+
+    Two are the same where they are one object: what was decided by them is remembered under it.
+    """
 
     rules: RulesT
     layers: Mapping[str, str]

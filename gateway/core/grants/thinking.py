@@ -22,6 +22,7 @@ So in every result: budget <= `max_budget`, budget <= max_tokens - `answer_reser
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from gateway.core.errors import InvalidRequest
@@ -73,8 +74,11 @@ class _Budget(NamedTuple):
         return _Budget(limit, source)
 
 
+@lru_cache(maxsize=1024)
 def decide(intent: Intent, terms: Settled[ThinkingRules], max_tokens: int | None, tools: bool) -> Decision:
     """What becomes of `intent`; `max_tokens` is what was granted, `tools` whether the answer may call some.
+
+    Remembered: most requests of a tenant ask for the same.
 
     Raises `InvalidRequest` where the rules say refuse.
     """
