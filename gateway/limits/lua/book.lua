@@ -35,24 +35,55 @@ local function period_of(kind)
   return 0
 end
 
--- Scopes' hashes are read and written through this table, so that each is written once.
-local changed = {}
+-- What scopes' hashes hold, as far as it was read, and the fields that changed: each hash is read once and written once.
+local state, changed = {}, {}
+
+-- Read all that the n rules stand for (five words each: scope, field, kind, limit, capacity).
+local function load(rules, n)
+  local wanted = {}
+  for r = 1, n * 5, 5 do
+    local scope, field = rules[r], rules[r + 1]
+    local names = wanted[scope]
+    if not names then
+      names = {}
+      wanted[scope] = names
+    end
+    names[#names + 1] = field
+    names[#names + 1] = field .. '@'
+  end
+  for scope, names in pairs(wanted) do
+    local found = redis.call('HMGET', base .. ':' .. scope, unpack(names))
+    local fields = state[scope] or {}
+    state[scope] = fields
+    for i = 1, #names do
+      if fields[names[i]] == nil then fields[names[i]] = tonumber(found[i]) or false end
+    end
+  end
+end
 
 local function note(scope, field, value, at)
-  local fields = changed[scope]
-  if not fields then
-    fields = {}
-    changed[scope] = fields
+  local fields, new = state[scope], changed[scope]
+  if not new then
+    new = {}
+    changed[scope] = new
   end
-  fields[field], fields[field .. '@'] = value, at
+  local of = field .. '@'
+  fields[field], fields[of] = value, at
+  new[field], new[of] = value, at
 end
 
 local function read(scope, field)
-  local fields = changed[scope]
-  if fields and fields[field] then return fields[field], fields[field .. '@'] end
-  local found = redis.call('HMGET', base .. ':' .. scope, field, field .. '@')
-  if not found[1] then return nil, 0 end
-  return tonumber(found[1]), tonumber(found[2]) or 0
+  local fields = state[scope]
+  if not fields then
+    fields = {}
+    state[scope] = fields
+  end
+  local of = field .. '@'
+  if fields[field] == nil then
+    local found = redis.call('HMGET', base .. ':' .. scope, field, of)
+    fields[field], fields[of] = tonumber(found[1]) or false, tonumber(found[2]) or false
+  end
+  return fields[field], fields[of] or 0
 end
 
 local function write(ttl)

@@ -5,6 +5,7 @@ sweep()
 local id = ARGV[1]
 local rules = cjson.decode(ARGV[4])
 local n = #ARGV - 4
+load(rules, n)
 local known = redis.call('HGET', held, id)
 local granted = 1
 local result = { 1, now }

@@ -6,6 +6,7 @@ local rules = cjson.decode(ARGV[3])
 local n = #ARGV - 3
 local record = redis.call('HGET', held, id)
 if record == 's' then return now end
+load(rules, n)
 local before = record and #record > 1 and cmsgpack.unpack(record)
 for i = 1, n do
   local r = (i - 1) * 5
