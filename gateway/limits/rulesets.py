@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gateway.core.limits.rules import Amounts, Kind, Limits, Rules, rules_of, share
+from gateway.core.limits.rules import Amounts, Kind, Limits, Rules, Weights, costs_of, rules_of, share, weights_of
 from gateway.core.limits.words import Shown, shown_of
 from gateway.core.tenants import Identity
 
@@ -24,6 +24,7 @@ class Ruleset:
     """
 
     rules: Rules
+    weights: Weights
     wire: str
     keep: int
     shown: tuple[Shown, ...]
@@ -36,11 +37,12 @@ class Ruleset:
             wire += (rule.scope, rule.field, rule.kind.value, rule.limit, rule.capacity)
         months = any(rule.kind is Kind.MONTH for rule in rules)
         keep = (_MONTH if months else _DAY) * 1000
-        return cls(rules, json.dumps(wire), keep, shown_of(rules, anthropic=False), shown_of(rules, anthropic=True))
+        shown, shown_to_anthropic = shown_of(rules, anthropic=False), shown_of(rules, anthropic=True)
+        return cls(rules, weights_of(rules), json.dumps(wire), keep, shown, shown_to_anthropic)
 
     def costs(self, amounts: Amounts) -> tuple[int, ...]:
         """What `amounts` take of each rule."""
-        return tuple([rule.taken_by(amounts) for rule in self.rules])
+        return costs_of(self.weights, amounts)
 
     def share(self, replicas: int) -> "Ruleset":
         """What one of `replicas` gateways enforces by itself."""

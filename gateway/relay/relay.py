@@ -67,6 +67,7 @@ class Relay:
         self._pools: dict[tuple[str, str | None, str | None], Pool] = {}
         self._open: Sweep[Exchange] = Sweep()
         self._closing = False
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def serve(
         self,
@@ -146,7 +147,9 @@ class Relay:
         self, leg: Leg, lease: Lease, call: Caller, trace: Trace, deadline: float, fresh: bool
     ) -> Leg | None:
         """One request on the lease's node; returns the next one where the answer goes on with another."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None:  # once: to ask for it is a system call
+            loop = self._loop = asyncio.get_running_loop()
         node = lease.node
         connection = await self._connection(node, loop.time(), deadline, fresh)
         if call.gone or self._closing:

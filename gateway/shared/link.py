@@ -55,6 +55,7 @@ class Link:
         self.outages = 0
         self._settings = settings
         self._wires = Wires(settings, self._locate, self._fell, self._redirect)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Any = None
         self._redirected: set[asyncio.Task[None]] = set()
         self._prober: asyncio.Task[None] | None = None
@@ -92,7 +93,9 @@ class Link:
 
         Without a `script` it is a plain command, such as can be carried out twice, and the reply is as Redis sends it.
         """
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None:  # once: to ask for it is a system call
+            loop = self._loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Any] = loop.create_future()
         if self.up:
             self._wires.submit(WireCall(command, script, waiter, loop.time() + self._settings.timeout))

@@ -23,7 +23,7 @@ import structlog
 
 from gateway.core.events import RequestEnded
 from gateway.core.limits.cost import Price
-from gateway.core.limits.ledger import DAY, HOUR, Bucket, Part, Sums, field_of, fold, record_of
+from gateway.core.limits.ledger import DAY, HOUR, Bucket, Part, Sums, cost_of_request, field_of, fold, record_of
 from gateway.shared.link import Link, Script, ScriptFailed, Unavailable, Value
 
 log = structlog.get_logger("fleetgate.usage")
@@ -101,7 +101,7 @@ class Ledger:
             return
         self._waiting.append(event)
         if len(self._waiting) > MAX_WAITING:
-            fold([self._waiting.popleft()], self.prices, self._overflow)
+            fold(self._with_cost([self._waiting.popleft()]), self._overflow)
             self.dropped += 1
 
     def start(self) -> None:
@@ -137,10 +137,14 @@ class Ledger:
         if self._batch is None and (self._waiting or self._overflow):
             events = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
             sums, self._overflow = self._overflow, {}
-            fold(events, self.prices, sums)
-            records = [orjson.dumps(record_of(event, self.prices)) for event in events]
+            costly = self._with_cost(events)
+            fold(costly, sums)
+            records = [orjson.dumps(record_of(event, cost)) for event, cost in costly]
             self._batch = _Batch(os.urandom(12).hex(), records, sums)
         return self._batch
+
+    def _with_cost(self, events: list[RequestEnded]) -> list[tuple[RequestEnded, int]]:
+        return [(event, cost_of_request(event, self.prices)) for event in events]
 
     async def _write(self, batch: _Batch) -> None:
         places, kept = self._places, self._kept

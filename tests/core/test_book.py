@@ -7,7 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.limits.book import Book
-from gateway.core.limits.rules import DAY, UNIT, Amounts, Limits, Rules, month_end, month_of, rules_of, share
+from gateway.core.limits.rules import (
+    DAY,
+    UNIT,
+    Amounts,
+    Limits,
+    Rules,
+    costs_of,
+    month_end,
+    month_of,
+    rules_of,
+    share,
+    weights_of,
+)
 
 SECOND = 1_000_000
 LEASE = 60 * SECOND
@@ -15,7 +27,7 @@ START = 1_800_000_000 * SECOND
 
 
 def costs(rules: Rules, amounts: Amounts) -> tuple[int, ...]:
-    return tuple(rule.taken_by(amounts) for rule in rules)
+    return costs_of(weights_of(rules), amounts)
 
 
 def test_a_bucket_is_full_at_first_and_fills_by_the_microsecond() -> None:

@@ -5,7 +5,18 @@ from hypothesis import strategies as st
 
 from gateway.core.events import RequestEnded
 from gateway.core.limits.cost import Price
-from gateway.core.limits.ledger import DAY, HOUR, Bucket, Part, Sums, field_of, fold, parts_of, record_of
+from gateway.core.limits.ledger import (
+    DAY,
+    HOUR,
+    Bucket,
+    Part,
+    Sums,
+    cost_of_request,
+    field_of,
+    fold,
+    parts_of,
+    record_of,
+)
 from gateway.core.usage import Usage
 
 PRICES = {"a": Price(1.0, 0.5, 2.0)}
@@ -44,7 +55,7 @@ EVENTS = st.lists(
 def folded(*batches: list[RequestEnded]) -> dict[Bucket, dict[Part, Sums]]:
     into: dict[Bucket, dict[Part, Sums]] = {}
     for batch in batches:
-        fold(batch, PRICES, into)
+        fold([(event, cost_of_request(event, PRICES)) for event in batch], into)
     return into
 
 
@@ -83,6 +94,7 @@ def test_buckets_read_as_they_were_written(events: list[RequestEnded]) -> None:
 
 
 def test_the_record_of_a_request() -> None:
-    record = record_of(ended(usage=Usage(10, 5, None, 4)), PRICES)
+    event = ended(usage=Usage(10, 5, None, 4))
+    record = record_of(event, cost_of_request(event, PRICES))
     assert (record["tenant"], record["input"], record["thinking"], record["cost_usd"]) == ("t", 10, None, 1.8e-05)
-    assert record_of(ended(usage=None), {})["cost_usd"] == 0
+    assert cost_of_request(ended(usage=None), PRICES) == cost_of_request(event, {}) == 0

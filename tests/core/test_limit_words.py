@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.core.errors import LimitExceeded, LimitTooSmall, QuotaExceeded
-from gateway.core.limits.rules import UNIT, Amounts, Limits, Taken, rules_of
+from gateway.core.limits.rules import UNIT, Amounts, Limits, Taken, costs_of, rules_of, weights_of
 from gateway.core.limits.words import headers_of, moment, refusal, refusal_for_ever, shown_of, span
 
 NOW = 1_798_761_599_500_000  # half a second before 2027
@@ -41,7 +41,7 @@ def test_a_debt_is_told_as_nothing_left() -> None:
 
 def test_a_refusal_names_the_limit_that_takes_longest() -> None:
     rules = rules_of(Limits(requests_per_minute=60, tokens_per_minute=600), "k:abc")
-    costs = tuple(rule.taken_by(Amounts(input=300)) for rule in rules)
+    costs = costs_of(weights_of(rules), Amounts(input=300))
     error = refusal(rules, costs, Taken(False, NOW, (0, 200 * UNIT)), "acme")
     assert type(error) is LimitExceeded and error.retry_after == 10.0
     assert error.message == (

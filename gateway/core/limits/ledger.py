@@ -15,6 +15,7 @@ HOUR = 3600
 DAY = 86_400
 NONE = "-"
 """Where a request had no model (it could not be understood) or no key (none was needed)."""
+_UNUSED = Usage()
 
 
 class Sums(NamedTuple):
@@ -58,9 +59,10 @@ def cost_of_request(event: RequestEnded, prices: Mapping[str, Price]) -> int:
     return 0 if price is None or event.usage is None else cost_of(event.usage, price)
 
 
-def record_of(event: RequestEnded, prices: Mapping[str, Price]) -> dict[str, Any]:
-    """One request as it is kept. Times are in seconds, `at` since 1970, `cost_usd` in US dollars."""
-    usage = event.usage or Usage()
+def record_of(event: RequestEnded, cost: int) -> dict[str, Any]:
+    """One request as it is kept; `cost` in nano-dollars. Times are in seconds, `at` since 1970, `cost_usd` in US
+    dollars."""
+    usage = event.usage or _UNUSED
     return {
         "at": round(event.at, 3),
         "request_id": event.request_id,
@@ -78,35 +80,39 @@ def record_of(event: RequestEnded, prices: Mapping[str, Price]) -> dict[str, Any
         "output": usage.output,
         "thinking": usage.reasoning,
         "wasted": event.wasted + event.lost,
-        "cost_usd": cost_of_request(event, prices) / 1e9,
+        "cost_usd": cost / 1e9,
         "ttft": None if event.ttft is None else round(event.ttft, 4),
         "duration": round(event.duration, 4),
     }
 
 
-def fold(events: Iterable[RequestEnded], prices: Mapping[str, Price], into: dict[Bucket, dict[Part, Sums]]) -> None:
-    """Add `events` to the sums of their hours and days. Only requests of a tenant count: strangers have no sums."""
-    for event in events:
+def fold(events: Iterable[tuple[RequestEnded, int]], into: dict[Bucket, dict[Part, Sums]]) -> None:
+    """Add events, each with its cost, to the sums of their hours and days.
+
+    Only requests of a tenant count: strangers have no sums.
+    """
+    hours: dict[tuple[int, str, str, str], list[int]] = {}
+    for event, cost in events:
         if event.tenant is None:
             continue
-        sums, part = _sums_of(event, prices), Part(event.model or NONE, event.key or NONE)
-        for size in (HOUR, DAY):
-            parts = into.setdefault(Bucket(size, int(event.at // size), event.tenant), {})
-            parts[part] = parts.get(part, Sums()).plus(sums)
-
-
-def _sums_of(event: RequestEnded, prices: Mapping[str, Price]) -> Sums:
-    usage = event.usage or Usage()
-    return Sums(
-        requests=1,
-        errors=int(event.ending != "ok"),
-        input=usage.input,
-        cached=usage.cached or 0,
-        output=usage.output,
-        thinking=usage.reasoning or 0,
-        wasted=event.wasted + event.lost,
-        cost=cost_of_request(event, prices),
-    )
+        place = (int(event.at // HOUR), event.tenant, event.model or NONE, event.key or NONE)
+        sums = hours.get(place)
+        if sums is None:
+            sums = hours[place] = [0] * len(Sums._fields)
+        usage = event.usage or _UNUSED
+        sums[0] += 1
+        sums[1] += event.ending != "ok"
+        sums[2] += usage.input
+        sums[3] += usage.cached or 0
+        sums[4] += usage.output
+        sums[5] += usage.reasoning or 0
+        sums[6] += event.wasted + event.lost
+        sums[7] += cost
+    for (hour, tenant, model, key), found in hours.items():
+        sums_of_hour, part = Sums(*found), Part(model, key)
+        for bucket in (Bucket(HOUR, hour, tenant), Bucket(DAY, hour * HOUR // DAY, tenant)):
+            parts = into.setdefault(bucket, {})
+            parts[part] = parts.get(part, Sums()).plus(sums_of_hour)
 
 
 def field_of(part: Part, measure: str) -> str:

@@ -87,7 +87,8 @@ def priced(amounts: Amounts, price: Price | None, cached: int | None = None) -> 
     """`amounts` with their cost; nothing costs anything where there is no price."""
     if price is None:
         return amounts
-    return amounts._replace(cost=cost_of(Usage(amounts.input, amounts.output, cached=cached), price))
+    requests, reads, writes, thinks, _ = amounts
+    return Amounts(requests, reads, writes, thinks, cost_of(Usage(reads, writes, cached=cached), price))
 
 
 def amounts_used(event: RequestEnded, planned: Amounts, passed: int, meter: Meter) -> Amounts:

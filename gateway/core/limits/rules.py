@@ -67,13 +67,10 @@ class Amounts(NamedTuple):
     cost: int = 0
 
     @property
-    def tokens(self) -> int:
-        return self.input + self.output
-
-    @property
-    def places(self) -> int:
-        """A request takes one place among the concurrent ones, whatever else it uses."""
-        return 1
+    def by_measure(self) -> tuple[int, ...]:
+        """In the order of `MEASURES`. A request takes one place among the concurrent ones, whatever else it uses."""
+        requests, reads, writes, thinks, cost = self
+        return requests, reads, writes, reads + writes, thinks, cost, 1
 
 
 NOTHING = Amounts(requests=0)
@@ -90,7 +87,7 @@ class Kind(StrEnum):
 
 
 class Measure(StrEnum):
-    """What a limit counts: the names of `Amounts`' fields and properties."""
+    """What a limit counts."""
 
     REQUESTS = "requests"
     INPUT = "input"
@@ -99,6 +96,10 @@ class Measure(StrEnum):
     THINKING = "thinking"
     COST = "cost"
     PLACES = "places"
+
+
+MEASURES = tuple(Measure)
+"""In the order of `Amounts.by_measure`."""
 
 
 _MEANING: dict[str, tuple[str, Measure, Kind]] = {
@@ -131,14 +132,14 @@ class Rule:
     limit: int
     capacity: int
 
-    def taken_by(self, amounts: Amounts) -> int:
-        """What `amounts` take of this limit, in its own unit."""
-        amount: int = getattr(amounts, self.measure)
-        return amount * UNIT if self.kind is Kind.BUCKET else amount
+    @property
+    def unit(self) -> int:
+        """How many of its own units one request, token, nano-dollar or place takes."""
+        return UNIT if self.kind is Kind.BUCKET else 1
 
     def whole(self, left: int) -> int:
         """`left` of the limit, in whole requests, tokens, nano-dollars or places; never below 0."""
-        return max(0, left // UNIT if self.kind is Kind.BUCKET else left)
+        return max(0, left // self.unit)
 
     def wait(self, left: int, cost: int, now: int) -> float:
         """Seconds until `cost` fits, with `left` at `now` (microseconds since 1970) and nobody else taking any."""
@@ -179,6 +180,21 @@ def rules_of(limits: Limits, scope: str) -> Rules:
     return tuple(rules)
 
 
+Weights = tuple[tuple[int, int], ...]
+"""For each rule the index of what it counts in `Amounts.by_measure`, and how many of its units one of that takes."""
+
+
+def weights_of(rules: Rules) -> Weights:
+    """Worked out once for many requests."""
+    return tuple((MEASURES.index(rule.measure), rule.unit) for rule in rules)
+
+
+def costs_of(weights: Weights, amounts: Amounts) -> tuple[int, ...]:
+    """What `amounts` take of each rule, in its own unit."""
+    counts = amounts.by_measure
+    return tuple([counts[measure] * unit for measure, unit in weights])
+
+
 def share(rules: Rules, replicas: int) -> Rules:
     """The part of `rules` that one of `replicas` gateways enforces by itself; at least 1 of each.
 
@@ -192,7 +208,7 @@ def share(rules: Rules, replicas: int) -> Rules:
             rule.measure,
             rule.kind,
             max(1, rule.limit // replicas),
-            max(UNIT if rule.kind is Kind.BUCKET else 1, rule.capacity // replicas),
+            max(rule.unit, rule.capacity // replicas),
         )
         for rule in rules
     )
