@@ -1,17 +1,22 @@
 """What the gateway grants to an ask. Without a policy it grants what was asked, and changes nothing else."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
-from gateway.core.bodies import edit_body, insert_fields
+from gateway.core.bodies import Body, edit_body, insert_fields
 from gateway.core.dialects.base import FORBIDDEN_FIELDS, Ask, Dialect, harmless_arguments
 from gateway.core.grants.caps import cap, check_output, room_beside, room_for, within
 from gateway.core.grants.grant import Grant, Headers
-from gateway.core.grants.intent import UNLIMITED, UNSAID, Intent
+from gateway.core.grants.intent import INTENT_FIELDS, UNLIMITED, UNSAID, Intent
 from gateway.core.grants.sizes import BYTES_PER_TOKEN, estimate_input
 from gateway.core.grants.terms import Terms
 from gateway.core.grants.thinking import decide
 from gateway.core.response_ids import seal
+
+_COUNTS = frozenset({int, type(None)})
+"""The types of what may stand in a field for the output: anything else is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +121,8 @@ def make_plan(
     if "vllm_xargs" in ask.body and (arguments := harmless_arguments(ask.body)) is not None:
         changes["vllm_xargs"] = arguments
     if terms is not None and dialect.output_fields:
-        grant = _ruled(ask, dialect, terms, window, bytes_per_token, counted)
-        changes.update(_enact(ask, dialect, terms, grant))
+        grant, enacted = _under_rules(ask, dialect, terms, window, bytes_per_token, counted)
+        changes.update(enacted)
     else:
         grant = Grant(ask.max_tokens) if ask.intent is UNSAID else as_asked(ask.intent, ask.max_tokens)
         if not ask.intent.heeded:
@@ -140,6 +145,35 @@ def as_asked(intent: Intent, max_tokens: int | None) -> Grant:
     """Where no rule speaks, everything is granted. What the node hides by itself is not the gateway's to hide."""
     budget = 0 if intent.on is False else None if intent.budget == UNLIMITED else intent.budget
     return Grant(max_tokens, intent.on, budget, intent.effort, intent.low, intent.hide is True and not intent.heeded)
+
+
+def _under_rules(
+    ask: Ask, dialect: Dialect, terms: Terms, window: int | None, bytes_per_token: float, counted: int | None
+) -> tuple[Grant, Mapping[str, object]]:
+    """What the rules leave of what is asked, and the fields that have to be set for that."""
+    body = ask.body
+    if ask.intent is UNSAID and INTENT_FIELDS.isdisjoint(body):
+        asked = tuple([body.get(name) for name in dialect.output_fields])
+        if _COUNTS.issuperset(map(type, asked)):
+            usual = _usual(dialect, terms, asked, ask.tools)
+            if window is None or _surely_fits(usual[0].max_tokens, window, ask, bytes_per_token):
+                return usual
+    grant = _ruled(ask, dialect, terms, window, bytes_per_token, counted)
+    return grant, _enact(ask, dialect, terms, grant)
+
+
+@lru_cache(maxsize=1024)
+def _usual(
+    dialect: Dialect, terms: Terms, asked: tuple[int | None, ...], tools: bool
+) -> tuple[Grant, Mapping[str, object]]:
+    """The same for a body that says nothing of thinking, with these values in the dialect's fields for the output, as
+    far as it has them: there is nothing else that it depends on. Remembered, since most requests are of that kind."""
+    body: Body = {name: value for name, value in zip(dialect.output_fields, asked, strict=True) if value is not None}
+    if tools:
+        body["tools"] = [{}]
+    ask = Ask(b"", body, None, stream=False, max_tokens=next((value for value in asked if value is not None), None))
+    grant = _ruled(ask, dialect, terms, None, BYTES_PER_TOKEN, None)
+    return grant, _enact(ask, dialect, terms, grant)
 
 
 def _ruled(
