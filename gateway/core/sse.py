@@ -4,10 +4,17 @@ The framing is that of the HTML standard (section 9.2.6): lines end in CRLF, LF 
 event. Bytes are cut at event boundaries and never written anew.
 """
 
+import json
 import re
+from typing import Any
+
+import orjson
 
 KEEP_ALIVE = b": keep-alive\n\n"
 """A comment: clients skip it, load balancers see traffic."""
+
+DONE = b"[DONE]"
+"""The data of OpenAI's last event, which is no JSON."""
 
 _BOUNDARY = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
 
@@ -63,6 +70,18 @@ def event_data(event: bytes) -> bytes:
             value = line[5:]
             lines.append(value[1:] if value.startswith(b" ") else value)
     return b"\n".join(lines)
+
+
+def parse_object(data: bytes) -> dict[str, Any]:
+    """The JSON object in an event's data, empty where it is none."""
+    try:
+        parsed = orjson.loads(data)
+    except ValueError:
+        try:
+            parsed = json.loads(data)  # lone surrogates
+        except ValueError:
+            return {}
+    return parsed if isinstance(parsed, dict) else {}
 
 
 def _last_boundary(data: bytes) -> int:

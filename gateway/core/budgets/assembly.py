@@ -3,9 +3,8 @@
 from typing import Any
 
 from gateway.core.bodies import dump
-from gateway.core.budgets.chunks import parse_chunk
 from gateway.core.dialects.watch import EventWatch
-from gateway.core.sse import event_data, split_events
+from gateway.core.sse import event_data, parse_object, split_events
 
 
 class Assembly(EventWatch):
@@ -31,7 +30,7 @@ class Assembly(EventWatch):
 
     def feed(self, data: bytes) -> bytes:
         for event in split_events(self.inner.feed(data)):
-            chunk = parse_chunk(event_data(event))
+            chunk = parse_object(event_data(event))
             if chunk.get("error"):
                 self._error = event_data(event)
             elif chunk:
@@ -41,7 +40,7 @@ class Assembly(EventWatch):
 
     def release(self) -> bytes:
         for event in split_events(self.inner.release()):
-            self._take(parse_chunk(event_data(event)))
+            self._take(parse_object(event_data(event)))
         self._look_at_inner()
         return self._error or self._answer()
 

@@ -27,13 +27,13 @@ from typing import Any
 
 from gateway.core.bodies import Body, dump
 from gateway.core.budgets.asking import Terms
-from gateway.core.budgets.chunks import head_of, parse_chunk
+from gateway.core.budgets.chunks import head_of
 from gateway.core.budgets.enforcement import Enforcement
 from gateway.core.dialects.chat import ChunkWatch
 from gateway.core.dialects.messages import MessageWatch
 from gateway.core.dialects.watch import LINES, Turn
 from gateway.core.http_chunks import END
-from gateway.core.sse import event_data, split_events
+from gateway.core.sse import event_data, parse_object, split_events
 
 _OPENING = (b'"reasoning":"', b'"reasoning_content":"')
 """How the text of thinking begins. Not the name alone: `"reasoning":null` is none, `"reasoning_tokens":` is a count."""
@@ -209,7 +209,7 @@ class Backstop(ChunkWatch):
                 self._learn_frame(event)
 
     def _keep_parsed(self, event: bytes) -> None:
-        for choice in parse_chunk(event_data(event)).get("choices") or ():
+        for choice in parse_object(event_data(event)).get("choices") or ():
             delta = choice.get("delta") or {}
             text = delta.get("reasoning") or delta.get("reasoning_content") or ""
             self._text += dump(text)[1:-1]
@@ -230,7 +230,7 @@ class Backstop(ChunkWatch):
         self._ending = _NEVER
         self._events, self._beyond = self._left, beyond
         head = head_of(self._before)
-        self._frame = parse_chunk(head[6:] + b"]}") if head else {}
+        self._frame = parse_object(head[6:] + b"]}") if head else {}
         self._frame.pop("choices", None)
         terms = self._terms = replace(self._set_terms(), pass_usage=self._pass_usage)
         if not terms.exact or not self._frame:
@@ -244,7 +244,7 @@ class Backstop(ChunkWatch):
         terms = self._terms
         assert terms is not None
         told, self._told = self._told, b""
-        tokens = parse_chunk(told).get("tokens")
+        tokens = parse_object(told).get("tokens")
         ids = ",".join(map(str, tokens)).encode() if isinstance(tokens, list) else b""
         if not ids or self._stage is Stage.THINKING:
             return self._go_on(terms, self._prompt, ids)

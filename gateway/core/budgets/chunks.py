@@ -3,7 +3,6 @@
 Nearly every event is one that `slice_delta` knows by its bytes; the others are parsed.
 """
 
-import json
 from typing import Any, NamedTuple
 
 import orjson
@@ -65,18 +64,6 @@ def take_prompt_ids(event: bytes) -> tuple[bytes, bytes | None]:
     start = at + len(_PROMPT_IDS)
     end = event.index(b"]", start)
     return event[:start] + event[end:], event[start:end].replace(b" ", b"")
-
-
-def parse_chunk(data: bytes) -> dict[str, Any]:
-    """The object in an event's data, empty where it is none."""
-    try:
-        parsed = orjson.loads(data)
-    except ValueError:
-        try:
-            parsed = json.loads(data)  # lone surrogates
-        except ValueError:
-            return {}
-    return parsed if isinstance(parsed, dict) else {}
 
 
 def write_chunk(chunk: dict[str, Any]) -> bytes:

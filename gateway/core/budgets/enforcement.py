@@ -29,7 +29,6 @@ from gateway.core.budgets.chunks import (
     head_of,
     ids_of,
     last_of,
-    parse_chunk,
     slice_delta,
     take_prompt_ids,
     text_choice,
@@ -37,7 +36,7 @@ from gateway.core.budgets.chunks import (
 )
 from gateway.core.budgets.reading import Reading
 from gateway.core.dialects.watch import STOP, EventWatch, Turn
-from gateway.core.sse import EventSplitter, event_data, split_events
+from gateway.core.sse import EventSplitter, event_data, parse_object, split_events
 from gateway.core.usage import from_openai
 
 DONE = b"data: [DONE]\n\n"
@@ -114,7 +113,7 @@ class Enforcement(EventWatch):
 
     def _take_chunk(self, event: bytes) -> bytes:
         whole, prompt = take_prompt_ids(event)
-        chunk = parse_chunk(event_data(whole))
+        chunk = parse_object(event_data(whole))
         if chunk.get("error"):
             self.failed = True
             return event

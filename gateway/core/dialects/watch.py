@@ -7,11 +7,10 @@ Nearly all of a stream are events that come alone, each in an HTTP chunk of its 
 knows such a one by its bytes says so to `passes`, and the chunk goes on as it stands; all others are `feed`.
 """
 
-import json
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
-from gateway.core.sse import EventSplitter, event_data, split_events
+from gateway.core.sse import DONE, EventSplitter, event_data, parse_object, split_events
 from gateway.core.usage import Usage
 
 _PLAIN_DELTAS = (
@@ -121,7 +120,7 @@ class MarkedWatch(EventWatch):
 
     def _inspect(self, event: bytes) -> bytes:
         data = event_data(event)
-        return self.look(event, data, _object(data)) if data else event
+        return self.look(event, data, {} if data == DONE else parse_object(data)) if data else event
 
 
 class ChainedWatch(EventWatch):
@@ -151,11 +150,3 @@ class ChainedWatch(EventWatch):
         self.usage = self._inner.usage or self._outer.usage
         self.turn, self._inner.turn = self._inner.turn, None
         self.wasted = self._inner.wasted
-
-
-def _object(data: bytes) -> dict[str, Any]:
-    try:
-        parsed = json.loads(data)
-    except ValueError:
-        return {}
-    return parsed if isinstance(parsed, dict) else {}
