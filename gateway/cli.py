@@ -10,7 +10,8 @@ from gateway.commands.keys import keys
 from gateway.commands.nodes import drain, status, undrain
 from gateway.commands.reports import show_audit, show_usage
 from gateway.commands.tenants import tenants
-from gateway.config.source import ConfigError, Problem, load_config
+from gateway.config.document import ConfigError, Problem
+from gateway.config.source import load_config
 from gateway.config.tree import Config
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)

@@ -77,7 +77,10 @@ def _serve_until_interrupted(kind: NodeKind, port: int, admin_port: int, folder:
 
 def _introduction(kind: NodeKind) -> str:
     if kind == "fake":
-        return "[demo] Starting a fake node (vLLM's API without a model) and the gateway in front of it."
+        return (
+            "[demo] Starting a fake node and the gateway in front of it. "
+            "The node has vLLM's API and no model: it answers with any words."
+        )
     return (
         "[demo] Starting a real vLLM with a tiny thinking model on this machine's CPU, and the gateway before it.\n"
         "[demo] The first run installs vLLM for CPU and builds the model: 3 to 6 minutes, about 3 GB in your cache.\n"

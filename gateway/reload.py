@@ -13,7 +13,8 @@ from typing import Any
 
 import structlog
 
-from gateway.config.source import ConfigError, Problem, load_config
+from gateway.config.document import ConfigError, Problem
+from gateway.config.source import load_config
 from gateway.config.tree import Config
 
 log = structlog.get_logger("fleetgate.config")

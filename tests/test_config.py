@@ -13,7 +13,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from gateway.config.source import ConfigError, Problem, load_config
+from gateway.config.document import ConfigError, Problem
+from gateway.config.source import load_config
 from gateway.config.tree import Config
 from gateway.core.api_keys import key_digest
 from gateway.parts import READ_AT_START

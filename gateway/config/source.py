@@ -8,16 +8,16 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource, SettingsError
 
+from gateway.config.document import ConfigError, Document, Problem, TreePath, spell
 from gateway.config.tree import Config
 from gateway.config.types import Secret
 
@@ -28,35 +28,13 @@ _FOREIGN_VARIABLE = re.compile(r"FLEETGATE_WORKER_.+|FLEETGATE_(.+_)?(SERVICE_(H
 
 _SECRET_SOURCES = {"env", "file", "value"}
 
-Path_ = tuple[str | int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One mistake: `where` it is (file and line, or a variable), the `path` in the tree, and what was `expected`."""
-
-    where: str
-    path: str
-    expected: str
-
-    def __str__(self) -> str:
-        return ": ".join(part for part in (self.where, self.path, self.expected) if part)
-
-
-class ConfigError(Exception):
-    """The configuration cannot be used. `problems` holds everything that is wrong with it."""
-
-    def __init__(self, problems: list[Problem]) -> None:
-        super().__init__("\n".join(map(str, problems)))
-        self.problems = problems
-
 
 def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -> Config:
     """The configuration of `path` (none: defaults), the environment and `overrides` (a nested mapping, command line).
 
     Raises `ConfigError` with every problem found.
     """
-    document = _Document.read(path) if path is not None else _Document("the command line", {}, {})
+    document = Document.read(path) if path is not None else Document("the command line", {}, {})
     problems = list(document.problems) + _unknown_settings(document) + _unknown_variables(os.environ)
     environment: dict[str, Any] = {}
     try:
@@ -69,9 +47,9 @@ def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -
         config = Config(**known)
     except ValidationError as error:
         problems += [_explain(document, environment, dict(item)) for item in error.errors(include_url=False)]
-        raise ConfigError(sorted(problems, key=_line)) from None
+        raise ConfigError(sorted(problems, key=attrgetter("line"))) from None
     if problems:
-        raise ConfigError(sorted(problems, key=_line))
+        raise ConfigError(sorted(problems, key=attrgetter("line")))
     return config
 
 
@@ -82,78 +60,6 @@ class _Environment(EnvSettingsSource):
         if _section(field.annotation) is Secret and not str(value).lstrip().startswith("{"):
             return value
         return super().decode_complex_value(field_name, field, value)
-
-
-@dataclass(frozen=True, slots=True)
-class _Document:
-    """A YAML file: its data, the line of every path in it, and what is wrong with it as YAML."""
-
-    name: str
-    data: dict[str, Any]
-    lines: Mapping[Path_, int]
-    problems: tuple[Problem, ...] = ()
-
-    @classmethod
-    def read(cls, path: Path) -> "_Document":
-        name = str(path)
-        try:
-            text = path.read_text()
-        except OSError as error:
-            raise ConfigError([Problem(name, "", f"cannot be read: {error.strerror}")]) from None
-        except UnicodeDecodeError:
-            raise ConfigError([Problem(name, "", "is not UTF-8 text")]) from None
-        try:
-            data = yaml.safe_load(text)
-            lines: dict[Path_, int] = {}
-            root = yaml.compose(text, Loader=yaml.SafeLoader)
-            problems = tuple(_walk(name, root, (), lines))
-        except yaml.YAMLError as error:
-            raise ConfigError([_not_yaml(name, error)]) from None
-        except (ValueError, RecursionError) as error:  # a date that is none; nesting or references without end
-            raise ConfigError([Problem(name, "", f"cannot be read as YAML: {error}")]) from None
-        if data is None:
-            return cls(name, {}, {})
-        if not isinstance(data, dict):
-            raise ConfigError([Problem(name, "", "expected a mapping of settings at the top level")])
-        return cls(name, _given(data), lines, problems)
-
-    def place(self, path: Path_) -> str:
-        """File and line of `path`, or of the closest part of the tree around it."""
-        for length in range(len(path), 0, -1):
-            if path[:length] in self.lines:
-                return f"{self.name}:{self.lines[path[:length]]}"
-        return self.name
-
-
-def _walk(name: str, node: yaml.Node | None, path: Path_, lines: dict[Path_, int]) -> Iterator[Problem]:
-    """Note the line of every path; yield the keys that stand twice in one mapping (YAML readers keep the last)."""
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            child = (*path, str(key.value))
-            line = key.start_mark.line + 1
-            if child in lines:
-                yield Problem(f"{name}:{line}", spell(child), f"is already set in line {lines[child]}")
-            lines[child] = line
-            yield from _walk(name, value, child, lines)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            lines[(*path, index)] = item.start_mark.line + 1
-            yield from _walk(name, item, (*path, index), lines)
-
-
-def _not_yaml(name: str, error: yaml.YAMLError) -> Problem:
-    mark = getattr(error, "problem_mark", None)
-    where = name if mark is None else f"{name}:{mark.line + 1}"
-    return Problem(where, "", f"is not YAML: {getattr(error, 'problem', None) or error}")
-
-
-def _given(data: Mapping[Any, Any]) -> dict[str, Any]:
-    """`data` without the settings that have nothing behind their colon: their lines may all be comments."""
-    return {
-        str(key): _given(value) if isinstance(value, dict) else value
-        for key, value in data.items()
-        if value is not None
-    }
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,16 +73,8 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def spell(path: Path_) -> str:
-    """`("nodes", 0, "url")` as `nodes[0].url`."""
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
-
-
-def _explain(document: _Document, environment: Mapping[str, Any], error: dict[str, Any]) -> Problem:
-    path: Path_ = (*error["loc"], *error.get("ctx", {}).get("at", ()))
+def _explain(document: Document, environment: Mapping[str, Any], error: dict[str, Any]) -> Problem:
+    path: TreePath = (*error["loc"], *error.get("ctx", {}).get("at", ()))
     expected = _expected(path, error)
     if path and path[0] in environment and not (path in document.lines and len(path) == 1):
         variable = _variable(path)
@@ -185,13 +83,7 @@ def _explain(document: _Document, environment: Mapping[str, Any], error: dict[st
     return Problem(document.place(path), spell(path), expected)
 
 
-def _line(problem: Problem) -> int:
-    """So that the mistakes of a file are told from top to bottom; 0 where there is no line."""
-    line = problem.where.rpartition(":")[2]
-    return int(line) if line.isdigit() else 0
-
-
-def _variable(path: Path_) -> str | None:
+def _variable(path: TreePath) -> str | None:
     """The environment variable that sets `path`, a part of the tree around it, or something below it."""
     names = {name.upper(): name for name in os.environ}
     for length in range(len(path), 0, -1):
@@ -202,7 +94,7 @@ def _variable(path: Path_) -> str | None:
     return None
 
 
-def _expected(path: Path_, error: dict[str, Any]) -> str:
+def _expected(path: TreePath, error: dict[str, Any]) -> str:
     context = error.get("ctx", {})
     match error["type"]:
         case "extra_forbidden":
@@ -240,7 +132,7 @@ def _did_you_mean(word: str, known: list[str]) -> str:
     return f"; known here: {', '.join(known)}" if known else ""
 
 
-def _settings_at(path: Path_) -> list[str]:
+def _settings_at(path: TreePath) -> list[str]:
     """The names of the settings at a place in the tree."""
     model: type[BaseModel] | None = Config
     for part in path:
@@ -261,7 +153,7 @@ def _section(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def _unknown_settings(document: _Document) -> list[Problem]:
+def _unknown_settings(document: Document) -> list[Problem]:
     """Top-level names that are no settings. (pydantic tells those further down.)"""
     known = _settings_at(())
     return [

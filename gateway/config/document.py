@@ -1,0 +1,116 @@
+"""A configuration file as it was written: its data, and the line of everything in it, by which mistakes are told."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+TreePath = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake: `where` it is (file and line, or a variable), the `path` in the tree, and what was `expected`."""
+
+    where: str
+    path: str
+    expected: str
+
+    @property
+    def line(self) -> int:
+        """Where it is in its file, 0 where that is not known: mistakes are told from top to bottom."""
+        line = self.where.rpartition(":")[2]
+        return int(line) if line.isdigit() else 0
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.where, self.path, self.expected) if part)
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. `problems` holds everything that is wrong with it."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A YAML file: its data, the line of every path in it, and what is wrong with it as YAML."""
+
+    name: str
+    data: dict[str, Any]
+    lines: Mapping[TreePath, int]
+    problems: tuple[Problem, ...] = ()
+
+    @classmethod
+    def read(cls, path: Path) -> "Document":
+        name = str(path)
+        try:
+            text = path.read_text()
+        except OSError as error:
+            raise ConfigError([Problem(name, "", f"cannot be read: {error.strerror}")]) from None
+        except UnicodeDecodeError:
+            raise ConfigError([Problem(name, "", "is not UTF-8 text")]) from None
+        try:
+            data = yaml.safe_load(text)
+            lines: dict[TreePath, int] = {}
+            root = yaml.compose(text, Loader=yaml.SafeLoader)
+            problems = tuple(_walk(name, root, (), lines))
+        except yaml.YAMLError as error:
+            raise ConfigError([_not_yaml(name, error)]) from None
+        except (ValueError, RecursionError) as error:  # a date that is none; nesting or references without end
+            raise ConfigError([Problem(name, "", f"cannot be read as YAML: {error}")]) from None
+        if data is None:
+            return cls(name, {}, {})
+        if not isinstance(data, dict):
+            raise ConfigError([Problem(name, "", "expected a mapping of settings at the top level")])
+        return cls(name, _given(data), lines, problems)
+
+    def place(self, path: TreePath) -> str:
+        """File and line of `path`, or of the closest part of the tree around it."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.lines:
+                return f"{self.name}:{self.lines[path[:length]]}"
+        return self.name
+
+
+def _walk(name: str, node: yaml.Node | None, path: TreePath, lines: dict[TreePath, int]) -> Iterator[Problem]:
+    """Note the line of every path; yield the keys that stand twice in one mapping (YAML readers keep the last)."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            child = (*path, str(key.value))
+            line = key.start_mark.line + 1
+            if child in lines:
+                yield Problem(f"{name}:{line}", spell(child), f"is already set in line {lines[child]}")
+            lines[child] = line
+            yield from _walk(name, value, child, lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            lines[(*path, index)] = item.start_mark.line + 1
+            yield from _walk(name, item, (*path, index), lines)
+
+
+def _not_yaml(name: str, error: yaml.YAMLError) -> Problem:
+    mark = getattr(error, "problem_mark", None)
+    where = name if mark is None else f"{name}:{mark.line + 1}"
+    return Problem(where, "", f"is not YAML: {getattr(error, 'problem', None) or error}")
+
+
+def _given(data: Mapping[Any, Any]) -> dict[str, Any]:
+    """`data` without the settings that have nothing behind their colon: their lines may all be comments."""
+    return {
+        str(key): _given(value) if isinstance(value, dict) else value
+        for key, value in data.items()
+        if value is not None
+    }
+
+
+def spell(path: TreePath) -> str:
+    """`("nodes", 0, "url")` as `nodes[0].url`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
