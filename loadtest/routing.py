@@ -3,7 +3,8 @@
     python -m loadtest.routing [--gateways 1 4] [--json FILE]
 
 The nodes are fakes with a prefill rate and a prefix cache each. Halfway a fifth node is added and one of the first is
-taken away, another one in each round. With several processes the requests are dealt to them in turn, as many of the
+taken away, another one in each round: which one decides more than a policy does, so four rounds are a fair
+comparison, and fewer are not. With several processes the requests are dealt to them in turn, as many of the
 rival as of the gateway, whose own share a Redis. Every candidate has the same words from the same seeds.
 """
 
