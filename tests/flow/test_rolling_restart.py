@@ -27,10 +27,12 @@ FEW, MANY = 3, 8
 
 @dataclass(slots=True)
 class Load:
-    """Clients that ask one request after the other, of the gateways on `ports`, until `stop`."""
+    """Clients that ask one request after the other, of the gateways on `ports`, until `stop`. Whoever is refused goes
+    to the next one, if `again`."""
 
     ports: list[int]
     clients: int
+    again: bool = True
     seen: list[Seen] = field(default_factory=list)
     _stopped: bool = False
     _count: "itertools.count[int]" = field(default_factory=itertools.count)
@@ -59,7 +61,9 @@ class Load:
                     await client.post(CHAT, body, "connection: close")
                     got = await client.answer()
             except ConnectionRefusedError:
-                continue
+                if self.again:
+                    continue
+                return Seen(0, False, b"refused", httpx.Headers())
             except (ConnectionError, asyncio.IncompleteReadError, TimeoutError) as error:
                 return Seen(0, False, repr(error).encode(), httpx.Headers())
             whole = got.status == 200 and (not body["stream"] or got.body.endswith(b"data: [DONE]\n\n"))
@@ -68,8 +72,8 @@ class Load:
 
 
 @contextlib.asynccontextmanager
-async def under_load(clients: int, *ports: int) -> AsyncIterator[Load]:
-    load = Load(list(ports), clients)
+async def under_load(clients: int, *ports: int, again: bool = True) -> AsyncIterator[Load]:
+    load = Load(list(ports), clients, again)
     running = asyncio.create_task(load.run())
     try:
         await load.more()
@@ -127,6 +131,38 @@ async def test_a_gateway_is_replaced_by_another_and_nobody_notices() -> None:
             await load.more()
         assert lost(load.seen) == []
         await eventually(lambda: node.running == 0)
+
+
+async def test_a_gateway_leaves_a_load_balancer_that_sends_nothing_twice() -> None:
+    """It looks at `/ready` now and then, and believes it until it looks again."""
+    paced = FakeSettings(rate=100, thinking_tokens=4, answer_tokens=8)
+    async with serve_fake(paced) as node, contextlib.AsyncExitStack() as stack:
+        command = ("--node", node.url)
+        leaving, staying = [
+            await stack.enter_async_context(gateway_process(*command, FLEETGATE_TIMEOUTS__ANNOUNCE="2"))
+            for _ in range(2)
+        ]
+        async with under_load(FEW, leaving.port, staying.port, again=False) as load:
+            looking = asyncio.create_task(look_around(load, leaving, staying))
+            leaving.signal(signal.SIGTERM)
+            await eventually(lambda: load.ports == [staying.port])
+            assert await leaving.ended() == 0
+            await load.more()
+            looking.cancel()
+        assert lost(load.seen) == []
+
+
+async def look_around(load: Load, *gateways: GatewayProcess) -> None:
+    """Have the load go to those that say that they are ready."""
+    async with httpx.AsyncClient(timeout=5) as client:
+        while True:
+            ready = []
+            for gateway in gateways:
+                with contextlib.suppress(httpx.HTTPError):
+                    if (await client.get(f"{gateway.url}/ready")).status_code == 200:
+                        ready.append(gateway.port)
+            load.ports = ready
+            await asyncio.sleep(0.1)
 
 
 @pytest.mark.prove
