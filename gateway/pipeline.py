@@ -203,9 +203,9 @@ class Pipeline:
             deadline = read_deadline(call.headers)
             ask = record.asked(dialect.read(await call.read_body()))
             model = record.model = policy.models.resolve(ask.model, who, self._fleet.served)
-            counter = self._counters.get(model)
-            counted = record.counted = None if counter is None else await counter.count(ask, dialect)
-            plan = self._plan(policy, ask, dialect, who.tenant, model, counted)
+            if model in self._counters:
+                record.counted = await self._count(policy, ask, dialect, who.tenant, model)
+            plan = self._plan(policy, ask, dialect, who.tenant, model, record.counted)
             if plan.told:
                 call.tell(plan.told)
             held = record.held = None if self.limiter is None else self.limiter.begin(who, plan)
@@ -234,6 +234,9 @@ class Pipeline:
                 if record.held is not None:
                     call.tell(await record.held.granted())
                 await self._relay.serve(plan, call, record.trace, deadline, route, method, path)
+
+    async def _count(self, policy: Policy, ask: Ask, dialect: Dialect, tenant: Tenant, model: str) -> int | None:
+        return await self._counters[model].count(ask, dialect, policy.terms.of(tenant.rules, model))
 
     def _plan(
         self, policy: Policy, ask: Ask, dialect: Dialect, tenant: Tenant, model: str, counted: int | None

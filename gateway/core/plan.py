@@ -121,7 +121,7 @@ def make_plan(
     if "vllm_xargs" in ask.body and (arguments := harmless_arguments(ask.body)) is not None:
         changes["vllm_xargs"] = arguments
     if terms is not None and dialect.output_fields:
-        grant, enacted = _under_rules(ask, dialect, terms, window, bytes_per_token, counted)
+        grant, enacted = under_rules(ask, dialect, terms, window, bytes_per_token, counted)
         changes.update(enacted)
     else:
         grant = Grant(ask.max_tokens) if ask.intent is UNSAID else as_asked(ask.intent, ask.max_tokens)
@@ -147,7 +147,7 @@ def as_asked(intent: Intent, max_tokens: int | None) -> Grant:
     return Grant(max_tokens, intent.on, budget, intent.effort, intent.low, intent.hide is True and not intent.heeded)
 
 
-def _under_rules(
+def under_rules(
     ask: Ask, dialect: Dialect, terms: Terms, window: int | None, bytes_per_token: float, counted: int | None
 ) -> tuple[Grant, Mapping[str, object]]:
     """What the rules leave of what is asked, and the fields that have to be set for that."""

@@ -13,7 +13,9 @@ import structlog
 from gateway.core.bodies import Body
 from gateway.core.dialects.base import Ask, Dialect
 from gateway.core.errors import InvalidRequest
-from gateway.core.plan import as_asked
+from gateway.core.grants.sizes import BYTES_PER_TOKEN
+from gateway.core.grants.terms import Terms
+from gateway.core.plan import as_asked, under_rules
 from gateway.counting.conversation import NotCountable
 
 log = structlog.get_logger("fleetgate.counting")
@@ -22,9 +24,11 @@ INLINE_BYTES = 2048
 """The largest body that is counted at once, in about a millisecond; others go to a thread, which takes about 0.5 s for
 a megabyte and leaves the loop alone."""
 
-MAX_BYTES = 8 * 1024 * 1024
 PATIENCE = 1.0
 """Seconds after which a request goes on without its count."""
+
+MAX_BYTES = 3 * 1024 * 1024
+"""The largest body that is counted: what takes longer than anybody waits is not begun."""
 
 _THREADS = 2
 
@@ -43,17 +47,18 @@ class PromptCounter:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="counting")
         self._told = False
 
-    async def count(self, ask: Ask, dialect: Dialect) -> int | None:
-        """The tokens of the prompt of `ask`: 0 where they have to be estimated, None where nothing is generated."""
+    async def count(self, ask: Ask, dialect: Dialect, terms: Terms | None = None) -> int | None:
+        """The tokens of the prompt of `ask` under `terms`: 0 where they have to be estimated, None where nothing is
+        generated."""
         if not dialect.output_fields:
             return None
         try:
             if len(ask.raw) <= INLINE_BYTES:
-                tokens = self._count_now(ask, dialect)
+                tokens = self._count_now(ask, dialect, terms)
             elif len(ask.raw) <= MAX_BYTES:
                 loop = asyncio.get_running_loop()
                 async with asyncio.timeout(PATIENCE):
-                    tokens = await loop.run_in_executor(self._threads, self._count_now, ask, dialect)
+                    tokens = await loop.run_in_executor(self._threads, self._count_now, ask, dialect, terms)
             else:
                 return 0
         except Exception as error:  # noqa: BLE001 - templates and bodies fail in any way, and no request is refused for it
@@ -61,14 +66,12 @@ class PromptCounter:
             return 0
         return tokens
 
-    def _count_now(self, ask: Ask, dialect: Dialect) -> int:
+    def _count_now(self, ask: Ask, dialect: Dialect, terms: Terms | None) -> int:
         if dialect.name == "completions":
             return self._count_prompts(ask.body)
         if ask.continues is not None:
             raise NotCountable("only its node knows the conversation that it continues")
-        body = ask.body
-        if not ask.intent.heeded:  # told to the node in other fields than the client's, which templates may read
-            body = body | dialect.carry(body, as_asked(ask.intent, ask.max_tokens))
+        body = _as_sent(ask, dialect, terms)
         over = dialect.over_chat(body)
         chat = body if over is None else over.chat
         if self._render is None:
@@ -97,3 +100,13 @@ class PromptCounter:
         if not self._told and not isinstance(error, (NotCountable, InvalidRequest)):
             self._told = True
             log.warning("prompt_not_counted", model=self._model, reason=f"{type(error).__name__}: {error}")
+
+
+def _as_sent(ask: Ask, dialect: Dialect, terms: Terms | None) -> Body:
+    """The body with what the plan will change in it: templates read the switch of thinking, for one."""
+    if terms is not None:
+        _, changes = under_rules(ask, dialect, terms, None, BYTES_PER_TOKEN, None)
+        return {**ask.body, **changes}
+    if ask.intent.heeded:
+        return ask.body
+    return ask.body | dialect.carry(ask.body, as_asked(ask.intent, ask.max_tokens))

@@ -86,10 +86,11 @@ async def test_the_count_is_the_nodes_own(vllm: Server, model: Path) -> None:
 
 
 def test_limits_go_by_it(counting: tuple[Server, Server]) -> None:
-    """Plain and streamed, with tools and without, a talk, with and without system: all of them right."""
+    """Plain and streamed, with tools and without, a talk, with and without system, a budget: all of them right."""
     server, admin = counting
     turns = [{"role": "system", "content": "Be brief."}, *TOOL_HISTORY, {"role": "user", "content": "And now? " * 400}]
     bodies: list[dict[str, Any]] = [{"messages": turns[1:2]}, {"messages": turns}, {"messages": turns, "tools": TOOLS}]
+    bodies.append({"messages": turns[1:2], "thinking_token_budget": 3, "max_tokens": 8})  # held by the gateway
     sent = 0
     with server.client() as client, admin.client() as told:
         for body in bodies:

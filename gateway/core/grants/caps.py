@@ -22,7 +22,7 @@ TEMPLATE_TOKENS = 64
 """What a chat template puts around a prompt."""
 
 SWITCH_TOKENS = 16
-"""What a counted prompt may still grow by: a rule may switch its thinking, which templates say in a few tokens."""
+"""What a counted prompt may still grow by: a full window may switch thinking off, which takes some tokens to say."""
 
 LEAST_ROOM = 256
 """Tokens that are asked of the node however full the window seems: an estimate must not shrink an answer to nothing."""
