@@ -25,7 +25,7 @@ from gateway.fleet.router import Router, RoutingRules
 from gateway.fleet.shared_placement import SharedPlacement
 from gateway.limits.limiter import Limiter, LimitTerms
 from gateway.pipeline import Policy
-from gateway.relay.exchange import Timing
+from gateway.relay.timing import Timing
 from gateway.shared.link import Link, LinkSettings
 from gateway.shared.presence import Presence
 from gateway.shared.schema import Schema

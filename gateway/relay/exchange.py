@@ -15,18 +15,14 @@ with the client's answer. That is another exchange with the same watch; `done` g
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
-from gateway.core.dialects.base import find_error_message, find_error_status
+from gateway.core.dialects.base import find_error_status
 from gateway.core.dialects.watch import STOP, EventWatch, Turn
 from gateway.core.errors import (
     BadUpstreamResponse,
     ClientGone,
-    DeadlineExceeded,
     GatewayError,
     NodeAnswer,
-    NodeBusy,
-    NodeFailed,
     NodeLeaving,
     UpstreamCut,
     UpstreamError,
@@ -37,38 +33,16 @@ from gateway.core.sse import KEEP_ALIVE, EventTooLongError, event_data, split_ev
 from gateway.fleet.node import Lease, Node
 from gateway.relay.downstream import Downstream, Headers, Trace
 from gateway.relay.ending import Ending
-from gateway.relay.heads import STREAM_HEADERS, STREAM_TYPE, passed_headers, retry_after
+from gateway.relay.failed_answers import FAILED_STATUSES, deadline_exceeded, node_error
+from gateway.relay.heads import STREAM_HEADERS, STREAM_TYPE, passed_headers
 from gateway.relay.http1 import ResponseHead, UpstreamConnection
+from gateway.relay.timing import Timing
 
 HELD_BYTES = 1 << 20
 """A plain answer up to this size is held until it is whole; a longer one is passed on piece by piece."""
 
-FAILED_STATUSES = (500, 502, 503, 504)
-"""What a node says that could not do its work, though another might."""
-
 TAIL_BYTES = 2048
 """What is kept of a piece that was passed on: its usage may go on in the next."""
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Seconds. `first_byte` is for streams, `plain` for the whole of a plain answer, `idle` between two pieces of
-    an answer, `keep_alive` between comments on a silent stream. `silence`: of a whole node, before what waits there
-    goes elsewhere. `prefill`: what a thousand tokens of prompt add to `first_byte` and `silence`.
-    `shortest` is how long none of them passes."""
-
-    connect: float = 5.0
-    first_byte: float = 300.0
-    silence: float = 30.0
-    prefill: float = 2.0
-    plain: float = 1800.0
-    idle: float = 120.0
-    keep_alive: float = 15.0
-    shortest: float = field(init=False, repr=False, default=0.0)
-
-    def __post_init__(self) -> None:
-        shortest = min(self.first_byte, self.plain, self.idle, self.keep_alive, self.silence)
-        object.__setattr__(self, "shortest", shortest)
 
 
 class Exchange:
@@ -227,7 +201,7 @@ class Exchange:
 
     def _end_assembled(self, watch: EventWatch, body: bytes) -> None:
         if watch.failed:
-            self._resolve(_node_error(find_error_status(body), body))
+            self._resolve(node_error(find_error_status(body), body))
         elif not watch.ended:
             self._resolve(UpstreamCut("The node ended its stream before the answer was complete: ask again."))
         else:
@@ -237,11 +211,11 @@ class Exchange:
         assert self._head is not None
         status = self._head.status
         if self._committed or self._carried is not None:  # the answer has begun: its error can only be the gateway's
-            self._resolve(_node_error(status, body, self._head))
+            self._resolve(node_error(status, body, self._head))
             return
         if status in FAILED_STATUSES:
             answer = NodeAnswer(status, passed_headers(self._head), self._sending.plain(status, body))
-            self._resolve(_node_error(status, body, self._head, answer))
+            self._resolve(node_error(status, body, self._head, answer))
             return
         self._trace.usage = self._sending.usage(body) if status == 200 else None
         self._answer_plain(status, passed_headers(self._head), body)
@@ -310,7 +284,7 @@ class Exchange:
         answer = None
         if self._head is not None and not self._committed:
             answer = NodeAnswer(200, passed_headers(self._head) + STREAM_HEADERS, events, stream=True)
-        self.fail(_node_error(status, data, None, answer))
+        self.fail(node_error(status, data, None, answer))
         return True
 
     def _first_byte(self) -> None:
@@ -395,32 +369,3 @@ class Exchange:
         if not self._call.push(KEEP_ALIVE):
             self._paused = True
             self._connection.pause()
-
-
-def deadline_exceeded() -> DeadlineExceeded:
-    return DeadlineExceeded(
-        "The deadline given in x-request-timeout has passed; the work was stopped.",
-        param="x-request-timeout",
-        code="deadline_exceeded",
-    )
-
-
-def pass_on(answer: NodeAnswer, call: Downstream, trace: Trace) -> None:
-    """Give the client a failed answer as the node told it."""
-    trace.answered = True
-    trace.first_byte = time.perf_counter()
-    length = [] if answer.stream else [(b"content-length", b"%d" % len(answer.body))]
-    call.start(answer.status, answer.headers + length, stream=answer.stream)
-    call.finish(answer.body)
-
-
-def _node_error(
-    status: int, body: bytes, head: ResponseHead | None = None, answer: NodeAnswer | None = None
-) -> UpstreamError:
-    """What a node's error answer is to the gateway; a refusal of the request is nobody else's to answer."""
-    message = find_error_message(body) or f"The node answered with status {status}."
-    if status == 503:
-        return NodeBusy(message, retry_after=None if head is None else retry_after(head), answer=answer)
-    if status in FAILED_STATUSES:
-        return NodeFailed(message, answer=answer)
-    return UpstreamError(message, code="upstream_error")

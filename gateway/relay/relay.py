@@ -27,11 +27,13 @@ from gateway.fleet.node import Lease, Node
 from gateway.fleet.router import Route
 from gateway.fleet.silence import silent_at
 from gateway.relay.downstream import Downstream, Trace
-from gateway.relay.exchange import Exchange, Timing, deadline_exceeded, pass_on
+from gateway.relay.exchange import Exchange
+from gateway.relay.failed_answers import deadline_exceeded, pass_on
 from gateway.relay.failover import Failover, Tries
 from gateway.relay.http1 import UpstreamConnection
 from gateway.relay.pool import Pool
 from gateway.relay.sweep import Sweep
+from gateway.relay.timing import Timing
 
 log = structlog.get_logger("fleetgate.relay")
 

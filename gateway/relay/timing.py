@@ -1,0 +1,24 @@
+"""How long the parts of an exchange may take."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds. `first_byte` is for streams, `plain` for the whole of a plain answer, `idle` between two pieces of
+    an answer, `keep_alive` between comments on a silent stream. `silence`: of a whole node, before what waits there
+    goes elsewhere. `prefill`: what a thousand tokens of prompt add to `first_byte` and `silence`.
+    `shortest` is how long none of them passes."""
+
+    connect: float = 5.0
+    first_byte: float = 300.0
+    silence: float = 30.0
+    prefill: float = 2.0
+    plain: float = 1800.0
+    idle: float = 120.0
+    keep_alive: float = 15.0
+    shortest: float = field(init=False, repr=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        shortest = min(self.first_byte, self.plain, self.idle, self.keep_alive, self.silence)
+        object.__setattr__(self, "shortest", shortest)
