@@ -36,10 +36,11 @@ def counting(vllm: Server, model: Path, tmp_path_factory: pytest.TempPathFactory
     """A gateway that counts prompts and keeps two tenants apart, and its admin listener."""
     folder = tmp_path_factory.mktemp("counting")
     port, admin = free_port("127.0.0.1"), free_port("127.0.0.1")
-    tenants = [
+    tenants: list[dict[str, Any]] = [
         {"name": name, "cache_salt": True, "keys": [{"sha256": key_digest(f"fg-{name}").hex()}]}
         for name in ("one", "two")
     ]
+    tenants[1]["thinking"] = {"mode": "forbidden"}
     settings = {
         "nodes": [{"url": vllm.url}],
         "models": [{"name": MODEL, "tokenizer": str(model)}],
@@ -86,7 +87,7 @@ async def test_the_count_is_the_nodes_own(vllm: Server, model: Path) -> None:
 
 
 def test_limits_go_by_it(counting: tuple[Server, Server]) -> None:
-    """Plain and streamed, with tools and without, a talk, with and without system, a budget: all of them right."""
+    """Plain and streamed, with tools and without, a talk, a budget, thinking forbidden by a rule: all of them right."""
     server, admin = counting
     turns = [{"role": "system", "content": "Be brief."}, *TOOL_HISTORY, {"role": "user", "content": "And now? " * 400}]
     bodies: list[dict[str, Any]] = [{"messages": turns[1:2]}, {"messages": turns}, {"messages": turns, "tools": TOOLS}]
@@ -94,9 +95,9 @@ def test_limits_go_by_it(counting: tuple[Server, Server]) -> None:
     sent = 0
     with server.client() as client, admin.client() as told:
         for body in bodies:
-            for stream in (False, True):
+            for who, stream in ((ONE, False), (ONE, True), (TWO, False), (TWO, True)):
                 asked = {"model": MODEL, "max_tokens": 1, "stream": stream, **body}
-                assert client.post(CHAT, json=asked, headers=ONE).status_code == 200
+                assert client.post(CHAT, json=asked, headers=who).status_code == 200
                 sent += 1
         assert client.post(COMPLETIONS, json={"model": MODEL, "prompt": "One", "max_tokens": 1}, headers=ONE).is_success
         page = told.get("/metrics").text
