@@ -14,8 +14,8 @@ from gateway.core.sse import DONE, EventSplitter, event_data, parse_object, spli
 from gateway.core.usage import Usage
 
 _PLAIN_DELTAS = (
-    b'"finish_reason":null}]}\n\n',
     b'"finish_reason":null,"token_ids":null}]}\n\n',
+    b'"finish_reason":null}]}\n\n',
     b'"finish_reason":null,"stop_reason":null,"prompt_token_ids":null,"token_ids":null}]}\n\n',
 )
 """How nearly every event of vLLM's chat and completions streams ends: one that ends so and stands alone has
