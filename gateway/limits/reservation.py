@@ -2,6 +2,7 @@
 
 import asyncio
 from enum import Enum, auto
+from operator import le
 from typing import Any, Protocol
 
 from gateway.core.errors import LimitExceeded
@@ -149,8 +150,7 @@ def _forget(reply: asyncio.Future[Any]) -> None:
 def _fitted(rules: Ruleset, costs: tuple[int, ...], tenant: str, assumed: bool) -> tuple[int, ...]:
     """`costs`, if they can ever be had. What is only assumed is cut to what can, since it refuses nobody for ever."""
     if assumed:
-        return tuple([min(cost, rule.capacity) for cost, rule in zip(costs, rules.rules, strict=True)])
-    error = refusal_for_ever(rules.rules, costs, tenant)
-    if error is not None:
+        return tuple(map(min, costs, rules.capacities))
+    if not all(map(le, costs, rules.capacities)) and (error := refusal_for_ever(rules.rules, costs, tenant)):
         raise error
     return costs

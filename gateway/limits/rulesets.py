@@ -20,11 +20,13 @@ class Ruleset:
     """`wire` is the rules as the scripts get them, a JSON list: scope, field, kind, limit, capacity of each. One
     argument instead of five for each, since packing them would cost more than all the rest. `keep` in ms.
 
-    `shown` are the headers that OpenAI's clients read, `shown_to_anthropic` those and Anthropic's.
+    `capacities` are the most that a request may ever take of each. `shown` are the headers that OpenAI's clients read,
+    `shown_to_anthropic` those and Anthropic's.
     """
 
     rules: Rules
     weights: Weights
+    capacities: tuple[int, ...]
     wire: str
     keep: int
     shown: tuple[Shown, ...]
@@ -38,7 +40,8 @@ class Ruleset:
         months = any(rule.kind is Kind.MONTH for rule in rules)
         keep = (_MONTH if months else _DAY) * 1000
         shown, shown_to_anthropic = shown_of(rules, anthropic=False), shown_of(rules, anthropic=True)
-        return cls(rules, weights_of(rules), json.dumps(wire), keep, shown, shown_to_anthropic)
+        capacities = tuple(rule.capacity for rule in rules)
+        return cls(rules, weights_of(rules), capacities, json.dumps(wire), keep, shown, shown_to_anthropic)
 
     def costs(self, amounts: Amounts) -> tuple[int, ...]:
         """What `amounts` take of each rule."""

@@ -40,6 +40,12 @@ def price_of_node(hourly: float, input_per_second: float, output_per_second: flo
 
 def cost_of(usage: Usage, price: Price) -> int:
     """What `usage` costs, in nano-dollars."""
-    cached = min(usage.cached or 0, usage.input)
-    dollars = ((usage.input - cached) * price.input + cached * price.cached + usage.output * price.output) / _MILLION
+    return cost_of_tokens(usage.input, usage.cached or 0, usage.output, price)
+
+
+def cost_of_tokens(reads: int, cached: int, writes: int, price: Price) -> int:
+    """What `reads` tokens of input, so many of them `cached`, and `writes` of output cost, in nano-dollars."""
+    if cached > reads:
+        cached = reads
+    dollars = ((reads - cached) * price.input + cached * price.cached + writes * price.output) / _MILLION
     return round(dollars * NANO)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from gateway.core.events import RequestEnded
 from gateway.core.grants.sizes import BYTES_PER_TOKEN, estimate_input
-from gateway.core.limits.cost import Price, cost_of
+from gateway.core.limits.cost import Price, cost_of_tokens
 from gateway.core.limits.rules import NOTHING, Amounts
 from gateway.core.plan import Plan
 from gateway.core.usage import Usage
@@ -88,7 +88,7 @@ def priced(amounts: Amounts, price: Price | None, cached: int | None = None) -> 
     if price is None:
         return amounts
     requests, reads, writes, thinks, _ = amounts
-    return Amounts(requests, reads, writes, thinks, cost_of(Usage(reads, writes, cached=cached), price))
+    return Amounts(requests, reads, writes, thinks, cost_of_tokens(reads, cached or 0, writes, price))
 
 
 def amounts_used(event: RequestEnded, planned: Amounts, passed: int, meter: Meter) -> Amounts:

@@ -4,6 +4,7 @@
 `anthropic-ratelimit-*` are Anthropic's, which tell input and output tokens apart and name moments instead of spans.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.core.errors import LimitExceeded, LimitTooSmall, QuotaExceeded
@@ -25,9 +26,14 @@ _ANTHROPIC = (
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One kind of header: the names for limit, remaining and reset, and the rules (by index) that they can be of."""
+    """One kind of header: the names for limit, remaining and reset, and the rules (by index) that they can be of.
 
-    names: tuple[bytes, bytes, bytes]
+    `limits`: for each of these the header that tells it, which is always the same.
+    """
+
+    limits: Mapping[int, tuple[bytes, bytes]]
+    remaining: bytes
+    reset: bytes
     indices: tuple[int, ...]
     moments: bool
 
@@ -39,7 +45,8 @@ def shown_of(rules: Rules, anthropic: bool) -> tuple[Shown, ...]:
         for measures, pattern in kinds:
             indices = tuple(i for i, rule in enumerate(rules) if rule.kind is Kind.BUCKET and rule.measure in measures)
             if indices:
-                shown.append(Shown((pattern % b"limit", pattern % b"remaining", pattern % b"reset"), indices, moments))
+                limits = {i: (pattern % b"limit", b"%d" % (rules[i].capacity // UNIT)) for i in indices}
+                shown.append(Shown(limits, pattern % b"remaining", pattern % b"reset", indices, moments))
     return tuple(shown)
 
 
@@ -55,12 +62,8 @@ def headers_of(rules: Rules, taken: Taken, shown: tuple[Shown, ...]) -> Headers:
         rule = rules[index]
         microseconds = -(-(rule.capacity - left[index]) // rule.limit)
         reset = moment(taken.now + microseconds) if kind.moments else span(microseconds)
-        limit, remaining, until = kind.names
-        headers += (
-            (limit, b"%d" % (rule.capacity // UNIT)),
-            (remaining, b"%d" % rule.whole(left[index])),
-            (until, reset.encode()),
-        )
+        remaining = (kind.remaining, b"%d" % rule.whole(left[index]))
+        headers += (kind.limits[index], remaining, (kind.reset, reset.encode()))
     return tuple(headers)
 
 
