@@ -46,6 +46,9 @@ class AsgiCycle(RequestResponseCycle):
         self.disconnected = True
         self.message_event.set()
 
+    def on_full(self) -> None:
+        """uvicorn's flow control has told the application."""
+
     def on_writable(self) -> None:
         """uvicorn's flow control has told the application."""
 

@@ -1,8 +1,7 @@
 """One client's request, as the pipeline and the relay know it: its headers, its body, and the way of its answer.
 
 The relay pushes from the node's `data_received`, straight into the client's connection (see `cycle`). Where the
-client reads more slowly than the node writes, a push says so and the relay pauses the node; the listener hears when
-the way is free again.
+client reads more slowly than the node writes, the listener is told, and pauses the node until it is told again.
 """
 
 import random
@@ -85,6 +84,10 @@ class ClientCall(Cycle):
         super().lose()
         if self.listener is not None:
             self.listener.on_gone()
+
+    def on_full(self) -> None:
+        if self.listener is not None:
+            self.listener.on_full()
 
     def on_writable(self) -> None:
         if self.listener is not None:

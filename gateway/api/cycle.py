@@ -13,7 +13,7 @@ first piece of its body: one system call less for a plain answer, one packet les
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
@@ -168,12 +168,10 @@ class Cycle:
         self._transport.write(data)
         return not self._flow.write_paused
 
-    def push_chunk(self, framed: bytes, start: int) -> bool:
-        """The same for a piece that is an HTTP chunk already, its data from `start` to before the last CRLF."""
-        if self._rendered or self.gone or not self._chunked:
-            return self.push(framed[start:-2])
-        self._transport.write(framed)
-        return not self._flow.write_paused
+    @property
+    def write_chunk(self) -> Callable[[bytes], None] | None:
+        """What sends a piece of the body that is an HTTP chunk already, from now on; None where it is to be pushed."""
+        return None if self._rendered or self.gone or not self._chunked else self._transport.write
 
     def finish(self, data: bytes = b"") -> None:
         """Send the last piece of the body, which may be empty."""

@@ -31,6 +31,9 @@ class Turn(Protocol):
     def lose(self) -> None:
         """The client closed the connection before the answer was complete."""
 
+    def on_full(self) -> None:
+        """More was written than the client takes now. Told within the write."""
+
     def on_writable(self) -> None:
         """What was written has gone out, after a write that was too much at once."""
 

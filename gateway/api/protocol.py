@@ -105,6 +105,8 @@ class GatewayProtocol(HttpToolsProtocol):
         super().pause_writing()
         if self._unsent is not None:
             self._unsent.look()
+        if self._unanswered:
+            self._unanswered[0].on_full()
 
     def resume_writing(self) -> None:
         super().resume_writing()

@@ -92,12 +92,9 @@ class Node:
         self.gateways = 1
         self.in_flight = 0
         self.leases: set[Lease] = set()
-        self._heard = 0.0
+        self.heard_at = 0.0
+        """When a byte of any answer last came, or its own count of generated tokens was seen to grow; 0: never yet."""
         self._pace: float | None = None
-
-    def heard(self) -> float:
-        """When a byte of any answer last came, or its own count of generated tokens was seen to grow."""
-        return max([self._heard, *(lease.heard for lease in self.leases)])
 
     def settle(self, now: float) -> None:
         """Bring what requests read up to date: after anything was told, and with every probe."""
@@ -152,7 +149,7 @@ class Node:
     def probe_failed(self, error: str, tolerated: int, now: float = 0.0, since: float = math.inf) -> None:
         """A probe went unanswered; after `tolerated` in a row the node is not chosen any more, unless it has sent
         tokens after `since`: then it is only busy."""
-        if self.heard() > since:
+        if self.heard_at > since:
             self.failed_probes = 0
             return
         self.failed_probes += 1
@@ -169,7 +166,7 @@ class Node:
         if before is None or before.generated is None or load.generated is None:
             return
         if load.generated != before.generated:
-            self._heard = max(self._heard, load.at)
+            self.heard_at = max(self.heard_at, load.at)
         if load.generated < before.generated:
             self.cold_since = load.at
 
@@ -240,8 +237,8 @@ class Pending(Protocol):
 class Lease:
     """One unit of a node's concurrency, held until the last byte. `release` counts once however often it is called.
 
-    `began` and `heard`: loop time of its beginning, and of the last byte of its answer, 0 before the first. `stream`:
-    it should come bit by bit. `tokens`: about the size of its prompt.
+    `began`: loop time of its beginning. `heard`: whether a byte of its answer has come. `stream`: it should come bit by
+    bit. `tokens`: about the size of its prompt.
     """
 
     __slots__ = ("_held", "began", "heard", "node", "stream", "ticket", "tokens")
@@ -249,7 +246,7 @@ class Lease:
     def __init__(self, node: Node, now: float = 0.0, stream: bool = False, tokens: int = 0) -> None:
         self.node = node
         self.began = now
-        self.heard = 0.0
+        self.heard = False
         self.stream = stream
         self.tokens = tokens
         self.ticket: Pending | None = None
@@ -265,5 +262,3 @@ class Lease:
             node = self.node
             node.in_flight -= 1
             node.leases.discard(self)
-            if self.heard > node._heard:
-                node._heard = self.heard

@@ -139,7 +139,7 @@ class Prober:
             node.probe_failed(f"no answer to its probe within {self._timing.timeout:g} s", tolerated, _now(), since)
         except httpx.ConnectError as error:
             canary.restarted()
-            if node.heard() <= since:
+            if node.heard_at <= since:
                 node.refused(f"takes no connection: {error}", _now())
         except (httpx.HTTPError, ValueError) as error:
             node.probe_failed(str(error) or type(error).__name__, tolerated, _now(), since)

@@ -22,7 +22,7 @@ def silent_at(node: Node, now: float, base: float, per_1k: float) -> float:
     leases = node.leases
     if not leases or not (node.breaker.is_open or all(lease.stream for lease in leases) or _counts(node, now)):
         return math.inf
-    began = max(node.heard(), min(lease.began for lease in leases))
+    began = max(node.heard_at, min(lease.began for lease in leases))
     waiting = sum(lease.tokens for lease in leases if not lease.heard)
     return began + base + per_1k * waiting / 1000
 

@@ -1,5 +1,6 @@
 """The client's side of a request, as the relay needs it, and what the relay notes about the request."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +14,9 @@ class ClientListener(Protocol):
     """What the client's side tells an exchange."""
 
     def on_gone(self) -> None: ...
+    def on_full(self) -> None:
+        """More was written than it takes now: no more until `on_writable`. Told within the write."""
+
     def on_writable(self) -> None: ...
 
 
@@ -32,8 +36,9 @@ class Downstream(Protocol):
     def push(self, data: bytes) -> bool:
         """Send a piece of the body; False asks for no more until `on_writable`."""
 
-    def push_chunk(self, framed: bytes, start: int) -> bool:
-        """The same for a piece that is an HTTP chunk: its data begins at `start` and ends before the last CRLF."""
+    @property
+    def write_chunk(self) -> Callable[[bytes], None] | None:
+        """What sends a piece of the body that is an HTTP chunk already, from now on; None where it is to be pushed."""
 
     def finish(self, data: bytes = b"") -> None:
         """Send the last piece of the body."""

@@ -48,6 +48,37 @@ TAIL_BYTES = 2048
 class Exchange:
     """Receiver of a node's answer and listener to the client, both at once."""
 
+    __slots__ = (
+        "_at_work",
+        "_call",
+        "_carried",
+        "_committed",
+        "_connection",
+        "_deadline",
+        "_head",
+        "_held",
+        "_held_bytes",
+        "_last",
+        "_last_chunk",
+        "_last_push",
+        "_look",
+        "_look_at",
+        "_loop",
+        "_node",
+        "_passed",
+        "_paused",
+        "_sending",
+        "_sent_at",
+        "_tail",
+        "_timing",
+        "_trace",
+        "_write",
+        "done",
+        "due",
+        "lease",
+        "watch",
+    )
+
     def __init__(
         self,
         sending: Sending,
@@ -68,6 +99,7 @@ class Exchange:
         self._sending = sending
         self._carried = carried
         self.lease = lease
+        self._node = lease.node
         self._look = look
         self._call = call
         self._connection = connection
@@ -80,12 +112,14 @@ class Exchange:
         self._held_bytes = 0
         self._tail = b""
         self._committed = call.started  # by comments, during an attempt that failed
-        self._flows = False
-        """Whether events of this answer have reached the client: what the first one brings about is done."""
+        self._write: Callable[[bytes], None] | None = None
+        """Sends a chunk to the client, once the first event has gone there and done what it brings about."""
+        self._passed = 0
+        """Bytes that went that way, and are not yet in the trace."""
         self._paused = False
         self._at_work = False
         """Whether the node sent something that is not for the client, such as thinking that is hidden."""
-        self._sent_at = self._last = self._last_push = now = loop.time()
+        self._sent_at = self._last = self._last_push = self._last_chunk = now = loop.time()
         self._look_at = now + timing.silence
         self.due = min(deadline, now + timing.shortest)
         call.listener = self
@@ -104,7 +138,8 @@ class Exchange:
             self.watch = self._sending.watch()
 
     def on_data(self, data: bytes) -> None:
-        self._last = self.lease.heard = self._loop.time()
+        self._last = self._node.heard_at = self._loop.time()
+        self.lease.heard = True
         if self.watch is None:
             self._hold(data)
             return
@@ -122,15 +157,14 @@ class Exchange:
             self._take_turn(self.watch)
 
     def on_chunk(self, framed: bytes, start: int) -> None:
-        watch = self.watch
-        if not self._flows or watch is None or not watch.passes(framed, start):
+        # Nearly every event. What is written here is little and close together, for it costs more than what is done.
+        write, watch = self._write, self.watch
+        if write is None or watch is None or not watch.passes(framed, start):
             self.on_data(framed[start:-2])
             return
-        self._last = self._last_push = self.lease.heard = self._loop.time()
-        self._trace.passed += len(framed) - start - 2
-        if not self._call.push_chunk(framed, start):
-            self._paused = True
-            self._connection.pause()
+        self._last_chunk = self._node.heard_at = self._loop.time()
+        self._passed += len(framed) - start - 2
+        write(framed)
 
     def on_end(self) -> None:
         if self.watch is not None:
@@ -156,8 +190,13 @@ class Exchange:
 
     def on_gone(self) -> None:
         if self.watch is not None and self.watch.ended:
+            self._write = None
             return  # it has all it asked for (SDKs leave at [DONE]); the node ends by itself
         self.fail(ClientGone("The client closed its connection."))
+
+    def on_full(self) -> None:
+        self._paused = True
+        self._connection.pause()
 
     def on_writable(self) -> None:
         if self._paused:
@@ -176,6 +215,7 @@ class Exchange:
     def stop(self) -> None:
         """Nobody waits for `done` any more: close the node's connection, tell nobody."""
         self._connection.abort()
+        self._tell_passed()
         self._call.listener = None
 
     def _end_stream(self, watch: EventWatch) -> None:
@@ -238,11 +278,13 @@ class Exchange:
         if turn is STOP:
             self._end_stream(watch)
             return
+        self._tell_passed()
         self._call.listener = None
         if not self.done.done():
             self.done.set_result(turn)
 
     def _resolve(self, error: GatewayError | None) -> None:
+        self._tell_passed()
         self._call.listener = None
         if self.done.done():
             return
@@ -259,6 +301,10 @@ class Exchange:
                 self._trace.lost += self._loop.time() - self._sent_at
             self.done.set_exception(error)
 
+    def _tell_passed(self) -> None:
+        self._trace.passed += self._passed
+        self._passed = 0
+
     # Passing on
 
     def _pass(self, data: bytes) -> None:
@@ -268,12 +314,11 @@ class Exchange:
             self._first_byte()
         if not self._committed:
             self._commit()
-        self._flows = True
         self._last_push = self._last
         self._trace.passed += len(data)
         if not self._call.push(data):
-            self._paused = True
-            self._connection.pause()
+            self.on_full()
+        self._write = self._call.write_chunk
 
     def _fails_early(self, events: bytes) -> bool:
         """A stream that begins with the node's own failure has not begun: another node may be asked."""
@@ -329,7 +374,7 @@ class Exchange:
     def _limit(self) -> float:
         """The loop time at which the node has been silent too long, given what it has said so far."""
         if self._at_work or (self._trace.first_byte is not None and self._head is not None):
-            return self._last + self._timing.idle
+            return max(self._last, self._last_chunk) + self._timing.idle
         if not self._sending.ask.stream:
             return self._sent_at + self._timing.plain
         return self._sent_at + self._timing.first_byte + self._timing.prefill * self.lease.tokens / 1000
@@ -339,7 +384,7 @@ class Exchange:
         if self._sending.assembles:
             return float("inf")
         waiting = self._sending.ask.stream if self._head is None else self.watch is not None
-        return self._last_push + self._timing.keep_alive if waiting else float("inf")
+        return max(self._last_push, self._last_chunk) + self._timing.keep_alive if waiting else float("inf")
 
     def _next_check(self, now: float) -> float:
         """When to look again. Events do not move it (that would cost more than the event), so it must not
@@ -355,7 +400,9 @@ class Exchange:
         if now >= self._deadline:
             self.fail(deadline_exceeded())
         elif not self._paused and now >= self._limit():
-            self.fail(UpstreamTimeout(f"The node was silent for {now - self._last:.0f} s: ask again."))
+            self.fail(
+                UpstreamTimeout(f"The node was silent for {now - max(self._last, self._last_chunk):.0f} s: ask again.")
+            )
         elif not self._paused and now >= self._comments_due():
             self._comment(now)
         if self.waits and now >= self._look_at and not self.done.done():
@@ -367,5 +414,4 @@ class Exchange:
             self._commit()
         self._last_push = now
         if not self._call.push(KEEP_ALIVE):
-            self._paused = True
-            self._connection.pause()
+            self.on_full()

@@ -82,6 +82,30 @@ class State(Enum):
 class UpstreamConnection(asyncio.Protocol):
     """An exchange at a time: `send`, then the receiver hears; `free` is called when the next one may come."""
 
+    __slots__ = (
+        "_body",
+        "_complete",
+        "_exchanges",
+        "_free",
+        "_head",
+        "_head_told",
+        "_headers",
+        "_heard",
+        "_keep_alive",
+        "_memory",
+        "_on_chunk",
+        "_parser",
+        "_paused",
+        "_quiet_bytes",
+        "_receiver",
+        "_sent_at",
+        "_state",
+        "_surplus",
+        "_transport",
+        "_until_eof",
+        "idle_since",
+    )
+
     def __init__(self, free: Callable[["UpstreamConnection"], None], memory: Memory | None = None) -> None:
         """`free(connection)` hands a reusable connection back to its pool."""
         self._memory = memory or Memory()
@@ -104,7 +128,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._head_told = False
         self._body: list[bytes] = []
         self._complete = False
-        self._between_chunks = False
+        self._on_chunk: Callable[[bytes, int], None] | None = None
         self._surplus = False
         self._keep_alive = False
         self._until_eof = False
@@ -128,8 +152,13 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport.writelines(parts)
 
     def pause(self) -> None:
-        """Stop reading: the node's socket fills up and the node waits."""
-        if not self._paused and self._transport is not None and not self._transport.is_closing():
+        """Stop reading: the node's socket fills up and the node waits. Nothing where its answer is over."""
+        if (
+            not self._paused
+            and self._receiver is not None
+            and self._transport is not None
+            and not self._transport.is_closing()
+        ):
             self._paused = True
             self._transport.pause_reading()
 
@@ -142,7 +171,7 @@ class UpstreamConnection(asyncio.Protocol):
     def abort(self) -> None:
         """Close at once, in whatever state: the node sees it and stops working. The receiver hears nothing."""
         self._state = State.CLOSED
-        self._between_chunks = False
+        self._on_chunk = None
         self._receiver = None
         if self._transport is not None:
             self._transport.abort()
@@ -153,8 +182,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
 
     def data_received(self, data: bytes) -> None:
-        if self._between_chunks and (start := start_of_data(data)) and self._receiver is not None:
-            self._receiver.on_chunk(data, start)
+        if self._on_chunk is not None and (start := start_of_data(data)):
+            self._on_chunk(data, start)
             return
         if self._state is State.IDLE:  # nothing was asked: whatever this is, it must not answer the next request
             self.abort()
@@ -177,10 +206,11 @@ class UpstreamConnection(asyncio.Protocol):
         if first and self._complete:
             self._remember(data)
         if not data.endswith(b"\r\n"):  # perhaps in the first line of the next chunk
-            self._between_chunks = False
+            self._on_chunk = None
         self._deliver()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._on_chunk = None
         state, receiver = self._state, self._receiver
         self._state = State.CLOSED
         self._receiver = None
@@ -226,13 +256,14 @@ class UpstreamConnection(asyncio.Protocol):
             self._body.append(data)
 
     def on_chunk_header(self) -> None:
-        self._between_chunks = False
+        self._on_chunk = None
 
     def on_chunk_complete(self) -> None:
-        self._between_chunks = self._head is not None and not self._surplus
+        if self._receiver is not None and self._head is not None and not self._surplus:
+            self._on_chunk = self._receiver.on_chunk  # the parser stands between two chunks
 
     def on_message_complete(self) -> None:
-        self._between_chunks = False
+        self._on_chunk = None
         if self._head is not None:
             self._complete = True
 

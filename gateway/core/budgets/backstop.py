@@ -146,7 +146,7 @@ class Backstop(ChunkWatch):
             and framed.startswith(self._opening, at)
             and framed.count(b"\n") == LINES
             and self._events < self._left
-            and not (self._holding or self._splitter.rest)
+            and self._clear
         ):
             self._events += 1
             self._text += framed[at + len(self._opening) : -len(self._ending)]

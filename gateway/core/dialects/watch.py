@@ -78,27 +78,23 @@ class EventWatch(ABC):
 class MarkedWatch(EventWatch):
     """One that looks into events with a mark in them. (Who inherits from it and has a `feed` has a `passes` too.)"""
 
-    __slots__ = ("_holding", "_marks")
+    __slots__ = ("_clear", "_holding", "_marks")
 
     def __init__(self, marks: tuple[bytes, ...]) -> None:
         super().__init__()
         self._marks = marks
         self._holding = False
+        self._clear = True
+        """Whether nothing waits here, no held event and no half one: nothing may overtake those."""
 
     def feed(self, data: bytes) -> bytes:
-        events = self._splitter.feed(data)
-        if self._holding:  # nothing may overtake what is held
-            return self._inspect_all(events)
-        if events.endswith(_PLAIN_DELTAS) and events.count(b"\n\n") == 1 and b"\r" not in events:
-            return events
-        for mark in self._marks:
-            if mark in events:
-                return self._inspect_all(events)
+        events = self._look_into(self._splitter.feed(data))
+        self._clear = not (self._holding or self._splitter.rest)
         return events
 
     def passes(self, framed: bytes, start: int) -> bool:
-        if self._holding or self._splitter.rest:
-            return False  # nothing may overtake
+        if not self._clear:
+            return False
         if framed.endswith(_PLAIN_CHUNKS) and framed.count(b"\n") == LINES and framed.count(b"\r") == 2:
             return True
         if not framed.endswith(_WHOLE_EVENTS):
@@ -107,6 +103,16 @@ class MarkedWatch(EventWatch):
             if mark in framed:
                 return False
         return True
+
+    def _look_into(self, events: bytes) -> bytes:
+        if self._holding:
+            return self._inspect_all(events)
+        if events.endswith(_PLAIN_DELTAS) and events.count(b"\n\n") == 1 and b"\r" not in events:
+            return events
+        for mark in self._marks:
+            if mark in events:
+                return self._inspect_all(events)
+        return events
 
     @abstractmethod
     def look(self, event: bytes, data: bytes, parsed: dict[str, Any]) -> bytes:
