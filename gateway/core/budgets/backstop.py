@@ -93,11 +93,12 @@ class Backstop(ChunkWatch):
         "_before",
         "_beyond",
         "_ending",
+        "_ends_at",
         "_enforcement",
-        "_events",
         "_frame",
         "_left",
         "_limit",
+        "_most",
         "_opening",
         "_opens_at",
         "_passed",
@@ -116,13 +117,14 @@ class Backstop(ChunkWatch):
         self._set_terms = set_terms
         self._terms: Terms | None = None
         self._limit = limit
-        self._left = int(limit / pace)
-        self._events = self._beyond = 0
+        self._most = self._left = int(limit / pace)
+        """Events of thinking that are let pass in all, and those of them that may still come."""
+        self._beyond = 0
         self._stage = Stage.PASSING
         self._passed = False
         self._before = self._after = b""
         self._opening, self._opens_at = b"", 0
-        self._ending = _NEVER
+        self._ending, self._ends_at = _NEVER, -1
         self._text = bytearray()
         self._told = b""
         self._frame: dict[str, Any] = {}
@@ -136,20 +138,18 @@ class Backstop(ChunkWatch):
         reasoning = None if self.usage is None else self.usage.reasoning
         return None if not reasoning or self._events < 32 or self._enforcement else reasoning / self._events
 
+    @property
+    def _events(self) -> int:
+        return self._most - self._left
+
     def passes(self, framed: bytes, start: int) -> bool:
-        if self._passed:
-            return super().passes(framed, start)
+        if not framed.endswith(self._ending):
+            return self._passed and super().passes(framed, start)
         # Nearly every event while it thinks: one with nothing but reasoning in it.
         at = start + self._opens_at
-        if (
-            framed.endswith(self._ending)
-            and framed.startswith(self._opening, at)
-            and framed.count(b"\n") == LINES
-            and self._events < self._left
-            and self._clear
-        ):
-            self._events += 1
-            self._text += framed[at + len(self._opening) : -len(self._ending)]
+        if self._left > 0 and self._clear and framed.startswith(self._opening, at) and framed.count(b"\n") == LINES:
+            self._left -= 1
+            self._text += framed[at + len(self._opening) : self._ends_at]
             return True
         return False
 
@@ -175,22 +175,24 @@ class Backstop(ChunkWatch):
 
     def _watch_thinking(self, events: bytes) -> bytes:
         count = events.count(_OPENING[0]) or events.count(_OPENING[1])
-        if self._events + count > self._left:
+        if count > self._left:
+            beyond = count - self._left
             events = self._allowed(events)
             self._keep(events)
-            return events + self._cut(self._events + count - self._left)
+            return events + self._cut(beyond)
         if count:
-            self._events += count
+            self._left -= count
             self._keep(events)
         elif events and any(mark in events for mark in _ANSWER) and b'"content":""' not in events:
             self._passed = True
+            self._ending = _NEVER
             self._text.clear()
         return events
 
     def _allowed(self, events: bytes) -> bytes:
         """Those of a run of events that are still let pass."""
         passed = []
-        left = self._left - self._events
+        left = self._left
         for event in split_events(events):
             left -= event.count(_OPENING[0]) or event.count(_OPENING[1])
             if left < 0:
@@ -222,13 +224,14 @@ class Backstop(ChunkWatch):
                 self._before, self._after = event[: at + len(opening)], event[end:]
                 self._opening, self._opens_at = opening, at
                 self._ending = next((known for known in _ENDINGS if known[:-2] == self._after), self._after + END)
+                self._ends_at = -len(self._ending)
 
     # The cut
 
     def _cut(self, beyond: int) -> bytes:
         self.overran = True
         self._ending = _NEVER
-        self._events, self._beyond = self._left, beyond
+        self._left, self._beyond = 0, beyond
         head = head_of(self._before)
         self._frame = parse_object(head[6:] + b"]}") if head else {}
         self._frame.pop("choices", None)
