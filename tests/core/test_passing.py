@@ -115,4 +115,4 @@ def test_nearly_every_event_of_a_stream_passes() -> None:
         if not watch.passes(framed, framed.index(b"\r\n") + 2):
             watch.feed(event)
             fed += 1
-    assert fed <= 3  # the role, the first thought, the first word of the answer
+    assert fed <= 3 + 500 // 256  # the role, the first thought, the first word of the answer; and now and then a count

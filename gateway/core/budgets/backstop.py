@@ -23,7 +23,8 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from gateway.core.bodies import Body, dump
 from gateway.core.budgets.asking import Terms
@@ -40,11 +41,30 @@ _OPENING = (b'"reasoning":"', b'"reasoning_content":"')
 
 _CLOSING = b'"},"logprobs":null,"finish_reason":null'
 _ANSWER = (b'"content":"', b'"tool_calls":[')
-_NEVER = b"\xff"
-"""How no event ends."""
 
-_ENDINGS = tuple(b'"},"logprobs":null,"finish_reason":null%b}]}\n\n\r\n' % ids for ids in (b"", b',"token_ids":null'))
-"""How an event of thinking ends behind its text, the same bytes for all streams: they stay in the cache."""
+
+class _Shape(NamedTuple):
+    """How events of thinking look around their text: how they end (the HTTP chunk's end included), and where in them
+    the text is opened, begins, and ends."""
+
+    ending: bytes
+    opening: bytes
+    opens_at: int
+    begins_at: int
+    ends_at: int
+
+
+_SHAPELESS = _Shape(b"\xff", b"", 0, 0, 0)
+"""That of no event."""
+
+_AT_SIGHT = 256
+"""Events that pass at sight before the count is looked at again: so far Python has its integers ready."""
+
+
+@lru_cache(maxsize=256)
+def _shape_of(ending: bytes, opening: bytes, opens_at: int) -> _Shape:
+    """One object for all streams whose events look alike: what is looked at with each event should be in the cache."""
+    return _Shape(ending, opening, opens_at, opens_at + len(opening), -len(ending))
 
 
 class MessageBackstop(MessageWatch):
@@ -92,18 +112,16 @@ class Backstop(ChunkWatch):
         "_after",
         "_before",
         "_beyond",
-        "_ending",
-        "_ends_at",
         "_enforcement",
         "_frame",
         "_left",
         "_limit",
         "_most",
-        "_opening",
-        "_opens_at",
         "_passed",
         "_prompt",
+        "_room",
         "_set_terms",
+        "_shape",
         "_stage",
         "_terms",
         "_text",
@@ -118,13 +136,14 @@ class Backstop(ChunkWatch):
         self._terms: Terms | None = None
         self._limit = limit
         self._most = self._left = int(limit / pace)
-        """Events of thinking that are let pass in all, and those of them that may still come."""
+        """Events of thinking that are let pass in all, and those of them that may still come beyond `_room`."""
+        self._room = 0
+        """Those that may come at sight."""
         self._beyond = 0
         self._stage = Stage.PASSING
         self._passed = False
         self._before = self._after = b""
-        self._opening, self._opens_at = b"", 0
-        self._ending, self._ends_at = _NEVER, -1
+        self._shape = _SHAPELESS
         self._text = bytearray()
         self._told = b""
         self._frame: dict[str, Any] = {}
@@ -140,16 +159,21 @@ class Backstop(ChunkWatch):
 
     @property
     def _events(self) -> int:
-        return self._most - self._left
+        return self._most - self._left - self._room
 
     def passes(self, framed: bytes, start: int) -> bool:
-        if not framed.endswith(self._ending):
+        ending, opening, opens_at, begins_at, ends_at = self._shape
+        if not framed.endswith(ending):
             return self._passed and super().passes(framed, start)
         # Nearly every event while it thinks: one with nothing but reasoning in it.
-        at = start + self._opens_at
-        if self._left > 0 and self._clear and framed.startswith(self._opening, at) and framed.count(b"\n") == LINES:
-            self._left -= 1
-            self._text += framed[at + len(self._opening) : self._ends_at]
+        if (
+            self._room > 0
+            and self._clear
+            and framed.startswith(opening, start + opens_at)
+            and framed.count(b"\n") == LINES
+        ):
+            self._room -= 1
+            self._text += framed[start + begins_at : ends_at]
             return True
         return False
 
@@ -157,7 +181,11 @@ class Backstop(ChunkWatch):
         if self._passed:
             return super().feed(data)
         if self._stage is Stage.PASSING:
-            return self._watch_thinking(super().feed(data))
+            self._left, self._room = self._left + self._room, 0
+            events = self._watch_thinking(super().feed(data))
+            self._room = min(self._left, _AT_SIGHT)
+            self._left -= self._room
+            return events
         if self._enforcement is not None:
             passed = self._enforcement.feed(data)
             self._follow(self._enforcement)
@@ -185,7 +213,7 @@ class Backstop(ChunkWatch):
             self._keep(events)
         elif events and any(mark in events for mark in _ANSWER) and b'"content":""' not in events:
             self._passed = True
-            self._ending = _NEVER
+            self._shape = _SHAPELESS
             self._text.clear()
         return events
 
@@ -222,15 +250,13 @@ class Backstop(ChunkWatch):
             at, end = event.find(opening), event.rfind(_CLOSING)
             if 0 < at < end:
                 self._before, self._after = event[: at + len(opening)], event[end:]
-                self._opening, self._opens_at = opening, at
-                self._ending = next((known for known in _ENDINGS if known[:-2] == self._after), self._after + END)
-                self._ends_at = -len(self._ending)
+                self._shape = _shape_of(self._after + END, opening, at)
 
     # The cut
 
     def _cut(self, beyond: int) -> bytes:
         self.overran = True
-        self._ending = _NEVER
+        self._shape = _SHAPELESS
         self._left, self._beyond = 0, beyond
         head = head_of(self._before)
         self._frame = parse_object(head[6:] + b"]}") if head else {}
