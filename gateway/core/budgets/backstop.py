@@ -138,7 +138,7 @@ class Backstop(ChunkWatch):
         self._most = self._left = int(limit / pace)
         """Events of thinking that are let pass in all, and those of them that may still come beyond `_room`."""
         self._room = 0
-        """Those that may come at sight."""
+        """Those that may come at sight: none while something waits here."""
         self._beyond = 0
         self._stage = Stage.PASSING
         self._passed = False
@@ -166,14 +166,11 @@ class Backstop(ChunkWatch):
         if not framed.endswith(ending):
             return self._passed and super().passes(framed, start)
         # Nearly every event while it thinks: one with nothing but reasoning in it.
-        if (
-            self._room > 0
-            and self._clear
-            and framed.startswith(opening, start + opens_at)
-            and framed.count(b"\n") == LINES
-        ):
-            self._room -= 1
-            self._text += framed[start + begins_at : ends_at]
+        room = self._room
+        if room and framed.startswith(opening, start + opens_at) and framed.count(b"\n") == LINES:
+            self._room = room - 1
+            text = self._text
+            text += framed[start + begins_at : ends_at]  # in its place: it is a bytearray
             return True
         return False
 
@@ -183,7 +180,7 @@ class Backstop(ChunkWatch):
         if self._stage is Stage.PASSING:
             self._left, self._room = self._left + self._room, 0
             events = self._watch_thinking(super().feed(data))
-            self._room = min(self._left, _AT_SIGHT)
+            self._room = min(self._left, _AT_SIGHT) if self._clear else 0
             self._left -= self._room
             return events
         if self._enforcement is not None:
