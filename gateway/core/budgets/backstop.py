@@ -32,7 +32,7 @@ from gateway.core.budgets.chunks import head_of
 from gateway.core.budgets.enforcement import Enforcement
 from gateway.core.dialects.chat import ChunkWatch
 from gateway.core.dialects.messages import MessageWatch
-from gateway.core.dialects.watch import LINES, Turn
+from gateway.core.dialects.watch import Turn
 from gateway.core.http_chunks import END
 from gateway.core.sse import event_data, parse_object, split_events
 
@@ -167,12 +167,15 @@ class Backstop(ChunkWatch):
             return self._passed and super().passes(framed, start)
         # Nearly every event while it thinks: one with nothing but reasoning in it.
         room = self._room
-        if room and framed.startswith(opening, start + opens_at) and framed.count(b"\n") == LINES:
-            self._room = room - 1
-            text = self._text
-            text += framed[start + begins_at : ends_at]  # in its place: it is a bytearray
-            return True
-        return False
+        if not room or not framed.startswith(opening, start + opens_at):
+            return False
+        piece = framed[start + begins_at : ends_at]
+        if b"\n" in piece:
+            return False  # there is more than one event
+        self._room = room - 1
+        text = self._text
+        text += piece  # in its place: it is a bytearray
+        return True
 
     def feed(self, data: bytes) -> bytes:
         if self._passed:

@@ -22,7 +22,7 @@ _PLAIN_DELTAS = (
 nothing to look for, since a usage, an error or a fingerprint would stand behind the choices."""
 
 _PLAIN_CHUNKS = tuple(delta + b"\r\n" for delta in _PLAIN_DELTAS)
-LINES = 4
+_LINES = 4
 """Line feeds of an HTTP chunk that holds one event of one line: two are the chunk's."""
 _WHOLE_EVENTS = b"\n\n\r\n"
 """How an HTTP chunk ends that ends with an event."""
@@ -95,7 +95,7 @@ class MarkedWatch(EventWatch):
     def passes(self, framed: bytes, start: int) -> bool:
         if not self._clear:
             return False
-        if framed.endswith(_PLAIN_CHUNKS) and framed.count(b"\n") == LINES and framed.count(b"\r") == 2:
+        if framed.endswith(_PLAIN_CHUNKS) and framed.count(b"\n") == _LINES and framed.count(b"\r") == 2:
             return True
         if not framed.endswith(_WHOLE_EVENTS):
             return False
