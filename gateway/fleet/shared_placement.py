@@ -19,8 +19,8 @@ from gateway.shared.link import Link, Script, ScriptFailed, Unavailable, Value
 log = structlog.get_logger("fleetgate.routing")
 
 _LUA = Path(__file__).parent / "lua"
-CHOOSE = Script.read(_LUA / "choose.lua")
-PREFILLED = Script.read(_LUA / "prefilled.lua")
+CHOOSE = Script.read(_LUA / "pending.lua", _LUA / "choose.lua")
+PREFILLED = Script.read(_LUA / "pending.lua", _LUA / "prefilled.lua")
 
 REASONS = ("new", "home", "moved")
 OWED = 4096

@@ -12,19 +12,6 @@
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
-local function drop(id)
-  local entry = redis.call('HGET', KEYS[2], id)
-  redis.call('ZREM', KEYS[3], id)
-  if entry then
-    redis.call('HDEL', KEYS[2], id)
-    local tokens, node = entry:match('^(%d+)|(.*)$')
-    redis.call('HINCRBY', KEYS[1], node, 0 - tonumber(tokens))
-    if redis.call('HINCRBY', KEYS[1], '#' .. node, -1) <= 0 then
-      redis.call('HDEL', KEYS[1], node, '#' .. node)
-    end
-  end
-end
-
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, 32)) do
   drop(id)
 end
