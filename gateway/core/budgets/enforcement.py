@@ -36,10 +36,10 @@ from gateway.core.budgets.chunks import (
 )
 from gateway.core.budgets.reading import Reading
 from gateway.core.dialects.watch import STOP, EventWatch, Turn
-from gateway.core.sse import EventSplitter, event_data, parse_object, split_events
+from gateway.core.sse import DONE, EventSplitter, event_data, parse_object, split_events
 from gateway.core.usage import from_openai
 
-DONE = b"data: [DONE]\n\n"
+_END = b"data: %b\n\n" % DONE
 
 
 class State(Enum):
@@ -93,7 +93,7 @@ class Enforcement(EventWatch):
         data = event_data(event)
         if not data:
             return event
-        if data == b"[DONE]":
+        if data == DONE:
             self.ended = True
             return event
         return self._take_chunk(event)
@@ -209,7 +209,7 @@ class Enforcement(EventWatch):
         self.turn = STOP
         choice = chat_choice({}, "length") if self._terms.chat else text_choice("", "length")
         finish = write_chunk({**self._frame, "choices": [choice]})
-        return finish + self._tell_usage(self._made_count, {}) + DONE
+        return finish + self._tell_usage(self._made_count, {}) + _END
 
     # The continuation
 

@@ -8,9 +8,10 @@ from gateway.core.dialects.carrying import carry_budget, carry_effort, carry_swi
 from gateway.core.dialects.openai import openai_error, openai_error_event
 from gateway.core.dialects.watch import EventWatch, MarkedWatch
 from gateway.core.grants.grant import Grant
+from gateway.core.sse import DONE
 from gateway.core.usage import from_openai
 
-_MARKS = (b"[DONE]", b'"usage"', b'"error"')
+_MARKS = (DONE, b'"usage"', b'"error"')
 _FINISH = b'"finish_reason":"'
 
 
@@ -35,7 +36,7 @@ class ChunkWatch(MarkedWatch):
             self._finish = event
             self._holding = True
             return b""
-        if data == b"[DONE]":
+        if data == DONE:
             self.ended = True
         elif parsed.get("error"):
             self.failed = True

@@ -26,13 +26,7 @@ def estimate_input(body: Body, bytes_per_token: float) -> int:
         elif type(part) is list:
             waiting += part
         elif type(part) is dict:
-            for name, value in part.items():
-                if name in _NOT_TEXT:
-                    continue
-                if type(value) is str:
-                    size += len(value) if value.isascii() else len(value.encode(errors="replace"))
-                else:
-                    waiting.append(value)
+            waiting += [value for name, value in part.items() if name not in _NOT_TEXT]
         elif type(part) is int:
             ids += 1
     return max(1, ids + round(size / bytes_per_token))

@@ -23,7 +23,7 @@ from typing import Any
 
 from gateway.core.dialects.over_chat.base import NOT_CHAT, load, reasoning_of, write
 from gateway.core.dialects.watch import EventWatch
-from gateway.core.sse import event_data, split_events
+from gateway.core.sse import DONE, event_data, split_events
 from gateway.core.usage import from_openai
 
 
@@ -98,7 +98,7 @@ class ChatStream(EventWatch):
         self.complain(message, status)
 
     def _take(self, data: bytes) -> None:
-        if data == b"[DONE]":
+        if data == DONE:
             self._done()
             return
         chunk = load(data)
