@@ -22,6 +22,8 @@ _PLAIN_DELTAS = (
 nothing to look for, since a usage, an error or a fingerprint would stand behind the choices."""
 
 _PLAIN_CHUNKS = tuple(delta + b"\r\n" for delta in _PLAIN_DELTAS)
+LINE_FEED, _CARRIAGE_RETURN = b"\n\r"
+"""As numbers: to look for bytes with `in` costs ten times as much, for Python tries first whether they are a number."""
 _LINES = 4
 """Line feeds of an HTTP chunk that holds one event of one line: two are the chunk's."""
 _WHOLE_EVENTS = b"\n\n\r\n"
@@ -100,17 +102,17 @@ class MarkedWatch(EventWatch):
         if not framed.endswith(_WHOLE_EVENTS):
             return False
         for mark in self._marks:  # noqa: SIM110 -- a generator costs more than the search
-            if mark in framed:
+            if framed.find(mark) >= 0:
                 return False
         return True
 
     def _look_into(self, events: bytes) -> bytes:
         if self._holding:
             return self._inspect_all(events)
-        if events.endswith(_PLAIN_DELTAS) and events.count(b"\n\n") == 1 and b"\r" not in events:
+        if events.endswith(_PLAIN_DELTAS) and events.count(b"\n\n") == 1 and _CARRIAGE_RETURN not in events:
             return events
         for mark in self._marks:
-            if mark in events:
+            if events.find(mark) >= 0:
                 return self._inspect_all(events)
         return events
 
