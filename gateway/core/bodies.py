@@ -58,7 +58,7 @@ def _has_no_duplicate_keys(raw: bytes, body: Body) -> bool:
     A duplicate that the parser dropped took the quotes of its key with it. Only a quote inside a string has two
     spellings, `\\"` and `\\u0022`: with the second in the text nothing is certain.
     """
-    return raw.find(b"\\u0022") < 0 and orjson.dumps(body).count(b'"') == raw.count(b'"')
+    return b"\\u0022" not in raw and orjson.dumps(body).count(b'"') == raw.count(b'"')
 
 
 def _parse_slowly(raw: bytes) -> Body:
@@ -157,7 +157,7 @@ def _replace_value(raw: bytes, key: str, old: Any, new: Any) -> bytes | None:
     A key may also be spelled with \\u escapes; then the one plain spelling could be another object's field.
     """
     name = dump(key)
-    if raw.count(name) != 1 or raw.find(b"\\u") >= 0:
+    if raw.count(name) != 1 or b"\\u" in raw:
         return None
     place = re.compile(re.escape(name) + rb"\s*:\s*").search(raw)
     if place is None:

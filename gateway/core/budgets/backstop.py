@@ -87,7 +87,7 @@ class MessageBackstop(MessageWatch):
         return events
 
     def passes(self, framed: bytes, start: int) -> bool:
-        passes = super().passes(framed, start)
+        passes = MessageWatch.passes(self, framed, start)  # super() costs 0.1 µs more
         if passes:
             self._count(framed)
         return passes
@@ -164,7 +164,7 @@ class Backstop(ChunkWatch):
     def passes(self, framed: bytes, start: int) -> bool:
         ending, opening, opens_at, begins_at, ends_at = self._shape
         if not framed.endswith(ending):
-            return self._passed and ChunkWatch.passes(self, framed, start)  # super() costs as much as the answer
+            return self._passed and ChunkWatch.passes(self, framed, start)  # super() costs 0.1 µs more
         # Nearly every event while it thinks: one with nothing but reasoning in it.
         room = self._room
         if not room or not framed.startswith(opening, start + opens_at):

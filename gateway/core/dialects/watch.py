@@ -23,7 +23,8 @@ nothing to look for, since a usage, an error or a fingerprint would stand behind
 
 _PLAIN_CHUNKS = tuple(delta + b"\r\n" for delta in _PLAIN_DELTAS)
 LINE_FEED, _CARRIAGE_RETURN = b"\n\r"
-"""As numbers, since `in` tries first whether what it looks for is one: bytes raise an error there, which is dropped."""
+"""As numbers, since `in` tries first whether what it looks for is one: bytes raise an error there, which is dropped. So
+longer marks are looked for with `find`."""
 _LINES = 4
 """Line feeds of an HTTP chunk that holds one event of one line: two are the chunk's."""
 _WHOLE_EVENTS = b"\n\n\r\n"
