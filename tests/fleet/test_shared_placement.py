@@ -119,7 +119,7 @@ async def test_what_a_frozen_redis_did_not_hear_is_told_when_it_thaws(redis: Red
     """Before the freeze is noticed the words are on their way and lost; after it they are not even sent."""
     async with linked(redis, timeout=1) as shared:
         names = [b"%d" % number for number in range(600)]
-        for start in range(0, 600, 50):  # all of them at once can take a busy machine longer than the link waits
+        for start in range(0, len(names), 50):  # all of them at once can take a busy machine longer than the link waits
             some = names[start : start + 50]
             await asyncio.gather(*[choose(shared, name, NODES[:2], Prompt(1000, name)) for name in some])
         redis.freeze()
