@@ -261,7 +261,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._idle = None
         rest = self._idle_since + self.timeout_keep_alive - self.loop.time()
         if self._unanswered or not self._between_requests or self._header_bytes:
-            rest = self.timeout_keep_alive
+            rest = float(self.timeout_keep_alive)
         if rest > 0:
             self._idle = self.loop.call_later(rest, self._check_idle)
         elif not self.transport.is_closing():

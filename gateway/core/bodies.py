@@ -114,15 +114,15 @@ def edit_body(raw: bytes, body: Body, changes: Mapping[str, Any], removals: froz
     `body` is what `parse_body(raw)` gave (so no key is there twice). New fields are inserted behind the opening
     brace and a lone short value is replaced in place; only where that is not certain is the body written anew.
     """
-    removals = removals & body.keys()
-    if not changes and not removals:
+    unwanted = body.keys() & removals
+    if not changes and not unwanted:
         return raw
-    if not removals:
+    if not unwanted:
         spliced = _splice(raw, body, changes)
         if spliced is not None:
             return spliced
     exact = _parse_slowly(raw)  # orjson rounds integers beyond 64 bits
-    return dump({**{key: value for key, value in exact.items() if key not in removals}, **changes})
+    return dump({**{key: value for key, value in exact.items() if key not in unwanted}, **changes})
 
 
 def dump(value: object) -> bytes:

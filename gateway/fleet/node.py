@@ -103,7 +103,7 @@ class Node:
         self.places = self.bound
         share = self.breaker.share(now)
         if share < 1 and not self.breaker.is_open:
-            self.places = max(1, math.ceil(share * min(self.places, ROOMY)))
+            self.places = max(1.0, float(math.ceil(share * min(self.places, ROOMY))))
 
     @property
     def bound(self) -> float:

@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import random
 import ssl
-import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -55,7 +54,7 @@ class Prober:
         self.canary = canary
         self.native = native
         self._tasks: dict[tuple[Node, Access], asyncio.Task[None]] = {}
-        self._asked: weakref.WeakSet[Node] = weakref.WeakSet()
+        self._asked: set[Node] = set()
         self._news = asyncio.Event()
 
     def follow(self) -> None:
@@ -66,6 +65,7 @@ class Prober:
             self._tasks.pop(gone).cancel()
         for node, access in wanted - self._tasks.keys():
             self._tasks[node, access] = asyncio.create_task(self._watch(node), name=f"probe {node.name}")
+        self._asked.intersection_update(self._fleet.nodes)
 
     async def first_round(self, seconds: float) -> None:
         """Wait until every node was asked once, or for `seconds`."""

@@ -51,7 +51,8 @@ class Router:
         self.placement = placement
         self.shared = shared
         self._turns = itertools.count()
-        self._names = (b"%b-%x" % (os.urandom(6).hex().encode(), number) for number in itertools.count())
+        self._own_name = os.urandom(6).hex().encode()
+        self._numbers = itertools.count()
 
     def follow(self, rules: RoutingRules, remember: float, crowding: float) -> None:
         """Choose by `rules` from now on; `remember` and `crowding` as in `Placement`."""
@@ -72,7 +73,7 @@ class Router:
         return self.rules.policies.get(model or "", self.rules.policy)
 
     def next_name(self) -> bytes:
-        return next(self._names)
+        return b"%b-%x" % (self._own_name, next(self._numbers))
 
     def choose(self, policy: str, candidates: Sequence[Candidate], prompt: Prompt, now: float) -> Placed:
         """By this process's own view."""

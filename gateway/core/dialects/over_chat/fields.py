@@ -17,7 +17,7 @@ _KINDS: dict[type[Any], str] = {
 
 def optional(holder: Mapping[str, Any], name: str, kind: type[Any], where: str = "") -> Any:
     """`holder[name]` checked to be of `kind`, None where it is absent or null; `where` is the path of `holder`."""
-    value = holder.get(name)
+    value: Any = holder.get(name)
     return value if value is None else expect(value, kind, at(where, name))
 
 
