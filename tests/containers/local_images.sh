@@ -5,7 +5,7 @@ set -eu
 root="$(mktemp -d)"
 trap 'rm -rf "$root"' EXIT
 debootstrap --variant=minbase \
-    --include=python3,python3-venv,python3-pip,ca-certificates,redis-server,haproxy bookworm "$root/fs" >&2
+    --include=python3,python3-dev,python3-venv,python3-pip,gcc,ca-certificates,redis-server,haproxy bookworm "$root/fs" >&2
 mkdir -p "$root/fs/data" "$root/fs/usr/local/etc/haproxy"
 chown 999:1000 "$root/fs/data"
 ln -sf python3 "$root/fs/usr/bin/python"
