@@ -212,7 +212,7 @@ class Keyring:
 
     async def _all_ids(self) -> list[str]:
         ids: dict[str, None] = {}
-        cursor = b"0"
+        cursor: Any = 0  # bytes or an integer, as redis-py has it
         while True:
             cursor, entries = await self._link.command("HSCAN", self._places.keys, cursor, "COUNT", _CHUNK)
             fields = entries if isinstance(entries, dict) else entries[::2]

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import httptools
@@ -50,7 +50,7 @@ def split_target(url: bytes) -> tuple[str, bytes, bytes]:
     if url.startswith(b"/") and b"%" not in url and b"#" not in url:
         raw_path, _, query = url.partition(b"?")
         return raw_path.decode("ascii"), raw_path, query
-    parsed = httptools.parse_url(url)
+    parsed: Any = httptools.parse_url(url)  # its stub has no None
     return unquote(parsed.path.decode("ascii")), parsed.path, parsed.query or b""
 
 

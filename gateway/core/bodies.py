@@ -12,6 +12,7 @@ orjson reads; Python's own parser, five times slower, is asked where something i
 import json
 import re
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, NoReturn
 
 import orjson
@@ -108,7 +109,7 @@ def json_kind(value: object) -> str:
     return "an array" if isinstance(value, list) else "an object"
 
 
-def edit_body(raw: bytes, body: Body, changes: Mapping[str, Any], removals: frozenset[str]) -> bytes:
+def edit_body(raw: bytes, body: Body, changes: Mapping[str, Any], removals: AbstractSet[str]) -> bytes:
     """`raw` with the top-level fields of `changes` set and those of `removals` taken out.
 
     `body` is what `parse_body(raw)` gave (so no key is there twice). New fields are inserted behind the opening
