@@ -7,8 +7,8 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY gateway gateway
 COPY workers workers
-# The way of a request is compiled by mypyc (three minutes more); COMPILE= leaves it Python, which does the same.
-ARG COMPILE=1
+# COMPILE=1 compiles the way of a request with mypyc: on trial, docs/deploy.md#compiled says what is known of it.
+ARG COMPILE=
 # hadolint ignore=DL3008
 RUN if [ -n "${COMPILE}" ] && ! command -v gcc >/dev/null; then \
         apt-get update -qq && apt-get install -qq -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*; \
