@@ -46,8 +46,10 @@ class Familiar(Generic[T]):
         if not data.startswith(self._before):
             return None
         end = data.find(b"\r", start, start + _DIGITS)
+        if end < 0 or not data.startswith(self._after, end):
+            return None
         length = data[start:end]
-        if end < 0 or not length.isdigit() or not data.startswith(self._after, end):
+        if not length.isdigit():
             return None
         body = data[end + len(self._after) :]
         return body if len(body) == int(length) else None
