@@ -8,8 +8,7 @@ PORT ?= 8080
 ADMIN_PORT ?= 9091
 
 # Where `make compiled` builds: outside of the checkout, as a library beside a module would hide the module from then on.
-CACHE := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/fleetgate
-COMPILED := $(CACHE)/compiled
+COMPILED := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/fleetgate/compiled
 
 .PHONY: setup demo check test test-real test-containers test-clients prove bench bench-routing faults compiled test-compiled clean
 

@@ -9,6 +9,8 @@ import pathspec
 import pytest
 
 ROOT = Path(__file__).parent.parent
+WHEEL = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+HOOK = WHEEL["hooks"]["mypyc"]
 TRANSLATE = """
 import sys
 from mypyc.build import mypycify
@@ -18,17 +20,13 @@ mypycify(sys.argv[2:], target_dir=sys.argv[1])
 
 def compiled() -> list[str]:
     """The files that the hook chooses, relative to the checkout."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    hook = project["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["mypyc"]
-    included, excluded = (pathspec.GitIgnoreSpec.from_lines(hook[name]) for name in ("include", "exclude"))
+    included, excluded = (pathspec.GitIgnoreSpec.from_lines(HOOK[name]) for name in ("include", "exclude"))
     files = (str(path.relative_to(ROOT)) for path in sorted((ROOT / "gateway").rglob("*.py")))
     return [file for file in files if included.match_file(file) and not excluded.match_file(file)]
 
 
 def test_every_file_that_is_left_out_exists() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    hook = project["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["mypyc"]
-    named = [pattern for pattern in (*hook["include"], *hook["exclude"]) if pattern.startswith("/")]
+    named = [pattern for pattern in (*HOOK["include"], *HOOK["exclude"]) if pattern.startswith("/")]
     assert [pattern for pattern in named if not (ROOT / pattern.strip("/")).exists()] == []
 
 

@@ -231,7 +231,8 @@ class Enforcement(EventWatch):
         usage = chunk.get("usage")
         if not isinstance(usage, dict):
             return write_chunk(chunk)
-        extra = {key: value for key, value in chunk.items() if key not in {*self._frame, "choices", "usage"}}
+        known = {*self._frame, "choices", "usage"}
+        extra = {key: value for key, value in chunk.items() if key not in known}
         if self._state is State.CONTINUED:
             return self._tell_usage(self._made_count + from_openai(usage).output, extra)
         details = usage.get("completion_tokens_details") or {}
