@@ -61,6 +61,7 @@ EVENTS = [
     b"\n" + chunk({"content": "a"}),
     chunk({"content": "half"})[:-20],
     chunk({"content": "half"})[-20:],
+    chunk({"reasoning": ""}).replace(b'""}', b'"}'),  # one quote opens and ends the text
     b'event: message_stop\ndata: {"type":"message_stop"}\n\n',
     b'event: content_block_delta\ndata: {"type":"content_block_delta","delta":{"type":"thinking_delta"}}\n\n',
     b'event: response.completed\ndata: {"type":"response.completed","response":{"usage":{"input_tokens":1}}}\n\n',
@@ -90,6 +91,16 @@ def test_what_passes_at_sight_is_what_feeding_it_would_give(kind: str, events: l
         assert state(one) == state(other)
         if one.turn is not None:
             return
+
+
+def test_a_text_that_ends_before_it_begins_is_no_thinking() -> None:
+    """The pieces around it are those of an event of thinking, and share a quote. The client gets it as it is."""
+    watch = Backstop(_terms, True, 12, 1.0)
+    watch.feed(chunk({"reasoning": "word"}))
+    broken = chunk({"reasoning": ""}).replace(b'""}', b'"}')
+    assert not watch.passes(b"%x\r\n%b\r\n" % (len(broken), broken), len(b"%x\r\n" % len(broken)))
+    assert watch.feed(broken) == broken
+    assert watch._text == b"word"
 
 
 def every(kind: type[Any]) -> Iterator[type[Any]]:

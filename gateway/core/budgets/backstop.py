@@ -45,7 +45,7 @@ _ANSWER = (b'"content":"', b'"tool_calls":[')
 
 class _Shape(NamedTuple):
     """How events of thinking look around their text: how they end (the HTTP chunk's end included), and where in them
-    the text is opened, begins, and ends."""
+    the text is opened, begins, and ends (counted from the end, so negative)."""
 
     ending: bytes
     opening: bytes
@@ -167,9 +167,11 @@ class Backstop(ChunkWatch):
             return self._passed and ChunkWatch.passes(self, framed, start)  # super() costs 0.1 µs more
         # Nearly every event while it thinks: one with nothing but reasoning in it.
         room = self._room
-        if not room or not framed.startswith(opening, start + opens_at):
+        begins_at += start
+        ends_at += len(framed)
+        if not room or begins_at > ends_at or not framed.startswith(opening, start + opens_at):
             return False
-        piece = framed[start + begins_at : ends_at]
+        piece = framed[begins_at:ends_at]
         if LINE_FEED in piece:
             return False  # there is more than one event
         self._room = room - 1
@@ -230,8 +232,10 @@ class Backstop(ChunkWatch):
 
     def _keep(self, events: bytes) -> None:
         """Keep the text of events, as JSON has it between the quotes."""
-        if self._before and events.startswith(self._before) and events.endswith(self._after):
-            self._text += events[len(self._before) : -len(self._after)].replace(self._after + self._before, b"")
+        before, after = self._before, self._after
+        begins_at, ends_at = len(before), len(events) - len(after)
+        if before and begins_at <= ends_at and events.startswith(before) and events.endswith(after):
+            self._text += events[begins_at:ends_at].replace(after + before, b"")
             return
         for event in split_events(events):
             self._keep_parsed(event)
