@@ -5,6 +5,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 MODEL = "nemotron-3-ultra"
 
@@ -40,18 +41,21 @@ class ScriptedNode:
         self.connections += 1
         try:
             while (request := await _read(reader, self.reads_bodies)) is not None:
-                if _is_probe(request):
-                    writer.write(_probe_answer(request.path))
-                    await writer.drain()
-                    continue
-                self.asked.append(request)
-                await self.reply(self, request, reader, writer)
+                if (told := self.probed(request)) is not None:
+                    writer.write(told)
+                else:
+                    self.asked.append(request)
+                    await self.reply(self, request, reader, writer)
                 await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
             with contextlib.suppress(ConnectionError):
                 writer.close()
+
+    def probed(self, request: Asked) -> bytes | None:
+        """The answer to what the gateway asks on its own account; None where it asks for a client."""
+        return _probe_answer(request.path) if _is_probe(request) else None
 
     async def until_hung_up(self, reader: asyncio.StreamReader) -> None:
         """Wait until the gateway closes the connection of this request."""
@@ -60,10 +64,19 @@ class ScriptedNode:
         self.hung_up += 1
 
 
+Node = TypeVar("Node", bound=ScriptedNode)
+
+
 @contextlib.asynccontextmanager
 async def scripted_node(reply: Reply, reads_bodies: bool = True) -> AsyncIterator[ScriptedNode]:
     """A listening node; its open connections are cut at the end."""
-    node = ScriptedNode(reply, reads_bodies)
+    async with listening(ScriptedNode(reply, reads_bodies)) as node:
+        yield node
+
+
+@contextlib.asynccontextmanager
+async def listening(node: Node) -> AsyncIterator[Node]:
+    """`node` with a port of its own; its open connections are cut at the end."""
     tasks: set[asyncio.Task[None]] = set()
 
     def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
