@@ -161,7 +161,7 @@ async def begun_stream(gateway: RunningGateway | GatewayProcess) -> AsyncIterato
 
 
 async def until(
-    gateway: RunningGateway | GatewayProcess, holds: Callable[[dict[str, Any]], bool], seconds: float = 15.0
+    gateway: RunningGateway | GatewayProcess, holds: Callable[[dict[str, Any]], bool], seconds: float = 60.0
 ) -> dict[str, Any]:
     """The fleet as it is shown once `holds` is true of it."""
     async with asyncio.timeout(seconds):

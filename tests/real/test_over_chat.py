@@ -160,7 +160,7 @@ def translating(vllm: Server, tmp_path_factory: pytest.TempPathFactory) -> Itera
     port, admin = server.url.rsplit(":", 1)[1], str(free_port("127.0.0.1"))
     command = ["fleetgate", "serve", "-c", str(home / "fleetgate.yaml"), "--port", port, "--admin-port", admin]
     with running(command, home / "gateway.log") as process:
-        wait_for(lambda: ready(server.url), process, home / "gateway.log", 30.0)
+        wait_for(lambda: ready(server.url), process, home / "gateway.log", 120.0)
         yield server
 
 

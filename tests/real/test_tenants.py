@@ -53,7 +53,7 @@ def counting(vllm: Server, model: Path, tmp_path_factory: pytest.TempPathFactory
     log = folder / "gateway.log"
     command = ["fleetgate", "serve", "-c", str(folder / "fleetgate.yaml"), "--port", str(port)]
     with running([*command, "--admin-port", str(admin)], log) as process:
-        wait_for(lambda: ready(server.url), process, log, 30.0)
+        wait_for(lambda: ready(server.url), process, log, 120.0)
         yield server, Server(f"http://127.0.0.1:{admin}")
 
 
@@ -119,7 +119,7 @@ def test_no_tenant_finds_anothers_prompt_in_the_cache(vllm: Server, counting: tu
     def found(client: httpx.Client, who: dict[str, str]) -> int:
         queries, hits = looked_up()
         length = client.post(CHAT, json=body, headers=who).json()["usage"]["prompt_tokens"]
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while looked_up()[0] < queries + length and time.monotonic() < deadline:
             time.sleep(0.05)  # the page is a step behind
         return looked_up()[1] - hits

@@ -54,7 +54,7 @@ class GatewayProcess:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    async def ended(self, seconds: float = 20.0) -> int:
+    async def ended(self, seconds: float = 60.0) -> int:
         """Its exit status; fails where it has not ended within `seconds`."""
         async with asyncio.timeout(seconds):
             return await self.process.wait()

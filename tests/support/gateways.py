@@ -57,10 +57,10 @@ async def running_gateway(
         yield RunningGateway(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin_port}", port, app, server)
     finally:
         server.should_exit = True
-        await asyncio.wait_for(serving, 10)
+        await asyncio.wait_for(serving, 60)
 
 
-async def eventually(condition: Any, seconds: float = 10.0) -> None:
+async def eventually(condition: Any, seconds: float = 60.0) -> None:
     """Wait until `condition()` holds; fails when it does not within `seconds`."""
     async with asyncio.timeout(seconds):
         while not condition():
