@@ -32,7 +32,8 @@ async def test_calls_of_one_turn_travel_together_and_get_their_own_replies(kind:
     async with redis_server(kind) as redis, linked(redis) as link:
         assert await link.run(ADD, ["k"], [1]) == [1, b"1"]
         replies = await asyncio.gather(*[link.run(ADD, ["k"], [1]) for _ in range(20)], link.command("GET", "k"))
-        assert replies == [[n, b"1"] for n in range(2, 22)] + [b"21"]
+        assert replies[:20] == [[n, b"1"] for n in range(2, 22)]
+        assert 1 <= int(replies[20]) <= 21, "it goes by another connection: before, between or after them"
         pipelines = int(redis.do("INFO", "stats")["total_reads_processed"])
         await asyncio.gather(*[link.run(ADD, ["k"], [1]) for _ in range(100)])
         # One read for the pipeline and those of looking: not a hundred.
