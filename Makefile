@@ -61,7 +61,7 @@ faults: setup
 bench-routing: setup
 	$(BIN)/python -m loadtest.routing --rounds 4
 
-# A copy of this tree with the way of a request compiled by mypyc, which is on trial: four minutes, and a C compiler.
+# A copy of this tree with the way of a request compiled by mypyc, as the image has it: four minutes, and a C compiler.
 # Its environment, $(COMPILED)/.venv, runs and measures it as the one here does this tree.
 compiled:
 	rm -rf $(COMPILED)

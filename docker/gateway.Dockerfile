@@ -7,8 +7,8 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY gateway gateway
 COPY workers workers
-# COMPILE=1 compiles the way of a request with mypyc: on trial, docs/deploy.md#compiled says what is known of it.
-ARG COMPILE=
+# The way of a request is compiled with mypyc (docs/deploy.md#compiled); COMPILE= leaves it Python.
+ARG COMPILE=1
 # hadolint ignore=DL3008
 RUN if [ -n "${COMPILE}" ] && ! command -v gcc >/dev/null; then \
         apt-get update -qq && apt-get install -qq -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*; \
