@@ -62,7 +62,7 @@ bench-routing: setup
 	$(BIN)/python -m loadtest.routing --rounds 4
 
 # A copy of this tree with the way of a request compiled by mypyc, as the image has it: four minutes, and a C compiler.
-# Its environment, $(COMPILED)/.venv, runs and measures it as the one here does this tree.
+# Its environment, $(COMPILED)/.venv, runs it as the one here does this tree; loadtest.overhead measures it.
 compiled:
 	rm -rf $(COMPILED)
 	mkdir -p $(COMPILED)

@@ -1,0 +1,54 @@
+"""What is measured is what is shipped: compiled anew where the tree has changed, and said where that cannot be."""
+
+from pathlib import Path
+
+import pytest
+
+from loadtest import proxies, shipped
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return made(tmp_path / "tree")
+
+
+def made(at: Path) -> Path:
+    (at / "gateway" / "core").mkdir(parents=True)
+    (at / "gateway" / "core" / "sse.py").write_text("A = 1\n")
+    (at / "pyproject.toml").write_text("[project]\n")
+    return at
+
+
+def test_a_build_is_one_of_this_tree_as_long_as_no_source_changes(tree: Path, tmp_path: Path) -> None:
+    built = made(tmp_path / "built")
+    assert not shipped.is_copy(built, tree), "it was given up half-way"
+    (built / ".venv").mkdir()
+    (built / ".venv" / ".ready").touch()
+    (tree / "README.md").write_text("A word more.\n")
+    assert shipped.is_copy(built, tree)
+    for file in ("gateway/core/sse.py", "pyproject.toml", "gateway/new.py"):
+        (tree / file).write_text("# changed\n")
+        assert not shipped.is_copy(built, tree), file
+        (built / file).write_text("# changed\n")
+        assert shipped.is_copy(built, tree)
+
+
+def test_rivals_alone_need_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipped, "COMPILED", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said: list[str] = []
+    assert shipped.shipped([proxies.ROUTER], said.append) == [proxies.ROUTER]
+    assert said == []
+    ours = [proxies.FLEETGATE, proxies.ROUTER, proxies.POLICIES]
+    assert shipped.shipped(ours, said.append) == ours
+    assert "no gcc" in said[0] and "not compiled" in said[0]
+
+
+def test_a_build_is_used_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipped, "COMPILED", tmp_path)
+    monkeypatch.setattr(shipped, "is_copy", lambda built, tree: True)
+    ours, rival, policies = shipped.shipped([proxies.FLEETGATE, proxies.ROUTER, proxies.POLICIES], print)
+    assert rival == proxies.ROUTER
+    for proxy, source in ((ours, proxies.FLEETGATE), (policies, proxies.POLICIES)):
+        assert proxy.program == str(tmp_path / ".venv" / "bin" / "fleetgate")
+        assert (proxy.version, proxy.name, proxy.key) == ("this tree, compiled", source.name, source.key)
