@@ -26,7 +26,7 @@ def request_id_of(headers: Mapping[bytes, bytes]) -> str:
     given = headers.get(b"x-request-id")
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given.decode()
-    return f"req_{random.getrandbits(96):024x}"
+    return "req_" + random.getrandbits(96).to_bytes(12, "big").hex()
 
 
 @dataclass(slots=True)

@@ -71,10 +71,11 @@ class Story:
     def _step(self) -> None:
         loop = self._loop
         task: Any = self  # as far as asyncio looks
-        if asyncio.current_task(loop) is not None:
+        try:
+            _enter_task(loop, task)
+        except RuntimeError:  # on another task's stack
             loop.call_soon(self._step)
             return
-        _enter_task(loop, task)
         stop, self._must_stop = self._must_stop, None
         try:
             waits_for = self._coroutine.send(None) if stop is None else self._coroutine.throw(stop)

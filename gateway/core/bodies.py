@@ -59,7 +59,8 @@ def _has_no_duplicate_keys(raw: bytes, body: Body) -> bool:
     A duplicate that the parser dropped took the quotes of its key with it. Only a quote inside a string has two
     spellings, `\\"` and `\\u0022`: with the second in the text nothing is certain.
     """
-    return b"\\u0022" not in raw and orjson.dumps(body).count(b'"') == raw.count(b'"')
+    escaped = b"\\" in raw and b"\\u0022" in raw  # one byte is found faster than six
+    return not escaped and orjson.dumps(body).count(b'"') == raw.count(b'"')
 
 
 def _parse_slowly(raw: bytes) -> Body:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -19,14 +18,16 @@ MAX_WAITING = 100_000
 TOGETHER = 100
 
 
-@dataclass(frozen=True, slots=True)
 class Settlement:
     """What a request has used of its rules, each in its own unit."""
 
-    tenant: str
-    id: str
-    rules: Ruleset
-    used: tuple[int, ...]
+    __slots__ = ("id", "rules", "tenant", "used")
+
+    def __init__(self, tenant: str, id: str, rules: Ruleset, used: tuple[int, ...]) -> None:
+        self.tenant = tenant
+        self.id = id
+        self.rules = rules
+        self.used = used
 
 
 class Backlog:

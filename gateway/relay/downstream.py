@@ -1,7 +1,6 @@
 """The client's side of a request, as the relay needs it, and what the relay notes about the request."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.core.usage import Usage
@@ -44,7 +43,6 @@ class Downstream(Protocol):
         """Send the last piece of the body."""
 
 
-@dataclass(slots=True)
 class Trace:
     """What the relay notes about a request for its record; `first_byte` as `time.perf_counter` tells it.
 

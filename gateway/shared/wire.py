@@ -8,7 +8,6 @@ stack that its bytes came in on. Logging in is the first of what is sent.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import hiredis
@@ -21,15 +20,19 @@ Value = bytes | str | int | float
 _pack: Callable[[tuple[Value, ...]], bytes] = hiredis.pack_command  # type: ignore[assignment]  # its stub forgets "..."
 
 
-@dataclass(slots=True, eq=False)
 class WireCall:
     """A call on its way. `script` None: a plain command. `deadline` in loop time; `again` where it was sent before."""
 
-    command: tuple[Value, ...]
-    script: Script | None
-    waiter: asyncio.Future[Any]
-    deadline: float
-    again: bool = False
+    __slots__ = ("again", "command", "deadline", "script", "waiter")
+
+    def __init__(
+        self, command: tuple[Value, ...], script: Script | None, waiter: asyncio.Future[Any], deadline: float
+    ) -> None:
+        self.command = command
+        self.script = script
+        self.waiter = waiter
+        self.deadline = deadline
+        self.again = False
 
     @property
     def key(self) -> str:

@@ -3,11 +3,8 @@
 Requests that ended alike (`Kind`) are added up in plain integers; the metrics are told the sums.
 """
 
-from bisect import bisect_left
 from collections.abc import Iterable
 from typing import NamedTuple
-
-from prometheus_client import Histogram
 
 from gateway.core.events import RequestEnded
 
@@ -36,21 +33,6 @@ class Sum:
         self.input = self.output = self.cached = self.reasoning = 0
         self.durations: list[float] = []
         self.ttfts: list[float] = []
-
-
-class BatchHistogram(Histogram):
-    """A histogram that takes many values at once, as if each had been observed."""
-
-    def observe_all(self, values: Iterable[float]) -> None:
-        counts = [0] * len(self._upper_bounds)
-        total = 0.0
-        for value in values:
-            counts[bisect_left(self._upper_bounds, value)] += 1
-            total += value
-        self._sum.inc(total)
-        for bucket, count in zip(self._buckets, counts, strict=True):
-            if count:
-                bucket.inc(count)
 
 
 def add_up(ended: Iterable[RequestEnded]) -> dict[Kind, Sum]:

@@ -93,6 +93,21 @@ def test_where_there_is_none_none_is_found(answer: bytes) -> None:
     assert find_usage(answer) is None
 
 
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {**USAGE, "prompt_tokens_details": {"cached_tokens": 1}, "completion_tokens_details": {"a": {"b": {}}}},
+        {"note": "}", **USAGE},
+        {"note": "{{", **USAGE, "more": {"note": "}{"}},
+        {"note": "}}}", **USAGE, "more": {"note": '\\"}'}},
+    ],
+)
+def test_usage_ends_where_its_object_ends(usage: dict[str, Any]) -> None:
+    """Whatever braces stand in it and behind it."""
+    answer = {"usage": usage, "service_tier": "{", "more": {"a": "}"}}
+    assert find_usage(json.dumps(answer, separators=(",", ":")).encode()) == usage
+
+
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_text_is_never_taken_for_usage(before: str, after: str) -> None:
     answer = {"content": before, "usage": USAGE, "more": after}

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from gateway.core.events import RequestEnded
 from gateway.core.usage import Usage
-from gateway.telemetry.batches import BatchHistogram
+from gateway.telemetry.definitions import BatchHistogram
 from gateway.telemetry.logs import RequestLog
 from gateway.telemetry.metrics import Metrics
 
