@@ -5,8 +5,6 @@ otherwise than one that does. Three things can stand between the node's bytes an
 pass-through (`Sending` itself), the enforcement of a budget, and the translation of another dialect to chat.
 """
 
-from typing import NamedTuple
-
 from gateway.core.abilities import Abilities
 from gateway.core.bodies import dump, parse_body
 from gateway.core.budgets.asking import SLACK, Slack, Terms, countable, set_terms, terms_of
@@ -82,12 +80,15 @@ class Hidden(Sending):
         return hide_whole(hider_of(self.dialect), body)
 
 
-class Verdict(NamedTuple):
+class Verdict:
     """What a finished answer says of the node: whether it thought far beyond the budget that it was to hold, and how
     many tokens an event of its thinking had (None: not known)."""
 
-    overran: bool
-    pace: float | None
+    __slots__ = ("overran", "pace")
+
+    def __init__(self, overran: bool, pace: float | None) -> None:
+        self.overran = overran
+        self.pace = pace
 
 
 class Trusted(Sending):
