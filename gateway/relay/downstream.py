@@ -53,16 +53,33 @@ class Trace:
     the answer that went to the client.
     """
 
-    node: str | None = None
-    attempts: int = 0
-    failures: tuple[tuple[str, str], ...] = ()
-    retry_refused: bool = False
-    answered: bool = False
-    first_byte: float | None = None
-    ticket: Pending | None = None
-    usage: Usage | None = None
-    wasted: int = 0
-    overran: bool = False
-    lost: float = 0.0
-    passed: int = 0
-    node_failed: bool = False
+    __slots__ = (
+        "answered",
+        "attempts",
+        "failures",
+        "first_byte",
+        "lost",
+        "node",
+        "node_failed",
+        "overran",
+        "passed",
+        "retry_refused",
+        "ticket",
+        "usage",
+        "wasted",
+    )
+
+    def __init__(self) -> None:
+        self.node: str | None = None
+        self.attempts = 0
+        self.failures: tuple[tuple[str, str], ...] = ()
+        self.retry_refused = False
+        self.answered = False
+        self.first_byte: float | None = None
+        self.ticket: Pending | None = None
+        self.usage: Usage | None = None
+        self.wasted = 0
+        self.overran = False
+        self.lost = 0.0
+        self.passed = 0
+        self.node_failed = False
