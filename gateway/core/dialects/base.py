@@ -201,11 +201,10 @@ def find_usage(answer: bytes) -> Mapping[str, Any] | None:
 
     A quote inside a JSON string is escaped, so `"usage":` in the bytes is a key for certain.
     """
-    at = answer.rfind(_USAGE)
-    if at >= 0 and answer.find(b'"usage"', at + len(_USAGE)) < 0:
-        return _object_at(answer, at + len(_USAGE) - 1)
     end = len(answer)
     while (at := answer.rfind(b'"usage"', 0, end)) >= 0:
+        if answer.startswith(_USAGE, at):  # as vLLM writes it: no pattern is needed
+            return _object_at(answer, at + len(_USAGE) - 1)
         match = _USAGE_FIELD.match(answer, at)
         if match is not None:
             return _object_at(answer, match.end())
