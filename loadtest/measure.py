@@ -38,7 +38,7 @@ class Extent:
     rate: float = 50.0
     plain_seconds: float = 3.0
     stream_seconds: float = 4.0
-    ttft_seconds: float = 5.0
+    ttft_seconds: float = 20.0
     single_seconds: float = 3.0
 
 

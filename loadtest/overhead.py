@@ -3,7 +3,7 @@
     python -m loadtest.overhead [--install] [--rounds 5] [--proxies fleetgate,nginx,...] [--policies] [--json FILE]
     python -m loadtest.overhead --streams-1000
 
-The gateway is measured as its image has it, compiled; with --source as this tree has it.
+The gateway is measured as its image has it, compiled, and run by --python; with --source as this tree has it.
 
 What is measured and what it does not show: docs/benchmarks.md.
 """
@@ -21,7 +21,7 @@ from loadtest.install import install
 from loadtest.processes import end_on_signals
 from loadtest.proxies import Proxy
 from loadtest.rounds import run_rounds
-from loadtest.shipped import shipped
+from loadtest.shipped import add_options, built
 
 BASE = "vllm-router"
 
@@ -32,7 +32,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--proxies", default="", help="comma-separated; all that are installed by default")
     parser.add_argument("--policies", action="store_true", help="also measure fleetgate with every policy on")
-    parser.add_argument("--source", action="store_true", help="measure this tree as it is, not compiled")
+    add_options(parser)
     parser.add_argument("--install", action="store_true", help="install the rivals that are missing")
     parser.add_argument("--quick", action="store_true", help="short windows: to see that it works, not to quote")
     parser.add_argument("--streams-1000", action="store_true", help="only the thousand streams through fleetgate")
@@ -55,8 +55,7 @@ def chosen(names: str, policies: bool) -> list[Proxy]:
 
 def compare(options: argparse.Namespace, console: Console) -> dict[str, object]:
     """Run the rounds, print the table, and return everything for JSON."""
-    wanted = chosen(options.proxies, options.policies)
-    wanted = wanted if options.source else shipped(wanted, console.print)
+    wanted = built(chosen(options.proxies, options.policies), options, console.print)
     present = [proxy for proxy in wanted if _is_present(proxy, console)]
     extent = measure.QUICK if options.quick else measure.Extent()
     machine = proc.machine()
@@ -77,7 +76,7 @@ def compare(options: argparse.Namespace, console: Console) -> dict[str, object]:
 def crowd(options: argparse.Namespace, console: Console) -> dict[str, object]:
     """The thousand streams, direct first: what the load generator itself is late by is no fault of the gateway."""
     size = many.Crowd(seconds=3.0) if options.quick else many.Crowd()
-    ours = proxies.FLEETGATE if options.source else shipped([proxies.FLEETGATE], console.print)[0]
+    [ours] = built([proxies.FLEETGATE], options, console.print)
     found = {proxy.name if proxy else results.DIRECT: many.run(proxy, size) for proxy in (None, ours)}
     for name, figures in found.items():
         console.print(name, {key: round(figure, 2) for key, figure in figures.items()})

@@ -1,5 +1,6 @@
 """The gateway as its image has it: compiled (docs/deploy.md#compiled), by `make compiled` where it has changed."""
 
+import argparse
 import shutil
 import subprocess
 import sys
@@ -14,34 +15,55 @@ COMPILED = cache().with_name("compiled")
 """Where `make compiled` builds."""
 
 
-def shipped(proxies: list[Proxy], say: Callable[[str], None]) -> list[Proxy]:
-    """The same proxies, those of this tree as they are shipped. Raises SystemExit where it cannot be compiled.
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say which build is measured; see `built`."""
+    parser.add_argument("--source", action="store_true", help="measure this tree as it is, not compiled")
+    parser.add_argument(
+        "--python",
+        default=sys.executable,
+        help="compile for this Python and run by it; the image's is an optimised one",
+    )
 
-    Without a C compiler, which is said, they stay as they are.
+
+def built(proxies: list[Proxy], options: argparse.Namespace, say: Callable[[str], None]) -> list[Proxy]:
+    """The same proxies, those of this tree in the build that `options` ask for. Raises SystemExit as `shipped`."""
+    return proxies if options.source else shipped(proxies, say, options.python)
+
+
+def shipped(proxies: list[Proxy], say: Callable[[str], None], python: str = sys.executable) -> list[Proxy]:
+    """The same proxies, those of this tree as they are shipped: compiled for and run by `python`, a name or a path.
+
+    Without a C compiler, which is said, they stay as they are. Raises SystemExit where the tree cannot be compiled, or
+    there is no such Python.
     """
+    if shutil.which(python) is None:
+        raise SystemExit(f"--python {python}: there is no such program")
     ours = [proxy for proxy in proxies if proxy.program == FLEETGATE.program]
     if not ours or COMPILED.resolve() == ROOT:
         return proxies
-    if not is_copy(COMPILED, ROOT):
+    if not is_copy(COMPILED, ROOT, python):
         if shutil.which("gcc") is None:
             say("there is no gcc here: fleetgate is measured as `pip install` has it, not compiled as in the image")
             return proxies
         say(f"compiling fleetgate into {COMPILED}, once for each change: four minutes (--source does without)")
-        compile_it()
+        compile_it(python)
     program = str(COMPILED / ".venv" / "bin" / "fleetgate")
-    return [
-        replace(proxy, program=program, version="this tree, compiled") if proxy in ours else proxy for proxy in proxies
-    ]
+    version = f"this tree, compiled, run by {Path(python).resolve()}"
+    return [replace(proxy, program=program, version=version) if proxy in ours else proxy for proxy in proxies]
 
 
-def is_copy(built: Path, tree: Path) -> bool:
-    """Whether `built` is a whole build of what `tree` has now."""
-    return (built / ".venv" / ".ready").exists() and dict(_sources(built)) == dict(_sources(tree))
+def is_copy(built: Path, tree: Path, python: str) -> bool:
+    """Whether `built` is a whole build of what `tree` has now, for `python` (a path; it may be an environment's)."""
+    return (
+        (built / ".venv" / ".ready").exists()
+        and (built / ".venv" / "bin" / "python").resolve() == Path(python).resolve()
+        and dict(_sources(built)) == dict(_sources(tree))
+    )
 
 
-def compile_it() -> None:
+def compile_it(python: str) -> None:
     """Run `make compiled` in this tree."""
-    done = subprocess.run(["make", "compiled", f"PYTHON={sys.executable}"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(["make", "compiled", f"PYTHON={python}"], cwd=ROOT, capture_output=True, text=True)
     if done.returncode != 0:
         raise SystemExit(f"fleetgate cannot be compiled here (--source does without):\n{done.stderr[-2000:]}")
 

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 
 from loadtest.measure import QUICK, Bench, Extent, hold, per, warm_up
 from loadtest.proxies import BUDGETS, EVERYONE, FLOOR, POLICIES, Proxy
-from loadtest.shipped import shipped
+from loadtest.shipped import add_options, built
 
 
 def measure(proxies: list[Proxy], extent: Extent) -> list[float]:
@@ -56,11 +56,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="The cost of an event, of several proxies at once.")
     parser.add_argument("proxies", nargs="+", choices=sorted(known), metavar="proxy", help=", ".join(known))
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--source", action="store_true", help="measure this tree as it is, not compiled")
+    add_options(parser)
     parser.add_argument("--quick", action="store_true", help="short windows: to see that it works, not to quote")
     options = parser.parse_args(arguments)
-    proxies = [known[name] for name in options.proxies]
-    proxies = proxies if options.source else shipped(proxies, print)
+    proxies = built([known[name] for name in options.proxies], options, print)
     rounds = []
     for number in range(options.rounds):
         turn = number % len(proxies)

@@ -1,5 +1,6 @@
 """What is measured is what is shipped: compiled anew where the tree has changed, and said where that cannot be."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,16 +22,20 @@ def made(at: Path) -> Path:
 
 def test_a_build_is_one_of_this_tree_as_long_as_no_source_changes(tree: Path, tmp_path: Path) -> None:
     built = made(tmp_path / "built")
-    assert not shipped.is_copy(built, tree), "it was given up half-way"
-    (built / ".venv").mkdir()
+    (built / ".venv" / "bin").mkdir(parents=True)
+    (built / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    assert not shipped.is_copy(built, tree, sys.executable), "it was given up half-way"
     (built / ".venv" / ".ready").touch()
     (tree / "README.md").write_text("A word more.\n")
-    assert shipped.is_copy(built, tree)
+    assert shipped.is_copy(built, tree, sys.executable)
     for file in ("gateway/core/sse.py", "pyproject.toml", "gateway/new.py"):
         (tree / file).write_text("# changed\n")
-        assert not shipped.is_copy(built, tree), file
+        assert not shipped.is_copy(built, tree, sys.executable), file
         (built / file).write_text("# changed\n")
-        assert shipped.is_copy(built, tree)
+        assert shipped.is_copy(built, tree, sys.executable)
+    other = tmp_path / "another-python"
+    other.touch()
+    assert not shipped.is_copy(built, tree, str(other))
 
 
 def test_rivals_alone_need_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,9 +51,10 @@ def test_rivals_alone_need_no_compiler(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_build_is_used_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shipped, "COMPILED", tmp_path)
-    monkeypatch.setattr(shipped, "is_copy", lambda built, tree: True)
+    monkeypatch.setattr(shipped, "is_copy", lambda built, tree, python: True)
     ours, rival, policies = shipped.shipped([proxies.FLEETGATE, proxies.ROUTER, proxies.POLICIES], print)
     assert rival == proxies.ROUTER
     for proxy, source in ((ours, proxies.FLEETGATE), (policies, proxies.POLICIES)):
         assert proxy.program == str(tmp_path / ".venv" / "bin" / "fleetgate")
-        assert (proxy.version, proxy.name, proxy.key) == ("this tree, compiled", source.name, source.key)
+        assert (proxy.name, proxy.key) == (source.name, source.key)
+        assert proxy.version == f"this tree, compiled, run by {Path(sys.executable).resolve()}"
