@@ -1,6 +1,8 @@
 """The book of limits, on a clock that the tests move."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -148,3 +150,24 @@ def test_months_are_the_calendars(moment: datetime) -> None:
     assert month_of(now) == moment.year * 12 + moment.month - 1
     following = datetime(moment.year + (moment.month == 12), moment.month % 12 + 1, 1, tzinfo=UTC)
     assert month_end(now) == following.timestamp() * SECOND
+
+
+class ById(dict[str, Any]):
+    """Reservations that are to be found by their ids, never by going through all of them."""
+
+    def __iter__(self) -> Iterator[str]:
+        pytest.fail("there may be ten thousand")
+
+    keys = items = values = __iter__  # type: ignore[assignment]
+
+
+def test_a_request_costs_no_more_where_many_came_before_it() -> None:
+    book, rules = Book(), rules_of(Limits(concurrent_requests=2), "t")
+    book.reservations = ById()
+    for number in range(100):
+        assert book.reserve(START + number, f"r{number}", rules, (1,), LEASE).granted
+        book.settle(START + number, f"r{number}", rules, (1,))
+    assert book.reserve(START + 200, "left alone", rules, (1,), LEASE).left == (1,)
+    book.sweep(START + 200 + LEASE)
+    assert len(book.reservations) == 1, "those that were settled are forgotten, the one that ran out is mourned"
+    assert book.reserve(START + 200 + LEASE, "next", rules, (1,), LEASE).left == (1,)

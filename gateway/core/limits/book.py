@@ -17,6 +17,7 @@ A reservation is a lease. Its states, by the request's id:
 `gateway/limits/lua` says the same in Lua, for Redis. Times are in microseconds since 1970 and never read here.
 """
 
+import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -65,6 +66,8 @@ class Book:
 
     levels: dict[tuple[str, str], _Level] = field(default_factory=dict)
     reservations: dict[str, _Reservation] = field(default_factory=dict)
+    _ends: list[tuple[int, str]] = field(default_factory=list, init=False, repr=False, compare=False)
+    """A heap of when states end: an entry for each end that was ever set, of which only a reservation's own counts."""
 
     def reserve(self, now: int, id: str, rules: Rules, costs: tuple[int, ...], lease: int) -> Taken:
         """Take `costs` of `rules`, all or none, for `lease` microseconds."""
@@ -78,7 +81,7 @@ class Book:
             self._take(rule, cost, now)
             left[index] -= cost
         periods = tuple(_period(rule, now) for rule in rules)
-        self.reservations[id] = _Reservation(State.HELD, now + lease, rules, costs, periods)
+        self._note(id, _Reservation(State.HELD, now + lease, rules, costs, periods))
         return Taken(True, now, tuple(left))
 
     def settle(self, now: int, id: str, rules: Rules, used: tuple[int, ...]) -> None:
@@ -93,7 +96,7 @@ class Book:
         else:
             for rule, cost, reserved, period in zip(rules, used, before.costs, before.periods, strict=True):
                 self._adjust(rule, (0 if rule.kind is Kind.LEASES else cost) - reserved, period, now)
-        self.reservations[id] = _Reservation(State.SETTLED, now + KEPT * SECOND)
+        self._note(id, _Reservation(State.SETTLED, now + KEPT * SECOND))
 
     def renew(self, now: int, ids: Iterable[str], lease: int) -> None:
         """Begin the leases of `ids` anew."""
@@ -101,6 +104,7 @@ class Book:
             reservation = self.reservations.get(id)
             if reservation is not None and reservation.state is State.HELD:
                 reservation.until = now + lease
+                heapq.heappush(self._ends, (reservation.until, id))
 
     def seed(self, now: int, rules: Rules, left: tuple[int, ...]) -> None:
         """Begin with what is known to be `left` elsewhere, where nothing is written down yet. Not for places."""
@@ -115,17 +119,25 @@ class Book:
             if cost:
                 self._take(rule, cost, now)
         periods = tuple(_period(rule, now) for rule in rules)
-        self.reservations[id] = _Reservation(State.HELD, now + lease, rules, costs, periods)
+        self._note(id, _Reservation(State.HELD, now + lease, rules, costs, periods))
 
     def sweep(self, now: int) -> None:
         """Give back what is held by leases that ran out; forget what ended long ago."""
-        for id, reservation in [item for item in self.reservations.items() if item[1].until <= now]:
+        while self._ends and self._ends[0][0] <= now:
+            _, id = heapq.heappop(self._ends)
+            reservation = self.reservations.get(id)
+            if reservation is None or reservation.until > now:
+                continue
             if reservation.state is State.HELD:
                 for rule, cost, period in zip(reservation.rules, reservation.costs, reservation.periods, strict=True):
                     self._adjust(rule, -cost, period, now)
-                self.reservations[id] = _Reservation(State.EXPIRED, now + MOURNED * SECOND)
+                self._note(id, _Reservation(State.EXPIRED, now + MOURNED * SECOND))
             else:
                 del self.reservations[id]
+
+    def _note(self, id: str, reservation: _Reservation) -> None:
+        self.reservations[id] = reservation
+        heapq.heappush(self._ends, (reservation.until, id))
 
     def _left(self, rule: Rule, now: int) -> int:
         level = self.levels.get((rule.scope, rule.field))
