@@ -21,8 +21,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from gateway.api.heads import Fields, Head
 from gateway.core.errors import ClientGone, GatewayError, RequestTooSlow
+from gateway.ending import Ending
 from gateway.relay.downstream import Headers
-from gateway.relay.ending import Ending
 
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 32 * 1024 * 1024

@@ -19,6 +19,7 @@ from gateway.core.plan import Plan
 from gateway.core.routing.conversations import Naming, conversation_of
 from gateway.core.routing.placement import Placement
 from gateway.core.routing.selection import EXPECTED_WAIT, Candidate, Chance, Placed, Prompt, level, rendezvous
+from gateway.ending import Ending
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import ROOMY, Lease, Node
 from gateway.fleet.shared_placement import SharedPlacement, forget
@@ -53,6 +54,7 @@ class Router:
         self._turns = itertools.count()
         self._own_name = os.urandom(6).hex().encode()
         self._numbers = itertools.count()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def follow(self, rules: RoutingRules, remember: float, crowding: float) -> None:
         """Choose by `rules` from now on; `remember` and `crowding` as in `Placement`."""
@@ -68,6 +70,13 @@ class Router:
     def prompt(self, plan: Plan, tenant: str, headers: Mapping[bytes, bytes]) -> Prompt:
         owner = f"{plan.model}/{tenant}"
         return Prompt(plan.input_tokens, conversation_of(plan.ask.body, headers, owner, self.rules.naming))
+
+    def now(self) -> float:
+        """Loop time."""
+        loop = self._loop
+        if loop is None:  # once: to ask for it is a system call
+            loop = self._loop = asyncio.get_running_loop()
+        return loop.time()
 
     def policy(self, model: str | None) -> str:
         return self.rules.policies.get(model or "", self.rules.policy)
@@ -92,8 +101,8 @@ class Route:
         self._tenant = tenant
         self._headers = headers
         self._prompt: Prompt | None = None
-        self._asked: asyncio.Future[Any] | None = None
-        self._nodes = router.fleet.candidates(plan.model, (), plan.pinned_to, _now())
+        self._asked: Ending[Any] | None = None
+        self._nodes = router.fleet.candidates(plan.model, (), plan.pinned_to, router.now())
         if len(self._nodes) > 1 and router.shared is not None and router.shared.up:
             self._ask(router.shared)
 
@@ -118,18 +127,19 @@ class Route:
 
     def another(self, tried: Collection[Node]) -> Lease:
         """A place on a node that was not `tried`, by this process's own view. Raises as `Router.route`."""
-        return self._place(self._router.fleet.candidates(self._plan.model, tried, self._plan.pinned_to, _now()))
+        router, plan = self._router, self._plan
+        return self._place(router.fleet.candidates(plan.model, tried, plan.pinned_to, router.now()))
 
     def _ask(self, shared: SharedPlacement) -> None:
         router = self._router
         if router.policy(self._plan.model) != EXPECTED_WAIT:
             return
         self._prompt = router.prompt(self._plan, self._tenant, self._headers)
-        self._liked = rendezvous(candidates_of(self._nodes, _now()), self._prompt.conversation)
+        self._liked = rendezvous(candidates_of(self._nodes, router.now()), self._prompt.conversation)
         self._name = router.next_name()
         self._asked = shared.choose(self._name, self._liked, self._prompt)
 
-    async def _told(self, asked: asyncio.Future[Any]) -> Placed | None:
+    async def _told(self, asked: Ending[Any]) -> Placed | None:
         """What Redis chose, None where it did not answer."""
         shared, prompt = self._router.shared, self._prompt
         assert shared is not None and prompt is not None
@@ -144,14 +154,14 @@ class Route:
     def _place(self, nodes: Sequence[Node]) -> Lease:
         """By this process's own view; where there is no choice, nothing is noted."""
         if len(nodes) == 1:
-            return Lease(nodes[0], _now(), self._plan.ask.stream, len(self._plan.ask.raw) >> 2)
-        router, now = self._router, _now()
+            return Lease(nodes[0], self._router.now(), self._plan.ask.stream, len(self._plan.ask.raw) >> 2)
+        router, now = self._router, self._router.now()
         prompt = self._prompt = self._prompt or router.prompt(self._plan, self._tenant, self._headers)
         placed = router.choose(router.policy(self._plan.model), candidates_of(nodes, now), prompt, now)
         return self._take(placed, nodes, prompt, None)
 
     def _take(self, placed: Placed, nodes: Sequence[Node], prompt: Prompt, name: bytes | None) -> Lease:
-        router, now = self._router, _now()
+        router, now = self._router, self._router.now()
         node = next(node for node in nodes if node.name == placed.node)
         router.placement.take(placed, prompt, now)
         shared = router.shared if name is not None else None
@@ -173,7 +183,3 @@ def candidates_of(nodes: Sequence[Node], now: float) -> list[Candidate]:
         )
         for node, pace in zip(nodes, paces, strict=True)
     ]
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

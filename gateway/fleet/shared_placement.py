@@ -5,7 +5,6 @@ has a time to live: the pending work of a gateway that died stops to count by it
 back by it: what Redis did not hear of is told again when Redis is back, or a node would seem busy for half a minute.
 """
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import structlog
 
 from gateway.core.routing.selection import THRIFT, Candidate, Placed, Prompt
+from gateway.ending import Ending
 from gateway.shared.link import Link, Script, ScriptFailed, Unavailable, Value
 
 log = structlog.get_logger("fleetgate.routing")
@@ -49,7 +49,7 @@ class SharedPlacement:
     def up(self) -> bool:
         return self._link.up
 
-    def choose(self, request: bytes, liked: Sequence[Candidate], prompt: Prompt) -> asyncio.Future[Any]:
+    def choose(self, request: bytes, liked: Sequence[Candidate], prompt: Prompt) -> Ending[Any]:
         """Ask for one of `liked` (in rendezvous order) for the request named `request`; `read` makes sense of the
         reply, `prefilled` takes back what was chosen."""
         args: list[Value] = [request, prompt.tokens, self.remember, self.crowding, THRIFT]
@@ -75,12 +75,12 @@ class SharedPlacement:
         reply = self._link.submit(("EVALSHA", PREFILLED.sha, 3, *self._keys, *requests), PREFILLED)
         reply.add_done_callback(partial(self._told, requests))
 
-    def _told(self, requests: tuple[bytes, ...], reply: asyncio.Future[Any]) -> None:
-        error = None if reply.cancelled() else reply.exception()
-        if isinstance(error, Unavailable):  # whether Redis has done it is not known, and does not matter
-            self._owe(requests)
-        elif error is not None:
+    def _told(self, requests: tuple[bytes, ...], reply: Ending[Any]) -> None:
+        error = reply.exception()
+        if isinstance(error, ScriptFailed):
             log.error("routing_script_failed", error=str(error))
+        elif error is not None:  # whether Redis has done it is not known, and does not matter
+            self._owe(requests)
 
     def _owe(self, requests: Iterable[bytes]) -> None:
         self._owed.update(dict.fromkeys(requests))
@@ -96,16 +96,14 @@ class SharedPlacement:
             self._tell(owed[start : start + AT_ONCE])
 
 
-def forget(reply: asyncio.Future[Any]) -> None:
+def forget(reply: Ending[Any]) -> None:
     """Nobody will ask for `reply`; a failure that is Redis' own was told by the link."""
     reply.add_done_callback(_swallow)
 
 
-def _swallow(reply: asyncio.Future[Any]) -> None:
-    if reply.cancelled():
-        return
+def _swallow(reply: Ending[Any]) -> None:
     error = reply.exception()
-    if error is not None and not isinstance(error, Unavailable):
+    if isinstance(error, ScriptFailed):
         log.error("routing_script_failed", error=str(error))
 
 

@@ -1,11 +1,11 @@
 """Settlements that Redis did not take (yet): kept in order, within bounds, and sent when it is back."""
 
-import asyncio
 from collections import deque
 from typing import Any
 
 import structlog
 
+from gateway.ending import Ending
 from gateway.limits.rulesets import Ruleset
 from gateway.limits.stores import RedisStore
 from gateway.shared.link import ScriptFailed, Unavailable
@@ -58,31 +58,38 @@ class Backlog:
         while self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(TOGETHER, len(self._waiting)))]
             self._sending = len(batch)
-            replies = await asyncio.gather(*[self._settle(item) for item in batch], return_exceptions=True)
-            self._sending = 0
-            lost = [item for item, reply in zip(batch, replies, strict=True) if isinstance(reply, Unavailable)]
-            if lost:
+            lost = batch  # where this is cancelled, all of them: to settle twice changes nothing
+            try:
+                lost = await self._settle_all(batch)
+            finally:
+                self._sending = 0
                 self._waiting.extendleft(reversed(lost))
+            if lost:
                 return
-            for reply in replies:
-                if isinstance(reply, BaseException):
-                    self._refused(reply)
 
-    def _settle(self, settlement: Settlement) -> asyncio.Future[Any]:
+    async def _settle_all(self, batch: list[Settlement]) -> list[Settlement]:
+        """Those that Redis did not take."""
+        lost = []
+        for item, reply in [(item, self._settle(item)) for item in batch]:
+            try:
+                await reply
+            except Unavailable:
+                lost.append(item)
+            except ScriptFailed as error:
+                self._refused(error)
+        return lost
+
+    def _settle(self, settlement: Settlement) -> Ending[Any]:
         return self._store.settle(settlement.tenant, settlement.id, settlement.rules, settlement.used)
 
-    def _sent(self, settlement: Settlement, reply: asyncio.Future[Any]) -> None:
-        if reply.cancelled():
-            self.add(settlement)
-            return
+    def _sent(self, settlement: Settlement, reply: Ending[Any]) -> None:
         error = reply.exception()
-        if isinstance(error, Unavailable):
-            self.add(settlement)
-        elif error is not None:
+        if isinstance(error, ScriptFailed):
             self._refused(error)
+        elif error is not None:
+            self.add(settlement)
 
-    def _refused(self, error: BaseException) -> None:
+    def _refused(self, error: ScriptFailed) -> None:
         """A settlement that Redis understands and does not take: a mistake of ours, and no reason to try for ever."""
         self.dropped += 1
-        assert isinstance(error, ScriptFailed)
         log.error("settlement_refused", reason=str(error))

@@ -1,6 +1,5 @@
 """What one request has reserved, from the question to the settlement."""
 
-import asyncio
 from enum import Enum, auto
 from operator import le
 from typing import Any, Protocol
@@ -13,6 +12,7 @@ from gateway.core.limits.metering import Meter, amounts_used, priced
 from gateway.core.limits.rules import NOTHING, Amounts, Taken
 from gateway.core.limits.words import headers_of, refusal, refusal_for_ever
 from gateway.core.plan import Plan
+from gateway.ending import Ending
 from gateway.limits.rulesets import Ruleset
 from gateway.limits.stores import taken_of
 from gateway.shared.link import Unavailable
@@ -79,7 +79,7 @@ class Reservation:
         self.tenant = tenant
         self.rules = rules
         self.costs = _fitted(rules, rules.costs(planned), tenant, assumed=plan.max_tokens is None)
-        self.asked: asyncio.Future[Any] | None = None
+        self.asked: Ending[Any] | None = None
         self.where = Where.NOWHERE
         self.old = False
         self._keeper = keeper
@@ -120,10 +120,9 @@ class Reservation:
             cached = None if event.usage is None else event.usage.cached
             self._keeper.settle(self, self.rules.costs(priced(used, self._price, cached)))
         elif self.asked is not None and self.where is Where.NOWHERE:  # nobody waited for the answer: no node, say
-            self.asked.add_done_callback(_forget)
             self._keeper.settle(self, self.rules.costs(NOTHING))
 
-    async def _answer(self, asked: asyncio.Future[Any]) -> Taken | None:
+    async def _answer(self, asked: Ending[Any]) -> Taken | None:
         try:
             reply = await asked
         except Unavailable:
@@ -139,12 +138,6 @@ class Reservation:
         error = refusal(rules.rules, self.costs, taken, self.tenant)
         error.headers = {name.decode(): value.decode() for name, value in self._headers(rules, taken)}
         return error
-
-
-def _forget(reply: asyncio.Future[Any]) -> None:
-    """Take note of an error, so that asyncio does not complain of one that nobody saw."""
-    if not reply.cancelled():
-        reply.exception()
 
 
 def _fitted(rules: Ruleset, costs: tuple[int, ...], tenant: str, assumed: bool) -> tuple[int, ...]:

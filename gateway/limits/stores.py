@@ -1,6 +1,5 @@
 """Where limits are kept: in this process, or in Redis for all of them. Both follow the book of `core.book`."""
 
-import asyncio
 import time
 from collections.abc import Awaitable, Collection
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any, Protocol
 
 from gateway.core.limits.book import Book
 from gateway.core.limits.rules import Taken
+from gateway.ending import Ending
 from gateway.limits.rulesets import Ruleset
 from gateway.shared.link import Link, Script, Value
 
@@ -76,14 +76,14 @@ class RedisStore:
     async def reserve(self, tenant: str, id: str, rules: Ruleset, costs: tuple[int, ...]) -> Taken:
         return taken_of(await self.ask(tenant, id, rules, costs))
 
-    def ask(self, tenant: str, id: str, rules: Ruleset, costs: tuple[int, ...]) -> asyncio.Future[Any]:
-        """`reserve` as a future that is on its way; `taken_of` reads its result."""
+    def ask(self, tenant: str, id: str, rules: Ruleset, costs: tuple[int, ...]) -> Ending[Any]:
+        """`reserve`, on its way; `taken_of` reads its result."""
         script = self._reserve
         named: tuple[Value, ...] = ("EVALSHA", script.sha, 1, self._base(tenant))
         given: tuple[Value, ...] = (id, self._lease, rules.keep, rules.wire)
         return self._link.submit((*named, *given, *costs), script)
 
-    def settle(self, tenant: str, id: str, rules: Ruleset, used: tuple[int, ...]) -> asyncio.Future[Any]:
+    def settle(self, tenant: str, id: str, rules: Ruleset, used: tuple[int, ...]) -> Ending[Any]:
         script = self._settle
         return self._link.submit(
             ("EVALSHA", script.sha, 1, self._base(tenant), id, rules.keep, rules.wire, *used), script

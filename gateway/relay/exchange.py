@@ -30,9 +30,9 @@ from gateway.core.errors import (
 )
 from gateway.core.sending import Sending
 from gateway.core.sse import KEEP_ALIVE, EventTooLongError, event_data, split_events
+from gateway.ending import Ending
 from gateway.fleet.node import Lease, Node
 from gateway.relay.downstream import Downstream, Headers, Trace
-from gateway.relay.ending import Ending
 from gateway.relay.failed_answers import FAILED_STATUSES, deadline_exceeded, node_error
 from gateway.relay.heads import STREAM_HEADERS, STREAM_TYPE, passed_headers
 from gateway.relay.http1 import ResponseHead, UpstreamConnection

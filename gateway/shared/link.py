@@ -26,6 +26,7 @@ import structlog
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
+from gateway.ending import Ending
 from gateway.shared.redis_client import PATIENCE, TRANSPORT, Address, LinkSettings, client_of, refuses, spell
 from gateway.shared.script import Script, ScriptFailed, Unavailable
 from gateway.shared.wire import Value, WireCall
@@ -88,15 +89,15 @@ class Link:
         """
         return await self.submit(("EVALSHA", script.sha, len(keys), *keys, *args), script)
 
-    def submit(self, command: tuple[Value, ...], script: Script | None = None) -> asyncio.Future[Any]:
-        """Have `EVALSHA sha n key ...` sent with this turn's other calls; the future is the reply, or as `run`.
+    def submit(self, command: tuple[Value, ...], script: Script | None = None) -> Ending[Any]:
+        """Have `EVALSHA sha n key ...` sent with this turn's other calls: it ends with the reply, or as `run`.
 
         Without a `script` it is a plain command, such as can be carried out twice, and the reply is as Redis sends it.
         """
         loop = self._loop
         if loop is None:  # once: to ask for it is a system call
             loop = self._loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[Any] = loop.create_future()
+        waiter: Ending[Any] = Ending(loop)
         if self.up:
             self._wires.submit(WireCall(command, script, waiter, loop.time() + self._settings.timeout))
         else:
@@ -159,8 +160,7 @@ class Link:
         except (Unavailable, ScriptFailed) as error:
             call.fail(error)
             return
-        if not call.waiter.done():
-            call.waiter.set_result(reply)
+        call.end(reply)
 
     # The breaker
 

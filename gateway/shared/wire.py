@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import hiredis
 
+from gateway.ending import Ending
 from gateway.shared.redis_client import Address, LinkSettings
 from gateway.shared.script import Script
 
@@ -25,9 +26,7 @@ class WireCall:
 
     __slots__ = ("again", "command", "deadline", "script", "waiter")
 
-    def __init__(
-        self, command: tuple[Value, ...], script: Script | None, waiter: asyncio.Future[Any], deadline: float
-    ) -> None:
+    def __init__(self, command: tuple[Value, ...], script: Script | None, waiter: Ending[Any], deadline: float) -> None:
         self.command = command
         self.script = script
         self.waiter = waiter
@@ -51,8 +50,13 @@ class WireCall:
             return self.command
         return ("EVAL", self.script.source, *self.command[2:])
 
+    def end(self, reply: Any) -> None:
+        """Have who waits get `reply`, if somebody still does; it goes on within."""
+        if not self.waiter.done():
+            self.waiter.set_result(reply)
+
     def fail(self, error: Exception) -> None:
-        """Have who waits get `error`, if somebody still does."""
+        """The same with an error."""
         if not self.waiter.done():
             self.waiter.set_exception(error)
 
@@ -104,7 +108,7 @@ async def open_wire(address: Address, settings: LinkSettings, make: Callable[[],
         name = host if tls is not None else None
         _, wire = await loop.create_connection(make, host, port, ssl=tls, server_hostname=name)
         deadline = loop.time() + settings.connect_timeout
-        calls = [WireCall(command, None, loop.create_future(), deadline) for command in settings.login]
+        calls = [WireCall(command, None, Ending(loop), deadline) for command in settings.login]
         wire.send(calls)
         try:
             for call in calls:

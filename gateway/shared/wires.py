@@ -22,6 +22,9 @@ log = structlog.get_logger("fleetgate.redis")
 GRACE = 0.005
 """Seconds beyond the timeout: a loop that was busy looks at its sockets once more before an answer counts as late."""
 
+LAST_LOOKS = 20
+"""How often, within the timeout, it is looked whether all is answered, before connections are closed."""
+
 
 class Wires:
     """A connection for each server that was needed so far."""
@@ -45,11 +48,15 @@ class Wires:
         self._wires: dict[Address, Wire] = {}
         self._opening: dict[Address, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def submit(self, call: WireCall) -> None:
         """Have `call` sent with the others of this turn."""
+        loop = self._loop
+        if loop is None:  # once: to ask for it is a system call
+            loop = self._loop = asyncio.get_running_loop()
         if not self._gathered:
-            asyncio.get_running_loop().call_soon(self._flush)
+            loop.call_soon(self._flush)
         self._gathered.append(call)
 
     def under_way(self) -> Iterator[WireCall]:
@@ -73,13 +80,14 @@ class Wires:
 
     async def close(self) -> None:
         """Wait for what is under way, within the timeout, and hang up."""
-        waiters = [call.waiter for call in self.under_way()]
-        if waiters:
-            await asyncio.wait(waiters, timeout=self._settings.timeout)
+        for _ in range(LAST_LOOKS):
+            if next(self.under_way(), None) is None:
+                break
+            await asyncio.sleep(self._settings.timeout / LAST_LOOKS)
         for task in self._opening.values():
             task.cancel()
         await asyncio.gather(*self._opening.values(), return_exceptions=True)
-        self.drop(ConnectionResetError("the gateway stops"))
+        self.drop(Unavailable("the gateway stops"))
         if self._timer is not None:
             self._timer.cancel()
 
@@ -95,8 +103,8 @@ class Wires:
                 by_server[self._locate(call.key)].append(call)
             for address, group in by_server.items():
                 self._send(address, group)
-        if self._timer is None and calls:
-            self._timer = asyncio.get_running_loop().call_at(calls[0].deadline, self._check, False)
+        if self._timer is None and calls and self._loop is not None:
+            self._timer = self._loop.call_at(calls[0].deadline, self._check, False)
 
     def _send(self, address: Address, calls: list[WireCall]) -> None:
         wire = self._wires.get(address)
@@ -126,8 +134,7 @@ class Wires:
 
     def _answered(self, call: WireCall, reply: Any) -> None:
         if not isinstance(reply, hiredis.ReplyError):
-            if not call.waiter.done():
-                call.waiter.set_result(reply)
+            call.end(reply)
             return
         text = str(reply)
         if text.startswith("NOSCRIPT"):  # a server that has not seen it, or was told to forget
@@ -136,8 +143,8 @@ class Wires:
         elif text.startswith(("MOVED", "ASK")):
             self._redirect(call)
         elif refuses(reply):
-            call.fail(Unavailable(text))
             self._fell(text)
+            call.fail(Unavailable(text))
         else:
             call.fail(ScriptFailed(f"{call.name}: {text}"))
 

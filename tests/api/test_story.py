@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.api.story import Story
-from gateway.relay.ending import Ending
+from gateway.ending import Ending
 from tests.support.gateways import eventually
 
 Tell = Callable[[Coroutine[Any, Any, None]], "Told"]

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.relay.ending import Ending
+from gateway.ending import Ending
 from gateway.relay.sweep import Sweep
 from tests.support.gateways import eventually
 
@@ -51,6 +51,26 @@ async def test_a_callback_without_a_context_is_called_on_the_spot() -> None:
     assert heard == [5]
     with pytest.raises(asyncio.InvalidStateError):
         ending.set_result(6)
+
+
+async def test_a_callback_that_comes_late_is_called_in_the_next_turn() -> None:
+    ending: Ending[int] = Ending(asyncio.get_running_loop())
+    ending.set_result(5)
+    heard: list[int] = []
+    ending.add_done_callback(lambda ended: heard.append(ended.result()))
+    assert heard == []
+    await asyncio.sleep(0)
+    assert heard == [5]
+
+
+async def test_what_it_ended_with_can_be_asked_by_whoever_does_not_wait() -> None:
+    loop = asyncio.get_running_loop()
+    well, badly, never = Ending[int](loop), Ending[int](loop), Ending[int](loop)
+    well.set_result(1)
+    badly.set_exception(ValueError("broken"))
+    never.cancel()
+    assert well.exception() is None and str(badly.exception()) == "broken"
+    assert isinstance(never.exception(), asyncio.CancelledError)
 
 
 class Clock:

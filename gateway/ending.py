@@ -1,9 +1,10 @@
-"""What an exchange came to: awaited once, and told without a turn of the event loop in between.
+"""What an exchange came to, or what Redis said: awaited once, and told without a turn of the event loop in between.
 
 An `asyncio.Future` wakes who awaits it through the loop: a callback, a turn, and mostly a system call that asks for
-events which are not there. An `Ending` calls its waiter on the spot, from the stack that the node's last bytes came
-in on. It is a future to whoever needs one (`_asyncio_future_blocking` and the methods below are what asyncio's
-tasks ask of what they wait for); a task, which only the loop may resume, is woken through the loop as ever.
+events which are not there. An `Ending` calls its waiter on the spot, from the stack that the last bytes came in on. An
+error that nobody asks for is nobody's. It is a future to whoever needs one (`_asyncio_future_blocking` and the methods
+below are what asyncio's tasks ask of what they wait for); a task, which only the loop may resume, is woken through the
+loop as ever. (`asyncio.gather` and `asyncio.wait` want a real one: they look at a future's private parts.)
 
     who awaits               how it goes on
     a `Story` (api/story)    within `set_result` or `set_exception`, which return when it waits again or has ended
@@ -62,9 +63,15 @@ class Ending(Generic[T]):
     def get_loop(self) -> asyncio.AbstractEventLoop:
         return self._loop
 
+    def exception(self) -> BaseException | None:
+        """The error that it ended with, for a callback that does not want it raised."""
+        return self._error
+
     def add_done_callback(self, wake: Callable[[Any], object], *, context: Context | None = None) -> None:
-        """Asyncio's tasks give a `context`, and must not be woken but by the loop."""
-        if context is None:
+        """Asyncio's tasks give a `context`, and must not be woken but by the loop. One callback at a time."""
+        if self._set:
+            self._loop.call_soon(wake, self, context=context)
+        elif context is None:
             self._wake = wake
         else:
             self._wake = lambda ending: self._loop.call_soon(wake, ending, context=context)
