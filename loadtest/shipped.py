@@ -36,34 +36,42 @@ def shipped(proxies: list[Proxy], say: Callable[[str], None], python: str = sys.
     Without a C compiler, which is said, they stay as they are. Raises SystemExit where the tree cannot be compiled, or
     there is no such Python.
     """
-    if shutil.which(python) is None:
-        raise SystemExit(f"--python {python}: there is no such program")
     ours = [proxy for proxy in proxies if proxy.program == FLEETGATE.program]
     if not ours or COMPILED.resolve() == ROOT:
         return proxies
-    if not is_copy(COMPILED, ROOT, python):
+    interpreter = interpreter_of(python)
+    if not is_copy(COMPILED, ROOT, interpreter):
         if shutil.which("gcc") is None:
             say("there is no gcc here: fleetgate is measured as `pip install` has it, not compiled as in the image")
             return proxies
         say(f"compiling fleetgate into {COMPILED}, once for each change: four minutes (--source does without)")
-        compile_it(python)
+        compile_it(interpreter)
     program = str(COMPILED / ".venv" / "bin" / "fleetgate")
-    version = f"this tree, compiled, run by {Path(python).resolve()}"
+    version = f"this tree, compiled, run by {interpreter}"
     return [replace(proxy, program=program, version=version) if proxy in ours else proxy for proxy in proxies]
 
 
-def is_copy(built: Path, tree: Path, python: str) -> bool:
-    """Whether `built` is a whole build of what `tree` has now, for `python` (a path; it may be an environment's)."""
+def interpreter_of(python: str) -> Path:
+    """What a name or a path of a Python leads to, behind links, environments and shims. Raises SystemExit."""
+    ask = "import os, sys; print(os.path.realpath(sys.executable))"
+    try:
+        return Path(subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True).stdout.strip())
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise SystemExit(f"--python {python}: {error}") from None
+
+
+def is_copy(built: Path, tree: Path, interpreter: Path) -> bool:
+    """Whether `built` is a whole build of what `tree` has now, for that Python."""
     return (
         (built / ".venv" / ".ready").exists()
-        and (built / ".venv" / "bin" / "python").resolve() == Path(python).resolve()
+        and (built / ".venv" / "bin" / "python").resolve() == interpreter
         and dict(_sources(built)) == dict(_sources(tree))
     )
 
 
-def compile_it(python: str) -> None:
+def compile_it(interpreter: Path) -> None:
     """Run `make compiled` in this tree."""
-    done = subprocess.run(["make", "compiled", f"PYTHON={python}"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(["make", "compiled", f"PYTHON={interpreter}"], cwd=ROOT, capture_output=True, text=True)
     if done.returncode != 0:
         raise SystemExit(f"fleetgate cannot be compiled here (--source does without):\n{done.stderr[-2000:]}")
 

@@ -7,6 +7,8 @@ import pytest
 
 from loadtest import proxies, shipped
 
+PYTHON = Path(sys.executable).resolve()
+
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
@@ -24,18 +26,18 @@ def test_a_build_is_one_of_this_tree_as_long_as_no_source_changes(tree: Path, tm
     built = made(tmp_path / "built")
     (built / ".venv" / "bin").mkdir(parents=True)
     (built / ".venv" / "bin" / "python").symlink_to(sys.executable)
-    assert not shipped.is_copy(built, tree, sys.executable), "it was given up half-way"
+    assert not shipped.is_copy(built, tree, PYTHON), "it was given up half-way"
     (built / ".venv" / ".ready").touch()
     (tree / "README.md").write_text("A word more.\n")
-    assert shipped.is_copy(built, tree, sys.executable)
+    assert shipped.is_copy(built, tree, PYTHON)
     for file in ("gateway/core/sse.py", "pyproject.toml", "gateway/new.py"):
         (tree / file).write_text("# changed\n")
-        assert not shipped.is_copy(built, tree, sys.executable), file
+        assert not shipped.is_copy(built, tree, PYTHON), file
         (built / file).write_text("# changed\n")
-        assert shipped.is_copy(built, tree, sys.executable)
+        assert shipped.is_copy(built, tree, PYTHON)
     other = tmp_path / "another-python"
     other.touch()
-    assert not shipped.is_copy(built, tree, str(other))
+    assert not shipped.is_copy(built, tree, other)
 
 
 def test_rivals_alone_need_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,4 +59,12 @@ def test_a_build_is_used_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for proxy, source in ((ours, proxies.FLEETGATE), (policies, proxies.POLICIES)):
         assert proxy.program == str(tmp_path / ".venv" / "bin" / "fleetgate")
         assert (proxy.name, proxy.key) == (source.name, source.key)
-        assert proxy.version == f"this tree, compiled, run by {Path(sys.executable).resolve()}"
+        assert proxy.version == f"this tree, compiled, run by {PYTHON}"
+
+
+def test_a_python_is_known_by_any_of_its_names(tmp_path: Path) -> None:
+    link = tmp_path / "some-python"
+    link.symlink_to(PYTHON)
+    assert shipped.interpreter_of(str(link)) == shipped.interpreter_of(sys.executable) == PYTHON
+    with pytest.raises(SystemExit, match=r"--python no-such-python: .*No such file"):
+        shipped.interpreter_of("no-such-python")
