@@ -1,6 +1,7 @@
 """The way to Redis: what it carries, and that nobody waits when Redis is in trouble."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,12 @@ import pytest
 from gateway.shared.link import Link, LinkSettings, Script, ScriptFailed, Unavailable
 from tests.support.certificates import self_signed
 from tests.support.gateways import eventually
-from tests.support.redis import Kind, linked, redis_cluster, redis_server
+from tests.support.redis import Kind, redis_cluster, redis_server
+from tests.support.redis import linked as linked_to
 
 ADD = Script.of("add", "return {redis.call('INCRBY', KEYS[1], ARGV[1]), ARGV[1]}")
 NAME = Script.of("name", "return redis.call('SET', KEYS[1], ARGV[1])")
+linked = partial(linked_to, timeout=1.0, connect_timeout=2.0)
 
 
 @pytest.mark.parametrize("kind", ["valkey9", "redis7"])

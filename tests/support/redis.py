@@ -158,9 +158,11 @@ async def redis_server(
 
 
 @contextlib.asynccontextmanager
-async def linked(redis: RedisServer, timeout: float = 5.0, **settings: object) -> AsyncIterator[Link]:
+async def linked(
+    redis: RedisServer, timeout: float = 5.0, connect_timeout: float = 5.0, **settings: Any
+) -> AsyncIterator[Link]:
     """A started link; slow machines are given a long timeout, so that only what is frozen runs into it."""
-    link = Link(LinkSettings(redis.url, cluster=redis.cluster, timeout=timeout, connect_timeout=5.0, **settings))  # type: ignore[arg-type]
+    link = Link(LinkSettings(redis.url, redis.cluster, timeout=timeout, connect_timeout=connect_timeout, **settings))
     await link.start()
     try:
         yield link
