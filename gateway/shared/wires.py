@@ -48,15 +48,11 @@ class Wires:
         self._wires: dict[Address, Wire] = {}
         self._opening: dict[Address, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     def submit(self, call: WireCall) -> None:
         """Have `call` sent with the others of this turn."""
-        loop = self._loop
-        if loop is None:  # once: to ask for it is a system call
-            loop = self._loop = asyncio.get_running_loop()
         if not self._gathered:
-            loop.call_soon(self._flush)
+            call.waiter.get_loop().call_soon(self._flush)
         self._gathered.append(call)
 
     def under_way(self) -> Iterator[WireCall]:
@@ -103,8 +99,8 @@ class Wires:
                 by_server[self._locate(call.key)].append(call)
             for address, group in by_server.items():
                 self._send(address, group)
-        if self._timer is None and calls and self._loop is not None:
-            self._timer = self._loop.call_at(calls[0].deadline, self._check, False)
+        if self._timer is None and calls:
+            self._timer = calls[0].waiter.get_loop().call_at(calls[0].deadline, self._check, False)
 
     def _send(self, address: Address, calls: list[WireCall]) -> None:
         wire = self._wires.get(address)

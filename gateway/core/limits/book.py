@@ -104,7 +104,7 @@ class Book:
             reservation = self.reservations.get(id)
             if reservation is not None and reservation.state is State.HELD:
                 reservation.until = now + lease
-                heapq.heappush(self._ends, (reservation.until, id))
+                self._note(id, reservation)
 
     def seed(self, now: int, rules: Rules, left: tuple[int, ...]) -> None:
         """Begin with what is known to be `left` elsewhere, where nothing is written down yet. Not for places."""
