@@ -1,5 +1,6 @@
 """Writes a node's record to Redis, and takes it out again."""
 
+import asyncio
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -9,8 +10,13 @@ from workers.registration import INDEX_KEY, KEY_PREFIX, TIME_TO_LIVE_SECONDS, Re
 if TYPE_CHECKING:
     from redis.asyncio.client import Pipeline
 
-# A heartbeat that hangs must not hold up the launcher; the next one comes anyway.
 REDIS_SECONDS = 2.0
+"""A heartbeat that hangs must not hold up the launcher; the next one comes anyway.
+
+It is no `socket_timeout`: with one redis-py sends through `asyncio.wait_for`, and that of Python 3.11 now and then
+forgets that it was cancelled (CPython issue 86296). The launcher would not end.
+"""
+
 LONGEST_REASON = 160
 
 
@@ -48,7 +54,7 @@ class RedisRegistry:
         except ImportError as missing:
             raise MissingTool("--redis needs the redis library: pip install 'fleetgate[worker-tools]'") from missing
         self._redis = Redis.from_url(
-            url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS, decode_responses=True
+            url, socket_timeout=None, socket_connect_timeout=REDIS_SECONDS, decode_responses=True
         )
         self._secret = secret
 
@@ -83,7 +89,10 @@ class RedisRegistry:
         from redis.exceptions import RedisError
 
         try:
-            await pipeline.execute()
+            async with asyncio.timeout(REDIS_SECONDS):
+                await pipeline.execute()
+        except TimeoutError:
+            raise RegistryUnreachable(f"Redis does not answer within {REDIS_SECONDS:g} s") from None
         except (RedisError, OSError) as error:
             told = str(error)[:LONGEST_REASON]  # Redis explains its protected mode in a thousand characters
             raise RegistryUnreachable(f"Redis does not take the registration: {told}") from error

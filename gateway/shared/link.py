@@ -191,7 +191,8 @@ class Link:
             if self.up:
                 pause = PROBE_FIRST
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._fallen.wait(), IDLE_CHECK)
+                    async with asyncio.timeout(IDLE_CHECK):  # not wait_for: see `client_of`
+                        await self._fallen.wait()
             if not self.up:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, PROBE_MAX)

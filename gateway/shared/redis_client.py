@@ -71,9 +71,13 @@ class LinkSettings:
 
 
 def client_of(settings: LinkSettings) -> Any:
-    """A client that fails at once: waiting and trying again are the link's affair."""
+    """A client that fails at once: waiting and trying again are the link's affair.
+
+    So is the time that a command may take: given a `socket_timeout`, redis-py sends through `asyncio.wait_for`, and
+    that of Python 3.11 now and then forgets that it was cancelled (CPython issue 86296): its caller would not stop.
+    """
     options: dict[str, Any] = {
-        "socket_timeout": settings.timeout * PATIENCE,
+        "socket_timeout": None,
         "socket_connect_timeout": settings.connect_timeout,
         "retry": Retry(NoBackoff(), 0),
     }

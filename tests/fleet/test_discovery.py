@@ -1,7 +1,6 @@
 """Nodes that come and go: sources merged, names resolved, registrations believed, gateways counted."""
 
 import json
-import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -12,8 +11,9 @@ from gateway.fleet.node import NodeSpec
 from gateway.fleet.roster import Roster
 from tests.support.gateways import eventually, running_gateway
 from tests.support.redis import RedisServer, redis_server
+from tests.support.registrations import record
 from workers.fake import FakeSettings, serve_fake
-from workers.registration import TIME_TO_LIVE_SECONDS, Capacity, Registration
+from workers.registration import TIME_TO_LIVE_SECONDS
 from workers.registry import RedisRegistry
 
 SECRET = "shared by both sides"
@@ -75,20 +75,6 @@ async def test_a_gateway_finds_its_nodes_under_a_name() -> None:
 async def redis() -> AsyncIterator[RedisServer]:
     async with redis_server() as server:
         yield server
-
-
-def record(url: str, **fields: Any) -> Registration:
-    now = time.time()
-    told: dict[str, Any] = {"state": "ready", "capacity": Capacity(max_concurrency=8, max_model_len=4096), **fields}
-    return Registration(
-        node_id=f"n-{url.rpartition(':')[2]}",
-        url=url,
-        models=told.pop("models", ("nemotron-3-ultra",)),
-        profile="fake",
-        started_at=now,
-        heartbeat_at=now,
-        **told,
-    )
 
 
 def looks(redis: RedisServer) -> int:

@@ -75,6 +75,30 @@ async def test_a_killed_redis_is_noticed_without_a_call_and_so_is_its_return() -
         assert await link.run(ADD, ["k"], [1]) == [1, b"1"]
 
 
+async def test_who_stops_as_redis_falls_does_not_wait_for_ever() -> None:
+    async with redis_server() as redis:
+        link = Link(LinkSettings(redis.url, timeout=1.0, connect_timeout=2.0))
+        await link.start()
+        await asyncio.sleep(0)  # it watches
+        redis.kill()
+        with pytest.raises(Unavailable):
+            await link.run(ADD, ["k"], [1])
+        async with asyncio.timeout(30):
+            await link.stop()
+
+
+async def test_a_command_that_is_cancelled_at_any_moment_ends() -> None:
+    async with redis_server() as redis, linked(redis) as link:
+        for turns in range(40):
+            asked = asyncio.create_task(link.command("GET", "k"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if asked.cancel():
+                await asyncio.wait([asked])
+                assert asked.cancelled(), f"forgotten after {turns} turns of the loop"
+        assert link.up
+
+
 async def test_a_lost_connection_to_a_healthy_redis_is_not_an_outage() -> None:
     async with redis_server() as redis, linked(redis) as link:
         await link.run(ADD, ["k"], [1])
