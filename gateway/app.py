@@ -37,7 +37,7 @@ from gateway.pipeline import Observer, Pipeline
 from gateway.relay.relay import Relay
 from gateway.reload import ConfigWatch
 from gateway.shared.presence import Presence
-from gateway.telemetry.logs import RequestLog
+from gateway.telemetry.logs import LOG, RequestLog
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.usage_report import UsageReport
 
@@ -252,6 +252,7 @@ class Gateway:
     def _refresh_gauges(self) -> None:
         if self.ledger is not None:
             self.metrics.ledger_state(self.ledger.waiting, self.ledger.dropped)
+        self.metrics.log_state(LOG.failed)
         self.metrics.fleet_state(self.relay.open_exchanges, [node.facts for node in self.fleet.nodes])
         if self.link is not None:
             self.metrics.redis_state(self.link.up, self.link.outages, self.presence.live)

@@ -92,5 +92,9 @@ class Ending(Generic[T]):
             raise asyncio.InvalidStateError("an ending is set once")
         self._set = True
         wake, self._wake = self._wake, None
-        if wake is not None:
+        if wake is None:
+            return
+        try:
             wake(self)
+        except Exception as error:  # noqa: BLE001 - as asyncio does: whoever sets this may have others to tell
+            self._loop.call_exception_handler({"message": "what an ending woke has failed", "exception": error})

@@ -53,6 +53,18 @@ async def test_a_callback_without_a_context_is_called_on_the_spot() -> None:
         ending.set_result(6)
 
 
+async def test_what_fails_when_it_is_woken_is_not_who_wakes(caplog: pytest.LogCaptureFixture) -> None:
+    ending: Ending[int] = Ending(asyncio.get_running_loop())
+
+    def fail(_: object) -> None:
+        raise OSError("no space left")
+
+    ending.add_done_callback(fail)
+    ending.set_result(5)
+    assert ending.result() == 5
+    assert "no space left" in caplog.text
+
+
 async def test_a_callback_that_comes_late_is_called_in_the_next_turn() -> None:
     ending: Ending[int] = Ending(asyncio.get_running_loop())
     ending.set_result(5)

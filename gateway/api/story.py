@@ -84,8 +84,8 @@ class Story:
         except asyncio.CancelledError:
             self._end()
         except Exception:
-            log.exception("story_failed_unexpectedly")
             self._end()
+            log.exception("story_failed_unexpectedly")
         else:
             self._wait(waits_for)
         finally:

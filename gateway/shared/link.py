@@ -99,7 +99,7 @@ class Link:
             loop = self._loop = asyncio.get_running_loop()
         waiter: Ending[Any] = Ending(loop)
         if self.up:
-            self._wires.submit(WireCall(command, script, waiter, loop.time() + self._settings.timeout))
+            self._wires.submit(WireCall(command, script, waiter))
         else:
             waiter.set_exception(Unavailable(self.reason or "Redis is down"))
         return waiter
@@ -166,8 +166,10 @@ class Link:
 
     def _fell(self, reason: str) -> None:
         """Redis is down: everybody who waits is told now."""
-        self._mark(False, reason)
-        self._wires.drop(Unavailable(reason))
+        try:
+            self._mark(False, reason)
+        finally:
+            self._wires.drop(Unavailable(reason))
 
     def _mark(self, up: bool, reason: str | None = None) -> None:
         if up == self.up:

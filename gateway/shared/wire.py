@@ -6,6 +6,7 @@ stack that its bytes came in on. Logging in is the first of what is sent.
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -22,15 +23,16 @@ _pack: Callable[[tuple[Value, ...]], bytes] = hiredis.pack_command  # type: igno
 
 
 class WireCall:
-    """A call on its way. `script` None: a plain command. `deadline` in loop time; `again` where it was sent before."""
+    """A call on its way. `script` None: a plain command. `deadline`: in loop time, infinite before it is sent. `again`:
+    it was sent before."""
 
     __slots__ = ("again", "command", "deadline", "script", "waiter")
 
-    def __init__(self, command: tuple[Value, ...], script: Script | None, waiter: Ending[Any], deadline: float) -> None:
+    def __init__(self, command: tuple[Value, ...], script: Script | None, waiter: Ending[Any]) -> None:
         self.command = command
         self.script = script
         self.waiter = waiter
-        self.deadline = deadline
+        self.deadline = math.inf
         self.again = False
 
     @property
@@ -107,8 +109,7 @@ async def open_wire(address: Address, settings: LinkSettings, make: Callable[[],
         host, port = address
         name = host if tls is not None else None
         _, wire = await loop.create_connection(make, host, port, ssl=tls, server_hostname=name)
-        deadline = loop.time() + settings.connect_timeout
-        calls = [WireCall(command, None, Ending(loop), deadline) for command in settings.login]
+        calls = [WireCall(command, None, Ending(loop)) for command in settings.login]
         wire.send(calls)
         try:
             for call in calls:

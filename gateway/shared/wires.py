@@ -91,6 +91,12 @@ class Wires:
 
     def _flush(self) -> None:
         calls, self._gathered = self._gathered, []
+        if not calls:  # dropped in between
+            return
+        loop = calls[0].waiter.get_loop()
+        deadline = loop.time() + self._settings.timeout
+        for call in calls:
+            call.deadline = deadline
         if not self._settings.cluster:
             self._send(self._home, calls)
         else:
@@ -99,8 +105,8 @@ class Wires:
                 by_server[self._locate(call.key)].append(call)
             for address, group in by_server.items():
                 self._send(address, group)
-        if self._timer is None and calls:
-            self._timer = calls[0].waiter.get_loop().call_at(calls[0].deadline, self._check, False)
+        if self._timer is None:
+            self._timer = loop.call_at(deadline, self._check, False)
 
     def _send(self, address: Address, calls: list[WireCall]) -> None:
         wire = self._wires.get(address)
@@ -139,8 +145,10 @@ class Wires:
         elif text.startswith(("MOVED", "ASK")):
             self._redirect(call)
         elif refuses(reply):
-            self._fell(text)
-            call.fail(Unavailable(text))
+            try:
+                self._fell(text)
+            finally:
+                call.fail(Unavailable(text))
         else:
             call.fail(ScriptFailed(f"{call.name}: {text}"))
 

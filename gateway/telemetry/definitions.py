@@ -190,6 +190,10 @@ METRICS: tuple[Definition[Any], ...] = (
         "fleetgate_usage_records_dropped_total",
         "Usage records that the ledger could not keep; unless Redis refused their batch, the sums have them.",
     ),
+    LOG_FAILURES := _counter(
+        "fleetgate_log_writes_failed_total",
+        "Writes to the log that failed, each of one line or of some request lines.",
+    ),
     RELOADS := _counter(
         "fleetgate_config_reloads_total",
         "Reloads of the configuration; result is ok or refused.",

@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, TextIO, cast
 
 import orjson
 import structlog
@@ -14,6 +14,27 @@ from structlog.typing import Processor
 from gateway.core.events import RequestEnded
 
 GATHER_SECONDS = 0.05
+
+
+class LogStream:
+    """Standard error, as far as it can be written: a full disk or a reader that is gone costs lines, not a request."""
+
+    def __init__(self) -> None:
+        self.failed = 0
+        """Writes that failed, each of one line or of some request lines."""
+
+    def write(self, text: str) -> None:
+        try:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        except (OSError, ValueError):  # ValueError: it is closed
+            self.failed += 1
+
+    def flush(self) -> None:
+        """Every write has been flushed."""
+
+
+LOG = LogStream()
 
 
 def configure_logging(format: Literal["json", "text"], level: str) -> None:
@@ -34,10 +55,10 @@ def configure_logging(format: Literal["json", "text"], level: str) -> None:
     structlog.configure(
         processors=[*(p for p in shared if not isinstance(p, structlog.stdlib.ExtraAdder)), *errors, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(severity),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, LOG)),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(LOG)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *errors, renderer],
@@ -74,8 +95,7 @@ class RequestLog:
         """Write the lines that wait."""
         ended, self._ended = self._ended, []
         if ended:
-            sys.stderr.write(_lines(ended))
-            sys.stderr.flush()
+            LOG.write(_lines(ended))
 
 
 def _lines(ended: Sequence[RequestEnded]) -> str:

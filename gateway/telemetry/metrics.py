@@ -33,6 +33,7 @@ class Metrics:
         self._fleet = FleetGauges(self._made)
         self._ended: list[RequestEnded] = []
         self._known_unkept = 0
+        self._known_unwritten = 0
         self.recent = RecentTtft()
 
     def request_ended(self, event: RequestEnded) -> None:
@@ -95,6 +96,11 @@ class Metrics:
         self._made[definitions.RECORDS_WAITING].set(waiting)
         self._made[definitions.RECORDS_DROPPED].inc(dropped - self._known_unkept)
         self._known_unkept = dropped
+
+    def log_state(self, failed: int) -> None:
+        """Writes to the log that failed since the start."""
+        self._made[definitions.LOG_FAILURES].inc(failed - self._known_unwritten)
+        self._known_unwritten = failed
 
     def fleet_state(self, open_requests: int, nodes: Iterable[NodeFacts]) -> None:
         """Settle, and set the gauges: requests open now, and the facts of every node."""

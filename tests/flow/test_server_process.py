@@ -34,6 +34,7 @@ from tests.support.nodes import (
     scripted_node,
 )
 from tests.support.raw import RawClient, raw_client
+from tests.support.redis import redis_server
 
 CHAT = "/v1/chat/completions"
 PROMPT = "a prompt that nobody else may read"
@@ -204,6 +205,23 @@ async def test_logs_for_people() -> None:
             await ask(gateway)
             await eventually(lambda: any("request_id=" in line for line in gateway.lines))
             assert not any(line.startswith("{") or PROMPT in line for line in gateway.lines)
+
+
+@pytest.mark.parametrize("format", ["json", "text"])
+async def test_it_serves_although_nobody_reads_its_log(format: str, tmp_path: Path) -> None:
+    """Redis turns everybody away meanwhile: each way out of a request has something to log."""
+    path = tmp_path / "fleetgate.yaml"
+    async with scripted_node(Stage().reply) as node, redis_server() as redis:
+        limits = {"default": {"requests_per_minute": 1000}}
+        path.write_text(json.dumps({"nodes": [{"url": node.url}], "redis": redis.settings, "limits": limits}))
+        async with gateway_process("--config", path, "--log-format", format) as gateway:
+            async with httpx.AsyncClient(base_url=gateway.url, timeout=60) as client:
+                gateway.stop_reading()
+                redis.do("CONFIG", "SET", "maxmemory", 1)
+                answers = await asyncio.gather(*[client.post(CHAT, json=ASK) for _ in range(5)])
+                assert [answer.status_code for answer in answers] == [200] * 5
+                page = (await client.get(f"{gateway.admin_url}/metrics")).text
+                assert float(page.split("\nfleetgate_log_writes_failed_total ")[1].split()[0]) > 0
 
 
 async def test_a_node_that_never_answers_is_told_once() -> None:

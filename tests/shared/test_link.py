@@ -1,6 +1,7 @@
 """The way to Redis: what it carries, and that nobody waits when Redis is in trouble."""
 
 import asyncio
+import time
 from functools import partial
 from pathlib import Path
 
@@ -62,6 +63,36 @@ async def test_a_frozen_redis_holds_a_call_for_the_timeout_and_later_ones_not_at
         await eventually(lambda: link.up)
         assert changes == [False, True]
         assert link.reason is None and link.outages == 1
+
+
+def be_busy(seconds: float) -> None:
+    """What else a turn of the loop has to do, on a slow machine."""
+    time.sleep(seconds)
+
+
+async def test_a_turn_that_takes_long_does_not_make_an_answer_late() -> None:
+    slow = Script.of("slow", "for i = 1, 1000000 do end return 1")
+    async with redis_server() as redis, linked(redis, timeout=1.0) as link:
+        assert await link.run(slow, ["k"]) == 1
+        call = link.submit(("EVALSHA", slow.sha, 1, "k"), slow)
+        be_busy(1.2)
+        assert await call == 1
+        assert link.outages == 0
+
+
+async def test_everybody_is_told_although_a_listener_fails() -> None:
+    async with redis_server() as redis, linked(redis) as link:
+        assert await link.run(ADD, ["k"], [1]) == [1, b"1"]
+
+        def fail(_: bool) -> None:
+            raise OSError("no space left")
+
+        link.on_change(fail)
+        redis.do("CONFIG", "SET", "maxmemory", 1)
+        async with asyncio.timeout(30):
+            told = await asyncio.gather(*[link.run(ADD, ["k"], [1]) for _ in range(5)], return_exceptions=True)
+        assert [type(error) for error in told] == [Unavailable] * 5
+        redis.do("CONFIG", "SET", "maxmemory", 0)
 
 
 async def test_a_killed_redis_is_noticed_without_a_call_and_so_is_its_return() -> None:

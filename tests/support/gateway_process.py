@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,8 @@ class GatewayProcess:
     """A running gateway; `lines` is what it has written to stderr so far."""
 
     process: Process
+    _stderr: asyncio.StreamReader
+    _pipe: asyncio.ReadTransport
     lines: list[str] = field(default_factory=list)
 
     @property
@@ -54,6 +56,10 @@ class GatewayProcess:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
+    def stop_reading(self) -> None:
+        """Close the end of its stderr that is read, as a log's reader does that has died."""
+        self._pipe.close()
+
     async def ended(self, seconds: float = 60.0) -> int:
         """Its exit status; fails where it has not ended within `seconds`."""
         async with asyncio.timeout(seconds):
@@ -77,8 +83,7 @@ class GatewayProcess:
         return next(match.group(1) for line in self.lines if (match := pattern.search(line)))
 
     async def _read(self) -> None:
-        assert self.process.stderr is not None
-        async for line in self.process.stderr:
+        async for line in self._stderr:
             self.lines.append(line.decode().rstrip("\n"))
 
 
@@ -87,16 +92,22 @@ async def gateway_process(
     *arguments: str | Path, ready: bool = True, **variables: str
 ) -> AsyncIterator[GatewayProcess]:
     """Serve with `arguments` on free ports; whatever is left of it at the end is killed."""
+    ours, its = os.pipe()
+    stderr = asyncio.StreamReader()
+    pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(stderr), os.fdopen(ours, "rb")
+    )
     process = await asyncio.create_subprocess_exec(
         FLEETGATE,
         *("serve", "--port", "0", "--admin-port", "0"),
         *map(str, arguments),
         env={**os.environ, "FLEETGATE_HEALTH__INTERVAL": "0.1", **variables},
         stdout=DEVNULL,
-        stderr=PIPE,
+        stderr=its,
         start_new_session=True,
     )
-    gateway = GatewayProcess(process)
+    os.close(its)
+    gateway = GatewayProcess(process, stderr, pipe)
     reading = asyncio.create_task(gateway._read())
     try:
         await eventually(lambda: any(_ADMIN.search(line) for line in gateway.lines) or reading.done(), 20)
@@ -108,3 +119,4 @@ async def gateway_process(
             os.killpg(process.pid, signal.SIGKILL)  # its own session: the workers are in it, and nobody else
         await process.wait()
         await reading
+        pipe.close()
