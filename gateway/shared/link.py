@@ -7,7 +7,7 @@ puts replies into shape. A breaker stands before both:
     up          a call is answered                        up          get their replies
     up          connection lost, made anew                up          what was under way is sent again, once
     up          connection refused, or lost again         down        get `Unavailable`
-    up          no answer within `timeout`                down        get `Unavailable`
+    up          no answer in time (see `wires`)           down        get `Unavailable`
     up          read only, full, loading, cluster down    down        get `Unavailable`
     down        a call                                    down        gets `Unavailable` at once
     down        a probe writes a key and is answered      up          -

@@ -1,7 +1,8 @@
 """Scripts on their way to one Redis or to a cluster's servers: gathered by turns, bounded in time, sent again once.
 
 A turn's calls go out in one piece for each server. What was under way on a connection that broke is sent again over
-a new one, once; where that breaks too, or none can be made, or an answer is late, Redis has fallen.
+a new one, once; where that breaks too, or none can be made, or an answer is late, Redis has fallen. Late is what has
+no answer `timeout` after it was sent, and a little more for each call that is ahead of it.
 """
 
 import asyncio
@@ -21,6 +22,9 @@ log = structlog.get_logger("fleetgate.redis")
 
 GRACE = 0.005
 """Seconds beyond the timeout: a loop that was busy looks at its sockets once more before an answer counts as late."""
+
+EACH = 0.00025
+"""Seconds beyond the timeout for every call that is ahead, four times what one costs Redis: a burst is no outage."""
 
 LAST_LOOKS = 20
 """How often, within the timeout, it is looked whether all is answered, before connections are closed."""
@@ -94,9 +98,10 @@ class Wires:
         if not calls:  # dropped in between
             return
         loop = calls[0].waiter.get_loop()
-        deadline = loop.time() + self._settings.timeout
+        deadline = loop.time() + self._settings.timeout + self._ahead() * EACH
         for call in calls:
             call.deadline = deadline
+            deadline += EACH
         if not self._settings.cluster:
             self._send(self._home, calls)
         else:
@@ -106,7 +111,12 @@ class Wires:
             for address, group in by_server.items():
                 self._send(address, group)
         if self._timer is None:
-            self._timer = loop.call_at(deadline, self._check, False)
+            self._timer = loop.call_at(calls[0].deadline, self._check, False)
+
+    def _ahead(self) -> int:
+        """How many calls were sent before and have no answer yet, in a cluster to whichever server."""
+        parked = sum(map(len, self._parked.values())) if self._parked else 0
+        return parked + sum([len(wire.in_flight) for wire in self._wires.values()])
 
     def _send(self, address: Address, calls: list[WireCall]) -> None:
         wire = self._wires.get(address)

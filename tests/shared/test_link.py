@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.shared.link import Link, LinkSettings, Script, ScriptFailed, Unavailable
+from gateway.shared.wires import EACH
 from tests.support.certificates import self_signed
 from tests.support.gateways import eventually
 from tests.support.redis import Kind, redis_cluster, redis_server
@@ -78,6 +79,19 @@ async def test_a_turn_that_takes_long_does_not_make_an_answer_late() -> None:
         be_busy(1.2)
         assert await call == 1
         assert link.outages == 0
+
+
+async def test_a_burst_is_given_the_time_that_what_is_ahead_of_it_takes() -> None:
+    busy = Script.of("busy", "local ends = os.clock() + ARGV[1] repeat until os.clock() > ends return 1")
+    ahead = round(6.0 / EACH)
+    async with redis_server() as redis, linked(redis, timeout=2.0) as link:
+        assert await link.run(busy, ["k"], [0]) == 1
+        calls = [link.submit(("PING",)) for _ in range(ahead)]
+        assert await link.run(busy, ["k"], [4.0]) == 1, "it had 2 s, and 6 for those ahead of it"
+        assert [await call for call in calls] == [b"PONG"] * ahead
+        assert link.outages == 0
+        with pytest.raises(Unavailable, match="no answer in time"):  # nothing is ahead any more
+            await link.run(busy, ["k"], [4.0])
 
 
 async def test_everybody_is_told_although_a_listener_fails() -> None:
