@@ -117,7 +117,7 @@ async def test_the_work_of_a_gateway_that_died_expires(redis: RedisServer, share
 @pytest.mark.parametrize("told_meanwhile", [True, False])
 async def test_what_a_frozen_redis_did_not_hear_is_told_when_it_thaws(redis: RedisServer, told_meanwhile: bool) -> None:
     """Before the freeze is noticed the words are on their way and lost; after it they are not even sent."""
-    async with linked(redis, timeout=1) as shared:
+    async with linked(redis, timeout=3) as shared:
         names = [b"%d" % number for number in range(600)]
         for start in range(0, len(names), 50):  # all of them at once can take a busy machine longer than the link waits
             some = names[start : start + 50]

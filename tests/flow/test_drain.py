@@ -35,7 +35,7 @@ async def fleetgate(*arguments: str) -> tuple[int, str]:
     process = await asyncio.create_subprocess_exec(
         FLEETGATE, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         said, _ = await process.communicate()
     return process.returncode or 0, said.decode()
 

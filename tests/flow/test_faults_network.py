@@ -48,7 +48,8 @@ async def test_a_black_hole_on_kept_connections_costs_no_request() -> None:
 
 async def test_a_slow_network_is_no_fault() -> None:
     async with serve_fake(FAST) as far, serve_fake(FAST) as near, broken_network(far.port) as network:
-        async with limited_gateway(network.url, near.url, timeouts=TIMEOUTS, routing=IN_TURN) as gateway:
+        patient = TIMEOUTS | {"silence": 10.0, "connect": 10.0}
+        async with limited_gateway(network.url, near.url, timeouts=patient, routing=IN_TURN) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             network.delay(0.05)
             network.slow(100_000)
@@ -81,7 +82,7 @@ async def test_a_reset_before_the_first_event_costs_no_request(size: int) -> Non
 async def test_what_breaks_in_mid_stream_ends_with_a_clear_error(fault: Fault, code: str) -> None:
     """Until resume stands in its place. The node is doubted for it."""
     async with serve_fake(FAST) as bad, serve_fake(FAST) as good:
-        async with limited_gateway(bad.url, good.url, timeouts={"idle": 0.3}, routing=IN_TURN) as gateway:
+        async with limited_gateway(bad.url, good.url, timeouts={"idle": 2.0}, routing=IN_TURN) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             bad.set_faults(fault)
             broken = lost(await crowd(gateway.url, 8, stream=True))

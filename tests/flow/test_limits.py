@@ -180,7 +180,7 @@ async def test_a_request_that_finds_no_node_holds_nothing() -> None:
 
 @pytest.mark.parametrize("kind", ["memory", "redis"])
 async def test_many_at_once_on_few_places(kind: str) -> None:
-    async with store(kind) as redis, limited(redis, (), FakeSettings(rate=20), concurrent_requests=7) as found:
+    async with store(kind) as redis, limited(redis, (), FakeSettings(rate=4), concurrent_requests=7) as found:
         gateway, client, _ = found
         answers = await asyncio.gather(*[client.post(CHAT, json=chat(20)) for _ in range(40)])
         assert sorted(answer.status_code for answer in answers) == [200] * 7 + [429] * 33

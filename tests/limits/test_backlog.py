@@ -17,7 +17,7 @@ def settlement(number: int, tenant: str = "acme") -> Settlement:
 
 
 async def test_what_is_sent_at_once_waits_only_where_redis_did_not_take_it() -> None:
-    async with redis_server() as redis, linked(redis, timeout=0.5) as link:
+    async with redis_server() as redis, linked(redis, timeout=2.0) as link:
         store = RedisStore(link, 60)
         backlog = Backlog(store)
         backlog.send(settlement(1))
@@ -32,7 +32,7 @@ async def test_what_is_sent_at_once_waits_only_where_redis_did_not_take_it() -> 
 
 
 async def test_a_flush_that_redis_does_not_answer_or_that_is_cancelled_loses_nothing() -> None:
-    async with redis_server() as redis, linked(redis, timeout=0.5) as link:
+    async with redis_server() as redis, linked(redis, timeout=2.0) as link:
         store = RedisStore(link, 60)
         backlog = Backlog(store)
         for number in range(3):

@@ -50,7 +50,7 @@ async def test_scripts_that_redis_has_forgotten_are_sent_again() -> None:
 
 
 async def test_a_frozen_redis_holds_a_call_for_the_timeout_and_later_ones_not_at_all() -> None:
-    async with redis_server() as redis, linked(redis, timeout=0.1) as link:
+    async with redis_server() as redis, linked(redis, timeout=0.5) as link:
         changes: list[bool] = []
         link.on_change(changes.append)
         redis.freeze()

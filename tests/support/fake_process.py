@@ -39,7 +39,7 @@ async def fake_process(*arguments: str, port: int = 0) -> AsyncIterator[FakeProc
     )
     try:
         assert process.stdout is not None
-        said = json.loads(await asyncio.wait_for(process.stdout.readline(), 20))
+        said = json.loads(await asyncio.wait_for(process.stdout.readline(), 60))
         yield FakeProcess(said["url"], said["control"], said["port"], process)
     finally:
         with contextlib.suppress(ProcessLookupError):

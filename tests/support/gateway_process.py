@@ -17,6 +17,9 @@ import httpx
 
 from tests.support.gateways import eventually
 
+STARTED_SECONDS = 90.0
+"""Three Python processes that start at once on a busy machine take half a minute."""
+
 FLEETGATE = Path(sys.executable).parent / "fleetgate"
 _LISTENS = re.compile(r"listens on (https?://\S+)")
 _ADMIN = re.compile(r"admin and metrics on (https?://\S+)")
@@ -68,7 +71,7 @@ class GatewayProcess:
     async def ready(self, model: str | None = None) -> None:
         """Wait until a node is ready (every worker is asked, on connections of their own)."""
         query = "" if model is None else f"?model={model}"
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(STARTED_SECONDS):
             in_a_row = 0
             while in_a_row < 5:
                 with contextlib.suppress(httpx.HTTPError):
@@ -110,7 +113,7 @@ async def gateway_process(
     gateway = GatewayProcess(process, stderr, pipe)
     reading = asyncio.create_task(gateway._read())
     try:
-        await eventually(lambda: any(_ADMIN.search(line) for line in gateway.lines) or reading.done(), 20)
+        await eventually(lambda: any(_ADMIN.search(line) for line in gateway.lines) or reading.done(), STARTED_SECONDS)
         if ready:
             await gateway.ready()
         yield gateway
@@ -118,5 +121,6 @@ async def gateway_process(
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # its own session: the workers are in it, and nobody else
         await process.wait()
+        await asyncio.wait({reading}, timeout=10)
+        pipe.close()  # who still holds the other end has left the session
         await reading
-        pipe.close()

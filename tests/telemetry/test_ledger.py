@@ -67,7 +67,7 @@ async def test_what_is_written_is_read_back(kind: Kind | str) -> None:
 
 async def test_an_outage_loses_nothing_and_counts_nothing_twice(redis: RedisServer) -> None:
     """A frozen Redis takes the batch when it thaws; the gateway, which had no answer, sends it again."""
-    link = link_to(redis, timeout=0.1)
+    link = link_to(redis, timeout=0.5)
     await link.start()
     ledger = Ledger(link, KEPT, PRICES)
     ledger.start()

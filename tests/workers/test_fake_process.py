@@ -32,7 +32,7 @@ def test_a_process_serves_streams_and_stops() -> None:
         assert httpx.post(f"{info['url']}/v1/chat/completions", json=BODY).text.endswith("data: [DONE]\n\n")
         assert httpx.get(f"{info['control']}/fake/stats").json()["finished"] == 1
         process.terminate()
-        assert process.wait(5) == 0
+        assert process.wait(60) == 0
 
 
 def test_exit_ends_the_process() -> None:
@@ -40,7 +40,7 @@ def test_exit_ends_the_process() -> None:
         try:
             httpx.post(f"{info['url']}/v1/chat/completions", json=BODY)
         except httpx.HTTPError:
-            assert process.wait(5) == 1
+            assert process.wait(60) == 1
         else:
             raise AssertionError("the stream should have broken")
 

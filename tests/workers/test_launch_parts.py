@@ -170,7 +170,7 @@ def test_the_head_waits_for_all_gpus(tmp_path: Path) -> None:
 def test_a_head_without_its_workers_gives_up_with_advice(tmp_path: Path) -> None:
     bigger = PAIR.model_copy(update={"hardware": PAIR.hardware.model_copy(update={"nodes": 3})})
     with pytest.raises(NodeFailed, match=r"16 of 24 GPUs.*--role worker"):
-        start_head(bigger, None, write_ray(tmp_path), lambda _: None, seconds=0.5)
+        start_head(bigger, None, write_ray(tmp_path), lambda _: None, seconds=5.0)
     with pytest.raises(NodeFailed, match="ray start failed"):
         start_head(PAIR, None, write_ray(tmp_path, start_code=1), lambda _: None, seconds=0.5)
     with pytest.raises(MissingTool, match="ray is not installed"):
