@@ -60,12 +60,15 @@ def wait_until(check: Callable[[], Any], what: str, seconds: float = 60.0) -> An
 class Launched:
     """A running `fleetgate-worker launch` and what it says."""
 
-    def __init__(self, folder: Path, redis_url: str | None, *more: str, stand_in: str = "", command: str = "") -> None:
+    def __init__(
+        self, folder: Path, redis_url: str | None, *more: str, stand_in: str = "", command: str = "", full: bool = False
+    ) -> None:
+        """`full`: nothing that it says can be written, as on a full disk."""
         self.folder = folder
         self.port = free_port()
         self.node_id = f"node-{self.port}"
-        self._stdout = (folder / "stdout").open("w")
-        self._stderr = (folder / "stderr").open("w")
+        places = [Path("/dev/full")] * 2 if full else [folder / "stdout", folder / "stderr"]
+        self._stdout, self._stderr = (place.open("w") for place in places)
         own = command or shlex.join([sys.executable, str(STAND_IN), "--folder", str(folder), "--port"]) + " {port} "
         options = ["--port", str(self.port), "--node-id", self.node_id, "--heartbeat-seconds", "0.2"]
         options += ["--backoff-seconds", "0.1", "--stop-seconds", "2", "--command", own + stand_in]
@@ -123,6 +126,16 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
     yield start
     for launched in started:
         launched.close()
+
+
+def test_a_full_disk_ends_no_node(launch: Callable[..., Launched], redis_url: str) -> None:
+    node = launch(redis_url, full=True)
+    record = wait_until(lambda: node.is_in("ready"), "ready")
+    wait_until(lambda: (later := node.record()) and later["heartbeat_at"] > record["heartbeat_at"], "a heartbeat")
+    node.process.send_signal(signal.SIGTERM)
+    node.process.wait(60)
+    assert node.record() is None
+    assert node.noted("signals").startswith("SIGTERM"), "the server was stopped, not lost"
 
 
 def test_from_start_to_drained_end(launch: Callable[..., Launched], redis_url: str, tmp_path: Path) -> None:

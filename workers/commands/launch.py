@@ -1,6 +1,7 @@
 """`fleetgate-worker launch`: run a profile's vLLM, watch over it, register it, drain it."""
 
 import asyncio
+import contextlib
 import os
 import shlex
 import signal
@@ -162,9 +163,14 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 def _say(line: str) -> None:
-    """The launcher's own lines go to stderr, apart from the server's log on stdout."""
-    typer.echo(f"launch: {line}", err=True)
+    """The launcher's own lines go to stderr, apart from the server's log on stdout.
+
+    What cannot be written (a full disk, a reader that is gone) is lost: no node ends for it.
+    """
+    with contextlib.suppress(OSError):
+        typer.echo(f"launch: {line}", err=True)
 
 
 def _log(line: str) -> None:
-    print(line, flush=True)
+    with contextlib.suppress(OSError):
+        print(line, flush=True)
