@@ -37,7 +37,8 @@ from gateway.pipeline import Observer, Pipeline
 from gateway.relay.relay import Relay
 from gateway.reload import ConfigWatch
 from gateway.shared.presence import Presence
-from gateway.telemetry.logs import LOG, RequestLog
+from gateway.telemetry.log_stream import LOG
+from gateway.telemetry.logs import RequestLog
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.usage_report import UsageReport
 

@@ -115,7 +115,7 @@ class Wires:
 
     def _ahead(self) -> int:
         """How many calls were sent before and have no answer yet, in a cluster to whichever server."""
-        parked = sum(map(len, self._parked.values())) if self._parked else 0
+        parked = sum([len(calls) for calls in self._parked.values()])
         return parked + sum([len(wire.in_flight) for wire in self._wires.values()])
 
     def _send(self, address: Address, calls: list[WireCall]) -> None:

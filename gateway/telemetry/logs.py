@@ -12,29 +12,9 @@ import structlog
 from structlog.typing import Processor
 
 from gateway.core.events import RequestEnded
+from gateway.telemetry.log_stream import LOG
 
 GATHER_SECONDS = 0.05
-
-
-class LogStream:
-    """Standard error, as far as it can be written: a full disk or a reader that is gone costs lines, not a request."""
-
-    def __init__(self) -> None:
-        self.failed = 0
-        """Writes that failed, each of one line or of some request lines."""
-
-    def write(self, text: str) -> None:
-        try:
-            sys.stderr.write(text)
-            sys.stderr.flush()
-        except (OSError, ValueError):  # ValueError: it is closed
-            self.failed += 1
-
-    def flush(self) -> None:
-        """Every write has been flushed."""
-
-
-LOG = LogStream()
 
 
 def configure_logging(format: Literal["json", "text"], level: str) -> None:
