@@ -6,6 +6,7 @@ no answer `timeout` after it was sent, and a little more for each call that is a
 """
 
 import asyncio
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -186,8 +187,8 @@ class Wires:
         """Whether the oldest call is late. `sure` after the grace."""
         self._timer = None
         loop = asyncio.get_running_loop()
-        oldest = min((call.deadline for call in self.under_way()), default=None)
-        if oldest is None:
+        oldest = min((call.deadline for call in self.under_way()), default=math.inf)
+        if oldest == math.inf:  # nothing was sent: what is gathered has the next look made when it goes
             return
         if oldest > loop.time():
             self._timer = loop.call_at(oldest, self._check, False)

@@ -1,12 +1,15 @@
 """The way to Redis: what it carries, and that nobody waits when Redis is in trouble."""
 
 import asyncio
+import socket
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gateway.ending import Ending
 from gateway.shared.link import Link, LinkSettings, Script, ScriptFailed, Unavailable
 from gateway.shared.wires import EACH
 from tests.support.certificates import self_signed
@@ -79,6 +82,29 @@ async def test_a_turn_that_takes_long_does_not_make_an_answer_late() -> None:
         be_busy(1.2)
         assert await call == 1
         assert link.outages == 0
+
+
+async def test_a_call_that_is_gathered_while_the_clock_is_looked_at_has_its_time_too() -> None:
+    loop = asyncio.get_running_loop()
+    async with redis_server() as redis, linked(redis, timeout=0.5, connect_timeout=100.0) as link:
+        assert await link.run(ADD, ["k"], [1]) == [1, b"1"]
+        redis.freeze()
+        asked: asyncio.Future[Ending[Any]] = loop.create_future()
+
+        def ask() -> None:
+            loop.remove_reader(ours)
+            be_busy(0.6)  # the time of the first call passes: the loop looks at its clock before it sends this one
+            asked.set_result(link.submit(("EVALSHA", ADD.sha, 1, "k", 1), ADD))
+
+        ours, its = socket.socketpair()
+        with ours, its:
+            loop.add_reader(ours, ask)
+            its.send(b"go")
+            call = await asked
+            async with asyncio.timeout(30):  # the probe alone would wait for longer
+                with pytest.raises(Unavailable, match="no answer in time"):
+                    await call
+        redis.thaw()
 
 
 async def test_a_burst_is_given_the_time_that_what_is_ahead_of_it_takes() -> None:
