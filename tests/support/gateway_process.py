@@ -54,7 +54,7 @@ class GatewayProcess:
     def workers(self) -> list[int]:
         """The process ids of its worker processes, where it has some."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return [int(pid) for pid in children if b"spawn_main" in _command_line(pid)]
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -88,6 +88,13 @@ class GatewayProcess:
     async def _read(self) -> None:
         async for line in self._stderr:
             self.lines.append(line.decode().rstrip("\n"))
+
+
+def _command_line(pid: str) -> bytes:
+    """Empty for a process that has ended since it was listed."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 @contextlib.asynccontextmanager
