@@ -79,6 +79,7 @@ async def suffer(fault: Fault, mode: str, timeout: float) -> Outcome:
             async with httpx.AsyncClient(base_url=gateway.url, timeout=30) as client:
                 before = [await _ask(client) for _ in range(BEFORE)]
                 assert [status for status, _ in before] == [200] * BEFORE
+                await _link(gateway).submit(("PING",))  # answered after their settlements, which are in the books then
                 fault.strike(redis)
                 first = [await _ask(client) for _ in range(8)]
                 rest = await asyncio.gather(*[_ask(client) for _ in range(DURING - len(first))])

@@ -14,8 +14,7 @@ def check(fault: Fault, outcome: Outcome) -> None:
     """What each mode promises."""
     room = LIMIT - BEFORE
     if outcome.mode == "closed" and fault.outage:
-        # Where the books are lost, a settlement that was under way may be written into the new ones.
-        assert outcome.failed == DURING and outcome.left >= (LIMIT - 1 if fault.loses else room)
+        assert outcome.failed == DURING and outcome.left >= (LIMIT if fault.loses else room)
     elif outcome.mode == "open" and fault.outage:
         assert outcome.ok == DURING
         assert outcome.left <= (LIMIT if fault.loses else room) - DURING + 5, "what was used is owed"
