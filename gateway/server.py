@@ -7,7 +7,6 @@ import secrets
 import shutil
 import signal
 import socket
-import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from gateway.config.source import load_config
 from gateway.config.tree import Config
 from gateway.leaving import leave_gently
 from gateway.reload import ConfigWatch
+from gateway.telemetry.log_stream import LOG
 from gateway.telemetry.logs import configure_logging
 from gateway.telemetry.metrics import bury_dead_processes
 
@@ -163,8 +163,8 @@ def _run(settings: uvicorn.Config, sockets: list[socket.socket]) -> None:
 def _announce(config: Config, public: socket.socket, admin: socket.socket) -> None:
     scheme = "https" if config.listen.tls else "http"
     nodes = ", ".join(node.url for node in config.nodes) or "none configured"
-    print(f"fleetgate listens on {scheme}://{_address(public)}  (nodes: {nodes})", file=sys.stderr)
-    print(f"admin and metrics on {scheme}://{_address(admin)}", file=sys.stderr, flush=True)
+    LOG.write(f"fleetgate listens on {scheme}://{_address(public)}  (nodes: {nodes})\n")
+    LOG.write(f"admin and metrics on {scheme}://{_address(admin)}\n")
 
 
 def _address(sock: socket.socket) -> str:

@@ -224,6 +224,22 @@ async def test_it_serves_although_nobody_reads_its_log(format: str, tmp_path: Pa
                 assert float(page.split("\nfleetgate_log_writes_failed_total ")[1].split()[0]) > 0
 
 
+def test_it_starts_although_its_log_cannot_be_written() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(FLEETGATE), "serve", "--port", str(port), "--admin-port", "0", "--node", "http://127.0.0.1:9"]
+    with Path("/dev/full").open("w") as full, subprocess.Popen(command, stderr=full) as gateway:
+        try:
+            healthy = False
+            while not healthy:
+                assert gateway.poll() is None
+                with contextlib.suppress(httpx.TransportError):
+                    healthy = httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
+        finally:
+            gateway.kill()
+
+
 async def test_a_node_that_never_answers_is_told_once() -> None:
     """Its URL may be mistyped: without a line nothing would say why requests are refused."""
     with socket.socket() as nobody:
