@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
+from prometheus_client import CollectorRegistry, Counter, disable_created_metrics, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from gateway.core.events import NodeFacts, RequestEnded
@@ -32,8 +32,7 @@ class Metrics:
         self._made = definitions.Registered(self._registry)
         self._fleet = FleetGauges(self._made)
         self._ended: list[RequestEnded] = []
-        self._known_unkept = 0
-        self._known_unwritten = 0
+        self._totals: dict[str, int] = {}
         self.recent = RecentTtft()
 
     def request_ended(self, event: RequestEnded) -> None:
@@ -94,13 +93,11 @@ class Metrics:
     def ledger_state(self, waiting: int, dropped: int) -> None:
         """Records that wait for Redis now, and those that were dropped since the start."""
         self._made[definitions.RECORDS_WAITING].set(waiting)
-        self._made[definitions.RECORDS_DROPPED].inc(dropped - self._known_unkept)
-        self._known_unkept = dropped
+        self._count_up(definitions.RECORDS_DROPPED, dropped)
 
     def log_state(self, failed: int) -> None:
         """Writes to the log that failed since the start."""
-        self._made[definitions.LOG_FAILURES].inc(failed - self._known_unwritten)
-        self._known_unwritten = failed
+        self._count_up(definitions.LOG_FAILURES, failed)
 
     def fleet_state(self, open_requests: int, nodes: Iterable[NodeFacts]) -> None:
         """Settle, and set the gauges: requests open now, and the facts of every node."""
@@ -120,6 +117,11 @@ class Metrics:
         self._made[definitions.RESERVATIONS].set(reservations)
         self._made[definitions.SETTLEMENTS_WAITING].set(waiting)
         self._made[definitions.SETTLEMENTS_DROPPED].set(dropped)
+
+    def _count_up(self, counter: definitions.Definition[Counter], total: int) -> None:
+        """To a total since the start that somebody else keeps."""
+        self._made[counter].inc(total - self._totals.get(counter.name, 0))
+        self._totals[counter.name] = total
 
     def page(self) -> bytes:
         """The exposition in Prometheus' text format."""
