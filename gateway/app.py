@@ -121,6 +121,7 @@ class Gateway:
             max_headers=config.requests.max_headers,
             headers_timeout=config.timeouts.headers,
             client_stall=config.timeouts.client_stall,
+            bounds=self._bounds,
             front=self.front,
             on_shutdown=self.begin_shutdown,
         )

@@ -1,4 +1,8 @@
-"""A request that FastAPI answers: uvicorn's own cycle, taking its turn among those of the data plane."""
+"""A request that FastAPI answers: uvicorn's own cycle, taking its turn among those of the data plane.
+
+No route of FastAPI's takes more than a short document, so its body is bounded in bytes and seconds here, whatever the
+application reads of it; beyond that the connection is refused.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -7,16 +11,26 @@ from typing import Any
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from gateway.api.call import Bounds
 from gateway.api.heads import Head
+from gateway.core.errors import BodyTooLarge, GatewayError, RequestTooSlow
+
+MAX_BODY = 1024 * 1024
+"""Bytes of a body for FastAPI: a tenant's or a registration's document is a few kilobytes."""
 
 
 class AsgiCycle(RequestResponseCycle):
     """One request on one client connection: a `Turn` of its protocol. `start` runs the application with a cycle."""
 
-    def __init__(self, start: Any, **parts: Any) -> None:
+    def __init__(self, start: Any, refuse: Callable[[GatewayError], None], body_timeout: float, **parts: Any) -> None:
+        """`refuse` ends the connection with an answer in this one's place."""
         super().__init__(**parts)
         self.begun = False
         self._start = start
+        self._refuse = refuse
+        self._body_timeout = body_timeout
+        self._size = 0
+        self._late: asyncio.TimerHandle | None = None
 
     @property
     def started(self) -> bool:
@@ -24,12 +38,17 @@ class AsgiCycle(RequestResponseCycle):
 
     def begin(self) -> None:
         self.begun = True
+        if self.more_body:
+            self._late = asyncio.get_running_loop().call_later(self._body_timeout, self._body_late)
         self._start(self)
 
     def proceed(self) -> None:
         """The application has been told by its event."""
 
     def feed(self, piece: bytes) -> None:
+        self._size += len(piece)
+        if self._size > MAX_BODY:
+            raise _too_large()
         if self.response_complete:
             return
         self.body += piece
@@ -38,13 +57,24 @@ class AsgiCycle(RequestResponseCycle):
         self.message_event.set()
 
     def end_of_body(self) -> None:
+        self._stop_timer()
         if not self.response_complete:
             self.more_body = False
             self.message_event.set()
 
     def lose(self) -> None:
+        self._stop_timer()
         self.disconnected = True
         self.message_event.set()
+
+    def _stop_timer(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _body_late(self) -> None:
+        self._late = None
+        self._refuse(RequestTooSlow(f"The body did not arrive within {self._body_timeout:g} s."))
 
     def on_full(self) -> None:
         """uvicorn's flow control has told the application."""
@@ -59,8 +89,24 @@ class AsgiCycle(RequestResponseCycle):
         await super().send(message)
 
 
-def asgi_turn(protocol: HttpToolsProtocol, head: Head, answered: Callable[[], None]) -> AsgiCycle:
-    """What uvicorn does with complete headers, with our kind of cycle and without its options."""
+def _too_large() -> BodyTooLarge:
+    return BodyTooLarge(f"The body is larger than {MAX_BODY} bytes: no route here takes so much.")
+
+
+def asgi_turn(
+    protocol: HttpToolsProtocol,
+    head: Head,
+    bounds: Bounds,
+    answered: Callable[[], None],
+    refuse: Callable[[GatewayError], None],
+) -> AsgiCycle:
+    """What uvicorn does with complete headers, with our kind of cycle and without its options.
+
+    Raises BodyTooLarge where the head declares a body that is. HEAD is answered as GET, without the body.
+    """
+    declared = head.headers.get(b"content-length", b"0").strip()
+    if b"transfer-encoding" not in head.headers and int(declared) > MAX_BODY:
+        raise _too_large()
     scope: Any = {
         "type": "http",
         "asgi": {"version": protocol.asgi_version, "spec_version": "2.3"},
@@ -76,8 +122,11 @@ def asgi_turn(protocol: HttpToolsProtocol, head: Head, answered: Callable[[], No
         "raw_path": head.raw_path,
         "query_string": head.query,
     }
+    app: Any = _as_get(protocol.app) if head.method == "HEAD" else protocol.app
     return AsgiCycle(
-        start=lambda cycle: protocol._start_asgi_task(cycle, protocol.app),
+        start=lambda cycle: protocol._start_asgi_task(cycle, app),
+        refuse=refuse,
+        body_timeout=bounds.body_timeout,
         scope=scope,
         transport=protocol.transport,
         flow=protocol.flow,
@@ -90,3 +139,12 @@ def asgi_turn(protocol: HttpToolsProtocol, head: Head, answered: Callable[[], No
         keep_alive=head.keep_alive,
         on_response=answered,
     )
+
+
+def _as_get(app: Any) -> Any:
+    """`app` for a HEAD: it makes the answer to a GET, whose body uvicorn's cycle leaves out."""
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "method": "GET"}, receive, send)
+
+    return answer

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from gateway.api.call import Bounds
 from gateway.api.front import Front
 
 
@@ -41,7 +42,7 @@ class Turn(Protocol):
 @dataclass(frozen=True, slots=True)
 class Edge:
     """Bounds of the listeners: connections on the public one, bytes and seconds for a request's headers, seconds
-    for a client to take something of what it was sent, and seconds for which one that asks nothing is kept.
+    for a client to take something of what it was sent; and what is accepted of a body.
 
     `on_shutdown` is called once for every connection that is open when the server begins to shut down.
     """
@@ -51,5 +52,6 @@ class Edge:
     max_headers: int
     headers_timeout: float
     client_stall: float
+    bounds: Bounds
     front: Front
     on_shutdown: Callable[[], None]

@@ -1,5 +1,6 @@
 """Errors to HTTP: the one place that knows which status, which headers and which kind an error has."""
 
+import json
 import math
 from collections.abc import Iterable
 
@@ -79,3 +80,9 @@ def whole_answer(
     shape = shape_error(error, request_id)
     body = dialect.error(shape)
     return shape.status, error_headers(error, body) + id_headers(request_id), body
+
+
+def detail_answer(error: e.GatewayError, request_id: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """`whole_answer` as the admin listener's own routes shape their errors."""
+    body = json.dumps({"detail": error.message}).encode()
+    return shape_error(error, request_id).status, error_headers(error, body) + id_headers(request_id), body

@@ -1,6 +1,5 @@
 """The head of a request as the parser found it, and what it is for."""
 
-import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -8,8 +7,6 @@ from urllib.parse import unquote
 import httptools
 
 from gateway.core.dialects import Dialect
-
-_UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:", re.IGNORECASE)
 
 Fields = Sequence[tuple[bytes, bytes]]
 
@@ -51,16 +48,6 @@ def split_target(url: bytes) -> tuple[str, bytes, bytes]:
         raw_path, _, query = url.partition(b"?")
         return raw_path.decode("ascii"), raw_path, query
     parsed: Any = httptools.parse_url(url)  # its stub has no None
+    if parsed.path is None:
+        raise httptools.HttpParserInvalidURLError("there is no path in it")
     return unquote(parsed.path.decode("ascii")), parsed.path, parsed.query or b""
-
-
-def without_upgrade(data: bytes) -> bytes:
-    """What `data` begins, a request, without its offer to speak another protocol.
-
-    Java's HTTP client offers HTTP/2 with every request; a server that does not take it up answers as if it had not
-    been made. The parser, however, would stop at it and lose the body.
-    """
-    if _UPGRADE.search(data) is None:
-        return data
-    head, blank, rest = data.partition(b"\r\n\r\n")
-    return _UPGRADE.sub(b"\r\nx-not-taken:", head) + blank + rest

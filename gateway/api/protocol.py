@@ -1,44 +1,49 @@
 """One client connection: uvicorn's HTTP protocol, with the bounds of a public listener and a data plane below ASGI.
 
-What uvicorn leaves open: a connection that never finishes its headers, headers without end, and a plain text
-answer to what is not HTTP. A connection beyond the limit is answered and closed instead of being left waiting.
+Requests become turns, in their order: a `ClientCall` for the data plane, an `AsgiCycle` for the rest, and a `Refusal`
+for what is no request. The parser (`request_parser`) only notes what it finds; a turn begins and goes on after it has
+returned, so that no story runs inside of it.
 
-Requests become turns, in their order: a `ClientCall` for the data plane, an `AsgiCycle` for the rest. The parser only
-notes what it finds; a turn begins and goes on after it has returned, so that no story runs inside of it.
+    what comes                               while                     what happens
+    one whole request, its head known        nothing is unanswered     a call, with its body; the parser is not asked
+    anything else                            any                       the backlog, of which cuts go to the parser:
+      a complete head                        the listener is admin     an ASGI cycle, unanswered
+      a complete head                        its path is listed        a call, unanswered; else an ASGI cycle
+      a piece, or the end, of a body         its turn waits            noted with it
+      bytes of a head that is not complete   any                       counted and timed
+      no HTTP, or more than a bound allows   any                       a refusal, unanswered; nothing is read any more
+    after each read, and after each answer   the client takes answers  the first unanswered turn begins, or goes on
+    the client leaves                        any                       all that are unanswered are told
 
-    what comes                               while                  what happens
-    one whole request, its head known        nothing is unanswered  a call, with its body; the parser is not asked
-    anything else                            any                    the parser is fed, and finds:
-      a complete head                        the listener is admin  an ASGI cycle, unanswered
-      a complete head                        its path is listed     a call, unanswered; else an ASGI cycle
-      a piece, or the end, of a body         its turn waits         noted with it
-      bytes of a head that is not complete   any                    counted and timed
-      no HTTP                                any                    refused, and closed
-    after each read, and after each answer   any                    the first unanswered turn begins, or goes on
-    the client leaves                        any                    all that are unanswered are told
+Nobody gets more of the process than a share: at most `MAX_AHEAD` requests are parsed ahead of an answer, what came with
+them stays in the backlog and nothing more is read; at most `SHARE` turns go on in one turn of the loop; and no turn
+begins while more is written than the client takes.
+
+An exception in any callback ends in `_fail`: it is logged, the client is answered with 500 and the connection closed.
 """
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Any, cast
 
+import structlog
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from gateway.api.asgi import asgi_turn
 from gateway.api.call import request_id_of
 from gateway.api.edge import Edge, Turn
-from gateway.api.errors import whole_answer
-from gateway.api.heads import Fields, Head, Route, is_usual, split_target, without_upgrade
+from gateway.api.errors import detail_answer, whole_answer
+from gateway.api.flow import Flow
+from gateway.api.heads import Fields, Head, Route, is_usual
+from gateway.api.refusal import Refusal
+from gateway.api.request_parser import RequestParser
 from gateway.api.unsent import UnsentWatch
 from gateway.core.dialects import DIALECTS
-from gateway.core.errors import (
-    GatewayError,
-    HeadersTooLarge,
-    InvalidRequest,
-    RequestTooSlow,
-    TooManyConnections,
-)
+from gateway.core.errors import GatewayError, InternalError, RequestTooSlow, TooManyConnections
 from gateway.core.familiar import Familiar
+
+log = structlog.get_logger("fleetgate.connection")
 
 FIRST_REQUEST_GRACE = 1.0
 """Seconds that a connection without a request yet is kept when the server shuts down."""
@@ -46,7 +51,13 @@ FIRST_REQUEST_GRACE = 1.0
 LOOK_AGAIN = 0.02
 
 MAX_AHEAD = 16
-"""Requests that are read ahead of the one that is being answered."""
+"""Requests that are parsed ahead of the one that is being answered."""
+
+SHARE = 8
+"""Turns of one connection in one turn of the loop."""
+
+CUTS = 64
+"""Cuts of one connection's bytes that are parsed before a turn goes on."""
 
 MAX_STRANGERS = 8
 """Heads of one connection that are kept to be known again, one after the other: then they seem always to differ."""
@@ -57,24 +68,22 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.parser = None  # type: ignore[assignment]  # uvicorn's own
         self._edge = cast(Edge, self.app_state["edge"])
         self._public = True
         self._late: asyncio.TimerHandle | None = None
-        self._between_requests = True
-        self._header_bytes = 0
-        self._long_read = False
-        self._unknown_coding = False
         self._unsent: UnsentWatch | None = None
+        self._flow: Flow
+        self._parser = RequestParser(self._on_head, self._edge.max_headers)
         self._unanswered: deque[Turn] = deque()  # in the order of their requests: a client may send some ahead
-        self._arriving: Turn | None = None  # the one whose body the parser is in
-        self._advancing = False
+        self._backlog = b""
+        self._at = 0  # where in the backlog the parser goes on
+        self._deaf = False  # nothing more of this client is wanted
+        self._working = False
+        self._again: asyncio.Handle | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._idle_since = 0.0
-        self._messages = self._completed = 0  # that the parser has begun, and ended
-        self._uncounted = False
-        self._next_begun = False
         self._familiar: Familiar[tuple[Route, Head]] | None = None
-        self._complete_head: Head | None = None
         self._route: Route | None = None
         self._strangers = 0
         self._default_headers: list[tuple[bytes, bytes]] = []
@@ -82,139 +91,83 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = self._flow = Flow(transport, self._soon)
         self._unsent = UnsentWatch(transport, self.loop, self._edge.client_stall)
         self._public = self.server is None or self.server[1] != self._edge.admin_port
         if self._public and len(self.connections) > self._edge.max_connections:
-            self._refuse(TooManyConnections("Too many connections are open: try again.", retry_after=1.0))
-            return
-        self._expect_headers()
+            self._tell(TooManyConnections("Too many connections are open: try again.", retry_after=1.0))
+        else:
+            self._expect_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """What holds this connection, and what it holds, is let go of: nobody looks for rings."""
         self._got_headers()
+        for timer in (self._idle, self._again):
+            if timer is not None:
+                timer.cancel()
+        self._idle = self._again = None
         if self._unsent is not None:
             self._unsent.stop()
-        if self._idle is not None:
-            self._idle.cancel()
         super().connection_lost(exc)
-        unanswered = tuple(self._unanswered)
-        self._unanswered.clear()
-        for turn in unanswered:
-            turn.lose()
+        self._lose_all()
+        self._parser.close()
+        self._flow.close()
+        self._familiar = self._route = None
 
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._unsent is not None:
             self._unsent.look()
         if self._unanswered:
-            self._unanswered[0].on_full()
+            self._try(self._unanswered[0].on_full)
 
     def resume_writing(self) -> None:
         super().resume_writing()
         if self._unsent is not None:
             self._unsent.stop()
         if self._unanswered:
-            self._unanswered[0].on_writable()
+            self._try(self._unanswered[0].on_writable)
+        if self._unanswered or self._backlog:
+            self._soon()
 
     # A request's way in
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
+        if self._deaf or self.transport.is_closing():
             return
-        familiar = self._familiar
-        if familiar is not None and not self._unanswered and self._between_requests and not self._header_bytes:
-            body = familiar.body_in(data)
+        if self._backlog:
+            self._backlog = self._backlog[self._at :] + data
+            self._at = 0
+            return  # the turn that left a backlog goes on with it
+        parser = self._parser
+        fresh = parser.fresh
+        if fresh and self._familiar is not None and not self._unanswered:
+            body = self._familiar.body_in(data)
             if body is not None:
                 if self._late is not None:
                     self._got_headers()
-                self._unanswered.append(self._edge.front.open(self, *familiar.known, body))
-                self._advance()
+                self._go_on(body)
                 return
-        self._parse(data)
+        begun = parser.begun
+        self._backlog = data
+        self._go_on()
+        if fresh and parser.begun == begun + 1 and parser.fresh and not self._backlog:
+            self._remember(data)
 
-    def _parse(self, data: bytes) -> None:
-        whole = self._between_requests and not self._header_bytes
-        messages, completed = self._messages, self._completed
-        self._long_read = len(data) > self._edge.max_headers
-        if self._between_requests:
-            data = without_upgrade(data)
-        super().data_received(data)
-        if self.transport.is_closing():
-            return
-        if self._between_requests:
-            self._count_headers(len(data) if self._completed == completed else 1)
-            if whole and self._messages == messages + 1 and self._header_bytes == 0:
-                self._remember(data)
-        self._advance()
-
-    def on_message_begin(self) -> None:
-        self.url = b""
-        self.headers = []
-        self.expect_100_continue = False
-        self._unknown_coding = False
-        self._messages += 1
-        self._next_begun = True
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        elif name == b"transfer-encoding" and value.lower() != b"chunked":
-            self._unknown_coding = True
-        self.headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        self._between_requests = self._next_begun = False
-        self._header_bytes = 0
-        self._arriving = None
-        self._got_headers()
-        if self._unknown_coding:
-            self._refuse(InvalidRequest("The only transfer-encoding of a body is chunked.", code="invalid_http"))
-        elif (self._long_read or self._uncounted) and self._length_of_headers() > self._edge.max_headers:
-            self._refuse_long_headers()
-        if self.transport.is_closing():
-            return
-        turn = self._arriving = self._turn(self._head())
-        self._unanswered.append(turn)
-        if len(self._unanswered) > MAX_AHEAD:
-            self.flow.pause_reading()  # not before: while nothing is read, nobody sees that the client left
-
-    def on_body(self, body: bytes) -> None:
-        if self._arriving is not None:  # None: refused for its headers
-            self._arriving.feed(body)
-
-    def on_message_complete(self) -> None:
-        self._between_requests = True
-        self._completed += 1
-        self._uncounted = False
-        if self._arriving is not None:
-            self._arriving.end_of_body()
-            self._arriving = None
-
-    def _head(self) -> Head:
-        version = self.parser.get_http_version()
-        path, raw_path, query = split_target(self.url)
-        return Head(
-            method=self.parser.get_method().decode("ascii"),
-            path=path,
-            raw_path=raw_path,
-            query=query,
-            fields=self.headers,
-            headers=dict(self.headers),
-            old=version == "1.0",
-            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
-            expects=self.expect_100_continue,
-        )
-
-    def _turn(self, head: Head) -> Turn:
+    def _on_head(self, head: Head) -> Turn:
+        if self._late is not None:
+            self._got_headers()
         self._route = self._edge.front.find(head) if self._public else None
-        self._complete_head = head
         if self._route is not None:
-            return self._edge.front.open(self, self._route, head, None)
-        return asgi_turn(self, head, self.answered)
+            turn: Turn = self._edge.front.open(self, self._route, head, None)
+        else:
+            turn = asgi_turn(self, head, self._edge.bounds, self.answered, self._refuse_late)
+        self._unanswered.append(turn)
+        return turn
 
     def _remember(self, data: bytes) -> None:
         """Know the head of this request again, if it was a usual one. Not for clients whose heads always differ."""
-        route, head = self._route, self._complete_head
+        route, head = self._route, self._parser.last
         if route is None or head is None or self._strangers >= MAX_STRANGERS:
             return
         self._strangers += 1
@@ -222,22 +175,86 @@ class GatewayProtocol(HttpToolsProtocol):
 
     # Requests in their order
 
-    def _advance(self) -> None:
-        """Begin the first unanswered request, or let it go on; the next one where it has got its answer with that."""
-        if self._advancing:
+    def _soon(self) -> None:
+        """Go on in the loop's next turn."""
+        if self._again is None:
+            self._again = self.loop.call_soon(self._go_on_now)
+
+    def _go_on_now(self) -> None:
+        self._again = None
+        self._go_on()
+
+    def _go_on(self, body: bytes | None = None) -> None:
+        """Parse what came, and have the first unanswered request begin or go on; the next one when it is answered.
+
+        `body`: of a request that has come with the familiar head.
+        """
+        if self._working:
             return
-        self._advancing = True
+        self._working = True
         try:
-            while self._unanswered and not self.transport.is_closing():
-                turn = self._unanswered[0]
-                if turn.begun:
-                    turn.proceed()
-                else:
-                    turn.begin()
-                if self._unanswered and self._unanswered[0] is turn:
-                    return
+            if body is not None and self._familiar is not None:
+                self._unanswered.append(self._edge.front.open(self, *self._familiar.known, body))
+            self._work()
+        except Exception:  # noqa: BLE001 - it is logged there
+            self._fail()
         finally:
-            self._advancing = False
+            self._working = False
+
+    def _try(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception:  # noqa: BLE001 - it is logged there
+            self._fail()
+
+    def _work(self) -> None:
+        for _ in range(SHARE):
+            more = bool(self._backlog) and self._parse()
+            if self.transport.is_closing():
+                return
+            if not self._advance() and not more:
+                break
+        else:
+            self._soon()
+        self._flow.hold(bool(self._backlog))
+        if self._parser.head_bytes and self._late is None and not self._deaf:
+            self._time_head()
+
+    def _parse(self) -> bool:
+        """Some cuts of the backlog, as far as requests may be parsed ahead; whether there is more to parse at once."""
+        data, parser = self._backlog, self._parser
+        at, end = self._at, len(self._backlog)
+        cuts = CUTS
+        try:
+            while at < end and cuts and self._may_parse():
+                cuts -= 1
+                at = parser.feed(data, at)
+                if parser.arriving is None and parser.last is not None and not parser.last.keep_alive and parser.fresh:
+                    self._deaf = True  # the client has said that this one was its last
+                    at = end
+        except GatewayError as error:
+            self._refuse(error)
+            return False
+        self._backlog, self._at = (data, at) if at < end else (b"", 0)
+        return at < end and self._may_parse()
+
+    def _may_parse(self) -> bool:
+        if self.flow.read_paused:
+            return False
+        return len(self._unanswered) < MAX_AHEAD or self._parser.arriving is not None
+
+    def _advance(self) -> bool:
+        """Begin the first unanswered request, or let it go on; whether it has got its answer with that."""
+        if not self._unanswered:
+            return False
+        turn = self._unanswered[0]
+        if turn.begun:
+            turn.proceed()
+        elif self.flow.write_paused:
+            return False  # begun when the client has taken what was written
+        else:
+            turn.begin()
+        return not self._unanswered or self._unanswered[0] is not turn
 
     def answered(self) -> None:
         """The first of the unanswered requests has got its answer."""
@@ -246,21 +263,20 @@ class GatewayProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        if self.flow.read_paused:
-            self.flow.resume_reading()
+        self.flow.resume_reading()
         self._idle_since = self.loop.time()
         if self._idle is None:
             self._idle = self.loop.call_later(self.timeout_keep_alive, self._check_idle)
         if self._unsent is not None:
             self._unsent.look()
-        if self._unanswered:
-            self._advance()
+        if self._unanswered or self._backlog:
+            self._go_on()
 
     def _check_idle(self) -> None:
         """One timer for all pauses of a connection: it is set anew when it goes off, not with every request."""
         self._idle = None
         rest = self._idle_since + self.timeout_keep_alive - self.loop.time()
-        if self._unanswered or not self._between_requests or self._header_bytes:
+        if self._unanswered or self._backlog or not self._parser.fresh:
             rest = float(self.timeout_keep_alive)
         if rest > 0:
             self._idle = self.loop.call_later(rest, self._check_idle)
@@ -280,22 +296,27 @@ class GatewayProtocol(HttpToolsProtocol):
             self._default_lines = b"".join([b"%b: %b\r\n" % pair for pair in headers])
         return self._default_lines
 
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(InvalidRequest("This is not a valid HTTP request.", code="invalid_http"))
-
     def shutdown(self) -> None:
         self._edge.on_shutdown()
-        self._leave(self.loop.time() + (0.0 if self._messages else FIRST_REQUEST_GRACE))
+        self._leave(self.loop.time() + (0.0 if self._parser.begun else FIRST_REQUEST_GRACE))
 
     def _leave(self, until: float) -> None:
         """Close after what is being answered. Who has just connected has a request under way: it is awaited, for a
         connection that is closed before it comes is a request lost."""
         for turn in self._unanswered:
             turn.keep_alive = False
-        if not self._unanswered and (self._messages or self.loop.time() >= until):
+        if not self._unanswered and (self._parser.begun or self.loop.time() >= until):
             self.transport.close()
         elif not self._unanswered:
             self.loop.call_later(LOOK_AGAIN, self._leave, until)
+
+    # Heads that are late
+
+    def _time_head(self) -> None:
+        """Bytes came that do not complete a head. Blank lines between requests are timed once all are answered."""
+        parser = self._parser
+        if parser.begun != parser.completed or not self._unanswered:
+            self._expect_headers()
 
     def _expect_headers(self) -> None:
         self._late = self.loop.call_later(self._edge.headers_timeout, self._headers_late)
@@ -305,41 +326,67 @@ class GatewayProtocol(HttpToolsProtocol):
             self._late.cancel()
             self._late = None
 
-    def _count_headers(self, length: int) -> None:
-        """Bytes came that do not complete the headers of a request (blank lines are such bytes, too).
-
-        How many there are is not known where they came in one read with the end of the request before: then they
-        are measured when the headers are complete, and counted as one until there are more.
-        """
-        if self._unanswered and self._header_bytes == 0 and not self._next_begun:
-            return  # nothing of a next request has come
-        self._uncounted = self._uncounted or length == 1
-        self._header_bytes += length
-        if self._header_bytes > self._edge.max_headers:
-            self._refuse_long_headers()
-        elif self._late is None:
-            self._expect_headers()
-
     def _headers_late(self) -> None:
         self._late = None
-        if self._header_bytes == 0:  # it never spoke: there is no request to answer
+        if not self._parser.head_bytes:  # it never spoke: there is no request to answer
             self.transport.close()
         else:
             seconds = self._edge.headers_timeout
-            self._refuse(RequestTooSlow(f"The headers did not arrive within {seconds:g} s."))
+            self._refuse_late(RequestTooSlow(f"The headers did not arrive within {seconds:g} s."))
 
-    def _length_of_headers(self) -> int:
-        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+    # Refusals
 
-    def _refuse_long_headers(self) -> None:
-        self._refuse(HeadersTooLarge(f"The headers are larger than {self._edge.max_headers} bytes."))
+    def _refuse_late(self, error: GatewayError) -> None:
+        """As `_refuse`, from outside of a turn of work."""
+        if not self.transport.is_closing():
+            self._refuse(error)
+            self._go_on()
 
     def _refuse(self, error: GatewayError) -> None:
-        """Answer below ASGI, for there is no request yet, and close."""
+        """Nothing more is read of this client. It is told why when the requests before are answered."""
+        self._deaf = True
+        self._backlog, self._at = b"", 0
+        self._got_headers()
+        broken, self._parser.arriving = self._parser.arriving, None
         waiting = self._unanswered
-        if not waiting or (len(waiting) == 1 and not waiting[0].started):
-            # else the answer would land in the middle of another one
-            status, headers, body = whole_answer(error, DIALECTS[0], request_id_of({}))
-            lines = b"".join(b"%b: %b\r\n" % pair for pair in [*headers, (b"connection", b"close")])
-            self.transport.write(STATUS_LINE[status] + lines + b"\r\n" + body)
+        if broken is not None and waiting and waiting[-1] is broken:
+            if broken.started:
+                self.transport.close()  # told already; it was the body that could not be understood
+                return
+            waiting.pop()
+            broken.lose()
+        waiting.append(Refusal(error, self._tell))
+
+    def _tell(self, error: GatewayError, request_id: str = "") -> None:
+        """Answer below ASGI, and close."""
+        self._deaf = True
+        request_id = request_id or request_id_of({})
+        if self._public:
+            status, headers, body = whole_answer(error, DIALECTS[0], request_id)
+        else:
+            status, headers, body = detail_answer(error, request_id)
+        lines = b"".join(b"%b: %b\r\n" % pair for pair in [*headers, (b"connection", b"close")])
+        self.transport.write(STATUS_LINE[status] + lines + b"\r\n" + body)
         self.transport.close()
+
+    def _fail(self) -> None:
+        """An exception that nobody foresaw: the request that it hit must not hang."""
+        request_id = request_id_of({})
+        log.exception("connection_failed_unexpectedly", request_id=request_id)
+        first = self._unanswered[0] if self._unanswered else None
+        if not self.transport.is_closing() and (first is None or not first.started):
+            error = InternalError("Something went wrong in the gateway; the request id finds it in its logs.")
+            self._tell(error, request_id)
+        self.transport.close()
+        self._lose_all()
+
+    def _lose_all(self) -> None:
+        unanswered = [*self._unanswered]
+        arriving = self._parser.arriving
+        if arriving is not None and arriving not in unanswered:  # answered before its body was whole
+            unanswered.append(arriving)
+        self._unanswered.clear()
+        self._parser.arriving = None
+        self._backlog, self._at, self._deaf = b"", 0, True
+        for turn in unanswered:
+            self._try(turn.lose)
