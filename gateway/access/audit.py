@@ -8,6 +8,7 @@ import structlog
 
 from gateway.access.records import Places
 from gateway.shared.link import Link, Unavailable
+from gateway.shared.shapes import pairs_of
 
 log = structlog.get_logger("fleetgate.audit")
 
@@ -56,7 +57,9 @@ class Audit:
         log_deed(deed)
         if self._link is not None:
             try:
-                await self._link.command("XADD", self._stream, "MAXLEN", "~", self.lines, "*", "line", deed.dump())
+                await self._link.reports.command(
+                    "XADD", self._stream, "MAXLEN", "~", self.lines, "*", "line", deed.dump()
+                )
             except Unavailable as error:
                 log.warning("audit_line_not_kept", reason=str(error), what=deed.what, subject=deed.subject)
 
@@ -65,16 +68,15 @@ class Audit:
         if self._link is None:
             return []
         first = str(int(since * 1000))
-        entries = await self._link.command("XREVRANGE", self._stream, "+", first, "COUNT", limit)
+        entries = await self._link.reports.command("XREVRANGE", self._stream, "+", first, "COUNT", limit)
         lines = [_line(entry_id, fields) for entry_id, fields in entries]
         return [line for line in lines if line is not None]
 
 
 def _line(entry_id: bytes, fields: Any) -> Line | None:
     """None for one that another version wrote in another way."""
-    pairs = fields if isinstance(fields, dict) else dict(zip(fields[::2], fields[1::2], strict=True))
     try:
-        told = orjson.loads(pairs[b"line"])
+        told = orjson.loads(pairs_of(fields)[b"line"])
         deed = Deed(str(told["who"]), str(told["what"]), str(told["subject"]), dict(told["detail"]))
     except (ValueError, KeyError, TypeError):
         log.error("audit_line_not_understood", entry=entry_id.decode())

@@ -1,18 +1,21 @@
 """Tenants and keys that are created at run time: what an administrator does to them, in Redis.
 
 A change is a list of edits, each with what must hold before it. A script makes all or none, raises the version that
-every gateway looks at, and writes the audit's line.
+every gateway looks at, and writes the audit's line. Keys that a deleted tenant has left are taken out by another one,
+which looks in the same step whether the tenant is there again.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import AsyncIterator
 from typing import Any, Literal, NamedTuple
 
 from gateway.access.audit import Deed, log_deed
-from gateway.access.records import CHANGE, KeyRecord, Places, TenantRecord
+from gateway.access.records import CHANGE, DROP, KeyRecord, Places, TenantRecord
 from gateway.core.api_keys import key_id
-from gateway.shared.link import Link, Value
+from gateway.shared.link import Link, Unavailable, Value
+from gateway.shared.shapes import pairs_of
 
 _CHUNK = 500
 """Records that are read in one command, so that none takes long."""
@@ -46,17 +49,17 @@ class ChangedMeanwhile(Exception):
 
 
 class Directory:
-    """The records in Redis. Everything raises `Unavailable` where Redis does not answer."""
+    """The records in Redis. Everything raises `Unavailable` where Redis does not answer, or refuses."""
 
     def __init__(self, link: Link, audit_lines: int) -> None:
-        self._link = link
+        self._redis = link.reports
         self._audit_lines = audit_lines
         self.places = Places.below(link.schema.records)
 
     # Tenants
 
     async def tenant(self, name: str) -> TenantRecord | None:
-        raw = await self._link.command("HGET", self.places.tenants, name)
+        raw = await self._redis.command("HGET", self.places.tenants, name)
         return None if raw is None else TenantRecord.parse(name, raw)
 
     async def tenants(self) -> list[TenantRecord]:
@@ -66,7 +69,9 @@ class Directory:
         return sorted(found, key=lambda tenant: tenant.name)
 
     async def create_tenant(self, who: str, name: str, settings: dict[str, Any]) -> TenantRecord:
-        await self._drop_keys(name)  # of one that was deleted, by a process that died before it came to them
+        """Raises `AlreadyThere` where there is one. Keys that one of that name left behind are gone afterwards: of a
+        process that died before it came to them."""
+        await self._drop_keys(name)
         now = time.time()
         record = TenantRecord(name, settings, now, now)
         await self._change(
@@ -92,7 +97,7 @@ class Directory:
     # Keys
 
     async def key(self, id: str) -> KeyRecord | None:
-        raw = await self._link.command("HGET", self.places.keys, id)
+        raw = await self._redis.command("HGET", self.places.keys, id)
         return None if raw is None else KeyRecord.parse(id, raw)
 
     async def keys(self, tenant: str | None = None) -> list[KeyRecord]:
@@ -119,7 +124,8 @@ class Directory:
     async def revoke_key(self, who: str, before: KeyRecord) -> None:
         deed = Deed(who, "key revoked", before.id, {"tenant": before.tenant})
         await self._change(deed, Edit(KEYS, before.id, "same", before.raw))
-        await self._link.command("HDEL", self.places.used, before.id)
+        with contextlib.suppress(Unavailable):  # it is revoked, and nobody asks when it was used
+            await self._redis.command("HDEL", self.places.used, before.id)
 
     async def rotate_key(
         self, who: str, before: KeyRecord, digest: bytes, settings: dict[str, Any], old: dict[str, Any]
@@ -136,11 +142,17 @@ class Directory:
         return record
 
     async def _drop_keys(self, tenant: str) -> int:
+        """Take out the keys of a tenant that there is not; none of one that there is (again)."""
         keys = await self.keys(tenant)
-        for key in keys:
-            await self._link.command("HDEL", self.places.keys, key.id)
-            await self._link.command("HDEL", self.places.used, key.id)
-        return len(keys)
+        names = [self.places.tenants, self.places.keys, self.places.used]
+        dropped = 0
+        for start in range(0, len(keys), _CHUNK):
+            pairs = [word for key in keys[start : start + _CHUNK] for word in (key.id, key.raw)]
+            gone = await self._redis.run(DROP, names, [tenant, *pairs])
+            if gone < 0:
+                break
+            dropped += gone
+        return dropped
 
     async def _change(self, deed: Deed, *edits: Edit) -> None:
         places = self.places
@@ -149,7 +161,7 @@ class Directory:
         for edit in edits:
             args += [edit.table, edit.field, edit.must, edit.before, edit.value or b""]
         names = [places.tenants, places.keys, places.version, places.audit, mark]
-        failed = await self._link.run(CHANGE, names, args)
+        failed = await self._redis.run(CHANGE, names, args)
         if failed:
             edit = edits[failed - 1]
             kind = {"absent": AlreadyThere, "present": NotThere, "same": ChangedMeanwhile}[edit.must]
@@ -160,11 +172,10 @@ class Directory:
         cursor: Any = 0
         seen: set[bytes] = set()
         while True:
-            cursor, entries = await self._link.command("HSCAN", hash, cursor, "COUNT", _CHUNK)
-            pairs = entries.items() if isinstance(entries, dict) else zip(entries[::2], entries[1::2], strict=True)
-            for field, value in pairs:
+            cursor, entries = await self._redis.command("HSCAN", hash, cursor, "COUNT", _CHUNK)
+            for field, value in pairs_of(entries).items():
                 if field not in seen:  # a hash that grows meanwhile may be told in parts twice
                     seen.add(field)
-                    yield field.decode(), value
+                    yield field.decode(errors="replace"), value
             if int(cursor) == 0:
                 return

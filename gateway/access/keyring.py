@@ -6,7 +6,10 @@
                               remembered is read again where it has changed, and every `REFRESH_SECONDS` anyhow
     still good                Redis has not answered for `outage` seconds; then nobody knows who it is
 
-So a revocation is known to every gateway within `LOOK_SECONDS` and the time of reading again, while Redis answers.
+So a revocation is known to every gateway within `LOOK_SECONDS` and the time of reading again, while Redis answers, and
+within `outage` whatever it does. The version that is noted is one that was read before all that is remembered: a change
+while that is being read, or a reading that fails, leaves a version that the next look finds to be an old one.
+
 A version is polled rather than a channel subscribed to, since a poll that fails is noticed and a message that got
 lost is not.
 """
@@ -24,7 +27,8 @@ from gateway.access.records import LOOK_UP, KeyRecord, Places, TenantRecord
 from gateway.core.api_keys import key_id, selector
 from gateway.core.errors import KeysUnknown
 from gateway.core.tenants import Identity, KeyGrant, Tenant, Tenants, identity_of
-from gateway.shared.link import Link, ScriptFailed, Unavailable
+from gateway.shared.link import Link, Unavailable
+from gateway.shared.shapes import pairs_of
 
 log = structlog.get_logger("fleetgate.keys")
 
@@ -60,7 +64,7 @@ class Keyring:
         self._configured = tenants
         self._bound = bound
         self._outage = outage
-        self._known: dict[bytes, tuple[KeyGrant, Identity]] = {}
+        self._known: dict[bytes, tuple[KeyGrant, Identity, float]] = {}
         self._unknown: dict[bytes, float] = {}
         self._tenants: dict[str, Tenant] = {}
         self._used: set[bytes] = set()
@@ -86,13 +90,14 @@ class Keyring:
     # Asking
 
     def known(self, digest: bytes) -> Identity | None:
-        """Whose key has this SHA-256, as far as is known here; `KeysUnknown` where Redis has been silent too long."""
+        """Whose key has this SHA-256, as far as is known here. None where Redis has been silent for too long about it:
+        it has to be asked then."""
         name = selector(digest)
         found = self._known.get(name)
         if found is None or not hmac.compare_digest(found[0].digest, digest):
             return None
-        if time.monotonic() - self._confirmed > self._outage:
-            raise _unknown()
+        if time.monotonic() - max(self._confirmed, found[2]) > self._outage:
+            return None
         self._used.add(name)
         return found[1]
 
@@ -103,13 +108,9 @@ class Keyring:
             return None
         try:
             found = await self._ask(digest)
-        except (Unavailable, ScriptFailed) as error:
-            log.warning("key_not_looked_up", reason=str(error))
+        except Unavailable:
             raise _unknown() from None
         if found is None:
-            self._unknown[digest] = now + UNKNOWN_SECONDS
-            if len(self._unknown) > UNKNOWN_KEYS:
-                del self._unknown[next(iter(self._unknown))]
             return None
         self._used.add(selector(digest))
         return found
@@ -117,29 +118,39 @@ class Keyring:
     async def _ask(self, digest: bytes) -> Identity | None:
         places, id = self._places, key_id(digest)
         names = [places.tenants, places.keys, places.version]
+        began = time.monotonic()
         version, key, tenant = await self._link.run(LOOK_UP, names, [id])
         if version < self._version:  # read before the change that everything else was read again for
+            began = time.monotonic()
             version, key, tenant = await self._link.run(LOOK_UP, names, [id])
         if version != self._version:
             self._refreshed = float("-inf")  # news: what else is remembered may be old
-        self._confirmed = time.monotonic()
-        if key is None:
-            return None
-        record = KeyRecord.parse(id, key)
+        else:
+            self._confirmed = max(self._confirmed, began)
+        record = None if key is None else KeyRecord.parse(id, key)
         if record is None:
+            self._note_unknown(digest, version)
             return None
         if tenant is not None:
             self._learn_tenant(record.tenant, tenant)
-        identity = self._learn_key(record)
+        identity = self._learn_key(record, began)
         return identity if identity is not None and hmac.compare_digest(bytes.fromhex(record.digest), digest) else None
+
+    def _note_unknown(self, digest: bytes, version: int) -> None:
+        """There was no such key in `version`; one that was made since must not be taken for it."""
+        if version != self._version:
+            return
+        self._unknown[digest] = time.monotonic() + UNKNOWN_SECONDS
+        if len(self._unknown) > UNKNOWN_KEYS:
+            del self._unknown[next(iter(self._unknown))]
 
     # Remembering
 
     def settle_tenants(self, tenants: Tenants) -> None:
         """The configuration has new tenants: they go before those of Redis."""
         self._configured = tenants
-        for name, (grant, _) in list(self._known.items()):
-            self._remember(name, grant)
+        for name, (grant, _, at) in list(self._known.items()):
+            self._remember(name, grant, at)
 
     def _learn_tenant(self, name: str, raw: bytes | None) -> None:
         record = None if raw is None else TenantRecord.parse(name, raw)
@@ -149,22 +160,23 @@ class Keyring:
         else:
             self._tenants[name] = tenant
 
-    def _learn_key(self, record: KeyRecord) -> Identity | None:
+    def _learn_key(self, record: KeyRecord, at: float) -> Identity | None:
+        """`at`: when it was so at the earliest."""
         digest = bytes.fromhex(record.digest)
         grant = self._reading.grant(record.tenant, digest, record.settings)
         name = selector(digest)
         if grant is None:
             self._known.pop(name, None)
             return None
-        return self._remember(name, grant)
+        return self._remember(name, grant, at)
 
-    def _remember(self, name: bytes, grant: KeyGrant) -> Identity | None:
+    def _remember(self, name: bytes, grant: KeyGrant, at: float) -> Identity | None:
         tenant = self._configured.by_name.get(grant.tenant) or self._tenants.get(grant.tenant)
         if tenant is None:
             self._known.pop(name, None)
             return None
         identity = identity_of(tenant, grant)
-        self._known[name] = (grant, identity)
+        self._known[name] = (grant, identity, at)
         if len(self._known) > self._bound:
             del self._known[next(iter(self._known))]
         return identity
@@ -174,30 +186,30 @@ class Keyring:
     async def _follow(self) -> None:
         while True:
             try:
-                await self._look()
-            except (Unavailable, ScriptFailed):
+                await self.look()
+            except Unavailable:
                 pass  # the link has said so; what is known stays good for a while
             except Exception:
                 log.exception("keys_not_refreshed")
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
+        """Look at the version, and read again what has to be."""
+        began = time.monotonic()
         version = int(await self._link.command("GET", self._places.version) or 0)
-        now = time.monotonic()
-        if version != self._version or now - self._refreshed > REFRESH_SECONDS:
-            await self._refresh(version)
-            self._refreshed = now
-        self._confirmed = now
-        if now - self._noted > USED_SECONDS:
-            self._noted = now
+        if version != self._version or began - self._refreshed > REFRESH_SECONDS:
+            await self._refresh(began)
+            self._version, self._refreshed = version, began
+            self._unknown.clear()
+        self._confirmed = max(self._confirmed, began)
+        if began - self._noted > USED_SECONDS:
+            self._noted = began
             await self._note_used()
 
-    async def _refresh(self, version: int) -> None:
+    async def _refresh(self, began: float) -> None:
         """Read again all that is remembered; at the first time, what there is to be remembered."""
-        first = self._version < 0
-        self._version = version
-        self._unknown.clear()
-        ids = await self._all_ids() if first else [key_id(grant.digest) for grant, _ in self._known.values()]
+        ids = await self._all_ids() if self._version < 0 else []
+        ids += {key_id(grant.digest) for grant, _, _ in self._known.values()} - set(ids)
         records = dict(zip(ids, await self._many(self._places.keys, ids), strict=True))
         read = {id: KeyRecord.parse(id, raw) for id, raw in records.items() if raw is not None}
         keys = [key for key in read.values() if key is not None]
@@ -208,15 +220,14 @@ class Keyring:
             if read.get(id) is None:
                 self._known.pop(bytes.fromhex(id.removeprefix("key_")), None)
         for key in keys:
-            self._learn_key(key)
+            self._learn_key(key, began)
 
     async def _all_ids(self) -> list[str]:
         ids: dict[str, None] = {}
         cursor: Any = 0  # bytes or an integer, as redis-py has it
         while True:
             cursor, entries = await self._link.command("HSCAN", self._places.keys, cursor, "COUNT", _CHUNK)
-            fields = entries if isinstance(entries, dict) else entries[::2]
-            ids.update(dict.fromkeys(field.decode() for field in fields))
+            ids.update(dict.fromkeys(field.decode(errors="replace") for field in pairs_of(entries)))
             if int(cursor) == 0 or len(ids) >= self._bound:
                 return list(ids)[: self._bound]
 
@@ -236,8 +247,8 @@ class Keyring:
             pairs = [part for name in chunk for part in ("key_" + name.hex(), hour)]
             try:
                 await self._link.command("HSET", self._places.used, *pairs)
-            except (Unavailable, ScriptFailed):
-                self._used.update(chunk)
+            except Unavailable:
+                self._used.update(fresh[start:])
                 return
             self._told.update(dict.fromkeys(chunk, hour))
         if len(self._told) > self._bound:

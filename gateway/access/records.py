@@ -13,6 +13,7 @@ A newer gateway may write more fields than are known here. They are left out whe
 has some is not changed (`newer`): nothing is lost that somebody else understands. What is no record at all is skipped.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -21,14 +22,24 @@ import orjson
 import structlog
 
 from gateway.shared.link import Script
+from gateway.shared.shapes import integer
 
 _LUA = Path(__file__).parent / "lua"
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)
 
 log = structlog.get_logger("fleetgate.access")
 
-CHANGE = Script.read(_LUA / "change.lua")
-LOOK_UP = Script.read(_LUA / "look_up.lua")
+
+def _looked_up(reply: Any, command: Sequence[Any]) -> bool:
+    """The version, a key's record and its tenant's, None for each that there is not."""
+    if type(reply) is not list or len(reply) != 3 or type(reply[0]) is not int:
+        return False
+    return set(map(type, reply[1:])) <= {bytes, type(None)}
+
+
+CHANGE = Script.read(_LUA / "change.lua", fits=integer)
+DROP = Script.read(_LUA / "drop.lua", fits=integer)
+LOOK_UP = Script.read(_LUA / "look_up.lua", fits=_looked_up)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from gateway.access.records import TenantRecord
 from gateway.api.admin_access import Who
 from gateway.api.admin_shapes import AuditLine, Deleted, NewTenant, TenantStatus, dump_settings
 from gateway.config.tenants import TenantConfig, TenantSettings, newer_settings
-from gateway.shared.link import Unavailable
+from gateway.shared.link import ScriptFailed, Unavailable
 
 Configured = Callable[[], tuple[TenantConfig, ...]]
 """The tenants of the config file as it is now."""
@@ -125,6 +125,9 @@ def explain_redis(app: FastAPI) -> None:
 
     app.add_exception_handler(
         Unavailable, teller(503, "Redis cannot be asked now: {}. A change may have been made: look.")
+    )
+    app.add_exception_handler(
+        ScriptFailed, teller(503, "Redis refuses this: {}. The gateway's log says what to do; nothing was changed.")
     )
     app.add_exception_handler(AlreadyThere, teller(409, "{} is there already."))
     app.add_exception_handler(NotThere, teller(404, "There is no {}."))

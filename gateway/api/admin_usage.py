@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from gateway.api.admin_shapes import moment
 from gateway.core.limits.cost import NANO
 from gateway.core.limits.ledger import DAY, HOUR
-from gateway.telemetry.usage_report import Row, UsageReport, grouped
+from gateway.telemetry.usage_report import MAX_ROWS, Row, TooManyRows, UsageReport, grouped
 
 WEEK = 7 * DAY
 MAX_BUCKETS = 200_000
@@ -88,12 +88,17 @@ class UsageRoutes:
             raise HTTPException(422, "since has to be before until.")
         if (end - start) / size * len(names) > MAX_BUCKETS:
             raise HTTPException(422, "That is too much at once: ask for a shorter time, per=day, or fewer tenants.")
-        rows = await self._report.rows(names, start, end, size)
+        try:
+            rows = await self._report.rows(names, start, end, size, frozenset(by or ("tenant", "model")))
+        except TooManyRows:
+            raise HTTPException(
+                422, f"That are more than {MAX_ROWS} rows: ask for a shorter time, or divide by less."
+            ) from None
         total = grouped(rows, frozenset()) or [Row.empty()]
         return Usage(
             since=moment(start // size * size),
             until=moment(-(-end // size) * size),
             per=per,
-            rows=[UsageRow.of(row) for row in grouped(rows, frozenset(by or ("tenant", "model")))],
+            rows=[UsageRow.of(row) for row in rows],
             total=UsageRow.of(total[0]),
         )

@@ -21,7 +21,8 @@ import structlog
 
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Drain, Node
-from gateway.shared.link import Link, ScriptFailed, Unavailable
+from gateway.shared.link import Link, Unavailable
+from gateway.shared.shapes import pairs_of
 
 log = structlog.get_logger("fleetgate.drains")
 
@@ -94,13 +95,13 @@ class Drains:
 
     async def _exchange_with(self, link: Link) -> None:
         try:
-            theirs = _parse(await link.command("HGETALL", self._key))
+            theirs = _parse(pairs_of(await link.command("HGETALL", self._key)))
             self._orders = _later(self._orders, theirs)
             for name, order in self._orders.items():
                 if theirs.get(name) != order:
                     await link.command("HSET", self._key, name, json.dumps(asdict(order)))
             self.told = True
-        except (Unavailable, ScriptFailed):
+        except Unavailable:
             self.told = False  # what is known here stays, and is told when Redis is back
 
     def _apply(self) -> None:

@@ -16,7 +16,8 @@ import structlog
 
 from gateway.core.sight import Sights, read, spell
 from gateway.fleet.fleet import Fleet
-from gateway.shared.link import Link, Script, ScriptFailed, Unavailable
+from gateway.shared.link import Link, Script, Unavailable
+from gateway.shared.shapes import texts
 
 log = structlog.get_logger("fleetgate.lookout")
 
@@ -24,7 +25,7 @@ SHOW_SECONDS = 2.0
 KEPT = 10.0
 """How often a view is laid down anew, and for how long it counts."""
 
-_SHOW = Script.read(Path(__file__).parent / "lua" / "show.lua")
+_SHOW = Script.read(Path(__file__).parent / "lua" / "show.lua", fits=texts)
 
 
 class Lookout:
@@ -68,9 +69,6 @@ class Lookout:
                 _SHOW, [f"{prefix}:views", f"{prefix}:until"], [self._name, round(KEPT * 1000), told, int(wanted)]
             )
         except Unavailable:
-            return []
-        except ScriptFailed as error:
-            log.error("view_refused", reason=str(error))
             return []
         return list(_readable(found))
 

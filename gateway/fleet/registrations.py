@@ -66,7 +66,7 @@ class Registrations:
         """Read all records once."""
         try:
             records = await self._read(time.time())
-        except (Unavailable, ScriptFailed):
+        except Unavailable:
             return
         now = asyncio.get_running_loop().time()
         for node_id, record in self._believed(records).items():
@@ -79,8 +79,16 @@ class Registrations:
     async def _read(self, now: float) -> dict[str, bytes]:
         ids = await self._link.command("ZRANGEBYSCORE", INDEX_KEY, now - self._rules.belief.skew, "+inf")
         names = [node_id.decode(errors="replace") for node_id in ids]
-        found = await asyncio.gather(*[self._link.command("GET", KEY_PREFIX + name) for name in names])
+        found = await asyncio.gather(*[self._record(name) for name in names])
         return {name: text for name, text in zip(names, found, strict=True) if text is not None}
+
+    async def _record(self, name: str) -> bytes | None:
+        """None where there is none, also where a key of another type stands in its place: that costs no other node."""
+        try:
+            text: bytes | None = await self._link.command("GET", KEY_PREFIX + name)
+        except ScriptFailed:
+            return None
+        return text
 
     def _believed(self, records: Mapping[str, bytes]) -> dict[str, Registered]:
         believed, refused = {}, {}

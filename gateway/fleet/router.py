@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-import structlog
-
 from gateway.core.plan import Plan
 from gateway.core.routing.conversations import Naming, conversation_of
 from gateway.core.routing.placement import Placement
@@ -24,9 +22,7 @@ from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import ROOMY, Lease, Node
 from gateway.fleet.shared_placement import SharedPlacement, forget
 from gateway.fleet.ticket import Ticket
-from gateway.shared.link import ScriptFailed, Unavailable
-
-log = structlog.get_logger("fleetgate.routing")
+from gateway.shared.link import Unavailable
 
 GUESSED_PACE = 1 / 8000
 """Seconds per prompt token before anything was measured: an 8x H200 node with a 55B-active model."""
@@ -140,15 +136,12 @@ class Route:
         self._asked = shared.choose(self._name, self._liked, self._prompt)
 
     async def _told(self, asked: Ending[Any]) -> Placed | None:
-        """What Redis chose, None where it did not answer."""
+        """What Redis chose, None where it did not answer, or refused."""
         shared, prompt = self._router.shared, self._prompt
         assert shared is not None and prompt is not None
         try:
             return shared.read(await asked, self._liked, prompt)
         except Unavailable:
-            return None
-        except ScriptFailed as error:
-            log.error("routing_script_failed", error=str(error))
             return None
 
     def _place(self, nodes: Sequence[Node]) -> Lease:

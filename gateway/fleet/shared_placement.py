@@ -10,17 +10,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from gateway.core.routing.selection import THRIFT, Candidate, Placed, Prompt
 from gateway.ending import Ending
 from gateway.shared.link import Link, Script, ScriptFailed, Unavailable, Value
-
-log = structlog.get_logger("fleetgate.routing")
+from gateway.shared.shapes import integer, integers
 
 _LUA = Path(__file__).parent / "lua"
-CHOOSE = Script.read(_LUA / "pending.lua", _LUA / "choose.lua")
-PREFILLED = Script.read(_LUA / "pending.lua", _LUA / "prefilled.lua")
+
+
+def _chosen(reply: Any, command: Sequence[Any]) -> bool:
+    """A candidate's number, tokens in its cache and ahead of it, the reason: see choose.lua."""
+    if not integers(4)(reply, command):
+        return False
+    number, cached, ahead, reason = reply
+    candidates = (len(command) - 3 - 4 - 5) // 4
+    return bool(
+        1 <= number <= candidates and 0 <= cached <= int(command[8]) and ahead >= 0 and 0 <= reason < len(REASONS)
+    )
+
+
+CHOOSE = Script.read(_LUA / "pending.lua", _LUA / "choose.lua", fits=_chosen)
+PREFILLED = Script.read(_LUA / "pending.lua", _LUA / "prefilled.lua", fits=integer)
 
 REASONS = ("new", "home", "moved")
 OWED = 4096
@@ -76,10 +86,9 @@ class SharedPlacement:
         reply.add_done_callback(partial(self._told, requests))
 
     def _told(self, requests: tuple[bytes, ...], reply: Ending[Any]) -> None:
+        """Whether Redis has done what it did not answer is not known, and does not matter. What it refuses runs out."""
         error = reply.exception()
-        if isinstance(error, ScriptFailed):
-            log.error("routing_script_failed", error=str(error))
-        elif error is not None:  # whether Redis has done it is not known, and does not matter
+        if error is not None and not isinstance(error, ScriptFailed):
             self._owe(requests)
 
     def _owe(self, requests: Iterable[bytes]) -> None:
@@ -97,14 +106,12 @@ class SharedPlacement:
 
 
 def forget(reply: Ending[Any]) -> None:
-    """Nobody will ask for `reply`; a failure that is Redis' own was told by the link."""
+    """Nobody will ask for `reply`; a failure was told by the link."""
     reply.add_done_callback(_swallow)
 
 
 def _swallow(reply: Ending[Any]) -> None:
-    error = reply.exception()
-    if isinstance(error, ScriptFailed):
-        log.error("routing_script_failed", error=str(error))
+    reply.exception()
 
 
-__all__ = ["ScriptFailed", "SharedPlacement", "Unavailable", "forget"]
+__all__ = ["SharedPlacement", "Unavailable", "forget"]

@@ -2,7 +2,8 @@
 
 It begins each outage with what it last saw left in Redis, divided in the same way, and with the places that its own
 requests hold: so an outage is not a fresh bucket. When Redis is back all of this is forgotten, since what was used
-meanwhile is settled there.
+meanwhile is settled there. Where Redis refuses what is asked for some rules of one tenant (a key of another type, or a
+right that was taken away), that tenant's share is kept here until Redis takes all of those again.
 """
 
 from collections.abc import Iterable
@@ -30,12 +31,30 @@ class Alone:
         self._lease = round(lease * 1_000_000)
         self._last: dict[tuple[str, Ruleset], Taken] = {}
         self._shares: dict[tuple[Ruleset, int], Ruleset] = {}
+        self._refused: dict[str, set[Ruleset]] = {}
 
     def saw(self, tenant: str, rules: Ruleset, taken: Taken) -> None:
         """Remember what was left in Redis."""
         if len(self._last) >= MAX_KEPT:
             self._last.clear()
         self._last[tenant, rules] = taken
+        if self._refused:
+            self._taken_again(tenant, rules)
+
+    def _taken_again(self, tenant: str, rules: Ruleset) -> None:
+        refused = self._refused.get(tenant)
+        if refused is None:
+            return
+        refused.discard(rules)
+        if not refused:
+            del self._refused[tenant]
+            self._store.books.pop(tenant, None)
+
+    def refused(self, tenant: str, rules: Ruleset) -> None:
+        """Redis is there, and does not take what is asked for `rules`."""
+        refused = self._refused.setdefault(tenant, set())
+        if len(refused) < MAX_KEPT:
+            refused.add(rules)
 
     def reserve(
         self, held: Held, costs: tuple[int, ...], replicas: int, living: Iterable[Held]
@@ -67,6 +86,7 @@ class Alone:
     def forget(self) -> None:
         """Redis is back."""
         self._store.books.clear()
+        self._refused.clear()
         self._shares.clear()
 
     def _share(self, rules: Ruleset, replicas: int) -> Ruleset:

@@ -1,16 +1,16 @@
-"""Settlements that Redis did not take (yet): kept in order, within bounds, and sent when it is back."""
+"""Settlements that Redis did not take (yet): kept in order, within bounds, and sent when it is back.
+
+One that Redis refuses (a right that was taken away, a key of another type) goes to the end and is tried again later, so
+that it stands in nobody's way.
+"""
 
 from collections import deque
 from typing import Any
-
-import structlog
 
 from gateway.ending import Ending
 from gateway.limits.rulesets import Ruleset
 from gateway.limits.stores import RedisStore
 from gateway.shared.link import ScriptFailed, Unavailable
-
-log = structlog.get_logger("fleetgate.limits")
 
 MAX_WAITING = 100_000
 """About 400 bytes each; an outage that leaves more loses the oldest."""
@@ -54,42 +54,40 @@ class Backlog:
         self._waiting.append(settlement)
 
     async def flush(self) -> None:
-        """Send what waits, as long as Redis takes it."""
-        while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(TOGETHER, len(self._waiting)))]
+        """Send what waits, as long as Redis takes it. Where it refuses a whole batch, the rest is left for later."""
+        untried = len(self._waiting)
+        while self._waiting and untried > 0:
+            batch = [self._waiting.popleft() for _ in range(min(TOGETHER, untried, len(self._waiting)))]
+            untried -= len(batch)
+            refused: list[Settlement] = []
             self._sending = len(batch)
             lost = batch  # where this is cancelled, all of them: to settle twice changes nothing
             try:
-                lost = await self._settle_all(batch)
+                lost, refused = await self._settle_all(batch)
             finally:
                 self._sending = 0
                 self._waiting.extendleft(reversed(lost))
-            if lost:
+                for item in refused:
+                    self.add(item)
+            if lost or len(refused) == len(batch):
                 return
 
-    async def _settle_all(self, batch: list[Settlement]) -> list[Settlement]:
-        """Those that Redis did not take."""
-        lost = []
+    async def _settle_all(self, batch: list[Settlement]) -> tuple[list[Settlement], list[Settlement]]:
+        """Those that Redis did not answer, and those that it refused."""
+        lost: list[Settlement] = []
+        refused: list[Settlement] = []
         for item, reply in [(item, self._settle(item)) for item in batch]:
             try:
                 await reply
+            except ScriptFailed:
+                refused.append(item)
             except Unavailable:
                 lost.append(item)
-            except ScriptFailed as error:
-                self._refused(error)
-        return lost
+        return lost, refused
 
     def _settle(self, settlement: Settlement) -> Ending[Any]:
         return self._store.settle(settlement.tenant, settlement.id, settlement.rules, settlement.used)
 
     def _sent(self, settlement: Settlement, reply: Ending[Any]) -> None:
-        error = reply.exception()
-        if isinstance(error, ScriptFailed):
-            self._refused(error)
-        elif error is not None:
+        if reply.exception() is not None:
             self.add(settlement)
-
-    def _refused(self, error: ScriptFailed) -> None:
-        """A settlement that Redis understands and does not take: a mistake of ours, and no reason to try for ever."""
-        self.dropped += 1
-        log.error("settlement_refused", reason=str(error))

@@ -8,6 +8,7 @@ Where that is written down depends on what answers:
     there   down, on_failure local    memory, by this gateway's share memory and the backlog
     there   down, on_failure open     nowhere: it passes              the backlog
     there   down, on_failure closed   nowhere: it is refused          -
+    there   up, refuses this call     as if it were down              Redis, tried again later; and as if it were down
 
 The backlog is settled when Redis is back, so that what was used during an outage counts. A reservation is renewed as
 long as its request lives; that of a process that died runs out by itself.
@@ -35,13 +36,16 @@ from gateway.limits.backlog import Backlog, Settlement
 from gateway.limits.reservation import Reservation, Where
 from gateway.limits.rulesets import Ruleset, Rulesets
 from gateway.limits.stores import MemoryStore, RedisStore
-from gateway.shared.link import Link, ScriptFailed, Unavailable
+from gateway.shared.link import Link, Unavailable
 from gateway.shared.presence import Presence
 
 log = structlog.get_logger("fleetgate.limits")
 
 RENEWALS = 3
 """How often a lease is renewed before it would run out."""
+
+TRY_AGAIN = 2.0
+"""Seconds until settlements that Redis refused are tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,8 @@ class Limiter:
                 raise LimitsUnknown("Limits cannot be checked at the moment: try again soon.", retry_after=1.0)
             case "open":
                 return None
+        if self._link is not None and self._link.up:
+            self._alone.refused(held.tenant, held.rules)
         return self._alone.reserve(held, held.costs, self._presence.live, self.live.values())
 
     def seen(self, held: Reservation, taken: Taken) -> None:
@@ -127,7 +133,7 @@ class Limiter:
             self._backlog.send(settlement)
         else:
             self._backlog.add(settlement)
-            self._alone.settle(held, used if held.where is Where.ALONE else (0,) * len(used))
+        self._alone.settle(held, used if held.where is Where.ALONE else (0,) * len(used))
 
     # In the background
 
@@ -171,7 +177,7 @@ class Limiter:
         renewal = loop.time() + self._terms.lease / RENEWALS
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(renewal):
+                async with asyncio.timeout_at(min(renewal, loop.time() + TRY_AGAIN)):
                     await self._back.wait()
             self._back.clear()
             try:
@@ -196,7 +202,4 @@ class Limiter:
                 self._memory.renew_now(tenant, ids)
                 continue
             with contextlib.suppress(Unavailable):
-                try:
-                    await self._redis.renew(tenant, ids)
-                except ScriptFailed as error:
-                    log.error("renewal_refused", reason=str(error))
+                await self._redis.renew(tenant, ids)

@@ -1,7 +1,7 @@
 """Where limits are kept: in this process, or in Redis for all of them. Both follow the book of `core.book`."""
 
 import time
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,6 +10,7 @@ from gateway.core.limits.rules import Taken
 from gateway.ending import Ending
 from gateway.limits.rulesets import Ruleset
 from gateway.shared.link import Link, Script, Value
+from gateway.shared.shapes import Shape, integer
 
 _LUA = Path(__file__).parent / "lua"
 
@@ -61,7 +62,8 @@ class MemoryStore:
 
 
 class RedisStore:
-    """The limits of all gateways together, on Redis' clock. Every call raises `Unavailable` where it does not answer.
+    """The limits of all gateways together, on Redis' clock. Every call raises `Unavailable` where it does not answer,
+    or refuses.
 
     `ask` and `settle` have their call sent with this turn's others; what they return is only its reply.
     """
@@ -69,9 +71,9 @@ class RedisStore:
     def __init__(self, link: Link, lease: float) -> None:
         self._link = link
         self._lease = round(lease * 1000)
-        self._reserve = _script("reserve")
-        self._settle = _script("settle")
-        self._renew = _script("renew")
+        self._reserve = _script("reserve", _reserved)
+        self._settle = _script("settle", integer)
+        self._renew = _script("renew", integer)
 
     async def reserve(self, tenant: str, id: str, rules: Ruleset, costs: tuple[int, ...]) -> Taken:
         return taken_of(await self.ask(tenant, id, rules, costs))
@@ -102,8 +104,15 @@ def taken_of(reply: Any) -> Taken:
     return Taken(granted == 1, now, tuple(left))
 
 
-def _script(name: str) -> Script:
-    return Script.read(_LUA / "book.lua", _LUA / f"{name}.lua")
+def _script(name: str, fits: Shape) -> Script:
+    return Script.read(_LUA / "book.lua", _LUA / f"{name}.lua", fits=fits)
+
+
+def _reserved(reply: Any, command: Sequence[Any]) -> bool:
+    """Whether it was granted, the time, and what is left of each rule, which are the words after the eighth."""
+    return (
+        type(reply) is list and len(reply) == len(command) - 6 and reply[0] in (0, 1) and set(map(type, reply)) == {int}
+    )
 
 
 def now() -> int:

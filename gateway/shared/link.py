@@ -1,16 +1,17 @@
 """The one way to Redis: what is asked in one turn of the event loop travels together, and nobody waits long.
 
-Scripts, which requests wait for, go over `Wires`. Plain commands of the control plane go through redis-py, which
-puts replies into shape. A breaker stands before both:
+Scripts, which requests wait for, go over `Wires`. Plain commands of background work go through redis-py, which puts
+replies into shape. A breaker stands before both. What operators ask goes by `Reports`, and past the breaker:
 
     state       event                                     next        callers
     up          a call is answered                        up          get their replies
     up          connection lost, made anew                up          what was under way is sent again, once
     up          connection refused, or lost again         down        get `Unavailable`
     up          no answer in time (see `wires`)           down        get `Unavailable`
-    up          read only, full, loading, cluster down    down        get `Unavailable`
+    up          refused for all (see `refusals`)          down        get `Unavailable`
+    up          this call was refused                     up          get `ScriptFailed`; it is logged once
     down        a call                                    down        gets `Unavailable` at once
-    down        a probe writes a key and is answered      up          -
+    down        probes write a key over both ways         up          -
     down        a probe fails                             down        the next one comes later, up to `PROBE_MAX`
 
 Since a call may be carried out twice, scripts have to be such that a second time changes nothing.
@@ -27,8 +28,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from gateway.ending import Ending
-from gateway.shared.redis_client import PATIENCE, TRANSPORT, Address, LinkSettings, client_of, refuses, spell
+from gateway.shared.redis_client import PATIENCE, TRANSPORT, UNREADABLE, Address, LinkSettings, client_of, spell
+from gateway.shared.refusals import Refusals, text_of
+from gateway.shared.reports import Reports
 from gateway.shared.script import Script, ScriptFailed, Unavailable
+from gateway.shared.shapes import shape_of
 from gateway.shared.wire import Value, WireCall
 from gateway.shared.wires import Wires
 
@@ -54,8 +58,10 @@ class Link:
         self.reason: str | None = None
         """Why it is down, None where it is up."""
         self.outages = 0
+        self.refusals = Refusals(settings.schema.name)
+        self.reports = Reports(settings, self.refusals)
         self._settings = settings
-        self._wires = Wires(settings, self._locate, self._fell, self._redirect)
+        self._wires = Wires(settings, self._locate, self._fell, self._redirect, self.refusals)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Any = None
         self._redirected: set[asyncio.Task[None]] = set()
@@ -80,6 +86,7 @@ class Link:
             await asyncio.gather(self._prober, return_exceptions=True)
         await self._wires.close()
         await asyncio.gather(*self._redirected, return_exceptions=True)
+        await self.reports.close()
         await self._disconnect()
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Value] = ()) -> Any:
@@ -108,16 +115,24 @@ class Link:
         """redis-py's reply to a plain command. Raises `Unavailable` or `ScriptFailed`. Its second word is its key."""
         if not self.up:
             raise Unavailable(self.reason or "Redis is down")
+        name, key = str(command[0]), str(command[1])
         try:
-            return await self._ask(command)
+            reply = await self._ask(command)
         except TRANSPORT as error:
             self._fell(spell(error))
             raise Unavailable(spell(error)) from None
         except RedisError as error:
-            if refuses(error):
-                self._fell(spell(error))
-                raise Unavailable(spell(error)) from None
-            raise ScriptFailed(f"{command[0]!s}: {error}") from None
+            refused = self.refusals.understand(name, key, text_of(error))
+            if not isinstance(refused, ScriptFailed):
+                self._fell(str(refused))
+            raise refused from None
+        except UNREADABLE as error:
+            raise self.refusals.misshapen(name, key, error) from None
+        if not shape_of(command)(reply, command):
+            raise self.refusals.misshapen(name, key, reply)
+        if self.refusals.standing:
+            self.refusals.answered(name, key)
+        return reply
 
     # redis-py
 
@@ -204,13 +219,29 @@ class Link:
                 log.exception("redis_probe_failed_unexpectedly")
 
     async def _probe(self) -> None:
-        """Write a key: what only answers, but takes nothing (read only, full), is of no use here."""
+        """Write a key: what only answers, but takes nothing (read only, full), is of no use here. A Redis that is down
+        has to take it over both ways."""
+        self.refusals.forget_old()
+        key = f"{self.schema.live}:probe:{{0}}"
         try:
             async with asyncio.timeout(self._settings.timeout + self._settings.connect_timeout):
                 for number in range(8 if self._settings.cluster else 1):
-                    await self._ask(("SET", f"{self.schema.live}:probe:{{{number}}}", 1, "PX", 60_000))
-        except (*TRANSPORT, RedisError) as error:
-            self._fell(spell(error))
-            await self._disconnect()  # a name may lead elsewhere after a failover
-            return
-        self._mark(True)
+                    key = f"{self.schema.live}:probe:{{{number}}}"
+                    await self._ask(("SET", key, 1, "PX", 60_000))
+                if not self.up:  # else requests say how their connection is
+                    waiter: Ending[Any] = Ending(asyncio.get_running_loop())
+                    self._wires.submit(WireCall(("SET", key, 1, "PX", 60_000), None, waiter))
+                    await waiter
+        except (Unavailable, *TRANSPORT) as error:
+            await self._failed(spell(error))
+        except RedisError as error:
+            await self._failed(str(self.refusals.understand("SET", key, text_of(error))))
+        except UNREADABLE as error:
+            await self._failed(str(self.refusals.misshapen("SET", key, error)))
+        else:
+            self.refusals.answered("SET", key)
+            self._mark(True)
+
+    async def _failed(self, reason: str) -> None:
+        self._fell(reason)
+        await self._disconnect()  # a name may lead elsewhere after a failover

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import structlog
 
-from gateway.shared.link import Link, Script, ScriptFailed, Unavailable
+from gateway.shared.link import Link, Script, Unavailable
+from gateway.shared.shapes import integer
 
 log = structlog.get_logger("fleetgate.presence")
 
@@ -15,7 +16,7 @@ BEAT = 2.0
 FORGOTTEN = 10.0
 """Seconds between two words of a process, and after the last one until it does not count any more."""
 
-_BEAT = Script.read(Path(__file__).parent / "lua" / "beat.lua")
+_BEAT = Script.read(Path(__file__).parent / "lua" / "beat.lua", fits=integer)
 
 
 class Presence:
@@ -59,9 +60,6 @@ class Presence:
             live = max(1, await link.run(_BEAT, [place], [self._name, round(seconds * 1000)]))
         except Unavailable:
             return  # the last count is the best there is
-        except ScriptFailed as error:
-            log.error("presence_refused", reason=str(error))
-            return
         if live != self.live:
             self.live = live
             for listener in self._listeners:

@@ -15,13 +15,17 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from gateway.shared.schema import Schema
 
+NAMING = ("CLIENT", "SETNAME", "fleetgate")
+"""Follows the login, for whoever looks at Redis' clients. A user without the right to it is served all the same."""
+
 PATIENCE = 10
 """Plain commands, which no request waits for, may take so many times as long as a script."""
 
 TRANSPORT = (RedisConnectionError, RedisTimeoutError, RedisClusterException, OSError, TimeoutError)
 """What is raised where Redis was not reached; the rest is about the call."""
 
-_REFUSALS = ("LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "CLUSTERDOWN", "READONLY", "OOM", "TRYAGAIN")
+UNREADABLE = (TypeError, ValueError, LookupError, AttributeError)
+"""What redis-py's own reading of a reply raises where the reply is of another shape."""
 
 Address = tuple[str, int]
 
@@ -59,7 +63,7 @@ class LinkSettings:
 
     @property
     def login(self) -> list[tuple[str, ...]]:
-        """The commands that a new connection begins with."""
+        """The commands that a new connection begins with; it is of no use where one of them is refused."""
         parts = urlsplit(self.url)
         commands: list[tuple[str, ...]] = []
         if parts.password:
@@ -67,7 +71,7 @@ class LinkSettings:
             commands.append(("AUTH", *user, unquote(parts.password)))
         if parts.path.strip("/"):
             commands.append(("SELECT", parts.path.strip("/")))
-        return [*commands, ("CLIENT", "SETNAME", "fleetgate")]
+        return commands
 
 
 def client_of(settings: LinkSettings) -> Any:
@@ -88,12 +92,6 @@ def client_of(settings: LinkSettings) -> Any:
         options["ssl_cert_reqs"] = ssl.CERT_REQUIRED
     kind: Any = RedisCluster if settings.cluster else Redis
     return kind.from_url(settings.url, **options)
-
-
-def refuses(error: BaseException) -> bool:
-    """Whether Redis cannot serve (now) what it understands. Scripts wrap the reason in a text of their own."""
-    text = str(error)
-    return any(word in text for word in _REFUSALS)
 
 
 def spell(error: BaseException) -> str:

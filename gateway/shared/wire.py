@@ -14,8 +14,8 @@ from typing import Any, cast
 import hiredis
 
 from gateway.ending import Ending
-from gateway.shared.redis_client import Address, LinkSettings
-from gateway.shared.script import Script
+from gateway.shared.redis_client import NAMING, Address, LinkSettings
+from gateway.shared.script import Script, ScriptFailed
 
 Value = bytes | str | int | float
 
@@ -52,6 +52,10 @@ class WireCall:
             return self.command
         return ("EVAL", self.script.source, *self.command[2:])
 
+    def fits(self, reply: Any) -> bool:
+        """Whether `reply` is one that the script returns."""
+        return self.script is None or self.script.fits(reply, self.command)
+
     def end(self, reply: Any) -> None:
         """Have who waits get `reply`, if somebody still does; it goes on within."""
         if not self.waiter.done():
@@ -61,6 +65,10 @@ class WireCall:
         """The same with an error."""
         if not self.waiter.done():
             self.waiter.set_exception(error)
+
+
+class LoginCall(WireCall):
+    """A call that the connection begins with; what its refusal means is up to `open_wire`."""
 
 
 class Wire(asyncio.Protocol):
@@ -86,8 +94,13 @@ class Wire(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         reader = self._reader
         reader.feed(data)
-        while (reply := reader.gets()) is not False:
-            self._answered(self.in_flight.popleft(), reply)
+        try:
+            while (reply := reader.gets()) is not False and self.in_flight:
+                self._answered(self.in_flight.popleft(), reply)
+        except hiredis.ProtocolError:
+            reply = None
+        if reply is not False and self._transport is not None:  # it speaks another protocol, or out of turn
+            self._transport.abort()
 
     def connection_lost(self, _: Exception | None) -> None:
         if not self.closed:
@@ -109,11 +122,15 @@ async def open_wire(address: Address, settings: LinkSettings, make: Callable[[],
         host, port = address
         name = host if tls is not None else None
         _, wire = await loop.create_connection(make, host, port, ssl=tls, server_hostname=name)
-        calls = [WireCall(command, None, Ending(loop)) for command in settings.login]
+        calls = [LoginCall(command, None, Ending(loop)) for command in (*settings.login, NAMING)]
         wire.send(calls)
         try:
             for call in calls:
-                await call.waiter
+                try:
+                    await call.waiter
+                except ScriptFailed:
+                    if call.command is not NAMING:
+                        raise
         except BaseException:
             wire.close()
             for call in calls:

@@ -15,9 +15,10 @@ import hiredis
 import structlog
 from redis.exceptions import RedisError
 
-from gateway.shared.redis_client import TRANSPORT, Address, LinkSettings, refuses, spell
+from gateway.shared.redis_client import TRANSPORT, Address, LinkSettings, spell
+from gateway.shared.refusals import Refusals, code_of
 from gateway.shared.script import ScriptFailed, Unavailable
-from gateway.shared.wire import Wire, WireCall, open_wire
+from gateway.shared.wire import LoginCall, Wire, WireCall, open_wire
 
 log = structlog.get_logger("fleetgate.redis")
 
@@ -40,10 +41,12 @@ class Wires:
         locate: Callable[[str], Address],
         fell: Callable[[str], None],
         redirect: Callable[[WireCall], None],
+        refusals: Refusals,
     ) -> None:
         """`locate` tells the server of a key, `fell` is told why Redis is lost, `redirect` takes on a call whose key
-        has moved."""
+        has moved, `refusals` says what an error means."""
         self._settings = settings
+        self._refusals = refusals
         self._home = settings.address
         self._locate = locate
         self._fell = fell
@@ -131,7 +134,10 @@ class Wires:
     async def _open(self, address: Address) -> None:
         try:
             wire = await open_wire(address, self._settings, lambda: Wire(self._answered, self._lost))
-        except (*TRANSPORT, RedisError, ScriptFailed, Unavailable) as error:
+        except ScriptFailed as error:
+            self._fell(str(self._refusals.understand("AUTH", "", str(error))))
+            return
+        except (*TRANSPORT, RedisError, Unavailable) as error:
             self._fell(spell(error))
             return
         except Exception:
@@ -146,22 +152,31 @@ class Wires:
     # Back
 
     def _answered(self, call: WireCall, reply: Any) -> None:
-        if not isinstance(reply, hiredis.ReplyError):
+        if isinstance(reply, hiredis.ReplyError):
+            self._refused(call, str(reply))
+        elif call.fits(reply):
+            if self._refusals.standing:
+                self._refusals.answered(call.name, call.key)
             call.end(reply)
-            return
-        text = str(reply)
-        if text.startswith("NOSCRIPT"):  # a server that has not seen it, or was told to forget
+        else:
+            call.fail(self._refusals.misshapen(call.name, call.key, reply))
+
+    def _refused(self, call: WireCall, text: str) -> None:
+        code = code_of(text)
+        if isinstance(call, LoginCall):
+            call.fail(ScriptFailed(text))
+        elif code == "NOSCRIPT" and call.command[0] == "EVALSHA":  # the server has not seen it, or was told to forget
             call.command = call.whole
             self._send(self._locate(call.key) if self._settings.cluster else self._home, [call])
-        elif text.startswith(("MOVED", "ASK")):
+        elif code in ("MOVED", "ASK") and self._settings.cluster:
             self._redirect(call)
-        elif refuses(reply):
-            try:
-                self._fell(text)
-            finally:
-                call.fail(Unavailable(text))
         else:
-            call.fail(ScriptFailed(f"{call.name}: {text}"))
+            error = self._refusals.understand(call.name, call.key, text)
+            try:
+                if not isinstance(error, ScriptFailed):
+                    self._fell(str(error))
+            finally:
+                call.fail(error)
 
     def _lost(self, wire: Wire) -> None:
         calls = list(wire.in_flight)

@@ -188,7 +188,7 @@ METRICS: tuple[Definition[Any], ...] = (
     ),
     RECORDS_DROPPED := _counter(
         "fleetgate_usage_records_dropped_total",
-        "Usage records that the ledger could not keep; unless Redis refused their batch, the sums have them.",
+        "Usage records that the ledger could not keep; the sums have them.",
     ),
     LOG_FAILURES := _counter(
         "fleetgate_log_writes_failed_total",

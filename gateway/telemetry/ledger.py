@@ -6,17 +6,19 @@
     fg1:{usage}:d:NUMBER:TENANT   the same, one a day
     fg1:{usage}:batch:ID          this batch has been written, so that sending it again changes nothing
 
-Requests are gathered and written in batches; a batch that fails is sent again, the same one, until it is through.
-While Redis is away records wait, up to `MAX_WAITING`; beyond that the oldest are only kept in the sums, and counted as
-dropped. The sums wait as long as the process lives.
+Requests are gathered and written in batches; a batch that fails is sent again, the same one, until it is through. Where
+Redis takes a part of it only, the rest comes with the next ones: a key of another type stops nothing but itself. While
+Redis is away, or refuses them, records wait, up to `MAX_WAITING`; beyond that the oldest are only kept in the sums, and
+counted as dropped. The sums wait as long as the process lives.
 """
 
 import asyncio
 import os
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 import structlog
@@ -24,11 +26,17 @@ import structlog
 from gateway.core.events import RequestEnded
 from gateway.core.limits.cost import Price
 from gateway.core.limits.ledger import DAY, HOUR, Bucket, Part, Sums, cost_of_request, field_of, fold, record_of
-from gateway.shared.link import Link, Script, ScriptFailed, Unavailable, Value
+from gateway.shared.link import Link, Script, Unavailable, Value
 
 log = structlog.get_logger("fleetgate.usage")
 
-USAGE = Script.read(Path(__file__).parent / "lua" / "usage.lua")
+
+def _told(reply: Any, command: Sequence[Any]) -> bool:
+    """What was refused: numbers with commas between, and why."""
+    return (type(reply) is bytes and reply.partition(b" ")[0].replace(b",", b"0").isdigit()) or reply == b""
+
+
+USAGE = Script.read(Path(__file__).parent / "lua" / "usage.lua", fits=_told)
 FLUSH_SECONDS = 1.0
 MAX_WAITING = 50_000
 """Records that wait for Redis; about a kilobyte each."""
@@ -37,6 +45,9 @@ _BATCH = 200
 """Records in one call, so that none holds Redis for long."""
 
 _LAST_TRIES = 5
+
+_CALL = "usage in part"
+"""Under this name it is told that a batch was not taken as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +99,14 @@ class Ledger:
         self._places = UsagePlaces(f"{link.schema.records}:{{usage}}:")
         self._waiting: deque[RequestEnded] = deque()
         self._overflow: dict[Bucket, dict[Part, Sums]] = {}
+        self._refused: deque[bytes] = deque()
         self._batch: _Batch | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting) + (len(self._batch.records) if self._batch is not None else 0)
+        batch = len(self._batch.records) if self._batch is not None else 0
+        return len(self._waiting) + len(self._refused) + batch
 
     def request_ended(self, event: RequestEnded) -> None:
         """An observer of requests. Those of nobody (a wrong key) are not written down."""
@@ -120,33 +133,50 @@ class Ledger:
         log.error("usage_lost", records=self.waiting)
 
     async def flush(self) -> bool:
-        """Write all that waits; False where Redis did not take it, and it waits on."""
-        while (batch := self._next_batch()) is not None:
-            try:
-                await self._write(batch)
-            except Unavailable:
-                return False
-            except ScriptFailed as error:
-                log.error("usage_refused", reason=str(error), records=len(batch.records))
-                self.dropped += len(batch.records)
-            self._batch = None
-        return True
+        """Write all that waits; False where Redis did not take it all, and it waits on."""
+        records: list[bytes] = []
+        sums: dict[Bucket, dict[Part, Sums]] = {}
+        try:
+            while (batch := self._next_batch()) is not None:
+                refused = await self._write(batch)
+                if 0 in refused:
+                    records += batch.records
+                for number, (bucket, parts) in enumerate(batch.sums.items(), 1):
+                    if number in refused:
+                        _add(sums, bucket, parts)
+                self._batch = None
+        except Unavailable:
+            return False
+        finally:
+            self._keep(records, sums)
+        return not records and not sums
+
+    def _keep(self, records: list[bytes], sums: dict[Bucket, dict[Part, Sums]]) -> None:
+        """Have what was refused come with the next batches, within bounds."""
+        for bucket, parts in sums.items():
+            _add(self._overflow, bucket, parts)
+        self._refused.extend(records)
+        while len(self._refused) > MAX_WAITING:
+            self._refused.popleft()
+            self.dropped += 1
 
     def _next_batch(self) -> _Batch | None:
         """The batch that is under way, or else a new one of what waits."""
-        if self._batch is None and (self._waiting or self._overflow):
-            events = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+        if self._batch is None and (self._waiting or self._overflow or self._refused):
+            before = [self._refused.popleft() for _ in range(min(_BATCH, len(self._refused)))]
+            events = [self._waiting.popleft() for _ in range(min(_BATCH - len(before), len(self._waiting)))]
             sums, self._overflow = self._overflow, {}
             costly = self._with_cost(events)
             fold(costly, sums)
             records = [orjson.dumps(record_of(event, cost)) for event, cost in costly]
-            self._batch = _Batch(os.urandom(12).hex(), records, sums)
+            self._batch = _Batch(os.urandom(12).hex(), before + records, sums)
         return self._batch
 
     def _with_cost(self, events: list[RequestEnded]) -> list[tuple[RequestEnded, int]]:
         return [(event, cost_of_request(event, self.prices)) for event in events]
 
-    async def _write(self, batch: _Batch) -> None:
+    async def _write(self, batch: _Batch) -> set[int]:
+        """What Redis did not take of it: 0 for the records, 1 for the first of the sums."""
         places, kept = self._places, self._kept
         keys = [places.records, places.tenants, places.mark(batch.id)]
         args: list[Value] = [kept.records, len(batch.records), *batch.records]
@@ -160,7 +190,14 @@ class Ledger:
             ]
             ttl = kept.hours * HOUR if bucket.size == HOUR else kept.days * DAY
             args += [bucket.tenant, ttl, len(pairs), *(word for pair in pairs for word in pair)]
-        await self._link.run(USAGE, keys, args)
+        told: bytes = await self._link.run(USAGE, keys, args)
+        refusals = self._link.refusals
+        if not told:
+            refusals.answered(_CALL, places.base)
+            return set()
+        numbers, _, reason = told.decode(errors="replace").partition(" ")
+        refusals.understand(_CALL, places.base, reason)
+        return {int(number) for number in numbers.split(",")}
 
     async def _follow(self) -> None:
         while True:
@@ -169,3 +206,9 @@ class Ledger:
                 await self.flush()
             except Exception:
                 log.exception("usage_not_written")
+
+
+def _add(sums: dict[Bucket, dict[Part, Sums]], bucket: Bucket, parts: Mapping[Part, Sums]) -> None:
+    held = sums.setdefault(bucket, {})
+    for part, more in parts.items():
+        held[part] = held.get(part, Sums()).plus(more)

@@ -1,14 +1,32 @@
-"""Reading the usage ledger back: sums over a span of time, by hour or day, tenant, model and key."""
+"""Reading the usage ledger back: sums over a span of time, by hour or day, tenant, model and key.
 
-from collections.abc import Iterable
-from typing import NamedTuple, Self
+It is read in small batches over the connection of reports, and added up on the way: neither requests nor memory feel
+how much there is of it.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Any, NamedTuple, Self
 
 from gateway.core.limits.ledger import Bucket, Part, Sums, parts_of
 from gateway.shared.link import Link
+from gateway.shared.shapes import pairs_of
 from gateway.telemetry.ledger import UsagePlaces
 
-_AT_ONCE = 100
-"""Buckets that are asked for together."""
+EVERYTHING = frozenset({"time", "tenant", "model", "key"})
+"""What sums can be divided by."""
+
+AT_ONCE = 10
+FIELDS = 500
+"""Buckets that are asked for together, and sums of each at a time: everybody else waits for what Redis does in one go,
+a few milliseconds."""
+
+MAX_ROWS = 50_000
+"""Rows that one answer may have."""
+
+
+class TooManyRows(Exception):
+    """The question divides by more than one answer can hold."""
 
 
 class Row(NamedTuple):
@@ -25,48 +43,73 @@ class Row(NamedTuple):
 
 
 class UsageReport:
-    """Raises `Unavailable` where Redis does not answer."""
+    """Raises `Unavailable` where Redis does not answer, or refuses."""
 
     def __init__(self, link: Link) -> None:
-        self._link = link
+        self._redis = link.reports
         self._places = UsagePlaces(f"{link.schema.records}:{{usage}}:")
 
     async def tenants(self) -> list[str]:
         """All tenants that ever had sums."""
-        return sorted(name.decode() for name in await self._link.command("SMEMBERS", self._places.tenants))
+        names = await self._redis.command("SMEMBERS", self._places.tenants)
+        return sorted(name.decode(errors="replace") for name in names)
 
-    async def rows(self, tenants: Iterable[str], since: float, until: float, size: int) -> list[Row]:
-        """All sums of the hours or days (`size`: `HOUR` or `DAY`) that the span from `since` to `until` touches."""
-        buckets = [
-            Bucket(size, number, tenant)
-            for number in range(int(since // size), int(-(-until // size)))
-            for tenant in tenants
-        ]
-        rows: list[Row] = []
-        for start in range(0, len(buckets), _AT_ONCE):
-            chunk = buckets[start : start + _AT_ONCE]
-            asked = [self._link.submit(("HGETALL", self._places.bucket(bucket))) for bucket in chunk]
-            for bucket, answer in zip(chunk, asked, strict=True):
-                rows += [
-                    Row(bucket.number * size, bucket.tenant, part, sums)
-                    for part, sums in parts_of(_integers(await answer)).items()
-                ]
-        return rows
+    async def rows(
+        self, tenants: Sequence[str], since: float, until: float, size: int, by: frozenset[str] = EVERYTHING
+    ) -> list[Row]:
+        """The sums of the hours or days (`size`: `HOUR` or `DAY`) that the span from `since` to `until` touches, added
+        up as they are read over what is not in `by`. Raises `TooManyRows`."""
+        sums: _Groups = {}
+        numbers = range(int(since // size), int(-(-until // size)))
+        buckets = (Bucket(size, number, tenant) for number in numbers for tenant in tenants)
+        while chunk := list(islice(buckets, AT_ONCE)):
+            for bucket, fields in await self._read(chunk):
+                _add(sums, [Row(bucket.number * size, bucket.tenant, *found) for found in parts_of(fields).items()], by)
+            if len(sums) > MAX_ROWS:
+                raise TooManyRows
+        return _rows(sums)
+
+    async def _read(self, buckets: list[Bucket]) -> list[tuple[Bucket, dict[str, int]]]:
+        """All fields of `buckets`, some of each at a time."""
+        found: dict[Bucket, dict[str, int]] = {bucket: {} for bucket in buckets}
+        cursors: dict[Bucket, Any] = dict.fromkeys(buckets, 0)
+        while cursors:
+            asked = [
+                ("HSCAN", self._places.bucket(bucket), cursor, "COUNT", FIELDS) for bucket, cursor in cursors.items()
+            ]
+            for bucket, (cursor, fields) in zip(list(cursors), await self._redis.batch(asked), strict=True):
+                found[bucket].update(_integers(fields))  # a hash that grows meanwhile may be told in parts twice
+                cursors[bucket] = cursor
+                if int(cursor) == 0:
+                    del cursors[bucket]
+        return list(found.items())
+
+
+_Groups = dict[tuple[int, str, Part], Sums]
 
 
 def grouped(rows: Iterable[Row], by: frozenset[str]) -> list[Row]:
     """Rows added up over what is not in `by` (time, tenant, model, key), which is then left empty (time: 0)."""
-    sums: dict[tuple[int, str, Part], Sums] = {}
+    sums: _Groups = {}
+    _add(sums, rows, by)
+    return _rows(sums)
+
+
+def _add(sums: _Groups, rows: Iterable[Row], by: frozenset[str]) -> None:
     for row in rows:
         part = Part(row.part.model if "model" in by else "", row.part.key if "key" in by else "")
         name = (row.at if "time" in by else 0, row.tenant if "tenant" in by else "", part)
         sums[name] = sums.get(name, Sums()).plus(row.sums)
+
+
+def _rows(sums: _Groups) -> list[Row]:
     return [Row(*name, total) for name, total in sorted(sums.items())]
 
 
-def _integers(answer: object) -> dict[str, int]:
-    """A hash as redis-py gives it, or as the plain list that a pipeline may leave it."""
-    if isinstance(answer, list):
-        answer = dict(zip(answer[::2], answer[1::2], strict=True))
-    assert isinstance(answer, dict)
-    return {name.decode(): int(value) for name, value in answer.items() if value.lstrip(b"-").isdigit()}
+def _integers(answer: Any) -> dict[str, int]:
+    """A hash, as far as it is one of sums."""
+    return {
+        name.decode(errors="replace"): int(value)
+        for name, value in pairs_of(answer).items()
+        if value.lstrip(b"-").isdigit()
+    }

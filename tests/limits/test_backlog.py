@@ -24,11 +24,26 @@ async def test_what_is_sent_at_once_waits_only_where_redis_did_not_take_it() -> 
         assert (await store.reserve("acme", "look", RULES, (0,))).left == (900,)
         redis.do("SET", "fg1:{broken}:held", "not a hash")
         backlog.send(settlement(2, "broken"))
-        await eventually(lambda: backlog.dropped == 1)
-        assert len(backlog) == 0, "what Redis understands and does not take is not tried for ever"
+        await eventually(lambda: len(backlog) == 1)
         redis.freeze()
         backlog.send(settlement(3))
-        await eventually(lambda: len(backlog) == 1)
+        await eventually(lambda: len(backlog) == 2)
+
+
+async def test_what_redis_refuses_waits_and_stands_in_nobodys_way() -> None:
+    async with redis_server() as redis, linked(redis, timeout=2.0) as link:
+        store = RedisStore(link, 60)
+        backlog = Backlog(store)
+        redis.do("SET", "fg1:{broken}:held", "not a hash")
+        for number in range(150):
+            backlog.add(settlement(number, "broken" if number % 3 else "acme"))
+        await backlog.flush()
+        assert (len(backlog), backlog.dropped) == (100, 0)
+        assert (await store.reserve("acme", "look", RULES, (0,))).left == (-4000,), "50 of them are settled"
+        redis.do("DEL", "fg1:{broken}:held")
+        await backlog.flush()
+        assert (len(backlog), backlog.dropped) == (0, 0)
+        assert (await store.reserve("broken", "look", RULES, (0,))).left == (-9000,), "each counts once"
 
 
 async def test_a_flush_that_redis_does_not_answer_or_that_is_cancelled_loses_nothing() -> None:
