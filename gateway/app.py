@@ -258,6 +258,7 @@ class Gateway:
         self.metrics.fleet_state(self.relay.open_exchanges, [node.facts for node in self.fleet.nodes])
         if self.link is not None:
             self.metrics.redis_state(self.link.up, self.link.outages, self.presence.live)
+            self.metrics.redis_refusals(self.link.refusals.count, len(self.link.refusals.standing))
         if self.limiter is not None:
             self.metrics.limits_state(len(self.limiter.live), self.limiter.waiting, self.limiter.dropped)
 

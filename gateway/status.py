@@ -35,7 +35,7 @@ def follow_status(control: Control, console: Console) -> None:
 
 def render_fleet(view: dict[str, Any]) -> RenderableType:
     """The answer of /admin/fleet for people: a table that fits a terminal of 80 columns, and below it what is wrong."""
-    return Group(_table(view["nodes"]), *_errors(view["nodes"]), Text(_caption(view), "dim italic"))
+    return Group(_table(view["nodes"]), *_errors(view), Text(_caption(view), "dim italic"))
 
 
 def _table(nodes: list[dict[str, Any]]) -> Table:
@@ -60,8 +60,9 @@ def _table(nodes: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _errors(nodes: list[dict[str, Any]]) -> list[Text]:
-    lines = [f"{node['name']}: {node['last_error']}" for node in nodes if node["last_error"]]
+def _errors(view: dict[str, Any]) -> list[Text]:
+    lines = [f"{node['name']}: {node['last_error']}" for node in view["nodes"] if node["last_error"]]
+    lines += [f"Redis: {trouble}" for trouble in view.get("redis_troubles", ())]
     return [Text("\n".join([*lines, ""]))] if lines else []
 
 

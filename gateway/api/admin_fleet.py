@@ -60,12 +60,14 @@ class NodeView(BaseModel):
 
 class FleetView(BaseModel):
     """The fleet. `process` is the id of the one that answers, `gateways` how many processes share the nodes, and
-    `views` how many of them this is the view of: fewer while Redis is away, or one has just begun."""
+    `views` how many of them this is the view of: fewer while Redis is away, or one has just begun. `redis_troubles`
+    says why Redis is down, or which calls it refuses and what to do, as the answering process knows it."""
 
     process: int
     gateways: int
     views: int
     redis: bool | None
+    redis_troubles: list[str]
     nodes: list[NodeView]
 
 
@@ -105,6 +107,7 @@ class FleetRoutes:
             gateways=max(fleet.gateways, len(views)),
             views=len(views),
             redis=None if shared is None else shared.up,
+            redis_troubles=[] if shared is None else shared.troubles,
             nodes=[
                 _view(node, [view[node.name] for view in views if node.name in view])
                 for node in fleet.nodes

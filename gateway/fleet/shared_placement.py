@@ -59,6 +59,12 @@ class SharedPlacement:
     def up(self) -> bool:
         return self._link.up
 
+    @property
+    def troubles(self) -> list[str]:
+        """What is wrong with Redis, in words: why it is down, or what it refuses now."""
+        down = [] if self._link.reason is None else [self._link.reason]
+        return down + [str(refusal) for refusal in self._link.refusals.standing.values()]
+
     def choose(self, request: bytes, liked: Sequence[Candidate], prompt: Prompt) -> Ending[Any]:
         """Ask for one of `liked` (in rendezvous order) for the request named `request`; `read` makes sense of the
         reply, `prefilled` takes back what was chosen."""

@@ -165,6 +165,14 @@ METRICS: tuple[Definition[Any], ...] = (
         "fleetgate_redis_outages",
         "Times that Redis was lost since the start.",
     ),
+    REDIS_REFUSED := _counter(
+        "fleetgate_redis_refused_total",
+        "Calls that Redis answered with an error of their own: a right that its user lacks, a key of another type.",
+    ),
+    REDIS_REFUSING := _gauge(
+        "fleetgate_redis_refusing",
+        "Kinds of calls that Redis refuses now; the log and fleetgate status say which, and what to do.",
+    ),
     LIVE_GATEWAYS := _gauge(
         "fleetgate_live_gateways",
         "Gateway processes that live, as Redis last said.",

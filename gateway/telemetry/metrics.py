@@ -107,6 +107,11 @@ class Metrics:
         self.recent.keep({facts.name for facts in now})
         self._fleet.tell(now)
 
+    def redis_refusals(self, calls: int, kinds: int) -> None:
+        """Calls that Redis refused since the start, and the kinds of them that it refuses now."""
+        self._count_up(definitions.REDIS_REFUSED, calls)
+        self._made[definitions.REDIS_REFUSING].set(kinds)
+
     def redis_state(self, up: bool, outages: int, gateways: int) -> None:
         self._made[definitions.REDIS_UP].set(int(up))
         self._made[definitions.REDIS_OUTAGES].set(outages)

@@ -4,10 +4,10 @@
 --   the hash (1 or 2), the field, what must hold (absent, present, or same as the next one), what was there, the new value ('': delete)
 -- Returns 0, or the number of the first edit whose condition does not hold.
 --
--- Redis undoes nothing of a script that fails midway (a right that its user lacks, a key of another type). So what may
--- be refused comes first: reading finds keys of another type, and each command that writes is tried where it changes
--- nothing. The mark says 1 only when all is done.
-if redis.call('GET', KEYS[5]) == '1' then return 0 end
+-- Redis undoes nothing of a script that fails midway (a right that its user lacks, a key of another type). So all that
+-- may be refused comes before the first edit: reading finds keys of another type, and each command that writes is tried
+-- where it changes nothing. The mark says 1 only when all is done.
+if redis.call('HGET', KEYS[5], 'done') == '1' then return 0 end
 for i = 3, #ARGV, 5 do
   local there = redis.call('HGET', KEYS[tonumber(ARGV[i])], ARGV[i + 1])
   local must = ARGV[i + 2]
@@ -15,23 +15,19 @@ for i = 3, #ARGV, 5 do
   if not holds then return (i + 2) / 5 end
 end
 -- The time and not a count: a Redis that lost its last changes must not come to an old version again with others.
-local now = redis.call('TIME')
-local version = math.max(now[1] * 1000000 + now[2], (tonumber(redis.call('GET', KEYS[3]) or '0') or 0) + 1)
-redis.call('SET', KEYS[5], 0, 'EX', 300) -- first: where Redis is full, this is refused
+local now, before = redis.call('TIME'), redis.call('GET', KEYS[3]) or '0'
+local version = math.max(now[1] * 1000000 + now[2], (tonumber(before) or 0) + 1)
+redis.call('HSET', KEYS[5], 'done', 0)
+redis.call('EXPIRE', KEYS[5], 300)
+redis.call('SET', KEYS[3], before)
 redis.call('HDEL', KEYS[2], '')
-local line = redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[1], '*', 'line', ARGV[2])
+redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[1], '*', 'line', ARGV[2])
 for i = 3, #ARGV, 5 do
   local hash, field, value = KEYS[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 4]
   if ARGV[i + 2] == 'present' then -- only asked for
   elseif value == '' then redis.call('HDEL', hash, field)
-  else
-    local done = redis.pcall('HSET', hash, field, value)
-    if type(done) == 'table' and done.err then
-      redis.call('XDEL', KEYS[4], line)
-      return done
-    end
-  end
+  else redis.call('HSET', hash, field, value) end
 end
 redis.call('SET', KEYS[3], string.format('%.0f', version))
-redis.call('SET', KEYS[5], 1, 'EX', 300)
+redis.call('HSET', KEYS[5], 'done', 1)
 return 0

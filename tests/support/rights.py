@@ -1,0 +1,180 @@
+"""The rights of Redis users as docs/configuration.md lists them, and everything that a gateway does with Redis."""
+
+import asyncio
+import contextlib
+import re
+import time
+from collections.abc import AsyncIterator
+from ipaddress import ip_network
+from pathlib import Path
+
+from redis import RedisCluster
+
+from gateway.access.audit import Audit, Deed
+from gateway.access.directory import Directory
+from gateway.access.keyring import Keyring, Reading
+from gateway.config.tenants import read_grant, read_tenant
+from gateway.core.errors import KeysUnknown
+from gateway.core.events import RequestEnded
+from gateway.core.limits.ledger import HOUR
+from gateway.core.limits.rules import Limits, rules_of
+from gateway.core.registration import Belief
+from gateway.core.routing.selection import Candidate, Prompt
+from gateway.core.tenants import Tenants
+from gateway.core.usage import Usage
+from gateway.fleet.drains import Drains
+from gateway.fleet.fleet import Fleet
+from gateway.fleet.lookout import Lookout
+from gateway.fleet.registrations import RegistrationRules, Registrations
+from gateway.fleet.roster import Roster
+from gateway.fleet.shared_placement import SharedPlacement
+from gateway.keys import make_key
+from gateway.limits.rulesets import Ruleset
+from gateway.limits.stores import RedisStore
+from gateway.shared.link import Link, LinkSettings, Unavailable
+from gateway.shared.presence import Presence
+from gateway.telemetry.ledger import Kept, Ledger
+from gateway.telemetry.usage_report import UsageReport
+from tests.support.redis import RedisServer
+from tests.support.registrations import record
+from workers.registration import INDEX_KEY, KEY_PREFIX
+
+DOCS = Path(__file__).parents[2] / "docs" / "configuration.md"
+READING = Reading(lambda name, settings: read_tenant(b"secret", name, settings), read_grant)
+RULES = Ruleset.of(rules_of(Limits(tokens_per_day=1000, requests_per_minute=60, concurrent_requests=5), "t"))
+NODE = "http://10.0.0.1:8000"
+
+
+def documented(mark: str) -> list[str]:
+    """The words of an ACL rule in the documentation, from its key patterns on."""
+    found = re.search(rf"<!-- {mark} -->\n```\nACL SETUSER \S+ on >PASSWORD (.*?)```", DOCS.read_text(), re.DOTALL)
+    assert found is not None, f"docs/configuration.md has lost its list: {mark}"
+    return found[1].split()
+
+
+def give(redis: RedisServer, user: str, rights: list[str]) -> str:
+    """Have `user` with just these rights; returns a URL."""
+    redis.do("ACL", "SETUSER", user, "reset", "on", ">pw", *rights)
+    return redis.url.replace("://", f"://{user}:pw@")
+
+
+@contextlib.asynccontextmanager
+async def linked_as(redis: RedisServer, url: str) -> AsyncIterator[Link]:
+    link = Link(LinkSettings(url, redis.cluster, timeout=5.0, connect_timeout=5.0))
+    await link.start()
+    try:
+        yield link
+    finally:
+        await link.stop()
+
+
+async def use_everything(redis: RedisServer, link: Link) -> list[str]:
+    """Do all that a gateway does with Redis; returns what did not work."""
+    uses = (_limits, _keys, _usage, _presence, _lookout, _placement, _drains, _registrations, _audit)
+    failed = []
+    for use in uses:
+        try:
+            await use(redis, link)
+        except (AssertionError, Unavailable, KeysUnknown) as error:
+            failed.append(f"{use.__name__}: {type(error).__name__} {error}")
+    return failed
+
+
+async def _limits(_: RedisServer, link: Link) -> None:
+    store = RedisStore(link, lease=0.001)
+    assert (await store.reserve("acme", "first", RULES, (1,) * len(RULES.rules))).granted
+    await store.renew("acme", ["first"])
+    await asyncio.sleep(0.01)  # its lease runs out
+    assert (await store.reserve("acme", "second", RULES, (1,) * len(RULES.rules))).granted
+    await store.settle("acme", "second", RULES, (1,) * len(RULES.rules))
+
+
+async def _keys(_: RedisServer, link: Link) -> None:
+    directory, ring = Directory(link, 100), Keyring(link, READING, Tenants(), 100, 60.0)
+    name = f"tenant-{time.monotonic_ns()}"
+    await directory.create_tenant("who", name, {})
+    written = await directory.tenant(name)
+    assert written is not None
+    await directory.set_tenant("who", written, {"models": ["m"]}, {})
+    digests = [bytes.fromhex(make_key()[1]) for _ in range(3)]
+    made = [await directory.create_key("who", name, digest, {}, in_file=False) for digest in digests[:2]]
+    await ring.look()
+    assert await ring.look_up(digests[0]) is not None and ring.known(digests[1]) is not None
+    ring._noted = float("-inf")  # the half hour in which use is noted is over
+    await ring.look()
+    assert made[0].id in await directory.last_used()
+    kept = [await directory.key(key.id) for key in made]
+    assert kept[0] is not None and kept[1] is not None
+    await directory.rotate_key("who", kept[0], digests[2], {}, {})
+    await directory.revoke_key("who", kept[1])
+    await ring.look()
+    assert ring.known(digests[1]) is None
+    read = await directory.tenant(name)
+    assert read is not None and name in [found.name for found in await directory.tenants()]
+    assert await directory.delete_tenant("who", read) == 2
+
+
+async def _usage(_: RedisServer, link: Link) -> None:
+    ledger, now = Ledger(link, Kept(100, 10, 10), {}), time.time()
+    ledger.request_ended(
+        RequestEnded(now, "r", "chat", "acme", "k", "m", "n", False, 200, "ok", 1, 9, Usage(1, 1), 0.1, 0.2)
+    )
+    assert await ledger.flush()
+    report = UsageReport(link)
+    assert await report.rows(await report.tenants(), now - HOUR, now + HOUR, HOUR)
+
+
+async def _presence(_: RedisServer, link: Link) -> None:
+    other, presence = Presence(link), Presence(link)
+    await other.start()
+    await presence.start()
+    lived = presence.live
+    await presence.stop()
+    await other.stop()
+    assert lived == 2
+
+
+async def _lookout(_: RedisServer, link: Link) -> None:
+    fleet = Fleet()
+    fleet.share_with(2)
+    one, other = Lookout(fleet, link, None), Lookout(fleet, link, None)
+    await one.look({})
+    seen = await other.look({})
+    await one.leave()
+    await other.leave()
+    assert len(seen) == 1
+
+
+async def _placement(_: RedisServer, link: Link) -> None:
+    shared = SharedPlacement(link, remember=60.0, crowding=1.0)
+    nodes, prompt = [Candidate("a:1", 0.001), Candidate("b:1", 0.001)], Prompt(100, b"conversation")
+    for request in (b"1", b"1"):  # the answer was lost: the same one again
+        placed = shared.read(await shared.choose(request, nodes, prompt), nodes, prompt)
+        assert placed.node in ("a:1", "b:1")
+    shared.prefilled(b"1")
+    await link.submit(("GET", "fg1:{route}:last:none"))  # answered after it
+
+
+async def _drains(_: RedisServer, link: Link) -> None:
+    drains = Drains(Fleet(), link, None, lambda _: None)
+    await drains.drain(f"node-{time.monotonic_ns()}:8000", 1.0)
+    assert drains.told
+
+
+async def _registrations(redis: RedisServer, link: Link) -> None:
+    found: list[str] = []
+    written = record(NODE)
+    with redis.client() if not redis.cluster else RedisCluster.from_url(redis.url) as client:
+        client.set(KEY_PREFIX + written.node_id, written.wire(None))
+        client.zadd(INDEX_KEY, {written.node_id: time.time() + 60})
+    roster = Roster(["registrations"], lambda specs: found.extend(spec.url for spec in specs))
+    rules = RegistrationRules(Belief(networks=(ip_network("10.0.0.0/8"),)))
+    await Registrations(link, rules, roster, Fleet()).look()
+    assert found == [NODE]
+
+
+async def _audit(_: RedisServer, link: Link) -> None:
+    audit = Audit(link, 100)
+    subject = str(time.monotonic_ns())
+    await audit.note(Deed("who", "node drained", subject, {}))
+    assert [line.deed.subject for line in await audit.read(0.0, 1)] == [subject]
