@@ -196,7 +196,10 @@ class Keyring:
     async def look(self) -> None:
         """Look at the version, and read again what has to be."""
         began = time.monotonic()
-        version = int(await self._link.command("GET", self._places.version) or 0)
+        told = await self._link.command("GET", self._places.version) or b"0"
+        if not told.isdigit():
+            raise self._link.refusals.misshapen("GET", self._places.version, told)
+        version = int(told)
         if version != self._version or began - self._refreshed > REFRESH_SECONDS:
             await self._refresh(began)
             self._version, self._refreshed = version, began

@@ -37,7 +37,12 @@ def _looked_up(reply: Any, command: Sequence[Any]) -> bool:
     return set(map(type, reply[1:])) <= {bytes, type(None)}
 
 
-CHANGE = Script.read(_LUA / "change.lua", fits=integer)
+def _changed(reply: Any, command: Sequence[Any]) -> bool:
+    """0, or the number of an edit: each is five arguments, after five keys and two others."""
+    return type(reply) is int and 0 <= reply <= (len(command) - 3 - 5 - 2) // 5
+
+
+CHANGE = Script.read(_LUA / "change.lua", fits=_changed)
 DROP = Script.read(_LUA / "drop.lua", fits=integer)
 LOOK_UP = Script.read(_LUA / "look_up.lua", fits=_looked_up)
 

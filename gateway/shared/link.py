@@ -25,7 +25,7 @@ from typing import Any
 
 import structlog
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from gateway.ending import Ending
 from gateway.shared.redis_client import PATIENCE, TRANSPORT, UNREADABLE, Address, LinkSettings, client_of, spell
@@ -121,12 +121,13 @@ class Link:
         except TRANSPORT as error:
             self._fell(spell(error))
             raise Unavailable(spell(error)) from None
-        except RedisError as error:
+        except ResponseError as error:
             refused = self.refusals.understand(name, key, text_of(error))
             if not isinstance(refused, ScriptFailed):
                 self._fell(str(refused))
             raise refused from None
-        except UNREADABLE as error:
+        except (RedisError, *UNREADABLE) as error:
+            await self._disconnect()  # what comes next on this connection may be anything
             raise self.refusals.misshapen(name, key, error) from None
         if not shape_of(command)(reply, command):
             raise self.refusals.misshapen(name, key, reply)
@@ -234,9 +235,9 @@ class Link:
                     await waiter
         except (Unavailable, *TRANSPORT) as error:
             await self._failed(spell(error))
-        except RedisError as error:
+        except ResponseError as error:
             await self._failed(str(self.refusals.understand("SET", key, text_of(error))))
-        except UNREADABLE as error:
+        except (RedisError, *UNREADABLE) as error:
             await self._failed(str(self.refusals.misshapen("SET", key, error)))
         else:
             self.refusals.answered("SET", key)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from gateway.shared.redis_client import TRANSPORT, UNREADABLE, LinkSettings, client_of, spell
 from gateway.shared.refusals import Refusals, text_of
@@ -96,9 +96,10 @@ class Reports:
                     return await work(self._connect())
         except TRANSPORT as error:
             raise Unavailable(spell(error)) from None
-        except RedisError as error:
+        except ResponseError as error:
             raise self._refusals.understand(name, key, text_of(error)) from None
-        except UNREADABLE as error:
+        except (RedisError, *UNREADABLE) as error:
+            await self.close()  # what comes next on this connection may be anything
             raise self._refusals.misshapen(name, key, error) from None
 
     def _connect(self) -> Any:

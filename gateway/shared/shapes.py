@@ -36,10 +36,6 @@ def integers(count: int) -> Shape:
     return shape
 
 
-def number(reply: Any, command: Sequence[Any]) -> bool:
-    return reply is None or (type(reply) is bytes and reply.removeprefix(b"-").isdigit())
-
-
 def _fields(reply: Any, command: Sequence[Any]) -> bool:
     """One value for each field that was asked for: `HMGET key field ...`."""
     return type(reply) is list and len(reply) == len(command) - 2 and set(map(type, reply)) <= {bytes, type(None)}
