@@ -44,6 +44,9 @@ def _grown(before: int | None, after: int | None) -> int | None:
     return after - before if before is not None and after is not None and after >= before else None
 
 
+MOST = 1e15
+"""A number on the page beyond it is not believed."""
+
 _NAMES = {
     "vllm:num_requests_running": "running",
     "vllm:num_requests_waiting": "waiting",
@@ -66,6 +69,8 @@ def read_load(page: str, now: float) -> Load:
         try:
             value = float(line.rpartition(" ")[2])
         except ValueError:
+            continue
+        if not 0 <= value <= MOST:  # nor a NaN
             continue
         found[field] = max(found.get(field, 0.0), value) if field == "kv_use" else found.get(field, 0.0) + value
     kv_use = found.pop("kv_use", None)

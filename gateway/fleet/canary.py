@@ -12,7 +12,7 @@ A node that dies while it is asked is not asked again for `FIRST_PAUSE` seconds,
 its version changes: else the question would kill it at every start. Meanwhile it serves, and the gateway enforces.
 """
 
-import json
+import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,6 +22,8 @@ import httpx
 
 from gateway.core.abilities import UNKNOWN, Abilities
 from gateway.core.budgets.asking import END_TEXT, START_TEXT
+from gateway.core.sse import EventSplitter, event_data, parse_object, split_events
+from gateway.fleet.questions import MAX_ANSWER, get, pieces, post
 
 BUDGET = 4
 """Tokens of thinking that the node is allowed: fewer than a model thinks by itself about `QUESTION`."""
@@ -30,6 +32,9 @@ ANSWER = 24
 """Tokens that it may make after thinking."""
 
 QUESTION = "Plan a three-day trip to Paris, step by step, and compare two ways to travel there."
+MOST_IDS = 1 << 31
+"""Token ids are below this."""
+
 FIRST_PAUSE, LONGEST_PAUSE = 600.0, 86_400.0
 PROOF_SECONDS = 120.0
 """How long one question may take; a node that is only busy is asked again at its next start."""
@@ -61,7 +66,7 @@ class Canary:
         if before.version is not None and version != before.version:
             self._not_before, self._pause = 0.0, FIRST_PAUSE
         model = next(iter(cards), "")
-        window = cards.get(model, {}).get("max_model_len")
+        window = cards.get(model, {}).get("max_model_len")  # see `cards`: a length that can be one, or None
         self.abilities = Abilities(
             version=version,
             think_start=await _tokens(client, model, START_TEXT),
@@ -127,21 +132,20 @@ class _Seen:
 
 
 async def _version(client: httpx.AsyncClient) -> tuple[int, ...] | None:
-    answer = await client.get("/version")
-    try:
-        told = answer.json()["version"] if answer.status_code == 200 else ""
-    except (ValueError, KeyError, TypeError):
+    answer = await get(client, "/version")
+    told = answer.json().get("version") if answer.status == 200 else None
+    if not isinstance(told, str):
         return None
-    return tuple(int(part) for part in re.findall(r"\d+", str(told))[:3]) or None
+    return tuple(int(part) for part in re.findall(r"[0-9]{1,9}", told[:64])[:3]) or None
 
 
 async def _tokens(client: httpx.AsyncClient, model: str, text: str) -> tuple[int, ...]:
     """The token ids of `text`; none where the node does not tell."""
-    answer = await client.post("/tokenize", json={"model": model, "prompt": text, "add_special_tokens": False})
-    try:
-        return tuple(answer.json()["tokens"]) if answer.status_code == 200 else ()
-    except (ValueError, KeyError, TypeError):
+    answer = await post(client, "/tokenize", {"model": model, "prompt": text, "add_special_tokens": False})
+    ids = answer.json().get("tokens") if answer.status == 200 else None
+    if not isinstance(ids, list) or not all(type(item) is int and 0 <= item < MOST_IDS for item in ids):
         return ()
+    return tuple(ids) if len(ids) <= len(text) else ()
 
 
 async def _ask_with_budget(client: httpx.AsyncClient, model: str, known: Abilities) -> dict[str, Any]:
@@ -170,18 +174,23 @@ async def _think(
         "return_token_ids": True,
         **fields,
     }
-    async with client.stream("POST", "/v1/chat/completions", json=body, timeout=PROOF_SECONDS) as answer:
+    async with asyncio.timeout(PROOF_SECONDS), client.stream("POST", "/v1/chat/completions", json=body) as answer:
         seen = _Seen(answer.status_code, known.think_end, opened)
         if answer.status_code >= 500:
             answer.raise_for_status()
-        async for line in answer.aiter_lines():
-            if line.startswith("data: {"):
-                chunk = json.loads(line[6:])
-                if chunk.get("error"):
-                    seen.status = _status_of(chunk["error"])
-                for choice in chunk.get("choices") or ():
-                    seen.take(choice)
+        splitter = EventSplitter(MAX_ANSWER)
+        async for piece in pieces(answer):
+            for event in split_events(splitter.feed(piece)):
+                if b"{" in event:
+                    _see(seen, parse_object(event_data(event)))
     return seen
+
+
+def _see(seen: _Seen, chunk: dict[str, Any]) -> None:
+    if chunk.get("error"):
+        seen.status = _status_of(chunk["error"])
+    for choice in chunk.get("choices") or ():
+        seen.take(choice)
 
 
 def _status_of(error: Any) -> int:
@@ -189,7 +198,7 @@ def _status_of(error: Any) -> int:
     code = error.get("code") if isinstance(error, dict) else None
     if type(code) is int and 400 <= code < 500:
         return code
-    raise httpx.RemoteProtocolError(f"an error came in mid-stream: {error}")
+    raise httpx.RemoteProtocolError(f"an error came in mid-stream: {str(error)[:200]!r}")
 
 
 async def _shows_marker(client: httpx.AsyncClient, model: str, known: Abilities) -> bool | None:
@@ -197,8 +206,8 @@ async def _shows_marker(client: httpx.AsyncClient, model: str, known: Abilities)
     if len(known.think_end) != 1:
         return None
     body = {"model": model, "prompt": "1", "max_tokens": 1, "allowed_token_ids": list(known.think_end)}
-    answer = await client.post("/v1/completions", json=body, timeout=PROOF_SECONDS)
+    answer = await post(client, "/v1/completions", body, PROOF_SECONDS)
     try:
-        return END_TEXT in answer.json()["choices"][0]["text"] if answer.status_code == 200 else None
-    except (ValueError, KeyError, TypeError, IndexError):
+        return END_TEXT in answer.json()["choices"][0]["text"] if answer.status == 200 else None
+    except (KeyError, TypeError, IndexError):
         return None

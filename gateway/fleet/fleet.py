@@ -75,7 +75,7 @@ class Fleet:
     def window(self, model: str) -> int | None:
         """The smallest context window, in tokens, of the nodes that serve `model`; None where none of them says."""
         sizes = [node.cards[model].get("max_model_len") for node in self.nodes if model in node.cards]
-        return min((size for size in sizes if isinstance(size, int)), default=None)
+        return min((size for size in sizes if type(size) is int), default=None)
 
     def ready(self, model: str | None = None) -> bool:
         """Whether a node is ready that serves `model` (any model where None)."""

@@ -7,7 +7,6 @@ more than lateness is asked a tiny completion first (see `core.breaker`), so tha
 import asyncio
 import contextlib
 import random
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,10 +15,12 @@ import httpx
 import structlog
 
 from gateway.core.abilities import BELIEVED, UNKNOWN, Abilities
+from gateway.core.cards import read_cards
 from gateway.core.load import read_load
 from gateway.fleet.canary import Canary
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Node
+from gateway.fleet.questions import client_of, get, post
 
 log = structlog.get_logger("fleetgate.prober")
 
@@ -92,7 +93,7 @@ class Prober:
     async def _watch(self, node: Node) -> None:
         while True:
             try:
-                async with _client(node) as client, asyncio.TaskGroup() as beside:
+                async with client_of(node) as client, asyncio.TaskGroup() as beside:
                     await self._probe_for_ever(client, node, Canary(), beside)
             except Exception as error:
                 node.refused(f"cannot be probed: {error}", _now())
@@ -165,10 +166,10 @@ class Prober:
         """Best effort: what was read last stays where nothing comes."""
         with contextlib.suppress(TimeoutError, httpx.HTTPError, ValueError):
             async with asyncio.timeout(self._timing.timeout):
-                page = await client.get("/metrics")
-            if page.status_code == 200:
+                page = await get(client, "/metrics")
+            if page.status == 200:
                 before = node.load
-                node.load_told(load := read_load(page.text, _now()))
+                node.load_told(load := read_load(page.body.decode(errors="replace"), _now()))
                 if before is not None and (load.generated or 0) < (before.generated or 0):
                     canary.restarted()  # so soon that no probe has missed it
 
@@ -177,9 +178,8 @@ class Prober:
         model, which has no completions, says 4xx; what it is worth then shows in its probation."""
         body = {"model": next(iter(node.cards), ""), "prompt": "1", "max_tokens": 1}
         try:
-            async with asyncio.timeout(TRIAL_SECONDS):
-                answer = await client.post("/v1/completions", json=body)
-            problem = f"answered its trial with {answer.status_code}" if answer.status_code >= 500 else None
+            answer = await post(client, "/v1/completions", body, TRIAL_SECONDS)
+            problem = f"answered its trial with {answer.status}" if answer.status >= 500 else None
         except TimeoutError:
             problem = f"no answer to its trial within {TRIAL_SECONDS:g} s"
         except httpx.HTTPError as error:
@@ -220,23 +220,12 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _client(node: Node) -> httpx.AsyncClient:
-    headers = {"authorization": f"Bearer {node.spec.api_key}"} if node.spec.api_key else {}
-    verify: ssl.SSLContext | bool = True
-    if node.spec.ca_file is not None:
-        verify = ssl.create_default_context(cafile=node.spec.ca_file)
-    return httpx.AsyncClient(base_url=node.spec.url, headers=headers, verify=verify, timeout=None, trust_env=False)
-
-
 async def _ask(client: httpx.AsyncClient) -> Mapping[str, Mapping[str, Any]]:
     """The node's model cards by id; an httpx error or ValueError says why it is not ready."""
-    health = await client.get("/health")
-    if health.status_code != 200:
-        raise ValueError(f"/health answered {health.status_code}")
-    listing = await client.get("/v1/models")
-    if listing.status_code != 200:
-        raise ValueError(f"/v1/models answered {listing.status_code}")
-    try:
-        return {card["id"]: card for card in listing.json()["data"]}
-    except (KeyError, TypeError, ValueError):
-        raise ValueError("/v1/models answered something that is not a list of models") from None
+    health = await get(client, "/health")
+    if health.status != 200:
+        raise ValueError(f"/health answered {health.status}")
+    listing = await get(client, "/v1/models")
+    if listing.status != 200:
+        raise ValueError(f"/v1/models answered {listing.status}")
+    return read_cards(listing.body)

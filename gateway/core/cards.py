@@ -1,0 +1,45 @@
+"""The models that a node says it serves: its `/v1/models` page, as far as it is believed."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+MOST_CARDS = 1000
+"""Models of one node, adapters included."""
+
+LONGEST_WINDOW = 1 << 31
+"""Tokens: a `max_model_len` beyond it is not believed."""
+
+_NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,256}")
+
+
+def read_cards(page: bytes) -> Mapping[str, Mapping[str, Any]]:
+    """The node's cards by model id, each one that can be written as JSON again: clients are shown them.
+
+    Raises ValueError where `page` is no list of models.
+    """
+    try:
+        listed = orjson.loads(page)["data"]
+    except (ValueError, KeyError, TypeError):
+        listed = None
+    if not isinstance(listed, list):
+        raise ValueError("/v1/models answered something that is not a list of models")
+    if len(listed) > MOST_CARDS:
+        raise ValueError(f"/v1/models lists more than {MOST_CARDS} models")
+    return {card["id"]: card for card in map(_card, listed)}
+
+
+def _card(given: Any) -> Mapping[str, Any]:
+    try:
+        card = orjson.loads(orjson.dumps(given))  # no number that JSON has no word for, and not too deep to be written
+        name = card["id"]
+    except (ValueError, KeyError, TypeError):
+        name = None
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ValueError("/v1/models answered something that is not a list of models")
+    window = card.get("max_model_len")
+    if window is not None and not (type(window) is int and 0 < window <= LONGEST_WINDOW):
+        card["max_model_len"] = None
+    return dict(card)
