@@ -13,7 +13,8 @@ tried again (RFC 9110, section 9.2.2: the race between a server's keep-alive tim
     NodeLeaving: its drain's time is up      ANOTHER_NODE, free            GIVE_UP
     NodeBusy: 503                            ANOTHER_NODE                  cannot be
     NodeFailed: 500, 502, 504                ANOTHER_NODE                  cannot be
-    BadUpstreamResponse: not HTTP            ANOTHER_NODE                  GIVE_UP
+    BadUpstreamResponse: cannot be read      ANOTHER_NODE                  GIVE_UP
+    AnswerTooLarge: by the request           GIVE_UP                       GIVE_UP
     UpstreamCut, UpstreamTimeout             ANOTHER_NODE, once            GIVE_UP (here resume will stand)
 """
 
@@ -22,12 +23,14 @@ from dataclasses import dataclass
 from enum import Enum
 
 from gateway.core.errors import (
+    AnswerTooLarge,
     BadUpstreamResponse,
     ConnectFailed,
     NodeBusy,
     NodeFailed,
     NodeLeaving,
     StaleConnection,
+    UnreadableAnswer,
     UpstreamCut,
     UpstreamError,
     UpstreamTimeout,
@@ -53,7 +56,9 @@ _OUTCOMES: tuple[tuple[type[UpstreamError], str], ...] = (
     (NodeLeaving, "drained"),
     (NodeBusy, "busy"),
     (NodeFailed, "failed"),
+    (UnreadableAnswer, "unreadable"),
     (BadUpstreamResponse, "garbled"),
+    (AnswerTooLarge, "too_large"),
     (UpstreamCut, "cut"),
     (UpstreamTimeout, "silent"),
 )

@@ -29,7 +29,9 @@ GatewayError
 │   ├── NodeFailed            500, 502, 504: it did not do the work
 │   ├── NodeLeaving           it is taken away: what has not ended by then is ended
 │   ├── UpstreamCut           the answer broke off
-│   ├── BadUpstreamResponse   what came back is not HTTP
+│   ├── BadUpstreamResponse   what came back is not HTTP, or not an answer of its dialect
+│   │   └── UnreadableAnswer  reading it raised
+│   ├── AnswerTooLarge        one event, or an answer that has to be held, beyond its bound
 │   └── UpstreamTimeout       connect, first byte or silence in mid-answer
 ├── DeadlineExceeded          the caller's own `x-request-timeout`
 ├── ClientGone                nobody is left to answer
@@ -195,6 +197,19 @@ class UpstreamCut(UpstreamError):
 
 class BadUpstreamResponse(UpstreamError):
     default_code = "bad_upstream_response"
+
+
+@dataclass(eq=False)
+class UnreadableAnswer(BadUpstreamResponse):
+    """`cause` is the class of the exception that the answer raised, `place` the file and line; neither has a word of
+    the answer in it. For logs and metrics, not for the client."""
+
+    cause: str = ""
+    place: str = ""
+
+
+class AnswerTooLarge(UpstreamError):
+    default_code = "answer_too_large"
 
 
 class UpstreamTimeout(UpstreamError):

@@ -39,6 +39,9 @@ class Sending:
     """Whether the node streams and the client gets one plain answer: then a watch's `feed` gives nothing, and its
     `release` the whole body."""
 
+    needs_stream = False
+    """Whether only a streamed answer will do: what thinking has to be counted, or taken out, by the event."""
+
     rewrites = False
     """Whether `plain` changes what it is given: then the node's answer is held until it is whole, however long."""
 
@@ -77,7 +80,7 @@ class Hidden(Sending):
         return HidingWatch(super().watch(), hider_of(self.dialect))
 
     def plain(self, status: int, body: bytes) -> bytes:
-        return hide_whole(hider_of(self.dialect), body)
+        return hide_whole(hider_of(self.dialect), body) if status == 200 else body
 
 
 class Verdict:
@@ -140,6 +143,8 @@ class Enforced(Sending):
 
     __slots__ = ("_terms",)
 
+    needs_stream = True
+
     def __init__(self, plan: Plan, body: bytes, budget: int, abilities: Abilities) -> None:
         self._terms, first = set_terms(
             parse_body(body),
@@ -170,7 +175,7 @@ class EnforcedPlain(Enforced):
 class Translated(Sending):
     """Another dialect's request that is sent as chat: `inner` is how the chat is sent, `over` what it stands for."""
 
-    __slots__ = ("_inner", "_over", "assembles")
+    __slots__ = ("_inner", "_over", "assembles", "needs_stream")
 
     rewrites = True
 
@@ -180,6 +185,7 @@ class Translated(Sending):
         self._over = over
         over.hide = plan.hide
         self.assembles = inner.assembles
+        self.needs_stream = inner.needs_stream
 
     def watch(self) -> EventWatch:
         if type(self._inner) in (Sending, Hidden):  # the translator reads every chunk: nobody else has to

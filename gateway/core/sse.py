@@ -10,30 +10,44 @@ from typing import Any
 
 import orjson
 
+from gateway.core.errors import AnswerTooLarge
+
 KEEP_ALIVE = b": keep-alive\n\n"
 """A comment: clients skip it, load balancers see traffic."""
 
 DONE = b"[DONE]"
 """The data of OpenAI's last event, which is no JSON."""
 
+MAX_HELD = 1 << 25
+"""Bytes of an answer that are held at the most until they can go on: an event that has not ended, or a plain answer
+that has to be rewritten. The token ids of a prompt of a million tokens are 8 MB."""
+
+_LONG = 1 << 16
+"""Bytes beyond which an unfinished event is not looked through again with every piece of it."""
+
+_SEAM = 3
+"""Bytes of a boundary that may have come before the piece that completes it."""
+
+_MARK = b"\xef\xbb\xbf"
+"""The byte order mark that a stream may begin with."""
+
 _BOUNDARY = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
-
-
-class EventTooLongError(ValueError):
-    """An event exceeded the bound: what comes is not an event stream."""
 
 
 class EventSplitter:
     """Cuts a byte stream at event boundaries: `feed` returns whole events only, the rest waits for its end.
 
-    At most `limit` bytes wait; a longer unfinished event raises `EventTooLongError`.
+    At most `limit` bytes wait; a longer unfinished event raises `AnswerTooLarge`. What a long event costs grows with
+    its size, not with the number of its pieces.
     """
 
-    __slots__ = ("_limit", "rest")
+    __slots__ = ("_limit", "_long", "rest")
 
-    def __init__(self, limit: int = 1 << 22) -> None:
+    def __init__(self, limit: int = MAX_HELD) -> None:
         self.rest = b""
-        """The bytes of an event that has not ended."""
+        """The bytes of an event that has not ended; of a long one its last bytes."""
+        self._long: bytearray | None = None
+        """What stands before `rest`."""
         self._limit = limit
 
     def feed(self, data: bytes) -> bytes:
@@ -41,13 +55,34 @@ class EventSplitter:
         if self.rest:
             data = self.rest + data
             self.rest = b""
+            if self._long is not None:
+                return self._feed_long(self._long, data)
         if data.endswith(b"\n\n"):
             return data
         end = _last_boundary(data)
-        if len(data) - end > self._limit:
-            raise EventTooLongError(f"an event of more than {self._limit} bytes")
-        self.rest = data[end:]
+        self._keep(data[end:])
         return data[:end]
+
+    def _keep(self, rest: bytes) -> None:
+        if len(rest) > self._limit:
+            raise AnswerTooLarge(f"An event of the answer has more than {self._limit} bytes: ask for less in one.")
+        if len(rest) > _LONG:
+            self._long, rest = bytearray(rest[:-_SEAM]), rest[-_SEAM:]
+        self.rest = rest
+
+    def _feed_long(self, long: bytearray, data: bytes) -> bytes:
+        """`data` begins with what was left of `long` as its last bytes: a boundary is in there or nowhere."""
+        end = _last_boundary(data)
+        if not end:
+            long += data[:-_SEAM]
+            self.rest = data[-_SEAM:]
+            if len(long) > self._limit:
+                raise AnswerTooLarge(f"An event of the answer has more than {self._limit} bytes: ask for less in one.")
+            return b""
+        self._long = None
+        long += data[:end]
+        self._keep(data[end:])
+        return bytes(long)
 
 
 def split_events(data: bytes) -> list[bytes]:
@@ -69,18 +104,31 @@ def event_data(event: bytes) -> bytes:
         if line.startswith(b"data:"):
             value = line[5:]
             lines.append(value[1:] if value.startswith(b" ") else value)
+    if not lines and event.startswith(_MARK):
+        return event_data(event[len(_MARK) :])
     return b"\n".join(lines)
 
 
-def parse_object(data: bytes) -> dict[str, Any]:
-    """The JSON object in an event's data, empty where it is none."""
+def is_comment(event: bytes) -> bool:
+    """Whether it is there to keep a connection awake."""
+    return event.startswith(b":")
+
+
+def load_json(data: bytes | str) -> Any:
+    """What `data` is as JSON, None where it is not: whatever a node sends, nothing is raised."""
     try:
-        parsed = orjson.loads(data)
+        return orjson.loads(data)
     except ValueError:
-        try:
-            parsed = json.loads(data)  # lone surrogates
-        except ValueError:
-            return {}
+        pass
+    try:
+        return json.loads(data)  # lone surrogates
+    except (ValueError, RecursionError):  # nested beyond what Python can follow
+        return None
+
+
+def parse_object(data: bytes | str) -> dict[str, Any]:
+    """The JSON object in an event's data, empty where it is none."""
+    parsed = load_json(data)
     return parsed if isinstance(parsed, dict) else {}
 
 

@@ -16,32 +16,47 @@ class Usage(NamedTuple):
     cached: int | None = None
 
 
-def from_openai(usage: Mapping[str, Any]) -> Usage:
-    """Read the `usage` object of chat and completions (`prompt_tokens`, ...) or of responses (`input_tokens`, ...)."""
+MOST_TOKENS = 10**9
+"""More than this no request has: a count beyond it is no count."""
+
+
+def from_openai(usage: Mapping[str, Any]) -> Usage | None:
+    """Read the `usage` object of chat and completions (`prompt_tokens`, ...) or of responses (`input_tokens`, ...).
+
+    None where a count in it is no count: then nothing of it is believed.
+    """
     read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if not (type(read) is type(written) is int and 0 <= read <= MOST_TOKENS and 0 <= written <= MOST_TOKENS):
+        read = _count(usage.get("prompt_tokens", usage.get("input_tokens")))
+        written = _count(usage.get("completion_tokens", usage.get("output_tokens")))
+        if read < 0 or written < 0:
+            return None
     input_details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
     output_details = usage.get("completion_tokens_details") or usage.get("output_tokens_details")
-    if not (type(read) is type(written) is int and read >= 0 and written >= 0):
-        read = _count(usage.get("prompt_tokens", usage.get("input_tokens"))) or 0
-        written = _count(usage.get("completion_tokens", usage.get("output_tokens"))) or 0
     return Usage(
         read,
         written,
-        _count(output_details.get("reasoning_tokens")) if isinstance(output_details, dict) else None,
-        _count(input_details.get("cached_tokens")) if isinstance(input_details, dict) else None,
+        _part(output_details.get("reasoning_tokens"), written) if isinstance(output_details, dict) else None,
+        _part(input_details.get("cached_tokens"), read) if isinstance(input_details, dict) else None,
     )
 
 
-def from_anthropic(usage: Mapping[str, Any], earlier: Usage | None = None) -> Usage:
-    """Read the `usage` object of messages; a stream's last event need not repeat what its first one said."""
+def from_anthropic(usage: Mapping[str, Any], earlier: Usage | None = None) -> Usage | None:
+    """Read the `usage` object of messages; a stream's last event need not repeat what its first one said.
+
+    What was known `earlier` stays where a count in it is no count.
+    """
     base = earlier or Usage()
-    cached = _count(usage.get("cache_read_input_tokens"))
-    read = _count(usage.get("input_tokens"))
+    cached, read = _count(usage.get("cache_read_input_tokens")), _count(usage.get("input_tokens"))
+    written = _count(usage.get("output_tokens"))
+    if cached < 0 or read < 0 or written < 0:
+        return earlier
+    known = base.cached if usage.get("cache_read_input_tokens") is None else cached
     return Usage(
-        input=base.input if read is None else read + ((base.cached if cached is None else cached) or 0),
-        output=_count(usage.get("output_tokens")) or base.output,
+        input=base.input if usage.get("input_tokens") is None else read + (known or 0),
+        output=written or base.output,
         reasoning=base.reasoning,
-        cached=base.cached if cached is None else cached,
+        cached=known,
     )
 
 
@@ -52,5 +67,13 @@ def tokens_lost(lost: float, duration: float, usage: Usage | None) -> int:
     return round(usage.output * lost / worked) if usage is not None and worked > 0 else 0
 
 
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+def _count(value: object) -> int:
+    """A count of tokens: 0 where the node does not say, -1 where what it says is none."""
+    if value is None:
+        return 0
+    return value if type(value) is int and 0 <= value <= MOST_TOKENS else -1
+
+
+def _part(value: object, whole: int) -> int | None:
+    """A count of some of `whole` tokens; None where it is not said, or no count."""
+    return min(value, whole) if type(value) is int and value >= 0 else None

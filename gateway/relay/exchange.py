@@ -19,6 +19,7 @@ from collections.abc import Callable
 from gateway.core.dialects.base import find_error_status
 from gateway.core.dialects.watch import STOP, EventWatch, Turn
 from gateway.core.errors import (
+    AnswerTooLarge,
     BadUpstreamResponse,
     ClientGone,
     GatewayError,
@@ -29,12 +30,12 @@ from gateway.core.errors import (
     UpstreamTimeout,
 )
 from gateway.core.sending import Sending
-from gateway.core.sse import KEEP_ALIVE, EventTooLongError, event_data, split_events
+from gateway.core.sse import KEEP_ALIVE, MAX_HELD, event_data, split_events
 from gateway.ending import Ending
 from gateway.fleet.node import Lease, Node
 from gateway.relay.downstream import Downstream, Headers, Trace
-from gateway.relay.failed_answers import FAILED_STATUSES, deadline_exceeded, node_error
-from gateway.relay.heads import STREAM_HEADERS, STREAM_TYPE, passed_headers
+from gateway.relay.failed_answers import FAILED_STATUSES, deadline_exceeded, node_error, unreadable
+from gateway.relay.heads import STREAM_HEADERS, STREAM_TYPE, is_stream, passed_headers, unfit
 from gateway.relay.http1 import ResponseHead, UpstreamConnection
 from gateway.relay.timing import Timing
 
@@ -129,13 +130,18 @@ class Exchange:
     def on_head(self, head: ResponseHead) -> None:
         self._head = head
         self._last = self._loop.time()
-        if head.status != 200:
+        error = unfit(head)
+        if error is not None:
+            self.fail(error)
+        elif head.status != 200:
             return
-        if self._carried is not None:
+        elif self._carried is not None:
             self.watch = self._carried
             self._trace.answered = True
-        elif head.content_type.startswith(STREAM_TYPE):
+        elif is_stream(head):
             self.watch = self._sending.watch()
+        elif self._sending.needs_stream:
+            self.fail(BadUpstreamResponse("The node did not stream an answer that it was asked to stream."))
 
     def on_data(self, data: bytes) -> None:
         self._last = self._node.heard_at = self._loop.time()
@@ -143,11 +149,7 @@ class Exchange:
         if self.watch is None:
             self._hold(data)
             return
-        try:
-            events = self.watch.feed(data)
-        except EventTooLongError as error:
-            self.fail(BadUpstreamResponse(f"The node sent {error}."))
-            return
+        events = self.watch.feed(data)
         if events:
             self._pass(events)
         else:
@@ -180,6 +182,10 @@ class Exchange:
             self._end_stream(self.watch)
         else:
             self._resolve(error)
+
+    def on_broken(self, error: Exception) -> None:
+        if not self.done.done():
+            self._resolve(unreadable(error))
 
     @property
     def waits(self) -> bool:
@@ -261,11 +267,7 @@ class Exchange:
         self._answer_plain(status, passed_headers(self._head), body)
 
     def _answer_plain(self, status: int, headers: Headers, body: bytes) -> None:
-        try:
-            body = self._sending.plain(status, body)
-        except GatewayError as error:  # what the node said cannot be told in the client's dialect
-            self._resolve(error)
-            return
+        body = self._sending.plain(status, body)
         self._first_byte()
         headers.append((b"content-length", b"%d" % len(body)))
         self._call.start(status, headers, stream=False)
@@ -358,7 +360,11 @@ class Exchange:
             return
         self._held.append(data)
         self._held_bytes += len(data)
-        if self._held_bytes <= HELD_BYTES or self._sending.rewrites:
+        if self._held_bytes <= HELD_BYTES:
+            return
+        if self._sending.rewrites:
+            if self._held_bytes > MAX_HELD:
+                self.fail(AnswerTooLarge(f"The answer has more than {MAX_HELD} bytes: ask for less, or for a stream."))
             return
         if self._committed:
             self.fail(BadUpstreamResponse("The node answered a stream with something else."))
@@ -397,6 +403,14 @@ class Exchange:
 
     def check(self, now: float) -> None:
         """Called by the relay's sweep once loop time `due` has come."""
+        try:
+            self._check(now)
+        except Exception as error:  # noqa: BLE001 - what it raises ends this exchange, and no other
+            if not self.done.done():
+                self._connection.abort()
+                self.on_broken(error)
+
+    def _check(self, now: float) -> None:
         if now >= self._deadline:
             self.fail(deadline_exceeded())
         elif not self._paused and now >= self._limit():

@@ -1,9 +1,18 @@
 """What a node's failed answer is to the gateway, and to the client where nobody else answers."""
 
 import time
+from pathlib import PurePath
 
 from gateway.core.dialects.base import find_error_message
-from gateway.core.errors import DeadlineExceeded, NodeAnswer, NodeBusy, NodeFailed, UpstreamError
+from gateway.core.errors import (
+    DeadlineExceeded,
+    GatewayError,
+    NodeAnswer,
+    NodeBusy,
+    NodeFailed,
+    UnreadableAnswer,
+    UpstreamError,
+)
 from gateway.relay.downstream import Downstream, Trace
 from gateway.relay.heads import retry_after
 from gateway.relay.http1 import ResponseHead
@@ -39,3 +48,14 @@ def node_error(
     if status in FAILED_STATUSES:
         return NodeFailed(message, answer=answer)
     return UpstreamError(message, code="upstream_error")
+
+
+def unreadable(error: Exception) -> GatewayError:
+    """What it is that reading an answer raised `error`: itself, where it is one that clients are told."""
+    if isinstance(error, GatewayError):
+        return error
+    trace, place = error.__traceback__, ""
+    while trace is not None:
+        place = f"{PurePath(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return UnreadableAnswer("The node sent an answer that cannot be read.", cause=type(error).__name__, place=place)

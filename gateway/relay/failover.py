@@ -6,6 +6,8 @@ Nothing here sends anything. `Failover` belongs to the relay; `Tries` is one req
 import asyncio
 from dataclasses import dataclass, field
 
+import structlog
+
 from gateway.core.attempts import FREE, Attempts, RetryBudget, RetryRules, Verdict, outcome
 from gateway.core.errors import (
     BadUpstreamResponse,
@@ -14,6 +16,7 @@ from gateway.core.errors import (
     NodeBusy,
     NodeFailed,
     Overloaded,
+    UnreadableAnswer,
     UpstreamCut,
     UpstreamError,
     UpstreamTimeout,
@@ -23,6 +26,8 @@ from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Lease, Node
 from gateway.fleet.router import Route
 from gateway.relay.downstream import Trace
+
+log = structlog.get_logger("fleetgate.failover")
 
 BUSY_SECONDS = 0.25
 """How long a node whose queue was full is asked last, where it did not say itself."""
@@ -50,6 +55,8 @@ class Failover:
         self.rules = rules
         self._fleet = fleet
         self._budgets: dict[str | None, RetryBudget] = {}
+        self._unreadable: set[tuple[str, str, str]] = set()
+        """What was logged of unreadable answers: node, cause, place."""
 
     def budget(self, model: str | None) -> RetryBudget:
         """What requests for `model` may cost beyond their first tries."""
@@ -106,6 +113,8 @@ class Failover:
             node.busy_until = now + wait
             tries.waits.append(wait)
         elif isinstance(error, _DOUBTFUL):
+            if isinstance(error, UnreadableAnswer):
+                self._log_unreadable(error, node)
             self._doubt(error, node, hash(plan.ask.raw), tries, now)
 
     def _doubt(self, error: UpstreamError, node: Node, request: int, tries: Tries, now: float) -> None:
@@ -115,3 +124,10 @@ class Failover:
         if len(tries.suspects) > 1:
             for suspect in tries.suspects:
                 self._fleet.acquit(suspect, request, now)
+
+    def _log_unreadable(self, error: UnreadableAnswer, node: Node) -> None:
+        """Once for each cause: the rest is counted. Nothing of the answer is told, which may be a tenant's."""
+        seen = (node.name, error.cause, error.place)
+        if seen not in self._unreadable:
+            self._unreadable.add(seen)
+            log.warning("node_answer_unreadable", node=node.name, cause=error.cause, place=error.place)

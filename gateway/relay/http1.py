@@ -21,6 +21,7 @@ chunks it stands where it stood before.
     BODY     lost, body framed by the end of the connection  CLOSED   on_end
     BODY     lost otherwise                                  CLOSED   on_error(UpstreamCut)
     any      not HTTP, or a head without end                 CLOSED   on_error(BadUpstreamResponse)
+    any      the receiver raises                             CLOSED   on_broken with what it raised
     any      abort()                                         CLOSED   nothing: the caller knows
 
     * CLOSED where it cannot be used again: `Connection: close`, surplus bytes, or a request not yet sent whole.
@@ -52,10 +53,12 @@ class ResponseHead(NamedTuple):
     status: int
     headers: tuple[tuple[bytes, bytes], ...]
     content_type: bytes = b""
+    coding: tuple[bytes, bytes] | None = None
+    """The header that says that the body is compressed, None where none does."""
 
 
 class Receiver(Protocol):
-    """Who an answer goes to. Exactly one of `on_end` and `on_error` ends it, unless it was aborted."""
+    """Who an answer goes to. Exactly one of `on_end`, `on_error` and `on_broken` ends it, unless it was aborted."""
 
     def on_head(self, head: ResponseHead) -> None: ...
     def on_chunk(self, framed: bytes, start: int) -> None:
@@ -64,6 +67,8 @@ class Receiver(Protocol):
     def on_data(self, data: bytes) -> None: ...
     def on_end(self) -> None: ...
     def on_error(self, error: UpstreamError) -> None: ...
+    def on_broken(self, error: Exception) -> None:
+        """One of the other callbacks raised `error`; the node's connection is closed, or free again."""
 
 
 class Memory:
@@ -182,9 +187,15 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
 
     def data_received(self, data: bytes) -> None:
-        if self._on_chunk is not None and (start := start_of_data(data)):
-            self._on_chunk(data, start)
-            return
+        try:
+            if self._on_chunk is not None and (start := start_of_data(data)):
+                self._on_chunk(data, start)
+            else:
+                self._read(data)
+        except Exception as error:  # noqa: BLE001 - a node may send anything, and none of it may leave a request waiting
+            self._break(error)
+
+    def _read(self, data: bytes) -> None:
         if self._state is State.IDLE:  # nothing was asked: whatever this is, it must not answer the next request
             self.abort()
             return
@@ -217,12 +228,12 @@ class UpstreamConnection(asyncio.Protocol):
         if receiver is None:
             return
         if state is State.BODY and self._until_eof and exc is None:
-            receiver.on_end()
+            _end(receiver)
         elif state is State.WAITING and self._exchanges > 1 and not self._heard and self._just_sent():
-            receiver.on_error(StaleConnection("The node closed a kept connection."))
+            _end(receiver, StaleConnection("The node closed a kept connection."))
         else:
             when = "in mid-answer" if state is State.BODY else "before it answered"
-            receiver.on_error(UpstreamCut(f"The node closed the connection {when}: ask again."))
+            _end(receiver, UpstreamCut(f"The node closed the connection {when}: ask again."))
 
     # What the parser finds: only noted here, told by _deliver, so that no receiver runs inside the parser
 
@@ -241,13 +252,18 @@ class UpstreamConnection(asyncio.Protocol):
         if 100 <= status < 200:
             self._headers = []
             return
-        content_type, framed = b"", status in (204, 304)
+        content_type, framed, coding = b"", status in (204, 304), None
         for name, value in self._headers:
             if name == b"content-type":
                 content_type = content_type or value
-            elif name == b"content-length" or (name == b"transfer-encoding" and b"chunked" in value.lower()):
+            elif name == b"content-length":
                 framed = True
-        self._head = ResponseHead(status, tuple(self._headers), content_type)
+            elif name == b"transfer-encoding":
+                framed = framed or b"chunked" in value.lower()
+                coding = coding if value.lower() == b"chunked" else (name, value)
+            elif name == b"content-encoding" and value.lower() not in (b"", b"identity"):
+                coding = (name, value)
+        self._head = ResponseHead(status, tuple(self._headers), content_type, coding)
         self._keep_alive = self._parser.should_keep_alive()
         self._until_eof = not framed
 
@@ -323,18 +339,36 @@ class UpstreamConnection(asyncio.Protocol):
     def _finish(self, receiver: Receiver) -> None:
         transport = self._transport
         assert transport is not None
-        self._receiver = None
         self._state = State.IDLE
         unsent = transport.get_write_buffer_size() > 0
         if self._keep_alive and not self._surplus and not unsent and not transport.is_closing():
             self.resume()
+            self._receiver = None
             self._free(self)
         else:
             self.abort()
-        receiver.on_end()
+        _end(receiver)
 
     def _fail(self, error: UpstreamError) -> None:
         receiver = self._receiver
         self.abort()
         if receiver is not None:
+            _end(receiver, error)
+
+    def _break(self, error: Exception) -> None:
+        """The receiver raised in mid-answer: the rest of that answer is nobody's."""
+        receiver = self._receiver
+        self.abort()
+        if receiver is not None:
+            receiver.on_broken(error)
+
+
+def _end(receiver: Receiver, error: UpstreamError | None = None) -> None:
+    """Tell a receiver its end; by then the connection may have another receiver, whom its failure must not meet."""
+    try:
+        if error is None:
+            receiver.on_end()
+        else:
             receiver.on_error(error)
+    except Exception as failure:  # noqa: BLE001 - see `data_received`
+        receiver.on_broken(failure)

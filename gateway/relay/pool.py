@@ -91,7 +91,7 @@ class Pool:
 
 
 def _fixed_headers(host: str, api_key: str | None) -> bytes:
-    lines: Iterable[str] = [f"host: {host}", "content-type: application/json"]
+    lines: Iterable[str] = [f"host: {host}", "content-type: application/json", "accept-encoding: identity"]
     if api_key is not None:
         lines = [*lines, f"authorization: Bearer {api_key}"]
     return "".join(f"{line}\r\n" for line in lines).encode()

@@ -164,7 +164,9 @@ class Relay:
         try:
             connection.send(self._request(node, leg, call), exchange)
             turn = await exchange.done
-        except asyncio.CancelledError:
+        except GatewayError:
+            raise
+        except BaseException:  # cancelled, or nothing was sent
             exchange.stop()
             raise
         finally:

@@ -58,10 +58,12 @@ class Sweep(Generic[T]):
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer, self._at = None, math.inf
         now = loop.time()
-        for thing in [thing for thing in self._watched if thing.due <= now]:
-            if thing in self._watched:
-                thing.check(now)
-        if self._watched:
-            next_at = max(min(thing.due for thing in self._watched), now + STEP)
-            if next_at < self._at:
-                self._set(next_at, loop)
+        try:
+            for thing in [thing for thing in self._watched if thing.due <= now]:
+                if thing in self._watched:
+                    thing.check(now)
+        finally:  # whatever one of them raises, the others are looked at again
+            if self._watched:
+                next_at = max(min(thing.due for thing in self._watched), now + STEP)
+                if next_at < self._at:
+                    self._set(next_at, loop)

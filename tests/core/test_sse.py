@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.sse import EventSplitter, EventTooLongError, event_data, split_events
+from gateway.core.errors import AnswerTooLarge
+from gateway.core.sse import EventSplitter, event_data, split_events
 
 lines = st.sampled_from(
     [b"data: a", b"data:b", b"data", b"data: ", b"event: x", b": comment", b"id: 1", b"data: \xc3\xa9"]
@@ -131,7 +132,7 @@ def test_data_of_an_event(event: bytes, data: bytes) -> None:
 def test_an_event_without_end_is_given_up() -> None:
     splitter = EventSplitter(limit=100)
     assert splitter.feed(b"x" * 100) == b""
-    with pytest.raises(EventTooLongError):
+    with pytest.raises(AnswerTooLarge):
         splitter.feed(b"x")
     splitter = EventSplitter(limit=100)
     assert len(splitter.feed(b"data: " + b"x" * 500 + b"\n\n")) == 508, "only what waits is bounded"

@@ -77,6 +77,9 @@ class Heard:
         assert not self.over
         self.errors.append(error)
 
+    def on_broken(self, error: Exception) -> None:
+        raise error
+
     @property
     def over(self) -> bool:
         return self.ends > 0 or len(self.errors) > 0
@@ -390,3 +393,60 @@ def test_an_answer_that_begins_as_the_last_one_did_is_told_as_any(
         case.connection.connection_lost(None)
         assert case.heard.over
     assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize("raises_in", ["on_head", "on_data", "on_chunk", "on_end", "on_error"])
+@pytest.mark.parametrize(
+    "answer", [LENGTH, CHUNKED, LENGTH[:-1], b"no HTTP"], ids=["length", "chunked", "cut", "garbage"]
+)
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_whatever_a_receiver_raises_is_told_to_it_once(raises_in: str, answer: bytes, size: int) -> None:
+    """And to nobody else: not to the event loop, and not to whoever has the connection by then."""
+    case = talk()
+    broken: list[Exception] = []
+
+    class Breaks(Heard):
+        def __getattribute__(self, name: str) -> Any:
+            if name == raises_in:
+                return _raise
+            return super().__getattribute__(name)
+
+        def on_broken(self, error: Exception) -> None:
+            broken.append(error)
+
+    case.connection.data_received(LENGTH)
+    breaks = Breaks()
+    case.connection.send((b"next",), breaks)
+    for at in range(0, len(answer), size):
+        case.connection.data_received(answer[at : at + size])
+    case.connection.connection_lost(None)
+    assert len(broken) + breaks.ends + len(breaks.errors) == 1
+    assert not broken or isinstance(broken[0], RecursionError)
+    assert case.heard.ends == 1, "the answer before is not touched"
+
+
+def _raise(*_: object) -> None:
+    raise RecursionError
+
+
+def test_what_the_last_callback_raises_does_not_meet_the_next_exchange() -> None:
+    """A connection that is free again has a new receiver within `on_end`, as where a request waits for its place."""
+    case = talk()
+    broken: list[Exception] = []
+    after = Heard()
+
+    class Breaks(Heard):
+        def on_end(self) -> None:
+            case.connection.send((b"another",), after)
+            raise RecursionError
+
+        def on_broken(self, error: Exception) -> None:
+            broken.append(error)
+
+    case.connection.data_received(LENGTH)
+    case.connection.send((b"next",), Breaks())
+    case.connection.data_received(LENGTH)
+    assert len(broken) == 1
+    assert not case.wire.closed
+    case.connection.data_received(LENGTH)
+    assert after.ends == 1

@@ -3,8 +3,9 @@
 from typing import Any
 
 from gateway.core.bodies import dump
+from gateway.core.budgets.chunks import read_chunk
 from gateway.core.dialects.watch import EventWatch
-from gateway.core.sse import event_data, parse_object, split_events
+from gateway.core.sse import DONE, event_data, split_events
 
 
 class Assembly(EventWatch):
@@ -30,17 +31,13 @@ class Assembly(EventWatch):
 
     def feed(self, data: bytes) -> bytes:
         for event in split_events(self.inner.feed(data)):
-            chunk = parse_object(event_data(event))
-            if chunk.get("error"):
-                self._error = event_data(event)
-            elif chunk:
-                self._take(chunk)
+            self._take_event(event_data(event))
         self._look_at_inner()
         return b""
 
     def release(self) -> bytes:
         for event in split_events(self.inner.release()):
-            self._take(parse_object(event_data(event)))
+            self._take_event(event_data(event))
         self._look_at_inner()
         return self._error or self._answer()
 
@@ -48,6 +45,15 @@ class Assembly(EventWatch):
         inner = self.inner
         self.turn, inner.turn = inner.turn, None
         self.ended, self.failed, self.usage, self.wasted = inner.ended, inner.failed, inner.usage, inner.wasted
+
+    def _take_event(self, data: bytes) -> None:
+        if not data or data == DONE:
+            return
+        chunk = read_chunk(data)
+        if chunk.get("error"):
+            self._error = data
+        else:
+            self._take(chunk)
 
     def _take(self, chunk: dict[str, Any]) -> None:
         for key, value in chunk.items():
@@ -68,7 +74,8 @@ class Assembly(EventWatch):
         for call in delta.get("tool_calls") or ():
             self._take_call(call)
         if choice.get("token_ids") is not None:
-            self._ids = [*(self._ids or ()), *choice["token_ids"]]
+            self._ids = self._ids or []
+            self._ids += choice["token_ids"]
         if choice.get("prompt_token_ids") is not None:
             self._prompt_ids = choice["prompt_token_ids"]
         if choice.get("finish_reason") is not None:

@@ -28,13 +28,14 @@ from typing import Any, NamedTuple
 
 from gateway.core.bodies import Body, dump
 from gateway.core.budgets.asking import Terms
-from gateway.core.budgets.chunks import head_of
+from gateway.core.budgets.chunks import head_of, ids_json
 from gateway.core.budgets.enforcement import Enforcement
 from gateway.core.dialects.chat import ChunkWatch
 from gateway.core.dialects.messages import MessageWatch
 from gateway.core.dialects.watch import LINE_FEED, Turn
+from gateway.core.errors import AnswerTooLarge
 from gateway.core.http_chunks import END
-from gateway.core.sse import event_data, parse_object, split_events
+from gateway.core.sse import MAX_HELD, event_data, parse_object, split_events
 
 _OPENING = (b'"reasoning":"', b'"reasoning_content":"')
 """How the text of thinking begins. Not the name alone: `"reasoning":null` is none, `"reasoning_tokens":` is a count."""
@@ -145,7 +146,7 @@ class Backstop(ChunkWatch):
         self._before = self._after = b""
         self._shape = _SHAPELESS
         self._text = bytearray()
-        self._told = b""
+        self._told = bytearray()
         self._frame: dict[str, Any] = {}
         self._prompt = b""
         self._enforcement: Enforcement | None = None
@@ -193,6 +194,8 @@ class Backstop(ChunkWatch):
             self._follow(self._enforcement)
             return passed
         self._told += data
+        if len(self._told) > MAX_HELD:
+            raise AnswerTooLarge(f"The node's tokenizer answered with more than {MAX_HELD} bytes.")
         return b""
 
     def release(self) -> bytes:
@@ -243,10 +246,13 @@ class Backstop(ChunkWatch):
                 self._learn_frame(event)
 
     def _keep_parsed(self, event: bytes) -> None:
-        for choice in parse_object(event_data(event)).get("choices") or ():
-            delta = choice.get("delta") or {}
-            text = delta.get("reasoning") or delta.get("reasoning_content") or ""
-            self._text += dump(text)[1:-1]
+        """What is not a chunk goes on all the same, as it does where nothing is counted; it has no text."""
+        choices = parse_object(event_data(event)).get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            delta = choice.get("delta") if isinstance(choice, dict) else None
+            if isinstance(delta, dict):
+                text = delta.get("reasoning") or delta.get("reasoning_content")
+                self._text += dump(text)[1:-1] if isinstance(text, str) else b""
 
     def _learn_frame(self, event: bytes) -> None:
         """What stands around the text, the same in each event."""
@@ -276,9 +282,8 @@ class Backstop(ChunkWatch):
         """An answer of the tokenizer is complete."""
         terms = self._terms
         assert terms is not None
-        told, self._told = self._told, b""
-        tokens = parse_object(told).get("tokens")
-        ids = ",".join(map(str, tokens)).encode() if isinstance(tokens, list) else b""
+        told, self._told = bytes(self._told), bytearray()
+        ids = ids_json(parse_object(told).get("tokens"))
         if not ids or self._stage is Stage.THINKING:
             return self._go_on(terms, self._prompt, ids)
         self._prompt = ids

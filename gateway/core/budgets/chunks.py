@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from gateway.core.bodies import dump
+from gateway.core.errors import BadUpstreamResponse
+from gateway.core.sse import parse_object
 
 _IDS = b',"token_ids":['
 _CLOSE = b"]}]}\n\n"
@@ -62,8 +64,40 @@ def take_prompt_ids(event: bytes) -> tuple[bytes, bytes | None]:
     if at < 0:
         return event, None
     start = at + len(_PROMPT_IDS)
-    end = event.index(b"]", start)
-    return event[:start] + event[end:], event[start:end].replace(b" ", b"")
+    end = event.find(b"]", start)
+    ids = event[start : max(start, end)].replace(b" ", b"")
+    if end < 0 or (ids and not _is_ids(ids)):
+        raise not_a_chunk()
+    return event[:start] + event[end:], ids
+
+
+def _is_ids(ids: bytes) -> bool:
+    """Whether they are numbers with commas between: they go into the next request as they are."""
+    return ids.replace(b",", b"").isdigit() and b",," not in ids and not ids.startswith(b",") and not ids.endswith(b",")
+
+
+def ids_json(ids: object) -> bytes:
+    """A parsed list of token ids as JSON has them between the brackets; empty where it is not one."""
+    if not isinstance(ids, list) or not all(type(item) is int and item >= 0 for item in ids):
+        return b""
+    return ",".join(map(str, ids)).encode()
+
+
+def read_chunk(data: bytes) -> dict[str, Any]:
+    """The chunk in an event's data, with as much of its form as every reader of chunks needs: `choices` is a list of
+    objects, or not there, and `delta` in them too. `BadUpstreamResponse` for anything else."""
+    chunk = parse_object(data)
+    choices = chunk.get("choices")
+    if not chunk or not (choices is None or isinstance(choices, list)):
+        raise not_a_chunk()
+    for choice in choices or ():
+        if not isinstance(choice, dict) or not isinstance(choice.get("delta") or {}, dict):
+            raise not_a_chunk()
+    return chunk
+
+
+def not_a_chunk() -> BadUpstreamResponse:
+    return BadUpstreamResponse("The node sent an event that is not a chunk of a completion.")
 
 
 def write_chunk(chunk: dict[str, Any]) -> bytes:
@@ -91,7 +125,7 @@ def text_choice(text: str, finish: str | None = None, reason: Any = None) -> dic
 def ids_of(choice: dict[str, Any]) -> list[int] | None:
     """The token ids of a parsed choice, None where the node sent none."""
     ids = choice.get("token_ids")
-    return ids if isinstance(ids, list) else None
+    return ids if isinstance(ids, list) and all(type(item) is int and item >= 0 for item in ids) else None
 
 
 def last_of(ids: bytes, marker: tuple[int, ...]) -> int:

@@ -29,6 +29,7 @@ from gateway.core.budgets.chunks import (
     head_of,
     ids_of,
     last_of,
+    read_chunk,
     slice_delta,
     take_prompt_ids,
     text_choice,
@@ -36,7 +37,7 @@ from gateway.core.budgets.chunks import (
 )
 from gateway.core.budgets.reading import Reading
 from gateway.core.dialects.watch import STOP, EventWatch, Turn
-from gateway.core.sse import DONE, EventSplitter, event_data, parse_object, split_events
+from gateway.core.sse import DONE, EventSplitter, event_data, is_comment, split_events
 from gateway.core.usage import from_openai
 
 _END = b"data: %b\n\n" % DONE
@@ -92,7 +93,7 @@ class Enforcement(EventWatch):
                 return passed
         data = event_data(event)
         if not data:
-            return event
+            return event if is_comment(event) else b""
         if data == DONE:
             self.ended = True
             return event
@@ -113,7 +114,7 @@ class Enforcement(EventWatch):
 
     def _take_chunk(self, event: bytes) -> bytes:
         whole, prompt = take_prompt_ids(event)
-        chunk = parse_object(event_data(whole))
+        chunk = read_chunk(event_data(whole))
         if chunk.get("error"):
             self.failed = True
             return event
@@ -234,8 +235,10 @@ class Enforcement(EventWatch):
         known = {*self._frame, "choices", "usage"}
         extra = {key: value for key, value in chunk.items() if key not in known}
         if self._state is State.CONTINUED:
-            return self._tell_usage(self._made_count + from_openai(usage).output, extra)
-        details = usage.get("completion_tokens_details") or {}
+            used = from_openai(usage)
+            return self._tell_usage(self._made_count + (used.output if used is not None else 0), extra)
+        given = usage.get("completion_tokens_details")
+        details = given if isinstance(given, dict) else {}
         if type(details.get("reasoning_tokens")) is not int:
             usage["completion_tokens_details"] = {**details, "reasoning_tokens": self.reasoning}
         self.usage = from_openai(usage)

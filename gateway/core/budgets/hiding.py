@@ -8,14 +8,14 @@ vLLM's own `include_reasoning: false` would do this for nothing, but takes think
 begin with the thinking instead of the answer.
 """
 
-import json
 from abc import ABC, abstractmethod
 from typing import Any
 
 from gateway.core.bodies import dump
 from gateway.core.dialects.base import Dialect
 from gateway.core.dialects.watch import EventWatch
-from gateway.core.sse import event_data, split_events
+from gateway.core.errors import BadUpstreamResponse
+from gateway.core.sse import DONE, event_data, load_json, split_events
 
 _FIELDS = ("reasoning", "reasoning_content")
 _SPELLED_OUT = ("logprobs", "token_ids")
@@ -59,12 +59,11 @@ class HidingWatch(EventWatch):
 
 
 def hide_whole(hider: Hider, body: bytes) -> bytes:
-    """A plain answer without its reasoning; an error, or what is no JSON object, as it came."""
-    try:
-        answer = json.loads(body)
-    except ValueError:
-        return body
-    return dump(hider.whole(answer)) if isinstance(answer, dict) and "error" not in answer else body
+    """A plain answer without its reasoning; `BadUpstreamResponse` for one in which that cannot be found."""
+    answer = load_json(body)
+    if not isinstance(answer, dict):
+        raise _not_to_hide()
+    return dump(hider.whole(answer))
 
 
 class ChatHider(Hider):
@@ -121,7 +120,7 @@ class MessagesHider(Hider):
         parsed = _parse(event)
         index = parsed.get("index")
         if type(index) is not int:
-            return event
+            raise _not_to_hide()
         block = parsed.get("content_block")
         if isinstance(block, dict) and block.get("type") in _THINKING:
             self._hidden.add(index)
@@ -189,11 +188,18 @@ def _moved_up(index: int, hidden: set[int]) -> int:
 
 
 def _parse(event: bytes) -> dict[str, Any]:
-    try:
-        parsed = json.loads(event_data(event))
-    except ValueError:
+    """An event that may carry reasoning: one that cannot be read is not shown."""
+    data = event_data(event)
+    parsed = load_json(data)
+    if isinstance(parsed, dict):
+        return parsed
+    if not data or data == DONE:
         return {}
-    return parsed if isinstance(parsed, dict) else {}
+    raise _not_to_hide()
+
+
+def _not_to_hide() -> BadUpstreamResponse:
+    return BadUpstreamResponse("The node sent an answer in which its reasoning, which is left out, cannot be told.")
 
 
 def _write(event: bytes, parsed: dict[str, Any]) -> bytes:

@@ -16,6 +16,7 @@ from gateway.core.dialects.watch import EventWatch
 from gateway.core.errors import InvalidRequest
 from gateway.core.grants.grant import Grant
 from gateway.core.grants.intent import INTENT_FIELDS, UNSAID, Intent, read_intent
+from gateway.core.sse import parse_object
 from gateway.core.usage import Usage, from_openai
 
 FORBIDDEN_FIELDS = frozenset(
@@ -34,6 +35,11 @@ _USAGE = b'"usage":{'
 _USAGE_FIELD = re.compile(rb'"usage"\s*:\s*(?=\{)')
 _USAGE_WINDOW = 4096
 _decoder = json.JSONDecoder()
+
+LONGEST_MESSAGE = 2000
+"""Characters of a node's error message that are told: vLLM repeats what it was sent in some."""
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
 
 class Fault(Enum):
@@ -227,7 +233,7 @@ def _object_at(answer: bytes, at: int) -> Mapping[str, Any] | None:
     except orjson.JSONDecodeError:
         try:
             usage, _ = _decoder.raw_decode(window.decode(errors="replace"))
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
     return usage if isinstance(usage, dict) else None
 
@@ -235,23 +241,18 @@ def _object_at(answer: bytes, at: int) -> Mapping[str, Any] | None:
 def find_error_status(answer: bytes) -> int:
     """The HTTP status that a node's error event names as its code; 500 where it names none and blames itself, else
     400."""
-    try:
-        error = json.loads(answer).get("error")
-    except (ValueError, AttributeError):
-        return 500
+    error = parse_object(answer).get("error")
     if not isinstance(error, dict):
         return 500
-    code, kind = error.get("code"), str(error.get("type", ""))
-    if type(code) is int:
+    code, kind = error.get("code"), str(error.get("type", ""))[:64]
+    if type(code) is int and 100 <= code <= 599:
         return code
     return 500 if "internal" in kind.lower() or kind == "api_error" else 400
 
 
 def find_error_message(answer: bytes) -> str | None:
-    """The message of a node's error answer, whichever format it is in."""
-    try:
-        error = json.loads(answer).get("error")
-    except (ValueError, AttributeError):
-        return None
+    """The message of a node's error answer, whichever format it is in, as far as it can be shown: in one line, and not
+    all of a long one."""
+    error = parse_object(answer).get("error")
     message = error.get("message") if isinstance(error, dict) else None
-    return message if isinstance(message, str) else None
+    return _UNPRINTABLE.sub(" ", message[:LONGEST_MESSAGE]) if isinstance(message, str) else None

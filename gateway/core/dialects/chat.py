@@ -41,7 +41,7 @@ class ChunkWatch(MarkedWatch):
         elif parsed.get("error"):
             self.failed = True
         elif isinstance(parsed.get("usage"), dict):
-            self.usage = from_openai(parsed["usage"])
+            self.usage = from_openai(parsed["usage"]) or self.usage
             if not self._pass_usage and parsed.get("choices") == []:
                 return self._finish_with(parsed.get("system_fingerprint"))
         return self.release() + event

@@ -34,7 +34,7 @@ class ResponseWatch(MarkedWatch):
             response = parsed.get("response")
             usage = response.get("usage") if isinstance(response, dict) else None
             if isinstance(usage, dict):
-                self.usage = from_openai(usage)
+                self.usage = from_openai(usage) or self.usage
         return event
 
 

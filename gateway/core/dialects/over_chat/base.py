@@ -1,6 +1,5 @@
 """What every translation to chat has: a body for the node, and ways back for all that the node may answer."""
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -11,11 +10,12 @@ from gateway.core.bodies import Body, dump
 from gateway.core.dialects.over_chat.fields import refuse
 from gateway.core.dialects.watch import EventWatch
 from gateway.core.errors import BadUpstreamResponse, InvalidRequest
+from gateway.core.sse import load_json
 
 REASONING_FIELDS = ("reasoning", "reasoning_content")
 """Where a chat message has its thinking: under vLLM's name, or its older one."""
 
-NOT_CHAT = (AttributeError, IndexError, KeyError, TypeError)
+NOT_CHAT = (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError)
 """What reading an answer raises that has not the form of chat's: a node may send anything."""
 
 CHATS_OWN = frozenset(
@@ -111,10 +111,7 @@ def reasoning_of(message: Mapping[str, Any]) -> str | None:
 
 def load(data: bytes | str) -> dict[str, Any] | None:
     """A JSON object, None where it is not one."""
-    try:
-        parsed = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        parsed = _load_slowly(data)
+    parsed = load_json(data)
     return parsed if isinstance(parsed, dict) else None
 
 
@@ -124,10 +121,3 @@ def write(value: Any) -> bytes:
         return orjson.dumps(value)
     except TypeError:
         return dump(value)
-
-
-def _load_slowly(data: bytes | str) -> Any:
-    try:
-        return json.loads(data)
-    except ValueError:
-        return None

@@ -23,7 +23,7 @@ from typing import Any
 
 from gateway.core.dialects.over_chat.base import NOT_CHAT, load, reasoning_of, write
 from gateway.core.dialects.watch import EventWatch
-from gateway.core.sse import DONE, event_data, split_events
+from gateway.core.sse import DONE, event_data, is_comment, split_events
 from gateway.core.usage import from_openai
 
 
@@ -80,7 +80,8 @@ class ChatStream(EventWatch):
         for event in split_events(self._splitter.feed(data)):
             told = event_data(event)
             if not told:
-                self._out.append(event)  # a comment: it keeps the connection awake
+                if is_comment(event):  # it keeps the connection awake
+                    self._out.append(event)
             elif not (self.ended or self.failed):
                 try:
                     self._take(told)
@@ -122,7 +123,7 @@ class ChatStream(EventWatch):
         used = chunk.get("usage")
         if used:
             self.used = used
-            self.usage = from_openai(used)
+            self.usage = from_openai(used) or self.usage
 
     def _take_choice(self, choice: Mapping[str, Any]) -> None:
         delta = choice.get("delta") or {}
