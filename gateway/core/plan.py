@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from gateway.core.bodies import Body, edit_body, insert_fields
 from gateway.core.dialects.base import FORBIDDEN_FIELDS, Ask, Dialect, harmless_arguments
+from gateway.core.dialects.counts import least_output, rounds_of, sequences_of
 from gateway.core.grants.caps import cap, check_output, room_beside, room_for, within
 from gateway.core.grants.grant import Grant, Headers
 from gateway.core.grants.intent import INTENT_FIELDS, UNLIMITED, UNSAID, Intent
@@ -46,6 +47,8 @@ class Plan(NamedTuple):
     salted: bool = False
     counted: int | None = None
     """The prompt's tokens as the model's tokenizer counts them; nothing where they have to be estimated."""
+    least: int = 0
+    """Tokens that each answer surely has where nobody bounds it (see `counts`)."""
 
     @property
     def max_tokens(self) -> int | None:
@@ -83,9 +86,16 @@ class Plan(NamedTuple):
         return self.counted or estimate_input(self.ask.body, self.bytes_per_token)
 
     @property
+    def sequences(self) -> int:
+        """How many answers a node makes for it, one after the other or side by side."""
+        body = self.ask.body
+        return sequences_of(body) * rounds_of(body)
+
+    @property
     def output_tokens(self) -> int | None:
-        """The most tokens that all answers to it can have together; None where nobody bounded them."""
-        return None if self.max_tokens is None else self.max_tokens * self.ask.choices
+        """The most tokens that all answers to it can have together; None where nobody bounded them. A node makes one
+        where none is asked for (`echo` with `max_tokens` 0)."""
+        return None if self.max_tokens is None else max(1, self.max_tokens) * self.sequences
 
     def body_for(self, node: bytes) -> bytes:
         """The body for the node tagged `node`: the same for all, but for an id that names its node."""
@@ -138,6 +148,7 @@ def make_plan(
         bytes_per_token,
         salted="cache_salt" in changes,
         counted=counted,
+        least=least_output(ask.body, window),
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 from gateway.core.dialects import DIALECTS, Dialect
 from gateway.core.errors import InvalidRequest
 from gateway.core.grants.caps import LEAST_ROOM, OutputRules, room_for
-from gateway.core.grants.sizes import estimate_input
+from gateway.core.grants.sizes import MEDIA_TOKENS, estimate_input
 from gateway.core.grants.terms import Rules, TermsBook
 from gateway.core.plan import Plan, make_plan
 
@@ -60,13 +60,21 @@ def test_more_than_the_most_is_refused_where_that_is_wanted(dialect: Dialect) ->
 
 
 @EVERY
-@pytest.mark.parametrize("value", ["100000", 1.5, True, [], {}, -1])
+@pytest.mark.parametrize("value", ["many", 1.5, [], {}, -1])
 def test_a_limit_that_is_no_integer_cannot_slip_through(dialect: Dialect, value: object) -> None:
-    """vLLM takes "100000" for 100000."""
     field = dialect.output_fields[0]
     with pytest.raises(InvalidRequest) as caught:
         plan(dialect, {field: value}, OutputRules(max_tokens=128))
     assert (caught.value.param, caught.value.code) == (field, "invalid_type")
+
+
+@EVERY
+@pytest.mark.parametrize("value", ["100000", " 1_000 ", 1e6])
+def test_a_limit_in_another_spelling_is_read_as_nodes_read_it(dialect: Dialect, value: object) -> None:
+    """vLLM takes "100000" for 100000."""
+    field = dialect.output_fields[0]
+    made = plan(dialect, {field: value}, OutputRules(max_tokens=128))
+    assert (made.max_tokens, sent(made)) == (128, {field: 128})
 
 
 def test_both_of_chats_fields_are_bounded() -> None:
@@ -125,8 +133,12 @@ def test_nobody_can_ask_for_less_than_nothing(body: dict[str, Any]) -> None:
                     {"role": "user", "content": [{"image_url": {"url": "data:" + "x" * 999}, "text": "x" * 36}]}
                 ]
             },
-            10,
+            10 + MEDIA_TOKENS,
         ),
+        ({"messages": [{"role": "user", "content": [{"type": "tool_use", "data": "word " * 8}]}]}, 13 + MEDIA_TOKENS),
+        ({"tools": [{"function": {"url": "x" * 40}}], "documents": [{"text": "x" * 40}]}, 20),
+        ({"tokens": [1] * 7}, 7),
+        ({"prompt": [1.0, True, 3]}, 3),
         ({"system": "x" * 20, "messages": [{"role": "user", "content": "x" * 16}]}, 10),
         ({"input": "x" * 20, "instructions": "x" * 20}, 10),
         ({"prompt": "é" * 20}, 10),

@@ -10,7 +10,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import orjson
 
-from gateway.core.bodies import Body, json_kind, parse_body
+from gateway.core.bodies import Body, edit_body, json_kind, parse_body
+from gateway.core.dialects.counts import choices_of, plain_values
 from gateway.core.dialects.over_chat.base import OverChat
 from gateway.core.dialects.watch import EventWatch
 from gateway.core.errors import InvalidRequest
@@ -70,9 +71,10 @@ class ErrorShape:
 class Ask(NamedTuple):
     """What a request wants, read out of its dialect.
 
-    `raw` is the body as it came, `body` what it parses to. `model` is None where the client named none.
-    `continues` is the id of an earlier response that this one builds on (responses dialect). `intent` is what it
-    wants of thinking, `max_tokens` the most tokens that it wants back (None: it does not say, or not as a number).
+    `raw` is the body as it came, its counts spelled plainly (see `counts`), `body` what it parses to. `model` is None
+    where the client named none. `continues` is the id of an earlier response that this one builds on (responses
+    dialect). `intent` is what it wants of thinking, `max_tokens` the most tokens that it wants back (None: it does not
+    say, or less than none). `background`: the node answers at once, and works whether its client stays or not.
     """
 
     raw: bytes
@@ -82,6 +84,7 @@ class Ask(NamedTuple):
     continues: str | None = None
     intent: Intent = UNSAID
     max_tokens: int | None = None
+    background: bool = False
 
     @property
     def tools(self) -> bool:
@@ -90,10 +93,8 @@ class Ask(NamedTuple):
 
     @property
     def choices(self) -> int:
-        """How many answers run side by side: `n` for each prompt (completions takes several)."""
-        n, prompt = self.body.get("n"), self.body.get("prompt")
-        prompts = len(prompt) if isinstance(prompt, list) and not all(type(item) is int for item in prompt) else 1
-        return max(1, n if isinstance(n, int) else 1) * prompts
+        """How many answers come back together."""
+        return choices_of(self.body)
 
 
 class Dialect(ABC):
@@ -124,10 +125,16 @@ class Dialect(ABC):
     def read(self, raw: bytes) -> Ask:
         """Check what the gateway itself must understand; all other fields are the node's to judge."""
         body = parse_body(raw)
+        changes = plain_values(body, self.output_fields)
+        if changes:
+            raw = edit_body(raw, body, changes, frozenset())
+            body.update(changes)
         max_tokens = None
         for name in self.output_fields:
-            if max_tokens is None and type(body.get(name)) is int and body[name] >= 0:
-                max_tokens = body[name]
+            asked = body.get(name)
+            if asked is not None:
+                max_tokens = asked if asked >= 0 else None
+                break
         return Ask(
             raw=raw,
             body=body,

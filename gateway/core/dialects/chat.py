@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from gateway.core.bodies import Body, dump
 from gateway.core.dialects.base import Ask, Dialect, ErrorShape, optional_field
 from gateway.core.dialects.carrying import carry_budget, carry_effort, carry_switch
+from gateway.core.dialects.counts import check_prompts
 from gateway.core.dialects.openai import openai_error, openai_error_event
 from gateway.core.dialects.watch import EventWatch, MarkedWatch
 from gateway.core.grants.grant import Grant
@@ -116,6 +117,11 @@ class Completions(Chat):
     path = "/v1/completions"
     output_fields = ("max_tokens",)
     heeds = frozenset({"thinking_token_budget"})
+
+    def read(self, raw: bytes) -> Ask:
+        ask = super().read(raw)
+        check_prompts(ask.body.get("prompt"), "prompt")
+        return ask
 
     def carry(self, body: Body, grant: Grant) -> dict[str, Any]:
         """There is no template to switch thinking off in: a budget of 0 ends it where the prompt opened it."""

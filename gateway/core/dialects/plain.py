@@ -2,6 +2,7 @@
 
 from gateway.core.dialects.base import Ask, Dialect, ErrorShape
 from gateway.core.dialects.chat import ChunkWatch
+from gateway.core.dialects.counts import check_prompts
 from gateway.core.dialects.openai import openai_error, openai_error_event
 from gateway.core.dialects.watch import EventWatch
 
@@ -36,3 +37,8 @@ class Detokenize(Plain):
     takes_salt = False
     path = "/detokenize"
     computes = False
+
+    def read(self, raw: bytes) -> Ask:
+        ask = super().read(raw)
+        check_prompts(ask.body.get("tokens"), "tokens")
+        return ask

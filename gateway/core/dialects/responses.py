@@ -70,8 +70,11 @@ class Responses(Dialect):
     def read(self, raw: bytes) -> Ask:
         ask = super().read(raw)
         optional_field(ask.body, "store", bool)
+        background = optional_field(ask.body, "background", bool)
         continues = optional_field(ask.body, "previous_response_id", str)
-        return ask if continues is None else ask._replace(continues=continues)
+        if continues is None and not background:
+            return ask
+        return ask._replace(continues=continues, background=bool(background))
 
     def carry(self, body: Body, grant: Grant) -> dict[str, Any]:
         return {

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from gateway.core.bodies import Body, json_kind
+from gateway.core.bodies import Body
 from gateway.core.errors import InvalidRequest
 from gateway.core.grants.grant import Headers, tell
 from gateway.core.grants.settled import Settled
@@ -47,18 +47,17 @@ class Cap(NamedTuple):
 
 
 def check_output(body: Body, fields: tuple[str, ...]) -> str | None:
-    """The field by which a client bounds its answer, the winning one of `fields`; refuses what is no count of tokens.
-
-    vLLM takes "100" for 100: where a rule has to hold, every spelling has to be read.
-    """
+    """The field by which a client bounds its answer, the winning one of `fields`; refuses less than none of tokens."""
+    won = None
     for name in fields:
         value = body.get(name)
-        if value is None:
-            continue
-        if type(value) is not int or value < 0:
-            kind = "a negative one" if type(value) is int else json_kind(value)
-            raise InvalidRequest(f"The field {name!r} must be an integer, not {kind}.", param=name, code="invalid_type")
-    return next((name for name in fields if body.get(name) is not None), None)
+        if value is not None:
+            won = won or name
+            if value < 0:
+                raise InvalidRequest(
+                    f"The field {name!r} must be an integer, not a negative one.", param=name, code="invalid_type"
+                )
+    return won
 
 
 @lru_cache(maxsize=1024)

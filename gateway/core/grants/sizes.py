@@ -7,26 +7,75 @@ from gateway.core.bodies import Body
 BYTES_PER_TOKEN = 4.0
 """English prose with the tokenizers in use; code has fewer, other scripts have more. Measured ratios come in later."""
 
-_PROMPTS = ("messages", "system", "tools", "input", "instructions", "prompt")
+MEDIA_TOKENS = 1024
+"""What a picture, a sound or a file is taken for: models make some hundreds to some thousands of tokens of one."""
+
+_PROMPTS = (
+    "messages",
+    "system",
+    "tools",
+    "input",
+    "instructions",
+    "prompt",
+    "documents",
+    "chat_template",
+    "previous_input_messages",
+    "prompt_embeds",
+    "tokens",
+)
 """The top-level fields that a prompt is made of, in any dialect."""
 
-_NOT_TEXT = frozenset({"image_url", "input_audio", "video_url", "audio_url", "file", "source", "image", "data", "url"})
-"""Members that hold no text: their bytes say nothing about tokens."""
+_TURNS = frozenset({"messages", "system", "input"})
+"""Those of them in which media stand: elsewhere a member with such a name is text, of a tool's schema, say."""
+
+_MEDIA = frozenset({"image_url", "input_audio", "video_url", "audio_url", "file", "source", "image", "data", "url"})
+"""Members of a turn that hold media: their bytes say nothing about tokens, but for what is text after all."""
+
+_NO_MEDIA: frozenset[str] = frozenset()
 
 
 def estimate_input(body: Body, bytes_per_token: float) -> int:
-    """Tokens of a body's prompt, at least 1: UTF-8 bytes of its text over `bytes_per_token`, token ids one by one."""
-    size = 0
-    ids = 0
-    waiting: list[Any] = [body[name] for name in _PROMPTS if name in body]
+    """Tokens of a body's prompt, at least 1: UTF-8 bytes of its text over `bytes_per_token`, token ids one by one,
+    media at `MEDIA_TOKENS` each."""
+    ids = size = 0
+    for name in _PROMPTS:
+        if name in body:
+            more_ids, more_size = _measure(body[name], _MEDIA if name in _TURNS else _NO_MEDIA)
+            ids += more_ids
+            size += more_size
+    return max(1, ids + round(size / bytes_per_token))
+
+
+def _measure(value: Any, media: frozenset[str]) -> tuple[int, int]:
+    """Tokens that are known by their number, and bytes of text."""
+    ids = size = 0
+    waiting: list[Any] = [value]
+    blobs: list[Any] = []
     while waiting:
         part = waiting.pop()
         if type(part) is str:
-            size += len(part) if part.isascii() else len(part.encode(errors="replace"))
+            size += _bytes(part)
         elif type(part) is list:
             waiting += part
         elif type(part) is dict:
-            waiting += [value for name, value in part.items() if name not in _NOT_TEXT]
-        elif type(part) is int:
+            if media.isdisjoint(part):
+                waiting += part.values()
+            else:
+                ids += MEDIA_TOKENS
+                for name, member in part.items():
+                    (blobs if name in media else waiting).append(member)
+        elif part is not None:
             ids += 1
-    return max(1, ids + round(size / bytes_per_token))
+    while blobs:
+        part = blobs.pop()
+        if type(part) is str:
+            size += _bytes(part) if " " in part else 0  # addresses and base64 have none
+        elif type(part) is list:
+            blobs += part
+        elif type(part) is dict:
+            blobs += part.values()
+    return ids, size
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode(errors="replace"))
