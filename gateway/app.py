@@ -11,7 +11,6 @@ from gateway import parts
 from gateway.access.audit import Audit
 from gateway.access.gate import Gate
 from gateway.api.admin import MetricsPage, RouteGroup, build_admin
-from gateway.api.admin_access import AdminAccess
 from gateway.api.admin_drains import DrainRoutes
 from gateway.api.admin_fleet import FleetRoutes
 from gateway.api.admin_keys import KeyRoutes
@@ -71,7 +70,8 @@ class Gateway:
         self.ledger = parts.ledger(config, self.link)
         tenants = tenants_of(config.tenants, config.access, response_key)
         self.keyring = parts.keyring(config, self.link, response_key, tenants)
-        self.gate = Gate(tenants, Guesses(config.access.wrong_keys_per_minute), self.keyring)
+        guesses = Guesses(config.access.wrong_keys_per_minute)
+        self.gate = Gate(tenants, guesses, self.keyring, parts.public_guard(config))
         self.audit = Audit(self.link, config.access.audit_lines)
         self.presence = Presence(self.link)
         self.presence.on_change(self.fleet.share_with)
@@ -95,9 +95,8 @@ class Gateway:
         )
         self.front = Front(self.pipeline, self._bounds, layers)
         self.public = layers.app
-        page = MetricsPage(self.metrics, self._refresh_gauges, config.admin.open_metrics)
-        access = AdminAccess(parts.admin_tokens(config))
-        self.admin = build_admin(self.pipeline, self.fleet, access, page, *self._admin_routes())
+        page = MetricsPage(self.metrics, self._refresh_gauges)
+        self.admin = build_admin(self.pipeline, self.fleet, parts.admin_access(config), page, *self._admin_routes())
 
     def _observers(self) -> tuple[Observer, ...]:
         always = (self.metrics.request_ended, self._request_log.request_ended)

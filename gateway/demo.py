@@ -204,7 +204,7 @@ fleetgate is ready.
   URL     {url}/v1
   key     {key}
   model   {MODEL}
-  admin   http://127.0.0.1:{admin_port}/docs  (metrics: /metrics)
+  admin   http://127.0.0.1:{admin_port}/openapi.json  (metrics: /metrics)
 
 With curl:
 

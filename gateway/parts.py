@@ -6,13 +6,17 @@ from pathlib import Path
 
 from gateway.access.directory import Directory
 from gateway.access.keyring import Keyring, Reading
+from gateway.api.admin_access import AdminAccess
 from gateway.config.tenants import read_grant, read_tenant
 from gateway.config.tree import Config
+from gateway.config.types import is_loopback
 from gateway.config.usage import prices_of
 from gateway.core.attempts import RetryRules
 from gateway.core.breaker import BreakerRules
+from gateway.core.browser_guard import BrowserGuard
 from gateway.core.budgets.asking import Slack
 from gateway.core.grants.terms import Rules, TermsBook
+from gateway.core.guessing import Guesses
 from gateway.core.limits.metering import Meters
 from gateway.core.models import Models
 from gateway.core.routing.conversations import Naming
@@ -100,9 +104,22 @@ def directory(config: Config, link: Link | None) -> Directory | None:
     return None if link is None or not config.access.stored else Directory(link, config.access.audit_lines)
 
 
-def admin_tokens(config: Config) -> dict[str, str]:
-    tokens = {named.name: named.token.reveal() for named in config.admin.tokens}
-    return tokens if config.admin.token is None else {"admin": config.admin.token.reveal(), **tokens}
+def admin_access(config: Config) -> AdminAccess:
+    admin = config.admin
+    tokens = {named.name: named.token.reveal() for named in admin.tokens}
+    if admin.token is not None:
+        tokens = {"admin": admin.token.reveal(), **tokens}
+    open_paths = ["/health", "/ready"]
+    if admin.open_metrics and tokens:
+        open_paths.append("/metrics")
+    return AdminAccess(
+        tokens, BrowserGuard("admin", admin.hosts), Guesses(config.access.wrong_keys_per_minute), open_paths
+    )
+
+
+def public_guard(config: Config) -> BrowserGuard:
+    listen = config.listen
+    return BrowserGuard("listen", listen.hosts, listen.cors_origins, beyond=not is_loopback(listen.host))
 
 
 def link(config: Config) -> Link | None:

@@ -1,13 +1,22 @@
-"""The gate: whose key it is. Known keys cost no waiting; only one that nobody here has seen is asked for in Redis."""
+"""The gate: whose key it is. Known keys cost no waiting; only one that nobody here has seen is asked for in Redis.
+
+Where no key is asked (`Tenants.anonymous`), it keeps out the requests of web pages instead (see `core.browser_guard`).
+"""
 
 import time
 from collections.abc import Awaitable, Mapping
 from typing import Protocol
 
+import structlog
+
 from gateway.core.api_keys import has_shape, is_whole, key_digest
-from gateway.core.errors import TooManyWrongKeys, Unauthenticated
-from gateway.core.guessing import Guesses
+from gateway.core.browser_guard import BrowserGuard
+from gateway.core.errors import CrossSiteRequest, TooManyWrongKeys, Unauthenticated
+from gateway.core.guessing import Guesses, source_of
+from gateway.core.log_throttle import LogThrottle
 from gateway.core.tenants import Identity, Tenants, demanded_key
+
+log = structlog.get_logger("fleetgate.access")
 
 
 class Ring(Protocol):
@@ -26,8 +35,13 @@ class Ring(Protocol):
 class Gate:
     """Authenticates requests by their headers. `tenants` are the configuration's; a reload gives new ones."""
 
-    def __init__(self, tenants: Tenants, guesses: Guesses, ring: Ring | None = None) -> None:
+    def __init__(
+        self, tenants: Tenants, guesses: Guesses, ring: Ring | None = None, guard: BrowserGuard | None = None
+    ) -> None:
+        """`guard` judges requests that need no key; None serves them all."""
         self.tenants = tenants
+        self._guard = guard
+        self._refused = LogThrottle()
         self._guesses = guesses
         self._ring = ring
 
@@ -40,9 +54,16 @@ class Gate:
             self._ring.settle_tenants(tenants)
 
     def known(self, headers: Mapping[bytes, bytes]) -> Identity | None:
-        """The caller, where that can be told at once; `Unauthenticated` where no key came. Else ask `look_up`."""
+        """The caller, where that can be told at once. Else ask `look_up`.
+
+        Raises `Unauthenticated` where no key came, `CrossSiteRequest` where none is asked and a web page calls.
+        """
         anonymous = self.tenants.anonymous
         if anonymous is not None:
+            problem = self._guard.problem(headers) if self._guard is not None else None
+            if problem is not None:
+                self._tell("cross_site_request_refused", "", problem=problem)
+                raise CrossSiteRequest(problem)
             return anonymous
         digest = key_digest(demanded_key(headers))
         caller = self.tenants.of_key(digest)
@@ -61,11 +82,18 @@ class Gate:
                 return caller
         wait = self._guesses.wrong(address, time.monotonic())
         if wait > 0:
+            self._tell("wrong_keys_refused", source_of(address), address=address)
             raise TooManyWrongKeys(
                 f"Too many wrong API keys came from your address: try again in {wait:.0f} s, with a right one.",
                 retry_after=wait,
             )
         raise _wrong(key)
+
+    def _tell(self, event: str, source: str, **facts: str) -> None:
+        """Log once a minute for each `source`."""
+        count = self._refused.due(event + source, time.monotonic())
+        if count:
+            log.warning(event, requests=count, **facts)
 
 
 def _wrong(key: bytes) -> Unauthenticated:

@@ -1,11 +1,15 @@
-"""The second listener: metrics and control. Ordinary FastAPI with typed models, so /docs on it is right."""
+"""The second listener: metrics and control. Ordinary FastAPI with typed models, so /openapi.json on it is right.
+
+FastAPI's pages for people (/docs, /redoc) are left out: they run scripts that come from elsewhere.
+"""
 
 from collections.abc import Callable
 from typing import Protocol
 
-from fastapi import APIRouter, Depends, FastAPI, Response
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.responses import JSONResponse
 
-from gateway.api.admin_access import AdminAccess
+from gateway.api.admin_access import SECURITY_HEADERS, AdminAccess
 from gateway.api.admin_tenants import explain_redis
 from gateway.api.public import add_health
 from gateway.fleet.fleet import Fleet
@@ -14,12 +18,11 @@ from gateway.telemetry.metrics import CONTENT_TYPE, Metrics
 
 
 class MetricsPage:
-    """What Prometheus scrapes. `refresh` brings the gauges up to date; `is_open`: no token is asked for."""
+    """What Prometheus scrapes. `refresh` brings the gauges up to date."""
 
-    def __init__(self, metrics: Metrics, refresh: Callable[[], None], is_open: bool) -> None:
+    def __init__(self, metrics: Metrics, refresh: Callable[[], None]) -> None:
         self._metrics = metrics
         self._refresh = refresh
-        self.is_open = is_open
 
     async def show(self) -> Response:
         """All processes of this gateway, in Prometheus' text format."""
@@ -36,14 +39,20 @@ class RouteGroup(Protocol):
 def build_admin(
     pipeline: Pipeline, fleet: Fleet, access: AdminAccess, page: MetricsPage, *groups: RouteGroup
 ) -> FastAPI:
-    """The admin application."""
-    app = FastAPI(title="fleetgate admin", redirect_slashes=False)
-    guarded = [Depends(access)]
+    """The admin application, `access` in front of all of it."""
+    app = FastAPI(title="fleetgate admin", redirect_slashes=False, docs_url=None, redoc_url=None)
+    app.add_middleware(access.around)
     add_health(app, pipeline, fleet)
-    app.get("/metrics", dependencies=[] if page.is_open else guarded)(page.show)
-    router = APIRouter(prefix="/admin", dependencies=guarded)
+    app.get("/metrics")(page.show)
+    router = APIRouter(prefix="/admin")
     for group in groups:
         group.add_to(router)
     app.include_router(router)
     explain_redis(app)
+
+    @app.exception_handler(Exception)
+    async def unexpected(_: Request, __: Exception) -> JSONResponse:
+        """Answered outside of `access`; the server logs it."""
+        return JSONResponse({"detail": "Internal error: see the log."}, 500, SECURITY_HEADERS)
+
     return app

@@ -15,6 +15,7 @@ _HTTP: dict[type[e.GatewayError], tuple[int, Fault]] = {
     e.NotFound: (404, Fault.NOT_FOUND),
     e.UnknownPath: (404, Fault.NOT_FOUND),
     e.MethodNotAllowed: (405, Fault.INVALID),
+    e.CrossSiteRequest: (403, Fault.PERMISSION),
     e.Unauthenticated: (401, Fault.AUTHENTICATION),
     e.RateLimited: (429, Fault.RATE_LIMIT),
     e.Overloaded: (503, Fault.OVERLOADED),

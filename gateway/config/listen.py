@@ -1,11 +1,12 @@
 """Where the gateway listens: for clients, and for operators."""
 
 import ipaddress
+import re
 import ssl
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from gateway.config.types import Count, Name, Port, Secret, Section, is_loopback
 
@@ -28,6 +29,20 @@ class Tls(Section):
         return self
 
 
+def _host_name(name: str) -> str:
+    """As browsers send it, without port and brackets."""
+    name = name.strip().lower().removeprefix("[").removesuffix("]").removesuffix(".")
+    try:
+        return str(ipaddress.ip_address(name))
+    except ValueError:
+        if not re.fullmatch(r"\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*", name):
+            raise ValueError("expected a name without a port: gateway.example.com, *.example.com or *") from None
+    return name
+
+
+HostName = Annotated[str, AfterValidator(_host_name)]
+
+
 class Listen(Section):
     """Where clients connect."""
 
@@ -39,6 +54,8 @@ class Listen(Section):
     """Addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are believed."""
     cors_origins: tuple[str, ...] = ()
     """Origins of web pages that may call the gateway; `*` for all."""
+    hosts: tuple[HostName, ...] = ()
+    """Further names that the gateway is called by where no key is asked: `*.suffix` for all below one, `*` for all."""
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -66,6 +83,8 @@ class Admin(Section):
     tokens: tuple[AdminToken, ...] = ()
     token: Annotated[Secret | None, Field(validate_default=True)] = None
     """The audit calls whoever has this one `admin`."""
+    hosts: tuple[HostName, ...] = ()
+    """Further names that this listener is called by where it asks for no token, as `listen.hosts`."""
     open_metrics: bool = False
     """Whether /metrics can be read without the token."""
 

@@ -9,6 +9,7 @@ GatewayError
 │   ├── MethodNotAllowed
 │   └── NotFound              a model, a response: named, but not there (or not the caller's)
 │       └── ModelNotFound
+├── CrossSiteRequest          from a web page that may not call, where no key is asked
 ├── Unauthenticated           no key, or one that nobody has
 ├── RateLimited               too much of something that the caller may do
 │   ├── TooManyWrongKeys      from one address in a minute
@@ -99,6 +100,10 @@ class NotFound(InvalidRequest):
 
 class ModelNotFound(NotFound):
     default_code = "model_not_found"
+
+
+class CrossSiteRequest(GatewayError):
+    default_code = "cross_site_request"
 
 
 class Unauthenticated(GatewayError):

@@ -24,6 +24,11 @@ class Guesses:
         self._addresses = addresses
         self._arrivals: dict[str, float] = {}
 
+    def wait(self, address: str, now: float) -> float:
+        """The seconds that `address` has to wait before anything from there is judged; 0 where it need not."""
+        left = self._arrivals.get(source_of(address), now) - now - self._tolerance
+        return left if left > 1e-9 else 0.0
+
     def wrong(self, address: str, now: float) -> float:
         """Note a wrong key. Returns 0, or the seconds to wait where there were too many: then it does not count."""
         source = source_of(address)

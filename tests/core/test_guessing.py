@@ -62,3 +62,15 @@ def test_what_is_remembered_is_bounded() -> None:
 )
 def test_who_counts_as_one(address: str, source: str) -> None:
     assert source_of(address) == source
+
+
+def test_waiting_is_known_before_anything_is_judged_and_notes_nothing() -> None:
+    guesses = Guesses(per_minute=3)
+    assert guesses.wait("192.0.2.1", 0) == 0
+    for _ in range(3):
+        assert guesses.wait("192.0.2.1", 0) == 0
+        assert guesses.wrong("192.0.2.1", 0) == 0
+    for _ in range(5):
+        assert guesses.wait("192.0.2.1", 0) == guesses.wrong("192.0.2.1", 0) == pytest.approx(20)
+    assert guesses.wait("192.0.2.2", 0) == 0
+    assert guesses.wait("192.0.2.1", 21) == 0

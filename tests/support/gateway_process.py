@@ -111,7 +111,7 @@ async def gateway_process(
         FLEETGATE,
         *("serve", "--port", "0", "--admin-port", "0"),
         *map(str, arguments),
-        env={**os.environ, "FLEETGATE_HEALTH__INTERVAL": "0.1", **variables},
+        env={**os.environ, "FLEETGATE_HEALTH__INTERVAL": "0.1", "FLEETGATE_LISTEN__HOSTS": '["*"]', **variables},
         stdout=DEVNULL,
         stderr=its,
         start_new_session=True,

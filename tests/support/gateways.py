@@ -17,6 +17,9 @@ from gateway.server import listen, uvicorn_settings
 QUICK: dict[str, Any] = {"health": {"interval": 0.05, "timeout": 2.0}, "budgets": {"canary": False}}
 """Settings that keep a test short: a node is found within 50 ms, and asked nothing that the test did not ask."""
 
+ANY_HOST: dict[str, Any] = {"hosts": ["*"]}
+"""For a listener's section: tests write requests by hand, to whatever name (tests/api/test_browsers.py does not)."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunningGateway:
@@ -43,6 +46,7 @@ async def running_gateway(
 ) -> AsyncIterator[RunningGateway]:
     """Serve with `nodes` (URLs) and further settings as in a config file; waits until a node is ready."""
     merged = {**QUICK, "nodes": [{"url": url} for url in nodes], **settings}
+    merged |= {name: {**ANY_HOST, **merged.get(name, {})} for name in ("listen", "admin")}
     app = build_app(Config(**merged), watch)
     public, admin = listen("127.0.0.1", 0), listen("127.0.0.1", 0)
     port, admin_port = public.getsockname()[1], admin.getsockname()[1]

@@ -48,6 +48,7 @@ class Fault(Enum):
 
     INVALID = "invalid"
     AUTHENTICATION = "authentication"
+    PERMISSION = "permission"
     NOT_FOUND = "not_found"
     TOO_LARGE = "too_large"
     TIMEOUT = "timeout"

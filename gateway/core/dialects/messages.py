@@ -15,6 +15,7 @@ _TYPES = {
     Fault.NOT_FOUND: "not_found_error",
     Fault.TOO_LARGE: "request_too_large",
     Fault.AUTHENTICATION: "authentication_error",
+    Fault.PERMISSION: "permission_error",
     Fault.TIMEOUT: "timeout_error",
     Fault.RATE_LIMIT: "rate_limit_error",
     Fault.OVERLOADED: "overloaded_error",

@@ -8,6 +8,7 @@ _TYPES = {
     Fault.NOT_FOUND: "invalid_request_error",
     Fault.TOO_LARGE: "invalid_request_error",
     Fault.AUTHENTICATION: "authentication_error",
+    Fault.PERMISSION: "permission_error",
     Fault.TIMEOUT: "timeout_error",
     Fault.RATE_LIMIT: "rate_limit_error",
     Fault.OVERLOADED: "overloaded_error",
