@@ -17,7 +17,7 @@ from gateway.api.admin_keys import KeyRoutes
 from gateway.api.admin_reload import ReloadResult, ReloadRoutes
 from gateway.api.admin_tenants import TenantRoutes
 from gateway.api.admin_usage import UsageRoutes
-from gateway.api.call import Bounds
+from gateway.api.body import Bounds
 from gateway.api.edge import Edge
 from gateway.api.front import Front
 from gateway.api.layers import Layers
@@ -26,6 +26,7 @@ from gateway.config.tenants import tenants_of
 from gateway.config.tree import Config
 from gateway.config.usage import prices_of
 from gateway.core.guessing import Guesses
+from gateway.core.memory import MemoryBudget
 from gateway.discovery import Discovery
 from gateway.fleet.drains import Drains
 from gateway.fleet.fleet import Fleet
@@ -89,7 +90,11 @@ class Gateway:
             self._observers(),
             parts.counters(config),
         )
-        self._bounds = Bounds(config.requests.max_body, config.timeouts.body)
+        self.memory = MemoryBudget(config.requests.memory_for(config.workers))
+        requests = config.requests
+        self._bounds = Bounds(
+            requests.max_body, config.timeouts.body, requests.max_json_values, requests.max_answer, self.memory
+        )
         layers = Layers(
             build_public(self.pipeline, self.fleet), config.listen.cors_origins, config.listen.trusted_proxies
         )
@@ -220,7 +225,10 @@ class Gateway:
         self.relay.slack = parts.slack(config)
         self.relay.failover.max_attempts = config.requests.max_attempts
         self.relay.failover.rules = parts.retry_rules(config)
+        self.memory.limit = config.requests.memory_for(config.workers)
         self._bounds.max_body = config.requests.max_body
+        self._bounds.max_values = config.requests.max_json_values
+        self._bounds.max_answer = config.requests.max_answer
         self._bounds.body_timeout = config.timeouts.body
         self.prober.retime(parts.probe_timing(config))
         self.prober.canary, self.prober.native = config.budgets.canary, config.budgets.native
@@ -254,6 +262,7 @@ class Gateway:
         if self.ledger is not None:
             self.metrics.ledger_state(self.ledger.waiting, self.ledger.dropped)
         self.metrics.log_state(LOG.failed)
+        self.metrics.memory_state(self.memory.held, self.memory.limit)
         self.metrics.fleet_state(self.relay.open_exchanges, [node.facts for node in self.fleet.nodes])
         if self.link is not None:
             self.metrics.redis_state(self.link.up, self.link.outages, self.presence.live)

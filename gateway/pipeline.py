@@ -14,8 +14,9 @@ from typing import Protocol, Self
 import structlog
 
 from gateway.access.gate import Gate
+from gateway.core.bodies import LARGE, Body, parse_steps
 from gateway.core.dialects import Ask, Dialect
-from gateway.core.errors import GatewayError, InternalError, InvalidRequest, NotFound
+from gateway.core.errors import ClientGone, GatewayError, InternalError, InvalidRequest, NotFound
 from gateway.core.events import RequestEnded
 from gateway.core.grants.grant import Grant, Headers
 from gateway.core.grants.sizes import BYTES_PER_TOKEN
@@ -27,6 +28,7 @@ from gateway.core.tenants import Identity, Tenant
 from gateway.core.usage import tokens_lost
 from gateway.counting.counter import PromptCounter
 from gateway.fleet.router import Router
+from gateway.limits.arrivals import Arrival
 from gateway.limits.limiter import Limiter
 from gateway.limits.reservation import Reservation
 from gateway.relay.downstream import Trace
@@ -46,8 +48,13 @@ class Call(Caller, Protocol):
     def address(self) -> str:
         """Where the client is, as far as trusted proxies tell."""
 
-    async def read_body(self) -> bytes:
-        """The whole body; raises where it is too large, too slow or its sender gone. Then the client is watched."""
+    @property
+    def weighty(self) -> bool:
+        """Whether its body costs something to read: it has not come yet, or is large."""
+
+    async def read_body(self, owner: str) -> bytes:
+        """The whole body, counted as `owner`'s memory; raises where it is too large, too slow or its sender gone. Then
+        the client is watched."""
 
     def tell(self, headers: Headers) -> None:
         """Have these headers on the answer, whatever it will be. Before its head went out; adds to what was told."""
@@ -79,6 +86,7 @@ class _Record:
         "_call",
         "_dialect",
         "_observers",
+        "arrival",
         "counted",
         "ending",
         "held",
@@ -96,6 +104,7 @@ class _Record:
         self._dialect = dialect
         self._observers = observers
         self.trace = Trace()
+        self.arrival: Arrival | None = None
         self.held: Reservation | None = None
         self.tenant: str | None = None
         self.key: str | None = None
@@ -119,13 +128,21 @@ class _Record:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
+        if self.arrival is not None:
+            self.arrival.leave()
         if error is not None:
-            self._fail(error)
+            try:
+                self._fail(error)
+            except Exception:  # what the request holds is given back all the same
+                log.exception("telling_failed_unexpectedly", request_id=self._call.request_id)
         event = self._event()
         if self.held is not None:
             self.held.settle(event, self.trace.passed)
         for observer in self._observers:
-            observer(event)
+            try:
+                observer(event)
+            except Exception:
+                log.exception("observer_failed_unexpectedly", request_id=event.request_id)
         return isinstance(error, Exception)
 
     def _fail(self, error: BaseException) -> None:
@@ -194,6 +211,7 @@ class Pipeline:
         self._relay = relay
         self._observers = observers
         self._counters = counters
+        self._large = asyncio.Lock()
 
     async def answer(self, call: Call, dialect: Dialect) -> None:
         """Serve one request that asks a model for something."""
@@ -201,7 +219,15 @@ class Pipeline:
         with _Record(call, dialect, self._observers) as record:
             who = record.of(self.gate.known(call.headers) or await self.gate.look_up(call.headers, call.address))
             deadline = read_deadline(call.headers)
-            ask = record.asked(dialect.read(await call.read_body()))
+            if call.weighty and self.limiter is not None:
+                record.arrival = self.limiter.arrive(who, dialect.anthropic)
+            raw = await call.read_body(who.tenant.name)
+            if len(raw) > LARGE:
+                ask = record.asked(await self._read_large(call, dialect, raw, record.arrival))
+            else:
+                if record.arrival is not None:
+                    record.arrival.look_again()
+                ask = record.asked(dialect.read(raw))
             model = record.model = policy.models.resolve(ask.model, who, self._fleet.served)
             if model in self._counters:
                 record.counted = await self._count(policy, ask, dialect, who.tenant, model)
@@ -212,6 +238,8 @@ class Pipeline:
             with self._router.route(plan, who.tenant.name, call.headers) as route:
                 if held is not None:
                     call.tell(await held.granted())
+                if record.arrival is not None:
+                    record.arrival.leave()
                 await self._relay.serve(plan, call, record.trace, deadline, route)
 
     async def stored(self, call: Call, dialect: Dialect, method: str, response_id: str, suffix: str) -> None:
@@ -223,7 +251,8 @@ class Pipeline:
         with _Record(call, dialect, self._observers) as record:
             who = record.of(self.gate.known(call.headers) or await self.gate.look_up(call.headers, call.address))
             deadline = read_deadline(call.headers)
-            ask = record.asked(Ask(await call.read_body(), {}, None, stream="stream=true" in suffix.lower()))
+            raw = await call.read_body(who.tenant.name)
+            ask = record.asked(Ask(raw, {}, None, stream="stream=true" in suffix.lower()))
             node = self._node_of(policy, response_id, who.tenant, "response_id")
             grant = Grant(hide=policy.terms.may_hide(who.tenant.rules))  # whose model it was, only the node knows
             plan = Plan(ask, dialect, None, ask.raw, pinned_to=node, grant=grant)
@@ -234,6 +263,19 @@ class Pipeline:
                 if record.held is not None:
                     call.tell(await record.held.granted())
                 await self._relay.serve(plan, call, record.trace, deadline, route, method, path)
+
+    async def _read_large(self, call: Call, dialect: Dialect, raw: bytes, arrival: Arrival | None) -> Ask:
+        """One such body at a time, in steps: what is done with one keeps all streams waiting meanwhile."""
+        async with self._large:
+            if arrival is not None:
+                arrival.look_again()
+            body: Body | None = None
+            for step in parse_steps(raw):
+                body = step
+                await asyncio.sleep(0)
+                if call.gone:
+                    raise ClientGone("The client closed its connection.")
+            return dialect.read(raw, body)
 
     async def _count(self, policy: Policy, ask: Ask, dialect: Dialect, tenant: Tenant, model: str) -> int | None:
         return await self._counters[model].count(ask, dialect, policy.terms.of(tenant.rules, model))

@@ -11,7 +11,7 @@ from typing import Any
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from gateway.api.call import Bounds
+from gateway.api.body import Bounds
 from gateway.api.heads import Head
 from gateway.core.errors import BodyTooLarge, GatewayError, RequestTooSlow
 

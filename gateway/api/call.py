@@ -7,12 +7,13 @@ client reads more slowly than the node writes, the listener is told, and pauses 
 import random
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 
+from gateway.api.body import Bounds, RequestBody
 from gateway.api.cycle import Connection, Cycle, check_headers
 from gateway.api.errors import error_headers, shape_error
 from gateway.api.heads import Head, Route
-from gateway.core.errors import BodyTooLarge, GatewayError
+from gateway.core.errors import AnswerTooLarge, GatewayError, MemoryFull
+from gateway.core.json_size import JsonSize
 from gateway.relay.downstream import ClientListener, Headers
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
@@ -29,12 +30,12 @@ def request_id_of(headers: Mapping[bytes, bytes]) -> str:
     return "req_" + random.getrandbits(96).to_bytes(12, "big").hex()
 
 
-@dataclass(slots=True)
-class Bounds:
-    """What is accepted of a client: bytes of a body and seconds for it to arrive. A reload replaces the values."""
+EARLY_BYTES = 64 * 1024
+"""A body that is larger is looked at twice: whether its sender may ask at all is found out before it is parsed."""
 
-    max_body: int
-    body_timeout: float
+UNSENT_BYTES = 64 * 1024
+UNSENT_SECONDS = 0.25
+"""What a client has not taken of its answer is held for it after the request's end, and looked at so often."""
 
 
 class ClientCall(Cycle):
@@ -42,6 +43,8 @@ class ClientCall(Cycle):
 
     listener: ClientListener | None = None
     _stream = False
+    _answer_bytes = 0
+    _answer: JsonSize | None = None
     _told: tuple[tuple[bytes, bytes], ...] = ()
 
     def __init__(
@@ -54,7 +57,9 @@ class ClientCall(Cycle):
         begin: Callable[["ClientCall"], None],
     ) -> None:
         """`begin` is called when it is this request's turn on its connection."""
-        super().__init__(connection, head, body)
+        arriving = RequestBody(bounds, body)
+        super().__init__(connection, head, arriving)
+        self._memory = arriving.memory
         self.route = route
         self.request_id = request_id_of(head.headers)
         self._bounds = bounds
@@ -69,21 +74,43 @@ class ClientCall(Cycle):
         """Where the client is; behind trusted proxies, what they say of it."""
         return self.connection.address(self.head.fields)
 
-    async def read_body(self) -> bytes:
-        """The whole body; the client is watched from the moment it is there."""
-        bounds = self._bounds
-        if self._body is None:
+    @property
+    def weighty(self) -> bool:
+        """Whether its body costs something to read: it has not come yet, or is large."""
+        whole = self._body.whole
+        return whole is None or len(whole) > EARLY_BYTES
+
+    async def read_body(self, owner: str) -> bytes:
+        """The whole body, held as `owner`'s; the client is watched from the moment it is there."""
+        body, bounds = self._body, self._bounds
+        self._memory.belongs_to(owner)
+        if body.whole is None and body.refused is None:
             await self._wait_for_body(bounds.max_body, bounds.body_timeout)
-        body = self._body
-        if body is None or len(body) > bounds.max_body:
-            raise BodyTooLarge(f"The body is larger than {bounds.max_body} bytes: send a shorter prompt.")
-        self._body = b""
-        return body
+        return body.take()
+
+    def hold(self, length: int, rewritten: bytes | None = None) -> None:
+        """So many more bytes of the answer are kept until it is whole; `rewritten` is what will be parsed of it."""
+        self._answer_bytes += length
+        most = self._bounds.max_answer
+        if self._answer_bytes > most:
+            raise AnswerTooLarge(
+                f"The answer is larger than {most} bytes (requests.max_answer), and has to be held until it is whole: "
+                "ask for a stream, or for less."
+            )
+        if rewritten is not None:
+            answer = self._answer = self._answer or JsonSize()
+            before = answer.size
+            answer.feed(rewritten)
+            length = answer.size - before
+        if not self._memory.take(length):
+            raise MemoryFull("Memory for answers is used up: ask for a stream, or try again soon.", retry_after=1.0)
 
     def lose(self) -> None:
         super().lose()
         if self.listener is not None:
             self.listener.on_gone()
+        if not self.begun:  # else its story ends, and closes it
+            self._memory.shrink(0)
 
     def on_full(self) -> None:
         if self.listener is not None:
@@ -123,7 +150,21 @@ class ClientCall(Cycle):
     def close(self) -> None:
         """The request's story is over, whatever its end."""
         self.listener = None
+        self._release()
         self._break_off()
+
+    def _release(self) -> None:
+        """Hold nothing any more, but what the client has not taken yet of its answer."""
+        unsent = self._unsent() if self._memory.size > UNSENT_BYTES else 0
+        self._memory.shrink(unsent)
+        if unsent:
+            self.connection.loop.call_later(UNSENT_SECONDS, self._release)
+
+    def _unsent(self) -> int:
+        try:
+            return self._transport.get_write_buffer_size()
+        except (RuntimeError, AttributeError):  # closed
+            return 0
 
     def _begin_answer(self, status: int, headers: Headers) -> None:
         if self._told:

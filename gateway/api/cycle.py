@@ -19,6 +19,7 @@ from typing import Protocol
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from gateway.api.body import RequestBody
 from gateway.api.heads import Fields, Head
 from gateway.core.errors import ClientGone, GatewayError, RequestTooSlow
 from gateway.ending import Ending
@@ -60,7 +61,6 @@ class Cycle:
     status = 0
     response_complete = False
     keep_alive: bool
-    _size = 0
     _wanted: Ending[None] | None = None
     _lingering: asyncio.TimerHandle | None = None
     _rendered: bytes = b""
@@ -69,8 +69,7 @@ class Cycle:
     _left: int | None = None
     """Bytes of the answer that its content-length still promises; None where it promised nothing."""
 
-    def __init__(self, connection: Connection, head: Head, body: bytes | None) -> None:
-        """`body` is None where it is still to come."""
+    def __init__(self, connection: Connection, head: Head, body: RequestBody) -> None:
         self.connection = connection
         self._transport = connection.transport
         self._flow = connection.flow
@@ -78,36 +77,37 @@ class Cycle:
         self.headers: Mapping[bytes, bytes] = head.headers
         self.keep_alive = head.keep_alive
         self._body = body
-        self._pieces: list[bytes] = []
 
     # The request's body, as the connection gets it
 
     def feed(self, piece: bytes) -> None:
-        self._size += len(piece)
-        if self.status:  # unwanted: it was refused before it was there
-            return
-        self._pieces.append(piece)
-        if not self.begun and self._size > HIGH_WATER_LIMIT:
-            self._flow.pause_reading()
+        body = self._body
+        body.feed(piece)
+        if self._wanted is None and not self.status and body.length > HIGH_WATER_LIMIT:
+            self._flow.pause_reading()  # it is not its turn, or whose it is has to be looked up
 
     def end_of_body(self) -> None:
-        self._body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces.clear()
+        self._body.end()
 
     def proceed(self) -> None:
         """Bytes have come, or the last of them: go on where somebody waited for that."""
-        whole = self._body is not None
-        if self._lingering is not None and (whole or self._size > LINGER_BYTES):
+        body = self._body
+        whole = body.whole is not None
+        if self._lingering is not None and (whole or body.length > LINGER_BYTES):
             self._stop_lingering()
-        elif self._wanted is not None and (whole or self._size > self._limit):
+        elif self._wanted is not None and (whole or body.refused is not None or body.length > self._limit):
             self._settle(None)
 
     async def _wait_for_body(self, limit: int, seconds: float) -> None:
         """Until the body is whole, or known to have more than `limit` bytes; at most `seconds`."""
-        declared = self.headers.get(b"content-length", b"")
-        if self._size > limit or (declared.isdigit() and int(declared) > limit):
+        body = self._body
+        declared = _declared(self.headers)
+        if body.length > limit or declared > limit:
             return
-        if self.head.expects and not self._size:
+        body.expect(declared)
+        if body.refused is not None:
+            return
+        if self.head.expects and not body.length:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._limit = limit
         self._flow.resume_reading()
@@ -148,7 +148,7 @@ class Cycle:
                 chunked = False
         self._chunked = chunked
         # A body that nobody read would be taken for the next request, or keep the connection for ever.
-        self.keep_alive = self.keep_alive and self._body is not None
+        self.keep_alive = self.keep_alive and self._body.whole is not None
         lines = b"".join([b"%b: %b\r\n" % pair for pair in headers])
         framing = b"transfer-encoding: chunked\r\n" if chunked else b""
         closing = b"" if self.keep_alive else b"connection: close\r\n"
@@ -207,9 +207,10 @@ class Cycle:
 
     def _finish_and_linger(self, data: bytes) -> None:
         """Answer, and close the connection; not at once where the request's body is still coming."""
-        if self._body is not None:
+        if self._body.whole is not None:
             self.finish(data)
             return
+        self._body.drop()
         self.push(data)
         self._flow.resume_reading()
         self._lingering = self.connection.loop.call_later(LINGER_SECONDS, self._stop_lingering)
@@ -224,6 +225,12 @@ class Cycle:
         """Nobody will go on with the answer."""
         if not (self.response_complete or self.gone or self._lingering is not None):
             self._transport.close()
+
+
+def _declared(headers: Mapping[bytes, bytes]) -> int:
+    """What a request says that its body's length is; 0 where it says nothing."""
+    digits = headers.get(b"content-length", b"").lstrip(b"0")
+    return int(digits[:20]) if digits.isdigit() else 0
 
 
 def check_headers(headers: Headers) -> None:

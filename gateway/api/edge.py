@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.api.call import Bounds
+from gateway.api.body import Bounds
 from gateway.api.front import Front
 
 

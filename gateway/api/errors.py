@@ -23,12 +23,13 @@ _HTTP: dict[type[e.GatewayError], tuple[int, Fault]] = {
     e.NodeBusy: (503, Fault.OVERLOADED),
     e.NodeLeaving: (503, Fault.OVERLOADED),
     e.UpstreamTimeout: (504, Fault.TIMEOUT),
+    e.AnswerTooLarge: (502, Fault.INTERNAL),
     e.DeadlineExceeded: (504, Fault.TIMEOUT),
     e.ClientGone: (499, Fault.INTERNAL),
     e.InternalError: (500, Fault.INTERNAL),
 }
 
-_FINAL = (e.DeadlineExceeded, e.QuotaExceeded, e.LimitTooSmall)
+_FINAL = (e.AnswerTooLarge, e.DeadlineExceeded, e.QuotaExceeded, e.LimitTooSmall)
 """Statuses that SDKs retry by themselves, for reasons that a retry does not mend."""
 
 

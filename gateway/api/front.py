@@ -4,7 +4,8 @@ Its paths are found in one dictionary; what is not found there (the small routes
 FastAPI's, by way of ASGI.
 """
 
-from gateway.api.call import Bounds, ClientCall
+from gateway.api.body import Bounds
+from gateway.api.call import ClientCall
 from gateway.api.cycle import Connection
 from gateway.api.errors import method_not_allowed
 from gateway.api.heads import Head, Route

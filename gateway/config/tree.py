@@ -18,6 +18,7 @@ from gateway.config.discovery import Discovery
 from gateway.config.fleet import Health, NodeConfig, Retries
 from gateway.config.limits import LimitsConfig, RedisConfig
 from gateway.config.listen import Admin, AdminToken, Listen
+from gateway.config.requests import Requests
 from gateway.config.routing import Routing, RoutingPolicy
 from gateway.config.tenants import Access, TenantConfig
 from gateway.config.thinking import OutputConfig, Ruled, ThinkingConfig
@@ -55,14 +56,6 @@ class Timeouts(Section):
     keep_alive: Seconds = 15.0
     announce: Annotated[float, Field(ge=0, le=600)] = 0.0
     shutdown: Seconds = 120.0
-
-
-class Requests(Section):
-    """Bounds on what a client may send, in bytes, and on the nodes that one request may try."""
-
-    max_body: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
-    max_headers: Annotated[int, Field(ge=1024)] = 64 * 1024
-    max_attempts: Annotated[int, Field(ge=1, le=16)] = 3
 
 
 class Log(Section):

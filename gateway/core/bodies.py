@@ -11,7 +11,7 @@ orjson reads; Python's own parser, five times slower, is asked where something i
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, NoReturn
 
@@ -21,6 +21,9 @@ from gateway.core.errors import InvalidRequest
 
 MAX_DEPTH = 99
 """Levels of arrays and objects: beyond it a body is refused. JSON schemas in use stay below 60."""
+
+LARGE = 256 * 1024
+"""Bytes beyond which a body is read in steps, so that others come to their turn in between."""
 
 Body = dict[str, Any]
 
@@ -51,6 +54,33 @@ def parse_body(raw: bytes) -> Body:
         raise _too_deep()
     found: Body = body
     return found
+
+
+def parse_steps(raw: bytes) -> Iterator[Body | None]:
+    """`parse_body` in steps, for bodies that take long: gives None after each, and the body after the last."""
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        body = None
+    yield None
+    certain = type(body) is dict and _has_no_duplicate_keys(raw, body)
+    yield None
+    if not certain:
+        body = None
+        body = _parse_slowly(raw)
+        yield None
+    if _depth(body) > MAX_DEPTH:
+        raise _too_deep()
+    yield body
+
+
+def parse_again(raw: bytes) -> Body:
+    """Read a body that the gateway made of one that was read before: nothing in it is to be checked."""
+    try:
+        body: Body = orjson.loads(raw)
+    except orjson.JSONDecodeError:  # lone surrogates
+        body = _parse_slowly(raw)
+    return body
 
 
 def _has_no_duplicate_keys(raw: bytes, body: Body) -> bool:

@@ -21,6 +21,7 @@ GatewayError
 │   ├── FleetFull             all nodes have as much as they can take
 │   ├── KeysUnknown           who the caller is cannot be looked up now
 │   ├── TooManyConnections
+│   ├── MemoryFull            what the process may hold of requests and answers is used up
 │   ├── LimitsUnknown         limits cannot be checked, and nothing is served unchecked
 │   └── ShuttingDown
 ├── UpstreamError             the node's fault
@@ -148,6 +149,10 @@ class KeysUnknown(Overloaded):
 
 class TooManyConnections(Overloaded):
     default_code = "too_many_connections"
+
+
+class MemoryFull(Overloaded):
+    default_code = "memory_full"
 
 
 class LimitsUnknown(Overloaded):

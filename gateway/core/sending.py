@@ -6,7 +6,7 @@ pass-through (`Sending` itself), the enforcement of a budget, and the translatio
 """
 
 from gateway.core.abilities import Abilities
-from gateway.core.bodies import dump, parse_body
+from gateway.core.bodies import dump, parse_again
 from gateway.core.budgets.asking import SLACK, Slack, Terms, countable, set_terms, terms_of
 from gateway.core.budgets.assembly import Assembly
 from gateway.core.budgets.backstop import Backstop, MessageBackstop
@@ -147,7 +147,7 @@ class Enforced(Sending):
 
     def __init__(self, plan: Plan, body: bytes, budget: int, abilities: Abilities) -> None:
         self._terms, first = set_terms(
-            parse_body(body),
+            parse_again(body),
             chat=plan.dialect.name == "chat",
             budget=budget,
             max_tokens=plan.max_tokens,
@@ -212,7 +212,7 @@ def sending_to(plan: Plan, node: bytes, abilities: Abilities, slack: Slack = SLA
     """
     if plan.grant.thinking_budget is None and not (plan.over_chat or plan.grant.hide or plan.salted):
         return Sending(plan.dialect.path, plan.body_for(node), plan.ask, plan.dialect)
-    over = plan.dialect.over_chat(parse_body(plan.body)) if _goes_over_chat(plan, abilities) else None
+    over = plan.dialect.over_chat(parse_again(plan.body)) if _goes_over_chat(plan, abilities) else None
     if over is not None:
         try:
             return Translated(plan, sending_to(_as_chat(plan, over), node, abilities, slack), over)

@@ -21,6 +21,7 @@ import secrets
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import structlog
@@ -32,10 +33,11 @@ from gateway.core.limits.rules import Limits, Taken
 from gateway.core.plan import Plan
 from gateway.core.tenants import Identity
 from gateway.limits.alone import Alone
+from gateway.limits.arrivals import Arrival, Arrivals
 from gateway.limits.backlog import Backlog, Settlement
-from gateway.limits.reservation import Reservation, Where
+from gateway.limits.reservation import Reservation, Where, refusal_told
 from gateway.limits.rulesets import Ruleset, Rulesets
-from gateway.limits.stores import MemoryStore, RedisStore
+from gateway.limits.stores import MemoryStore, RedisStore, now
 from gateway.shared.link import Link, Unavailable
 from gateway.shared.presence import Presence
 
@@ -73,6 +75,7 @@ class Limiter:
         self._alone = Alone(terms.lease)
         self._redis = RedisStore(link, terms.lease) if link is not None else None
         self._backlog = Backlog(self._redis) if self._redis is not None else None
+        self._arrivals = Arrivals(self._in_memory, now)
         self._prefix = secrets.token_hex(6)
         self._numbers = itertools.count()
         self._task: asyncio.Task[None] | None = None
@@ -81,6 +84,16 @@ class Limiter:
             link.on_change(self._changed)
 
     # One request
+
+    def arrive(self, who: Identity, anthropic: bool) -> Arrival | None:
+        """For a request whose body costs something to read: raises `LimitExceeded` where it is known before that `who`
+        may not ask now; None where nothing is limited. `leave` it once its reservation is granted, or it has ended."""
+        base = self._rulesets.of(who, "")
+        if base is None:
+            return None
+        arrival = Arrival(self._arrivals, who, base, partial(self._refuse_early, anthropic))
+        arrival.enter()
+        return arrival
 
     def begin(self, who: Identity, plan: Plan) -> Reservation | None:
         """Reserve what `plan` takes of the limits of `who`; None where there are none. Await its `granted` next.
@@ -95,7 +108,7 @@ class Limiter:
         price = self._meters.prices.get(model)
         planned = priced(plan_amounts(plan, meter, self._terms.assumed_output), price)
         id = f"{self._prefix}{next(self._numbers):x}"
-        held = Reservation(self, who.tenant.name, id, rules, plan, planned, meter, price)
+        held = Reservation(self, who, id, rules, plan, planned, meter, price)
         if self._redis is not None and self._link is not None and self._link.up:
             held.asked = self._redis.ask(held.tenant, held.id, rules, held.costs)
         return held
@@ -120,8 +133,20 @@ class Limiter:
         return self._alone.reserve(held, held.costs, self._presence.live, self.live.values())
 
     def seen(self, held: Reservation, taken: Taken) -> None:
-        """Redis has answered."""
+        """Redis has answered: yes or no."""
         self._alone.saw(held.tenant, held.rules, taken)
+        if not taken.granted and (base := self._rulesets.of(held.who, "")) is not None:
+            self._arrivals.refused(held.who, base, held.rules, taken)
+
+    def enter(self, held: Reservation) -> None:
+        self.live[held.id] = held
+        self._arrivals.enter(held.tenant, held.rules)
+
+    def leave(self, held: Reservation) -> bool:
+        if self.live.pop(held.id, None) is None:
+            return False
+        self._arrivals.leave(held.tenant, held.rules)
+        return True
 
     def settle(self, held: Reservation, used: tuple[int, ...]) -> None:
         """Make `held` what was used of each rule."""
@@ -134,6 +159,17 @@ class Limiter:
         else:
             self._backlog.add(settlement)
         self._alone.settle(held, used if held.where is Where.ALONE else (0,) * len(used))
+
+    def _in_memory(self, tenant: str, rules: Ruleset) -> Taken | None:
+        return self._memory.look_now(tenant, rules) if self._redis is None else None
+
+    def _refuse_early(self, anthropic: bool, who: Identity, base: Ruleset, counted: bool) -> None:
+        if self._link is not None and not self._link.up:
+            return  # by other rules then: see the table
+        refused = self._arrivals.refusal(who, base, counted)
+        if refused is not None:
+            rules, costs, taken = refused
+            raise refusal_told(rules, costs, taken, who.tenant.name, anthropic)
 
     # In the background
 

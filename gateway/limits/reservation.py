@@ -1,8 +1,11 @@
 """What one request has reserved, from the question to the settlement."""
 
+from collections.abc import Mapping
 from enum import Enum, auto
 from operator import le
 from typing import Any, Protocol
+
+import structlog
 
 from gateway.core.errors import LimitExceeded
 from gateway.core.events import RequestEnded
@@ -12,10 +15,13 @@ from gateway.core.limits.metering import Meter, amounts_used, priced
 from gateway.core.limits.rules import NOTHING, Amounts, Taken
 from gateway.core.limits.words import headers_of, refusal, refusal_for_ever
 from gateway.core.plan import Plan
+from gateway.core.tenants import Identity
 from gateway.ending import Ending
 from gateway.limits.rulesets import Ruleset
 from gateway.limits.stores import taken_of
 from gateway.shared.link import Unavailable
+
+log = structlog.get_logger("fleetgate.limits")
 
 
 class Where(Enum):
@@ -30,13 +36,21 @@ class Where(Enum):
 class Keeper(Protocol):
     """The limiter, as a reservation needs it."""
 
-    live: "dict[str, Reservation]"
+    @property
+    def live(self) -> "Mapping[str, Reservation]":
+        """What is reserved now, by id."""
+
+    def enter(self, held: "Reservation") -> None:
+        """It lives from now on."""
+
+    def leave(self, held: "Reservation") -> bool:
+        """It has ended; whether it lived."""
 
     def without_redis(self, held: "Reservation") -> tuple[Ruleset, Taken] | None:
         """Decide in this process: by which rules, and how; None where nothing is limited."""
 
     def seen(self, held: "Reservation", taken: Taken) -> None:
-        """Redis has answered."""
+        """Redis has answered: yes or no."""
 
     def settle(self, held: "Reservation", used: tuple[int, ...]) -> None:
         """Make it what was used of each rule."""
@@ -62,12 +76,13 @@ class Reservation:
         "rules",
         "tenant",
         "where",
+        "who",
     )
 
     def __init__(
         self,
         keeper: Keeper,
-        tenant: str,
+        who: Identity,
         id: str,
         rules: Ruleset,
         plan: Plan,
@@ -76,7 +91,8 @@ class Reservation:
         price: Price | None,
     ) -> None:
         self.id = id
-        self.tenant = tenant
+        self.who = who
+        self.tenant = tenant = who.tenant.name
         self.rules = rules
         self.costs = _fitted(rules, rules.costs(planned), tenant, assumed=plan.max_tokens is None)
         self.asked: Ending[Any] | None = None
@@ -101,7 +117,7 @@ class Reservation:
             if taken is None:
                 decided = self._keeper.without_redis(self)
                 if decided is None:
-                    self._keeper.live[self.id] = self
+                    self._keeper.enter(self)
                     return ()
                 rules, taken = decided
             if not taken.granted:
@@ -110,17 +126,25 @@ class Reservation:
             if self.asked is not None and (taken is None or rules is not self.rules):
                 self._keeper.settle(self, self.rules.costs(NOTHING))  # Redis may have it, or yet carry it out
             raise
-        self._keeper.live[self.id] = self
+        self._keeper.enter(self)
         return self._headers(rules, taken)
 
     def settle(self, event: RequestEnded, passed: int) -> None:
         """The request has ended. `passed`: bytes of its stream that were passed on."""
-        if self._keeper.live.pop(self.id, None) is not None:
-            used = amounts_used(event, self._planned, passed, self._meter)
-            cached = None if event.usage is None else event.usage.cached
-            self._keeper.settle(self, self.rules.costs(priced(used, self._price, cached)))
+        if self._keeper.leave(self):
+            self._keeper.settle(self, self._used(event, passed))
         elif self.asked is not None and self.where is Where.NOWHERE:  # nobody waited for the answer: no node, say
             self._keeper.settle(self, self.rules.costs(NOTHING))
+
+    def _used(self, event: RequestEnded, passed: int) -> tuple[int, ...]:
+        """What it took of each rule; what was planned, where that cannot be told: it is settled, whatever is wrong."""
+        try:
+            used = amounts_used(event, self._planned, passed, self._meter)
+            cached = None if event.usage is None else event.usage.cached
+            return self.rules.costs(priced(used, self._price, cached))
+        except Exception:
+            log.exception("metering_failed_unexpectedly", request_id=event.request_id)
+            return self.costs
 
     async def _answer(self, asked: Ending[Any]) -> Taken | None:
         try:
@@ -132,12 +156,22 @@ class Reservation:
         return taken
 
     def _headers(self, rules: Ruleset, taken: Taken) -> Headers:
-        return headers_of(rules.rules, taken, rules.shown_to_anthropic if self._anthropic else rules.shown)
+        return told(rules, taken, self._anthropic)
 
     def _refusal(self, rules: Ruleset, taken: Taken) -> LimitExceeded:
-        error = refusal(rules.rules, self.costs, taken, self.tenant)
-        error.headers = {name.decode(): value.decode() for name, value in self._headers(rules, taken)}
-        return error
+        return refusal_told(rules, self.costs, taken, self.tenant, self._anthropic)
+
+
+def told(rules: Ruleset, taken: Taken, anthropic: bool) -> Headers:
+    """The headers that tell what is left."""
+    return headers_of(rules.rules, taken, rules.shown_to_anthropic if anthropic else rules.shown)
+
+
+def refusal_told(rules: Ruleset, costs: tuple[int, ...], taken: Taken, tenant: str, anthropic: bool) -> LimitExceeded:
+    """The error for a request that does not fit now, with its headers."""
+    error = refusal(rules.rules, costs, taken, tenant)
+    error.headers = {name.decode(): value.decode() for name, value in told(rules, taken, anthropic)}
+    return error
 
 
 def _fitted(rules: Ruleset, costs: tuple[int, ...], tenant: str, assumed: bool) -> tuple[int, ...]:

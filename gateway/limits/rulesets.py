@@ -20,13 +20,15 @@ class Ruleset:
     """`wire` is the rules as the scripts get them, a JSON list: scope, field, kind, limit, capacity of each. One
     argument instead of five for each, since packing them would cost more than all the rest. `keep` in ms.
 
-    `capacities` are the most that a request may ever take of each. `shown` are the headers that OpenAI's clients read,
+    `capacities` are the most that a request may ever take of each, `places` the scopes that bound how many run at once.
+    `shown` are the headers that OpenAI's clients read,
     `shown_to_anthropic` those and Anthropic's.
     """
 
     rules: Rules
     weights: Weights
     capacities: tuple[int, ...]
+    places: tuple[str, ...]
     wire: str
     keep: int
     shown: tuple[Shown, ...]
@@ -41,7 +43,8 @@ class Ruleset:
         keep = (_MONTH if months else _DAY) * 1000
         shown, shown_to_anthropic = shown_of(rules, anthropic=False), shown_of(rules, anthropic=True)
         capacities = tuple(rule.capacity for rule in rules)
-        return cls(rules, weights_of(rules), capacities, json.dumps(wire), keep, shown, shown_to_anthropic)
+        places = tuple(rule.scope for rule in rules if rule.kind is Kind.LEASES)
+        return cls(rules, weights_of(rules), capacities, places, json.dumps(wire), keep, shown, shown_to_anthropic)
 
     def costs(self, amounts: Amounts) -> tuple[int, ...]:
         """What `amounts` take of each rule."""

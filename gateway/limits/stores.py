@@ -48,6 +48,10 @@ class MemoryStore:
     def reserve_now(self, tenant: str, id: str, rules: Ruleset, costs: tuple[int, ...]) -> Taken:
         return self._book(tenant).reserve(now(), id, rules.rules, costs, self._lease)
 
+    def look_now(self, tenant: str, rules: Ruleset) -> Taken:
+        """What is left of each rule; nothing is taken."""
+        return self._book(tenant).look(now(), rules.rules)
+
     def settle_now(self, tenant: str, id: str, rules: Ruleset, used: tuple[int, ...]) -> None:
         self._book(tenant).settle(now(), id, rules.rules, used)
 

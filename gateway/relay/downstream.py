@@ -29,6 +29,10 @@ class Downstream(Protocol):
     def started(self) -> bool:
         """Whether the head was sent."""
 
+    def hold(self, length: int, rewritten: bytes | None = None) -> None:
+        """So many more bytes of the answer are kept until it is whole; `rewritten` is what will be parsed of it. Raises
+        `MemoryFull` and `AnswerTooLarge`."""
+
     def start(self, status: int, headers: Headers, stream: bool) -> None:
         """Send the head; `stream` where events follow, so that an error can be one of them."""
 

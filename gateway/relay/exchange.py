@@ -19,7 +19,6 @@ from collections.abc import Callable
 from gateway.core.dialects.base import find_error_status
 from gateway.core.dialects.watch import STOP, EventWatch, Turn
 from gateway.core.errors import (
-    AnswerTooLarge,
     BadUpstreamResponse,
     ClientGone,
     GatewayError,
@@ -30,7 +29,7 @@ from gateway.core.errors import (
     UpstreamTimeout,
 )
 from gateway.core.sending import Sending
-from gateway.core.sse import KEEP_ALIVE, MAX_HELD, event_data, split_events
+from gateway.core.sse import KEEP_ALIVE, event_data, split_events
 from gateway.ending import Ending
 from gateway.fleet.node import Lease, Node
 from gateway.relay.downstream import Downstream, Headers, Trace
@@ -41,6 +40,9 @@ from gateway.relay.timing import Timing
 
 HELD_BYTES = 1 << 20
 """A plain answer up to this size is held until it is whole; a longer one is passed on piece by piece."""
+
+ASSEMBLED = 4
+"""An event of one token has 250 bytes, of which about 60 stay until the answer is whole."""
 
 TAIL_BYTES = 2048
 """What is kept of a piece that was passed on: its usage may go on in the next."""
@@ -154,6 +156,8 @@ class Exchange:
             self._pass(events)
         else:
             self._at_work = True
+            if self._sending.assembles and not self._keep(len(data) // ASSEMBLED):
+                return
         if self.watch.turn is not None:
             self._connection.abort()
             self._take_turn(self.watch)
@@ -172,7 +176,9 @@ class Exchange:
         if self.watch is not None:
             self._end_stream(self.watch)
         elif self._held is not None:
-            self._end_plain(b"".join(self._held))
+            body = b"".join(self._held)
+            self._held.clear()
+            self._end_plain(body)
         else:
             self._call.finish()
             self._resolve(None)
@@ -358,13 +364,11 @@ class Exchange:
             self._tail = seen[-TAIL_BYTES:]
             self._pass(data)
             return
+        if not self._keep(len(data), data if self._sending.rewrites else None):
+            return
         self._held.append(data)
         self._held_bytes += len(data)
-        if self._held_bytes <= HELD_BYTES:
-            return
-        if self._sending.rewrites:
-            if self._held_bytes > MAX_HELD:
-                self.fail(AnswerTooLarge(f"The answer has more than {MAX_HELD} bytes: ask for less, or for a stream."))
+        if self._held_bytes <= HELD_BYTES or self._sending.rewrites:
             return
         if self._committed:
             self.fail(BadUpstreamResponse("The node answered a stream with something else."))
@@ -374,6 +378,15 @@ class Exchange:
         length = [item for item in self._head.headers if item[0] == b"content-length"]
         self._call.start(self._head.status, passed_headers(self._head) + length, stream=False)
         self._hold(held)
+
+    def _keep(self, length: int, rewritten: bytes | None = None) -> bool:
+        """Whether there is memory for so many more bytes of an answer that is held; else the exchange has ended."""
+        try:
+            self._call.hold(length, rewritten)
+        except GatewayError as error:
+            self.fail(error)
+            return False
+        return True
 
     # Time
 

@@ -132,6 +132,14 @@ METRICS: tuple[Definition[Any], ...] = (
         "fleetgate_open_requests",
         "Requests that are being answered by a node now.",
     ),
+    MEMORY_HELD := _gauge(
+        "fleetgate_memory_held_bytes",
+        "What is held of request bodies and of answers now, by an estimate of what they become when they are read.",
+    ),
+    MEMORY_LIMIT := _gauge(
+        "fleetgate_memory_limit_bytes",
+        "What may be held of them (requests.memory); beyond it requests are refused with 503.",
+    ),
     NODE_READY := _gauge(
         "fleetgate_node_ready",
         "1 where the node gets requests; with several workers, how many of them see it so.",

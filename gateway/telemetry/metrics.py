@@ -99,6 +99,11 @@ class Metrics:
         """Writes to the log that failed since the start."""
         self._count_up(definitions.LOG_FAILURES, failed)
 
+    def memory_state(self, held: int, limit: int) -> None:
+        """Bytes that are held of requests and answers, and that may be."""
+        self._made[definitions.MEMORY_HELD].set(held)
+        self._made[definitions.MEMORY_LIMIT].set(limit)
+
     def fleet_state(self, open_requests: int, nodes: Iterable[NodeFacts]) -> None:
         """Settle, and set the gauges: requests open now, and the facts of every node."""
         self.settle()

@@ -8,7 +8,7 @@ thinking behind them: that is the state the model would be in had it ended think
 from dataclasses import dataclass
 
 from gateway.core.abilities import Abilities
-from gateway.core.bodies import Body, dump, parse_body
+from gateway.core.bodies import Body, dump, parse_again
 from gateway.core.errors import InvalidRequest
 
 END_TEXT, START_TEXT = "</think>", "<think>"
@@ -114,7 +114,7 @@ def countable(body: Body) -> bool:
 
 def terms_of(body: bytes, budget: int, max_tokens: int | None, abilities: Abilities, stream: bool) -> Terms:
     """The terms for a chat `body` as a node got it."""
-    return set_terms(parse_body(body), True, budget, max_tokens, abilities, stream, False)[0]
+    return set_terms(parse_again(body), True, budget, max_tokens, abilities, stream, False)[0]
 
 
 def set_terms(

@@ -123,9 +123,10 @@ class Dialect(ABC):
     mints_ids: ClassVar[bool] = False
     """Whether the gateway chooses the answer's id, so that later calls about it find their node and owner."""
 
-    def read(self, raw: bytes) -> Ask:
-        """Check what the gateway itself must understand; all other fields are the node's to judge."""
-        body = parse_body(raw)
+    def read(self, raw: bytes, parsed: Body | None = None) -> Ask:
+        """Check what the gateway itself must understand; all other fields are the node's to judge. `parsed` is what
+        `parse_steps` made of `raw`, where that was done before."""
+        body = parse_body(raw) if parsed is None else parsed
         changes = plain_values(body, self.output_fields)
         if changes:
             raw = edit_body(raw, body, changes, frozenset())

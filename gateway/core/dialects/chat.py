@@ -75,8 +75,8 @@ class Chat(Dialect):
         }
     )
 
-    def read(self, raw: bytes) -> Ask:
-        ask = super().read(raw)
+    def read(self, raw: bytes, parsed: Body | None = None) -> Ask:
+        ask = super().read(raw, parsed)
         options = optional_field(ask.body, "stream_options", dict)
         if options:
             optional_field(options, "include_usage", bool)
@@ -118,8 +118,8 @@ class Completions(Chat):
     output_fields = ("max_tokens",)
     heeds = frozenset({"thinking_token_budget"})
 
-    def read(self, raw: bytes) -> Ask:
-        ask = super().read(raw)
+    def read(self, raw: bytes, parsed: Body | None = None) -> Ask:
+        ask = super().read(raw, parsed)
         check_prompts(ask.body.get("prompt"), "prompt")
         return ask
 

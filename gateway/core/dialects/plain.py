@@ -1,5 +1,6 @@
 """The endpoints that answer in one piece and think nothing: embeddings and vLLM's tokenizer."""
 
+from gateway.core.bodies import Body
 from gateway.core.dialects.base import Ask, Dialect, ErrorShape
 from gateway.core.dialects.chat import ChunkWatch
 from gateway.core.dialects.counts import check_prompts
@@ -38,7 +39,7 @@ class Detokenize(Plain):
     path = "/detokenize"
     computes = False
 
-    def read(self, raw: bytes) -> Ask:
-        ask = super().read(raw)
+    def read(self, raw: bytes, parsed: Body | None = None) -> Ask:
+        ask = super().read(raw, parsed)
         check_prompts(ask.body.get("tokens"), "tokens")
         return ask

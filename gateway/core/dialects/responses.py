@@ -67,8 +67,8 @@ class Responses(Dialect):
         }
     )
 
-    def read(self, raw: bytes) -> Ask:
-        ask = super().read(raw)
+    def read(self, raw: bytes, parsed: Body | None = None) -> Ask:
+        ask = super().read(raw, parsed)
         optional_field(ask.body, "store", bool)
         background = optional_field(ask.body, "background", bool)
         continues = optional_field(ask.body, "previous_response_id", str)

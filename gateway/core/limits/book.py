@@ -84,6 +84,11 @@ class Book:
         self._note(id, _Reservation(State.HELD, now + lease, rules, costs, periods))
         return Taken(True, now, tuple(left))
 
+    def look(self, now: int, rules: Rules) -> Taken:
+        """What is left of `rules`; nothing is taken."""
+        self.sweep(now)
+        return Taken(True, now, tuple([self._left(rule, now) for rule in rules]))
+
     def settle(self, now: int, id: str, rules: Rules, used: tuple[int, ...]) -> None:
         """Make the reservation `id` what was really used of `rules`."""
         before = self.reservations.get(id)

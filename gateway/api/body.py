@@ -1,0 +1,123 @@
+"""A request's body as it comes: every piece is weighed before it is kept, so that nothing is held beyond its bounds.
+
+what comes                                 what happens
+a declared length, once it is wanted       its memory is taken at once: who gets none need not send it
+a piece                                    what it becomes once it is parsed is taken, as far as it is not yet
+a piece beyond a bound                     the body is refused: what there is of it is let go, the rest is dropped
+the last piece                             the body is whole
+the end of its request                     the holding is released (see `call`)
+"""
+
+from dataclasses import dataclass
+
+from gateway.core.errors import BodyTooLarge, GatewayError, MemoryFull
+from gateway.core.json_size import COPIES, JsonSize, small_size
+from gateway.core.memory import Holding, MemoryBudget
+
+SMALL = 16 * 1024
+"""Bytes of a body that came whole and is weighed in one pass, generously."""
+
+RETRY_SECONDS = 1.0
+"""What a client is told to wait for memory: nobody knows when a request ends."""
+
+
+@dataclass(slots=True)
+class Bounds:
+    """What is accepted of a client: bytes of a body, values in it, and seconds for it to arrive; `max_answer` is bytes
+    of an answer that is held whole. A reload replaces the values.
+    """
+
+    max_body: int
+    body_timeout: float
+    max_values: int
+    max_answer: int
+    memory: MemoryBudget
+
+
+class RequestBody:
+    """`whole` is None until all of it is there; `refused` says why it is not wanted any more. `length` in bytes."""
+
+    __slots__ = ("_bounds", "_paid", "_pieces", "_size", "length", "memory", "refused", "unwanted", "whole")
+
+    def __init__(self, bounds: Bounds, whole: bytes | None) -> None:
+        self.memory = Holding(bounds.memory)
+        self.whole = whole
+        self.length = 0
+        self.refused: GatewayError | None = None
+        self.unwanted = False
+        self._bounds = bounds
+        self._paid = 0
+        self._pieces: list[bytes] = []
+        self._size: JsonSize | None = None
+
+    def expect(self, length: int) -> None:
+        """So many bytes are said to come."""
+        self._pay(length * COPIES)
+
+    def feed(self, piece: bytes) -> None:
+        self.length += len(piece)
+        if self.unwanted:
+            return
+        self._weigh(piece)
+        if not self.unwanted:
+            self._pieces.append(piece)
+
+    def end(self) -> None:
+        self.whole = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+
+    def drop(self) -> None:
+        """Whatever comes of it is forgotten."""
+        self.unwanted = True
+        self._pieces.clear()
+
+    def take(self) -> bytes:
+        """All of it, out of here; raises what it is refused for."""
+        body, most = self.whole, self._bounds.max_body
+        if self.refused is None and (body is None or len(body) > most):
+            self.refused = BodyTooLarge(f"The body is larger than {most} bytes: send a shorter prompt.")
+        if self.refused is None and body and self._size is None:
+            if len(body) <= SMALL:
+                self._pay(small_size(body))
+            else:
+                self._weigh(body)
+        if self.refused is not None or body is None:
+            error, self.refused = self.refused, None  # raised once: kept, it would hold its traceback in a ring
+            assert error is not None
+            raise error
+        self.whole = b""
+        return body
+
+    def _weigh(self, piece: bytes) -> None:
+        size = self._size
+        if size is None:
+            size = self._size = JsonSize()
+        size.feed(piece)
+        most = self._bounds.max_values
+        if size.values > most:
+            self._refuse(
+                BodyTooLarge(
+                    f"The body holds more than {most} values (elements of arrays and members of objects, "
+                    "requests.max_json_values): send fewer, longer ones.",
+                    code="too_many_values",
+                )
+            )
+        else:
+            self._pay(size.size)
+
+    def _pay(self, size: int) -> None:
+        """Hold `size` bytes for all of it."""
+        more = size - self._paid
+        if more <= 0:
+            return
+        if self.memory.take(more):
+            self._paid = size
+        elif size > self.memory.most:
+            most = self.memory.most
+            self._refuse(BodyTooLarge(f"The body takes {size} bytes of memory, and one tenant can have {most}."))
+        else:
+            self._refuse(MemoryFull("Memory for request bodies is used up: try again soon.", retry_after=RETRY_SECONDS))
+
+    def _refuse(self, error: GatewayError) -> None:
+        self.refused = error
+        self.drop()
