@@ -112,12 +112,14 @@ class Cycle:
         self._limit = limit
         self._flow.resume_reading()
         self._wanted = Ending(self.connection.loop)
-        late = RequestTooSlow(f"The body did not arrive within {seconds:g} s.")
-        timer = self.connection.loop.call_later(seconds, self._settle, late)
+        timer = self.connection.loop.call_later(seconds, self._body_late, seconds)
         try:
             await self._wanted
         finally:
             timer.cancel()
+
+    def _body_late(self, seconds: float) -> None:
+        self._settle(RequestTooSlow(f"The body did not arrive within {seconds:g} s."))
 
     def _settle(self, error: GatewayError | None) -> None:
         wanted, self._wanted = self._wanted, None
@@ -146,7 +148,7 @@ class Cycle:
             if name == b"content-length":
                 self._left = int(value)
                 chunked = False
-        self._chunked = chunked
+        self._chunked = chunked and head.method != "HEAD"
         # A body that nobody read would be taken for the next request, or keep the connection for ever.
         self.keep_alive = self.keep_alive and self._body.whole is not None
         lines = b"".join([b"%b: %b\r\n" % pair for pair in headers])
@@ -162,8 +164,7 @@ class Cycle:
         if self._chunked:
             data = b"%b%x\r\n%b\r\n" % (self._rendered, len(data), data)
         else:
-            self._count(data)
-            data = self._rendered + data
+            data = self._rendered + self._counted(data)
         self._rendered = b""
         self._transport.write(data)
         return not self._flow.write_paused
@@ -185,10 +186,9 @@ class Cycle:
             chunk = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
             last = b"".join((self._rendered, chunk, _LAST_CHUNK))
         else:
-            self._count(data)
+            last = self._rendered + self._counted(data)
             if self._left:
                 raise RuntimeError("the body is shorter than its content-length says")
-            last = self._rendered + data
         self._rendered = b""
         if last:
             self._transport.write(last)
@@ -197,11 +197,15 @@ class Cycle:
             self._transport.close()
         self.connection.answered()
 
-    def _count(self, data: bytes) -> None:
-        if self._left is not None and self.head.method != "HEAD":
+    def _counted(self, data: bytes) -> bytes:
+        """What of a body that is no chunk goes out: nothing for HEAD."""
+        if self.head.method == "HEAD":
+            return b""
+        if self._left is not None:
             self._left -= len(data)
             if self._left < 0:
                 raise RuntimeError("the body is longer than its content-length says")
+        return data
 
     # The end
 

@@ -45,7 +45,8 @@ class Front:
 
     def _begin(self, call: ClientCall) -> None:
         route, head, connection = call.route, call.head, call.connection
-        if head.method != route.method:
+        method = "GET" if head.method == "HEAD" else head.method
+        if method != route.method:
             call.fail(method_not_allowed(head.method, head.path, (route.method,)))
             call.close()
             return
@@ -54,7 +55,7 @@ class Front:
         else:
             response_id, suffix = route.stored
             query = f"?{head.query.decode('latin-1')}" if head.query else ""
-            coroutine = self._pipeline.stored(call, route.dialect, head.method, response_id, suffix + query)
+            coroutine = self._pipeline.stored(call, route.dialect, method, response_id, suffix + query)
         Story(coroutine, connection.loop, connection.tasks, call.close).start()
 
     def _stored(self, path: str) -> Route | None:
