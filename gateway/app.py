@@ -18,6 +18,7 @@ from gateway.api.admin_reload import ReloadResult, ReloadRoutes
 from gateway.api.admin_tenants import TenantRoutes
 from gateway.api.admin_usage import UsageRoutes
 from gateway.api.body import Bounds
+from gateway.api.connection_bounds import ConnectionBounds
 from gateway.api.edge import Edge
 from gateway.api.front import Front
 from gateway.api.layers import Layers
@@ -121,11 +122,16 @@ class Gateway:
         config = self.config
         return Edge(
             admin_port=admin_port,
-            max_connections=config.listen.max_connections,
+            connections=ConnectionBounds(
+                config.listen.max_connections,
+                config.listen.max_connections_per_address,
+                self.front.layers.proxies,
+            ),
             max_headers=config.requests.max_headers,
             headers_timeout=config.timeouts.headers,
             client_stall=config.timeouts.client_stall,
             bounds=self._bounds,
+            tls=parts.tls(config.listen.tls),
             front=self.front,
             on_shutdown=self.begin_shutdown,
         )

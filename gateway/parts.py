@@ -1,5 +1,6 @@
 """From the configuration to the parts that the gateway is made of: plain values in, plain values or one part out."""
 
+import ssl
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from gateway.access.directory import Directory
 from gateway.access.keyring import Keyring, Reading
 from gateway.api.admin_access import AdminAccess
+from gateway.config.listen import Tls
 from gateway.config.tenants import read_grant, read_tenant
 from gateway.config.tree import Config
 from gateway.config.types import is_loopback
@@ -200,3 +202,12 @@ def needs_restart(old: Config, new: Config) -> list[str]:
     """The settings that changed but are only read at start."""
     changed = [name for name in READ_AT_START if attrgetter(name)(old) != attrgetter(name)(new)]
     return changed if _tokenizers(old) == _tokenizers(new) else [*changed, "models.tokenizer"]
+
+
+def tls(files: Tls | None) -> ssl.SSLContext | None:
+    """What the listeners' handshakes are made with; None where they speak plain HTTP."""
+    if files is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.cert, files.key)
+    return context

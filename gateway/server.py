@@ -16,6 +16,7 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from gateway.api.protocol import GatewayProtocol
+from gateway.api.tls import TlsProtocol
 from gateway.app import build_app
 from gateway.by_port import ByPort
 from gateway.config.source import load_config
@@ -135,7 +136,7 @@ def uvicorn_settings(config: Config, app: ByPort | None = None) -> uvicorn.Confi
     return uvicorn.Config(
         app or "gateway.server:worker_app",
         factory=app is None,
-        http=GatewayProtocol,
+        http=GatewayProtocol if tls is None else TlsProtocol,
         ws="none",
         lifespan="on",
         log_config=None,
@@ -145,8 +146,6 @@ def uvicorn_settings(config: Config, app: ByPort | None = None) -> uvicorn.Confi
         workers=config.workers,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=int(config.timeouts.shutdown) + GRACE_SECONDS,
-        ssl_certfile=tls.cert if tls else None,
-        ssl_keyfile=tls.key if tls else None,
     )
 
 

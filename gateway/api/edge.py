@@ -1,10 +1,12 @@
 """What the listeners' protocol is made for: the bounds that it holds, and the requests that it gives their turn."""
 
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.api.body import Bounds
+from gateway.api.connection_bounds import ConnectionBounds
 from gateway.api.front import Front
 
 
@@ -48,10 +50,11 @@ class Edge:
     """
 
     admin_port: int | None
-    max_connections: int
+    connections: ConnectionBounds
     max_headers: int
     headers_timeout: float
     client_stall: float
     bounds: Bounds
+    tls: ssl.SSLContext | None
     front: Front
     on_shutdown: Callable[[], None]

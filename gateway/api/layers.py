@@ -2,12 +2,12 @@
 are told about pages of other origins (CORS). There only where they are configured; neither ever waits.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware, _TrustedHosts
 
 from gateway.api.heads import Fields, Head
 from gateway.core.grants.grant import TOLD_HEADERS
@@ -21,6 +21,8 @@ class Layers:
 
     def __init__(self, app: AsgiApp, cors_origins: Sequence[str] = (), trusted_proxies: Sequence[str] = ()) -> None:
         self._cors = _cors(app, cors_origins) if cors_origins else None
+        self.proxies: Collection[str | None] = _TrustedHosts(list(trusted_proxies))  # type: ignore[assignment]
+        """The addresses that are believed; each stands for many clients."""
         self._proxies = _proxies(_nothing, trusted_proxies) if trusted_proxies else None
         self.tell = bool(cors_origins)
         """Whether answers have something to tell browsers: see `headers`."""

@@ -29,6 +29,7 @@ from typing import Any, cast
 
 import structlog
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
 from gateway.api.asgi import asgi_turn
 from gateway.api.call import request_id_of
@@ -71,6 +72,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self.parser = None  # type: ignore[assignment]  # uvicorn's own
         self._edge = cast(Edge, self.app_state["edge"])
         self._public = True
+        self._counted = False
+        self._address: str | None = None
         self._late: asyncio.TimerHandle | None = None
         self._unsent: UnsentWatch | None = None
         self._flow: Flow
@@ -93,11 +96,24 @@ class GatewayProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.flow = self._flow = Flow(transport, self._soon)
         self._unsent = UnsentWatch(transport, self.loop, self._edge.client_stall)
-        self._public = self.server is None or self.server[1] != self._edge.admin_port
-        if self._public and len(self.connections) > self._edge.max_connections:
-            self._tell(TooManyConnections("Too many connections are open: try again.", retry_after=1.0))
+        error = None if self._counted else self.count_in(transport)
+        if error is not None:
+            self._tell(error)
         else:
             self._expect_headers()
+
+    def count_in(self, transport: asyncio.Transport) -> TooManyConnections | None:
+        """Count this connection among those of its listener; the error is what to tell one too many."""
+        server, client = get_local_addr(transport), get_remote_addr(transport)
+        self._public = server is None or server[1] != self._edge.admin_port
+        self._counted = True
+        self._address = client[0] if client else None
+        return self._edge.connections.enter(self._address) if self._public else None
+
+    def count_out(self) -> None:
+        if self._counted and self._public:
+            self._edge.connections.leave(self._address)
+        self._counted = False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """What holds this connection, and what it holds, is let go of: nobody looks for rings."""
@@ -109,6 +125,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._unsent is not None:
             self._unsent.stop()
         super().connection_lost(exc)
+        self.count_out()
         self._lose_all()
         self._parser.close()
         self._flow.close()

@@ -50,6 +50,8 @@ class Listen(Section):
     port: Port = 8080
     tls: Tls | None = None
     max_connections: Count = 10_000
+    max_connections_per_address: Count = 1024
+    """Open at once from one address in one process; `trusted_proxies` are bounded by `max_connections` alone."""
     trusted_proxies: tuple[str, ...] = ()
     """Addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are believed."""
     cors_origins: tuple[str, ...] = ()

@@ -15,12 +15,14 @@ import uvicorn
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.api.call import Bounds
+from gateway.api.body import Bounds
+from gateway.api.connection_bounds import ConnectionBounds
 from gateway.api.edge import Edge
 from gateway.api.front import Front
 from gateway.api.heads import Head, Route
 from gateway.api.protocol import GatewayProtocol
 from gateway.core.dialects import DIALECTS
+from gateway.core.memory import MemoryBudget
 
 PATH = "/v1/chat/completions"
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nhost: e\r\n\r\n"
@@ -140,11 +142,12 @@ def read(pieces: list[bytes]) -> tuple[list[Found], bool, list[bytes]]:
     recorder, loop, wire = Recorder(), Loop(), Wire()
     edge = Edge(
         admin_port=None,
-        max_connections=10,
+        connections=ConnectionBounds(10, 10, ()),
         max_headers=MAX_HEADERS,
         headers_timeout=30,
         client_stall=30,
-        bounds=Bounds(1 << 20, 30),
+        bounds=Bounds(1 << 20, 30, 1000, 1 << 20, MemoryBudget(1 << 26)),
+        tls=None,
         front=cast(Front, recorder),
         on_shutdown=lambda: None,
     )

@@ -1,0 +1,39 @@
+"""How many clients may be connected at once: in all, and from one address."""
+
+from collections import Counter
+from collections.abc import Collection
+
+from gateway.core.errors import TooManyConnections
+
+
+class ConnectionBounds:
+    """The public connections of one process, those in their TLS handshake among them.
+
+    Addresses of `proxies` are many clients each, and bounded by `max_connections` alone.
+    """
+
+    def __init__(self, max_connections: int, max_per_address: int, proxies: Collection[str | None]) -> None:
+        self._max = max_connections
+        self._max_per_address = max_per_address
+        self._proxies = proxies
+        self._open: Counter[str | None] = Counter()
+        self._total = 0
+
+    def enter(self, address: str | None) -> TooManyConnections | None:
+        """Count a connection in, whether or not it is one too many: `leave` is due for each."""
+        self._total += 1
+        self._open[address] += 1
+        if self._total > self._max:
+            return TooManyConnections("Too many connections are open: try again.", retry_after=1.0)
+        if self._open[address] > self._max_per_address and address is not None and address not in self._proxies:
+            return TooManyConnections(
+                f"More than {self._max_per_address} connections are open from {address}: close some, or keep fewer.",
+                retry_after=1.0,
+            )
+        return None
+
+    def leave(self, address: str | None) -> None:
+        self._total -= 1
+        self._open[address] -= 1
+        if not self._open[address]:
+            del self._open[address]
