@@ -6,7 +6,7 @@ async with resp_proxy(redis) as proxy:
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 import hiredis
@@ -25,6 +25,8 @@ class RespProxy:
     redis_port: int
     port: int = 0
     swap: Swap = lambda _: None
+    meanwhile: Callable[[list[bytes]], Awaitable[None] | None] | None = None
+    """Is given each command, and may do something before that goes on."""
     asked: list[list[bytes]] = field(default_factory=list)
 
     @property
@@ -47,6 +49,8 @@ class RespProxy:
                 while (command := commands.gets()) is not False:
                     assert isinstance(command, list)
                     self.asked.append(command)
+                    if self.meanwhile is not None and (work := self.meanwhile(command)) is not None:
+                        await work
                     told = self.swap(command)
                     if told is None:
                         ahead.write(hiredis.pack_command(tuple(command)))
