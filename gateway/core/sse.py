@@ -22,7 +22,7 @@ MAX_HELD = 1 << 25
 """Bytes of an answer that are held at the most until they can go on: an event that has not ended, or a plain answer
 that has to be rewritten. The token ids of a prompt of a million tokens are 8 MB."""
 
-_LONG = 1 << 16
+_LONG = 1 << 12
 """Bytes beyond which an unfinished event is not looked through again with every piece of it."""
 
 _SEAM = 3
@@ -134,11 +134,11 @@ def parse_object(data: bytes | str) -> dict[str, Any]:
 
 def _last_boundary(data: bytes) -> int:
     """The offset behind the last blank line of `data`, 0 where there is none."""
-    # A trailing CR may be the first half of a CRLF that is still to come: it does not end a line yet.
-    whole = data[:-1] if data.endswith(b"\r") else data
-    if b"\r" not in whole:
-        return whole.rfind(b"\n\n") + 2 if b"\n\n" in whole else 0
+    if b"\r" not in data:
+        return data.rfind(b"\n\n") + 2 if b"\n\n" in data else 0
+    # A blank line that ends in CR is one, whether or not LF follows: that LF would be a blank line more before the next
+    # event, which is nothing. To wait for it would hold back each event of a stream whose lines end in CR.
     end = 0
-    for match in _BOUNDARY.finditer(whole):
+    for match in _BOUNDARY.finditer(data):
         end = match.end()
     return end

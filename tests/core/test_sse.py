@@ -107,8 +107,9 @@ def test_an_event_waits_for_its_end() -> None:
     assert splitter.feed(b"data: a\n") == b""
     assert splitter.feed(b"\ndata: b") == b"data: a\n\n"
     assert splitter.rest == b"data: b"
-    assert splitter.feed(b"\r\n\r") == b""
-    assert splitter.feed(b"\n") == b"data: b\r\n\r\n"
+    assert splitter.feed(b"\r\n\r") == b"data: b\r\n\r"
+    assert splitter.feed(b"\n") == b""
+    assert splitter.feed(b"data: c\r\n\r\n") == b"\ndata: c\r\n\r\n"
     assert splitter.rest == b""
 
 
@@ -136,3 +137,27 @@ def test_an_event_without_end_is_given_up() -> None:
         splitter.feed(b"x")
     splitter = EventSplitter(limit=100)
     assert len(splitter.feed(b"data: " + b"x" * 500 + b"\n\n")) == 508, "only what waits is bounded"
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@given(sizes=st.lists(st.integers(0, 3), min_size=1, max_size=4), piece=st.integers(40, 90_000))
+@settings(max_examples=15, deadline=None)
+def test_long_events_are_cut_as_short_ones(end: bytes, sizes: list[int], piece: int) -> None:
+    """However they are cut; the last bytes of one piece and the first of the next may be one boundary."""
+    stream = b"".join(b"data: " + b"x" * (size * 50_000 + 1) + end + end for size in sizes)
+    splitter = EventSplitter()
+    passed = []
+    for at in range(0, len(stream), piece):
+        passed.append(splitter.feed(stream[at : at + piece]))
+    assert b"".join(passed) == stream or b"".join(passed) + splitter.rest == stream
+    found = [data for run in passed for event in split_events(run) if (data := event_data(event))]
+    assert [len(data) for data in found] == [size * 50_000 + 1 for size in sizes]
+
+
+def test_what_a_long_event_costs_does_not_grow_with_its_pieces() -> None:
+    """Bytes that are looked through: each piece once, and not all that came before it."""
+    splitter = EventSplitter()
+    for _ in range(40_000):
+        splitter.feed(b"y" * 500)
+        assert len(splitter.rest) <= 1 << 12
+    assert len(splitter.feed(b"\n\n")) == 20_000_002
