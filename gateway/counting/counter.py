@@ -99,7 +99,8 @@ class PromptCounter:
         """The first error that the rules do not foresee; the metric counts them all."""
         if not self._told and not isinstance(error, (NotCountable, InvalidRequest)):
             self._told = True
-            log.warning("prompt_not_counted", model=self._model, reason=f"{type(error).__name__}: {error}")
+            # Its text would quote the prompt: a template's own complaint names what it was given.
+            log.warning("prompt_not_counted", model=self._model, reason=type(error).__name__)
 
 
 def _as_sent(ask: Ask, dialect: Dialect, terms: Terms | None) -> Body:

@@ -1,11 +1,13 @@
-"""Logs: one JSON line a request, one a notable event. Never a prompt, never a key."""
+"""Logs: one JSON line a request, one a notable event. Never a prompt, never a key: see `tracebacks`."""
 
 import asyncio
 import logging
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import MutableMapping, Sequence
 from datetime import UTC, datetime
-from typing import Literal, TextIO, cast
+from types import TracebackType
+from typing import Any, Literal, TextIO, cast
 
 import orjson
 import structlog
@@ -13,8 +15,15 @@ from structlog.typing import Processor
 
 from gateway.core.events import RequestEnded
 from gateway.telemetry.log_stream import LOG
+from gateway.telemetry.tracebacks import escape, format_error, scrub, without_credentials
 
 GATHER_SECONDS = 0.05
+
+MAX_VALUE = 2000
+"""Characters of one value in a line."""
+
+MAX_LISTED = 50
+"""Members of a list in a line."""
 
 
 def configure_logging(format: Literal["json", "text"], level: str) -> None:
@@ -23,14 +32,14 @@ def configure_logging(format: Literal["json", "text"], level: str) -> None:
         structlog.stdlib.add_log_level,
         structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.StackInfoRenderer(),
     ]
     renderer: Processor = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        # The default formatter of tracebacks prints every local variable.
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
         if format == "text"
         else structlog.processors.JSONRenderer(sort_keys=False)
     )
-    errors: list[Processor] = [] if format == "text" else [structlog.processors.format_exc_info]
+    errors: list[Processor] = [structlog.processors.ExceptionRenderer(format_error), _bound]
     severity = getattr(logging, level.upper())
     structlog.configure(
         processors=[*(p for p in shared if not isinstance(p, structlog.stdlib.ExtraAdder)), *errors, renderer],
@@ -41,7 +50,7 @@ def configure_logging(format: Literal["json", "text"], level: str) -> None:
     handler = logging.StreamHandler(LOG)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *errors, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _scrub_foreign, *errors, renderer],
             foreign_pre_chain=shared,
         )
     )
@@ -50,6 +59,42 @@ def configure_logging(format: Literal["json", "text"], level: str) -> None:
     root.setLevel(severity)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # one line a probe is noise
     logging.getLogger("uvicorn.error").setLevel(max(severity, logging.WARNING))
+    _tell_what_nobody_caught()
+
+
+def _bound(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Values in one line each, bounded, and without the passwords of URLs; a traceback has been bounded before."""
+    for name, value in event.items():
+        if isinstance(value, str) and name != "exception":
+            event[name] = escape(without_credentials(value[:MAX_VALUE]))
+        elif isinstance(value, list):
+            event[name] = [escape(without_credentials(str(each)[:MAX_VALUE])) for each in value[:MAX_LISTED]]
+    return event
+
+
+def _tell_what_nobody_caught() -> None:
+    """What would end a process or a thread, or was raised where nobody can catch it, is a line like any other."""
+    log = structlog.get_logger("fleetgate")
+
+    def uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            sys.__excepthook__(kind, error, trace)
+        else:
+            log.critical("process_failed_unexpectedly", exc_info=error)
+
+    def in_thread(args: threading.ExceptHookArgs) -> None:
+        log.error("thread_failed_unexpectedly", exc_info=args.exc_value)
+
+    def in_passing(args: "sys.UnraisableHookArgs") -> None:
+        log.error("error_could_not_be_raised", exc_info=args.exc_value)
+
+    sys.excepthook, threading.excepthook, sys.unraisablehook = uncaught, in_thread, in_passing
+
+
+def _scrub_foreign(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Other libraries' words: asyncio's quote the callback and its arguments, uvicorn's a whole traceback."""
+    event["event"] = scrub(str(event.get("event")), names=True)
+    return event
 
 
 class RequestLog:
