@@ -48,10 +48,16 @@ def parse_body(raw: bytes) -> Body:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError:
         body = None
-    if type(body) is not dict or not _has_no_duplicate_keys(raw, body):
+    quick = type(body) is dict
+    if not quick:
         body = _parse_slowly(raw)
+    # Before anything that walks by recursion: writing it anew is the first such thing.
     if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _depth(body) > MAX_DEPTH:
         raise _too_deep()
+    if not quick:
+        _check_characters(raw, body)
+    elif not _has_no_duplicate_keys(raw, body):
+        body = _parse_slowly(raw)
     found: Body = body
     return found
 
@@ -125,6 +131,45 @@ def _parse_slowly(raw: bytes) -> Body:
     if type(body) is not dict:
         raise InvalidRequest(f"The body must be a JSON object, not {json_kind(body)}.", code="invalid_json")
     return body
+
+
+def _check_characters(raw: bytes, body: Body) -> None:
+    """Refuse half characters (`\\ud800`), which JSON can spell and UTF-8 cannot: no node can read them.
+
+    orjson refuses them, so only what Python's parser read can hold one. The depth of `body` is bounded.
+    """
+    if b"\\ud" not in raw and b"\\uD" not in raw:
+        return
+    waiting: list[tuple[str, Any]] = [("", body)]
+    while waiting:
+        path, value = waiting.pop()
+        if type(value) is dict:
+            for key, child in value.items():
+                if _is_half(key):
+                    raise _half_character(path, "has a key with")
+                waiting.append((f"{path}.{key}" if path else key, child))
+        elif type(value) is list:
+            waiting.extend((f"{path}.{index}", child) for index, child in enumerate(value))
+        elif type(value) is str and _is_half(value):
+            raise _half_character(path, "holds")
+
+
+def _is_half(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _half_character(path: str, holds: str) -> InvalidRequest:
+    where = f"The field {path!r}" if path else "The body"
+    return InvalidRequest(
+        f"{where} {holds} half of a surrogate pair, which is no character: text cut in the middle of one, most likely. "
+        "Cut it elsewhere.",
+        param=path or None,
+        code="invalid_json",
+    )
 
 
 def json_kind(value: object) -> str:

@@ -97,7 +97,8 @@ def _parts(content: Any) -> list[Any]:
 def _text(part: Any) -> str:
     if isinstance(part, str):
         return part
-    member = _TEXTS.get(_dict(part).get("type", ""))
+    kind = _dict(part).get("type")
+    member = _TEXTS.get(kind) if isinstance(kind, str) else None
     text = None if member is None else part.get(member)
     if not isinstance(text, str):
         raise NotCountable("it has content that is not text")

@@ -256,7 +256,7 @@ async def test_many_brackets_side_by_side_are_no_nesting(serving: Serving) -> No
 async def test_an_unknown_model_is_told_and_costs_the_node_nothing(serving: Serving) -> None:
     async with serving() as (node, gateway):
         for path in PATHS:
-            for name in ("gpt-none", "", " ", "x" * 1000, "ünïcode", "\ud800", '<b>"\n'):
+            for name in ("gpt-none", "", " ", "x" * 1000, "ünïcode", '<b>"\n'):
                 body = json.dumps({**ASK, "model": name}).encode()
                 check_error(await one(gateway, post(path, body)), 404, path, "model_not_found")
         assert node.asked == []

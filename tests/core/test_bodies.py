@@ -147,12 +147,46 @@ def test_numbers_keep_their_value_where_a_body_is_written_anew() -> None:
     assert math.copysign(1, exact(edited)["d"]) == -1
 
 
-def test_lone_surrogates_survive_an_edit() -> None:
-    """JSON can spell them, UTF-8 cannot."""
-    raw = b'{"priority":1,"a":"\\ud800","b":"\xc3\xa9"}'
-    edited = edit_body(raw, parse_body(raw), {}, frozenset({"priority"}))
-    assert exact(edited) == {"a": "\ud800", "b": "é"}
-    edited.decode()
+HALF = {
+    "a value": (b'{"a":{"b":["x","\\ud800"]}}', "a.b.1"),
+    "its low half": (b'{"a":"\\udc00\\ud83d"}', "a"),
+    "in capitals": (b'{"a":"cut \\uD83D"}', "a"),
+    "beside a whole one": (b'{"a":"\\ud83d\\ude00","b":"\\ud83d\\ude00\\ude00"}', "b"),
+    "a key": (b'{"a":{"\\ud800":1}}', "a"),
+    "a key at the top": (b'{"\\ud800":1}', None),
+}
+
+
+@pytest.mark.parametrize("what", HALF)
+def test_half_a_character_is_refused_where_it_stands(what: str) -> None:
+    """JSON can spell it, UTF-8 cannot: a node's tokenizer cannot read it, and says so in words that help nobody."""
+    raw, field = HALF[what]
+    with pytest.raises(InvalidRequest) as refused:
+        parse_body(raw)
+    assert (refused.value.code, refused.value.param) == ("invalid_json", field)
+    assert "surrogate" in refused.value.message
+    refused.value.message.encode()
+
+
+def test_whole_characters_pass_however_they_are_spelled() -> None:
+    assert parse_body(b'{"a":"\\ud83d\\ude00 \\\\ud800"}') == {"a": "\U0001f600 \\ud800"}
+
+
+@pytest.mark.parametrize("depth", [99, 100, 250, 260, 1020, 1030, 9000, 200_000])
+@pytest.mark.parametrize("opens", [b"[", b'{"a":', b'[{"a":'])
+def test_depth_is_bounded_before_anything_walks_a_body(depth: int, opens: bytes) -> None:
+    """orjson reads 1,024 levels and writes 254, Python's parser about 1,000: each would fail in a way of its own."""
+    closes = opens.replace(b'"a":', b"")[::-1].replace(b"[", b"]").replace(b"{", b"}")
+    per = opens.count(b"[") + opens.count(b"{")
+    levels = (depth - 1) // per
+    raw = b'{"a":' + opens * levels + b"1" + closes * levels + b"}"
+    if 1 + levels * per <= MAX_DEPTH:
+        assert parse_body(raw)
+        return
+    for each in (raw, raw[: len(raw) // 2], b'{"b":1,"b":' + raw + b"}", raw.replace(b"1", b'"\\ud800"')):
+        with pytest.raises(InvalidRequest) as refused:
+            parse_body(each)
+        assert refused.value.code in ("too_deeply_nested", "invalid_json", "duplicate_key")
 
 
 @given(raws.filter(lambda pair: bool(pair[0])), st.data())

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from gateway.core.bodies import Body
 from gateway.core.dialects.over_chat.base import OverChat, pass_others
-from gateway.core.dialects.over_chat.fields import optional, refuse
+from gateway.core.dialects.over_chat.fields import expect, optional, refuse
 from gateway.core.dialects.over_chat.responses_events import ResponseEvents
 from gateway.core.dialects.over_chat.responses_history import chat_history
 from gateway.core.dialects.over_chat.responses_object import ResponseForm, items_of
@@ -149,7 +149,7 @@ def _format(body: Body) -> Body:
 def _logprobs(body: Body) -> Body:
     include = optional(body, "include", list) or []
     for index, name in enumerate(include):
-        if name not in _INCLUDES:
+        if expect(name, str, f"include.{index}") not in _INCLUDES:
             raise refuse(f"include.{index}", f"{name!r} is not known.")
     if _LOGPROBS not in include:
         return {}

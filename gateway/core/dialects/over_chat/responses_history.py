@@ -58,8 +58,8 @@ def _add_message(chat: list[Body], item: Body, where: str) -> None:
     role = required(item, "role", str, where)
     content = _content(item.get("content"), at(where, "content"))
     if role == "assistant":
-        text = content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
-        _join(chat, "content", text)
+        texts = [content] if isinstance(content, str) else [part["text"] for part in content if part["type"] == "text"]
+        _join(chat, "content", "".join(texts))
     else:
         chat.append({"role": role, "content": content})
 
