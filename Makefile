@@ -6,11 +6,14 @@ BIN := $(VENV)/bin
 NODE ?= vllm
 PORT ?= 8080
 ADMIN_PORT ?= 9091
+# How long `make fuzz` takes, and what it draws.
+SECONDS ?= 300
+SEED ?= 1
 
 # Where `make compiled` builds: outside of the checkout, as a library beside a module would hide the module from then on.
 COMPILED := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/fleetgate/compiled
 
-.PHONY: setup demo check test test-real test-containers test-clients prove bench bench-routing faults compiled test-compiled clean
+.PHONY: setup demo check test test-real test-containers test-clients prove fuzz bench bench-routing faults compiled test-compiled clean
 
 setup: $(VENV)/.ready
 
@@ -47,6 +50,11 @@ test-containers: setup
 # Long proofs; their last results stand in docs/proofs.md.
 prove: setup
 	$(BIN)/pytest -m prove --durations=0
+
+# Whatever clients may send, against gateways of every mode; ends with 1 where one failed, and keeps what was sent in
+# fuzz-corpus/. `make test` holds a small sample of it.
+fuzz: setup
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --seed $(SEED) 2>/dev/null
 
 test-clients: setup
 	$(BIN)/python -m tests.clients.run

@@ -29,6 +29,9 @@ _HTTP: dict[type[e.GatewayError], tuple[int, Fault]] = {
     e.InternalError: (500, Fault.INTERNAL),
 }
 
+MAX_MESSAGE, MAX_PARAM = 2000, 300
+"""Characters that a client is told: messages quote what it sent, such as the name of a model or of a field."""
+
 _FINAL = (e.AnswerTooLarge, e.DeadlineExceeded, e.QuotaExceeded, e.LimitTooSmall)
 """Statuses that SDKs retry by themselves, for reasons that a retry does not mend."""
 
@@ -36,7 +39,13 @@ _FINAL = (e.AnswerTooLarge, e.DeadlineExceeded, e.QuotaExceeded, e.LimitTooSmall
 def shape_error(error: e.GatewayError, request_id: str) -> ErrorShape:
     """What the client is told."""
     status, fault = next(_HTTP[kind] for kind in type(error).__mro__ if kind in _HTTP)
-    return ErrorShape(error.message, fault, status, error.slug, error.param, request_id)
+    param = None if error.param is None else _bounded(error.param, MAX_PARAM)
+    return ErrorShape(_bounded(error.message, MAX_MESSAGE), fault, status, error.slug, param, request_id)
+
+
+def _bounded(text: str, most: int) -> str:
+    """`text` without its middle where it is long: a client's own value, of up to megabytes, stands there."""
+    return text if len(text) <= most else f"{text[: most // 2]} [...] {text[-most // 2 :]}"
 
 
 def error_headers(error: e.GatewayError, body: bytes) -> list[tuple[bytes, bytes]]:
