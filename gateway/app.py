@@ -27,6 +27,7 @@ from gateway.config.tenants import tenants_of
 from gateway.config.tree import Config
 from gateway.config.usage import prices_of
 from gateway.core.guessing import Guesses
+from gateway.core.limits.metering import Meters
 from gateway.core.memory import MemoryBudget
 from gateway.discovery import Discovery
 from gateway.fleet.drains import Drains
@@ -81,7 +82,8 @@ class Gateway:
             self.fleet.share_with(config.workers)
         self.lookout = Lookout(self.fleet, self.link, shared)
         self.fleet_routes = FleetRoutes(self.router, self.metrics, self.lookout)
-        self.limiter = parts.limiter(config, self.link, self.presence)
+        self.meters = Meters(prices_of(config.models))
+        self.limiter = parts.limiter(config, self.link, self.presence, self.meters)
         self.pipeline = Pipeline(
             parts.policy(config, response_key),
             self.gate,
@@ -90,6 +92,7 @@ class Gateway:
             self.relay,
             self._observers(),
             parts.counters(config),
+            self.meters,
         )
         self.memory = MemoryBudget(config.requests.memory_for(config.workers))
         requests = config.requests
@@ -220,7 +223,8 @@ class Gateway:
             tenants_of(config.tenants, config.access, self._response_key), config.access.wrong_keys_per_minute
         )
         if self.limiter is None:
-            self.limiter = self.pipeline.limiter = parts.limiter(config, self.link, self.presence)
+            self.meters.prices = prices_of(config.models)
+            self.limiter = self.pipeline.limiter = parts.limiter(config, self.link, self.presence, self.meters)
             if self.limiter is not None:
                 self.limiter.start()
         else:

@@ -141,12 +141,12 @@ def link(config: Config) -> Link | None:
     return Link(settings)
 
 
-def limiter(config: Config, link: Link | None, presence: Presence) -> Limiter | None:
+def limiter(config: Config, link: Link | None, presence: Presence, meters: Meters) -> Limiter | None:
     """None where nothing is limited and, without Redis, nothing can come to be."""
     limited = config.limits.default.limits is not None or any(tenant.limited for tenant in config.tenants)
     if link is None and not limited:
         return None
-    return Limiter(limit_terms(config), Meters(prices_of(config.models)), link, presence)
+    return Limiter(limit_terms(config), meters, link, presence)
 
 
 def limit_terms(config: Config) -> LimitTerms:

@@ -21,11 +21,14 @@ from gateway.core.events import RequestEnded
 from gateway.core.grants.grant import Grant, Headers
 from gateway.core.grants.sizes import BYTES_PER_TOKEN
 from gateway.core.grants.terms import TermsBook
+from gateway.core.limits.charge import NO_CHARGE, Charge, End, charge
+from gateway.core.limits.metering import ASSUMED_OUTPUT, Meters, plan_amounts
+from gateway.core.limits.rules import NOTHING
 from gateway.core.models import Models
 from gateway.core.plan import Minting, Plan, make_plan
 from gateway.core.response_ids import NONCE_BYTES, open_id
 from gateway.core.tenants import Identity, Tenant
-from gateway.core.usage import tokens_lost
+from gateway.core.usage import Usage, tokens_lost
 from gateway.counting.counter import PromptCounter
 from gateway.fleet.router import Router
 from gateway.limits.arrivals import Arrival
@@ -85,6 +88,7 @@ class _Record:
         "_began",
         "_call",
         "_dialect",
+        "_meters",
         "_observers",
         "arrival",
         "counted",
@@ -92,20 +96,23 @@ class _Record:
         "held",
         "key",
         "model",
+        "plan",
         "request_bytes",
         "stream",
         "tenant",
         "trace",
     )
 
-    def __init__(self, call: Call, dialect: Dialect, observers: tuple[Observer, ...]) -> None:
+    def __init__(self, call: Call, dialect: Dialect, meters: Meters, observers: tuple[Observer, ...]) -> None:
         self._began = time.perf_counter()
+        self._meters = meters
         self._call = call
         self._dialect = dialect
         self._observers = observers
         self.trace = Trace()
         self.arrival: Arrival | None = None
         self.held: Reservation | None = None
+        self.plan: Plan | None = None
         self.tenant: str | None = None
         self.key: str | None = None
         self.model: str | None = None
@@ -137,7 +144,7 @@ class _Record:
                 log.exception("telling_failed_unexpectedly", request_id=self._call.request_id)
         event = self._event()
         if self.held is not None:
-            self.held.settle(event, self.trace.passed)
+            self.held.settle(event)
         for observer in self._observers:
             try:
                 observer(event)
@@ -160,6 +167,11 @@ class _Record:
         if ending == "ok" and (trace.node_failed or call.status >= 400):
             ending = "node_error"
         duration = time.perf_counter() - self._began
+        end = End(ending, call.status, trace.attempts)
+        charged = NO_CHARGE if self.plan is None else self._charge(end, self.plan)
+        lost = trace.lost_events + (trace.work.events if end.failed else 0)
+        if trace.lost:
+            lost += tokens_lost(trace.lost, duration, trace.usage)
         return RequestEnded(
             at=time.time(),
             request_id=call.request_id,
@@ -173,7 +185,7 @@ class _Record:
             ending=ending,
             attempts=trace.attempts,
             request_bytes=self.request_bytes,
-            usage=trace.usage,
+            usage=charged.usage,
             ttft=None if trace.first_byte is None else trace.first_byte - self._began,
             duration=duration,
             failures=trace.failures,
@@ -181,10 +193,28 @@ class _Record:
             route=None if trace.ticket is None else trace.ticket.reason,
             expected_cached=None if trace.ticket is None else trace.ticket.cached,
             wasted=trace.wasted,
-            lost=tokens_lost(trace.lost, duration, trace.usage) if trace.lost else 0,
+            lost=lost,
             overran=trace.overran,
             counted=self.counted,
+            estimated=charged.estimated,
+            computed=self._dialect.computes,
         )
+
+    def _charge(self, end: End, plan: Plan) -> Charge:
+        """What the request is charged."""
+        trace, held = self.trace, self.held
+        meter = self._meters.of(plan.model or "")
+        if held is not None:
+            planned = held.planned
+        elif trace.usage is not None and end.ending == "ok":
+            planned = NOTHING  # it need not be measured
+        else:
+            planned = plan_amounts(plan, meter, ASSUMED_OUTPUT)
+        try:
+            return charge(end, trace.usage, trace.work, plan, planned, meter)
+        except Exception:  # what was planned is taken, and the reservation ends all the same
+            log.exception("charging_failed_unexpectedly", request_id=self._call.request_id)
+            return Charge(Usage(planned.input, planned.output), estimated=True)
 
 
 class Pipeline:
@@ -199,8 +229,10 @@ class Pipeline:
         relay: Relay,
         observers: tuple[Observer, ...],
         counters: Mapping[str, PromptCounter],
+        meters: Meters,
     ) -> None:
-        """`limiter` is None where nothing can be limited; `counters` are of the models that have a tokenizer here."""
+        """`limiter` is None where nothing can be limited, and has the same `meters`; `counters` are of the models that
+        have a tokenizer here."""
         self.policy = policy
         self.gate = gate
         self.limiter = limiter
@@ -212,11 +244,12 @@ class Pipeline:
         self._observers = observers
         self._counters = counters
         self._large = asyncio.Lock()
+        self._meters = meters
 
     async def answer(self, call: Call, dialect: Dialect) -> None:
         """Serve one request that asks a model for something."""
         policy = self.policy
-        with _Record(call, dialect, self._observers) as record:
+        with _Record(call, dialect, self._meters, self._observers) as record:
             who = record.of(self.gate.known(call.headers) or await self.gate.look_up(call.headers, call.address))
             deadline = read_deadline(call.headers)
             if call.weighty and self.limiter is not None:
@@ -231,7 +264,7 @@ class Pipeline:
             model = record.model = policy.models.resolve(ask.model, who, self._fleet.served)
             if model in self._counters:
                 record.counted = await self._count(policy, ask, dialect, who.tenant, model)
-            plan = self._plan(policy, ask, dialect, who.tenant, model, record.counted)
+            plan = record.plan = self._plan(policy, ask, dialect, who.tenant, model, record.counted)
             if plan.told:
                 call.tell(plan.told)
             held = record.held = None if self.limiter is None else self.limiter.begin(who, plan)
@@ -248,7 +281,7 @@ class Pipeline:
         `suffix` is what follows the id in the node's path, the query included.
         """
         policy = self.policy
-        with _Record(call, dialect, self._observers) as record:
+        with _Record(call, dialect, self._meters, self._observers) as record:
             who = record.of(self.gate.known(call.headers) or await self.gate.look_up(call.headers, call.address))
             deadline = read_deadline(call.headers)
             raw = await call.read_body(who.tenant.name)
@@ -291,7 +324,9 @@ class Pipeline:
             minting = Minting(policy.response_key, os.urandom(NONCE_BYTES), tenant.name)
         terms = window = None
         if not policy.terms.silent or tenant.rules is not None:
-            terms, window = policy.terms.of(tenant.rules, model), self._fleet.window(model)
+            terms = policy.terms.of(tenant.rules, model)
+        if terms is not None or ask.body.get("ignore_eos") is True:
+            window = self._fleet.window(model)
         ratio = BYTES_PER_TOKEN if self.limiter is None else self.limiter.bytes_per_token(model)
         plan = make_plan(ask, dialect, model, minting, pinned_to, terms, window, ratio, tenant.cache_salt, counted)
         return plan._replace(over_chat=True) if model in policy.over_chat else plan

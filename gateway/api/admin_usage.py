@@ -21,7 +21,7 @@ By = Literal["time", "tenant", "model", "key"]
 
 
 class UsageRow(BaseModel):
-    """Sums of what the question divides by; tokens as nodes reported them. `wasted` were made and nobody got them."""
+    """Sums of what the question divides by; tokens as they were charged. `wasted` were made and nobody got them."""
 
     time: datetime | None = None
     tenant: str | None = None

@@ -17,6 +17,8 @@ class RequestEnded(NamedTuple):
     `wasted` are tokens of thinking that a node made beyond its budget and nobody got; `overran` says that the node was
     trusted to hold it. `lost` are the tokens of failed attempts, as far as they can be estimated. `counted` is the
     prompt's length as the model's tokenizer had it here: 0 where it had to be estimated, None where there is none.
+    `usage` is what the request is charged (see `limits.charge`), `estimated` where its node did not say so; `computed`
+    is False where no model worked for it, so that it has no price.
     """
 
     at: float
@@ -42,6 +44,8 @@ class RequestEnded(NamedTuple):
     overran: bool = False
     counted: int | None = None
     lost: int = 0
+    estimated: bool = False
+    computed: bool = True
 
 
 class NodeFacts(NamedTuple):

@@ -20,6 +20,31 @@ MOST_TOKENS = 10**9
 """More than this no request has: a count beyond it is no count."""
 
 
+class Work:
+    """What was seen of a node's work on one answer, however little of it went to the client.
+
+    `events`: of its stream, hidden and held ones included. In seconds: `asked` since the request was sent, `flowed`
+    from the first event to the last, `paused` of that while the client took nothing, `silent` since the last event.
+    """
+
+    __slots__ = ("asked", "events", "flowed", "paused", "silent")
+
+    def __init__(self, events: int = 0, asked: float = 0.0, flowed: float = 0.0, paused: float = 0.0) -> None:
+        self.events = events
+        self.asked = asked
+        self.flowed = flowed
+        self.paused = paused
+        self.silent = 0.0
+
+    def add(self, events: int, asked: float, flowed: float, paused: float, silent: float) -> None:
+        """The answer went on with another request: that is added, but for the silence, which begins anew."""
+        self.events += events
+        self.asked += asked
+        self.flowed += flowed
+        self.paused += paused
+        self.silent = silent
+
+
 def from_openai(usage: Mapping[str, Any]) -> Usage | None:
     """Read the `usage` object of chat and completions (`prompt_tokens`, ...) or of responses (`input_tokens`, ...).
 

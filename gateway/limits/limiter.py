@@ -26,10 +26,10 @@ from typing import Literal
 
 import structlog
 
-from gateway.core.errors import LimitsUnknown
+from gateway.core.errors import InvalidRequest, LimitsUnknown
 from gateway.core.limits.cost import Price
-from gateway.core.limits.metering import Meters, plan_amounts, priced
-from gateway.core.limits.rules import Limits, Taken
+from gateway.core.limits.metering import ASSUMED_OUTPUT, Meters, plan_amounts, priced
+from gateway.core.limits.rules import Amounts, Limits, Taken
 from gateway.core.plan import Plan
 from gateway.core.tenants import Identity
 from gateway.limits.alone import Alone
@@ -55,7 +55,7 @@ class LimitTerms:
     """How limits are kept. `lease` in seconds, `assumed_output` in tokens, `default` for tenants without limits."""
 
     on_failure: Literal["local", "open", "closed"] = "local"
-    assumed_output: int = 4096
+    assumed_output: int = ASSUMED_OUTPUT
     lease: float = 60.0
     default: Limits | None = None
 
@@ -67,7 +67,7 @@ class Limiter:
         self.live: dict[str, Reservation] = {}
         """What is reserved now by requests of this process, by id."""
         self._terms = terms
-        self._meters = meters
+        self.meters = meters
         self._link = link
         self._presence = presence
         self._rulesets = Rulesets(terms.default)
@@ -104,18 +104,23 @@ class Limiter:
         rules = self._rulesets.of(who, model)
         if rules is None:
             return None
-        meter = self._meters.of(model)
-        price = self._meters.prices.get(model)
-        planned = priced(plan_amounts(plan, meter, self._terms.assumed_output), price)
+        if plan.ask.background and plan.max_tokens is None and rules.counts_tokens:
+            raise _boundless()
+        price = self.meters.prices.get(model) if plan.dialect.computes else None
+        planned = priced(self.planned(plan), price)
         id = f"{self._prefix}{next(self._numbers):x}"
-        held = Reservation(self, who, id, rules, plan, planned, meter, price)
+        held = Reservation(self, who, id, rules, plan, planned, price)
         if self._redis is not None and self._link is not None and self._link.up:
             held.asked = self._redis.ask(held.tenant, held.id, rules, held.costs)
         return held
 
+    def planned(self, plan: Plan) -> Amounts:
+        """What `plan` is expected to take, its cost aside."""
+        return plan_amounts(plan, self.meters.of(plan.model or ""), self._terms.assumed_output)
+
     def bytes_per_token(self, model: str) -> float:
         """How many bytes of text a token of `model`'s prompts was, by what nodes counted of requests that ended."""
-        return self._meters.of(model).bytes_per_token.value
+        return self.meters.of(model).bytes_per_token.value
 
     def without_redis(self, held: Reservation) -> tuple[Ruleset, Taken] | None:
         """Decide in this process. None where nothing is limited now; raises `LimitsUnknown` where nothing may pass."""
@@ -176,7 +181,7 @@ class Limiter:
     def take_over(self, terms: LimitTerms, prices: Mapping[str, Price]) -> None:
         """Go by another configuration from now on; leases keep the length that they began with."""
         self._terms = terms
-        self._meters.prices = prices
+        self.meters.prices = prices
         self._rulesets = Rulesets(terms.default)
 
     def start(self) -> None:
@@ -239,3 +244,12 @@ class Limiter:
                 continue
             with contextlib.suppress(Unavailable):
                 await self._redis.renew(tenant, ids)
+
+
+def _boundless() -> InvalidRequest:
+    return InvalidRequest(
+        "The field 'max_output_tokens' is needed for a response in the background: it counts against limits as it is "
+        "planned, since its answer says nothing of what it will use.",
+        param="max_output_tokens",
+        code="max_tokens_required",
+    )

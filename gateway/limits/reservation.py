@@ -11,7 +11,7 @@ from gateway.core.errors import LimitExceeded
 from gateway.core.events import RequestEnded
 from gateway.core.grants.grant import Headers
 from gateway.core.limits.cost import Price
-from gateway.core.limits.metering import Meter, amounts_used, priced
+from gateway.core.limits.metering import amounts_used, priced
 from gateway.core.limits.rules import NOTHING, Amounts, Taken
 from gateway.core.limits.words import headers_of, refusal, refusal_for_ever
 from gateway.core.plan import Plan
@@ -59,20 +59,19 @@ class Keeper(Protocol):
 class Reservation:
     """Await `granted` before the request is served, and `settle` it whatever its end.
 
-    `costs` is what it takes of each of `rules`; `asked` the answer of Redis on its way, None where that is not asked;
-    `old` whether it has lived through a round of renewals.
+    `planned` is what it is expected to take, `costs` what that is of each of `rules`; `asked` the answer of Redis on
+    its way, None where that is not asked; `old` whether it has lived through a round of renewals.
     """
 
     __slots__ = (
         "_anthropic",
         "_keeper",
-        "_meter",
-        "_planned",
         "_price",
         "asked",
         "costs",
         "id",
         "old",
+        "planned",
         "rules",
         "tenant",
         "where",
@@ -87,21 +86,19 @@ class Reservation:
         rules: Ruleset,
         plan: Plan,
         planned: Amounts,
-        meter: Meter,
         price: Price | None,
     ) -> None:
         self.id = id
         self.who = who
         self.tenant = tenant = who.tenant.name
         self.rules = rules
-        self.costs = _fitted(rules, rules.costs(planned), tenant, assumed=plan.max_tokens is None)
+        self.costs = _fitted(rules, rules.costs(planned), tenant, assumed=plan.max_tokens is None and not plan.least)
         self.asked: Ending[Any] | None = None
         self.where = Where.NOWHERE
         self.old = False
         self._keeper = keeper
-        self._meter = meter
-        self._planned = planned
-        self._price = price
+        self.planned = planned
+        self._price = price if plan.dialect.computes else None
         self._anthropic = plan.dialect.anthropic
 
     async def granted(self) -> Headers:
@@ -129,17 +126,17 @@ class Reservation:
         self._keeper.enter(self)
         return self._headers(rules, taken)
 
-    def settle(self, event: RequestEnded, passed: int) -> None:
-        """The request has ended. `passed`: bytes of its stream that were passed on."""
+    def settle(self, event: RequestEnded) -> None:
+        """The request has ended."""
         if self._keeper.leave(self):
-            self._keeper.settle(self, self._used(event, passed))
+            self._keeper.settle(self, self._used(event))
         elif self.asked is not None and self.where is Where.NOWHERE:  # nobody waited for the answer: no node, say
             self._keeper.settle(self, self.rules.costs(NOTHING))
 
-    def _used(self, event: RequestEnded, passed: int) -> tuple[int, ...]:
+    def _used(self, event: RequestEnded) -> tuple[int, ...]:
         """What it took of each rule; what was planned, where that cannot be told: it is settled, whatever is wrong."""
         try:
-            used = amounts_used(event, self._planned, passed, self._meter)
+            used = amounts_used(event, self.planned)
             cached = None if event.usage is None else event.usage.cached
             return self.rules.costs(priced(used, self._price, cached))
         except Exception:

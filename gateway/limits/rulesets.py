@@ -4,7 +4,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gateway.core.limits.rules import Amounts, Kind, Limits, Rules, Weights, costs_of, rules_of, share, weights_of
+from gateway.core.limits.rules import (
+    Amounts,
+    Kind,
+    Limits,
+    Measure,
+    Rules,
+    Weights,
+    costs_of,
+    rules_of,
+    share,
+    weights_of,
+)
 from gateway.core.limits.words import Shown, shown_of
 from gateway.core.tenants import Identity
 
@@ -45,6 +56,11 @@ class Ruleset:
         capacities = tuple(rule.capacity for rule in rules)
         places = tuple(rule.scope for rule in rules if rule.kind is Kind.LEASES)
         return cls(rules, weights_of(rules), capacities, places, json.dumps(wire), keep, shown, shown_to_anthropic)
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether any of them is of tokens, or of what they cost."""
+        return any(rule.measure not in (Measure.REQUESTS, Measure.PLACES) for rule in self.rules)
 
     def costs(self, amounts: Amounts) -> tuple[int, ...]:
         """What `amounts` take of each rule."""

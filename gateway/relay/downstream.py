@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from gateway.core.usage import Usage
+from gateway.core.usage import Usage, Work
 from gateway.fleet.node import Pending
 
 Headers = list[tuple[bytes, bytes]]
@@ -53,8 +53,8 @@ class Trace:
     `failures`: node and outcome of every attempt that failed; `retry_refused`: there was no budget for another one.
     `answered`: the client has got bytes of what the node is asked now, so that asking again would repeat them.
     `wasted`: tokens of thinking that a node made and nobody gets. `overran`: it thought far beyond a budget that it had
-    proven to hold. `lost`: seconds for which nodes worked on plain answers that they did not finish. `passed`: bytes of
-    the answer that went to the client.
+    proven to hold. `lost`: seconds for which nodes worked on plain answers that they did not finish, `lost_events` what
+    they streamed of others. `work`: what was seen of the last node's.
     """
 
     __slots__ = (
@@ -63,14 +63,15 @@ class Trace:
         "failures",
         "first_byte",
         "lost",
+        "lost_events",
         "node",
         "node_failed",
         "overran",
-        "passed",
         "retry_refused",
         "ticket",
         "usage",
         "wasted",
+        "work",
     )
 
     def __init__(self) -> None:
@@ -85,5 +86,12 @@ class Trace:
         self.wasted = 0
         self.overran = False
         self.lost = 0.0
-        self.passed = 0
+        self.lost_events = 0
+        self.work = Work()
         self.node_failed = False
+
+    def begin_again(self) -> None:
+        """Another attempt follows: what the last one made is nobody's."""
+        self.lost_events += self.work.events
+        self.work = Work()
+        self.usage = None

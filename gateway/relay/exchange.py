@@ -53,11 +53,13 @@ class Exchange:
 
     __slots__ = (
         "_at_work",
+        "_begun",
         "_call",
         "_carried",
         "_committed",
         "_connection",
         "_deadline",
+        "_events",
         "_head",
         "_held",
         "_held_bytes",
@@ -68,12 +70,14 @@ class Exchange:
         "_look_at",
         "_loop",
         "_node",
-        "_passed",
         "_paused",
+        "_paused_at",
+        "_paused_for",
         "_sending",
         "_sent_at",
         "_tail",
         "_timing",
+        "_told",
         "_trace",
         "_write",
         "done",
@@ -117,9 +121,12 @@ class Exchange:
         self._committed = call.started  # by comments, during an attempt that failed
         self._write: Callable[[bytes], None] | None = None
         """Sends a chunk to the client, once the first event has gone there and done what it brings about."""
-        self._passed = 0
-        """Bytes that went that way, and are not yet in the trace."""
+        self._events = 0
+        """That came from the node, hidden and held ones too."""
+        self._begun = 0.0
+        self._told = False
         self._paused = False
+        self._paused_at = self._paused_for = 0.0
         self._at_work = False
         """Whether the node sent something that is not for the client, such as thinking that is hidden."""
         self._sent_at = self._last = self._last_push = self._last_chunk = now = loop.time()
@@ -151,6 +158,8 @@ class Exchange:
         if self.watch is None:
             self._hold(data)
             return
+        self._begun = self._begun or self._last
+        self._events += data.count(b"\n\n") or data.count(b"\r\n\r\n")
         events = self.watch.feed(data)
         if events:
             self._pass(events)
@@ -169,7 +178,7 @@ class Exchange:
             self.on_data(framed[start:-2])
             return
         self._last_chunk = self._node.heard_at = self._loop.time()
-        self._passed += len(framed) - start - 2
+        self._events += 1
         write(framed)
 
     def on_end(self) -> None:
@@ -207,6 +216,8 @@ class Exchange:
         self.fail(ClientGone("The client closed its connection."))
 
     def on_full(self) -> None:
+        if not self._paused:
+            self._paused_at = self._loop.time()
         self._paused = True
         self._connection.pause()
 
@@ -214,6 +225,7 @@ class Exchange:
         if self._paused:
             self._paused = False
             self._last = self._loop.time()
+            self._paused_for += self._last - self._paused_at
             self._connection.resume()
 
     # Ends
@@ -227,7 +239,7 @@ class Exchange:
     def stop(self) -> None:
         """Nobody waits for `done` any more: close the node's connection, tell nobody."""
         self._connection.abort()
-        self._tell_passed()
+        self._tell_work()
         self._call.listener = None
 
     def _end_stream(self, watch: EventWatch) -> None:
@@ -286,13 +298,13 @@ class Exchange:
         if turn is STOP:
             self._end_stream(watch)
             return
-        self._tell_passed()
+        self._tell_work()
         self._call.listener = None
         if not self.done.done():
             self.done.set_result(turn)
 
     def _resolve(self, error: GatewayError | None) -> None:
-        self._tell_passed()
+        self._tell_work()
         self._call.listener = None
         if self.done.done():
             return
@@ -309,9 +321,14 @@ class Exchange:
                 self._trace.lost += self._loop.time() - self._sent_at
             self.done.set_exception(error)
 
-    def _tell_passed(self) -> None:
-        self._trace.passed += self._passed
-        self._passed = 0
+    def _tell_work(self) -> None:
+        if self._told:
+            return
+        self._told = True
+        now = self._loop.time()
+        last = max(self._last, self._last_chunk)
+        flowed = last - self._begun if self._begun else 0.0
+        self._trace.work.add(self._events, now - self._sent_at, flowed, self._paused_for, now - last)
 
     # Passing on
 
@@ -323,7 +340,6 @@ class Exchange:
         if not self._committed:
             self._commit()
         self._last_push = self._last
-        self._trace.passed += len(data)
         if not self._call.push(data):
             self.on_full()
         self._write = self._call.write_chunk

@@ -109,6 +109,7 @@ class Relay:
                         if isinstance(error, NodeFailed) and error.answer is not None:
                             return pass_on(error.answer, call, trace)
                         raise
+                    trace.begin_again()
                     fresh = again is lease
                     if again is not lease:
                         lease.release()

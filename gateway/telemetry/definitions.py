@@ -86,7 +86,7 @@ METRICS: tuple[Definition[Any], ...] = (
     ),
     TOKENS := _counter(
         "fleetgate_tokens_total",
-        "Tokens as nodes report them; kind is input, cached (part of input), output, reasoning (part of output) "
+        "Tokens as they were charged; kind is input, cached (part of input), output, reasoning (part of output) "
         "or wasted (nobody got it: thinking beyond its budget, and by an estimate what failed attempts made; in no "
         "other kind).",
         *("model", "tenant", "kind"),

@@ -156,6 +156,7 @@ def _fields(event: RequestEnded) -> dict[str, object]:
         "cached_tokens": usage.cached if usage else None,
         "output_tokens": usage.output if usage else None,
         "reasoning_tokens": usage.reasoning if usage else None,
+        "usage_estimated": event.estimated,
         "route": event.route,
         "expected_cached_tokens": event.expected_cached,
         "ttft_ms": None if event.ttft is None else round(event.ttft * 1000, 1),

@@ -84,7 +84,7 @@ def test_a_count_may_be_spelled_in_many_ways(dialect: Dialect, value: Any) -> No
 
 @pytest.mark.parametrize(
     "value",
-    ["", "ten", "1e1", "10.", "10.5", "1__0", "_1", "0x10", "\uff11", "10\0", 10.5, 1e30, [], {}, 2**53 + 1, "9" * 30],
+    ["", "ten", "1e1", "10.", "10.5", "1__0", "_1", "0x10", "\uff11", "10\0", 10.5, 1e30, [], {}, 2**31, "9" * 30],
 )
 @EVERY
 def test_what_is_not_surely_a_count_is_refused_by_name(dialect: Dialect, value: Any) -> None:

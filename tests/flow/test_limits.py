@@ -52,9 +52,9 @@ async def store(kind: str) -> AsyncIterator[RedisServer | None]:
 
 
 async def left(client: httpx.AsyncClient, name: str = "tokens") -> int:
-    """What a request that takes nothing of tokens is told is left."""
+    """What was left before a request that takes one token."""
     answer = await client.post("/tokenize", json={"model": MODEL, "prompt": "a"})
-    return int(answer.headers[f"x-ratelimit-remaining-{name}"])
+    return int(answer.headers[f"x-ratelimit-remaining-{name}"]) + 1
 
 
 async def at_rest(gateway: RunningGateway) -> None:
@@ -119,7 +119,9 @@ async def test_what_can_never_fit_says_so_and_is_not_to_be_tried_again() -> None
         assert "can never hold this request: it needs 101" in refused.json()["error"]["message"]
         assert "retry-after" not in refused.headers
         # Where nobody bounded the answer, only an assumption is too large.
-        assert (await client.post(CHAT, json=chat(max_tokens=1) | {"max_tokens": None})).status_code == 200
+        assert (await client.post(CHAT, json=chat() | {"max_tokens": None, "ignore_eos": False})).status_code == 200
+        endless = await client.post(CHAT, json=chat() | {"max_tokens": None})
+        assert endless.status_code == 429, "it would surely fill the context window"
 
 
 async def test_a_days_quota_is_no_reason_to_come_back_soon() -> None:
@@ -136,7 +138,7 @@ async def test_a_request_has_used_in_the_end_what_it_used(kind: str, stream: boo
     body = chat(900, stream=stream) | {"ignore_eos": False}
     async with store(kind) as redis, limited(redis, tokens_per_minute=1000, burst_seconds=3600) as found:
         gateway, client, _ = found
-        full = await left(client)
+        full = await left(client) - 1
         answer = await client.post(CHAT, json=body | {"stream_options": {"include_usage": True}} if stream else body)
         used = int(re.findall(r'"total_tokens": ?(\d+)', answer.text)[-1])
         assert used < 900

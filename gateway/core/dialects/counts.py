@@ -40,8 +40,8 @@ COUNTS = frozenset(
 SWITCHES = frozenset({"echo", "ignore_eos", "use_beam_search"})
 _FIELDS = COUNTS | SWITCHES
 
-LARGEST = 2**53
-"""The largest count: beyond it JSON parsers differ in what they read."""
+LARGEST = 2**31 - 1
+"""The largest count: no context window is longer, sums of some stay exact, and JSON parsers read it alike."""
 
 _COUNT = re.compile(r"[+-]?\d+(?:_\d+)*(?:\.0+)?", re.ASCII)
 _SPACE = " \t\n\r"

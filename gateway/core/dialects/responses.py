@@ -1,6 +1,5 @@
 """`/v1/responses`: typed events; the last one carries the whole response with its usage."""
 
-import re
 from typing import Any
 
 from gateway.core.bodies import Body, dump
@@ -12,7 +11,6 @@ from gateway.core.dialects.watch import EventWatch, MarkedWatch
 from gateway.core.grants.grant import Grant
 from gateway.core.usage import Usage, from_openai
 
-_BACKGROUND = re.compile(rb'"background"\s*:\s*true')
 _ENDS = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
 
 
@@ -39,15 +37,13 @@ class ResponseWatch(MarkedWatch):
 
 
 class StoredWatch(ResponseWatch):
-    """Counts tokens where they could not be counted before (see `StoredResponses`)."""
+    """Counts no tokens: they were counted when the response was made."""
 
     __slots__ = ()
 
     def look(self, event: bytes, data: bytes, parsed: dict[str, Any]) -> bytes:
         passed = super().look(event, data, parsed)
-        response = parsed.get("response")
-        if not (isinstance(response, dict) and response.get("background") is True):
-            self.usage = None
+        self.usage = None
         return passed
 
 
@@ -107,11 +103,11 @@ class Responses(Dialect):
 
 
 class StoredResponses(Responses):
-    """A response that was made before and is asked for again. Its tokens were counted then, unless it was made in the
-    background: of those the answer to its request said nothing."""
+    """A response that was made before and is asked for again. Its tokens were counted then; of one that was made in the
+    background as it was planned, since it may be fetched often, or never."""
 
     def watch(self, ask: Ask) -> EventWatch:
         return StoredWatch()
 
     def usage(self, answer: bytes) -> Usage | None:
-        return super().usage(answer) if _BACKGROUND.search(answer) else None
+        return None

@@ -27,8 +27,9 @@ LINE_FEED, _CARRIAGE_RETURN = b"\n\r"
 longer marks are looked for with `find`."""
 _LINES = 4
 """Line feeds of an HTTP chunk that holds one event of one line: two are the chunk's."""
-_WHOLE_EVENTS = b"\n\n\r\n"
-"""How an HTTP chunk ends that ends with an event."""
+_EVENT_END = b"\n\n"
+_AFTER_EVENT = 4
+"""Bytes from an event's end to that of the HTTP chunk which holds this event alone."""
 
 
 class Turn(NamedTuple):
@@ -100,7 +101,7 @@ class MarkedWatch(EventWatch):
             return False
         if framed.endswith(_PLAIN_CHUNKS) and framed.count(b"\n") == _LINES and framed.count(b"\r") == 2:
             return True
-        if not framed.endswith(_WHOLE_EVENTS):
+        if framed.find(_EVENT_END) != len(framed) - _AFTER_EVENT:  # the exchange counts a chunk as one event
             return False
         for mark in self._marks:  # noqa: SIM110 -- a generator costs more than the search
             if framed.find(mark) >= 0:

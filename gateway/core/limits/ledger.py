@@ -19,7 +19,7 @@ _UNUSED = Usage()
 
 
 class Sums(NamedTuple):
-    """Of a number of requests; tokens as nodes reported them, `cost` in nano-dollars.
+    """Of a number of requests; tokens as they were charged, `cost` in nano-dollars.
 
     `errors` are requests that did not end well. `wasted` are tokens that nodes made and nobody got; they are in no
     other sum.
@@ -56,7 +56,7 @@ class Part(NamedTuple):
 def cost_of_request(event: RequestEnded, prices: Mapping[str, Price]) -> int:
     """In nano-dollars; 0 where the model has no price or nothing was used."""
     price = prices.get(event.model or NONE)
-    return 0 if price is None or event.usage is None else cost_of(event.usage, price)
+    return 0 if price is None or event.usage is None or not event.computed else cost_of(event.usage, price)
 
 
 def record_of(event: RequestEnded, cost: int) -> dict[str, Any]:
@@ -80,6 +80,7 @@ def record_of(event: RequestEnded, cost: int) -> dict[str, Any]:
         "output": usage.output,
         "thinking": usage.reasoning,
         "wasted": event.wasted + event.lost,
+        "estimated": event.estimated,
         "cost_usd": cost / 1e9,
         "ttft": None if event.ttft is None else round(event.ttft, 4),
         "duration": round(event.duration, 4),

@@ -1,10 +1,8 @@
-"""What requests take: planned before the work, counted or estimated after it, and how good the estimates are.
+"""What requests take: planned before the work, settled after it, and how good the estimates are.
 
-A node that finished its answer says what was used. One that was cut off does not, so it is estimated: a stream by the
-bytes that were passed on, over the bytes that a token of that model took in streams that ended well; a plain answer by
-how long the node worked. Prompts that nobody counts are estimated by their text's bytes over the model's bytes per
-token. Each of these ratios is one of two exponentially weighted sums, so that long requests count for more than short
-ones.
+What a request has used in the end is `charge`'s to say; here are the ratios that it estimates by where no node told.
+Prompts that nobody counts are estimated by their text's bytes over the model's bytes per token. Each ratio is one of
+two exponentially weighted sums, so that long requests count for more than short ones.
 """
 
 from collections.abc import Mapping
@@ -15,20 +13,19 @@ from gateway.core.grants.sizes import BYTES_PER_TOKEN, estimate_input
 from gateway.core.limits.cost import Price, cost_of_tokens
 from gateway.core.limits.rules import NOTHING, Amounts
 from gateway.core.plan import Plan
-from gateway.core.usage import Usage
+from gateway.core.usage import Usage, Work
 
 MEMORY = 0.98
 """What is left of an old request's weight after each new one: fifty requests count, the last ones most."""
 
-STREAMED = 250.0
-"""Bytes of one event with one token, as vLLM writes them in chat."""
-
 PER_SECOND = 40.0
-"""Output tokens a second of one request, where nothing is known."""
+"""Output tokens a second of one answer, where nothing is known."""
 
+ASSUMED_OUTPUT = 4096
+"""Tokens of an answer that nobody bounded, where the config does not say otherwise."""
 
-_OUT_OF_TIME = "deadline_exceeded"
-"""How a request ends whose client gave the node too little time: it worked all the same."""
+STEADY = 16
+"""Events, or tokens, from which a request shows a pace."""
 
 
 @dataclass(slots=True)
@@ -52,17 +49,21 @@ class Meter:
     """What is known of one model."""
 
     bytes_per_token: Ratio = field(default_factory=lambda: Ratio(BYTES_PER_TOKEN))
-    streamed_per_token: Ratio = field(default_factory=lambda: Ratio(STREAMED))
+    tokens_per_event: Ratio = field(default_factory=lambda: Ratio(1.0))
     tokens_per_second: Ratio = field(default_factory=lambda: Ratio(PER_SECOND))
+    """Of one answer, while it comes."""
 
-    def learn(self, event: RequestEnded, planned: Amounts, passed: int, usage: Usage) -> None:
-        """Take in a request that ended well: `passed` is what was passed on of its stream, in bytes."""
-        if planned.input and usage.input and not event.counted:
+    def learn(self, plan: Plan, planned: Amounts, work: Work, usage: Usage) -> None:
+        """Take in a request that ended well."""
+        if planned.input and usage.input and not plan.counted:
             self.bytes_per_token.learn(planned.input * self.bytes_per_token.value, usage.input)
-        if usage.output and event.stream and passed:
-            self.streamed_per_token.learn(passed, usage.output)
-        if usage.output and event.duration > 0:
-            self.tokens_per_second.learn(usage.output, event.duration)
+        if not usage.output:
+            return
+        if work.events >= STEADY and usage.output >= work.events:
+            self.tokens_per_event.learn(usage.output, work.events)
+        seconds = (work.flowed if work.events else work.asked) - work.paused
+        if seconds > 0 and not work.paused and usage.output >= STEADY:
+            self.tokens_per_second.learn(usage.output / plan.sequences, seconds)
 
 
 def plan_amounts(plan: Plan, meter: Meter, assumed_output: int) -> Amounts:
@@ -71,16 +72,16 @@ def plan_amounts(plan: Plan, meter: Meter, assumed_output: int) -> Amounts:
     `assumed_output`: tokens of an answer that nobody bounded.
     """
     dialect = plan.dialect
-    if not dialect.computes or plan.model is None:  # it counts or splits tokens, or asks for what was made before
+    if plan.model is None:  # it asks for what was made before
         return Amounts()
     reads = plan.counted or estimate_input(plan.ask.body, meter.bytes_per_token.value)
     if not dialect.output_fields:
         return Amounts(1, reads)
-    choices = plan.ask.choices
-    each = assumed_output if plan.max_tokens is None else plan.max_tokens
+    most = plan.output_tokens
+    if most is None:
+        most = max(assumed_output, plan.least) * plan.sequences
     budget = plan.thinking_budget
-    thinking = each if budget is None else min(budget, each)
-    return Amounts(1, reads, each * choices, thinking * choices)
+    return Amounts(1, reads, most, most if budget is None else min(budget * plan.sequences, most))
 
 
 def priced(amounts: Amounts, price: Price | None, cached: int | None = None) -> Amounts:
@@ -91,26 +92,12 @@ def priced(amounts: Amounts, price: Price | None, cached: int | None = None) -> 
     return Amounts(requests, reads, writes, thinks, cost_of_tokens(reads, cached or 0, writes, price))
 
 
-def amounts_used(event: RequestEnded, planned: Amounts, passed: int, meter: Meter) -> Amounts:
-    """What a request has used, its cost aside: exactly, where the node said so, else by the best estimate."""
+def amounts_used(event: RequestEnded, planned: Amounts) -> Amounts:
+    """What a request has used, its cost aside."""
     usage = event.usage
-    if event.attempts == 0:
-        return NOTHING
-    if planned.input == 0:
-        return NOTHING if event.status >= 500 else Amounts()
-    if usage is not None and event.ending == "ok":
-        meter.learn(event, planned, passed, usage)
+    if usage is not None:
         return Amounts(1, usage.input, usage.output, _thinking(usage, planned))
-    if event.status >= 400 and event.ending != _OUT_OF_TIME:
-        return NOTHING if event.status >= 500 else Amounts()
-    if event.status == 200 and not event.stream and event.ending == "ok":
-        return planned  # it does not say (a response in the background, say): what was planned stands
-    output = round(passed / meter.streamed_per_token.value)
-    if not passed:
-        output = round(event.duration * meter.tokens_per_second.value)
-    known = usage or Usage()
-    seen = Usage(known.input or planned.input, max(known.output, min(output, planned.output)), known.reasoning)
-    return Amounts(1, seen.input, seen.output, _thinking(seen, planned))
+    return NOTHING if event.attempts == 0 or event.status >= 500 else Amounts()
 
 
 def _thinking(usage: Usage, planned: Amounts) -> int:

@@ -1,0 +1,101 @@
+"""What one request is charged: the one figure that limits, ledger, log and metrics are told.
+
+A node that finished its answer says what was used. Otherwise it is estimated from what was seen of its work:
+
+    how the request ended                               charged
+    no node was reached, the node failed (5xx)          nothing
+    refused, by the node or for the client (4xx)        a request
+    well, and the node said what it used                that
+    in the background: the node works on, come or go    as planned
+    well, a plain answer that does not say              as planned
+    nothing is generated (embeddings, tokenizers)       its prompt, by its size
+    a stream: left, out of time, cut                    its events; and at the node's pace the time that may have had
+                                                        events which nobody saw
+    a plain answer: left, out of time                   the time that the node worked, at its pace
+
+A node that hides thinking or holds a tool call by itself sends no events meanwhile: then all of the stream's time
+counts. Where an answer is bounded, no estimate goes beyond that.
+"""
+
+from typing import NamedTuple
+
+from gateway.core.dialects.base import Ask
+from gateway.core.dialects.counts import tokens_an_event
+from gateway.core.limits.metering import STEADY, Meter
+from gateway.core.limits.rules import Amounts
+from gateway.core.plan import Plan
+from gateway.core.usage import Usage, Work
+
+OUT_OF_TIME = "deadline_exceeded"
+"""How a request ends whose client gave the node too little time: it worked all the same."""
+
+_LEFT = frozenset({"client_gone", OUT_OF_TIME})
+"""Endings before which a silent node may have worked; in others the silence was the node's fault."""
+
+
+class End(NamedTuple):
+    """How a request ended: `status` is the HTTP status that its client saw, 0 where it left before one was sent."""
+
+    ending: str
+    status: int
+    attempts: int
+
+    @property
+    def failed(self) -> bool:
+        return self.attempts == 0 or (self.status >= 400 and self.ending != OUT_OF_TIME)
+
+
+class Charge(NamedTuple):
+    """`usage` is None where nothing is charged."""
+
+    usage: Usage | None
+    estimated: bool
+
+
+NO_CHARGE = Charge(None, False)
+
+
+def charge(end: End, reported: Usage | None, work: Work, plan: Plan, planned: Amounts, meter: Meter) -> Charge:
+    """What a request for `plan` has used; `reported` is what its node said last."""
+    if end.failed or plan.model is None:
+        return NO_CHARGE
+    if reported is not None and end.ending == "ok":
+        meter.learn(plan, planned, work, reported)
+        return Charge(reported, False)
+    known = reported or Usage()
+    reads = known.input or planned.input
+    if not plan.dialect.output_fields:
+        return Charge(Usage(reads), True)
+    as_planned = plan.ask.background or (end.ending == "ok" and not plan.ask.stream)
+    writes = planned.output if as_planned else _made(end, work, plan, planned.output, meter)
+    return Charge(Usage(reads, max(known.output, writes), known.reasoning, known.cached), True)
+
+
+def _made(end: End, work: Work, plan: Plan, planned: int, meter: Meter) -> int:
+    """Output tokens of all answers to it."""
+    usual = meter.tokens_per_second.value * plan.sequences
+    if work.events:
+        seen = work.events * max(meter.tokens_per_event.value, float(tokens_an_event(plan.ask.body)))
+        total = seen + _unseen(end, work, seen, usual, plan.ask)
+    else:
+        seen, total = 0.0, 0.0 if plan.ask.stream else work.asked * usual
+    if plan.output_tokens is not None:
+        return min(round(total), planned)
+    return max(round(seen), min(round(total), planned))
+
+
+def _unseen(end: End, work: Work, seen: float, usual: float, ask: Ask) -> float:
+    """Tokens that the node made besides those seen."""
+    silent = work.silent if end.ending in _LEFT else 0.0
+    if _veiled(ask):
+        return max(0.0, (work.flowed + silent) * usual - seen)
+    flowing = work.flowed - work.paused
+    pace = seen / flowing if work.events >= STEADY and flowing > 0 else usual
+    return (silent + work.paused) * pace
+
+
+def _veiled(ask: Ask) -> bool:
+    """Whether the node may make tokens without an event: of thinking that it hides, of tool calls, or held for a
+    larger event."""
+    body = ask.body
+    return ask.tools or body.get("include_reasoning") is False or tokens_an_event(body) > 1
