@@ -165,9 +165,19 @@ class Node:
             for answer in answers:
                 steps.append(await self._whole(answer, seat))
             if self.settings.rate > 0:
-                await self.clock.sleep(max(a.made for a in answers) / self.settings.rate)
+                await self._take_time(max(a.made for a in answers) / self.settings.rate, seat)
         made = sum(a.made for a in answers)
         return Plain(tuple(steps), seat.cached, made, sum(a.reasoning_tokens for a in answers))
+
+    async def _take_time(self, seconds: float, seat: Seat) -> None:
+        """Waits; a client that leaves ends the work, so that only what was due by then counts as made."""
+        began = asyncio.get_running_loop().time()
+        try:
+            await self.clock.sleep(seconds)
+        except asyncio.CancelledError:
+            share = (asyncio.get_running_loop().time() - began) / seconds
+            del seat.made[round(len(seat.made) * min(1.0, share)) :]
+            raise
 
     async def _whole(self, answer: Answer, seat: Seat) -> Step:
         # A long answer is made in turns, so that other requests are served meanwhile.
