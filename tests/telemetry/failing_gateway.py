@@ -20,6 +20,7 @@ from gateway.api.story import Story
 from gateway.app import build_app
 from gateway.by_port import ByPort
 from gateway.config.tree import Config
+from gateway.core.bodies import Body
 from gateway.core.dialects.chat import Chat
 from gateway.core.errors import GatewayError
 from gateway.server import listen, uvicorn_settings
@@ -86,7 +87,7 @@ def _deeper(levels: int, kept: dict[str, str]) -> None:
 
 
 class _FailingDialect(Chat):
-    def read(self, raw: bytes) -> NoReturn:
+    def read(self, raw: bytes, parsed: Body | None = None) -> NoReturn:
         fail()
 
 
