@@ -9,8 +9,9 @@ from gateway.config.types import Section
 
 class Budgets(Section):
     """`canary`: each node is asked, once after each of its starts, for a few tokens with a small budget; without it
-    nodes are believed to hold budgets. `native` false: the gateway holds them all, whatever nodes can do. A node
-    that is past `overshoot` (share of the budget) and `overshoot_tokens` on top of it is taken not to hold it."""
+    nodes are believed to hold budgets until one overruns one, and is asked then. `native` false: the gateway holds
+    them all, whatever nodes can do. A node that is past `overshoot` (share of the budget) and `overshoot_tokens` on
+    top of it is asked again whether it holds them."""
 
     canary: bool = True
     native: bool = True

@@ -38,7 +38,7 @@ class NodeConfig(Section):
 
 class Health(Section):
     """When a node is given work. `interval`, `timeout`: seconds between two probes, and for one; `tolerated`: probes
-    that may fail in a row; `failures`: different requests that may fail in a row; `slow_start`: seconds over which a
+    that may fail in a row; `failures`: requests in a row that another node answered; `slow_start`: seconds over which a
     node that came back gets its full share, 0 for at once."""
 
     interval: Seconds = 2.0

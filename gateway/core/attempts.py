@@ -3,19 +3,22 @@
 Theory. A try may be repeated only while the client has seen nothing of its answer. Where the node never took the
 request that is free; where it said that it did not do the work (5xx), or may have died over it, it costs a node's
 time, so it is bounded twice: by `limit` for one request and by a `RetryBudget` for all requests of a model, since a
-failing fleet that is asked everything thrice fails for good. A request after which a node vanished or fell silent may
-be the reason: it is given one more node, not all of them. On the same node only a connection that had stood idle is
-tried again (RFC 9110, section 9.2.2: the race between a server's keep-alive timeout and the next request).
+failing fleet that is asked everything thrice fails for good. A request over which a node failed may be the reason, and
+may have killed it: it is given one more node, not all of them. What failed on both is the request's own fault; what
+one failed and the other answered is that node's (see `breaker`). On the same node only a connection that had stood
+idle is tried again (RFC 9110, section 9.2.2: the race between a server's keep-alive timeout and the next request).
 
     what the node did                        the client has seen nothing   the client has seen bytes
     ConnectFailed: took no connection        ANOTHER_NODE, free            cannot be
     StaleConnection: closed a kept one       SAME_NODE, once, afresh       cannot be
     NodeLeaving: its drain's time is up      ANOTHER_NODE, free            GIVE_UP
     NodeBusy: 503                            ANOTHER_NODE                  cannot be
-    NodeFailed: 500, 502, 504                ANOTHER_NODE                  cannot be
-    BadUpstreamResponse: cannot be read      ANOTHER_NODE                  GIVE_UP
+    NodeFailed: 500, 502, 504                ANOTHER_NODE, once            cannot be
+    BadUpstreamResponse: cannot be read      ANOTHER_NODE, once            GIVE_UP
     AnswerTooLarge: by the request           GIVE_UP                       GIVE_UP
     UpstreamCut, UpstreamTimeout             ANOTHER_NODE, once            GIVE_UP (here resume will stand)
+
+"Once" is for all of them together.
 """
 
 import math
@@ -46,8 +49,13 @@ class Verdict(Enum):
 FREE = (ConnectFailed, NodeLeaving)
 """Failures before any work was done: trying again is no second request to the fleet."""
 
-_ELSEWHERE = (*FREE, NodeBusy, NodeFailed, BadUpstreamResponse)
-_ONCE_MORE = (UpstreamCut, UpstreamTimeout)
+_ELSEWHERE = (*FREE, NodeBusy)
+_DOUBTFUL = (NodeFailed, BadUpstreamResponse, UpstreamCut, UpstreamTimeout)
+
+
+def is_doubtful(error: UpstreamError) -> bool:
+    """Whether `error` may be the node's fault or the request's own."""
+    return isinstance(error, _DOUBTFUL) and not isinstance(error, NodeBusy)
 
 
 _OUTCOMES: tuple[tuple[type[UpstreamError], str], ...] = (
@@ -76,7 +84,7 @@ class Attempts:
     limit: int
     nodes: int = 1
     stale: bool = False
-    vanished: int = 0
+    doubtful: int = 0
 
     def judge(self, error: UpstreamError, answered: bool) -> Verdict:
         """What to do after `error`; `answered` says whether the client has already got bytes of this answer."""
@@ -92,9 +100,9 @@ class Attempts:
         return Verdict.ANOTHER_NODE
 
     def _may_go_on(self, error: UpstreamError) -> bool:
-        if isinstance(error, _ONCE_MORE):
-            self.vanished += 1
-            return self.vanished == 1
+        if is_doubtful(error):
+            self.doubtful += 1
+            return self.doubtful == 1
         return isinstance(error, _ELSEWHERE)
 
 

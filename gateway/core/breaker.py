@@ -1,11 +1,28 @@
 """Whether a node is given requests, by what probes and requests have shown of it.
 
 Theory. Probes prove little: an API server can go on answering them while its engine is dead (seen on a real vLLM:
-`/health` 200, every completion 500). Requests prove much, but a failed one may be its own fault: a body that breaks
-every node must not take the fleet down. So a failure makes a node suspect, different requests count once each, and a
-request that failed elsewhere too is taken back (`acquit`). What is OPEN comes back only through a request that was
-answered: the prober's own tiny completion (`trial`), so that no user waits on a node that may be dead; or a user's,
-where nobody else was left to ask. After that the node warms up: its places grow from one over `slow_start` seconds.
+`/health` 200, every completion 500). Requests prove much, but a client is no witness: what it sends may fail on every
+node. So each failure is looked at with one question: could the client have caused it?
+
+    failure                                      by the client?           what follows
+    takes no connection                          no                       out at once
+    503, stale connection, drain                 its load at most         nothing (see `attempts`)
+    500, 502, 504, garbled, cut, silent,         a body that no node      `doubt`: the gateway asks the node itself
+      before or after the first byte               can serve                a tiny completion, at once
+    the same, and another node answered it       no, unless nodes differ  `convict`: evidence, each time
+    the same, and another node failed as well    yes                      nothing more: evidence against the request
+    the same, and nobody else was asked          perhaps                  the tiny completion decides
+    its tiny completion fails (not 503, not      no: it is the gateway's  out at once
+      late: a full queue makes it late)
+    no byte of any answer for too long           a long prompt can        out; its next answer brings it back
+
+An answer after a failure speaks for the node: what it failed before that is no evidence any more. The tiny completion
+does not: a node may serve it and nothing else. There is one at a time, and `retrial` seconds lie between two, so that
+a client cannot have the gateway flood a node.
+
+What is OPEN comes back only through a request that was answered: the prober's own tiny completion (`trial`), so that
+no user waits on a node that may be dead; or a user's, where nobody else was left to ask. After that the node warms up:
+its places grow from one over `slow_start` seconds.
 
     state      what was seen                                          next
     OPEN new   a probe answered, node there since the gateway began   CLOSED
@@ -13,16 +30,17 @@ where nobody else was left to ask. After that the node warms up: its places grow
     OPEN       a trial or a request answered                          PROBATION
     OPEN       a trial failed                                         OPEN, the next one after twice the time
     PROBATION  `slow_start` seconds are over                          CLOSED
-    PROBATION  a request failed                                       OPEN failing
-    CLOSED     `failures` different requests failed, none answered    OPEN failing
+    PROBATION  convicted once                                         OPEN failing
+    CLOSED     convicted `failures` times in a row, none answered     OPEN failing
+    not OPEN   doubted, and the tiny completion failed                OPEN failing
     not OPEN   no byte of any answer for too long                     OPEN silent
     not OPEN   more probes missed than tolerated, and no tokens came  OPEN missing
     any        takes no connection                                    OPEN refused
-    OPEN failing  the failures turn out to be the requests'           what it was before
 
-The caller spares the last ready node: `failed` and `fell_silent` are told whether there is another.
+The caller spares the last ready node: `convict`, `check_failed` and `fell_silent` are told whether there is another.
 """
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -45,16 +63,13 @@ class Cause(Enum):
 
 @dataclass(frozen=True, slots=True)
 class BreakerRules:
-    """`failures`: different requests in a row; times in seconds: pauses between trials double from `retrial` up to
-    `retrial_limit`, places grow over `slow_start`."""
+    """`failures`: requests in a row that another node answered; times in seconds: pauses between trials double from
+    `retrial` up to `retrial_limit`, places grow over `slow_start`."""
 
     failures: int = 3
     retrial: float = 1.0
     retrial_limit: float = 30.0
     slow_start: float = 20.0
-
-
-MAX_SUSPICIONS = 64
 
 
 @dataclass(slots=True)
@@ -70,10 +85,14 @@ class Breaker:
     """When the state began."""
     opened: dict[str, int] = field(default_factory=dict)
     """How often it opened, by cause; the beginning is not counted."""
-    _suspicions: dict[int, None] = field(default_factory=dict)
+    _convictions: int = 0
+    """In a row, with no answer in between."""
+    _answered_at: float = -math.inf
+    _doubted: bool = False
+    _checking: bool = False
+    _next_check: float = -math.inf
     _failed_trials: int = 0
     _next_trial: float = 0.0
-    _before: State = State.CLOSED
 
     @property
     def is_open(self) -> bool:
@@ -96,38 +115,55 @@ class Breaker:
         self._next_trial = now + pause
 
     def answered(self, now: float) -> None:
-        """A request (or the trial) was answered."""
-        if self._suspicions:
-            self._suspicions.clear()
+        """A client's request was answered, or the trial of a node that was out."""
+        self._answered_at = now
+        self._convictions = 0
         if self.is_open:
             self._failed_trials = 0
             self._enter(State.PROBATION, now)
 
-    def failed(self, now: float, request: int, spare: bool) -> bool:
-        """`request` (a number for its body) failed in a way that is the node's fault, or its own; whether this
-        opened the breaker. `spare`: there is no other ready node."""
-        if len(self._suspicions) < MAX_SUSPICIONS:
-            self._suspicions[request] = None
-        if self.is_open or spare:
+    def doubt(self) -> None:
+        """A request failed, by the node's fault or its own: the node is to be asked."""
+        self._doubted = True
+
+    def begin_check(self, now: float) -> bool:
+        """Whether the prober should ask a tiny completion of a node that is in now; if so `end_check` must follow."""
+        if not self._doubted or self._checking or self.is_open or now < self._next_check:
             return False
-        if self.state is State.CLOSED and len(self._suspicions) < self.rules.failures:
+        self._doubted = False
+        self._checking = True
+        return True
+
+    def end_check(self, now: float) -> None:
+        self._checking = False
+        self._next_check = now + self.rules.retrial
+
+    def check_failed(self, now: float, spare: bool) -> bool:
+        """The tiny completion failed; whether that opened the breaker. `spare`: there is no other ready node."""
+        if self.is_open or spare:
             return False
         self._open(Cause.FAILING, now)
         return True
 
-    def acquit(self, now: float, request: int) -> None:
-        """`request` failed on other nodes as well: it says nothing about this one."""
-        self._suspicions.pop(request, None)
-        enough = 1 if self._before is State.PROBATION else self.rules.failures
-        if self.is_open and self.cause is Cause.FAILING and len(self._suspicions) < enough:
-            self._enter(self._before, now)
+    def convict(self, now: float, failed_at: float, spare: bool) -> bool:
+        """Another node answered a request that failed here at `failed_at`; whether this opened the breaker."""
+        if failed_at <= self._answered_at:
+            return False
+        self._convictions += 1
+        if self.is_open or spare:
+            return False
+        if self.state is State.CLOSED and self._convictions < self.rules.failures:
+            return False
+        self._open(Cause.FAILING, now)
+        return True
 
     def refused(self, now: float) -> bool:
         """It takes no connection; whether this opened the breaker. What comes back is another process: no doubt is
         left over from before."""
         self._failed_trials = 0
         self._next_trial = 0.0
-        self._suspicions.clear()
+        self._doubted = False
+        self._convictions = 0
         if self.is_open:
             self.cause = Cause.REFUSED if self.cause is not Cause.NEW else Cause.NEW
             return False
@@ -159,8 +195,9 @@ class Breaker:
         return min(1.0, max(0.0, (now - self.since) / self.rules.slow_start))
 
     def _open(self, cause: Cause, now: float) -> None:
-        self._before = self.state
         self.cause = cause
+        self._doubted = False
+        self._convictions = 0
         self.opened[cause.value] = self.opened.get(cause.value, 0) + 1
         self._next_trial = now + (self.rules.retrial if cause in (Cause.FAILING, Cause.SILENT) else 0.0)
         self._enter(State.OPEN, now)

@@ -12,6 +12,7 @@ from gateway.core.budgets.assembly import Assembly
 from gateway.core.budgets.backstop import Backstop, MessageBackstop
 from gateway.core.budgets.enforcement import Enforcement
 from gateway.core.budgets.hiding import HidingWatch, hide_whole, hider_of
+from gateway.core.budgets.judging import begins_in_thought, is_evidence, is_plain
 from gateway.core.dialects.base import Ask, Dialect
 from gateway.core.dialects.chat import Chat, wants_usage
 from gateway.core.dialects.over_chat.base import OverChat
@@ -84,20 +85,31 @@ class Hidden(Sending):
 
 
 class Verdict:
-    """What a finished answer says of the node: whether it thought far beyond the budget that it was to hold, and how
-    many tokens an event of its thinking had (None: not known)."""
+    """What a finished answer says of the node: whether it thought far beyond the budget that it was to hold, whether
+    that is evidence (see `judging`), and how many tokens an event of its thinking had (None: not known)."""
 
-    __slots__ = ("overran", "pace")
+    __slots__ = ("evidence", "overran", "pace")
 
-    def __init__(self, overran: bool, pace: float | None) -> None:
+    def __init__(self, overran: bool, evidence: bool, pace: float | None) -> None:
         self.overran = overran
+        self.evidence = evidence
         self.pace = pace
 
 
 class Trusted(Sending):
     """A request whose thinking budget the node holds, with the backstop behind it; `inner` is how it is sent."""
 
-    __slots__ = ("_abilities", "_backstop", "_budget", "_inner", "_limit", "_max_tokens", "_overran", "rewrites")
+    __slots__ = (
+        "_abilities",
+        "_backstop",
+        "_budget",
+        "_inner",
+        "_limit",
+        "_max_tokens",
+        "_overran",
+        "_switch",
+        "rewrites",
+    )
 
     def __init__(self, inner: Sending, plan: Plan, budget: int, abilities: Abilities, slack: Slack) -> None:
         super().__init__(inner.path, inner.body, inner.ask, inner.dialect)
@@ -107,11 +119,14 @@ class Trusted(Sending):
         self._abilities = abilities
         self._budget = budget
         self._max_tokens = plan.max_tokens
+        self._switch = plan.thinking
         self._backstop: Backstop | MessageBackstop | None = None
         self._overran = False
 
     def watch(self) -> EventWatch:
         plain = type(self._inner) is Sending
+        if not begins_in_thought(self.ask.body):
+            return self._inner.watch()
         if plain and self.dialect.name == "messages":
             self._backstop = MessageBackstop(self._limit, self._abilities.pace)
             return self._backstop
@@ -129,13 +144,19 @@ class Trusted(Sending):
 
     def usage(self, body: bytes) -> Usage | None:
         usage = self._inner.usage(body)
-        self._overran = usage is not None and (usage.reasoning or 0) > self._limit * self.ask.choices
+        beyond = usage is not None and (usage.reasoning or 0) > self._limit * self.ask.choices
+        self._overran = beyond and begins_in_thought(self.ask.body)
         return usage
 
     @property
     def verdict(self) -> Verdict | None:
         backstop = self._backstop
-        return Verdict(self._overran, None) if backstop is None else Verdict(backstop.overran, backstop.pace)
+        overran = self._overran if backstop is None else backstop.overran
+        pace = None if backstop is None else backstop.pace
+        body = self.ask.body
+        if pace is not None and not is_plain(body):
+            pace = None
+        return Verdict(overran, overran and self._switch is not False and is_evidence(body), pace)
 
 
 class Enforced(Sending):

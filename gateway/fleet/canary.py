@@ -8,6 +8,10 @@ So a node is asked for a few tokens with a small budget, and what it did is coun
     prove   a chat with a small budget, one with thinking off, and the marker as raw text: about 50 tokens. The node
             serves meanwhile; until it is proven, the gateway holds the budgets.
 
+    recheck the chat with a small budget once more, where a request overran one: a client is no witness, and one odd
+            answer no proof. The node is trusted meanwhile (the backstop cuts what overruns), and one that lost its
+            trust so is asked again later, and gets it back.
+
 A node that dies while it is asked is not asked again for `FIRST_PAUSE` seconds, twice as long after each death, until
 its version changes: else the question would kill it at every start. Meanwhile it serves, and the gateway enforces.
 """
@@ -36,6 +40,12 @@ MOST_IDS = 1 << 31
 """Token ids are below this."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 600.0, 86_400.0
+RECHECK_PAUSE, LONGEST_RECHECK_PAUSE = 30.0, 1800.0
+"""Seconds between two rechecks; the pause doubles where the node goes on not holding budgets."""
+
+_REFUSALS = (400, 422)
+"""How a node says that it takes no budgets; whatever else goes wrong says nothing of them."""
+
 PROOF_SECONDS = 120.0
 """How long one question may take; a node that is only busy is asked again at its next start."""
 
@@ -49,10 +59,18 @@ class Canary:
         self._asked = False
         self._pause = FIRST_PAUSE
         self._not_before = 0.0
+        self.starts = 0
+        """How often the node has started anew."""
+        self._lost = False
+        """Whether it had proven to hold budgets and was found not to."""
+        self._rechecking = False
+        self._next_recheck = 0.0
+        self._recheck_pause = RECHECK_PAUSE
 
     def restarted(self) -> None:
         """The node was away, or says that it began anew: nothing that was found holds any more."""
         self.learnt = self._asked = False
+        self.starts += 1
 
     @property
     def due(self) -> bool:
@@ -79,6 +97,7 @@ class Canary:
     async def prove(self, client: httpx.AsyncClient, model: str, now: float) -> Abilities:
         """Ask for tokens; `abilities` is complete afterwards, as far as the node answered."""
         self._asked = True
+        self._lost = False
         found = self.abilities
         found = replace(found, **await _ask_with_thinking_off(client, model, found))
         if now >= self._not_before:
@@ -94,6 +113,30 @@ class Canary:
         self.abilities = replace(found, marker_shown=await _shows_marker(client, model, found))
         return self.abilities
 
+    def begin_recheck(self, now: float, suspected: bool) -> bool:
+        """Whether it should be asked for a budget again; if so `end_recheck` must follow."""
+        if self._rechecking or not (suspected or self._lost) or now < max(self._next_recheck, self._not_before):
+            return False
+        self._rechecking = True
+        return True
+
+    async def recheck(self, client: httpx.AsyncClient, cards: Mapping[str, Mapping[str, Any]]) -> bool | None:
+        """Whether it holds a budget; None where it did not say, being busy."""
+        if not self.learnt:  # it was believed
+            await self.learn(client, cards)
+        seen = await _think(client, next(iter(cards), ""), self.abilities, {"thinking_token_budget": BUDGET})
+        if seen.status != 200 and seen.status not in _REFUSALS:
+            return None
+        return seen.obeyed
+
+    def end_recheck(self, now: float, holds: bool | None) -> None:
+        self._rechecking = False
+        self._recheck_pause = RECHECK_PAUSE if holds else min(2 * self._recheck_pause, LONGEST_RECHECK_PAUSE)
+        self._next_recheck = now + (RECHECK_PAUSE if holds else self._recheck_pause)
+        if holds is not None:
+            self._lost = not holds
+            self.abilities = replace(self.abilities, native_budget=holds)
+
     def died(self) -> None:
         """It was gone before it had answered. What was found so far stays."""
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
@@ -107,8 +150,14 @@ class _Seen:
         self.reasoning = 0
         self.split: bool | None = None
         self.answered = False
+        """Whether text came behind the thinking."""
         self._end = end
         self._open = opened
+
+    @property
+    def obeyed(self) -> bool:
+        """Whether it kept to `BUDGET`, where it was given that."""
+        return self.status == 200 and self.reasoning <= BUDGET + 1 and self.answered
 
     def take(self, choice: dict[str, Any]) -> None:
         """One choice of one chunk."""
@@ -150,8 +199,7 @@ async def _tokens(client: httpx.AsyncClient, model: str, text: str) -> tuple[int
 
 async def _ask_with_budget(client: httpx.AsyncClient, model: str, known: Abilities) -> dict[str, Any]:
     seen = await _think(client, model, known, {"thinking_token_budget": BUDGET})
-    obeyed = seen.status == 200 and seen.reasoning <= BUDGET + 1 and seen.answered
-    found: dict[str, Any] = {"native_budget": obeyed}
+    found: dict[str, Any] = {"native_budget": seen.obeyed}
     return found if seen.split is None else {**found, "splits_reasoning": seen.split}
 
 

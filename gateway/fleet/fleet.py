@@ -136,17 +136,15 @@ class Fleet:
             other is not node and other.ready and not node.cards.keys().isdisjoint(other.cards) for other in self.nodes
         )
 
-    def failed(self, node: Node, error: str, request: int, now: float) -> None:
-        """A request (a number for its body) failed on `node`, by its fault or the request's own."""
-        if node.failed(error, request, now, spare=not self.has_another(node)):
+    def convict(self, node: Node, error: str, failed_at: float, now: float) -> None:
+        """Another node answered a request that failed on `node` at `failed_at`."""
+        if node.convict(error, failed_at, now, spare=not self.has_another(node)):
             log.warning("node_taken_out", node=node.name, cause=node.breaker.cause.value, error=error)
 
-    def acquit(self, node: Node, request: int, now: float) -> None:
-        """That request failed on other nodes as well."""
-        was_open = node.breaker.is_open
-        node.acquit(request, now)
-        if was_open and not node.breaker.is_open:
-            log.info("node_back", node=node.name, error="the requests that failed had failed elsewhere as well")
+    def check_failed(self, node: Node, error: str, now: float) -> None:
+        """`node` failed a client's request, and then the prober's own."""
+        if node.check_failed(error, now, spare=not self.has_another(node)):
+            log.warning("node_taken_out", node=node.name, cause=node.breaker.cause.value, error=error)
 
     def fell_silent(self, node: Node, now: float) -> bool:
         """All answers of `node` stand still; whether there is another one to go to."""

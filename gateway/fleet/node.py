@@ -1,5 +1,6 @@
 """One node as this gateway process sees it."""
 
+import asyncio
 import math
 from collections import deque
 from collections.abc import Mapping
@@ -79,6 +80,9 @@ class Node:
         self.places = math.inf
         self.busy_until = 0.0
         self.doubted = False
+        self.budget_suspected = False
+        self.attention = asyncio.Event()
+        """Wakes the prober: there is something to find out."""
         self.drain: Drain | None = None
         self._drains: dict[str, Drain] = {}
         self.failed_probes = 0
@@ -179,18 +183,37 @@ class Node:
         self.last_error = error
         self.settle(now)
 
-    def failed(self, error: str, request: int, now: float, spare: bool) -> bool:
-        """A request failed by the node's fault or its own (see `Breaker.failed`); whether the node is out now."""
-        opened = self.breaker.failed(now, request, spare)
+    def doubt(self, error: str) -> None:
+        """A request failed by the node's fault or its own: the prober asks the node itself, at once."""
+        self.breaker.doubt()
         self.doubted = True
+        self.last_error = error
+        self.attention.set()
+
+    def convict(self, error: str, failed_at: float, now: float, spare: bool) -> bool:
+        """Another node answered a request that failed here at `failed_at`; whether this one is out now."""
+        streaming = any(lease.heard and lease.began < failed_at for lease in self.leases)
+        if streaming and self.heard_at > failed_at:
+            return False  # other answers go on
+        opened = self.breaker.convict(now, failed_at, spare)
         self.last_error = error
         self.settle(now)
         return opened
 
-    def acquit(self, request: int, now: float) -> None:
-        """That request failed elsewhere as well."""
-        self.breaker.acquit(now, request)
+    def check_failed(self, error: str, now: float, spare: bool) -> bool:
+        """It was doubted, and failed the prober's own request as well; whether it is out now."""
+        opened = self.breaker.check_failed(now, spare)
+        self.last_error = error
         self.settle(now)
+        return opened
+
+    def suspect_budget(self) -> bool:
+        """It overran a budget that it could have held: its canary is run again. Whether this is news."""
+        if self.budget_suspected:
+            return False
+        self.budget_suspected = True
+        self.attention.set()
+        return True
 
     def answered(self, now: float) -> None:
         """A request was answered that might not have been."""
@@ -238,15 +261,17 @@ class Lease:
     """One unit of a node's concurrency, held until the last byte. `release` counts once however often it is called.
 
     `began`: loop time of its beginning. `heard`: whether a byte of its answer has come. `stream`: it should come bit by
-    bit. `tokens`: about the size of its prompt.
+    bit. `answered`: its node has answered it with 200, and the client has a byte of it. `tokens`: about the size of its
+    prompt.
     """
 
-    __slots__ = ("_held", "began", "heard", "node", "stream", "ticket", "tokens")
+    __slots__ = ("_held", "answered", "began", "heard", "node", "stream", "ticket", "tokens")
 
     def __init__(self, node: Node, now: float = 0.0, stream: bool = False, tokens: int = 0) -> None:
         self.node = node
         self.began = now
         self.heard = False
+        self.answered = False
         self.stream = stream
         self.tokens = tokens
         self.ticket: Pending | None = None

@@ -1,7 +1,8 @@
 """Asking every node, again and again, whether it lives, what it serves and how busy it is.
 
 Probes alone readmit nobody: an API server answers them while its engine is dead. A node whose breaker is open for
-more than lateness is asked a tiny completion first (see `core.breaker`), so that no user's request is the trial.
+more than lateness is asked a tiny completion first (see `core.breaker`), so that no user's request is the trial. So is
+one that failed a user's request, at once: users are no witnesses. One that overran a budget has its canary run again.
 """
 
 import asyncio
@@ -20,7 +21,8 @@ from gateway.core.load import read_load
 from gateway.fleet.canary import Canary
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Node
-from gateway.fleet.questions import client_of, get, post
+from gateway.fleet.questions import client_of, get
+from gateway.fleet.trial import ask_one_token
 
 log = structlog.get_logger("fleetgate.prober")
 
@@ -38,9 +40,6 @@ class ProbeTiming:
 
 FOUND_WITHIN = 0.5
 """Seconds between two probes of a node that is not ready: one that came back is found soon."""
-
-TRIAL_SECONDS = 30.0
-"""How long the tiny completion may take: a node that is asked for one is hardly busy, but may be loading kernels."""
 
 
 class Prober:
@@ -115,19 +114,31 @@ class Prober:
             self._news.set()
             if node.ready and self.canary and canary.due:
                 beside.create_task(self._prove(client, node, canary))
+            self._look_closer(client, node, canary, beside)
             if node.ready != before or is_first:  # also where it never was: its URL may be mistyped
                 say, what = (log.info, "node_ready") if node.ready else (log.warning, "node_not_ready")
                 say(what, node=node.name, error=node.last_error)
-            await self._pause(node)
+            await self._pause(client, node, canary, beside)
 
-    async def _pause(self, node: Node) -> None:
+    async def _pause(self, client: httpx.AsyncClient, node: Node, canary: Canary, beside: asyncio.TaskGroup) -> None:
         """Until the next probe: soon where the node is not ready, also where a request finds that out meanwhile."""
         end = _now() + self._timing.interval * random.uniform(0.9, 1.1)
         while (left := end - _now()) > 0:
             step = FOUND_WITHIN * random.uniform(0.9, 1.1)
-            await asyncio.sleep(min(left, step))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(left, step)):
+                    await node.attention.wait()
+            node.attention.clear()
             if not node.ready:
                 return
+            self._look_closer(client, node, canary, beside)
+
+    def _look_closer(self, client: httpx.AsyncClient, node: Node, canary: Canary, beside: asyncio.TaskGroup) -> None:
+        """Begin what requests have given reason to ask, one at a time and not too often."""
+        if node.ready and node.breaker.begin_check(_now()):
+            beside.create_task(self._check(client, node))
+        if node.ready and self.native and canary.begin_recheck(_now(), node.budget_suspected):
+            beside.create_task(self._recheck(client, node, canary))
 
     async def _probe(self, client: httpx.AsyncClient, node: Node, canary: Canary) -> bool:
         """Whether it answered."""
@@ -174,25 +185,29 @@ class Prober:
                     canary.restarted()  # so soon that no probe has missed it
 
     async def _try_out(self, client: httpx.AsyncClient, node: Node) -> None:
-        """Ask for one token. An answer below 500 shows that somebody is there to think: a node of an embedding
-        model, which has no completions, says 4xx; what it is worth then shows in its probation."""
-        body = {"model": next(iter(node.cards), ""), "prompt": "1", "max_tokens": 1}
-        try:
-            answer = await post(client, "/v1/completions", body, TRIAL_SECONDS)
-            problem = f"answered its trial with {answer.status}" if answer.status >= 500 else None
-        except TimeoutError:
-            problem = f"no answer to its trial within {TRIAL_SECONDS:g} s"
-        except httpx.HTTPError as error:
-            problem = f"its trial failed: {error or type(error).__name__}"
+        """The trial of a node that is out. What it is worth then shows in its probation."""
+        problem = await ask_one_token(client, next(iter(node.cards), ""))
         if problem is None:
             node.answered(_now())
             node.last_error = None
         else:
             node.breaker.trial_failed(_now())
-            node.last_error = problem
+            node.last_error = problem.told
+
+    async def _check(self, client: httpx.AsyncClient, node: Node) -> None:
+        """The same of a node that is in, and failed a client's request. One that is late may have a full queue, which
+        clients can fill: whether it stands still is judged by the silence of all its answers."""
+        breaker = node.breaker
+        try:
+            problem = await ask_one_token(client, next(iter(node.cards), ""))
+        finally:
+            breaker.end_check(_now())
+        if problem is not None and problem.certain and node.breaker is breaker:
+            self._fleet.check_failed(node, problem.told, _now())
 
     async def _prove(self, client: httpx.AsyncClient, node: Node, canary: Canary) -> None:
         """Ask the node what it can do. It serves meanwhile, and also where nothing comes of it."""
+        node.budget_suspected = False
         try:
             await canary.prove(client, next(iter(node.cards), ""), _now())
             problem = None
@@ -200,20 +215,45 @@ class Prober:
             log.warning("canary_failed", node=node.name, exc_info=not isinstance(error, httpx.HTTPError))
             problem = str(error) or type(error).__name__
             canary.died()
-        node.abilities = found = self._relied_on(canary.abilities)
-        say = log.info if found.native_budget and found.native_off else log.warning
-        say(
-            "node_asked",
-            node=node.name,
-            holds_budgets=found.native_budget,
-            heeds_thinking_off=found.native_off,
-            splits_reasoning=found.splits_reasoning,
-            version=".".join(map(str, found.version or ())) or None,
-            error=problem,
-        )
+        node.abilities = self._relied_on(canary.abilities)
+        _tell_abilities(node, problem)
+
+    async def _recheck(self, client: httpx.AsyncClient, node: Node, canary: Canary) -> None:
+        """Ask whether it holds budgets after all. Without a clear answer all stays as it is."""
+        starts = canary.starts
+        holds: bool | None = None
+        problem = None
+        try:
+            holds = await canary.recheck(client, node.cards)
+        except Exception as error:
+            log.warning("canary_failed", node=node.name, exc_info=not isinstance(error, httpx.HTTPError))
+            problem = str(error) or type(error).__name__
+        finally:
+            canary.end_recheck(_now(), holds)
+        if canary.starts != starts or holds is None:
+            return  # it was another process that answered, or nobody
+        node.budget_suspected = False
+        if holds is not node.abilities.native_budget:
+            known = node.abilities if node.abilities.think_end else replace(canary.abilities, pace=node.abilities.pace)
+            node.abilities = replace(known, native_budget=holds)
+            _tell_abilities(node, problem)
 
     def _relied_on(self, found: Abilities) -> Abilities:
         return found if self.native else replace(found, native_budget=False)
+
+
+def _tell_abilities(node: Node, problem: str | None) -> None:
+    found = node.abilities
+    say = log.info if found.native_budget and found.native_off else log.warning
+    say(
+        "node_asked",
+        node=node.name,
+        holds_budgets=found.native_budget,
+        heeds_thinking_off=found.native_off,
+        splits_reasoning=found.splits_reasoning,
+        version=".".join(map(str, found.version or ())) or None,
+        error=problem,
+    )
 
 
 def _now() -> float:

@@ -357,8 +357,10 @@ class Exchange:
         return True
 
     def _first_byte(self) -> None:
-        if self.lease.node.doubted and self._head is not None and self._head.status == 200:
-            self.lease.node.answered(self._last)
+        if self._head is not None and self._head.status == 200:
+            self.lease.answered = True
+            if self.lease.node.doubted:
+                self.lease.node.answered(self._last)
         if self._trace.first_byte is None:
             self._trace.answered = True
             self._trace.first_byte = time.perf_counter()  # uvloop's own clock ticks in milliseconds

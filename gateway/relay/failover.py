@@ -5,21 +5,19 @@ Nothing here sends anything. `Failover` belongs to the relay; `Tries` is one req
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import structlog
 
-from gateway.core.attempts import FREE, Attempts, RetryBudget, RetryRules, Verdict, outcome
+from gateway.core.attempts import FREE, Attempts, RetryBudget, RetryRules, Verdict, is_doubtful, outcome
 from gateway.core.errors import (
-    BadUpstreamResponse,
     ConnectFailed,
     FleetFull,
     NodeBusy,
-    NodeFailed,
     Overloaded,
     UnreadableAnswer,
     UpstreamCut,
     UpstreamError,
-    UpstreamTimeout,
 )
 from gateway.core.plan import Plan
 from gateway.fleet.fleet import Fleet
@@ -32,17 +30,22 @@ log = structlog.get_logger("fleetgate.failover")
 BUSY_SECONDS = 0.25
 """How long a node whose queue was full is asked last, where it did not say itself."""
 
-_DOUBTFUL = (NodeFailed, BadUpstreamResponse, UpstreamCut, UpstreamTimeout)
-"""Failures that are the node's, or the request's own."""
+
+class Failure(NamedTuple):
+    """A failure by the node's fault or the request's own, at loop time `at`."""
+
+    node: Node
+    error: UpstreamError
+    at: float
 
 
 @dataclass(slots=True)
 class Tries:
-    """One request's: the nodes it has tried, those that it made doubtful, and what full ones said of their queues."""
+    """One request's: the nodes it has tried, its doubtful failures, and what full nodes said of their queues."""
 
     attempts: Attempts
     tried: list[Node] = field(default_factory=list)
-    suspects: list[Node] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
 
 
@@ -78,11 +81,13 @@ class Failover:
         """
         now = asyncio.get_running_loop().time()
         trace.failures += ((lease.node.name, outcome(error)),)
-        self._tell(error, lease.node, plan, tries, now)
+        trace.node_failed = False  # what the next one does will be told
+        self._tell(error, lease.node, tries, now)
         verdict = tries.attempts.judge(error, trace.answered)
         if verdict is Verdict.SAME_NODE:
             return lease
         if verdict is Verdict.GIVE_UP:
+            _discourage(error, tries)
             return None
         tries.tried.append(lease.node)
         return self._another(error, plan, tries, trace, route, now)
@@ -105,25 +110,27 @@ class Failover:
         trace.retry_refused = True
         return None
 
-    def _tell(self, error: UpstreamError, node: Node, plan: Plan, tries: Tries, now: float) -> None:
+    def conclude(self, tries: Tries, lease: Lease) -> None:
+        """The request has ended well on the node of `lease`: whatever failed it before is at fault."""
+        if not lease.answered:  # it was refused, as what is wrong with it may have been what failed elsewhere
+            return
+        now = asyncio.get_running_loop().time()
+        for failure in tries.failures:
+            if failure.node is not lease.node:
+                self._fleet.convict(failure.node, failure.error.message, failure.at, now)
+
+    def _tell(self, error: UpstreamError, node: Node, tries: Tries, now: float) -> None:
         if isinstance(error, ConnectFailed):
             node.refused(error.message, now)
         elif isinstance(error, NodeBusy):
             wait = error.retry_after or BUSY_SECONDS
             node.busy_until = now + wait
             tries.waits.append(wait)
-        elif isinstance(error, _DOUBTFUL):
+        elif is_doubtful(error):
             if isinstance(error, UnreadableAnswer):
                 self._log_unreadable(error, node)
-            self._doubt(error, node, hash(plan.ask.raw), tries, now)
-
-    def _doubt(self, error: UpstreamError, node: Node, request: int, tries: Tries, now: float) -> None:
-        """Once two nodes have failed over one request, it is the request."""
-        self._fleet.failed(node, error.message, request, now)
-        tries.suspects.append(node)
-        if len(tries.suspects) > 1:
-            for suspect in tries.suspects:
-                self._fleet.acquit(suspect, request, now)
+            tries.failures.append(Failure(node, error, now))
+            node.doubt(error.message)
 
     def _log_unreadable(self, error: UnreadableAnswer, node: Node) -> None:
         """Once for each cause: the rest is counted. Nothing of the answer is told, which may be a tenant's."""
@@ -131,3 +138,10 @@ class Failover:
         if seen not in self._unreadable:
             self._unreadable.add(seen)
             log.warning("node_answer_unreadable", node=node.name, cause=error.cause, place=error.place)
+
+
+def _discourage(error: UpstreamError, tries: Tries) -> None:
+    """Where two nodes vanished over a request, SDKs should not send it to a third and a fourth by themselves."""
+    if len(tries.failures) > 1 and all(isinstance(failure.error, UpstreamCut) for failure in tries.failures):
+        error.headers = {**error.headers, "x-should-retry": "false"}
+        error.message = "Two nodes broke off over this request, so it is tried on no other: change it, or ask later."

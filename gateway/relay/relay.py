@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 import structlog
@@ -101,6 +100,10 @@ class Relay:
                         leg = Leg(sending, method, path or sending.path, sending.body)
                     while leg is not None:
                         leg = await self._attempt(leg, lease, call, trace, deadline, fresh)
+                    if trace.node_failed:  # in mid-answer: by its own fault, or by the request's
+                        lease.node.doubt("a stream ended with the node's own error")
+                    elif tries is not None:
+                        self.failover.conclude(tries, lease)
                     return None
                 except UpstreamError as error:
                     tries = tries or self.failover.begin()
@@ -186,9 +189,8 @@ class Relay:
             node.keep_pace(verdict.pace)
         if verdict.overran:
             trace.overran = True
-            if node.abilities.native_budget:
-                node.abilities = replace(node.abilities, native_budget=False)
-                log.warning("node_overran_budget", node=node.name, remedy="the gateway holds its budgets from now on")
+            if verdict.evidence and node.abilities.native_budget and node.suspect_budget():
+                log.warning("node_overran_budget", node=node.name, remedy="it is asked again whether it holds budgets")
 
     def _look(self, node: Node, now: float) -> float:
         """Whether `node` hangs: then what waits there goes elsewhere. Returns the loop time to look again."""

@@ -62,11 +62,18 @@ def test_every_run_of_failures_comes_to_an_end(order: tuple[type[UpstreamError],
     assert sent <= 4, "a node that takes connections and closes them would be asked for ever"
 
 
-def test_a_request_that_may_have_killed_a_node_is_given_one_more_not_all() -> None:
+DOUBTFUL = (NodeFailed, BadUpstreamResponse, UpstreamCut, UpstreamTimeout)
+
+
+@pytest.mark.parametrize(("first", "second"), list(product(DOUBTFUL, repeat=2)))
+def test_a_request_that_may_have_killed_a_node_is_given_one_more_not_all(
+    first: type[UpstreamError], second: type[UpstreamError]
+) -> None:
     attempts = Attempts(limit=16)
-    assert attempts.judge(UpstreamCut("x"), answered=False) is Verdict.ANOTHER_NODE
-    assert attempts.judge(NodeFailed("x"), answered=False) is Verdict.ANOTHER_NODE
-    assert attempts.judge(UpstreamTimeout("x"), answered=False) is Verdict.GIVE_UP
+    assert attempts.judge(first("x"), answered=False) is Verdict.ANOTHER_NODE
+    assert attempts.judge(NodeBusy("x"), answered=False) is Verdict.ANOTHER_NODE, "a full queue did nothing"
+    assert attempts.judge(ConnectFailed("x"), answered=False) is Verdict.ANOTHER_NODE
+    assert attempts.judge(second("x"), answered=False) is Verdict.GIVE_UP
 
 
 @pytest.mark.parametrize("kind", KINDS)

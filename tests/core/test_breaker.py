@@ -14,8 +14,8 @@ def closed(now: float = 0.0, **rules: float) -> Breaker:
 
 def failing(now: float = 0.0) -> Breaker:
     breaker = closed(now)
-    for request in (1, 2, 3):
-        breaker.failed(now, request, spare=False)
+    for _ in range(3):
+        breaker.convict(now, now, spare=False)
     assert (breaker.state, breaker.cause) == (State.OPEN, Cause.FAILING)
     return breaker
 
@@ -33,39 +33,67 @@ def test_a_node_that_joins_later_has_to_answer_first() -> None:
     assert breaker.state is State.PROBATION
 
 
-def test_different_failing_requests_open_it() -> None:
+def test_requests_that_another_node_answered_open_it_equal_bodies_or_not() -> None:
     breaker = closed()
-    assert not breaker.failed(1.0, 1, spare=False)
-    assert not breaker.failed(1.0, 2, spare=False)
-    assert breaker.failed(1.0, 3, spare=False)
+    assert not breaker.convict(1.0, 1.0, spare=False)
+    assert not breaker.convict(1.0, 1.0, spare=False)
+    assert breaker.convict(1.0, 1.0, spare=False)
     assert breaker.cause is Cause.FAILING
 
 
-def test_the_same_request_again_and_again_does_not() -> None:
+def test_requests_that_failed_alone_open_nothing_but_have_the_node_asked() -> None:
     breaker = closed()
-    assert not any(breaker.failed(float(n), 7, spare=False) for n in range(100))
+    for now in range(100):
+        breaker.doubt()
+        if breaker.begin_check(float(now)):
+            breaker.end_check(float(now))
+    assert breaker.state is State.CLOSED
+
+
+def test_the_nodes_own_failed_answer_opens_it_at_once() -> None:
+    breaker = closed()
+    breaker.doubt()
+    assert breaker.begin_check(1.0)
+    breaker.end_check(1.0)
+    assert breaker.check_failed(1.0, spare=False)
+    assert (breaker.state, breaker.cause) == (State.OPEN, Cause.FAILING)
+    assert not breaker.check_failed(1.0, spare=False), "it is out already"
+
+
+def test_a_node_is_asked_once_at_a_time_and_not_too_often() -> None:
+    breaker = closed(retrial=1.0)
+    breaker.doubt()
+    assert breaker.begin_check(0.0)
+    breaker.doubt()
+    assert not breaker.begin_check(5.0), "one is under way"
+    breaker.end_check(10.0)
+    assert not breaker.begin_check(10.5)
+    assert breaker.begin_check(11.0), "the doubt that came meanwhile is not forgotten"
+    breaker.end_check(11.0)
+    assert not breaker.begin_check(99.0), "nothing more is doubted"
 
 
 def test_an_answer_between_failures_clears_the_node() -> None:
     breaker = closed()
-    for request in range(100):
-        assert not breaker.failed(1.0, request, spare=False)
-        breaker.answered(1.0)
+    for now in range(100):
+        assert not breaker.convict(now, now, spare=False)
+        breaker.answered(now + 0.5)
+
+
+def test_what_failed_before_an_answer_is_no_evidence_after_it() -> None:
+    """The other node may answer much later: a long stream."""
+    breaker = closed()
+    breaker.answered(5.0)
+    assert not any(breaker.convict(9.0, 4.0, spare=False) for _ in range(100))
+    assert breaker.state is State.CLOSED
 
 
 def test_the_last_ready_node_is_not_opened_by_failures_or_silence() -> None:
     breaker = closed()
-    assert not any(breaker.failed(1.0, request, spare=True) for request in range(100))
+    assert not any(breaker.convict(1.0, 1.0, spare=True) for _ in range(100))
+    assert not breaker.check_failed(1.0, spare=True)
     assert not breaker.fell_silent(1.0, spare=True)
     assert breaker.state is State.CLOSED
-
-
-def test_requests_that_fail_everywhere_open_nothing() -> None:
-    breaker = failing()
-    breaker.acquit(2.0, 2)
-    assert breaker.state is State.CLOSED
-    assert not breaker.failed(3.0, 3, spare=False), "3 was counted before"
-    assert breaker.failed(3.0, 4, spare=False)
 
 
 def test_probes_do_not_readmit_a_zombie() -> None:
@@ -108,13 +136,12 @@ def test_places_grow_slowly_after_an_answer() -> None:
     assert states == [State.PROBATION, State.CLOSED]
 
 
-def test_one_failure_on_probation_is_enough_unless_it_was_the_requests() -> None:
+def test_on_probation_one_request_that_another_node_answered_is_enough() -> None:
     breaker = closed()
     breaker.refused(0.0)
     breaker.answered(1.0)
-    assert breaker.failed(2.0, 1, spare=False)
-    breaker.acquit(2.0, 1)
-    assert breaker.state is State.PROBATION
+    assert not breaker.convict(2.0, 0.5, spare=False), "that failed before it came back"
+    assert breaker.convict(2.0, 1.5, spare=False)
 
 
 def test_a_node_that_was_only_late_comes_back_with_its_probe() -> None:

@@ -1,0 +1,43 @@
+"""The gateway's own tiny completion: whether somebody is there to think behind a node that answers its probes."""
+
+import asyncio
+from typing import NamedTuple
+
+import httpx
+
+from gateway.fleet.questions import post
+
+TRIAL_SECONDS = 30.0
+"""How long it may take: a node that is asked for one token is hardly busy, but may be loading kernels."""
+
+
+class Problem(NamedTuple):
+    """Why a tiny completion did not come; `certain` where no load of clients explains it."""
+
+    told: str
+    certain: bool
+
+
+async def ask_one_token(client: httpx.AsyncClient, model: str) -> Problem | None:
+    """None where the node answered below 500: one of an embedding model, which has no completions, says 4xx.
+
+    A broken connection is tried once more: it may have stood idle for as long as the node keeps one.
+    """
+    try:
+        async with asyncio.timeout(TRIAL_SECONDS):
+            try:
+                status = await _ask(client, model)
+            except httpx.TransportError:
+                status = await _ask(client, model)
+    except TimeoutError:
+        return Problem(f"no answer to its trial within {TRIAL_SECONDS:g} s", certain=False)
+    except httpx.HTTPError as error:
+        return Problem(f"its trial failed: {error or type(error).__name__}", certain=True)
+    if status >= 500:
+        return Problem(f"answered its trial with {status}", certain=status != 503)
+    return None
+
+
+async def _ask(client: httpx.AsyncClient, model: str) -> int:
+    answer = await post(client, "/v1/completions", {"model": model, "prompt": "1", "max_tokens": 1})
+    return answer.status
