@@ -13,7 +13,7 @@ from gateway.core.grants.grant import Grant, Headers
 from gateway.core.grants.intent import INTENT_FIELDS, UNLIMITED, UNSAID, Intent
 from gateway.core.grants.sizes import BYTES_PER_TOKEN, estimate_input
 from gateway.core.grants.terms import Terms
-from gateway.core.grants.thinking import decide
+from gateway.core.grants.thinking import decide, refuse_unholdable
 from gateway.core.response_ids import seal
 
 _COUNTS = frozenset({int, type(None)})
@@ -137,6 +137,9 @@ def make_plan(
         grant = Grant(ask.max_tokens) if ask.intent is UNSAID else as_asked(ask.intent, ask.max_tokens)
         if not ask.intent.heeded:
             changes.update(dialect.carry(ask.body, grant))
+    if "use_beam_search" in ask.body and dialect.name in ("chat", "completions"):
+        off = grant.thinking is False and dialect.name == "chat"  # by the template: there is nothing to hold
+        refuse_unholdable(ask.body, None if off else grant.thinking_budget)
     return Plan(
         ask,
         dialect,

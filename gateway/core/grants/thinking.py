@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
+from gateway.core.bodies import Body
 from gateway.core.errors import InvalidRequest
 from gateway.core.grants.grant import Headers, tell
 from gateway.core.grants.intent import EFFORTS, UNLIMITED, Intent
@@ -51,6 +52,9 @@ class ThinkingRules:
     floor_with_tools: int | None = None
     below: Below | None = None
     hide: bool | None = None
+
+
+_OFF = frozenset({"0", "off", "f", "false", "n", "no"})
 
 
 class Decision(NamedTuple):
@@ -100,6 +104,26 @@ def decide(intent: Intent, terms: Settled[ThinkingRules], max_tokens: int | None
     if on is not None and source != "request":
         told += _tell_switch(on, source, intent)
     return Decision(on, budget.tokens, hide, told + _tell_budget(budget, intent))
+
+
+def refuse_unholdable(body: Body, budget: int | None) -> None:
+    """Refuse what no node and no gateway can hold `budget` in (tokens; None: there is none to hold).
+
+    Raises `InvalidRequest` for a beam search: vLLM does not apply a budget there, and its beams cannot be counted.
+    """
+    if budget is None or "use_beam_search" not in body or _is_off(body["use_beam_search"]):
+        return
+    raise InvalidRequest(
+        "A thinking budget cannot be held in a beam search: leave 'use_beam_search' out, or, where the budget is your "
+        "own, send none.",
+        param="use_beam_search",
+        code="thinking_budget_not_enforceable",
+    )
+
+
+def _is_off(switch: object) -> bool:
+    """Whether a node reads `switch` as false (it is as lenient as pydantic)."""
+    return switch in (None, False, 0) or (type(switch) is str and switch.lower() in _OFF)
 
 
 def _switch(intent: Intent, terms: Settled[ThinkingRules]) -> tuple[bool | None, str]:
