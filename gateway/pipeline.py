@@ -203,7 +203,7 @@ class _Record:
     def _charge(self, end: End, plan: Plan) -> Charge:
         """What the request is charged."""
         trace, held = self.trace, self.held
-        meter = self._meters.of(plan.model or "")
+        meter = self._meters.of(self.tenant or "", plan.model or "")
         if held is not None:
             planned = held.planned
         elif trace.usage is not None and end.ending == "ok":
@@ -327,7 +327,7 @@ class Pipeline:
             terms = policy.terms.of(tenant.rules, model)
         if terms is not None or ask.body.get("ignore_eos") is True:
             window = self._fleet.window(model)
-        ratio = BYTES_PER_TOKEN if self.limiter is None else self.limiter.bytes_per_token(model)
+        ratio = BYTES_PER_TOKEN if self.limiter is None else self.limiter.bytes_per_token(tenant.name, model)
         plan = make_plan(ask, dialect, model, minting, pinned_to, terms, window, ratio, tenant.cache_salt, counted)
         return plan._replace(over_chat=True) if model in policy.over_chat else plan
 

@@ -107,20 +107,20 @@ class Limiter:
         if plan.ask.background and plan.max_tokens is None and rules.counts_tokens:
             raise _boundless()
         price = self.meters.prices.get(model) if plan.dialect.computes else None
-        planned = priced(self.planned(plan), price)
+        planned = priced(self.planned(who.tenant.name, plan), price)
         id = f"{self._prefix}{next(self._numbers):x}"
         held = Reservation(self, who, id, rules, plan, planned, price)
         if self._redis is not None and self._link is not None and self._link.up:
             held.asked = self._redis.ask(held.tenant, held.id, rules, held.costs)
         return held
 
-    def planned(self, plan: Plan) -> Amounts:
+    def planned(self, tenant: str, plan: Plan) -> Amounts:
         """What `plan` is expected to take, its cost aside."""
-        return plan_amounts(plan, self.meters.of(plan.model or ""), self._terms.assumed_output)
+        return plan_amounts(plan, self.meters.of(tenant, plan.model or ""), self._terms.assumed_output)
 
-    def bytes_per_token(self, model: str) -> float:
-        """How many bytes of text a token of `model`'s prompts was, by what nodes counted of requests that ended."""
-        return self.meters.of(model).bytes_per_token.value
+    def bytes_per_token(self, tenant: str, model: str) -> float:
+        """How many bytes of text a token of `model`'s prompts was, by what nodes counted of the tenant's requests."""
+        return self.meters.of(tenant, model).bytes_per_token.value
 
     def without_redis(self, held: Reservation) -> tuple[Ruleset, Taken] | None:
         """Decide in this process. None where nothing is limited now; raises `LimitsUnknown` where nothing may pass."""

@@ -3,13 +3,19 @@
 What a request has used in the end is `charge`'s to say; here are the ratios that it estimates by where no node told.
 Prompts that nobody counts are estimated by their text's bytes over the model's bytes per token. Each ratio is one of
 two exponentially weighted sums, so that long requests count for more than short ones.
+
+One tenant's data moves nobody else's meters: each tenant has its own for each model. A new one begins with the median
+of what the model's tenants have shown, where there are enough of them that no single one moves it; else with the
+default. Each ratio stays within bounds, and is taught by requests that can be compared (`comparable`).
 """
 
+from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from gateway.core.events import RequestEnded
 from gateway.core.grants.sizes import BYTES_PER_TOKEN, estimate_input
+from gateway.core.limits.comparable import SHORTEST, is_text
 from gateway.core.limits.cost import Price, cost_of_tokens
 from gateway.core.limits.rules import NOTHING, Amounts
 from gateway.core.plan import Plan
@@ -28,35 +34,70 @@ STEADY = 16
 """Events, or tokens, from which a request shows a pace."""
 
 
-@dataclass(slots=True)
-class Ratio:
-    """`above` over `below`, both weighted sums; begins as one request's worth of `first`."""
+class Band(NamedTuple):
+    """Where a ratio begins, and what is believed of it at the least and the most."""
 
-    above: float
-    below: float = 1.0
+    first: float
+    least: float
+    most: float
+
+
+BYTES = Band(BYTES_PER_TOKEN, 1.0, 16.0)
+"""Bytes of a prompt's text per token: from one for each byte to words of a vocabulary as large as any."""
+
+EVENTS = Band(1.0, 1.0, 32.0)
+"""Tokens per event of a stream."""
+
+PACE = Band(PER_SECOND, 1.0, 2000.0)
+"""Output tokens a second of one answer."""
+
+MANY = 64
+"""Requests after which a meter looks at the prompt of every eighth only: to look costs a microsecond, and more where a
+conversation is long."""
+
+
+class Ratio:
+    """`above` over `below`, both weighted sums, kept within `band`; begins as one request's worth of `first`."""
+
+    __slots__ = ("_above", "_band", "_below", "taught")
+
+    def __init__(self, band: Band, first: float) -> None:
+        self._band = band
+        self._above = first
+        self._below = 1.0
+        self.taught = 0
+        """By how many requests."""
 
     def learn(self, above: float, below: float) -> None:
-        self.above = self.above * MEMORY + above
-        self.below = self.below * MEMORY + below
+        self._above = self._above * MEMORY + min(max(above, below * self._band.least), below * self._band.most)
+        self._below = self._below * MEMORY + below
+        self.taught += 1
 
     @property
     def value(self) -> float:
-        return self.above / self.below
+        return min(max(self._above / self._below, self._band.least), self._band.most)
 
 
-@dataclass(slots=True)
 class Meter:
-    """What is known of one model."""
+    """What is known of one model's work for one tenant."""
 
-    bytes_per_token: Ratio = field(default_factory=lambda: Ratio(BYTES_PER_TOKEN))
-    tokens_per_event: Ratio = field(default_factory=lambda: Ratio(1.0))
-    tokens_per_second: Ratio = field(default_factory=lambda: Ratio(PER_SECOND))
-    """Of one answer, while it comes."""
+    __slots__ = ("_prompts", "bytes_per_token", "tokens_per_event", "tokens_per_second")
+
+    def __init__(
+        self, bytes_per_token: float = BYTES.first, tokens_per_event: float = 1.0, tokens_per_second: float = PER_SECOND
+    ) -> None:
+        """The figures to begin with."""
+        self.bytes_per_token = Ratio(BYTES, bytes_per_token)
+        self.tokens_per_event = Ratio(EVENTS, tokens_per_event)
+        self.tokens_per_second = Ratio(PACE, tokens_per_second)
+        """Of one answer, while it comes."""
+        self._prompts = 0
 
     def learn(self, plan: Plan, planned: Amounts, work: Work, usage: Usage) -> None:
         """Take in a request that ended well."""
-        if planned.input and usage.input and not plan.counted:
-            self.bytes_per_token.learn(planned.input * self.bytes_per_token.value, usage.input)
+        if planned.input and usage.input >= SHORTEST and not plan.counted and self._looks_at(plan):
+            # By the ratio that it was planned by: others have taught since.
+            self.bytes_per_token.learn(planned.input * plan.bytes_per_token, usage.input)
         if not usage.output:
             return
         if work.events >= STEADY and usage.output >= work.events:
@@ -64,6 +105,10 @@ class Meter:
         seconds = (work.flowed if work.events else work.asked) - work.paused
         if seconds > 0 and not work.paused and usage.output >= STEADY:
             self.tokens_per_second.learn(usage.output / plan.sequences, seconds)
+
+    def _looks_at(self, plan: Plan) -> bool:
+        self._prompts += 1
+        return (self._prompts <= MANY or self._prompts % 8 == 0) and is_text(plan.ask.body)
 
 
 def plan_amounts(plan: Plan, meter: Meter, assumed_output: int) -> Amounts:
@@ -106,15 +151,41 @@ def _thinking(usage: Usage, planned: Amounts) -> int:
 
 
 class Meters:
-    """One meter for each model that was asked for, and the models' prices."""
+    """A meter for each tenant and model of late, at most `limit` of them, and the models' prices."""
 
-    def __init__(self, prices: Mapping[str, Price] | None = None) -> None:
+    def __init__(self, prices: Mapping[str, Price] | None = None, limit: int = 4096) -> None:
         self.prices: Mapping[str, Price] = prices or {}
-        self._meters: dict[str, Meter] = {}
+        self._meters: OrderedDict[tuple[str, str], Meter] = OrderedDict()
+        self._limit = limit
 
-    def of(self, model: str) -> Meter:
-        """`model` is a name that was checked before, so there cannot be many."""
-        meter = self._meters.get(model)
-        if meter is None:
-            meter = self._meters[model] = Meter()
+    def __len__(self) -> int:
+        return len(self._meters)
+
+    def of(self, tenant: str, model: str) -> Meter:
+        """That of `tenant` for `model`, names that were checked before. The one that was asked for longest ago goes."""
+        name = (tenant, model)
+        meter = self._meters.get(name)
+        if meter is not None:
+            self._meters.move_to_end(name)
+            return meter
+        known = [meter for (_, other), meter in self._meters.items() if other == model]
+        meter = self._meters[name] = Meter(
+            _median([each.bytes_per_token for each in known], BYTES),
+            _median([each.tokens_per_event for each in known], EVENTS),
+            _median([each.tokens_per_second for each in known], PACE),
+        )
+        if len(self._meters) > self._limit:
+            self._meters.popitem(last=False)
         return meter
+
+
+TENANTS = 3
+"""That have to have taught a ratio before others begin with it: of three, one alone does not move the middle one."""
+
+LESSONS = 16
+"""Requests after which a tenant has taught it."""
+
+
+def _median(ratios: list[Ratio], band: Band) -> float:
+    values = sorted(ratio.value for ratio in ratios if ratio.taught >= LESSONS)
+    return values[len(values) // 2] if len(values) >= TENANTS else band.first
