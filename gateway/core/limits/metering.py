@@ -11,6 +11,7 @@ default. Each ratio stays within bounds, and is taught by requests that can be c
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from itertools import islice
 from typing import NamedTuple
 
 from gateway.core.events import RequestEnded
@@ -168,7 +169,7 @@ class Meters:
         if meter is not None:
             self._meters.move_to_end(name)
             return meter
-        known = [meter for (_, other), meter in self._meters.items() if other == model]
+        known = [self._meters[of] for of in islice(reversed(self._meters), LATEST) if of[1] == model]
         meter = self._meters[name] = Meter(
             _median([each.bytes_per_token for each in known], BYTES),
             _median([each.tokens_per_event for each in known], EVENTS),
@@ -178,6 +179,9 @@ class Meters:
             self._meters.popitem(last=False)
         return meter
 
+
+LATEST = 256
+"""Meters that are looked at for a new one's beginning, for what looking costs."""
 
 TENANTS = 3
 """That have to have taught a ratio before others begin with it: of three, one alone does not move the middle one."""
