@@ -35,10 +35,12 @@ from gateway.fleet.fleet import Fleet
 from gateway.fleet.lookout import Lookout
 from gateway.fleet.node import NodeSpec
 from gateway.fleet.prober import Prober
+from gateway.open_files import bound_connections
 from gateway.pipeline import Observer, Pipeline
 from gateway.relay.relay import Relay
 from gateway.reload import ConfigWatch
 from gateway.shared.presence import Presence
+from gateway.shared.shortages import Shortages
 from gateway.telemetry.log_stream import LOG
 from gateway.telemetry.logs import RequestLog
 from gateway.telemetry.metrics import Metrics
@@ -59,11 +61,14 @@ class Gateway:
         self._tasks: list[asyncio.Task[None]] = []
         self._draining = False
         self._started = False
+        self.shortages = Shortages()
         self.link = parts.link(config)
         self.fleet = Fleet((), parts.breaker_rules(config))
         self.router = parts.router(config, self.fleet, self.link)
-        self.prober = Prober(self.fleet, parts.probe_timing(config), config.budgets.canary, config.budgets.native)
-        self.relay = Relay(self.fleet, parts.timing(config), config.requests.max_attempts, parts.retry_rules(config))
+        budgets, retries = config.budgets, parts.retry_rules(config)
+        timing = parts.probe_timing(config)
+        self.prober = Prober(self.fleet, timing, budgets.canary, budgets.native, self.shortages)
+        self.relay = Relay(self.fleet, parts.timing(config), config.requests.max_attempts, retries, self.shortages)
         self.relay.slack = parts.slack(config)
         self.drains = Drains(self.fleet, self.link, shared, self.relay.end_on)
         self.discovery = Discovery(config, self.fleet, self.link, self._take_nodes)
@@ -126,7 +131,7 @@ class Gateway:
         return Edge(
             admin_port=admin_port,
             connections=ConnectionBounds(
-                config.listen.max_connections,
+                bound_connections(config.listen.max_connections),
                 config.listen.max_connections_per_address,
                 self.front.layers.proxies,
             ),
@@ -273,6 +278,9 @@ class Gateway:
             self.metrics.ledger_state(self.ledger.waiting, self.ledger.dropped)
         self.metrics.log_state(LOG.failed)
         self.metrics.memory_state(self.memory.held, self.memory.limit)
+        if self.shortages.found_now("accepting connections"):
+            self.relay.drop_idle()
+        self.metrics.shortages_state(self.shortages.counts)
         self.metrics.fleet_state(self.relay.open_exchanges, [node.facts for node in self.fleet.nodes])
         if self.link is not None:
             self.metrics.redis_state(self.link.up, self.link.outages, self.presence.live)

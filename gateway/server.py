@@ -22,6 +22,7 @@ from gateway.by_port import ByPort
 from gateway.config.source import load_config
 from gateway.config.tree import Config
 from gateway.leaving import leave_gently
+from gateway.open_files import raise_open_files
 from gateway.reload import ConfigWatch
 from gateway.telemetry.log_stream import LOG
 from gateway.telemetry.logs import configure_logging
@@ -52,6 +53,7 @@ class Launch:
 
 def serve(config: Config, config_path: Path | None, overrides: dict[str, Any]) -> None:
     """Serve until SIGTERM or SIGINT, then drain. Raises `ListenError` where a port cannot be had."""
+    raise_open_files()
     public = listen(config.listen.host, config.listen.port, config.workers > 1)
     admin = listen(config.admin.host, config.admin.port, config.workers > 1)
     shared = Path(tempfile.mkdtemp(prefix="fleetgate-")) if config.workers > 1 else None
@@ -75,6 +77,7 @@ def serve(config: Config, config_path: Path | None, overrides: dict[str, Any]) -
 
 def worker_app() -> ByPort:
     """What uvicorn calls in each process to get the application."""
+    raise_open_files()
     launch = Launch(**json.loads(os.environ[LAUNCH_VARIABLE]))
     shared = None if launch.shared is None else Path(launch.shared)
     watch = None

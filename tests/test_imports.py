@@ -42,9 +42,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "keys": {"core"},
     "discovery": {"core", "shared", "fleet", "config"},
     "parts": _BELOW_APP | _SETTINGS,
-    "app": {"parts"} | _BELOW_APP | _SETTINGS | {"discovery"},
+    "open_files": set(),
+    "app": {"parts"} | _BELOW_APP | _SETTINGS | {"discovery", "open_files"},
     "by_port": {"app"},  # the server's view of a gateway: it starts, serves and stops it, and makes nothing
-    "server": _BELOW_APP | _SETTINGS | {"app", "by_port", "leaving"},
+    "server": _BELOW_APP | _SETTINGS | {"app", "by_port", "leaving", "open_files"},
     "control": set(),
     "leaving": set(),
     "status": {"control"},

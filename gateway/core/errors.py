@@ -19,6 +19,7 @@ GatewayError
 ├── Overloaded                nothing is wrong with the request: come back later
 │   ├── NoNodeReady
 │   ├── FleetFull             all nodes have as much as they can take
+│   ├── OutOfResources        this machine has no file, port or memory left for a connection to a node
 │   ├── KeysUnknown           who the caller is cannot be looked up now
 │   ├── TooManyConnections
 │   ├── MemoryFull            what the process may hold of requests and answers is used up
@@ -141,6 +142,15 @@ class NoNodeReady(Overloaded):
 
 class FleetFull(Overloaded):
     default_code = "fleet_full"
+
+
+@dataclass(eq=False)
+class OutOfResources(Overloaded):
+    """`cause`: the errno's name."""
+
+    default_code = "out_of_resources"
+
+    cause: str = ""
 
 
 class KeysUnknown(Overloaded):

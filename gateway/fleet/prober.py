@@ -23,6 +23,7 @@ from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Node
 from gateway.fleet.questions import client_of, get
 from gateway.fleet.trial import ask_one_token
+from gateway.shared.shortages import Shortages, shortage_behind
 
 log = structlog.get_logger("fleetgate.prober")
 
@@ -46,11 +47,19 @@ class Prober:
     """One background task per node. A probe is `/health`, then `/v1/models`; both have to answer 200. The load on
     `/metrics` is read with it where it is given; without it a node serves as well."""
 
-    def __init__(self, fleet: Fleet, timing: ProbeTiming, canary: bool = True, native: bool = True) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        timing: ProbeTiming,
+        canary: bool = True,
+        native: bool = True,
+        shortages: Shortages | None = None,
+    ) -> None:
         """`canary`: nodes are asked to prove what they can do (see `canary`); else they are believed. `native`: what
         they prove of budgets counts."""
         self._fleet = fleet
         self._timing = timing
+        self._shortages = shortages or Shortages()
         self.canary = canary
         self.native = native
         self._tasks: dict[tuple[Node, Access], asyncio.Task[None]] = {}
@@ -95,8 +104,9 @@ class Prober:
                 async with client_of(node) as client, asyncio.TaskGroup() as beside:
                     await self._probe_for_ever(client, node, Canary(), beside)
             except Exception as error:
-                node.refused(f"cannot be probed: {error}", _now())
-                log.exception("probing_failed_unexpectedly", node=node.name)
+                if not self._own_shortage(error, node):
+                    node.refused(f"cannot be probed: {error}", _now())
+                    log.exception("probing_failed_unexpectedly", node=node.name)
                 await asyncio.sleep(self._timing.interval)
 
     async def _probe_for_ever(
@@ -150,6 +160,8 @@ class Prober:
         except TimeoutError:
             node.probe_failed(f"no answer to its probe within {self._timing.timeout:g} s", tolerated, _now(), since)
         except httpx.ConnectError as error:
+            if self._own_shortage(error, node):
+                return False
             canary.restarted()
             if node.heard_at <= since:
                 node.refused(f"takes no connection: {error}", _now())
@@ -190,7 +202,7 @@ class Prober:
         if problem is None:
             node.answered(_now())
             node.last_error = None
-        else:
+        elif not self._own_shortage(problem.error, node):
             node.breaker.trial_failed(_now())
             node.last_error = problem.told
 
@@ -202,7 +214,9 @@ class Prober:
             problem = await ask_one_token(client, next(iter(node.cards), ""))
         finally:
             breaker.end_check(_now())
-        if problem is not None and problem.certain and node.breaker is breaker:
+        if problem is None or not problem.certain or self._own_shortage(problem.error, node):
+            return
+        if node.breaker is breaker:
             self._fleet.check_failed(node, problem.told, _now())
 
     async def _prove(self, client: httpx.AsyncClient, node: Node, canary: Canary) -> None:
@@ -212,6 +226,9 @@ class Prober:
             await canary.prove(client, next(iter(node.cards), ""), _now())
             problem = None
         except Exception as error:  # whatever it answered: it goes on serving, with the gateway in its place
+            if self._own_shortage(error, node):
+                canary.restarted()  # to be asked again
+                return
             log.warning("canary_failed", node=node.name, exc_info=not isinstance(error, httpx.HTTPError))
             problem = str(error) or type(error).__name__
             canary.died()
@@ -237,6 +254,16 @@ class Prober:
             known = node.abilities if node.abilities.think_end else replace(canary.abilities, pace=node.abilities.pace)
             node.abilities = replace(known, native_budget=holds)
             _tell_abilities(node, problem)
+
+    def _own_shortage(self, error: BaseException | None, node: Node) -> bool:
+        """Whether it says nothing about the node: this machine had no connection to give."""
+        cause = None if error is None else shortage_behind(error)
+        if cause is None:
+            return False
+        self._shortages.note(cause, "probing a node")
+        if not node.ready:
+            node.last_error = f"cannot be probed: the gateway's machine is short of something ({cause})"
+        return True
 
     def _relied_on(self, found: Abilities) -> Abilities:
         return found if self.native else replace(found, native_budget=False)

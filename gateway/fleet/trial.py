@@ -12,10 +12,11 @@ TRIAL_SECONDS = 30.0
 
 
 class Problem(NamedTuple):
-    """Why a tiny completion did not come; `certain` where no load of clients explains it."""
+    """Why a tiny completion did not come; `certain` where no load of clients explains it. `error` broke it off."""
 
     told: str
     certain: bool
+    error: httpx.HTTPError | None = None
 
 
 async def ask_one_token(client: httpx.AsyncClient, model: str) -> Problem | None:
@@ -32,7 +33,7 @@ async def ask_one_token(client: httpx.AsyncClient, model: str) -> Problem | None
     except TimeoutError:
         return Problem(f"no answer to its trial within {TRIAL_SECONDS:g} s", certain=False)
     except httpx.HTTPError as error:
-        return Problem(f"its trial failed: {error or type(error).__name__}", certain=True)
+        return Problem(f"its trial failed: {error or type(error).__name__}", certain=True, error=error)
     if status >= 500:
         return Problem(f"answered its trial with {status}", certain=status != 503)
     return None

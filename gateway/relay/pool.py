@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
-from gateway.core.errors import ConnectFailed
+from gateway.core.errors import ConnectFailed, GatewayError, OutOfResources
 from gateway.relay.http1 import Memory, UpstreamConnection
+from gateway.shared.shortages import shortage_behind
 
 IDLE_LIMIT = 60.0
 """Seconds after which an idle connection is not used again (the node may have closed it sooner: see `attempts`)."""
@@ -31,12 +32,18 @@ class Pool:
     """Last in, first out: the busiest connections stay warm, the surplus goes stale and is dropped."""
 
     def __init__(self, url: str, api_key: str | None = None, ca_file: str | None = None) -> None:
-        """`url`: where the node listens, with a path before every other path where it has one."""
+        """`url`: where the node listens, with a path before every other path where it has one.
+
+        Raises as `connect` where the certificates cannot be read.
+        """
         parts = urlsplit(url)
         secure = parts.scheme == "https"
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if secure else 80)
-        self._tls = ssl.create_default_context(cafile=ca_file) if secure else None
+        try:
+            self._tls = ssl.create_default_context(cafile=ca_file) if secure else None
+        except OSError as error:
+            raise _not_connected(error) from None
         self._base_path = parts.path.rstrip("/")
         self._fixed_headers = _fixed_headers(parts.netloc.rpartition("@")[2], api_key)
         self._idle: list[UpstreamConnection] = []
@@ -59,7 +66,8 @@ class Pool:
         return None
 
     async def connect(self, timeout: float) -> UpstreamConnection:
-        """A new connection within `timeout` seconds, else `ConnectFailed`."""
+        """A new connection within `timeout` seconds, else `ConnectFailed`; `OutOfResources` where it is not the node
+        that took none, but this machine that had none to give."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout):
@@ -73,14 +81,20 @@ class Pool:
         except TimeoutError:
             raise ConnectFailed(f"The node did not take a connection within {timeout:g} s.") from None
         except OSError as error:  # ssl.SSLError is one
-            raise ConnectFailed(f"The node takes no connection: {error.strerror or error}.") from None
+            raise _not_connected(error) from None
         return connection
+
+    def drop_idle(self) -> bool:
+        """Close the connections that nobody uses now; whether there were any."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.abort()
+        return bool(idle)
 
     def close(self) -> None:
         """Drop the idle connections; those in use close when their exchange ends."""
         self._closed = True
-        while self._idle:
-            self._idle.pop().abort()
+        self.drop_idle()
 
     def _keep(self, connection: UpstreamConnection) -> None:
         if self._closed or len(self._idle) >= MAX_IDLE:
@@ -88,6 +102,14 @@ class Pool:
             return
         connection.idle_since = time.monotonic()
         self._idle.append(connection)
+
+
+def _not_connected(error: OSError) -> GatewayError:
+    cause = shortage_behind(error)
+    if cause is None:
+        return ConnectFailed(f"The node takes no connection: {error.strerror or error}.")
+    words = "The gateway cannot open another connection now: send the request again."
+    return OutOfResources(words, retry_after=1.0, cause=cause)
 
 
 def _fixed_headers(host: str, api_key: str | None) -> bytes:

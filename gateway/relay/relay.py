@@ -15,6 +15,7 @@ from gateway.core.errors import (
     GatewayError,
     NodeFailed,
     NodeLeaving,
+    OutOfResources,
     ShuttingDown,
     UpstreamError,
     UpstreamTimeout,
@@ -33,6 +34,7 @@ from gateway.relay.http1 import UpstreamConnection
 from gateway.relay.pool import Pool
 from gateway.relay.sweep import Sweep
 from gateway.relay.timing import Timing
+from gateway.shared.shortages import Shortages
 
 log = structlog.get_logger("fleetgate.relay")
 
@@ -59,9 +61,17 @@ class Leg(NamedTuple):
 class Relay:
     """The data plane. Holds a pool per node and the exchanges that are open now."""
 
-    def __init__(self, fleet: Fleet, timing: Timing, max_attempts: int, retries: RetryRules | None = None) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        timing: Timing,
+        max_attempts: int,
+        retries: RetryRules | None = None,
+        shortages: Shortages | None = None,
+    ) -> None:
         """`max_attempts`: nodes that one request may try."""
         self.timing = timing
+        self.shortages = shortages or Shortages()
         self.slack = SLACK
         self.failover = Failover(fleet, retries or RetryRules(), max_attempts)
         self._fleet = fleet
@@ -149,6 +159,11 @@ class Relay:
         for pool in self._pools.values():
             pool.close()
 
+    def drop_idle(self) -> bool:
+        """Close all connections to nodes that nobody uses now; whether there were any."""
+        dropped = [pool.drop_idle() for pool in self._pools.values()]
+        return True in dropped
+
     async def _attempt(
         self, leg: Leg, lease: Lease, call: Caller, trace: Trace, deadline: float, fresh: bool
     ) -> Leg | None:
@@ -204,18 +219,32 @@ class Relay:
         return now + self.timing.silence
 
     async def _connection(self, node: Node, now: float, deadline: float, fresh: bool) -> UpstreamConnection:
-        pool = self._pool(node)
-        kept = None if fresh else pool.take()
-        if kept is not None:
-            return kept
-        if now >= deadline:
-            raise deadline_exceeded()
         try:
-            return await pool.connect(min(self.timing.connect, deadline - now))
+            pool = self._pool(node)
+            kept = None if fresh else pool.take()
+            if kept is not None:
+                return kept
+            if now >= deadline:
+                raise deadline_exceeded()
+            return await self._connect(pool, min(self.timing.connect, deadline - now))
         except ConnectFailed:
             if asyncio.get_running_loop().time() < deadline - CLOCK_STEP:
                 raise
             raise deadline_exceeded() from None  # the client's haste says nothing about the node
+        except OutOfResources as error:
+            self.shortages.note(error.cause, "connecting to a node")
+            raise
+
+    async def _connect(self, pool: Pool, timeout: float) -> UpstreamConnection:
+        """Where this machine has nothing left for it, what stands idle is given back first."""
+        try:
+            return await pool.connect(timeout)
+        except OutOfResources:
+            if not self.drop_idle():
+                raise
+        for _ in range(2):  # turns of the loop, until the sockets are closed
+            await asyncio.sleep(0)
+        return await pool.connect(timeout)
 
     def _request(self, node: Node, leg: Leg, call: Caller) -> tuple[bytes, bytes]:
         return self._pool(node).head(leg.method, leg.path, call.headers, len(leg.body)), leg.body

@@ -210,6 +210,11 @@ METRICS: tuple[Definition[Any], ...] = (
         "fleetgate_log_writes_failed_total",
         "Writes to the log that failed, each of one line or of some request lines.",
     ),
+    SHORTAGES := _counter(
+        "fleetgate_shortages_total",
+        "Times that this machine had no connection to give, by what it was short of: EMFILE is open files.",
+        "cause",
+    ),
     RELOADS := _counter(
         "fleetgate_config_reloads_total",
         "Reloads of the configuration; result is ok or refused.",

@@ -1,7 +1,7 @@
 """What Prometheus reads. The rest of the gateway tells facts and names no metric: they stand in `definitions`."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, disable_created_metrics, generate_latest
@@ -32,7 +32,7 @@ class Metrics:
         self._made = definitions.Registered(self._registry)
         self._fleet = FleetGauges(self._made)
         self._ended: list[RequestEnded] = []
-        self._totals: dict[str, int] = {}
+        self._totals: dict[tuple[str, ...], int] = {}
         self.recent = RecentTtft()
 
     def request_ended(self, event: RequestEnded) -> None:
@@ -104,6 +104,11 @@ class Metrics:
         self._made[definitions.MEMORY_HELD].set(held)
         self._made[definitions.MEMORY_LIMIT].set(limit)
 
+    def shortages_state(self, counts: Mapping[str, int]) -> None:
+        """What this machine was short of since the start, and how often."""
+        for cause, total in counts.items():
+            self._count_up(definitions.SHORTAGES, total, cause)
+
     def fleet_state(self, open_requests: int, nodes: Iterable[NodeFacts]) -> None:
         """Settle, and set the gauges: requests open now, and the facts of every node."""
         self.settle()
@@ -128,10 +133,11 @@ class Metrics:
         self._made[definitions.SETTLEMENTS_WAITING].set(waiting)
         self._made[definitions.SETTLEMENTS_DROPPED].set(dropped)
 
-    def _count_up(self, counter: definitions.Definition[Counter], total: int) -> None:
+    def _count_up(self, counter: definitions.Definition[Counter], total: int, *labels: str) -> None:
         """To a total since the start that somebody else keeps."""
-        self._made[counter].inc(total - self._totals.get(counter.name, 0))
-        self._totals[counter.name] = total
+        made = self._made[counter]
+        (made.labels(*labels) if labels else made).inc(total - self._totals.get((counter.name, *labels), 0))
+        self._totals[(counter.name, *labels)] = total
 
     def page(self) -> bytes:
         """The exposition in Prometheus' text format."""

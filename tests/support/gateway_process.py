@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,16 +99,17 @@ def _command_line(pid: str) -> bytes:
 
 @contextlib.asynccontextmanager
 async def gateway_process(
-    *arguments: str | Path, ready: bool = True, **variables: str
+    *arguments: str | Path, ready: bool = True, under: Sequence[str] = (), **variables: str
 ) -> AsyncIterator[GatewayProcess]:
-    """Serve with `arguments` on free ports; whatever is left of it at the end is killed."""
+    """Serve with `arguments` on free ports; whatever is left of it at the end is killed. `under`: a command that
+    becomes what is behind it, as `env` does."""
     ours, its = os.pipe()
     stderr = asyncio.StreamReader()
     pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(stderr), os.fdopen(ours, "rb")
     )
     process = await asyncio.create_subprocess_exec(
-        FLEETGATE,
+        *(*under, str(FLEETGATE)),
         *("serve", "--port", "0", "--admin-port", "0"),
         *map(str, arguments),
         env={**os.environ, "FLEETGATE_HEALTH__INTERVAL": "0.1", "FLEETGATE_LISTEN__HOSTS": '["*"]', **variables},

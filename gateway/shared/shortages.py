@@ -1,0 +1,61 @@
+"""What this machine was short of: found, counted, and logged once a minute."""
+
+import socket
+import time
+
+import structlog
+
+from gateway.core.log_throttle import LogThrottle
+from gateway.core.shortage import shortage_in
+
+log = structlog.get_logger("fleetgate")
+
+_REMEDIES = {
+    "EMFILE": "raise the hard limit of open files (ulimit -Hn, LimitNOFILE=, --ulimit nofile=)",
+    "ENFILE": "raise fs.file-max: the whole system has too few open files",
+    "EADDRNOTAVAIL": "widen net.ipv4.ip_local_port_range: all local ports are in use",
+}
+
+
+def shortage_behind(error: BaseException) -> str | None:
+    """As `shortage_in`, also where the error does not say: a name that could not be looked up, since that takes a file
+    as well, or several addresses in one message. Then it is tried whether a socket can be had now."""
+    found = shortage_in(error)
+    return _shortage_now() if found is None and _is_unclear(error) else found
+
+
+def _is_unclear(error: BaseException | None) -> bool:
+    if isinstance(error, OSError) and (error.errno is None or isinstance(error, socket.gaierror)):
+        return True
+    return error is not None and _is_unclear(error.__cause__ or error.__context__)
+
+
+def _shortage_now() -> str | None:
+    try:
+        socket.socket().close()
+    except OSError as error:
+        return shortage_in(error)
+    return None
+
+
+class Shortages:
+    """One process's. `counts`: how often by the errno's name."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+        self._throttle = LogThrottle()
+
+    def note(self, cause: str, where: str) -> None:
+        """`cause` as `shortage_behind` names it; `where` it came up."""
+        self.counts[cause] = self.counts.get(cause, 0) + 1
+        count = self._throttle.due(cause + where, time.monotonic())
+        if count:
+            remedy = _REMEDIES.get(cause, "give this machine more memory")
+            log.error("out_of_resources", cause=cause, where=where, times=count, remedy=remedy)
+
+    def found_now(self, where: str) -> bool:
+        """Whether no socket can be had now; noted if so. libuv says nothing of it: it closes who wants to connect."""
+        cause = _shortage_now()
+        if cause is not None:
+            self.note(cause, where)
+        return cause is not None
