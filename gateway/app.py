@@ -209,6 +209,16 @@ class Gateway:
             self._watch.tell_the_others()
         return result
 
+    @property
+    def has_file(self) -> bool:
+        """Whether there is a config file, which can be read again."""
+        return self._watch is not None
+
+    def reload_soon(self) -> None:
+        """Read the config file again, at a signal: the log says what came of it."""
+        if self._watch is not None:
+            self._reload_here(self._watch)
+
     def _reload_here(self, watch: ConfigWatch) -> ReloadResult:
         config, problems = watch.read()
         self.metrics.reloaded(config is not None)

@@ -18,9 +18,9 @@ class ByPort:
         self,
         gateway: Gateway,
         admin_port: int,
-        on_start: Callable[[asyncio.AbstractEventLoop, Callable[[], float]], None] | None = None,
+        on_start: Callable[[asyncio.AbstractEventLoop, Gateway], None] | None = None,
     ) -> None:
-        """`on_start(loop, announce_shutdown)` is called when the gateway runs, before its listeners are open."""
+        """`on_start(loop, gateway)` is called when the gateway runs, before its listeners are open."""
         self._gateway = gateway
         self._on_start = on_start
         self._admin_port = admin_port
@@ -39,7 +39,7 @@ class ByPort:
         await self._gateway.start()
         await self._gateway.prober.first_round(FIRST_ROUND_SECONDS)
         if self._on_start is not None:
-            self._on_start(asyncio.get_running_loop(), self._gateway.announce_shutdown)
+            self._on_start(asyncio.get_running_loop(), self._gateway)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         with suppress(asyncio.CancelledError):

@@ -22,6 +22,14 @@ log = structlog.get_logger("fleetgate.config")
 POLL_SECONDS = 1.0
 
 
+_STAMP = "reload"
+
+
+def ask_to_reload(shared: Path) -> None:
+    """Have every process that shares this directory read the configuration again."""
+    (shared / _STAMP).touch()
+
+
 class ConfigWatch:
     """Where the configuration came from, and whether it is still the same."""
 
@@ -29,7 +37,7 @@ class ConfigWatch:
         """`shared`: a directory that all processes of this gateway see; None where there is only one."""
         self._path = path
         self._overrides = overrides
-        self._stamp = shared / "reload" if shared is not None else None
+        self._stamp = shared / _STAMP if shared is not None else None
         self._good = shared / "last-good.yaml" if shared is not None else None
         self._seen = self._signature()
 

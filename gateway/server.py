@@ -1,5 +1,6 @@
 """The process side: sockets, worker processes, signals. uvicorn serves and supervises; this prepares and cleans up."""
 
+import asyncio
 import gc
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import socket
 import tempfile
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,13 @@ from uvicorn.supervisors import Multiprocess
 
 from gateway.api.protocol import GatewayProtocol
 from gateway.api.tls import TlsProtocol
-from gateway.app import build_app
+from gateway.app import Gateway, build_app
 from gateway.by_port import ByPort
 from gateway.config.source import load_config
 from gateway.config.tree import Config
 from gateway.leaving import leave_gently
 from gateway.open_files import raise_open_files
-from gateway.reload import ConfigWatch
+from gateway.reload import ConfigWatch, ask_to_reload
 from gateway.telemetry.log_stream import LOG
 from gateway.telemetry.logs import configure_logging
 from gateway.telemetry.metrics import bury_dead_processes
@@ -34,6 +36,11 @@ KEEP_ALIVE_SECONDS = 75
 
 GRACE_SECONDS = 5
 """What is left after the shutdown's deadline for error events to be sent, before tasks are cancelled."""
+
+
+WORKER_START_SECONDS = 30
+"""How long a worker process may say nothing before it is replaced: on a busy machine its imports alone can take 10 s,
+and one that is replaced before it has begun never begins."""
 
 
 class ListenError(Exception):
@@ -54,6 +61,7 @@ class Launch:
 def serve(config: Config, config_path: Path | None, overrides: dict[str, Any]) -> None:
     """Serve until SIGTERM or SIGINT, then drain. Raises `ListenError` where a port cannot be had."""
     raise_open_files()
+    _ignore_user_signals()
     public = listen(config.listen.host, config.listen.port, config.workers > 1)
     admin = listen(config.admin.host, config.admin.port, config.workers > 1)
     shared = Path(tempfile.mkdtemp(prefix="fleetgate-")) if config.workers > 1 else None
@@ -69,7 +77,7 @@ def serve(config: Config, config_path: Path | None, overrides: dict[str, Any]) -
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(shared)
     _announce(config, public, admin)
     try:
-        _run(uvicorn_settings(config), [public, admin])
+        _run(uvicorn_settings(config), [public, admin], None if config_path is None else shared)
     finally:
         if shared is not None:
             shutil.rmtree(shared, ignore_errors=True)
@@ -78,6 +86,7 @@ def serve(config: Config, config_path: Path | None, overrides: dict[str, Any]) -
 def worker_app() -> ByPort:
     """What uvicorn calls in each process to get the application."""
     raise_open_files()
+    _ignore_user_signals()
     launch = Launch(**json.loads(os.environ[LAUNCH_VARIABLE]))
     shared = None if launch.shared is None else Path(launch.shared)
     watch = None
@@ -89,9 +98,44 @@ def worker_app() -> ByPort:
     configure_logging(config.log.format, config.log.level)
     if shared is not None:
         bury_dead_processes(shared)
-    app = ByPort(build_app(config, watch, bytes.fromhex(launch.response_key), shared), launch.admin_port, leave_gently)
+    gateway = build_app(config, watch, bytes.fromhex(launch.response_key), shared)
+    app = ByPort(gateway, launch.admin_port, partial(_take_signals, supervised=shared is not None))
     _spare_the_garbage_collector()
     return app
+
+
+def _ignore_user_signals() -> None:
+    """Nothing is done at SIGUSR1 and SIGUSR2; by default they would end the process, and every stream with it."""
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _take_signals(loop: asyncio.AbstractEventLoop, gateway: Gateway, supervised: bool) -> None:
+    """SIGTERM and SIGINT end a process gently. SIGHUP reloads the configuration, and is as SIGTERM where there is no
+    file to reload (a terminal is gone); among several processes it is their supervisor's."""
+    leave_gently(loop, gateway.announce_shutdown)
+    if supervised:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    elif gateway.has_file:
+        loop.add_signal_handler(signal.SIGHUP, gateway.reload_soon)
+    elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        loop.add_signal_handler(signal.SIGHUP, os.kill, os.getpid(), signal.SIGTERM)
+
+
+class Supervisor(Multiprocess):
+    """uvicorn's, which replaces all processes at SIGHUP, and ends their streams."""
+
+    def __init__(self, settings: uvicorn.Config, sockets: list[socket.socket], shared: Path | None) -> None:
+        """`shared`: where processes see that the configuration is to be read again; None where there is no file."""
+        super().__init__(settings, sockets)
+        self._shared = shared
+        _ignore_user_signals()  # again: processes inherit it, from before they begin
+
+    def handle_hup(self) -> None:
+        if self._shared is None:
+            self.handle_term()
+        else:
+            ask_to_reload(self._shared)
 
 
 def _spare_the_garbage_collector() -> None:
@@ -147,14 +191,15 @@ def uvicorn_settings(config: Config, app: ByPort | None = None) -> uvicorn.Confi
         server_header=False,
         proxy_headers=False,
         workers=config.workers,
+        timeout_worker_healthcheck=WORKER_START_SECONDS,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=int(config.timeouts.shutdown) + GRACE_SECONDS,
     )
 
 
-def _run(settings: uvicorn.Config, sockets: list[socket.socket]) -> None:
+def _run(settings: uvicorn.Config, sockets: list[socket.socket], shared: Path | None) -> None:
     if settings.workers > 1:
-        Multiprocess(settings, sockets).run()
+        Supervisor(settings, sockets, shared).run()
         return
     # uvicorn raises the signals that it was stopped by once more at its end; by then there is nothing left to do.
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -19,7 +19,7 @@ import pytest
 
 from gateway.core.api_keys import key_digest
 from tests.support.certificates import Certificate, self_signed
-from tests.support.gateway_process import FLEETGATE, GatewayProcess, gateway_process
+from tests.support.gateway_process import FLEETGATE, STARTED_SECONDS, GatewayProcess, gateway_process
 from tests.support.gateways import eventually, running_gateway
 from tests.support.nodes import (
     DONE,
@@ -602,3 +602,53 @@ async def test_a_node_with_a_certificate_of_unknown_origin_is_not_used(tmp_path:
             told = (await client.get(f"{gateway.admin_url}/admin/nodes")).json()
             assert (told[0]["ready"], "ertificate" in told[0]["last_error"]) == (False, True)
         assert node.asked == []
+
+
+# Signals
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_signals_that_are_no_end_cost_no_stream(workers: int, tmp_path: Path) -> None:
+    """SIGHUP reloads in every process; SIGUSR1 and SIGUSR2 do nothing; SIGTERM again and again is one SIGTERM."""
+    file = tmp_path / "fleetgate.yaml"
+    stage = Stage()
+    async with scripted_node(stage.reply) as node:
+        write_config(file, [node.url], {"a": KEYS["one"]})
+        async with gateway_process("-c", file, "--workers", str(workers)) as gateway:
+            await eventually(lambda: len(gateway.events("connections_bounded")) == workers, 2 * STARTED_SECONDS)
+            pids = [gateway.process.pid, *gateway.workers()]
+            async with stream(gateway, key=KEYS["one"]) as one, stream(gateway, key=KEYS["one"]) as other:
+                for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
+                    for pid in pids:
+                        os.kill(pid, number)
+                await eventually(lambda: len(gateway.events("config_reloaded")) >= workers)
+                assert (await ask(gateway, KEYS["one"])).status_code == 200
+                assert [gateway.process.pid, *gateway.workers()] == pids, "nobody ended"
+                for _ in range(3):
+                    gateway.signal(signal.SIGTERM)
+                    await asyncio.sleep(0.4)
+                await eventually(lambda: refuses(gateway))
+                stage.curtain.set()
+                assert await ended_well(one) and await ended_well(other)
+            assert await gateway.ended() == 0
+            assert not any("Traceback" in line for line in gateway.lines)
+
+
+async def test_without_a_file_to_reload_a_hangup_is_a_gentle_end() -> None:
+    stage = Stage()
+    async with scripted_node(stage.reply) as node, gateway_process("--node", node.url) as gateway:
+        async with stream(gateway) as client:
+            gateway.signal(signal.SIGHUP)
+            await eventually(lambda: refuses(gateway))
+            stage.curtain.set()
+            assert await ended_well(client)
+        assert await gateway.ended() == 0
+
+
+async def test_a_second_interrupt_waits_for_no_stream() -> None:
+    async with scripted_node(Stage().reply) as node, gateway_process("--node", node.url) as gateway:
+        async with stream(gateway):
+            gateway.signal(signal.SIGINT)
+            await eventually(lambda: gateway.events("draining"))
+            gateway.signal(signal.SIGINT)
+            assert await gateway.ended() in (0, -signal.SIGINT, 130)
