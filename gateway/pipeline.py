@@ -303,6 +303,7 @@ class Pipeline:
             if arrival is not None:
                 arrival.look_again()
             body: Body | None = None
+            await asyncio.sleep(0)
             for step in parse_steps(raw):
                 body = step
                 await asyncio.sleep(0)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from gateway.config.types import Count, Section
+from gateway.config.types import Section
 
 _CGROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 """Where Linux tells a container what it may have: version 2, version 1."""
@@ -18,8 +18,9 @@ class Requests(Section):
 
     max_body: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
     """Bytes."""
-    max_json_values: Count = 200_000
-    """Elements of arrays and members of objects in one body: what they cost is time on the event loop."""
+    max_json_values: Annotated[int, Field(ge=10_000)] = 200_000
+    """Elements of arrays and members of objects in one body, each of which costs everybody time (16 KiB hold fewer than
+    the least that may be set, so small bodies are not counted)."""
     max_headers: Annotated[int, Field(ge=1024)] = 64 * 1024
     """Bytes."""
     max_attempts: Annotated[int, Field(ge=1, le=16)] = 3
