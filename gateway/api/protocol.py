@@ -212,7 +212,9 @@ class GatewayProtocol(HttpToolsProtocol):
         try:
             if body is not None and self._familiar is not None:
                 self._unanswered.append(self._edge.front.open(self, *self._familiar.known, body))
-            self._work()
+                self._advance()
+            else:
+                self._work()
         except Exception:  # noqa: BLE001 - it is logged there
             self._fail()
         finally:
@@ -226,10 +228,11 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _work(self) -> None:
         for _ in range(SHARE):
-            more = bool(self._backlog) and self._parse()
+            if self._backlog:
+                self._parse()
             if self.transport.is_closing():
                 return
-            if not self._advance() and not more:
+            if not self._advance() and not self._may_parse():
                 break
         else:
             self._soon()
@@ -237,28 +240,29 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._parser.head_bytes and self._late is None and not self._deaf:
             self._time_head()
 
-    def _parse(self) -> bool:
-        """Some cuts of the backlog, as far as requests may be parsed ahead; whether there is more to parse at once."""
-        data, parser = self._backlog, self._parser
-        at, end = self._at, len(self._backlog)
-        cuts = CUTS
+    def _may_parse(self) -> bool:
+        """Whether there is something that may be parsed now: a turn's step may have changed that."""
+        if not self._backlog or self.flow.read_paused:
+            return False
+        return len(self._unanswered) < MAX_AHEAD or self._parser.arriving is not None
+
+    def _parse(self) -> None:
+        """Some cuts of the backlog."""
+        data, parser, flow, waiting = self._backlog, self._parser, self.flow, self._unanswered
+        at, end, cuts = self._at, len(self._backlog), CUTS
         try:
-            while at < end and cuts and self._may_parse():
+            while at < end and not flow.read_paused and (len(waiting) < MAX_AHEAD or parser.arriving is not None):
+                if not cuts:
+                    break
                 cuts -= 1
                 at = parser.feed(data, at)
-                if parser.arriving is None and parser.last is not None and not parser.last.keep_alive and parser.fresh:
+                if parser.fresh and parser.last is not None and not parser.last.keep_alive:
                     self._deaf = True  # the client has said that this one was its last
                     at = end
         except GatewayError as error:
             self._refuse(error)
-            return False
-        self._backlog, self._at = (data, at) if at < end else (b"", 0)
-        return at < end and self._may_parse()
-
-    def _may_parse(self) -> bool:
-        if self.flow.read_paused:
-            return False
-        return len(self._unanswered) < MAX_AHEAD or self._parser.arriving is not None
+        else:
+            self._backlog, self._at = (data, at) if at < end else (b"", 0)
 
     def _advance(self) -> bool:
         """Begin the first unanswered request, or let it go on; whether it has got its answer with that."""

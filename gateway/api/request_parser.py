@@ -30,6 +30,9 @@ _CHUNKED = -1
 _LONGEST_LENGTH = 18
 """Digits of a content-length: a body of more bytes is no body."""
 
+_SMALL = 8192
+"""Bytes that are copied sooner than a view of them is made."""
+
 _FRAMING_PER_BYTE = 16
 """Bytes of chunk sizes and line ends that a byte of a chunked body may take: chunks of one byte need 5."""
 
@@ -55,6 +58,8 @@ class RequestParser:
         """The turn whose body is not complete."""
         self.last: Head | None = None
         """The head that was complete last."""
+        self.fresh = True
+        """Whether the next byte begins a message."""
         self.begun = 0
         self.completed = 0
         self.head_bytes = 0
@@ -69,16 +74,15 @@ class RequestParser:
         self._url = b""
         self._fields: list[tuple[bytes, bytes]] = []
 
-    @property
-    def fresh(self) -> bool:
-        """Whether the next byte begins a message."""
-        return self.completed == self.begun and not self.head_bytes
-
     def feed(self, data: bytes, start: int) -> int:
         """Parse the next cut of `data`, from `start`; the position behind what was parsed."""
         end = self._next_cut(data, start)
-        piece = data if end - start == len(data) else memoryview(data)[start:end]
-        self._cut, self._given = end - start, 0
+        self._cut = size = end - start
+        self._given = 0
+        if size == len(data):
+            piece: bytes | memoryview = data
+        else:
+            piece = data[start:end] if size < _SMALL else memoryview(data)[start:end]
         completed = self.completed
         parser = self._parser
         if parser is None:
@@ -92,14 +96,16 @@ class RequestParser:
             raise error.__context__ or error from None
         except httptools.HttpParserError as error:
             raise _not_http(f"{error}.") from None
-        if self.completed != completed:
+        if self.completed != completed or self._left > 0:
             self._tail = b""
-        else:
-            self._tail = (self._tail + data[max(start, end - 3) : end])[-3:]
+            self.fresh = self.completed == self.begun
+            return end
+        self._tail = (self._tail + data[max(start, end - 3) : end])[-3:]
+        self.fresh = False
         if self._left == _CHUNKED:
             self._check_framing()
-        elif self.arriving is None and self.completed == completed:
-            self.head_bytes += self._cut
+        else:
+            self.head_bytes += size
             if self.head_bytes > self._max_head:
                 raise self._too_long()
         return end

@@ -193,6 +193,22 @@ async def test_chunks_of_one_byte_are_as_good_as_any() -> None:
         assert (await client.answer()).status == 200
 
 
+@pytest.mark.parametrize("first", [0, 1])
+async def test_a_large_body_in_many_cuts_and_one_read_is_taken(first: int) -> None:
+    """Its turn asks for a pause while it waits, and for more when it begins; also behind another request."""
+    body = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "hello"}]}).encode()
+    body = body[:-1] + b" " * 100_000 + (b"\r\n\r\n" + b" " * 1000) * 400 + b"}"
+    framings = (f"content-length: {len(body)}", "transfer-encoding: chunked")
+    async with serving() as gateway:
+        for framing, sent in zip(framings, (body, b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)), strict=True):
+            async with raw_client(gateway.port) as client:
+                before = head("POST", CHAT, f"content-length: {len(ASK)}") + ASK
+                await client.send(before * first + head("POST", CHAT, framing) + sent + HEALTH)
+                for _ in range(first + 1):
+                    assert (await client.answer()).status == 200
+                assert (await client.answer("GET")).json() == {"status": "ok"}
+
+
 async def test_bodies_for_the_other_routes_are_bounded() -> None:
     token = "the-token-of-this-test-0123"
     settings = {"admin": {"token": token}, "timeouts": {"body": 0.3}}
