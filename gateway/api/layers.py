@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware, _TrustedHosts
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from gateway.api.heads import Fields, Head
 from gateway.core.grants.grant import TOLD_HEADERS
@@ -21,9 +21,9 @@ class Layers:
 
     def __init__(self, app: AsgiApp, cors_origins: Sequence[str] = (), trusted_proxies: Sequence[str] = ()) -> None:
         self._cors = _cors(app, cors_origins) if cors_origins else None
-        self.proxies: Collection[str | None] = _TrustedHosts(list(trusted_proxies))  # type: ignore[assignment]
-        """The addresses that are believed; each stands for many clients."""
         self._proxies = _proxies(_nothing, trusted_proxies) if trusted_proxies else None
+        self.proxies: Collection[str | None] = self._proxies.trusted_hosts if self._proxies is not None else ()
+        """The addresses that are believed; each stands for many clients."""
         self.tell = bool(cors_origins)
         """Whether answers have something to tell browsers: see `headers`."""
         self.app: AsgiApp = self._cors or app

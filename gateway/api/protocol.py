@@ -389,6 +389,8 @@ class GatewayProtocol(HttpToolsProtocol):
         lines = b"".join(b"%b: %b\r\n" % pair for pair in [*headers, (b"connection", b"close")])
         self.transport.write(STATUS_LINE[status] + lines + b"\r\n" + body)
         self.transport.close()
+        if self._unsent is not None:
+            self._unsent.look()  # closing waits for a client that takes nothing
 
     def _fail(self) -> None:
         """An exception that nobody foresaw: the request that it hit must not hang."""
