@@ -317,6 +317,7 @@ class Exchange:
                 isinstance(error, UpstreamCut | NodeLeaving)
                 and not self._sending.ask.stream
                 and not self._trace.answered
+                and not self._events
             ):
                 self._trace.lost += self._loop.time() - self._sent_at
             self.done.set_exception(error)

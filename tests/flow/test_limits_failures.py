@@ -28,11 +28,11 @@ def chat(max_tokens: int, **more: Any) -> dict[str, Any]:
 
 
 @contextlib.asynccontextmanager
-async def two_nodes(rate: float = 0) -> AsyncIterator[tuple[RunningGateway, RedisServer, FakeNode]]:
+async def two_nodes(rate: float = 0, **settings: Any) -> AsyncIterator[tuple[RunningGateway, RedisServer, FakeNode]]:
     """A limited tenant in front of two nodes that take turns, of which the returned one gets the first request."""
-    settings = FakeSettings(rate=rate)
-    async with redis_server() as redis, serve_fake(settings) as first, serve_fake(settings) as second:
-        more: dict[str, Any] = {"redis": redis.settings, "limits": {"default": LIMITS}}
+    fake = FakeSettings(rate=rate)
+    async with redis_server() as redis, serve_fake(fake) as first, serve_fake(fake) as second:
+        more: dict[str, Any] = {"redis": redis.settings, "limits": {"default": LIMITS}, **settings}
         async with running_gateway(first.url, second.url, routing={"policy": "round_robin"}, **more) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             yield gateway, redis, first
@@ -86,6 +86,24 @@ async def test_what_a_node_made_that_died_over_it_is_counted_apart() -> None:
             page = (await admin.get("/metrics")).text
         assert f'fleetgate_tokens_total{{kind="wasted",model="{MODEL}",tenant="default"}}' in page
         assert "fleetgate_thinking_cuts_total{{" not in page
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_nobody_saw_of_a_node_that_died_is_counted(stream: bool) -> None:
+    """An answer that the gateway makes out of a stream goes elsewhere, and its events are nobody's. Of a stream whose
+    thinking is hidden the client has the beginning: its events are charged."""
+    hidden: dict[str, Any] = {"reasoning": {"exclude": True}} if stream else {"thinking_token_budget": 500}
+    budgets = {"canary": True, "native": False}  # the gateway holds them, on a stream
+    async with two_nodes(budgets=budgets) as (gateway, redis, first), httpx.AsyncClient(timeout=30) as client:
+        await eventually(lambda: all(node.abilities.native_budget is False for node in gateway.app.fleet.nodes))
+        first.set_faults(Fault("die", after=20))
+        body = chat(60, stream=stream, **hidden) | {"messages": [{"role": "user", "content": "[[think=40]]"}]}
+        assert (await client.post(gateway.url + CHAT, json=body)).status_code == 200
+        day, live = await used(gateway.app, redis)
+        record = await recorded(gateway.app, redis)
+        assert (day, live) == (record["input"] + record["output"], 0)
+        assert (record["attempts"], record["estimated"]) == ((1, True) if stream else (2, False))
+        assert 15 <= record["output" if stream else "wasted"] <= 25
 
 
 async def test_a_stream_that_breaks_off_counts_what_came_of_it() -> None:
