@@ -187,6 +187,7 @@ async def test_a_request_is_one_json_line_without_prompt_or_key(tmp_path: Path) 
             "cached_tokens": 5,
             "output_tokens": 7,
             "reasoning_tokens": 3,
+            "usage_estimated": False,
             "route": None,
             "expected_cached_tokens": None,
         }
