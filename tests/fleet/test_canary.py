@@ -11,7 +11,7 @@ from gateway.core.abilities import Abilities
 from gateway.fleet.canary import FIRST_PAUSE, Canary
 from tests.support.gateways import eventually, running_gateway
 from tests.support.nodes import DONE, MODEL, STREAM_HEAD, Asked, ScriptedNode, answer, chunk, scripted_node
-from workers.fake import FakeSettings, serve_fake
+from workers.fake import FakeSettings, Fault, serve_fake
 
 CARDS = {MODEL: {"id": MODEL, "max_model_len": 4096}}
 
@@ -85,6 +85,45 @@ async def test_a_node_that_dies_of_a_budget_is_not_asked_at_every_start() -> Non
         assert await start(FIRST_PAUSE) == 2
         assert await start(2 * FIRST_PAUSE) == 2, "the pause is twice as long after each death"
         assert await start(3 * FIRST_PAUSE) == 3
+
+
+async def test_trust_comes_back_as_it_went_by_asking_the_node() -> None:
+    async with serve_fake(FakeSettings()) as node, httpx.AsyncClient(base_url=node.url, trust_env=False) as client:
+
+        async def node_is(manner: str) -> None:
+            told = await client.post(f"{node.control_url}/fake/control", json={"settings": {"budget": manner}})
+            assert told.status_code == 200, told.text
+
+        async def ask(now: float, suspected: bool) -> bool | None:
+            assert canary.begin_recheck(now, suspected)
+            assert not canary.begin_recheck(now, suspected), "one at a time"
+            holds = await canary.recheck(client, CARDS)
+            canary.end_recheck(now, holds)
+            return holds
+
+        def trusts() -> bool | None:
+            return canary.abilities.native_budget
+
+        canary = Canary()
+        await canary.learn(client, CARDS)
+        await canary.prove(client, MODEL, 0.0)
+        assert not canary.begin_recheck(0.0, suspected=False)
+        await node_is("disobey")
+        assert await ask(0.0, suspected=True) is False
+        assert not canary.begin_recheck(59.0, suspected=True)
+        assert await ask(60.0, suspected=False) is False, "nobody has to ask for it"
+        assert not canary.begin_recheck(60.0 + 119.0, suspected=False)
+        node.set_faults(Fault("status", status=429))
+        assert await ask(180.0, suspected=False) is None, "to be busy is no answer"
+        assert trusts() is False
+        node.set_faults()
+        await node_is("obey")
+        assert await ask(1000.0, suspected=False) is True
+        assert trusts() is True
+        assert not canary.begin_recheck(2000.0, suspected=False)
+        assert not canary.begin_recheck(1029.0, suspected=True)
+        await node_is("absent")
+        assert await ask(1030.0, suspected=True) is False, "it refuses budgets now"
 
 
 async def test_a_node_is_asked_anew_after_a_restart_and_serves_meanwhile() -> None:
