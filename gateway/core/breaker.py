@@ -120,6 +120,7 @@ class Breaker:
         self._convictions = 0
         if self.is_open:
             self._failed_trials = 0
+            self._doubted = False
             self._enter(State.PROBATION, now)
 
     def doubt(self) -> None:

@@ -48,7 +48,7 @@ class BreakerModel(RuleBasedStateMachine):
         self.breaker.answered(self.now)
         self.answered_at, self.evidence = self.now, 0
         if not self.is_in:
-            self.is_in, self.warming_since = True, self.now
+            self.is_in, self.warming_since, self.doubted = True, self.now, False
 
     @rule()
     def a_request_fails_and_nobody_knows_why(self) -> None:
