@@ -44,22 +44,11 @@ class _NotANumberError(ValueError):
 
 def parse_body(raw: bytes) -> Body:
     """Read `raw` as one JSON object; `InvalidRequest` says what is wrong with it and where."""
-    try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        body = None
-    quick = type(body) is dict
-    if not quick:
-        body = _parse_slowly(raw)
-    # Before anything that walks by recursion: writing it anew is the first such thing.
-    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _depth(body) > MAX_DEPTH:
-        raise _too_deep()
-    if not quick:
-        _check_characters(raw, body)
-    elif not _has_no_duplicate_keys(raw, body):
-        body = _parse_slowly(raw)
-    found: Body = body
-    return found
+    body: Body | None = None
+    for step in parse_steps(raw):
+        body = step
+    assert body is not None
+    return body
 
 
 def parse_steps(raw: bytes) -> Iterator[Body | None]:
@@ -69,14 +58,19 @@ def parse_steps(raw: bytes) -> Iterator[Body | None]:
     except orjson.JSONDecodeError:
         body = None
     yield None
-    certain = type(body) is dict and _has_no_duplicate_keys(raw, body)
-    yield None
-    if not certain:
+    quick = type(body) is dict
+    if not quick:
         body = None
         body = _parse_slowly(raw)
         yield None
-    if _depth(body) > MAX_DEPTH:
+    # Before anything that walks by recursion: writing it anew is the first such thing.
+    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _depth(body) > MAX_DEPTH:
         raise _too_deep()
+    if not quick:
+        _check_characters(raw, body)
+    elif not _has_no_duplicate_keys(raw, body):
+        yield None
+        body = _parse_slowly(raw)
     yield body
 
 

@@ -112,7 +112,7 @@ def _call(call: Any) -> Body:
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments)
-        except ValueError:
+        except (ValueError, RecursionError):  # a text of its own, whose depth nobody has bounded
             arguments = {}
     return {**call, "function": {**function, "arguments": arguments if isinstance(arguments, dict) else {}}}
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import orjson
 
 from gateway.core.bodies import Body, edit_body, json_kind, parse_body
+from gateway.core.dialects.arguments import check_arguments
 from gateway.core.dialects.counts import choices_of, plain_values
 from gateway.core.dialects.over_chat.base import OverChat
 from gateway.core.dialects.watch import EventWatch
@@ -127,6 +128,7 @@ class Dialect(ABC):
         """Check what the gateway itself must understand; all other fields are the node's to judge. `parsed` is what
         `parse_steps` made of `raw`, where that was done before."""
         body = parse_body(raw) if parsed is None else parsed
+        check_arguments(body)
         changes = plain_values(body, self.output_fields)
         if changes:
             raw = edit_body(raw, body, changes, frozenset())
