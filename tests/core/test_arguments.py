@@ -1,4 +1,4 @@
-"""Arguments of called tools are JSON in a string: their depth is bounded as a body's is."""
+"""Arguments of called tools are JSON in a string: their depth is bounded, too."""
 
 import json
 from typing import Any
@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.bodies import MAX_DEPTH
 from gateway.core.dialects import DIALECTS
-from gateway.core.dialects.arguments import depth_of
+from gateway.core.dialects.arguments import MAX_ARGUMENTS, depth_of
 from gateway.core.errors import InvalidRequest
 
 DEEP = "[" * 1500
@@ -37,10 +36,10 @@ TOO_DEEP = {
     "spread out": "[ \n1, " * 1500,
     "behind what is no JSON": "[NaN, 'x', " + DEEP,
     "behind a string with brackets": '["]]]]\\"]]]", ' + DEEP,
-    "one level": "[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1),
+    "one level": "[" * (MAX_ARGUMENTS + 1) + "]" * (MAX_ARGUMENTS + 1),
 }
 GOOD = {
-    "the deepest": "[" * MAX_DEPTH + "]" * MAX_DEPTH,
+    "the deepest": "[" * MAX_ARGUMENTS + "]" * MAX_ARGUMENTS,
     "wide": "[" + "[]," * 5000 + "[]]",
     "code in a string": json.dumps({"code": "if (a[[[{{" * 500 + '"[['}),
     "cut in a string": '{"code": "' + "[" * 5000,
@@ -58,6 +57,19 @@ def test_arguments_that_no_node_can_read_are_refused(path: str, what: str) -> No
     with pytest.raises(InvalidRequest) as refused:
         BY_PATH[path].read(json.dumps(make(TOO_DEEP[what])).encode())
     assert (refused.value.param, refused.value.code) == (field, "too_deeply_nested")
+
+
+@pytest.mark.parametrize("path", PLACES)
+@pytest.mark.parametrize("bracket", ["[", "{"])
+def test_an_escaped_bracket_is_one(path: str, bracket: str) -> None:
+    make, field = PLACES[path]
+    text = (bracket if bracket == "[" else '{"a":') * 1500
+    raw = json.dumps(make(text)).replace(bracket * 2, bracket + f"\\u{ord(bracket):04x}")
+    raw = raw if bracket == "[" else raw.replace('{\\"a', '\\u007B\\"a')
+    assert json.loads(raw) == make(text)
+    with pytest.raises(InvalidRequest) as refused:
+        BY_PATH[path].read(raw.encode())
+    assert refused.value.param == field
 
 
 @pytest.mark.parametrize("path", PLACES)
@@ -86,10 +98,8 @@ values = st.recursive(
 )
 
 
-@given(values, st.integers(0, 150))
+@given(values, st.integers(0, 600))
 def test_the_depth_is_that_of_the_value(value: Any, more: int) -> None:
-    for _ in range(more):
-        value = [value]
-    depth = nested(value)
-    found = depth_of(json.dumps(value))
-    assert found == depth if depth > MAX_DEPTH else found <= MAX_DEPTH
+    depth = nested(value) + more
+    found = depth_of("[" * more + json.dumps(value) + "]" * more)
+    assert found == depth if depth > MAX_ARGUMENTS else found <= MAX_ARGUMENTS

@@ -128,7 +128,7 @@ class Dialect(ABC):
         """Check what the gateway itself must understand; all other fields are the node's to judge. `parsed` is what
         `parse_steps` made of `raw`, where that was done before."""
         body = parse_body(raw) if parsed is None else parsed
-        check_arguments(body)
+        check_arguments(raw, body)
         changes = plain_values(body, self.output_fields)
         if changes:
             raw = edit_body(raw, body, changes, frozenset())
