@@ -266,6 +266,8 @@ def _change(rng: random.Random, body: Body, place: tuple[Any, ...]) -> None:
     last = place[-1]
     kinds = ("value", "drop", "wrap", "add", "repeat", "deepen", "text", "graft")
     match rng.choices(kinds, (40, 15, 10, 15, 5, 3, 5, 12))[0]:
+        case "value" if last == "arguments" and rng.random() < 0.3:
+            parent[last] = rng.choice(('{"a":', "[", "[ ", "[1,")) * rng.choice((99, 400, 501, 1100, 6000))
         case "drop":
             del parent[last]
         case "wrap":

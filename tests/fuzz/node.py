@@ -69,6 +69,7 @@ class FuzzNode:
             body = json.loads(raw, object_pairs_hook=_once, parse_constant=_refuse)
             raw.decode()
             json.dumps(body, ensure_ascii=False).encode()
+            _read_arguments(body)
         except (ValueError, RecursionError) as error:
             self.complaints.append(f"{path}: {type(error).__name__}: {error}: {raw[:300]!r}")
             return answer(
@@ -128,6 +129,19 @@ def _probed(path: str) -> bytes:
     if path == "/health":
         return answer(b"")
     return answer(b'{"error": {"message": "none", "type": "NotFoundError", "code": 404}}', "404 Not Found")
+
+
+def _read_arguments(body: Body) -> None:
+    """As vLLM does for its template; what is no JSON is nothing to it, what is nested too deeply a 500."""
+    turns = body.get("messages")
+    for turn in turns if isinstance(turns, list) else ():
+        calls = turn.get("tool_calls") if isinstance(turn, dict) else None
+        for call in calls if isinstance(calls, list) else ():
+            function = call.get("function") if isinstance(call, dict) else None
+            arguments = function.get("arguments") if isinstance(function, dict) else None
+            if isinstance(arguments, str):
+                with contextlib.suppress(ValueError):
+                    json.loads(arguments)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> Body:
