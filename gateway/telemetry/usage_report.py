@@ -4,7 +4,8 @@ It is read in small batches over the connection of reports, and added up on the 
 how much there is of it.
 """
 
-from collections.abc import Iterable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
 from itertools import islice
 from typing import Any, NamedTuple, Self
 
@@ -63,26 +64,27 @@ class UsageReport:
         numbers = range(int(since // size), int(-(-until // size)))
         buckets = (Bucket(size, number, tenant) for number in numbers for tenant in tenants)
         while chunk := list(islice(buckets, AT_ONCE)):
-            for bucket, fields in await self._read(chunk):
-                _add(sums, [Row(bucket.number * size, bucket.tenant, *found) for found in parts_of(fields).items()], by)
-            if len(sums) > MAX_ROWS:
-                raise TooManyRows
+            async for bucket, fields in self._pages(chunk):
+                rows = [Row(bucket.number * size, bucket.tenant, *found) for found in parts_of(fields).items()]
+                _add(sums, rows, by)
+                if len(sums) > MAX_ROWS:
+                    raise TooManyRows
+                await asyncio.sleep(0)  # requests have their turn
         return _rows(sums)
 
-    async def _read(self, buckets: list[Bucket]) -> list[tuple[Bucket, dict[str, int]]]:
+    async def _pages(self, buckets: list[Bucket]) -> AsyncIterator[tuple[Bucket, dict[str, int]]]:
         """All fields of `buckets`, some of each at a time."""
-        found: dict[Bucket, dict[str, int]] = {bucket: {} for bucket in buckets}
+        seen: dict[Bucket, set[str]] = {bucket: set() for bucket in buckets}
         cursors: dict[Bucket, Any] = dict.fromkeys(buckets, 0)
         while cursors:
-            asked = [
-                ("HSCAN", self._places.bucket(bucket), cursor, "COUNT", FIELDS) for bucket, cursor in cursors.items()
-            ]
-            for bucket, (cursor, fields) in zip(list(cursors), await self._redis.batch(asked), strict=True):
-                found[bucket].update(_integers(fields))  # a hash that grows meanwhile may be told in parts twice
+            asked = [("HSCAN", self._places.bucket(bucket), at, "COUNT", FIELDS) for bucket, at in cursors.items()]
+            for bucket, (cursor, told) in zip(list(cursors), await self._redis.batch(asked), strict=True):
+                fields = {name: sum for name, sum in _integers(told).items() if name not in seen[bucket]}
+                seen[bucket].update(fields)  # a hash that grows meanwhile may be told in parts twice
+                yield bucket, fields
                 cursors[bucket] = cursor
                 if int(cursor) == 0:
                     del cursors[bucket]
-        return list(found.items())
 
 
 _Groups = dict[tuple[int, str, Part], Sums]

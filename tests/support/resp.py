@@ -41,7 +41,11 @@ class RespProxy:
         self.swap = lambda _: None
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        behind, ahead = await asyncio.open_connection("127.0.0.1", self.redis_port)
+        try:
+            behind, ahead = await asyncio.open_connection("127.0.0.1", self.redis_port)
+        except OSError:  # it is gone
+            writer.close()
+            return
         commands, buffer = hiredis.Reader(), b""
         try:
             while data := await reader.read(65_536):

@@ -146,3 +146,28 @@ async def test_a_redis_that_forgot_the_script_is_told_it_again(redis: RedisServe
         redis.forget_scripts()
     assert (await total(link)).requests == 2
     await link.stop()
+
+
+async def test_a_key_of_another_type_stops_only_what_belongs_there_and_counts_once_when_it_is_gone(
+    redis: RedisServer,
+) -> None:
+    link = link_to(redis, timeout=5.0)
+    ledger = Ledger(link, KEPT, PRICES)
+    broken = f"fg1:{{usage}}:h:{int(NOW // HOUR)}:acme"
+    redis.do("SET", broken, "not a hash")
+    for _ in range(3):
+        for tenant in ("acme", "other"):
+            for _ in range(250):
+                ledger.request_ended(ended(tenant))
+        assert not await ledger.flush(), "a part of it waits"
+        assert ledger.waiting == 0, "the records are written"
+    assert (await total(link, "other", HOUR)).requests == 750
+    assert (await total(link, "acme", DAY)).requests == 750
+    assert [str(told) for told in link.refusals.standing.values() if "WRONGTYPE" in told.reason]
+    redis.do("DEL", broken)
+    assert await ledger.flush()
+    assert (await total(link, "acme", HOUR)).requests == (await total(link, "acme", DAY)).requests == 750
+    with redis.client() as client:
+        assert client.xlen("fg1:{usage}:records") == 1500
+    assert ledger.dropped == 0 and not link.refusals.standing
+    await link.stop()
