@@ -107,13 +107,19 @@ def _python(directory: Path) -> Path:
 
 
 def _is_ready(directory: Path) -> bool:
-    """Finished, and its base interpreter has not been removed since."""
+    """Finished, and its base interpreter has not been removed since.
+
+    One that this machine cannot start just now (too busy, too little memory) is no reason to make it anew: it would be
+    deleted first.
+    """
     if not (directory / READY_MARKER).is_file():
         return False
     try:
         return subprocess.run([_python(directory), "-I", "-c", ""], timeout=30).returncode == 0
-    except (OSError, subprocess.SubprocessError):
+    except FileNotFoundError:
         return False
+    except (OSError, subprocess.TimeoutExpired):
+        return True
 
 
 def _set_up(directory: Path, interpreter: Interpreter, sources: Sequence[TorchSource], say: Say) -> None:

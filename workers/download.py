@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils.tqdm import disable_progress_bars
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from workers.checkpoint import Marker, check_checkpoint, write_marker
+from workers.checkpoint import Marker, check_checkpoint, read_marker, write_marker
 from workers.download_plan import candidates
 from workers.errors import DownloadFailed
 from workers.profile import Profile
@@ -84,6 +84,15 @@ def find_repository(profile: Profile, revision: str | None, hub: Hub, say: Say) 
             say(f"taking {checkpoint.repository} instead: vLLM quantises it to {quantization} while loading")
         return found
     raise DownloadFailed(f"none of the checkpoints of {profile.name} exists; a private one needs HF_TOKEN")
+
+
+def check_folder(found: Found, folder: Path) -> None:
+    """Raises DownloadFailed if `folder` holds another repository's checkpoint, which would be overwritten."""
+    marker = read_marker(folder)
+    if marker is not None and marker.repository != found.repository:
+        raise DownloadFailed(
+            f"{folder} holds {marker.repository}, not {found.repository}: give another --model-dir, or delete it"
+        )
 
 
 def check_space(found: Found, folder: Path) -> None:

@@ -149,7 +149,10 @@ class Ledger:
             return False
         finally:
             self._keep(records, sums)
-        return not records and not sums
+        if records or sums:
+            return False
+        self._link.refusals.answered(_CALL, self._places.base)
+        return True
 
     def _keep(self, records: list[bytes], sums: dict[Bucket, dict[Part, Sums]]) -> None:
         """Have what was refused come with the next batches, within bounds."""
@@ -191,12 +194,10 @@ class Ledger:
             ttl = kept.hours * HOUR if bucket.size == HOUR else kept.days * DAY
             args += [bucket.tenant, ttl, len(pairs), *(word for pair in pairs for word in pair)]
         told: bytes = await self._link.run(USAGE, keys, args)
-        refusals = self._link.refusals
         if not told:
-            refusals.answered(_CALL, places.base)
             return set()
         numbers, _, reason = told.decode(errors="replace").partition(" ")
-        refusals.understand(_CALL, places.base, reason)
+        self._link.refusals.understand(_CALL, places.base, reason)
         return {int(number) for number in numbers.split(",")}
 
     async def _follow(self) -> None:

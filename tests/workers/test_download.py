@@ -65,6 +65,14 @@ def test_a_checkpoint_is_fetched_proven_and_noted(hub: Hub, tmp_path: Path) -> N
     assert hub.served_bytes() == before, "what is there is not fetched again"
 
 
+def test_another_repositorys_checkpoint_is_not_overwritten(hub: Hub, tmp_path: Path) -> None:
+    assert download(hub, tmp_path, "nemotron-3-ultra-8xh100-nvfp4").exit_code == 0
+    before = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "model").iterdir()}
+    run = download(hub, tmp_path, "nemotron-3-ultra-8xh200-fp8")
+    assert run.exit_code != 0 and f"holds {ULTRA}-NVFP4, not {ULTRA}-BF16" in run.stderr
+    assert {file.name: file.stat().st_mtime_ns for file in (tmp_path / "model").iterdir()} == before
+
+
 def test_a_missing_fp8_repository_is_replaced_and_told(hub: Hub, tmp_path: Path) -> None:
     run = download(hub, tmp_path, "nemotron-3-ultra-8xh200-fp8")
     assert run.exit_code == 0, run.stderr

@@ -31,6 +31,7 @@ def download(
     hub = fetch.Hub(os.environ.get("HF_ENDPOINT"), os.environ.get("HF_TOKEN"))
     found = fetch.find_repository(profile, revision, hub, console.print)
     console.print(f"{found.repository} at {found.commit}: {len(found.sizes)} files, {found.total / 1e9:,.1f} GB")
+    fetch.check_folder(found, model_dir)
     fetch.check_space(found, model_dir)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
