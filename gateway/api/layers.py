@@ -7,10 +7,23 @@ from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from gateway.api.heads import Fields, Head
 from gateway.core.grants.grant import TOLD_HEADERS
+from gateway.core.limits.words import LIMIT_HEADERS
+
+SHOWN_HEADERS = (
+    *("x-request-id", "request-id"),
+    *TOLD_HEADERS,
+    *("retry-after", "retry-after-ms", "x-should-retry"),
+    *LIMIT_HEADERS,
+    *("www-authenticate", "allow"),
+)
+"""What scripts of listed origins may read of an answer beside its body."""
+
+_PRIVATE_NETWORK = "access-control-request-private-network"
 
 AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
 Peer = tuple[str, int] | None
@@ -57,13 +70,29 @@ def address_of(peer: Peer) -> str:
     return peer[0] if peer else "unknown"
 
 
+class _Cors(CORSMiddleware):
+    """Also lets pages of listed origins call a gateway in a private network (a preflight of Chrome's asks for it).
+
+    Not where every origin may call: then nobody has said of a page that it belongs there.
+    """
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        if self.allow_all_origins or _PRIVATE_NETWORK not in request_headers:
+            return super().preflight_response(request_headers)
+        asked = Headers(raw=[pair for pair in request_headers.raw if pair[0] != _PRIVATE_NETWORK.encode()])
+        answer = super().preflight_response(asked)
+        if answer.status_code == 200:
+            answer.headers["access-control-allow-private-network"] = "true"
+        return answer
+
+
 def _cors(app: AsgiApp, origins: Sequence[str]) -> CORSMiddleware:
-    return CORSMiddleware(
+    return _Cors(
         app,
         allow_origins=origins,
         allow_methods=["GET", "POST"],
         allow_headers=["*"],
-        expose_headers=["x-request-id", "request-id", *TOLD_HEADERS],
+        expose_headers=SHOWN_HEADERS,
     )
 
 

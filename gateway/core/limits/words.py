@@ -22,6 +22,10 @@ _ANTHROPIC = (
     ((Measure.INPUT,), b"anthropic-ratelimit-input-tokens-%s"),
     ((Measure.OUTPUT,), b"anthropic-ratelimit-output-tokens-%s"),
 )
+LIMIT_HEADERS = tuple(
+    (pattern % what).decode() for _, pattern in (*_OPENAI, *_ANTHROPIC) for what in (b"limit", b"remaining", b"reset")
+)
+"""All that an answer can tell of limits."""
 
 
 @dataclass(frozen=True, slots=True)
