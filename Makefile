@@ -13,7 +13,7 @@ SEED ?= 1
 # Where `make compiled` builds: outside of the checkout, as a library beside a module would hide the module from then on.
 COMPILED := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/fleetgate/compiled
 
-.PHONY: setup demo check test test-real test-containers test-clients prove fuzz bench bench-routing faults compiled test-compiled clean
+.PHONY: setup demo check test test-real test-containers test-clients prove fuzz bench bench-routing faults audit compiled test-compiled clean
 
 setup: $(VENV)/.ready
 
@@ -69,6 +69,15 @@ faults: setup
 # Routing beside vllm-router's policies, on fake nodes: four rounds, one for each node that leaves: 25 minutes (docs/routing.md).
 bench-routing: setup
 	$(BIN)/python -m loadtest.routing --rounds 4
+
+# Known advisories about the packages that the tests here ran with, by pip-audit in an environment of its own. It asks PyPI's
+# service; where that cannot be reached, or does not know a package, this fails: nobody has looked.
+audit: setup
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check 'pip-audit>=2.9,<3'
+	$(BIN)/python -m pip freeze --disable-pip-version-check --exclude-editable > $(VENV)/audit/installed.txt
+	@$(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement $(VENV)/audit/installed.txt \
+		|| { echo 'audit: an advisory was found, or not all packages could be looked up (see above): not ready for a release' >&2; exit 1; }
 
 # A copy of this tree with the way of a request compiled by mypyc, as the image has it: four minutes, and a C compiler.
 # Its environment, $(COMPILED)/.venv, runs it as the one here does this tree; loadtest.overhead measures it.

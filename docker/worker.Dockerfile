@@ -15,7 +15,13 @@ RUN python3 -m pip install --no-cache-dir --target /opt/fleetgate/lib '.[worker-
     && printf '%s\n' '#!/usr/bin/env python3' 'import sys' 'sys.path.insert(0, "/opt/fleetgate/lib")' \
         'from workers.cli import main' 'sys.exit(main())' > /usr/local/bin/fleetgate-worker \
     && chmod 755 /usr/local/bin/fleetgate-worker
-WORKDIR /
+# Not root: GPUs, shared memory and the port need none. A number, so that Kubernetes can see it; its home holds the caches
+# of compilers. The models' folder has to be writable for it where it is downloaded to (chown 10001).
+RUN groupadd --gid 10001 fleetgate \
+    && useradd --uid 10001 --gid 10001 --home-dir /var/lib/fleetgate --create-home --shell /usr/sbin/nologin fleetgate
+ENV HOME=/var/lib/fleetgate
+USER 10001:10001
+WORKDIR /var/lib/fleetgate
 ENV FLEETGATE_WORKER_HOST=0.0.0.0 \
     FLEETGATE_WORKER_PORT=8000
 EXPOSE 8000

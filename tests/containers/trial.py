@@ -205,6 +205,13 @@ def try_images(engine: Engine) -> None:
     health = inspected.get("Healthcheck") or inspected["Config"].get("Healthcheck")
     prove("the gateway image has a healthcheck", bool(health))
     engine.build("docker/worker.Dockerfile", WORKER_IMAGE, VLLM_IMAGE=os.environ.get("TRIAL_VLLM_IMAGE", python))
+    shown = engine.start(
+        "--rm", *("--cap-drop", "ALL"), "--entrypoint", "sh", WORKER_IMAGE, "-c", "id -u; touch ~/x && echo writable"
+    )
+    prove(
+        "the worker image does not run as root, and can write to its home",
+        shown.stdout.split() == ["10001", "writable"],
+    )
     profile = "nemotron-3-ultra-8xh200-fp8"
     shown = engine.start("--rm", WORKER_IMAGE, "argv", profile)
     prove("the worker image prints the H200 command", "--tensor-parallel-size 8" in shown.stdout)
@@ -234,7 +241,19 @@ def try_registration(engine: Engine, redis: str) -> None:
     name = f"{PROJECT}-launched"
     fake = "fleetgate-worker fake --host 0.0.0.0 --port {port} --served-model-name nemotron-3-ultra"
     command = ["launch", "tiny-cpu", "--redis", "redis://redis:6379", "--node-id", "trial", "--command", fake]
-    engine.start("-d", "--name", name, "--network", network, WORKER_IMAGE, *command, "--heartbeat-seconds", "1")
+    engine.start(
+        "-d",
+        "--name",
+        name,
+        "--cap-drop",
+        "ALL",
+        "--network",
+        network,
+        WORKER_IMAGE,
+        *command,
+        "--heartbeat-seconds",
+        "1",
+    )
 
     def record() -> str:
         return engine.run("exec", redis, "redis-cli", "get", "fleetgate:node:trial").stdout

@@ -116,3 +116,31 @@ def test_files_that_are_mounted_exist() -> None:
 def test_every_profile_is_on_the_deployment_page() -> None:
     page = (ROOT / "docs" / "deploy.md").read_text()
     assert all(f"`{name}`" in page for name in load_profiles())
+
+
+@pytest.mark.parametrize("profile", GPU_PROFILES)
+def test_a_gpu_node_gets_no_capabilities_and_no_new_privileges(profile: str) -> None:
+    node = SERVICES[profile.replace("gpu-", "node-")]
+    assert node["cap_drop"] == ["ALL"]
+    assert node["security_opt"] == ["no-new-privileges:true"]
+    assert "privileged" not in node and node.get("user", "10001") != "root"
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "docker").glob("*.Dockerfile")), ids=lambda file: file.name)
+def test_no_image_runs_as_root(file: Path) -> None:
+    """As a number: Kubernetes cannot see of a name that it is not root."""
+    users = re.findall(r"^USER (\S+)$", file.read_text(), re.MULTILINE)
+    assert users and users[-1] == "10001:10001"
+
+
+def test_nothing_in_the_example_for_kubernetes_runs_as_root_or_can_become_it() -> None:
+    documents = yaml.safe_load_all((ROOT / "docs" / "kubernetes" / "fleetgate.yaml").read_text())
+    pods = [each["spec"]["template"]["spec"] for each in documents if each["kind"] in ("Deployment", "StatefulSet")]
+    assert len(pods) == 2
+    for pod in pods:
+        assert pod["securityContext"]["runAsNonRoot"] is True and pod["securityContext"]["runAsUser"] == 10001
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in pod["containers"]:
+            assert container["securityContext"]["allowPrivilegeEscalation"] is False
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+            assert "privileged" not in container["securityContext"]
