@@ -34,9 +34,9 @@ SILENCE = 3.0
 PATIENCE = 20.0
 START_SECONDS = 60.0
 CHAT = "/v1/chat/completions"
-HEALTH = b"GET /health HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n"
-READY = b"GET /ready HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n"
-LISTED = b"GET /v1/models HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n"
+HEALTH = b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+READY = b"GET /ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+LISTED = b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
 WORKER = Path(proxies.FLEETGATE.program).with_name("fleetgate-worker")
 
 

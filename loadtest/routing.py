@@ -32,9 +32,9 @@ from loadtest.redis import redis_program
 NODES = 4
 FAKE = ("--prefill-rate", "8000", "--rate", "60", "--max-num-seqs", "32", "--block-size", "64", "--answer-tokens", "60")
 START_SECONDS = 60.0
-HEALTH = b"GET /health HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n"
-READY = b"GET /ready HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n"
-LISTED = b"GET /v1/models HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n"
+HEALTH = b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+READY = b"GET /ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+LISTED = b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
