@@ -7,7 +7,9 @@ from typing import Protocol
 
 from gateway.api.body import Bounds
 from gateway.api.connection_bounds import ConnectionBounds
-from gateway.api.front import Front
+from gateway.api.cycle import Connection
+from gateway.api.heads import Head, Route
+from gateway.api.layers import Layers
 
 
 class Turn(Protocol):
@@ -41,6 +43,18 @@ class Turn(Protocol):
         """What was written has gone out, after a write that was too much at once."""
 
 
+class Entrance(Protocol):
+    """What a connection hands its requests to: see `front`."""
+
+    layers: Layers
+
+    def find(self, head: Head) -> Route | None:
+        """The endpoint that a request is for; None where it is not the data plane's."""
+
+    def open(self, connection: Connection, route: Route, head: Head, body: bytes | None) -> Turn:
+        """The request for `route` that has come on `connection`; `body` is None where it is still to come."""
+
+
 @dataclass(frozen=True, slots=True)
 class Edge:
     """Bounds of the listeners: connections on the public one, bytes and seconds for a request's headers, seconds
@@ -56,5 +70,5 @@ class Edge:
     client_stall: float
     bounds: Bounds
     tls: ssl.SSLContext | None
-    front: Front
+    front: Entrance
     on_shutdown: Callable[[], None]

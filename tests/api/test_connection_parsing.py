@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from gateway.api.body import Bounds
 from gateway.api.connection_bounds import ConnectionBounds
 from gateway.api.edge import Edge
-from gateway.api.front import Front
 from gateway.api.heads import Head, Route
 from gateway.api.protocol import GatewayProtocol
 from gateway.core.dialects import DIALECTS
@@ -148,7 +147,7 @@ def read(pieces: list[bytes]) -> tuple[list[Found], bool, list[bytes]]:
         client_stall=30,
         bounds=Bounds(1 << 20, 30, 1000, 1 << 20, MemoryBudget(1 << 26)),
         tls=None,
-        front=cast(Front, recorder),
+        front=cast(Any, recorder),
         on_shutdown=lambda: None,
     )
     connection = GatewayProtocol(CONFIG, uvicorn.Server(CONFIG).server_state, {"edge": edge}, cast(Any, loop))
