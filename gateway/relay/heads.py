@@ -55,7 +55,7 @@ def passed_headers(head: ResponseHead) -> Headers:
     """What a client is told of the head, for an answer that is not `unfit`."""
     headers = [(b"content-type", head.content_type)] if head.content_type else []
     if head.status >= 400 and (wait := retry_after(head)) is not None:
-        headers.append((b"retry-after", b"%d" % math.ceil(wait)))
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(wait))))
     return headers
 
 
