@@ -16,7 +16,7 @@ from gateway.core.budgets.chunks import head_of, slice_delta, take_prompt_ids
 from gateway.core.budgets.enforcement import Enforcement
 from gateway.core.budgets.split import TextSplit
 from gateway.core.dialects.watch import STOP, EventWatch
-from gateway.core.errors import InvalidRequest
+from gateway.core.errors import BadUpstreamResponse, InvalidRequest
 
 START, END = 7, 8
 KNOWN = Abilities(think_start=(START,), think_end=(END,), window=1000)
@@ -287,3 +287,38 @@ def test_prompt_ids_are_taken_out_unparsed() -> None:
 )
 def test_a_prompt_opens_thinking_where_its_last_marker_does(prompt: bytes, opened: bool) -> None:
     assert TextSplit((START,), (END,)).opened_by(prompt) is opened
+
+
+def test_a_prompt_may_have_a_million_tokens() -> None:
+    """Their ids come in the first event: 7 MB here."""
+    watch = Enforcement(terms_for(3))
+    stream = opening([123_456] * 1_000_000 + [START]) + thinking("a", "b") + chunk({"content": "c"}, [5]) + DONE
+    assert len(stream) > 7_000_000
+    told = b"".join(watch.feed(stream[at : at + 65_536]) for at in range(0, len(stream), 65_536))
+    assert len(told) < 2000 and told.endswith(DONE) and watch.ended
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        *(b"data: hello\n\n", b"data: [1]\n\n", b"data: null\n\n", b'data: {"choices":{}}\n\n', b"data: {}\n\n"),
+        *(b'data: {"choices":[null]}\n\n', b'data: {"choices":[{"delta":[1]}]}\n\n', b'data: {"choices":"x"}\n\n'),
+        *(b'data: {"prompt_token_ids":[1,"x"],"choices":[]}\n\n', b'data: {"prompt_token_ids":[1,,2]}\n\n'),
+        *(b'data: {"prompt_token_ids":[1', b"data: " + b"[" * 100_000 + b"\n\n"),
+    ],
+)
+def test_what_is_not_a_chunk_is_refused_where_a_budget_is_counted(event: bytes) -> None:
+    """It is the node's word for how the answer goes on: it could be put into the next request, or lost in silence."""
+    for watch in (Enforcement(terms_for(3)), Assembly(Enforcement(terms_for(3)), chat=True)):
+        if event.endswith(b"\n\n"):
+            with pytest.raises(BadUpstreamResponse):
+                watch.feed(event)
+        else:
+            assert watch.feed(event) == b"" and watch.turn is None and not watch.ended
+
+
+def test_empty_data_is_no_chunk_and_comments_pass() -> None:
+    watch = Enforcement(terms_for(3))
+    assert watch.feed(b"data:\n\ndata: \n\n: c\n\nid: 1\n\n" + opening()) == b": c\n\n" + Enforcement(
+        terms_for(3)
+    ).feed(opening())
