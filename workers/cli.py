@@ -11,7 +11,7 @@ from workers.commands.preflight import preflight
 from workers.cpu_commands import cpu_node, tiny_model
 from workers.fake.cli import fake
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 
 @app.callback()
