@@ -93,15 +93,14 @@ class ClientCall(Cycle):
         self._answer_bytes += length
         most = self._bounds.max_answer
         if self._answer_bytes > most:
-            raise AnswerTooLarge(
-                f"The answer is larger than {most} bytes (requests.max_answer), and has to be held until it is whole: "
-                "ask for a stream, or for less."
-            )
+            raise _too_large(f"{most} bytes (requests.max_answer)")
         if rewritten is not None:
             answer = self._answer = self._answer or JsonSize()
             before = answer.size
             answer.feed(rewritten)
             length = answer.size - before
+        if self._memory.size + length > self._memory.most:
+            raise _too_large("one tenant's part of the memory (requests.memory)")
         if not self._memory.take(length):
             raise MemoryFull("Memory for answers is used up: ask for a stream, or try again soon.", retry_after=1.0)
 
@@ -172,3 +171,9 @@ class ClientCall(Cycle):
             headers = [*headers, *self._told]
         request_id = self.request_id.encode()
         self._render(status, headers, b"x-request-id: %b\r\nrequest-id: %b\r\n" % (request_id, request_id))
+
+
+def _too_large(bound: str) -> AnswerTooLarge:
+    return AnswerTooLarge(
+        f"The answer is larger than {bound}, and has to be held until it is whole: ask for a stream, or for less."
+    )

@@ -25,8 +25,15 @@ _BEYOND_FIRST_PLANE = (b"\xf0", b"\xf1", b"\xf2", b"\xf3", b"\xf4")
 """How such a character begins in UTF-8; as an escape it is a surrogate, `\\ud8` to `\\udf`."""
 
 
+TINY = 4096
+DENSEST = 28
+"""A body of so few bytes is held for what the densest shape becomes, as many times its bytes: looking costs 1.5 µs."""
+
+
 def small_size(raw: bytes) -> int:
     """At the most what a body takes, parsed, in bytes: in one pass, so what stands in strings counts as structure."""
+    if len(raw) <= TINY:
+        return len(raw) * DENSEST
     copies = COPIES if raw.isascii() and raw.find(b"\\") < 0 else COPIES + WIDEST
     return len(raw) * copies + len(raw.translate(None, _TEXT_OR_QUOTE)) * PER_VALUE
 

@@ -41,6 +41,9 @@ from gateway.relay.timing import Timing
 HELD_BYTES = 1 << 20
 """A plain answer up to this size is held until it is whole; a longer one is passed on piece by piece."""
 
+UNCOUNTED = 64 * 1024
+"""So much of a plain answer is held as a buffer is, without asking for memory."""
+
 ASSEMBLED = 4
 """An event of one token has 250 bytes, of which about 60 stay until the answer is whole."""
 
@@ -383,10 +386,11 @@ class Exchange:
             self._tail = seen[-TAIL_BYTES:]
             self._pass(data)
             return
-        if not self._keep(len(data), data if self._sending.rewrites else None):
+        rewrites = self._sending.rewrites
+        self._held_bytes += len(data)
+        if (rewrites or self._held_bytes > UNCOUNTED) and not self._keep(len(data), data if rewrites else None):
             return
         self._held.append(data)
-        self._held_bytes += len(data)
         if self._held_bytes <= HELD_BYTES or self._sending.rewrites:
             return
         if self._committed:
