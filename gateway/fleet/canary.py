@@ -59,10 +59,8 @@ class Canary:
         self._asked = False
         self._pause = FIRST_PAUSE
         self._not_before = 0.0
-        self.starts = 0
-        """How often the node has started anew."""
-        self._lost = False
-        """Whether it had proven to hold budgets and was found not to."""
+        self.starts = 0  # how often the node has started anew
+        self._lost = False  # it had proven to hold budgets, and was found not to
         self._rechecking = False
         self._next_recheck = 0.0
         self._recheck_pause = RECHECK_PAUSE
