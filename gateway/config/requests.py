@@ -18,7 +18,7 @@ class Requests(Section):
 
     max_body: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
     """Bytes."""
-    max_json_values: Annotated[int, Field(ge=10_000)] = 200_000
+    max_json_values: Annotated[int, Field(ge=10_000)] = 100_000
     """Elements of arrays and members of objects in one body, each of which costs everybody time (16 KiB hold fewer than
     the least that may be set, so small bodies are not counted)."""
     max_headers: Annotated[int, Field(ge=1024)] = 64 * 1024
