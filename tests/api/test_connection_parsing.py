@@ -260,7 +260,7 @@ def ends_of(data: bytes) -> list[Found]:
             server.start_next_cycle()
 
 
-@settings(deadline=None, max_examples=250)
+@settings(deadline=None, max_examples=150)
 @given(st.lists(requests(), min_size=1, max_size=4), SPLITS)
 def test_every_split_finds_the_requests_that_were_sent_and_so_does_h11(
     sent: list[tuple[bytes, Found]], splits: list[int]
@@ -309,7 +309,7 @@ def test_a_request_cut_anywhere_is_one_request(offer: bytes, body: bytes, primed
     assert read([b"\r\n\r\n", *first, data, b"\r\n", behind])[:2] == (expected, False)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(
     st.sampled_from((b"content-length: %d\r\n", b"Content-Length:\t%d\r\n", b"x: y\r\ncontent-length:%d\r\n")),
     st.lists(
@@ -338,7 +338,7 @@ def test_a_head_that_is_known_says_what_the_parser_says(
     assert [piece[:13] for piece in written[1:]] == [piece[:13] for piece in written_alone]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @example(b"\r\nupgrade:")
 @given(st.binary(max_size=60))
 def test_one_parser_alone_agrees_about_bytes_of_any_kind(noise: bytes) -> None:
