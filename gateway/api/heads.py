@@ -1,5 +1,6 @@
 """The head of a request as the parser found it, and what it is for."""
 
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -7,8 +8,13 @@ from urllib.parse import unquote
 import httptools
 
 from gateway.core.dialects import Dialect
+from gateway.core.errors import InvalidRequest
 
 Fields = Sequence[tuple[bytes, bytes]]
+
+FRAMING = (b"content-length", b"transfer-encoding")
+
+_HOST = re.compile(rb"(?:\[[0-9A-Za-z:.%]+\]|[^\x00-\x20\x7f-\xff/?#@\[\]\\:,]*)(?::[0-9]{0,5})?")
 
 
 class Head(NamedTuple):
@@ -51,3 +57,25 @@ def split_target(url: bytes) -> tuple[str, bytes, bytes]:
     if parsed.path is None:
         raise httptools.HttpParserInvalidURLError("there is no path in it")
     return unquote(parsed.path.decode("ascii")), parsed.path, parsed.query or b""
+
+
+def not_http(why: str) -> InvalidRequest:
+    return InvalidRequest(f"This is not a valid HTTP request: {why}", code="invalid_http")
+
+
+def check_head(fields: Fields, headers: dict[bytes, bytes], old: bool) -> None:
+    """What RFC 9112 asks of a head and llhttp does not: one Host, and a length that reads in one way."""
+    coding = headers.get(b"transfer-encoding")
+    if coding is not None and (old or coding.lower() != b"chunked"):
+        raise InvalidRequest("The only transfer-encoding of a body is chunked, in HTTP/1.1.", code="invalid_http")
+    host = headers.get(b"host")
+    if host is None:
+        if not old:
+            raise not_http("it has no Host header.")
+    elif _HOST.fullmatch(host) is None:
+        raise not_http("its Host header is no name and port.")
+    if len(headers) != len(fields):
+        names = [name for name, _ in fields]
+        for name in (b"host", *FRAMING):
+            if names.count(name) > 1:
+                raise not_http(f"its {name.decode()} header stands twice.")

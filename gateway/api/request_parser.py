@@ -15,15 +15,14 @@ it had not been made. llhttp ends such a message at its head, whatever its body.
 is told, by a head of its own, the length of the body that the client's head declared.
 """
 
-import re
 from collections.abc import Callable
 
 import httptools
 
 from gateway.api.edge import Turn
 from gateway.api.errors import method_not_allowed
-from gateway.api.heads import Head, split_target
-from gateway.core.errors import GatewayError, HeadersTooLarge, InvalidRequest
+from gateway.api.heads import FRAMING, Head, check_head, not_http, split_target
+from gateway.core.errors import GatewayError, HeadersTooLarge
 
 _BLANK_LINE = b"\r\n\r\n"
 _CHUNKED = -1
@@ -35,12 +34,6 @@ _SMALL = 8192
 
 _FRAMING_PER_BYTE = 16
 """Bytes of chunk sizes and line ends that a byte of a chunked body may take: chunks of one byte need 5."""
-
-_HOST = re.compile(rb"(?:\[[0-9A-Za-z:.%]+\]|[^\x00-\x20\x7f-\xff/?#@\[\]\\:,]*)(?::[0-9]{0,5})?")
-
-
-def _not_http(why: str) -> InvalidRequest:
-    return InvalidRequest(f"This is not a valid HTTP request: {why}", code="invalid_http")
 
 
 class RequestParser:
@@ -95,7 +88,7 @@ class RequestParser:
         except httptools.HttpParserCallbackError as error:
             raise error.__context__ or error from None
         except httptools.HttpParserError as error:
-            raise _not_http(f"{error}.") from None
+            raise not_http(f"{error}.") from None
         if self.completed != completed or self._left > 0:
             self._tail = b""
             self.fresh = self.completed == self.begun
@@ -150,7 +143,7 @@ class RequestParser:
         if not self._offered:
             return  # there is no body: the next byte begins the next message
         self._offered = False
-        framing = [b"%b: %b\r\n" % field for field in self._fields if field[0] in _FRAMING]
+        framing = [b"%b: %b\r\n" % field for field in self._fields if field[0] in FRAMING]
         self._primed = True
         try:
             self._parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(framing))
@@ -212,17 +205,17 @@ class RequestParser:
     def _head(self, parser: httptools.HttpRequestParser) -> Head:
         method, version = parser.get_method().decode("ascii"), parser.get_http_version()
         if version not in ("1.1", "1.0"):
-            raise _not_http("the versions that are spoken here are HTTP/1.1 and HTTP/1.0.")
+            raise not_http("the versions that are spoken here are HTTP/1.1 and HTTP/1.0.")
         if method == "CONNECT":
             raise method_not_allowed(method, self._url.decode("latin-1"), ("GET", "POST"))
         try:
             path, raw_path, query = split_target(self._url)
         except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
-            raise _not_http("its target is no path and no URL.") from None
+            raise not_http("its target is no path and no URL.") from None
         fields = self._fields
         headers = dict(fields)
         old = version == "1.0"
-        _check_head(fields, headers, old)
+        check_head(fields, headers, old)
         return Head(
             method=method,
             path=path,
@@ -244,29 +237,8 @@ class RequestParser:
             return 0
         digits = declared.strip(b" \t")
         if not digits.isdigit() or len(digits) > _LONGEST_LENGTH:
-            raise _not_http("its content-length is no number of bytes.")
+            raise not_http("its content-length is no number of bytes.")
         return int(digits)
-
-
-_FRAMING = (b"content-length", b"transfer-encoding")
-
-
-def _check_head(fields: list[tuple[bytes, bytes]], headers: dict[bytes, bytes], old: bool) -> None:
-    """What RFC 9112 asks of a head and llhttp does not: one Host, and a length that reads in one way."""
-    coding = headers.get(b"transfer-encoding")
-    if coding is not None and (old or coding.lower() != b"chunked"):
-        raise InvalidRequest("The only transfer-encoding of a body is chunked, in HTTP/1.1.", code="invalid_http")
-    host = headers.get(b"host")
-    if host is None:
-        if not old:
-            raise _not_http("it has no Host header.")
-    elif _HOST.fullmatch(host) is None:
-        raise _not_http("its Host header is no name and port.")
-    if len(headers) != len(fields):
-        names = [name for name, _ in fields]
-        for name in (b"host", *_FRAMING):
-            if names.count(name) > 1:
-                raise _not_http(f"its {name.decode()} header stands twice.")
 
 
 def _closed(_: Head) -> Turn:
