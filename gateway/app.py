@@ -50,6 +50,10 @@ log = structlog.get_logger("fleetgate")
 
 GAUGE_SECONDS = 5.0
 
+ADMIN_CONNECTIONS = 48
+"""Open at once on the admin listener of a process, half of them from one address: scrapes, probes and people. They are
+within the files that `open_files` keeps back."""
+
 
 class Gateway:
     """A gateway process: two ASGI applications and what runs behind them."""
@@ -135,6 +139,7 @@ class Gateway:
                 config.listen.max_connections_per_address,
                 self.front.layers.proxies,
             ),
+            admin_connections=ConnectionBounds(ADMIN_CONNECTIONS, ADMIN_CONNECTIONS // 2, ()),
             max_headers=config.requests.max_headers,
             headers_timeout=config.timeouts.headers,
             client_stall=config.timeouts.client_stall,

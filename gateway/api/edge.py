@@ -65,6 +65,7 @@ class Edge:
 
     admin_port: int | None
     connections: ConnectionBounds
+    admin_connections: ConnectionBounds
     max_headers: int
     headers_timeout: float
     client_stall: float

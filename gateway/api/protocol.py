@@ -33,6 +33,7 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
 from gateway.api.asgi import asgi_turn
 from gateway.api.call import request_id_of
+from gateway.api.connection_bounds import ConnectionBounds
 from gateway.api.edge import Edge, Turn
 from gateway.api.errors import detail_answer, whole_answer
 from gateway.api.flow import Flow
@@ -60,6 +61,9 @@ SHARE = 8
 CUTS = 64
 """Cuts of one connection's bytes that are parsed before a turn goes on."""
 
+LINGER_SECONDS = 1.0
+"""For how long a client that was refused may go on sending."""
+
 MAX_STRANGERS = 8
 """Heads of one connection that are kept to be known again, one after the other: then they seem always to differ."""
 
@@ -84,6 +88,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._deaf = False  # nothing more of this client is wanted
         self._working = False
         self._again: asyncio.Handle | None = None
+        self._lingering: asyncio.TimerHandle | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._idle_since = 0.0
         self._familiar: Familiar[tuple[Route, Head]] | None = None
@@ -98,7 +103,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._unsent = UnsentWatch(transport, self.loop, self._edge.client_stall)
         error = None if self._counted else self.count_in(transport)
         if error is not None:
-            self._tell(error)
+            self._tell(error, linger=False)  # there are too many to keep this one any longer
         else:
             self._expect_headers()
 
@@ -108,20 +113,23 @@ class GatewayProtocol(HttpToolsProtocol):
         self._public = server is None or server[1] != self._edge.admin_port
         self._counted = True
         self._address = client[0] if client else None
-        return self._edge.connections.enter(self._address) if self._public else None
+        return self._bounds_of_listener().enter(self._address)
 
     def count_out(self) -> None:
-        if self._counted and self._public:
-            self._edge.connections.leave(self._address)
+        if self._counted:
+            self._bounds_of_listener().leave(self._address)
         self._counted = False
+
+    def _bounds_of_listener(self) -> ConnectionBounds:
+        return self._edge.connections if self._public else self._edge.admin_connections
 
     def connection_lost(self, exc: Exception | None) -> None:
         """What holds this connection, and what it holds, is let go of: nobody looks for rings."""
         self._got_headers()
-        for timer in (self._idle, self._again):
+        for timer in (self._idle, self._again, self._lingering):
             if timer is not None:
                 timer.cancel()
-        self._idle = self._again = None
+        self._idle = self._again = self._lingering = None
         if self._unsent is not None:
             self._unsent.stop()
         super().connection_lost(exc)
@@ -378,7 +386,7 @@ class GatewayProtocol(HttpToolsProtocol):
             broken.lose()
         waiting.append(Refusal(error, self._tell))
 
-    def _tell(self, error: GatewayError, request_id: str = "") -> None:
+    def _tell(self, error: GatewayError, request_id: str = "", linger: bool = True) -> None:
         """Answer below ASGI, and close."""
         self._deaf = True
         request_id = request_id or request_id_of({})
@@ -388,9 +396,20 @@ class GatewayProtocol(HttpToolsProtocol):
             status, headers, body = detail_answer(error, request_id)
         lines = b"".join(b"%b: %b\r\n" % pair for pair in [*headers, (b"connection", b"close")])
         self.transport.write(STATUS_LINE[status] + lines + b"\r\n" + body)
-        self.transport.close()
+        if linger and self.transport.can_write_eof():
+            self._linger()
+        else:
+            self.transport.close()
         if self._unsent is not None:
             self._unsent.look()  # closing waits for a client that takes nothing
+
+    def _linger(self) -> None:
+        """Take in and forget what still comes, for a moment: closing on bytes that were not read would reset the
+        connection, and the answer could be lost on its way (RFC 9112, section 9.6)."""
+        self.transport.write_eof()
+        self._flow.hold(False)
+        self.flow.resume_reading()
+        self._lingering = self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def _fail(self) -> None:
         """An exception that nobody foresaw: the request that it hit must not hang."""
@@ -399,7 +418,7 @@ class GatewayProtocol(HttpToolsProtocol):
         first = self._unanswered[0] if self._unanswered else None
         if not self.transport.is_closing() and (first is None or not first.started):
             error = InternalError("Something went wrong in the gateway; the request id finds it in its logs.")
-            self._tell(error, request_id)
+            self._tell(error, request_id, linger=False)
         self.transport.close()
         self._lose_all()
 

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.core.api_keys import key_digest
 from gateway.core.dialects import DIALECTS
-from tests.support.gateways import RunningGateway, running_gateway
+from tests.support.gateways import running_gateway
 from tests.support.nodes import MODEL, Asked, ScriptedNode, answer, scripted_node
 from tests.support.raw import Answer, raw_client
 
@@ -35,10 +35,6 @@ async def ask(port: int, method: str, path: str, *lines: str, body: bytes = b"")
     async with raw_client(port) as client:
         await client.send(head.encode() + body)
         return await client.answer(method)
-
-
-def admin_port(gateway: RunningGateway) -> int:
-    return int(gateway.admin_url.rpartition(":")[2])
 
 
 @pytest.mark.parametrize(
@@ -102,7 +98,7 @@ SIMPLE = ("text/plain", "application/x-www-form-urlencoded", "multipart/form-dat
 @pytest.mark.parametrize("path", CHANGES)
 async def test_a_page_changes_nothing_on_an_admin_listener_without_a_token(path: str) -> None:
     async with scripted_node(plain) as node, running_gateway(node.url, **ON_LOOPBACK) as gateway:
-        port, own = admin_port(gateway), f"host: localhost:{admin_port(gateway)}"
+        port, own = gateway.admin_port, f"host: localhost:{gateway.admin_port}"
         body = json.dumps({"node": node.url.removeprefix("http://")}).encode() if path != CHANGES[0] else b""
         json_type = "content-type: application/json"
         for lines in (
@@ -127,7 +123,7 @@ async def test_a_page_changes_nothing_on_an_admin_listener_without_a_token(path:
 
 async def test_a_page_reads_nothing_of_an_admin_listener_without_a_token() -> None:
     async with scripted_node(plain) as node, running_gateway(node.url, **ON_LOOPBACK) as gateway:
-        port = admin_port(gateway)
+        port = gateway.admin_port
         for path in ("/metrics", "/admin/fleet", "/openapi.json", "/admin/nowhere", "/docs"):
             assert (await ask(port, "GET", path, "host: evil.test")).status == 403
         for path in ("/metrics", "/admin/fleet", "/openapi.json"):
@@ -139,7 +135,7 @@ async def test_where_a_token_is_asked_the_name_does_not_matter() -> None:
     """Pods are scraped by their addresses, and called by the names of Services."""
     settings: dict[str, Any] = {"admin": {**WITH_TOKEN["admin"], "open_metrics": True}}
     async with scripted_node(plain) as node, running_gateway(node.url, **settings) as gateway:
-        port, token = admin_port(gateway), f"authorization: Bearer {TOKEN}"
+        port, token = gateway.admin_port, f"authorization: Bearer {TOKEN}"
         for host in ("host: 10.0.0.5:9091", "host: fleetgate.default.svc:9091", "host: gw.example"):
             assert (await ask(port, "GET", "/admin/fleet", host, token)).status == 200
             assert (await ask(port, "GET", "/metrics", host)).status == 200
@@ -149,7 +145,7 @@ async def test_where_a_token_is_asked_the_name_does_not_matter() -> None:
 async def test_the_token_is_looked_at_before_anything_else_of_a_request() -> None:
     """The body has not come, is none, or is too much; the path is not there: all are 401, at once."""
     async with scripted_node(plain) as node, running_gateway(node.url, **WITH_TOKEN) as gateway:
-        port = admin_port(gateway)
+        port = gateway.admin_port
         for method, path in (("POST", "/admin/tenants"), ("POST", "/admin/nowhere"), ("GET", "/nowhere")):
             for body in (b"{x", b'{"name": 1}', b""):
                 got = await ask(port, method, path, "host: x", "content-type: application/json", body=body)
@@ -162,7 +158,7 @@ async def test_the_token_is_looked_at_before_anything_else_of_a_request() -> Non
 async def test_guessing_the_token_is_slowed_and_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     settings = {**WITH_TOKEN, "access": {"wrong_keys_per_minute": 3}}
     async with scripted_node(plain) as node, running_gateway(node.url, **settings) as gateway:
-        port = admin_port(gateway)
+        port = gateway.admin_port
         wrong = [f"authorization: Bearer wrong-{number}" for number in range(40)]
         got = [await ask(port, "GET", "/admin/fleet", "host: x", line) for line in wrong]
         assert [each.status for each in got[:3]] == [401, 401, 401]
@@ -184,7 +180,7 @@ async def test_every_answer_of_the_admin_listener_is_closed_to_pages() -> None:
         paths = ("/health", "/metrics", "/admin/fleet", "/admin/nowhere", "/openapi.json", "/docs", "/redoc")
         for path in paths:
             for lines in ((token,), ()):
-                got = await ask(admin_port(gateway), "GET", path, "host: x", *lines)
+                got = await ask(gateway.admin_port, "GET", path, "host: x", *lines)
                 assert got.headers["content-security-policy"].startswith("default-src 'none'; frame-ancestors 'none'")
                 assert got.headers["x-content-type-options"] == "nosniff"
                 assert got.headers["x-frame-options"] == "DENY"
@@ -192,7 +188,7 @@ async def test_every_answer_of_the_admin_listener_is_closed_to_pages() -> None:
                 assert got.headers["referrer-policy"] == "no-referrer"
                 assert b"https://" not in got.body and b"<script" not in got.body
         for path in ("/docs", "/redoc", "/docs/oauth2-redirect"):
-            assert (await ask(admin_port(gateway), "GET", path, "host: x", token)).status == 404
+            assert (await ask(gateway.admin_port, "GET", path, "host: x", token)).status == 404
 
 
 async def test_many_hosts_at_once_are_judged_each_by_itself() -> None:

@@ -14,10 +14,11 @@ import pytest
 
 from gateway.api.asgi import MAX_BODY
 from gateway.api.protocol import MAX_AHEAD, GatewayProtocol
+from gateway.app import ADMIN_CONNECTIONS
 from tests.support.certificates import self_signed
 from tests.support.gateways import RunningGateway, eventually, running_gateway
 from tests.support.nodes import MODEL, Asked, ScriptedNode, answer, scripted_node
-from tests.support.raw import RawClient, head, raw_client
+from tests.support.raw import RawClient, blocking_exchange, head, raw_client
 
 CHAT = "/v1/chat/completions"
 ASK = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "hello"}]}).encode()
@@ -291,3 +292,30 @@ async def test_an_exception_in_a_callback_is_an_answer() -> None:
                 assert (got.status, got.json()["error"]["code"]) == (500, "internal_error")
                 assert await client.closed()
             await eventually(lambda: not connections(gateway))
+
+
+@pytest.mark.parametrize("admin", [False, True])
+async def test_a_refusal_arrives_although_its_client_still_sends(admin: bool) -> None:
+    """Closing on bytes that were not read would reset the connection, and take the answer with it."""
+    async with serving() as gateway:
+        port = gateway.admin_port if admin else gateway.port
+        pieces = [head("POST", CHAT, "host: again", "content-length: 3000000"), *[bytes(100_000)] * 30]
+        for _ in range(5):
+            sent, refusal = await blocking_exchange(port, pieces, pause=0.005)
+            assert refusal.status == 400 and sent == sum(map(len, pieces))
+
+
+async def test_the_admin_listener_takes_so_many_connections_and_closes_the_rest() -> None:
+    async with serving() as gateway, contextlib.AsyncExitStack() as stack:
+        port = gateway.admin_port
+        held = [await stack.enter_async_context(raw_client(port)) for _ in range(ADMIN_CONNECTIONS // 2)]
+        for client in held:
+            await client.send(HEALTH)
+            assert (await client.answer("GET")).status == 200
+        assert (await one_answer(port, b"")).status == 503
+        async with raw_client(gateway.port) as client:
+            await client.send(HEALTH)
+            assert (await client.answer("GET")).status == 200
+        await held.pop().send("x\r\n\r\n")
+        await eventually(lambda: len(connections(gateway)) < ADMIN_CONNECTIONS // 2)
+        assert (await one_answer(port, HEALTH, "GET")).status == 200

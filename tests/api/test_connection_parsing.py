@@ -96,6 +96,9 @@ class Wire(asyncio.Transport):
     def close(self) -> None:
         self.closed = True
 
+    def can_write_eof(self) -> bool:
+        return False
+
     def get_write_buffer_size(self) -> int:
         return 0
 
@@ -142,6 +145,7 @@ def read(pieces: list[bytes]) -> tuple[list[Found], bool, list[bytes]]:
     edge = Edge(
         admin_port=None,
         connections=ConnectionBounds(10, 10, ()),
+        admin_connections=ConnectionBounds(10, 10, ()),
         max_headers=MAX_HEADERS,
         headers_timeout=30,
         client_stall=30,

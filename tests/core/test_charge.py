@@ -45,7 +45,13 @@ def test_what_the_node_said_is_what_is_charged() -> None:
 
 @pytest.mark.parametrize(
     "end",
-    [End("no_node_ready", 503, 0), End("client_gone", 0, 0), End("upstream_error", 502, 2), End("node_error", 400, 1)],
+    [
+        End("no_node_ready", 503, 0),
+        End("client_gone", 0, 0),
+        End("memory_full", 503, 0),
+        End("upstream_error", 502, 2),
+        End("node_error", 400, 1),
+    ],
 )
 def test_what_failed_is_not_charged(end: End) -> None:
     assert charged(plan_of(**STREAM), end, worked(50, 1.0, 1.0)) == NO_CHARGE
@@ -78,6 +84,8 @@ PACED = worked(100, 2.0, 1.0, silent=0.5)
         (plan_of(**STREAM, stream_interval=50), LEFT, worked(9, 1.0, 1.0), 450),
         (plan_of(max_tokens=1000), LEFT, worked(0, 2.0), 80),
         (plan_of(max_tokens=1000, n=8), LATE, worked(0, 2.0), 640),
+        (plan_of(max_tokens=1000), End("answer_too_large", 502, 1), worked(500, 2.0, 1.9), 500),
+        (plan_of(max_tokens=1000), End("memory_full", 503, 1), worked(0, 2.0), 80),
         (plan_of(max_tokens=50), LATE, worked(0, 2.0), 50),
         (plan_of(max_tokens=1000), LEFT, worked(500, 2.0, 1.9), 500),
         (plan_of(max_tokens=1000), OK, worked(0, 2.0), 1000),

@@ -31,6 +31,10 @@ class RunningGateway:
     app: Gateway
     server: uvicorn.Server
 
+    @property
+    def admin_port(self) -> int:
+        return int(self.admin_url.rpartition(":")[2])
+
 
 class _QuietServer(uvicorn.Server):
     """Leaves the test runner's signal handlers alone."""

@@ -9,9 +9,9 @@ A node that finished its answer says what was used. Otherwise it is estimated fr
     in the background: the node works on, come or go    as planned
     well, a plain answer that does not say              as planned
     nothing is generated (embeddings, tokenizers)       its prompt, by its size
-    a stream: left, out of time, cut                    its events; and at the node's pace the time that may have had
+    a stream: left, out of time, cut, too large         its events; and at the node's pace the time that may have had
                                                         events which nobody saw
-    a plain answer: left, out of time                   the time that the node worked, at its pace
+    a plain answer: left, out of time, too large        the time that the node worked, at its pace
 
 A node that hides thinking or holds a tool call by itself sends no events meanwhile: then all of the stream's time
 counts. Where an answer is bounded, no estimate goes beyond that.
@@ -29,6 +29,9 @@ from gateway.core.usage import Usage, Work
 OUT_OF_TIME = "deadline_exceeded"
 """How a request ends whose client gave the node too little time: it worked all the same."""
 
+_WORKED = frozenset({OUT_OF_TIME, "answer_too_large", "memory_full"})
+"""Errors that a client is told although a node did its work: what it asked for was too much for its time or for us."""
+
 _LEFT = frozenset({"client_gone", OUT_OF_TIME})
 """Endings before which a silent node may have worked; in others the silence was the node's fault."""
 
@@ -42,7 +45,7 @@ class End(NamedTuple):
 
     @property
     def failed(self) -> bool:
-        return self.attempts == 0 or (self.status >= 400 and self.ending != OUT_OF_TIME)
+        return self.attempts == 0 or (self.status >= 400 and self.ending not in _WORKED)
 
 
 class Charge(NamedTuple):
