@@ -72,7 +72,7 @@ async def test_connections_from_one_address_are_bounded() -> None:
             got = await one_answer(gateway.port, HEALTH)
             assert (got.status, got.json()["error"]["code"]) == (503, "too_many_connections")
             assert "127.0.0.1" in got.json()["error"]["message"]
-            admin = int(gateway.admin_url.rpartition(":")[2])
+            admin = gateway.admin_port
             assert (await one_answer(admin, HEALTH)).status == 200, "the admin listener is not bounded by clients"
         await eventually(lambda: not gateway.server.server_state.connections)
         assert (await one_answer(gateway.port, HEALTH)).status == 200
@@ -214,7 +214,7 @@ async def test_bodies_for_the_other_routes_are_bounded() -> None:
     token = "the-token-of-this-test-0123"
     settings = {"admin": {"token": token}, "timeouts": {"body": 0.3}}
     async with serving(**settings) as gateway:
-        admin = int(gateway.admin_url.rpartition(":")[2])
+        admin = gateway.admin_port
         for port, path in ((gateway.port, "/nope"), (gateway.port, "/v1/models"), (admin, "/admin/drain")):
             auth = f"authorization: Bearer {token}"
             got = await one_answer(port, head("POST", path, auth, f"content-length: {MAX_BODY + 1}"))

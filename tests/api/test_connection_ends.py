@@ -184,7 +184,7 @@ async def test_nothing_is_left_of_a_connection_over_tls(leave: Any, tmp_path: Pa
 @pytest.mark.parametrize("leave", LEAVERS)
 async def test_nothing_is_left_of_a_connection_to_the_admin_listener(leave: Any) -> None:
     async with serving() as gateway:
-        await check(int(gateway.admin_url.rpartition(":")[2]), PHASES, leave, 8)
+        await check(gateway.admin_port, PHASES, leave, 8)
 
 
 @pytest.mark.prove
