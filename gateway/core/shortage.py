@@ -19,7 +19,7 @@ def shortage_in(error: BaseException) -> str | None:
         found = [shortage_in(each) for each in error.exceptions]
         own = [name for name in found if name is not None and name != errno.errorcode[_OF_PORTS]]
         return own[0] if own else found[0] if None not in found else None
-    if isinstance(error, OSError) and error.errno in (*_OF_THE_MACHINE, _OF_PORTS):
+    if isinstance(error, OSError) and (error.errno in _OF_THE_MACHINE or error.errno == _OF_PORTS):
         return errno.errorcode[error.errno]
     below = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return None if below is None else shortage_in(below)

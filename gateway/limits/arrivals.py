@@ -13,8 +13,7 @@ counts requests: how many run at once, and how many may come in a minute.
 Models are not known yet, so limits of a tenant on a single model are left to the reservation.
 """
 
-from collections.abc import Callable
-from operator import le
+from collections.abc import Callable, Iterable
 
 from gateway.core.limits.rules import Amounts, Kind, Measure, Taken
 from gateway.core.tenants import Identity
@@ -60,7 +59,7 @@ class Arrivals:
 
     def refused(self, who: Identity, base: Ruleset, rules: Ruleset, taken: Taken) -> None:
         """Redis has refused a request of `who`: remembered, where that will hold for the next one."""
-        if not all(map(le, _costs(rules, places=False), taken.left)):
+        if not _fits(_costs(rules, places=False), taken.left):
             if len(self._refusals) >= MAX_KEPT:
                 self._refusals.clear()
             self._refusals[who.tenant.name, who.key] = Refusal(self._now(), base, rules, taken)
@@ -78,7 +77,7 @@ class Arrivals:
             if rule.kind is Kind.LEASES:
                 left[index] = min(left[index], rule.limit - self._places.get((tenant, rule.scope), 0) + counted)
         costs = _costs(rules, places=True)
-        if all(map(le, costs, left)):
+        if _fits(costs, left):
             return None
         return rules, costs, Taken(False, taken.now, tuple(left))
 
@@ -97,11 +96,15 @@ class Arrivals:
                 for rule, room in zip(rules.rules, taken.left, strict=True)
             ]
         )
-        over = all(map(le, _costs(rules, places=False), left))
-        if over or last.base is not base:
+        if _fits(_costs(rules, places=False), left) or last.base is not base:
             del self._refusals[caller]
             return base, Taken(True, now, base.capacities)
         return rules, Taken(False, taken.now + passed, left)
+
+
+def _fits(costs: Iterable[int], left: Iterable[int]) -> bool:
+    """What takes nothing of a limit fits, also where more is owed to that than it holds."""
+    return all(cost <= room for cost, room in zip(costs, left, strict=True) if cost)
 
 
 def _costs(rules: Ruleset, places: bool) -> tuple[int, ...]:

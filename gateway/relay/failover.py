@@ -32,10 +32,14 @@ BUSY_SECONDS = 0.25
 
 
 class Failure(NamedTuple):
-    """A failure by the node's fault or the request's own, at loop time `at`."""
+    """A failure by the node's fault or the request's own, at loop time `at`. `cut`: the node broke off.
+
+    Not the error itself: its traceback holds the frame that holds the `Tries`, a ring that nobody would look for.
+    """
 
     node: Node
-    error: UpstreamError
+    told: str
+    cut: bool
     at: float
 
 
@@ -117,7 +121,7 @@ class Failover:
         now = asyncio.get_running_loop().time()
         for failure in tries.failures:
             if failure.node is not lease.node:
-                self._fleet.convict(failure.node, failure.error.message, failure.at, now)
+                self._fleet.convict(failure.node, failure.told, failure.at, now)
 
     def _tell(self, error: UpstreamError, node: Node, tries: Tries, now: float) -> None:
         if isinstance(error, ConnectFailed):
@@ -129,7 +133,7 @@ class Failover:
         elif is_doubtful(error):
             if isinstance(error, UnreadableAnswer):
                 self._log_unreadable(error, node)
-            tries.failures.append(Failure(node, error, now))
+            tries.failures.append(Failure(node, error.message, isinstance(error, UpstreamCut), now))
             node.doubt(error.message)
 
     def _log_unreadable(self, error: UnreadableAnswer, node: Node) -> None:
@@ -142,6 +146,6 @@ class Failover:
 
 def _discourage(error: UpstreamError, tries: Tries) -> None:
     """Where two nodes vanished over a request, SDKs should not send it to a third and a fourth by themselves."""
-    if len(tries.failures) > 1 and all(isinstance(failure.error, UpstreamCut) for failure in tries.failures):
+    if len(tries.failures) > 1 and all(failure.cut for failure in tries.failures):
         error.headers = {**error.headers, "x-should-retry": "false"}
         error.message = "Two nodes broke off over this request, so it is tried on no other: change it, or ask later."

@@ -38,7 +38,7 @@ RULES: dict[str, Any] = {
     "thinking": {"default": True, "default_budget": 512, "max_budget": 2048, "answer_reserve": 64, "floor": 16},
     "output": {"default_tokens": 1024, "max_tokens": 4096},
 }
-CALLS_PER_REQUEST = 170
+CALLS_PER_REQUEST = 195
 
 
 class Wire(asyncio.Transport):
@@ -71,7 +71,8 @@ class Bench:
     """A gateway between two wires."""
 
     def __init__(self, **settings: Any) -> None:
-        self.app = build_app(Config(nodes=[{"url": "http://127.0.0.1:1"}], **settings))  # type: ignore[arg-type]
+        settings = {"nodes": [{"url": "http://127.0.0.1:1"}], "listen": {"hosts": ["*"]}, **settings}
+        self.app = build_app(Config(**settings))
         node = self.app.fleet.nodes[0]
         node.abilities = Abilities(native_budget=True, splits_reasoning=True)
         node.probe_succeeded({"m": {"id": "m"}})

@@ -135,13 +135,13 @@ async def test_a_stream_that_breaks_has_told_before(gateway: RunningGateway, nod
 
 @EVERY
 async def test_where_nothing_is_configured_nothing_is_told(name: str, node: FakeNode) -> None:
-    async with running_gateway(node.url) as gateway:
+    async with running_gateway(node.url, listen={"cors_origins": [PAGE]}) as gateway:
         assert told(await ask(gateway, name, "any")) == {}
         await ask(gateway, name, "any", stream=True)
 
 
 async def test_a_spelling_that_a_node_ignores_is_heeded_without_any_rule(node: FakeNode) -> None:
-    async with running_gateway(node.url) as gateway:
+    async with running_gateway(node.url, listen={"cors_origins": [PAGE]}) as gateway:
         answer = await ask(gateway, "chat", "any", reasoning_budget=16)
         assert sent_to(node)["thinking_token_budget"] == 16
         assert answer.json()["usage"]["completion_tokens_details"]["reasoning_tokens"] <= 16
@@ -150,7 +150,7 @@ async def test_a_spelling_that_a_node_ignores_is_heeded_without_any_rule(node: F
 
 
 async def test_contradictions_are_told_in_the_callers_dialect(node: FakeNode) -> None:
-    async with running_gateway(node.url) as gateway:
+    async with running_gateway(node.url, listen={"cors_origins": [PAGE]}) as gateway:
         body = {"enable_thinking": False, "reasoning_budget": 5}
         chat, messages = await ask(gateway, "chat", "any", **body), await ask(gateway, "messages", "any", **body)
     message = "The fields 'enable_thinking' and 'reasoning_budget' contradict each other: send one of them."

@@ -135,7 +135,8 @@ async def run() -> None:
         app = gateway.app
         app.admin.add_api_route("/fail", fail, response_model=None)
         async with httpx.AsyncClient() as client:
-            answer = await client.get(f"{gateway.admin_url}/fail")
+            token = {"authorization": f"Bearer {SECRETS['admin token']}"}
+            answer = await client.get(f"{gateway.admin_url}/fail", headers=token)
             assert answer.status_code == 500 and SECRETS["prompt"] not in answer.text
         await app.pipeline.answer(_Call(), _FailingDialect())  # type: ignore[arg-type]
         ended = asyncio.Event()
