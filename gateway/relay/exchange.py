@@ -215,6 +215,7 @@ class Exchange:
     def on_gone(self) -> None:
         if self.watch is not None and self.watch.ended:
             self._write = None
+            self.on_writable()  # paused for the client, the node's end would never be read
             return  # it has all it asked for (SDKs leave at [DONE]); the node ends by itself
         self.fail(ClientGone("The client closed its connection."))
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 from asyncio import StreamReader as Reader
 from asyncio import StreamWriter as Writer
+from typing import Any
 
 import httpx
 import pytest
@@ -22,6 +23,7 @@ from tests.support.nodes import (
     event,
     scripted_node,
 )
+from tests.support.raw import raw_client
 
 CHAT = "/v1/chat/completions"
 ASK = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}]}
@@ -222,6 +224,26 @@ async def test_a_client_that_leaves_at_the_end_has_had_its_answer() -> None:
         page = await _metrics(gateway.admin_url)
         assert 'ending="ok"' in page
         assert 'ending="client_gone"' not in page
+
+
+async def test_a_client_that_leaves_at_the_end_unread_holds_nothing() -> None:
+    """The node is paused for the client when that one leaves, and its last chunk is still to come."""
+    left = asyncio.Event()
+
+    async def large(node: ScriptedNode, asked: Asked, reader: Reader, writer: Writer) -> None:
+        writer.write(STREAM_HEAD + chunk(event("x" * 9_000_000) + DONE))
+        await writer.drain()
+        await left.wait()
+        writer.write(LAST_CHUNK)
+
+    async with scripted_node(large) as node, limited_gateway(node.url) as gateway:
+        async with raw_client(gateway.port) as client:
+            await client.post(CHAT, STREAMED)
+            connections: Any = gateway.server.server_state.connections
+            await eventually(lambda: any(each.flow.write_paused for each in connections))
+        await eventually(lambda: not connections)
+        left.set()
+        await nothing_held(gateway)
 
 
 @pytest.mark.parametrize("body", [ASK, STREAMED])
