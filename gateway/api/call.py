@@ -86,6 +86,7 @@ class ClientCall(Cycle):
         self._memory.belongs_to(owner)
         if body.whole is None and body.refused is None:
             await self._wait_for_body(bounds.max_body, bounds.body_timeout)
+        self._flow.resume_reading()  # paused by a large body that was whole before its turn
         return body.take()
 
     def hold(self, length: int, rewritten: bytes | None = None) -> None:

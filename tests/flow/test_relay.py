@@ -246,6 +246,15 @@ async def test_a_client_that_leaves_at_the_end_unread_holds_nothing() -> None:
         await nothing_held(gateway)
 
 
+async def test_a_client_that_leaves_is_noticed_after_a_large_body_in_one_read() -> None:
+    async with scripted_node(silent) as node, limited_gateway(node.url) as gateway:
+        async with raw_client(gateway.port) as client:
+            await client.post(CHAT, {**ASK, "pad": "x" * 100_000})
+            await eventually(lambda: node.asked)
+        await eventually(lambda: node.hung_up == 1, 10)
+        await nothing_held(gateway)
+
+
 @pytest.mark.parametrize("body", [ASK, STREAMED])
 async def test_the_clients_deadline_stops_the_node(body: object) -> None:
     async with scripted_node(silent) as node, running_gateway(node.url) as gateway:
