@@ -305,7 +305,7 @@ class GatewayProtocol(HttpToolsProtocol):
         """One timer for all pauses of a connection: it is set anew when it goes off, not with every request."""
         self._idle = None
         rest = self._idle_since + self.timeout_keep_alive - self.loop.time()
-        if self._unanswered or self._backlog or not self._parser.fresh:
+        if self._unanswered or self._backlog or self._late is not None:
             rest = float(self.timeout_keep_alive)
         if rest > 0:
             self._idle = self.loop.call_later(rest, self._check_idle)

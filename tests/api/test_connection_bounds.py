@@ -106,6 +106,15 @@ async def test_handshakes_are_counted_and_end(tmp_path: Path) -> None:
         writer.close()
 
 
+async def test_blank_lines_do_not_keep_an_idle_connection() -> None:
+    async with serving() as gateway:
+        gateway.server.config.timeout_keep_alive = 1
+        async with raw_client(gateway.port) as client:
+            await client.send(HEALTH + b"\r\n")
+            assert (await client.answer()).status == 200
+            assert await client.closed()
+
+
 # Requests ahead
 
 
