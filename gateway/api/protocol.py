@@ -44,6 +44,7 @@ from gateway.api.unsent import UnsentWatch
 from gateway.core.dialects import DIALECTS
 from gateway.core.errors import GatewayError, InternalError, RequestTooSlow, TooManyConnections
 from gateway.core.familiar import Familiar
+from gateway.core.memory import STRANGER
 
 log = structlog.get_logger("fleetgate.connection")
 
@@ -264,6 +265,8 @@ class GatewayProtocol(HttpToolsProtocol):
                     break
                 cuts -= 1
                 at = parser.feed(data, at)
+                if parser.arriving is not None and self._must_begin(parser.arriving):
+                    break
                 if parser.fresh and parser.last is not None and not parser.last.keep_alive:
                     self._deaf = True  # the client has said that this one was its last
                     at = end
@@ -271,6 +274,12 @@ class GatewayProtocol(HttpToolsProtocol):
             self._refuse(error)
         else:
             self._backlog, self._at = (data, at) if at < end else (b"", 0)
+
+    def _must_begin(self, turn: Turn) -> bool:
+        """Whether a request begins before its body is taken: strangers hold much, and its sender may be none."""
+        memory = self._edge.bounds.memory
+        first = not turn.begun and self._unanswered[0] is turn and not self.flow.write_paused
+        return first and memory.held_by(STRANGER) > memory.most // 2
 
     def _advance(self) -> bool:
         """Begin the first unanswered request, or let it go on; whether it has got its answer with that."""

@@ -11,8 +11,9 @@ import pytest
 
 from gateway.core.api_keys import key_from
 from gateway.core.dialects import DIALECTS
+from gateway.core.memory import STRANGER
 from tests.support.gateways import RunningGateway, eventually, running_gateway
-from tests.support.nodes import MODEL, ScriptedNode, answer, chunk, scripted_node
+from tests.support.nodes import MODEL, Asked, ScriptedNode, answer, chunk, scripted_node
 from tests.support.raw import Answer, RawClient, head, raw_client
 from tests.support.redis import redis_server
 
@@ -37,9 +38,9 @@ async def ok(node: ScriptedNode, *_: Any) -> None:
 
 
 @contextlib.asynccontextmanager
-async def serving(**settings: Any) -> AsyncIterator[RunningGateway]:
+async def serving(reply: Any = ok, **settings: Any) -> AsyncIterator[RunningGateway]:
     """At its end nothing is held, and nobody has a place."""
-    async with scripted_node(ok) as node, running_gateway(node.url, **settings) as gateway:
+    async with scripted_node(reply) as node, running_gateway(node.url, **settings) as gateway:
         yield gateway
         await eventually(lambda: gateway.app.memory.held == 0)
         limiter = gateway.app.limiter
@@ -132,6 +133,30 @@ async def test_the_body_of_a_stranger_is_not_read_while_its_key_is_looked_up() -
             assert gateway.app.memory.held < 16 * MIB
             sending.cancel()
         redis.thaw()
+
+
+async def test_strangers_lock_no_tenant_out() -> None:
+    """Bodies that wait behind other requests are strangers' until these are answered."""
+    body = ask(messages=[{"role": "user", "content": "hello " * 4000}])
+
+    async def slow(node: ScriptedNode, asked: Asked, *_: Any) -> None:
+        if b"slow" in asked.body:
+            await released.wait()
+        await ok(node, *_)
+
+    released = asyncio.Event()
+    async with serving(slow, tenants=tenants(), requests={"memory": 16 * MIB}) as gateway:
+        memory = gateway.app.memory
+        async with contextlib.AsyncExitStack() as stack:
+            for size in [16_000] * 8 + [1000] * 16:
+                client = await stack.enter_async_context(raw_client(gateway.port))
+                await client.post(CHAT, ask(pad="slow"), f"authorization: Bearer {KEYS['b']}")
+                await client.send(head("POST", CHAT, "content-length: 1000000") + b"[" * size)
+            await eventually(lambda: memory.held_by(STRANGER) > memory.most - 200_000)
+            async with raw_client(gateway.port) as client:
+                await client.post(CHAT, body, f"authorization: Bearer {KEYS['a']}")
+                assert (await client.answer()).status == 200
+            released.set()
 
 
 # Limits that are known before a body is read
