@@ -307,8 +307,8 @@ class GatewayProtocol(HttpToolsProtocol):
             self._idle = self.loop.call_later(self.timeout_keep_alive, self._check_idle)
         if self._unsent is not None:
             self._unsent.look()
-        if self._unanswered or self._backlog:
-            self._go_on()
+        if not self._working and (self._unanswered or self._backlog):
+            self._soon()  # by then this one has given back what it held: its place among its tenant's, say
 
     def _check_idle(self) -> None:
         """One timer for all pauses of a connection: it is set anew when it goes off, not with every request."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -15,6 +16,7 @@ import pytest
 from gateway.core.models import Models
 from tests.support.gateways import RunningGateway, eventually, running_gateway
 from tests.support.nodes import MODEL
+from tests.support.raw import head, raw_client
 from tests.support.redis import RedisServer, redis_server
 from workers.fake import FakeNode, FakeSettings, Fault, serve_fake
 
@@ -62,6 +64,17 @@ async def at_rest(gateway: RunningGateway) -> None:
     limiter = gateway.app.limiter
     assert limiter is not None
     await eventually(lambda: not limiter.live)
+
+
+@pytest.mark.parametrize("kind", ["memory", "redis"])
+async def test_requests_sent_ahead_are_one_at_a_time(kind: str) -> None:
+    async with store(kind) as redis, limited(redis, concurrent_requests=1) as (gateway, http, _):
+        assert (await http.post(CHAT, json=chat())).status_code == 200  # Redis gets to know the scripts
+        await at_rest(gateway)
+        async with raw_client(gateway.port) as client:
+            body = json.dumps(chat()).encode()
+            await client.send((head("POST", CHAT, f"content-length: {len(body)}") + body) * 3)
+            assert [(await client.answer()).status for _ in range(3)] == [200] * 3
 
 
 @pytest.mark.parametrize("kind", ["memory", "redis"])
