@@ -22,12 +22,20 @@ MAX_BODY = 1024 * 1024
 class AsgiCycle(RequestResponseCycle):
     """One request on one client connection: a `Turn` of its protocol. `start` runs the application with a cycle."""
 
-    def __init__(self, start: Any, refuse: Callable[[GatewayError], None], body_timeout: float, **parts: Any) -> None:
-        """`refuse` ends the connection with an answer in this one's place."""
+    def __init__(
+        self,
+        start: Any,
+        refuse: Callable[[GatewayError], None],
+        leave: Callable[[], None],
+        body_timeout: float,
+        **parts: Any,
+    ) -> None:
+        """`refuse` ends the connection with an answer in this one's place, `leave` ends it behind this one's."""
         super().__init__(**parts)
         self.begun = False
         self._start = start
         self._refuse = refuse
+        self._leave = leave
         self._body_timeout = body_timeout
         self._size = 0
         self._late: asyncio.TimerHandle | None = None
@@ -86,7 +94,12 @@ class AsgiCycle(RequestResponseCycle):
         """A body that nobody read would be taken for the next request, or keep the connection for ever."""
         if not self.response_started and self.more_body:
             self.keep_alive = False
+        early = self.response_started and self.more_body and not message.get("more_body", False)
+        if early:
+            self.keep_alive = True  # else it would be closed at once, and bytes that are not read reset it
         await super().send(message)
+        if early and self.response_complete:
+            self._leave()
 
 
 def _too_large() -> BodyTooLarge:
@@ -99,6 +112,7 @@ def asgi_turn(
     bounds: Bounds,
     answered: Callable[[], None],
     refuse: Callable[[GatewayError], None],
+    leave: Callable[[], None],
 ) -> AsgiCycle:
     """What uvicorn does with complete headers, with our kind of cycle and without its options.
 
@@ -126,6 +140,7 @@ def asgi_turn(
     return AsgiCycle(
         start=lambda cycle: protocol._start_asgi_task(cycle, app),
         refuse=refuse,
+        leave=leave,
         body_timeout=bounds.body_timeout,
         scope=scope,
         transport=protocol.transport,

@@ -187,7 +187,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._route is not None:
             turn: Turn = self._edge.front.open(self, self._route, head, None)
         else:
-            turn = asgi_turn(self, head, self._edge.bounds, self.answered, self._refuse_late)
+            turn = asgi_turn(self, head, self._edge.bounds, self.answered, self._refuse_late, self._last_word)
         self._unanswered.append(turn)
         return turn
 
@@ -405,6 +405,16 @@ class GatewayProtocol(HttpToolsProtocol):
             status, headers, body = detail_answer(error, request_id)
         lines = b"".join(b"%b: %b\r\n" % pair for pair in [*headers, (b"connection", b"close")])
         self.transport.write(STATUS_LINE[status] + lines + b"\r\n" + body)
+        self._end(linger)
+
+    def _last_word(self) -> None:
+        """A request was answered before its body was whole."""
+        self._deaf = True
+        self._backlog, self._at = b"", 0
+        if not self.transport.is_closing():
+            self._end(linger=True)
+
+    def _end(self, linger: bool) -> None:
         if linger and self.transport.can_write_eof():
             self._linger()
         else:

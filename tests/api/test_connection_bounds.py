@@ -314,6 +314,20 @@ async def test_a_refusal_arrives_although_its_client_still_sends(admin: bool) ->
             assert refusal.status == 400 and sent == sum(map(len, pieces))
 
 
+@pytest.mark.parametrize("framing", ["content-length: 900000", "transfer-encoding: chunked"])
+async def test_an_answer_before_the_whole_body_arrives(framing: str) -> None:
+    """A long prompt for a path that is mistyped: the client reads which one was meant. What it sends is dropped."""
+    pieces = [bytes(30_000)] * 30
+    if "chunked" in framing:
+        pieces = [b"7530\r\n" + piece + b"\r\n" for piece in pieces] * 2  # more than a body may have
+    async with serving() as gateway:
+        for port, status in ((gateway.port, 404), (gateway.admin_port, 415)):
+            for _ in range(5):
+                sent, got = await blocking_exchange(port, [head("POST", "/chat", framing), *pieces], pause=0.002)
+                assert got.status == status and sent > sum(map(len, pieces))
+        await eventually(lambda: not connections(gateway))
+
+
 async def test_the_admin_listener_takes_so_many_connections_and_closes_the_rest() -> None:
     async with serving() as gateway, contextlib.AsyncExitStack() as stack:
         port = gateway.admin_port
