@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Collection
 
 from gateway.core.errors import TooManyConnections
+from gateway.core.guessing import source_of
 
 
 class ConnectionBounds:
-    """The public connections of one process, those in their TLS handshake among them.
+    """The public connections of one process, those in their TLS handshake among them. One /64 of IPv6 is one address.
 
     Addresses of `proxies` are many clients each, and bounded by `max_connections` alone.
     """
@@ -21,11 +22,12 @@ class ConnectionBounds:
 
     def enter(self, address: str | None) -> TooManyConnections | None:
         """Count a connection in, whether or not it is one too many: `leave` is due for each."""
+        source = _source(address)
         self._total += 1
-        self._open[address] += 1
+        self._open[source] += 1
         if self._total > self._max:
             return TooManyConnections("Too many connections are open: try again.", retry_after=1.0)
-        if self._open[address] > self._max_per_address and address is not None and address not in self._proxies:
+        if self._open[source] > self._max_per_address and address is not None and address not in self._proxies:
             return TooManyConnections(
                 f"More than {self._max_per_address} connections are open from {address}: close some, or keep fewer.",
                 retry_after=1.0,
@@ -33,7 +35,12 @@ class ConnectionBounds:
         return None
 
     def leave(self, address: str | None) -> None:
+        source = _source(address)
         self._total -= 1
-        self._open[address] -= 1
-        if not self._open[address]:
-            del self._open[address]
+        self._open[source] -= 1
+        if not self._open[source]:
+            del self._open[source]
+
+
+def _source(address: str | None) -> str | None:
+    return address if address is None or ":" not in address else source_of(address)

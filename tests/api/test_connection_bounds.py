@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from gateway.api.asgi import MAX_BODY
+from gateway.api.connection_bounds import ConnectionBounds
 from gateway.api.protocol import MAX_AHEAD, GatewayProtocol
 from gateway.app import ADMIN_CONNECTIONS
 from tests.support.certificates import self_signed
@@ -76,6 +77,16 @@ async def test_connections_from_one_address_are_bounded() -> None:
             assert (await one_answer(admin, HEALTH)).status == 200, "the admin listener is not bounded by clients"
         await eventually(lambda: not gateway.server.server_state.connections)
         assert (await one_answer(gateway.port, HEALTH)).status == 200
+
+
+def test_a_network_of_ipv6_is_one_address() -> None:
+    """Whoever has one has all of its 2^64 addresses."""
+    bounds = ConnectionBounds(10, 2, ())
+    places = ["2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8:0:1::1", "::ffff:192.0.2.1", "192.0.2.1"]
+    assert [bounds.enter(place) is None for place in places] == [True, True, False, True, True, True]
+    for place in places:
+        bounds.leave(place)
+    assert not bounds._open
 
 
 async def test_a_trusted_proxy_is_many_clients() -> None:
