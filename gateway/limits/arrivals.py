@@ -64,6 +64,15 @@ class Arrivals:
                 self._refusals.clear()
             self._refusals[who.tenant.name, who.key] = Refusal(self._now(), base, rules, taken)
 
+    def granted(self, who: Identity) -> None:
+        """Redis has granted a request of `who`: it has got back what its last refusal was for."""
+        if self._refusals:
+            self._refusals.pop((who.tenant.name, who.key), None)
+
+    def forget(self) -> None:
+        """Redis is back, perhaps without what it knew."""
+        self._refusals.clear()
+
     def refusal(self, who: Identity, base: Ruleset, counted: bool) -> tuple[Ruleset, tuple[int, ...], Taken] | None:
         """By which rules a request of `who` is refused now, what it would have taken, and what is left of them; None
         where nothing is known against it. `counted`: it is among those that have entered."""

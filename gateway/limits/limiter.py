@@ -140,7 +140,9 @@ class Limiter:
     def seen(self, held: Reservation, taken: Taken) -> None:
         """Redis has answered: yes or no."""
         self._alone.saw(held.tenant, held.rules, taken)
-        if not taken.granted and (base := self._rulesets.of(held.who, "")) is not None:
+        if taken.granted:
+            self._arrivals.granted(held.who)
+        elif (base := self._rulesets.of(held.who, "")) is not None:
             self._arrivals.refused(held.who, base, held.rules, taken)
 
     def enter(self, held: Reservation) -> None:
@@ -210,6 +212,7 @@ class Limiter:
     def _changed(self, up: bool) -> None:
         if up:
             self._alone.forget()
+            self._arrivals.forget()
             self._back.set()
 
     async def _keep(self) -> None:

@@ -225,6 +225,31 @@ async def test_a_remembered_refusal_holds_no_longer_than_its_bucket_needs() -> N
         assert 429 in statuses
 
 
+@pytest.mark.parametrize("restarts", [False, True])
+async def test_a_remembered_refusal_is_forgotten_where_redis_grants(restarts: bool) -> None:
+    large = ask(pad="x" * 100_000)
+    async with redis_server() as redis:
+        settings: dict[str, Any] = {"tenants": tenants(requests_per_minute=2), "redis": redis.settings}
+        async with serving(**settings) as gateway:
+            link: Any = gateway.app.link
+
+            async def status(body: bytes) -> int:
+                async with raw_client(gateway.port) as client:
+                    await client.post(CHAT, body, f"authorization: Bearer {KEYS['a']}")
+                    return (await client.answer()).status
+
+            assert [await status(body) for body in (ask(), ask(), ask(), large)] == [200, 200, 429, 429]
+            if restarts:
+                redis.stop()
+                await eventually(lambda: not link.up)
+                redis.start()
+                await eventually(lambda: link.up)
+            else:
+                redis.flush()
+                assert await status(ask()) == 200
+            assert await status(large) == 200
+
+
 async def test_a_place_is_free_again_when_a_body_is_broken_off_or_refused() -> None:
     async with _limited("memory", concurrent_requests=1) as gateway:
         for broken in (b"", b"{" * 200, ask(pad="x" * 100_000)[:-1] + b"!"):
