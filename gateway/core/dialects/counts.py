@@ -14,6 +14,7 @@ on with the plain number in its place: no node can read it otherwise. Every othe
     max_tool_calls                            rounds of a response whose tools the node calls by itself
     echo                                      one token, also with max_tokens 0
     stream_interval                           tokens in one event, which an answer that is left is counted by
+    use_beam_search                           one event at the end of a stream, which one that is left has none of
     truncate_prompt_tokens                    only less of the prompt
     background                                the node goes on when its client has left (`Ask.background`)
 """
@@ -124,6 +125,11 @@ def tokens_an_event(body: Body) -> int:
     """Tokens that the client has a node gather for one event of its stream."""
     interval = body.get("stream_interval")
     return interval if type(interval) is int and interval > 1 else 1
+
+
+def comes_at_once(body: Body) -> bool:
+    """Whether a node sends nothing before its answer is whole, also where it is asked for a stream."""
+    return body.get("use_beam_search") is True
 
 
 def _prompts(body: Body) -> int:

@@ -13,14 +13,15 @@ A node that finished its answer says what was used. Otherwise it is estimated fr
                                                         events which nobody saw
     a plain answer: left, out of time, too large        the time that the node worked, at its pace
 
-A node that hides thinking or holds a tool call by itself sends no events meanwhile: then all of the stream's time
-counts. Where an answer is bounded, no estimate goes beyond that.
+A node that hides thinking, or holds a tool call or what may become a stop text, sends no events meanwhile: then all of
+the stream's time counts. Where an answer is bounded, no estimate goes beyond that.
 """
 
 from typing import NamedTuple
 
+from gateway.core.bodies import Body
 from gateway.core.dialects.base import Ask
-from gateway.core.dialects.counts import tokens_an_event
+from gateway.core.dialects.counts import comes_at_once, tokens_an_event
 from gateway.core.limits.metering import STEADY, Meter
 from gateway.core.limits.rules import Amounts
 from gateway.core.plan import Plan
@@ -31,6 +32,12 @@ OUT_OF_TIME = "deadline_exceeded"
 
 _WORKED = frozenset({OUT_OF_TIME, "answer_too_large", "memory_full"})
 """Errors that a client is told although a node did its work: what it asked for was too much for its time or for us."""
+
+LONG_STOP = 64
+"""Characters of a stop text from which it counts: a node sends a text only once it cannot be the beginning of one."""
+
+_UNSEEN_TOKENS = ("allowed_token_ids", "logit_bias")
+"""What can make a model choose tokens that have no text, which are no events."""
 
 _LEFT = frozenset({"client_gone", OUT_OF_TIME})
 """Endings before which a silent node may have worked; in others the silence was the node's fault."""
@@ -81,7 +88,8 @@ def _made(end: End, work: Work, plan: Plan, planned: int, meter: Meter) -> int:
         seen = work.events * max(meter.tokens_per_event.value, float(tokens_an_event(plan.ask.body)))
         total = seen + _unseen(end, work, seen, usual, plan.ask)
     else:
-        seen, total = 0.0, 0.0 if plan.ask.stream else work.asked * usual
+        streams = plan.ask.stream and not comes_at_once(plan.ask.body)
+        seen, total = 0.0, 0.0 if streams else work.asked * usual
     if plan.output_tokens is not None:
         return min(round(total), planned)
     return max(round(seen), min(round(total), planned))
@@ -98,7 +106,23 @@ def _unseen(end: End, work: Work, seen: float, usual: float, ask: Ask) -> float:
 
 
 def _veiled(ask: Ask) -> bool:
-    """Whether the node may make tokens without an event: of thinking that it hides, of tool calls, or held for a
-    larger event."""
+    """Whether the node may make tokens without an event: of thinking that it hides, of tool calls, without text, or
+    held for a larger event or since they may begin a stop text."""
     body = ask.body
-    return ask.tools or body.get("include_reasoning") is False or tokens_an_event(body) > 1
+    return (
+        ask.tools
+        or body.get("include_reasoning") is False
+        or tokens_an_event(body) > 1
+        or any(body.get(name) for name in _UNSEEN_TOKENS)
+        or _longest_stop(body) >= LONG_STOP
+    )
+
+
+def _longest_stop(body: Body) -> int:
+    """Characters."""
+    longest = 0
+    for name in ("stop", "stop_sequences"):
+        stop = body.get(name)
+        texts = stop if type(stop) is list else [stop]
+        longest = max(longest, *[len(text) for text in texts if type(text) is str], 0)
+    return longest
