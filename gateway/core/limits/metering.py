@@ -104,8 +104,9 @@ class Meter:
         if work.events >= STEADY and usage.output >= work.events:
             self.tokens_per_event.learn(usage.output, work.events)
         seconds = (work.flowed if work.events else work.asked) - work.paused
-        if seconds > 0 and not work.paused and usage.output >= STEADY:
-            self.tokens_per_second.learn(usage.output / plan.sequences, seconds)
+        if seconds > 0 and not work.paused and usage.output >= STEADY and plan.sequences == 1:
+            # Of several answers a node may make fewer than were asked for, and each would seem slow.
+            self.tokens_per_second.learn(usage.output, seconds)
 
     def _looks_at(self, plan: Plan) -> bool:
         self._prompts += 1
