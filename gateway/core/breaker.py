@@ -16,9 +16,9 @@ node. So each failure is looked at with one question: could the client have caus
       late: a full queue makes it late)
     no byte of any answer for too long           a long prompt can        out; its next answer brings it back
 
-An answer after a failure speaks for the node: what it failed before that is no evidence any more. The tiny completion
-does not: a node may serve it and nothing else. There is one at a time, and `retrial` seconds lie between two, so that
-a client cannot have the gateway flood a node.
+An answer after a failure speaks for the node, where a model made it: what it failed before that is no evidence any
+more. The tiny completion does not: a node may serve it and nothing else. There is one at a time, and `retrial` seconds
+lie between two, so that a client cannot have the gateway flood a node.
 
 What is OPEN comes back only through a request that was answered: the prober's own tiny completion (`trial`), so that
 no user waits on a node that may be dead; or a user's, where nobody else was left to ask. After that the node warms up:

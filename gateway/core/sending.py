@@ -51,6 +51,12 @@ class Sending:
         """After the answer: what it says of the node, None where nothing was to be seen."""
         return None
 
+    @property
+    def shows_life(self) -> bool:
+        """Whether an answer shows that a model works behind the node's server, which by itself counts tokens, reads
+        stored responses, and takes work for later."""
+        return self.dialect.computes and not self.ask.background
+
     def __init__(self, path: str, body: bytes, ask: Ask, dialect: Dialect) -> None:
         self.path = path
         self.body = body

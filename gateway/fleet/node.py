@@ -97,7 +97,8 @@ class Node:
         self.in_flight = 0
         self.leases: set[Lease] = set()
         self.heard_at = 0.0
-        """When a byte of any answer last came, or its own count of generated tokens was seen to grow; 0: never yet."""
+        """When a byte of any model's answer last came, or its own count of generated tokens was seen to grow; 0: never
+        yet."""
         self._pace: float | None = None
 
     def settle(self, now: float) -> None:
@@ -260,9 +261,9 @@ class Pending(Protocol):
 class Lease:
     """One unit of a node's concurrency, held until the last byte. `release` counts once however often it is called.
 
-    `began`: loop time of its beginning. `heard`: whether a byte of its answer has come. `stream`: it should come bit by
-    bit. `answered`: its node has answered it with 200, and the client has a byte of it. `tokens`: about the size of its
-    prompt.
+    `began`: loop time of its beginning. `heard`: whether a byte of a model's answer has come. `stream`: it should come
+    bit by bit. `answered`: its node has answered it with 200, and the client has a byte of it. `tokens`: about the size
+    of its prompt.
     """
 
     __slots__ = ("_held", "answered", "began", "heard", "node", "stream", "ticket", "tokens")

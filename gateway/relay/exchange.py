@@ -78,6 +78,7 @@ class Exchange:
         "_paused_for",
         "_sending",
         "_sent_at",
+        "_shows_life",
         "_tail",
         "_timing",
         "_told",
@@ -107,6 +108,7 @@ class Exchange:
         self._loop = loop
         self.done: Ending[Turn | None] = Ending(loop)
         self._sending = sending
+        self._shows_life = sending.shows_life
         self._carried = carried
         self.lease = lease
         self._node = lease.node
@@ -156,8 +158,10 @@ class Exchange:
             self.fail(BadUpstreamResponse("The node did not stream an answer that it was asked to stream."))
 
     def on_data(self, data: bytes) -> None:
-        self._last = self._node.heard_at = self._loop.time()
-        self.lease.heard = True
+        self._last = self._loop.time()
+        if self._shows_life:
+            self._node.heard_at = self._last
+            self.lease.heard = True
         if self.watch is None:
             self._hold(data)
             return
@@ -347,7 +351,7 @@ class Exchange:
         self._last_push = self._last
         if not self._call.push(data):
             self.on_full()
-        self._write = self._call.write_chunk
+        self._write = self._call.write_chunk if self._shows_life else None
 
     def _fails_early(self, events: bytes) -> bool:
         """A stream that begins with the node's own failure has not begun: another node may be asked."""
@@ -364,7 +368,7 @@ class Exchange:
     def _first_byte(self) -> None:
         if self._head is not None and self._head.status == 200:
             self.lease.answered = True
-            if self.lease.node.doubted:
+            if self._shows_life and self.lease.node.doubted:
                 self.lease.node.answered(self._last)
         if self._trace.first_byte is None:
             self._trace.answered = True

@@ -14,10 +14,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import httpx
 import pytest
 
-from tests.support.crowd import ask, crowd, lost, send, send_by
+from tests.support.crowd import CHAT, ask, crowd, lost, send, send_by
 from tests.support.faults import limited_gateway, nothing_held
 from tests.support.gateways import RunningGateway, eventually
-from tests.support.nodes import STREAM_HEAD, Asked, ScriptedNode, answer, chunk, event, scripted_node
+from tests.support.nodes import MODEL, STREAM_HEAD, Asked, ScriptedNode, answer, chunk, event, scripted_node
 from workers.fake import FakeSettings, Fault, serve_fake
 
 FAST = FakeSettings(thinking_tokens=2, answer_tokens=3)
@@ -221,4 +221,72 @@ async def test_a_request_that_a_second_node_refuses_is_no_evidence_against_the_f
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             assert {one.status for one in await crowd(gateway.url, 20, text="odd", at_once=4)} == {400}
             assert taken_out(gateway) == 0
+            await nothing_held(gateway)
+
+
+async def without_a_model(gateway: RunningGateway, response_id: str) -> list[int]:
+    """What a node's server answers by itself: the statuses of a stored response, and of a count of tokens."""
+    async with httpx.AsyncClient(timeout=10) as client:
+        stored = await client.get(f"{gateway.url}/v1/responses/{response_id}")
+        later = {"model": MODEL, "input": "hi", "background": True, "previous_response_id": response_id}
+        queued = await client.post(f"{gateway.url}/v1/responses", json=later)
+        counted = await client.post(f"{gateway.url}/v1/messages/count_tokens", json=ask())
+        return [stored.status_code, queued.status_code, counted.status_code]
+
+
+async def test_answers_without_a_model_speak_for_no_node() -> None:
+    """The engine of one is dead, and a client goes on asking for what its server still has."""
+    dead: set[str] = set()
+    ids: dict[str, str] = {}
+
+    async def mortal(node: ScriptedNode, asked: Asked, reader: Reader, writer: Writer) -> None:
+        made = b'"request_id"' in asked.body
+        if made and b"background" not in asked.body:
+            ids[node.url] = json.loads(asked.body)["request_id"]
+        alive = asked.method == "GET" or "count_tokens" in asked.path or b"background" in asked.body
+        writer.write(OUCH if node.url in dead and not alive else answer(b"{}"))
+
+    async with scripted_node(mortal) as bad, scripted_node(mortal) as good:
+        async with limited_gateway(bad.url, good.url, routing=IN_TURN, health={"slow_start": 60}) as gateway:
+            await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
+            async with httpx.AsyncClient() as client:
+                while bad.url not in ids:
+                    await client.post(f"{gateway.url}/v1/responses", json={"model": MODEL, "input": "hi"})
+            dead.add(bad.url)
+            assert lost(await crowd(gateway.url, 20)) == []
+            node = gateway.app.fleet.nodes[0]
+            await eventually(lambda: not node.ready)
+            for _ in range(5):
+                assert await without_a_model(gateway, ids[bad.url]) == [200, 200, 200]
+                assert not node.ready
+            dead.clear()
+            await eventually(lambda: node.ready)
+            await nothing_held(gateway)
+
+
+async def test_counted_tokens_are_no_sign_of_life() -> None:
+    """The engine of one hangs. Its server goes on counting tokens, and what waits there moves on all the same."""
+
+    async def wedged(node: ScriptedNode, asked: Asked, reader: Reader, writer: Writer) -> None:
+        if asked.path == CHAT:
+            await reader.read()
+        else:
+            writer.write(answer(b"{}"))
+
+    async def well(node: ScriptedNode, asked: Asked, reader: Reader, writer: Writer) -> None:
+        writer.write(STREAM_HEAD + chunk(event("a")) + chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
+
+    async def count(gateway: RunningGateway) -> None:
+        async with httpx.AsyncClient() as client:
+            while True:
+                await client.post(f"{gateway.url}/v1/messages/count_tokens", json=ask())
+
+    async with scripted_node(wedged) as bad, scripted_node(well) as good:
+        async with limited_gateway(bad.url, good.url, routing=IN_TURN, timeouts={"silence": 1.0}) as gateway:
+            await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
+            counting = asyncio.create_task(count(gateway))
+            async with asyncio.timeout(20):
+                assert lost(await crowd(gateway.url, 4, stream=True)) == []
+            counting.cancel()
+            assert gateway.app.fleet.nodes[0].breaker.opened == {"silent": 1}
             await nothing_held(gateway)

@@ -106,6 +106,8 @@ class StoredResponses(Responses):
     """A response that was made before and is asked for again. Its tokens were counted then; of one that was made in the
     background as it was planned, since it may be fetched often, or never."""
 
+    computes = False
+
     def watch(self, ask: Ask) -> EventWatch:
         return StoredWatch()
 
