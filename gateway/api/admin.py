@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import Protocol
 
 from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from gateway.api.admin_access import SECURITY_HEADERS, AdminAccess
 from gateway.api.admin_tenants import explain_redis
 from gateway.api.public import add_health
+from gateway.core.bodies import dump
 from gateway.fleet.fleet import Fleet
 from gateway.pipeline import Pipeline
 from gateway.telemetry.metrics import CONTENT_TYPE, Metrics
@@ -49,6 +51,12 @@ def build_admin(
         group.add_to(router)
     app.include_router(router)
     explain_redis(app)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        """FastAPI's own answer repeats what was sent: a secret, or what JSON cannot carry (NaN, half a character)."""
+        found = [{name: item[name] for name in ("type", "loc", "msg")} for item in error.errors()]
+        return Response(dump({"detail": found}), 422, media_type="application/json")
 
     @app.exception_handler(Exception)
     async def unexpected(_: Request, __: Exception) -> JSONResponse:

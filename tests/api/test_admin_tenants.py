@@ -215,6 +215,18 @@ async def test_mistakes_are_told(
     assert (got.status_code, word in got.text) == (status, True), got.text
 
 
+@pytest.mark.parametrize("odd", ["NaN", "Infinity", '"\\ud800"', '{"\\ud800": 1}', "1e400"])
+@pytest.mark.parametrize(
+    "body", ['{"name": ODD}', '{"name": "a", "limits": ODD}', "ODD", '{"tenant": ODD, "node": ODD}']
+)
+async def test_what_json_cannot_repeat_is_a_mistake_like_others(odd: str, body: str, at: House) -> None:
+    for path in ("tenants", "keys", "drain"):
+        got = await at.admin.post(
+            f"/admin/{path}", content=body.replace("ODD", odd), headers={"content-type": "application/json"}
+        )
+        assert (got.status_code, '"input":' in got.text) == (422, False), got.text
+
+
 async def test_two_who_change_the_same_tenant_are_told(at: House) -> None:
     """None of the changes is lost: whoever did not see the other's is asked to look again."""
     await at.made("tenants", name="acme")
