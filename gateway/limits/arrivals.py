@@ -7,8 +7,8 @@ counts requests: how many run at once, and how many may come in a minute.
     requests of this process that hold a place,    they are as many as may run at once: Redis knows of no fewer
     and those whose bodies are being read
     a level of this process' own book              a request does not fit into it now
-    Redis' last refusal of a caller for its        the level, filled up since then, would still refuse it
-    requests per minute
+    Redis' last refusal of a caller for its        the level, filled up since then, would still refuse it, and none of
+    requests per minute                            the caller's requests was granted or given back since
 
 Models are not known yet, so limits of a tenant on a single model are left to the reservation.
 """
@@ -64,8 +64,8 @@ class Arrivals:
                 self._refusals.clear()
             self._refusals[who.tenant.name, who.key] = Refusal(self._now(), base, rules, taken)
 
-    def granted(self, who: Identity) -> None:
-        """Redis has granted a request of `who`: it has got back what its last refusal was for."""
+    def has_room(self, who: Identity) -> None:
+        """Redis has granted a request of `who`, or is given one back: what it refused before holds no more."""
         if self._refusals:
             self._refusals.pop((who.tenant.name, who.key), None)
 

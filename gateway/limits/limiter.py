@@ -29,7 +29,7 @@ import structlog
 from gateway.core.errors import InvalidRequest, LimitsUnknown
 from gateway.core.limits.cost import Price
 from gateway.core.limits.metering import ASSUMED_OUTPUT, Meters, plan_amounts, priced
-from gateway.core.limits.rules import Amounts, Limits, Taken
+from gateway.core.limits.rules import NOTHING, Amounts, Limits, Taken
 from gateway.core.plan import Plan
 from gateway.core.tenants import Identity
 from gateway.limits.alone import Alone
@@ -141,7 +141,7 @@ class Limiter:
         """Redis has answered: yes or no."""
         self._alone.saw(held.tenant, held.rules, taken)
         if taken.granted:
-            self._arrivals.granted(held.who)
+            self._arrivals.has_room(held.who)
         elif (base := self._rulesets.of(held.who, "")) is not None:
             self._arrivals.refused(held.who, base, held.rules, taken)
 
@@ -160,6 +160,8 @@ class Limiter:
         if self._backlog is None or self._link is None:
             self._memory.settle_now(held.tenant, held.id, held.rules, used)
             return
+        if used == held.rules.costs(NOTHING):
+            self._arrivals.has_room(held.who)
         settlement = Settlement(held.tenant, held.id, held.rules, used)
         if self._link.up:
             self._backlog.send(settlement)

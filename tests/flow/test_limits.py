@@ -231,3 +231,19 @@ async def test_a_reload_takes_limits_along() -> None:
         gateway.app._take_over(config.model_copy(update={"limits": more}))
         answers = [await client.post(CHAT, json=chat()) for _ in range(2)]
         assert [answer.headers.get("x-ratelimit-limit-requests") for answer in answers] == ["1000"] * 2
+
+
+async def test_a_large_body_is_not_refused_for_requests_that_were_given_back() -> None:
+    """What Redis refused is remembered for bodies that cost something to read, until it is known otherwise."""
+    large = chat(metadata={"note": "x" * 100_000})
+    async with redis_server() as redis, limited(redis, requests_per_minute=2) as (gateway, client, fake):
+        fake.set_faults(Fault("hang"))
+        waiting = [asyncio.create_task(client.post(CHAT, json=chat())) for _ in range(2)]
+        limiter = gateway.app.limiter
+        assert limiter is not None
+        await eventually(lambda: len(limiter.live) == 2)
+        assert (await client.post(CHAT, json=chat())).status_code == 429
+        gateway.app.relay.end_on(gateway.app.fleet.nodes[0])
+        assert {answer.status_code // 100 for answer in await asyncio.gather(*waiting)} == {5}
+        fake.set_faults()
+        assert (await client.post(CHAT, json=large)).status_code == 200
