@@ -24,7 +24,7 @@ CHAT = "/v1/chat/completions"
 MESSAGES = "/v1/messages"
 
 
-def chat(max_tokens: int = 10, **more: Any) -> dict[str, Any]:
+def chat(max_tokens: int | None = 10, **more: Any) -> dict[str, Any]:
     """The fake writes exactly `max_tokens`."""
     turns = [{"role": "user", "content": "hello"}]
     return {"model": MODEL, "messages": turns, "max_tokens": max_tokens, "ignore_eos": True, **more}
@@ -247,3 +247,15 @@ async def test_a_large_body_is_not_refused_for_requests_that_were_given_back() -
         assert {answer.status_code // 100 for answer in await asyncio.gather(*waiting)} == {5}
         fake.set_faults()
         assert (await client.post(CHAT, json=large)).status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["memory", "redis"])
+async def test_tokens_that_are_owed_are_no_error_of_a_large_body(kind: str) -> None:
+    """Whether they refuse it is found out by what it asks for, which is not known before it is read."""
+    large, long = chat(metadata={"note": "x" * 100_000}), FakeSettings(answer_tokens=900)
+    limits: dict[str, Any] = {"tokens_per_minute": 100, "requests_per_minute": 100}
+    async with store(kind) as redis, limited(redis, node=long, **limits) as (_, client, _):
+        assert (await client.post(CHAT, json=chat(None, ignore_eos=False))).status_code == 200
+        for body in (chat(), large, large):
+            refused = await client.post(CHAT, json=body)
+            assert (refused.status_code, "tokens_per_minute: 100" in refused.text) == (429, True), refused.text
