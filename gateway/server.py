@@ -88,6 +88,8 @@ def worker_app() -> ByPort:
     raise_open_files()
     _ignore_user_signals()
     launch = Launch(**json.loads(os.environ[LAUNCH_VARIABLE]))
+    if launch.config_path is not None or launch.shared is not None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until `_take_signals`: the file is only being read
     shared = None if launch.shared is None else Path(launch.shared)
     watch = None
     if launch.config_path is None:

@@ -80,6 +80,7 @@ class Wire(asyncio.Protocol):
         self._answered = answered
         self._lost = lost
         self._reader = hiredis.Reader()
+        self._known: set[str] = set()
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -89,7 +90,14 @@ class Wire(asyncio.Protocol):
         """Send `calls` in one piece."""
         assert self._transport is not None
         self.in_flight.extend(calls)
-        self._transport.write(b"".join([_pack(call.command) for call in calls]))
+        self._transport.write(b"".join([_pack(self._spelled(call)) for call in calls]))
+
+    def _spelled(self, call: WireCall) -> tuple[Value, ...]:
+        """A script's first call goes with its text: refused as unknown and sent again, it would fall behind others."""
+        if call.script is None or call.script.sha in self._known:
+            return call.command
+        self._known.add(call.script.sha)
+        return call.whole
 
     def data_received(self, data: bytes) -> None:
         reader = self._reader
