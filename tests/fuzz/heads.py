@@ -184,6 +184,7 @@ def _judge(trial: Trial, number: int, raw: bytes, told: bytes) -> None:
     trial.done.update(status.decode() for status in statuses or [b"closed"])
     if told and not told.startswith(b"HTTP/1.1 "):
         trial.blame("heads", number, raw, f"no HTTP: {told[:300]!r}")
-    unready = b"no node is ready" in told  # of /ready, for a model that nobody serves
+    # Of /ready, for a model that nobody serves; HEAD tells the status alone.
+    unready = b"no node is ready" in told or raw[:4].upper() == b"HEAD"
     if b"internal_error" in told or any(int(status) >= 500 and not unready for status in statuses):
         trial.blame("heads", number, raw, f"answered {told[:600]!r}")
