@@ -53,6 +53,8 @@ class RequestParser:
         """The head that was complete last."""
         self.fresh = True
         """Whether the next byte begins a message."""
+        self._error: Exception | None = None
+        """What a callback has raised: for `feed`, which gets something else from the parser."""
         self.begun = 0
         self.completed = 0
         self.head_bytes = 0
@@ -85,8 +87,8 @@ class RequestParser:
         except httptools.HttpParserUpgrade as stop:
             end = start + int(stop.args[0])
             self._go_on_behind_an_offer()
-        except httptools.HttpParserCallbackError as error:
-            raise error.__context__ or error from None
+        except httptools.HttpParserCallbackError as stop:
+            raise self._raised(stop) from None
         except httptools.HttpParserError as error:
             raise not_http(f"{error}.") from None
         if self.completed != completed or self._left > 0:
@@ -102,6 +104,11 @@ class RequestParser:
             if self.head_bytes > self._max_head:
                 raise self._too_long()
         return end
+
+    def _raised(self, stop: Exception) -> Exception:
+        """What a callback raised, which made the parser raise `stop`. As a variable of `feed` it would hold itself."""
+        error, self._error = self._error, None
+        return error or stop
 
     def close(self) -> None:
         """Let go of the parser, which holds this object, and of what holds the connection."""
@@ -151,7 +158,7 @@ class RequestParser:
             self._primed = False
         self._fields = []
 
-    # What the parser finds
+    # What the parser finds. What is raised there is kept: compiled, it is not the context of what the parser raises.
 
     def on_message_begin(self) -> None:
         if not self._primed:
@@ -167,13 +174,21 @@ class RequestParser:
             if not self._primed:
                 self._trailers += len(name) + len(value)
                 if self._trailers > self._max_head:
-                    raise self._too_long()
+                    self._error = self._too_long()
+                    raise self._error
         else:
             self._fields.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         if self._primed:
             return
+        try:
+            self._begin_message()
+        except Exception as error:
+            self._error = error
+            raise
+
+    def _begin_message(self) -> None:
         if self.head_bytes + self._cut > self._max_head:
             raise self._too_long()
         parser = self._parser
@@ -191,7 +206,11 @@ class RequestParser:
         if self._left > 0:
             self._left -= len(body)
         if self.arriving is not None:
-            self.arriving.feed(body)
+            try:
+                self.arriving.feed(body)
+            except Exception as error:
+                self._error = error
+                raise
 
     def on_message_complete(self) -> None:
         if self._offered:
@@ -200,7 +219,11 @@ class RequestParser:
         self._left = 0
         turn, self.arriving = self.arriving, None
         if turn is not None:
-            turn.end_of_body()
+            try:
+                turn.end_of_body()
+            except Exception as error:
+                self._error = error
+                raise
 
     def _head(self, parser: httptools.HttpRequestParser) -> Head:
         method, version = parser.get_method().decode("ascii"), parser.get_http_version()
