@@ -26,6 +26,7 @@ pytestmark = pytest.mark.real
 ATTEMPTS = 3
 WITHOUT_FINGERPRINT = ("chat: two answers, streamed", "completions: several prompts, streamed")
 OWN_WORDS = (
+    "completions: prompt of a wrong type",
     "not JSON",
     "not an object",
     "unknown model",
