@@ -22,7 +22,7 @@ from gateway.limits.rulesets import MAX_KEPT, Ruleset
 _A_REQUEST = Amounts()
 
 
-class Refusal:
+class LastRefusal:
     """What a caller was refused by: `base` are its rules on every model, as they were then."""
 
     __slots__ = ("at", "base", "rules", "taken")
@@ -42,7 +42,7 @@ class Arrivals:
         self._look = look
         self._now = now
         self._places: dict[tuple[str, str], int] = {}
-        self._refusals: dict[tuple[str, str | None], Refusal] = {}
+        self._refusals: dict[tuple[str, str | None], LastRefusal] = {}
 
     def enter(self, tenant: str, rules: Ruleset) -> None:
         """A request takes a place, or will when its body is there."""
@@ -62,7 +62,7 @@ class Arrivals:
         if not _fits(_costs(rules, places=False), taken.left):
             if len(self._refusals) >= MAX_KEPT:
                 self._refusals.clear()
-            self._refusals[who.tenant.name, who.key] = Refusal(self._now(), base, rules, taken)
+            self._refusals[who.tenant.name, who.key] = LastRefusal(self._now(), base, rules, taken)
 
     def has_room(self, who: Identity) -> None:
         """Redis has granted a request of `who`, or is given one back: what it refused before holds no more."""

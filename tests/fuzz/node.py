@@ -6,17 +6,11 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
 
+from tests.fuzz.node_shapes import USAGE
 from tests.support.nodes import MODEL, STREAM_HEAD, answer
 
 Body = dict[str, Any]
 
-_USAGE = {
-    "prompt_tokens": 9,
-    "completion_tokens": 7,
-    "total_tokens": 16,
-    "completion_tokens_details": {"reasoning_tokens": 3},
-    "prompt_tokens_details": {"cached_tokens": 2},
-}
 _CALL = {"id": "c1", "type": "function", "index": 0, "function": {"name": "look", "arguments": '{"city": "x"}'}}
 _CARD = {"object": "list", "data": [{"id": MODEL, "object": "model", "max_model_len": 4096}]}
 _RESPONSE: Body = {
@@ -167,10 +161,10 @@ def _plain(path: str, tools: bool) -> Body:
             "created": 1,
             "model": MODEL,
             "choices": [choice],
-            "usage": _USAGE,
+            "usage": USAGE,
         }
     choice["text"] = "hello"
-    return {"id": "c", "object": "text_completion", "created": 1, "model": MODEL, "choices": [choice], "usage": _USAGE}
+    return {"id": "c", "object": "text_completion", "created": 1, "model": MODEL, "choices": [choice], "usage": USAGE}
 
 
 def _events(path: str, tools: bool) -> Iterator[Body | str]:
@@ -207,7 +201,7 @@ def _chunks(chat: bool, tools: bool) -> Iterator[Body | str]:
     if tools:
         yield chunk({"tool_calls": [_CALL]}, [7])
     yield chunk({}, [], "tool_calls" if tools else "stop")
-    yield {**common, "choices": [], "usage": _USAGE}
+    yield {**common, "choices": [], "usage": USAGE}
     yield "[DONE]"
 
 
