@@ -1,5 +1,6 @@
 """What this machine was short of: found, counted, and logged once a minute."""
 
+import contextlib
 import socket
 import time
 
@@ -17,11 +18,16 @@ _REMEDIES = {
 }
 
 
+_FILES_OF_A_CONNECTION = 8
+"""How many may be open at once while a name is looked up and its addresses are tried, ours and its neighbours'."""
+
+
 def shortage_behind(error: BaseException) -> str | None:
-    """As `shortage_in`, also where the error does not say: a name that could not be looked up, since that takes a file
-    as well, or several addresses in one message. Then it is tried whether a socket can be had now."""
+    """As `shortage_in`, also where the error does not say: a name that could not be looked up, since that takes files
+    as well, or several addresses in one message. Then it is tried whether a few sockets can be had now: that there is
+    one again by now says nothing of a moment ago."""
     found = shortage_in(error)
-    return _shortage_now() if found is None and _is_unclear(error) else found
+    return _shortage_of(_FILES_OF_A_CONNECTION) if found is None and _is_unclear(error) else found
 
 
 def _is_unclear(error: BaseException | None) -> bool:
@@ -30,11 +36,14 @@ def _is_unclear(error: BaseException | None) -> bool:
     return error is not None and _is_unclear(error.__cause__ or error.__context__)
 
 
-def _shortage_now() -> str | None:
-    try:
-        socket.socket().close()
-    except OSError as error:
-        return shortage_in(error)
+def _shortage_of(sockets: int) -> str | None:
+    """What it is that this machine has too little of for so many sockets at once; None where they can be had."""
+    with contextlib.ExitStack() as opened:
+        try:
+            for _ in range(sockets):
+                opened.enter_context(socket.socket())
+        except OSError as error:
+            return shortage_in(error)
     return None
 
 
@@ -55,7 +64,7 @@ class Shortages:
 
     def found_now(self, where: str) -> bool:
         """Whether no socket can be had now; noted if so. libuv says nothing of it: it closes who wants to connect."""
-        cause = _shortage_now()
+        cause = _shortage_of(1)
         if cause is not None:
             self.note(cause, where)
         return cause is not None

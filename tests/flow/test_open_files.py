@@ -1,12 +1,14 @@
 """A gateway whose machine gives it no more files: that is its own fault, and no node's."""
 
 import asyncio
+import contextlib
 import itertools
 import json
 import resource
 from asyncio import StreamReader as Reader
 from asyncio import StreamWriter as Writer
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,20 +47,19 @@ def files_of(pid: int) -> set[int]:
     return {int(file.name) for file in Path(f"/proc/{pid}/fd").iterdir()}
 
 
-class Shortage:
-    """Gives `pid` not one file more, until it is over."""
-
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        self._soft, self._hard = limit_of(pid)
-
-    def __enter__(self) -> None:
-        files = files_of(self._pid)
-        first_free = next(number for number in itertools.count() if number not in files)
-        resource.prlimit(self._pid, resource.RLIMIT_NOFILE, (first_free, self._hard))
-
-    def __exit__(self, *_: object) -> None:
-        resource.prlimit(self._pid, resource.RLIMIT_NOFILE, (self._soft, self._hard))
+@contextlib.asynccontextmanager
+async def shortage(pid: int) -> AsyncIterator[None]:
+    """Gives `pid` not one file more, until it is over: those that it closes for good are taken away, too."""
+    soft, hard = limit_of(pid)
+    try:
+        for _ in range(3):
+            files = files_of(pid)
+            first_free = next(number for number in itertools.count() if number not in files)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (min(first_free, limit_of(pid)[0]), hard))
+            await asyncio.sleep(0.1)  # until a connection for one probe is closed
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def metric(gateway: GatewayProcess, name: str) -> dict[str, float]:
@@ -104,16 +105,19 @@ async def test_as_many_clients_are_taken_as_the_limit_has_room_for() -> None:
             assert await metric(gateway, "fleetgate_node_taken_out_total") == {}
 
 
+@dataclass(slots=True)
 class Closing(CatalogNode):
-    """Closes its connection after each answer to a probe, so that each probe has to make one."""
+    """While `closing`, it closes its connection after each answer to a probe, so that each probe has to make one."""
+
+    closing: bool = False
 
     def probed(self, request: Asked) -> bytes | None:
-        told = super().probed(request)
-        return told and told.replace(b"\r\n", b"\r\nconnection: close\r\n", 1)
+        told = CatalogNode.probed(self, request)
+        return told.replace(b"\r\n", b"\r\nconnection: close\r\n", 1) if told and self.closing else told
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def short() -> AsyncIterator[tuple[GatewayProcess, RawClient, RawClient]]:
+async def short() -> AsyncIterator["Short"]:
     """A gateway with three nodes, one of them by a name, whose looking up needs a file as well; and two clients."""
     async with catalog_node(plain, A) as a, catalog_node(plain, B) as b, listening(Closing(plain, models=[C])) as c:
         urls = (a.url, b.url.replace("127.0.0.1", "localhost"), c.url)
@@ -125,15 +129,15 @@ async def short() -> AsyncIterator[tuple[GatewayProcess, RawClient, RawClient]]:
                 for client in (one, other):  # they are accepted
                     await client.send(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
                     assert (await client.answer()).status == 200
-                yield gateway, one, other
+                yield gateway, one, other, c
 
 
-Short = tuple[GatewayProcess, RawClient, RawClient]
+Short = tuple[GatewayProcess, RawClient, RawClient, Closing]
 
 
 async def test_a_connection_that_cannot_be_made_is_no_fault_of_the_node(short: Short) -> None:
-    gateway, one, other = short
-    with Shortage(gateway.process.pid):
+    gateway, one, other, _ = short
+    async with shortage(gateway.process.pid):
         for _ in range(4):
             for model in (A, B):
                 status, headers, body = await ask(one, model)
@@ -153,18 +157,19 @@ async def test_a_connection_that_cannot_be_made_is_no_fault_of_the_node(short: S
 
 
 async def test_idle_connections_make_room_for_one_that_is_needed(short: Short) -> None:
-    gateway, one, other = short
+    gateway, one, other, _ = short
     for got in await asyncio.gather(ask(one, A), ask(other, A)):
         assert got[0] == 200
-    with Shortage(gateway.process.pid):
+    async with shortage(gateway.process.pid):
         for _ in range(2):
             for model in (B, A):
                 assert (await ask(one, model))[0] == 200
 
 
 async def test_probes_that_cannot_be_made_take_no_node_out(short: Short) -> None:
-    gateway, one, _ = short
-    with Shortage(gateway.process.pid):
+    gateway, one, _, node = short
+    node.closing = True
+    async with shortage(gateway.process.pid):
         await eventually(lambda: any(line["where"] == "probing a node" for line in gateway.events("out_of_resources")))
         await asyncio.sleep(0.5)  # some more of them: ten a second
         await one.send(b"GET /ready?model=model-c HTTP/1.1\r\nhost: localhost\r\n\r\n")
