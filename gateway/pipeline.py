@@ -243,7 +243,6 @@ class Pipeline:
         self._relay = relay
         self._observers = observers
         self._counters = counters
-        self._large = asyncio.Lock()
         self._meters = meters
 
     async def answer(self, call: Call, dialect: Dialect) -> None:
@@ -265,6 +264,8 @@ class Pipeline:
             if model in self._counters:
                 record.counted = await self._count(policy, ask, dialect, who.tenant, model)
             plan = record.plan = self._plan(policy, ask, dialect, who.tenant, model, record.counted)
+            if len(raw) > LARGE:
+                await asyncio.sleep(0)  # where it had to be written anew, that was a step
             if plan.told:
                 call.tell(plan.told)
             held = record.held = None if self.limiter is None else self.limiter.begin(who, plan)
@@ -298,8 +299,8 @@ class Pipeline:
                 await self._relay.serve(plan, call, record.trace, deadline, route, method, path)
 
     async def _read_large(self, call: Call, dialect: Dialect, raw: bytes, arrival: Arrival | None) -> Ask:
-        """One such body at a time, in steps: what is done with one keeps all streams waiting meanwhile."""
-        async with self._large:
+        """One such body at a time, in steps."""
+        async with self._relay.large:
             if arrival is not None:
                 arrival.look_again()
             body: Body | None = None
@@ -309,7 +310,9 @@ class Pipeline:
                 await asyncio.sleep(0)
                 if call.gone:
                     raise ClientGone("The client closed its connection.")
-            return dialect.read(raw, body)
+            ask = dialect.read(raw, body)
+            await asyncio.sleep(0)
+            return ask
 
     async def _count(self, policy: Policy, ask: Ask, dialect: Dialect, tenant: Tenant, model: str) -> int | None:
         return await self._counters[model].count(ask, dialect, policy.terms.of(tenant.rules, model))

@@ -16,9 +16,9 @@ _CGROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory
 class Requests(Section):
     """Bounds on what a client may send, on what is held of requests and answers, and on the nodes that one may try."""
 
-    max_body: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
+    max_body: Annotated[int, Field(ge=1024)] = 16 * 1024 * 1024
     """Bytes."""
-    max_json_values: Annotated[int, Field(ge=10_000)] = 100_000
+    max_json_values: Annotated[int, Field(ge=10_000)] = 50_000
     """Elements of arrays and members of objects in one body, each of which costs everybody time (16 KiB hold fewer than
     the least that may be set, so small bodies are not counted)."""
     max_headers: Annotated[int, Field(ge=1024)] = 64 * 1024

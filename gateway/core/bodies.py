@@ -89,8 +89,28 @@ def _has_no_duplicate_keys(raw: bytes, body: Body) -> bool:
     A duplicate that the parser dropped took the quotes of its key with it. Only a quote inside a string has two
     spellings, `\\"` and `\\u0022`: with the second in the text nothing is certain.
     """
-    escaped = b"\\" in raw and b"\\u0022" in raw  # one byte is found faster than six
-    return not escaped and orjson.dumps(body).count(b'"') == raw.count(b'"')
+    if b"\\" in raw and b"\\u0022" in raw:  # one byte is found faster than six
+        return False
+    quotes = orjson.dumps(body).count(b'"') if len(raw) <= LARGE else _quotes_in(body)
+    return quotes == raw.count(b'"')
+
+
+def _quotes_in(body: Body) -> int:
+    """The quotes of `body` written as JSON, without writing it: many megabytes of escapes take long to write."""
+    quotes = 0
+    waiting: list[Any] = [body]
+    while waiting:
+        value = waiting.pop()
+        kind = type(value)
+        if kind is str:
+            quotes += 2 + value.count('"')
+        elif kind is list:
+            waiting += value
+        elif kind is dict:
+            for key, child in value.items():
+                quotes += 2 + key.count('"')
+                waiting.append(child)
+    return quotes
 
 
 def _parse_slowly(raw: bytes) -> Body:
@@ -192,8 +212,23 @@ def edit_body(raw: bytes, body: Body, changes: Mapping[str, Any], removals: Abst
         spliced = _splice(raw, body, changes)
         if spliced is not None:
             return spliced
-    exact = _parse_slowly(raw)  # orjson rounds integers beyond 64 bits
+    exact = body if _has_no_fractions(body) else _parse_slowly(raw)
     return dump({**{key: value for key, value in exact.items() if key not in unwanted}, **changes})
+
+
+def _has_no_fractions(body: Body) -> bool:
+    """Then every number in it is exact: integers beyond 64 bits became rounded floats in orjson."""
+    waiting: list[Any] = [body]
+    while waiting:
+        value = waiting.pop()
+        kind = type(value)
+        if kind is float:
+            return False
+        if kind is list:
+            waiting += value
+        elif kind is dict:
+            waiting += value.values()
+    return True
 
 
 def dump(value: object) -> bytes:

@@ -5,6 +5,8 @@ otherwise than one that does. Three things can stand between the node's bytes an
 pass-through (`Sending` itself), the enforcement of a budget, and the translation of another dialect to chat.
 """
 
+from collections.abc import Iterator
+
 from gateway.core.abilities import Abilities
 from gateway.core.bodies import dump, parse_again
 from gateway.core.budgets.asking import SLACK, Slack, Terms, countable, set_terms, terms_of
@@ -237,15 +239,34 @@ def sending_to(plan: Plan, node: bytes, abilities: Abilities, slack: Slack = SLA
 
     Raises `InvalidRequest` where that node cannot serve it as planned.
     """
+    sending: Sending | None = None
+    for step in sending_steps(plan, node, abilities, slack):
+        sending = step
+    assert sending is not None
+    return sending
+
+
+def sending_steps(plan: Plan, node: bytes, abilities: Abilities, slack: Slack = SLACK) -> Iterator[Sending | None]:
+    """`sending_to` in steps, for bodies that take long: gives None after each, and the sending after the last."""
     if plan.grant.thinking_budget is None and not (plan.over_chat or plan.grant.hide or plan.salted):
-        return Sending(plan.dialect.path, plan.body_for(node), plan.ask, plan.dialect)
-    over = plan.dialect.over_chat(parse_again(plan.body)) if _goes_over_chat(plan, abilities) else None
-    if over is not None:
-        try:
-            return Translated(plan, sending_to(_as_chat(plan, over), node, abilities, slack), over)
-        except InvalidRequest as error:
-            raise over.in_own_words(error) from None
-    return _holding_to(plan, plan.thinking_budget, node, abilities, slack)
+        yield Sending(plan.dialect.path, plan.body_for(node), plan.ask, plan.dialect)
+        return
+    over = None
+    if _goes_over_chat(plan, abilities):
+        body = parse_again(plan.body)
+        yield None
+        over = plan.dialect.over_chat(body)
+        yield None
+    if over is None:
+        yield _holding_to(plan, plan.thinking_budget, node, abilities, slack)
+        return
+    chat = _as_chat(plan, over)
+    yield None
+    try:
+        inner = sending_to(chat, node, abilities, slack)
+    except InvalidRequest as error:
+        raise over.in_own_words(error) from None
+    yield Translated(plan, inner, over)
 
 
 def _holding_to(plan: Plan, budget: int | None, node: bytes, abilities: Abilities, slack: Slack) -> Sending:

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 import structlog
 
 from gateway.core.attempts import RetryRules
+from gateway.core.bodies import LARGE
 from gateway.core.budgets.asking import SLACK
 from gateway.core.dialects.watch import EventWatch
 from gateway.core.errors import (
@@ -21,7 +22,7 @@ from gateway.core.errors import (
     UpstreamTimeout,
 )
 from gateway.core.plan import Plan
-from gateway.core.sending import Sending, Verdict, sending_to
+from gateway.core.sending import Sending, Verdict, sending_steps, sending_to
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Lease, Node
 from gateway.fleet.router import Route
@@ -73,6 +74,8 @@ class Relay:
         self.timing = timing
         self.shortages = shortages or Shortages()
         self.slack = SLACK
+        self.large = asyncio.Lock()
+        """Held by who does a step with a large body: what is done with one keeps all streams waiting meanwhile."""
         self.failover = Failover(fleet, retries or RetryRules(), max_attempts)
         self._fleet = fleet
         self._pools: dict[tuple[str, str | None, str | None], Pool] = {}
@@ -106,7 +109,7 @@ class Relay:
                 trace.attempts += 1
                 try:
                     if leg is None:
-                        sending = sending_to(plan, lease.node.tag, lease.node.abilities, self.slack)
+                        sending = await self._sending(plan, lease.node, call)
                         leg = Leg(sending, method, path or sending.path, sending.body)
                     while leg is not None:
                         leg = await self._attempt(leg, lease, call, trace, deadline, fresh)
@@ -163,6 +166,20 @@ class Relay:
         """Close all connections to nodes that nobody uses now; whether there were any."""
         dropped = [pool.drop_idle() for pool in self._pools.values()]
         return True in dropped
+
+    async def _sending(self, plan: Plan, node: Node, call: Caller) -> Sending:
+        """How the plan goes to `node`: a large body is made ready for it in steps, one body at a time."""
+        if len(plan.body) <= LARGE:
+            return sending_to(plan, node.tag, node.abilities, self.slack)
+        async with self.large:
+            sending: Sending | None = None
+            for step in sending_steps(plan, node.tag, node.abilities, self.slack):
+                sending = step
+                await asyncio.sleep(0)
+                if call.gone:
+                    raise ClientGone("The client closed its connection.")
+        assert sending is not None
+        return sending
 
     async def _attempt(
         self, leg: Leg, lease: Lease, call: Caller, trace: Trace, deadline: float, fresh: bool

@@ -127,8 +127,8 @@ async def test_the_body_of_a_stranger_is_not_read_while_its_key_is_looked_up() -
         redis.freeze()
         async with raw_client(gateway.port, patience=30) as client:
             line = f"authorization: Bearer {key_from(b'0' * 64)}"
-            await client.send(head("POST", CHAT, f"content-length: {31 * MIB}", line))
-            sending = asyncio.create_task(client.send(b" " * (31 * MIB)))
+            await client.send(head("POST", CHAT, f"content-length: {15 * MIB}", line))
+            sending = asyncio.create_task(client.send(b" " * (15 * MIB)))
             await asyncio.sleep(0.3)
             assert gateway.app.memory.held < 16 * MIB
             sending.cancel()
@@ -177,7 +177,7 @@ async def test_places_are_counted_from_the_head_of_a_request(kind: str) -> None:
             await begun(first, len(body))
             await first.send(body[:1000])
             await eventually(lambda: gateway.app.memory.held > 0)
-            await begun(second, 31 * MIB)
+            await begun(second, 15 * MIB)
             early = await second.answer()
             refused(early, 429, "rate_limit_exceeded")
             assert "concurrent_requests: 1): asked 1, left 0" in early.json()["error"]["message"]
@@ -202,7 +202,7 @@ async def test_requests_per_minute_are_looked_at_before_a_body(kind: str) -> Non
                 late = await client.answer()
                 assert late.status == status
         async with raw_client(gateway.port) as client:
-            await begun(client, 31 * MIB)
+            await begun(client, 15 * MIB)
             early = await client.answer()
         refused(early, 429, "rate_limit_exceeded")
         assert early.headers.keys() - {"connection"} == late.headers.keys() - {"connection"}

@@ -136,7 +136,7 @@ async def small_gateway(folder: Path) -> AsyncIterator[GatewayProcess]:
         config = {
             "nodes": [{"url": node.url}],
             "tenants": [{name: value for name, value in tenant.items() if value} for tenant in tenants],
-            "requests": {"memory": BUDGET},
+            "requests": {"memory": BUDGET, "max_body": LARGEST + MIB, "max_json_values": 100_000},
             "budgets": {"canary": False},
         }
         file = folder / "fleetgate.yaml"

@@ -18,12 +18,13 @@ _KINDS: dict[type[Any], str] = {
 def optional(holder: Mapping[str, Any], name: str, kind: type[Any], where: str = "") -> Any:
     """`holder[name]` checked to be of `kind`, None where it is absent or null; `where` is the path of `holder`."""
     value: Any = holder.get(name)
-    return value if value is None else expect(value, kind, at(where, name))
+    return value if value is None or type(value) is kind else expect(value, kind, at(where, name))
 
 
 def required(holder: Mapping[str, Any], name: str, kind: type[Any], where: str = "") -> Any:
     """As `optional`, but absent or null is refused."""
-    return expect(holder.get(name), kind, at(where, name))
+    value: Any = holder.get(name)
+    return value if type(value) is kind else expect(value, kind, at(where, name))
 
 
 def expect(value: Any, kind: type[Any], where: str) -> Any:
