@@ -239,6 +239,8 @@ def sending_to(plan: Plan, node: bytes, abilities: Abilities, slack: Slack = SLA
 
     Raises `InvalidRequest` where that node cannot serve it as planned.
     """
+    if plan.grant.thinking_budget is None and not (plan.over_chat or plan.grant.hide or plan.salted):
+        return Sending(plan.dialect.path, plan.body_for(node), plan.ask, plan.dialect)
     sending: Sending | None = None
     for step in sending_steps(plan, node, abilities, slack):
         sending = step
@@ -248,9 +250,6 @@ def sending_to(plan: Plan, node: bytes, abilities: Abilities, slack: Slack = SLA
 
 def sending_steps(plan: Plan, node: bytes, abilities: Abilities, slack: Slack = SLACK) -> Iterator[Sending | None]:
     """`sending_to` in steps, for bodies that take long: gives None after each, and the sending after the last."""
-    if plan.grant.thinking_budget is None and not (plan.over_chat or plan.grant.hide or plan.salted):
-        yield Sending(plan.dialect.path, plan.body_for(node), plan.ask, plan.dialect)
-        return
     over = None
     if _goes_over_chat(plan, abilities):
         body = parse_again(plan.body)

@@ -109,7 +109,10 @@ class Relay:
                 trace.attempts += 1
                 try:
                     if leg is None:
-                        sending = await self._sending(plan, lease.node, call)
+                        if len(plan.body) <= LARGE:
+                            sending = sending_to(plan, lease.node.tag, lease.node.abilities, self.slack)
+                        else:
+                            sending = await self._prepare_large(plan, lease.node, call)
                         leg = Leg(sending, method, path or sending.path, sending.body)
                     while leg is not None:
                         leg = await self._attempt(leg, lease, call, trace, deadline, fresh)
@@ -167,10 +170,8 @@ class Relay:
         dropped = [pool.drop_idle() for pool in self._pools.values()]
         return True in dropped
 
-    async def _sending(self, plan: Plan, node: Node, call: Caller) -> Sending:
-        """How the plan goes to `node`: a large body is made ready for it in steps, one body at a time."""
-        if len(plan.body) <= LARGE:
-            return sending_to(plan, node.tag, node.abilities, self.slack)
+    async def _prepare_large(self, plan: Plan, node: Node, call: Caller) -> Sending:
+        """As `sending_to`, in steps, one body at a time."""
         async with self.large:
             sending: Sending | None = None
             for step in sending_steps(plan, node.tag, node.abilities, self.slack):
