@@ -47,17 +47,25 @@ Orders = dict[str, Order]
 
 
 class Drains:
-    """The orders as this process knows them, applied to the fleet. `told` says whether the other gateways know."""
+    """The orders as this process knows them, applied to the fleet. Others may be given, here and elsewhere, whenever
+    Redis is waited for."""
 
     def __init__(self, fleet: Fleet, link: Link | None, shared: Path | None, end: Callable[[Node], None]) -> None:
         """`shared`: the directory of this gateway's worker processes, None where there is one only; `end(node)` ends
         what still runs on it."""
-        self.told = True
         self._fleet = fleet
         self._link = link
         self._file = shared / "drains.json" if shared is not None else None
         self._end = end
         self._orders: Orders = {}
+        self._told: Orders = {}
+        """What Redis has, as far as is known."""
+        self._answered = True
+
+    @property
+    def told(self) -> bool:
+        """Whether the other gateways know of all orders."""
+        return self._link is None or (self._answered and self._told.items() >= self._orders.items())
 
     async def drain(self, name: str, seconds: float | None) -> None:
         """No new work for the node called `name`, here at once and everywhere within a second or two; what runs may
@@ -83,6 +91,7 @@ class Drains:
         if before is not None and before.since >= order.since:  # another machine's clock is ahead
             order = replace(order, since=before.since + 0.001)
         self._orders[name] = order
+        self._apply()  # here at once, whatever Redis does
         await self._look()
 
     async def _look(self) -> None:
@@ -95,14 +104,16 @@ class Drains:
 
     async def _exchange_with(self, link: Link) -> None:
         try:
-            theirs = _parse(pairs_of(await link.command("HGETALL", self._key)))
-            self._orders = _later(self._orders, theirs)
-            for name, order in self._orders.items():
-                if theirs.get(name) != order:
+            self._told = _parse(pairs_of(await link.command("HGETALL", self._key)))
+            self._orders = _later(self._orders, self._told)
+            for name in tuple(self._orders):
+                order = self._orders[name]  # the latest one by now
+                if self._told.get(name) != order:
                     await link.command("HSET", self._key, name, json.dumps(asdict(order)))
-            self.told = True
+                    self._told[name] = order
+            self._answered = True
         except Unavailable:
-            self.told = False  # what is known here stays, and is told when Redis is back
+            self._answered = False  # what is known here stays, and is told when Redis is back
 
     def _apply(self) -> None:
         loop_now, now = asyncio.get_running_loop().time(), time.time()
