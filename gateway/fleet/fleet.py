@@ -36,7 +36,7 @@ class Fleet:
         """`gateways` processes, this one included, use the same nodes: each keeps to its part of their places."""
         self.gateways = max(1, gateways)
         for node in self.nodes:
-            node.gateways = self.gateways
+            node.share(node.spec, self.gateways)
 
     def update(self, specs: Iterable[NodeSpec]) -> tuple[Node, ...]:
         """Make the fleet the nodes of `specs`, keeping the state of those that stay; returns those that are new
@@ -52,9 +52,10 @@ class Fleet:
             elif node.access != spec.access:
                 node.reconnect(spec, trusted=True)
                 new.append(node)
-            node.spec = spec
-            node.gateways = self.gateways
+            node.share(spec, self.gateways)
             nodes.setdefault(spec.url, node)
+        for url in known.keys() - nodes.keys():
+            known[url].leave()
         self.nodes = tuple(nodes.values())
         self._begun = self._begun or bool(nodes)
         return tuple(new)
@@ -115,7 +116,7 @@ class Fleet:
             and node not in tried
             and (pinned_to is None or node.tag == pinned_to)
         ]
-        free = [node for node in serving if node.ready and node.in_flight < node.places and node.busy_until <= now]
+        free = [node for node in serving if node.has_place(now)]
         return free or self._second_choice(serving, model, now)
 
     def _second_choice(self, serving: Sequence[Node], model: str | None, now: float) -> Sequence[Node]:

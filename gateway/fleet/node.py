@@ -77,6 +77,8 @@ class Node:
         self.tag = node_tag(spec.url)
         self.breaker = Breaker(rules or BreakerRules(), trusted)
         self.ready = False
+        self.left = False
+        """It is in the fleet no more: what it has may finish, and it gets nothing new."""
         self.places = math.inf
         self.busy_until = 0.0
         self.doubted = False
@@ -103,12 +105,32 @@ class Node:
 
     def settle(self, now: float) -> None:
         """Bring what requests read up to date: after anything was told, and with every probe."""
-        self.ready = self.drain is None and not self.breaker.is_open
+        self.ready = self.drain is None and not self.left and not self.breaker.is_open
         self.doubted = self.doubted or self.breaker.is_open
         self.places = self.bound
         share = self.breaker.share(now)
         if share < 1 and not self.breaker.is_open:
             self.places = max(1.0, float(math.ceil(share * min(self.places, ROOMY))))
+
+    def has_place(self, now: float) -> bool:
+        """Whether it may have one more request now. True until the next await only: others ask, too."""
+        return self.ready and self.in_flight < self.places and self.busy_until <= now
+
+    def share(self, spec: NodeSpec, gateways: int) -> None:
+        """Go by `spec`, with its places shared by `gateways`: fewer at once, more with the next probe."""
+        self.spec = spec
+        self.gateways = gateways
+        self.places = min(self.places, self.bound)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is to get no new work, whoever has a place on it already."""
+        return self.left or self.drain is not None
+
+    def leave(self) -> None:
+        """The fleet goes on without it."""
+        self.left = True
+        self.ready = False
 
     @property
     def bound(self) -> float:

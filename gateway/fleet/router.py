@@ -106,20 +106,35 @@ class Route:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if self._asked is not None and self._router.shared is not None:
-            forget(self._asked)
-            self._router.shared.prefilled(self._name)
+        self._give_back()
 
     async def lease(self) -> Lease:
-        """The place on the node that was chosen first."""
-        if self._asked is None:
-            return self._place(self._nodes)
-        placed = await self._told(self._asked)
+        """A place on the node that was chosen first, or on another where that one may not have the request any more:
+        while Redis was waited for others have chosen, too, and it may be drained, full or gone. Raises as
+        `Router.route`."""
+        placed = None if self._asked is None else await self._told(self._asked)
+        nodes = self._free_now()
         if placed is None:
-            return self._place(self._nodes)
+            return self._place(nodes)
+        if not any(node.name == placed.node for node in nodes):
+            self._give_back()
+            return self._place(nodes)
         self._asked = None
         assert self._prompt is not None
-        return self._take(placed, self._nodes, self._prompt, self._name)
+        return self._take(placed, nodes, self._prompt, self._name)
+
+    def _free_now(self) -> Sequence[Node]:
+        """The nodes that were candidates and still are; where none is, those that are candidates now."""
+        router, model, now = self._router, self._plan.model, self._router.now()
+        free = [node for node in self._nodes if node.has_place(now) and (model is None or model in node.cards)]
+        return free or router.fleet.candidates(model, (), self._plan.pinned_to, now)
+
+    def _give_back(self) -> None:
+        """What Redis chose, or is yet to choose, is not taken."""
+        asked, self._asked = self._asked, None
+        if asked is not None and self._router.shared is not None:
+            forget(asked)
+            self._router.shared.prefilled(self._name)
 
     def another(self, tried: Collection[Node]) -> Lease:
         """A place on a node that was not `tried`, by this process's own view. Raises as `Router.route`."""

@@ -115,7 +115,7 @@ class Relay:
                             sending = await self._prepare_large(plan, lease.node, call)
                         leg = Leg(sending, method, path or sending.path, sending.body)
                     while leg is not None:
-                        leg = await self._attempt(leg, lease, call, trace, deadline, fresh)
+                        leg = await self._attempt(leg, lease, call, trace, deadline, fresh, plan.model)
                     if trace.node_failed:  # in mid-answer: by its own fault, or by the request's
                         lease.node.doubt("a stream ended with the node's own error")
                     elif tries is not None:
@@ -183,23 +183,26 @@ class Relay:
         return sending
 
     async def _attempt(
-        self, leg: Leg, lease: Lease, call: Caller, trace: Trace, deadline: float, fresh: bool
+        self, leg: Leg, lease: Lease, call: Caller, trace: Trace, deadline: float, fresh: bool, model: str | None
     ) -> Leg | None:
-        """One request on the lease's node; returns the next one where the answer goes on with another."""
+        """One request on the lease's node; returns the next one where the answer goes on with another. `model` is None
+        where no new work is asked for."""
         loop = self._loop
         if loop is None:  # once: to ask for it is a system call
             loop = self._loop = asyncio.get_running_loop()
         node = lease.node
-        connection = await self._connection(node, loop.time(), deadline, fresh)
-        if call.gone or self._closing:
+        pool, connection = await self._connection(node, loop.time(), deadline, fresh)
+        refusal = self._refusal(call, node, new=model is not None and leg.carried is None)
+        if refusal is not None:
             connection.abort()
-            raise ClientGone("The client closed its connection.") if call.gone else _shutting_down()
+            raise refusal
         exchange = Exchange(
             leg.sending, call, connection, self.timing, trace, deadline, loop, lease, leg.carried, self._look
         )
         self._open.add(exchange, loop)
         try:
-            connection.send(self._request(node, leg, call), exchange)
+            head = pool.head(leg.method, leg.path, call.headers, len(leg.body))
+            connection.send((head, leg.body), exchange)
             turn = await exchange.done
         except GatewayError:
             raise
@@ -215,6 +218,16 @@ class Relay:
             return None
         trace.answered = False
         return Leg(leg.sending, "POST", turn.path, turn.body, exchange.watch)
+
+    def _refusal(self, call: Caller, node: Node, new: bool) -> GatewayError | None:
+        """Why nothing is to be sent, now that there is a connection; `new` where it would be new work for the node."""
+        if call.gone:
+            return ClientGone("The client closed its connection.")
+        if self._closing:
+            return _shutting_down()
+        if new and node.closed:
+            return NodeLeaving("The node was taken away before it was asked: ask again.")
+        return None
 
     def _heed(self, verdict: Verdict, node: Node, trace: Trace) -> None:
         """What an answer showed of the node's thinking."""
@@ -236,15 +249,17 @@ class Relay:
                     exchange.fail(UpstreamTimeout("The node stands still with all its answers: ask again."))
         return now + self.timing.silence
 
-    async def _connection(self, node: Node, now: float, deadline: float, fresh: bool) -> UpstreamConnection:
+    async def _connection(
+        self, node: Node, now: float, deadline: float, fresh: bool
+    ) -> tuple[Pool, UpstreamConnection]:
         try:
             pool = self._pool(node)
             kept = None if fresh else pool.take()
             if kept is not None:
-                return kept
+                return pool, kept
             if now >= deadline:
                 raise deadline_exceeded()
-            return await self._connect(pool, min(self.timing.connect, deadline - now))
+            return pool, await self._connect(pool, min(self.timing.connect, deadline - now))
         except ConnectFailed:
             if asyncio.get_running_loop().time() < deadline - CLOCK_STEP:
                 raise
@@ -264,14 +279,15 @@ class Relay:
             await asyncio.sleep(0)
         return await pool.connect(timeout)
 
-    def _request(self, node: Node, leg: Leg, call: Caller) -> tuple[bytes, bytes]:
-        return self._pool(node).head(leg.method, leg.path, call.headers, len(leg.body)), leg.body
-
     def _pool(self, node: Node) -> Pool:
         pool = self._pools.get(node.access)
         if pool is None:
             spec = node.spec
-            pool = self._pools[node.access] = Pool(spec.url, spec.api_key, spec.ca_file)
+            pool = Pool(spec.url, spec.api_key, spec.ca_file)
+            if node.left:  # nobody would close it later
+                pool.close()
+            else:
+                self._pools[node.access] = pool
         return pool
 
 

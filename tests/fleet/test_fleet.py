@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.core.errors import NoNodeReady
+from gateway.core.errors import FleetFull, NoNodeReady
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Drain, NodeSpec
 
@@ -75,3 +75,26 @@ def test_probes_may_fail_as_often_as_is_tolerated() -> None:
         assert node.ready
     node.probe_failed("late", tolerated=2)
     assert (node.ready, node.last_error) == (False, "late")
+
+
+def test_a_bound_that_shrinks_holds_before_the_next_probe() -> None:
+    """Another gateway has come, or a reload says less: requests do not wait for a probe to be counted by it."""
+    fleet = fleet_of(NodeSpec(A.url, max_concurrency=8))
+    node = fleet.nodes[0]
+    fleet.share_with(2)
+    assert node.places == 4
+    fleet.update([NodeSpec(A.url, max_concurrency=2)])
+    assert node.places == 1
+    leases = [fleet.lease("m")]
+    with pytest.raises(FleetFull):
+        fleet.lease("m")
+    assert len(leases) == node.in_flight == 1
+
+
+def test_a_node_that_left_has_no_place_however_it_is_probed() -> None:
+    fleet = fleet_of(A, B)
+    node = fleet.nodes[0]
+    fleet.update([B])
+    node.probe_succeeded({"m": {"id": "m"}}, 1.0)
+    assert not node.has_place(1.0)
+    assert node.closed
