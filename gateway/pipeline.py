@@ -35,7 +35,7 @@ from gateway.limits.arrivals import Arrival
 from gateway.limits.limiter import Limiter
 from gateway.limits.reservation import Reservation
 from gateway.relay.downstream import Trace
-from gateway.relay.relay import Caller, Relay
+from gateway.relay.relay import Caller, Relay, shutting_down
 
 log = structlog.get_logger("fleetgate.pipeline")
 
@@ -153,21 +153,23 @@ class _Record:
         return isinstance(error, Exception)
 
     def _fail(self, error: BaseException) -> None:
-        if isinstance(error, GatewayError):
-            self.ending = error.slug
-            self._call.fail(error)
-        elif isinstance(error, Exception):
+        """Note how the request ended, and tell its client. What goes wrong once that has left, nobody was told."""
+        if not isinstance(error, Exception):  # cancelled: the server ends what is left at its shutdown's deadline
+            error = shutting_down()
+        elif not isinstance(error, GatewayError):
             request = self._call.request_id
             log.error("request_failed_unexpectedly", request_id=request, dialect=self._dialect.name, exc_info=error)
-            self.ending = "internal_error"
-            self._call.fail(_internal_error())
+            error = _internal_error()
+        left = self._call.gone and not isinstance(error, InternalError)
+        self.ending = ClientGone.default_code if left else error.slug
+        self._call.fail(error)
 
     def _event(self) -> RequestEnded:
         call, trace, ending = self._call, self.trace, self.ending
         if ending == "ok" and (trace.node_failed or call.status >= 400):
             ending = "node_error"
         duration = time.perf_counter() - self._began
-        end = End(ending, call.status, trace.attempts)
+        end = End(ending, call.status, trace.attempts if trace.sent else 0)
         charged = NO_CHARGE if self.plan is None else self._charge(end, self.plan)
         lost = trace.lost_events + (trace.work.events if end.failed else 0)
         if trace.lost:

@@ -51,7 +51,8 @@ class Trace:
     """What the relay notes about a request for its record; `first_byte` as `time.perf_counter` tells it.
 
     `failures`: node and outcome of every attempt that failed; `retry_refused`: there was no budget for another one.
-    `answered`: the client has got bytes of what the node is asked now, so that asking again would repeat them.
+    `sent`: a node was asked. `answered`: the client has got bytes of what the node is asked now, so that asking again
+    would repeat them.
     `wasted`: tokens of thinking that a node made and nobody gets. `overran`: it thought far beyond a budget that it had
     proven to hold. `lost`: seconds for which nodes worked on plain answers that they did not finish, `lost_events` what
     they streamed of others. `work`: what was seen of the last node's.
@@ -68,6 +69,7 @@ class Trace:
         "node_failed",
         "overran",
         "retry_refused",
+        "sent",
         "ticket",
         "usage",
         "wasted",
@@ -79,6 +81,7 @@ class Trace:
         self.attempts = 0
         self.failures: tuple[tuple[str, str], ...] = ()
         self.retry_refused = False
+        self.sent = False
         self.answered = False
         self.first_byte: float | None = None
         self.ticket: Pending | None = None

@@ -248,6 +248,7 @@ class Exchange:
         """Nobody waits for `done` any more: close the node's connection, tell nobody."""
         self._connection.abort()
         self._tell_work()
+        self._note_usage()
         self._call.listener = None
 
     def _end_stream(self, watch: EventWatch) -> None:
@@ -319,8 +320,7 @@ class Exchange:
         if error is None:
             self.done.set_result(None)
         else:
-            if self.watch is not None and self._trace.usage is None:
-                self._trace.usage = self.watch.usage
+            self._note_usage()
             if (
                 isinstance(error, UpstreamCut | NodeLeaving)
                 and not self._sending.ask.stream
@@ -329,6 +329,11 @@ class Exchange:
             ):
                 self._trace.lost += self._loop.time() - self._sent_at
             self.done.set_exception(error)
+
+    def _note_usage(self) -> None:
+        """What the node has said of it before its answer broke off."""
+        if self.watch is not None and self._trace.usage is None:
+            self._trace.usage = self.watch.usage
 
     def _tell_work(self) -> None:
         if self._told:

@@ -148,7 +148,7 @@ class Relay:
         """The shutdown's deadline has passed: end what is still open, each with an error its client can read."""
         self._closing = True
         for exchange in self._open:
-            exchange.fail(_shutting_down())
+            exchange.fail(shutting_down())
 
     def end_on(self, node: Node) -> None:
         """A drained node's time is up: what waits goes elsewhere, what has begun ends with an error."""
@@ -192,16 +192,18 @@ class Relay:
             loop = self._loop = asyncio.get_running_loop()
         node = lease.node
         pool, connection = await self._connection(node, loop.time(), deadline, fresh)
-        refusal = self._refusal(call, node, new=model is not None and leg.carried is None)
-        if refusal is not None:
+        try:
+            self._look_again(call, node, new=model is not None and leg.carried is None)
+        except GatewayError:
             connection.abort()
-            raise refusal
+            raise
         exchange = Exchange(
             leg.sending, call, connection, self.timing, trace, deadline, loop, lease, leg.carried, self._look
         )
         self._open.add(exchange, loop)
         try:
             head = pool.head(leg.method, leg.path, call.headers, len(leg.body))
+            trace.sent = True
             connection.send((head, leg.body), exchange)
             turn = await exchange.done
         except GatewayError:
@@ -219,15 +221,14 @@ class Relay:
         trace.answered = False
         return Leg(leg.sending, "POST", turn.path, turn.body, exchange.watch)
 
-    def _refusal(self, call: Caller, node: Node, new: bool) -> GatewayError | None:
-        """Why nothing is to be sent, now that there is a connection; `new` where it would be new work for the node."""
+    def _look_again(self, call: Caller, node: Node, new: bool) -> None:
+        """Raises where nothing is to be sent, now that there is a connection; `new`: as new work for `node`."""
         if call.gone:
-            return ClientGone("The client closed its connection.")
+            raise ClientGone("The client closed its connection.")
         if self._closing:
-            return _shutting_down()
+            raise shutting_down()
         if new and node.closed:
-            return NodeLeaving("The node was taken away before it was asked: ask again.")
-        return None
+            raise NodeLeaving("The node was taken away before it was asked: ask again.")
 
     def _heed(self, verdict: Verdict, node: Node, trace: Trace) -> None:
         """What an answer showed of the node's thinking."""
@@ -291,5 +292,6 @@ class Relay:
         return pool
 
 
-def _shutting_down() -> GatewayError:
+def shutting_down() -> GatewayError:
+    """What a request ends with that the process does not outlive."""
     return ShuttingDown("The gateway is shutting down: send the request again.", code="shutting_down", retry_after=1.0)

@@ -67,13 +67,17 @@ class Network:
                 knocker.connect(("127.0.0.1", self.port))
             self._walls.append(knocker)
 
+    def refuse(self) -> None:
+        """After `partition`: whoever has knocked since is told that nobody listens."""
+        for wall in self._walls:
+            wall.close()
+        self._walls.clear()
+
     async def heal(self) -> None:
         """Everything passes again; what waited goes on."""
         self._delay = self._pace = 0.0
         self._reset_after = None
-        for wall in self._walls:
-            wall.close()
-        self._walls.clear()
+        self.refuse()
         if self._server is None:
             await self._listen()
         self._flows.set()
