@@ -236,35 +236,42 @@ class Gateway:
         return ReloadResult(ok=True, needs_restart=needs_restart)
 
     def _take_over(self, config: Config) -> None:
-        """Swap what requests will see from now on; those under way keep what they began with."""
+        """Swap what requests will see from now on; those under way keep what they began with. All that is made anew is
+        made before the first swap: where that fails, the old configuration is in force whole."""
+        policy = parts.policy(config, self._response_key)
+        tenants = tenants_of(config.tenants, config.access, self._response_key)
+        prices, terms = prices_of(config.models), parts.limit_terms(config)
+        limiter = self.limiter or parts.limiter(config, self.link, self.presence, self.meters)
+        timing, slack, retries = parts.timing(config), parts.slack(config), parts.retry_rules(config)
+        memory = config.requests.memory_for(config.workers)
+        probes, breaker, routing = parts.probe_timing(config), parts.breaker_rules(config), parts.routing_rules(config)
+        self.discovery.list_nodes(config)
+
         self.config = config
-        self.pipeline.policy = parts.policy(config, self._response_key)
-        self.gate.take_over(
-            tenants_of(config.tenants, config.access, self._response_key), config.access.wrong_keys_per_minute
-        )
+        self.pipeline.policy = policy
+        self.gate.take_over(tenants, config.access.wrong_keys_per_minute)
+        if limiter is not None and self.limiter is None:
+            self.limiter = self.pipeline.limiter = limiter
+            limiter.start()
         if self.limiter is None:
-            self.meters.prices = prices_of(config.models)
-            self.limiter = self.pipeline.limiter = parts.limiter(config, self.link, self.presence, self.meters)
-            if self.limiter is not None:
-                self.limiter.start()
+            self.meters.prices = prices
         else:
-            self.limiter.take_over(parts.limit_terms(config), prices_of(config.models))
+            self.limiter.take_over(terms, prices)
         if self.ledger is not None:
-            self.ledger.prices = prices_of(config.models)
-        self.relay.timing = parts.timing(config)
-        self.relay.slack = parts.slack(config)
+            self.ledger.prices = prices
+        self.relay.timing = timing
+        self.relay.slack = slack
         self.relay.failover.max_attempts = config.requests.max_attempts
-        self.relay.failover.rules = parts.retry_rules(config)
-        self.memory.limit = config.requests.memory_for(config.workers)
+        self.relay.failover.rules = retries
+        self.memory.limit = memory
         self._bounds.max_body = config.requests.max_body
         self._bounds.max_values = config.requests.max_json_values
         self._bounds.max_answer = config.requests.max_answer
         self._bounds.body_timeout = config.timeouts.body
-        self.prober.retime(parts.probe_timing(config))
+        self.prober.retime(probes)
         self.prober.canary, self.prober.native = config.budgets.canary, config.budgets.native
-        self.router.follow(parts.routing_rules(config), config.routing.remember, config.routing.crowding)
-        self.fleet.follow_rules(parts.breaker_rules(config))
-        self.discovery.list_nodes(config)
+        self.router.follow(routing, config.routing.remember, config.routing.crowding)
+        self.fleet.follow_rules(breaker)
 
     def _take_nodes(self, specs: list[NodeSpec]) -> None:
         """The fleet has changed. Requests under way on a node that left go on to their end."""

@@ -10,9 +10,9 @@ from gateway.commands.keys import keys
 from gateway.commands.nodes import drain, status, undrain
 from gateway.commands.reports import show_audit, show_usage
 from gateway.commands.tenants import tenants
-from gateway.config.document import ConfigError, Problem
+from gateway.config.document import ConfigError
 from gateway.config.source import load_config
-from gateway.config.tree import Config
+from gateway.config.tree import Config, unchecked_models
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(keys, name="keys")
@@ -68,6 +68,9 @@ def check(file: Annotated[Path, typer.Argument(help="YAML file with the configur
     listed = {"node": settings.nodes, "model": settings.models, "tenant": settings.tenants}
     counts = [f"{len(those)} {name}{'' if len(those) == 1 else 's'}" for name, those in listed.items()]
     typer.echo(f"{file}: good ({', '.join(counts)})")
+    unchecked = unchecked_models(settings)
+    if unchecked:
+        typer.echo(f"Not checked, since models is empty and nodes will say which there are: {', '.join(unchecked)}.")
     if not _has_nodes(settings):
         typer.echo("It tells of no nodes: `fleetgate serve` will want --node http://HOST:8000.")
 
@@ -127,24 +130,17 @@ def _given(**values: Any) -> dict[str, Any]:
 
 
 def _load(path: Path | None, overrides: dict[str, Any]) -> Config:
+    """The configuration, of which a gateway can be made."""
     try:
         config = load_config(path, overrides)
     except ConfigError as error:
-        _complain("\n".join(str(problem) for problem in error.problems))
-    _read_tokenizers(path, config)
+        _complain("\n".join(map(str, error.problems)))
+    from gateway.dry_run import find_problems  # heavy, as the gateway is
+
+    problems = find_problems(config, path)
+    if problems:
+        _complain("\n".join(map(str, problems)))
     return config
-
-
-def _read_tokenizers(path: Path | None, config: Config) -> None:
-    """See that they can be used, before anything listens."""
-    for index, model in enumerate(config.models):
-        if model.tokenizer is not None:
-            from gateway.counting.files import UnusableTokenizer, load_counter  # an optional extra
-
-            try:
-                load_counter(model.name, model.tokenizer)
-            except UnusableTokenizer as error:
-                _complain(str(Problem(str(path or "the environment"), f"models[{index}].tokenizer", str(error))))
 
 
 def _complain(message: str) -> NoReturn:

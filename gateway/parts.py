@@ -11,7 +11,7 @@ from gateway.api.admin_access import AdminAccess
 from gateway.config.listen import Tls
 from gateway.config.tenants import read_grant, read_tenant
 from gateway.config.tree import Config
-from gateway.config.types import is_loopback
+from gateway.config.types import is_loopback, load_certificate
 from gateway.config.usage import prices_of
 from gateway.core.attempts import RetryRules
 from gateway.core.breaker import BreakerRules
@@ -209,5 +209,5 @@ def tls(files: Tls | None) -> ssl.SSLContext | None:
     if files is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(files.cert, files.key)
+    load_certificate(context, files.cert, files.key)
     return context

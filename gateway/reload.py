@@ -6,6 +6,7 @@ other processes through a stamp file in the directory that they share.
 """
 
 import asyncio
+import os
 import shutil
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -49,8 +50,20 @@ class ConfigWatch:
         except ConfigError as error:
             return None, [str(problem) for problem in error.problems]
         if self._good is not None:
-            shutil.copyfile(self._path, self._good)
+            self._keep(self._good)
         return config, []
+
+    def _keep(self, good: Path) -> None:
+        """Take the place of the last good file in one step, and only by one that is good: this one may have changed
+        since it was read, and other processes start with what is kept."""
+        copy = good.with_name(f"{good.name}.{os.getpid()}")
+        try:
+            shutil.copyfile(self._path, copy)
+            load_config(copy, self._overrides)
+            copy.replace(good)
+        except (OSError, ConfigError) as error:
+            copy.unlink(missing_ok=True)
+            log.warning("config_not_kept", reason=str(error))
 
     def read_or_last_good(self) -> Config:
         """For a process that starts while its siblings run: a file that was spoilt since must not keep it from it.

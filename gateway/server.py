@@ -44,7 +44,11 @@ and one that is replaced before it has begun never begins."""
 
 
 class ListenError(Exception):
-    """An address cannot be listened on."""
+    """An address cannot be listened on, for `reason`."""
+
+    def __init__(self, host: str, port: int, reason: str | None) -> None:
+        super().__init__(f"cannot listen on {host}:{port}: {reason}")
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +178,7 @@ def listen(host: str, port: int, shared: bool = False) -> socket.socket:
         sock.bind((host, port))
     except OSError as error:
         sock.close()
-        raise ListenError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+        raise ListenError(host, port, error.strerror) from None
     sock.set_inheritable(True)
     return sock
 

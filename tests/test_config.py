@@ -18,6 +18,7 @@ from gateway.config.source import load_config
 from gateway.config.tree import Config
 from gateway.core.api_keys import key_digest
 from gateway.parts import READ_AT_START
+from gateway.reload import ConfigWatch
 from tests.support.certificates import self_signed
 
 EXAMPLE = Path(__file__).parent.parent / "fleetgate.example.yaml"
@@ -350,6 +351,29 @@ def test_a_mistake_in_a_variable_names_the_variable(
     lines = told(file, "listen:\n  host: 127.0.0.1\n")
     assert len(lines) == 1
     assert variable in lines[0] and expected in lines[0]
+
+
+def test_a_variable_beside_a_mistake_in_the_file_is_not_blamed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEETGATE_LISTEN__HOSTS", '["*"]')
+    monkeypatch.setenv("FLEETGATE_ADMIN__PORT", "99999")
+    found = problems(file, "log: {}\nlisten:\n  port: 99999\nadmin: {port: 1}\n")
+    assert [(problem.where, problem.path) for problem in found] == [
+        ("the variable FLEETGATE_ADMIN__PORT", "admin.port"),
+        (f"{file}:3", "listen.port"),
+    ]
+
+
+def test_what_other_processes_start_with_is_whole_and_good(file: Path, tmp_path: Path) -> None:
+    """The file may change between being read and being kept for processes that start later."""
+    file.write_text("workers: 2")
+    watch = ConfigWatch(file, {}, tmp_path)
+    spoilt = ConfigWatch(tmp_path / "other.yaml", {}, tmp_path)
+    assert watch.read()[0] is not None
+    (tmp_path / "other.yaml").write_text("workers: none")
+    spoilt._keep(tmp_path / "last-good.yaml")
+    file.write_text("workers: nonsense")
+    assert watch.read_or_last_good().workers == 2
+    assert sorted(each.name for each in tmp_path.iterdir() if "last-good" in each.name) == ["last-good.yaml"]
 
 
 def test_mistakes_in_file_and_variables_are_told_together(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,12 +46,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "app": {"parts"} | _BELOW_APP | _SETTINGS | {"discovery", "open_files"},
     "by_port": {"app"},  # the server's view of a gateway: it starts, serves and stops it, and makes nothing
     "server": _BELOW_APP | _SETTINGS | {"app", "by_port", "leaving", "open_files"},
+    "dry_run": _BELOW_APP
+    | _SETTINGS
+    | {"parts", "app", "server"},  # what `serve` does, but for its processes and open ports
     "control": set(),
     "leaving": set(),
     "status": {"control"},
     "commands": {"control", "keys", "status"},
     "demo": _BELOW_APP | _SETTINGS | {"keys", "app", "server"},
-    "cli": _BELOW_APP | _SETTINGS | {"keys", "app", "server", "demo", "control", "status", "commands"},
+    "cli": _BELOW_APP | _SETTINGS | {"keys", "app", "server", "dry_run", "demo", "control", "status", "commands"},
 }
 """For each part of the gateway, the other parts that it may know. A new part has to be given its place here."""
 

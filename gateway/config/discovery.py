@@ -1,24 +1,23 @@
 """Settings of discovery: nodes that are found under a name, or that tell of themselves."""
 
 import ipaddress
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from gateway.config.types import Count, Name, Port, Seconds, Secret, Section
+from gateway.config.types import CaFile, Count, Host, Name, Seconds, Secret, Section
 
 
 class DnsConfig(Section):
     """Every address of a name is a node: replicas in compose, a headless service in Kubernetes. `interval`: seconds
     between two looks; the others as for a node."""
 
-    host: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9._-]+$")]
-    port: Port = 8000
+    host: Host
+    port: Annotated[int, Field(ge=1, le=65_535)] = 8000
     scheme: Literal["http", "https"] = "http"
     interval: Seconds = 5.0
     api_key: Secret | None = None
-    ca_file: Path | None = None
+    ca_file: CaFile | None = None
     max_concurrency: Count | None = None
     weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
 
@@ -37,7 +36,7 @@ class RegistrationsConfig(Section):
     interval: Seconds = 1.0
     """Seconds between two looks."""
     api_key: Secret | None = None
-    ca_file: Path | None = None
+    ca_file: CaFile | None = None
     """Key and certificate authority of registered nodes, as for a node of the list."""
 
     @field_validator("networks")

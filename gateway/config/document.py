@@ -25,7 +25,8 @@ class Problem:
         return int(line) if line.isdigit() else 0
 
     def __str__(self) -> str:
-        return ": ".join(part for part in (self.where, self.path, self.expected) if part)
+        line = ": ".join(part for part in (self.where, self.path, self.expected) if part)
+        return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
 
 
 class ConfigError(Exception):
@@ -54,15 +55,20 @@ class Document:
             raise ConfigError([Problem(name, "", f"cannot be read: {error.strerror}")]) from None
         except UnicodeDecodeError:
             raise ConfigError([Problem(name, "", "is not UTF-8 text")]) from None
+        lines: dict[TreePath, int] = {}
+        problems: tuple[Problem, ...] = ()
         try:
-            data = yaml.safe_load(text)
-            lines: dict[TreePath, int] = {}
             root = yaml.compose(text, Loader=yaml.SafeLoader)
             problems = tuple(_walk(name, root, (), lines))
+            data = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise ConfigError([_not_yaml(name, error)]) from None
-        except (ValueError, RecursionError) as error:  # a date that is none; nesting or references without end
-            raise ConfigError([Problem(name, "", f"cannot be read as YAML: {error}")]) from None
+        except RecursionError:
+            raise ConfigError(
+                [Problem(name, "", "cannot be read as YAML: it is nested, or refers to itself, without end")]
+            ) from None
+        except _UNREADABLE:
+            raise ConfigError(list(problems) or [Problem(name, "", "cannot be read as YAML")]) from None
         if data is None:
             return cls(name, {}, {})
         if not isinstance(data, dict):
@@ -78,11 +84,18 @@ class Document:
 
 
 def _walk(name: str, node: yaml.Node | None, path: TreePath, lines: dict[TreePath, int]) -> Iterator[Problem]:
-    """Note the line of every path; yield the keys that stand twice in one mapping (YAML readers keep the last)."""
-    if isinstance(node, yaml.MappingNode):
+    """Note the line of every path; yield the keys that stand twice in one mapping (YAML readers keep the last), and
+    the values that are not what they look like."""
+    if isinstance(node, yaml.ScalarNode):
+        expected = _unreadable(node)
+        if expected is not None:
+            yield Problem(f"{name}:{node.start_mark.line + 1}", spell(path), expected)
+    elif isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             child = (*path, str(key.value))
             line = key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode) and _unreadable(key) is not None:
+                yield Problem(f"{name}:{line}", spell(child), "is not a setting")
             if child in lines:
                 yield Problem(f"{name}:{line}", spell(child), f"is already set in line {lines[child]}")
             lines[child] = line
@@ -91,6 +104,30 @@ def _walk(name: str, node: yaml.Node | None, path: TreePath, lines: dict[TreePat
         for index, item in enumerate(node.value):
             lines[(*path, index)] = item.start_mark.line + 1
             yield from _walk(name, item, (*path, index), lines)
+
+
+_UNREADABLE = (ValueError, ArithmeticError, LookupError, AttributeError, TypeError)
+"""What PyYAML raises for a value that is not of its type, and says nothing of where it stands."""
+
+_MEANT = {
+    "tag:yaml.org,2002:timestamp": "is no time: expected 2027-01-31 or 2027-01-31T12:00:00Z",
+    "tag:yaml.org,2002:int": "expected a whole number",
+    "tag:yaml.org,2002:float": "expected a number",
+    "tag:yaml.org,2002:bool": "expected true or false",
+}
+
+
+def _unreadable(node: yaml.ScalarNode) -> str | None:
+    """What was expected where `node` stands; None where it can be read."""
+    if any("\ud800" <= char <= "\udfff" for char in node.value):
+        return "is no text: it has half a character (a lone surrogate)"
+    try:
+        yaml.constructor.SafeConstructor().construct_object(node)
+    except yaml.YAMLError:  # told with its place when all is read
+        return None
+    except _UNREADABLE:
+        return _MEANT.get(node.tag, f"is no {node.tag.rpartition(':')[2]}")
+    return None
 
 
 def _not_yaml(name: str, error: yaml.YAMLError) -> Problem:

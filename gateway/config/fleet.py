@@ -1,12 +1,19 @@
 """Settings of nodes: where they are, what they may be given, how their health is judged, what is tried again."""
 
-import ssl
-from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
-from gateway.config.types import Count, Name, NodeUrl, Seconds, Secret, Section
+from gateway.config.types import CaFile, Count, Name, NodeUrl, Seconds, Secret, Section
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("a label is printable text in one line")
+    return text
+
+
+Printable = Annotated[str, AfterValidator(_printable)]
 
 
 class NodeConfig(Section):
@@ -14,26 +21,16 @@ class NodeConfig(Section):
 
     url: NodeUrl
     api_key: Secret | None = None
-    ca_file: Path | None = None
+    ca_file: CaFile | None = None
     """A PEM file with the certificate authority of an https node, where it is not a public one."""
     max_concurrency: Count | None = None
     """Requests at once, from all gateways together."""
     weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """Share of work against other nodes."""
-    price: Annotated[float, Field(ge=0)] | None = None
+    price: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """US dollars an hour."""
-    labels: dict[Name, str] = Field(default_factory=dict)
+    labels: dict[Name, Printable] = Field(default_factory=dict)
     """The operator's own names and values."""
-
-    @field_validator("ca_file")
-    @classmethod
-    def _loads(cls, path: Path | None) -> Path | None:
-        if path is not None:
-            try:
-                ssl.create_default_context(cafile=path)
-            except OSError as error:  # ssl.SSLError is one
-                raise ValueError(f"the file {path} cannot be used: {error.strerror or error}") from None
-        return path
 
 
 class Health(Section):

@@ -3,13 +3,13 @@
 import ssl
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from gateway.config.types import Count, Seconds, Secret, Section
+from gateway.config.types import Count, Seconds, Secret, Section, load_certificate
 from gateway.core.limits.cost import NANO
 from gateway.core.limits.rules import MAX_BUCKET, Limits
+from gateway.core.redis_url import read_redis_url
 
 Dollars = Annotated[float, Field(gt=0, le=1_000_000)]
 PerMinute = Annotated[int, Field(ge=1, le=MAX_BUCKET)]
@@ -35,21 +35,20 @@ class RedisConfig(Section):
     @field_validator("url")
     @classmethod
     def _is_redis(cls, url: Secret) -> Secret:
-        parts = urlsplit(url.reveal())
-        if parts.scheme not in ("redis", "rediss") or not parts.hostname:
-            raise ValueError("expected redis://host:6379, or rediss://host:6379 for TLS")
+        read_redis_url(url.reveal())
         return url
 
     @model_validator(mode="after")
     def _loads(self) -> Self:
-        if self.cluster and urlsplit(self.url.reveal()).path.strip("/") not in ("", "0"):
+        place = read_redis_url(self.url.reveal())
+        if self.cluster and place.database:
             raise ValueError("a cluster has one database, 0: leave the number out of redis.url")
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file go together")
         try:
             context = ssl.create_default_context(cafile=self.ca_file)
-            if self.cert_file is not None or self.key_file is not None:
-                if self.cert_file is None or self.key_file is None:
-                    raise ValueError("cert_file and key_file go together")
-                context.load_cert_chain(self.cert_file, self.key_file)
+            if self.cert_file is not None:
+                load_certificate(context, self.cert_file, self.key_file)
         except OSError as error:  # ssl.SSLError is one
             raise ValueError(f"ca_file, cert_file or key_file cannot be used: {error}") from None
         return self

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
-from gateway.config.types import Count, Name, Port, Secret, Section, is_loopback
+from gateway.config.types import Count, ListenHost, Name, Port, Secret, Section, is_loopback, load_certificate
 
 
 class Tls(Section):
@@ -23,7 +24,7 @@ class Tls(Section):
             if not path.is_file():
                 raise ValueError(f"the file {path} does not exist")
         try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.cert, self.key)
+            load_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self.cert, self.key)
         except OSError as error:  # ssl.SSLError is one
             raise ValueError(f"{self.cert} and {self.key} are no certificate and its key: {error}") from None
         return self
@@ -43,10 +44,27 @@ def _host_name(name: str) -> str:
 HostName = Annotated[str, AfterValidator(_host_name)]
 
 
-class Listen(Section):
-    """Where clients connect."""
+_ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#@\s]+")
+_OWN_PORT = re.compile(r"http://.*:80|https://.*:443")
 
-    host: str = "127.0.0.1"
+
+def _origin(origin: str) -> str:
+    """As browsers send it: any other spelling would be the origin of no page."""
+    if not origin.isascii() or origin != origin.lower() or not _ORIGIN.fullmatch(origin) or _OWN_PORT.fullmatch(origin):
+        raise ValueError(
+            f"{origin!a} is no origin as browsers send it: https://app.example.com or http://localhost:3000, "
+            "in lower case, with no path, no slash at its end and no port 80 or 443 of its scheme; or *"
+        )
+    return origin
+
+
+Origin = Annotated[str, AfterValidator(_origin)]
+
+
+class Listen(Section):
+    """Where clients connect. `host` empty: all IPv4 addresses, as 0.0.0.0."""
+
+    host: ListenHost = "127.0.0.1"
     port: Port = 8080
     tls: Tls | None = None
     max_connections: Count = 10_000
@@ -54,7 +72,7 @@ class Listen(Section):
     """Open at once from one address in one process; `trusted_proxies` are bounded by `max_connections` alone."""
     trusted_proxies: tuple[str, ...] = ()
     """Addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are believed."""
-    cors_origins: tuple[str, ...] = ()
+    cors_origins: tuple[Origin, ...] = ()
     """Origins of web pages that may call the gateway; `*` for all."""
     hosts: tuple[HostName, ...] = ()
     """Further names that the gateway is called by where no key is asked: `*.suffix` for all below one, `*` for all."""
@@ -80,7 +98,7 @@ class AdminToken(Section):
 class Admin(Section):
     """The second listener: metrics and control. A token is mandatory where it is not on loopback."""
 
-    host: str = "127.0.0.1"
+    host: ListenHost = "127.0.0.1"
     port: Port = 9091
     tokens: tuple[AdminToken, ...] = ()
     token: Annotated[Secret | None, Field(validate_default=True)] = None
@@ -89,6 +107,24 @@ class Admin(Section):
     """Further names that this listener is called by where it asks for no token, as `listen.hosts`."""
     open_metrics: bool = False
     """Whether /metrics can be read without the token."""
+
+    @field_validator("tokens")
+    @classmethod
+    def _told_apart(cls, tokens: tuple[AdminToken, ...]) -> tuple[AdminToken, ...]:
+        """Of two tokens with one name only the last would be known."""
+        names = [each.name for each in tokens]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                message = f"the token's name {name} is given twice"
+                raise PydanticCustomError("given_twice", "{message}", {"message": message, "at": (index, "name")})
+        return tokens
+
+    @field_validator("token")
+    @classmethod
+    def _not_among_them(cls, token: Secret | None, info: ValidationInfo) -> Secret | None:
+        if token is not None and any(each.name == "admin" for each in info.data.get("tokens", ())):
+            raise ValueError("admin.tokens has one called admin, which is the name of this one")
+        return token
 
     @field_validator("token")
     @classmethod

@@ -34,7 +34,7 @@ def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -
 
     Raises `ConfigError` with every problem found.
     """
-    document = Document.read(path) if path is not None else Document("the command line", {}, {})
+    document = _document(path)
     problems = list(document.problems) + _unknown_settings(document) + _unknown_variables(os.environ)
     environment: dict[str, Any] = {}
     try:
@@ -57,7 +57,7 @@ class _Environment(EnvSettingsSource):
     """`FLEETGATE_*` variables. Sections and lists are JSON; a secret is what it is, also where it looks like JSON."""
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
-        if _section(field.annotation) is Secret and not str(value).lstrip().startswith("{"):
+        if section_of(field.annotation) is Secret and not str(value).lstrip().startswith("{"):
             return value
         return super().decode_complex_value(field_name, field, value)
 
@@ -75,12 +75,38 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 def _explain(document: Document, environment: Mapping[str, Any], error: dict[str, Any]) -> Problem:
     path: TreePath = (*error["loc"], *error.get("ctx", {}).get("at", ()))
-    expected = _expected(path, error)
-    if path and path[0] in environment and not (path in document.lines and len(path) == 1):
+    return Problem(_place(document, environment, path), spell(path), _expected(path, error))
+
+
+def place_of(file: Path | None, path: TreePath) -> str:
+    """Where the setting at `path` of a good configuration stands: a variable, or the file and its line."""
+    return _place(_document(file), _Environment(Config)(), path)
+
+
+def _document(file: Path | None) -> Document:
+    return Document.read(file) if file is not None else Document("the command line", {}, {})
+
+
+def _place(document: Document, environment: Mapping[str, Any], path: TreePath) -> str:
+    """A variable that sets `path` goes over the file; one that sets something beside it does not."""
+    in_environment = _depth(environment, path)
+    in_document = max((length for length in range(len(path) + 1) if path[:length] in document.lines), default=0)
+    if in_environment > 0 and (in_environment == len(path) > 1 or in_environment > in_document):
         variable = _variable(path)
         if variable is not None:
-            return Problem(f"the variable {variable}", spell(path), expected)
-    return Problem(document.place(path), spell(path), expected)
+            return f"the variable {variable}"
+    return document.place(path)
+
+
+def _depth(tree: Any, path: TreePath) -> int:
+    """How far `path` leads into `tree`. What is no mapping is all of its place, whatever stood there below."""
+    for length, part in enumerate(path):
+        if not isinstance(tree, Mapping):
+            return len(path)
+        if part not in tree:
+            return length
+        tree = tree[part]
+    return len(path)
 
 
 def _variable(path: TreePath) -> str | None:
@@ -138,16 +164,16 @@ def _settings_at(path: TreePath) -> list[str]:
     for part in path:
         if isinstance(part, str) and model is not None:
             found = model.model_fields.get(part)
-            model = _section(found.annotation) if found is not None else None
+            model = section_of(found.annotation) if found is not None else None
     return list(model.model_fields) if model is not None else []
 
 
-def _section(annotation: Any) -> type[BaseModel] | None:
+def section_of(annotation: Any) -> type[BaseModel] | None:
     """The section inside an annotation such as `Tls | None` or `tuple[NodeConfig, ...]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for argument in get_args(annotation):
-        found = _section(argument)
+        found = section_of(argument)
         if found is not None:
             return found
     return None

@@ -1,12 +1,13 @@
 """Tenants and keys as they stand in the file, and how those that are created at run time are kept."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, date, datetime
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 import structlog
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
 from gateway.config.limits import LimitSettings
 from gateway.config.thinking import OnModelConfig, Ruled
@@ -18,20 +19,22 @@ from gateway.core.tenants import NEVER, KeyGrant, Tenant, Tenants, cache_salt
 log = structlog.get_logger("fleetgate.config")
 
 
-def _as_moment(value: Any) -> Any:
-    """YAML reads `2027-01-31` as a day: it stands for its beginning."""
-    if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", value):
-        value = date.fromisoformat(value)
-    if isinstance(value, date) and not isinstance(value, datetime):
-        return datetime(value.year, value.month, value.day, tzinfo=UTC)
-    return value
+def _moment(value: Any) -> datetime:
+    """YAML and people write `2027-01-31` for a day: it stands for its beginning. A number is no time: 2027 would be
+    half an hour after the beginning of 1970."""
+    try:
+        if isinstance(value, str):
+            value = datetime.fromisoformat(value)
+        elif isinstance(value, date) and not isinstance(value, datetime):
+            value = datetime(value.year, value.month, value.day)
+        if isinstance(value, datetime):
+            return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except (ValueError, OverflowError):  # no such day, or in UTC before the year 1 or after 9999
+        pass
+    raise ValueError("expected a time, as 2027-01-31 or 2027-01-31T12:00:00Z")
 
 
-def _in_utc(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-
-
-Moment = Annotated[datetime, BeforeValidator(_as_moment), AfterValidator(_in_utc)]
+Moment = Annotated[datetime, BeforeValidator(_moment)]
 """A time: `2027-01-31` or `2027-01-31T12:00:00Z`; UTC where it names no zone."""
 
 
@@ -92,6 +95,44 @@ class TenantConfig(TenantSettings):
         """Whether anything of it is limited."""
         parts = (self.limits, *(each.limits for each in self.per_model), *(key.limits for key in self.keys))
         return any(part.limits is not None for part in parts)
+
+
+class NamedModel(Protocol):
+    """A model of the configuration."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def aliases(self) -> tuple[str, ...]: ...
+
+
+class ModelNames:
+    """The names that nodes serve models under, as far as the configuration lists them; none: whatever nodes serve."""
+
+    def __init__(self, models: Iterable[NamedModel]) -> None:
+        self._known = {alias: model.name for model in models for alias in (model.name, *model.aliases)}
+
+    def problem(self, name: str) -> str | None:
+        """Why rules and permissions under `name` would hold for nothing, and what to do; None where they hold."""
+        if not self._known or self._known.get(name) == name:
+            return None
+        meant = self._known.get(name)
+        hint = (
+            f"is an alias: name {meant}"
+            if meant
+            else f"is not in models: {', '.join(dict.fromkeys(self._known.values()))}"
+        )
+        return f"{name} {hint}"
+
+
+def named_models(tenant: TenantSettings) -> list[tuple[str, tuple[str | int, ...]]]:
+    """The models that a tenant's settings name, each with its path below the tenant."""
+    found: list[tuple[str, tuple[str | int, ...]]] = [(name, ("models", at)) for at, name in enumerate(tenant.models)]
+    found += [(each.model, ("per_model", at, "model")) for at, each in enumerate(tenant.per_model)]
+    for number, key in enumerate(tenant.keys if isinstance(tenant, TenantConfig) else ()):
+        found += [(name, ("keys", number, "models", at)) for at, name in enumerate(key.models)]
+    return found
 
 
 class Access(Section):

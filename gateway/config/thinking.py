@@ -8,12 +8,12 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from gateway.config.limits import LimitSettings
-from gateway.config.types import Count, Name, Section
+from gateway.config.types import MOST, Count, Name, Section
 from gateway.core.grants.caps import OutputRules
 from gateway.core.grants.terms import Rules
 from gateway.core.grants.thinking import ThinkingRules
 
-Tokens = Annotated[int, Field(ge=0)]
+Tokens = Annotated[int, Field(ge=0, le=MOST)]
 
 
 class Efforts(Section):

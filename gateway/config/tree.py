@@ -15,12 +15,13 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from gateway.config.budgets import Budgets
 from gateway.config.discovery import Discovery
+from gateway.config.document import spell
 from gateway.config.fleet import Health, NodeConfig, Retries
 from gateway.config.limits import LimitsConfig, RedisConfig
-from gateway.config.listen import Admin, AdminToken, Listen
+from gateway.config.listen import Admin, Listen
 from gateway.config.requests import Requests
 from gateway.config.routing import Routing, RoutingPolicy
-from gateway.config.tenants import Access, TenantConfig
+from gateway.config.tenants import Access, ModelNames, TenantConfig, named_models
 from gateway.config.thinking import OutputConfig, Ruled, ThinkingConfig
 from gateway.config.tokenizer import TokenizerPath
 from gateway.config.types import Name, Seconds, Secret, Section, is_loopback
@@ -143,17 +144,19 @@ class Config(BaseSettings):
     def _on_models_that_are_there(
         cls, tenants: tuple[TenantConfig, ...], info: ValidationInfo
     ) -> tuple[TenantConfig, ...]:
-        """Rules for a model under a name that nodes do not know would hold for nobody, unnoticed."""
-        names = {alias: model.name for model in info.data.get("models", ()) for alias in (model.name, *model.aliases)}
+        """Rules for a model under a name that nodes do not know would hold for nobody, and whoever may use but such a
+        one may use none, unnoticed."""
+        known = ModelNames(info.data.get("models", ()))
         for index, tenant in enumerate(tenants):
-            for at, rules in enumerate(tenant.per_model):
-                if names and names.get(rules.model) != rules.model:
-                    known = names.get(rules.model)
-                    hint = (
-                        f"is an alias: name {known}" if known else f"is not in models: {', '.join(set(names.values()))}"
-                    )
-                    place = {"message": f"{rules.model} {hint}", "at": (index, "per_model", at, "model")}
-                    raise PydanticCustomError("not_there", "{message}", place)
+            for name, at in named_models(tenant):
+                problem = known.problem(name)
+                if problem is not None:
+                    raise _not_there(problem, index, *at)
+            for number, key in enumerate(tenant.keys):
+                for place, name in enumerate(key.models):
+                    if tenant.models and name not in tenant.models:
+                        beyond = f"{name} is not in the tenant's models: {', '.join(tenant.models)}"
+                        raise _not_there(beyond, index, "keys", number, "models", place)
         return tenants
 
     @field_validator("tenants")
@@ -172,6 +175,11 @@ class Config(BaseSettings):
     def _kept_somewhere(cls, discovery: Discovery, info: ValidationInfo) -> Discovery:
         if discovery.registrations is not None and info.data.get("redis", True) is None:
             raise ValueError("registrations are kept in Redis: needs redis")
+        known = ModelNames(info.data.get("models", ()))
+        for at, name in enumerate(discovery.registrations.models if discovery.registrations is not None else ()):
+            problem = known.problem(name)
+            if problem is not None:
+                raise _not_there(problem, "registrations", "models", at)
         return discovery
 
     @field_validator("admin")
@@ -207,6 +215,20 @@ class Config(BaseSettings):
         return no_auth
 
 
+def _not_there(problem: str, *at: str | int) -> PydanticCustomError:
+    return PydanticCustomError("not_there", "{message}", {"message": problem, "at": at})
+
+
+def unchecked_models(config: Config) -> list[str]:
+    """The paths where models are named that cannot be checked: without `models` the nodes say which there are."""
+    if config.models:
+        return []
+    places = [("tenants", index, *at) for index, tenant in enumerate(config.tenants) for _, at in named_models(tenant)]
+    told = config.discovery.registrations
+    places += [("discovery", "registrations", "models", at) for at in range(len(told.models) if told else 0)]
+    return [spell(place) for place in places]
+
+
 def _identities(item: Any) -> list[tuple[Any, ...]]:
     """What must not stand twice: what it is, its value, and its path below the item."""
     match item:
@@ -214,8 +236,6 @@ def _identities(item: Any) -> list[tuple[Any, ...]]:
             return [("the node URL", item.url)]
         case ModelConfig():
             return [("the model name or alias", name) for name in (item.name, *item.aliases)]
-        case AdminToken():
-            return [("the token's name", item.name)]
         case TenantConfig():
             keys = [("the key with the SHA-256", key.sha256, "keys", at, "sha256") for at, key in enumerate(item.keys)]
             models = [

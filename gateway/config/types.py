@@ -2,29 +2,70 @@
 
 import ipaddress
 import os
+import re
+import ssl
 from pathlib import Path
 from typing import Annotated, Any, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from gateway.core.host_names import NO_HOST, is_bracketed, is_host, is_port
+
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
-Count = Annotated[int, Field(ge=1)]
+MOST = 10**15
+"""More is nobody's, and no JSON or Lua number would hold it exactly."""
+
+Count = Annotated[int, Field(ge=1, le=MOST)]
 Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/@:-]*$")]
 
 
+_NODE_URL = re.compile(r"(https?)://([^/]*)((?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*)", re.IGNORECASE)
+
+
 def _node_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("a node's URL looks like http://host:8000 or https://host")
-    if parts.username or parts.query or parts.fragment:
+    found = _NODE_URL.fullmatch(url)
+    if found is None and re.match("https?://[^/]*[?#]", url, re.IGNORECASE):
         raise ValueError("a node's URL has no user, query or fragment; give a key as api_key")
+    if found is None:
+        raise ValueError("a node's URL looks like http://host:8000 or https://host")
+    scheme, place, path = found.groups()
+    if "@" in place:
+        raise ValueError("a node's URL has no user, query or fragment; give a key as api_key")
+    port = place.rpartition("]")[2].partition(":")[2]
+    host = place.removesuffix(f":{port}")
+    if not is_bracketed(host):
+        raise ValueError(f"a node's URL looks like http://host:8000: {NO_HOST} in brackets")
+    if host != place and not is_port(port):
+        raise ValueError("the port of a node's URL is a number from 1 up to 65535")
+    return f"{scheme.lower()}://{place.lower()}{path}".rstrip("/")
+
+
+def _host(name: str) -> str:
+    if not is_host(name):
+        raise ValueError(f"{NO_HOST}, without brackets and port")
+    return name
+
+
+def _listen_host(name: str) -> str:
+    return name and _host(name)
+
+
+def _authorities(path: Path) -> Path:
     try:
-        _ = parts.port
-    except ValueError:
-        raise ValueError("the port of a node's URL is a number up to 65535") from None
-    return f"{parts.scheme}://{parts.netloc.lower()}{parts.path}".rstrip("/")
+        ssl.create_default_context(cafile=path)
+    except OSError as error:  # ssl.SSLError is one
+        raise ValueError(f"the file {path} cannot be used: {error.strerror or error}") from None
+    return path
+
+
+def load_certificate(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
+    """Have `context` show a certificate. Raises OSError or ValueError; nobody is asked for the passphrase of a key."""
+
+    def locked() -> str:
+        raise ValueError(f"the key in {key or cert} is encrypted: nobody is there to give its passphrase")
+
+    context.load_cert_chain(cert, key, locked)
 
 
 def is_loopback(host: str) -> bool:
@@ -38,6 +79,11 @@ def is_loopback(host: str) -> bool:
 
 
 NodeUrl = Annotated[str, AfterValidator(_node_url)]
+Host = Annotated[str, AfterValidator(_host)]
+ListenHost = Annotated[str, AfterValidator(_listen_host)]
+"""Empty stands for 0.0.0.0."""
+CaFile = Annotated[Path, AfterValidator(_authorities)]
+"""A PEM file with certificate authorities."""
 
 
 class Section(BaseModel):
@@ -83,6 +129,8 @@ class Secret(Section):
                 secret = self.file.read_text().strip()
             except OSError as error:
                 raise ValueError(f"the file {self.file} cannot be read: {error.strerror}") from None
+            except UnicodeDecodeError:
+                raise ValueError(f"the file {self.file} is not text") from None
         if not secret or not secret.isprintable() or not secret.isascii():
             raise ValueError("a secret is at least one printable ASCII character")
         return secret

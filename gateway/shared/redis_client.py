@@ -4,7 +4,6 @@ import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
@@ -13,6 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisClusterException
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from gateway.core.redis_url import RedisUrl, read_redis_url
 from gateway.shared.schema import Schema
 
 NAMING = ("CLIENT", "SETNAME", "fleetgate")
@@ -46,9 +46,14 @@ class LinkSettings:
     connect_timeout: float = 0.25
     schema: Schema = field(default_factory=Schema)
 
+    @property
+    def place(self) -> RedisUrl:
+        """What the URL says."""
+        return read_redis_url(self.url)
+
     def tls(self) -> ssl.SSLContext | None:
         """What a TLS connection is made with, None where the URL asks for none."""
-        if not self.url.startswith("rediss://"):
+        if not self.place.tls:
             return None
         context = ssl.create_default_context(cafile=self.ca_file)
         if self.cert_file is not None:
@@ -58,19 +63,18 @@ class LinkSettings:
     @property
     def address(self) -> Address:
         """Host and port of the URL."""
-        parts = urlsplit(self.url)
-        return parts.hostname or "localhost", parts.port or 6379
+        place = self.place
+        return place.host, place.port
 
     @property
     def login(self) -> list[tuple[str, ...]]:
         """The commands that a new connection begins with; it is of no use where one of them is refused."""
-        parts = urlsplit(self.url)
+        place = self.place
         commands: list[tuple[str, ...]] = []
-        if parts.password:
-            user = (unquote(parts.username),) if parts.username else ()
-            commands.append(("AUTH", *user, unquote(parts.password)))
-        if parts.path.strip("/"):
-            commands.append(("SELECT", parts.path.strip("/")))
+        if place.password is not None:
+            commands.append(("AUTH", *(() if place.user is None else (place.user,)), place.password))
+        if place.database:
+            commands.append(("SELECT", str(place.database)))
         return commands
 
 
@@ -80,18 +84,19 @@ def client_of(settings: LinkSettings) -> Any:
     So is the time that a command may take: given a `socket_timeout`, redis-py sends through `asyncio.wait_for`, and
     that of Python 3.11 now and then forgets that it was cancelled (CPython issue 86296): its caller would not stop.
     """
+    place = settings.place
     options: dict[str, Any] = {
         "socket_timeout": None,
         "socket_connect_timeout": settings.connect_timeout,
         "retry": Retry(NoBackoff(), 0),
     }
-    if settings.url.startswith("rediss://"):
+    if place.tls:
         options["ssl_ca_certs"] = str(settings.ca_file) if settings.ca_file is not None else None
         options["ssl_certfile"] = str(settings.cert_file) if settings.cert_file is not None else None
         options["ssl_keyfile"] = str(settings.key_file) if settings.key_file is not None else None
         options["ssl_cert_reqs"] = ssl.CERT_REQUIRED
     kind: Any = RedisCluster if settings.cluster else Redis
-    return kind.from_url(settings.url, **options)
+    return kind.from_url(place.spelled(), **options)
 
 
 def spell(error: BaseException) -> str:

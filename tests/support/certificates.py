@@ -20,3 +20,11 @@ def self_signed(folder: Path) -> Certificate:
     names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(made.key), "-out", str(made.cert)]
     subprocess.run([*command.split(), *names], check=True, capture_output=True, timeout=60)
     return made
+
+
+def encrypted(certificate: Certificate) -> Certificate:
+    """The same with a key that needs a passphrase."""
+    locked = certificate.key.with_suffix(".locked")
+    command = f"openssl ec -aes256 -passout pass:x -in {certificate.key} -out {locked}"
+    subprocess.run(command.split(), check=True, capture_output=True, timeout=60)
+    return Certificate(certificate.cert, locked)
