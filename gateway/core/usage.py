@@ -69,16 +69,18 @@ def from_openai(usage: Mapping[str, Any]) -> Usage | None:
 def from_anthropic(usage: Mapping[str, Any], earlier: Usage | None = None) -> Usage | None:
     """Read the `usage` object of messages; a stream's last event need not repeat what its first one said.
 
-    What was known `earlier` stays where a count in it is no count.
+    `input_tokens` leaves out the prompt's tokens that were read from the cache and those that were written to it: both
+    are counted beside it. What was known `earlier` stays where a count in it is no count.
     """
     base = earlier or Usage()
     cached, read = _count(usage.get("cache_read_input_tokens")), _count(usage.get("input_tokens"))
-    written = _count(usage.get("output_tokens"))
-    if cached < 0 or read < 0 or written < 0:
+    created, written = _count(usage.get("cache_creation_input_tokens")), _count(usage.get("output_tokens"))
+    if cached < 0 or created < 0 or read < 0 or written < 0:
         return earlier
     known = base.cached if usage.get("cache_read_input_tokens") is None else cached
+    told = 0 if usage.get("input_tokens") is None else read + created + (known or 0)
     return Usage(
-        input=base.input if usage.get("input_tokens") is None else read + (known or 0),
+        input=max(base.input, told),  # a prompt does not shrink: an event that is silent about the cache says less
         output=written or base.output,
         reasoning=base.reasoning,
         cached=known,

@@ -11,7 +11,8 @@ async def messages_plain(node: NodeClient) -> None:
     assert list(answer["content"][0]) == ["type", "thinking", "signature"]
     count = await node.ok("/v1/messages/count_tokens", {"model": node.model, "messages": QUESTION})
     usage = answer["usage"]
-    assert count["input_tokens"] == usage["input_tokens"] + usage.get("cache_read_input_tokens", 0)
+    cache = usage.get("cache_read_input_tokens", 0) + usage.get("cache_creation_input_tokens", 0)
+    assert count["input_tokens"] == usage["input_tokens"] + cache
     assert list(count) == ["input_tokens", "context_management"]
 
 

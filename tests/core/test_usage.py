@@ -63,6 +63,7 @@ def test_a_usage_with_a_count_that_is_none_is_not_believed(count: Any) -> None:
     assert from_openai({"input_tokens": count}) is None
     assert from_anthropic({"input_tokens": 3, "output_tokens": count}) is None
     assert from_anthropic({"cache_read_input_tokens": count}, Usage(3, 4)) == Usage(3, 4)
+    assert from_anthropic({"cache_creation_input_tokens": count}, Usage(3, 4)) == Usage(3, 4)
 
 
 @pytest.mark.parametrize(
@@ -77,12 +78,31 @@ def test_a_usage_with_a_count_that_is_none_is_not_believed(count: Any) -> None:
             [{"input_tokens": 3, "cache_read_input_tokens": 2}, {"input_tokens": 3, "output_tokens": 4}],
             Usage(5, 4, cached=2),
         ),
+        (
+            [{"input_tokens": 3, "cache_creation_input_tokens": 90, "cache_read_input_tokens": 7, "output_tokens": 4}],
+            Usage(100, 4, cached=7),
+        ),
+        (
+            [
+                {"input_tokens": 100, "output_tokens": 0},
+                {"input_tokens": 3, "cache_creation_input_tokens": 90, "cache_read_input_tokens": 7},
+                {"output_tokens": 4},
+            ],
+            Usage(100, 4, cached=7),
+        ),
+        (
+            [
+                {"input_tokens": 3, "cache_creation_input_tokens": 97, "output_tokens": 0},
+                {"input_tokens": 3, "output_tokens": 4},
+            ],
+            Usage(100, 4),
+        ),
         ([{"input_tokens": None, "output_tokens": "4"}], None),
         ([{"input_tokens": 3, "output_tokens": 1}, {"output_tokens": "4"}], Usage(3, 1)),
     ],
 )
 def test_anthropic(events: list[dict[str, Any]], expected: Usage | None) -> None:
-    """`input` includes what was found in the cache, whichever of a stream's events told of it."""
+    """`input` includes what was found in the cache or written there, whichever of a stream's events told of it."""
     usage: Usage | None = None
     for told in events:
         usage = from_anthropic(told, usage)

@@ -28,7 +28,7 @@ TOOL = {
     },
 }
 BIG = 10**9
-ANTHROPIC = ("input_tokens", "output_tokens", "cache_read_input_tokens")
+ANTHROPIC = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 
 
 def chat(text: str = LONG, **more: Any) -> dict[str, Any]:

@@ -59,7 +59,8 @@ def counting(vllm: Server, model: Path, tmp_path_factory: pytest.TempPathFactory
 
 def prompt_tokens(answer: dict[str, Any]) -> int:
     usage = answer["usage"]
-    cached = usage.get("cache_read_input_tokens") or 0  # Anthropic's input tokens are those beside them
+    # Anthropic's input tokens are those beside the ones that were read from the cache or written to it.
+    cached = (usage.get("cache_read_input_tokens") or 0) + (usage.get("cache_creation_input_tokens") or 0)
     return int(usage["prompt_tokens"] if "prompt_tokens" in usage else usage["input_tokens"] + cached)
 
 

@@ -9,7 +9,7 @@ from workers.fake.generation import Step
 from workers.fake.http1 import Exchange
 from workers.fake.node import Node, Plain
 from workers.fake.toolcalls import ToolReader
-from workers.fake.wire import request_id, usage
+from workers.fake.wire import created_cache, request_id, usage
 
 
 async def serve_chat(node: Node, exchange: Exchange) -> None:
@@ -27,7 +27,8 @@ async def serve_chat(node: Node, exchange: Exchange) -> None:
 
 def whole_chat(node: Node, job: ChatJob, plain: Plain) -> dict[str, Any]:
     """The body of a plain answer, with vLLM's null members in vLLM's order."""
-    settings = node.settings
+    settings, prompt, cached = node.settings, len(job.prompt), plain.cached
+    thought, created = node.thought(plain.reasoning_tokens), created_cache(settings, prompt, cached)
     shown: dict[str, Any] = {
         "id": job.id,
         "object": "chat.completion",
@@ -36,7 +37,7 @@ def whole_chat(node: Node, job: ChatJob, plain: Plain) -> dict[str, Any]:
         "choices": [whole_choice(node, job, i, step) for i, step in enumerate(plain.steps)],
         "service_tier": None,
         "system_fingerprint": settings.fingerprint,
-        "usage": usage(settings, len(job.prompt), plain.made, node.thought(plain.reasoning_tokens), plain.cached),
+        "usage": usage(settings, prompt, plain.made, thought, cached, created),
         "prompt_logprobs": None,
         "prompt_token_ids": job.prompt if job.plan.token_ids else None,
         "prompt_text": None,

@@ -8,7 +8,7 @@ from workers.fake.chat_parts import chat_logprobs, split_step
 from workers.fake.generation import Answer, Step
 from workers.fake.node import Node
 from workers.fake.toolcalls import ToolReader
-from workers.fake.wire import DONE, compact, ids_json, quoted, usage, without_nulls
+from workers.fake.wire import DONE, compact, created_cache, ids_json, quoted, usage, without_nulls
 
 
 class ChatLines:
@@ -70,9 +70,10 @@ def chat_steps(node: Node, job: ChatJob, cached: int, made: list[int]) -> Iterat
 def _closing(node: Node, job: ChatJob, lines: ChatLines, voices: Sequence["ChatVoice"], cached: int) -> list[bytes]:
     if not job.plan.usage:
         return [DONE]
-    made = sum(v.answer.made for v in voices)
-    thought = sum(v.answer.reasoning_tokens for v in voices)
-    return [lines.usage(usage(node.settings, len(job.prompt), made, node.thought(thought), cached)), DONE]
+    made, prompt = sum(v.answer.made for v in voices), len(job.prompt)
+    thought = node.thought(sum(v.answer.reasoning_tokens for v in voices))
+    created = created_cache(node.settings, prompt, cached)
+    return [lines.usage(usage(node.settings, prompt, made, thought, cached, created)), DONE]
 
 
 class ChatVoice:

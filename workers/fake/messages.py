@@ -15,7 +15,7 @@ from workers.fake.http1 import Exchange
 from workers.fake.message_bodies import CountBody, MessagesBody, as_chat, check_thinking
 from workers.fake.node import Node, Plain
 from workers.fake.toolcalls import ToolReader
-from workers.fake.wire import answer_json, compact, request_id
+from workers.fake.wire import answer_json, compact, created_cache, request_id
 
 
 async def serve_messages(node: Node, exchange: Exchange) -> None:
@@ -158,11 +158,13 @@ def stop_reason(step: Step, called: bool) -> tuple[str, str | None]:
 
 
 def message_usage(node: Node, job: ChatJob, made: int, cached: int) -> dict[str, int]:
-    """Usage as Anthropic counts: input tokens without the cached ones, where they are told."""
+    """Usage as Anthropic counts: tokens read from the cache or written to it stand beside the input, where told."""
     prompt = len(job.prompt)
     if not node.settings.prompt_tokens_details:
         return {"input_tokens": prompt, "output_tokens": made}
-    return {"input_tokens": prompt - cached, "output_tokens": made, "cache_read_input_tokens": cached}
+    created = created_cache(node.settings, prompt, cached) if node.settings.is_032 else 0
+    told = {"input_tokens": prompt - cached - created, "output_tokens": made, "cache_read_input_tokens": cached}
+    return {**told, "cache_creation_input_tokens": created} if node.settings.is_032 else told
 
 
 def whole_message(node: Node, job: ChatJob, plain: Plain) -> dict[str, Any]:

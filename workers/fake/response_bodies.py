@@ -169,13 +169,13 @@ def _shown_text(text: dict[str, Any] | None) -> dict[str, Any] | None:
     return {"format": wanted, "verbosity": text.get("verbosity")}
 
 
-def response_usage(prompt: int, made: int, reasoning: int, cached: int) -> dict[str, Any]:
+def response_usage(prompt: int, made: int, reasoning: int, cached: int, created: int) -> dict[str, Any]:
     """`usage` of a finished response. Counts in tokens."""
     return {
         "input_tokens": prompt,
         "input_tokens_details": {
             "cached_tokens": cached,
-            "cache_write_tokens": 0,
+            "cache_write_tokens": created,
             "input_tokens_per_turn": [],
             "cached_tokens_per_turn": [],
         },

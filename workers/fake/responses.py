@@ -24,7 +24,7 @@ from workers.fake.response_bodies import (
 )
 from workers.fake.response_events import ResponseEvents, call_item, message_item, reasoning_item
 from workers.fake.toolcalls import ToolReader
-from workers.fake.wire import answer_json, random_id
+from workers.fake.wire import answer_json, created_cache, random_id
 
 _NO_BACKGROUND = (
     "This vLLM engine does not support `store=True` and therefore does not support the background mode. To enable "
@@ -119,8 +119,13 @@ def whole_response(node: Node, job: ChatJob, body: ResponsesBody, plain: Plain) 
     if delta.get("content"):
         output.append(message_item(f"msg_{random_id()}", delta["content"], "completed"))
     output += [call_item(f"fc_{random_id()}", call, "completed") for call in (tools.calls if tools else ())]
-    usage = response_usage(len(job.prompt), plain.made, plain.reasoning_tokens, plain.cached)
+    usage = _used(node, job, plain.made, plain.reasoning_tokens, plain.cached)
     return response_object(node, job, body, _status(step), output, usage)
+
+
+def _used(node: Node, job: ChatJob, made: int, reasoning: int, cached: int) -> dict[str, Any]:
+    prompt = len(job.prompt)
+    return response_usage(prompt, made, reasoning, cached, created_cache(node.settings, prompt, cached))
 
 
 def _status(step: Step) -> str:
@@ -147,7 +152,7 @@ def response_steps(
             events += writer.call(call)
         if step.finish is not None:
             events += writer.close()
-            usage = response_usage(len(job.prompt), answer.made, answer.reasoning_tokens, cached)
+            usage = _used(node, job, answer.made, answer.reasoning_tokens, cached)
             done = response_object(node, job, body, _status(step), writer.output, usage)
             events.append(writer.event("response.completed", {"response": keep(node, body, done)}))
         yield events

@@ -41,23 +41,33 @@ def request_id(exchange: Exchange, given: str | None) -> str:
 
 
 def usage(
-    settings: FakeSettings, prompt: int, made: int, reasoning: int | None = None, cached: int | None = None
+    settings: FakeSettings,
+    prompt: int,
+    made: int,
+    reasoning: int | None = None,
+    cached: int | None = None,
+    created: int | None = None,
 ) -> dict[str, Any]:
     """`usage` of a plain answer, with its nulls. Counts in tokens; None leaves a detail out."""
     shown: dict[str, Any] = {"prompt_tokens": prompt, "total_tokens": prompt + made, "completion_tokens": made}
-    details = cached_details(settings, cached)
+    details = cached_details(settings, cached, created)
     shown["prompt_tokens_details"] = details
     if settings.is_032:
         shown["completion_tokens_details"] = None if reasoning is None else {"reasoning_tokens": reasoning}
     return shown
 
 
-def cached_details(settings: FakeSettings, cached: int | None) -> dict[str, Any] | None:
+def created_cache(settings: FakeSettings, prompt: int, cached: int) -> int:
+    """Tokens of a prompt that its prefill wrote to the prefix cache: those of its full blocks that were not there."""
+    return max(0, prompt // settings.block_size * settings.block_size - cached)
+
+
+def cached_details(settings: FakeSettings, cached: int | None, created: int | None = None) -> dict[str, Any] | None:
     """`usage.prompt_tokens_details`, where the node is set to tell them."""
     if not settings.prompt_tokens_details or cached is None:
         return None
     if settings.is_032:
-        return {"cached_tokens": cached, "created_cache_tokens": None, "multimodal_tokens": None}
+        return {"cached_tokens": cached, "created_cache_tokens": created, "multimodal_tokens": None}
     return {"cached_tokens": cached}
 
 
