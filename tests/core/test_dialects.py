@@ -70,6 +70,16 @@ def seen_alike(dialect: Dialect, asked: Ask, stream: bytes, expected: bytes) -> 
 # Chat and completions
 
 
+@pytest.mark.parametrize("wanted", [False, True])
+def test_usage_beside_the_finish_reason_is_known(wanted: bool) -> None:
+    """Some servers tell it there, and send no chunk of its own."""
+    dialect = BY_NAME["chat"]
+    options = {"stream_options": {"include_usage": True}} if wanted else {}
+    stream = delta("a") + finish(usage={"prompt_tokens": 3, "completion_tokens": 4}) + DONE
+    watch = seen_alike(dialect, ask(dialect, **options), stream, stream)
+    assert (watch.ended, watch.failed, watch.usage) == (True, False, Usage(3, 4))
+
+
 @pytest.mark.parametrize("name", ["chat", "completions"])
 def test_usage_that_the_client_did_not_ask_for_is_taken_out(name: str) -> None:
     dialect = BY_NAME[name]

@@ -162,9 +162,11 @@ def message_usage(node: Node, job: ChatJob, made: int, cached: int) -> dict[str,
     prompt = len(job.prompt)
     if not node.settings.prompt_tokens_details:
         return {"input_tokens": prompt, "output_tokens": made}
-    created = created_cache(node.settings, prompt, cached) if node.settings.is_032 else 0
-    told = {"input_tokens": prompt - cached - created, "output_tokens": made, "cache_read_input_tokens": cached}
-    return {**told, "cache_creation_input_tokens": created} if node.settings.is_032 else told
+    if not node.settings.is_032:
+        return {"input_tokens": prompt - cached, "output_tokens": made, "cache_read_input_tokens": cached}
+    created = created_cache(node.settings, prompt, cached)
+    written = {"cache_creation_input_tokens": created, "cache_read_input_tokens": cached}
+    return {"input_tokens": prompt - cached - created, "output_tokens": made, **written}
 
 
 def whole_message(node: Node, job: ChatJob, plain: Plain) -> dict[str, Any]:

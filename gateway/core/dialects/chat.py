@@ -33,18 +33,19 @@ class ChunkWatch(MarkedWatch):
         super().__init__((*_MARKS, _FINISH) if self._hold_finish else _MARKS)
 
     def look(self, event: bytes, data: bytes, parsed: dict[str, Any]) -> bytes:
-        if self._hold_finish and _FINISH in data and not self._finish:
-            self._finish = event
-            self._holding = True
-            return b""
         if data == DONE:
             self.ended = True
         elif parsed.get("error"):
             self.failed = True
-        elif isinstance(parsed.get("usage"), dict):
-            self.usage = from_openai(parsed["usage"]) or self.usage
-            if not self._pass_usage and parsed.get("choices") == []:
-                return self._finish_with(parsed.get("system_fingerprint"))
+        else:
+            if isinstance(parsed.get("usage"), dict):
+                self.usage = from_openai(parsed["usage"]) or self.usage
+                if not self._pass_usage and parsed.get("choices") == []:
+                    return self._finish_with(parsed.get("system_fingerprint"))
+            if self._hold_finish and _FINISH in data and not self._finish:
+                self._finish = event
+                self._holding = True
+                return b""
         return self.release() + event
 
     def release(self) -> bytes:
