@@ -1,0 +1,484 @@
+"""Reports from the trackers of other gateways, replayed here: docs/replays.md lists them, each with its test.
+
+What was reported is told in each docstring; the names are those of the projects, and the numbers theirs.
+"""
+
+import asyncio
+import contextlib
+import json
+from asyncio import StreamReader as Reader
+from asyncio import StreamWriter as Writer
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import httpx
+import openai
+import pytest
+import yaml
+
+from gateway.core.api_keys import key_digest
+from gateway.reload import ConfigWatch
+from tests.support.faults import held, limited_gateway, nothing_held
+from tests.support.gateway_process import gateway_process
+from tests.support.gateways import RunningGateway, eventually, running_gateway
+from tests.support.meaning import events_of
+from tests.support.nodes import (
+    DONE,
+    LAST_CHUNK,
+    MODEL,
+    STREAM_HEAD,
+    Asked,
+    Reply,
+    ScriptedNode,
+    answer,
+    chunk,
+    scripted_node,
+)
+from tests.support.redis import redis_server
+from workers.fake import FakeSettings, Fault, serve_fake
+
+CHAT, MESSAGES, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
+ASK: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 50}
+STREAMED = {**ASK, "stream": True}
+STREAMED_RESPONSE = {"model": MODEL, "input": "hi", "stream": True}
+USED = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+OVER_CHAT: dict[str, Any] = {"models": [{"name": MODEL, "over_chat": True}]}
+UNICODE = "Grüße 北京今天多云 👩🏽‍🚀"
+
+
+def event(body: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode() + b"\n\n"
+
+
+def delta(fields: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
+    """One chat chunk as vLLM writes it."""
+    choice = {"index": 0, "delta": fields, "finish_reason": finish}
+    return event({"id": "c", "object": "chat.completion.chunk", "model": MODEL, "choices": [choice], **more})
+
+
+USAGE = event({"id": "c", "object": "chat.completion.chunk", "model": MODEL, "choices": [], "usage": USED})
+ROLE = delta({"role": "assistant", "content": ""})
+
+
+def streams(*events: bytes) -> Reply:
+    """A node that answers everything with `events`, each in a chunk of its own."""
+
+    async def reply(node: ScriptedNode, asked: Asked, reader: Reader, writer: Writer) -> None:
+        writer.write(STREAM_HEAD + b"".join([chunk(each) for each in events]) + LAST_CHUNK)
+
+    return reply
+
+
+def says(raw: bytes) -> Reply:
+    async def reply(node: ScriptedNode, asked: Asked, reader: Reader, writer: Writer) -> None:
+        writer.write(raw)
+
+    return reply
+
+
+async def silent(node: ScriptedNode, asked: Asked, reader: Reader, writer: Writer) -> None:
+    await node.until_hung_up(reader)
+
+
+async def post(gateway: RunningGateway, path: str, body: object, **headers: str) -> httpx.Response:
+    async with httpx.AsyncClient(base_url=gateway.url, timeout=60) as client:
+        return await client.post(path, json=body, headers=headers)
+
+
+async def leave(gateway: RunningGateway, path: str, body: object) -> None:
+    """Ask, take a piece of the stream, and hang up."""
+    async with httpx.AsyncClient(base_url=gateway.url, timeout=60) as client:
+        async with client.stream("POST", path, json=body) as got:
+            assert got.status_code == 200
+            async for _ in got.aiter_raw():
+                return
+
+
+async def metrics(gateway: RunningGateway, name: str) -> list[str]:
+    async with httpx.AsyncClient(timeout=60) as client:
+        page = (await client.get(f"{gateway.admin_url}/metrics")).text
+    return [line for line in page.splitlines() if line.startswith(name)]
+
+
+async def tokens(gateway: RunningGateway, kind: str) -> int:
+    lines = await metrics(gateway, f'fleetgate_tokens_total{{kind="{kind}"')
+    return round(sum(float(line.rpartition(" ")[2]) for line in lines))
+
+
+# What is counted
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_tokens_written_to_the_cache_are_charged(stream: bool) -> None:
+    """genkit#5412, future-agi#1122: Anthropic's `input_tokens` leave out what was written to the cache as well as what
+    was read from it, and only the rest was counted.
+    """
+    ask = {**ASK, "messages": [{"role": "user", "content": "a cold prompt " * 200}], "stream": stream}
+    async with serve_fake(FakeSettings()) as node, running_gateway(node.url) as gateway:
+        got = (await post(gateway, MESSAGES, ask)).content
+        usage = (events_of(got)[-2] if stream else json.loads(got))["usage"]
+        assert usage["cache_creation_input_tokens"] > 400 > usage["input_tokens"]
+        charged = await tokens(gateway, "input")
+        assert charged == usage["input_tokens"] + usage["cache_creation_input_tokens"]
+        count = (await post(gateway, f"{MESSAGES}/count_tokens", ask)).json()["input_tokens"]
+        assert charged == count
+
+
+@pytest.mark.parametrize("last", [{"content": "b"}, {}])
+async def test_usage_beside_the_finish_reason_is_charged(last: dict[str, Any]) -> None:
+    """litellm#17136: the usage came in the chunk with the finish reason, and was looked for behind it."""
+    node_sends = (ROLE, delta({"content": "a"}), delta(last, "stop", usage=USED), DONE)
+    async with scripted_node(streams(*node_sends)) as node, running_gateway(node.url) as gateway:
+        assert (await post(gateway, CHAT, STREAMED)).content == b"".join(node_sends)
+        assert (await tokens(gateway, "input"), await tokens(gateway, "output")) == (3, 4)
+
+
+async def test_usage_at_the_end_of_a_large_answer_is_found() -> None:
+    """higress#2918: the usage of a plain answer was looked for in each piece of it, and large ones came in many."""
+    vector = {"index": 0, "object": "embedding", "embedding": [0.25] * 60_000}
+    body = json.dumps({"object": "list", "data": [vector], "model": MODEL, "usage": {"prompt_tokens": 777}}).encode()
+
+    async def in_pieces(node: ScriptedNode, asked: Asked, reader: Reader, writer: Writer) -> None:
+        whole = answer(body)
+        for at in range(0, len(whole), 9973):
+            writer.write(whole[at : at + 9973])
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    async with scripted_node(in_pieces) as node, running_gateway(node.url) as gateway:
+        assert (await post(gateway, "/v1/embeddings", {"model": MODEL, "input": "hi"})).content == body
+        assert await tokens(gateway, "input") == 777
+
+
+async def test_a_client_that_leaves_before_the_first_token_pays_its_prompt() -> None:
+    """sub2api#4408: whoever hung up before the first token was charged a whole answer, which was made for nobody."""
+    async with scripted_node(silent) as node, limited_gateway(node.url) as gateway:
+        asking = asyncio.create_task(post(gateway, CHAT, {**STREAMED, "max_tokens": 4000}))
+        await eventually(lambda: node.asked)
+        asking.cancel()
+        await eventually(lambda: node.hung_up == 1)
+        await nothing_held(gateway)
+        assert 0 < await tokens(gateway, "input") < 20
+        assert await tokens(gateway, "output") == 0
+
+
+async def test_requests_with_one_id_are_each_charged() -> None:
+    """bifrost#7303: a client that repeated its `x-request-id` was charged once for all of its requests."""
+    limits = {"default": {"requests_per_minute": 3}}
+    async with redis_server() as redis, serve_fake(FakeSettings()) as node:
+        async with running_gateway(node.url, redis=redis.settings, limits=limits) as gateway:
+            got = [await post(gateway, CHAT, ASK, **{"x-request-id": "mine"}) for _ in range(4)]
+            assert [each.status_code for each in got] == [200, 200, 200, 429]
+            assert gateway.app.ledger is not None and await gateway.app.ledger.flush()
+            assert len(redis.do("XRANGE", "fg1:{usage}:records", "-", "+")) == 4
+
+
+async def test_names_that_clients_make_up_are_no_labels() -> None:
+    """litellm#39136: every model name that a client made up, or mistyped, became a metric for ever."""
+    async with serve_fake(FakeSettings()) as node, running_gateway(node.url) as gateway:
+        await post(gateway, CHAT, {**ASK, "model": "no-such-model"})
+        before = len(await metrics(gateway, "fleetgate"))
+        for number in range(20):
+            assert (await post(gateway, CHAT, {**ASK, "model": f"no-such-model-{number}"})).status_code == 404
+            assert (await post(gateway, f"/v1/{number}", ASK)).status_code == 404
+        assert len(await metrics(gateway, "fleetgate")) == before
+        assert not [line for line in await metrics(gateway, "fleetgate") if "no-such-model" in line]
+
+
+# What is limited
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["memory", "redis"])
+async def test_exactly_as_many_requests_pass_as_the_limit_says(shared: bool) -> None:
+    """litellm#13176: of five requests a minute four passed. agentgateway#3329: a refusal without `Retry-After` and
+    without a body, so that SDKs could not heed it.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        more: dict[str, Any] = {"limits": {"default": {"requests_per_minute": 5}}}
+        if shared:
+            more["redis"] = (await stack.enter_async_context(redis_server())).settings
+        node = await stack.enter_async_context(serve_fake(FakeSettings()))
+        gateway = await stack.enter_async_context(running_gateway(node.url, **more))
+        got = await asyncio.gather(*[post(gateway, MESSAGES, {**ASK, "max_tokens": 2}) for _ in range(12)])
+        assert sorted(each.status_code for each in got) == [200] * 5 + [429] * 7
+        for refused in (each for each in got if each.status_code == 429):
+            assert 1 <= int(refused.headers["retry-after"]) <= 12
+            assert refused.json()["error"]["type"] == "rate_limit_error"
+
+
+async def test_requests_at_once_do_not_pass_a_budget_together() -> None:
+    """litellm#34732, envoy ai-gateway#680: a budget was checked before and taken after the answer, so that requests at
+    once all passed it.
+    """
+    limits = {"default": {"output_tokens_per_minute": 300}}
+    async with redis_server() as redis, serve_fake(FakeSettings(rate=200)) as node:
+        async with running_gateway(node.url, redis=redis.settings, limits=limits) as gateway:
+            body = {**ASK, "max_tokens": 100, "ignore_eos": True}
+            got = await asyncio.gather(*[post(gateway, CHAT, body) for _ in range(10)])
+            assert sorted(each.status_code for each in got) == [200] * 3 + [429] * 7
+
+
+async def test_places_come_back_however_requests_end() -> None:
+    """litellm#20256, #27955, #17323, #1477: places among `max_parallel_requests` were lost when a node failed or was
+    late, when a client left its stream, and when a request was refused, until somebody restarted Redis.
+    """
+    limits = {"default": {"concurrent_requests": 1}}
+    async with redis_server() as redis, serve_fake(FakeSettings(rate=50)) as node:
+        async with running_gateway(node.url, redis=redis.settings, limits=limits) as gateway:
+            limiter = gateway.app.limiter
+            assert limiter is not None
+            for _ in range(3):
+                await leave(gateway, MESSAGES, {**STREAMED, "max_tokens": 500})
+                await eventually(lambda: not limiter.live)
+            node.set_faults(Fault("status", status=502, next=1))
+            assert (await post(gateway, MESSAGES, ASK)).status_code == 502
+            node.set_faults()
+            late = await post(gateway, CHAT, {**ASK, "max_tokens": 500}, **{"x-request-timeout": "0.1"})
+            assert late.status_code == 504
+            assert (await post(gateway, CHAT, {**ASK, "max_tokens": "many"})).status_code == 400
+            assert (await post(gateway, CHAT, {**ASK, "model": "nobodys"})).status_code == 404
+            await eventually(lambda: not limiter.live)
+            assert (await post(gateway, MESSAGES, {**ASK, "max_tokens": 2})).status_code == 200
+
+
+async def test_a_reload_keeps_what_was_taken(tmp_path: Path) -> None:
+    """3scale/APIcast#667, supabase/auth#2358: a reload's new limits were not heeded; making everything anew would have
+    given everybody a full bucket instead. Without Redis, where the process alone knows.
+    """
+    file = tmp_path / "fleetgate.yaml"
+    async with serve_fake(FakeSettings()) as node:
+        config: dict[str, Any] = {"nodes": [{"url": node.url}], "limits": {"default": {"requests_per_minute": 3}}}
+        file.write_text(yaml.safe_dump(config))
+        limits = config["limits"]
+        async with running_gateway(node.url, watch=ConfigWatch(file, {}), limits=limits) as gateway:
+
+            async def reload() -> None:
+                file.write_text(yaml.safe_dump(config))
+                async with httpx.AsyncClient(timeout=60) as client:
+                    assert (await client.post(f"{gateway.admin_url}/admin/reload")).status_code == 200
+
+            body = {**ASK, "max_tokens": 2}
+            assert [(await post(gateway, CHAT, body)).status_code for _ in range(4)] == [200, 200, 200, 429]
+            config["timeouts"] = {"idle": 60}
+            await reload()
+            assert (await post(gateway, CHAT, body)).status_code == 429
+            config["limits"] = {"default": {"requests_per_minute": 6000}}
+            await reload()
+            assert (await post(gateway, CHAT, body)).headers["x-ratelimit-limit-requests"] == "6000"
+
+
+# What is translated
+
+STATEFUL = (
+    delta({"content": ""}),
+    delta({"reasoning": "Hm", "reasoning_content": "Hm", "content": "First"}),
+    delta(
+        {
+            "content": " words",
+            "tool_calls": [{"index": 0, "id": "t0", "type": "function", "function": {"name": "f", "arguments": ""}}],
+        }
+    ),
+    delta({"content": None, "tool_calls": [{"index": 0, "id": "", "function": {"name": None, "arguments": '{"a"'}}]}),
+    delta({"tool_calls": [{"index": 0, "id": None, "type": None, "function": {"name": "", "arguments": ":1}"}}]}),
+    delta({"tool_calls": [{"index": 1, "id": "t1", "function": {"name": "g", "arguments": "{}"}}]}),
+    delta({}, "tool_calls"),
+    delta({"content": None, "tool_calls": None}, "stop"),
+)
+"""Thinking under both names, kinds side by side in one delta, ids that are empty or null, a second end."""
+
+
+async def test_a_chat_stream_becomes_a_message_without_losing_a_piece() -> None:
+    """litellm#18238, #29518, #30765, #32357, bifrost#3441 and #3638, dynamo#4153, opencode#40969: what stood beside
+    something else in a delta was lost, thinking came in a block of text or twice, a call's id was overwritten by an
+    empty one, two calls became one, a message that called a tool ended with `end_turn`.
+    """
+    async with scripted_node(streams(ROLE, *STATEFUL, USAGE, DONE)) as node:
+        async with running_gateway(node.url, **OVER_CHAT) as gateway:
+            client = anthropic.AsyncAnthropic(base_url=gateway.url, api_key="k", max_retries=0)
+            async with client, client.messages.stream(**ASK) as stream:
+                kinds = [each.type async for each in stream]
+                message = await stream.get_final_message()
+    assert kinds.count("message_start") == kinds.count("message_stop") == 1
+    thought, text, *calls = [block.model_dump() for block in message.content]
+    assert (thought["type"], thought["thinking"]) == ("thinking", "Hm")
+    assert (text["type"], text["text"]) == ("text", "First words")
+    assert [(call["id"], call["name"], call["input"]) for call in calls] == [("t0", "f", {"a": 1}), ("t1", "g", {})]
+    assert (message.stop_reason, message.usage.output_tokens) == ("tool_use", 4)
+
+
+async def test_a_chat_stream_becomes_a_response_without_losing_a_piece() -> None:
+    """vllm#56285, and the same reports where the client speaks responses: items had one id when they were done, and
+    another one in the last event.
+    """
+    async with scripted_node(streams(ROLE, *STATEFUL, USAGE, DONE)) as node:
+        async with running_gateway(node.url, **OVER_CHAT) as gateway:
+            client = openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="k", max_retries=0)
+            async with client, client.responses.stream(model=MODEL, input="hi") as stream:
+                done = [each.item async for each in stream if each.type == "response.output_item.done"]
+                final = await stream.get_final_response()
+    assert [item.type for item in done] == ["reasoning", "message", "function_call", "function_call"]
+    assert [item.model_dump()["id"] for item in done] == [item.model_dump()["id"] for item in final.output]
+    calls = [item for item in final.output if item.type == "function_call"]
+    assert [(call.call_id, call.name, call.arguments) for call in calls] == [("t0", "f", '{"a":1}'), ("t1", "g", "{}")]
+    assert final.output_text == "First words"
+
+
+@pytest.mark.parametrize(("path", "body"), [(MESSAGES, STREAMED), (RESPONSES, STREAMED_RESPONSE)])
+async def test_a_call_without_a_name_is_not_left_out(path: str, body: dict[str, Any]) -> None:
+    """vllm#31443: a call's arguments came without its name. What would be told without it is another answer."""
+    nameless = delta({"tool_calls": [{"index": 0, "function": {"arguments": '{"a":1}'}}]})
+    node_sends = (ROLE, delta({"content": "a"}), nameless, delta({}, "tool_calls"), USAGE, DONE)
+    async with scripted_node(streams(*node_sends)) as node, running_gateway(node.url, **OVER_CHAT) as gateway:
+        assert events_of((await post(gateway, path, body)).content)[-1]["type"] == "error"
+
+
+@pytest.mark.parametrize(("path", "body"), [(MESSAGES, STREAMED), (RESPONSES, STREAMED_RESPONSE)])
+async def test_a_stream_without_a_finish_reason_is_no_whole_answer(path: str, body: dict[str, Any]) -> None:
+    """dynamo#10513, vllm#27572: a stream ended without a finish reason, and clients waited for one for ever."""
+    async with scripted_node(streams(ROLE, delta({"content": "a"}), USAGE, DONE)) as node:
+        async with running_gateway(node.url, **OVER_CHAT) as gateway:
+            assert events_of((await post(gateway, path, body)).content)[-1]["type"] == "error"
+
+
+@pytest.mark.parametrize(
+    ("settings", "asks"),
+    [
+        ({}, [(CHAT, STREAMED)]),
+        (OVER_CHAT, [(MESSAGES, STREAMED), (RESPONSES, STREAMED_RESPONSE)]),
+        ({"thinking": {"hide_reasoning": True}}, [(CHAT, STREAMED)]),
+    ],
+    ids=["passed", "over chat", "hidden"],
+)
+async def test_a_character_cut_in_two_stays_one(
+    settings: dict[str, Any], asks: list[tuple[str, dict[str, Any]]]
+) -> None:
+    """claude-code-router#1672, aisix#111, opencode#39694: each piece of a stream was decoded by itself, so that a
+    character cut by its end became two question marks.
+    """
+    stream = ROLE + delta({"reasoning": "Hm"}) + delta({"content": UNICODE}) + delta({}, "stop") + USAGE + DONE
+    start = stream.index(UNICODE.encode())
+    cuts: Iterator[int] = iter(range(0))
+
+    async def in_two(node: ScriptedNode, asked: Asked, reader: Reader, writer: Writer) -> None:
+        at = next(cuts)
+        writer.write(STREAM_HEAD + chunk(stream[:at]))
+        await writer.drain()
+        await asyncio.sleep(0.001)  # so that it comes in a read of its own
+        writer.write(chunk(stream[at:]) + LAST_CHUNK)
+
+    async with scripted_node(in_two) as node, running_gateway(node.url, **settings) as gateway:
+        async with httpx.AsyncClient(base_url=gateway.url, timeout=60) as client:
+            for path, body in asks:
+                cuts = iter(range(start, start + len(UNICODE.encode())))
+                for _ in range(len(UNICODE.encode())):
+                    assert UNICODE in (await client.post(path, json=body)).content.decode()
+
+
+@pytest.mark.parametrize(
+    ("settings", "path", "body"),
+    [({}, CHAT, STREAMED), (OVER_CHAT, MESSAGES, STREAMED), (OVER_CHAT, RESPONSES, STREAMED_RESPONSE)],
+)
+async def test_a_nodes_comments_stay_comments(settings: dict[str, Any], path: str, body: dict[str, Any]) -> None:
+    """mnfst/llm-gateway#2053, docker-agent#2349: comments between events went on as data, which is no JSON."""
+    comment = b": OPENROUTER PROCESSING\n\n"
+    node_sends = (comment, ROLE, comment, delta({"content": "a"}), comment, delta({}, "stop"), USAGE, DONE)
+    async with scripted_node(streams(*node_sends)) as node, running_gateway(node.url, **settings) as gateway:
+        got = (await post(gateway, path, body)).content
+        assert got.count(comment) == 3 and b"data: :" not in got
+        for line in got.splitlines():
+            if line.startswith(b"data: ") and line != b"data: [DONE]":
+                json.loads(line.removeprefix(b"data: "))
+
+
+# Which node, and for how long
+
+
+async def test_bad_requests_take_no_node_out() -> None:
+    """sglang#25811, vllm-router#60: a node's 400s, for prompts that were too long, opened its circuit breaker, and good
+    requests found no node.
+    """
+    refusal = b'{"error":{"message":"too long","type":"BadRequestError","param":null,"code":400}}'
+    async with scripted_node(says(answer(refusal, "400 Bad Request"))) as node, running_gateway(node.url) as gateway:
+        got = await asyncio.gather(*[post(gateway, CHAT, ASK) for _ in range(50)])
+        assert {each.status_code for each in got} == {400}
+        assert len(node.asked) == 50 and gateway.app.fleet.nodes[0].ready
+
+
+async def test_a_full_queue_is_no_illness_and_its_hint_reaches_the_client() -> None:
+    """sglang#39464: full queues (503, 429) opened the breaker of a healthy node. aisix#144: a node's `Retry-After` did
+    not reach the client.
+    """
+    busy = b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json\r\nretry-after: 7\r\n"
+    full = busy.replace(b"429 Too Many Requests", b"503 Service Unavailable")
+    replies = iter([busy, full] * 10)
+
+    async def reply(node: ScriptedNode, asked: Asked, reader: Reader, writer: Writer) -> None:
+        writer.write(next(replies) + b"content-length: 2\r\n\r\n{}")
+
+    async with scripted_node(reply) as node, running_gateway(node.url) as gateway:
+        for _ in range(20):
+            got = await post(gateway, CHAT, ASK)
+            assert got.status_code in (429, 503) and 1 <= int(got.headers["retry-after"]) <= 7
+        assert gateway.app.fleet.nodes[0].ready
+
+
+async def test_no_work_is_counted_that_has_ended() -> None:
+    """vllm-router#215, production-stack#1072, smg#2146: requests that were left or failed counted as load for ever, and
+    everything went to the node that had restarted last.
+    """
+    async with serve_fake(FakeSettings(rate=50)) as node, limited_gateway(node.url) as gateway:
+        for _ in range(5):
+            await leave(gateway, CHAT, {**STREAMED, "max_tokens": 500})
+            asking = asyncio.create_task(post(gateway, CHAT, {**ASK, "max_tokens": 500}))
+            await eventually(lambda: held(gateway))
+            asking.cancel()
+            node.set_faults(Fault("die", after=3, next=1))
+            await post(gateway, CHAT, STREAMED)
+        await nothing_held(gateway, node)
+
+
+# The connection
+
+
+async def test_idle_connections_outlive_those_of_load_balancers() -> None:
+    """litellm#19091, kserve#5446: the server closed idle connections sooner than the load balancer before it did, which
+    then sent requests on closed ones: 502 now and then.
+    """
+    async with serve_fake(FakeSettings()) as node, running_gateway(node.url) as gateway:
+        assert gateway.server.config.timeout_keep_alive > 60  # of most load balancers; docs/deploy.md
+
+
+async def test_a_models_name_may_have_a_slash() -> None:
+    """ogx#1038, ollama#13715: models that are called `org/name` could be listed and not asked for."""
+    async with serve_fake(FakeSettings(models=("org/Model-1",))) as node, running_gateway(node.url) as gateway:
+        async with httpx.AsyncClient(base_url=gateway.url, timeout=60) as client:
+            for path in ("org/Model-1", "org%2FModel-1"):
+                assert (await client.get(f"/v1/models/{path}")).json()["id"] == "org/Model-1"
+        async with openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="k") as sdk:
+            assert (await sdk.models.retrieve("org/Model-1")).id == "org/Model-1"
+
+
+async def test_no_key_is_told_to_anybody(tmp_path: Path) -> None:
+    """litellm#25203, #27188, #15799: keys in error messages and in logs: those of other services, mistyped ones, those
+    in a query.
+    """
+    secrets = ("sk-proj-anotherservices", "fg-mistyped-by-a-hair", "AIza-in-the-query", "sk-ant-in-the-path")
+    key = "fg-the-right-one-of-them"
+    file = tmp_path / "fleetgate.yaml"
+    async with serve_fake(FakeSettings()) as node:
+        tenants = [{"name": "acme", "keys": [{"sha256": key_digest(key).hex()}]}]
+        file.write_text(yaml.safe_dump({"nodes": [{"url": node.url}], "tenants": tenants}))
+        async with gateway_process("--config", file) as gateway, httpx.AsyncClient(base_url=gateway.url) as client:
+            told = [
+                await client.post(CHAT, json=ASK, headers={"authorization": f"Bearer {secrets[0]}"}),
+                await client.post(CHAT, json=ASK, headers={"x-api-key": secrets[1]}),
+                await client.post(f"{CHAT}?key={secrets[2]}", json=ASK, headers={"x-api-key": key}),
+                await client.post(f"/v1/{secrets[3]}", json=ASK, headers={"x-api-key": key}),
+            ]
+            assert [each.status_code for each in told] == [401, 401, 200, 404]
+            assert not [each for each in told[:3] if any(secret in each.text for secret in (*secrets, key))]
+            await eventually(lambda: len(gateway.events("request")) == 3)
+            log = "\n".join(gateway.lines)
+            assert not [secret for secret in (*secrets, key) if secret in log]
