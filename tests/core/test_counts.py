@@ -11,7 +11,6 @@ from pydantic import BaseModel
 from gateway.core.dialects import DIALECTS, Dialect
 from gateway.core.dialects.counts import (
     COUNTS,
-    LARGEST,
     SWITCHES,
     choices_of,
     least_output,
@@ -23,6 +22,7 @@ from gateway.core.errors import InvalidRequest
 from gateway.core.grants.caps import OutputRules
 from gateway.core.grants.settled import settle
 from gateway.core.grants.terms import Terms
+from gateway.core.lax import LARGEST
 from gateway.core.plan import make_plan
 
 BY_NAME = {dialect.name: dialect for dialect in DIALECTS}

@@ -13,7 +13,16 @@ from gateway.core.plan import make_plan
 BY_NAME = {dialect.name: dialect for dialect in DIALECTS}
 THINKING = [dialect for dialect in DIALECTS if dialect.output_fields]
 EVERY = pytest.mark.parametrize("dialect", THINKING, ids=lambda dialect: dialect.name)
-WRONG = {"_switch": 1, "_budget": "64", "_effort": "ultra", "_low_effort": "yes", "_hide": 0, "_show": "no", "_type": 1}
+WRONG = {
+    "_switch": 1,
+    "_budget": "64",
+    "_lax_budget": "many",
+    "_effort": "ultra",
+    "_low_effort": "yes",
+    "_hide": 0,
+    "_show": "no",
+    "_type": 1,
+}
 
 
 def at(path: str, value: Any) -> dict[str, Any]:
@@ -55,6 +64,18 @@ def test_a_field_that_holds_members_is_an_object(dialect: Dialect, field: str) -
 @pytest.mark.parametrize("value", [True, 1.5, -2, "8", [], {}])
 def test_a_budget_is_a_number_of_tokens(value: Any) -> None:
     assert refused(BY_NAME["chat"], {"reasoning_budget": value}).param == "reasoning_budget"
+
+
+@EVERY
+@pytest.mark.parametrize("value", ["2048", " 2048 ", 2048.0, "2048.0"])
+def test_anthropics_budget_is_read_as_nodes_read_it(dialect: Dialect, value: Any) -> None:
+    thinking = {"type": "enabled", "budget_tokens": value}
+    assert intent(dialect, {"thinking": thinking}).budget == 2048
+
+
+@pytest.mark.parametrize("value", ["many", 1.5, -2, "-2", True, [], {}])
+def test_and_what_nodes_do_not_read_is_refused(value: Any) -> None:
+    assert refused(BY_NAME["messages"], {"thinking": {"budget_tokens": value}}).param == "thinking.budget_tokens"
 
 
 def test_an_unknown_effort_is_told_the_list() -> None:

@@ -56,6 +56,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     (RESPONSES, {"input": "hello", "reasoning": {"effort": "none"}}),
     (RESPONSES, {"input": "weather? [[call]]", "tools": [FUNCTION]}),
     (RESPONSES, {"input": "weather?", "tools": [FUNCTION], "tool_choice": "required"}),
+    (RESPONSES, {"input": "weather? [[call]]", "tools": [FUNCTION], "max_output_tokens": 30}),
+    (RESPONSES, {"input": "hello", "store": True, "conversation": "c", "n": 2, "response_format": {"type": "poem"}}),
+    (MESSAGES, {"messages": [turn("hello")], "n": 2, "logprobs": True, "max_tokens": "30"}),
     (
         RESPONSES,
         {
@@ -124,11 +127,10 @@ async def test_the_same_meaning(both: Both, path: str, body: dict[str, Any], str
 @pytest.mark.parametrize(
     ("path", "body", "param"),
     [
-        (RESPONSES, {"input": "hi", "store": True}, "store"),
         (RESPONSES, {"input": "hi", "background": True}, "background"),
+        (RESPONSES, {"input": "hi", "enable_response_messages": True}, "enable_response_messages"),
         (RESPONSES, {"input": [{"type": "item_reference", "id": "x"}]}, "input.0.type"),
         (MESSAGES, {"messages": [{"role": "user", "content": [{"type": "document"}]}]}, "messages.0.content.0.type"),
-        (MESSAGES, {"messages": [turn("hi")], "n": 2}, "n"),
     ],
 )
 async def test_what_chat_cannot_carry_is_refused_by_name(

@@ -2,7 +2,8 @@
 
 Left out are what no two answers have in common (ids, times, signatures, sequence numbers), how a text is cut into
 deltas, the order of fields, and members that are null or empty, which say as much as absent ones. The differences that
-docs/api.md permits for answers over chat are left out by name.
+docs/api.md permits for answers over chat are left out by name. How a response ends that ran into its limit is told as
+vLLM tells it since 0.33.
 """
 
 import json
@@ -31,8 +32,28 @@ def events_of(stream: bytes) -> list[dict[str, Any]]:
 
 def meaning(answer: list[dict[str, Any]] | dict[str, Any]) -> list[str]:
     """One line an event (or one for a plain answer), equal where two answers mean the same."""
-    parts = _merged(answer) if isinstance(answer, list) else [answer]
+    parts = _ended_as_today(_merged(answer) if isinstance(answer, list) else [answer])
     return _without_ids("\n".join(json.dumps(_clean(part), sort_keys=True) for part in parts)).split("\n")
+
+
+def _ended_as_today(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A response that ran into its limit ends with `response.incomplete`, and its last item is incomplete; before vLLM
+    0.33 both are said to be completed."""
+    end = parts[-1]
+    whole = end.get("response") if end.get("type") == "response.completed" else end
+    if not isinstance(whole, dict) or whole.get("status") != "incomplete":
+        return parts
+    ended = {**whole, "output": [*whole["output"][:-1], *map(_cut, whole["output"][-1:])]}
+    if whole is end:
+        return [ended]
+    before = parts[:-1]
+    if "item" in before[-1]:
+        before[-1] = {**before[-1], "item": _cut(before[-1]["item"])}
+    return [*before, {**end, "type": "response.incomplete", "response": ended}]
+
+
+def _cut(item: dict[str, Any]) -> dict[str, Any]:
+    return {**item, "status": "incomplete"} if item.get("status") == "completed" else item
 
 
 def _merged(events: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,8 +1,7 @@
 """The fields of a body that decide what it costs a node, read by the node's own rules.
 
-vLLM reads bodies with pydantic's lax rules: "10", " 1_0 ", 10.0 and true are counts, "yes" and 1 are switches. A count
-that the gateway took for none would pass every limit. So each spelling that is certain is read here, and the body goes
-on with the plain number in its place: no node can read it otherwise. Every other spelling is refused.
+A count that the gateway took for none would pass every limit. So each spelling that is certain is read (`core/lax.py`),
+and the body goes on with the plain number in its place: no node can read it otherwise. Every other spelling is refused.
 
     field                                     what it moves
     max_tokens, max_completion_tokens,        tokens of each answer; where chat has two of them, the first in
@@ -19,11 +18,11 @@ on with the plain number in its place: no node can read it otherwise. Every othe
     background                                the node goes on when its client has left (`Ask.background`)
 """
 
-import re
 from typing import Any
 
-from gateway.core.bodies import Body, json_kind
+from gateway.core.bodies import Body
 from gateway.core.errors import InvalidRequest
+from gateway.core.lax import LARGEST, read_count, read_switch
 
 COUNTS = frozenset(
     {
@@ -41,17 +40,6 @@ COUNTS = frozenset(
 SWITCHES = frozenset({"echo", "ignore_eos", "use_beam_search"})
 _FIELDS = COUNTS | SWITCHES
 
-LARGEST = 2**31 - 1
-"""The largest count: no context window is longer, sums of some stay exact, and JSON parsers read it alike."""
-
-_COUNT = re.compile(r"[+-]?\d+(?:_\d+)*(?:\.0+)?", re.ASCII)
-_SPACE = " \t\n\r"
-_DIGITS = 40
-"""Characters of a count that is written as text: more are no number of tokens."""
-
-_TRUE = frozenset({"1", "on", "t", "true", "y", "yes"})
-_FALSE = frozenset({"0", "off", "f", "false", "n", "no"})
-
 
 def plain_values(body: Body, output_fields: tuple[str, ...]) -> Body:
     """What has to be set in `body` so that each field above is a plain number or boolean, and those of
@@ -68,7 +56,7 @@ def plain_values(body: Body, output_fields: tuple[str, ...]) -> Body:
             or (kind is bool and name in SWITCHES)
         ):
             continue
-        changes[name] = _count(value, name) if name in COUNTS else _switch(value, name)
+        changes[name] = read_count(value, name) if name in COUNTS else read_switch(value, name)
     if len(output_fields) > 1:
         _agree(body, output_fields, changes)
     return changes
@@ -148,34 +136,3 @@ def _agree(body: Body, output_fields: tuple[str, ...], changes: Body) -> None:
     for name in given[1:]:
         if changes.get(name, body[name]) != won:
             changes[name] = won
-
-
-def _count(value: Any, name: str) -> int:
-    count: int | None = None
-    if type(value) in (int, bool) or (type(value) is float and value.is_integer()):
-        count = int(value)
-    elif type(value) is str and len(value) <= _DIGITS and _COUNT.fullmatch(text := value.strip(_SPACE)):
-        count = int(text.partition(".")[0])
-    if count is None:
-        raise _wrong(name, f"an integer, not {_told(value)}")
-    if abs(count) > LARGEST:
-        raise _wrong(name, f"at most {LARGEST}")
-    return count
-
-
-def _switch(value: Any, name: str) -> bool:
-    text = value.lower() if type(value) is str else str(value).removesuffix(".0")
-    if text in _TRUE:
-        return True
-    if text in _FALSE:
-        return False
-    raise _wrong(name, f"true or false, not {json_kind(value)}")
-
-
-def _told(value: Any) -> str:
-    """A number that is none of tokens is shown, other kinds are named."""
-    return str(value) if type(value) is float else json_kind(value)
-
-
-def _wrong(name: str, expected: str) -> InvalidRequest:
-    return InvalidRequest(f"The field {name!r} must be {expected}.", param=name, code="invalid_type")

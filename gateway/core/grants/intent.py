@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from gateway.core.bodies import Body, json_kind
 from gateway.core.errors import InvalidRequest
+from gateway.core.lax import read_count
 
 UNLIMITED = -1
 """A budget that a client spells out as none (vLLM's own value for it)."""
@@ -70,6 +71,11 @@ def _budget(value: Any, path: str) -> Wish:
     return {"budget": value}
 
 
+def _lax_budget(value: Any, path: str) -> Wish:
+    """Where a node reads a budget in any spelling of a number."""
+    return _budget(value if type(value) is bool else read_count(value, path), path)
+
+
 def _effort(value: Any, path: str) -> Wish:
     if type(value) is not str or value not in EFFORTS:
         raise _wrong(path, "one of " + ", ".join(EFFORTS))
@@ -119,7 +125,7 @@ SPELLINGS = (
     Spelling("reasoning.enabled", _switch),
     Spelling("reasoning.exclude", _hide),
     Spelling("thinking.type", _type),  # Anthropic, DeepSeek
-    Spelling("thinking.budget_tokens", _budget),
+    Spelling("thinking.budget_tokens", _lax_budget),
     Spelling("output_config.effort", _effort),  # Anthropic
     Spelling("include_reasoning", _show),  # vLLM, OpenRouter
 )

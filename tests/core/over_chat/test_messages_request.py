@@ -32,6 +32,11 @@ def test_a_bare_request() -> None:
         ({"temperature": 0.5, "top_p": 0.9, "top_k": 3}, {"temperature": 0.5, "top_p": 0.9, "top_k": 3}),
         ({"chat_template_kwargs": {"low_effort": True}}, {"chat_template_kwargs": {"low_effort": True}}),
         ({"unheard_of": 1}, {"unheard_of": 1}),
+        ({"n": 2, "logprobs": True, "top_logprobs": 2, "response_format": 1, "chat_template": "x", "stop": 7}, {}),
+        ({"max_tokens": "9"}, {}),
+        ({"max_tokens": 9.0}, {}),
+        ({"thinking": {"type": "enabled", "budget_tokens": "16"}}, {"thinking_token_budget": 16}),
+        ({"thinking": {"type": "enabled", "budget_tokens": 16.0}}, {"thinking_token_budget": 16}),
         ({"metadata": {"user_id": "x"}, "service_tier": "auto", "context_management": {"edits": []}}, {}),
         ({"thinking": {"type": "enabled", "budget_tokens": 16}}, {"thinking_token_budget": 16}),
         ({"thinking": {"type": "disabled"}}, {"reasoning_effort": "none"}),
@@ -48,6 +53,8 @@ def test_a_bare_request() -> None:
         ),
         ({"tools": [TOOL]}, {"tools": [FUNCTION]}),
         ({"tools": [], "tool_choice": {"type": "auto"}}, {}),
+        ({"tool_choice": {"type": "any"}}, {}),
+        ({"tools": [], "tool_choice": {"type": "tool", "name": "look"}}, {}),
         (
             {"tools": [TOOL], "tool_choice": {"type": "any", "disable_parallel_tool_use": True}},
             {"tools": [FUNCTION], "tool_choice": "required", "parallel_tool_calls": False},
@@ -121,6 +128,56 @@ def test_calls_and_results_become_messages_of_their_own() -> None:
     ]
 
 
+def test_what_a_node_leaves_out_is_left_out() -> None:
+    made = turns(
+        {"role": "system", "content": [{"type": "image", "source": {}}, {"type": "text", "text": "Hm."}]},
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Hi"}]},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "signature": "s"},
+                {"type": "tool_reference", "tool_name": "x"},
+                {"type": "text", "text": "So"},
+            ],
+        },
+    )
+    assert made == [
+        {"role": "system", "content": "Hm."},
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "So"},
+    ]
+
+
+def test_calls_and_results_that_say_little() -> None:
+    document = {"type": "document", "source": {"type": "text", "data": "x"}}
+    result = {"type": "tool_result", "content": [document, {"type": "text", "text": "Sunny"}, {"type": "text"}]}
+    made = turns(
+        {"role": "assistant", "content": [{"type": "tool_use"}, {"type": "tool_use", "name": "look", "input": None}]},
+        {"role": "user", "content": [result, {"type": "tool_result", "tool_use_id": "t"}]},
+    )
+    calls = [(call["id"], call["function"]["name"], call["function"]["arguments"]) for call in made[0]["tool_calls"]]
+    assert calls == [("call_0", "", "{}"), ("call_1", "look", "{}")]
+    assert made[1:] == [
+        {"role": "tool", "tool_call_id": "", "content": "Sunny\n"},
+        {"role": "tool", "tool_call_id": "t", "content": ""},
+    ]
+
+
+@pytest.mark.parametrize(("content", "told"), [("Sunny", "Sunny"), (None, ""), ([{"a": None}], "[{'a': None}]")])
+def test_a_result_in_the_assistants_turn_is_text(content: Any, told: str) -> None:
+    block = {"type": "tool_result", "tool_use_id": "t", "content": content}
+    assert turns({"role": "assistant", "content": [block]}) == [
+        {"role": "assistant", "content": f"Tool result: {told}"}
+    ]
+
+
+@pytest.mark.parametrize("stream", [True, False, "yes", 0])
+def test_switches_in_every_spelling_of_a_nodes(stream: Any) -> None:
+    on = stream in (True, "yes")
+    made = chat(tools=[{**TOOL, "strict": stream}], tool_choice={"type": "any", "disable_parallel_tool_use": stream})
+    assert (made["tools"][0]["function"]["strict"], made["parallel_tool_calls"]) == (on, not on)
+
+
 def test_parts_stay_parts_where_there_are_several() -> None:
     url = {"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}}
     assert turns({"role": "user", "content": [{"type": "text", "text": "What is this?"}, url]}) == [
@@ -157,21 +214,14 @@ def test_tools_that_the_conversation_adds_and_takes_away() -> None:
         ("messages.0.role", {"messages": [{"role": "wizard", "content": "x"}]}),
         ("messages.0.content", {"messages": [{"role": "user"}]}),
         ("messages.0.content.0.type", {"messages": [{"role": "user", "content": [{"type": "document"}]}]}),
-        (
-            "messages.0.content.0.type",
-            {"messages": [{"role": "assistant", "content": [{"type": "tool_result", "tool_use_id": "t"}]}]},
-        ),
-        (
-            "messages.0.content.0.source.type",
-            {"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "file"}}]}]},
-        ),
         ("thinking.type", {"thinking": {"type": "much"}}),
         ("thinking.budget_tokens", {"thinking": {"type": "enabled"}}),
         ("output_config.effort", {"output_config": {"effort": "huge"}}),
         ("tools.0.input_schema", {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}),
         ("tool_choice.type", {"tools": [TOOL], "tool_choice": {"type": "some"}}),
-        ("n", {"n": 2}),
-        ("logprobs", {"logprobs": True}),
+        ("system.0.type", {"system": [{"type": "riddle"}]}),
+        ("messages.0.content", {"messages": [{"role": "system", "content": None}]}),
+        ("tool_choice.disable_parallel_tool_use", {"tool_choice": {"type": "auto", "disable_parallel_tool_use": "x"}}),
     ],
 )
 def test_what_has_no_counterpart_is_refused_by_name(param: str, asked: Json) -> None:

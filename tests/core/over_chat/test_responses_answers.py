@@ -122,12 +122,40 @@ def test_the_sdk_knows_every_event() -> None:
             assert parse(event).type == event["type"]
 
 
-def test_at_the_limit() -> None:
-    stream = opening() + delta(content="It", finish="length") + ending()
-    event = translated(ASK.watch(), stream)[-1]
-    assert event["type"] == "response.completed"
-    assert event["response"]["status"] == "incomplete"
-    assert event["response"]["incomplete_details"] == {"reason": "max_output_tokens"}
+CUTS = {
+    "a thought": (delta(reasoning="The", finish="length"), ["incomplete"]),
+    "an answer": (delta(reasoning="Hm") + delta(content="It", finish="length"), ["completed", "incomplete"]),
+    "a call": (
+        delta(content="So") + delta(tool_calls=[recorded.call(0, '{"ci', "get_weather", "c1")], finish="length"),
+        ["completed", "incomplete"],
+    ),
+    "nothing": (delta(finish="length"), []),
+}
+
+
+@pytest.mark.parametrize(("cut", "statuses"), CUTS.values(), ids=CUTS.keys())
+def test_at_the_limit(cut: bytes, statuses: list[str]) -> None:
+    """As vLLM ends it since 0.33: with response.incomplete, and the last item is incomplete."""
+    watch = ASK.watch()
+    *events, last = translated(watch, opening() + cut + ending())
+    assert (last["type"], watch.ended) == ("response.incomplete", True)
+    assert (last["response"]["status"], last["response"]["incomplete_details"]) == (
+        "incomplete",
+        {"reason": "max_output_tokens"},
+    )
+    assert [item["status"] for item in last["response"]["output"]] == statuses
+    assert [e["item"] for e in events if e["type"] == "response.output_item.done"] == last["response"]["output"]
+    assert TypeAdapter[Any](ResponseStreamEvent).validate_python(last).type == last["type"]
+
+
+def test_a_plain_answer_at_the_limit() -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": '{"ci'}}
+    said = json.loads(ASK.plain(200, recorded.plain("length", reasoning="Hm.", content="It")))
+    called = json.loads(ASK.plain(200, recorded.plain("length", content="So", tool_calls=[call])))
+    assert [item["status"] for item in said["output"]] == [None, "incomplete"]
+    assert [item["status"] for item in called["output"]] == ["completed", "incomplete"]
+    assert said["incomplete_details"] == called["incomplete_details"] == {"reason": "max_output_tokens"}
+    assert said["status"] == called["status"] == "incomplete"
 
 
 def test_log_probabilities() -> None:
@@ -185,6 +213,22 @@ def test_a_plain_answer() -> None:
     assert made["output"][2]["arguments"] == "{}"
     assert (made["status"], made["usage"]["output_tokens"]) == ("completed", 8)
     assert Response.model_validate(made).output_text == "See:"
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({}, "auto"),
+        ({"tools": []}, "none"),
+        ({"tools": [], "tool_choice": "auto"}, "none"),
+        ({"tool_choice": {"type": "function", "name": "get"}}, {"type": "function", "name": "web__get"}),
+        ({"tool_choice": {"type": "web_search_preview"}}, {"type": "web_search_preview"}),
+    ],
+)
+def test_the_tool_choice_that_holds_is_repeated(asked: Json, told: object) -> None:
+    over = responses_over_chat({"model": "m", "input": "hi", "tools": TOOLS, "parallel_tool_calls": "off", **asked})
+    made = json.loads(over.plain(200, recorded.plain("stop", content="A")))
+    assert (made["tool_choice"], made["parallel_tool_calls"]) == (told, False)
 
 
 def test_an_error_names_the_clients_field() -> None:

@@ -16,6 +16,9 @@ FUNCTION = {
 NAMED = {"type": "function", "function": {"name": "look"}}
 ASKED = [{"role": "user", "content": "hi"}]
 
+ALLOWED = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "look"}]}
+MORE = {"type": "additional_tools", "role": "developer", "tools": [TOOL]}
+
 
 def chat(**fields: Any) -> Json:
     return responses_over_chat({"model": "m", "input": "hi", **fields}).chat
@@ -61,6 +64,22 @@ def turns(*items: Json) -> list[Json]:
         ({"tools": [TOOL], "parallel_tool_calls": False}, {"tools": [FUNCTION], "parallel_tool_calls": False}),
         ({"tools": [TOOL, {"type": "web_search"}]}, {"tools": [FUNCTION]}),
         ({"tools": [], "tool_choice": "auto"}, {}),
+        ({"tools": [{"type": "web_search"}], "tool_choice": "auto"}, {}),
+        ({"tools": [{"type": "local_shell"}], "tool_choice": "none"}, {}),
+        (
+            {"tools": [TOOL], "tool_choice": {"type": "web_search_preview"}},
+            {"tools": [FUNCTION], "tool_choice": "auto"},
+        ),
+        ({"tool_choice": {"type": "mcp", "server_label": "x"}}, {}),
+        ({"max_output_tokens": "10"}, {"max_tokens": 10}),
+        ({"max_output_tokens": 10.0}, {"max_tokens": 10}),
+        (
+            {"include": ["message.output_text.logprobs"], "top_logprobs": "3"},
+            {"logprobs": True, "top_logprobs": 3},
+        ),
+        ({"store": True, "conversation": "conv_1", "previous_input_messages": []}, {}),
+        ({"n": 2, "logprobs": True, "response_format": {"type": "poem"}, "chat_template": "x", "documents": "x"}, {}),
+        ({"structured_outputs": {"regex": "a+"}}, {"structured_outputs": {"regex": "a+"}}),
     ],
     ids=lambda value: ",".join(value) or "nothing",
 )
@@ -134,13 +153,51 @@ def test_custom_tools_are_functions_of_one_text() -> None:
     assert made["messages"][0]["tool_calls"][0]["function"]["arguments"] == '{"input": "1 + 1"}'
 
 
+def test_tools_that_the_conversation_declares_stand_among_the_others() -> None:
+    got = {**TOOL, "name": "get"}
+    more = {**MORE, "tools": [TOOL, got, {"type": "namespace", "name": "web", "tools": [got]}, {"type": "web_search"}]}
+    made = chat(tools=[TOOL], input=[more, *ASKED], tool_choice="required")
+    assert [tool["function"]["name"] for tool in made["tools"]] == ["look", "get", "web__get"]
+    assert (made["tool_choice"], made["messages"]) == ("required", ASKED)
+    alone = chat(input=[MORE, *ASKED], tool_choice="auto")
+    assert alone == {"model": "m", "messages": ASKED, "tools": [FUNCTION], "tool_choice": "auto"}
+
+
+@pytest.mark.parametrize(
+    ("allowed", "mode", "left", "chosen"),
+    [
+        ([{"type": "function", "name": "look"}], "auto", ["look"], "auto"),
+        ([{"type": "custom", "name": "run"}, {"type": "web_search"}], "required", ["run"], "required"),
+        ([{"type": "function", "name": "get"}], "required", ["web__get"], "required"),
+        ([{"type": "namespace", "name": "web"}], "auto", ["web__get"], "auto"),
+        ([{"type": "function", "name": "else"}], "required", ["look", "run", "web__get"], "none"),
+        ([], "auto", ["look", "run", "web__get"], "none"),
+    ],
+)
+def test_allowed_tools_are_those_that_are_left(allowed: list[Json], mode: str, left: list[str], chosen: str) -> None:
+    web = {"type": "namespace", "name": "web", "tools": [{**TOOL, "name": "get"}]}
+    made = chat(
+        tools=[TOOL, {"type": "custom", "name": "run"}, web],
+        tool_choice={"type": "allowed_tools", "mode": mode, "tools": allowed},
+    )
+    assert [tool["function"]["name"] for tool in made["tools"]] == left
+    assert made["tool_choice"] == chosen
+
+
+def test_a_choice_of_allowed_tools_where_there_are_none() -> None:
+    assert chat(tool_choice=ALLOWED) == {"model": "m", "messages": ASKED}
+
+
+def test_an_output_may_not_say_which_call_it_is_of() -> None:
+    made = turns({"type": "function_call_output", "output": "Sunny"})
+    assert made == [{"role": "tool", "tool_call_id": "", "content": "Sunny"}]
+
+
 @pytest.mark.parametrize(
     ("param", "asked"),
     [
-        ("store", {"store": True}),
         ("background", {"background": True}),
         ("previous_response_id", {"previous_response_id": "resp_1"}),
-        ("conversation", {"conversation": "conv_1"}),
         ("prompt", {"prompt": {"id": "p"}}),
         ("input", {"input": None}),
         ("input.0", {"input": ["hi"]}),
@@ -153,10 +210,14 @@ def test_custom_tools_are_functions_of_one_text() -> None:
         ("text.format.type", {"text": {"format": {"type": "poem"}}}),
         ("structured_outputs", {"structured_outputs": {}, "text": {"format": {"type": "json_object"}}}),
         ("tool_choice", {"tools": [TOOL], "tool_choice": "some"}),
-        ("tool_choice.type", {"tools": [TOOL], "tool_choice": {"type": "web_search_preview"}}),
+        ("tool_choice.type", {"tools": [TOOL], "tool_choice": {"type": "telepathy"}}),
         ("tools.0.format", {"tools": [{"type": "custom", "name": "x", "format": {"type": "grammar"}}]}),
         ("max_output_tokens", {"max_output_tokens": "many"}),
-        ("n", {"n": 2}),
+        ("tool_choice.mode", {"tools": [TOOL], "tool_choice": {**ALLOWED, "mode": "some"}}),
+        ("tool_choice.tools.0", {"tools": [TOOL], "tool_choice": {**ALLOWED, "tools": ["look"]}}),
+        ("input.0.tools", {"input": [{"type": "additional_tools", "role": "developer"}]}),
+        ("input.0.tools.0.name", {"input": [{**MORE, "tools": [{"type": "function"}]}]}),
+        ("tools.0.strict", {"tools": [{**TOOL, "strict": "maybe"}]}),
     ],
 )
 def test_what_has_no_counterpart_is_refused_by_name(param: str, asked: Json) -> None:

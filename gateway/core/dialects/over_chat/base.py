@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import orjson
 
 from gateway.core.bodies import Body, dump
-from gateway.core.dialects.over_chat.fields import refuse
 from gateway.core.dialects.watch import EventWatch
 from gateway.core.errors import BadUpstreamResponse, InvalidRequest
 from gateway.core.sse import load_json
@@ -21,10 +20,13 @@ NOT_CHAT = (AttributeError, IndexError, KeyError, RecursionError, TypeError, Val
 CHATS_OWN = frozenset(
     {
         "add_generation_prompt",
+        "chat_template",
         "continue_final_message",
+        "documents",
         "echo",
         "function_call",
         "functions",
+        "logprob_token_ids",
         "logprobs",
         "max_completion_tokens",
         "modalities",
@@ -34,10 +36,13 @@ CHATS_OWN = frozenset(
         "return_prompt_text",
         "return_token_ids",
         "return_tokens_as_token_ids",
+        "structured_outputs",
+        "top_logprobs",
         "use_beam_search",
     }
 )
-"""Fields that only chat has and that change the form of its answer: another dialect's request cannot carry them."""
+"""Fields with which chat changes its prompt or the form of its answer. In another dialect a node takes no notice of
+them, so they are left out."""
 
 
 class OverChat(ABC):
@@ -93,11 +98,8 @@ class OverChat(ABC):
             raise BadUpstreamResponse("The node's answer is not a chat completion.") from None
 
 
-def pass_others(body: Body, understood: frozenset[str], dialect: str) -> Body:
+def pass_others(body: Body, understood: frozenset[str]) -> Body:
     """The fields of `body` that go to the node as they are: sampling, vLLM's extras, and what nobody here knows."""
-    for name in body.keys() & CHATS_OWN - understood:
-        if body[name] is not None:
-            raise refuse(name, f"it belongs to /v1/chat/completions, not to {dialect}. Leave it out.")
     return {name: value for name, value in body.items() if name not in understood and name not in CHATS_OWN}
 
 

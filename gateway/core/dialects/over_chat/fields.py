@@ -5,6 +5,7 @@ from typing import Any
 
 from gateway.core.bodies import Body, json_kind
 from gateway.core.errors import InvalidRequest
+from gateway.core.lax import read_count, read_switch
 
 _KINDS: dict[type[Any], str] = {
     str: "a string",
@@ -19,6 +20,24 @@ def optional(holder: Mapping[str, Any], name: str, kind: type[Any], where: str =
     """`holder[name]` checked to be of `kind`, None where it is absent or null; `where` is the path of `holder`."""
     value: Any = holder.get(name)
     return value if value is None or type(value) is kind else expect(value, kind, at(where, name))
+
+
+def count(holder: Mapping[str, Any], name: str, where: str = "") -> int | None:
+    """`holder[name]` as a number in any spelling that nodes read (text, 10.0), None where it is absent or null."""
+    value = holder.get(name)
+    return value if value is None else read_count(value, at(where, name))
+
+
+def required_count(holder: Mapping[str, Any], name: str, where: str = "") -> int:
+    """As `count`, but absent or null is refused."""
+    given = count(holder, name, where)
+    return expect(None, int, at(where, name)) if given is None else given
+
+
+def switch(holder: Mapping[str, Any], name: str, where: str = "") -> bool | None:
+    """`holder[name]` as true or false in any spelling that nodes read, None where it is absent or null."""
+    value = holder.get(name)
+    return value if value is None else read_switch(value, at(where, name))
 
 
 def required(holder: Mapping[str, Any], name: str, kind: type[Any], where: str = "") -> Any:

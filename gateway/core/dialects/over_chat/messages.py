@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from gateway.core.bodies import Body
 from gateway.core.dialects.over_chat.base import OverChat, load, pass_others, reasoning_of
-from gateway.core.dialects.over_chat.fields import optional, refuse, required
+from gateway.core.dialects.over_chat.fields import optional, refuse, required, required_count
 from gateway.core.dialects.over_chat.messages_events import (
     MessageEvents,
     anthropic_error,
@@ -40,9 +40,10 @@ _UNHEEDED = frozenset(
         "mcp_servers",
         "metadata",
         "service_tier",
+        "stop",
     }
 )
-"""Anthropic's fields that a node takes no notice of, and one that chat heeds in its own way (see `OverChat.hide`)."""
+"""Fields that a node takes no notice of, and one that chat heeds in its own way (see `OverChat.hide`)."""
 
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")
 
@@ -89,15 +90,16 @@ class MessagesOverChat(OverChat):
 
 def messages_over_chat(body: Body) -> MessagesOverChat:
     """Translate a request; `InvalidRequest` names the field that has no counterpart."""
-    chat = pass_others(body, _UNDERSTOOD | _UNHEEDED, "/v1/messages")
+    chat = pass_others(body, _UNDERSTOOD | _UNHEEDED)
     chat["messages"] = chat_history(body)
-    chat["max_tokens"] = required(body, "max_tokens", int)
+    chat["max_tokens"] = required_count(body, "max_tokens")
     if body.get("stop_sequences") is not None:
         chat["stop"] = required(body, "stop_sequences", list)
     if body.get("stream"):
         # With usage in every chunk the first one says how long the prompt is, as message_start has to.
         chat |= {"stream": True, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}
-    chat |= chat_tools(body) | choose_tool(body) | _thinking(body) | _output(body)
+    tools = chat_tools(body)
+    chat |= tools | choose_tool(body, bool(tools)) | _thinking(body) | _output(body)
     return MessagesOverChat(chat)
 
 
@@ -114,7 +116,7 @@ def _thinking(body: Body) -> Body:
         return told
     kind = required(thinking, "type", str, "thinking")
     if kind == "enabled":
-        told["thinking_token_budget"] = required(thinking, "budget_tokens", int, "thinking")
+        told["thinking_token_budget"] = required_count(thinking, "budget_tokens", "thinking")
     elif kind == "disabled":
         told["reasoning_effort"] = "none"
     elif kind != "adaptive":

@@ -1,6 +1,7 @@
 """Messages' turns as chat's: system text in front, blocks into parts, calls and results of tools into messages.
 
-Each message becomes what vLLM makes of it itself, so that the model is shown the same prompt.
+Each message becomes what vLLM makes of it itself, so that the model is shown the same prompt. What vLLM leaves out of
+it (a thought of which only the signature is there, a picture in the system text) is left out here, too.
 """
 
 import json
@@ -15,40 +16,47 @@ _ATTRIBUTION = "x-anthropic-billing-header"
 would keep every prompt out of the node's prefix cache. vLLM leaves it out, too."""
 
 
+_SILENT = frozenset({"redacted_thinking", "tool_reference"})
+"""Blocks of a turn that the model is not shown."""
+
+_BLOCKS = _SILENT | {"image", "text", "thinking", "tool_addition", "tool_removal", "tool_result", "tool_use"}
+"""All blocks that nodes know."""
+
+
 def chat_history(body: Body) -> list[Body]:
     """The chat messages for `system` and `messages`."""
     chat: list[Body] = []
-    system = _system_text(body.get("system"), "system")
+    given = body.get("system")
+    system = given if isinstance(given, str) else "" if given is None else _joined(given, "system")
     if system:
         chat.append({"role": "system", "content": system})
     for message, where in objects(required(body, "messages", list), "messages"):
-        role = required(message, "role", str, where)
+        role, path = required(message, "role", str, where), at(where, "content")
+        content = message.get("content")
         if role == "system":
-            text = _system_text(message.get("content"), at(where, "content"))
+            text = "".join(_texts([content])) if isinstance(content, str) else _joined(content, path)
             if text:
                 chat.append({"role": "system", "content": text})
         elif role in ("user", "assistant"):
-            _add_turn(chat, role, message.get("content"), at(where, "content"))
+            _add_turn(chat, role, content, path)
         else:
             raise refuse(at(where, "role"), "send user, assistant or system.")
     return chat
 
 
-def _system_text(content: object, where: str) -> str:
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return "" if where != "system" and content.startswith(_ATTRIBUTION) else content
+def _joined(content: object, where: str) -> str:
+    """The text of a list of system blocks."""
     texts = []
     for block, path in objects(expect(content, list, where), where):
-        kind = block.get("type")
-        if kind == "text":
-            text = optional(block, "text", str, path) or ""
-            if not text.startswith(_ATTRIBUTION):
-                texts.append(text)
-        elif kind not in ("tool_addition", "tool_removal"):
+        if block.get("type") == "text":
+            texts.append(optional(block, "text", str, path) or "")
+        elif block.get("type") not in _BLOCKS:
             raise refuse(at(path, "type"), "system text is made of text blocks.")
-    return "".join(texts)
+    return "".join(_texts(texts))
+
+
+def _texts(texts: list[str]) -> list[str]:
+    return [text for text in texts if not text.startswith(_ATTRIBUTION)]
 
 
 def _add_turn(chat: list[Body], role: str, content: object, where: str) -> None:
@@ -66,14 +74,20 @@ def _add_turn(chat: list[Body], role: str, content: object, where: str) -> None:
                 if optional(block, "text", str, path):
                     parts.append({"type": "text", "text": block["text"]})
             elif kind == "image":
-                parts.append(_image(block, path))
+                source = optional(block, "source", dict, path)
+                if source:
+                    parts.append(_image(source, at(path, "source")))
             elif kind == "thinking":
-                reasoning.append(required(block, "thinking", str, path))
+                thought = optional(block, "thinking", str, path)
+                if thought is not None:
+                    reasoning.append(thought)
             elif kind == "tool_use":
-                calls.append(_call(block, path))
+                calls.append(_call(block, len(calls), path))
             elif kind == "tool_result" and role == "user":
                 _add_result(chat, block, path)
-            elif kind not in ("redacted_thinking", "tool_reference"):
+            elif kind == "tool_result":
+                parts.append({"type": "text", "text": f"Tool result: {block.get('content') or ''}"})
+            elif kind not in _SILENT:
                 raise refuse(at(path, "type"), "send text, image, thinking, tool_use or (from the user) tool_result.")
         if reasoning:
             message["reasoning"] = "".join(reasoning)
@@ -85,15 +99,16 @@ def _add_turn(chat: list[Body], role: str, content: object, where: str) -> None:
         chat.append(message)
 
 
-def _call(block: Body, where: str) -> Body:
+def _call(block: Body, number: int, where: str) -> Body:
+    """The call that is `number` of its turn."""
     arguments = json.dumps(optional(block, "input", dict, where) or {})
-    function = {"name": required(block, "name", str, where), "arguments": arguments}
-    return {"id": required(block, "id", str, where), "type": "function", "function": function}
+    function = {"name": optional(block, "name", str, where) or "", "arguments": arguments}
+    return {"id": optional(block, "id", str, where) or f"call_{number}", "type": "function", "function": function}
 
 
 def _add_result(chat: list[Body], block: Body, where: str) -> None:
     """A tool's result: its text as the tool's message, its images as a user's message behind it."""
-    call_id = required(block, "tool_use_id", str, where)
+    call_id = optional(block, "tool_use_id", str, where) or ""
     content = block.get("content")
     texts, images, references = [], [], []
     if content is None or isinstance(content, str):
@@ -104,11 +119,9 @@ def _add_result(chat: list[Body], block: Body, where: str) -> None:
             if kind == "text":
                 texts.append(optional(part, "text", str, path) or "")
             elif kind == "image":
-                images.append(_image(part, path))
-            elif kind == "tool_reference":
-                references.append({"type": "tool_reference", "name": part.get("tool_name") or part.get("name")})
-            else:
-                raise refuse(at(path, "type"), "a result is made of text and images.")
+                images.append(_image(optional(part, "source", dict, path) or {}, at(path, "source")))
+            elif kind == "tool_reference" and (name := part.get("tool_name") or part.get("name")):
+                references.append({"type": "tool_reference", "name": name})
     chat.append({"role": "tool", "tool_call_id": call_id, "content": "\n".join(texts)})
     if images:
         chat.append({"role": "user", "content": images})
@@ -116,14 +129,10 @@ def _add_result(chat: list[Body], block: Body, where: str) -> None:
         chat.append({"role": "tool", "tool_call_id": call_id, "content": references})
 
 
-def _image(block: Mapping[str, Any], where: str) -> Body:
-    source = required(block, "source", dict, where)
-    where = at(where, "source")
-    kind = source.get("type", "base64")
-    if kind == "url":
-        url = required(source, "url", str, where)
-    elif kind == "base64":
-        url = f"data:{source.get('media_type', 'image/jpeg')};base64,{required(source, 'data', str, where)}"
+def _image(source: Mapping[str, Any], where: str) -> Body:
+    """A picture: where it stands, or else its bytes, in the node's own reading of what is not said."""
+    if source.get("type") == "url":
+        url = optional(source, "url", str, where) or ""
     else:
-        raise refuse(at(where, "type"), "send base64 or url.")
+        url = f"data:{source.get('media_type', 'image/jpeg')};base64,{source.get('data', '')}"
     return {"type": "image_url", "image_url": {"url": url}}

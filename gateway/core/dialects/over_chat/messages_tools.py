@@ -1,7 +1,9 @@
 """Messages' tools and tool choice as chat's."""
 
+from typing import Any
+
 from gateway.core.bodies import Body
-from gateway.core.dialects.over_chat.fields import at, expect, objects, optional, refuse, required
+from gateway.core.dialects.over_chat.fields import at, expect, objects, optional, refuse, required, switch
 
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
@@ -16,21 +18,20 @@ def chat_tools(body: Body) -> Body:
     return {"tools": list(tools.values())} if tools else {}
 
 
-def choose_tool(body: Body) -> Body:
-    """`tool_choice` and `parallel_tool_calls`; without a choice the model decides."""
+def choose_tool(body: Body, tools: bool) -> Body:
+    """`tool_choice` and `parallel_tool_calls`; without a choice the model decides. `tools`: whether there are any."""
     choice = optional(body, "tool_choice", dict)
     if choice is None:
         return {}
-    parallel = not optional(choice, "disable_parallel_tool_use", bool, "tool_choice")
+    parallel = not switch(choice, "disable_parallel_tool_use", "tool_choice")
     kind = required(choice, "type", str, "tool_choice")
+    chosen: Any = _CHOICES.get(kind)
     if kind == "tool":
-        function = {"name": required(choice, "name", str, "tool_choice")}
-        return {"tool_choice": {"type": "function", "function": function}, "parallel_tool_calls": parallel}
-    if kind not in _CHOICES:
+        chosen = {"type": "function", "function": {"name": required(choice, "name", str, "tool_choice")}}
+    elif chosen is None:
         raise refuse("tool_choice.type", "send auto, any, tool or none.")
-    if not body.get("tools") and kind != "any":
-        return {}  # chat refuses a choice where there is nothing to choose from
-    return {"tool_choice": _CHOICES[kind], "parallel_tool_calls": parallel}
+    # Chat refuses a choice where there is nothing to choose from; here a node takes no notice of it.
+    return {"tool_choice": chosen, "parallel_tool_calls": parallel} if tools else {}
 
 
 def _function(tool: Body, where: str) -> Body:
@@ -42,8 +43,8 @@ def _function(tool: Body, where: str) -> Body:
         "name": tool["name"],
         "description": optional(tool, "description", str, where),
         "parameters": schema if "type" in schema else {**schema, "type": "object"},
-        "strict": optional(tool, "strict", bool, where),
-        "defer_loading": optional(tool, "defer_loading", bool, where),
+        "strict": switch(tool, "strict", where),
+        "defer_loading": switch(tool, "defer_loading", where),
     }
     return {"type": "function", "function": {key: value for key, value in function.items() if value is not None}}
 

@@ -1,7 +1,7 @@
 """`/v1/responses` over chat: the request, and the plain answer.
 
-What the dialect keeps on a node cannot be served so: chat keeps nothing. A client that did not say `store` gets its
-answer, which later calls will not find; one that asked for it to be stored is refused.
+What the dialect keeps on a node cannot be served so: chat keeps nothing. Whatever a client says of `store`, it gets its
+answer, which later calls will not find; what builds on kept state is refused.
 """
 
 from collections.abc import Mapping
@@ -9,26 +9,23 @@ from typing import Any, ClassVar
 
 from gateway.core.bodies import Body
 from gateway.core.dialects.over_chat.base import OverChat, pass_others
-from gateway.core.dialects.over_chat.fields import expect, optional, refuse
+from gateway.core.dialects.over_chat.fields import count, expect, optional, refuse
 from gateway.core.dialects.over_chat.responses_events import ResponseEvents
 from gateway.core.dialects.over_chat.responses_history import chat_history
 from gateway.core.dialects.over_chat.responses_object import ResponseForm, items_of
-from gateway.core.dialects.over_chat.responses_tools import ToolNames, chat_tools, choose_tool
+from gateway.core.dialects.over_chat.responses_tools import ResponseTools, ToolNames
 
 _UNDERSTOOD = frozenset(
     {
         "background",
-        "conversation",
         "enable_response_messages",
         "include",
         "input",
         "instructions",
         "max_output_tokens",
-        "previous_input_messages",
         "previous_response_id",
         "prompt",
         "reasoning",
-        "store",
         "stream",
         "stream_options",
         "text",
@@ -40,24 +37,24 @@ _UNDERSTOOD = frozenset(
 )
 _UNHEEDED = frozenset(
     {
+        "conversation",
         "max_tool_calls",
         "metadata",
+        "previous_input_messages",
         "prompt_cache_key",
         "prompt_cache_retention",
         "safety_identifier",
         "service_tier",
+        "store",
     }
 )
 """Fields that change nothing of what a node generates; those that an answer repeats are repeated."""
 
 _STATE = {
     "background": "the node works in the background only for responses that it stores. Leave it out.",
-    "conversation": "nothing is kept between requests. Send the conversation so far as input items.",
     "enable_response_messages": "the node's own messages are chat's. Leave it out.",
-    "previous_input_messages": "send them as input items.",
     "previous_response_id": "nothing is kept between requests. Send the conversation so far as input items.",
     "prompt": "nodes know no prompt templates. Send instructions and input.",
-    "store": "this response could not be found again. Send store: false, or leave it out.",
 }
 
 _INCLUDES = frozenset(
@@ -112,12 +109,15 @@ def responses_over_chat(body: Body) -> ResponsesOverChat:
     for name, remedy in _STATE.items():
         if body.get(name) is not None and body[name] is not False:
             raise refuse(name, remedy)
-    chat = pass_others(body, _UNDERSTOOD | _UNHEEDED, "/v1/responses")
+    chat = pass_others(body, _UNDERSTOOD | _UNHEEDED)
+    if body.get("structured_outputs") is not None:
+        chat["structured_outputs"] = body["structured_outputs"]
     chat["messages"], goes_on = chat_history(body)
     if goes_on:
         chat |= {"add_generation_prompt": False, "continue_final_message": True}
-    if optional(body, "max_output_tokens", int) is not None:
-        chat["max_tokens"] = body["max_output_tokens"]
+    limit = count(body, "max_output_tokens")
+    if limit is not None:
+        chat["max_tokens"] = limit
     if body.get("stream"):
         chat |= {"stream": True, "stream_options": {"include_usage": True}}
     if body.get("truncation") == "auto":
@@ -125,9 +125,9 @@ def responses_over_chat(body: Body) -> ResponsesOverChat:
     effort = optional(optional(body, "reasoning", dict) or {}, "effort", str, "reasoning")
     if effort is not None:
         chat["reasoning_effort"] = effort
-    tools, names = chat_tools(body)
-    chat |= tools | choose_tool(body, names) | _format(body) | _logprobs(body)
-    return ResponsesOverChat(chat, ResponseForm(body), names)
+    tools = ResponseTools(body)
+    chat |= tools.chat | _format(body) | _logprobs(body)
+    return ResponsesOverChat(chat, ResponseForm(body, tools.choice), tools.names)
 
 
 def _format(body: Body) -> Body:
@@ -153,4 +153,4 @@ def _logprobs(body: Body) -> Body:
             raise refuse(f"include.{index}", f"{name!r} is not known.")
     if _LOGPROBS not in include:
         return {}
-    return {"logprobs": True, "top_logprobs": optional(body, "top_logprobs", int) or 0}
+    return {"logprobs": True, "top_logprobs": count(body, "top_logprobs") or 0}

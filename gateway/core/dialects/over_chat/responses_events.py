@@ -1,8 +1,8 @@
 """A chat stream as responses' events.
 
 response.created and response.in_progress, then items one after the other (response.output_item.added, their parts
-and deltas, response.output_item.done), then response.completed with the whole response. As on a node, an answer that
-ran into its limit ends with response.completed, too: the response in it says that it is incomplete.
+and deltas, response.output_item.done), then response.completed with the whole response, or response.incomplete where
+the answer ran into its limit. So do nodes since vLLM 0.33; older ones end every answer with response.completed.
 """
 
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ from gateway.core.dialects.over_chat.responses_object import (
     message_item,
     reasoning_item,
     response_logprobs,
+    status_of,
     text_part,
     without_bytes,
 )
@@ -54,8 +55,8 @@ class ResponseEvents(ChatStream):
 
     def speak(self, text: str, choice: Mapping[str, Any]) -> None:
         if self._item.get("type") != "message":
-            item = message_item(self._next_id("msg_"), "", [])
-            self._open({**item, "content": [], "status": "in_progress"}, text_part("", []))
+            item = message_item(self._next_id("msg_"), "", [], "in_progress")
+            self._open({**item, "content": []}, text_part("", []))
         self._said.append(text)
         logprobs = response_logprobs(choice)
         self._logprobs += logprobs
@@ -74,9 +75,10 @@ class ResponseEvents(ChatStream):
             self._of_item("response.function_call_arguments.delta", {"delta": arguments})
 
     def end(self) -> None:
-        self._close()
+        status = status_of(self.finish_reason)
+        self._close(status)
         response = self._form.ended(self._first, self.finish_reason, self._output, self.used)
-        self._event("response.completed", {"response": response})
+        self._event(f"response.{status}", {"response": response})
 
     def complain(self, message: str, status: int) -> None:
         code = "upstream_error" if status >= 500 else "invalid_request"
@@ -101,27 +103,27 @@ class ResponseEvents(ChatStream):
         if part is not None:
             self._of_part("response.content_part.added", {"part": part})
 
-    def _close(self) -> None:
+    def _close(self, status: str = "completed") -> None:
         if not self._item:
             return
         said = "".join(self._said)
-        item = self._finish(said)
+        item = self._finish(said, status)
         self._event("response.output_item.done", {"output_index": len(self._output), "item": item})
         self._output.append(item)
         self._item = {}
 
-    def _finish(self, said: str) -> Body:
+    def _finish(self, said: str, status: str) -> Body:
         """Tell what the open item came to; the item as it is now."""
         kind = self._item["type"]
         if kind == "reasoning":
             self._of_part("response.reasoning_text.done", {"text": said})
             self._of_part("response.content_part.done", {"part": {"type": "reasoning_text", "text": said}})
-            return reasoning_item(self._item["id"], said, "completed")
+            return reasoning_item(self._item["id"], said, status)
         if kind == "message":
             self._of_part("response.output_text.done", {"text": said, "logprobs": []})
             self._of_part("response.content_part.done", {"part": text_part(said, self._logprobs)})
-            return message_item(self._item["id"], said, self._logprobs)
-        item = finish_call(self._item, said)
+            return message_item(self._item["id"], said, self._logprobs, status)
+        item = finish_call(self._item, said, status)
         if kind == "function_call":
             done = {"arguments": said, "name": item["name"]}
             self._of_item("response.function_call_arguments.done", done)

@@ -13,6 +13,9 @@ from gateway.core.dialects.over_chat.fields import at, expect, objects, optional
 CUSTOM_INPUT = "input"
 """A custom tool takes free text: the model is shown a function with this one argument."""
 
+ADDITIONAL_TOOLS = "additional_tools"
+"""An item that declares tools in the midst of the conversation."""
+
 _UNFINISHED = ("in_progress", "incomplete")
 
 
@@ -47,10 +50,10 @@ def _add_item(chat: list[Body], item: Body, where: str) -> None:
         arguments = json.dumps({CUSTOM_INPUT: optional(item, "input", str, where) or ""}, ensure_ascii=False)
         _add_call(chat, item, required(item, "name", str, where), arguments, where)
     elif kind in ("function_call_output", "custom_tool_call_output"):
-        call_id = required(item, "call_id", str, where)
+        call_id = optional(item, "call_id", str, where) or ""
         content = _content(item.get("output"), at(where, "output"))
         chat.append({"role": "tool", "tool_call_id": call_id, "content": content})
-    else:
+    elif kind != ADDITIONAL_TOOLS:  # those stand among the others
         raise refuse(at(where, "type"), f"a node runs no tools of its own and keeps nothing; {kind!r} is not known.")
 
 

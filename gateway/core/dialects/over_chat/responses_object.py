@@ -5,6 +5,7 @@ from typing import Any
 
 from gateway.core.bodies import Body
 from gateway.core.dialects.over_chat.base import load, reasoning_of
+from gateway.core.dialects.over_chat.fields import count, switch
 from gateway.core.dialects.over_chat.responses_history import CUSTOM_INPUT
 from gateway.core.dialects.over_chat.responses_tools import ToolNames
 from gateway.core.dialects.over_chat.stream import derived_id
@@ -30,20 +31,20 @@ class ResponseForm:
 
     __slots__ = ("_alike",)
 
-    def __init__(self, request: Body) -> None:
+    def __init__(self, request: Body, choice: Any) -> None:
+        """`choice` is the `tool_choice` that holds."""
         tools = request.get("tools") or []
-        choice = request.get("tool_choice")
         logprobs = "message.output_text.logprobs" in (request.get("include") or ())
         self._alike: Body = {
             **{name: request.get(name) for name in _REPEATED},
             "background": False,
-            "parallel_tool_calls": request.get("parallel_tool_calls") is not False,
+            "parallel_tool_calls": switch(request, "parallel_tool_calls") is not False,
             "previous_response_id": None,
             "prompt": None,
             "service_tier": request.get("service_tier") or "auto",
-            "tool_choice": (choice or "auto") if tools else "none",
+            "tool_choice": choice,
             "tools": tools,
-            "top_logprobs": (request.get("top_logprobs") or 0) if logprobs else None,
+            "top_logprobs": (count(request, "top_logprobs") or 0) if logprobs else None,
             "truncation": request.get("truncation") or "disabled",
         }
 
@@ -54,8 +55,8 @@ class ResponseForm:
     def ended(self, chunk: Mapping[str, Any], finish: str | None, output: list[Body], usage: Mapping[str, Any]) -> Body:
         """The response at its end; `chunk` is a chat answer or the first chunk of one."""
         why = _INCOMPLETE.get(finish or "")
-        status = "incomplete" if why else "completed"
-        return self._response(chunk, status, {"reason": why} if why else None, output, response_usage(usage))
+        details = {"reason": why} if why else None
+        return self._response(chunk, status_of(finish), details, output, response_usage(usage))
 
     def _response(
         self, chunk: Mapping[str, Any], status: str, details: Body | None, output: list[Body], usage: Body | None
@@ -74,21 +75,29 @@ class ResponseForm:
         }
 
 
+def status_of(finish: str | None) -> str:
+    """The status of a response, and of its last item, by chat's finish reason."""
+    return "incomplete" if finish in _INCOMPLETE else "completed"
+
+
 def items_of(choice: Mapping[str, Any], chat_id: str, names: ToolNames) -> list[Body]:
     """The output items of a plain answer."""
     message = choice["message"]
+    calls = message.get("tool_calls") or ()
+    status = status_of(choice.get("finish_reason"))  # only the last item can have been cut
     output: list[Body] = []
     reasoning = reasoning_of(message)
     if reasoning:
         output.append(reasoning_item(derived_id("rs_", chat_id, len(output)), reasoning, None))
     if message.get("content"):
-        logprobs = response_logprobs(choice)
-        output.append(message_item(derived_id("msg_", chat_id, len(output)), message["content"], logprobs))
-    for index, call in enumerate(message.get("tool_calls") or ()):
+        item_id, logprobs = derived_id("msg_", chat_id, len(output)), response_logprobs(choice)
+        output.append(message_item(item_id, message["content"], logprobs, "completed" if calls else status))
+    for index, call in enumerate(calls):
         function = call["function"]
         call_id = call.get("id") or derived_id("call_", chat_id, index)
         item = call_item(chat_id, len(output), call_id, function["name"], names)
-        output.append(finish_call(item, function.get("arguments") or ""))
+        last = index == len(calls) - 1
+        output.append(finish_call(item, function.get("arguments") or "", status if last else "completed"))
     return output
 
 
@@ -97,9 +106,9 @@ def reasoning_item(item_id: str, text: str, status: str | None) -> Body:
     return {"type": "reasoning", "id": item_id, "summary": [], "content": content, "status": status}
 
 
-def message_item(item_id: str, text: str, logprobs: list[Body]) -> Body:
+def message_item(item_id: str, text: str, logprobs: list[Body], status: str) -> Body:
     content = [text_part(text, logprobs)]
-    return {"type": "message", "id": item_id, "role": "assistant", "content": content, "status": "completed"}
+    return {"type": "message", "id": item_id, "role": "assistant", "content": content, "status": status}
 
 
 def text_part(text: str, logprobs: list[Body]) -> Body:
@@ -116,10 +125,10 @@ def call_item(chat_id: str, number: int, call_id: str, function: str, names: Too
     return item | ({"namespace": namespace} if namespace else {}) | {"arguments": "", "status": "in_progress"}
 
 
-def finish_call(item: Body, arguments: str) -> Body:
+def finish_call(item: Body, arguments: str, status: str) -> Body:
     """The call with its arguments, or what a custom tool is to be given."""
     if item["type"] == "function_call":
-        return {**item, "arguments": arguments, "status": "completed"}
+        return {**item, "arguments": arguments, "status": status}
     given = (load(arguments) or {}).get(CUSTOM_INPUT)
     return {**item, "input": given if isinstance(given, str) else arguments}
 

@@ -1,11 +1,41 @@
-"""Responses' tools and tool choice as chat's, and the names of called tools back again."""
+"""Responses' tools and tool choice as chat's, and the names of called tools back again.
 
+    tool_choice                          becomes, where there are functions            where there are none
+    absent, null, auto, a hosted tool    auto                                          nothing
+    none                                 none                                          nothing
+    required, function, custom           the same                                      the same: the node refuses it
+    allowed_tools                        its mode, and its tools alone; none of them:  nothing
+                                         none
+
+Tools that the client's provider would run are not shown to the model, and cannot be chosen: a node takes no notice of
+either. It takes none of `allowed_tools` and `additional_tools`, too; here they have their meaning.
+"""
+
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.core.bodies import Body
-from gateway.core.dialects.over_chat.fields import at, expect, objects, optional, refuse, required
-from gateway.core.dialects.over_chat.responses_history import CUSTOM_INPUT
+from gateway.core.dialects.over_chat.fields import at, expect, objects, optional, refuse, required, switch
+from gateway.core.dialects.over_chat.responses_history import ADDITIONAL_TOOLS, CUSTOM_INPUT
+
+_HOSTED = frozenset(
+    {
+        "apply_patch",
+        "code_interpreter",
+        "computer",
+        "computer_use",
+        "computer_use_preview",
+        "file_search",
+        "image_generation",
+        "mcp",
+        "programmatic_tool_calling",
+        "shell",
+        "web_search_preview",
+        "web_search_preview_2025_03_11",
+    }
+)
+"""Tools of OpenAI's that a `tool_choice` may name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,48 +50,94 @@ class ToolNames:
         namespace, name = self.spaced.get(function, (None, function))
         return name, namespace
 
+    def flat(self, name: str) -> str:
+        """A function of a namespace may be called by its own name where that is the only one."""
+        found = [flat for flat, (_, own) in self.spaced.items() if own == name]
+        return found[0] if len(found) == 1 else name
 
-def chat_tools(body: Body) -> tuple[Body, ToolNames]:
-    """`tools` as chat's functions. Tools that the client's provider would run are not shown to the model."""
-    names = ToolNames()
-    functions: list[Body] = []
-    for tool, where in objects(optional(body, "tools", list) or (), "tools"):
+
+class ResponseTools:
+    """The tools of one request: `chat` has them and the choice among them in chat's fields, `choice` is what the
+    response repeats as `tool_choice`."""
+
+    __slots__ = ("_functions", "chat", "choice", "names")
+
+    def __init__(self, body: Body) -> None:
+        self.names = ToolNames()
+        self._functions: list[Body] = []
+        for tool, where in objects(optional(body, "tools", list) or (), "tools"):
+            self._add(tool, where)
+        declared = {_name(function) for function in self._functions}
+        for tool, where in _additional(body):
+            self._add(tool, where, declared)
+        self.choice: Any = body.get("tool_choice") or "auto"
+        if self.choice == "auto" and not (body.get("tools") or self._functions):
+            self.choice = "none"
+        chosen: Body = {} if body.get("tool_choice") is None else self._chosen()
+        self.chat: Body = ({"tools": self._functions} if self._functions else {}) | chosen
+
+    def _add(self, tool: Body, where: str, declared: Container[str] = ()) -> None:
+        """Take a tool, unless it has been `declared` before."""
         kind = required(tool, "type", str, where)
-        if kind == "function":
-            functions.append(_function(tool, required(tool, "name", str, where), where))
-        elif kind == "custom":
-            functions.append(_custom(tool, where))
-            names.custom.add(tool["name"])
+        if kind in ("function", "custom"):
+            name = required(tool, "name", str, where)
+            if name in declared:
+                return
+            if kind == "custom":
+                self.names.custom.add(name)
+            self._functions.append((_custom if kind == "custom" else _function)(tool, name, where))
         elif kind == "namespace":
             space = required(tool, "name", str, where)
             for inner, path in objects(required(tool, "tools", list, where), at(where, "tools")):
-                if inner.get("type") == "function":
-                    name = required(inner, "name", str, path)
-                    functions.append(_function(inner, f"{space}__{name}", path))
-                    names.spaced[f"{space}__{name}"] = (space, name)
-    return ({"tools": functions} if functions else {}), names
+                name = required(inner, "name", str, path) if inner.get("type") == "function" else ""
+                flat = f"{space}__{name}"
+                if name and flat not in declared:
+                    self._functions.append(_function(inner, flat, path))
+                    self.names.spaced[flat] = (space, name)
+
+    def _chosen(self) -> Body:
+        choice = self.choice
+        if isinstance(choice, str):
+            if choice not in ("auto", "none", "required"):
+                raise refuse("tool_choice", "send auto, none, required or a function.")
+            return {"tool_choice": choice} if self._functions or choice == "required" else {}
+        kind = expect(choice, dict, "tool_choice").get("type")
+        if kind in ("function", "custom"):
+            name = self.names.flat(required(choice, "name", str, "tool_choice"))
+            self.choice = {**choice, "name": name}
+            return {"tool_choice": {"type": "function", "function": {"name": name}}}
+        if kind == "allowed_tools":
+            return self._allow(choice)
+        if kind not in _HOSTED:
+            raise refuse("tool_choice.type", "send auto, none, required, allowed_tools or a function.")
+        return {"tool_choice": "auto"} if self._functions else {}
+
+    def _allow(self, choice: Body) -> Body:
+        """Keep the functions that are allowed."""
+        mode = required(choice, "mode", str, "tool_choice")
+        if mode not in ("auto", "required"):
+            raise refuse("tool_choice.mode", "send auto or required.")
+        allowed: set[str] = set()
+        for tool, where in objects(required(choice, "tools", list, "tool_choice"), "tool_choice.tools"):
+            name = optional(tool, "name", str, where) or ""
+            allowed.add(self.names.flat(name))
+            allowed.update(flat for flat, (space, _) in self.names.spaced.items() if space == name)
+        if not self._functions:
+            return {}
+        kept = [function for function in self._functions if _name(function) in allowed]
+        if not kept:
+            return {"tool_choice": "none"}
+        self._functions = kept
+        return {"tool_choice": mode}
 
 
-def choose_tool(body: Body, names: ToolNames) -> Body:
-    """`tool_choice`; where there are no tools there is nothing to choose."""
-    choice: Any = body.get("tool_choice")
-    if choice is None or (choice in ("auto", "none") and not body.get("tools")):
-        return {}
-    if isinstance(choice, str):
-        if choice not in ("auto", "none", "required"):
-            raise refuse("tool_choice", "send auto, none, required or a function.")
-        return {"tool_choice": choice}
-    kind = expect(choice, dict, "tool_choice").get("type")
-    if kind not in ("function", "custom"):
-        raise refuse("tool_choice.type", "send auto, none, required or a function.")
-    name = required(choice, "name", str, "tool_choice")
-    return {"tool_choice": {"type": "function", "function": {"name": _flat(name, names)}}}
-
-
-def _flat(name: str, names: ToolNames) -> str:
-    """A function of a namespace may be called by its own name where that is the only one."""
-    found = [flat for flat, (_, own) in names.spaced.items() if own == name]
-    return found[0] if len(found) == 1 else name
+def _additional(body: Body) -> Iterator[tuple[Body, str]]:
+    """The tools that items of the conversation declare."""
+    items = body.get("input")
+    for index, item in enumerate(items if isinstance(items, list) else ()):
+        if isinstance(item, dict) and item.get("type") == ADDITIONAL_TOOLS:
+            where = at(f"input.{index}", "tools")
+            yield from objects(required(item, "tools", list, f"input.{index}"), where)
 
 
 def _function(tool: Body, name: str, where: str) -> Body:
@@ -69,13 +145,18 @@ def _function(tool: Body, name: str, where: str) -> Body:
         "name": name,
         "description": optional(tool, "description", str, where),
         "parameters": optional(tool, "parameters", dict, where),
-        "strict": optional(tool, "strict", bool, where),
-        "defer_loading": optional(tool, "defer_loading", bool, where),
+        "strict": switch(tool, "strict", where),
+        "defer_loading": switch(tool, "defer_loading", where),
     }
     return {"type": "function", "function": {key: value for key, value in function.items() if value is not None}}
 
 
-def _custom(tool: Body, where: str) -> Body:
+def _name(function: Body) -> str:
+    name: str = function["function"]["name"]
+    return name
+
+
+def _custom(tool: Body, name: str, where: str) -> Body:
     form = optional(tool, "format", dict, where)
     if form is not None and form.get("type") == "grammar":
         raise refuse(at(where, "format"), "nodes hold no custom tool to a grammar. Leave it out.")
@@ -86,4 +167,4 @@ def _custom(tool: Body, where: str) -> Body:
         "required": [CUSTOM_INPUT],
         "additionalProperties": False,
     }
-    return _function({**tool, "parameters": parameters, "strict": None}, required(tool, "name", str, where), where)
+    return _function({**tool, "parameters": parameters, "strict": None}, name, where)
