@@ -12,7 +12,8 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.api.body import Bounds
-from gateway.api.heads import Head
+from gateway.api.heads import Head, brings_body
+from gateway.core.content_coding import HEADER, coding_of, unsupported
 from gateway.core.errors import BodyTooLarge, GatewayError, RequestTooSlow
 
 MAX_BODY = 1024 * 1024
@@ -104,6 +105,13 @@ class AsgiCycle(RequestResponseCycle):
 
 def _too_large() -> BodyTooLarge:
     return BodyTooLarge(f"The body is larger than {MAX_BODY} bytes: no route here takes so much.")
+
+
+def refuse_coded(head: Head) -> None:
+    """Raises `UnsupportedEncoding` where a body is compressed: the documents of admin routes are short."""
+    coding = coding_of(head.fields) if HEADER in head.headers and brings_body(head) else None
+    if coding is not None:
+        raise unsupported(coding, taken=())
 
 
 def asgi_turn(

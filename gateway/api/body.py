@@ -5,17 +5,24 @@ a declared length, once it is wanted       its memory is taken at once: who gets
 a piece                                    what it becomes once it is parsed is taken, as far as it is not yet
 a piece beyond a bound                     the body is refused: what there is of it is let go, the rest is dropped
 the last piece                             the body is whole
+a compressed body                          held as it came; once it is whole and wanted, `unpack` weighs what comes out
 the end of its request                     the holding is released (see `call`)
 """
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 
+from gateway.api.heads import Fields
+from gateway.core.content_coding import TAKEN, Unpacker, coding_of, unsupported
 from gateway.core.errors import BodyTooLarge, GatewayError, MemoryFull
 from gateway.core.json_size import COPIES, JsonSize, small_size
 from gateway.core.memory import Holding, MemoryBudget
 
 SMALL = 16 * 1024
 """Bytes of a body that came whole and is weighed in one pass, generously."""
+
+PACKED_COPIES = 2
+"""A compressed body is held as its pieces, and once more while it is put together."""
 
 RETRY_SECONDS = 1.0
 """What a client is told to wait for memory: nobody knows when a request ends."""
@@ -32,12 +39,27 @@ class Bounds:
     max_values: int
     max_answer: int
     memory: MemoryBudget
+    unpacking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by the one body that is unpacked, where that takes more than a step."""
 
 
 class RequestBody:
     """`whole` is None until all of it is there; `refused` says why it is not wanted any more. `length` in bytes."""
 
-    __slots__ = ("_bounds", "_paid", "_pieces", "_size", "length", "memory", "refused", "unwanted", "whole")
+    __slots__ = (
+        "_bounds",
+        "_paid",
+        "_paid_packed",
+        "_pieces",
+        "_size",
+        "_unpacker",
+        "coding",
+        "length",
+        "memory",
+        "refused",
+        "unwanted",
+        "whole",
+    )
 
     def __init__(self, bounds: Bounds, whole: bytes | None) -> None:
         self.memory = Holding(bounds.memory)
@@ -46,19 +68,30 @@ class RequestBody:
         self.refused: GatewayError | None = None
         self.unwanted = False
         self._bounds = bounds
-        self._paid = 0
+        self._paid = self._paid_packed = 0
         self._pieces: list[bytes] = []
         self._size: JsonSize | None = None
+        self.coding: str | None = None
+        self._unpacker: Unpacker | None = None
+
+    def is_coded(self, fields: Fields) -> None:
+        """Its head, with these `fields`, has a Content-Encoding: refuse it, or be ready to unpack it."""
+        self.coding = coding_of(fields)
+        if self.coding is not None and self.coding not in TAKEN:
+            self._refuse(unsupported(self.coding))
 
     def expect(self, length: int) -> None:
         """So many bytes are said to come."""
-        self._pay(length * COPIES)
+        self._pay(length * (COPIES if self.coding is None else PACKED_COPIES))
 
     def feed(self, piece: bytes) -> None:
         self.length += len(piece)
         if self.unwanted:
             return
-        self._weigh(piece)
+        if self.coding is None:
+            self._weigh(piece)
+        else:
+            self._pay(self.length * PACKED_COPIES)
         if not self.unwanted:
             self._pieces.append(piece)
 
@@ -69,7 +102,37 @@ class RequestBody:
     def drop(self) -> None:
         """Whatever comes of it is forgotten."""
         self.unwanted = True
+        self._unpacker = None
         self._pieces.clear()
+
+    def unpack(self) -> bool:
+        """A step of it, for a compressed body; whether that was the last one, or the body is refused."""
+        unpacker, most = self._unpacker, self._bounds.max_body
+        if unpacker is None:
+            packed = self.whole
+            if not packed or len(packed) > most or self.coding is None or self.refused is not None:
+                return True
+            self._pay(len(packed) * PACKED_COPIES)
+            self._paid_packed, self._paid = self._paid, 0
+            self.length, self.whole = 0, b""
+            unpacker = self._unpacker = Unpacker(packed, self.coding)
+        if not self.unwanted:
+            self._unpack_some(unpacker, most)
+        return self.unwanted or self._unpacker is None
+
+    def _unpack_some(self, unpacker: Unpacker, most: int) -> None:
+        piece = unpacker.step()
+        self.length += len(piece)
+        if self.length > most:
+            self._refuse(BodyTooLarge(f"The body is larger than {most} bytes, unpacked: send a shorter prompt."))
+        elif piece:
+            self._weigh(piece)
+            if not self.unwanted:
+                self._pieces.append(piece)
+        if unpacker.done and not self.unwanted:
+            self._unpacker = None
+            self.end()
+            self.memory.shrink(self.memory.size - self._paid_packed)
 
     def take(self) -> bytes:
         """All of it, out of here; raises what it is refused for."""
@@ -112,7 +175,7 @@ class RequestBody:
             return
         if self.memory.take(more):
             self._paid = size
-        elif size > self.memory.most:
+        elif (size := size + self._paid_packed) > self.memory.most:
             most = self.memory.most
             self._refuse(BodyTooLarge(f"The body takes {size} bytes of memory, and one tenant can have {most}."))
         else:

@@ -4,6 +4,7 @@ The relay pushes from the node's `data_received`, straight into the client's con
 client reads more slowly than the node writes, the listener is told, and pauses the node until it is told again.
 """
 
+import asyncio
 import random
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -11,8 +12,9 @@ from collections.abc import Callable, Iterable, Mapping
 from gateway.api.body import Bounds, RequestBody
 from gateway.api.cycle import Connection, Cycle, check_headers
 from gateway.api.errors import error_headers, shape_error
-from gateway.api.heads import Head, Route
-from gateway.core.errors import AnswerTooLarge, GatewayError, MemoryFull
+from gateway.api.heads import Head, Route, brings_body
+from gateway.core.content_coding import HEADER
+from gateway.core.errors import AnswerTooLarge, ClientGone, GatewayError, MemoryFull
 from gateway.core.json_size import JsonSize
 from gateway.relay.downstream import ClientListener, Headers
 
@@ -58,6 +60,8 @@ class ClientCall(Cycle):
     ) -> None:
         """`begin` is called when it is this request's turn on its connection."""
         arriving = RequestBody(bounds, body)
+        if HEADER in head.headers and brings_body(head):
+            arriving.is_coded(head.fields)
         super().__init__(connection, head, arriving)
         self._memory = arriving.memory
         self.route = route
@@ -76,9 +80,9 @@ class ClientCall(Cycle):
 
     @property
     def weighty(self) -> bool:
-        """Whether its body costs something to read: it has not come yet, or is large."""
-        whole = self._body.whole
-        return whole is None or len(whole) > EARLY_BYTES
+        """Whether its body costs something to read: it has not come yet, is large, or is compressed."""
+        body = self._body
+        return body.whole is None or len(body.whole) > EARLY_BYTES or body.coding is not None
 
     async def read_body(self, owner: str) -> bytes:
         """The whole body, held as `owner`'s; the client is watched from the moment it is there."""
@@ -87,7 +91,19 @@ class ClientCall(Cycle):
         if body.whole is None and body.refused is None:
             await self._wait_for_body(bounds.max_body, bounds.body_timeout)
         self._flow.resume_reading()  # paused by a large body that was whole before its turn
+        if body.coding is not None:
+            await self._unpack(body)
         return body.take()
+
+    async def _unpack(self, body: RequestBody) -> None:
+        """One body at a time, in steps, but for what one step unpacks: else many would hold up a turn of the loop."""
+        if body.unpack():
+            return
+        async with self._bounds.unpacking:
+            for _ in iter(body.unpack, True):
+                if self.gone:
+                    raise ClientGone("The client closed its connection.")
+                await asyncio.sleep(0)
 
     def hold(self, length: int, rewritten: bytes | None = None) -> None:
         """So many more bytes of the answer are kept until it is whole; `rewritten` is what will be parsed of it."""

@@ -11,6 +11,7 @@ _HTTP: dict[type[e.GatewayError], tuple[int, Fault]] = {
     e.InvalidRequest: (400, Fault.INVALID),
     e.BodyTooLarge: (413, Fault.TOO_LARGE),
     e.HeadersTooLarge: (431, Fault.TOO_LARGE),
+    e.UnsupportedEncoding: (415, Fault.INVALID),
     e.RequestTooSlow: (408, Fault.TIMEOUT),
     e.NotFound: (404, Fault.NOT_FOUND),
     e.UnknownPath: (404, Fault.NOT_FOUND),

@@ -48,6 +48,11 @@ def is_usual(head: Head) -> bool:
     return not (head.old or head.expects or b"transfer-encoding" in head.headers) and head.keep_alive
 
 
+def brings_body(head: Head) -> bool:
+    """Whether a body of at least one byte, or of unknown length, is declared."""
+    return b"transfer-encoding" in head.headers or bool(head.headers.get(b"content-length", b"").strip(b" \t0"))
+
+
 def split_target(url: bytes) -> tuple[str, bytes, bytes]:
     """Path, path as it came, and query of a request's target; HttpParserInvalidURLError where it is none."""
     if url.startswith(b"/") and b"%" not in url and b"#" not in url:

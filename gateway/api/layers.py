@@ -19,7 +19,7 @@ SHOWN_HEADERS = (
     *TOLD_HEADERS,
     *("retry-after", "retry-after-ms", "x-should-retry"),
     *LIMIT_HEADERS,
-    *("www-authenticate", "allow"),
+    *("www-authenticate", "allow", "accept-encoding"),
 )
 """What scripts of listed origins may read of an answer beside its body."""
 

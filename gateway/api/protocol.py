@@ -31,7 +31,7 @@ import structlog
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
-from gateway.api.asgi import asgi_turn
+from gateway.api.asgi import asgi_turn, refuse_coded
 from gateway.api.call import request_id_of
 from gateway.api.connection_bounds import ConnectionBounds
 from gateway.api.edge import Edge, Turn
@@ -187,6 +187,8 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._route is not None:
             turn: Turn = self._edge.front.open(self, self._route, head, None)
         else:
+            if not self._public:
+                refuse_coded(head)
             turn = asgi_turn(self, head, self._edge.bounds, self.answered, self._refuse_late, self._last_word)
         self._unanswered.append(turn)
         return turn

@@ -4,6 +4,7 @@ GatewayError
 ├── InvalidRequest            the caller's body, header or path cannot be served as it is
 │   ├── BodyTooLarge
 │   ├── HeadersTooLarge
+│   ├── UnsupportedEncoding   a body that is compressed in a way that is not taken
 │   ├── RequestTooSlow        the body or the headers trickled in
 │   ├── UnknownPath
 │   ├── MethodNotAllowed
@@ -82,6 +83,10 @@ class BodyTooLarge(InvalidRequest):
 
 class HeadersTooLarge(InvalidRequest):
     default_code = "headers_too_large"
+
+
+class UnsupportedEncoding(InvalidRequest):
+    default_code = "unsupported_content_encoding"
 
 
 class RequestTooSlow(InvalidRequest):
