@@ -44,11 +44,14 @@ class _NotANumberError(ValueError):
 
 def parse_body(raw: bytes) -> Body:
     """Read `raw` as one JSON object; `InvalidRequest` says what is wrong with it and where."""
-    body: Body | None = None
-    for step in parse_steps(raw):
-        body = step
-    assert body is not None
-    return body
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        body = None
+    if type(body) is not dict:
+        return _checked(raw, _parse_slowly(raw))
+    _refuse_depth(raw, body)
+    return body if _has_no_duplicate_keys(raw, body) else _parse_slowly(raw)
 
 
 def parse_steps(raw: bytes) -> Iterator[Body | None]:
@@ -58,20 +61,30 @@ def parse_steps(raw: bytes) -> Iterator[Body | None]:
     except orjson.JSONDecodeError:
         body = None
     yield None
-    quick = type(body) is dict
-    if not quick:
+    if type(body) is not dict:
         body = None
         body = _parse_slowly(raw)
         yield None
-    # Before anything that walks by recursion: writing it anew is the first such thing.
-    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _depth(body) > MAX_DEPTH:
-        raise _too_deep()
-    if not quick:
-        _check_characters(raw, body)
-    elif not _has_no_duplicate_keys(raw, body):
+        yield _checked(raw, body)
+        return
+    _refuse_depth(raw, body)
+    if not _has_no_duplicate_keys(raw, body):
         yield None
         body = _parse_slowly(raw)
     yield body
+
+
+def _checked(raw: bytes, body: Body) -> Body:
+    """What only Python's parser could read."""
+    _refuse_depth(raw, body)
+    _check_characters(raw, body)
+    return body
+
+
+def _refuse_depth(raw: bytes, body: Body) -> None:
+    """Before anything that walks by recursion: writing `body` anew is the first such thing."""
+    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _depth(body) > MAX_DEPTH:
+        raise _too_deep()
 
 
 def parse_again(raw: bytes) -> Body:

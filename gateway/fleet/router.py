@@ -106,7 +106,8 @@ class Route:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._give_back()
+        if self._asked is not None:
+            self._give_back()
 
     async def lease(self) -> Lease:
         """A place on the node that was chosen first, or on another where that one may not have the request any more:
