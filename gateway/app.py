@@ -170,7 +170,9 @@ class Gateway:
             self._tasks.append(asyncio.create_task(self._follow_config(self._watch), name="config watch"))
 
     async def stop(self) -> None:
-        """End the background work and close the idle connections. Requests have ended before."""
+        """End the background work and close the idle connections. Requests have ended before. Also after a `start`
+        that was broken off."""
+        self._started = False  # a reload begins no probes any more
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

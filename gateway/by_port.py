@@ -36,10 +36,14 @@ class ByPort:
     async def _lifespan(self, scope: Any, receive: Any, send: Any) -> None:
         await receive()
         scope["state"]["edge"] = self._gateway.edge(self._admin_port)
-        await self._gateway.start()
-        await self._gateway.prober.first_round(FIRST_ROUND_SECONDS)
-        if self._on_start is not None:
-            self._on_start(asyncio.get_running_loop(), self._gateway)
+        try:
+            await self._gateway.start()
+            await self._gateway.prober.first_round(FIRST_ROUND_SECONDS)
+            if self._on_start is not None:
+                self._on_start(asyncio.get_running_loop(), self._gateway)
+        except BaseException:  # failed, or cancelled: what runs by now would go on
+            await self._gateway.stop()
+            raise
         await send({"type": "lifespan.startup.complete"})
         await receive()
         with suppress(asyncio.CancelledError):

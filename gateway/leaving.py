@@ -84,8 +84,16 @@ def _listening() -> Iterator[socket.socket]:
     """This process's listening sockets: the server that owns them does not hand them out."""
     folder = Path("/proc/self/fd")
     for place in folder.iterdir() if folder.is_dir() else ():
-        with suppress(OSError):
-            sock = socket.socket(fileno=os.dup(int(place.name)))
+        with suppress(OSError), _copy_of(int(place.name)) as sock:
             if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 yield sock
-            sock.close()
+
+
+def _copy_of(descriptor: int) -> socket.socket:
+    """Raises OSError where it is no socket, or is closed by now."""
+    copy = os.dup(descriptor)
+    try:
+        return socket.socket(fileno=copy)
+    except OSError:
+        os.close(copy)
+        raise

@@ -66,8 +66,16 @@ def serve(config: Config, config_path: Path | None, overrides: dict[str, Any]) -
     """Serve until SIGTERM or SIGINT, then drain. Raises `ListenError` where a port cannot be had."""
     raise_open_files()
     _ignore_user_signals()
-    public = listen(config.listen.host, config.listen.port, config.workers > 1)
-    admin = listen(config.admin.host, config.admin.port, config.workers > 1)
+    with (
+        listen(config.listen.host, config.listen.port, config.workers > 1) as public,
+        listen(config.admin.host, config.admin.port, config.workers > 1) as admin,
+    ):
+        _serve_on(public, admin, config, config_path, overrides)
+
+
+def _serve_on(
+    public: socket.socket, admin: socket.socket, config: Config, config_path: Path | None, overrides: dict[str, Any]
+) -> None:
     shared = Path(tempfile.mkdtemp(prefix="fleetgate-")) if config.workers > 1 else None
     launch = Launch(
         config_path=None if config_path is None else str(config_path.absolute()),
@@ -176,10 +184,10 @@ def listen(host: str, port: int, shared: bool = False) -> socket.socket:
         if shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind((host, port))
-    except OSError as error:
+        sock.set_inheritable(True)
+    except (OSError, ValueError, OverflowError) as error:  # what is no name, or no port, is not the system's to refuse
         sock.close()
-        raise ListenError(host, port, error.strerror) from None
-    sock.set_inheritable(True)
+        raise ListenError(host, port, error.strerror if isinstance(error, OSError) else str(error)) from None
     return sock
 
 

@@ -1,9 +1,11 @@
 """Leaving a port: who has connected is served, who knocks is not let in."""
 
+import os
 import select
 import socket
+from pathlib import Path
 
-from gateway.leaving import turn_away
+from gateway.leaving import _listening, turn_away
 
 
 def test_who_stands_in_the_queue_is_served_and_nobody_new_gets_in() -> None:
@@ -19,3 +21,18 @@ def test_who_stands_in_the_queue_is_served_and_nobody_new_gets_in() -> None:
         with server_side:
             early.sendall(b"hello")
             assert server_side.recv(5) == b"hello"
+
+
+def test_looking_for_listeners_leaves_no_descriptor_behind() -> None:
+    """Most of a process's descriptors are no sockets, and a copy of a pipe's end would keep the other one waiting."""
+    reading, writing = os.pipe()
+    with socket.socket() as listener, socket.socket():
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        before = set(Path("/proc/self/fd").iterdir())
+        found = [sock.getsockname() for sock in _listening()]
+        assert listener.getsockname() in found
+        assert set(Path("/proc/self/fd").iterdir()) == before
+    os.close(writing)
+    assert os.read(reading, 1) == b"", "nobody holds the other end"
+    os.close(reading)
