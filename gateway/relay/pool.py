@@ -66,8 +66,8 @@ class Pool:
         return None
 
     async def connect(self, timeout: float) -> UpstreamConnection:
-        """A new connection within `timeout` seconds, else `ConnectFailed`; `OutOfResources` where it is not the node
-        that took none, but this machine that had none to give."""
+        """A new connection that can be used, within `timeout` seconds, else `ConnectFailed`; `OutOfResources` where it is
+        not the node that took none, but this machine that had none to give."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout):
@@ -82,6 +82,9 @@ class Pool:
             raise ConnectFailed(f"The node did not take a connection within {timeout:g} s.") from None
         except OSError as error:  # ssl.SSLError is one
             raise _not_connected(error) from None
+        if not connection.usable:  # by the time that its waiter was woken, something else was read: its end, mostly
+            connection.abort()
+            raise ConnectFailed("The node takes no connection: it closed it at once, or spoke unasked.")
         return connection
 
     def drop_idle(self) -> bool:
