@@ -253,7 +253,8 @@ class Pipeline:
         with _Record(call, dialect, self._meters, self._observers) as record:
             who = record.of(self.gate.known(call.headers) or await self.gate.look_up(call.headers, call.address))
             deadline = read_deadline(call.headers)
-            if call.weighty and self.limiter is not None:
+            waits = call.weighty
+            if waits and self.limiter is not None:
                 record.arrival = self.limiter.arrive(who, dialect.anthropic)
             raw = await call.read_body(who.tenant.name)
             if len(raw) > LARGE:
@@ -262,6 +263,8 @@ class Pipeline:
                 if record.arrival is not None:
                     record.arrival.look_again()
                 ask = record.asked(dialect.read(raw))
+            if waits:  # its key may have been revoked while its body came
+                who = record.of(self.gate.known(call.headers) or await self.gate.look_up(call.headers, call.address))
             model = record.model = policy.models.resolve(ask.model, who, self._fleet.served)
             if model in self._counters:
                 record.counted = await self._count(policy, ask, dialect, who.tenant, model)
@@ -287,7 +290,10 @@ class Pipeline:
         with _Record(call, dialect, self._meters, self._observers) as record:
             who = record.of(self.gate.known(call.headers) or await self.gate.look_up(call.headers, call.address))
             deadline = read_deadline(call.headers)
+            waits = call.weighty
             raw = await call.read_body(who.tenant.name)
+            if waits:
+                who = record.of(self.gate.known(call.headers) or await self.gate.look_up(call.headers, call.address))
             ask = record.asked(Ask(raw, {}, None, stream="stream=true" in suffix.lower()))
             node = self._node_of(policy, response_id, who.tenant, "response_id")
             grant = Grant(hide=policy.terms.may_hide(who.tenant.rules))  # whose model it was, only the node knows
