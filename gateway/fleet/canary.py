@@ -62,6 +62,7 @@ class Canary:
         self.starts = 0  # how often the node has started anew
         self._lost = False  # it had proven to hold budgets, and was found not to
         self._rechecking = False
+        self._rechecked = 0  # the start that the recheck is about
         self._next_recheck = 0.0
         self._recheck_pause = RECHECK_PAUSE
 
@@ -96,26 +97,32 @@ class Canary:
         """Ask for tokens; `abilities` is complete afterwards, as far as the node answered."""
         self._asked = True
         self._lost = False
-        found = self.abilities
+        start, found = self.starts, self.abilities
         found = replace(found, **await _ask_with_thinking_off(client, model, found))
         if now >= self._not_before:
             self._not_before = now + self._pause  # should it die of the next question
             found = replace(found, native_budget=False)
-            self.abilities = found
+            self._keep(found, start)
             found = replace(found, **await _ask_with_budget(client, model, found))
             self._not_before = 0.0
         else:
             found = replace(found, native_budget=False)
         if found.splits_reasoning is None:
             found = replace(found, splits_reasoning=(await _think(client, model, found, {})).split)
-        self.abilities = replace(found, marker_shown=await _shows_marker(client, model, found))
+        self._keep(replace(found, marker_shown=await _shows_marker(client, model, found)), start)
         return self.abilities
+
+    def _keep(self, found: Abilities, start: int) -> None:
+        """What was found of the process that began as `start`; nothing where another one has followed it."""
+        if self.starts == start:
+            self.abilities = found
 
     def begin_recheck(self, now: float, suspected: bool) -> bool:
         """Whether it should be asked for a budget again; if so `end_recheck` must follow."""
         if self._rechecking or not (suspected or self._lost) or now < max(self._next_recheck, self._not_before):
             return False
         self._rechecking = True
+        self._rechecked = self.starts
         return True
 
     async def recheck(self, client: httpx.AsyncClient, cards: Mapping[str, Mapping[str, Any]]) -> bool | None:
@@ -129,6 +136,8 @@ class Canary:
 
     def end_recheck(self, now: float, holds: bool | None) -> None:
         self._rechecking = False
+        if self.starts != self._rechecked:
+            holds = None  # it was another process that answered
         self._recheck_pause = RECHECK_PAUSE if holds else min(2 * self._recheck_pause, LONGEST_RECHECK_PAUSE)
         self._next_recheck = now + (RECHECK_PAUSE if holds else self._recheck_pause)
         if holds is not None:

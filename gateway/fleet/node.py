@@ -254,7 +254,7 @@ class Node:
 
     def keep_pace(self, pace: float) -> None:
         """An answer had `pace` tokens in an event of its thinking: what one has at the least is a little below that."""
-        known = self._pace
+        known = self._pace if self._pace == self.abilities.pace else None  # else it was asked anew, and that forgotten
         lowest = max(1.0, 0.9 * pace)
         if known is None or lowest < known:
             self._pace = lowest

@@ -66,8 +66,8 @@ class Pool:
         return None
 
     async def connect(self, timeout: float) -> UpstreamConnection:
-        """A new connection that can be used, within `timeout` seconds, else `ConnectFailed`; `OutOfResources` where it is
-        not the node that took none, but this machine that had none to give."""
+        """A new connection that can be used, within `timeout` seconds, else `ConnectFailed`; `OutOfResources` where it
+        is not the node that took none, but this machine that had none to give."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout):

@@ -10,7 +10,7 @@ import pytest
 from gateway.core.abilities import Abilities
 from gateway.fleet.canary import FIRST_PAUSE, Canary
 from tests.support.gateways import eventually, running_gateway
-from tests.support.nodes import DONE, MODEL, STREAM_HEAD, Asked, ScriptedNode, answer, chunk, scripted_node
+from tests.support.nodes import DONE, MODEL, STREAM_HEAD, Asked, ScriptedNode, answer, chunk, listening, scripted_node
 from workers.fake import FakeSettings, Fault, serve_fake
 
 CARDS = {MODEL: {"id": MODEL, "max_model_len": 4096}}
@@ -85,6 +85,49 @@ async def test_a_node_that_dies_of_a_budget_is_not_asked_at_every_start() -> Non
         assert await start(FIRST_PAUSE) == 2
         assert await start(2 * FIRST_PAUSE) == 2, "the pause is twice as long after each death"
         assert await start(3 * FIRST_PAUSE) == 3
+
+
+@pytest.mark.parametrize("question", ["prove", "recheck"])
+async def test_what_one_process_shows_is_not_noted_for_the_next_one(question: str) -> None:
+    """A question may take two minutes; the node may be another version before its answer has come."""
+    may_answer, version = asyncio.Event(), "0.22.0"
+
+    async def reply(_: ScriptedNode, request: Asked, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if request.path != "/v1/chat/completions":
+            known = {"/version": {"version": version}, "/tokenize": {"tokens": [9]}}
+            writer.write(answer(json.dumps(known.get(request.path, {})).encode()))
+            return
+        if "thinking_token_budget" in json.loads(request.body):
+            await may_answer.wait()
+        choice = {"index": 0, "delta": {"content": "yes"}, "token_ids": [9, 1], "finish_reason": "stop"}
+        event = b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+        writer.write(STREAM_HEAD + chunk(event) + chunk(DONE) + b"0\r\n\r\n")
+
+    class Told(ScriptedNode):
+        def probed(self, request: Asked) -> None:
+            """`reply` answers everything."""
+
+    async with listening(Told(reply)) as node, httpx.AsyncClient(base_url=node.url, trust_env=False) as client:
+        canary = Canary()
+        await canary.learn(client, CARDS)
+
+        async def ask() -> None:
+            if question == "prove":
+                await canary.prove(client, MODEL, 0.0)
+            else:
+                assert canary.begin_recheck(0.0, suspected=True)
+                canary.end_recheck(1.0, await canary.recheck(client, CARDS))
+
+        asking = asyncio.create_task(ask())
+        await eventually(lambda: any(b"thinking_token_budget" in request.body for request in node.asked))
+        canary.restarted()
+        version = "0.32.0"
+        learnt = await canary.learn(client, CARDS)
+        may_answer.set()
+        await asking
+        assert canary.abilities == learnt
+        assert (learnt.version, learnt.native_budget) == ((0, 32, 0), None)
+        assert canary.due
 
 
 async def test_trust_comes_back_as_it_went_by_asking_the_node() -> None:

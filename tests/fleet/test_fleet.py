@@ -2,6 +2,7 @@
 
 import pytest
 
+from gateway.core.abilities import UNKNOWN
 from gateway.core.errors import FleetFull, NoNodeReady
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Drain, NodeSpec
@@ -98,3 +99,14 @@ def test_a_node_that_left_has_no_place_however_it_is_probed() -> None:
     node.probe_succeeded({"m": {"id": "m"}}, 1.0)
     assert not node.has_place(1.0)
     assert node.closed
+
+
+def test_a_pace_that_was_forgotten_is_learnt_again() -> None:
+    """What a node can do is replaced whole when it was asked anew, while requests note its pace."""
+    node = fleet_of(A).nodes[0]
+    node.keep_pace(4.0)
+    node.keep_pace(5.0)
+    assert node.abilities.pace == pytest.approx(3.6)
+    node.abilities = UNKNOWN
+    node.keep_pace(5.0)
+    assert node.abilities.pace == pytest.approx(4.5)
