@@ -115,11 +115,12 @@ class Link:
         """redis-py's reply to a plain command. Raises `Unavailable` or `ScriptFailed`. Its second word is its key."""
         if not self.up:
             raise Unavailable(self.reason or "Redis is down")
-        name, key = str(command[0]), str(command[1])
+        name, key, outages = str(command[0]), str(command[1]), self.outages
         try:
             reply = await self._ask(command)
         except TRANSPORT as error:
-            self._fell(spell(error))
+            if outages == self.outages:  # else it is of an outage that is known, and may be over
+                self._fell(spell(error))
             raise Unavailable(spell(error)) from None
         except ResponseError as error:
             refused = self.refusals.understand(name, key, text_of(error))

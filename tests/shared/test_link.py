@@ -16,6 +16,7 @@ from tests.support.certificates import self_signed
 from tests.support.gateways import eventually
 from tests.support.redis import Kind, redis_cluster, redis_server
 from tests.support.redis import linked as linked_to
+from tests.support.resp import resp_proxy
 
 ADD = Script.of("add", "return {redis.call('INCRBY', KEYS[1], ARGV[1]), ARGV[1]}")
 NAME = Script.of("name", "return redis.call('SET', KEYS[1], ARGV[1])")
@@ -242,3 +243,25 @@ async def test_a_cluster() -> None:
         for node in redis.nodes:
             node.forget_scripts()
         assert await asyncio.gather(*[link.run(ADD, [key], [1]) for key in keys]) == [[2, b"1"]] * 30
+
+
+async def test_what_failed_over_an_outage_that_is_over_makes_no_other_one() -> None:
+    never = asyncio.Event()
+    async with redis_server() as redis, resp_proxy(redis) as proxy:
+        proxy.meanwhile = lambda command: never.wait() if command[0] == b"GET" else None  # type: ignore[assignment,return-value]
+        link = Link(LinkSettings(proxy.url, timeout=0.5, connect_timeout=5.0))
+        await link.start()
+        try:
+            asking = asyncio.create_task(link.command("GET", "k"))
+            await eventually(lambda: [b"GET", b"k"] in proxy.asked)
+            proxy.strike(b"-LOADING Redis is loading the dataset in memory\r\n")
+            with pytest.raises(Unavailable):
+                await link.run(ADD, ["k"], [1])
+            proxy.heal()
+            await eventually(lambda: link.up)
+            assert not asking.done()
+            with pytest.raises(Unavailable):
+                await asking
+            assert (link.up, link.outages) == (True, 1)
+        finally:
+            await link.stop()
