@@ -23,7 +23,7 @@ from gateway.api.edge import Edge
 from gateway.api.front import Front
 from gateway.api.layers import Layers
 from gateway.api.public import build_public
-from gateway.config.tenants import tenants_of
+from gateway.config.tenants import ModelNames, tenants_of
 from gateway.config.tree import Config
 from gateway.config.usage import prices_of
 from gateway.core.guessing import Guesses
@@ -122,8 +122,8 @@ class Gateway:
 
     def _admin_routes(self) -> Iterable[RouteGroup]:
         directory = parts.directory(self.config, self.link)
-        yield TenantRoutes(directory, lambda: self.config.tenants, self.audit)
-        yield KeyRoutes(directory, lambda: self.config.tenants)
+        yield TenantRoutes(directory, lambda: self.config.tenants, lambda: ModelNames(self.config.models), self.audit)
+        yield KeyRoutes(directory, lambda: self.config.tenants, lambda: ModelNames(self.config.models))
         yield DrainRoutes(self.fleet, self.drains, self.audit)
         yield UsageRoutes(UsageReport(self.link) if self.link is not None and self.ledger is not None else None)
         yield self.fleet_routes

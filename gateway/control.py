@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -21,12 +22,16 @@ class Control:
     def __init__(self, url: str, token: str | None = None, ca_file: str | None = None) -> None:
         """`url` of the admin listener; `token` where it asks for one."""
         self._url = url.rstrip("/")
+        if token is not None and not (token.isascii() and token.isprintable()):
+            raise ControlError(
+                "the admin token is no printable ASCII, so it is not the whole one, or has more around it"
+            )
         headers = {"authorization": f"Bearer {token}"} if token else {}
         try:
             self._client = httpx.Client(
                 base_url=self._url, headers=headers, timeout=10, trust_env=False, verify=ca_file or True
             )
-        except (httpx.InvalidURL, OSError) as error:
+        except (httpx.InvalidURL, UnicodeError, OSError) as error:
             raise ControlError(f"{url} cannot be used: {error}") from None
 
     def __enter__(self) -> Self:
@@ -47,6 +52,8 @@ class Control:
         given = {name: value for name, value in query.items() if value is not None}
         try:
             answer = self._client.request(method, path, json=body, params=given)
+        except (httpx.InvalidURL, ValueError, TypeError) as error:  # half a character, NaN: what no request can carry
+            raise ControlError(f"this cannot be sent: {error!s:.200}") from None
         except httpx.HTTPError as error:
             hint = "name its admin listener with --admin"
             raise ControlError(f"no gateway answers on {self._url} ({error}): {hint}") from None
@@ -54,7 +61,17 @@ class Control:
             raise ControlError("the admin token is missing or wrong: set FLEETGATE_ADMIN__TOKEN or give --token")
         if answer.status_code >= 400:
             raise ControlError(_detail(answer))
-        return answer.json()
+        try:
+            return answer.json()
+        except ValueError:
+            raise ControlError(
+                f"what answers on {self._url} is no gateway's admin listener: name it with --admin"
+            ) from None
+
+
+def path_of(*parts: str) -> str:
+    """A path of these parts, each of which may hold anything: also what a path would be cut or shortened at."""
+    return "".join("/" + quote(part, safe="", errors="replace").replace(".", "%2E") for part in parts)
 
 
 def drain(control: Control, node: str, deadline: float | None, wait: float, say: Say) -> bool:
@@ -72,7 +89,7 @@ def drain(control: Control, node: str, deadline: float | None, wait: float, say:
             say(f"{name} still answers {left} requests")
             told = left
         time.sleep(0.2)
-        state = control.get(f"/admin/drain/{name}")
+        state = control.get(path_of("admin", "drain", name))
     if state["empty"]:
         say(f"{name} is empty: it can be stopped")
     elif wait > 0:

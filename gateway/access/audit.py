@@ -7,7 +7,7 @@ import orjson
 import structlog
 
 from gateway.access.records import Places
-from gateway.shared.link import Link, Unavailable
+from gateway.shared.link import Link, ScriptFailed, Unavailable
 from gateway.shared.shapes import pairs_of
 
 log = structlog.get_logger("fleetgate.audit")
@@ -40,7 +40,8 @@ class Line:
 
 def log_deed(deed: Deed) -> None:
     """The line in the log."""
-    log.info("admin_change", who=deed.who, what=deed.what, subject=deed.subject, **deed.detail)
+    told = {name: value for name, value in deed.detail.items() if name != "event"}  # which is the line's own name
+    log.info("admin_change", **{**told, "who": deed.who, "what": deed.what, "subject": deed.subject})
 
 
 class Audit:
@@ -60,14 +61,14 @@ class Audit:
                 await self._link.reports.command(
                     "XADD", self._stream, "MAXLEN", "~", self.lines, "*", "line", deed.dump()
                 )
-            except Unavailable as error:
+            except (Unavailable, ScriptFailed) as error:  # the change itself is made
                 log.warning("audit_line_not_kept", reason=str(error), what=deed.what, subject=deed.subject)
 
     async def read(self, since: float, limit: int) -> list[Line]:
         """The last `limit` lines since a moment (seconds since 1970), the newest first. Raises `Unavailable`."""
         if self._link is None:
             return []
-        first = str(int(since * 1000))
+        first = str(max(0, int(since * 1000)))
         entries = await self._link.reports.command("XREVRANGE", self._stream, "+", first, "COUNT", limit)
         lines = [_line(entry_id, fields) for entry_id, fields in entries]
         return [line for line in lines if line is not None]

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from gateway.access.audit import Deed, log_deed
 from gateway.access.records import CHANGE, DROP, KeyRecord, Places, TenantRecord
 from gateway.core.api_keys import key_id
-from gateway.shared.link import Link, Unavailable, Value
+from gateway.shared.link import Link, ScriptFailed, Unavailable, Value
 from gateway.shared.shapes import pairs_of
 
 _CHUNK = 500
@@ -42,6 +42,10 @@ class AlreadyThere(Exception):
 
 class NotThere(Exception):
     """There is none by that name."""
+
+
+class KeysLeft(Exception):
+    """A tenant is deleted, but its keys could not be taken out, for the reason in the text: they open nothing."""
 
 
 class ChangedMeanwhile(Exception):
@@ -92,7 +96,10 @@ class Directory:
         """Take a tenant out, then its keys, which open nothing from the first moment on. Returns how many."""
         deed = Deed(who, "tenant deleted", before.name, {})
         await self._change(deed, Edit(TENANTS, before.name, "same", before.raw))
-        return await self._drop_keys(before.name)
+        try:
+            return await self._drop_keys(before.name)
+        except (Unavailable, ScriptFailed) as error:
+            raise KeysLeft(str(error)) from None
 
     # Keys
 
@@ -108,7 +115,7 @@ class Directory:
 
     async def last_used(self) -> dict[str, float]:
         """Key id to the hour in which it was last used, in seconds since 1970."""
-        return {id: float(raw) async for id, raw in self._scan(self.places.used)}
+        return {id: int(raw) async for id, raw in self._scan(self.places.used) if raw.isdigit()}
 
     async def create_key(
         self, who: str, tenant: str, digest: bytes, settings: dict[str, Any], in_file: bool
@@ -124,7 +131,7 @@ class Directory:
     async def revoke_key(self, who: str, before: KeyRecord) -> None:
         deed = Deed(who, "key revoked", before.id, {"tenant": before.tenant})
         await self._change(deed, Edit(KEYS, before.id, "same", before.raw))
-        with contextlib.suppress(Unavailable):  # it is revoked, and nobody asks when it was used
+        with contextlib.suppress(Unavailable, ScriptFailed):  # it is revoked, and nobody asks when it was used
             await self._redis.command("HDEL", self.places.used, before.id)
 
     async def rotate_key(

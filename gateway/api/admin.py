@@ -3,17 +3,19 @@
 FastAPI's pages for people (/docs, /redoc) are left out: they run scripts that come from elsewhere.
 """
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
 
 from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import HTTPException, RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 
 from gateway.api.admin_access import SECURITY_HEADERS, AdminAccess
 from gateway.api.admin_tenants import explain_redis
 from gateway.api.public import add_health
-from gateway.core.bodies import dump
+from gateway.core.bodies import dump, parse_body
+from gateway.core.errors import InvalidRequest
 from gateway.fleet.fleet import Fleet
 from gateway.pipeline import Pipeline
 from gateway.telemetry.metrics import CONTENT_TYPE, Metrics
@@ -32,6 +34,28 @@ class MetricsPage:
         return Response(self._metrics.page(), headers={"content-type": CONTENT_TYPE})
 
 
+class _StrictRequest(Request):
+    """Its JSON is read as clients' is: no key twice, no NaN, no half character, bounded nesting."""
+
+    async def json(self) -> Any:
+        try:
+            return parse_body(await self.body())
+        except InvalidRequest as error:
+            raise HTTPException(422, str(error)) from None
+
+
+class StrictRoute(APIRoute):
+    """A route whose body is read strictly: of a key that stands twice nobody knows which value was meant."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def strictly(request: Request) -> Response:
+            return await handle(_StrictRequest(request.scope, request.receive))
+
+        return strictly
+
+
 class RouteGroup(Protocol):
     """Routes about one thing, below /admin/."""
 
@@ -46,7 +70,7 @@ def build_admin(
     app.add_middleware(access.around)
     add_health(app, pipeline, fleet)
     app.get("/metrics")(page.show)
-    router = APIRouter(prefix="/admin")
+    router = APIRouter(prefix="/admin", route_class=StrictRoute)
     for group in groups:
         group.add_to(router)
     app.include_router(router)

@@ -10,17 +10,18 @@ from gateway.access.directory import Directory, NotThere
 from gateway.access.records import KeyRecord
 from gateway.api.admin_access import Who
 from gateway.api.admin_shapes import KeyStatus, MadeKey, NewKey, Rotation, dump_settings, id_of
-from gateway.api.admin_tenants import Configured, refuse_newer, stored
-from gateway.config.tenants import KeySettings, newer_settings, read_key_settings
+from gateway.api.admin_tenants import Configured, Known, refuse, refuse_newer, refuse_unknown, stored
+from gateway.config.tenants import KeySettings, newer_settings, read_key_settings, read_tenant_settings
 from gateway.keys import make_key
 
 
 class KeyRoutes:
     """`directory` is None where no keys are created at run time."""
 
-    def __init__(self, directory: Directory | None, configured: Configured) -> None:
+    def __init__(self, directory: Directory | None, configured: Configured, known: Known) -> None:
         self._directory = directory
         self._configured = configured
+        self._known = known
 
     def add_to(self, router: APIRouter) -> None:
         router.get("/keys")(self.list_keys)
@@ -44,11 +45,23 @@ class KeyRoutes:
 
     async def create_key(self, new: NewKey, who: Who) -> MadeKey:
         """Make a key for a tenant of the file or of Redis."""
-        in_file = any(tenant.name == new.tenant for tenant in self._configured())
+        directory = stored(self._directory)
+        in_file = next((tenant for tenant in self._configured() if tenant.name == new.tenant), None)
+        if new.expires is not None and new.expires <= datetime.now(UTC):
+            words = "is in the past: the key would open nothing; give a later time, or leave it out for none"
+            refuse([("value_error", ("body", "expires"), words)])
+        refuse_unknown(self._known(), [(name, ("models", at)) for at, name in enumerate(new.models)])
+        if new.models:
+            allowed = in_file.models if in_file is not None else await self._models_of(directory, new.tenant)
+            beyond = [(at, name) for at, name in enumerate(new.models) if allowed and name not in allowed]
+            words = f"is not in the tenant's models: {', '.join(allowed)}"
+            refuse([("not_there", ("body", "models", at), f"{name} {words}") for at, name in beyond])
         key, digest = make_key()
         settings = dump_settings(new, "tenant")
         try:
-            record = await stored(self._directory).create_key(who, new.tenant, bytes.fromhex(digest), settings, in_file)
+            record = await directory.create_key(
+                who, new.tenant, bytes.fromhex(digest), settings, in_file=in_file is not None
+            )
         except NotThere:
             raise HTTPException(404, f"There is no tenant {new.tenant!r}: create it first.") from None
         return MadeKey.of_redis(record, key=key)
@@ -77,6 +90,12 @@ class KeyRoutes:
         key, digest = make_key()
         record = await directory.rotate_key(who, before, bytes.fromhex(digest), before.settings, old)
         return MadeKey.of_redis(record, key=key)
+
+    async def _models_of(self, directory: Directory, tenant: str) -> tuple[str, ...]:
+        """What a tenant of Redis may use; empty: all, or nobody knows."""
+        record = await directory.tenant(tenant)
+        settings = None if record is None else read_tenant_settings(tenant, record.settings)
+        return () if settings is None else settings.models
 
     async def _kept(self, directory: Directory, id: str) -> KeyRecord:
         if any(id_of(key) == id for tenant in self._configured() for key in tenant.keys):

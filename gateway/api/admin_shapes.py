@@ -128,8 +128,11 @@ def dump_settings(settings: TenantSettings | KeySettings, *beside: str) -> dict[
 
 
 def moment(seconds: float) -> datetime:
-    """Seconds since 1970 as a time in UTC."""
-    return datetime.fromtimestamp(seconds, UTC)
+    """Seconds since 1970 as a time in UTC; the first or last that there is for one beyond them."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return (datetime.min if seconds < 0 else datetime.max).replace(tzinfo=UTC)
 
 
 def id_of(key: KeyConfig) -> str:

@@ -1,25 +1,28 @@
 """Admin routes for tenants and the audit. What stands in the file is shown here, and changed in the file only."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, FastAPI, Query, Request
 from fastapi.exceptions import HTTPException, RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from gateway.access.audit import Audit
-from gateway.access.directory import AlreadyThere, ChangedMeanwhile, Directory, NotThere
+from gateway.access.directory import AlreadyThere, ChangedMeanwhile, Directory, KeysLeft, NotThere
 from gateway.access.records import TenantRecord
 from gateway.api.admin_access import Who
 from gateway.api.admin_shapes import AuditLine, Deleted, NewTenant, TenantStatus, dump_settings
-from gateway.config.tenants import TenantConfig, TenantSettings, newer_settings
+from gateway.config.source import section_of
+from gateway.config.tenants import ModelNames, Moment, TenantConfig, TenantSettings, named_models, newer_settings
 from gateway.shared.link import ScriptFailed, Unavailable
 
 Configured = Callable[[], tuple[TenantConfig, ...]]
 """The tenants of the config file as it is now."""
+
+Known = Callable[[], ModelNames]
+"""The models of the config file as it is now."""
 
 Change = Annotated[
     dict[str, Any],
@@ -46,9 +49,10 @@ def refuse_newer(name: str, fields: Iterable[str], settings: Iterable[str]) -> N
 class TenantRoutes:
     """`directory` is None where no tenants are created at run time."""
 
-    def __init__(self, directory: Directory | None, configured: Configured, audit: Audit) -> None:
+    def __init__(self, directory: Directory | None, configured: Configured, known: Known, audit: Audit) -> None:
         self._directory = directory
         self._configured = configured
+        self._known = known
         self._audit = audit
 
     def add_to(self, router: APIRouter) -> None:
@@ -73,6 +77,7 @@ class TenantRoutes:
         directory = stored(self._directory)
         if self._in_file(new.name):
             raise HTTPException(409, f"The tenant {new.name!r} stands in the config file already.")
+        refuse_unknown(self._known(), named_models(new))
         return TenantStatus.of_redis(await directory.create_tenant(who, new.name, dump_settings(new, "name")), 0)
 
     async def show_tenant(self, name: str) -> TenantStatus:
@@ -86,7 +91,10 @@ class TenantRoutes:
         directory = stored(self._directory)
         before = await self._kept(directory, name)
         refuse_newer(name, before.newer, newer_settings(TenantSettings, before.settings))
-        settings = dump_settings(_checked(_patched(before.settings, change)))
+        refuse(_no_settings(change, TenantSettings, ("body",)))
+        checked = _checked(_patched(before.settings, change))
+        refuse_unknown(self._known(), [named for named in named_models(checked) if named[1][0] in change])
+        settings = dump_settings(checked)
         record = await directory.set_tenant(who, before, settings, change)
         return TenantStatus.of_redis(record, len(await directory.keys(name)))
 
@@ -96,7 +104,7 @@ class TenantRoutes:
         return Deleted(name=name, keys=await directory.delete_tenant(who, await self._kept(directory, name)))
 
     async def read_audit(
-        self, since: datetime | None = None, limit: Annotated[int, Query(ge=1, le=10_000)] = 100
+        self, since: Moment | None = None, limit: Annotated[int, Query(ge=1, le=10_000)] = 100
     ) -> list[AuditLine]:
         """The last changes, the newest first."""
         lines = await self._audit.read(0.0 if since is None else since.timestamp(), limit)
@@ -129,9 +137,43 @@ def explain_redis(app: FastAPI) -> None:
     app.add_exception_handler(
         ScriptFailed, teller(503, "Redis refuses this: {}. The gateway's log says what to do; nothing was changed.")
     )
+    left = (
+        "The tenant is deleted. Its keys, which open nothing now, could not be taken out ({}): they are with the next "
+    )
+    app.add_exception_handler(KeysLeft, teller(503, f"{left}tenant of that name, before it begins."))
     app.add_exception_handler(AlreadyThere, teller(409, "{} is there already."))
     app.add_exception_handler(NotThere, teller(404, "There is no {}."))
     app.add_exception_handler(ChangedMeanwhile, teller(409, "{} was changed by somebody else meanwhile: try again."))
+
+
+def refuse_unknown(known: ModelNames, named: Iterable[tuple[str, tuple[str | int, ...]]]) -> None:
+    """Who may use but a model that there is not may use none, and rules for it hold for nothing."""
+    problems = [(at, known.problem(name)) for name, at in named]
+    refuse([("not_there", ("body", *at), problem) for at, problem in problems if problem is not None])
+
+
+_Problem = tuple[str, tuple[str | int, ...], str]
+"""A kind, a path, and what is wrong there, as FastAPI tells it."""
+
+
+def refuse(problems: Sequence[_Problem]) -> None:
+    """Answer 422 with what is wrong, where anything is."""
+    if problems:
+        raise RequestValidationError([{"type": kind, "loc": loc, "msg": words} for kind, loc, words in problems])
+
+
+def _no_settings(change: dict[str, Any], kind: type[BaseModel], at: tuple[str | int, ...]) -> list[_Problem]:
+    """The names in a merge patch that are no settings. (Those that are set are found with their values; a null takes
+    away what is not there, and would go unnoticed.)"""
+    found: list[_Problem] = []
+    for name, value in change.items():
+        field = kind.model_fields.get(name)
+        section = None if field is None else section_of(field.annotation)
+        if field is None:
+            found.append(("extra_forbidden", (*at, name), "is not a setting"))
+        elif isinstance(value, dict) and section is not None:
+            found += _no_settings(value, section, (*at, name))
+    return found
 
 
 def _patched(settings: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from fastapi.exceptions import HTTPException
 from pydantic import BaseModel
 
 from gateway.api.admin_shapes import moment
+from gateway.config.tenants import Moment
 from gateway.core.limits.cost import NANO
 from gateway.core.limits.ledger import DAY, HOUR
 from gateway.telemetry.usage_report import MAX_ROWS, Row, TooManyRows, UsageReport, grouped
@@ -73,8 +74,8 @@ class UsageRoutes:
     async def show_usage(
         self,
         tenant: Annotated[list[str] | None, Query(description="These only; default: all.")] = None,
-        since: Annotated[datetime | None, Query(description="Default: seven days ago.")] = None,
-        until: Annotated[datetime | None, Query(description="Default: now.")] = None,
+        since: Annotated[Moment | None, Query(description="Default: seven days ago.")] = None,
+        until: Annotated[Moment | None, Query(description="Default: now.")] = None,
         per: Annotated[Literal["hour", "day"], Query(description="What times are rounded to.")] = "day",
         by: Annotated[list[By] | None, Query(description="What sums are divided by.")] = None,
     ) -> Response:
@@ -87,7 +88,7 @@ class UsageRoutes:
         names = tenant or await self._report.tenants()
         if start >= end:
             raise HTTPException(422, "since has to be before until.")
-        if (end - start) / size * len(names) > MAX_BUCKETS:
+        if (end - start) / size * max(1, len(names)) > MAX_BUCKETS:
             raise HTTPException(422, "That is too much at once: ask for a shorter time, per=day, or fewer tenants.")
         try:
             rows = await self._report.rows(names, start, end, size, frozenset(by or ("tenant", "model")))

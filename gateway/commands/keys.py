@@ -9,6 +9,7 @@ import typer
 from gateway.commands.options import LOCAL, AdminToken, AdminUrl, AsJson, asking, misused, tree_of
 from gateway.commands.tables import new_table, print_table
 from gateway.commands.times import moment_of, seconds_of, shown
+from gateway.control import path_of
 
 keys = typer.Typer(no_args_is_help=True, help="API keys of tenants.")
 
@@ -75,7 +76,7 @@ def list_keys(
 def revoke_key(id: IdArgument, admin: AdminUrl = LOCAL, token: AdminToken = None) -> None:
     """Take a key out: every gateway refuses it within two seconds."""
     with asking(admin, token) as control:
-        gone = control.ask("DELETE", f"/admin/keys/{id}")
+        gone = control.ask("DELETE", path_of("admin", "keys", id))
     typer.echo(f"{gone['id']} of {gone['tenant']} is revoked")
 
 
@@ -93,7 +94,7 @@ def rotate_key(
     except ValueError as error:
         raise misused(str(error)) from None
     with asking(admin, token) as control:
-        _show_new(control.post(f"/admin/keys/{id}/rotate", {"grace_seconds": seconds}), as_json)
+        _show_new(control.post(path_of("admin", "keys", id, "rotate"), {"grace_seconds": seconds}), as_json)
     typer.echo(
         f"the old one, {id}, goes on working for {grace}" if seconds else f"the old one, {id}, has ended", err=True
     )

@@ -1,7 +1,9 @@
 """What the commands that talk to a running gateway share: where it is, who asks, and how failure is told."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from typing import Annotated, Any
 
 import typer
@@ -37,6 +39,23 @@ def misused(message: str) -> typer.Exit:
     return typer.Exit(MISUSED)
 
 
+_UNREADABLE = (ValueError, ArithmeticError, LookupError, AttributeError, TypeError)
+"""What PyYAML raises for a value that is not of its type, such as a day that there is not."""
+
+
+def _as_json(value: Any) -> Any:
+    """A value of YAML as JSON carries it: times as they are written. Raises ValueError for what it cannot."""
+    if isinstance(value, dict):
+        return {str(key): _as_json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_as_json(item) for item in value]
+    if isinstance(value, date):
+        return value.isoformat()
+    if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    raise ValueError(f"{value!a} is no value of a setting")
+
+
 def tree_of(assignments: list[str]) -> dict[str, Any]:
     """`["limits.requests_per_minute=60", "cache_salt=true"]` as the mapping of settings that it spells.
 
@@ -54,7 +73,7 @@ def tree_of(assignments: list[str]) -> dict[str, Any]:
             if not isinstance(at, dict):
                 raise misused(f"{path} and {part} cannot both be set")
         try:
-            at[name] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise misused(f"the value of {path} cannot be read as YAML: {value}") from None
+            at[name] = _as_json(yaml.safe_load(value))
+        except (yaml.YAMLError, *_UNREADABLE, RecursionError):
+            raise misused(f"the value of {path} cannot be read as YAML: {value!a}") from None
     return tree

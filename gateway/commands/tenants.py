@@ -2,13 +2,13 @@
 
 import json
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import typer
 
 from gateway.commands.options import LOCAL, AdminToken, AdminUrl, AsJson, asking, misused, tree_of
 from gateway.commands.tables import new_table, print_table
 from gateway.commands.times import shown
+from gateway.control import path_of
 
 tenants = typer.Typer(no_args_is_help=True, help="Tenants that are created at run time (needs access.stored).")
 
@@ -48,7 +48,7 @@ def list_tenants(as_json: AsJson = False, admin: AdminUrl = LOCAL, token: AdminT
 def show_tenant(name: NameArgument, as_json: AsJson = False, admin: AdminUrl = LOCAL, token: AdminToken = None) -> None:
     """One tenant with its settings."""
     with asking(admin, token) as control:
-        _show(control.get(f"/admin/tenants/{quote(name)}"), as_json)
+        _show(control.get(path_of("admin", "tenants", name)), as_json)
 
 
 @tenants.command("set")
@@ -59,7 +59,7 @@ def set_tenant(
     if not settings:
         raise misused("say what to set: fleetgate tenants set NAME limits.requests_per_minute=60")
     with asking(admin, token) as control:
-        _show(control.ask("PATCH", f"/admin/tenants/{quote(name)}", tree_of(settings)))
+        _show(control.ask("PATCH", path_of("admin", "tenants", name), tree_of(settings)))
 
 
 @tenants.command("delete")
@@ -71,10 +71,10 @@ def delete_tenant(
 ) -> None:
     """Delete a tenant and all its keys. What it used stays in the usage."""
     with asking(admin, token) as control:
-        keys = control.get(f"/admin/tenants/{quote(name)}")["keys"]
+        keys = control.get(path_of("admin", "tenants", name))["keys"]
         if not yes:
             typer.confirm(f"Delete {name} and its keys ({keys})?", abort=True)
-        gone = control.ask("DELETE", f"/admin/tenants/{quote(name)}")
+        gone = control.ask("DELETE", path_of("admin", "tenants", name))
     typer.echo(f"{gone['name']} is deleted, and {gone['keys']} of its keys")
 
 

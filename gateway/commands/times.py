@@ -4,6 +4,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+_LONGEST = 1000 * 365 * 86_400
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 
 
@@ -14,21 +15,22 @@ def seconds_of(span: str) -> float:
     found = _SPAN.fullmatch(span)
     if found is None:
         raise ValueError(f"{span!r} is no span of time: write it as 90s, 15m, 24h, 7d or 2w")
-    return float(found.group(1)) * _UNITS[found.group(2)]
+    seconds = float(found.group(1)) * _UNITS[found.group(2)]
+    if seconds > _LONGEST:
+        raise ValueError(f"{span!r} is more than a thousand years")
+    return seconds
 
 
 def moment_of(text: str, now: datetime, ahead: bool = False) -> datetime:
     """`7d` before `now` (after it, where `ahead`), `2026-11-01` or `2026-11-01T12:00`, in UTC unless it says so."""
-    try:
+    if text == "0" or _SPAN.fullmatch(text):
         span = timedelta(seconds=seconds_of(text))
         return now + span if ahead else now - span
-    except ValueError:
-        pass
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):  # the second: in UTC it is before the year 1 or after 9999
         raise ValueError(f"{text!r} is no moment: write it as 7d, 2026-11-01 or 2026-11-01T12:00") from None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def shown(moment: str | None) -> str:

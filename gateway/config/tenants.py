@@ -199,6 +199,11 @@ def read_key_settings(id: str, settings: dict[str, Any]) -> KeySettings | None:
     return _understood(KeySettings, id, settings)
 
 
+def read_tenant_settings(name: str, settings: dict[str, Any]) -> TenantSettings | None:
+    """A tenant's settings in Redis; None as in `read_tenant`."""
+    return _understood(TenantSettings, name, settings)
+
+
 def read_tenant(secret: bytes, name: str, settings: dict[str, Any]) -> Tenant | None:
     """A tenant of Redis; None where its settings mean nothing to this version (the log says which)."""
     known = _understood(TenantSettings, name, settings)
