@@ -4,9 +4,10 @@ An `Exchange` is called from both sides: by the node's connection with pieces of
 side when it left or can take bytes again. Nothing here awaits, so that an event costs no task switch; whoever
 started the exchange awaits `done`.
 
-Streams are committed late: the client's head goes out with the first event, so that up to then another node may
-still be tried. Only where that takes long is the head sent ahead, followed by comments, to keep load balancers
-from cutting the connection. Plain answers are held back whole (up to a bound), for the same reason.
+Streams are committed late: the client's head goes out with the first event that says something of the answer (a comment
+does not, nor does `response.created`), so that up to then another node may still be tried. Only where that takes long
+is the head sent ahead, followed by comments, to keep load balancers from cutting the connection. Plain answers are held
+back whole (up to a bound), for the same reason.
 
 A watch may ask for a turn: the node's request is closed, and another one, to the same node if it can be, goes on
 with the client's answer. That is another exchange with the same watch; `done` gives the turn to whoever waits.
@@ -17,7 +18,7 @@ import time
 from collections.abc import Callable
 
 from gateway.core.dialects.base import find_error_status
-from gateway.core.dialects.watch import STOP, EventWatch, Turn
+from gateway.core.dialects.watch import STOP, EventWatch, Turn, says_nothing
 from gateway.core.errors import (
     BadUpstreamResponse,
     ClientGone,
@@ -76,6 +77,7 @@ class Exchange:
         "_paused",
         "_paused_at",
         "_paused_for",
+        "_prelude",
         "_sending",
         "_sent_at",
         "_shows_life",
@@ -123,6 +125,8 @@ class Exchange:
         self._held: list[bytes] | None = []
         self._held_bytes = 0
         self._tail = b""
+        self._prelude = b""
+        """Events that say nothing of the answer yet: they go out with its first one, or with none."""
         self._committed = call.started  # by comments, during an attempt that failed
         self._write: Callable[[bytes], None] | None = None
         """Sends a chunk to the client, once the first event has gone there and done what it brings about."""
@@ -158,6 +162,9 @@ class Exchange:
             self.fail(BadUpstreamResponse("The node did not stream an answer that it was asked to stream."))
 
     def on_data(self, data: bytes) -> None:
+        if self.watch is not None and says_nothing(data):
+            self._pass_quietly(self.watch.feed(data))
+            return
         self._last = self._loop.time()
         if self._shows_life:
             self._node.heard_at = self._last
@@ -177,6 +184,13 @@ class Exchange:
         if self.watch.turn is not None:
             self._connection.abort()
             self._take_turn(self.watch)
+
+    def _pass_quietly(self, events: bytes) -> None:
+        """What says nothing of the answer is no sign of life, no work and no token."""
+        if events:
+            self._pass(events)
+            if self._trace.first_byte is not None:
+                self._last_push = self._loop.time()
 
     def on_chunk(self, framed: bytes, start: int) -> None:
         # Nearly every event. What is written here is little and close together, for it costs more than what is done.
@@ -348,8 +362,15 @@ class Exchange:
 
     def _pass(self, data: bytes) -> None:
         if self._trace.first_byte is None:
-            if self.watch is not None and self.watch.failed and self._fails_early(data):
-                return
+            if self.watch is not None:
+                if self.watch.failed and self._fails_early(data):
+                    return
+                if self._shows_life and says_nothing(data):
+                    self._begun, self._events = 0.0, 0
+                    if self._keep(len(data)):
+                        self._prelude += data
+                    return
+                data, self._prelude = self._prelude + data, b""
             self._first_byte()
         if not self._committed:
             self._commit()
@@ -360,13 +381,15 @@ class Exchange:
 
     def _fails_early(self, events: bytes) -> bool:
         """A stream that begins with the node's own failure has not begun: another node may be asked."""
-        data = next((found for event in split_events(events) if b'"error"' in (found := event_data(event))), b"")
+        told = [found for event in split_events(events) if b'"error"' in (found := event_data(event))]
+        data = told[-1] if told else b""
         status = find_error_status(data)
         if status not in FAILED_STATUSES:
             return False
         answer = None
         if self._head is not None and not self._committed:
-            answer = NodeAnswer(200, passed_headers(self._head) + STREAM_HEADERS, events, stream=True)
+            told_so_far = self._prelude + events
+            answer = NodeAnswer(200, passed_headers(self._head) + STREAM_HEADERS, told_so_far, stream=True)
         self.fail(node_error(status, data, None, answer))
         return True
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.dialects import DIALECTS, Ask, Dialect, ErrorShape, Fault
-from gateway.core.dialects.watch import EventWatch
+from gateway.core.dialects.watch import EventWatch, says_nothing
 from gateway.core.usage import Usage
 
 BY_NAME = {dialect.name: dialect for dialect in DIALECTS}
@@ -309,3 +309,27 @@ def test_usage_of_a_plain_answer(dialect: Dialect) -> None:
 
 def test_paths_and_names_are_each_dialects_own() -> None:
     assert len({dialect.path for dialect in DIALECTS}) == len({dialect.name for dialect in DIALECTS}) == len(DIALECTS)
+
+
+# What says nothing of an answer
+
+
+@pytest.mark.parametrize(
+    ("events", "nothing"),
+    [
+        (b": keep-alive\n\n", True),
+        (b": a\r\n\r\n:b\n\n", True),
+        (data({"type": "ping"}, "ping"), True),
+        (data({"type": "response.created"}, "response.created") + b": a\n\n", True),
+        (data({"type": "response.created"}, "response.created") + delta("a"), False),
+        (data({"type": "response.output_item.added"}, "response.output_item.added"), False),
+        (data({"type": "message_start"}, "message_start"), False),
+        (b": a\n" + delta("a"), False),
+        (b": a\n\n" + delta("a"), False),
+        (delta(": a"), False),
+        (DONE, False),
+        (b"", False),
+    ],
+)
+def test_what_a_server_says_by_itself_is_known(events: bytes, nothing: bool) -> None:
+    assert says_nothing(events) is nothing

@@ -424,6 +424,100 @@ async def test_a_full_queue_is_no_illness_and_its_hint_reaches_the_client() -> N
         assert gateway.app.fleet.nodes[0].ready
 
 
+TAKEN = {
+    CHAT: b": keep-alive\n\n" * 3,
+    MESSAGES: b'event: ping\ndata: {"type":"ping"}\n\n',
+    RESPONSES: b'event: response.created\ndata: {"type":"response.created","response":{"id":"a","error":null}}\n\n'
+    b'event: response.in_progress\ndata: {"type":"response.in_progress","response":{"id":"a"}}\n\n',
+}
+"""What servers say of a request before their engine has looked at it."""
+
+ENDS = {
+    CHAT: ROLE + delta({"content": "whole"}) + delta({}, "stop") + USAGE + DONE,
+    MESSAGES: b'event: message_start\ndata: {"type":"message_start","message":{}}\n\n'
+    b'event: message_stop\ndata: {"type":"message_stop","whole":1}\n\n',
+    RESPONSES: b'event: response.completed\ndata: {"type":"response.completed","response":{"id":"b","whole":1}}\n\n',
+}
+ERROR = b'data: {"type":"error","error":{"message":"engine dead","type":"internal_server_error","code":500}}\n\n'
+IN_TURN: dict[str, Any] = {"routing": {"policy": "round_robin"}, "health": {"interval": 60}}
+
+
+@pytest.mark.parametrize("path", TAKEN)
+@pytest.mark.parametrize("how", ["cut", "error", "still"])
+async def test_what_a_server_says_before_its_engine_answers_is_no_answer(path: str, how: str) -> None:
+    """bifrost#5395, claude-code-router#1759, litellm#38610: comments, pings or `response.created` came first, then the
+    request failed; as the stream had begun, no other node was asked. vllm#47647 has comments sent by nodes.
+    """
+
+    async def fails(node: ScriptedNode, asked: Asked, reader: Reader, writer: Writer) -> None:
+        writer.write(STREAM_HEAD + chunk(TAKEN[path]))
+        await writer.drain()
+        if how == "error":
+            writer.write(chunk(ERROR) + LAST_CHUNK)
+        elif how == "cut":
+            writer.close()
+        else:
+            with contextlib.suppress(ConnectionError, TimeoutError):
+                async with asyncio.timeout(30):
+                    while True:
+                        writer.write(chunk(b": keep-alive\n\n"))
+                        await writer.drain()
+                        await asyncio.sleep(0.05)
+
+    body = STREAMED_RESPONSE if path == RESPONSES else STREAMED
+    quick = {**IN_TURN, "timeouts": {"silence": 1.0, "prefill": 0.0}}
+    async with scripted_node(fails) as ill, scripted_node(streams(TAKEN[path], ENDS[path])) as good:
+        async with running_gateway(ill.url, good.url, **quick) as gateway:
+            await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
+            got = [(await post(gateway, path, body)).content for _ in range(2)]
+            assert [asked.path for asked in ill.asked if b'"stream":true' in asked.body] == [path]
+            for content in got:
+                assert content.endswith(TAKEN[path] + ENDS[path].replace(USAGE, b""))
+                assert b"engine dead" not in content and content.count(b"response.created") <= 2
+
+
+async def test_comments_in_mid_stream_are_no_sign_of_life() -> None:
+    """vllm#47647: a server's comments go on while its engine stands still. The stream ends when the engine has said
+    nothing for `timeouts.idle`."""
+
+    async def stands_still(node: ScriptedNode, asked: Asked, reader: Reader, writer: Writer) -> None:
+        writer.write(STREAM_HEAD + chunk(ROLE + delta({"content": "a"})))
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            async with asyncio.timeout(30):
+                while True:
+                    writer.write(chunk(b": keep-alive\n\n"))
+                    await writer.drain()
+                    await asyncio.sleep(0.05)
+
+    async with scripted_node(stands_still) as node, running_gateway(node.url, timeouts={"idle": 1.0}) as gateway:
+        async with asyncio.timeout(20):
+            got = (await post(gateway, CHAT, STREAMED)).content
+        assert json.loads(got.strip().split(b"\n\n")[-1].removeprefix(b"data: "))["error"]["code"] == "upstream_timeout"
+
+
+async def test_comments_are_no_tokens() -> None:
+    """litellm#34374, vllm#51034: streams need comments during a long prefill. Whoever leaves then is not charged for
+    them as if they were tokens.
+    """
+
+    async def prefills(node: ScriptedNode, asked: Asked, reader: Reader, writer: Writer) -> None:
+        writer.write(STREAM_HEAD)
+        for _ in range(40):
+            writer.write(chunk(b": keep-alive\n\n"))
+            await writer.drain()
+            await asyncio.sleep(0.002)
+        await node.until_hung_up(reader)
+
+    async with scripted_node(prefills) as node, running_gateway(node.url) as gateway:
+        asking = asyncio.create_task(post(gateway, CHAT, STREAMED))
+        await eventually(lambda: node.asked)
+        await asyncio.sleep(0.5)
+        asking.cancel()
+        await eventually(lambda: node.hung_up == 1)
+        await eventually(lambda: not held(gateway))
+        assert await tokens(gateway, "output") == 0
+
+
 async def test_no_work_is_counted_that_has_ended() -> None:
     """vllm-router#215, production-stack#1072, smg#2146: requests that were left or failed counted as load for ever, and
     everything went to the node that had restarted last.

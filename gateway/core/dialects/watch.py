@@ -32,6 +32,23 @@ _AFTER_EVENT = 4
 """Bytes from an event's end to that of the HTTP chunk which holds this event alone."""
 
 
+_COLON = b":"[0]
+_QUIET = (b":", b"event: ping", b"event: response.created", b"event: response.in_progress", b"event: response.queued")
+"""How events begin that a server sends whatever becomes of the request: comments, pings, that it was taken."""
+
+
+def says_nothing(events: bytes) -> bool:
+    """Whether there is nothing of an answer in `events`: a node's server may send such ones while its engine is stuck,
+    or dead.
+    """
+    if not events.startswith(_QUIET):
+        return False
+    for event in split_events(events):
+        if not event.startswith(_QUIET) or (event[0] == _COLON and event_data(event)):
+            return False
+    return True
+
+
 class Turn(NamedTuple):
     """Another request that goes on with the same answer: where and what to send."""
 
@@ -102,6 +119,8 @@ class MarkedWatch(EventWatch):
         if framed.endswith(_PLAIN_CHUNKS) and framed.count(b"\n") == _LINES and framed.count(b"\r") == 2:
             return True
         if framed.find(_EVENT_END) != len(framed) - _AFTER_EVENT:  # the exchange counts a chunk as one event
+            return False
+        if framed[start] == _COLON:  # a comment is none
             return False
         for mark in self._marks:  # noqa: SIM110 -- a generator costs more than the search
             if framed.find(mark) >= 0:
