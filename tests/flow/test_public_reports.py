@@ -113,16 +113,19 @@ async def tokens(gateway: RunningGateway, kind: str) -> int:
 @pytest.mark.parametrize("stream", [False, True])
 async def test_tokens_written_to_the_cache_are_charged(stream: bool) -> None:
     """genkit#5412, future-agi#1122: Anthropic's `input_tokens` leave out what was written to the cache as well as what
-    was read from it, and only the rest was counted.
+    was read from it, and only the rest was counted. CLIProxyAPI#679: tokens were counted without system text and tools.
+    litellm#13252, envoy ai-gateway#1360: the path with `?beta=true`, as Claude Code asks, was not there.
     """
-    ask = {**ASK, "messages": [{"role": "user", "content": "a cold prompt " * 200}], "stream": stream}
+    tool = {"name": "f", "description": "a tool " * 20, "input_schema": {"type": "object"}}
+    cold = {"messages": [{"role": "user", "content": "a cold prompt " * 200}], "system": "be brief " * 20}
+    ask = {**ASK, **cold, "tools": [tool], "stream": stream}
     async with serve_fake(FakeSettings()) as node, running_gateway(node.url) as gateway:
         got = (await post(gateway, MESSAGES, ask)).content
         usage = (events_of(got)[-2] if stream else json.loads(got))["usage"]
         assert usage["cache_creation_input_tokens"] > 400 > usage["input_tokens"]
         charged = await tokens(gateway, "input")
         assert charged == usage["input_tokens"] + usage["cache_creation_input_tokens"]
-        count = (await post(gateway, f"{MESSAGES}/count_tokens", ask)).json()["input_tokens"]
+        count = (await post(gateway, f"{MESSAGES}/count_tokens?beta=true", ask)).json()["input_tokens"]
         assert charged == count
 
 
