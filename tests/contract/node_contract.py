@@ -5,7 +5,7 @@ Each function is one promise; `PROMISES` lists them all. They know nothing of th
 
 from collections.abc import Awaitable, Callable
 
-from tests.contract import chat, completions, dialects, errors, node
+from tests.contract import begun, chat, completions, dialects, errors, node
 from tests.contract.client import NodeClient
 
 Promise = Callable[[NodeClient], Awaitable[None]]
@@ -35,6 +35,13 @@ PROMISES: tuple[Promise, ...] = (
     node.metrics,
     node.prefix_cache,
     node.client_leaves,
+    begun.beam_search,
+    begun.beam_stream,
+    begun.no_generation_prompt,
+    begun.begun_answer,
+    begun.begun_thought,
+    begun.begun_response,
+    begun.closed_answer,
     errors.errors,
     errors.more_errors,
 )

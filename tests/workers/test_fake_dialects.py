@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import json
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from openai import AsyncOpenAI
 
 from tests.contract.client import CHAT, QUESTION, node_client
-from workers.fake import FakeSettings, serve_fake
+from workers.fake import FakeSettings, Fault, serve_fake
+from workers.fake.settings import Version
 from workers.fake.toolcalls import ToolReader
 
 PARAMETERS = {
@@ -25,6 +26,7 @@ TOOLS = [
     {"type": "function", "function": {"name": "get_weather", "parameters": PARAMETERS}},
     {"type": "function", "function": {"name": "now", "parameters": {"type": "object", "properties": {}}}},
 ]
+RESPONSES_TOOLS = [{"type": "function", "name": "get_weather", "parameters": PARAMETERS}]
 CALL = [{"role": "user", "content": "[[call=get_weather,now]] please"}]
 ARGUMENTS = {"city": "word", "days": 2, "near": False}
 
@@ -123,6 +125,56 @@ async def test_the_old_version_differs_as_the_real_one_does() -> None:
         thinking = {"type": "enabled", "budget_tokens": 16}
         ignored = await node.ok("/v1/messages", {**body, "thinking": thinking})
         assert len(ignored["content"][0]["thinking"].split()) > 16
+
+
+@pytest.mark.parametrize(
+    ("asked", "items"),
+    [
+        ({"max_output_tokens": 4}, [("reasoning", "incomplete")]),
+        ({"max_output_tokens": 30}, [("reasoning", "completed"), ("message", "incomplete")]),
+        ({"tools": RESPONSES_TOOLS, "tool_choice": "required", "max_output_tokens": 40}, [("reasoning", "completed")]),
+    ],
+)
+async def test_a_cut_response_is_incomplete_since_033(asked: dict[str, Any], items: list[tuple[str, str]]) -> None:
+    body = {"input": "Hi", "prompt_cache_key": "k", "safety_identifier": "s", **asked}
+    if "tools" in asked:
+        items = [*items, ("function_call", "incomplete")]
+    for version, ending in (("vllm-0.32", "response.completed"), ("vllm-0.33", "response.incomplete")):
+        settings = FakeSettings(version=cast(Version, version), responses_store=False)
+        async with serve_fake(settings) as fake, node_client(fake.url) as node:
+            stream = await node.stream("/v1/responses", body)
+            last, whole = stream.chunks[-1], await node.ok("/v1/responses", body)
+            assert (last["type"], last["response"]["status"], whole["status"]) == (ending, "incomplete", "incomplete")
+            told = [(item["type"], item["status"]) for item in last["response"]["output"]]
+            if version == "vllm-0.32":
+                assert {status for _, status in told} == {"completed"}
+                assert "prompt_cache_key" not in whole
+                continue
+            assert told == items
+            assert [(i["type"], i["status"]) for i in whole["output"]] == [
+                (kind, None if kind == "reasoning" else status) for kind, status in items
+            ]
+            assert (whole["prompt_cache_key"], whole["safety_identifier"]) == ("k", "s")
+
+
+async def test_errors_of_messages_have_anthropics_names_since_033() -> None:
+    body = {"messages": QUESTION, "max_tokens": 5}
+    async with serve_fake(FakeSettings(version="vllm-0.33")) as fake, node_client(fake.url) as node:
+        assert (await node.http.get("/version")).json() == {"version": "0.33.0"}
+        unknown = await node.post("/v1/messages", {**body, "model": "nope"})
+        assert (unknown.status_code, unknown.json()["error"]["type"]) == (404, "not_found_error")
+        fake.set_faults(Fault("paused", next=2))
+        paused = await node.post("/v1/messages", {**body, "model": node.model})
+        assert (paused.status_code, paused.json()["error"]["type"]) == (503, "overloaded_error")
+        chat = await node.post(CHAT, body)
+        assert (chat.status_code, chat.json()["error"]["type"]) == (503, "ServiceUnavailableError")
+        assert chat.json()["error"]["message"] == "Generation is paused. Please retry after it resumes."
+        fake.set_faults(Fault("error_event", after=3, next=1))
+        broken = await node.stream("/v1/messages", {**body, "max_tokens": 60, "model": node.model})
+        assert broken.chunks[-1]["error"] == {
+            "type": "api_error",
+            "message": "The server had an error while processing your request.",
+        }
 
 
 async def test_a_disobedient_node_takes_the_budget_and_thinks_on() -> None:

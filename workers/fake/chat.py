@@ -52,7 +52,7 @@ def whole_choice(node: Node, job: ChatJob, index: int, step: Step) -> dict[str, 
     delta = split_step(node, job, step, tools)
     called = tools is not None and bool(tools.calls)
     message: dict[str, Any] = {
-        "role": "assistant",
+        "role": job.role,
         "content": delta.get("content") or ("" if called else None),
         "refusal": None,
         "annotations": None,

@@ -29,6 +29,11 @@ class ChatJob:
     reads_tools: bool
     types: dict[str, dict[str, str]]
 
+    @property
+    def role(self) -> str:
+        """Whose turn the answer is said to be: without a generation prompt the last one's."""
+        return "assistant" if self.body.add_generation_prompt else str(self.body.messages[-1].get("role"))
+
 
 def read_chat(node: Node, data: dict[str, Any], request: str, limit_name: str = "") -> ChatJob:
     """A body as a job; `limit_name` is what the dialect calls max_tokens. Raises Refusal (400, 404)."""
@@ -43,9 +48,12 @@ def read_chat(node: Node, data: dict[str, Any], request: str, limit_name: str = 
         asked, name = body.max_tokens, limit_name or "max_tokens"
     script = chat_script(body, node.tokenizer)
     plan = sampling(body, asked, prompt, node.settings, script, name)
-    if body.continue_final_message:
-        # The parser sees no end of thinking in such a prompt and takes all that follows for a thought.
-        plan = replace(plan, all_thought=node.settings.reasoning_parser)
+    begun = body.continue_final_message or not body.add_generation_prompt
+    if begun and template_arguments(body).get("enable_thinking") is not False:
+        # The parser looks for the end of a thought, and takes all before it for one. In a stream it also looks into
+        # the prompt, where an earlier turn of the assistant has one; the count of reasoning does not.
+        told = not body.stream or all(turn.get("role") != "assistant" for turn in body.messages)
+        plan = replace(plan, all_thought=node.settings.reasoning_parser, tells_thought=told)
     if not node.settings.reasoning_parser:
         plan = replace(plan, think_marks=True)
     if body.logprobs:
@@ -60,11 +68,17 @@ def read_chat(node: Node, data: dict[str, Any], request: str, limit_name: str = 
 
 def render_body(body: ChatBody) -> str:
     """The prompt's text. Raises Refusal (400) on a role that the template does not know."""
+    kwargs = template_arguments(body)
+    return render_messages(body.messages, body.tools, kwargs, body.add_generation_prompt, body.continue_final_message)
+
+
+def template_arguments(body: ChatBody) -> dict[str, Any]:
+    """What the template is given, an effort's part in it included."""
     kwargs = dict(body.chat_template_kwargs or {})
     if body.reasoning_effort is not None:
         kwargs.setdefault("enable_thinking", body.reasoning_effort != "none")
         kwargs.setdefault("reasoning_effort", body.reasoning_effort)
-    return render_messages(body.messages, body.tools, kwargs, body.add_generation_prompt, body.continue_final_message)
+    return kwargs
 
 
 def render_messages(

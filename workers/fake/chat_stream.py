@@ -5,7 +5,7 @@ from typing import Any
 
 from workers.fake.chat_job import ChatJob
 from workers.fake.chat_parts import chat_logprobs, split_step
-from workers.fake.generation import Answer, Step
+from workers.fake.generation import Answer, Step, merged
 from workers.fake.node import Node
 from workers.fake.toolcalls import ToolReader
 from workers.fake.wire import DONE, compact, created_cache, ids_json, quoted, usage, without_nulls
@@ -22,6 +22,7 @@ class ChatLines:
         self._ids = job.plan.token_ids and job.body.include_reasoning
         self._hide = not job.body.include_reasoning
         self._field = node.settings.reasoning_field
+        self._role = quoted(job.role)
         self._fingerprint = f',"system_fingerprint":{quoted(node.settings.fingerprint)}'
         self._node, self._job = node, job
 
@@ -29,7 +30,7 @@ class ChatLines:
         """The first chunk of a choice."""
         ids = ids_json(self._job.prompt if self._job.plan.token_ids else None)
         return (
-            f'{self._head}"choices":[{{"index":{index},"delta":{{"role":"assistant","content":""}},"logprobs":null,'
+            f'{self._head}"choices":[{{"index":{index},"delta":{{"role":{self._role},"content":""}},"logprobs":null,'
             f'"finish_reason":null}}]{usage_json},"prompt_token_ids":{ids},"prompt_text":null}}\n\n'
         ).encode()
 
@@ -53,18 +54,22 @@ class ChatLines:
 
 
 def chat_steps(node: Node, job: ChatJob, cached: int, made: list[int]) -> Iterator[Sequence[bytes]]:
-    """The stream's events, step by step; `made` collects the tokens for the prefix cache."""
+    """The stream's events, step by step; `made` collects the tokens for the prefix cache. A beam search says nothing
+    before its end."""
     lines = ChatLines(node, job)
     voices = [ChatVoice(node, job, lines, i) for i in range(job.plan.n)]
-    first = [voice.opening() for voice in voices]
+    events = [voice.opening() for voice in voices]
     open_voices = voices
     while open_voices:
-        step = [event for voice in open_voices if (event := voice.step(made)) is not None]
+        events += [event for voice in open_voices if (event := voice.step(made)) is not None]
         open_voices = [v for v in open_voices if v.answer.finish is None]
+        if open_voices and job.plan.beams:
+            yield ()
+            continue
         if not open_voices:
-            step += _closing(node, job, lines, voices, cached)
-        yield first + step
-        first = []
+            events += _closing(node, job, lines, voices, cached)
+        yield events
+        events = []
 
 
 def _closing(node: Node, job: ChatJob, lines: ChatLines, voices: Sequence["ChatVoice"], cached: int) -> list[bytes]:
@@ -83,6 +88,7 @@ class ChatVoice:
         self.answer = Answer(node.tokenizer, job.prompt, job.plan, index, raw=False)
         self._tools = ToolReader(job.types) if job.reads_tools else None
         self._node, self._job, self._lines, self._index = node, job, lines, index
+        self._beam: list[Step] = []
 
     def opening(self) -> bytes:
         """The role chunk."""
@@ -92,6 +98,11 @@ class ChatVoice:
         """The chunk of the next decoding step; None where the step is silent."""
         step = self.answer.step(self._node.settings.tokens_per_event)
         made += step.ids
+        if self._job.plan.beams:
+            self._beam.append(step)
+            if step.finish is None:
+                return None
+            step = merged(self._beam)
         parts = self._parts(step)
         plan, hidden = self._job.plan, not self._job.body.include_reasoning
         silent = not parts and step.finish is None

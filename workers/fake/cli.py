@@ -13,7 +13,7 @@ from workers.fake.faults import parse_fault
 from workers.fake.server import FakeNode, serve_fake
 from workers.fake.settings import BudgetManners, FakeSettings, Version
 
-_VERSIONS = ("vllm-0.22", "vllm-0.32")
+_VERSIONS = ("vllm-0.22", "vllm-0.32", "vllm-0.33")
 _MANNERS = ("obey", "disobey", "absent")
 
 
@@ -23,7 +23,7 @@ def fake(
     served_model_name: Annotated[
         list[str] | None, typer.Option(help="A name that is served; may be given several times.")
     ] = None,
-    as_: Annotated[str, typer.Option("--as", help="vllm-0.22 or vllm-0.32.")] = "vllm-0.32",
+    as_: Annotated[str, typer.Option("--as", help="vllm-0.22, vllm-0.32 or vllm-0.33.")] = "vllm-0.32",
     api_key: Annotated[str | None, typer.Option(help="Asked on /v1 paths.")] = None,
     max_model_len: Annotated[int, typer.Option(help="Context window, tokens.")] = 32768,
     rate: Annotated[float, typer.Option(help="Tokens per second and stream; 0: unpaced.")] = 0.0,

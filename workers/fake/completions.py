@@ -48,6 +48,8 @@ def read_completion(node: Node, data: dict[str, Any], request: str) -> Completio
     if data.get("prompt") in (None, "") and not data.get("prompt_embeds"):
         raise invalid("Either prompt or prompt_embeds must be provided and non-empty.", "prompt")
     body = node.validate(CompletionBody, data)
+    if body.stream and body.use_beam_search:
+        raise invalid("Streaming is not currently supported with beam search")
     check_model(body.model, node.settings)
     prompts = tuple(_prompts(node, body))
     return CompletionJob(body, prompts, f"cmpl-{request}", int(time.time()))

@@ -9,6 +9,7 @@ from workers.fake.node import Node
 from workers.fake.wire import JSON, compact
 
 _ZOMBIE = "cannot schedule new futures after shutdown"
+_PAUSED = "Generation is paused. Please retry after it resumes."
 _GARBAGE = b"\x00\xff\x15\x03\x01 this is not HTTP\r\n\r\n"
 
 
@@ -17,7 +18,7 @@ async def meet_faults(node: Node, exchange: Exchange) -> bool:
     early = find(exchange.faults, "early")
     if early is not None:
         exchange.keep_alive = False
-        _fail(exchange, Refusal(early.status if early.status != 500 else 413, "early answer"))
+        _fail(node, exchange, Refusal(early.status if early.status != 500 else 413, "early answer"))
         return True
     slow = find(exchange.faults, "slow_read")
     if slow is not None:
@@ -25,7 +26,7 @@ async def meet_faults(node: Node, exchange: Exchange) -> bool:
     if await _silent_or_cut(node, exchange):
         return True
     await exchange.read()
-    return await _wrong_answer(exchange)
+    return await _wrong_answer(node, exchange)
 
 
 async def _silent_or_cut(node: Node, exchange: Exchange) -> bool:
@@ -42,16 +43,17 @@ async def _silent_or_cut(node: Node, exchange: Exchange) -> bool:
     return False
 
 
-async def _wrong_answer(exchange: Exchange) -> bool:
+async def _wrong_answer(node: Node, exchange: Exchange) -> bool:
     slow = find(exchange.faults, "slow_head")
     if slow is not None:
         await asyncio.sleep(slow.seconds)
-    fault = find(exchange.faults, "status", "zombie")
+    fault = find(exchange.faults, "status", "zombie", "paused")
     if fault is None:
         return False
-    message = _ZOMBIE if fault.kind == "zombie" else f"fake fault: status {fault.status}"
-    status = 500 if fault.kind == "zombie" else fault.status
-    _fail(exchange, Refusal(status, message), _retry_after(fault))
+    status, message = {"zombie": (500, _ZOMBIE), "paused": (503, _PAUSED)}.get(
+        fault.kind, (fault.status, f"fake fault: status {fault.status}")
+    )
+    _fail(node, exchange, Refusal(status, message), _retry_after(fault))
     return True
 
 
@@ -59,7 +61,8 @@ def _retry_after(fault: Fault) -> Headers:
     return ((b"retry-after", b"%g" % fault.seconds),) if fault.seconds > 0 else ()
 
 
-def _fail(exchange: Exchange, refusal: Refusal, headers: Headers = ()) -> None:
+def _fail(node: Node, exchange: Exchange, refusal: Refusal, headers: Headers = ()) -> None:
     anthropic = exchange.path.startswith("/v1/messages")
-    body = anthropic_error(refusal) if anthropic else openai_error(refusal)
+    translated = node.settings.is_033
+    body = anthropic_error(refusal, translated=translated) if anthropic else openai_error(refusal)
     exchange.answer(refusal.status, compact(body).encode(), (*JSON, *headers))

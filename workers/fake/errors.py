@@ -13,6 +13,17 @@ from pydantic import ValidationError
 
 _MOST_ERRORS = 10
 _MOST_INPUT = 200
+_ANTHROPIC = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+"""Anthropic's error types by status, told since vLLM 0.33; others are `api_error` or `invalid_request_error`."""
+
 _PHRASES = {400: "BadRequestError", 404: "NotFoundError", 500: "InternalServerError", 503: "ServiceUnavailableError"}
 
 
@@ -100,9 +111,11 @@ def openai_error(refusal: Refusal) -> dict[str, Any]:
     return {"error": body}
 
 
-def anthropic_error(refusal: Refusal) -> dict[str, Any]:
-    """The body of an error in Anthropic's shape, with vLLM's names for the types."""
-    return {"type": "error", "error": {"type": refusal.kind, "message": refusal.message}}
+def anthropic_error(refusal: Refusal, *, translated: bool = False) -> dict[str, Any]:
+    """The body of an error in Anthropic's shape; `translated`: with Anthropic's names for the types, not vLLM's."""
+    other = "api_error" if refusal.status >= 500 else "invalid_request_error"
+    kind = _ANTHROPIC.get(refusal.status, other) if translated else refusal.kind
+    return {"type": "error", "error": {"type": kind, "message": refusal.message}}
 
 
 def stream_error(message: str) -> bytes:

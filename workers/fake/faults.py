@@ -5,6 +5,7 @@
 | refuse | the port is closed, connections are refused; streams under way go on | seconds (0: until cleared) |
 | status | the request is answered with an error status | status (500), seconds: `Retry-After` when > 0 |
 | zombie | probes are green, every completion is 500 'cannot schedule new futures after shutdown' | |
+| paused | the engine takes no new requests (`/pause`): probes are green, every completion is 503 | |
 | hang | the request is read and never answered | |
 | wedge | as hang, and all paced streams that are under way stand still until it is taken away | |
 | stall | after `after` events (half of a plain body) nothing more comes, the connection stays | after |
@@ -34,6 +35,7 @@ Kind = Literal[
     "refuse",
     "status",
     "zombie",
+    "paused",
     "hang",
     "wedge",
     "stall",

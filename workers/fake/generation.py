@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from workers.fake.model import Speaker
 from workers.fake.sampling import Sampling
-from workers.fake.tokens import EOS, THINK_END, Tokenizer, is_special
+from workers.fake.tokens import EOS, IM_START, THINK_END, Tokenizer, is_special
 
 Part = Literal["reasoning", "content"]
 Finish = Literal["stop", "length"]
@@ -30,10 +30,28 @@ class Step(NamedTuple):
         return "".join([text for where, text in self.segments if where == part])
 
 
+def merged(steps: Sequence[Step]) -> Step:
+    """Several steps of one answer as one."""
+    ids = [i for step in steps for i in step.ids]
+    segments = [segment for step in steps for segment in step.segments]
+    return Step(ids, segments, steps[-1].finish, steps[-1].stop_reason)
+
+
 class Answer:
     """One of a request's `n` answers."""
 
-    __slots__ = ("_decode", "_plan", "_speaker", "_stops", "_tokenizer", "finish", "made", "raw", "reasoning_tokens")
+    __slots__ = (
+        "_decode",
+        "_plan",
+        "_speaker",
+        "_stops",
+        "_thought",
+        "_tokenizer",
+        "finish",
+        "made",
+        "raw",
+        "reasoning_tokens",
+    )
 
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], plan: Sampling, salt: int, *, raw: bool) -> None:
         self._tokenizer = tokenizer
@@ -41,6 +59,7 @@ class Answer:
         self._speaker = Speaker(tokenizer, prompt, replace(plan.wishes, salt=salt))
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._stops = StopStrings(plan.stop, keep=plan.keep_stop) if plan.stop else None
+        self._thought = plan.all_thought
         self.raw = raw
         self.made = 0
         self.reasoning_tokens = 0
@@ -52,14 +71,27 @@ class Answer:
         segments: list[tuple[Part, str]] = []
         reason: str | int | None = None
         while len(ids) < count and self.finish is None:
-            part: Part = "reasoning" if self._speaker.thinking or self._plan.all_thought else "content"
+            thought = self._speaker.thinking or self._thought
+            told = self._speaker.thinking or (self._thought and self._plan.tells_thought)
+            part: Part = "reasoning" if told else "content"
             token = self._speaker.next()
+            reason = self._ends_beam(token)
+            if reason is not None:
+                break
             ids.append(token)
             self.made += 1
-            if part == "reasoning" and token != THINK_END:
+            if thought and not is_special(token):
                 self.reasoning_tokens += 1
             reason = self._take(token, part, segments)
+            self._thought = self._thought and token != THINK_END
         return Step(ids, segments, self.finish, reason)
+
+    def _ends_beam(self, token: int) -> int | None:
+        """The end of a beam is told as its stop reason, and is none of its tokens."""
+        if not self._plan.beams or token != EOS or self._plan.wishes.ignore_eos:
+            return None
+        self.finish = "stop"
+        return token
 
     def _take(self, token: int, part: Part, segments: list[tuple[Part, str]]) -> str | int | None:
         reason: str | int | None = self._ends_at(token)
@@ -95,7 +127,7 @@ class Answer:
         # raw text has all or none.
         if self.raw:
             return self._plan.skip_special
-        return token == EOS or (token == THINK_END and not self._plan.think_marks)
+        return token in (EOS, IM_START) or (token == THINK_END and not self._plan.think_marks)
 
 
 class StopStrings:

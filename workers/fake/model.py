@@ -10,7 +10,9 @@ The model reads where it is from the ids, as a real one does:
 |---|---|
 | `<think>`, no `</think>` | thinking: `thinking_tokens` words, then `</think>` |
 | `</think>`, or no `<think>` | answering: a script if there is one, else `answer_tokens` words; then `<|im_end|>` |
-| (no such turn: a raw prompt) | answering, and ending where the hash says, on average after `answer_tokens` |
+| `<|im_end|>`: the turn is over | done: `<|im_end|>` at once |
+| (another's turn is the last one) | opening its own turn, without a thought, and answering |
+| (no turns: a raw prompt) | answering, and ending where the hash says, on average after `answer_tokens` |
 
 The last user turn may steer it: `[[think=N]]`, `[[answer=N]]` (lengths in tokens), `[[call]]`, `[[call=NAME,NAME]]`
 (call the first tool, or the named ones; only where the prompt has tools). Low effort thinks a quarter as long.
@@ -55,7 +57,19 @@ class Wishes:
 class Speaker:
     """The model's state after a prompt; `next()` is one decoding step."""
 
-    __slots__ = ("_answer", "_hash", "_last", "_pos", "_raw", "_script", "_think", "_wishes", "made", "thinking")
+    __slots__ = (
+        "_answer",
+        "_hash",
+        "_last",
+        "_opening",
+        "_pos",
+        "_raw",
+        "_script",
+        "_think",
+        "_wishes",
+        "made",
+        "thinking",
+    )
 
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], wishes: Wishes) -> None:
         place = _place(tokenizer, prompt)
@@ -63,6 +77,7 @@ class Speaker:
         self._hash = crc32(array("I", prompt).tobytes())
         self._last = prompt[-1] if prompt else EOS
         self._raw = place.raw
+        self._opening = list(place.opening)
         self._pos = place.position
         self.thinking = place.thinking
         self._think = place.steer.get("think", wishes.thinking_tokens // (4 if place.low_effort else 1))
@@ -72,8 +87,11 @@ class Speaker:
 
     def next(self) -> int:
         """One more token id; `<|im_end|>` when the text is over."""
-        token = self._think_token() if self.thinking else self._answer_token()
-        self._pos += 1
+        if self._opening:
+            token = self._opening.pop(0)
+        else:
+            token = self._think_token() if self.thinking else self._answer_token()
+            self._pos += 1
         self.made += 1
         if token == THINK_END:
             self.thinking, self._pos = False, 0
@@ -112,7 +130,8 @@ class Speaker:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a prompt leaves the model: which part of its turn, how far in, and what the last user turn asked."""
+    """Where a prompt leaves the model: which part of its turn, how far in, and what the last user turn asked; `opening`
+    is what it has to write before it answers."""
 
     thinking: bool = False
     position: int = 0
@@ -120,6 +139,7 @@ class _Place:
     low_effort: bool = False
     steer: Mapping[str, int] = field(default_factory=dict)
     script: tuple[int, ...] | None = None
+    opening: tuple[int, ...] = ()
 
 
 def _last_index(ids: Sequence[int], token: int, end: int) -> int:
@@ -133,16 +153,29 @@ def _place(tokenizer: Tokenizer, ids: Sequence[int]) -> _Place:
     start = _last_index(ids, IM_START, len(ids))
     head = tokenizer.encode("assistant\n")
     tail = list(ids[start + 1 + len(head) :])
-    if start < 0 or list(ids[start + 1 : start + 1 + len(head)]) != head:
+    if start < 0:
         return _Place()
+    mine, over = list(ids[start + 1 : start + 1 + len(head)]) == head, EOS in ids[start:]
+    if not mine and not over:
+        return _Place()
+    if over:
+        asked = tokenizer.decode(ids[start:])
+        steer, script = _steering(tokenizer, ids, asked)
+        opening = (EOS,) if mine else (IM_START, *head)
+        return _Place(False, 0, False, LOW_EFFORT in asked, steer, script, opening)
     thinking = THINK in tail and THINK_END not in tail
     mark = THINK if thinking else THINK_END
     position = len(tail) - tail.index(mark) - 1 if mark in tail else len(tail)
     asked = tokenizer.decode(ids[_last_index(ids, IM_START, start) : start]) if start else ""
+    steer, script = _steering(tokenizer, ids, asked)
+    return _Place(thinking, position, False, LOW_EFFORT in asked, steer, script)
+
+
+def _steering(tokenizer: Tokenizer, ids: Sequence[int], asked: str) -> tuple[dict[str, int], tuple[int, ...] | None]:
+    """The lengths that a user's turn asks for, and the answer where it asks for calls."""
     found = dict(_TRIGGER.findall(asked))
     steer = {key: int(found[key]) for key in ("think", "answer") if found.get(key, "").isdigit()}
-    script = _calls(tokenizer, ids, found["call"]) if "call" in found else None
-    return _Place(thinking, position, False, LOW_EFFORT in asked, steer, script)
+    return steer, _calls(tokenizer, ids, found["call"]) if "call" in found else None
 
 
 def _calls(tokenizer: Tokenizer, ids: Sequence[int], names: str) -> tuple[int, ...] | None:

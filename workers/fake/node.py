@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from workers.fake.clock import Clock
 from workers.fake.errors import bad_json, from_pydantic, malformed
 from workers.fake.faults import FaultBoard, find
-from workers.fake.generation import Answer, Step
+from workers.fake.generation import Answer, Step, merged
 from workers.fake.http1 import Broken, Exchange
 from workers.fake.sampling import Sampling
 from workers.fake.settings import FakeSettings
@@ -187,5 +187,4 @@ class Node:
             seat.made += parts[-1].ids
             if answer.finish is None:
                 await asyncio.sleep(0)
-        ids = [i for p in parts for i in p.ids]
-        return Step(ids, [s for p in parts for s in p.segments], parts[-1].finish, parts[-1].stop_reason)
+        return merged(parts)

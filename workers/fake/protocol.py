@@ -43,7 +43,8 @@ class Generation(Body):
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False
     min_tokens: int = 0
-    skip_special_tokens: bool = True
+    use_beam_search: bool = False
+    skip_special_tokens: bool | None = True
     thinking_token_budget: Any = None
     return_token_ids: bool | None = None
     cache_salt: str | None = None

@@ -46,6 +46,9 @@ class ResponsesBody(Body):
     cache_salt: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     request_id: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    safety_identifier: str | None = None
 
 
 def refuse_response(status: int, message: str, param: str) -> Refusal:
@@ -62,7 +65,7 @@ def as_chat(body: ResponsesBody, before: list[dict[str, Any]]) -> dict[str, Any]
     """The body as chat would have it; `before` are the turns of earlier responses."""
     system = [{"role": "system", "content": body.instructions}] if body.instructions else []
     chat: dict[str, Any] = {"messages": [*system, *before, *input_turns(body.input)]}
-    for name in ("model", "temperature", "top_p", "stop", "cache_salt", "chat_template_kwargs"):
+    for name in ("model", "stream", "temperature", "top_p", "stop", "cache_salt", "chat_template_kwargs"):
         if getattr(body, name) is not None:
             chat[name] = getattr(body, name)
     if body.max_output_tokens is not None:
@@ -71,6 +74,8 @@ def as_chat(body: ResponsesBody, before: list[dict[str, Any]]) -> dict[str, Any]
         chat["reasoning_effort"] = body.reasoning.effort
     if not body.include_reasoning:
         chat["include_reasoning"] = False
+    if _is_begun(body.input):
+        chat |= {"add_generation_prompt": False, "continue_final_message": True}
     wanted = (body.text or {}).get("format") or {}
     if wanted.get("type") == "json_schema":
         schema = {"name": wanted.get("name", "schema"), "schema": wanted.get("schema")}
@@ -83,6 +88,12 @@ def as_chat(body: ResponsesBody, before: list[dict[str, Any]]) -> dict[str, Any]
         named = isinstance(choice, dict) and {"type": "function", "function": {"name": choice.get("name")}}
         chat["tool_choice"] = named or choice
     return chat
+
+
+def _is_begun(given: str | list[dict[str, Any]]) -> bool:
+    """Whether the last item is an answer to go on with."""
+    last = given[-1] if isinstance(given, list) and given else {}
+    return last.get("type", "message") == "message" and last.get("status") in ("in_progress", "incomplete")
 
 
 def _tool(tool: dict[str, Any]) -> dict[str, Any]:
@@ -103,6 +114,8 @@ def input_turns(given: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
                 function = {"name": item.get("name"), "arguments": item.get("arguments")}
                 call = {"id": item.get("call_id"), "type": "function", "function": function}
                 turns.append({"role": "assistant", "content": "", "tool_calls": [call]})
+            case "additional_tools":  # vLLM has no place for them: a turn without a word
+                turns.append({"role": item.get("role", "developer"), "content": ""})
             case "function_call_output":
                 turns.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": item.get("output", "")})
     return turns
@@ -117,6 +130,15 @@ def response_object(
     usage: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """The response with vLLM's members in vLLM's order."""
+    cache: dict[str, Any] = {}
+    safety: dict[str, Any] = {}
+    if node.settings.is_033:
+        cache = {
+            "prompt_cache_options": None,
+            "prompt_cache_key": body.prompt_cache_key,
+            "prompt_cache_retention": body.prompt_cache_retention,
+        }
+        safety = {"safety_identifier": body.safety_identifier}
     return {
         "id": job.id,
         "created_at": job.created,
@@ -136,7 +158,9 @@ def response_object(
         "max_tool_calls": None,
         "previous_response_id": body.previous_response_id,
         "prompt": None,
+        **cache,
         "reasoning": body.reasoning.model_dump() if body.reasoning is not None else None,
+        **safety,
         "service_tier": body.service_tier,
         "status": status,
         "text": _shown_text(body.text),

@@ -1,6 +1,8 @@
 """The events of a responses stream: items are opened, filled and closed, each event with its number.
 
 created, in_progress, (item.added, [part.added], delta..., [text.done, part.done], item.done)*, completed
+
+Since 0.33 the last is `incomplete` where the answer ran into its limit.
 """
 
 from typing import Any
@@ -89,25 +91,25 @@ class ResponseEvents:
         place = {"delta": text, "item_id": self._id, "output_index": self._index}
         return [self.event("response.function_call_arguments.delta", place)]
 
-    def close(self) -> list[bytes]:
+    def close(self, status: str = "completed") -> list[bytes]:
         """Ends the open item, if there is one."""
         kind, self._kind = self._kind, ""
         if not kind:
             return []
         if kind == "call":
-            item = call_item(self._id, self._call, "completed")
+            item = call_item(self._id, self._call, status)
             place = {"arguments": self._call["arguments"], "item_id": self._id, "output_index": self._index}
             name = {"name": self._call["name"]}
             events = [self.event("response.function_call_arguments.done", place, last=name)]
         else:
-            item, events = self._close_text(kind)
+            item, events = self._close_text(kind, status)
         events.append(self.event("response.output_item.done", {"item": item, "output_index": self._index}))
         self.output.append(item)
         return events
 
-    def _close_text(self, kind: str) -> tuple[Item, list[bytes]]:
+    def _close_text(self, kind: str, status: str) -> tuple[Item, list[bytes]]:
         make = reasoning_item if kind == "reasoning" else message_item
-        item = make(self._id, self._text, "completed")
+        item = make(self._id, self._text, status)
         place: Item = {"content_index": 0, "item_id": self._id}
         logprobs: Item = {"logprobs": []} if kind == "message" else {}
         done = self.event(

@@ -119,6 +119,8 @@ def whole_response(node: Node, job: ChatJob, body: ResponsesBody, plain: Plain) 
     if delta.get("content"):
         output.append(message_item(f"msg_{random_id()}", delta["content"], "completed"))
     output += [call_item(f"fc_{random_id()}", call, "completed") for call in (tools.calls if tools else ())]
+    if node.settings.is_033 and output and output[-1]["status"] is not None:
+        output[-1]["status"] = _status(step)
     usage = _used(node, job, plain.made, plain.reasoning_tokens, plain.cached)
     return response_object(node, job, body, _status(step), output, usage)
 
@@ -151,9 +153,11 @@ def response_steps(
         for call in delta.get("tool_calls", ()):
             events += writer.call(call)
         if step.finish is not None:
-            events += writer.close()
+            status = _status(step)
+            ended = status if node.settings.is_033 else "completed"
+            events += writer.close(ended)
             usage = _used(node, job, answer.made, answer.reasoning_tokens, cached)
-            done = response_object(node, job, body, _status(step), writer.output, usage)
-            events.append(writer.event("response.completed", {"response": keep(node, body, done)}))
+            done = response_object(node, job, body, status, writer.output, usage)
+            events.append(writer.event(f"response.{ended}", {"response": keep(node, body, done)}))
         yield events
         events = []

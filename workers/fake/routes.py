@@ -12,6 +12,7 @@ from workers.fake.http1 import Exchange
 from workers.fake.messages import serve_count, serve_messages
 from workers.fake.node import Node
 from workers.fake.responses import serve_response, serve_responses
+from workers.fake.settings import FakeSettings
 from workers.fake.small import (
     serve_detokenize,
     serve_health,
@@ -27,6 +28,7 @@ _ENGINE_GONE = (
     "EngineCore encountered an issue. See stack trace (above) for the root cause. (original error message: "
     "EngineCore died)"
 )
+_ENGINE_GONE_033 = "The server had an error while processing your request."
 ROUTES: Mapping[str, tuple[str, Serve, Scope]] = MappingProxyType(
     {
         "/v1/chat/completions": ("POST", serve_chat, "generate"),
@@ -53,12 +55,14 @@ def route(exchange: Exchange) -> tuple[str, Serve | None, Scope]:
     return ROUTES.get(exchange.path, _UNKNOWN)
 
 
-def stream_break(path: str) -> bytes:
+def stream_break(path: str, settings: FakeSettings) -> bytes:
     """How a stream breaks when the engine dies; a responses stream just ends."""
+    message = _ENGINE_GONE_033 if settings.is_033 else _ENGINE_GONE
     if path == "/v1/messages":
-        body = {"type": "error", "error": {"type": "internal_error", "message": _ENGINE_GONE}}
+        kind = "api_error" if settings.is_033 else "internal_error"
+        body = {"type": "error", "error": {"type": kind, "message": message}}
         return f"event: error\ndata: {compact(body)}\n\n".encode()
-    return b"" if path == "/v1/responses" else stream_error(_ENGINE_GONE) + DONE
+    return b"" if path == "/v1/responses" else stream_error(message) + DONE
 
 
 def wrong_method(exchange: Exchange, allowed: str) -> None:
@@ -67,10 +71,11 @@ def wrong_method(exchange: Exchange, allowed: str) -> None:
     exchange.answer(405, body, ((b"allow", allowed.encode()), (b"content-type", b"application/json")))
 
 
-def refuse(exchange: Exchange, refusal: Refusal) -> None:
+def refuse(exchange: Exchange, refusal: Refusal, settings: FakeSettings) -> None:
     """A refusal in the dialect of the path."""
     if refusal.status == 401:
         answer_json(exchange, {"error": "Unauthorized"}, 401)
         return
     anthropic = exchange.path.startswith("/v1/messages") and not refusal.malformed
-    answer_json(exchange, anthropic_error(refusal) if anthropic else openai_error(refusal), refusal.status)
+    shown = anthropic_error(refusal, translated=settings.is_033) if anthropic else openai_error(refusal)
+    answer_json(exchange, shown, refusal.status)

@@ -25,7 +25,9 @@ class Sampling:
     keep_stop: bool = False
     skip_special: bool = True
     think_marks: bool = False
-    all_thought: bool = False
+    all_thought: bool = False  # what comes before the end of a thought is counted as one
+    tells_thought: bool = True  # and told as one
+    beams: bool = False
     token_ids: bool = False
     logprobs: int | None = None
     usage: bool = False
@@ -72,23 +74,26 @@ def sampling(
     options = body.stream_options
     usage = bool(options and options.include_usage)
     stop = [body.stop] if isinstance(body.stop, str) else body.stop or []
-    budget = _budget(body.thinking_token_budget, settings)
+    # A beam search asks its engine for one token at a time: no budget, no grammar, no stop string reaches it.
+    beams = body.use_beam_search
+    budget = None if beams else _budget(body.thinking_token_budget, settings)
     wishes = Wishes(
         settings.thinking_tokens,
         settings.answer_tokens,
         budget,
-        tuple(script) if script is not None else None,
+        tuple(script) if script is not None and not beams else None,
         body.ignore_eos,
-        body.min_tokens,
+        0 if beams else body.min_tokens,
     )
     return Sampling(
         max_tokens=room(asked, prompt, settings, name),
         wishes=wishes,
         n=1 if body.n is None else body.n,
-        stop=tuple(s for s in stop if s),
-        stop_ids=frozenset(body.stop_token_ids or ()),
+        stop=() if beams else tuple(s for s in stop if s),
+        stop_ids=frozenset() if beams else frozenset(body.stop_token_ids or ()),
         keep_stop=body.include_stop_str_in_output,
-        skip_special=body.skip_special_tokens,
+        skip_special=body.skip_special_tokens is not False,
+        beams=beams,
         token_ids=bool(body.return_token_ids),
         usage=usage,
         running_usage=usage and bool(options and options.continuous_usage_stats),
@@ -102,7 +107,7 @@ def _check_numbers(body: Generation) -> None:
         raise invalid(f"n must be at least 1, got {n}.")
     if body.temperature is not None:
         _check_temperature(body.temperature)
-        if body.temperature == 0 and n > 1:
+        if body.temperature == 0 and n > 1 and not body.use_beam_search:
             raise invalid(f"n must be 1 when using greedy sampling, got {n}.")
     if body.top_p is not None and not 0 < body.top_p <= 1:
         raise invalid(f"top_p must be in (0, 1], got {body.top_p}.", "top_p", body.top_p)

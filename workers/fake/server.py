@@ -157,7 +157,7 @@ class FakeNode:
             return await control(self.node, exchange)
         self.node.stats.request(exchange)
         method, serve, scope = route(exchange)
-        exchange.stream_error = stream_break(exchange.path)
+        exchange.stream_error = stream_break(exchange.path, self.node.settings)
         exchange.faults = self.node.faults.take(exchange.path, scope)
         try:
             if exchange.faults and await meet_faults(self.node, exchange):
@@ -169,7 +169,7 @@ class FakeNode:
                 return wrong_method(exchange, method)
             await serve(self.node, exchange)
         except Refusal as refusal:
-            refuse(exchange, refusal)
+            refuse(exchange, refusal, self.node.settings)
         return None
 
     def _admit(self, exchange: Exchange) -> None:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from workers.fake.faults import Fault
 
-Version = Literal["vllm-0.22", "vllm-0.32"]
+Version = Literal["vllm-0.22", "vllm-0.32", "vllm-0.33"]
 BudgetManners = Literal["obey", "disobey", "absent"]
 
 
@@ -45,13 +45,18 @@ class FakeSettings:
 
     @property
     def is_032(self) -> bool:
-        """Whether the node speaks as vLLM 0.32 does, and not as 0.22."""
-        return self.version == "vllm-0.32"
+        """Whether the node speaks as vLLM 0.32 and later do, and not as 0.22."""
+        return self.version != "vllm-0.22"
+
+    @property
+    def is_033(self) -> bool:
+        """Whether the node speaks as vLLM 0.33 does."""
+        return self.version == "vllm-0.33"
 
     @property
     def vllm_version(self) -> str:
         """What `/version` says."""
-        return "0.32.0" if self.is_032 else "0.22.0"
+        return f"{self.version.removeprefix('vllm-')}.0"
 
     @property
     def fingerprint(self) -> str:

@@ -46,7 +46,7 @@ _MARKER = b"think>"
 def begins_in_thought(body: Body) -> bool:
     """Whether the answer to a chat or a message begins with the template's opening of a thought.
 
-    Where an answer is already begun, nodes tell the rest of it as reasoning: a budget neither holds nor binds there.
+    Where an answer is already begun, nodes count the rest of it as reasoning: a budget neither holds nor binds there.
     """
     return body.get("add_generation_prompt") in (None, True) and not body.get("continue_final_message")
 
