@@ -73,6 +73,8 @@ class PromptCounter:
             raise NotCountable("only its node knows the conversation that it continues")
         body = _as_sent(ask, dialect, terms)
         over = dialect.over_chat(body)
+        if over is not None and not over.same_prompt:
+            raise NotCountable("its tools depend on how its node is asked")
         chat = body if over is None else over.chat
         if self._render is None:
             raise NotCountable("its model has no chat template")

@@ -113,6 +113,18 @@ CHATS: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 
 
+TOOLS = [{"type": "function", "name": "look"}, {"type": "function", "name": "get"}]
+MORE = {"type": "additional_tools", "role": "developer", "tools": TOOLS}
+ALLOWED = {"type": "allowed_tools", "mode": "auto", "tools": TOOLS}
+
+
+async def test_a_choice_of_all_tools_leaves_the_prompt_alone(tmp_path: Path) -> None:
+    build(tmp_path)
+    plain = await count(tmp_path, "responses", {"input": "on", "tools": TOOLS})
+    assert await count(tmp_path, "responses", {"input": "on", "tools": TOOLS, "tool_choice": ALLOWED}) == plain
+    assert plain
+
+
 @pytest.mark.parametrize("case", CHATS)
 async def test_a_chat_is_as_long_as_its_rendered_template(case: str, tmp_path: Path) -> None:
     tokenizer = build(tmp_path)
@@ -158,6 +170,8 @@ async def test_completions_are_counted_as_they_are(tmp_path: Path) -> None:
         ("chat", {}),
         ("completions", {"prompt": "the fox", "truncate_prompt_tokens": 1}),
         ("responses", {"input": "on", "previous_response_id": "resp_x"}),
+        ("responses", {"input": [MORE, *user()]}),
+        ("responses", {"input": "on", "tools": TOOLS, "tool_choice": {**ALLOWED, "tools": TOOLS[:1]}}),
     ],
 )
 async def test_what_cannot_be_counted_is_estimated(dialect: str, body: dict[str, Any], tmp_path: Path) -> None:

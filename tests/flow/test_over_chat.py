@@ -124,6 +124,28 @@ async def test_the_same_meaning(both: Both, path: str, body: dict[str, Any], str
         assert meaning(over_chat.json()) == meaning(native.json())
 
 
+@pytest.mark.parametrize("cut", [3, 30], ids=["in the thought", "in the answer"])
+async def test_a_cut_response_ends_as_on_a_node_of_today(cut: int) -> None:
+    """To the event, and nothing made equal by `meaning`."""
+    async with (
+        serve_fake(FakeSettings(version="vllm-0.33", responses_store=False)) as node,
+        running_gateway(node.url) as native,
+        running_gateway(node.url, **OVER_CHAT) as over_chat,
+    ):
+        asked = {"input": "hello", "max_output_tokens": cut, "stream": True}
+        streams = [events_of((await ask(url, RESPONSES, asked)).content) for url in (native.url, over_chat.url)]
+        assert [event["type"] for event in streams[0]] == [event["type"] for event in streams[1]]
+        for events in streams:
+            assert events[-1]["type"] == "response.incomplete"
+            assert events[-1]["response"]["incomplete_details"] == {"reason": "max_output_tokens"}
+            assert events[-1]["response"]["output"][-1]["status"] == "incomplete"
+        plain = [(await ask(url, RESPONSES, asked | {"stream": False})).json() for url in (native.url, over_chat.url)]
+        assert [[item["status"] for item in whole["output"]] for whole in plain] in (
+            [[None], [None]],
+            [[None, "incomplete"], [None, "incomplete"]],
+        )
+
+
 @pytest.mark.parametrize(
     ("path", "body", "param"),
     [

@@ -48,10 +48,11 @@ them, so they are left out."""
 class OverChat(ABC):
     """One request of another dialect as chat.
 
-    `chat` is the body for `/v1/chat/completions`; `hide` takes the thinking out of what comes back.
+    `chat` is the body for `/v1/chat/completions`; `hide` takes the thinking out of what comes back. `same_prompt` is
+    False where the model is shown another prompt than by the dialect's own route.
     """
 
-    __slots__ = ("chat", "hide")
+    __slots__ = ("chat", "hide", "same_prompt")
 
     own_names: ClassVar[Mapping[str, str]] = {}
     """What the client called a field that a complaint calls by chat's name."""
@@ -59,6 +60,7 @@ class OverChat(ABC):
     def __init__(self, chat: Body) -> None:
         self.chat = chat
         self.hide = False
+        self.same_prompt = True
 
     @abstractmethod
     def watch(self) -> EventWatch:

@@ -127,7 +127,9 @@ def responses_over_chat(body: Body) -> ResponsesOverChat:
         chat["reasoning_effort"] = effort
     tools = ResponseTools(body)
     chat |= tools.chat | _format(body) | _logprobs(body)
-    return ResponsesOverChat(chat, ResponseForm(body, tools.choice), tools.names)
+    over = ResponsesOverChat(chat, ResponseForm(body, tools.choice), tools.names)
+    over.same_prompt = tools.as_declared
+    return over
 
 
 def _format(body: Body) -> Body:

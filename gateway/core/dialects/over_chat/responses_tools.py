@@ -58,9 +58,9 @@ class ToolNames:
 
 class ResponseTools:
     """The tools of one request: `chat` has them and the choice among them in chat's fields, `choice` is what the
-    response repeats as `tool_choice`."""
+    response repeats as `tool_choice`. `as_declared`: a node itself would show the model just these."""
 
-    __slots__ = ("_functions", "chat", "choice", "names")
+    __slots__ = ("_functions", "as_declared", "chat", "choice", "names")
 
     def __init__(self, body: Body) -> None:
         self.names = ToolNames()
@@ -68,8 +68,10 @@ class ResponseTools:
         for tool, where in objects(optional(body, "tools", list) or (), "tools"):
             self._add(tool, where)
         declared = {_name(function) for function in self._functions}
+        self.as_declared = True
         for tool, where in _additional(body):
             self._add(tool, where, declared)
+            self.as_declared = False
         self.choice: Any = body.get("tool_choice") or "auto"
         if self.choice == "auto" and not (body.get("tools") or self._functions):
             self.choice = "none"
@@ -127,6 +129,7 @@ class ResponseTools:
         kept = [function for function in self._functions if _name(function) in allowed]
         if not kept:
             return {"tool_choice": "none"}
+        self.as_declared = self.as_declared and len(kept) == len(self._functions)
         self._functions = kept
         return {"tool_choice": mode}
 
