@@ -2,6 +2,7 @@
 
 import ssl
 from functools import partial
+from math import inf
 from operator import attrgetter
 from pathlib import Path
 
@@ -163,7 +164,7 @@ def timing(config: Config) -> Timing:
         prefill=timeouts.prefill,
         plain=timeouts.plain,
         idle=timeouts.idle,
-        keep_alive=timeouts.keep_alive,
+        keep_alive=timeouts.keep_alive or inf,
     )
 
 

@@ -54,7 +54,8 @@ class Timeouts(Section):
     plain: Seconds = 1800.0
     idle: Seconds = 120.0
     client_stall: Seconds = 300.0
-    keep_alive: Seconds = 15.0
+    keep_alive: Annotated[float, Field(ge=0, le=86_400)] = 15.0
+    """0: nothing is sent into a silent stream."""
     announce: Annotated[float, Field(ge=0, le=600)] = 0.0
     shutdown: Seconds = 120.0
 

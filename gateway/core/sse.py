@@ -12,8 +12,12 @@ import orjson
 
 from gateway.core.errors import AnswerTooLarge
 
-KEEP_ALIVE = b": keep-alive\n\n"
-"""A comment: clients skip it, load balancers see traffic."""
+KEEP_ALIVE = b": keep-alive\n"
+"""A comment between two events: clients skip it, load balancers see traffic. A blank line behind it would be an empty
+event for readers that end one at every blank line, and their JSON parser fails on that."""
+
+PING = b'event: ping\ndata: {"type":"ping"}\n\n'
+"""The same as Anthropic's API says it."""
 
 DONE = b"[DONE]"
 """The data of OpenAI's last event, which is no JSON."""

@@ -6,8 +6,8 @@ started the exchange awaits `done`.
 
 Streams are committed late: the client's head goes out with the first event that says something of the answer (a comment
 does not, nor does `response.created`), so that up to then another node may still be tried. Only where that takes long
-is the head sent ahead, followed by comments, to keep load balancers from cutting the connection. Plain answers are held
-back whole (up to a bound), for the same reason.
+is the head sent ahead, followed by comments (pings in messages), to keep load balancers from cutting the connection.
+Plain answers are held back whole (up to a bound), for the same reason.
 
 A watch may ask for a turn: the node's request is closed, and another one, to the same node if it can be, goes on
 with the client's answer. That is another exchange with the same watch; `done` gives the turn to whoever waits.
@@ -30,7 +30,7 @@ from gateway.core.errors import (
     UpstreamTimeout,
 )
 from gateway.core.sending import Sending
-from gateway.core.sse import KEEP_ALIVE, event_data, split_events
+from gateway.core.sse import KEEP_ALIVE, PING, event_data, split_events
 from gateway.ending import Ending
 from gateway.fleet.node import Lease, Node
 from gateway.relay.downstream import Downstream, Headers, Trace
@@ -496,5 +496,5 @@ class Exchange:
         if not self._committed:
             self._commit()
         self._last_push = now
-        if not self._call.push(KEEP_ALIVE):
+        if not self._call.push(PING if self._sending.dialect.anthropic else KEEP_ALIVE):
             self.on_full()

@@ -144,7 +144,7 @@ async def test_a_node_that_thinks_unseen_is_not_taken_for_a_silent_one() -> None
                     got += piece
                     released.set()  # the first that comes is a comment, well after `first_byte`
     assert answer.status_code == 200
-    assert got.startswith(b": keep-alive\n\n") and event("done") in got and got.endswith(DONE)
+    assert got.startswith(b": keep-alive\n") and event("done") in got and got.endswith(DONE)
 
 
 # Single events

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.core.sse import KEEP_ALIVE
 from tests.support.faults import limited_gateway, nothing_held
 from tests.support.gateways import eventually, running_gateway
 from tests.support.nodes import (
@@ -286,8 +287,8 @@ async def test_silence_is_bridged_by_comments() -> None:
 
     async with scripted_node(slow) as node, running_gateway(node.url, timeouts={"keep_alive": 0.05}) as gateway:
         got = await post(gateway.url, STREAMED)
-        assert got.content.startswith(b": keep-alive\n\n")
-        assert got.content.replace(b": keep-alive\n\n", b"") == event("a") + event("b") + event("c") + DONE
+        assert got.content.startswith(KEEP_ALIVE)
+        assert got.content.replace(KEEP_ALIVE, b"") == event("a") + event("b") + event("c") + DONE
 
 
 async def test_an_error_after_comments_is_an_event() -> None:
