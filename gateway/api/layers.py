@@ -5,13 +5,15 @@ are told about pages of other origins (CORS). There only where they are configur
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from typing import Any
 
+import structlog
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware, _TrustedHosts
 
 from gateway.api.heads import Fields, Head
 from gateway.core.grants.grant import TOLD_HEADERS
+from gateway.core.guessing import plain_address, source_of
 from gateway.core.limits.words import LIMIT_HEADERS
 
 SHOWN_HEADERS = (
@@ -22,6 +24,14 @@ SHOWN_HEADERS = (
     *("www-authenticate", "allow", "accept-encoding"),
 )
 """What scripts of listed origins may read of an answer beside its body."""
+
+log = structlog.get_logger("fleetgate.connection")
+
+_FORWARDING = (b"x-forwarded-for", b"x-real-ip", b"forwarded")
+"""What proxies tell of a client by; the first is read."""
+
+MAX_TOLD = 100
+"""Addresses that are told in the log to have sent one of these: anybody can."""
 
 _PRIVATE_NETWORK = "access-control-request-private-network"
 
@@ -42,6 +52,7 @@ class Layers:
         self.app: AsgiApp = self._cors or app
         if trusted_proxies:
             self.app = _proxies(self.app, trusted_proxies)
+        self._told: set[str] = set()
 
     def asks_first(self, head: Head) -> bool:
         """Whether this is a browser's question for permission (a preflight), which the application answers."""
@@ -55,6 +66,31 @@ class Layers:
             peer = scope["client"]  # type: ignore[assignment]
         return address_of(peer)
 
+    def doubt(self, peer: Peer, head: Head) -> None:
+        """Tell in the log, once for each address, of a proxy's word that is not heeded: an operator who forgot to trust
+        it has all its clients counted as one. Only the first `MAX_TOLD` addresses are told, and remembered."""
+        said = next((name for name in _FORWARDING if name in head.headers), None)
+        if said is None:
+            return
+        address = address_of(peer)
+        trusted = address in self.proxies
+        if trusted and said != b"forwarded":
+            return
+        source = source_of(address)
+        if source in self._told or len(self._told) >= MAX_TOLD:
+            return
+        self._told.add(source)
+        if trusted:
+            log.warning("forwarded_not_read", address=address, remedy="have this proxy send X-Forwarded-For, too")
+        else:
+            log.warning(
+                "proxy_not_trusted",
+                address=address,
+                header=said.decode(),
+                remedy="if this is your proxy, add it to listen.trusted_proxies: without that all of its clients count "
+                "as this one address; else a client made it up, and nothing needs to be done",
+            )
+
     def headers(self, fields: Fields) -> list[tuple[bytes, bytes]]:
         """What an answer to a request with these header `fields` tells a browser."""
         if self._cors is None:
@@ -67,7 +103,7 @@ class Layers:
 
 def address_of(peer: Peer) -> str:
     """The address in an ASGI scope's `client`: None where there is no address (a Unix socket)."""
-    return peer[0] if peer else "unknown"
+    return plain_address(peer[0]) if peer else "unknown"
 
 
 class _Cors(CORSMiddleware):
@@ -96,8 +132,27 @@ def _cors(app: AsgiApp, origins: Sequence[str]) -> CORSMiddleware:
     )
 
 
+class _Trusted(_TrustedHosts):
+    """Knows an address in whichever spelling it comes: as a peer, or in what another proxy said."""
+
+    def __contains__(self, host: str | None) -> bool:
+        return super().__contains__(host and plain_address(host))
+
+
 def _proxies(app: AsgiApp, trusted: Sequence[str]) -> Any:
-    return ProxyHeadersMiddleware(app, trusted_hosts=list(trusted))
+    layer = ProxyHeadersMiddleware(app)
+    layer.trusted_hosts = _Trusted([_plain_network(each) for each in trusted])
+    return layer
+
+
+def _plain_network(network: str) -> str:
+    """A network of IPv4 addresses that are written as IPv6, as one of IPv4; without a zone."""
+    address, _, prefix = network.partition("/")
+    plain = plain_address(address)
+    if not prefix:
+        return plain
+    mapped = ":" in address and ":" not in plain and int(prefix) >= 96
+    return f"{plain}/{int(prefix) - 96}" if mapped else f"{address.partition('%')[0]}/{prefix}"
 
 
 async def _nothing(*_: Any) -> None:

@@ -44,6 +44,7 @@ from gateway.api.unsent import UnsentWatch
 from gateway.core.dialects import DIALECTS
 from gateway.core.errors import GatewayError, InternalError, RequestTooSlow, TooManyConnections
 from gateway.core.familiar import Familiar
+from gateway.core.guessing import plain_address
 from gateway.core.memory import STRANGER
 
 log = structlog.get_logger("fleetgate.connection")
@@ -113,7 +114,7 @@ class GatewayProtocol(HttpToolsProtocol):
         server, client = get_local_addr(transport), get_remote_addr(transport)
         self._public = server is None or server[1] != self._edge.admin_port
         self._counted = True
-        self._address = client[0] if client else None
+        self._address = plain_address(client[0]) if client else None
         return self._bounds_of_listener().enter(self._address)
 
     def count_out(self) -> None:
@@ -183,6 +184,8 @@ class GatewayProtocol(HttpToolsProtocol):
     def _on_head(self, head: Head) -> Turn:
         if self._late is not None:
             self._got_headers()
+        if self._public:
+            self._edge.front.layers.doubt(self.client, head)
         self._route = self._edge.front.find(head) if self._public else None
         if self._route is not None:
             turn: Turn = self._edge.front.open(self, self._route, head, None)

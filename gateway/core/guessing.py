@@ -43,14 +43,22 @@ class Guesses:
         return 0.0
 
 
+def plain_address(address: str) -> str:
+    """An address in its one spelling: a listener of both families sees 10.0.0.1 as ::ffff:10.0.0.1, and the zone of
+    fe80::1%eth0 names an interface of whoever tells it. What is no address stays as it is."""
+    if ":" not in address:
+        return address
+    try:
+        ip = ipaddress.IPv6Address(address.partition("%")[0])
+    except ValueError:  # a Unix socket, or what a proxy made up
+        return address
+    return str(ip.ipv4_mapped or ip)
+
+
 def source_of(address: str) -> str:
     """Who counts as one: an IPv4 address, or the /64 of an IPv6 one, since that is what a single customer has."""
     try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:  # a Unix socket, or what a proxy made up
+        ip = ipaddress.ip_address(plain_address(address))
+    except ValueError:
         return address[:64]
-    if ip.version == 4:
-        return str(ip)
-    if ip.ipv4_mapped is not None:
-        return str(ip.ipv4_mapped)
-    return str(ipaddress.IPv6Network((int(ip) >> 64 << 64, 64)))
+    return str(ip) if ip.version == 4 else str(ipaddress.IPv6Network((int(ip) >> 64 << 64, 64)))

@@ -5,8 +5,13 @@ import hashlib
 import json
 from asyncio import StreamReader as Reader
 from asyncio import StreamWriter as Writer
+from typing import Any
 
-from gateway.api.layers import Layers
+import pytest
+
+from gateway.api.connection_bounds import ConnectionBounds
+from gateway.api.heads import Head
+from gateway.api.layers import MAX_TOLD, Layers
 from tests.support.gateways import running_gateway
 from tests.support.nodes import DONE, LAST_CHUNK, MODEL, STREAM_HEAD, Asked, ScriptedNode, answer, chunk, scripted_node
 from tests.support.raw import head, raw_client
@@ -14,6 +19,7 @@ from tests.support.raw import head, raw_client
 CHAT = "/v1/chat/completions"
 ASK = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}]}
 KEY, OTHER = "sk-a-key-that-is-right-0001", "sk-a-key-that-is-wrong-0002"
+TENANT = {"name": "one", "keys": [{"sha256": hashlib.sha256(KEY.encode()).hexdigest()}]}
 
 
 async def echo(node: ScriptedNode, asked: Asked, reader: Reader, writer: Writer) -> None:
@@ -117,3 +123,88 @@ def test_only_trusted_proxies_are_believed_about_a_client() -> None:
     assert layers.address(("10.1.2.3", 1), []) == "10.1.2.3"
     assert layers.address(None, said) == "unknown"
     assert Layers(nowhere).address(("10.1.2.3", 1), said) == "10.1.2.3"
+
+
+@pytest.mark.parametrize("trusted", ["10.0.0.0/8", "::ffff:10.0.0.0/104", "10.1.2.3", "::ffff:10.1.2.3"])
+@pytest.mark.parametrize("peer", ["10.1.2.3", "::ffff:10.1.2.3", "::ffff:a01:203"])
+def test_a_proxy_is_known_in_every_spelling_of_its_address(trusted: str, peer: str) -> None:
+    """A listener of both families sees IPv4 peers as IPv6; so may the proxy behind a proxy."""
+    layers = Layers(nowhere, trusted_proxies=(trusted,))
+    for told in (b"1.2.3.4", b"::ffff:1.2.3.4", b"1.2.3.4, %b" % peer.encode()):
+        assert layers.address((peer, 1), [(b"x-forwarded-for", told)]) == "1.2.3.4"
+    bounds = ConnectionBounds(10, 1, layers.proxies)
+    assert [bounds.enter(peer) for _ in range(3)] == [None] * 3
+    assert layers.address(("::ffff:10.9.9.9", 1), []) == "10.9.9.9"
+
+
+def test_a_zone_is_no_part_of_an_address() -> None:
+    for trusted in ("fe80::1", "fe80::1%eth0", "fe80::/64"):
+        layers = Layers(nowhere, trusted_proxies=(trusted,))
+        for peer in ("fe80::1", "fe80::1%eth1"):
+            assert layers.address((peer, 1), [(b"x-forwarded-for", b"fe80::7%eth0, 2001:db8::1%2")]) == "2001:db8::1"
+
+
+async def test_a_listener_of_both_families_trusts_and_counts_addresses_of_ipv4() -> None:
+    listen = {"trusted_proxies": ["127.0.0.0/8"], "max_connections_per_address": 1}
+    settings: dict[str, Any] = {"tenants": [TENANT], "access": {"wrong_keys_per_minute": 1}}
+    async with scripted_node(echo) as node:
+        async with running_gateway(node.url, host="::", listen=listen, **settings) as gateway:
+            async with raw_client(gateway.port) as first, raw_client(gateway.port) as second:
+                for client, address, status in (
+                    (first, "192.0.2.1", 401),
+                    (second, "192.0.2.1", 429),
+                    (second, "::ffff:192.0.2.1", 429),
+                    (first, "192.0.2.2", 401),
+                ):
+                    await client.post(CHAT, ASK, "x-api-key: fg-wrong", f"x-forwarded-for: {address}")
+                    assert (await client.answer()).status == status
+        listen |= {"trusted_proxies": []}
+        async with running_gateway(node.url, host="::", listen=listen, **settings) as gateway:
+            async with raw_client(gateway.port) as first, raw_client(gateway.port) as second:
+                await first.post(CHAT, ASK, "x-api-key: fg-wrong")
+                assert (await first.answer()).status == 401
+                refused = await second.answer()
+                assert refused.status == 503
+                assert "open from 127.0.0.1:" in refused.json()["error"]["message"]
+
+
+# Proxies that are not trusted
+
+
+async def told_of(capsys: pytest.CaptureFixture[str], listen: dict[str, Any], *lines: str) -> list[str]:
+    """What the log says of proxies, after some requests with these header lines, on one connection and on others."""
+    async with scripted_node(echo) as node, running_gateway(node.url, listen=listen) as gateway:
+        for _ in range(2):
+            async with raw_client(gateway.port) as client:
+                for path in (CHAT, CHAT, "/v1/models"):
+                    await client.post(path, ASK, *lines)
+                    await client.answer()
+    printed = capsys.readouterr().out
+    return [line for line in printed.splitlines() if "proxy_not_trusted" in line or "forwarded_not_read" in line]
+
+
+@pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded", "X-Real-IP"])
+async def test_a_proxy_that_is_not_trusted_is_told_once(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (line,) = await told_of(capsys, {}, f"{name}: for=192.0.2.1")
+    assert "address=127.0.0.1" in line and name.lower() in line and "listen.trusted_proxies" in line
+    (line,) = await told_of(capsys, {"trusted_proxies": ["10.0.0.0/8"]}, f"{name}: for=192.0.2.1")
+    assert "proxy_not_trusted" in line
+
+
+async def test_a_trusted_proxy_is_not_told_of_unless_it_speaks_another_way(capsys: pytest.CaptureFixture[str]) -> None:
+    trusted = {"trusted_proxies": ["127.0.0.1"]}
+    assert not await told_of(capsys, trusted, "x-forwarded-for: 192.0.2.1", "forwarded: for=192.0.2.1")
+    assert not await told_of(capsys, trusted)
+    assert not await told_of(capsys, {})
+    (line,) = await told_of(capsys, trusted, "forwarded: for=192.0.2.1")
+    assert "forwarded_not_read" in line and "X-Forwarded-For" in line
+
+
+def test_a_flood_of_addresses_tells_and_keeps_a_bounded_number(capsys: pytest.CaptureFixture[str]) -> None:
+    fields = {b"x-forwarded-for": b"1.2.3.4"}
+    head = Head("GET", "/", b"/", b"", [*fields.items()], fields, False, True, False)
+    layers = Layers(nowhere)
+    for number in range(20_000):
+        layers.doubt((f"2001:db8:{number:x}::1", 1), head)
+    assert len(layers._told) == MAX_TOLD
+    assert capsys.readouterr().out.count("proxy_not_trusted") == MAX_TOLD

@@ -19,6 +19,7 @@ from gateway.api.body import Bounds
 from gateway.api.connection_bounds import ConnectionBounds
 from gateway.api.edge import Edge
 from gateway.api.heads import Head, Route
+from gateway.api.layers import Layers
 from gateway.api.protocol import GatewayProtocol
 from gateway.core.dialects import DIALECTS
 from gateway.core.memory import MemoryBudget
@@ -66,11 +67,15 @@ class Turn:
     def on_writable(self) -> None: ...
 
 
+async def nowhere(scope: object, receive: object, send: object) -> None: ...
+
+
 @dataclass
 class Recorder:
     """Stands for the front door: every request is its own, and noted."""
 
     found: list[Found] = field(default_factory=list)
+    layers: Layers = field(default_factory=lambda: Layers(nowhere))
 
     def find(self, head: Head) -> Route:
         return Route(DIALECTS[0])

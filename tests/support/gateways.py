@@ -46,13 +46,14 @@ class _QuietServer(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def running_gateway(
-    *nodes: str, ready: bool = True, watch: ConfigWatch | None = None, **settings: Any
+    *nodes: str, ready: bool = True, watch: ConfigWatch | None = None, host: str = "127.0.0.1", **settings: Any
 ) -> AsyncIterator[RunningGateway]:
-    """Serve with `nodes` (URLs) and further settings as in a config file; waits until a node is ready."""
+    """Serve with `nodes` (URLs) and further settings as in a config file; waits until a node is ready. `host` is where
+    the public listener is bound."""
     merged = {**QUICK, "nodes": [{"url": url} for url in nodes], **settings}
     merged |= {name: {**ANY_HOST, **merged.get(name, {})} for name in ("listen", "admin")}
     app = build_app(Config(**merged), watch)
-    public, admin = listen("127.0.0.1", 0), listen("127.0.0.1", 0)
+    public, admin = listen(host, 0), listen("127.0.0.1", 0)
     port, admin_port = public.getsockname()[1], admin.getsockname()[1]
     uvicorn_config = uvicorn_settings(app.config, ByPort(app, admin_port))
     uvicorn_config.timeout_graceful_shutdown = 1
