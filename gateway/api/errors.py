@@ -33,6 +33,10 @@ _HTTP: dict[type[e.GatewayError], tuple[int, Fault]] = {
 MAX_MESSAGE, MAX_PARAM = 2000, 300
 """Characters that a client is told: messages quote what it sent, such as the name of a model or of a field."""
 
+ID_HEADERS = ("x-request-id", "request-id")
+ERROR_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry", "www-authenticate", "allow", "accept-encoding")
+"""All that an error's answer can have beside its type and length."""
+
 _FINAL = (e.AnswerTooLarge, e.DeadlineExceeded, e.QuotaExceeded, e.LimitTooSmall)
 """Statuses that SDKs retry by themselves, for reasons that a retry does not mend."""
 
@@ -66,7 +70,7 @@ def error_headers(error: e.GatewayError, body: bytes) -> list[tuple[bytes, bytes
 def id_headers(request_id: str) -> list[tuple[bytes, bytes]]:
     """The request's id under both names: OpenAI's SDK reads the first, Anthropic's the second."""
     encoded = request_id.encode()
-    return [(b"x-request-id", encoded), (b"request-id", encoded)]
+    return [(name.encode(), encoded) for name in ID_HEADERS]
 
 
 def unknown_path(path: str) -> e.UnknownPath:

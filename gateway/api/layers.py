@@ -11,18 +11,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware, _TrustedHosts
 
+from gateway.api.errors import ERROR_HEADERS, ID_HEADERS
 from gateway.api.heads import Fields, Head
 from gateway.core.grants.grant import TOLD_HEADERS
 from gateway.core.guessing import plain_address, source_of
 from gateway.core.limits.words import LIMIT_HEADERS
 
-SHOWN_HEADERS = (
-    *("x-request-id", "request-id"),
-    *TOLD_HEADERS,
-    *("retry-after", "retry-after-ms", "x-should-retry"),
-    *LIMIT_HEADERS,
-    *("www-authenticate", "allow", "accept-encoding"),
-)
+SHOWN_HEADERS = (*ID_HEADERS, *TOLD_HEADERS, *ERROR_HEADERS, *LIMIT_HEADERS)
 """What scripts of listed origins may read of an answer beside its body."""
 
 log = structlog.get_logger("fleetgate.connection")

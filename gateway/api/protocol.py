@@ -406,6 +406,9 @@ class GatewayProtocol(HttpToolsProtocol):
         request_id = request_id or request_id_of({})
         if self._public:
             status, headers, body = whole_answer(error, DIALECTS[0], request_id)
+            layers = self._edge.front.layers
+            if layers.tell:
+                headers += layers.headers(self._parser.fields_so_far())
         else:
             status, headers, body = detail_answer(error, request_id)
         lines = b"".join(b"%b: %b\r\n" % pair for pair in [*headers, (b"connection", b"close")])

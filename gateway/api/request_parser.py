@@ -16,12 +16,13 @@ is told, by a head of its own, the length of the body that the client's head dec
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import httptools
 
 from gateway.api.edge import Turn
 from gateway.api.errors import method_not_allowed
-from gateway.api.heads import FRAMING, Head, check_head, not_http, split_target
+from gateway.api.heads import FRAMING, Fields, Head, check_head, not_http, split_target
 from gateway.core.errors import GatewayError, HeadersTooLarge
 
 _BLANK_LINE = b"\r\n\r\n"
@@ -109,6 +110,14 @@ class RequestParser:
         """What a callback raised, which made the parser raise `stop`. As a variable of `feed` it would hold itself."""
         error, self._error = self._error, None
         return error or stop
+
+    def fields_so_far(self) -> Fields:
+        """The header fields of the request that was parsed last, or in part. Only once nothing more is to be parsed:
+        httptools tells a field when it sees that another one begins."""
+        if not self.fresh and not self._left and self._parser is not None:
+            with suppress(httptools.HttpParserError):  # it had failed before, or waits for something else
+                self._parser.feed_data(b"x:")
+        return self._fields
 
     def close(self) -> None:
         """Let go of the parser, which holds this object, and of what holds the connection."""
