@@ -455,8 +455,8 @@ class Exchange:
         return self._sent_at + self._timing.first_byte + self._timing.prefill * self.lease.tokens / 1000
 
     def _comments_due(self) -> float:
-        """The loop time of the next comment; never for an answer that is not a stream."""
-        if self._sending.assembles:
+        """The loop time of the next comment; never for an answer that is not a stream, nor behind its last event."""
+        if self._sending.assembles or (self.watch is not None and self.watch.ended):
             return float("inf")
         waiting = self._sending.ask.stream if self._head is None else self.watch is not None
         return max(self._last_push, self._last_chunk) + self._timing.keep_alive if waiting else float("inf")

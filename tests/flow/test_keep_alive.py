@@ -223,6 +223,22 @@ async def test_anthropics_sdk_reads_on(settings: dict[str, Any]) -> None:
         assert line.beats >= 4 and PING in line.said and KEEP_ALIVE not in line.said
 
 
+@pytest.mark.parametrize("path", ASKS)
+async def test_nothing_follows_the_end(path: str) -> None:
+    """Although the node keeps its stream open behind it."""
+    events = await recorded(path)
+
+    async def reply(node: ScriptedNode, asked: Asked, reader: Reader, writer: Writer) -> None:
+        writer.write(STREAM_HEAD + b"".join([chunk(event) for event in events]))
+        await asyncio.sleep(10 * SILENCE)
+        writer.write(LAST_CHUNK)
+
+    async with scripted_node(reply) as node, running_gateway(node.url, timeouts={"keep_alive": SILENCE}) as gateway:
+        async with httpx.AsyncClient(base_url=gateway.url, timeout=60) as client:
+            got = await client.post(path, json={"model": MODEL, "stream": True, **ASKS[path]})
+    assert got.content.endswith(events[-1])
+
+
 # Settings
 
 
