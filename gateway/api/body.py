@@ -11,6 +11,7 @@ the end of its request                     the holding is released (see `call`)
 
 import asyncio
 from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 from gateway.api.heads import Fields
 from gateway.core.content_coding import TAKEN, Unpacker, coding_of, unsupported
@@ -39,8 +40,15 @@ class Bounds:
     max_values: int
     max_answer: int
     memory: MemoryBudget
-    unpacking: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held by the one body that is unpacked, where that takes more than a step."""
+    lanes: "WeakValueDictionary[str, asyncio.Lock]" = field(default_factory=WeakValueDictionary)
+    """By owner, held by the one of its bodies that is unpacked, where that takes more than a step."""
+
+    def lane(self, owner: str) -> asyncio.Lock:
+        """Each owner has one, so that nobody's bodies wait for another's; it goes with the last that waits in it."""
+        lane = self.lanes.get(owner)
+        if lane is None:
+            lane = self.lanes[owner] = asyncio.Lock()
+        return lane
 
 
 class RequestBody:

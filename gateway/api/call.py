@@ -96,10 +96,10 @@ class ClientCall(Cycle):
         return body.take()
 
     async def _unpack(self, body: RequestBody) -> None:
-        """One body at a time, in steps, but for what one step unpacks: else many would hold up a turn of the loop."""
+        """One body of a tenant at a time, in steps, but for what one step unpacks: else many would hold up the loop."""
         if body.unpack():
             return
-        async with self._bounds.unpacking:
+        async with self._bounds.lane(self._memory.owner):
             for _ in iter(body.unpack, True):
                 if self.gone:
                     raise ClientGone("The client closed its connection.")

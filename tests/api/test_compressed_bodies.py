@@ -52,7 +52,7 @@ async def serving(**settings: Any) -> AsyncIterator[tuple[RunningGateway, Script
         await eventually(lambda: gateway.app.memory.held == 0)
         limiter = gateway.app.limiter
         assert limiter is None or (limiter.live, limiter._arrivals._places) == ({}, {})
-        assert not gateway.app._bounds.unpacking.locked()
+        assert not gateway.app._bounds.lanes
 
 
 async def sent(gateway: RunningGateway, body: bytes, *lines: str, path: str = CHAT) -> Answer:
@@ -275,19 +275,31 @@ async def test_who_may_not_ask_gets_nothing_unpacked() -> None:
             assert (await sent(gateway, body, line)).status == 429
 
 
-async def test_others_are_served_while_a_large_body_is_unpacked() -> None:
-    """By steps: a small compressed one passes by, another large one waits for its turn."""
+async def test_others_are_served_while_large_bodies_are_unpacked() -> None:
+    """By steps: what one step unpacks passes by, another large body of the tenant waits for its turn."""
     async with serving(requests={"memory": 512 * MIB}) as (gateway, node):
-        large = gzip.compress(ask(words(8 * MIB)), 1)
-        unpacking = gateway.app._bounds.unpacking
+        large, lanes = gzip.compress(ask(words(8 * MIB)), 1), gateway.app._bounds.lanes
         async with contextlib.AsyncExitStack() as stack:
             clients = [await stack.enter_async_context(raw_client(gateway.port, patience=60)) for _ in range(2)]
             for client in clients:
                 await client.post(CHAT, large, "content-encoding: gzip")
-            await eventually(unpacking.locked)
+            await eventually(lambda: "default" in lanes and lanes["default"].locked())
             assert (await sent(gateway, gzip.compress(ask()), "content-encoding: gzip")).status == 200
-            assert unpacking.locked() and len(node.asked) == 1
+            assert lanes["default"].locked() and len(node.asked) == 1
             assert [(await client.answer()).status for client in clients] == [200, 200]
+
+
+async def test_nobody_waits_for_the_bodies_of_another_tenant() -> None:
+    tenants = [tenant(), {"name": "two", "keys": [{"sha256": key_digest("fg-another").hex()}]}]
+    async with serving(requests={"memory": 512 * MIB}, tenants=tenants) as (gateway, node):
+        large = gzip.compress(ask(words(MIB)), 1)
+        async with gateway.app._bounds.lane("one"), raw_client(gateway.port) as client:
+            await client.post(CHAT, large, "content-encoding: gzip", f"authorization: Bearer {KEY}")
+            await eventually(lambda: gateway.app.memory.held_by("one") > 2 * len(large))
+            async with raw_client(gateway.port, patience=60) as other:
+                await other.post(CHAT, large, "content-encoding: gzip", "authorization: Bearer fg-another")
+                assert (await other.answer()).status == 200
+            assert len(node.asked) == 1
 
 
 @pytest.mark.parametrize("waits", [False, True])
@@ -295,14 +307,16 @@ async def test_a_client_that_leaves_leaves_nothing(waits: bool) -> None:
     """While its body is unpacked, or waits for that."""
     async with serving(requests={"memory": 512 * MIB}) as (gateway, node):
         large = gzip.compress(ask(words(8 * MIB)), 1)
+        lane = gateway.app._bounds.lane("default")
         if waits:
-            await gateway.app._bounds.unpacking.acquire()
+            await lane.acquire()
         async with raw_client(gateway.port) as client:
             await client.post(CHAT, large, "content-encoding: gzip")
             await eventually(lambda: gateway.app.memory.held > 2 * len(large))
         await eventually(lambda: not gateway.server.server_state.connections)
         if waits:
-            gateway.app._bounds.unpacking.release()
+            lane.release()
+        del lane
         await eventually(lambda: gateway.app.memory.held == 0)
         assert not node.asked
 
