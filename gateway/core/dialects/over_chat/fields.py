@@ -19,13 +19,15 @@ _KINDS: dict[type[Any], str] = {
 def optional(holder: Mapping[str, Any], name: str, kind: type[Any], where: str = "") -> Any:
     """`holder[name]` checked to be of `kind`, None where it is absent or null; `where` is the path of `holder`."""
     value: Any = holder.get(name)
-    return value if value is None or type(value) is kind else expect(value, kind, at(where, name))
+    if value is None or type(value) is kind:
+        return value
+    return expect(value, kind, at(where, name))
 
 
 def count(holder: Mapping[str, Any], name: str, where: str = "") -> int | None:
     """`holder[name]` as a number in any spelling that nodes read (text, 10.0), None where it is absent or null."""
-    value = holder.get(name)
-    return value if value is None else read_count(value, at(where, name))
+    value: Any = holder.get(name)
+    return None if value is None else read_count(value, at(where, name))
 
 
 def required_count(holder: Mapping[str, Any], name: str, where: str = "") -> int:
@@ -36,14 +38,16 @@ def required_count(holder: Mapping[str, Any], name: str, where: str = "") -> int
 
 def switch(holder: Mapping[str, Any], name: str, where: str = "") -> bool | None:
     """`holder[name]` as true or false in any spelling that nodes read, None where it is absent or null."""
-    value = holder.get(name)
-    return value if value is None else read_switch(value, at(where, name))
+    value: Any = holder.get(name)
+    return None if value is None else read_switch(value, at(where, name))
 
 
 def required(holder: Mapping[str, Any], name: str, kind: type[Any], where: str = "") -> Any:
     """As `optional`, but absent or null is refused."""
     value: Any = holder.get(name)
-    return value if type(value) is kind else expect(value, kind, at(where, name))
+    if type(value) is kind:
+        return value
+    return expect(value, kind, at(where, name))
 
 
 def expect(value: Any, kind: type[Any], where: str) -> Any:
