@@ -79,6 +79,8 @@ class Node:
         self.ready = False
         self.left = False
         """It is in the fleet no more: what it has may finish, and it gets nothing new."""
+        self.closed = False
+        """It has left or is drained: no new work, whoever has a place on it already."""
         self.places = math.inf
         self.busy_until = 0.0
         self.doubted = False
@@ -122,14 +124,9 @@ class Node:
         self.gateways = gateways
         self.places = min(self.places, self.bound)
 
-    @property
-    def closed(self) -> bool:
-        """Whether it is to get no new work, whoever has a place on it already."""
-        return self.left or self.drain is not None
-
     def leave(self) -> None:
         """The fleet goes on without it."""
-        self.left = True
+        self.left = self.closed = True
         self.ready = False
 
     @property
@@ -153,6 +150,7 @@ class Node:
         else:
             self._drains.pop(source, None)
         before, self.drain = self.drain, min(self._drains.values(), key=lambda each: each.until, default=None)
+        self.closed = self.left or self.drain is not None
         if (before is None) != (self.drain is None):
             self.settle(now)
 

@@ -107,40 +107,42 @@ class Route:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if self._asked is not None:
-            self._give_back()
+            self._give_back(self._asked)
 
     async def lease(self) -> Lease:
         """A place on the node that was chosen first, or on another where that one may not have the request any more:
         while Redis was waited for others have chosen, too, and it may be drained, full or gone. Raises as
         `Router.route`."""
-        placed = None if self._asked is None else await self._told(self._asked)
-        nodes = self._free_now()
-        if placed is None:
-            return self._place(nodes)
+        asked = self._asked
+        placed = None if asked is None else await self._told(asked)
+        now = self._router.now()
+        nodes = self._free(now)
+        if asked is None or placed is None:
+            return self._place(nodes, now)
         if not any(node.name == placed.node for node in nodes):
-            self._give_back()
-            return self._place(nodes)
+            self._give_back(asked)
+            return self._place(nodes, now)
         self._asked = None
         assert self._prompt is not None
-        return self._take(placed, nodes, self._prompt, self._name)
-
-    def _free_now(self) -> Sequence[Node]:
-        """The nodes that were candidates and still are; where none is, those that are candidates now."""
-        router, model, now = self._router, self._plan.model, self._router.now()
-        free = [node for node in self._nodes if node.has_place(now) and (model is None or model in node.cards)]
-        return free or router.fleet.candidates(model, (), self._plan.pinned_to, now)
-
-    def _give_back(self) -> None:
-        """What Redis chose, or is yet to choose, is not taken."""
-        asked, self._asked = self._asked, None
-        if asked is not None and self._router.shared is not None:
-            forget(asked)
-            self._router.shared.prefilled(self._name)
+        return self._take(placed, nodes, self._prompt, self._name, now)
 
     def another(self, tried: Collection[Node]) -> Lease:
         """A place on a node that was not `tried`, by this process's own view. Raises as `Router.route`."""
-        router, plan = self._router, self._plan
-        return self._place(router.fleet.candidates(plan.model, tried, plan.pinned_to, router.now()))
+        router, plan, now = self._router, self._plan, self._router.now()
+        return self._place(router.fleet.candidates(plan.model, tried, plan.pinned_to, now), now)
+
+    def _free(self, now: float) -> Sequence[Node]:
+        """The nodes that were candidates and still are; where none is, those that are candidates now."""
+        model = self._plan.model
+        free = [node for node in self._nodes if node.has_place(now) and (model is None or model in node.cards)]
+        return free or self._router.fleet.candidates(model, (), self._plan.pinned_to, now)
+
+    def _give_back(self, asked: Ending[Any]) -> None:
+        """What Redis chose, or is yet to choose, is not taken."""
+        self._asked = None
+        forget(asked)
+        if self._router.shared is not None:
+            self._router.shared.prefilled(self._name)
 
     def _ask(self, shared: SharedPlacement) -> None:
         router = self._router
@@ -160,17 +162,17 @@ class Route:
         except Unavailable:
             return None
 
-    def _place(self, nodes: Sequence[Node]) -> Lease:
+    def _place(self, nodes: Sequence[Node], now: float) -> Lease:
         """By this process's own view; where there is no choice, nothing is noted."""
         if len(nodes) == 1:
-            return Lease(nodes[0], self._router.now(), self._plan.ask.stream, len(self._plan.ask.raw) >> 2)
-        router, now = self._router, self._router.now()
+            return Lease(nodes[0], now, self._plan.ask.stream, len(self._plan.ask.raw) >> 2)
+        router = self._router
         prompt = self._prompt = self._prompt or router.prompt(self._plan, self._tenant, self._headers)
         placed = router.choose(router.policy(self._plan.model), candidates_of(nodes, now), prompt, now)
-        return self._take(placed, nodes, prompt, None)
+        return self._take(placed, nodes, prompt, None, now)
 
-    def _take(self, placed: Placed, nodes: Sequence[Node], prompt: Prompt, name: bytes | None) -> Lease:
-        router, now = self._router, self._router.now()
+    def _take(self, placed: Placed, nodes: Sequence[Node], prompt: Prompt, name: bytes | None, now: float) -> Lease:
+        router = self._router
         node = next(node for node in nodes if node.name == placed.node)
         router.placement.take(placed, prompt, now)
         shared = router.shared if name is not None else None

@@ -192,11 +192,10 @@ class Relay:
             loop = self._loop = asyncio.get_running_loop()
         node = lease.node
         pool, connection = await self._connection(node, loop.time(), deadline, fresh)
-        try:
-            self._look_again(call, node, new=model is not None and leg.carried is None)
-        except GatewayError:
+        new = model is not None and leg.carried is None
+        if call.gone or self._closing or (new and node.closed):  # looked at again, now that there is a connection
             connection.abort()
-            raise
+            raise self._refusal(call)
         exchange = Exchange(
             leg.sending, call, connection, self.timing, trace, deadline, loop, lease, leg.carried, self._look
         )
@@ -221,14 +220,11 @@ class Relay:
         trace.answered = False
         return Leg(leg.sending, "POST", turn.path, turn.body, exchange.watch)
 
-    def _look_again(self, call: Caller, node: Node, new: bool) -> None:
-        """Raises where nothing is to be sent, now that there is a connection; `new`: as new work for `node`."""
+    def _refusal(self, call: Caller) -> GatewayError:
+        """Why nothing is sent."""
         if call.gone:
-            raise ClientGone("The client closed its connection.")
-        if self._closing:
-            raise shutting_down()
-        if new and node.closed:
-            raise NodeLeaving("The node was taken away before it was asked: ask again.")
+            return ClientGone("The client closed its connection.")
+        return shutting_down() if self._closing else NodeLeaving("The node was taken away: ask again.")
 
     def _heed(self, verdict: Verdict, node: Node, trace: Trace) -> None:
         """What an answer showed of the node's thinking."""
