@@ -16,12 +16,13 @@ from asyncio import StreamReader as Reader
 from asyncio import StreamWriter as Writer
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.gateways import running_gateway
 from tests.support.nodes import MODEL, Asked, ScriptedNode, answer, scripted_node
-from tests.support.raw import head, raw_client
+from tests.support.raw import RawClient, head, raw_client
 
 CHAT = "/v1/chat/completions"
 SHIPPED = Path(__file__).parents[2] / "docker" / "haproxy.cfg"
@@ -39,6 +40,7 @@ http {{
     listen 127.0.0.1:{port};
     location / {{
       proxy_pass http://gateway; proxy_http_version 1.1; proxy_request_buffering off; proxy_buffering off;
+      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
       proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $http_connection;
     }}
   }}
@@ -202,3 +204,29 @@ async def test_no_answer_moves_to_another_tenant(kind: str, tmp_path: Path) -> N
             wrong = await asyncio.gather(*attackers)
             assert (sum(moved), sum(wrong)) == (0, 0)
             assert all(json.loads(each.body).get("id") != "smuggled" for each in node.asked)
+
+
+async def wrong_key(port: int, source: str) -> int:
+    """The status for a client at `source` that has no key."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
+    try:
+        client = RawClient(reader, writer, 10)
+        await client.send(head("GET", "/v1/models", "authorization: Bearer wrong"))
+        return (await client.answer("GET")).status
+    finally:
+        writer.transport.abort()
+
+
+@pytest.mark.parametrize("kind", ["haproxy", "nginx"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "::"])
+async def test_clients_are_told_apart_behind_a_trusted_proxy(kind: str, host: str, tmp_path: Path) -> None:
+    """On a listener of both families, too, where the proxy's address is told as one of IPv6."""
+    settings: dict[str, Any] = {
+        "tenants": [{"name": "one", "keys": [{"sha256": hashlib.sha256(b"key-of-one-00000001").hexdigest()}]}],
+        "access": {"wrong_keys_per_minute": 1},
+        "listen": {"trusted_proxies": ["127.0.0.0/30"]},
+    }
+    async with scripted_node(echo) as node, running_gateway(node.url, host=host, **settings) as gateway:
+        async with proxy(kind, tmp_path, gateway.port) as port:
+            statuses = [await wrong_key(port, source) for source in ("127.0.0.8", "127.0.0.8", "127.0.0.9")]
+    assert statuses == [401, 429, 401]
