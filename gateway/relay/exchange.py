@@ -125,7 +125,7 @@ class Exchange:
         self._held: list[bytes] | None = []
         self._held_bytes = 0
         self._tail = b""
-        self._prelude = b""
+        self._prelude: list[bytes] = []
         """Events that say nothing of the answer yet: they go out with its first one, or with none."""
         self._committed = call.started  # by comments, during an attempt that failed
         self._write: Callable[[bytes], None] | None = None
@@ -368,9 +368,11 @@ class Exchange:
                 if self._shows_life and says_nothing(data):
                     self._begun, self._events = 0.0, 0
                     if self._keep(len(data)):
-                        self._prelude += data
+                        self._prelude.append(data)
                     return
-                data, self._prelude = self._prelude + data, b""
+                if self._prelude:
+                    data = b"".join((*self._prelude, data))
+                    self._prelude.clear()
             self._first_byte()
         if not self._committed:
             self._commit()
@@ -388,7 +390,7 @@ class Exchange:
             return False
         answer = None
         if self._head is not None and not self._committed:
-            told_so_far = self._prelude + events
+            told_so_far = b"".join((*self._prelude, events))
             answer = NodeAnswer(200, passed_headers(self._head) + STREAM_HEADERS, told_so_far, stream=True)
         self.fail(node_error(status, data, None, answer))
         return True
