@@ -77,6 +77,10 @@ class Sending:
         """What a plain answer of the node says that it used."""
         return self.dialect.usage(body)
 
+    def gave_up(self, body: bytes) -> bool:
+        """Whether a plain answer of the node says that it ended it early for reasons of its own."""
+        return self.dialect.gave_up(body)
+
 
 class Hidden(Sending):
     """The same without reasoning: the node is asked as ever, and what it thought is taken out of its answer."""
@@ -227,6 +231,9 @@ class Translated(Sending):
 
     def usage(self, body: bytes) -> Usage | None:
         return self._inner.usage(body)
+
+    def gave_up(self, body: bytes) -> bool:
+        return self._inner.gave_up(body)
 
     @property
     def verdict(self) -> Verdict | None:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 
 from gateway.core.dialects.base import find_error_status
-from gateway.core.dialects.watch import STOP, EventWatch, Turn, says_nothing
+from gateway.core.dialects.watch import STOP, EventWatch, Turn, gave_up, says_nothing
 from gateway.core.errors import (
     BadUpstreamResponse,
     ClientGone,
@@ -303,6 +303,9 @@ class Exchange:
         if status in FAILED_STATUSES:
             answer = NodeAnswer(status, passed_headers(self._head), self._sending.plain(status, body))
             self._resolve(node_error(status, body, self._head, answer))
+            return
+        if status == 200 and self._sending.gave_up(body):
+            self._resolve(gave_up())
             return
         self._trace.usage = self._sending.usage(body) if status == 200 else None
         self._answer_plain(status, passed_headers(self._head), body)

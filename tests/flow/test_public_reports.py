@@ -479,6 +479,59 @@ async def test_what_a_server_says_before_its_engine_answers_is_no_answer(path: s
                 assert b"engine dead" not in content and content.count(b"response.created") <= 2
 
 
+def message_events(*blocks: bytes, stop: bytes) -> bytes:
+    start = b'event: message_start\ndata: {"type":"message_start","message":{}}\n\n'
+    end = b'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":%b},"usage":{}}\n\n' % stop
+    return start + b"".join(blocks) + end + b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+
+
+TEXT_BLOCK = b'event: content_block_delta\ndata: {"type":"content_block_delta","delta":{"text":"half"}}\n\n'
+GIVEN_UP = {
+    "chat": (CHAT, ROLE + delta({"content": "half"}) + delta({}, "abort") + USAGE + DONE),
+    "completions": ("/v1/completions", delta({"content": "half"}, "abort") + USAGE + DONE),
+    "messages": (MESSAGES, message_events(TEXT_BLOCK, stop=b"null")),
+}
+
+
+@pytest.mark.parametrize("wanted", [False, True], ids=["", "usage asked for"])
+@pytest.mark.parametrize("name", GIVEN_UP)
+async def test_an_answer_that_the_node_gave_up_is_no_whole_one(name: str, wanted: bool) -> None:
+    """vllm#57082: a node that is stopped gives its requests up, with `finish_reason: abort` and `[DONE]` behind it, as
+    if half an answer was the whole one.
+    """
+    path, node_sends = GIVEN_UP[name]
+    body = {**STREAMED, "prompt": "hi", **({"stream_options": {"include_usage": True}} if wanted else {})}
+    async with scripted_node(streams(node_sends)) as node, running_gateway(node.url) as gateway:
+        got = await post(gateway, path, body)
+        assert b"[DONE]" not in got.content and b"message_stop" not in got.content
+        assert b"gave the answer up" in got.content
+
+
+PLAIN = {
+    CHAT: '{"id":"c","choices":[{"index":0,"message":{"content":"%s"},"finish_reason":"%s"}],"usage":{}}',
+    "/v1/completions": '{"id":"c","choices":[{"index":0,"text":"%s","finish_reason":"%s"}],"usage":{}}',
+}
+
+
+@pytest.mark.parametrize("path", [*PLAIN, MESSAGES, f"over chat {MESSAGES}"])
+async def test_a_plain_answer_that_the_node_gave_up_is_asked_of_another_one(path: str) -> None:
+    """The same without a stream: nothing of it has gone to the client."""
+    settings = {**IN_TURN, **(OVER_CHAT if path.startswith("over chat") else {})}
+    path = path.removeprefix("over chat ")
+    if path == MESSAGES and "models" not in settings:
+        message = '{"id":"c","type":"message","role":"assistant","content":[{"type":"text","text":"%s"}]%s,"usage":{}}'
+        half, whole = message % ("half", ""), message % ("whole", ',"stop_reason":"end_turn"')
+    else:
+        form = PLAIN[CHAT if path == MESSAGES else path]
+        half, whole = form % ("half", "abort"), form % ("whole", "stop")
+    async with scripted_node(says(answer(half.encode()))) as ill, scripted_node(says(answer(whole.encode()))) as good:
+        async with running_gateway(ill.url, good.url, **settings) as gateway:
+            await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
+            got = [await post(gateway, path, {**ASK, "prompt": "hi"}) for _ in range(2)]
+            assert [("whole" in each.text, "half" in each.text) for each in got] == [(True, False)] * 2
+            assert ill.asked
+
+
 async def test_comments_in_mid_stream_are_no_sign_of_life() -> None:
     """vllm#47647: a server's comments go on while its engine stands still. The stream ends when the engine has said
     nothing for `timeouts.idle`."""

@@ -36,7 +36,7 @@ from gateway.core.budgets.chunks import (
     write_chunk,
 )
 from gateway.core.budgets.reading import Reading
-from gateway.core.dialects.watch import STOP, EventWatch, Turn
+from gateway.core.dialects.watch import ABORTED, STOP, EventWatch, Turn, gave_up
 from gateway.core.sse import DONE, EventSplitter, event_data, is_comment, split_events
 from gateway.core.usage import from_openai
 
@@ -118,6 +118,8 @@ class Enforcement(EventWatch):
         if chunk.get("error"):
             self.failed = True
             return event
+        if ABORTED in event:
+            raise gave_up()
         if self._state is State.OPENING and not self._frame:
             self._begin(chunk, whole)
         if prompt is not None and self._prompt is None:

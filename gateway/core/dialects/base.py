@@ -185,6 +185,10 @@ class Dialect(ABC):
         found = find_usage(answer)
         return None if found is None else from_openai(found)
 
+    def gave_up(self, answer: bytes) -> bool:
+        """Whether a whole, plain answer says that its node ended it early for reasons of its own."""
+        return False
+
     @abstractmethod
     def error(self, shape: ErrorShape) -> bytes:
         """The body of an error answer."""

@@ -7,12 +7,12 @@ from gateway.core.dialects.base import Ask, Dialect, ErrorShape, optional_field
 from gateway.core.dialects.carrying import carry_budget, carry_effort, carry_switch
 from gateway.core.dialects.counts import check_prompts
 from gateway.core.dialects.openai import openai_error, openai_error_event
-from gateway.core.dialects.watch import EventWatch, MarkedWatch
+from gateway.core.dialects.watch import ABORTED, EventWatch, MarkedWatch, gave_up
 from gateway.core.grants.grant import Grant
 from gateway.core.sse import DONE
 from gateway.core.usage import from_openai
 
-_MARKS = (DONE, b'"usage"', b'"error"')
+_MARKS = (DONE, b'"usage"', b'"error"', ABORTED)
 _FINISH = b'"finish_reason":"'
 
 
@@ -33,6 +33,8 @@ class ChunkWatch(MarkedWatch):
         super().__init__((*_MARKS, _FINISH) if self._hold_finish else _MARKS)
 
     def look(self, event: bytes, data: bytes, parsed: dict[str, Any]) -> bytes:
+        if ABORTED in data:
+            raise gave_up()
         if data == DONE:
             self.ended = True
         elif parsed.get("error"):
@@ -103,6 +105,9 @@ class Chat(Dialect):
 
     def watch(self, ask: Ask) -> EventWatch:
         return ChunkWatch(pass_usage=wants_usage(ask), choices=ask.choices)
+
+    def gave_up(self, answer: bytes) -> bool:
+        return ABORTED in answer
 
     def error(self, shape: ErrorShape) -> bytes:
         return openai_error(shape)

@@ -1,12 +1,13 @@
 """`/v1/messages`: Anthropic's format. Usage comes in the first event and again, complete, near the end."""
 
+import re
 from typing import Any, ClassVar
 
 from gateway.core.bodies import Body, dump
 from gateway.core.dialects.base import Ask, Dialect, ErrorShape, Fault, find_usage
 from gateway.core.dialects.carrying import carry_effort, carry_switch
 from gateway.core.dialects.over_chat import OverChat, messages_over_chat
-from gateway.core.dialects.watch import EventWatch, MarkedWatch
+from gateway.core.dialects.watch import EventWatch, MarkedWatch, gave_up
 from gateway.core.grants.grant import Grant
 from gateway.core.usage import Usage, from_anthropic
 
@@ -21,6 +22,9 @@ _TYPES = {
     Fault.OVERLOADED: "overloaded_error",
     Fault.INTERNAL: "api_error",
 }
+
+_MESSAGE = re.compile(rb'"type"\s*:\s*"message"')
+_STOP_REASON = re.compile(rb'"stop_reason"\s*:\s*"')
 
 MIN_BUDGET = 1024
 """The smallest budget in tokens that vLLM takes in this dialect."""
@@ -46,6 +50,10 @@ class MessageWatch(MarkedWatch):
             self.failed = True
         elif kind == "message_stop":
             self.ended = True
+        elif kind == "message_delta":
+            delta = parsed.get("delta")
+            if isinstance(delta, dict) and delta.get("stop_reason", "") is None:
+                raise gave_up()
         message = parsed.get("message")
         usage = parsed.get("usage") or (message.get("usage") if isinstance(message, dict) else None)
         if isinstance(usage, dict):
@@ -89,6 +97,10 @@ class Messages(Dialect):
 
     def watch(self, ask: Ask) -> EventWatch:
         return MessageWatch()
+
+    def gave_up(self, answer: bytes) -> bool:
+        """vLLM has no stop reason for what it gave up."""
+        return _STOP_REASON.search(answer) is None and _MESSAGE.search(answer) is not None
 
     def usage(self, answer: bytes) -> Usage | None:
         found = find_usage(answer)

@@ -10,6 +10,7 @@ knows such a one by its bytes says so to `passes`, and the chunk goes on as it s
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
+from gateway.core.errors import UpstreamCut
 from gateway.core.sse import DONE, EventSplitter, event_data, parse_object, split_events
 from gateway.core.usage import Usage
 
@@ -47,6 +48,15 @@ def says_nothing(events: bytes) -> bool:
         if not event.startswith(_QUIET) or (event[0] == _COLON and event_data(event)):
             return False
     return True
+
+
+ABORTED = b'"finish_reason":"abort"'
+"""How vLLM ends the answers that it gives up, when it is stopped or put to sleep; the stream's usual end follows."""
+
+
+def gave_up() -> UpstreamCut:
+    """For an answer that ends so: it is half of one."""
+    return UpstreamCut("The node gave the answer up before it was complete: ask again.")
 
 
 class Turn(NamedTuple):
