@@ -250,9 +250,11 @@ class Keyring:
             pairs = [part for name in chunk for part in ("key_" + name.hex(), hour)]
             try:
                 await self._link.command("HSET", self._places.used, *pairs)
-            except Unavailable:
+            except BaseException as error:  # also where this is cancelled: `stop` notes them then
                 self._used.update(fresh[start:])
-                return
+                if isinstance(error, Unavailable):
+                    return
+                raise
             self._told.update(dict.fromkeys(chunk, hour))
         if len(self._told) > self._bound:
             self._told.clear()

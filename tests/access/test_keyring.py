@@ -251,3 +251,21 @@ def _blip(command: bytes, number: int, cut: bool) -> Callable[[list[bytes]], byt
         return (b"?\r\n" if cut else REFUSED) if hit else None
 
     return swap
+
+
+async def test_a_use_that_was_being_noted_when_the_ring_stops_is_noted_all_the_same() -> None:
+    async with house() as at:
+        digest = await at.create()
+        assert await at.ring.look_up(digest) is not None
+        noting = asyncio.Event()
+
+        async def hold(asked: list[bytes]) -> None:
+            if asked[0] == b"HSET" and not noting.is_set():
+                noting.set()
+                await asyncio.Event().wait()  # the first one never comes to Redis
+
+        at.proxy.meanwhile = hold
+        at.ring.start()
+        await noting.wait()
+        await at.ring.stop()
+        assert list(await at.directory.last_used()) == [at.ids[digest]]
