@@ -37,7 +37,9 @@ def read_count(value: Any, name: str) -> int:
 
 def read_switch(value: Any, name: str) -> bool:
     """True or false, however spelled. Raises `InvalidRequest` with the field's `name` for what is neither."""
-    text = value.lower() if type(value) is str else str(value).removesuffix(".0").lower()
+    text = value.lower() if type(value) is str else ""
+    if type(value) in (bool, int, float):
+        text = str(value).removesuffix(".0").lower()
     if text in _TRUE:
         return True
     if text in _FALSE:

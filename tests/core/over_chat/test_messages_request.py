@@ -220,6 +220,8 @@ def test_tools_that_the_conversation_adds_and_takes_away() -> None:
         ("tools.0.input_schema", {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}),
         ("tool_choice.type", {"tools": [TOOL], "tool_choice": {"type": "some"}}),
         ("system.0.type", {"system": [{"type": "riddle"}]}),
+        ("system.0.type", {"system": [{"type": ["text"]}]}),
+        ("messages.0.content.0.type", {"messages": [{"role": "user", "content": [{"type": {}}]}]}),
         ("messages.0.content", {"messages": [{"role": "system", "content": None}]}),
         ("tool_choice.disable_parallel_tool_use", {"tool_choice": {"type": "auto", "disable_parallel_tool_use": "x"}}),
     ],

@@ -213,6 +213,9 @@ def test_an_output_may_not_say_which_call_it_is_of() -> None:
         ("tool_choice.type", {"tools": [TOOL], "tool_choice": {"type": "telepathy"}}),
         ("tools.0.format", {"tools": [{"type": "custom", "name": "x", "format": {"type": "grammar"}}]}),
         ("max_output_tokens", {"max_output_tokens": "many"}),
+        ("tool_choice", {"tools": [TOOL], "tool_choice": ""}),
+        ("tool_choice", {"tools": [TOOL], "tool_choice": []}),
+        ("tool_choice.type", {"tools": [TOOL], "tool_choice": {"type": ["function"]}}),
         ("tool_choice.mode", {"tools": [TOOL], "tool_choice": {**ALLOWED, "mode": "some"}}),
         ("tool_choice.tools.0", {"tools": [TOOL], "tool_choice": {**ALLOWED, "tools": ["look"]}}),
         ("input.0.tools", {"input": [{"type": "additional_tools", "role": "developer"}]}),
@@ -225,3 +228,12 @@ def test_what_has_no_counterpart_is_refused_by_name(param: str, asked: Json) -> 
         chat(**asked)
     assert refused.value.param == param
     assert param in refused.value.message
+
+
+def test_many_allowed_tools_of_many_are_found_once_each() -> None:
+    """100,000 of 100,000: each is looked up, none is searched for."""
+    many = [{**TOOL, "name": f"t{number}"} for number in range(100_000)]
+    allowed = [{"type": "function", "name": tool["name"]} for tool in many]
+    space = {"type": "namespace", "name": "web", "tools": many}
+    made = chat(tools=[space], tool_choice={"type": "allowed_tools", "mode": "auto", "tools": allowed})
+    assert len(made["tools"]) == 100_000

@@ -16,11 +16,11 @@ _ATTRIBUTION = "x-anthropic-billing-header"
 would keep every prompt out of the node's prefix cache. vLLM leaves it out, too."""
 
 
-_SILENT = frozenset({"redacted_thinking", "tool_reference"})
+_SILENT = ("redacted_thinking", "tool_reference")
 """Blocks of a turn that the model is not shown."""
 
-_BLOCKS = _SILENT | {"image", "text", "thinking", "tool_addition", "tool_removal", "tool_result", "tool_use"}
-"""All blocks that nodes know."""
+_BLOCKS = (*_SILENT, "image", "text", "thinking", "tool_addition", "tool_removal", "tool_result", "tool_use")
+"""All blocks that nodes know. A tuple: what is looked for may be anything."""
 
 
 def chat_history(body: Body) -> list[Body]:

@@ -11,7 +11,8 @@ Tools that the client's provider would run are not shown to the model, and canno
 either. It takes none of `allowed_tools` and `additional_tools`, too; here they have their meaning.
 """
 
-from collections.abc import Container, Iterator
+from collections import Counter
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,23 +20,21 @@ from gateway.core.bodies import Body
 from gateway.core.dialects.over_chat.fields import at, expect, objects, optional, refuse, required, switch
 from gateway.core.dialects.over_chat.responses_history import ADDITIONAL_TOOLS, CUSTOM_INPUT
 
-_HOSTED = frozenset(
-    {
-        "apply_patch",
-        "code_interpreter",
-        "computer",
-        "computer_use",
-        "computer_use_preview",
-        "file_search",
-        "image_generation",
-        "mcp",
-        "programmatic_tool_calling",
-        "shell",
-        "web_search_preview",
-        "web_search_preview_2025_03_11",
-    }
+_HOSTED = (
+    "apply_patch",
+    "code_interpreter",
+    "computer",
+    "computer_use",
+    "computer_use_preview",
+    "file_search",
+    "image_generation",
+    "mcp",
+    "programmatic_tool_calling",
+    "shell",
+    "web_search_preview",
+    "web_search_preview_2025_03_11",
 )
-"""Tools of OpenAI's that a `tool_choice` may name."""
+"""Tools of OpenAI's that a `tool_choice` may name. A tuple: what is looked for may be anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,9 @@ class ResponseTools:
         for tool, where in _additional(body):
             self._add(tool, where, declared)
             self.as_declared = False
-        self.choice: Any = body.get("tool_choice") or "auto"
+        self.choice: Any = body.get("tool_choice")
+        if self.choice is None:
+            self.choice = "auto"
         if self.choice == "auto" and not (body.get("tools") or self._functions):
             self.choice = "none"
         chosen: Body = {} if body.get("tool_choice") is None else self._chosen()
@@ -119,19 +120,25 @@ class ResponseTools:
         mode = required(choice, "mode", str, "tool_choice")
         if mode not in ("auto", "required"):
             raise refuse("tool_choice.mode", "send auto or required.")
-        allowed: set[str] = set()
-        for tool, where in objects(required(choice, "tools", list, "tool_choice"), "tool_choice.tools"):
-            name = optional(tool, "name", str, where) or ""
-            allowed.add(self.names.flat(name))
-            allowed.update(flat for flat, (space, _) in self.names.spaced.items() if space == name)
+        allowed = {
+            optional(tool, "name", str, where) or ""
+            for tool, where in objects(required(choice, "tools", list, "tool_choice"), "tool_choice.tools")
+        }
         if not self._functions:
             return {}
-        kept = [function for function in self._functions if _name(function) in allowed]
+        once = Counter(own for _, own in self.names.spaced.values())
+        kept = [function for function in self._functions if self._is_allowed(_name(function), allowed, once)]
         if not kept:
             return {"tool_choice": "none"}
         self.as_declared = self.as_declared and len(kept) == len(self._functions)
         self._functions = kept
         return {"tool_choice": mode}
+
+    def _is_allowed(self, flat: str, allowed: set[str], once: Mapping[str, int]) -> bool:
+        """Whether `allowed` has a function: its whole name, its namespace, or its own name where that is the only one
+        (`once`: how many have it)."""
+        space, own = self.names.spaced.get(flat, (flat, flat))
+        return flat in allowed or space in allowed or (own in allowed and once[own] == 1)
 
 
 def _additional(body: Body) -> Iterator[tuple[Body, str]]:
