@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tests.real.conftest import Server, ready
+from tests.real.over_chat_bodies import BODIES, DIFFERENT
 from tests.real.processes import running, wait_for
 from tests.real.transparency_cases import (
     ANTHROPIC,
@@ -179,6 +180,25 @@ def test_the_same_refusal(case: Case, vllm: Server, translating: Server) -> None
     direct, through = ask(vllm, case), ask(translating, case)
     assert (through.status_code, direct.status_code) == (case.status, case.status)
     assert through.json()["error"]["message"] == direct.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("case", BODIES, ids=lambda case: case.name)
+def test_over_chat_takes_what_the_node_takes(case: Case, vllm: Server, translating: Server) -> None:
+    """And says the same to it, or refuses it as the node does; what is listed differs as listed."""
+    if isinstance(case.body, dict) and "tools" in case.body:
+        ask(vllm, case)
+    direct, through = ask(vllm, case), ask(translating, case)
+    listed = DIFFERENT.get(case.name)
+    if listed is None:
+        assert through.status_code == direct.status_code, through.text
+        assert not direct.is_success or _meaning(through) == _meaning(direct)
+    else:
+        assert (direct.status_code, through.status_code) == (listed.native, listed.over_chat)
+        assert not through.is_success or _meaning(through) != _meaning(direct)
+
+
+def test_every_difference_is_of_a_body() -> None:
+    assert DIFFERENT.keys() <= {case.name for case in BODIES}
 
 
 def test_anthropics_sdk(translating: Server) -> None:
