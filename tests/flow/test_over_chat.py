@@ -124,6 +124,33 @@ async def test_the_same_meaning(both: Both, path: str, body: dict[str, Any], str
         assert meaning(over_chat.json()) == meaning(native.json())
 
 
+CODEX: dict[str, Any] = {
+    "input": [{"type": "additional_tools", "role": "developer", "tools": [FUNCTION]}, turn("weather? [[call]]")],
+    "tools": [FUNCTION, {"type": "web_search"}],
+    "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "get_weather"}]},
+    "parallel_tool_calls": False,
+    "store": False,
+    "include": ["reasoning.encrypted_content"],
+    "prompt_cache_key": "k",
+    "client_metadata": {"x": "y"},
+}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+@pytest.mark.parametrize("held", [{}, {"native": False}], ids=["held by the node", "held by the gateway"])
+async def test_what_an_agent_sends_is_served_also_under_an_operators_budget(held: dict[str, Any], stream: bool) -> None:
+    budgets: dict[str, Any] = {"budgets": held} if held else {}
+    async with (
+        serve_fake(FakeSettings(responses_store=False)) as node,
+        running_gateway(node.url, thinking={"max_budget": 8}, **budgets) as gateway,
+    ):
+        got = await ask(gateway.url, RESPONSES, {**CODEX, "stream": stream})
+        assert got.status_code == 200, got.text
+        assert asked_last(node).path == CHAT
+        whole = events_of(got.content)[-1]["response"] if stream else got.json()
+        assert [item["type"] for item in whole["output"]] == ["reasoning", "function_call"]
+
+
 @pytest.mark.parametrize("cut", [3, 30], ids=["in the thought", "in the answer"])
 async def test_a_cut_response_ends_as_on_a_node_of_today(cut: int) -> None:
     """To the event, and nothing made equal by `meaning`."""
