@@ -63,6 +63,8 @@ _LINES = (
     *("authorization: Bearer", "authorization: Basic eDp5", "authorization: ", "x-api-key: " + KEY, "x-api-key: \xff"),
     *("x-request-timeout: 1e400", "x-request-timeout: nan", "x-request-timeout: \u0663", "x-request-timeout: 0.5"),
     *("x-request-id: " + "r" * 200, "x-request-id: \t", "x-session-id: " + "s" * 3000, "x-session-id: "),
+    *("content-encoding: gzip", "content-encoding: deflate", "content-encoding: zstd", "content-encoding: , identity"),
+    *("forwarded: for=::ffff:1.2.3.4", "x-forwarded-for: ::ffff:1.2.3.4%eth0", "x-real-ip: \xff"),
     *("origin: https://a.example", "origin: null", "access-control-request-method: POST", "origin: \xff\xfe"),
     *(
         "x-forwarded-for: 1.2.3.4, 5.6.7.8",
