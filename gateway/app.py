@@ -33,6 +33,7 @@ from gateway.discovery import Discovery
 from gateway.fleet.drains import Drains
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.lookout import Lookout
+from gateway.fleet.model_watch import ModelWatch
 from gateway.fleet.node import NodeSpec
 from gateway.fleet.prober import Prober
 from gateway.open_files import bound_connections
@@ -90,7 +91,8 @@ class Gateway:
         if self.link is None:  # nobody tells of other gateways, but this one's own processes are known
             self.fleet.share_with(config.workers)
         self.lookout = Lookout(self.fleet, self.link, shared)
-        self.fleet_routes = FleetRoutes(self.router, self.metrics, self.lookout)
+        self.models = ModelWatch(self.fleet, [model.name for model in config.models])
+        self.fleet_routes = FleetRoutes(self.router, self.metrics, self.lookout, self.models)
         self.meters = Meters(prices_of(config.models))
         self.limiter = parts.limiter(config, self.link, self.presence, self.meters)
         self.pipeline = Pipeline(
@@ -165,6 +167,7 @@ class Gateway:
         self._tasks.append(asyncio.create_task(self.drains.follow(), name="drains"))
         self.discovery.start()
         self._tasks.append(asyncio.create_task(self._every(GAUGE_SECONDS, self._refresh_gauges), name="gauges"))
+        self._tasks.append(asyncio.create_task(self.models.follow(), name="models"))
         self._tasks.append(asyncio.create_task(self.lookout.follow(self.fleet_routes.own), name="lookout"))
         if self._watch is not None:
             self._tasks.append(asyncio.create_task(self._follow_config(self._watch), name="config watch"))
@@ -274,6 +277,7 @@ class Gateway:
         self.prober.canary, self.prober.native = config.budgets.canary, config.budgets.native
         self.router.follow(routing, config.routing.remember, config.routing.crowding)
         self.fleet.follow_rules(breaker)
+        self.models.listed = [model.name for model in config.models]
 
     def _take_nodes(self, specs: list[NodeSpec]) -> None:
         """The fleet has changed. Requests under way on a node that left go on to their end."""
@@ -305,6 +309,7 @@ class Gateway:
         if self.shortages.found_now("accepting connections"):
             self.relay.drop_idle()
         self.metrics.shortages_state(self.shortages.counts)
+        self.metrics.models_state({each.name: each.ready for each in self.models.states()})
         self.metrics.fleet_state(self.relay.open_exchanges, [node.facts for node in self.fleet.nodes])
         if self.link is not None:
             self.metrics.redis_state(self.link.up, self.link.outages, self.presence.live)

@@ -200,6 +200,7 @@ class _Record:
             counted=self.counted,
             estimated=charged.estimated,
             computed=self._dialect.computes,
+            stranger=call.address if self.tenant is None else None,
         )
 
     def _charge(self, end: End, plan: Plan) -> Charge:

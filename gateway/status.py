@@ -12,7 +12,14 @@ from rich.text import Text
 from gateway.control import Control
 
 REFRESH_SECONDS = 1.0
-COLOURS = {"ready": "green", "warming up": "yellow", "draining": "yellow", "out": "red", "unknown": "dim"}
+COLOURS = {
+    "ready": "green",
+    "warming up": "yellow",
+    "draining": "yellow",
+    "failing": "red",
+    "out": "red",
+    "unknown": "dim",
+}
 USUAL = {"ready": ("closed",), "warming up": ("probation", "closed"), "draining": ("closed",), "out": ("open",)}
 """What a node's breaker is where a node is in such a state."""
 
@@ -61,7 +68,12 @@ def _table(nodes: list[dict[str, Any]]) -> Table:
 
 
 def _errors(view: dict[str, Any]) -> list[Text]:
-    lines = [f"{node['name']}: {node['last_error']}" for node in view["nodes"] if node["last_error"]]
+    lines = [
+        f"No node can serve {model['name']} ({model['nodes']} of them should): {model['error']}"
+        for model in view.get("models", ())
+        if not model["ready"]
+    ]
+    lines += [f"{node['name']}: {node['last_error']}" for node in view["nodes"] if node["last_error"]]
     lines += [f"Redis: {trouble}" for trouble in view.get("redis_troubles", ())]
     return [Text("\n".join([*lines, ""]))] if lines else []
 

@@ -41,7 +41,7 @@ class Gate:
         """`guard` judges requests that need no key; None serves them all."""
         self.tenants = tenants
         self._guard = guard
-        self._refused = LogThrottle()
+        self._refused = LogThrottle(crowded=True)
         self._guesses = guesses
         self._ring = ring
 

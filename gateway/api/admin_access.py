@@ -55,7 +55,7 @@ class AdminAccess:
         self._tokens = tokens
         self._guard = guard
         self._guesses = guesses
-        self._told = LogThrottle()
+        self._told = LogThrottle(crowded=True)
         self._open_paths = frozenset(open_paths)
 
     def around(self, app: AsgiApp) -> AsgiApp:

@@ -12,6 +12,7 @@ from gateway.core.load import rates_between
 from gateway.core.routing.selection import NOTHING
 from gateway.core.sight import Sight, Sights, quantile, states, together
 from gateway.fleet.lookout import Lookout
+from gateway.fleet.model_watch import ModelWatch
 from gateway.fleet.node import Node
 from gateway.fleet.router import Router
 from gateway.telemetry.metrics import Metrics
@@ -38,7 +39,7 @@ class NodeView(BaseModel):
     name: str
     url: str
     models: list[str]
-    state: Literal["ready", "warming up", "draining", "out", "unknown"]
+    state: Literal["ready", "warming up", "failing", "draining", "out", "unknown"]
     seen: dict[str, int]
     breaker: str
     last_error: str | None
@@ -58,6 +59,16 @@ class NodeView(BaseModel):
     labels: dict[str, str]
 
 
+class ModelView(BaseModel):
+    """A model as the answering process sees it: whether a node can serve it, how many have said that they do, and what
+    was last wrong where none can."""
+
+    name: str
+    ready: bool
+    nodes: int
+    error: str | None
+
+
 class FleetView(BaseModel):
     """The fleet. `process` is the id of the one that answers, `gateways` how many processes share the nodes, and
     `views` how many of them this is the view of: fewer while Redis is away, or one has just begun. `redis_troubles`
@@ -68,14 +79,17 @@ class FleetView(BaseModel):
     views: int
     redis: bool | None
     redis_troubles: list[str]
+    models: list[ModelView]
     nodes: list[NodeView]
 
 
 class FleetRoutes:
-    """`metrics` keeps the latest waits, `router` what is pending, `lookout` knows what other processes see."""
+    """`metrics` keeps the latest waits, `router` what is pending, `lookout` knows what other processes see, `models`
+    which can be served."""
 
-    def __init__(self, router: Router, metrics: Metrics, lookout: Lookout) -> None:
+    def __init__(self, router: Router, metrics: Metrics, lookout: Lookout, models: ModelWatch) -> None:
         self._router = router
+        self._models = models
         self._metrics = metrics
         self._lookout = lookout
 
@@ -108,6 +122,10 @@ class FleetRoutes:
             views=len(views),
             redis=None if shared is None else shared.up,
             redis_troubles=[] if shared is None else shared.troubles,
+            models=[
+                ModelView(name=each.name, ready=each.ready, nodes=each.nodes, error=each.error)
+                for each in self._models.states()
+            ],
             nodes=[
                 _view(node, [view[node.name] for view in views if node.name in view])
                 for node in fleet.nodes
@@ -160,9 +178,11 @@ def _view(node: Node, sights: Sequence[Sight]) -> NodeView:
     )
 
 
-def _state(node: Node) -> Literal["ready", "warming up", "draining", "out", "unknown"]:
+def _state(node: Node) -> Literal["ready", "warming up", "failing", "draining", "out", "unknown"]:
     if node.drain is not None:
         return "draining"
     if not node.ready:
         return "out" if node.cards else "unknown"
+    if node.failing is not None:
+        return "failing"
     return "warming up" if node.breaker.share(asyncio.get_running_loop().time()) < 1 else "ready"

@@ -60,10 +60,20 @@ def add_health(app: FastAPI, pipeline: Pipeline, fleet: Fleet) -> None:
 
     @app.get("/ready")
     async def ready(model: str | None = None) -> JSONResponse:
-        served = fleet.ready(None if model is None else pipeline.policy.models.on_nodes(model))
-        status = "shutting down" if pipeline.leaving else "ready" if served else "no node is ready"
-        body = {"status": status, "models": sorted(fleet.served)}
+        name = None if model is None else pipeline.policy.models.on_nodes(model)
+        status = "shutting down" if pipeline.leaving else "ready" if fleet.serves(name) else "no node is ready"
+        body: dict[str, Any] = {"status": status, "models": sorted(fleet.served)}
+        if status == "no node is ready":
+            body["detail"] = _why_not(name, sum(name is None or name in node.cards for node in fleet.nodes))
         return JSONResponse(body, status_code=200 if status == "ready" else 503)
+
+
+def _why_not(model: str | None, nodes: int) -> str:
+    """Without the nodes' names: this is told to everybody."""
+    if model is not None and not nodes:
+        return f"No node has said that it serves the model {model!r}: see GET /v1/models."
+    which = "of the fleet" if model is None else f"of the model {model!r}"
+    return f"All nodes {which} ({nodes}) fail or are drained: the log and `fleetgate status` say why."
 
 
 async def _cards(request: Request, pipeline: Pipeline, fleet: Fleet) -> list[dict[str, Any]]:

@@ -18,7 +18,8 @@ class RequestEnded(NamedTuple):
     trusted to hold it. `lost` are the tokens of failed attempts, as far as they can be estimated. `counted` is the
     prompt's length as the model's tokenizer had it here: 0 where it had to be estimated, None where there is none.
     `usage` is what the request is charged (see `limits.charge`), `estimated` where its node did not say so; `computed`
-    is False where no model worked for it, so that it has no price.
+    is False where no model worked for it, so that it has no price. `stranger` is the address of a client that was not
+    let in, None of all others.
     """
 
     at: float
@@ -46,6 +47,7 @@ class RequestEnded(NamedTuple):
     lost: int = 0
     estimated: bool = False
     computed: bool = True
+    stranger: str | None = None
 
 
 class NodeFacts(NamedTuple):

@@ -82,6 +82,13 @@ class Fleet:
         """Whether a node is ready that serves `model` (any model where None)."""
         return any(node.ready and (model is None or model in node.cards) for node in self.nodes)
 
+    def serves(self, model: str | None = None) -> bool:
+        """Whether a node is ready that serves `model` (any model where None), and does not fail all that it is asked:
+        the last one is given requests all the same."""
+        return any(
+            node.ready and node.failing is None and (model is None or model in node.cards) for node in self.nodes
+        )
+
     def lease(
         self,
         model: str | None,

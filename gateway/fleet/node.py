@@ -91,6 +91,8 @@ class Node:
         self._drains: dict[str, Drain] = {}
         self.failed_probes = 0
         self.last_error: str | None = "not probed yet"
+        self.failing: str | None = None
+        """Why it would be out if another node were there to go to; None where it serves, or is out."""
         self.cards: Mapping[str, Mapping[str, Any]] = {}
         self.abilities = UNKNOWN
         self.load: Load | None = None
@@ -168,7 +170,7 @@ class Node:
         self.cards = {name: card for name, card in cards.items() if name in allowed} if allowed else cards
         self.breaker.probed(now)
         if not self.breaker.is_open:
-            self.last_error = None
+            self.last_error = self.failing
         self.settle(now)
 
     def probe_failed(self, error: str, tolerated: int, now: float = 0.0, since: float = math.inf) -> None:
@@ -224,9 +226,15 @@ class Node:
     def check_failed(self, error: str, now: float, spare: bool) -> bool:
         """It was doubted, and failed the prober's own request as well; whether it is out now."""
         opened = self.breaker.check_failed(now, spare)
+        self.failing = None if self.breaker.is_open else error
         self.last_error = error
         self.settle(now)
         return opened
+
+    def check_passed(self) -> None:
+        """It was doubted, and answered the prober's own request: where it was failing, it is not any more."""
+        if self.failing is not None:
+            self.failing = self.last_error = None
 
     def suspect_budget(self) -> bool:
         """It overran a budget that it could have held: its canary is run again. Whether this is news."""
@@ -240,6 +248,7 @@ class Node:
         """A request was answered that might not have been."""
         self.breaker.answered(now)
         self.doubted = False
+        self.failing = None
         self.settle(now)
 
     def fell_silent(self, now: float, spare: bool) -> bool:
@@ -247,6 +256,7 @@ class Node:
         opened = self.breaker.fell_silent(now, spare)
         self.doubted = True
         self.last_error = "all its answers stand still"
+        self.failing = None if self.breaker.is_open else self.last_error
         self.settle(now)
         return opened
 
@@ -263,6 +273,7 @@ class Node:
         self.spec, self.access = spec, spec.access
         self.breaker = Breaker(self.breaker.rules, trusted)
         self.last_error = "not probed yet"
+        self.failing = None
         self.ready = False
 
 

@@ -118,6 +118,8 @@ class Prober:
                 await self._read_load(client, node, canary)
                 if node.breaker.trial_due(_now()):
                     await self._try_out(client, node)
+            if node.failing is not None:
+                node.breaker.doubt()  # nobody may be asking it: whether it is back has to be found out
             node.settle(_now())
             is_first = node not in self._asked
             self._asked.add(node)
@@ -214,6 +216,8 @@ class Prober:
             problem = await ask_one_token(client, next(iter(node.cards), ""))
         finally:
             breaker.end_check(_now())
+        if problem is None and node.breaker is breaker:
+            node.check_passed()
         if problem is None or not problem.certain or self._own_shortage(problem.error, node):
             return
         if node.breaker is breaker:

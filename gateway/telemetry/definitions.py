@@ -140,6 +140,11 @@ METRICS: tuple[Definition[Any], ...] = (
         "fleetgate_memory_limit_bytes",
         "What may be held of them (requests.memory); beyond it requests are refused with 503.",
     ),
+    MODEL_READY := _gauge(
+        "fleetgate_model_ready",
+        "1 where a node can serve the model; with several workers, how many of them see it so.",
+        "model",
+    ),
     NODE_READY := _gauge(
         "fleetgate_node_ready",
         "1 where the node gets requests; with several workers, how many of them see it so.",

@@ -1,7 +1,7 @@
 """What Prometheus reads about nodes: told as facts, set with every scrape and every few seconds."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from gateway.core.events import NodeFacts
 from gateway.telemetry import definitions
@@ -14,6 +14,7 @@ class FleetGauges:
 
     def __init__(self, made: definitions.Registered) -> None:
         self._made = made
+        self._models: set[str] = set()
         self._seen: dict[str, NodeFacts] = {}
 
     def tell(self, nodes: Iterable[NodeFacts]) -> None:
@@ -29,6 +30,17 @@ class FleetGauges:
                 self._made[definitions.NODE_BREAKER].labels(name, state).set(int(facts.breaker == state))
             self._count(facts, self._seen.get(name))
         self._seen = now
+
+    def tell_models(self, ready: Mapping[str, bool]) -> None:
+        """As `tell`, of models."""
+        gauge = self._made[definitions.MODEL_READY]
+        for name in self._models - ready.keys():
+            gauge.labels(name).set(0)
+            if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+                gauge.remove(name)
+        for name, is_ready in ready.items():
+            gauge.labels(name).set(int(is_ready))
+        self._models = set(ready)
 
     def _count(self, facts: NodeFacts, before: NodeFacts | None) -> None:
         known = {} if before is None else before.opened

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import sys
 import threading
+import time
 from collections.abc import MutableMapping, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
@@ -14,6 +15,8 @@ import structlog
 from structlog.typing import Processor
 
 from gateway.core.events import RequestEnded
+from gateway.core.guessing import source_of
+from gateway.core.log_throttle import LogThrottle
 from gateway.telemetry.log_stream import LOG
 from gateway.telemetry.tracebacks import escape, format_error, scrub, without_credentials
 
@@ -98,7 +101,8 @@ def _scrub_foreign(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableM
 
 
 class RequestLog:
-    """Writes the line of each request.
+    """Writes the line of each request; of those that come without a good key one a minute for each address, with how
+    many there were: what costs a stranger nothing must not fill a disk. Metrics count them all.
 
     Lines are gathered for `GATHER_SECONDS` and written together: a write for each would be a tenth of what a
     request costs. `flush` writes what is left.
@@ -106,15 +110,21 @@ class RequestLog:
 
     def __init__(self, format: Literal["json", "text"]) -> None:
         self._text = structlog.get_logger("fleetgate.request") if format == "text" else None
-        self._ended: list[RequestEnded] = []
+        self._ended: list[tuple[RequestEnded, int]] = []
+        self._strangers = LogThrottle(crowded=True)
 
     def request_ended(self, event: RequestEnded) -> None:
+        requests = 1
+        if event.stranger is not None:
+            requests = self._strangers.due(source_of(event.stranger), time.monotonic())
+            if not requests:
+                return
         if self._text is not None:
-            self._text.info("request", **_fields(event))
+            self._text.info("request", **_fields(event, requests))
             return
         if not self._ended:
             asyncio.get_running_loop().call_later(GATHER_SECONDS, self.flush)
-        self._ended.append(event)
+        self._ended.append((event, requests))
 
     def flush(self) -> None:
         """Write the lines that wait."""
@@ -123,23 +133,24 @@ class RequestLog:
             LOG.write(_lines(ended))
 
 
-def _lines(ended: Sequence[RequestEnded]) -> str:
+def _lines(ended: Sequence[tuple[RequestEnded, int]]) -> str:
     """One line of JSON each. Python writes a time slower than orjson the whole line: so once for each second."""
     seconds: dict[int, str] = {}
     lines = []
-    for event in ended:
+    for event, requests in ended:
         second = int(event.at)
         written = seconds.get(second)
         if written is None:
             written = seconds[second] = datetime.fromtimestamp(second, UTC).isoformat().removesuffix("+00:00")
         opening = f'{{"event":"request","level":"info","timestamp":"{written}.{int(event.at % 1 * 1000):03d}+00:00",'
-        lines.append(opening + orjson.dumps(_fields(event)).decode().removeprefix("{"))
+        lines.append(opening + orjson.dumps(_fields(event, requests)).decode().removeprefix("{"))
     return "\n".join([*lines, ""])
 
 
-def _fields(event: RequestEnded) -> dict[str, object]:
+def _fields(event: RequestEnded, requests: int) -> dict[str, object]:
     """What is logged of a request. Times are in milliseconds."""
     usage = event.usage
+    more: dict[str, object] = {} if event.stranger is None else {"address": event.stranger, "requests": requests}
     return {
         "request_id": event.request_id,
         "dialect": event.dialect,
@@ -161,4 +172,5 @@ def _fields(event: RequestEnded) -> dict[str, object]:
         "expected_cached_tokens": event.expected_cached,
         "ttft_ms": None if event.ttft is None else round(event.ttft * 1000, 1),
         "duration_ms": round(event.duration * 1000, 1),
+        **more,
     }

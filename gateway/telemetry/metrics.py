@@ -117,6 +117,10 @@ class Metrics:
         self.recent.keep({facts.name for facts in now})
         self._fleet.tell(now)
 
+    def models_state(self, ready: Mapping[str, bool]) -> None:
+        """Which models a node can serve; one that is not among them any more is gone."""
+        self._fleet.tell_models(ready)
+
     def redis_refusals(self, calls: int, kinds: int) -> None:
         """Calls that Redis refused since the start, and the kinds of them that it refuses now."""
         self._count_up(definitions.REDIS_REFUSED, calls)

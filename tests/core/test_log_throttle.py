@@ -17,3 +17,13 @@ def test_ever_new_keys_take_no_memory() -> None:
     throttle = LogThrottle(seconds=60, keys=100)
     assert all(throttle.due(str(number), 0) == 1 for number in range(1_000))
     assert len(throttle._counts) == 100
+
+
+def test_a_crowd_of_strangers_has_one_line_more_an_interval() -> None:
+    """Ever new addresses, and those of before again and again: no more lines than keys, and one."""
+    throttle = LogThrottle(seconds=60, keys=100, crowded=True)
+    for start in (0.0, 60.0):
+        told = [throttle.due(str(number % 3000), start + number / 1000) for number in range(9_000)]
+        assert sum(1 for count in told if count) <= 101
+        assert len(throttle._counts) == 100
+    assert throttle.due("another", 200.0) == 1, "there is room again"

@@ -1,0 +1,80 @@
+"""Whether each model can be served at all, told once when it no longer can, again while that lasts, and when it can.
+
+The last node of a model is given requests also where it fails them (see `core.breaker`), so no single node's state says
+that a model is gone. One line a minute for each model says it, however many requests meet it.
+"""
+
+import asyncio
+from collections.abc import Collection
+from typing import NamedTuple
+
+import structlog
+
+from gateway.fleet.fleet import Fleet
+
+log = structlog.get_logger("fleetgate.fleet")
+
+LOOK_SECONDS = 1.0
+AGAIN_SECONDS = 60.0
+"""Between two lines about a model that still cannot be served."""
+
+
+class ModelState(NamedTuple):
+    """`ready`: a node can serve it. `nodes`: how many have said that they do. `error`: what was last wrong with one of
+    them, where none can."""
+
+    name: str
+    ready: bool
+    nodes: int
+    error: str | None
+
+
+class ModelWatch:
+    """The models that the configuration lists, and else all that nodes have said they serve."""
+
+    def __init__(self, fleet: Fleet, listed: Collection[str]) -> None:
+        """`listed` may be set anew."""
+        self.listed = listed
+        self._fleet = fleet
+        self._gone: dict[str, tuple[float, float]] = {}  # since when, and when it is told next
+
+    def states(self) -> list[ModelState]:
+        """All of them now, by name."""
+        names = self.listed or self._fleet.served
+        return [self._state(name) for name in sorted(names)]
+
+    def _state(self, name: str) -> ModelState:
+        nodes = [node for node in self._fleet.nodes if name in node.cards]
+        if self._fleet.serves(name):
+            return ModelState(name, True, len(nodes), None)
+        errors = [node.failing or node.last_error or ("drained" if node.drain else "out") for node in nodes]
+        return ModelState(name, False, len(nodes), errors[0] if errors else "no node has said that it serves it")
+
+    async def follow(self) -> None:
+        """Look and tell, for ever. The first look leaves nodes the time to be probed."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                self.look(asyncio.get_running_loop().time())
+            except Exception:
+                log.exception("background_work_failed", work="models")
+
+    def look(self, now: float) -> None:
+        """Tell what is news at `now`, in loop time."""
+        states = self.states()
+        for state in states:
+            since, due = self._gone.get(state.name, (now, now))
+            if state.ready:
+                if self._gone.pop(state.name, None) is not None:
+                    log.warning("model_back", model=state.name, nodes=state.nodes, after_s=round(now - since, 1))
+            elif now >= due:
+                self._gone[state.name] = (since, now + AGAIN_SECONDS)
+                log.error(
+                    "model_unserved",
+                    model=state.name,
+                    nodes=state.nodes,
+                    error=state.error,
+                    for_s=round(now - since, 1),
+                )
+        for name in self._gone.keys() - {state.name for state in states}:
+            del self._gone[name]
