@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-import httpx
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -31,6 +30,9 @@ ATTEMPTS = 6
 MARGIN = 1.02
 GB = 1e9
 POLL_SECONDS = 0.5
+
+TRANSPORT: type[Exception] = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
+"""What the library's HTTP client raises where a connection fails: httpx's up to version 1, from 2 on httpx2's."""
 
 Say = Callable[[str], None]
 # Called now and then with bytes on disk and bytes wanted.
@@ -78,7 +80,7 @@ def find_repository(profile: Profile, revision: str | None, hub: Hub, say: Say) 
             continue
         except RevisionNotFoundError as missing:
             raise DownloadFailed(f"{checkpoint.repository} has no revision {revision}") from missing
-        except (HfHubHTTPError, httpx.HTTPError) as error:
+        except (HfHubHTTPError, TRANSPORT) as error:
             raise DownloadFailed(f"the hub does not answer for {checkpoint.repository}: {error}") from error
         if quantization:
             say(f"taking {checkpoint.repository} instead: vLLM quantises it to {quantization} while loading")
@@ -120,7 +122,7 @@ def download(found: Found, folder: Path, hub: Hub, progress: Progress, workers: 
     with _watched(folder, found.total, progress):
         try:
             for attempt in Retrying(
-                retry=retry_if_exception_type((httpx.HTTPError, HfHubHTTPError, LocalEntryNotFoundError, OSError)),
+                retry=retry_if_exception_type((TRANSPORT, HfHubHTTPError, LocalEntryNotFoundError, OSError)),
                 stop=stop_after_attempt(ATTEMPTS),
                 wait=wait_random_exponential(multiplier=0.5, max=60),
                 after=told,
@@ -136,7 +138,7 @@ def download(found: Found, folder: Path, hub: Hub, progress: Progress, workers: 
                         ignore_patterns=list(IGNORED),
                         max_workers=workers,
                     )
-        except (httpx.HTTPError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        except (TRANSPORT, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
             raise DownloadFailed(f"{found.repository}: {error}; run the command again to resume") from error
     _prove(found, folder)
     write_marker(folder, Marker(repository=found.repository, revision=found.commit, quantization=found.quantization))

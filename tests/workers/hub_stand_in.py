@@ -24,6 +24,8 @@ class Hub:
         self.asked: list[tuple[str, str, str | None]] = []
         self.breaks_left = 0
         self.break_after = 0
+        self.hangups_left = 0
+        """How often a file's head is asked for and the connection ends without an answer."""
         self.url = ""
 
     def served_bytes(self) -> int:
@@ -57,6 +59,10 @@ def _routes(hub: Hub) -> type[BaseHTTPRequestHandler]:
         def _answer(self, body: bool) -> None:
             path = unquote(urlsplit(self.path).path)
             hub.asked.append((self.command, path, self.headers.get("Range")))
+            if self.command == "HEAD" and hub.hangups_left > 0:
+                hub.hangups_left -= 1
+                self.close_connection = True
+                return None
             api = re.fullmatch(r"/api/models/([^/]+/[^/]+)/(revision|tree)/([^/]+)/?", path)
             file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
             found = api or file

@@ -119,6 +119,23 @@ def test_what_cannot_be_fetched_is_told(hub: Hub, tmp_path: Path, profile: str, 
     assert "Traceback" not in run.stderr
 
 
+def test_a_hub_that_is_not_there_is_told(tmp_path: Path) -> None:
+    """Whatever HTTP client the library has: version 2 has another one."""
+    command = ["download", "nemotron-3-ultra-8xh100-nvfp4", "--model-dir", str(tmp_path / "model")]
+    run = CliRunner().invoke(app, command, env={"HF_ENDPOINT": "http://127.0.0.1:1", "HF_TOKEN": None})
+    assert run.exit_code == 2, run.output
+    assert "the hub does not answer for nvidia" in run.stderr
+    assert isinstance(run.exception, SystemExit)
+
+
+def test_a_download_outlives_connections_that_end_without_an_answer(hub: Hub, tmp_path: Path) -> None:
+    """As a proxy ends them that restarts: the library gives up at the first one, the next attempt goes on."""
+    hub.hangups_left = 1
+    run = download(hub, tmp_path, "nemotron-3-ultra-8xh100-nvfp4", "--workers", "1")
+    assert run.exit_code == 0, run.stderr
+    assert "attempt 1 broke off" in run.stderr and hub.hangups_left == 0
+
+
 def test_a_wrong_revision_is_told(hub: Hub, tmp_path: Path) -> None:
     run = download(hub, tmp_path, "nemotron-3-ultra-8xh100-nvfp4", "--revision", "v9")
     assert run.exit_code == 2
