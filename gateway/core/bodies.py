@@ -9,6 +9,7 @@ out again and what the gateway does not touch reaches the node to the letter.
 orjson reads; Python's own parser, five times slower, is asked where something is wrong or not certain.
 """
 
+import codecs
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -130,6 +131,11 @@ def _parse_slowly(raw: bytes) -> Body:
     """Python's own parser: finds duplicate keys, and the words for whatever is wrong."""
     if not raw:
         raise InvalidRequest("The request has no body: send a JSON object.", code="invalid_json")
+    if raw.startswith(codecs.BOM_UTF8):
+        raise InvalidRequest(
+            "The body begins with a byte order mark (U+FEFF), which JSON has none of (RFC 8259, 8.1): send it without.",
+            code="invalid_json",
+        )
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.bodies import MAX_DEPTH, dump, edit_body, insert_fields, parse_body
+from gateway.core.bodies import LARGE, MAX_DEPTH, dump, edit_body, insert_fields, parse_body, parse_steps
 from gateway.core.errors import InvalidRequest
 
 NAMES = ("model", "stream", "stream_options", "priority", "x", 'mo"del', "mode\\l", "", "é", "a:b")
@@ -48,6 +48,28 @@ raws = bodies.flatmap(lambda body: spelled(body).map(lambda text: (body, text.en
 def exact(raw: bytes) -> Any:
     """What Python's own parser reads, integers of any size included."""
     return json.loads(raw)
+
+
+@given(raws)
+def test_a_large_body_is_read_as_a_small_one_is(pair: tuple[dict[str, Any], bytes]) -> None:
+    body, raw = pair
+    padded = raw[:-1].rstrip() + (b"," if body else b"") + b'"pad":"' + b"x" * LARGE + b'"}'
+    for read in (list(parse_steps(padded))[-1], parse_body(padded)):
+        assert read == parse_body(raw) | {"pad": "x" * LARGE}
+
+
+@given(raws, st.sampled_from(['"pad"', '"p\\u0061d"']))
+def test_a_key_that_is_twice_in_a_large_body_is_found(pair: tuple[dict[str, Any], bytes], key: str) -> None:
+    body, raw = pair
+    comma = b"," if body else b""
+    twice = raw[:-1].rstrip() + comma + b'"pad":1,' + key.encode() + b':"' + b"x" * LARGE + b'"}'
+    with pytest.raises(InvalidRequest, match="'pad' appears twice"):
+        list(parse_steps(twice))
+
+
+def test_a_byte_order_mark_is_told() -> None:
+    with pytest.raises(InvalidRequest, match="byte order mark"):
+        parse_body(b'\xef\xbb\xbf{"model":"m"}')
 
 
 @given(raws)
