@@ -13,7 +13,7 @@ SEED ?= 1
 # Where `make compiled` builds: outside of the checkout, as a library beside a module would hide the module from then on.
 COMPILED := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/fleetgate/compiled
 
-.PHONY: setup demo check test test-real test-containers test-clients prove fuzz bench bench-routing faults audit compiled test-compiled clean
+.PHONY: setup demo check test test-real test-containers test-clients test-bounds prove fuzz bench bench-routing faults audit compiled test-compiled clean
 
 setup: $(VENV)/.ready
 
@@ -58,6 +58,11 @@ fuzz: setup
 
 test-clients: setup
 	$(BIN)/python -m tests.clients.run
+
+# The tests that real libraries matter to, with the lowest and with the newest version of all that pyproject.toml names: before
+# a release. Two environments in the user's cache; half an hour on an idle machine. TESTS narrows it down.
+test-bounds: setup
+	$(BIN)/python -m tests.bounds $(TESTS)
 
 bench: setup
 	$(BIN)/python -m loadtest.relay

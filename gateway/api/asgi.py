@@ -114,6 +114,13 @@ def refuse_coded(head: Head) -> None:
         raise unsupported(coding, taken=())
 
 
+def _run(protocol: HttpToolsProtocol, cycle: RequestResponseCycle, app: Any) -> None:
+    """As uvicorn does, whose own method for it is private and younger than the versions that are served with."""
+    task = protocol.loop.create_task(cycle.run_asgi(app))
+    task.add_done_callback(protocol.tasks.discard)
+    protocol.tasks.add(task)
+
+
 def asgi_turn(
     protocol: HttpToolsProtocol,
     head: Head,
@@ -131,7 +138,7 @@ def asgi_turn(
         raise _too_large()
     scope: Any = {
         "type": "http",
-        "asgi": {"version": protocol.asgi_version, "spec_version": "2.3"},
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
         "http_version": "1.0" if head.old else "1.1",
         "server": protocol.server,
         "client": protocol.client,
@@ -146,7 +153,7 @@ def asgi_turn(
     }
     app: Any = _as_get(protocol.app) if head.method == "HEAD" else protocol.app
     return AsgiCycle(
-        start=lambda cycle: protocol._start_asgi_task(cycle, app),
+        start=lambda cycle: _run(protocol, cycle, app),
         refuse=refuse,
         leave=leave,
         body_timeout=bounds.body_timeout,
