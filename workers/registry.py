@@ -1,10 +1,12 @@
 """Writes a node's record to Redis, and takes it out again."""
 
 import asyncio
+import re
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
+from urllib.parse import urlsplit
 
-from workers.errors import MissingTool, WorkerError
+from workers.errors import ConfigError, MissingTool, WorkerError
 from workers.registration import INDEX_KEY, KEY_PREFIX, TIME_TO_LIVE_SECONDS, Registration
 
 if TYPE_CHECKING:
@@ -22,6 +24,20 @@ LONGEST_REASON = 160
 
 class RegistryUnreachable(WorkerError):
     """Redis did not take the record. The node serves on; the next heartbeat tries again."""
+
+
+def _check(url: str) -> None:
+    """A password with an unescaped / # or @ cuts a URL wrongly: what is said then must not hold a part of it."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("redis", "rediss") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        good = False
+    if not good or parts.netloc.count("@") > 1 or parts.fragment or not re.fullmatch(r"/?[0-9]*", parts.path):
+        raise ConfigError(
+            "--redis: expected redis://[user:password@]host:6379[/0], or rediss:// for TLS; "
+            "/ # ? @ % in a password are written %2F %23 %3F %40 %25"
+        )
 
 
 class Registry(Protocol):
@@ -48,7 +64,8 @@ class RedisRegistry:
     """Records in Redis, written and indexed in one transaction."""
 
     def __init__(self, url: str, secret: str | None) -> None:
-        """Connects lazily. Raises MissingTool without the redis library."""
+        """Connects lazily. Raises MissingTool without the redis library, ConfigError where `url` is none."""
+        _check(url)
         try:
             from redis.asyncio import Redis
         except ImportError as missing:

@@ -7,6 +7,7 @@ import pytest
 from tests.support.redis import redis_server
 from tests.support.registrations import record
 from workers import registry
+from workers.errors import ConfigError
 from workers.registry import RedisRegistry, RegistryUnreachable
 
 NODE = "http://10.0.0.1:8000"
@@ -22,6 +23,26 @@ async def test_a_redis_that_is_frozen_does_not_hold_up_the_launcher(monkeypatch:
         redis.thaw()
         await records.withdraw(record(NODE).node_id)
         assert redis.do("KEYS", "*") == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:hush/den@h",
+        "redis://u:12/hush@h",
+        "redis://:hush#den@h",
+        "redis://:hu@sh@h",
+        "redis://:[hush]@h",
+        "redis://h:hush",
+        "redis://h:0",
+        "redis://h/hush",
+        "hush",
+    ],
+)
+async def test_a_url_that_is_none_is_told_without_a_part_of_it(url: str) -> None:
+    with pytest.raises(ConfigError, match="expected redis://") as caught:
+        RedisRegistry(url, None)
+    assert "hush" not in str(caught.value) and "den@" not in str(caught.value)
 
 
 async def test_a_heartbeat_that_is_cancelled_at_any_moment_ends() -> None:
