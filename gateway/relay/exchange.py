@@ -14,11 +14,12 @@ with the client's answer. That is another exchange with the same watch; `done` g
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 
 from gateway.core.dialects.base import find_error_status
-from gateway.core.dialects.watch import STOP, EventWatch, Turn, gave_up, says_nothing
+from gateway.core.dialects.watch import COLON, STOP, EventWatch, Turn, gave_up, says_nothing
 from gateway.core.errors import (
     BadUpstreamResponse,
     ClientGone,
@@ -48,6 +49,9 @@ UNCOUNTED = 64 * 1024
 ASSEMBLED = 4
 """An event of one token has 250 bytes, of which about 60 stay until the answer is whole."""
 
+_EVENT_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
+_MAY_END_EVENT = re.compile(rb"\A[\r\n]|[\r\n][\r\n]")
+
 TAIL_BYTES = 2048
 """What is kept of a piece that was passed on: its usage may go on in the next."""
 
@@ -58,6 +62,7 @@ class Exchange:
     __slots__ = (
         "_at_work",
         "_begun",
+        "_between",
         "_call",
         "_carried",
         "_committed",
@@ -78,6 +83,7 @@ class Exchange:
         "_paused_at",
         "_paused_for",
         "_prelude",
+        "_quiet",
         "_sending",
         "_sent_at",
         "_shows_life",
@@ -127,6 +133,10 @@ class Exchange:
         self._tail = b""
         self._prelude: list[bytes] = []
         """Events that say nothing of the answer yet: they go out with its first one, or with none."""
+        self._between = True
+        """Whether the next piece of a stream begins an event, or a line behind a comment."""
+        self._quiet = False
+        """Whether the event that the last piece was of says nothing of the answer."""
         self._committed = call.started  # by comments, during an attempt that failed
         self._write: Callable[[bytes], None] | None = None
         """Sends a chunk to the client, once the first event has gone there and done what it brings about."""
@@ -162,8 +172,11 @@ class Exchange:
             self.fail(BadUpstreamResponse("The node did not stream an answer that it was asked to stream."))
 
     def on_data(self, data: bytes) -> None:
-        if self.watch is not None and says_nothing(data):
+        if self.watch is not None and self._is_quiet(data):
             self._pass_quietly(self.watch.feed(data))
+            if self.watch.turn is not None:
+                self._connection.abort()
+                self._take_turn(self.watch)
             return
         self._last = self._loop.time()
         if self._shows_life:
@@ -184,6 +197,19 @@ class Exchange:
         if self.watch.turn is not None:
             self._connection.abort()
             self._take_turn(self.watch)
+
+    def _is_quiet(self, data: bytes) -> bool:
+        """Whether a piece of a stream says nothing of the answer. How it begins tells where an event begins there; in
+        the middle of one a colon is as likely as any other byte."""
+        if self._between:
+            self._quiet = says_nothing(data)
+        elif self._quiet and (end := _MAY_END_EVENT.search(data)):
+            rest = data[end.end() :]
+            self._quiet = not rest or says_nothing(rest)
+        self._between = data.endswith(_EVENT_ENDS) or (
+            data.endswith(b"\n") and data[data.rfind(b"\n", 0, -1) + 1] == COLON
+        )
+        return self._quiet
 
     def _pass_quietly(self, events: bytes) -> None:
         """What says nothing of the answer is no sign of life, no work and no token."""
@@ -324,6 +350,8 @@ class Exchange:
         if turn is STOP:
             self._end_stream(watch)
             return
+        if self._prelude:  # the next exchange begins with what follows
+            self._pass(b"")
         self._tell_work()
         self._call.listener = None
         if not self.done.done():

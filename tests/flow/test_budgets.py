@@ -1,5 +1,6 @@
 """Thinking budgets on nodes that do not hold them: the gateway does, and the client sees one ordinary answer."""
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -10,7 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.core.abilities import Abilities
 from tests.support.gateways import RunningGateway, eventually, running_gateway
+from tests.support.nodes import DONE, LAST_CHUNK, STREAM_HEAD, Asked, ScriptedNode, chunk, scripted_node
 from workers.fake import FakeNode, FakeSettings, Fault, serve_fake
 
 MODEL = "nemotron-3-ultra"
@@ -211,6 +214,68 @@ def response_of(text: str, stream: bool) -> Any:
     events = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
     assert events[-1]["type"] == "response.completed"
     return events[-1]["response"]
+
+
+# Whatever pieces the node's bytes come in, and whatever was held back
+
+
+def thinks() -> list[bytes]:
+    """The events of a chat in which four tokens are thought."""
+
+    def event(delta: dict[str, Any], ids: list[int], **more: Any) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None, "token_ids": ids}
+        told = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": MODEL, "choices": [choice], **more}
+        return b"data: " + json.dumps(told, separators=(",", ":")).encode() + b"\n\n"
+
+    first = event({"role": "assistant", "content": ""}, [], prompt_token_ids=[1, 2, 3])
+    return [first, *(event({"reasoning": f"{word} "}, [5]) for word in ("first", "second", "third", "fourth"))]
+
+
+@asynccontextmanager
+async def cut_at_two(pieces: list[bytes], **thinking: Any) -> AsyncIterator[tuple[ScriptedNode, httpx.AsyncClient]]:
+    """A gateway that holds a budget of two tokens for a node that sends `pieces`, and waits."""
+
+    async def reply(
+        node: ScriptedNode, asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        writer.write(STREAM_HEAD)
+        if asked.path == "/v1/completions":
+            writer.write(chunk(b'data: {"choices":[{"index":0,"text":"answer","finish_reason":"stop"}]}\n\n' + DONE))
+            writer.write(LAST_CHUNK)
+            return
+        for piece in pieces:
+            writer.write(chunk(piece))
+            await writer.drain()
+            await asyncio.sleep(0.02)
+        await node.until_hung_up(reader)
+
+    async with (
+        scripted_node(reply) as node,
+        running_gateway(node.url, thinking={"max_budget": 2, **thinking}) as gateway,
+        httpx.AsyncClient(base_url=gateway.url, timeout=20, trust_env=False) as client,
+    ):
+        gateway.app.fleet.nodes[0].abilities = Abilities(native_budget=False, splits_reasoning=True, think_end=(99,))
+        yield node, client
+
+
+async def test_a_budget_holds_also_where_the_last_piece_of_its_event_begins_with_a_colon() -> None:
+    """Which is no comment there."""
+    *before, last = thinks()[:4]
+    colon = last.index(b":", last.index(b'"reasoning"'))
+    async with cut_at_two([*before, last[:colon], last[colon:]]) as (_, client):
+        told = (await client.post("/v1/chat/completions", json={**ASK, "max_tokens": 100, "stream": True})).text
+    assert "first" in told and "answer" in told and "third" not in told
+
+
+@pytest.mark.parametrize("hide", [True, False])
+async def test_a_response_has_its_opening_also_where_its_thinking_was_cut_before_it_was_seen(hide: bool) -> None:
+    async with cut_at_two(thinks(), hide_reasoning=hide) as (_, client):
+        body = {"model": MODEL, "input": "a", "max_output_tokens": 100, "stream": True}
+        told = (await client.post("/v1/responses", json=body)).text
+    events = [json.loads(line[6:]) for line in told.splitlines() if line.startswith("data: ")]
+    assert [event["type"] for event in events[:2]] == ["response.created", "response.in_progress"]
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert ("first" in told, "answer" in told, "third" in told) == (not hide, True, False)
 
 
 # The backstop: nodes that proved to hold budgets, and then do not

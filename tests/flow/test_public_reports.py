@@ -532,23 +532,52 @@ async def test_a_plain_answer_that_the_node_gave_up_is_asked_of_another_one(path
             assert ill.asked
 
 
-async def test_comments_in_mid_stream_are_no_sign_of_life() -> None:
+async def test_what_comes_before_an_answer_may_be_long() -> None:
+    """`response.created` repeats instructions and tools. It comes in many pieces then, none of which is a sign that the
+    engine has begun: a long prefill may follow."""
+    opening = TAKEN[RESPONSES]
+
+    async def prefills(node: ScriptedNode, asked: Asked, reader: Reader, writer: Writer) -> None:
+        writer.write(STREAM_HEAD)
+        for event in opening.split(b"\n\n")[:-1]:
+            for piece in (event[:40], event[40:60], event[60:] + b"\n\n"):
+                writer.write(chunk(piece))
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(1.5)
+        writer.write(chunk(ENDS[RESPONSES]) + LAST_CHUNK)
+
+    async with scripted_node(prefills) as node, running_gateway(node.url, timeouts={"idle": 0.5}) as gateway:
+        got = (await post(gateway, RESPONSES, STREAMED_RESPONSE)).content
+        assert got == opening + ENDS[RESPONSES]
+
+
+@pytest.mark.parametrize(
+    ("path", "sign", "last"),
+    [
+        (CHAT, b": keep-alive\n\n", "upstream_timeout"),
+        (CHAT, b": keep-alive\n", "upstream_timeout"),
+        (MESSAGES, b'event: ping\ndata: {"type":"ping"}\n\n', "timeout_error"),
+    ],
+)
+async def test_comments_in_mid_stream_are_no_sign_of_life(path: str, sign: bytes, last: str) -> None:
     """vllm#47647: a server's comments go on while its engine stands still. The stream ends when the engine has said
     nothing for `timeouts.idle`."""
+    begun = {CHAT: ROLE + delta({"content": "a"}), MESSAGES: ENDS[MESSAGES].split(b"event: message_stop")[0]}
 
     async def stands_still(node: ScriptedNode, asked: Asked, reader: Reader, writer: Writer) -> None:
-        writer.write(STREAM_HEAD + chunk(ROLE + delta({"content": "a"})))
+        writer.write(STREAM_HEAD + chunk(begun[path]))
         with contextlib.suppress(ConnectionError, TimeoutError):
             async with asyncio.timeout(30):
                 while True:
-                    writer.write(chunk(b": keep-alive\n\n"))
+                    writer.write(chunk(sign))
                     await writer.drain()
                     await asyncio.sleep(0.05)
 
     async with scripted_node(stands_still) as node, running_gateway(node.url, timeouts={"idle": 1.0}) as gateway:
         async with asyncio.timeout(20):
-            got = (await post(gateway, CHAT, STREAMED)).content
-        assert json.loads(got.strip().split(b"\n\n")[-1].removeprefix(b"data: "))["error"]["code"] == "upstream_timeout"
+            got = (await post(gateway, path, STREAMED)).content
+        assert last.encode() in got.strip().split(b"\n\n")[-1]
 
 
 async def test_comments_are_no_tokens() -> None:

@@ -33,8 +33,9 @@ _AFTER_EVENT = 4
 """Bytes from an event's end to that of the HTTP chunk which holds this event alone."""
 
 
-_COLON = b":"[0]
-_QUIET = (b":", b"event: ping", b"event: response.created", b"event: response.in_progress", b"event: response.queued")
+COLON = b":"[0]
+_PING = b"event: ping"
+_QUIET = (b":", _PING, b"event: response.created", b"event: response.in_progress", b"event: response.queued")
 """How events begin that a server sends whatever becomes of the request: comments, pings, that it was taken."""
 
 
@@ -45,7 +46,7 @@ def says_nothing(events: bytes) -> bool:
     if not events.startswith(_QUIET):
         return False
     for event in split_events(events):
-        if not event.startswith(_QUIET) or (event[0] == _COLON and event_data(event)):
+        if not event.startswith(_QUIET) or (event[0] == COLON and event_data(event)):
             return False
     return True
 
@@ -130,7 +131,7 @@ class MarkedWatch(EventWatch):
             return True
         if framed.find(_EVENT_END) != len(framed) - _AFTER_EVENT:  # the exchange counts a chunk as one event
             return False
-        if framed[start] == _COLON:  # a comment is none
+        if framed[start] == COLON or framed.startswith(_PING, start):  # those are none
             return False
         for mark in self._marks:  # noqa: SIM110 -- a generator costs more than the search
             if framed.find(mark) >= 0:
