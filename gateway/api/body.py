@@ -25,6 +25,9 @@ SMALL = 16 * 1024
 PACKED_COPIES = 2
 """A compressed body is held as its pieces, and once more while it is put together."""
 
+STEPS = 4
+"""Steps of unpacking in one turn of the loop, of whoever's bodies: else many tenants hold it up where one cannot."""
+
 RETRY_SECONDS = 1.0
 """What a client is told to wait for memory: nobody knows when a request ends."""
 
@@ -42,6 +45,8 @@ class Bounds:
     memory: MemoryBudget
     lanes: "WeakValueDictionary[str, asyncio.Lock]" = field(default_factory=WeakValueDictionary)
     """By owner, held by the one of its bodies that is unpacked, where that takes more than a step."""
+    steps: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(STEPS))
+    """Held for a step, and until the next turn of the loop."""
 
     def lane(self, owner: str) -> asyncio.Lock:
         """Each owner has one, so that nobody's bodies wait for another's; it goes with the last that waits in it."""

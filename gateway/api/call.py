@@ -96,14 +96,18 @@ class ClientCall(Cycle):
         return body.take()
 
     async def _unpack(self, body: RequestBody) -> None:
-        """One body of a tenant at a time, in steps, but for what one step unpacks: else many would hold up the loop."""
+        """One body of a tenant at a time, in steps that all tenants take by turns, but for what one step unpacks: else
+        many would hold up the loop."""
         if body.unpack():
             return
-        async with self._bounds.lane(self._memory.owner):
-            for _ in iter(body.unpack, True):
+        bounds, done = self._bounds, False
+        async with bounds.lane(self._memory.owner):
+            while not done:
+                async with bounds.steps:
+                    done = body.unpack()
+                    await asyncio.sleep(0)
                 if self.gone:
                     raise ClientGone("The client closed its connection.")
-                await asyncio.sleep(0)
 
     def hold(self, length: int, rewritten: bytes | None = None) -> None:
         """So many more bytes of the answer are kept until it is whole; `rewritten` is what will be parsed of it."""

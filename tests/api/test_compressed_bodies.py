@@ -6,11 +6,13 @@ import gzip
 import json
 import random
 import zlib
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
+from gateway.api.body import STEPS, RequestBody
 from gateway.core.api_keys import key_digest
 from gateway.core.dialects import DIALECTS
 from tests.support.gateways import RunningGateway, eventually, running_gateway
@@ -300,6 +302,35 @@ async def test_nobody_waits_for_the_bodies_of_another_tenant() -> None:
                 await other.post(CHAT, large, "content-encoding: gzip", "authorization: Bearer fg-another")
                 assert (await other.answer()).status == 200
             assert len(node.asked) == 1
+
+
+async def test_many_tenants_hold_the_loop_up_no_longer_than_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"fg-key-{at}" for at in range(3 * STEPS)]
+    tenants = [{"name": name, "keys": [{"sha256": key_digest(name).hex()}]} for name in names]
+    steps: Counter[int] = Counter()
+    turn = 0
+
+    def count(body: RequestBody) -> bool:
+        if len(body.whole or b"") < MIB // 2:  # but the first, which comes with the request
+            steps[turn] += 1
+        return unpack(body)
+
+    unpack = RequestBody.unpack
+    monkeypatch.setattr(RequestBody, "unpack", count)
+    async with serving(requests={"memory": 512 * MIB}, tenants=tenants) as (gateway, node):
+        large = gzip.compress(ask(words(2 * MIB)), 1)
+
+        async def one(name: str) -> int:
+            async with raw_client(gateway.port, patience=60) as client:
+                await client.post(CHAT, large, "content-encoding: gzip", f"authorization: Bearer {name}")
+                return (await client.answer()).status
+
+        asking = asyncio.gather(*(one(name) for name in names))
+        while not asking.done():
+            await asyncio.sleep(0)
+            turn += 1
+        assert asking.result() == [200] * len(names) and len(node.asked) == len(names)
+    assert 1 < max(steps.values()) <= STEPS
 
 
 @pytest.mark.parametrize("waits", [False, True])
