@@ -32,6 +32,9 @@ _OPEN_BRACE = re.compile(rb"\s*\{\s*")
 _VALUE_WINDOW = 4096
 """Bytes of a value that is replaced in place; one that is longer is written anew with the rest."""
 
+_BEYOND = 2.0**63
+"""The smallest float that orjson may have made of an integer."""
+
 _scanner = json.JSONDecoder()
 
 
@@ -93,8 +96,8 @@ def parse_again(raw: bytes) -> Body:
     try:
         body: Body = orjson.loads(raw)
     except orjson.JSONDecodeError:  # lone surrogates
-        body = _parse_slowly(raw)
-    return body
+        return _parse_slowly(raw)
+    return body if _is_exact(body) else _parse_slowly(raw)
 
 
 def _has_no_duplicate_keys(raw: bytes, body: Body) -> bool:
@@ -231,19 +234,20 @@ def edit_body(raw: bytes, body: Body, changes: Mapping[str, Any], removals: Abst
         spliced = _splice(raw, body, changes)
         if spliced is not None:
             return spliced
-    exact = body if _has_no_fractions(body) else _parse_slowly(raw)
+    exact = body if _is_exact(body) else _parse_slowly(raw)
     return dump({**{key: value for key, value in exact.items() if key not in unwanted}, **changes})
 
 
-def _has_no_fractions(body: Body) -> bool:
-    """Then every number in it is exact: integers beyond 64 bits became rounded floats in orjson."""
+def _is_exact(body: Body) -> bool:
+    """Whether that is certain of every number in it: integers beyond 64 bits became rounded floats in orjson."""
     waiting: list[Any] = [body]
     while waiting:
         value = waiting.pop()
         kind = type(value)
         if kind is float:
-            return False
-        if kind is list:
+            if abs(value) >= _BEYOND:
+                return False
+        elif kind is list:
             waiting += value
         elif kind is dict:
             waiting += value.values()

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.bodies import LARGE, MAX_DEPTH, dump, edit_body, insert_fields, parse_body, parse_steps
+from gateway.core.bodies import (
+    LARGE,
+    MAX_DEPTH,
+    dump,
+    edit_body,
+    insert_fields,
+    parse_again,
+    parse_body,
+    parse_steps,
+)
 from gateway.core.errors import InvalidRequest
 
 NAMES = ("model", "stream", "stream_options", "priority", "x", 'mo"del', "mode\\l", "", "é", "a:b")
@@ -160,6 +169,17 @@ def test_a_short_value_is_replaced_where_it_stands(value: bytes, new: object) ->
 def test_where_the_place_is_not_certain_a_body_is_written_anew(raw: bytes) -> None:
     body = parse_body(raw)
     assert parse_body(edit_body(raw, body, {"k": 7}, frozenset())) == {**body, "k": 7}
+
+
+@given(raws)
+def test_what_is_read_again_is_exact(pair: tuple[dict[str, Any], bytes]) -> None:
+    assert dump(parse_again(pair[1])) == dump(json.loads(pair[1]))
+
+
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 2**64, 123456789012345678901, 0.5, 1e300, -0.0])
+def test_a_number_of_any_size_is_read_again_as_it_is(number: float) -> None:
+    """A tool's id, say: over chat its call's arguments are written out of what was read again."""
+    assert repr(parse_again(b'{"a":[{"b":%b}]}' % json.dumps(number).encode())["a"][0]["b"]) == repr(number)
 
 
 def test_numbers_keep_their_value_where_a_body_is_written_anew() -> None:
