@@ -32,7 +32,7 @@ def open_files() -> set[str]:
     return {place.name for place in Path("/proc/self/fd").iterdir()}
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "no.such.host.invalid", "two..dots", "x" * 70 + ".example"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "no.such.host.invalid"])
 def test_a_second_listener_that_cannot_be_had_gives_the_first_one_back(host: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

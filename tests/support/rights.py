@@ -11,7 +11,7 @@ from pathlib import Path
 from redis import RedisCluster
 
 from gateway.access.audit import Audit, Deed
-from gateway.access.directory import Directory
+from gateway.access.directory import Directory, KeysLeft
 from gateway.access.keyring import Keyring, Reading
 from gateway.config.tenants import read_grant, read_tenant
 from gateway.core.errors import KeysUnknown
@@ -75,7 +75,7 @@ async def use_everything(redis: RedisServer, link: Link) -> list[str]:
     for use in uses:
         try:
             await use(redis, link)
-        except (AssertionError, Unavailable, KeysUnknown) as error:
+        except (AssertionError, Unavailable, KeysUnknown, KeysLeft) as error:
             failed.append(f"{use.__name__}: {type(error).__name__} {error}")
     return failed
 
