@@ -182,7 +182,7 @@ class ClientCall(Cycle):
 
     def _unsent(self) -> int:
         try:
-            return self._transport.get_write_buffer_size()
+            return self.connection.unsent()
         except (RuntimeError, AttributeError):  # closed
             return 0
 

@@ -48,6 +48,9 @@ class Connection(Protocol):
     def default_lines(self) -> bytes:
         """Header lines that every answer begins with."""
 
+    def unsent(self) -> int:
+        """Bytes that wait to be sent to the client."""
+
     def answered(self) -> None:
         """The first of the unanswered requests has got its answer."""
 

@@ -73,6 +73,9 @@ MAX_STRANGERS = 8
 class GatewayProtocol(HttpToolsProtocol):
     """One client connection. The application leaves its `Edge` in the lifespan state under `edge`."""
 
+    below: asyncio.Transport | None = None
+    """Under TLS the transport of the encrypted bytes."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.parser = None  # type: ignore[assignment]  # uvicorn's own
@@ -102,7 +105,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = self._flow = Flow(transport, self._soon)
-        self._unsent = UnsentWatch(transport, self.loop, self._edge.client_stall)
+        self._unsent = UnsentWatch(transport, self.loop, self._edge.client_stall, self.below)
         error = None if self._counted else self.count_in(transport)
         if error is not None:
             self._tell(error, linger=False)  # there are too many to keep this one any longer
@@ -116,6 +119,10 @@ class GatewayProtocol(HttpToolsProtocol):
         self._counted = True
         self._address = plain_address(client[0]) if client else None
         return self._bounds_of_listener().enter(self._address)
+
+    def unsent(self) -> int:
+        """Bytes that wait to be sent."""
+        return 0 if self._unsent is None else self._unsent.size
 
     def count_out(self) -> None:
         if self._counted:
@@ -152,6 +159,7 @@ class GatewayProtocol(HttpToolsProtocol):
         super().resume_writing()
         if self._unsent is not None:
             self._unsent.stop()
+            self._unsent.look()  # what is left, or waits below TLS
         if self._unanswered:
             self._try(self._unanswered[0].on_writable)
         if self._unanswered or self._backlog:

@@ -72,6 +72,7 @@ class TlsProtocol(asyncio.Protocol):
             self._give_up()
             return
         secured.set_protocol(protocol)
+        protocol.below = transport
         protocol.connection_made(secured)
         for data in self._early:
             protocol.data_received(data)

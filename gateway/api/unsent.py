@@ -1,5 +1,7 @@
 """A client that takes nothing of what it was sent is gone; closing would wait for it for ever.
 
+Under TLS a transport counts what is still to be encrypted; the rest waits in the transport below it, and is added.
+
 How much waits does not tell: while a client reads, what is written next takes the place of what has gone out. So the
 kernel is asked how many bytes the client has acknowledged; only where it does not say does a smaller buffer count.
 """
@@ -20,8 +22,16 @@ _AT = 120
 class UnsentWatch:
     """One connection's. `patience`: seconds in which something of what waits to be sent must go out."""
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, patience: float) -> None:
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
+        patience: float,
+        below: asyncio.Transport | None = None,
+    ) -> None:
+        """`below`: the transport of the encrypted bytes, where `transport` is one of TLS."""
         self._transport = transport
+        self._below = below
         self._loop = loop
         self._patience = patience
         self._unsent = 0
@@ -30,9 +40,15 @@ class UnsentWatch:
         """When something was last seen to have gone out, in loop time."""
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def size(self) -> int:
+        """Bytes that wait to be sent."""
+        below = 0 if self._below is None else self._below.get_write_buffer_size()
+        return self._transport.get_write_buffer_size() + below
+
     def look(self) -> None:
         """Begin to watch where something waits: now and then is enough, as the answer goes on."""
-        if self._timer is None and (unsent := self._transport.get_write_buffer_size()):
+        if self._timer is None and (unsent := self.size):
             self._note(unsent, acknowledged_by(self._transport))
             self._wait()
 
@@ -51,7 +67,7 @@ class UnsentWatch:
 
     def _check(self) -> None:
         self._timer = None
-        unsent = self._transport.get_write_buffer_size()
+        unsent = self.size
         if not unsent:
             return
         acknowledged = acknowledged_by(self._transport)

@@ -8,14 +8,16 @@ from asyncio import StreamReader as Reader
 from asyncio import StreamWriter as Writer
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
+import pytest
 
 from tests.support.certificates import self_signed
 from tests.support.faults import limited_gateway, nothing_held
 from tests.support.gateways import eventually
 from tests.support.nodes import LAST_CHUNK, MODEL, STREAM_HEAD, Asked, ScriptedNode, answer, chunk, event, scripted_node
-from tests.support.raw import raw_client
+from tests.support.raw import head, raw_client
 
 CHAT = "/v1/chat/completions"
 ASK = {"model": MODEL, "messages": []}
@@ -116,19 +118,31 @@ async def test_a_clients_short_deadline_does_not_take_a_node_out_of_service(tmp_
             await nothing_held(gateway)
 
 
-async def test_a_plain_answer_that_nobody_reads_is_let_go() -> None:
-    """Its request is over and counted, and the connection does not stay for ever."""
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+async def test_a_plain_answer_that_nobody_reads_is_let_go(secure: bool, tmp_path: Path) -> None:
+    """Its request is over and counted, what is left of it held, and the connection does not stay for ever."""
 
     async def large(node: ScriptedNode, asked: Asked, reader: Reader, writer: Writer) -> None:
-        writer.write(answer(json.dumps({"x": "x" * 30_000_000}).encode()))
+        writer.write(answer(json.dumps({"x": "x" * 24_000_000}).encode()))
 
-    async with scripted_node(large) as node, limited_gateway(node.url, timeouts={"client_stall": 0.3}) as gateway:
-        async with raw_client(gateway.port) as client:
-            await client.post(CHAT, ASK)
-            await eventually(lambda: node.asked)
-            await eventually(lambda: gateway.app.fleet.nodes[0].in_flight == 0)
-            await eventually(lambda: not gateway.server.server_state.connections, 5)
-            await nothing_held(gateway)
+    settings: dict[str, Any] = {"thinking": {"hide_reasoning": True}, "timeouts": {"client_stall": 1.0}}
+    settings["requests"] = {"memory": 1 << 29}
+    context = None
+    if secure:
+        made = self_signed(tmp_path)
+        settings["listen"] = {"tls": {"cert": str(made.cert), "key": str(made.key)}}
+        context = ssl.create_default_context(cafile=str(made.cert))
+    async with scripted_node(large) as node, limited_gateway(node.url, **settings) as gateway:
+        _, writer = await asyncio.open_connection("127.0.0.1", gateway.port, ssl=context)
+        body = json.dumps(ASK).encode()
+        writer.write(head("POST", CHAT, f"content-length: {len(body)}") + body)
+        await eventually(lambda: node.asked)
+        await eventually(lambda: gateway.app.fleet.nodes[0].in_flight == 0)
+        assert gateway.app.memory.held > 1_000_000
+        await eventually(lambda: not gateway.server.server_state.connections, 10)
+        await eventually(lambda: gateway.app.memory.held == 0)
+        await nothing_held(gateway)
+        writer.transport.abort()
 
 
 async def test_a_stream_that_nobody_reads_is_let_go() -> None:
