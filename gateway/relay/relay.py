@@ -250,12 +250,12 @@ class Relay:
         self, node: Node, now: float, deadline: float, fresh: bool
     ) -> tuple[Pool, UpstreamConnection]:
         try:
+            if now >= deadline:  # while its body was prepared, say: the node need not begin
+                raise deadline_exceeded()
             pool = self._pool(node)
             kept = None if fresh else pool.take()
             if kept is not None:
                 return pool, kept
-            if now >= deadline:
-                raise deadline_exceeded()
             return pool, await self._connect(pool, min(self.timing.connect, deadline - now))
         except ConnectFailed:
             if asyncio.get_running_loop().time() < deadline - CLOCK_STEP:

@@ -118,6 +118,21 @@ async def test_a_clients_short_deadline_does_not_take_a_node_out_of_service(tmp_
             await nothing_held(gateway)
 
 
+async def test_a_node_is_not_asked_once_the_deadline_has_passed() -> None:
+    """Also not on a connection that is kept: nobody waits for what it would begin."""
+
+    async def quick(node: ScriptedNode, asked: Asked, reader: Reader, writer: Writer) -> None:
+        writer.write(answer(b"{}"))
+
+    async with scripted_node(quick) as node, limited_gateway(node.url) as gateway:
+        assert (await post(gateway.url, ASK)).status_code == 200
+        late = await post(gateway.url, {**ASK, "user": "x" * 400_000}, **{"x-request-timeout": "0.0001"})
+        assert (late.status_code, late.json()["error"]["code"]) == (504, "deadline_exceeded")
+        assert len(node.asked) == 1
+        assert gateway.app.fleet.nodes[0].ready
+        await nothing_held(gateway)
+
+
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
 async def test_a_plain_answer_that_nobody_reads_is_let_go(secure: bool, tmp_path: Path) -> None:
     """Its request is over and counted, what is left of it held, and the connection does not stay for ever."""
