@@ -239,6 +239,28 @@ async def test_nothing_follows_the_end(path: str) -> None:
     assert got.content.endswith(events[-1])
 
 
+async def test_what_comes_before_an_answer_may_be_long() -> None:
+    """`response.created` repeats instructions and tools. It comes in many pieces then, none of which is a sign that the
+    engine has begun: a long prefill may follow."""
+    events = await recorded(RESPONSES)
+    assert b"response.created" in events[0] and b"response.in_progress" in events[1]
+
+    async def prefills(node: ScriptedNode, asked: Asked, reader: Reader, writer: Writer) -> None:
+        writer.write(STREAM_HEAD)
+        for event in events[:2]:
+            for piece in (event[:40], event[40:60], event[60:]):
+                writer.write(chunk(piece))
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(1.5)
+        writer.write(b"".join(map(chunk, events[2:])) + LAST_CHUNK)
+
+    async with scripted_node(prefills) as node, running_gateway(node.url, timeouts={"idle": 0.5}) as gateway:
+        async with httpx.AsyncClient(base_url=gateway.url, timeout=60) as client:
+            got = await client.post(RESPONSES, json={"model": MODEL, "stream": True, **ASKS[RESPONSES]})
+        assert got.status_code == 200 and got.content == b"".join(events)
+
+
 # Settings
 
 

@@ -532,26 +532,6 @@ async def test_a_plain_answer_that_the_node_gave_up_is_asked_of_another_one(path
             assert ill.asked
 
 
-async def test_what_comes_before_an_answer_may_be_long() -> None:
-    """`response.created` repeats instructions and tools. It comes in many pieces then, none of which is a sign that the
-    engine has begun: a long prefill may follow."""
-    opening = TAKEN[RESPONSES]
-
-    async def prefills(node: ScriptedNode, asked: Asked, reader: Reader, writer: Writer) -> None:
-        writer.write(STREAM_HEAD)
-        for event in opening.split(b"\n\n")[:-1]:
-            for piece in (event[:40], event[40:60], event[60:] + b"\n\n"):
-                writer.write(chunk(piece))
-                await writer.drain()
-                await asyncio.sleep(0.01)
-        await asyncio.sleep(1.5)
-        writer.write(chunk(ENDS[RESPONSES]) + LAST_CHUNK)
-
-    async with scripted_node(prefills) as node, running_gateway(node.url, timeouts={"idle": 0.5}) as gateway:
-        got = (await post(gateway, RESPONSES, STREAMED_RESPONSE)).content
-        assert got == opening + ENDS[RESPONSES]
-
-
 @pytest.mark.parametrize(
     ("path", "sign", "last"),
     [
