@@ -7,11 +7,15 @@ come at once, and then one every 60 / N seconds.
 """
 
 import ipaddress
+import re
 
 ADDRESSES = 10_000
 """How many are remembered; beyond it the one that was wrong longest ago is forgotten. About 200 bytes each."""
 
 _WINDOW = 60.0
+
+_WITH_PORT = re.compile(r"(?:(\d+(?:\.\d+){3})|\[([^\[\]]*)\])(?::\d*)?", re.ASCII)
+"""192.0.2.1:5000, [2001:db8::1]:5000, [2001:db8::1]."""
 
 
 class Guesses:
@@ -45,9 +49,14 @@ class Guesses:
 
 def plain_address(address: str) -> str:
     """An address in its one spelling: a listener of both families sees 10.0.0.1 as ::ffff:10.0.0.1, and the zone of
-    fe80::1%eth0 names an interface of whoever tells it. What is no address stays as it is."""
+    fe80::1%eth0 names an interface of whoever tells it. Some proxies tell the port of a client, too, which is another
+    one with every connection. What is no address stays as it is."""
     if ":" not in address:
         return address
+    if (found := _WITH_PORT.fullmatch(address)) is not None:
+        if found[1] is not None:
+            return found[1]
+        address = found[2]
     try:
         ip = ipaddress.IPv6Address(address.partition("%")[0])
     except ValueError:  # a Unix socket, or what a proxy made up
