@@ -1,5 +1,7 @@
 """What the build hook compiles, mypyc can take. The C compiler is not run here: `make test-compiled` does."""
 
+import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -16,6 +18,10 @@ import sys
 from mypyc.build import mypycify
 mypycify(sys.argv[2:], target_dir=sys.argv[1])
 """
+
+_SETUP = re.compile(
+    r"^char CPyDef_\w+_____mypyc_defaults_setup\(PyObject \*cpy_r___mypyc_self__\) \{.*?^\}", re.S | re.M
+)
 
 
 def compiled() -> list[str]:
@@ -37,3 +43,27 @@ def test_mypyc_translates_what_the_image_has_compiled(tmp_path: Path) -> None:
     command = [sys.executable, "-c", TRANSLATE, str(tmp_path), "--ignore-missing-imports", *files]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    defaults = "".join(_SETUP.findall("".join(file.read_text() for file in tmp_path.glob("**/__native*.c"))))
+    assert [name for name in _class_defaults(files) if f"->_{name} = " not in defaults] == []
+
+
+def _class_defaults(files: list[str]) -> list[str]:
+    """Attributes that have a value on their class. mypyc leaves some of them out, without a word: they are then
+    undefined in each object until they are set."""
+    found = []
+    for file in files:
+        for node in ast.walk(ast.parse((ROOT / file).read_text())):
+            if isinstance(node, ast.ClassDef) and _is_plain(node):
+                found += [
+                    each.target.id
+                    for each in node.body
+                    if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name) and each.value is not None
+                    if "ClassVar" not in ast.unparse(each.annotation)
+                ]
+    return found
+
+
+def _is_plain(node: ast.ClassDef) -> bool:
+    """What is defined by its fields has an `__init__` that sets them."""
+    words = [ast.unparse(word) for word in (*node.bases, *node.decorator_list)]
+    return not any("NamedTuple" in word or "Protocol" in word or "dataclass" in word for word in words)

@@ -43,7 +43,6 @@ UNSENT_SECONDS = 0.25
 class ClientCall(Cycle):
     """The client's side of one request; the relay's `Downstream` and the pipeline's `Call`."""
 
-    listener: ClientListener | None = None
     _stream = False
     _answer_bytes = 0
     _answer: JsonSize | None = None
@@ -63,6 +62,7 @@ class ClientCall(Cycle):
         if HEADER in head.headers and brings_body(head):
             arriving.is_coded(head.fields)
         super().__init__(connection, head, arriving)
+        self.listener: ClientListener | None = None  # here: mypyc knows no default of the class that is a protocol's
         self._memory = arriving.memory
         self.route = route
         self.request_id = request_id_of(head.headers)

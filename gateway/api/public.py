@@ -60,7 +60,7 @@ def add_health(app: FastAPI, pipeline: Pipeline, fleet: Fleet) -> None:
 
     @app.get("/ready")
     async def ready(model: str | None = None) -> JSONResponse:
-        name = None if model is None else pipeline.policy.models.on_nodes(model)
+        name = pipeline.policy.models.on_nodes(model) if model else None
         status = "shutting down" if pipeline.leaving else "ready" if fleet.serves(name) else "no node is ready"
         body: dict[str, Any] = {"status": status, "models": sorted(fleet.served)}
         if status == "no node is ready":
