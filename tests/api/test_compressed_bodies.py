@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gateway.api import body as request_body
 from gateway.api.body import STEPS, RequestBody
 from gateway.core.api_keys import key_digest
 from gateway.core.dialects import DIALECTS
@@ -304,6 +305,7 @@ async def test_nobody_waits_for_the_bodies_of_another_tenant() -> None:
             assert len(node.asked) == 1
 
 
+@pytest.mark.skipif(request_body.__file__.endswith(".so"), reason="compiled modules call each other past their names")
 async def test_many_tenants_hold_the_loop_up_no_longer_than_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"fg-key-{at}" for at in range(3 * STEPS)]
     tenants = [{"name": name, "keys": [{"sha256": key_digest(name).hex()}]} for name in names]
