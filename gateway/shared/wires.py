@@ -114,8 +114,12 @@ class Wires:
                 by_server[self._locate(call.key)].append(call)
             for address, group in by_server.items():
                 self._send(address, group)
+        first = calls[0].deadline
+        if self._timer is not None and self._timer.when() > first:  # it is set for the last of a burst
+            self._timer.cancel()
+            self._timer = None
         if self._timer is None:
-            self._timer = loop.call_at(calls[0].deadline, self._check, False)
+            self._timer = loop.call_at(first, self._check, False)
 
     def _ahead(self) -> int:
         """How many calls were sent before and have no answer yet, in a cluster to whichever server."""
