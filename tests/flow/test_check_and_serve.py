@@ -1,5 +1,7 @@
 """What `fleetgate check` says of a file is what `fleetgate serve` does with it: both are run, as operators run them."""
 
+import asyncio
+import contextlib
 import os
 import re
 import subprocess
@@ -175,6 +177,12 @@ async def test_both_take_it(name: str, tmp_path: Path) -> None:
         said, complaints = checked.communicate(timeout=120)
         assert (checked.returncode, complaints) == (0, "")
         assert note in said and ("Not checked" in said) == bool(note)
+        async with asyncio.timeout(60):  # until it listens, and hears of signals
+            while True:
+                with contextlib.suppress(OSError):
+                    (await asyncio.open_connection("127.0.0.1", gateway.port))[1].close()
+                    break
+                await asyncio.sleep(0.05)
         gateway.process.terminate()
         assert await gateway.ended() == 0
         assert not any("Traceback" in line for line in gateway.lines)
