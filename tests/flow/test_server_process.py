@@ -608,31 +608,39 @@ async def test_a_node_with_a_certificate_of_unknown_origin_is_not_used(tmp_path:
 # Signals
 
 
+@contextlib.asynccontextmanager
+async def all_processes(
+    stage: Stage, file: Path, workers: int
+) -> AsyncIterator[tuple[ScriptedNode, GatewayProcess, list[int]]]:
+    """A node, a gateway in front of it with this `file`, and the ids of its processes, all of which are up."""
+    async with scripted_node(stage.reply) as node:
+        write_config(file, [node.url], {"a": KEYS["one"]})
+        async with gateway_process("-c", file, "--workers", str(workers)) as gateway:
+            await eventually(lambda: len(gateway.events("connections_bounded")) == workers, 2 * STARTED_SECONDS)
+            yield node, gateway, [gateway.process.pid, *gateway.workers()]
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_signals_that_are_no_end_cost_no_stream(workers: int, tmp_path: Path) -> None:
     """SIGHUP reloads in every process; SIGUSR1 and SIGUSR2 do nothing; SIGTERM again and again is one SIGTERM."""
     file = tmp_path / "fleetgate.yaml"
     stage = Stage()
-    async with scripted_node(stage.reply) as node:
-        write_config(file, [node.url], {"a": KEYS["one"]})
-        async with gateway_process("-c", file, "--workers", str(workers)) as gateway:
-            await eventually(lambda: len(gateway.events("connections_bounded")) == workers, 2 * STARTED_SECONDS)
-            pids = [gateway.process.pid, *gateway.workers()]
-            async with stream(gateway, key=KEYS["one"]) as one, stream(gateway, key=KEYS["one"]) as other:
-                for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
-                    for pid in pids:
-                        os.kill(pid, number)
-                await eventually(lambda: len(gateway.events("config_reloaded")) >= workers)
-                assert (await ask(gateway, KEYS["one"])).status_code == 200
-                assert [gateway.process.pid, *gateway.workers()] == pids, "nobody ended"
-                for _ in range(3):
-                    gateway.signal(signal.SIGTERM)
-                    await asyncio.sleep(0.4)
-                await eventually(lambda: refuses(gateway))
-                stage.curtain.set()
-                assert await ended_well(one) and await ended_well(other)
-            assert await gateway.ended() == 0
-            assert not any("Traceback" in line for line in gateway.lines)
+    async with all_processes(stage, file, workers) as (_, gateway, pids):
+        async with stream(gateway, key=KEYS["one"]) as one, stream(gateway, key=KEYS["one"]) as other:
+            for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
+                for pid in pids:
+                    os.kill(pid, number)
+            await eventually(lambda: len(gateway.events("config_reloaded")) >= workers)
+            assert (await ask(gateway, KEYS["one"])).status_code == 200
+            assert [gateway.process.pid, *gateway.workers()] == pids, "nobody ended"
+            for _ in range(3):
+                gateway.signal(signal.SIGTERM)
+                await asyncio.sleep(0.4)
+            await eventually(lambda: refuses(gateway))
+            stage.curtain.set()
+            assert await ended_well(one) and await ended_well(other)
+        assert await gateway.ended() == 0
+        assert not any("Traceback" in line for line in gateway.lines)
 
 
 async def test_without_a_file_to_reload_a_hangup_is_a_gentle_end() -> None:
