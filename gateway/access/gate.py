@@ -9,10 +9,11 @@ from typing import Protocol
 
 import structlog
 
+from gateway.core.addresses import source_of
 from gateway.core.api_keys import has_shape, is_whole, key_digest
 from gateway.core.browser_guard import BrowserGuard
 from gateway.core.errors import CrossSiteRequest, TooManyWrongKeys, Unauthenticated
-from gateway.core.guessing import Guesses, source_of
+from gateway.core.guessing import Guesses
 from gateway.core.log_throttle import LogThrottle
 from gateway.core.tenants import Identity, Tenants, demanded_key
 
@@ -70,6 +71,10 @@ class Gate:
         if caller is None and self._ring is not None:
             caller = self._ring.known(digest)
         return caller if caller is None or caller.expires > time.time() else None
+
+    async def identify(self, headers: Mapping[bytes, bytes], address: str) -> Identity:
+        """The caller, whether `known` or looked up."""
+        return self.known(headers) or await self.look_up(headers, address)
 
     async def look_up(self, headers: Mapping[bytes, bytes], address: str) -> Identity:
         """The caller whom `known` did not know. A wrong key is `Unauthenticated`, or `TooManyWrongKeys` from an

@@ -24,8 +24,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from gateway.api.layers import AsgiApp, address_of
+from gateway.core.addresses import source_of
 from gateway.core.browser_guard import BrowserGuard
-from gateway.core.guessing import Guesses, source_of
+from gateway.core.guessing import Guesses
 from gateway.core.log_throttle import LogThrottle
 from gateway.core.tenants import same_secret
 

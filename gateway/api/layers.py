@@ -13,8 +13,8 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware, _TrustedHos
 
 from gateway.api.errors import ERROR_HEADERS, ID_HEADERS
 from gateway.api.heads import Fields, Head
+from gateway.core.addresses import plain_address, source_of
 from gateway.core.grants.grant import TOLD_HEADERS
-from gateway.core.guessing import plain_address, source_of
 from gateway.core.limits.words import LIMIT_HEADERS
 
 SHOWN_HEADERS = (*ID_HEADERS, *TOLD_HEADERS, *ERROR_HEADERS, *LIMIT_HEADERS)

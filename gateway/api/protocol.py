@@ -41,10 +41,10 @@ from gateway.api.heads import Fields, Head, Route, is_usual
 from gateway.api.refusal import Refusal
 from gateway.api.request_parser import RequestParser
 from gateway.api.unsent import UnsentWatch
+from gateway.core.addresses import plain_address
 from gateway.core.dialects import DIALECTS
 from gateway.core.errors import GatewayError, InternalError, RequestTooSlow, TooManyConnections
 from gateway.core.familiar import Familiar
-from gateway.core.guessing import plain_address
 from gateway.core.memory import STRANGER
 
 log = structlog.get_logger("fleetgate.connection")

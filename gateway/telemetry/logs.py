@@ -14,8 +14,8 @@ import orjson
 import structlog
 from structlog.typing import Processor
 
+from gateway.core.addresses import source_of
 from gateway.core.events import RequestEnded
-from gateway.core.guessing import source_of
 from gateway.core.log_throttle import LogThrottle
 from gateway.telemetry.log_stream import LOG
 from gateway.telemetry.tracebacks import escape, format_error, scrub, without_credentials
