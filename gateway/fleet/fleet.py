@@ -78,10 +78,6 @@ class Fleet:
         sizes = [node.cards[model].get("max_model_len") for node in self.nodes if model in node.cards]
         return min((size for size in sizes if type(size) is int), default=None)
 
-    def ready(self, model: str | None = None) -> bool:
-        """Whether a node is ready that serves `model` (any model where None)."""
-        return any(node.ready and (model is None or model in node.cards) for node in self.nodes)
-
     def serves(self, model: str | None = None) -> bool:
         """Whether a node is ready that serves `model` (any model where None), and does not fail all that it is asked:
         the last one is given requests all the same."""

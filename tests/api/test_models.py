@@ -162,13 +162,14 @@ async def test_ready_says_whether_a_model_can_be_served(url: str) -> None:
             got = await client.get("/ready")
             assert (got.status_code, got.json()) == (200, {"status": "ready", "models": [ULTRA]})
             assert (await client.get(f"/ready?model={ULTRA}")).status_code == 200
+            assert (await client.get("/ready?model=")).status_code == 200
             assert (await client.get("/ready?model=none")).status_code == 503
             node.healthy = False
-            await eventually(lambda: not gateway.app.fleet.ready())
+            await eventually(lambda: not gateway.app.fleet.serves())
             assert (await client.get("/ready")).status_code == 503
             assert (await client.get("/health")).json() == {"status": "ok"}
             node.healthy = True
-            await eventually(gateway.app.fleet.ready)
+            await eventually(gateway.app.fleet.serves)
             assert (await client.get("/ready")).status_code == 200
 
 

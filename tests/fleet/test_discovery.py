@@ -122,11 +122,11 @@ async def test_a_redis_that_dies_or_comes_back_empty_costs_no_node(redis: RedisS
             assert link is not None
             redis.kill()
             await eventually(lambda: not link.up)
-            assert gateway.app.fleet.ready()
+            assert gateway.app.fleet.serves()
             redis.restart()
             await eventually(lambda: link.up)
             await eventually(lambda: looks(redis) > 1)
-            assert gateway.app.fleet.ready()
+            assert gateway.app.fleet.serves()
 
 
 async def test_gateways_are_counted_and_share_a_nodes_places(redis: RedisServer) -> None:

@@ -62,7 +62,7 @@ async def running_gateway(
     try:
         await eventually(lambda: server.started)
         if ready:
-            await eventually(app.fleet.ready)
+            await eventually(app.fleet.serves)
         yield RunningGateway(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin_port}", port, app, server)
     finally:
         server.should_exit = True
