@@ -14,7 +14,7 @@ from typing import Protocol, Self
 import structlog
 
 from gateway.access.gate import Gate
-from gateway.core.bodies import LARGE, Body, parse_steps
+from gateway.core.bodies import LARGE, parse_steps
 from gateway.core.dialects import Ask, Dialect
 from gateway.core.errors import ClientGone, GatewayError, InternalError, InvalidRequest, NotFound
 from gateway.core.events import RequestEnded
@@ -35,7 +35,7 @@ from gateway.limits.arrivals import Arrival
 from gateway.limits.limiter import Limiter
 from gateway.limits.reservation import Reservation
 from gateway.relay.downstream import Trace
-from gateway.relay.relay import Caller, Relay, shutting_down
+from gateway.relay.relay import Caller, Relay, in_turns, shutting_down
 
 log = structlog.get_logger("fleetgate.pipeline")
 
@@ -265,7 +265,7 @@ class Pipeline:
                     record.arrival.look_again()
                 ask = record.asked(dialect.read(raw))
             if waits:  # its key may have been revoked while its body came
-                who = record.of(self.gate.known(call.headers) or await self.gate.look_up(call.headers, call.address))
+                who = record.of(await self.gate.identify(call.headers, call.address))
             model = record.model = policy.models.resolve(ask.model, who, self._fleet.served)
             if model in self._counters:
                 record.counted = await self._count(policy, ask, dialect, who.tenant, model)
@@ -289,12 +289,12 @@ class Pipeline:
         """
         policy = self.policy
         with _Record(call, dialect, self._meters, self._observers) as record:
-            who = record.of(self.gate.known(call.headers) or await self.gate.look_up(call.headers, call.address))
+            who = record.of(await self.gate.identify(call.headers, call.address))
             deadline = read_deadline(call.headers)
             waits = call.weighty
             raw = await call.read_body(who.tenant.name)
             if waits:
-                who = record.of(self.gate.known(call.headers) or await self.gate.look_up(call.headers, call.address))
+                who = record.of(await self.gate.identify(call.headers, call.address))
             ask = record.asked(Ask(raw, {}, None, stream="stream=true" in suffix.lower()))
             node = self._node_of(policy, response_id, who.tenant, "response_id")
             grant = Grant(hide=policy.terms.may_hide(who.tenant.rules))  # whose model it was, only the node knows
@@ -312,14 +312,8 @@ class Pipeline:
         async with self._relay.large:
             if arrival is not None:
                 arrival.look_again()
-            body: Body | None = None
             await asyncio.sleep(0)
-            for step in parse_steps(raw):
-                body = step
-                await asyncio.sleep(0)
-                if call.gone:
-                    raise ClientGone("The client closed its connection.")
-            ask = dialect.read(raw, body)
+            ask = dialect.read(raw, await in_turns(parse_steps(raw), call))
             await asyncio.sleep(0)
             return ask
 

@@ -78,8 +78,7 @@ def _why_not(model: str | None, nodes: int) -> str:
 
 async def _cards(request: Request, pipeline: Pipeline, fleet: Fleet) -> list[dict[str, Any]]:
     headers = dict(request.headers.raw)
-    gate = pipeline.gate
-    who = gate.known(headers) or await gate.look_up(headers, address_of(request.client))
+    who = await pipeline.gate.identify(headers, address_of(request.client))
     cards = fleet.cards()
     return [{**cards[model], "id": public} for public, model in pipeline.policy.models.offered(who, cards.keys())]
 

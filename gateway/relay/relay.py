@@ -1,8 +1,8 @@
 """Getting one answer out of a fleet: a node, a connection, an exchange, and another try where that is safe."""
 
 import asyncio
-from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple, Protocol, TypeVar
 
 import structlog
 
@@ -38,6 +38,8 @@ from gateway.relay.timing import Timing
 from gateway.shared.shortages import Shortages
 
 log = structlog.get_logger("fleetgate.relay")
+
+Done = TypeVar("Done")
 
 CLOCK_STEP = 0.01
 """Seconds: the event loop's clock moves in milliseconds, and a time-out may end a little before its time."""
@@ -173,14 +175,7 @@ class Relay:
     async def _prepare_large(self, plan: Plan, node: Node, call: Caller) -> Sending:
         """As `sending_to`, in steps, one body at a time."""
         async with self.large:
-            sending: Sending | None = None
-            for step in sending_steps(plan, node.tag, node.abilities, self.slack):
-                sending = step
-                await asyncio.sleep(0)
-                if call.gone:
-                    raise ClientGone("The client closed its connection.")
-        assert sending is not None
-        return sending
+            return await in_turns(sending_steps(plan, node.tag, node.abilities, self.slack), call)
 
     async def _attempt(
         self, leg: Leg, lease: Lease, call: Caller, trace: Trace, deadline: float, fresh: bool, model: str | None
@@ -286,6 +281,19 @@ class Relay:
             else:
                 self._pools[node.access] = pool
         return pool
+
+
+async def in_turns(steps: Iterator[Done | None], call: Caller) -> Done:
+    """The last of `steps`, with a turn of the event loop for others after each. Raises `ClientGone` once the client has
+    left."""
+    done: Done | None = None
+    for step in steps:
+        done = step
+        await asyncio.sleep(0)
+        if call.gone:
+            raise ClientGone("The client closed its connection.")
+    assert done is not None
+    return done
 
 
 def shutting_down() -> GatewayError:
