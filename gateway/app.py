@@ -7,45 +7,45 @@ from pathlib import Path
 
 import structlog
 
-from gateway import parts
+from gateway import wiring
 from gateway.access.audit import Audit
 from gateway.access.gate import Gate
-from gateway.api.admin import MetricsPage, RouteGroup, build_admin
-from gateway.api.admin_drains import DrainRoutes
-from gateway.api.admin_fleet import FleetRoutes
-from gateway.api.admin_keys import KeyRoutes
-from gateway.api.admin_reload import ReloadResult, ReloadRoutes
-from gateway.api.admin_tenants import TenantRoutes
-from gateway.api.admin_usage import UsageRoutes
+from gateway.admin.app import MetricsPage, RouteGroup, build_admin
+from gateway.admin.drains import DrainRoutes
+from gateway.admin.fleet import FleetRoutes
+from gateway.admin.keys import KeyRoutes
+from gateway.admin.reload import ReloadResult, ReloadRoutes
+from gateway.admin.tenants import TenantRoutes
+from gateway.admin.usage import UsageRoutes
 from gateway.api.body import Bounds
 from gateway.api.connection_bounds import ConnectionBounds
-from gateway.api.edge import Edge
-from gateway.api.front import Front
-from gateway.api.layers import Layers
+from gateway.api.dispatcher import Front
+from gateway.api.listener_settings import Edge
+from gateway.api.middleware import Layers
+from gateway.api.open_files import bound_connections
 from gateway.api.public import build_public
-from gateway.config.tenants import ModelNames, tenants_of
+from gateway.config.access import ModelNames, tenants_of
 from gateway.config.tree import Config
 from gateway.config.usage import prices_of
-from gateway.core.guessing import Guesses
+from gateway.config.watch import ConfigWatch
+from gateway.core.access.wrong_key_throttle import Guesses
 from gateway.core.limits.metering import Meters
 from gateway.core.memory import MemoryBudget
-from gateway.discovery import Discovery
+from gateway.fleet.discovery import Discovery
 from gateway.fleet.drains import Drains
 from gateway.fleet.fleet import Fleet
-from gateway.fleet.lookout import Lookout
 from gateway.fleet.model_watch import ModelWatch
 from gateway.fleet.node import NodeSpec
+from gateway.fleet.peer_views import Lookout
 from gateway.fleet.prober import Prober
-from gateway.open_files import bound_connections
 from gateway.pipeline import Observer, Pipeline
-from gateway.relay.relay import Relay
-from gateway.reload import ConfigWatch
-from gateway.shared.presence import Presence
-from gateway.shared.shortages import Shortages
+from gateway.redis.presence import Presence
 from gateway.telemetry.log_stream import LOG
 from gateway.telemetry.logs import RequestLog
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.usage_report import UsageReport
+from gateway.telemetry.shortages import Shortages
+from gateway.upstream.relay import Relay
+from gateway.usage.report import UsageReport
 
 log = structlog.get_logger("fleetgate")
 
@@ -67,24 +67,24 @@ class Gateway:
         self._draining = False
         self._started = False
         self.shortages = Shortages()
-        self.link = parts.link(config)
-        self.fleet = Fleet((), parts.breaker_rules(config))
-        self.router = parts.router(config, self.fleet, self.link)
-        budgets, retries = config.budgets, parts.retry_rules(config)
-        timing = parts.probe_timing(config)
+        self.link = wiring.link(config)
+        self.fleet = Fleet((), wiring.breaker_rules(config))
+        self.router = wiring.router(config, self.fleet, self.link)
+        budgets, retries = config.budgets, wiring.retry_rules(config)
+        timing = wiring.probe_timing(config)
         self.prober = Prober(self.fleet, timing, budgets.canary, budgets.native, self.shortages)
-        self.relay = Relay(self.fleet, parts.timing(config), config.requests.max_attempts, retries, self.shortages)
-        self.relay.slack = parts.slack(config)
+        self.relay = Relay(self.fleet, wiring.timing(config), config.requests.max_attempts, retries, self.shortages)
+        self.relay.slack = wiring.slack(config)
         self.drains = Drains(self.fleet, self.link, shared, self.relay.end_on)
-        self.discovery = Discovery(config, self.fleet, self.link, self._take_nodes)
-        self.discovery.list_nodes(config)
+        self.discovery = Discovery(wiring.discovery(config), self.fleet, self.link, self._take_nodes)
+        self.discovery.list_nodes(wiring.node_specs(config))
         self.metrics = Metrics()
         self._request_log = RequestLog(config.log.format)
-        self.ledger = parts.ledger(config, self.link)
+        self.ledger = wiring.ledger(config, self.link)
         tenants = tenants_of(config.tenants, config.access, response_key)
-        self.keyring = parts.keyring(config, self.link, response_key, tenants)
+        self.keyring = wiring.keyring(config, self.link, response_key, tenants)
         guesses = Guesses(config.access.wrong_keys_per_minute)
-        self.gate = Gate(tenants, guesses, self.keyring, parts.public_guard(config))
+        self.gate = Gate(tenants, guesses, self.keyring, wiring.public_guard(config))
         self.audit = Audit(self.link, config.access.audit_lines)
         self.presence = Presence(self.link)
         self.presence.on_change(self.fleet.share_with)
@@ -94,15 +94,15 @@ class Gateway:
         self.models = ModelWatch(self.fleet, [model.name for model in config.models])
         self.fleet_routes = FleetRoutes(self.router, self.metrics, self.lookout, self.models)
         self.meters = Meters(prices_of(config.models))
-        self.limiter = parts.limiter(config, self.link, self.presence, self.meters)
+        self.limiter = wiring.limiter(config, self.link, self.presence, self.meters)
         self.pipeline = Pipeline(
-            parts.policy(config, response_key),
+            wiring.policy(config, response_key),
             self.gate,
             self.limiter,
             self.router,
             self.relay,
             self._observers(),
-            parts.counters(config),
+            wiring.counters(config),
             self.meters,
         )
         self.memory = MemoryBudget(config.requests.memory_for(config.workers))
@@ -116,14 +116,14 @@ class Gateway:
         self.front = Front(self.pipeline, self._bounds, layers)
         self.public = layers.app
         page = MetricsPage(self.metrics, self._refresh_gauges)
-        self.admin = build_admin(self.pipeline, self.fleet, parts.admin_access(config), page, *self._admin_routes())
+        self.admin = build_admin(self.pipeline, self.fleet, wiring.admin_access(config), page, *self._admin_routes())
 
     def _observers(self) -> tuple[Observer, ...]:
         always = (self.metrics.request_ended, self._request_log.request_ended)
         return always if self.ledger is None else (*always, self.ledger.request_ended)
 
     def _admin_routes(self) -> Iterable[RouteGroup]:
-        directory = parts.directory(self.config, self.link)
+        directory = wiring.directory(self.config, self.link)
         yield TenantRoutes(directory, lambda: self.config.tenants, lambda: ModelNames(self.config.models), self.audit)
         yield KeyRoutes(directory, lambda: self.config.tenants, lambda: ModelNames(self.config.models))
         yield DrainRoutes(self.fleet, self.drains, self.audit)
@@ -146,7 +146,7 @@ class Gateway:
             headers_timeout=config.timeouts.headers,
             client_stall=config.timeouts.client_stall,
             bounds=self._bounds,
-            tls=parts.tls(config.listen.tls),
+            tls=wiring.tls(config.listen.tls),
             front=self.front,
             on_shutdown=self.begin_shutdown,
         )
@@ -235,7 +235,7 @@ class Gateway:
         if config is None:
             log.error("config_refused", problems=problems)
             return ReloadResult(ok=False, problems=problems)
-        needs_restart = parts.needs_restart(self._started_with, config)
+        needs_restart = wiring.needs_restart(self._started_with, config)
         self._take_over(config)
         log.info("config_reloaded", needs_restart=needs_restart)
         return ReloadResult(ok=True, needs_restart=needs_restart)
@@ -243,14 +243,18 @@ class Gateway:
     def _take_over(self, config: Config) -> None:
         """Swap what requests will see from now on; those under way keep what they began with. All that is made anew is
         made before the first swap: where that fails, the old configuration is in force whole."""
-        policy = parts.policy(config, self._response_key)
+        policy = wiring.policy(config, self._response_key)
         tenants = tenants_of(config.tenants, config.access, self._response_key)
-        prices, terms = prices_of(config.models), parts.limit_terms(config)
-        limiter = self.limiter or parts.limiter(config, self.link, self.presence, self.meters)
-        timing, slack, retries = parts.timing(config), parts.slack(config), parts.retry_rules(config)
+        prices, terms = prices_of(config.models), wiring.limit_terms(config)
+        limiter = self.limiter or wiring.limiter(config, self.link, self.presence, self.meters)
+        timing, slack, retries = wiring.timing(config), wiring.slack(config), wiring.retry_rules(config)
         memory = config.requests.memory_for(config.workers)
-        probes, breaker, routing = parts.probe_timing(config), parts.breaker_rules(config), parts.routing_rules(config)
-        self.discovery.list_nodes(config)
+        probes, breaker, routing = (
+            wiring.probe_timing(config),
+            wiring.breaker_rules(config),
+            wiring.routing_rules(config),
+        )
+        self.discovery.list_nodes(wiring.node_specs(config))
 
         self.config = config
         self.pipeline.policy = policy

@@ -14,28 +14,28 @@ from typing import Protocol, Self
 import structlog
 
 from gateway.access.gate import Gate
+from gateway.core.access.tenants import Identity, Tenant
 from gateway.core.bodies import LARGE, parse_steps
 from gateway.core.dialects import Ask, Dialect
+from gateway.core.dialects.response_ids import NONCE_BYTES, open_id
 from gateway.core.errors import ClientGone, GatewayError, InternalError, InvalidRequest, NotFound
-from gateway.core.events import RequestEnded
-from gateway.core.grants.grant import Grant, Headers
-from gateway.core.grants.sizes import BYTES_PER_TOKEN
-from gateway.core.grants.terms import TermsBook
-from gateway.core.limits.charge import NO_CHARGE, Charge, End, charge
 from gateway.core.limits.metering import ASSUMED_OUTPUT, Meters, plan_amounts
 from gateway.core.limits.rules import NOTHING
 from gateway.core.models import Models
 from gateway.core.plan import Minting, Plan, make_plan
-from gateway.core.response_ids import NONCE_BYTES, open_id
-from gateway.core.tenants import Identity, Tenant
-from gateway.core.usage import Usage, tokens_lost
+from gateway.core.telemetry.events import RequestEnded
+from gateway.core.thinking.grant import Grant, Headers
+from gateway.core.thinking.policy import TermsBook
+from gateway.core.thinking.sizes import BYTES_PER_TOKEN
+from gateway.core.usage.charge import NO_CHARGE, Charge, End, charge
+from gateway.core.usage.token_usage import Usage, tokens_lost
 from gateway.counting.counter import PromptCounter
-from gateway.fleet.router import Router
 from gateway.limits.arrivals import Arrival
 from gateway.limits.limiter import Limiter
 from gateway.limits.reservation import Reservation
-from gateway.relay.downstream import Trace
-from gateway.relay.relay import Caller, Relay, in_turns, shutting_down
+from gateway.routing.router import Router
+from gateway.upstream.downstream import Trace
+from gateway.upstream.relay import Caller, Relay, in_turns, shutting_down
 
 log = structlog.get_logger("fleetgate.pipeline")
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from gateway.core.dialects import DIALECTS, Dialect
-from gateway.core.grants.grant import TOLD_HEADERS
-from gateway.core.grants.intent import EFFORTS, SPELLINGS, UNLIMITED, Intent
 from gateway.core.plan import Plan, make_plan
-from tests.core.test_thinking import CASES
+from gateway.core.thinking.grant import TOLD_HEADERS
+from gateway.core.thinking.intent import EFFORTS, SPELLINGS, UNLIMITED, Intent
+from tests.thinking.test_decision import CASES
 
 PAGE = (Path(__file__).parent.parent / "docs" / "thinking.md").read_text()
 BY_NAME = {dialect.name: dialect for dialect in DIALECTS}

@@ -1,11 +1,10 @@
 """Imports point one way. Each rule says why it is there, so that whoever breaks it knows what they would lose.
 
-    cli -> app -> api -> pipeline -> relay -> {access | fleet | limits | telemetry} -> shared -> {core | ending}
+    cli -> server -> app -> {api | admin} -> pipeline -> upstream -> routing -> {access | fleet | limits | usage}
+        -> telemetry -> redis -> {core | aio}
 
-`ending` is what a request waits for, `shared` is the way to Redis, which those in braces use and `core` does not know.
-`config` and `reload` are one strand that only the composition root and what lies above it may pull (everything below is
-handed plain values), `keys` needs nothing but `core`, `control` nothing at all (it talks to a running gateway over
-HTTP), and `server` and `demo`, which own processes, stand between `app` and `cli`.
+`core` holds rules, `aio` what a request awaits, `redis` the way to Redis. `config` is a strand that only `wiring` and
+what lies above it may use: everything below is handed plain values. `cli` talks to a running gateway over HTTP.
 
 Imports are read from the source with `ast`, those inside of functions and under TYPE_CHECKING included.
 """
@@ -21,40 +20,29 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("gateway", "workers", "loadtest")
 
-_BELOW_RELAY = {"core", "ending", "shared", "access", "fleet", "limits", "telemetry"}
-_BELOW_APP = _BELOW_RELAY | {"relay", "pipeline", "api", "counting"}
-_SETTINGS = {"config", "reload"}
+_AREAS = {"core", "aio", "redis", "telemetry", "access", "fleet", "routing", "limits", "usage"}
+_BELOW_APP = _AREAS | {"upstream", "pipeline", "counting", "api", "admin"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "core": set(),
-    "ending": set(),
-    "shared": {"core", "ending"},
-    "access": {"core", "shared"},
-    "fleet": {"core", "ending", "shared"},
-    "limits": {"core", "ending", "shared"},
+    "aio": set(),
+    "redis": {"core", "aio"},
+    "telemetry": {"core", "redis"},
+    "access": {"core", "redis"},
+    "fleet": {"core", "aio", "redis", "telemetry"},
+    "limits": {"core", "aio", "redis"},
+    "usage": {"core", "redis", "telemetry"},
     "counting": {"core"},
-    "telemetry": {"core", "shared"},
-    "relay": _BELOW_RELAY,
-    "pipeline": _BELOW_RELAY | {"relay", "counting"},
-    "api": _BELOW_RELAY | {"relay", "pipeline", "config", "keys"},  # admin routes take tenants in the file's words
+    "routing": {"core", "aio", "redis", "fleet"},
+    "upstream": {"core", "aio", "telemetry", "fleet", "routing"},
+    "pipeline": _AREAS | {"upstream", "counting"},
+    "api": _AREAS | {"upstream", "pipeline"},
     "config": {"core"},
-    "reload": {"config"},
-    "keys": {"core"},
-    "discovery": {"core", "shared", "fleet", "config"},
-    "parts": _BELOW_APP | _SETTINGS,
-    "open_files": set(),
-    "app": {"parts"} | _BELOW_APP | _SETTINGS | {"discovery", "open_files"},
-    "by_port": {"app"},  # the server's view of a gateway: it starts, serves and stops it, and makes nothing
-    "server": _BELOW_APP | _SETTINGS | {"app", "by_port", "leaving", "open_files"},
-    "dry_run": _BELOW_APP
-    | _SETTINGS
-    | {"parts", "app", "server"},  # what `serve` does, but for its processes and open ports
-    "control": set(),
-    "leaving": set(),
-    "status": {"control"},
-    "commands": {"control", "keys", "status"},
-    "demo": _BELOW_APP | _SETTINGS | {"keys", "app", "server"},
-    "cli": _BELOW_APP | _SETTINGS | {"keys", "app", "server", "dry_run", "demo", "control", "status", "commands"},
+    "admin": _AREAS | {"pipeline", "api", "config"},  # its routes take tenants in the file's words
+    "wiring": _BELOW_APP | {"config"},
+    "app": _BELOW_APP | {"config", "wiring"},
+    "server": _BELOW_APP | {"config", "wiring", "app"},
+    "cli": _BELOW_APP | {"config", "wiring", "app", "server"},
 }
 """For each part of the gateway, the other parts that it may know. A new part has to be given its place here."""
 
@@ -64,7 +52,7 @@ _CHANCE = "core does not throw dice: random bytes are an argument, so that a cas
 _ENVIRONMENT = "core reads no environment: settings reach it as arguments, through the composition root"
 _EFFECT = "core has no effects: what it finds is returned or raised, and who calls it writes logs and metrics"
 _WAITING = "core never waits and never runs beside itself: its rules are plain calls"
-_FRAMEWORK = "core outlives frameworks: HTTP belongs to api and relay, Redis to shared"
+_FRAMEWORK = "core outlives frameworks: HTTP belongs to api and upstream, Redis to redis"
 
 BANNED_IN_CORE: dict[str, str] = {
     **dict.fromkeys(("asyncio", "concurrent", "contextvars", "multiprocessing", "sched", "threading"), _WAITING),
@@ -90,26 +78,23 @@ BANNED_BUILTINS_IN_CORE = {
 }
 
 ONLY_IN: dict[str, tuple[set[str], str]] = {
-    "fastapi": ({"api"}, "a framework at the edge can be replaced; one in the rules cannot"),
-    "starlette": ({"api", "app"}, "as FastAPI"),
-    "uvicorn": ({"api", "app", "server", "demo"}, "who serves is the process side's choice"),
-    "typer": ({"cli", "demo", "commands"}, "only the command line talks to people"),
-    "rich": ({"cli", "demo", "status", "commands"}, "only the command line talks to people"),
+    "fastapi": ({"api", "admin"}, "a framework at the edge can be replaced; one in the rules cannot"),
+    "starlette": ({"api", "admin"}, "as FastAPI"),
+    "uvicorn": ({"api", "server", "cli"}, "who serves is the process side's choice"),
+    "typer": ({"cli"}, "only the command line talks to people"),
+    "rich": ({"cli"}, "only the command line talks to people"),
     "prometheus_client": ({"telemetry"}, "one place for every metric; the rest tells facts and names no metric"),
-    "yaml": ({"config", "commands"}, "settings are spelled as in the file there, and nowhere else"),
+    "yaml": ({"config", "cli"}, "settings are spelled as in the file there, and nowhere else"),
     "pydantic_settings": ({"config"}, "one place knows where configuration comes from"),
-    "redis": ({"shared"}, "shared state goes through one script at a time, never through the relay"),
-    "httpx": (
-        {"fleet", "demo", "cli", "control"},
-        "control plane only: on the data plane it costs more than everything else",
-    ),
+    "redis": ({"redis"}, "shared state goes through one script at a time, never through the relay"),
+    "httpx": ({"fleet", "cli"}, "control plane only: on the data plane it costs more than everything else"),
     "tenacity": (
-        {"fleet", "demo", "cli", "limits", "shared", "telemetry"},
+        {"fleet", "cli", "limits", "redis", "usage"},
         "control plane only: a user's request is retried by rule",
     ),
     "tokenizers": ({"counting"}, "an optional extra: nothing else may need it"),
     "jinja2": ({"counting"}, "an optional extra: nothing else may need it"),
-    "httptools": ({"relay", "api"}, "HTTP is parsed at both ends, from nodes and from clients, and nowhere between"),
+    "httptools": ({"upstream", "api"}, "HTTP is parsed at both ends, from nodes and from clients, and nowhere between"),
 }
 """Where a library may be imported in the gateway, and why nowhere else."""
 
@@ -244,10 +229,10 @@ def test_libraries_stay_in_their_place(library: str) -> None:
     [
         ("import os.path as p", ["os.path"]),
         ("from os import path, sep", ["os.path", "os.sep"]),
-        ("def f():\n    from gateway.relay import pool\n", ["gateway.relay.pool"]),
+        ("def f():\n    from gateway.upstream import pool\n", ["gateway.upstream.pool"]),
         ("if TYPE_CHECKING:\n    import asyncio\n", ["asyncio"]),
-        ("from . import sse", ["gateway.core.sse"]),
-        ("from ..relay.pool import Pool", ["gateway.relay.pool.Pool"]),
+        ("from . import plan", ["gateway.core.plan"]),
+        ("from ..upstream.pool import Pool", ["gateway.upstream.pool.Pool"]),
     ],
 )
 def test_every_way_to_import_is_seen(source: str, expected: list[str]) -> None:

@@ -7,8 +7,8 @@ import orjson
 import structlog
 
 from gateway.access.records import Places
-from gateway.shared.link import Link, ScriptFailed, Unavailable
-from gateway.shared.shapes import pairs_of
+from gateway.redis.client import Link, ScriptFailed, Unavailable
+from gateway.redis.replies import pairs_of
 
 log = structlog.get_logger("fleetgate.audit")
 

@@ -13,9 +13,9 @@ from typing import Any, Literal, NamedTuple
 
 from gateway.access.audit import Deed, log_deed
 from gateway.access.records import CHANGE, DROP, KeyRecord, Places, TenantRecord
-from gateway.core.api_keys import key_id
-from gateway.shared.link import Link, ScriptFailed, Unavailable, Value
-from gateway.shared.shapes import pairs_of
+from gateway.core.access.api_keys import key_id
+from gateway.redis.client import Link, ScriptFailed, Unavailable, Value
+from gateway.redis.replies import pairs_of
 
 _CHUNK = 500
 """Records that are read in one command, so that none takes long."""

@@ -9,13 +9,13 @@ from typing import Protocol
 
 import structlog
 
-from gateway.core.addresses import source_of
-from gateway.core.api_keys import has_shape, is_whole, key_digest
-from gateway.core.browser_guard import BrowserGuard
+from gateway.core.access.api_keys import has_shape, is_whole, key_digest
+from gateway.core.access.browser_guard import BrowserGuard
+from gateway.core.access.tenants import Identity, Tenants, demanded_key
+from gateway.core.access.wrong_key_throttle import Guesses
 from gateway.core.errors import CrossSiteRequest, TooManyWrongKeys, Unauthenticated
-from gateway.core.guessing import Guesses
-from gateway.core.log_throttle import LogThrottle
-from gateway.core.tenants import Identity, Tenants, demanded_key
+from gateway.core.http.addresses import source_of
+from gateway.core.telemetry.log_throttle import LogThrottle
 
 log = structlog.get_logger("fleetgate.access")
 

@@ -24,11 +24,11 @@ from typing import Any
 import structlog
 
 from gateway.access.records import LOOK_UP, KeyRecord, Places, TenantRecord
-from gateway.core.api_keys import key_id, selector
+from gateway.core.access.api_keys import key_id, selector
+from gateway.core.access.tenants import Identity, KeyGrant, Tenant, Tenants, identity_of
 from gateway.core.errors import KeysUnknown
-from gateway.core.tenants import Identity, KeyGrant, Tenant, Tenants, identity_of
-from gateway.shared.link import Link, Unavailable
-from gateway.shared.shapes import pairs_of
+from gateway.redis.client import Link, Unavailable
+from gateway.redis.replies import pairs_of
 
 log = structlog.get_logger("fleetgate.keys")
 

@@ -21,8 +21,8 @@ from typing import Any, Self
 import orjson
 import structlog
 
-from gateway.shared.link import Script
-from gateway.shared.shapes import integer
+from gateway.redis.client import Script
+from gateway.redis.replies import integer
 
 _LUA = Path(__file__).parent / "lua"
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)

@@ -12,9 +12,9 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.api.body import Bounds
-from gateway.api.heads import Head, brings_body
-from gateway.core.content_coding import HEADER, coding_of, unsupported
+from gateway.api.request_head import Head, brings_body
 from gateway.core.errors import BodyTooLarge, GatewayError, RequestTooSlow
+from gateway.core.http.content_coding import HEADER, coding_of, unsupported
 
 MAX_BODY = 1024 * 1024
 """Bytes of a body for FastAPI: a tenant's or a registration's document is a few kilobytes."""

@@ -13,10 +13,10 @@ import asyncio
 from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
-from gateway.api.heads import Fields
-from gateway.core.content_coding import TAKEN, Unpacker, coding_of, unsupported
+from gateway.api.request_head import Fields
 from gateway.core.errors import BodyTooLarge, GatewayError, MemoryFull
-from gateway.core.json_size import COPIES, JsonSize, small_size
+from gateway.core.http.content_coding import TAKEN, Unpacker, coding_of, unsupported
+from gateway.core.http.json_size import COPIES, JsonSize, small_size
 from gateway.core.memory import Holding, MemoryBudget
 
 SMALL = 16 * 1024

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Mapping
 from gateway.api.body import Bounds, RequestBody
 from gateway.api.cycle import Connection, Cycle, check_headers
 from gateway.api.errors import error_headers, shape_error
-from gateway.api.heads import Head, Route, brings_body
-from gateway.core.content_coding import HEADER
+from gateway.api.request_head import Head, Route, brings_body
 from gateway.core.errors import AnswerTooLarge, ClientGone, GatewayError, MemoryFull
-from gateway.core.json_size import JsonSize
-from gateway.relay.downstream import ClientListener, Headers
+from gateway.core.http.content_coding import HEADER
+from gateway.core.http.json_size import JsonSize
+from gateway.upstream.downstream import ClientListener, Headers
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 

@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Collection
 
-from gateway.core.addresses import source_of
 from gateway.core.errors import TooManyConnections
+from gateway.core.http.addresses import source_of
 
 
 class ConnectionBounds:

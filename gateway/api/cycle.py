@@ -19,11 +19,11 @@ from typing import Protocol
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from gateway.aio.inline_future import Ending
 from gateway.api.body import RequestBody
-from gateway.api.heads import Fields, Head
+from gateway.api.request_head import Fields, Head
 from gateway.core.errors import ClientGone, GatewayError, RequestTooSlow
-from gateway.ending import Ending
-from gateway.relay.downstream import Headers
+from gateway.upstream.downstream import Headers
 
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 32 * 1024 * 1024

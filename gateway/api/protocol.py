@@ -34,17 +34,17 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 from gateway.api.asgi import asgi_turn, refuse_coded
 from gateway.api.call import request_id_of
 from gateway.api.connection_bounds import ConnectionBounds
-from gateway.api.edge import Edge, Turn
 from gateway.api.errors import detail_answer, whole_answer
-from gateway.api.flow import Flow
-from gateway.api.heads import Fields, Head, Route, is_usual
-from gateway.api.refusal import Refusal
+from gateway.api.flow_control import Flow
+from gateway.api.listener_settings import Edge, Turn
+from gateway.api.refused_request import Refusal
+from gateway.api.request_head import Fields, Head, Route, is_usual
 from gateway.api.request_parser import RequestParser
-from gateway.api.unsent import UnsentWatch
-from gateway.core.addresses import plain_address
+from gateway.api.write_stall import UnsentWatch
 from gateway.core.dialects import DIALECTS
 from gateway.core.errors import GatewayError, InternalError, RequestTooSlow, TooManyConnections
-from gateway.core.familiar import Familiar
+from gateway.core.http.addresses import plain_address
+from gateway.core.http.head_cache import Familiar
 from gateway.core.memory import STRANGER
 
 log = structlog.get_logger("fleetgate.connection")

@@ -20,9 +20,9 @@ from contextlib import suppress
 
 import httptools
 
-from gateway.api.edge import Turn
 from gateway.api.errors import method_not_allowed
-from gateway.api.heads import FRAMING, Fields, Head, check_head, not_http, split_target
+from gateway.api.listener_settings import Turn
+from gateway.api.request_head import FRAMING, Fields, Head, check_head, not_http, split_target
 from gateway.core.errors import GatewayError, HeadersTooLarge
 
 _BLANK_LINE = b"\r\n\r\n"

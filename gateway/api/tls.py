@@ -11,7 +11,7 @@ handshake    it is complete                    a `GatewayProtocol` goes on, with
 import asyncio
 from typing import Any, cast
 
-from gateway.api.edge import Edge
+from gateway.api.listener_settings import Edge
 from gateway.api.protocol import GatewayProtocol
 
 

@@ -1,57 +1,16 @@
-"""Settings of what gateways share (Redis) and of the limits that are kept there."""
+"""Settings of limits: what may be taken, and how it is kept."""
 
-import ssl
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from gateway.config.types import Count, Seconds, Secret, Section, load_certificate
-from gateway.core.limits.cost import NANO
+from gateway.config.types import Count, Seconds, Section
 from gateway.core.limits.rules import MAX_BUCKET, Limits
-from gateway.core.redis_url import read_redis_url
+from gateway.core.usage.cost import NANO
 
 Dollars = Annotated[float, Field(gt=0, le=1_000_000)]
 PerMinute = Annotated[int, Field(ge=1, le=MAX_BUCKET)]
 PerDay = Annotated[int, Field(ge=1, le=10**15)]
-
-
-class RedisConfig(Section):
-    """Redis or Valkey, 7 or newer; times in seconds."""
-
-    url: Secret
-    """`redis://[user:password@]host:6379[/0]`, or `rediss://` for TLS. A secret, since it may hold a password."""
-    cluster: bool = False
-    ca_file: Path | None = None
-    """A PEM file with the certificate authority of a `rediss://` server, where it is not a public one."""
-    cert_file: Path | None = None
-    key_file: Path | None = None
-    """A certificate and its key (PEM) that the gateway shows, where the server wants one."""
-    timeout: Annotated[float, Field(ge=0.005, le=5)] = 0.05
-    connect_timeout: Annotated[float, Field(ge=0.005, le=30)] = 0.25
-    prefix: Annotated[str, Field(pattern=r"^[A-Za-z]([A-Za-z0-9._-]*[A-Za-z._-])?$", max_length=32)] = "fg"
-    """Begins every key, before the version of the schema (so it ends in no digit); tells installations apart."""
-
-    @field_validator("url")
-    @classmethod
-    def _is_redis(cls, url: Secret) -> Secret:
-        read_redis_url(url.reveal())
-        return url
-
-    @model_validator(mode="after")
-    def _loads(self) -> Self:
-        place = read_redis_url(self.url.reveal())
-        if self.cluster and place.database:
-            raise ValueError("a cluster has one database, 0: leave the number out of redis.url")
-        if (self.cert_file is None) != (self.key_file is None):
-            raise ValueError("cert_file and key_file go together")
-        try:
-            context = ssl.create_default_context(cafile=self.ca_file)
-            if self.cert_file is not None:
-                load_certificate(context, self.cert_file, self.key_file)
-        except OSError as error:  # ssl.SSLError is one
-            raise ValueError(f"ca_file, cert_file or key_file cannot be used: {error}") from None
-        return self
 
 
 class LimitSettings(Section):

@@ -9,9 +9,9 @@ from pydantic import Field, model_validator
 
 from gateway.config.limits import LimitSettings
 from gateway.config.types import MOST, Count, Name, Section
-from gateway.core.grants.caps import OutputRules
-from gateway.core.grants.terms import Rules
-from gateway.core.grants.thinking import ThinkingRules
+from gateway.core.thinking.caps import OutputRules
+from gateway.core.thinking.decision import ThinkingRules
+from gateway.core.thinking.policy import Rules
 
 Tokens = Annotated[int, Field(ge=0, le=MOST)]
 

@@ -13,17 +13,18 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from gateway.config.access import Access, ModelNames, TenantConfig, named_models
 from gateway.config.budgets import Budgets
+from gateway.config.counting import TokenizerPath
 from gateway.config.discovery import Discovery
 from gateway.config.document import spell
 from gateway.config.fleet import Health, NodeConfig, Retries
-from gateway.config.limits import LimitsConfig, RedisConfig
+from gateway.config.limits import LimitsConfig
 from gateway.config.listen import Admin, Listen
+from gateway.config.redis import RedisConfig
 from gateway.config.requests import Requests
 from gateway.config.routing import Routing, RoutingPolicy
-from gateway.config.tenants import Access, ModelNames, TenantConfig, named_models
 from gateway.config.thinking import OutputConfig, Ruled, ThinkingConfig
-from gateway.config.tokenizer import TokenizerPath
 from gateway.config.types import Name, Seconds, Secret, Section, is_loopback
 from gateway.config.usage import PriceConfig, UsageConfig
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from gateway.core.host_names import NO_HOST, is_bracketed, is_host, is_port
+from gateway.core.http.host_names import NO_HOST, is_bracketed, is_host, is_port
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Port = Annotated[int, Field(ge=0, le=65_535)]

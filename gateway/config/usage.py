@@ -6,7 +6,7 @@ from typing import Annotated, Any, Protocol, Self
 from pydantic import Field, model_validator
 
 from gateway.config.types import Count, Section
-from gateway.core.limits.cost import Price, price_of_node
+from gateway.core.usage.cost import Price, price_of_node
 
 Dollars = Annotated[float, Field(ge=0, le=1_000_000)]
 PerSecond = Annotated[float, Field(gt=0, le=100_000_000)]

@@ -8,13 +8,13 @@ from typing import NamedTuple
 from gateway.core.bodies import Body, edit_body, insert_fields
 from gateway.core.dialects.base import FORBIDDEN_FIELDS, Ask, Dialect, harmless_arguments
 from gateway.core.dialects.counts import least_output, rounds_of, sequences_of
-from gateway.core.grants.caps import cap, check_output, room_beside, room_for, within
-from gateway.core.grants.grant import Grant, Headers
-from gateway.core.grants.intent import INTENT_FIELDS, UNLIMITED, UNSAID, Intent
-from gateway.core.grants.sizes import BYTES_PER_TOKEN, estimate_input
-from gateway.core.grants.terms import Terms
-from gateway.core.grants.thinking import decide, refuse_unholdable
-from gateway.core.response_ids import seal
+from gateway.core.dialects.response_ids import seal
+from gateway.core.thinking.caps import cap, check_output, room_beside, room_for, within
+from gateway.core.thinking.decision import decide, refuse_unholdable
+from gateway.core.thinking.grant import Grant, Headers
+from gateway.core.thinking.intent import INTENT_FIELDS, UNLIMITED, UNSAID, Intent
+from gateway.core.thinking.policy import Terms
+from gateway.core.thinking.sizes import BYTES_PER_TOKEN, estimate_input
 
 _COUNTS = frozenset({int, type(None)})
 """The types of what may stand in a field for the output: anything else is refused."""

@@ -13,9 +13,9 @@ import structlog
 from gateway.core.bodies import Body
 from gateway.core.dialects.base import Ask, Dialect
 from gateway.core.errors import InvalidRequest
-from gateway.core.grants.sizes import BYTES_PER_TOKEN
-from gateway.core.grants.terms import Terms
 from gateway.core.plan import as_asked, under_rules
+from gateway.core.thinking.policy import Terms
+from gateway.core.thinking.sizes import BYTES_PER_TOKEN
 from gateway.counting.conversation import NotCountable
 
 log = structlog.get_logger("fleetgate.counting")

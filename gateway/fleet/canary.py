@@ -24,10 +24,10 @@ from typing import Any
 
 import httpx
 
-from gateway.core.abilities import UNKNOWN, Abilities
-from gateway.core.budgets.asking import END_TEXT, START_TEXT
-from gateway.core.sse import EventSplitter, event_data, parse_object, split_events
-from gateway.fleet.questions import MAX_ANSWER, get, pieces, post
+from gateway.core.budgets.continuation import END_TEXT, START_TEXT
+from gateway.core.fleet.capabilities import UNKNOWN, Abilities
+from gateway.core.http.sse import EventSplitter, event_data, parse_object, split_events
+from gateway.fleet.node_client import MAX_ANSWER, get, pieces, post
 
 BUDGET = 4
 """Tokens of thinking that the node is allowed: fewer than a model thinks by itself about `QUESTION`."""

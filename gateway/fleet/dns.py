@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import structlog
 
 from gateway.fleet.node import NodeSpec
-from gateway.fleet.roster import Roster
+from gateway.fleet.node_sources import Roster
 
 log = structlog.get_logger("fleetgate.discovery")
 

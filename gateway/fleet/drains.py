@@ -21,8 +21,8 @@ import structlog
 
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Drain, Node
-from gateway.shared.link import Link, Unavailable
-from gateway.shared.shapes import pairs_of
+from gateway.redis.client import Link, Unavailable
+from gateway.redis.replies import pairs_of
 
 log = structlog.get_logger("fleetgate.drains")
 

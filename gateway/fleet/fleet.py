@@ -5,8 +5,8 @@ from typing import Any
 
 import structlog
 
-from gateway.core.breaker import BreakerRules
 from gateway.core.errors import FleetFull, NoNodeReady
+from gateway.core.fleet.breaker import BreakerRules
 from gateway.fleet.node import Lease, Node, NodeSpec
 
 log = structlog.get_logger("fleetgate.fleet")

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from gateway.core.abilities import UNKNOWN
-from gateway.core.breaker import Breaker, BreakerRules
-from gateway.core.events import NodeFacts
-from gateway.core.load import Load
-from gateway.core.response_ids import node_tag
+from gateway.core.dialects.response_ids import node_tag
+from gateway.core.fleet.breaker import Breaker, BreakerRules
+from gateway.core.fleet.capabilities import UNKNOWN
+from gateway.core.fleet.node_metrics import Load
 from gateway.core.routing.prefill_speed import PrefillSpeed
-from gateway.core.usage import Usage
+from gateway.core.telemetry.events import NodeFacts
+from gateway.core.usage.token_usage import Usage
 
 ROOMY = 64
 """Requests at once that a node without a `max_concurrency` is warmed up to, before it is unbounded."""

@@ -15,15 +15,15 @@ from typing import Any
 import httpx
 import structlog
 
-from gateway.core.abilities import BELIEVED, UNKNOWN, Abilities
-from gateway.core.cards import read_cards
-from gateway.core.load import read_load
+from gateway.core.fleet.capabilities import BELIEVED, UNKNOWN, Abilities
+from gateway.core.fleet.model_cards import read_cards
+from gateway.core.fleet.node_metrics import read_load
 from gateway.fleet.canary import Canary
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Node
-from gateway.fleet.questions import client_of, get
-from gateway.fleet.trial import ask_one_token
-from gateway.shared.shortages import Shortages, shortage_behind
+from gateway.fleet.node_client import client_of, get
+from gateway.fleet.probe import ask_one_token
+from gateway.telemetry.shortages import Shortages, shortage_behind
 
 log = structlog.get_logger("fleetgate.prober")
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import structlog
 
-from gateway.core.registration import Belief, NotBelieved, Registered, read_registration
+from gateway.core.fleet.registration import Belief, NotBelieved, Registered, read_registration
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Drain, NodeSpec
-from gateway.fleet.roster import Roster
-from gateway.shared.link import Link, ScriptFailed, Unavailable
+from gateway.fleet.node_sources import Roster
+from gateway.redis.client import Link, ScriptFailed, Unavailable
 
 log = structlog.get_logger("fleetgate.discovery")
 

@@ -15,8 +15,8 @@ Models are not known yet, so limits of a tenant on a single model are left to th
 
 from collections.abc import Callable, Iterable
 
+from gateway.core.access.tenants import Identity
 from gateway.core.limits.rules import Amounts, Kind, Measure, Taken
-from gateway.core.tenants import Identity
 from gateway.limits.rulesets import MAX_KEPT, Ruleset
 
 _A_REQUEST = Amounts()

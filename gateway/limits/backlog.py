@@ -7,10 +7,10 @@ that it stands in nobody's way.
 from collections import deque
 from typing import Any
 
-from gateway.ending import Ending
+from gateway.aio.inline_future import Ending
 from gateway.limits.rulesets import Ruleset
 from gateway.limits.stores import RedisStore
-from gateway.shared.link import ScriptFailed, Unavailable
+from gateway.redis.client import ScriptFailed, Unavailable
 
 MAX_WAITING = 100_000
 """About 400 bytes each; an outage that leaves more loses the oldest."""

@@ -26,20 +26,20 @@ from typing import Literal
 
 import structlog
 
+from gateway.core.access.tenants import Identity
 from gateway.core.errors import InvalidRequest, LimitsUnknown
-from gateway.core.limits.cost import Price
 from gateway.core.limits.metering import ASSUMED_OUTPUT, Meters, plan_amounts, priced
 from gateway.core.limits.rules import NOTHING, Amounts, Limits, Taken
 from gateway.core.plan import Plan
-from gateway.core.tenants import Identity
-from gateway.limits.alone import Alone
+from gateway.core.usage.cost import Price
 from gateway.limits.arrivals import Arrival, Arrivals
 from gateway.limits.backlog import Backlog, Settlement
+from gateway.limits.local_share import Alone
 from gateway.limits.reservation import Reservation, Where, refusal_told
 from gateway.limits.rulesets import Ruleset, Rulesets
 from gateway.limits.stores import MemoryStore, RedisStore, now
-from gateway.shared.link import Link, Unavailable
-from gateway.shared.presence import Presence
+from gateway.redis.client import Link, Unavailable
+from gateway.redis.presence import Presence
 
 log = structlog.get_logger("fleetgate.limits")
 

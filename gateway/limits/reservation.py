@@ -7,19 +7,19 @@ from typing import Any, Protocol
 
 import structlog
 
+from gateway.aio.inline_future import Ending
+from gateway.core.access.tenants import Identity
 from gateway.core.errors import LimitExceeded
-from gateway.core.events import RequestEnded
-from gateway.core.grants.grant import Headers
-from gateway.core.limits.cost import Price
 from gateway.core.limits.metering import amounts_used, priced
 from gateway.core.limits.rules import NOTHING, Amounts, Taken
 from gateway.core.limits.words import headers_of, refusal, refusal_for_ever
 from gateway.core.plan import Plan
-from gateway.core.tenants import Identity
-from gateway.ending import Ending
+from gateway.core.telemetry.events import RequestEnded
+from gateway.core.thinking.grant import Headers
+from gateway.core.usage.cost import Price
 from gateway.limits.rulesets import Ruleset
 from gateway.limits.stores import taken_of
-from gateway.shared.link import Unavailable
+from gateway.redis.client import Unavailable
 
 log = structlog.get_logger("fleetgate.limits")
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from gateway.core.access.tenants import Identity
 from gateway.core.limits.rules import (
     Amounts,
     Kind,
@@ -17,7 +18,6 @@ from gateway.core.limits.rules import (
     weights_of,
 )
 from gateway.core.limits.words import Shown, shown_of
-from gateway.core.tenants import Identity
 
 _DAY = 25 * 3600
 _MONTH = 32 * 86_400

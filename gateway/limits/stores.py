@@ -5,12 +5,12 @@ from collections.abc import Awaitable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from gateway.core.limits.book import Book
+from gateway.aio.inline_future import Ending
 from gateway.core.limits.rules import Taken
-from gateway.ending import Ending
+from gateway.core.limits.tenant_limits import Book
 from gateway.limits.rulesets import Ruleset
-from gateway.shared.link import Link, Script, Value
-from gateway.shared.shapes import Shape, integer
+from gateway.redis.client import Link, Script, Value
+from gateway.redis.replies import Shape, integer
 
 _LUA = Path(__file__).parent / "lua"
 

@@ -6,7 +6,7 @@ Requests that ended alike (`Kind`) are added up in plain integers; the metrics a
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from gateway.core.events import RequestEnded
+from gateway.core.telemetry.events import RequestEnded
 
 NONE = "-"
 """The label of what is not known."""

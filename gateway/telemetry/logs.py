@@ -14,9 +14,9 @@ import orjson
 import structlog
 from structlog.typing import Processor
 
-from gateway.core.addresses import source_of
-from gateway.core.events import RequestEnded
-from gateway.core.log_throttle import LogThrottle
+from gateway.core.http.addresses import source_of
+from gateway.core.telemetry.events import RequestEnded
+from gateway.core.telemetry.log_throttle import LogThrottle
 from gateway.telemetry.log_stream import LOG
 from gateway.telemetry.tracebacks import escape, format_error, scrub, without_credentials
 

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Sequence
 
-from gateway.core.events import RequestEnded
+from gateway.core.telemetry.events import RequestEnded
 
 KEPT = 256
 """Streams of each node."""

@@ -8,11 +8,11 @@ import pytest
 from gateway.access.audit import Audit
 from gateway.access.directory import AlreadyThere, Directory
 from gateway.access.keyring import Keyring, Reading
+from gateway.access.new_keys import make_key
 from gateway.access.records import KeyRecord
-from gateway.config.tenants import read_grant, read_tenant
-from gateway.core.tenants import Tenants
-from gateway.keys import make_key
-from gateway.shared.link import Link, LinkSettings, ScriptFailed
+from gateway.config.access import read_grant, read_tenant
+from gateway.core.access.tenants import Tenants
+from gateway.redis.client import Link, LinkSettings, ScriptFailed
 from tests.support.gateways import eventually
 from tests.support.redis import Kind, RedisServer, redis_cluster, redis_server
 from tests.support.resp import resp_proxy

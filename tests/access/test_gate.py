@@ -5,10 +5,10 @@ from collections.abc import Iterable
 import pytest
 
 from gateway.access.gate import Gate
-from gateway.core.api_keys import RANDOM_BYTES, key_digest, key_from
+from gateway.core.access.api_keys import RANDOM_BYTES, key_digest, key_from
+from gateway.core.access.tenants import KeyGrant, Tenant, Tenants
+from gateway.core.access.wrong_key_throttle import Guesses
 from gateway.core.errors import GatewayError, TooManyWrongKeys, Unauthenticated
-from gateway.core.guessing import Guesses
-from gateway.core.tenants import KeyGrant, Tenant, Tenants
 
 ONE = Tenant("one")
 GOOD, OLD = key_from(b"\1" * RANDOM_BYTES), key_from(b"\2" * RANDOM_BYTES)

@@ -12,11 +12,11 @@ from redis import Redis
 
 from gateway.access.directory import Directory
 from gateway.access.keyring import Keyring, Reading
-from gateway.config.tenants import read_grant, read_tenant
+from gateway.access.new_keys import make_key
+from gateway.config.access import read_grant, read_tenant
+from gateway.core.access.tenants import Tenants
 from gateway.core.errors import KeysUnknown
-from gateway.core.tenants import Tenants
-from gateway.keys import make_key
-from gateway.shared.link import Link, LinkSettings, Unavailable
+from gateway.redis.client import Link, LinkSettings, Unavailable
 from tests.support.redis import redis_server
 from tests.support.resp import RespProxy, resp_proxy
 

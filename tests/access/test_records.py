@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gateway.access.records import KeyRecord, TenantRecord
-from gateway.config.tenants import read_grant, read_tenant
+from gateway.config.access import read_grant, read_tenant
 
 
 @pytest.mark.parametrize(

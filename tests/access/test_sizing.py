@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from gateway.access.directory import Directory
-from gateway.keys import make_key
+from gateway.access.new_keys import make_key
 from tests.support.gateways import eventually, running_gateway
 from tests.support.nodes import MODEL, Asked, ScriptedNode, answer, scripted_node
 from tests.support.redis import RedisServer, redis_server

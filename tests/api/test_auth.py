@@ -10,7 +10,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from gateway.core.api_keys import key_digest
+from gateway.core.access.api_keys import key_digest
 from tests.support.catalogs import catalog_node
 from tests.support.gateways import RunningGateway, running_gateway
 from tests.support.nodes import Asked, ScriptedNode, answer, scripted_node

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.core.api_keys import key_digest
+from gateway.core.access.api_keys import key_digest
 from gateway.core.dialects import DIALECTS
 from tests.support.gateways import running_gateway
 from tests.support.nodes import MODEL, Asked, ScriptedNode, answer, scripted_node

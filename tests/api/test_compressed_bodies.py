@@ -14,7 +14,7 @@ import pytest
 
 from gateway.api import body as request_body
 from gateway.api.body import STEPS, RequestBody
-from gateway.core.api_keys import key_digest
+from gateway.core.access.api_keys import key_digest
 from gateway.core.dialects import DIALECTS
 from tests.support.gateways import RunningGateway, eventually, running_gateway
 from tests.support.nodes import MODEL, ScriptedNode, answer, chunk, scripted_node

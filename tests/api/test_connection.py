@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from gateway.api.connection_bounds import ConnectionBounds
-from gateway.api.heads import Head
-from gateway.api.layers import MAX_TOLD, Layers
+from gateway.api.middleware import MAX_TOLD, Layers
+from gateway.api.request_head import Head
 from tests.support.gateways import running_gateway
 from tests.support.nodes import DONE, LAST_CHUNK, MODEL, STREAM_HEAD, Asked, ScriptedNode, answer, chunk, scripted_node
 from tests.support.raw import head, raw_client

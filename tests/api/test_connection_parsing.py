@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from gateway.api.body import Bounds
 from gateway.api.connection_bounds import ConnectionBounds
-from gateway.api.edge import Edge
-from gateway.api.heads import Head, Route
-from gateway.api.layers import Layers
+from gateway.api.listener_settings import Edge
+from gateway.api.middleware import Layers
 from gateway.api.protocol import GatewayProtocol
+from gateway.api.request_head import Head, Route
 from gateway.core.dialects import DIALECTS
 from gateway.core.memory import MemoryBudget
 

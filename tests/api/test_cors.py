@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from gateway.api.errors import _HTTP, error_headers
-from gateway.api.layers import SHOWN_HEADERS
-from gateway.core.api_keys import key_digest
+from gateway.api.middleware import SHOWN_HEADERS
+from gateway.core.access.api_keys import key_digest
 from gateway.core.errors import GatewayError
 from tests.support.gateways import running_gateway
 from tests.support.nodes import MODEL, Asked, ScriptedNode, answer, scripted_node

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.config.tree import Config
-from gateway.core.api_keys import key_digest
+from gateway.core.access.api_keys import key_digest
 from tests.support.crowd import CHAT, ask
 from tests.support.gateways import eventually, running_gateway
 from tests.support.raw import head, raw_client

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.core.api_keys import key_from
+from gateway.core.access.api_keys import key_from
 from gateway.core.dialects import DIALECTS
 from gateway.core.memory import STRANGER
 from tests.support.gateways import RunningGateway, eventually, running_gateway

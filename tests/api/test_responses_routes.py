@@ -12,7 +12,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from gateway.core.api_keys import key_digest
+from gateway.core.access.api_keys import key_digest
 from tests.support.gateways import RunningGateway, eventually, running_gateway
 from tests.support.nodes import (
     LAST_CHUNK,

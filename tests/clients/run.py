@@ -19,7 +19,7 @@ from pathlib import Path
 
 import httpx
 
-from gateway.keys import make_key
+from gateway.access.new_keys import make_key
 from tests.clients.environments import HERE, EnvironmentMissing, node_environment, python_environment
 from tests.clients.matrix import Outcome, read_facts, render
 from tests.real.processes import running, wait_for

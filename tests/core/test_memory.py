@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.core.bodies import MAX_DEPTH, parse_body, parse_steps
 from gateway.core.errors import InvalidRequest
-from gateway.core.json_size import JsonSize, small_size
+from gateway.core.http.json_size import JsonSize, small_size
 from gateway.core.memory import STRANGER, Holding, MemoryBudget
 
 TEXTS = st.text(max_size=20) | st.sampled_from(

@@ -4,9 +4,9 @@ from collections.abc import Collection
 
 import pytest
 
+from gateway.core.access.tenants import Tenant
 from gateway.core.errors import InvalidRequest, ModelNotFound, NoNodeReady
 from gateway.core.models import Models
-from gateway.core.tenants import Tenant
 
 ANYONE = Tenant("anyone")
 ONLY_A = Tenant("only a", frozenset({"a"}))

@@ -7,8 +7,8 @@ import pytest
 
 from gateway.core.dialects import DIALECTS, Dialect
 from gateway.core.dialects.base import FORBIDDEN_FIELDS
+from gateway.core.dialects.response_ids import NONCE_BYTES, node_tag, open_id
 from gateway.core.plan import Minting, Plan, make_plan
-from gateway.core.response_ids import NONCE_BYTES, node_tag, open_id
 
 MINTING = Minting(b"key", b"n" * NONCE_BYTES, "tenant")
 NODES = (node_tag("http://a"), node_tag("http://b"))

@@ -13,11 +13,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 
 from gateway.config.tree import Config, ModelConfig
 from gateway.core.dialects import DIALECTS
-from gateway.core.grants.terms import Rules, Terms, TermsBook
-from gateway.core.grants.thinking import ThinkingRules
+from gateway.core.thinking.decision import ThinkingRules
+from gateway.core.thinking.policy import Rules, Terms, TermsBook
 from gateway.counting.counter import INLINE_BYTES
 from gateway.counting.files import UnusableTokenizer, load_counter
-from gateway.parts import needs_restart
+from gateway.wiring import needs_restart
 from tests.support.gateways import running_gateway
 from tests.support.nodes import MODEL
 from workers.fake import FakeSettings, serve_fake
@@ -246,7 +246,8 @@ def check(folder: Path, tokenizer: Path, before: str = "pass") -> subprocess.Com
     file = folder / "fleetgate.yaml"
     file.write_text(f"models:\n  - name: m\n    tokenizer: {tokenizer}\n")
     code = (
-        f"import sys; {before}; from gateway.cli import main; sys.argv = ['fleetgate', 'check', {str(file)!r}]; main()"
+        f"import sys; {before}; from gateway.cli.main import main; "
+        f"sys.argv = ['fleetgate', 'check', {str(file)!r}]; main()"
     )
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
 

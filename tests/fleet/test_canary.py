@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.core.abilities import Abilities
+from gateway.core.fleet.capabilities import Abilities
 from gateway.fleet.canary import FIRST_PAUSE, Canary
 from tests.support.gateways import eventually, running_gateway
 from tests.support.nodes import DONE, MODEL, STREAM_HEAD, Asked, ScriptedNode, answer, chunk, listening, scripted_node

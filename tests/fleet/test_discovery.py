@@ -8,7 +8,7 @@ import pytest_asyncio
 
 from gateway.fleet.dns import DnsName, DnsWatch
 from gateway.fleet.node import NodeSpec
-from gateway.fleet.roster import Roster
+from gateway.fleet.node_sources import Roster
 from tests.support.gateways import eventually, running_gateway
 from tests.support.redis import RedisServer, redis_server
 from tests.support.registrations import record
@@ -141,7 +141,7 @@ async def test_gateways_are_counted_and_share_a_nodes_places(redis: RedisServer)
 
 
 def test_both_sides_agree_on_a_records_life() -> None:
-    from gateway.core.registration import TIME_TO_LIVE
+    from gateway.core.fleet.registration import TIME_TO_LIVE
 
     assert TIME_TO_LIVE == TIME_TO_LIVE_SECONDS
     assert json.loads(record("http://127.0.0.1:1").wire(SECRET))["signature"]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from gateway.core.abilities import UNKNOWN
 from gateway.core.errors import FleetFull, NoNodeReady
+from gateway.core.fleet.capabilities import UNKNOWN
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Drain, NodeSpec
 

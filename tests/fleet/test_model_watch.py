@@ -8,10 +8,10 @@ from typing import Any
 import httpx
 from structlog.testing import capture_logs
 
+from gateway.cli.status import render_fleet
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.model_watch import AGAIN_SECONDS, ModelWatch
 from gateway.fleet.node import NodeSpec
-from gateway.status import render_fleet
 from tests.support.gateways import RunningGateway, eventually, running_gateway
 from tests.support.nodes import MODEL, Asked, ScriptedNode, answer, scripted_node
 

@@ -7,7 +7,7 @@ from asyncio import StreamWriter as Writer
 import httpx
 import pytest
 
-from gateway.fleet.trial import ask_one_token
+from gateway.fleet.probe import ask_one_token
 from tests.support.nodes import MODEL, Asked, ScriptedNode, answer, listening, scripted_node
 
 

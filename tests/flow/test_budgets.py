@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.core.abilities import Abilities
+from gateway.core.fleet.capabilities import Abilities
 from tests.support.gateways import RunningGateway, eventually, running_gateway
 from tests.support.nodes import DONE, LAST_CHUNK, STREAM_HEAD, Asked, ScriptedNode, chunk, scripted_node
 from workers.fake import FakeNode, FakeSettings, Fault, serve_fake

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.core.api_keys import key_digest
+from gateway.core.access.api_keys import key_digest
 from tests.support.certificates import encrypted, self_signed
 from tests.support.gateway_process import FLEETGATE, gateway_process
 

@@ -15,10 +15,10 @@ import uvicorn
 
 from gateway.api.protocol import GatewayProtocol
 from gateway.app import build_app
-from gateway.by_port import ByPort
 from gateway.config.tree import Config
-from gateway.core.abilities import Abilities
-from gateway.relay.http1 import UpstreamConnection
+from gateway.core.fleet.capabilities import Abilities
+from gateway.server.gateway_app import ByPort
+from gateway.upstream.connection import UpstreamConnection
 
 BODY = b'{"model":"m","stream":true,"messages":[{"role":"user","content":"hello"}]}'
 PLAIN_BODY = BODY.replace(b'"stream":true,', b"")

@@ -17,7 +17,7 @@ import pytest
 
 from gateway.core.dialects import DIALECTS
 from gateway.core.errors import GatewayError
-from gateway.core.events import RequestEnded
+from gateway.core.telemetry.events import RequestEnded
 from tests.support.gateways import RunningGateway, eventually, running_gateway
 from tests.support.nodes import MODEL
 from tests.support.raw import RawClient, head, raw_client

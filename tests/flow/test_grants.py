@@ -8,7 +8,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from gateway.core.api_keys import key_digest
+from gateway.core.access.api_keys import key_digest
 from gateway.core.dialects import DIALECTS
 from tests.support.gateways import RunningGateway, running_gateway
 from workers.fake import FakeNode, FakeSettings, Fault, serve_fake

@@ -8,11 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.core.abilities import Abilities
-from gateway.core.api_keys import key_digest
+from gateway.core.access.api_keys import key_digest
 from gateway.core.dialects.messages import Messages
+from gateway.core.fleet.capabilities import Abilities
 from gateway.core.plan import make_plan
-from gateway.core.sending import sending_to
+from gateway.core.upstream.node_request import sending_to
 from tests.support.gateways import RunningGateway, running_gateway
 from tests.support.nodes import MODEL, Asked, ScriptedNode, answer, scripted_node
 

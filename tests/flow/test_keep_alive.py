@@ -14,8 +14,8 @@ import openai
 import pytest
 
 from gateway.config.tree import Config
-from gateway.core.sse import KEEP_ALIVE, PING
-from gateway.parts import timing
+from gateway.core.http.sse import KEEP_ALIVE, PING
+from gateway.wiring import timing
 from tests.support.gateways import eventually, running_gateway
 from tests.support.nodes import LAST_CHUNK, MODEL, STREAM_HEAD, Asked, ScriptedNode, chunk, scripted_node
 from workers.fake import FakeSettings, serve_fake

@@ -19,8 +19,9 @@ import pytest
 
 from gateway import pipeline
 from gateway.config.requests import Requests
-from gateway.core import bodies, sending
+from gateway.core import bodies
 from gateway.core.dialects import messages
+from gateway.core.upstream import node_request as sending
 from tests.support.catalogs import catalog_node
 from tests.support.gateways import running_gateway
 from tests.support.nodes import Asked, ScriptedNode, answer

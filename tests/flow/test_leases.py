@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.core.breaker import BreakerRules
+from gateway.core.fleet.breaker import BreakerRules
 from gateway.fleet.node import Drain, Node
 from tests.support.crowd import Seen, ask, lost, send
 from tests.support.faults import broken_network, limited_gateway, nothing_held

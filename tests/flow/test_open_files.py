@@ -16,7 +16,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from gateway.open_files import connections_within, files_for
+from gateway.api.open_files import connections_within, files_for
 from tests.support.catalogs import CatalogNode, catalog_node
 from tests.support.gateway_process import STARTED_SECONDS, GatewayProcess, gateway_process
 from tests.support.gateways import eventually

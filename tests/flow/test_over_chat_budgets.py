@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.core.abilities import UNKNOWN
+from gateway.core.fleet.capabilities import UNKNOWN
 from tests.support.gateways import eventually, running_gateway
 from tests.support.meaning import events_of, meaning
 from workers.fake import FakeSettings, serve_fake

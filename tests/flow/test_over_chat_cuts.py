@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.core.over_chat.chat_streams import CALLED, THOUGHT
+from tests.dialects.over_chat.chat_streams import CALLED, THOUGHT
 from tests.support.gateways import running_gateway
 from tests.support.nodes import LAST_CHUNK, MODEL, STREAM_HEAD, Asked, ScriptedNode, chunk, scripted_node
 

@@ -18,8 +18,8 @@ import openai
 import pytest
 import yaml
 
-from gateway.core.api_keys import key_digest
-from gateway.reload import ConfigWatch
+from gateway.config.watch import ConfigWatch
+from gateway.core.access.api_keys import key_digest
 from tests.support.faults import held, limited_gateway, nothing_held
 from tests.support.gateway_process import gateway_process
 from tests.support.gateways import RunningGateway, eventually, running_gateway

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.core.api_keys import key_digest
-from gateway.keys import make_key
+from gateway.access.new_keys import make_key
+from gateway.core.access.api_keys import key_digest
 from tests.support.gateways import RunningGateway, eventually, running_gateway
 from tests.support.nodes import MODEL
 from tests.support.redis import RedisServer, redis_server

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.core.sse import KEEP_ALIVE
+from gateway.core.http.sse import KEEP_ALIVE
 from tests.support.faults import limited_gateway, nothing_held
 from tests.support.gateways import eventually, running_gateway
 from tests.support.nodes import (

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.telemetry.usage_report import AT_ONCE, FIELDS
+from gateway.usage.report import AT_ONCE, FIELDS
 from tests.support.gateways import RunningGateway, eventually, running_gateway
 from tests.support.nodes import MODEL
 from tests.support.redis import RedisServer, redis_server

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.core.api_keys import key_digest
+from gateway.core.access.api_keys import key_digest
 from tests.support.certificates import Certificate, self_signed
 from tests.support.gateway_process import FLEETGATE, STARTED_SECONDS, GatewayProcess, gateway_process
 from tests.support.gateways import eventually, running_gateway

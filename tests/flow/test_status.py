@@ -14,8 +14,8 @@ import httpx
 from rich.console import Console
 from typer.testing import CliRunner
 
-from gateway.cli import app
-from gateway.status import render_fleet
+from gateway.cli.main import app
+from gateway.cli.status import render_fleet
 from tests.support.gateway_process import GatewayProcess, gateway_process
 from tests.support.gateways import RunningGateway, eventually, running_gateway
 from tests.support.redis import redis_server

@@ -3,15 +3,15 @@
 import asyncio
 import random
 
-from gateway.core.abilities import BELIEVED, UNKNOWN, Abilities
 from gateway.core.bodies import parse_body
 from gateway.core.dialects import DIALECTS, Ask, Dialect
 from gateway.core.errors import GatewayError
-from gateway.core.grants.terms import Terms
+from gateway.core.fleet.capabilities import BELIEVED, UNKNOWN, Abilities
 from gateway.core.limits.metering import Meter, plan_amounts
 from gateway.core.plan import Minting, make_plan
 from gateway.core.routing.conversations import KEY_BYTES, Naming, conversation_of
-from gateway.core.sending import sending_to
+from gateway.core.thinking.policy import Terms
+from gateway.core.upstream.node_request import sending_to
 from gateway.counting.conversation import NotCountable
 from gateway.counting.conversation import conversation_of as counted_conversation
 from tests.fuzz.grammar import draw

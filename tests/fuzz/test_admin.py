@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from gateway.core.api_keys import key_digest
+from gateway.core.access.api_keys import key_digest
 from tests.fuzz.admin import Drawn, draw, routes_of
 from tests.support.gateways import running_gateway
 from tests.support.redis import redis_server

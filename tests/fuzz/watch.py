@@ -12,10 +12,10 @@ from typing import Any
 
 import structlog
 
+from gateway.aio.inline_task import Story
 from gateway.api.call import ClientCall
-from gateway.api.story import Story
 from gateway.limits.reservation import Reservation
-from gateway.relay.exchange import Exchange
+from gateway.upstream.exchange import Exchange
 from tests.support.gateways import RunningGateway, eventually
 from tests.support.raw import Answer
 

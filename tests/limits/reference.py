@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fractions import Fraction
 
-from gateway.core.limits.book import KEPT, MOURNED
 from gateway.core.limits.rules import UNIT, Kind, Rule, Rules
+from gateway.core.limits.tenant_limits import KEPT, MOURNED
 
 SECOND = 1_000_000
 

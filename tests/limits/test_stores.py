@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.core.limits.book import Book
 from gateway.core.limits.rules import UNIT, Amounts, Limits, rules_of
+from gateway.core.limits.tenant_limits import Book
 from gateway.limits.rulesets import Ruleset
 from gateway.limits.stores import MemoryStore, RedisStore, Store
 from tests.limits.reference import Reference

@@ -30,7 +30,7 @@ def test_a_build_is_one_of_this_tree_as_long_as_no_source_changes(tree: Path, tm
     (built / ".venv" / ".ready").touch()
     (tree / "README.md").write_text("A word more.\n")
     assert shipped.is_copy(built, tree, PYTHON)
-    for file in ("gateway/core/sse.py", "pyproject.toml", "gateway/new.py"):
+    for file in ("gateway/core/http/sse.py", "pyproject.toml", "gateway/new.py"):
         (tree / file).write_text("# changed\n")
         assert not shipped.is_copy(built, tree, PYTHON), file
         (built / file).write_text("# changed\n")

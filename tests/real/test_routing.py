@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.core.load import read_load
+from gateway.core.fleet.node_metrics import read_load
 from tests.real.conftest import SET_UP_SECONDS, Server, _Progress
 from tests.real.processes import running, wait_for
 from tests.real.transparency_cases import CHAT, MODEL

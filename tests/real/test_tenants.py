@@ -10,9 +10,9 @@ import httpx
 import pytest
 import yaml
 
-from gateway.core.api_keys import key_digest
+from gateway.core.access.api_keys import key_digest
 from gateway.core.dialects import DIALECTS
-from gateway.core.load import read_load
+from gateway.core.fleet.node_metrics import read_load
 from gateway.counting.files import load_counter
 from tests.real.conftest import Server, ready
 from tests.real.processes import running, wait_for

@@ -9,10 +9,10 @@ from typing import Any
 import uvicorn
 
 from gateway.app import Gateway, build_app
-from gateway.by_port import ByPort
 from gateway.config.tree import Config
-from gateway.reload import ConfigWatch
-from gateway.server import listen, uvicorn_settings
+from gateway.config.watch import ConfigWatch
+from gateway.server.gateway_app import ByPort
+from gateway.server.process import listen, uvicorn_settings
 
 QUICK: dict[str, Any] = {"health": {"interval": 0.05, "timeout": 2.0}, "budgets": {"canary": False}}
 """Settings that keep a test short: a node is found within 50 ms, and asked nothing that the test did not ask."""

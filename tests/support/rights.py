@@ -13,28 +13,28 @@ from redis import RedisCluster
 from gateway.access.audit import Audit, Deed
 from gateway.access.directory import Directory, KeysLeft
 from gateway.access.keyring import Keyring, Reading
-from gateway.config.tenants import read_grant, read_tenant
+from gateway.access.new_keys import make_key
+from gateway.config.access import read_grant, read_tenant
+from gateway.core.access.tenants import Tenants
 from gateway.core.errors import KeysUnknown
-from gateway.core.events import RequestEnded
-from gateway.core.limits.ledger import HOUR
+from gateway.core.fleet.registration import Belief
 from gateway.core.limits.rules import Limits, rules_of
-from gateway.core.registration import Belief
 from gateway.core.routing.selection import Candidate, Prompt
-from gateway.core.tenants import Tenants
-from gateway.core.usage import Usage
+from gateway.core.telemetry.events import RequestEnded
+from gateway.core.usage.ledger import HOUR
+from gateway.core.usage.token_usage import Usage
 from gateway.fleet.drains import Drains
 from gateway.fleet.fleet import Fleet
-from gateway.fleet.lookout import Lookout
+from gateway.fleet.node_sources import Roster
+from gateway.fleet.peer_views import Lookout
 from gateway.fleet.registrations import RegistrationRules, Registrations
-from gateway.fleet.roster import Roster
-from gateway.fleet.shared_placement import SharedPlacement
-from gateway.keys import make_key
 from gateway.limits.rulesets import Ruleset
 from gateway.limits.stores import RedisStore
-from gateway.shared.link import Link, LinkSettings, Unavailable
-from gateway.shared.presence import Presence
-from gateway.telemetry.ledger import Kept, Ledger
-from gateway.telemetry.usage_report import UsageReport
+from gateway.redis.client import Link, LinkSettings, Unavailable
+from gateway.redis.presence import Presence
+from gateway.routing.shared_placement import SharedPlacement
+from gateway.usage.ledger import Kept, Ledger
+from gateway.usage.report import UsageReport
 from tests.support.redis import RedisServer
 from tests.support.registrations import record
 from workers.registration import INDEX_KEY, KEY_PREFIX

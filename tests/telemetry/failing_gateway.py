@@ -16,14 +16,14 @@ import httpx
 import pydantic
 from uvicorn import Server
 
-from gateway.api.story import Story
+from gateway.aio.inline_task import Story
 from gateway.app import build_app
-from gateway.by_port import ByPort
 from gateway.config.tree import Config
 from gateway.core.bodies import Body
 from gateway.core.dialects.chat import Chat
 from gateway.core.errors import GatewayError
-from gateway.server import listen, uvicorn_settings
+from gateway.server.gateway_app import ByPort
+from gateway.server.process import listen, uvicorn_settings
 from gateway.telemetry.logs import configure_logging
 from tests.support.gateways import eventually, running_gateway
 from tests.support.nodes import MODEL

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
-from gateway.core.events import RequestEnded
-from gateway.core.usage import Usage
+from gateway.core.telemetry.events import RequestEnded
+from gateway.core.usage.token_usage import Usage
 from gateway.telemetry.definitions import BatchHistogram
 from gateway.telemetry.logs import RequestLog
 from gateway.telemetry.metrics import Metrics

@@ -5,7 +5,7 @@ from typing import Any
 from gateway.core.bodies import dump
 from gateway.core.budgets.chunks import read_chunk
 from gateway.core.dialects.watch import EventWatch
-from gateway.core.sse import DONE, event_data, split_events
+from gateway.core.http.sse import DONE, event_data, split_events
 
 
 class Assembly(EventWatch):

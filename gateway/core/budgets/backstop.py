@@ -27,15 +27,15 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from gateway.core.bodies import Body, dump
-from gateway.core.budgets.asking import Terms
 from gateway.core.budgets.chunks import head_of, ids_json
+from gateway.core.budgets.continuation import Terms
 from gateway.core.budgets.enforcement import Enforcement
 from gateway.core.dialects.chat import ChunkWatch
 from gateway.core.dialects.messages import MessageWatch
 from gateway.core.dialects.watch import LINE_FEED, Turn
 from gateway.core.errors import AnswerTooLarge
-from gateway.core.http_chunks import END
-from gateway.core.sse import MAX_HELD, event_data, parse_object, split_events
+from gateway.core.http.chunks import END
+from gateway.core.http.sse import MAX_HELD, event_data, parse_object, split_events
 
 _OPENING = (b'"reasoning":"', b'"reasoning_content":"')
 """How the text of thinking begins. Not the name alone: `"reasoning":null` is none, `"reasoning_tokens":` is a count."""

@@ -9,7 +9,7 @@ import orjson
 
 from gateway.core.bodies import dump
 from gateway.core.errors import BadUpstreamResponse
-from gateway.core.sse import parse_object
+from gateway.core.http.sse import parse_object
 
 _IDS = b',"token_ids":['
 _CLOSE = b"]}]}\n\n"

@@ -23,7 +23,6 @@ Where the node has no reasoning parser, thinking comes as content: then it is sp
 from enum import Enum
 from typing import Any
 
-from gateway.core.budgets.asking import END_TEXT, Terms
 from gateway.core.budgets.chunks import (
     chat_choice,
     head_of,
@@ -35,10 +34,11 @@ from gateway.core.budgets.chunks import (
     text_choice,
     write_chunk,
 )
+from gateway.core.budgets.continuation import END_TEXT, Terms
 from gateway.core.budgets.reading import Reading
 from gateway.core.dialects.watch import ABORTED, STOP, EventWatch, Turn, gave_up
-from gateway.core.sse import DONE, EventSplitter, event_data, is_comment, split_events
-from gateway.core.usage import from_openai
+from gateway.core.http.sse import DONE, EventSplitter, event_data, is_comment, split_events
+from gateway.core.usage.token_usage import from_openai
 
 _END = b"data: %b\n\n" % DONE
 

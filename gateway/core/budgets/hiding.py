@@ -15,7 +15,7 @@ from gateway.core.bodies import dump
 from gateway.core.dialects.base import Dialect
 from gateway.core.dialects.watch import EventWatch
 from gateway.core.errors import BadUpstreamResponse
-from gateway.core.sse import DONE, event_data, load_json, split_events
+from gateway.core.http.sse import DONE, event_data, load_json, split_events
 
 _FIELDS = ("reasoning", "reasoning_content")
 _SPELLED_OUT = ("logprobs", "token_ids")

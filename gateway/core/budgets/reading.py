@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from gateway.core.budgets.asking import Terms
 from gateway.core.budgets.chunks import write_chunk
+from gateway.core.budgets.continuation import Terms
 from gateway.core.budgets.split import TextSplit
 
 

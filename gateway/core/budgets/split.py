@@ -1,7 +1,7 @@
 """Where thinking stands in token ids and in text: the markers `<think>` and `</think>`."""
 
-from gateway.core.budgets.asking import END_TEXT, START_TEXT
 from gateway.core.budgets.chunks import last_of
+from gateway.core.budgets.continuation import END_TEXT, START_TEXT
 
 
 class TextSplit:

@@ -16,10 +16,10 @@ from gateway.core.dialects.counts import choices_of, plain_values
 from gateway.core.dialects.over_chat.base import OverChat
 from gateway.core.dialects.watch import EventWatch
 from gateway.core.errors import InvalidRequest
-from gateway.core.grants.grant import Grant
-from gateway.core.grants.intent import INTENT_FIELDS, UNSAID, Intent, read_intent
-from gateway.core.sse import parse_object
-from gateway.core.usage import Usage, from_openai
+from gateway.core.http.sse import parse_object
+from gateway.core.thinking.grant import Grant
+from gateway.core.thinking.intent import INTENT_FIELDS, UNSAID, Intent, read_intent
+from gateway.core.usage.token_usage import Usage, from_openai
 
 FORBIDDEN_FIELDS = frozenset(
     {"kv_transfer_params", "ec_transfer_params", "cache_salt", "priority", "request_id", "session_id"}

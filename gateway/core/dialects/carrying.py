@@ -6,8 +6,8 @@ Fields that a node ignores stay where they are; what it has to know is put besid
 from typing import Any
 
 from gateway.core.bodies import Body
-from gateway.core.grants.grant import Grant
-from gateway.core.grants.intent import UNLIMITED
+from gateway.core.thinking.grant import Grant
+from gateway.core.thinking.intent import UNLIMITED
 
 
 def carry_switch(body: Body, grant: Grant) -> dict[str, Any]:

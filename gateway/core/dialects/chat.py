@@ -8,9 +8,9 @@ from gateway.core.dialects.carrying import carry_budget, carry_effort, carry_swi
 from gateway.core.dialects.counts import check_prompts
 from gateway.core.dialects.openai import openai_error, openai_error_event
 from gateway.core.dialects.watch import ABORTED, EventWatch, MarkedWatch, gave_up
-from gateway.core.grants.grant import Grant
-from gateway.core.sse import DONE
-from gateway.core.usage import from_openai
+from gateway.core.http.sse import DONE
+from gateway.core.thinking.grant import Grant
+from gateway.core.usage.token_usage import from_openai
 
 _MARKS = (DONE, b'"usage"', b'"error"', ABORTED)
 _FINISH = b'"finish_reason":"'

@@ -1,7 +1,8 @@
 """The fields of a body that decide what it costs a node, read by the node's own rules.
 
-A count that the gateway took for none would pass every limit. So each spelling that is certain is read (`core/lax.py`),
-and the body goes on with the plain number in its place: no node can read it otherwise. Every other spelling is refused.
+A count that the gateway took for none would pass every limit. So each spelling that is certain is read
+(`core/lax_numbers.py`), and the body goes on with the plain number in its place: no node can read it otherwise.
+Every other spelling is refused.
 
     field                                     what it moves
     max_tokens, max_completion_tokens,        tokens of each answer; where chat has two of them, the first in
@@ -22,7 +23,7 @@ from typing import Any
 
 from gateway.core.bodies import Body
 from gateway.core.errors import InvalidRequest
-from gateway.core.lax import LARGEST, read_count, read_switch
+from gateway.core.lax_numbers import LARGEST, read_count, read_switch
 
 COUNTS = frozenset(
     {

@@ -8,8 +8,8 @@ from gateway.core.dialects.base import Ask, Dialect, ErrorShape, Fault, find_usa
 from gateway.core.dialects.carrying import carry_effort, carry_switch
 from gateway.core.dialects.over_chat import OverChat, messages_over_chat
 from gateway.core.dialects.watch import EventWatch, MarkedWatch, gave_up
-from gateway.core.grants.grant import Grant
-from gateway.core.usage import Usage, from_anthropic
+from gateway.core.thinking.grant import Grant
+from gateway.core.usage.token_usage import Usage, from_anthropic
 
 _TYPES = {
     Fault.INVALID: "invalid_request_error",

@@ -8,8 +8,8 @@ from gateway.core.dialects.carrying import carry_effort, carry_switch
 from gateway.core.dialects.openai import openai_error
 from gateway.core.dialects.over_chat import OverChat, responses_over_chat
 from gateway.core.dialects.watch import EventWatch, MarkedWatch
-from gateway.core.grants.grant import Grant
-from gateway.core.usage import Usage, from_openai
+from gateway.core.thinking.grant import Grant
+from gateway.core.usage.token_usage import Usage, from_openai
 
 _ENDS = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
 

@@ -11,8 +11,8 @@ from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 from gateway.core.errors import UpstreamCut
-from gateway.core.sse import DONE, EventSplitter, event_data, parse_object, split_events
-from gateway.core.usage import Usage
+from gateway.core.http.sse import DONE, EventSplitter, event_data, parse_object, split_events
+from gateway.core.usage.token_usage import Usage
 
 _PLAIN_DELTAS = (
     b'"finish_reason":null,"token_ids":null}]}\n\n',

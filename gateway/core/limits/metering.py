@@ -14,13 +14,13 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import NamedTuple
 
-from gateway.core.events import RequestEnded
-from gateway.core.grants.sizes import BYTES_PER_TOKEN, estimate_input
 from gateway.core.limits.comparable import SHORTEST, is_text
-from gateway.core.limits.cost import Price, cost_of_tokens
 from gateway.core.limits.rules import NOTHING, Amounts
 from gateway.core.plan import Plan
-from gateway.core.usage import Usage, Work
+from gateway.core.telemetry.events import RequestEnded
+from gateway.core.thinking.sizes import BYTES_PER_TOKEN, estimate_input
+from gateway.core.usage.cost import Price, cost_of_tokens
+from gateway.core.usage.token_usage import Usage, Work
 
 MEMORY = 0.98
 """What is left of an old request's weight after each new one: fifty requests count, the last ones most."""

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.core.errors import LimitExceeded, LimitTooSmall, QuotaExceeded
-from gateway.core.grants.grant import Headers
-from gateway.core.limits.cost import NANO
 from gateway.core.limits.rules import UNIT, Kind, Measure, Rule, Rules, Taken, civil_of
+from gateway.core.thinking.grant import Headers
+from gateway.core.usage.cost import NANO
 
 _REQUESTS = (Measure.REQUESTS,)
 _TOKENS = (Measure.TOKENS, Measure.INPUT, Measure.OUTPUT)

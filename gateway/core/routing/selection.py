@@ -114,7 +114,7 @@ def expected_wait(
     """The least expected wait; of equal ones the first in rendezvous order.
 
     `pending` by node name. `crowding`: seconds that a full node is worse than an empty one.
-    `fleet/lua/choose.lua` is the same formula where Redis holds the facts; a test holds the two alike.
+    `routing/lua/choose.lua` is the same formula where Redis holds the facts; a test holds the two alike.
     """
     best, shortest = [candidates[0]], ENDLESS
     for candidate in candidates:

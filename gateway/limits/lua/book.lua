@@ -1,4 +1,4 @@
--- What the scripts share; gateway/core/limits/book.py tells the rules, and says the same in Python.
+-- What the scripts share; gateway/core/limits/tenant_limits.py tells the rules, and says the same in Python.
 --
 -- Keys of one tenant, all in one slot by the braces in KEYS[1] = fg1:{tenant}, from which the others are made:
 --   fg1:{tenant}:SCOPE     hash: a limit's FIELD is its level or count, FIELD@ the time (us) or period that it is of

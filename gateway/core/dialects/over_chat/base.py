@@ -9,7 +9,7 @@ import orjson
 from gateway.core.bodies import Body, dump
 from gateway.core.dialects.watch import EventWatch
 from gateway.core.errors import BadUpstreamResponse, InvalidRequest
-from gateway.core.sse import load_json
+from gateway.core.http.sse import load_json
 
 REASONING_FIELDS = ("reasoning", "reasoning_content")
 """Where a chat message has its thinking: under vLLM's name, or its older one."""

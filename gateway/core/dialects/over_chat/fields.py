@@ -5,7 +5,7 @@ from typing import Any
 
 from gateway.core.bodies import Body, json_kind
 from gateway.core.errors import InvalidRequest
-from gateway.core.lax import read_count, read_switch
+from gateway.core.lax_numbers import read_count, read_switch
 
 _KINDS: dict[type[Any], str] = {
     str: "a string",

@@ -23,8 +23,8 @@ from typing import Any
 
 from gateway.core.dialects.over_chat.base import NOT_CHAT, load, reasoning_of, write
 from gateway.core.dialects.watch import EventWatch
-from gateway.core.sse import DONE, event_data, is_comment, split_events
-from gateway.core.usage import from_openai
+from gateway.core.http.sse import DONE, event_data, is_comment, split_events
+from gateway.core.usage.token_usage import from_openai
 
 
 class ChatStream(EventWatch):

@@ -1,0 +1,151 @@
+"""Who may do what on the admin listener, and who it was: an ASGI layer that reads nothing of a request but its head.
+
+The first row that fits counts.
+
+    a request                                       answer
+    /health and /ready, /metrics if it is open      the application's
+    no token is configured, from a web page         403 (see `core.browser_guard`)
+    no token is configured, changes with no JSON    415: a page can send other types without asking the browser
+    no token is configured, anything else           the application's
+    without a token, or not as a bearer             401
+    after too many wrong ones from its address      429 with retry-after: not judged, or guessing would not be slow
+    a right token                                   the application's
+    a wrong token                                   401, logged
+"""
+
+import math
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any
+
+import structlog
+from fastapi import Depends, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from gateway.api.middleware import AsgiApp, address_of
+from gateway.core.access.browser_guard import BrowserGuard
+from gateway.core.access.tenants import same_secret
+from gateway.core.access.wrong_key_throttle import Guesses
+from gateway.core.http.addresses import source_of
+from gateway.core.telemetry.log_throttle import LogThrottle
+
+log = structlog.get_logger("fleetgate.admin")
+
+SECURITY_HEADERS: Mapping[str, str] = {
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+"""On every answer of the admin listener: it has data, and no page that loads or runs anything."""
+
+_SECURITY_FIELDS = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
+_READING = ("GET", "HEAD", "OPTIONS")
+
+
+class AdminAccess:
+    """Checks the admin tokens, of which there may be none on loopback. Notes who came, for `Who`."""
+
+    def __init__(
+        self, tokens: Mapping[str, str], guard: BrowserGuard, guesses: Guesses, open_paths: Iterable[str]
+    ) -> None:
+        """`tokens`: name to token. `guard` is asked where there are none. `open_paths` ask for nothing."""
+        self._tokens = tokens
+        self._guard = guard
+        self._guesses = guesses
+        self._told = LogThrottle(crowded=True)
+        self._open_paths = frozenset(open_paths)
+
+    def around(self, app: AsgiApp) -> AsgiApp:
+        """The layer in front of `app`."""
+
+        async def layered(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] != "http":
+                await app(scope, receive, send)
+                return
+            send = _with_security_headers(send)
+            try:
+                scope.setdefault("state", {})["who"] = self._admit(scope)
+            except HTTPException as refusal:
+                answer = JSONResponse({"detail": refusal.detail}, refusal.status_code, refusal.headers)
+                await answer(scope, receive, send)
+            else:
+                await app(scope, receive, send)
+
+        return layered
+
+    def _admit(self, scope: Mapping[str, Any]) -> str:
+        """Whose request it is; HTTPException where it is refused."""
+        address = address_of(scope["client"])
+        headers = dict(scope["headers"])
+        if scope["path"] in self._open_paths:
+            return f"anybody@{address}"
+        if self._tokens:
+            return f"{self._name(headers.get(b'authorization', b''), address)}@{address}"
+        problem = self._guard.problem(headers)
+        if problem is not None:
+            self._tell("cross_site_request_refused", address, problem=problem)
+            raise HTTPException(403, problem)
+        if scope["method"] not in _READING and not _is_json(headers):
+            raise HTTPException(415, "Send a body as 'content-type: application/json'.")
+        return f"anybody@{address}"
+
+    def _name(self, authorization: bytes, address: str) -> str:
+        """The name of the token that was presented."""
+        scheme, _, presented = authorization.partition(b" ")
+        presented = presented.strip()
+        if scheme.lower() != b"bearer" or not presented:
+            raise _unauthenticated("Send 'Authorization: Bearer TOKEN' with the admin token.")
+        now = time.monotonic()
+        wait = self._guesses.wait(address, now)
+        if wait > 0:
+            self._tell("admin_tokens_refused", address)
+            seconds = max(1, math.ceil(wait))
+            words = f"Too many wrong admin tokens came from your address: try again in {seconds} s."
+            raise HTTPException(429, words, {"retry-after": str(seconds)})
+        names = [name for name, token in self._tokens.items() if same_secret(presented, token)]
+        if names:
+            return names[0]
+        self._guesses.wrong(address, now)
+        self._tell("wrong_admin_token", address)
+        raise _unauthenticated("The admin token is wrong.")
+
+    def _tell(self, event: str, address: str, **facts: str) -> None:
+        count = self._told.due(event + source_of(address), time.monotonic())
+        if count:
+            log.warning(event, address=address, requests=count, **facts)
+
+
+def _unauthenticated(words: str) -> HTTPException:
+    return HTTPException(401, words, {"www-authenticate": "Bearer"})
+
+
+def _is_json(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a body, if there is one, says that it is JSON."""
+    kind = headers.get(b"content-type")
+    if kind is None:
+        return headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers
+    essence = kind.partition(b";")[0].strip().lower()
+    return essence == b"application/json" or (essence.startswith(b"application/") and essence.endswith(b"+json"))
+
+
+def _with_security_headers(send: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
+    async def sent(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            fields: Sequence[tuple[bytes, bytes]] = message.get("headers", ())
+            message = {**message, "headers": [*fields, *_SECURITY_FIELDS]}
+        await send(message)
+
+    return sent
+
+
+def _who(request: Request) -> str:
+    who: str = request.state.who
+    return who
+
+
+Who = Annotated[str, Depends(_who)]
+"""For routes behind an `AdminAccess`: the token's name and the address, as the audit tells them."""

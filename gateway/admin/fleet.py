@@ -1,0 +1,188 @@
+"""The admin routes that show the fleet: what the nodes say of themselves, and what gateways have seen of them."""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from typing import Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from gateway.core.fleet.node_metrics import rates_between
+from gateway.core.fleet.peer_view import Sight, Sights, quantile, states, together
+from gateway.core.routing.selection import NOTHING
+from gateway.fleet.model_watch import ModelWatch
+from gateway.fleet.node import Node
+from gateway.fleet.peer_views import Lookout
+from gateway.routing.router import Router
+from gateway.telemetry.metrics import Metrics
+
+
+class NodeStatus(BaseModel):
+    """A node as the answering gateway process sees it."""
+
+    name: str
+    url: str
+    ready: bool
+    models: list[str]
+    in_flight: int
+    last_error: str | None
+
+
+class NodeView(BaseModel):
+    """One node. `running`, `waiting`, `kv_use` (0 to 1), `tokens_per_second` and `hit_rate` (0 to 1, of prompt tokens)
+    are the node's own, of all gateways together, over the last half minute; null where it does not say. Over all
+    `views`: `in_flight` requests of `places`, `pending_tokens` of prompts whose first byte has not come, `ttft_p50` and
+    `ttft_p99` in seconds over the latest streams, and `seen`, how many processes see it in which state. The rest is as
+    the answering process sees it, `prefill_speed` in tokens a second; `last_error` is another's where it has none."""
+
+    name: str
+    url: str
+    models: list[str]
+    state: Literal["ready", "warming up", "failing", "draining", "out", "unknown"]
+    seen: dict[str, int]
+    breaker: str
+    last_error: str | None
+    in_flight: int
+    places: int | None
+    running: int | None
+    waiting: int | None
+    kv_use: float | None
+    hit_rate: float | None
+    tokens_per_second: float | None
+    pending_tokens: int
+    prefill_speed: float | None
+    ttft_p50: float | None
+    ttft_p99: float | None
+    weight: float
+    price: float | None
+    labels: dict[str, str]
+
+
+class ModelView(BaseModel):
+    """A model as the answering process sees it: whether a node can serve it, how many have said that they do, and what
+    was last wrong where none can."""
+
+    name: str
+    ready: bool
+    nodes: int
+    error: str | None
+
+
+class FleetView(BaseModel):
+    """The fleet. `process` is the id of the one that answers, `gateways` how many processes share the nodes, and
+    `views` how many of them this is the view of: fewer while Redis is away, or one has just begun. `redis_troubles`
+    says why Redis is down, or which calls it refuses and what to do, as the answering process knows it."""
+
+    process: int
+    gateways: int
+    views: int
+    redis: bool | None
+    redis_troubles: list[str]
+    models: list[ModelView]
+    nodes: list[NodeView]
+
+
+class FleetRoutes:
+    """`metrics` keeps the latest waits, `router` what is pending, `lookout` knows what other processes see, `models`
+    which can be served."""
+
+    def __init__(self, router: Router, metrics: Metrics, lookout: Lookout, models: ModelWatch) -> None:
+        self._router = router
+        self._models = models
+        self._metrics = metrics
+        self._lookout = lookout
+
+    def add_to(self, router: APIRouter) -> None:
+        router.get("/nodes")(self.nodes)
+        router.get("/fleet")(self.fleet)
+
+    async def nodes(self) -> list[NodeStatus]:
+        """Every node in short: whether it gets requests, and what was last wrong with it."""
+        return [
+            NodeStatus(
+                name=node.name,
+                url=node.spec.url,
+                ready=node.ready,
+                models=sorted(node.cards),
+                in_flight=node.in_flight,
+                last_error=node.last_error,
+            )
+            for node in self._router.fleet.nodes
+        ]
+
+    async def fleet(self) -> FleetView:
+        """Every node with its state and load, as all gateway processes together see it."""
+        own = self.own()
+        views = [own, *await self._lookout.look(own)]
+        fleet, shared = self._router.fleet, self._router.shared
+        return FleetView(
+            process=os.getpid(),
+            gateways=max(fleet.gateways, len(views)),
+            views=len(views),
+            redis=None if shared is None else shared.up,
+            redis_troubles=[] if shared is None else shared.troubles,
+            models=[
+                ModelView(name=each.name, ready=each.ready, nodes=each.nodes, error=each.error)
+                for each in self._models.states()
+            ],
+            nodes=[
+                _view(node, [view[node.name] for view in views if node.name in view])
+                for node in fleet.nodes
+                if node.name in own
+            ],
+        )
+
+    def own(self) -> Sights:
+        """What this process sees."""
+        self._metrics.settle()
+        pending, recent = self._router.placement.pending, self._metrics.recent
+        return {
+            node.name: Sight(
+                _state(node),
+                node.in_flight,
+                pending.get(node.name, NOTHING).tokens,
+                recent.waits(node.name),
+                node.last_error,
+            )
+            for node in self._router.fleet.nodes
+        }
+
+
+def _view(node: Node, sights: Sequence[Sight]) -> NodeView:
+    """`sights` of the node, the answering process's first."""
+    load, spec, seen = node.load, node.spec, together(sights)
+    rates = rates_between(node.loads[0], node.loads[-1]) if node.loads else None
+    return NodeView(
+        name=node.name,
+        url=spec.url,
+        models=sorted(node.cards),
+        state=_state(node),
+        seen=states(sights),
+        breaker=node.breaker.state.value,
+        last_error=seen.error,
+        in_flight=seen.in_flight,
+        places=None if spec.max_concurrency is None else int(node.bound) * len(sights),
+        running=load.running if load else None,
+        waiting=load.waiting if load else None,
+        kv_use=load.kv_use if load else None,
+        hit_rate=rates.hit_rate if rates else None,
+        tokens_per_second=rates.tokens_per_second if rates else None,
+        pending_tokens=seen.pending,
+        prefill_speed=None if node.speed.pace is None else 1 / node.speed.pace,
+        ttft_p50=quantile(seen.waits, 0.5),
+        ttft_p99=quantile(seen.waits, 0.99),
+        weight=spec.weight,
+        price=spec.price,
+        labels=dict(spec.labels),
+    )
+
+
+def _state(node: Node) -> Literal["ready", "warming up", "failing", "draining", "out", "unknown"]:
+    if node.drain is not None:
+        return "draining"
+    if not node.ready:
+        return "out" if node.cards else "unknown"
+    if node.failing is not None:
+        return "failing"
+    return "warming up" if node.breaker.share(asyncio.get_running_loop().time()) < 1 else "ready"

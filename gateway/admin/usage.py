@@ -1,0 +1,110 @@
+"""The admin route for usage: what tenants, models and keys used, and what it cost."""
+
+import asyncio
+import time
+from datetime import datetime
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Response
+from fastapi.exceptions import HTTPException
+from pydantic import BaseModel
+
+from gateway.admin.schemas import moment
+from gateway.config.access import Moment
+from gateway.core.usage.cost import NANO
+from gateway.core.usage.ledger import DAY, HOUR
+from gateway.usage.report import MAX_ROWS, Row, TooManyRows, UsageReport, grouped
+
+WEEK = 7 * DAY
+MAX_BUCKETS = 200_000
+"""Hours or days times tenants that one question may go through."""
+
+By = Literal["time", "tenant", "model", "key"]
+
+
+class UsageRow(BaseModel):
+    """Sums of what the question divides by; tokens as they were charged. `wasted` were made and nobody got them."""
+
+    time: datetime | None = None
+    tenant: str | None = None
+    model: str | None = None
+    key: str | None = None
+    requests: int
+    errors: int
+    input: int
+    cached: int
+    output: int
+    thinking: int
+    wasted: int
+    cost_usd: float
+
+    @classmethod
+    def of(cls, row: Row) -> "UsageRow":
+        sums = row.sums._asdict()
+        cost = sums.pop("cost") / NANO
+        return cls(
+            **sums,
+            cost_usd=cost,
+            time=moment(row.at) if row.at else None,
+            tenant=row.tenant or None,
+            model=row.part.model or None,
+            key=row.part.key or None,
+        )
+
+
+class Usage(BaseModel):
+    """Usage from `since` until `until`, in whole hours or days (UTC)."""
+
+    since: datetime
+    until: datetime
+    per: Literal["hour", "day"]
+    rows: list[UsageRow]
+    total: UsageRow
+
+
+class UsageRoutes:
+    """`report` is None where no usage is kept."""
+
+    def __init__(self, report: UsageReport | None) -> None:
+        self._report = report
+
+    def add_to(self, router: APIRouter) -> None:
+        router.get("/usage", response_model=Usage)(self.show_usage)
+
+    async def show_usage(
+        self,
+        tenant: Annotated[list[str] | None, Query(description="These only; default: all.")] = None,
+        since: Annotated[Moment | None, Query(description="Default: seven days ago.")] = None,
+        until: Annotated[Moment | None, Query(description="Default: now.")] = None,
+        per: Annotated[Literal["hour", "day"], Query(description="What times are rounded to.")] = "day",
+        by: Annotated[list[By] | None, Query(description="What sums are divided by.")] = None,
+    ) -> Response:
+        """Sums of what was used. Times are rounded outwards to whole hours or days of UTC."""
+        if self._report is None:
+            raise HTTPException(409, "This gateway keeps no usage: set redis.url, and usage.stored: true.")
+        size = HOUR if per == "hour" else DAY
+        end = time.time() if until is None else until.timestamp()
+        start = end - WEEK if since is None else since.timestamp()
+        names = tenant or await self._report.tenants()
+        if start >= end:
+            raise HTTPException(422, "since has to be before until.")
+        if (end - start) / size * max(1, len(names)) > MAX_BUCKETS:
+            raise HTTPException(422, "That is too much at once: ask for a shorter time, per=day, or fewer tenants.")
+        try:
+            rows = await self._report.rows(names, start, end, size, frozenset(by or ("tenant", "model")))
+        except TooManyRows:
+            raise HTTPException(
+                422, f"That are more than {MAX_ROWS} rows: ask for a shorter time, or divide by less."
+            ) from None
+        span = (moment(start // size * size), moment(-(-end // size) * size))
+        body = await asyncio.to_thread(
+            _spell, *span, per, rows
+        )  # thousands of rows take longer than a stream may stall
+        return Response(body, media_type="application/json")
+
+
+def _spell(since: datetime, until: datetime, per: Literal["hour", "day"], rows: list[Row]) -> str:
+    """A `Usage` as JSON."""
+    total = grouped(rows, frozenset()) or [Row.empty()]
+    told = [UsageRow.of(row) for row in rows]
+    return Usage(since=since, until=until, per=per, rows=told, total=UsageRow.of(total[0])).model_dump_json()

@@ -1,0 +1,165 @@
+"""The layers of ASGI that reach the data plane, which is none: what trusted proxies say of a client, and what browsers
+are told about pages of other origins (CORS). There only where they are configured; neither ever waits.
+"""
+
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from typing import Any
+
+import structlog
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware, _TrustedHosts
+
+from gateway.api.errors import ERROR_HEADERS, ID_HEADERS
+from gateway.api.request_head import Fields, Head
+from gateway.core.http.addresses import plain_address, source_of
+from gateway.core.limits.words import LIMIT_HEADERS
+from gateway.core.thinking.grant import TOLD_HEADERS
+
+SHOWN_HEADERS = (*ID_HEADERS, *TOLD_HEADERS, *ERROR_HEADERS, *LIMIT_HEADERS)
+"""What scripts of listed origins may read of an answer beside its body."""
+
+log = structlog.get_logger("fleetgate.connection")
+
+_FORWARDING = (b"x-forwarded-for", b"x-real-ip", b"forwarded")
+"""What proxies tell of a client by; the first is read."""
+
+MAX_TOLD = 100
+"""Addresses that are told in the log to have sent one of these: anybody can."""
+
+_PRIVATE_NETWORK = "access-control-request-private-network"
+
+AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
+Peer = tuple[str, int] | None
+
+
+class Layers:
+    """Both, around an ASGI application and for requests that do not pass it."""
+
+    def __init__(self, app: AsgiApp, cors_origins: Sequence[str] = (), trusted_proxies: Sequence[str] = ()) -> None:
+        self._cors = _cors(app, cors_origins) if cors_origins else None
+        self._proxies = _proxies(_nothing, trusted_proxies) if trusted_proxies else None
+        self.proxies: Collection[str | None] = self._proxies.trusted_hosts if self._proxies is not None else ()
+        """The addresses that are believed; each stands for many clients."""
+        self.tell = bool(cors_origins)
+        """Whether answers have something to tell browsers: see `headers`."""
+        self.app: AsgiApp = self._cors or app
+        if trusted_proxies:
+            self.app = _proxies(self.app, trusted_proxies)
+        self._told: set[str] = set()
+
+    def asks_first(self, head: Head) -> bool:
+        """Whether this is a browser's question for permission (a preflight), which the application answers."""
+        return self._cors is not None and head.method == "OPTIONS" and b"access-control-request-method" in head.headers
+
+    def address(self, peer: Peer, fields: Fields) -> str:
+        """Where a client is: the peer of its connection, or what that one says where it is a trusted proxy."""
+        if self._proxies is not None:
+            scope = {"type": "http", "client": peer, "headers": fields, "scheme": "http"}
+            _run(self._proxies(scope, _nothing, _nothing))
+            peer = scope["client"]  # type: ignore[assignment]
+        return address_of(peer)
+
+    def doubt(self, peer: Peer, head: Head) -> None:
+        """Tell in the log, once for each address, of a proxy's word that is not heeded: an operator who forgot to trust
+        it has all its clients counted as one. Only the first `MAX_TOLD` addresses are told, and remembered."""
+        said = next((name for name in _FORWARDING if name in head.headers), None)
+        if said is None:
+            return
+        address = address_of(peer)
+        trusted = address in self.proxies
+        if trusted and said != b"forwarded":
+            return
+        source = source_of(address)
+        if source in self._told or len(self._told) >= MAX_TOLD:
+            return
+        self._told.add(source)
+        if trusted:
+            log.warning("forwarded_not_read", address=address, remedy="have this proxy send X-Forwarded-For, too")
+        else:
+            log.warning(
+                "proxy_not_trusted",
+                address=address,
+                header=said.decode(),
+                remedy="if this is your proxy, add it to listen.trusted_proxies: without that all of its clients count "
+                "as this one address; else a client made it up, and nothing needs to be done",
+            )
+
+    def headers(self, fields: Fields) -> list[tuple[bytes, bytes]]:
+        """What an answer to a request with these header `fields` tells a browser."""
+        if self._cors is None:
+            return []
+        if not any(name == b"origin" for name, _ in fields):
+            return [(b"vary", b"Origin")]  # not asked of Starlette: before 1.0 it takes an origin for granted
+        message: dict[str, Any] = {"type": "http.response.start", "headers": []}
+        _run(self._cors.send(message, _nothing, Headers(raw=list(fields))))
+        told: list[tuple[bytes, bytes]] = message["headers"]
+        return told
+
+
+def address_of(peer: Peer) -> str:
+    """The address in an ASGI scope's `client`: None where there is no address (a Unix socket)."""
+    return plain_address(peer[0]) if peer else "unknown"
+
+
+class _Cors(CORSMiddleware):
+    """Also lets pages of listed origins call a gateway in a private network (a preflight of Chrome's asks for it).
+
+    Not where every origin may call: then nobody has said of a page that it belongs there.
+    """
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        if self.allow_all_origins or _PRIVATE_NETWORK not in request_headers:
+            return super().preflight_response(request_headers)
+        asked = Headers(raw=[pair for pair in request_headers.raw if pair[0] != _PRIVATE_NETWORK.encode()])
+        answer = super().preflight_response(asked)
+        if answer.status_code == 200:
+            answer.headers["access-control-allow-private-network"] = "true"
+        return answer
+
+
+def _cors(app: AsgiApp, origins: Sequence[str]) -> CORSMiddleware:
+    return _Cors(
+        app,
+        allow_origins=origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        expose_headers=SHOWN_HEADERS,
+    )
+
+
+class _Trusted(_TrustedHosts):
+    """Knows an address in whichever spelling it comes: as a peer, or in what another proxy said."""
+
+    def __contains__(self, host: str | None) -> bool:
+        return super().__contains__(host and plain_address(host))
+
+
+def _proxies(app: AsgiApp, trusted: Sequence[str]) -> Any:
+    layer = ProxyHeadersMiddleware(app)
+    layer.trusted_hosts = _Trusted([_plain_network(each) for each in trusted])
+    return layer
+
+
+def _plain_network(network: str) -> str:
+    """A network of IPv4 addresses that are written as IPv6, as one of IPv4; without a zone."""
+    address, _, prefix = network.partition("/")
+    plain = plain_address(address)
+    if not prefix:
+        return plain
+    mapped = ":" in address and ":" not in plain and int(prefix) >= 96
+    return f"{plain}/{int(prefix) - 96}" if mapped else f"{address.partition('%')[0]}/{prefix}"
+
+
+async def _nothing(*_: Any) -> None:
+    """Stands for the application, and for its ways to receive and to send."""
+
+
+def _run(coroutine: Coroutine[Any, Any, None]) -> None:
+    try:
+        coroutine.send(None)
+    except StopIteration:
+        return
+    coroutine.close()
+    raise RuntimeError("an ASGI layer had to wait")

@@ -1,0 +1,122 @@
+"""`fleetgate status`: the fleet as a table that keeps itself up to date."""
+
+import time
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from gateway.cli.admin_client import Control
+
+REFRESH_SECONDS = 1.0
+COLOURS = {
+    "ready": "green",
+    "warming up": "yellow",
+    "draining": "yellow",
+    "failing": "red",
+    "out": "red",
+    "unknown": "dim",
+}
+USUAL = {"ready": ("closed",), "warming up": ("probation", "closed"), "draining": ("closed",), "out": ("open",)}
+"""What a node's breaker is where a node is in such a state."""
+
+
+def show_status(control: Control, console: Console) -> None:
+    """Print the table once."""
+    console.print(render_fleet(control.get("/admin/fleet")))
+
+
+def follow_status(control: Control, console: Console) -> None:
+    """Show it until Ctrl-C."""
+    with Live(render_fleet(control.get("/admin/fleet")), console=console, auto_refresh=False, screen=False) as live:
+        try:
+            while True:
+                time.sleep(REFRESH_SECONDS)
+                live.update(render_fleet(control.get("/admin/fleet")), refresh=True)
+        except KeyboardInterrupt:
+            return
+
+
+def render_fleet(view: dict[str, Any]) -> RenderableType:
+    """The answer of /admin/fleet for people: a table that fits a terminal of 80 columns, and below it what is wrong."""
+    return Group(_table(view["nodes"]), *_errors(view), Text(_caption(view), "dim italic"))
+
+
+def _table(nodes: list[dict[str, Any]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column("node", overflow="fold")
+    table.add_column("state", no_wrap=True)
+    for title in ("in\nflight", "run", "wait", "KV", "hits", "tok/s", "TTFT\np50", "TTFT\np99"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for node in nodes:
+        table.add_row(
+            node["name"],
+            Text(_state(node), COLOURS.get(node["state"], "")),
+            _of(node["in_flight"], node["places"]),
+            _number(node["running"]),
+            _number(node["waiting"]),
+            _share(node["kv_use"]),
+            _share(node["hit_rate"]),
+            _number(node["tokens_per_second"]),
+            _seconds(node["ttft_p50"]),
+            _seconds(node["ttft_p99"]),
+        )
+    return table
+
+
+def _errors(view: dict[str, Any]) -> list[Text]:
+    lines = [
+        f"No node can serve {model['name']} ({model['nodes']} of them should): {model['error']}"
+        for model in view.get("models", ())
+        if not model["ready"]
+    ]
+    lines += [f"{node['name']}: {node['last_error']}" for node in view["nodes"] if node["last_error"]]
+    lines += [f"Redis: {trouble}" for trouble in view.get("redis_troubles", ())]
+    return [Text("\n".join([*lines, ""]))] if lines else []
+
+
+def _caption(view: dict[str, Any]) -> str:
+    redis = {None: "no Redis", True: "Redis up", False: "Redis down"}[view["redis"]]
+    return f"State, in flight, TTFT and errors as {_who(view)}; the other numbers are the nodes' own. {redis}."
+
+
+def _who(view: dict[str, Any]) -> str:
+    """Whose view it is: all gateway processes', or that of those which could be heard."""
+    gateways, views = view["gateways"], view["views"]
+    if gateways == 1:
+        return f"process {view['process']} sees them, the only one"
+    if views == gateways:
+        return f"all {gateways} gateway processes see them"
+    if views == 1:
+        return f"process {view['process']} sees them (one of {gateways})"
+    return f"{views} of {gateways} gateway processes see them"
+
+
+def _state(node: dict[str, Any]) -> str:
+    """How many processes see it in which, where they differ; with the breaker's, where it is not the one that goes
+    with it."""
+    state, breaker = node["state"], node["breaker"]
+    if len(node["seen"]) > 1:
+        return "\n".join(f"{count} {each}" for each, count in node["seen"].items())
+    return str(state) if breaker in USUAL.get(state, breaker) else f"{state} ({breaker})"
+
+
+def _of(taken: int, places: int | None) -> str:
+    return str(taken) if places is None else f"{taken}/{places}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f}"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.0f}%"
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2f}s" if value < 10 else f"{value:.1f}s" if value < 100 else f"{value:.0f}s"

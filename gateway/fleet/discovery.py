@@ -1,0 +1,57 @@
+"""The sources of nodes and the tasks that watch them: the config's own list, names in the DNS, registrations."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.fleet.dns import DnsName, DnsWatch
+from gateway.fleet.fleet import Fleet
+from gateway.fleet.node import NodeSpec
+from gateway.fleet.node_sources import Roster
+from gateway.fleet.registrations import SOURCE, RegistrationRules, Registrations
+from gateway.redis.client import Link
+
+LIST = "config"
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoverySettings:
+    """Where nodes come from beside the config's list. `registrations` None: nodes cannot register."""
+
+    names: tuple[DnsName, ...] = ()
+    registrations: RegistrationRules | None = None
+
+
+class Discovery:
+    """The sources of nodes, and the tasks that watch them."""
+
+    def __init__(
+        self, settings: DiscoverySettings, fleet: Fleet, link: Link | None, take: Callable[[list[NodeSpec]], None]
+    ) -> None:
+        """`take` is given all nodes whenever they have changed."""
+        self._names = [(f"dns {name.host}:{name.port}", name) for name in settings.names]
+        self._roster = Roster((LIST, *[source for source, _ in self._names], SOURCE), take)
+        self._registrations = None
+        if settings.registrations is not None and link is not None:
+            self._registrations = Registrations(link, settings.registrations, self._roster, fleet)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to watch names and registrations."""
+        for source, name in self._names:
+            self._run(DnsWatch(name, self._roster, source).follow(), source)
+        if self._registrations is not None:
+            self._run(self._registrations.follow(), SOURCE)
+
+    def list_nodes(self, nodes: Iterable[NodeSpec]) -> None:
+        """Replace the nodes of the config's own list."""
+        self._roster.tell(LIST, list(nodes))
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _run(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._tasks.append(asyncio.create_task(work, name=name))

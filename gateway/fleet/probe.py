@@ -1,0 +1,56 @@
+"""The gateway's own tiny completion: whether somebody is there to think behind a node that answers its probes."""
+
+import asyncio
+from typing import NamedTuple
+
+import httpx
+
+from gateway.fleet.node_client import get, post
+
+TRIAL_SECONDS = 30.0
+"""How long it may take: a node that is asked for one token is hardly busy, but may be loading kernels."""
+
+
+class Problem(NamedTuple):
+    """Why a tiny completion did not come; `certain` where neither clients' load nor the gateway's own want of
+    connections explains it. `error` broke it off."""
+
+    told: str
+    certain: bool
+    error: httpx.HTTPError | None = None
+
+
+async def ask_one_token(client: httpx.AsyncClient, model: str) -> Problem | None:
+    """None where the node answered below 500: one of an embedding model, which has no completions, says 4xx.
+
+    A broken connection is tried once more: it may have stood idle for as long as the node keeps one.
+    """
+    try:
+        async with asyncio.timeout(TRIAL_SECONDS):
+            try:
+                status = await _ask(client, model)
+            except httpx.TransportError:
+                status = await _ask(client, model)
+    except TimeoutError:
+        return Problem(f"no answer to its trial within {TRIAL_SECONDS:g} s", certain=False)
+    except httpx.HTTPError as error:
+        told = f"its trial failed: {error or type(error).__name__}"
+        return Problem(told, certain=not isinstance(error, httpx.ConnectError), error=error)
+    if status >= 500:
+        return Problem(f"answered its trial with {status}", certain=status != 503 or await _is_dead(client))
+    return None
+
+
+async def _is_dead(client: httpx.AsyncClient) -> bool:
+    """What vLLM answers with 503 while its queue is full, it answers so too when its engine is dead; then its /health
+    says the same."""
+    try:
+        async with asyncio.timeout(TRIAL_SECONDS):
+            return (await get(client, "/health")).status == 503
+    except (TimeoutError, httpx.HTTPError):
+        return False
+
+
+async def _ask(client: httpx.AsyncClient, model: str) -> int:
+    answer = await post(client, "/v1/completions", {"model": model, "prompt": "1", "max_tokens": 1})
+    return answer.status

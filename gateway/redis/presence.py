@@ -1,0 +1,66 @@
+"""How many gateway processes there are now: each says in Redis that it lives, and counts those that said so lately."""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from gateway.redis.client import Link, Script, Unavailable
+from gateway.redis.replies import integer
+
+log = structlog.get_logger("fleetgate.presence")
+
+BEAT = 2.0
+FORGOTTEN = 10.0
+"""Seconds between two words of a process, and after the last one until it does not count any more."""
+
+_BEAT = Script.read(Path(__file__).parent / "lua" / "beat.lua", fits=integer)
+
+
+class Presence:
+    """This process among the others. Without Redis, or before it was heard, it is the only one."""
+
+    def __init__(self, link: Link | None) -> None:
+        self.live = 1
+        """Gateway processes that live, this one included, as of the last beat that Redis took."""
+        self._link = link
+        self._name = secrets.token_hex(8)
+        self._task: asyncio.Task[None] | None = None
+        self._listeners: list[Callable[[int], None]] = []
+
+    def on_change(self, listener: Callable[[int], None]) -> None:
+        """Have `listener(live)` called whenever the number has changed. It must not wait."""
+        self._listeners.append(listener)
+
+    async def start(self) -> None:
+        if self._link is not None:
+            await self._beat(self._link, FORGOTTEN)
+            self._task = asyncio.create_task(self._go_on(self._link), name="presence")
+
+    async def stop(self) -> None:
+        """Take leave, so that the others need not wait until this process is forgotten."""
+        if self._task is not None and self._link is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            await self._beat(self._link, 0.0)
+
+    async def _go_on(self, link: Link) -> None:
+        while True:
+            await asyncio.sleep(BEAT)
+            try:
+                await self._beat(link, FORGOTTEN)
+            except Exception:
+                log.exception("presence_failed_unexpectedly")
+
+    async def _beat(self, link: Link, seconds: float) -> None:
+        try:
+            place = f"{link.schema.records}:gateways"
+            live = max(1, await link.run(_BEAT, [place], [self._name, round(seconds * 1000)]))
+        except Unavailable:
+            return  # the last count is the best there is
+        if live != self.live:
+            self.live = live
+            for listener in self._listeners:
+                listener(live)

@@ -1,0 +1,196 @@
+"""Which node each request goes to: the policies' facts gathered, the choice made, and taken back when it is over.
+
+Where Redis is up, the choice is asked of all gateways' facts, together with whatever else this turn of the loop asks
+of Redis; else it is made on this process's own view, by the same formula.
+"""
+
+import asyncio
+import itertools
+import os
+import random
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from gateway.aio.inline_future import Ending
+from gateway.core.plan import Plan
+from gateway.core.routing.conversations import Naming, conversation_of
+from gateway.core.routing.placement import Placement
+from gateway.core.routing.selection import EXPECTED_WAIT, Candidate, Chance, Placed, Prompt, level, rendezvous
+from gateway.fleet.fleet import Fleet
+from gateway.fleet.node import ROOMY, Lease, Node
+from gateway.redis.client import Unavailable
+from gateway.routing.pending_prefill import Ticket
+from gateway.routing.shared_placement import SharedPlacement, forget
+
+GUESSED_PACE = 1 / 8000
+"""Seconds per prompt token before anything was measured: an 8x H200 node with a 55B-active model."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingRules:
+    """What the config says: the policy for all models, those of single ones, and what names a conversation."""
+
+    policy: str = EXPECTED_WAIT
+    policies: Mapping[str, str] = field(default_factory=dict)
+    naming: Naming = field(default_factory=Naming)
+
+
+class Router:
+    """Chooses nodes. `placement` is this process's view; `shared` all gateways', None without Redis."""
+
+    def __init__(
+        self, fleet: Fleet, rules: RoutingRules, placement: Placement, shared: SharedPlacement | None = None
+    ) -> None:
+        self.fleet = fleet
+        self.rules = rules
+        self.placement = placement
+        self.shared = shared
+        self._turns = itertools.count()
+        self._own_name = os.urandom(6).hex().encode()
+        self._numbers = itertools.count()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def follow(self, rules: RoutingRules, remember: float, crowding: float) -> None:
+        """Choose by `rules` from now on; `remember` and `crowding` as in `Placement`."""
+        self.rules = rules
+        for view in (self.placement, self.shared):
+            if view is not None:
+                view.remember, view.crowding = remember, crowding
+
+    def route(self, plan: Plan, tenant: str, headers: Mapping[bytes, bytes]) -> "Route":
+        """Begin to choose a node for `plan`. Raises `NoNodeReady` or `FleetFull` at once."""
+        return Route(self, plan, tenant, headers)
+
+    def prompt(self, plan: Plan, tenant: str, headers: Mapping[bytes, bytes]) -> Prompt:
+        owner = f"{plan.model}/{tenant}"
+        return Prompt(plan.input_tokens, conversation_of(plan.ask.body, headers, owner, self.rules.naming))
+
+    def now(self) -> float:
+        """Loop time."""
+        loop = self._loop
+        if loop is None:  # once: to ask for it is a system call
+            loop = self._loop = asyncio.get_running_loop()
+        return loop.time()
+
+    def policy(self, model: str | None) -> str:
+        return self.rules.policies.get(model or "", self.rules.policy)
+
+    def next_name(self) -> bytes:
+        return b"%b-%x" % (self._own_name, next(self._numbers))
+
+    def choose(self, policy: str, candidates: Sequence[Candidate], prompt: Prompt, now: float) -> Placed:
+        """By this process's own view."""
+        chance = Chance(next(self._turns), random.random())
+        return self.placement.choose(policy, candidates, prompt, chance, now)
+
+
+class Route:
+    """One request's way to a node. Used as a context: what was chosen and never leased is taken back."""
+
+    __slots__ = ("_asked", "_headers", "_liked", "_name", "_nodes", "_plan", "_prompt", "_router", "_tenant")
+
+    def __init__(self, router: Router, plan: Plan, tenant: str, headers: Mapping[bytes, bytes]) -> None:
+        self._router = router
+        self._plan = plan
+        self._tenant = tenant
+        self._headers = headers
+        self._prompt: Prompt | None = None
+        self._asked: Ending[Any] | None = None
+        self._nodes = router.fleet.candidates(plan.model, (), plan.pinned_to, router.now())
+        if len(self._nodes) > 1 and router.shared is not None and router.shared.up:
+            self._ask(router.shared)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if self._asked is not None:
+            self._give_back(self._asked)
+
+    async def lease(self) -> Lease:
+        """A place on the node that was chosen first, or on another where that one may not have the request any more:
+        while Redis was waited for others have chosen, too, and it may be drained, full or gone. Raises as
+        `Router.route`."""
+        asked = self._asked
+        placed = None if asked is None else await self._told(asked)
+        now = self._router.now()
+        nodes = self._free(now)
+        if asked is None or placed is None:
+            return self._place(nodes, now)
+        if not any(node.name == placed.node for node in nodes):
+            self._give_back(asked)
+            return self._place(nodes, now)
+        self._asked = None
+        assert self._prompt is not None
+        return self._take(placed, nodes, self._prompt, self._name, now)
+
+    def another(self, tried: Collection[Node]) -> Lease:
+        """A place on a node that was not `tried`, by this process's own view. Raises as `Router.route`."""
+        router, plan, now = self._router, self._plan, self._router.now()
+        return self._place(router.fleet.candidates(plan.model, tried, plan.pinned_to, now), now)
+
+    def _free(self, now: float) -> Sequence[Node]:
+        """The nodes that were candidates and still are; where none is, those that are candidates now."""
+        model = self._plan.model
+        free = [node for node in self._nodes if node.has_place(now) and (model is None or model in node.cards)]
+        return free or self._router.fleet.candidates(model, (), self._plan.pinned_to, now)
+
+    def _give_back(self, asked: Ending[Any]) -> None:
+        """What Redis chose, or is yet to choose, is not taken."""
+        self._asked = None
+        forget(asked)
+        if self._router.shared is not None:
+            self._router.shared.prefilled(self._name)
+
+    def _ask(self, shared: SharedPlacement) -> None:
+        router = self._router
+        if router.policy(self._plan.model) != EXPECTED_WAIT:
+            return
+        self._prompt = router.prompt(self._plan, self._tenant, self._headers)
+        self._liked = rendezvous(candidates_of(self._nodes, router.now()), self._prompt.conversation)
+        self._name = router.next_name()
+        self._asked = shared.choose(self._name, self._liked, self._prompt)
+
+    async def _told(self, asked: Ending[Any]) -> Placed | None:
+        """What Redis chose, None where it did not answer, or refused."""
+        shared, prompt = self._router.shared, self._prompt
+        assert shared is not None and prompt is not None
+        try:
+            return shared.read(await asked, self._liked, prompt)
+        except Unavailable:
+            return None
+
+    def _place(self, nodes: Sequence[Node], now: float) -> Lease:
+        """By this process's own view; where there is no choice, nothing is noted."""
+        if len(nodes) == 1:
+            return Lease(nodes[0], now, self._plan.ask.stream, len(self._plan.ask.raw) >> 2)
+        router = self._router
+        prompt = self._prompt = self._prompt or router.prompt(self._plan, self._tenant, self._headers)
+        placed = router.choose(router.policy(self._plan.model), candidates_of(nodes, now), prompt, now)
+        return self._take(placed, nodes, prompt, None, now)
+
+    def _take(self, placed: Placed, nodes: Sequence[Node], prompt: Prompt, name: bytes | None, now: float) -> Lease:
+        router = self._router
+        node = next(node for node in nodes if node.name == placed.node)
+        router.placement.take(placed, prompt, now)
+        shared = router.shared if name is not None else None
+        lease = Lease(node, now, self._plan.ask.stream, prompt.tokens)
+        lease.ticket = Ticket(router.placement, shared, placed, name, node, self._plan.ask.stream, now)
+        return lease
+
+
+def candidates_of(nodes: Sequence[Node], now: float) -> list[Candidate]:
+    """What the policies see of `nodes`."""
+    paces = level([node.speed.pace for node in nodes], GUESSED_PACE)
+    return [
+        Candidate(
+            node.name,
+            pace / node.spec.weight,
+            node.in_flight / min(node.places, ROOMY if node.spec.max_concurrency is None else node.places),
+            node.spec.weight,
+            now - node.cold_since,
+        )
+        for node, pace in zip(nodes, paces, strict=True)
+    ]

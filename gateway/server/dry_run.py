@@ -1,0 +1,70 @@
+"""Makes all that `fleetgate serve` makes of a configuration, but for its processes and its open ports.
+
+`fleetgate check` does this, and `fleetgate serve` does it first: so the two agree. Nothing is connected to, logged or
+left behind.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
+
+from gateway import wiring
+from gateway.app import build_app
+from gateway.config.document import Problem, TreePath, spell
+from gateway.config.source import place_of
+from gateway.config.tree import Config
+from gateway.server.process import ListenError, listen, uvicorn_settings
+
+_Found = tuple[TreePath, str]
+
+
+def find_problems(config: Config, file: Path | None) -> list[Problem]:
+    """What keeps a gateway from being made of `config`, in which `load_config` found no mistake. `file`: where it
+    stands; None where there is none."""
+    found = [*_hosts(config), *_tokenizers(config)] or list(_gateway(config))
+    return [Problem(place_of(file, path), spell(path), expected) for path, expected in found]
+
+
+def _hosts(config: Config) -> Iterator[_Found]:
+    """Those that cannot be listened on. A port may be in use: perhaps by the gateway that will reload this file."""
+    for section, host in (("listen", config.listen.host), ("admin", config.admin.host)):
+        try:
+            listen(host, 0).close()
+        except ListenError as error:
+            yield (section, "host"), f"this machine cannot listen on {host}: {error.reason}"
+
+
+def _tokenizers(config: Config) -> Iterator[_Found]:
+    for index, model in enumerate(config.models):
+        if model.tokenizer is not None:
+            from gateway.counting.files import UnusableTokenizer, load_counter  # an optional extra
+
+            try:
+                load_counter(model.name, model.tokenizer)
+            except UnusableTokenizer as error:
+                yield ("models", index, "tokenizer"), str(error)
+
+
+def _gateway(config: Config) -> Iterator[_Found]:
+    """What no check has foreseen. The error may quote a secret, so only its kind is told."""
+    untokenized = tuple(model.model_copy(update={"tokenizer": None}) for model in config.models)  # they load: see above
+    try:
+        with _silence():
+            build_app(config.model_copy(update={"models": untokenized}))
+            wiring.tls(config.listen.tls)
+            uvicorn_settings(config)
+    except Exception as error:  # noqa: BLE001 - whatever it is, `serve` would end with it
+        yield (), f"no gateway can be made of it ({type(error).__name__}): please report this, with the file"
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Nothing happened yet that a log would have to tell."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        yield
+    finally:
+        structlog.reset_defaults()

@@ -1,0 +1,233 @@
+"""The process side: sockets, worker processes, signals. uvicorn serves and supervises; this prepares and cleans up."""
+
+import asyncio
+import gc
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import tempfile
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from gateway.api.open_files import raise_open_files
+from gateway.api.protocol import GatewayProtocol
+from gateway.api.tls import TlsProtocol
+from gateway.app import Gateway, build_app
+from gateway.config.source import load_config
+from gateway.config.tree import Config
+from gateway.config.watch import ConfigWatch, ask_to_reload
+from gateway.server.gateway_app import ByPort
+from gateway.server.graceful_close import leave_gently
+from gateway.telemetry.log_stream import LOG
+from gateway.telemetry.logs import configure_logging
+from gateway.telemetry.metrics import bury_dead_processes
+
+LAUNCH_VARIABLE = "_FLEETGATE_LAUNCH"
+KEEP_ALIVE_SECONDS = 75
+"""How long an idle client connection is kept: longer than the 60 s after which most load balancers drop one."""
+
+GRACE_SECONDS = 5
+"""What is left after the shutdown's deadline for error events to be sent, before tasks are cancelled."""
+
+
+WORKER_START_SECONDS = 30
+"""How long a worker process may say nothing before it is replaced: on a busy machine its imports alone can take 10 s,
+and one that is replaced before it has begun never begins."""
+
+
+class ListenError(Exception):
+    """An address cannot be listened on, for `reason`."""
+
+    def __init__(self, host: str, port: int, reason: str | None) -> None:
+        super().__init__(f"cannot listen on {host}:{port}: {reason}")
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What a worker process must know to build the same gateway as its siblings. Travels as JSON in the environment."""
+
+    config_path: str | None
+    overrides: dict[str, Any]
+    admin_port: int
+    response_key: str
+    shared: str | None
+
+
+def serve(config: Config, config_path: Path | None, overrides: dict[str, Any]) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. Raises `ListenError` where a port cannot be had."""
+    raise_open_files()
+    _ignore_user_signals()
+    with (
+        listen(config.listen.host, config.listen.port, config.workers > 1) as public,
+        listen(config.admin.host, config.admin.port, config.workers > 1) as admin,
+    ):
+        _serve_on(public, admin, config, config_path, overrides)
+
+
+def _serve_on(
+    public: socket.socket, admin: socket.socket, config: Config, config_path: Path | None, overrides: dict[str, Any]
+) -> None:
+    shared = Path(tempfile.mkdtemp(prefix="fleetgate-")) if config.workers > 1 else None
+    launch = Launch(
+        config_path=None if config_path is None else str(config_path.absolute()),
+        overrides=overrides,
+        admin_port=admin.getsockname()[1],
+        response_key=secrets.token_hex(32),
+        shared=None if shared is None else str(shared),
+    )
+    os.environ[LAUNCH_VARIABLE] = json.dumps(asdict(launch))
+    if shared is not None:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(shared)
+    _announce(config, public, admin)
+    try:
+        _run(uvicorn_settings(config), [public, admin], None if config_path is None else shared)
+    finally:
+        if shared is not None:
+            shutil.rmtree(shared, ignore_errors=True)
+
+
+def worker_app() -> ByPort:
+    """What uvicorn calls in each process to get the application."""
+    raise_open_files()
+    _ignore_user_signals()
+    launch = Launch(**json.loads(os.environ[LAUNCH_VARIABLE]))
+    if launch.config_path is not None or launch.shared is not None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until `_take_signals`: the file is only being read
+    shared = None if launch.shared is None else Path(launch.shared)
+    watch = None
+    if launch.config_path is None:
+        config = load_config(None, launch.overrides)
+    else:
+        watch = ConfigWatch(Path(launch.config_path), launch.overrides, shared)
+        config = watch.read_or_last_good()
+    configure_logging(config.log.format, config.log.level)
+    if shared is not None:
+        bury_dead_processes(shared)
+    gateway = build_app(config, watch, bytes.fromhex(launch.response_key), shared)
+    app = ByPort(gateway, launch.admin_port, partial(_take_signals, supervised=shared is not None))
+    _spare_the_garbage_collector()
+    return app
+
+
+def _ignore_user_signals() -> None:
+    """Nothing is done at SIGUSR1 and SIGUSR2; by default they would end the process, and every stream with it."""
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _take_signals(loop: asyncio.AbstractEventLoop, gateway: Gateway, supervised: bool) -> None:
+    """SIGTERM and SIGINT end a process gently. SIGHUP reloads the configuration, and is as SIGTERM where there is no
+    file to reload (a terminal is gone); among several processes it is their supervisor's."""
+    leave_gently(loop, gateway.announce_shutdown)
+    if supervised:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    elif gateway.has_file:
+        loop.add_signal_handler(signal.SIGHUP, gateway.reload_soon)
+    elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        loop.add_signal_handler(signal.SIGHUP, os.kill, os.getpid(), signal.SIGTERM)
+
+
+class Supervisor(Multiprocess):
+    """uvicorn's, which replaces all processes at SIGHUP, and ends their streams."""
+
+    def __init__(self, settings: uvicorn.Config, sockets: list[socket.socket], shared: Path | None) -> None:
+        """`shared`: where processes see that the configuration is to be read again; None where there is no file."""
+        super().__init__(settings, sockets)
+        self._shared = shared
+        _ignore_user_signals()  # again: processes inherit it, from before they begin
+
+    def handle_hup(self) -> None:
+        if self._shared is None:
+            self.handle_term()
+        else:
+            ask_to_reload(self._shared)
+
+
+def _spare_the_garbage_collector() -> None:
+    """Requests leave no rings of references (a test holds that), so looking for some is rarely worth it.
+
+    What was made at start is not looked at again; the thresholds are counts of objects (see `gc.set_threshold`).
+    Measured: an eighth of what a plain request costs.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
+class SharedPort(socket.socket):
+    """A bound socket that becomes another one on the same port wherever it is sent to.
+
+    The kernel spreads connections evenly over sockets that share a port. Processes that wait on one and the same
+    socket are woken last come, first served: nearly all streams would end up in one of them.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        host, port = self.getsockname()[:2]
+        return listen, (host, port, True)
+
+
+def listen(host: str, port: int, shared: bool = False) -> socket.socket:
+    """A bound socket; port 0 takes a free one. `shared`: each worker process has its own on the same port."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = (SharedPort if shared else socket.socket)(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind((host, port))
+        sock.set_inheritable(True)
+    except (OSError, ValueError, OverflowError) as error:  # what is no name, or no port, is not the system's to refuse
+        sock.close()
+        raise ListenError(host, port, error.strerror if isinstance(error, OSError) else str(error)) from None
+    return sock
+
+
+def uvicorn_settings(config: Config, app: ByPort | None = None) -> uvicorn.Config:
+    """How uvicorn serves a gateway: `app`, or where it is None one that each process makes for itself."""
+    tls = config.listen.tls
+    return uvicorn.Config(
+        app or "gateway.server.process:worker_app",
+        factory=app is None,
+        http=GatewayProtocol if tls is None else TlsProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        workers=config.workers,
+        timeout_worker_healthcheck=WORKER_START_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=int(config.timeouts.shutdown) + GRACE_SECONDS,
+    )
+
+
+def _run(settings: uvicorn.Config, sockets: list[socket.socket], shared: Path | None) -> None:
+    if settings.workers > 1:
+        Supervisor(settings, sockets, shared).run()
+        return
+    # uvicorn raises the signals that it was stopped by once more at its end; by then there is nothing left to do.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    uvicorn.Server(settings).run(sockets)
+
+
+def _announce(config: Config, public: socket.socket, admin: socket.socket) -> None:
+    scheme = "https" if config.listen.tls else "http"
+    nodes = ", ".join(node.url for node in config.nodes) or "none configured"
+    LOG.write(f"fleetgate listens on {scheme}://{_address(public)}  (nodes: {nodes})\n")
+    LOG.write(f"admin and metrics on {scheme}://{_address(admin)}\n")
+
+
+def _address(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

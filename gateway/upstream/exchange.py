@@ -1,0 +1,533 @@
+"""One request on one node, from the sent request to the last byte: what comes is passed on as it comes.
+
+An `Exchange` is called from both sides: by the node's connection with pieces of the answer, and by the client's
+side when it left or can take bytes again. Nothing here awaits, so that an event costs no task switch; whoever
+started the exchange awaits `done`.
+
+Streams are committed late: the client's head goes out with the first event that says something of the answer (a comment
+does not, nor does `response.created`), so that up to then another node may still be tried. Only where that takes long
+is the head sent ahead, followed by comments (pings in messages), to keep load balancers from cutting the connection.
+Plain answers are held back whole (up to a bound), for the same reason.
+
+A watch may ask for a turn: the node's request is closed, and another one, to the same node if it can be, goes on
+with the client's answer. That is another exchange with the same watch; `done` gives the turn to whoever waits.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+
+from gateway.aio.inline_future import Ending
+from gateway.core.dialects.base import find_error_status
+from gateway.core.dialects.watch import COLON, STOP, EventWatch, Turn, gave_up, says_nothing
+from gateway.core.errors import (
+    BadUpstreamResponse,
+    ClientGone,
+    GatewayError,
+    NodeAnswer,
+    NodeLeaving,
+    UpstreamCut,
+    UpstreamError,
+    UpstreamTimeout,
+)
+from gateway.core.http.sse import KEEP_ALIVE, PING, event_data, split_events
+from gateway.core.upstream.node_request import Sending
+from gateway.fleet.node import Lease, Node
+from gateway.upstream.connection import ResponseHead, UpstreamConnection
+from gateway.upstream.downstream import Downstream, Headers, Trace
+from gateway.upstream.failed_answers import FAILED_STATUSES, deadline_exceeded, node_error, unreadable
+from gateway.upstream.request_heads import STREAM_HEADERS, STREAM_TYPE, is_stream, passed_headers, unfit
+from gateway.upstream.timeouts import Timing
+
+HELD_BYTES = 1 << 20
+"""A plain answer up to this size is held until it is whole; a longer one is passed on piece by piece."""
+
+UNCOUNTED = 64 * 1024
+"""So much of a plain answer is held as a buffer is, without asking for memory."""
+
+ASSEMBLED = 4
+"""An event of one token has 250 bytes, of which about 60 stay until the answer is whole."""
+
+_EVENT_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
+_MAY_END_EVENT = re.compile(rb"\A[\r\n]|[\r\n][\r\n]")
+
+TAIL_BYTES = 2048
+"""What is kept of a piece that was passed on: its usage may go on in the next."""
+
+
+class Exchange:
+    """Receiver of a node's answer and listener to the client, both at once."""
+
+    __slots__ = (
+        "_at_work",
+        "_begun",
+        "_between",
+        "_call",
+        "_carried",
+        "_committed",
+        "_connection",
+        "_deadline",
+        "_events",
+        "_head",
+        "_held",
+        "_held_bytes",
+        "_last",
+        "_last_chunk",
+        "_last_push",
+        "_look",
+        "_look_at",
+        "_loop",
+        "_node",
+        "_paused",
+        "_paused_at",
+        "_paused_for",
+        "_prelude",
+        "_quiet",
+        "_sending",
+        "_sent_at",
+        "_shows_life",
+        "_tail",
+        "_timing",
+        "_told",
+        "_trace",
+        "_write",
+        "done",
+        "due",
+        "lease",
+        "watch",
+    )
+
+    def __init__(
+        self,
+        sending: Sending,
+        call: Downstream,
+        connection: UpstreamConnection,
+        timing: Timing,
+        trace: Trace,
+        deadline: float,
+        loop: asyncio.AbstractEventLoop,
+        lease: Lease,
+        carried: EventWatch | None,
+        look: Callable[[Node, float], float],
+    ) -> None:
+        """`deadline` in loop time, infinite where the client gave none; `carried` is the watch whose turn this is.
+        `look(node, now)` ends what waits on a node that hangs, and says when to look again."""
+        self._loop = loop
+        self.done: Ending[Turn | None] = Ending(loop)
+        self._sending = sending
+        self._shows_life = sending.shows_life
+        self._carried = carried
+        self.lease = lease
+        self._node = lease.node
+        self._look = look
+        self._call = call
+        self._connection = connection
+        self._timing = timing
+        self._trace = trace
+        self._deadline = deadline
+        self._head: ResponseHead | None = None
+        self.watch: EventWatch | None = None
+        self._held: list[bytes] | None = []
+        self._held_bytes = 0
+        self._tail = b""
+        self._prelude: list[bytes] = []
+        """Events that say nothing of the answer yet: they go out with its first one, or with none."""
+        self._between = True
+        """Whether the next piece of a stream begins an event, or a line behind a comment."""
+        self._quiet = False
+        """Whether the event that the last piece was of says nothing of the answer."""
+        self._committed = call.started  # by comments, during an attempt that failed
+        self._write: Callable[[bytes], None] | None = None
+        """Sends a chunk to the client, once the first event has gone there and done what it brings about."""
+        self._events = 0
+        """That came from the node, hidden and held ones too."""
+        self._begun = 0.0
+        self._told = False
+        self._paused = False
+        self._paused_at = self._paused_for = 0.0
+        self._at_work = False
+        """Whether the node sent something that is not for the client, such as thinking that is hidden."""
+        self._sent_at = self._last = self._last_push = self._last_chunk = now = loop.time()
+        self._look_at = now + timing.silence
+        self.due = min(deadline, now + timing.shortest)
+        call.listener = self
+
+    # The node's side
+
+    def on_head(self, head: ResponseHead) -> None:
+        self._head = head
+        self._last = self._loop.time()
+        error = unfit(head)
+        if error is not None:
+            self.fail(error)
+        elif head.status != 200:
+            return
+        elif self._carried is not None:
+            self.watch = self._carried
+            self._trace.answered = True
+        elif is_stream(head):
+            self.watch = self._sending.watch()
+        elif self._sending.needs_stream:
+            self.fail(BadUpstreamResponse("The node did not stream an answer that it was asked to stream."))
+
+    def on_data(self, data: bytes) -> None:
+        if self.watch is not None and self._is_quiet(data):
+            self._pass_quietly(self.watch.feed(data))
+            if self.watch.turn is not None:
+                self._connection.abort()
+                self._take_turn(self.watch)
+            return
+        self._last = self._loop.time()
+        if self._shows_life:
+            self._node.heard_at = self._last
+            self.lease.heard = True
+        if self.watch is None:
+            self._hold(data)
+            return
+        self._begun = self._begun or self._last
+        self._events += data.count(b"\n\n") or data.count(b"\r\n\r\n")
+        events = self.watch.feed(data)
+        if events:
+            self._pass(events)
+        else:
+            self._at_work = True
+            if self._sending.assembles and not self._keep(len(data) // ASSEMBLED):
+                return
+        if self.watch.turn is not None:
+            self._connection.abort()
+            self._take_turn(self.watch)
+
+    def _is_quiet(self, data: bytes) -> bool:
+        """Whether a piece of a stream says nothing of the answer. How it begins tells where an event begins there; in
+        the middle of one a colon is as likely as any other byte."""
+        if self._between:
+            self._quiet = says_nothing(data)
+        elif self._quiet and (end := _MAY_END_EVENT.search(data)):
+            rest = data[end.end() :]
+            self._quiet = not rest or says_nothing(rest)
+        self._between = data.endswith(_EVENT_ENDS) or (
+            data.endswith(b"\n") and data[data.rfind(b"\n", 0, -1) + 1] == COLON
+        )
+        return self._quiet
+
+    def _pass_quietly(self, events: bytes) -> None:
+        """What says nothing of the answer is no sign of life, no work and no token."""
+        if events:
+            self._pass(events)
+            if self._trace.first_byte is not None:
+                self._last_push = self._loop.time()
+
+    def on_chunk(self, framed: bytes, start: int) -> None:
+        # Nearly every event. What is written here is little and close together, for it costs more than what is done.
+        write, watch = self._write, self.watch
+        if write is None or watch is None or not watch.passes(framed, start):
+            self.on_data(framed[start:-2])
+            return
+        self._last_chunk = self._node.heard_at = self._loop.time()
+        self._events += 1
+        write(framed)
+
+    def on_end(self) -> None:
+        if self.watch is not None:
+            self._end_stream(self.watch)
+        elif self._held is not None:
+            body = b"".join(self._held)
+            self._held.clear()
+            self._end_plain(body)
+        else:
+            self._call.finish()
+            self._resolve(None)
+
+    def on_error(self, error: UpstreamError) -> None:
+        if self.watch is not None and self.watch.ended:  # all was said before the connection broke
+            self._end_stream(self.watch)
+        else:
+            self._resolve(error)
+
+    def on_broken(self, error: Exception) -> None:
+        if not self.done.done():
+            self._resolve(unreadable(error))
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing of this answer has reached the client."""
+        return not self._trace.answered
+
+    # The client's side
+
+    def on_gone(self) -> None:
+        if self.watch is not None and self.watch.ended:
+            self._write = None
+            self.on_writable()  # paused for the client, the node's end would never be read
+            return  # it has all it asked for (SDKs leave at [DONE]); the node ends by itself
+        self.fail(ClientGone("The client closed its connection."))
+
+    def on_full(self) -> None:
+        if not self._paused:
+            self._paused_at = self._loop.time()
+        self._paused = True
+        self._connection.pause()
+
+    def on_writable(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._last = self._loop.time()
+            self._paused_for += self._last - self._paused_at
+            self._connection.resume()
+
+    # Ends
+
+    def fail(self, error: GatewayError) -> None:
+        """End the exchange with `error`, closing the node's connection at once so that it works for nobody."""
+        if not self.done.done():
+            self._connection.abort()
+            self._resolve(error)
+
+    def stop(self) -> None:
+        """Nobody waits for `done` any more: close the node's connection, tell nobody."""
+        self._connection.abort()
+        self._tell_work()
+        self._note_usage()
+        self._call.listener = None
+
+    def _end_stream(self, watch: EventWatch) -> None:
+        held = watch.release()
+        if watch.turn is not None:
+            self._take_turn(watch)
+            return
+        self._trace.usage = watch.usage
+        self._trace.wasted = watch.wasted
+        self._trace.node_failed = watch.failed
+        if self._sending.assembles:
+            self._end_assembled(watch, held)
+            return
+        if held:
+            self._pass(held)
+        if watch.ended or watch.failed:
+            if not self._committed:
+                self._commit()
+            self._call.finish()
+            self._resolve(None)
+        else:
+            self._resolve(UpstreamCut("The node ended its stream before the answer was complete: ask again."))
+
+    def _end_assembled(self, watch: EventWatch, body: bytes) -> None:
+        if watch.failed:
+            self._resolve(node_error(find_error_status(body), body))
+        elif not watch.ended:
+            self._resolve(UpstreamCut("The node ended its stream before the answer was complete: ask again."))
+        else:
+            self._answer_plain(200, [(b"content-type", b"application/json")], body)
+
+    def _end_plain(self, body: bytes) -> None:
+        assert self._head is not None
+        status = self._head.status
+        if self._committed or self._carried is not None:  # the answer has begun: its error can only be the gateway's
+            self._resolve(node_error(status, body, self._head))
+            return
+        if status in FAILED_STATUSES:
+            answer = NodeAnswer(status, passed_headers(self._head), self._sending.plain(status, body))
+            self._resolve(node_error(status, body, self._head, answer))
+            return
+        if status == 200 and self._sending.gave_up(body):
+            self._resolve(gave_up())
+            return
+        self._trace.usage = self._sending.usage(body) if status == 200 else None
+        self._answer_plain(status, passed_headers(self._head), body)
+
+    def _answer_plain(self, status: int, headers: Headers, body: bytes) -> None:
+        body = self._sending.plain(status, body)
+        self._first_byte()
+        headers.append((b"content-length", b"%d" % len(body)))
+        self._call.start(status, headers, stream=False)
+        self._call.finish(body)
+        self._resolve(None)
+
+    def _take_turn(self, watch: EventWatch) -> None:
+        """End this exchange in favour of the one that its watch asks for."""
+        turn, watch.turn = watch.turn, None
+        if turn is STOP:
+            self._end_stream(watch)
+            return
+        if self._prelude:  # the next exchange begins with what follows
+            self._pass(b"")
+        self._tell_work()
+        self._call.listener = None
+        if not self.done.done():
+            self.done.set_result(turn)
+
+    def _resolve(self, error: GatewayError | None) -> None:
+        self._tell_work()
+        self._call.listener = None
+        if self.done.done():
+            return
+        if error is None:
+            self.done.set_result(None)
+        else:
+            self._note_usage()
+            if (
+                isinstance(error, UpstreamCut | NodeLeaving)
+                and not self._sending.ask.stream
+                and not self._trace.answered
+                and not self._events
+            ):
+                self._trace.lost += self._loop.time() - self._sent_at
+            self.done.set_exception(error)
+
+    def _note_usage(self) -> None:
+        """What the node has said of it before its answer broke off."""
+        if self.watch is not None and self._trace.usage is None:
+            self._trace.usage = self.watch.usage
+
+    def _tell_work(self) -> None:
+        if self._told:
+            return
+        self._told = True
+        now = self._loop.time()
+        last = max(self._last, self._last_chunk)
+        flowed = last - self._begun if self._begun else 0.0
+        self._trace.work.add(self._events, now - self._sent_at, flowed, self._paused_for, now - last)
+
+    # Passing on
+
+    def _pass(self, data: bytes) -> None:
+        if self._trace.first_byte is None:
+            if self.watch is not None:
+                if self.watch.failed and self._fails_early(data):
+                    return
+                if self._shows_life and says_nothing(data):
+                    self._begun, self._events = 0.0, 0
+                    if self._keep(len(data)):
+                        self._prelude.append(data)
+                    return
+                if self._prelude:
+                    data = b"".join((*self._prelude, data))
+                    self._prelude.clear()
+            self._first_byte()
+        if not self._committed:
+            self._commit()
+        self._last_push = self._last
+        if not self._call.push(data):
+            self.on_full()
+        self._write = self._call.write_chunk if self._shows_life else None
+
+    def _fails_early(self, events: bytes) -> bool:
+        """A stream that begins with the node's own failure has not begun: another node may be asked."""
+        told = [found for event in split_events(events) if b'"error"' in (found := event_data(event))]
+        data = told[-1] if told else b""
+        status = find_error_status(data)
+        if status not in FAILED_STATUSES:
+            return False
+        answer = None
+        if self._head is not None and not self._committed:
+            told_so_far = b"".join((*self._prelude, events))
+            answer = NodeAnswer(200, passed_headers(self._head) + STREAM_HEADERS, told_so_far, stream=True)
+        self.fail(node_error(status, data, None, answer))
+        return True
+
+    def _first_byte(self) -> None:
+        if self._head is not None and self._head.status == 200:
+            self.lease.answered = True
+            if self._shows_life and self.lease.node.doubted:
+                self.lease.node.answered(self._last)
+        if self._trace.first_byte is None:
+            self._trace.answered = True
+            self._trace.first_byte = time.perf_counter()  # uvloop's own clock ticks in milliseconds
+            if self._trace.ticket is not None:
+                self._trace.ticket.first_byte(self._loop.time())
+
+    def _commit(self) -> None:
+        """Send the head of a stream: the node's, or where it has not answered yet, the one that it will send."""
+        self._committed = True
+        headers = [(b"content-type", STREAM_TYPE + b"; charset=utf-8")]
+        if self._head is not None:
+            headers = passed_headers(self._head)
+        self._call.start(200, headers + STREAM_HEADERS, stream=True)
+
+    def _hold(self, data: bytes) -> None:
+        if self._held is None:
+            seen = self._tail + data
+            self._trace.usage = self._sending.usage(seen) or self._trace.usage
+            self._tail = seen[-TAIL_BYTES:]
+            self._pass(data)
+            return
+        rewrites = self._sending.rewrites
+        self._held_bytes += len(data)
+        if (rewrites or self._held_bytes > UNCOUNTED) and not self._keep(len(data), data if rewrites else None):
+            return
+        self._held.append(data)
+        if self._held_bytes <= HELD_BYTES or self._sending.rewrites:
+            return
+        if self._committed:
+            self.fail(BadUpstreamResponse("The node answered a stream with something else."))
+            return
+        assert self._head is not None
+        held, self._held, self._committed = b"".join(self._held), None, True
+        length = [item for item in self._head.headers if item[0] == b"content-length"]
+        self._call.start(self._head.status, passed_headers(self._head) + length, stream=False)
+        self._hold(held)
+
+    def _keep(self, length: int, rewritten: bytes | None = None) -> bool:
+        """Whether there is memory for so many more bytes of an answer that is held; else the exchange has ended."""
+        try:
+            self._call.hold(length, rewritten)
+        except GatewayError as error:
+            self.fail(error)
+            return False
+        return True
+
+    # Time
+
+    def _limit(self) -> float:
+        """The loop time at which the node has been silent too long, given what it has said so far."""
+        if self._at_work or (self._trace.first_byte is not None and self._head is not None):
+            return max(self._last, self._last_chunk) + self._timing.idle
+        if not self._sending.ask.stream:
+            return self._sent_at + self._timing.plain
+        return self._sent_at + self._timing.first_byte + self._timing.prefill * self.lease.tokens / 1000
+
+    def _comments_due(self) -> float:
+        """The loop time of the next comment; never for an answer that is not a stream, nor behind its last event."""
+        if self._sending.assembles or (self.watch is not None and self.watch.ended):
+            return float("inf")
+        waiting = self._sending.ask.stream if self._head is None else self.watch is not None
+        return max(self._last_push, self._last_chunk) + self._timing.keep_alive if waiting else float("inf")
+
+    def _next_check(self, now: float) -> float:
+        """When to look again. Events do not move it (that would cost more than the event), so it must not
+        be set beyond the shortest limit that could apply by then."""
+        soon = now + self._timing.idle
+        if self._paused:  # it is the client's turn: see the protocol's watch over what is unsent
+            return min(self._deadline, soon)
+        look_at = soon if self._trace.answered else self._look_at
+        return min(self._deadline, soon, self._limit(), self._comments_due(), look_at)
+
+    def check(self, now: float) -> None:
+        """Called by the relay's sweep once loop time `due` has come."""
+        try:
+            self._check(now)
+        except Exception as error:  # noqa: BLE001 - what it raises ends this exchange, and no other
+            if not self.done.done():
+                self._connection.abort()
+                self.on_broken(error)
+
+    def _check(self, now: float) -> None:
+        if now >= self._deadline:
+            self.fail(deadline_exceeded())
+        elif not self._paused and now >= self._limit():
+            self.fail(
+                UpstreamTimeout(f"The node was silent for {now - max(self._last, self._last_chunk):.0f} s: ask again.")
+            )
+        elif not self._paused and now >= self._comments_due():
+            self._comment(now)
+        if self.waits and now >= self._look_at and not self.done.done():
+            self._look_at = self._look(self.lease.node, now)
+        self.due = self._next_check(now)
+
+    def _comment(self, now: float) -> None:
+        if not self._committed:
+            self._commit()
+        self._last_push = now
+        if not self._call.push(PING if self._sending.dialect.anthropic else KEEP_ALIVE):
+            self.on_full()

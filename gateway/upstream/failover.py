@@ -1,0 +1,151 @@
+"""After a failed attempt: what it says about the node, and where the request goes on.
+
+Nothing here sends anything. `Failover` belongs to the relay; `Tries` is one request's, made when it first fails.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import structlog
+
+from gateway.core.errors import (
+    ConnectFailed,
+    FleetFull,
+    NodeBusy,
+    Overloaded,
+    UnreadableAnswer,
+    UpstreamCut,
+    UpstreamError,
+)
+from gateway.core.plan import Plan
+from gateway.core.upstream.attempts import FREE, Attempts, RetryBudget, RetryRules, Verdict, is_doubtful, outcome
+from gateway.fleet.fleet import Fleet
+from gateway.fleet.node import Lease, Node
+from gateway.routing.router import Route
+from gateway.upstream.downstream import Trace
+
+log = structlog.get_logger("fleetgate.failover")
+
+BUSY_SECONDS = 0.25
+"""How long a node whose queue was full is asked last, where it did not say itself."""
+
+
+class Failure(NamedTuple):
+    """A failure by the node's fault or the request's own, at loop time `at`. `cut`: the node broke off.
+
+    Not the error itself: its traceback holds the frame that holds the `Tries`, a ring that nobody would look for.
+    """
+
+    node: Node
+    told: str
+    cut: bool
+    at: float
+
+
+@dataclass(slots=True)
+class Tries:
+    """One request's: the nodes it has tried, its doubtful failures, and what full nodes said of their queues."""
+
+    attempts: Attempts
+    tried: list[Node] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
+
+
+class Failover:
+    """Tells the fleet what failed, and finds the next place within the request's and its model's bounds."""
+
+    def __init__(self, fleet: Fleet, rules: RetryRules, max_attempts: int) -> None:
+        """`max_attempts`: nodes that one request may try."""
+        self.max_attempts = max_attempts
+        self.rules = rules
+        self._fleet = fleet
+        self._budgets: dict[str | None, RetryBudget] = {}
+        self._unreadable: set[tuple[str, str, str]] = set()
+        """What was logged of unreadable answers: node, cause, place."""
+
+    def budget(self, model: str | None) -> RetryBudget:
+        """What requests for `model` may cost beyond their first tries."""
+        budget = self._budgets.get(model)
+        if budget is None:
+            budget = self._budgets[model] = RetryBudget(self.rules, asyncio.get_running_loop().time())
+        budget.rules = self.rules
+        return budget
+
+    def begin(self) -> Tries:
+        return Tries(Attempts(self.max_attempts))
+
+    def go_on(
+        self, error: UpstreamError, lease: Lease, plan: Plan, tries: Tries, trace: Trace, route: Route
+    ) -> Lease | None:
+        """The lease to try again with: the same one (on a fresh connection), one of another node, or None to give up.
+
+        Raises `FleetFull` where every node that was asked has said that its queue is full.
+        """
+        now = asyncio.get_running_loop().time()
+        trace.failures += ((lease.node.name, outcome(error)),)
+        trace.node_failed = False  # what the next one does will be told
+        self._tell(error, lease.node, tries, now)
+        verdict = tries.attempts.judge(error, trace.answered)
+        if verdict is Verdict.SAME_NODE:
+            return lease
+        if verdict is Verdict.GIVE_UP:
+            _discourage(error, tries)
+            return None
+        tries.tried.append(lease.node)
+        return self._another(error, plan, tries, trace, route, now)
+
+    def _another(
+        self, error: UpstreamError, plan: Plan, tries: Tries, trace: Trace, route: Route, now: float
+    ) -> Lease | None:
+        try:
+            another = route.another(tries.tried)
+        except Overloaded as full:
+            if not tries.waits or len(tries.waits) < len(tries.tried):
+                return None
+            waits = [*tries.waits, *([full.retry_after] if isinstance(full, FleetFull) and full.retry_after else ())]
+            raise FleetFull(
+                "All nodes have as much to do as they can take: come back later.", retry_after=min(waits)
+            ) from None
+        if isinstance(error, FREE) or self.budget(plan.model).take(now):
+            return another
+        another.release()
+        trace.retry_refused = True
+        return None
+
+    def conclude(self, tries: Tries, lease: Lease) -> None:
+        """The request has ended well on the node of `lease`: whatever failed it before is at fault."""
+        if not lease.answered:  # it was refused, as what is wrong with it may have been what failed elsewhere
+            return
+        now = asyncio.get_running_loop().time()
+        for failure in tries.failures:
+            if failure.node is not lease.node:
+                self._fleet.convict(failure.node, failure.told, failure.at, now)
+
+    def _tell(self, error: UpstreamError, node: Node, tries: Tries, now: float) -> None:
+        if isinstance(error, ConnectFailed):
+            node.refused(error.message, now)
+        elif isinstance(error, NodeBusy):
+            wait = error.retry_after or BUSY_SECONDS
+            node.busy_until = now + wait
+            tries.waits.append(wait)
+        elif is_doubtful(error):
+            if isinstance(error, UnreadableAnswer):
+                self._log_unreadable(error, node)
+            tries.failures.append(Failure(node, error.message, isinstance(error, UpstreamCut), now))
+            node.doubt(error.message)
+
+    def _log_unreadable(self, error: UnreadableAnswer, node: Node) -> None:
+        """Once for each cause: the rest is counted. Nothing of the answer is told, which may be a tenant's."""
+        seen = (node.name, error.cause, error.place)
+        if seen not in self._unreadable:
+            self._unreadable.add(seen)
+            log.warning("node_answer_unreadable", node=node.name, cause=error.cause, place=error.place)
+
+
+def _discourage(error: UpstreamError, tries: Tries) -> None:
+    """Where two nodes vanished over a request, SDKs should not send it to a third and a fourth by themselves."""
+    if len(tries.failures) > 1 and all(failure.cut for failure in tries.failures):
+        error.headers = {**error.headers, "x-should-retry": "false"}
+        error.message = "Two nodes broke off over this request, so it is tried on no other: change it, or ask later."

@@ -1,0 +1,122 @@
+"""The way to one node: its kept connections, how new ones are made, and the head of every request to it."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Iterable, Mapping
+from urllib.parse import urlsplit
+
+from gateway.core.errors import ConnectFailed, GatewayError, OutOfResources
+from gateway.telemetry.shortages import shortage_behind
+from gateway.upstream.connection import Memory, UpstreamConnection
+
+IDLE_LIMIT = 60.0
+"""Seconds after which an idle connection is not used again (the node may have closed it sooner: see `attempts`)."""
+
+MAX_IDLE = 256
+"""Idle connections kept to one node: more than one node serves at once."""
+
+FORWARDED_HEADERS = (
+    b"accept",
+    b"user-agent",
+    b"traceparent",
+    b"tracestate",
+    b"anthropic-version",
+    b"anthropic-beta",
+)
+"""Client headers that reach the node. All others stay here, above all those that steer vLLM's engine
+(`X-Request-Id`, `X-Session-ID`, `X-data-parallel-rank`, `X-Vllm-Priority`) and the client's key."""
+
+
+class Pool:
+    """Last in, first out: the busiest connections stay warm, the surplus goes stale and is dropped."""
+
+    def __init__(self, url: str, api_key: str | None = None, ca_file: str | None = None) -> None:
+        """`url`: where the node listens, with a path before every other path where it has one.
+
+        Raises as `connect` where the certificates cannot be read.
+        """
+        parts = urlsplit(url)
+        secure = parts.scheme == "https"
+        self._host = parts.hostname or ""
+        self._port = parts.port or (443 if secure else 80)
+        try:
+            self._tls = ssl.create_default_context(cafile=ca_file) if secure else None
+        except OSError as error:
+            raise _not_connected(error) from None
+        self._base_path = parts.path.rstrip("/")
+        self._fixed_headers = _fixed_headers(parts.netloc.rpartition("@")[2], api_key)
+        self._idle: list[UpstreamConnection] = []
+        self._closed = False
+        self._memory = Memory()
+
+    def head(self, method: str, path: str, headers: Mapping[bytes, bytes], length: int) -> bytes:
+        """The head of a request whose body has `length` bytes; of the client's `headers` only the harmless ones."""
+        forwarded = [b"%b: %b\r\n" % (name, headers[name]) for name in FORWARDED_HEADERS if name in headers]
+        start = f"{method} {self._base_path}{path} HTTP/1.1\r\n".encode()
+        return b"".join((start, self._fixed_headers, *forwarded, b"content-length: %d\r\n\r\n" % length))
+
+    def take(self) -> UpstreamConnection | None:
+        """An idle connection that is still good, or None."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable and time.monotonic() - connection.idle_since < IDLE_LIMIT:
+                return connection
+            connection.abort()
+        return None
+
+    async def connect(self, timeout: float) -> UpstreamConnection:
+        """A new connection that can be used, within `timeout` seconds, else `ConnectFailed`; `OutOfResources` where it
+        is not the node that took none, but this machine that had none to give."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(timeout):
+                _, connection = await loop.create_connection(
+                    lambda: UpstreamConnection(self._keep, self._memory),
+                    self._host,
+                    self._port,
+                    ssl=self._tls,
+                    server_hostname=self._host if self._tls else None,
+                )
+        except TimeoutError:
+            raise ConnectFailed(f"The node did not take a connection within {timeout:g} s.") from None
+        except OSError as error:  # ssl.SSLError is one
+            raise _not_connected(error) from None
+        if not connection.usable:  # by the time that its waiter was woken, something else was read: its end, mostly
+            connection.abort()
+            raise ConnectFailed("The node takes no connection: it closed it at once, or spoke unasked.")
+        return connection
+
+    def drop_idle(self) -> bool:
+        """Close the connections that nobody uses now; whether there were any."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.abort()
+        return bool(idle)
+
+    def close(self) -> None:
+        """Drop the idle connections; those in use close when their exchange ends."""
+        self._closed = True
+        self.drop_idle()
+
+    def _keep(self, connection: UpstreamConnection) -> None:
+        if self._closed or len(self._idle) >= MAX_IDLE:
+            connection.abort()
+            return
+        connection.idle_since = time.monotonic()
+        self._idle.append(connection)
+
+
+def _not_connected(error: OSError) -> GatewayError:
+    cause = shortage_behind(error)
+    if cause is None:
+        return ConnectFailed(f"The node takes no connection: {error.strerror or error}.")
+    words = "The gateway cannot open another connection now: send the request again."
+    return OutOfResources(words, retry_after=1.0, cause=cause)
+
+
+def _fixed_headers(host: str, api_key: str | None) -> bytes:
+    lines: Iterable[str] = [f"host: {host}", "content-type: application/json", "accept-encoding: identity"]
+    if api_key is not None:
+        lines = [*lines, f"authorization: Bearer {api_key}"]
+    return "".join(f"{line}\r\n" for line in lines).encode()

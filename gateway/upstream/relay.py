@@ -1,0 +1,301 @@
+"""Getting one answer out of a fleet: a node, a connection, an exchange, and another try where that is safe."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple, Protocol, TypeVar
+
+import structlog
+
+from gateway.core.bodies import LARGE
+from gateway.core.budgets.continuation import SLACK
+from gateway.core.dialects.watch import EventWatch
+from gateway.core.errors import (
+    ClientGone,
+    ConnectFailed,
+    GatewayError,
+    NodeFailed,
+    NodeLeaving,
+    OutOfResources,
+    ShuttingDown,
+    UpstreamError,
+    UpstreamTimeout,
+)
+from gateway.core.plan import Plan
+from gateway.core.upstream.attempts import RetryRules
+from gateway.core.upstream.node_request import Sending, Verdict, sending_steps, sending_to
+from gateway.fleet.fleet import Fleet
+from gateway.fleet.hang_detection import silent_at
+from gateway.fleet.node import Lease, Node
+from gateway.routing.router import Route
+from gateway.telemetry.shortages import Shortages
+from gateway.upstream.connection import UpstreamConnection
+from gateway.upstream.downstream import Downstream, Trace
+from gateway.upstream.exchange import Exchange
+from gateway.upstream.failed_answers import deadline_exceeded, pass_on
+from gateway.upstream.failover import Failover, Tries
+from gateway.upstream.pool import Pool
+from gateway.upstream.sweep import Sweep
+from gateway.upstream.timeouts import Timing
+
+log = structlog.get_logger("fleetgate.relay")
+
+Done = TypeVar("Done")
+
+CLOCK_STEP = 0.01
+"""Seconds: the event loop's clock moves in milliseconds, and a time-out may end a little before its time."""
+
+
+class Caller(Downstream, Protocol):
+    """A client's call: where the answer goes, and what it was asked with."""
+
+    headers: Mapping[bytes, bytes]
+
+
+class Leg(NamedTuple):
+    """One request of an attempt; `carried` is the watch of the answer that it goes on with, None for the first."""
+
+    sending: Sending
+    method: str
+    path: str
+    body: bytes
+    carried: EventWatch | None = None
+
+
+class Relay:
+    """The data plane. Holds a pool per node and the exchanges that are open now."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        timing: Timing,
+        max_attempts: int,
+        retries: RetryRules | None = None,
+        shortages: Shortages | None = None,
+    ) -> None:
+        """`max_attempts`: nodes that one request may try."""
+        self.timing = timing
+        self.shortages = shortages or Shortages()
+        self.slack = SLACK
+        self.large = asyncio.Lock()
+        """Held by who does a step with a large body: what is done with one keeps all streams waiting meanwhile."""
+        self.failover = Failover(fleet, retries or RetryRules(), max_attempts)
+        self._fleet = fleet
+        self._pools: dict[tuple[str, str | None, str | None], Pool] = {}
+        self._open: Sweep[Exchange] = Sweep()
+        self._closing = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def serve(
+        self,
+        plan: Plan,
+        call: Caller,
+        trace: Trace,
+        deadline: float,
+        route: Route,
+        method: str = "POST",
+        path: str | None = None,
+    ) -> None:
+        """Answer `call` from a node; raises the `GatewayError` that the client has to be told.
+
+        `deadline` is loop time (infinite: none). `trace` is filled in as things happen, also when this raises.
+        """
+        self.failover.budget(plan.model).requests += 1
+        lease = await route.lease()
+        tries: Tries | None = None
+        fresh = False
+        leg: Leg | None = None
+        try:
+            while True:
+                trace.node = lease.node.name
+                trace.ticket = lease.ticket
+                trace.attempts += 1
+                try:
+                    if leg is None:
+                        if len(plan.body) <= LARGE:
+                            sending = sending_to(plan, lease.node.tag, lease.node.abilities, self.slack)
+                        else:
+                            sending = await self._prepare_large(plan, lease.node, call)
+                        leg = Leg(sending, method, path or sending.path, sending.body)
+                    while leg is not None:
+                        leg = await self._attempt(leg, lease, call, trace, deadline, fresh, plan.model)
+                    if trace.node_failed:  # in mid-answer: by its own fault, or by the request's
+                        lease.node.doubt("a stream ended with the node's own error")
+                    elif tries is not None:
+                        self.failover.conclude(tries, lease)
+                    return None
+                except UpstreamError as error:
+                    tries = tries or self.failover.begin()
+                    again = self.failover.go_on(error, lease, plan, tries, trace, route)
+                    if again is None:
+                        if isinstance(error, NodeFailed) and error.answer is not None:
+                            return pass_on(error.answer, call, trace)
+                        raise
+                    trace.begin_again()
+                    fresh = again is lease
+                    if again is not lease:
+                        lease.release()
+                        lease = again
+                        if leg is not None and leg.carried is None:
+                            leg = None  # what is sent depends on the node, until an answer has begun
+        finally:
+            lease.release()
+            if lease.ticket is not None:
+                lease.ticket.learn(trace.usage)
+
+    @property
+    def open_exchanges(self) -> int:
+        return len(self._open)
+
+    def close_all(self) -> None:
+        """The shutdown's deadline has passed: end what is still open, each with an error its client can read."""
+        self._closing = True
+        for exchange in self._open:
+            exchange.fail(shutting_down())
+
+    def end_on(self, node: Node) -> None:
+        """A drained node's time is up: what waits goes elsewhere, what has begun ends with an error."""
+        for exchange in self._open:
+            if exchange.lease.node is node:
+                exchange.fail(NodeLeaving("The node is taken away before its answer was complete: ask again."))
+
+    def forget_removed_nodes(self) -> None:
+        """Close the pools of nodes that a reload took out of the fleet; their open exchanges run to the end."""
+        for access in self._pools.keys() - {node.access for node in self._fleet.nodes}:
+            self._pools.pop(access).close()
+
+    def close_pools(self) -> None:
+        for pool in self._pools.values():
+            pool.close()
+
+    def drop_idle(self) -> bool:
+        """Close all connections to nodes that nobody uses now; whether there were any."""
+        dropped = [pool.drop_idle() for pool in self._pools.values()]
+        return True in dropped
+
+    async def _prepare_large(self, plan: Plan, node: Node, call: Caller) -> Sending:
+        """As `sending_to`, in steps, one body at a time."""
+        async with self.large:
+            return await in_turns(sending_steps(plan, node.tag, node.abilities, self.slack), call)
+
+    async def _attempt(
+        self, leg: Leg, lease: Lease, call: Caller, trace: Trace, deadline: float, fresh: bool, model: str | None
+    ) -> Leg | None:
+        """One request on the lease's node; returns the next one where the answer goes on with another. `model` is None
+        where no new work is asked for."""
+        loop = self._loop
+        if loop is None:  # once: to ask for it is a system call
+            loop = self._loop = asyncio.get_running_loop()
+        node = lease.node
+        pool, connection = await self._connection(node, loop.time(), deadline, fresh)
+        new = model is not None and leg.carried is None
+        if call.gone or self._closing or (new and node.closed):  # looked at again, now that there is a connection
+            connection.abort()
+            raise self._refusal(call)
+        exchange = Exchange(
+            leg.sending, call, connection, self.timing, trace, deadline, loop, lease, leg.carried, self._look
+        )
+        self._open.add(exchange, loop)
+        try:
+            head = pool.head(leg.method, leg.path, call.headers, len(leg.body))
+            trace.sent = True
+            connection.send((head, leg.body), exchange)
+            turn = await exchange.done
+        except GatewayError:
+            raise
+        except BaseException:  # cancelled, or nothing was sent
+            exchange.stop()
+            raise
+        finally:
+            self._open.discard(exchange)
+        verdict = leg.sending.verdict
+        if verdict is not None and leg.carried is None:
+            self._heed(verdict, node, trace)
+        if turn is None:
+            return None
+        trace.answered = False
+        return Leg(leg.sending, "POST", turn.path, turn.body, exchange.watch)
+
+    def _refusal(self, call: Caller) -> GatewayError:
+        """Why nothing is sent."""
+        if call.gone:
+            return ClientGone("The client closed its connection.")
+        return shutting_down() if self._closing else NodeLeaving("The node was taken away: ask again.")
+
+    def _heed(self, verdict: Verdict, node: Node, trace: Trace) -> None:
+        """What an answer showed of the node's thinking."""
+        if verdict.pace is not None:
+            node.keep_pace(verdict.pace)
+        if verdict.overran:
+            trace.overran = True
+            if verdict.evidence and node.abilities.native_budget and node.suspect_budget():
+                log.warning("node_overran_budget", node=node.name, remedy="it is asked again whether it holds budgets")
+
+    def _look(self, node: Node, now: float) -> float:
+        """Whether `node` hangs: then what waits there goes elsewhere. Returns the loop time to look again."""
+        due = silent_at(node, now, self.timing.silence, self.timing.prefill)
+        if due > now:
+            return min(due, now + self.timing.silence)
+        if self._fleet.fell_silent(node, now):
+            for exchange in self._open:
+                if exchange.lease.node is node and exchange.waits:
+                    exchange.fail(UpstreamTimeout("The node stands still with all its answers: ask again."))
+        return now + self.timing.silence
+
+    async def _connection(
+        self, node: Node, now: float, deadline: float, fresh: bool
+    ) -> tuple[Pool, UpstreamConnection]:
+        try:
+            if now >= deadline:  # while its body was prepared, say: the node need not begin
+                raise deadline_exceeded()
+            pool = self._pool(node)
+            kept = None if fresh else pool.take()
+            if kept is not None:
+                return pool, kept
+            return pool, await self._connect(pool, min(self.timing.connect, deadline - now))
+        except ConnectFailed:
+            if asyncio.get_running_loop().time() < deadline - CLOCK_STEP:
+                raise
+            raise deadline_exceeded() from None  # the client's haste says nothing about the node
+        except OutOfResources as error:
+            self.shortages.note(error.cause, "connecting to a node")
+            raise
+
+    async def _connect(self, pool: Pool, timeout: float) -> UpstreamConnection:
+        """Where this machine has nothing left for it, what stands idle is given back first."""
+        try:
+            return await pool.connect(timeout)
+        except OutOfResources:
+            if not self.drop_idle():
+                raise
+        for _ in range(2):  # turns of the loop, until the sockets are closed
+            await asyncio.sleep(0)
+        return await pool.connect(timeout)
+
+    def _pool(self, node: Node) -> Pool:
+        pool = self._pools.get(node.access)
+        if pool is None:
+            spec = node.spec
+            pool = Pool(spec.url, spec.api_key, spec.ca_file)
+            if node.left:  # nobody would close it later
+                pool.close()
+            else:
+                self._pools[node.access] = pool
+        return pool
+
+
+async def in_turns(steps: Iterator[Done | None], call: Caller) -> Done:
+    """The last of `steps`, with a turn of the event loop for others after each. Raises `ClientGone` once the client has
+    left."""
+    done: Done | None = None
+    for step in steps:
+        done = step
+        await asyncio.sleep(0)
+        if call.gone:
+            raise ClientGone("The client closed its connection.")
+    assert done is not None
+    return done
+
+
+def shutting_down() -> GatewayError:
+    """What a request ends with that the process does not outlive."""
+    return ShuttingDown("The gateway is shutting down: send the request again.", code="shutting_down", retry_after=1.0)

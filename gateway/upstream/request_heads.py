@@ -1,0 +1,79 @@
+"""The head of a node's answer: which answers are one at all, and which of its headers reach the client.
+
+    status                                      the client gets
+    200                                         the answer
+    400 to 599                                  the error as the node told it, or another node's answer
+    3xx                                         502: a redirect is not followed, nor is its `location` told
+    every other (1xx without end, 204, 600)     502 that names the status
+
+Headers pass by name, never by default: the content type as it is, how long to wait as a number of seconds within
+`LONGEST_WAIT`. What else a node says (`set-cookie`, `location`, `server`, limits of its own, what belongs to its
+connection) is between it and the gateway.
+"""
+
+import math
+import re
+
+from gateway.core.errors import BadUpstreamResponse
+from gateway.upstream.connection import ResponseHead
+from gateway.upstream.downstream import Headers
+
+STREAM_HEADERS: Headers = [(b"x-accel-buffering", b"no"), (b"cache-control", b"no-cache")]
+STREAM_TYPE = b"text/event-stream"
+
+LONGEST_WAIT = 60.0
+"""Seconds that a node may ask to be left alone for: whatever it says, it is asked again after that."""
+
+_PRINTABLE = re.compile(rb"[ -~]{0,256}")
+_SECONDS = re.compile(rb"0*([0-9]{1,15})(?:\.[0-9]{0,15})?|0*([0-9]{16,})(?:\.[0-9]*)?")
+
+
+def unfit(head: ResponseHead) -> BadUpstreamResponse | None:
+    """Why an answer that begins so can be nobody's, None where it can."""
+    status = head.status
+    if status != 200 and not 400 <= status <= 599:
+        if 300 <= status <= 399:
+            return BadUpstreamResponse(f"The node answered with a redirect (status {status}): it is not followed.")
+        return BadUpstreamResponse(f"The node answered with status {status}, which is neither an answer nor an error.")
+    if head.coding:
+        name, value = head.coding
+        told = _PRINTABLE.fullmatch(value[:40])
+        coding = value[:40].decode() if told else "unknown"
+        return BadUpstreamResponse(
+            f"The node sent a compressed answer ({name.decode()}: {coding}), though it was asked not to."
+        )
+    if not _PRINTABLE.fullmatch(head.content_type):
+        return BadUpstreamResponse("The node sent a content-type that is no text.")
+    return None
+
+
+def is_stream(head: ResponseHead) -> bool:
+    return head.content_type.startswith(STREAM_TYPE) or head.content_type.lower().startswith(STREAM_TYPE)
+
+
+def passed_headers(head: ResponseHead) -> Headers:
+    """What a client is told of the head, for an answer that is not `unfit`."""
+    headers = [(b"content-type", head.content_type)] if head.content_type else []
+    if head.status >= 400 and (wait := retry_after(head)) is not None:
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(wait))))
+    return headers
+
+
+def retry_after(head: ResponseHead) -> float | None:
+    """The seconds that a node asks to be left alone for, at most `LONGEST_WAIT`; None for a date or anything else that
+    is not a number."""
+    for name, value in head.headers:
+        if name == b"retry-after-ms":
+            return None if (ms := _number(value)) is None else min(ms / 1000, LONGEST_WAIT)
+    for name, value in head.headers:
+        if name == b"retry-after":
+            return None if (seconds := _number(value)) is None else min(seconds, LONGEST_WAIT)
+    return None
+
+
+def _number(value: bytes) -> float | None:
+    """A number of any length; one that is too long to be read is very large."""
+    match = _SECONDS.fullmatch(value)
+    if match is None:
+        return None
+    return float(value) if match[1] else math.inf

@@ -1,0 +1,215 @@
+"""The usage ledger: every request's record in a capped stream in Redis, and sums by the hour and the day.
+
+    fg1:{usage}:records           stream of {"record": JSON}, the last ones
+    fg1:{usage}:tenants           set of all tenants that have sums
+    fg1:{usage}:h:NUMBER:TENANT   hash "model key measure" -> integer, one an hour (numbered since 1970), with a TTL
+    fg1:{usage}:d:NUMBER:TENANT   the same, one a day
+    fg1:{usage}:batch:ID          this batch has been written, so that sending it again changes nothing
+
+Requests are gathered and written in batches; a batch that fails is sent again, the same one, until it is through. Where
+Redis takes a part of it only, the rest comes with the next ones: a key of another type stops nothing but itself. While
+Redis is away, or refuses them, records wait, up to `MAX_WAITING`; beyond that the oldest are only kept in the sums, and
+counted as dropped. The sums wait as long as the process lives.
+"""
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import structlog
+
+from gateway.core.telemetry.events import RequestEnded
+from gateway.core.usage.cost import Price
+from gateway.core.usage.ledger import DAY, HOUR, Bucket, Part, Sums, cost_of_request, field_of, fold, record_of
+from gateway.redis.client import Link, Script, Unavailable, Value
+
+log = structlog.get_logger("fleetgate.usage")
+
+
+def _told(reply: Any, command: Sequence[Any]) -> bool:
+    """What was refused: numbers with commas between, and why."""
+    return (type(reply) is bytes and reply.partition(b" ")[0].replace(b",", b"0").isdigit()) or reply == b""
+
+
+USAGE = Script.read(Path(__file__).parent / "lua" / "usage.lua", fits=_told)
+FLUSH_SECONDS = 1.0
+MAX_WAITING = 50_000
+"""Records that wait for Redis; about a kilobyte each."""
+
+_BATCH = 200
+"""Records in one call, so that none holds Redis for long."""
+
+_LAST_TRIES = 5
+
+_CALL = "usage in part"
+"""Under this name it is told that a batch was not taken as a whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """How much is kept: single records, and seconds for which sums by the hour and by the day are."""
+
+    records: int
+    hours: int
+    days: int
+
+
+@dataclass(frozen=True, slots=True)
+class UsagePlaces:
+    """The names of the keys in Redis: all in one slot, so that a batch is one step."""
+
+    base: str
+
+    @property
+    def records(self) -> str:
+        return f"{self.base}records"
+
+    @property
+    def tenants(self) -> str:
+        return f"{self.base}tenants"
+
+    def bucket(self, bucket: Bucket) -> str:
+        return f"{self.base}{'h' if bucket.size == HOUR else 'd'}:{bucket.number}:{bucket.tenant}"
+
+    def mark(self, batch: str) -> str:
+        return f"{self.base}batch:{batch}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    id: str
+    records: list[bytes]
+    sums: dict[Bucket, dict[Part, Sums]]
+
+
+class Ledger:
+    """Takes requests in at once and writes them down in a while."""
+
+    def __init__(self, link: Link, kept: Kept, prices: Mapping[str, Price]) -> None:
+        self.prices = prices
+        self.dropped = 0
+        """Records that could not be kept (their sums could)."""
+        self._link = link
+        self._kept = kept
+        self._places = UsagePlaces(f"{link.schema.records}:{{usage}}:")
+        self._waiting: deque[RequestEnded] = deque()
+        self._overflow: dict[Bucket, dict[Part, Sums]] = {}
+        self._refused: deque[bytes] = deque()
+        self._batch: _Batch | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def waiting(self) -> int:
+        batch = len(self._batch.records) if self._batch is not None else 0
+        return len(self._waiting) + len(self._refused) + batch
+
+    def request_ended(self, event: RequestEnded) -> None:
+        """An observer of requests. Those of nobody (a wrong key) are not written down."""
+        if event.tenant is None:
+            return
+        self._waiting.append(event)
+        if len(self._waiting) > MAX_WAITING:
+            fold(self._with_cost([self._waiting.popleft()]), self._overflow)
+            self.dropped += 1
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._follow(), name="usage ledger")
+
+    async def stop(self) -> None:
+        """Write what waits. What Redis does not take within some tries is told in the log, and lost."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for _ in range(_LAST_TRIES):
+            if await self.flush():
+                return
+            await asyncio.sleep(FLUSH_SECONDS / 5)
+        self.dropped += self.waiting
+        log.error("usage_lost", records=self.waiting)
+
+    async def flush(self) -> bool:
+        """Write all that waits; False where Redis did not take it all, and it waits on."""
+        records: list[bytes] = []
+        sums: dict[Bucket, dict[Part, Sums]] = {}
+        try:
+            while (batch := self._next_batch()) is not None:
+                refused = await self._write(batch)
+                if 0 in refused:
+                    records += batch.records
+                for number, (bucket, parts) in enumerate(batch.sums.items(), 1):
+                    if number in refused:
+                        _add(sums, bucket, parts)
+                self._batch = None
+        except Unavailable:
+            return False
+        finally:
+            self._keep(records, sums)
+        if records or sums:
+            return False
+        self._link.refusals.answered(_CALL, self._places.base)
+        return True
+
+    def _keep(self, records: list[bytes], sums: dict[Bucket, dict[Part, Sums]]) -> None:
+        """Have what was refused come with the next batches, within bounds."""
+        for bucket, parts in sums.items():
+            _add(self._overflow, bucket, parts)
+        self._refused.extend(records)
+        while len(self._refused) > MAX_WAITING:
+            self._refused.popleft()
+            self.dropped += 1
+
+    def _next_batch(self) -> _Batch | None:
+        """The batch that is under way, or else a new one of what waits."""
+        if self._batch is None and (self._waiting or self._overflow or self._refused):
+            before = [self._refused.popleft() for _ in range(min(_BATCH, len(self._refused)))]
+            events = [self._waiting.popleft() for _ in range(min(_BATCH - len(before), len(self._waiting)))]
+            sums, self._overflow = self._overflow, {}
+            costly = self._with_cost(events)
+            fold(costly, sums)
+            records = [orjson.dumps(record_of(event, cost)) for event, cost in costly]
+            self._batch = _Batch(os.urandom(12).hex(), before + records, sums)
+        return self._batch
+
+    def _with_cost(self, events: list[RequestEnded]) -> list[tuple[RequestEnded, int]]:
+        return [(event, cost_of_request(event, self.prices)) for event in events]
+
+    async def _write(self, batch: _Batch) -> set[int]:
+        """What Redis did not take of it: 0 for the records, 1 for the first of the sums."""
+        places, kept = self._places, self._kept
+        keys = [places.records, places.tenants, places.mark(batch.id)]
+        args: list[Value] = [kept.records, len(batch.records), *batch.records]
+        for bucket, parts in batch.sums.items():
+            keys.append(places.bucket(bucket))
+            pairs = [
+                (field_of(part, measure), value)
+                for part, sums in parts.items()
+                for measure, value in sums._asdict().items()
+                if value
+            ]
+            ttl = kept.hours * HOUR if bucket.size == HOUR else kept.days * DAY
+            args += [bucket.tenant, ttl, len(pairs), *(word for pair in pairs for word in pair)]
+        told: bytes = await self._link.run(USAGE, keys, args)
+        if not told:
+            return set()
+        numbers, _, reason = told.decode(errors="replace").partition(" ")
+        self._link.refusals.understand(_CALL, places.base, reason)
+        return {int(number) for number in numbers.split(",")}
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            try:
+                await self.flush()
+            except Exception:
+                log.exception("usage_not_written")
+
+
+def _add(sums: dict[Bucket, dict[Part, Sums]], bucket: Bucket, parts: Mapping[Part, Sums]) -> None:
+    held = sums.setdefault(bucket, {})
+    for part, more in parts.items():
+        held[part] = held.get(part, Sums()).plus(more)

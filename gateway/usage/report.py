@@ -1,0 +1,117 @@
+"""Reading the usage ledger back: sums over a span of time, by hour or day, tenant, model and key.
+
+It is read in small batches over the connection of reports, and added up on the way: neither requests nor memory feel
+how much there is of it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from itertools import islice
+from typing import Any, NamedTuple, Self
+
+from gateway.core.usage.ledger import Bucket, Part, Sums, parts_of
+from gateway.redis.client import Link
+from gateway.redis.replies import pairs_of
+from gateway.usage.ledger import UsagePlaces
+
+EVERYTHING = frozenset({"time", "tenant", "model", "key"})
+"""What sums can be divided by."""
+
+AT_ONCE = 10
+FIELDS = 500
+"""Buckets that are asked for together, and sums of each at a time: everybody else waits for what Redis does in one go,
+a few milliseconds."""
+
+MAX_ROWS = 50_000
+"""Rows that one answer may have."""
+
+
+class TooManyRows(Exception):
+    """The question divides by more than one answer can hold."""
+
+
+class Row(NamedTuple):
+    """Sums of one tenant's model and key in the hour or day that begins at `at` (seconds since 1970)."""
+
+    at: int
+    tenant: str
+    part: Part
+    sums: Sums
+
+    @classmethod
+    def empty(cls) -> Self:
+        return cls(0, "", Part("", ""), Sums())
+
+
+class UsageReport:
+    """Raises `Unavailable` where Redis does not answer, or refuses."""
+
+    def __init__(self, link: Link) -> None:
+        self._redis = link.reports
+        self._places = UsagePlaces(f"{link.schema.records}:{{usage}}:")
+
+    async def tenants(self) -> list[str]:
+        """All tenants that ever had sums."""
+        names = await self._redis.command("SMEMBERS", self._places.tenants)
+        return sorted(name.decode(errors="replace") for name in names)
+
+    async def rows(
+        self, tenants: Sequence[str], since: float, until: float, size: int, by: frozenset[str] = EVERYTHING
+    ) -> list[Row]:
+        """The sums of the hours or days (`size`: `HOUR` or `DAY`) that the span from `since` to `until` touches, added
+        up as they are read over what is not in `by`. Raises `TooManyRows`."""
+        sums: _Groups = {}
+        numbers = range(int(since // size), int(-(-until // size)))
+        buckets = (Bucket(size, number, tenant) for number in numbers for tenant in tenants)
+        while chunk := list(islice(buckets, AT_ONCE)):
+            async for bucket, fields in self._pages(chunk):
+                rows = [Row(bucket.number * size, bucket.tenant, *found) for found in parts_of(fields).items()]
+                _add(sums, rows, by)
+                if len(sums) > MAX_ROWS:
+                    raise TooManyRows
+                await asyncio.sleep(0)  # requests have their turn
+        return _rows(sums)
+
+    async def _pages(self, buckets: list[Bucket]) -> AsyncIterator[tuple[Bucket, dict[str, int]]]:
+        """All fields of `buckets`, some of each at a time."""
+        seen: dict[Bucket, set[str]] = {bucket: set() for bucket in buckets}
+        cursors: dict[Bucket, Any] = dict.fromkeys(buckets, 0)
+        while cursors:
+            asked = [("HSCAN", self._places.bucket(bucket), at, "COUNT", FIELDS) for bucket, at in cursors.items()]
+            for bucket, (cursor, told) in zip(list(cursors), await self._redis.batch(asked), strict=True):
+                fields = {name: sum for name, sum in _integers(told).items() if name not in seen[bucket]}
+                seen[bucket].update(fields)  # a hash that grows meanwhile may be told in parts twice
+                yield bucket, fields
+                cursors[bucket] = cursor
+                if int(cursor) == 0:
+                    del cursors[bucket]
+
+
+_Groups = dict[tuple[int, str, Part], Sums]
+
+
+def grouped(rows: Iterable[Row], by: frozenset[str]) -> list[Row]:
+    """Rows added up over what is not in `by` (time, tenant, model, key), which is then left empty (time: 0)."""
+    sums: _Groups = {}
+    _add(sums, rows, by)
+    return _rows(sums)
+
+
+def _add(sums: _Groups, rows: Iterable[Row], by: frozenset[str]) -> None:
+    for row in rows:
+        part = Part(row.part.model if "model" in by else "", row.part.key if "key" in by else "")
+        name = (row.at if "time" in by else 0, row.tenant if "tenant" in by else "", part)
+        sums[name] = sums.get(name, Sums()).plus(row.sums)
+
+
+def _rows(sums: _Groups) -> list[Row]:
+    return [Row(*name, total) for name, total in sorted(sums.items())]
+
+
+def _integers(answer: Any) -> dict[str, int]:
+    """A hash, as far as it is one of sums."""
+    return {
+        name.decode(errors="replace"): int(value)
+        for name, value in pairs_of(answer).items()
+        if value.lstrip(b"-").isdigit()
+    }

@@ -1,0 +1,111 @@
+"""Which records are believed: the contract's own, and what makes one unbelievable."""
+
+import hashlib
+import hmac
+import ipaddress
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.core.fleet.registration import Belief, NotBelieved, Registered, read_registration
+
+CONTRACT = json.loads((Path(__file__).parents[1] / "contract" / "registration-v1.json").read_text())
+SECRET: str = CONTRACT["secret"]
+SIGNED = Belief(secret=SECRET)
+LISTED = Belief(networks=(ipaddress.ip_network("10.0.0.0/8"),), models=frozenset({"nemotron-3-ultra"}))
+READY: dict[str, Any] = CONTRACT["records"][0]["wire"]
+NOW: float = READY["heartbeat_at"] + 1
+
+
+def signed(**changes: Any) -> bytes:
+    record = {key: value for key, value in {**READY, **changes}.items() if key != "signature"}
+    text = json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
+    return json.dumps({**record, "signature": hmac.new(SECRET.encode(), text, hashlib.sha256).hexdigest()}).encode()
+
+
+def read(text: bytes, belief: Belief = SIGNED, now: float = NOW) -> Registered:
+    return read_registration(text, belief, now)
+
+
+@pytest.mark.parametrize("case", CONTRACT["records"], ids=lambda case: str(case["case"]))
+def test_the_contracts_records_are_read(case: dict[str, Any]) -> None:
+    wire = json.dumps(case["wire"]).encode()
+    belief = SIGNED if case["signed"] else LISTED
+    record = read(wire, belief)
+    assert (record.node_id, record.url) == (case["wire"]["node_id"], "http://10.0.0.7:8000")
+    assert (record.state, record.max_concurrency) == (case["wire"]["state"], 64)
+    assert record.drain_deadline == case["wire"]["drain_deadline"]
+    assert record.price == (None if case["wire"]["price"] is None else case["wire"]["price"]["usd_per_hour"])
+    assert dict(record.labels) == case["wire"]["labels"]
+    if not case["signed"]:
+        with pytest.raises(NotBelieved, match="not signed"):
+            read(wire)
+
+
+@pytest.mark.parametrize("field", ["url", "models", "state", "weight", "labels", "heartbeat_at"])
+def test_a_signed_record_cannot_be_changed(field: str) -> None:
+    other = {"url": "http://10.6.6.6:8000", "models": ["x"], "state": "failed", "weight": 2.0, "labels": {}}
+    record = {**READY, field: other.get(field, NOW - 0.25)}
+    with pytest.raises(NotBelieved, match="not signed with the secret"):
+        read(json.dumps(record).encode())
+
+
+def test_fields_that_a_newer_writer_adds_are_signed_and_ignored() -> None:
+    assert read(signed(colour="blue")).node_id == READY["node_id"]
+
+
+def test_an_old_record_cannot_be_played_again() -> None:
+    assert read(signed(), now=READY["heartbeat_at"] + 24)
+    with pytest.raises(NotBelieved, match="26 s old"):
+        read(signed(), now=READY["heartbeat_at"] + 26)
+    with pytest.raises(NotBelieved, match="clocks differ"):
+        read(signed(), now=READY["heartbeat_at"] - 6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"url": "http://192.168.0.7:8000"}, "192.168.0.7 is in none of the listed"),
+        ({"url": "http://gpu-7:8000"}, "'gpu-7' is a name"),
+        ({"models": ["nemotron-3-ultra", "other"]}, "it serves other"),
+        ({"models": []}, "it serves nothing"),
+    ],
+)
+def test_an_unsigned_record_is_believed_within_what_is_listed(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(NotBelieved, match=reason):
+        read(json.dumps({**READY, **changes}).encode(), LISTED)
+
+
+def test_lists_bound_signed_records_too() -> None:
+    both = Belief(SECRET, LISTED.networks, LISTED.models)
+    assert read(signed(), both)
+    with pytest.raises(NotBelieved):
+        read(signed(url="http://192.168.0.7:8000"), both)
+    assert read(signed(url="http://gpu-7:8000")).url == "http://gpu-7:8000"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b"\xff",
+        b'{"schema": 1}',
+        signed(schema=2),
+        signed(url="file:///etc/passwd"),
+        signed(url="http://10.0.0.7:8000/v1"),
+        signed(url=None),
+        signed(weight=0),
+        signed(weight="nan"),
+        signed(state="asleep"),
+        signed(capacity=None),
+        signed(heartbeat_at="soon"),
+        signed(labels=[]),
+    ],
+)
+def test_what_is_no_record_is_refused_and_not_more(text: bytes) -> None:
+    with pytest.raises(NotBelieved):
+        read(text)

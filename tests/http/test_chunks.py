@@ -1,0 +1,34 @@
+"""A chunk is known at sight only where it is one, and nothing else."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.http.chunks import LONGEST, start_of_data
+
+
+@given(st.binary(min_size=1, max_size=LONGEST + 10))
+def test_a_chunk_of_any_length_is_known(data: bytes) -> None:
+    framed = b"%x\r\n%b\r\n" % (len(data), data)
+    start = start_of_data(framed)
+    assert framed[start:-2] == data if len(framed) < LONGEST else start == 0
+
+
+@pytest.mark.parametrize(
+    "framed",
+    [
+        b"",
+        b"0\r\n\r\n",  # the end of a body
+        b"3\r\nhel",
+        b"3\r\nhel\r",
+        b"3\r\nhello\r\n",
+        b"5\r\nhel\r\n",
+        b"3\r\nhel\r\n2\r\nlo\r\n",
+        b"3;x=y\r\nhel\r\n",
+        b"03\r\nhel\r\n",  # a parser may take it: at sight it is not certain
+        b"hel\r\n",
+        b"+3\r\nhel\r\n",
+    ],
+)
+def test_anything_else_is_left_to_a_parser(framed: bytes) -> None:
+    assert start_of_data(framed) == 0
