@@ -17,18 +17,18 @@ from gateway.admin.keys import KeyRoutes
 from gateway.admin.reload import ReloadResult, ReloadRoutes
 from gateway.admin.tenants import TenantRoutes
 from gateway.admin.usage import UsageRoutes
-from gateway.api.body import Bounds
+from gateway.api.body import RequestBounds
 from gateway.api.connection_bounds import ConnectionBounds
-from gateway.api.dispatcher import Front
-from gateway.api.listener_settings import Edge
-from gateway.api.middleware import Layers
+from gateway.api.dispatcher import Dispatcher
+from gateway.api.listener_settings import ListenerSettings
+from gateway.api.middleware import Middleware
 from gateway.api.open_files import bound_connections
 from gateway.api.public import build_public
 from gateway.config.access import ModelNames, tenants_of
 from gateway.config.tree import Config
 from gateway.config.usage import prices_of
 from gateway.config.watch import ConfigWatch
-from gateway.core.access.wrong_key_throttle import Guesses
+from gateway.core.access.wrong_key_throttle import WrongKeyThrottle
 from gateway.core.limits.metering import Meters
 from gateway.core.memory import MemoryBudget
 from gateway.fleet.discovery import Discovery
@@ -36,14 +36,14 @@ from gateway.fleet.drains import Drains
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.model_watch import ModelWatch
 from gateway.fleet.node import NodeSpec
-from gateway.fleet.peer_views import Lookout
+from gateway.fleet.peer_views import PeerViews
 from gateway.fleet.prober import Prober
 from gateway.pipeline import Observer, Pipeline
 from gateway.redis.presence import Presence
 from gateway.telemetry.log_stream import LOG
 from gateway.telemetry.logs import RequestLog
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.shortages import Shortages
+from gateway.telemetry.shortages import ResourceShortages
 from gateway.upstream.relay import Relay
 from gateway.usage.report import UsageReport
 
@@ -66,35 +66,35 @@ class Gateway:
         self._tasks: list[asyncio.Task[None]] = []
         self._draining = False
         self._started = False
-        self.shortages = Shortages()
-        self.link = wiring.link(config)
+        self.shortages = ResourceShortages()
+        self.redis = wiring.redis_client(config)
         self.fleet = Fleet((), wiring.breaker_rules(config))
-        self.router = wiring.router(config, self.fleet, self.link)
+        self.router = wiring.router(config, self.fleet, self.redis)
         budgets, retries = config.budgets, wiring.retry_rules(config)
         timing = wiring.probe_timing(config)
         self.prober = Prober(self.fleet, timing, budgets.canary, budgets.native, self.shortages)
         self.relay = Relay(self.fleet, wiring.timing(config), config.requests.max_attempts, retries, self.shortages)
-        self.relay.slack = wiring.slack(config)
-        self.drains = Drains(self.fleet, self.link, shared, self.relay.end_on)
-        self.discovery = Discovery(wiring.discovery(config), self.fleet, self.link, self._take_nodes)
+        self.relay.overshoot = wiring.overshoot(config)
+        self.drains = Drains(self.fleet, self.redis, shared, self.relay.end_on)
+        self.discovery = Discovery(wiring.discovery(config), self.fleet, self.redis, self._update_fleet)
         self.discovery.list_nodes(wiring.node_specs(config))
         self.metrics = Metrics()
         self._request_log = RequestLog(config.log.format)
-        self.ledger = wiring.ledger(config, self.link)
+        self.ledger = wiring.ledger(config, self.redis)
         tenants = tenants_of(config.tenants, config.access, response_key)
-        self.keyring = wiring.keyring(config, self.link, response_key, tenants)
-        guesses = Guesses(config.access.wrong_keys_per_minute)
+        self.keyring = wiring.keyring(config, self.redis, response_key, tenants)
+        guesses = WrongKeyThrottle(config.access.wrong_keys_per_minute)
         self.gate = Gate(tenants, guesses, self.keyring, wiring.public_guard(config))
-        self.audit = Audit(self.link, config.access.audit_lines)
-        self.presence = Presence(self.link)
+        self.audit = Audit(self.redis, config.access.audit_lines)
+        self.presence = Presence(self.redis)
         self.presence.on_change(self.fleet.share_with)
-        if self.link is None:  # nobody tells of other gateways, but this one's own processes are known
+        if self.redis is None:  # nobody tells of other gateways, but this one's own processes are known
             self.fleet.share_with(config.workers)
-        self.lookout = Lookout(self.fleet, self.link, shared)
+        self.peer_views = PeerViews(self.fleet, self.redis, shared)
         self.models = ModelWatch(self.fleet, [model.name for model in config.models])
-        self.fleet_routes = FleetRoutes(self.router, self.metrics, self.lookout, self.models)
+        self.fleet_routes = FleetRoutes(self.router, self.metrics, self.peer_views, self.models)
         self.meters = Meters(prices_of(config.models))
-        self.limiter = wiring.limiter(config, self.link, self.presence, self.meters)
+        self.limiter = wiring.limiter(config, self.redis, self.presence, self.meters)
         self.pipeline = Pipeline(
             wiring.policy(config, response_key),
             self.gate,
@@ -107,14 +107,14 @@ class Gateway:
         )
         self.memory = MemoryBudget(config.requests.memory_for(config.workers))
         requests = config.requests
-        self._bounds = Bounds(
+        self._bounds = RequestBounds(
             requests.max_body, config.timeouts.body, requests.max_json_values, requests.max_answer, self.memory
         )
-        layers = Layers(
+        middleware = Middleware(
             build_public(self.pipeline, self.fleet), config.listen.cors_origins, config.listen.trusted_proxies
         )
-        self.front = Front(self.pipeline, self._bounds, layers)
-        self.public = layers.app
+        self.dispatcher = Dispatcher(self.pipeline, self._bounds, middleware)
+        self.public = middleware.app
         page = MetricsPage(self.metrics, self._refresh_gauges)
         self.admin = build_admin(self.pipeline, self.fleet, wiring.admin_access(config), page, *self._admin_routes())
 
@@ -123,23 +123,23 @@ class Gateway:
         return always if self.ledger is None else (*always, self.ledger.request_ended)
 
     def _admin_routes(self) -> Iterable[RouteGroup]:
-        directory = wiring.directory(self.config, self.link)
+        directory = wiring.directory(self.config, self.redis)
         yield TenantRoutes(directory, lambda: self.config.tenants, lambda: ModelNames(self.config.models), self.audit)
         yield KeyRoutes(directory, lambda: self.config.tenants, lambda: ModelNames(self.config.models))
         yield DrainRoutes(self.fleet, self.drains, self.audit)
-        yield UsageRoutes(UsageReport(self.link) if self.link is not None and self.ledger is not None else None)
+        yield UsageRoutes(UsageReport(self.redis) if self.redis is not None and self.ledger is not None else None)
         yield self.fleet_routes
         yield ReloadRoutes(self.reload, self.audit)
 
-    def edge(self, admin_port: int | None) -> Edge:
+    def listener_settings(self, admin_port: int | None) -> ListenerSettings:
         """What the listeners' protocol has to know."""
         config = self.config
-        return Edge(
+        return ListenerSettings(
             admin_port=admin_port,
             connections=ConnectionBounds(
                 bound_connections(config.listen.max_connections),
                 config.listen.max_connections_per_address,
-                self.front.layers.proxies,
+                self.dispatcher.middleware.proxies,
             ),
             admin_connections=ConnectionBounds(ADMIN_CONNECTIONS, ADMIN_CONNECTIONS // 2, ()),
             max_headers=config.requests.max_headers,
@@ -147,14 +147,14 @@ class Gateway:
             client_stall=config.timeouts.client_stall,
             bounds=self._bounds,
             tls=wiring.tls(config.listen.tls),
-            front=self.front,
+            dispatcher=self.dispatcher,
             on_shutdown=self.begin_shutdown,
         )
 
     async def start(self) -> None:
         """Connect to Redis, begin to probe nodes and to watch the config file."""
-        if self.link is not None:
-            await self.link.start()
+        if self.redis is not None:
+            await self.redis.start()
             await self.presence.start()
         if self.limiter is not None:
             self.limiter.start()
@@ -163,12 +163,12 @@ class Gateway:
         if self.ledger is not None:
             self.ledger.start()
         self._started = True
-        self.prober.follow()
-        self._tasks.append(asyncio.create_task(self.drains.follow(), name="drains"))
+        self.prober.sync_tasks()
+        self._tasks.append(asyncio.create_task(self.drains.run(), name="drains"))
         self.discovery.start()
         self._tasks.append(asyncio.create_task(self._every(GAUGE_SECONDS, self._refresh_gauges), name="gauges"))
-        self._tasks.append(asyncio.create_task(self.models.follow(), name="models"))
-        self._tasks.append(asyncio.create_task(self.lookout.follow(self.fleet_routes.own), name="lookout"))
+        self._tasks.append(asyncio.create_task(self.models.run(), name="models"))
+        self._tasks.append(asyncio.create_task(self.peer_views.run(self.fleet_routes.own), name="lookout"))
         if self._watch is not None:
             self._tasks.append(asyncio.create_task(self._follow_config(self._watch), name="config watch"))
 
@@ -179,7 +179,7 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.lookout.leave()
+        await self.peer_views.withdraw()
         await self.discovery.stop()
         await self.prober.stop()
         self.relay.close_pools()
@@ -189,11 +189,11 @@ class Gateway:
             await self.limiter.stop()
         if self.ledger is not None:
             await self.ledger.stop()
-        if self.link is not None:
+        if self.redis is not None:
             await self.presence.stop()
-            await self.link.stop()
+            await self.redis.stop()
         self._request_log.flush()
-        self.metrics.settle()
+        self.metrics.flush()
 
     def announce_shutdown(self) -> float:
         """`/ready` says no from now on, and answers close their connections; for how many seconds requests are to be
@@ -216,7 +216,7 @@ class Gateway:
             return ReloadResult(ok=False, problems=["this gateway was started without a config file"])
         result = self._reload_here(self._watch)
         if result.ok:
-            self._watch.tell_the_others()
+            self._watch.notify_siblings()
         return result
 
     @property
@@ -236,18 +236,18 @@ class Gateway:
             log.error("config_refused", problems=problems)
             return ReloadResult(ok=False, problems=problems)
         needs_restart = wiring.needs_restart(self._started_with, config)
-        self._take_over(config)
+        self._apply(config)
         log.info("config_reloaded", needs_restart=needs_restart)
         return ReloadResult(ok=True, needs_restart=needs_restart)
 
-    def _take_over(self, config: Config) -> None:
+    def _apply(self, config: Config) -> None:
         """Swap what requests will see from now on; those under way keep what they began with. All that is made anew is
         made before the first swap: where that fails, the old configuration is in force whole."""
         policy = wiring.policy(config, self._response_key)
         tenants = tenants_of(config.tenants, config.access, self._response_key)
         prices, terms = prices_of(config.models), wiring.limit_terms(config)
-        limiter = self.limiter or wiring.limiter(config, self.link, self.presence, self.meters)
-        timing, slack, retries = wiring.timing(config), wiring.slack(config), wiring.retry_rules(config)
+        limiter = self.limiter or wiring.limiter(config, self.redis, self.presence, self.meters)
+        timing, overshoot, retries = wiring.timing(config), wiring.overshoot(config), wiring.retry_rules(config)
         memory = config.requests.memory_for(config.workers)
         probes, breaker, routing = (
             wiring.probe_timing(config),
@@ -258,18 +258,18 @@ class Gateway:
 
         self.config = config
         self.pipeline.policy = policy
-        self.gate.take_over(tenants, config.access.wrong_keys_per_minute)
+        self.gate.reload(tenants, config.access.wrong_keys_per_minute)
         if limiter is not None and self.limiter is None:
             self.limiter = self.pipeline.limiter = limiter
             limiter.start()
         if self.limiter is None:
             self.meters.prices = prices
         else:
-            self.limiter.take_over(terms, prices)
+            self.limiter.reload(terms, prices)
         if self.ledger is not None:
             self.ledger.prices = prices
         self.relay.timing = timing
-        self.relay.slack = slack
+        self.relay.overshoot = overshoot
         self.relay.failover.max_attempts = config.requests.max_attempts
         self.relay.failover.rules = retries
         self.memory.limit = memory
@@ -279,16 +279,16 @@ class Gateway:
         self._bounds.body_timeout = config.timeouts.body
         self.prober.retime(probes)
         self.prober.canary, self.prober.native = config.budgets.canary, config.budgets.native
-        self.router.follow(routing, config.routing.remember, config.routing.crowding)
-        self.fleet.follow_rules(breaker)
+        self.router.apply_rules(routing, config.routing.remember, config.routing.crowding)
+        self.fleet.apply_rules(breaker)
         self.models.listed = [model.name for model in config.models]
 
-    def _take_nodes(self, specs: list[NodeSpec]) -> None:
+    def _update_fleet(self, specs: list[NodeSpec]) -> None:
         """The fleet has changed. Requests under way on a node that left go on to their end."""
         self.fleet.update(specs)
         self.relay.forget_removed_nodes()
         if self._started:
-            self.prober.follow()
+            self.prober.sync_tasks()
 
     async def _follow_config(self, watch: ConfigWatch) -> None:
         async for _ in watch.changes():
@@ -315,9 +315,9 @@ class Gateway:
         self.metrics.shortages_state(self.shortages.counts)
         self.metrics.models_state({each.name: each.ready for each in self.models.states()})
         self.metrics.fleet_state(self.relay.open_exchanges, [node.facts for node in self.fleet.nodes])
-        if self.link is not None:
-            self.metrics.redis_state(self.link.up, self.link.outages, self.presence.live)
-            self.metrics.redis_refusals(self.link.refusals.count, len(self.link.refusals.standing))
+        if self.redis is not None:
+            self.metrics.redis_state(self.redis.up, self.redis.outages, self.presence.live)
+            self.metrics.redis_refusals(self.redis.refusals.count, len(self.redis.refusals.standing))
         if self.limiter is not None:
             self.metrics.limits_state(len(self.limiter.live), self.limiter.waiting, self.limiter.dropped)
 

@@ -22,19 +22,19 @@ from gateway.core.errors import ClientGone, GatewayError, InternalError, Invalid
 from gateway.core.limits.metering import ASSUMED_OUTPUT, Meters, plan_amounts
 from gateway.core.limits.rules import NOTHING
 from gateway.core.models import Models
-from gateway.core.plan import Minting, Plan, make_plan
+from gateway.core.plan import IdMinting, Plan, make_plan
 from gateway.core.telemetry.events import RequestEnded
 from gateway.core.thinking.grant import Grant, Headers
-from gateway.core.thinking.policy import TermsBook
+from gateway.core.thinking.policy import PolicyBook
 from gateway.core.thinking.sizes import BYTES_PER_TOKEN
-from gateway.core.usage.charge import NO_CHARGE, Charge, End, charge
+from gateway.core.usage.charge import NO_CHARGE, Charge, RequestOutcome, charge
 from gateway.core.usage.token_usage import Usage, tokens_lost
 from gateway.counting.counter import PromptCounter
 from gateway.limits.arrivals import Arrival
 from gateway.limits.limiter import Limiter
 from gateway.limits.reservation import Reservation
 from gateway.routing.router import Router
-from gateway.upstream.downstream import Trace
+from gateway.upstream.downstream import RequestStats
 from gateway.upstream.relay import Caller, Relay, in_turns, shutting_down
 
 log = structlog.get_logger("fleetgate.pipeline")
@@ -59,7 +59,7 @@ class Call(Caller, Protocol):
         """The whole body, counted as `owner`'s memory; raises where it is too large, too slow or its sender gone. Then
         the client is watched."""
 
-    def tell(self, headers: Headers) -> None:
+    def add_headers(self, headers: Headers) -> None:
         """Have these headers on the answer, whatever it will be. Before its head went out; adds to what was told."""
 
     def fail(self, error: GatewayError) -> None:
@@ -67,12 +67,12 @@ class Call(Caller, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class RequestSettings:
     """What the config decides about requests. A reload swaps it whole; a request keeps the one it began with."""
 
     models: Models
     response_key: bytes
-    terms: TermsBook = field(default_factory=TermsBook)
+    terms: PolicyBook = field(default_factory=PolicyBook)
     over_chat: frozenset[str] = frozenset()
     """Models whose nodes are asked in chat, whatever the dialect."""
 
@@ -80,7 +80,7 @@ class Policy:
 Observer = Callable[[RequestEnded], None]
 
 
-class _Record:
+class _RequestRecord:
     """What is known of a request so far, and its end: `with` tells the client of an error and the observers of the
     request, once, on every way out. `began` is `time.perf_counter`'s."""
 
@@ -98,9 +98,9 @@ class _Record:
         "model",
         "plan",
         "request_bytes",
+        "stats",
         "stream",
         "tenant",
-        "trace",
     )
 
     def __init__(self, call: Call, dialect: Dialect, meters: Meters, observers: tuple[Observer, ...]) -> None:
@@ -109,7 +109,7 @@ class _Record:
         self._call = call
         self._dialect = dialect
         self._observers = observers
-        self.trace = Trace()
+        self.stats = RequestStats()
         self.arrival: Arrival | None = None
         self.held: Reservation | None = None
         self.plan: Plan | None = None
@@ -136,7 +136,7 @@ class _Record:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
         if self.arrival is not None:
-            self.arrival.leave()
+            self.arrival.release()
         if error is not None:
             try:
                 self._fail(error)
@@ -165,15 +165,15 @@ class _Record:
         self._call.fail(error)
 
     def _event(self) -> RequestEnded:
-        call, trace, ending = self._call, self.trace, self.ending
-        if ending == "ok" and (trace.node_failed or call.status >= 400):
+        call, stats, ending = self._call, self.stats, self.ending
+        if ending == "ok" and (stats.node_failed or call.status >= 400):
             ending = "node_error"
         duration = time.perf_counter() - self._began
-        end = End(ending, call.status, trace.attempts if trace.sent else 0)
+        end = RequestOutcome(ending, call.status, stats.attempts if stats.sent else 0)
         charged = NO_CHARGE if self.plan is None else self._charge(end, self.plan)
-        lost = trace.lost_events + (trace.work.events if end.failed else 0)
-        if trace.lost:
-            lost += tokens_lost(trace.lost, duration, trace.usage)
+        lost = stats.lost_events + (stats.work.events if end.failed else 0)
+        if stats.lost:
+            lost += tokens_lost(stats.lost, duration, stats.usage)
         return RequestEnded(
             at=time.time(),
             request_id=call.request_id,
@@ -181,40 +181,40 @@ class _Record:
             tenant=self.tenant,
             key=self.key,
             model=self.model,
-            node=trace.node,
+            node=stats.node,
             stream=self.stream,
             status=call.status,
             ending=ending,
-            attempts=trace.attempts,
+            attempts=stats.attempts,
             request_bytes=self.request_bytes,
             usage=charged.usage,
-            ttft=None if trace.first_byte is None else trace.first_byte - self._began,
+            ttft=None if stats.first_byte is None else stats.first_byte - self._began,
             duration=duration,
-            failures=trace.failures,
-            retry_refused=trace.retry_refused,
-            route=None if trace.ticket is None else trace.ticket.reason,
-            expected_cached=None if trace.ticket is None else trace.ticket.cached,
-            wasted=trace.wasted,
+            failures=stats.failures,
+            retry_refused=stats.retry_refused,
+            route=None if stats.prefill is None else stats.prefill.reason,
+            expected_cached=None if stats.prefill is None else stats.prefill.cached,
+            wasted=stats.wasted,
             lost=lost,
-            overran=trace.overran,
+            overran=stats.overran,
             counted=self.counted,
             estimated=charged.estimated,
             computed=self._dialect.computes,
             stranger=call.address if self.tenant is None else None,
         )
 
-    def _charge(self, end: End, plan: Plan) -> Charge:
+    def _charge(self, end: RequestOutcome, plan: Plan) -> Charge:
         """What the request is charged."""
-        trace, held = self.trace, self.held
+        stats, held = self.stats, self.held
         meter = self._meters.of(self.tenant or "", plan.model or "")
         if held is not None:
             planned = held.planned
-        elif trace.usage is not None and end.ending == "ok":
+        elif stats.usage is not None and end.ending == "ok":
             planned = NOTHING  # it need not be measured
         else:
             planned = plan_amounts(plan, meter, ASSUMED_OUTPUT)
         try:
-            return charge(end, trace.usage, trace.work, plan, planned, meter)
+            return charge(end, stats.usage, stats.work, plan, planned, meter)
         except Exception:  # what was planned is taken, and the reservation ends all the same
             log.exception("charging_failed_unexpectedly", request_id=self._call.request_id)
             return Charge(Usage(planned.input, planned.output), estimated=True)
@@ -225,7 +225,7 @@ class Pipeline:
 
     def __init__(
         self,
-        policy: Policy,
+        policy: RequestSettings,
         gate: Gate,
         limiter: Limiter | None,
         router: Router,
@@ -251,8 +251,8 @@ class Pipeline:
     async def answer(self, call: Call, dialect: Dialect) -> None:
         """Serve one request that asks a model for something."""
         policy = self.policy
-        with _Record(call, dialect, self._meters, self._observers) as record:
-            who = record.of(self.gate.known(call.headers) or await self.gate.look_up(call.headers, call.address))
+        with _RequestRecord(call, dialect, self._meters, self._observers) as record:
+            who = record.of(self.gate.known(call.headers) or await self.gate.find(call.headers, call.address))
             deadline = read_deadline(call.headers)
             waits = call.weighty
             if waits and self.limiter is not None:
@@ -262,7 +262,7 @@ class Pipeline:
                 ask = record.asked(await self._read_large(call, dialect, raw, record.arrival))
             else:
                 if record.arrival is not None:
-                    record.arrival.look_again()
+                    record.arrival.recheck()
                 ask = record.asked(dialect.read(raw))
             if waits:  # its key may have been revoked while its body came
                 who = record.of(await self.gate.identify(call.headers, call.address))
@@ -272,15 +272,15 @@ class Pipeline:
             plan = record.plan = self._plan(policy, ask, dialect, who.tenant, model, record.counted)
             if len(raw) > LARGE:
                 await asyncio.sleep(0)  # where it had to be written anew, that was a step
-            if plan.told:
-                call.tell(plan.told)
+            if plan.headers:
+                call.add_headers(plan.headers)
             held = record.held = None if self.limiter is None else self.limiter.begin(who, plan)
             with self._router.route(plan, who.tenant.name, call.headers) as route:
                 if held is not None:
-                    call.tell(await held.granted())
+                    call.add_headers(await held.granted())
                 if record.arrival is not None:
-                    record.arrival.leave()
-                await self._relay.serve(plan, call, record.trace, deadline, route)
+                    record.arrival.release()
+                await self._relay.serve(plan, call, record.stats, deadline, route)
 
     async def stored(self, call: Call, dialect: Dialect, method: str, response_id: str, suffix: str) -> None:
         """Serve a request about a stored response (retrieve, cancel): its node answers, to its owner only.
@@ -288,7 +288,7 @@ class Pipeline:
         `suffix` is what follows the id in the node's path, the query included.
         """
         policy = self.policy
-        with _Record(call, dialect, self._meters, self._observers) as record:
+        with _RequestRecord(call, dialect, self._meters, self._observers) as record:
             who = record.of(await self.gate.identify(call.headers, call.address))
             deadline = read_deadline(call.headers)
             waits = call.weighty
@@ -304,31 +304,33 @@ class Pipeline:
                 record.held = self.limiter.begin(who, plan)
             with self._router.route(plan, who.tenant.name, call.headers) as route:
                 if record.held is not None:
-                    call.tell(await record.held.granted())
-                await self._relay.serve(plan, call, record.trace, deadline, route, method, path)
+                    call.add_headers(await record.held.granted())
+                await self._relay.serve(plan, call, record.stats, deadline, route, method, path)
 
     async def _read_large(self, call: Call, dialect: Dialect, raw: bytes, arrival: Arrival | None) -> Ask:
         """One such body at a time, in steps."""
         async with self._relay.large:
             if arrival is not None:
-                arrival.look_again()
+                arrival.recheck()
             await asyncio.sleep(0)
             ask = dialect.read(raw, await in_turns(parse_steps(raw), call))
             await asyncio.sleep(0)
             return ask
 
-    async def _count(self, policy: Policy, ask: Ask, dialect: Dialect, tenant: Tenant, model: str) -> int | None:
+    async def _count(
+        self, policy: RequestSettings, ask: Ask, dialect: Dialect, tenant: Tenant, model: str
+    ) -> int | None:
         return await self._counters[model].count(ask, dialect, policy.terms.of(tenant.rules, model))
 
     def _plan(
-        self, policy: Policy, ask: Ask, dialect: Dialect, tenant: Tenant, model: str, counted: int | None
+        self, policy: RequestSettings, ask: Ask, dialect: Dialect, tenant: Tenant, model: str, counted: int | None
     ) -> Plan:
         pinned_to = (
             None if ask.continues is None else self._node_of(policy, ask.continues, tenant, "previous_response_id")
         )
         minting = None
         if dialect.mints_ids:
-            minting = Minting(policy.response_key, os.urandom(NONCE_BYTES), tenant.name)
+            minting = IdMinting(policy.response_key, os.urandom(NONCE_BYTES), tenant.name)
         terms = window = None
         if not policy.terms.silent or tenant.rules is not None:
             terms = policy.terms.of(tenant.rules, model)
@@ -338,7 +340,7 @@ class Pipeline:
         plan = make_plan(ask, dialect, model, minting, pinned_to, terms, window, ratio, tenant.cache_salt, counted)
         return plan._replace(over_chat=True) if model in policy.over_chat else plan
 
-    def _node_of(self, policy: Policy, response_id: str, tenant: Tenant, param: str) -> bytes:
+    def _node_of(self, policy: RequestSettings, response_id: str, tenant: Tenant, param: str) -> bytes:
         """The tag of the node that holds a stored response; `NotFound` for all but its owner, blaming `param`."""
         node = open_id(policy.response_key, response_id, tenant.name)
         if node is None or self._fleet.by_tag(node) is None:

@@ -8,7 +8,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from gateway.access.directory import Directory
-from gateway.access.keyring import Keyring, Reading
+from gateway.access.keyring import Keyring, RecordReaders
 from gateway.admin.auth import AdminAccess
 from gateway.config.access import read_grant, read_tenant
 from gateway.config.discovery import DnsConfig, RegistrationsConfig
@@ -19,15 +19,15 @@ from gateway.config.types import is_loopback, load_certificate
 from gateway.config.usage import prices_of
 from gateway.core.access.browser_guard import BrowserGuard
 from gateway.core.access.tenants import Tenants
-from gateway.core.access.wrong_key_throttle import Guesses
-from gateway.core.budgets.continuation import Slack
+from gateway.core.access.wrong_key_throttle import WrongKeyThrottle
+from gateway.core.budgets.continuation import Overshoot
 from gateway.core.fleet.breaker import BreakerRules
-from gateway.core.fleet.registration import Belief
+from gateway.core.fleet.registration import RegistrationTrust
 from gateway.core.limits.metering import Meters
 from gateway.core.models import Models
-from gateway.core.routing.conversations import Naming
+from gateway.core.routing.conversations import ConversationNaming
 from gateway.core.routing.placement import Placement
-from gateway.core.thinking.policy import Rules, TermsBook
+from gateway.core.thinking.policy import PolicyBook, PolicyLayer
 from gateway.core.upstream.attempts import RetryRules
 from gateway.counting.counter import PromptCounter
 from gateway.fleet.discovery import DiscoverySettings
@@ -36,15 +36,15 @@ from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import NodeSpec
 from gateway.fleet.prober import ProbeTiming
 from gateway.fleet.registrations import RegistrationRules
-from gateway.limits.limiter import Limiter, LimitTerms
-from gateway.pipeline import Policy
-from gateway.redis.client import Link, LinkSettings
+from gateway.limits.limiter import Limiter, LimiterSettings
+from gateway.pipeline import RequestSettings
+from gateway.redis.client import RedisClient, RedisSettings
 from gateway.redis.presence import Presence
-from gateway.redis.schema import Schema
+from gateway.redis.schema import KeySchema
 from gateway.routing.router import Router, RoutingRules
 from gateway.routing.shared_placement import SharedPlacement
-from gateway.upstream.timeouts import Timing
-from gateway.usage.ledger import Kept, Ledger
+from gateway.upstream.timeouts import UpstreamTimeouts
+from gateway.usage.ledger import Ledger, UsageRetention
 
 READ_AT_START = (
     "listen",
@@ -67,13 +67,13 @@ READ_AT_START = (
 """Settings that a reload does not change. docs/configuration.md names them."""
 
 
-def policy(config: Config, response_key: bytes) -> Policy:
+def policy(config: Config, response_key: bytes) -> RequestSettings:
     aliases = {alias: model.name for model in config.models for alias in model.aliases}
-    return Policy(
+    return RequestSettings(
         models=Models([model.name for model in config.models], aliases),
         response_key=response_key,
-        terms=TermsBook(
-            Rules(config.thinking.rules(), config.output.rules()),
+        terms=PolicyBook(
+            PolicyLayer(config.thinking.rules(), config.output.rules()),
             {model.name: model.rules() for model in config.models},
         ),
         over_chat=frozenset(model.name for model in config.models if model.over_chat),
@@ -94,25 +94,25 @@ def _tokenizers(config: Config) -> dict[str, Path]:
     return {model.name: model.tokenizer for model in config.models if model.tokenizer is not None}
 
 
-def ledger(config: Config, link: Link | None) -> Ledger | None:
+def ledger(config: Config, redis: RedisClient | None) -> Ledger | None:
     usage = config.usage
-    if link is None or not usage.stored:
+    if redis is None or not usage.stored:
         return None
-    return Ledger(link, Kept(usage.records, usage.hours, usage.days), prices_of(config.models))
+    return Ledger(redis, UsageRetention(usage.records, usage.hours, usage.days), prices_of(config.models))
 
 
-def keyring(config: Config, link: Link | None, response_key: bytes, tenants: Tenants) -> Keyring | None:
+def keyring(config: Config, redis: RedisClient | None, response_key: bytes, tenants: Tenants) -> Keyring | None:
     """The keys that were created at run time; None where there can be none."""
     access = config.access
-    if link is None or not access.stored:
+    if redis is None or not access.stored:
         return None
-    reading = Reading(partial(read_tenant, response_key), read_grant)
-    return Keyring(link, reading, tenants, access.cached_keys, access.outage)
+    reading = RecordReaders(partial(read_tenant, response_key), read_grant)
+    return Keyring(redis, reading, tenants, access.cached_keys, access.outage)
 
 
-def directory(config: Config, link: Link | None) -> Directory | None:
+def directory(config: Config, redis: RedisClient | None) -> Directory | None:
     """Where such keys are created, and their tenants; None as for `keyring`."""
-    return None if link is None or not config.access.stored else Directory(link, config.access.audit_lines)
+    return None if redis is None or not config.access.stored else Directory(redis, config.access.audit_lines)
 
 
 def admin_access(config: Config) -> AdminAccess:
@@ -124,7 +124,7 @@ def admin_access(config: Config) -> AdminAccess:
     if admin.open_metrics and tokens:
         open_paths.append("/metrics")
     return AdminAccess(
-        tokens, BrowserGuard("admin", admin.hosts), Guesses(config.access.wrong_keys_per_minute), open_paths
+        tokens, BrowserGuard("admin", admin.hosts), WrongKeyThrottle(config.access.wrong_keys_per_minute), open_paths
     )
 
 
@@ -133,11 +133,11 @@ def public_guard(config: Config) -> BrowserGuard:
     return BrowserGuard("listen", listen.hosts, listen.cors_origins, beyond=not is_loopback(listen.host))
 
 
-def link(config: Config) -> Link | None:
+def redis_client(config: Config) -> RedisClient | None:
     redis = config.redis
     if redis is None:
         return None
-    settings = LinkSettings(
+    settings = RedisSettings(
         url=redis.url.reveal(),
         cluster=redis.cluster,
         ca_file=redis.ca_file,
@@ -145,27 +145,27 @@ def link(config: Config) -> Link | None:
         key_file=redis.key_file,
         timeout=redis.timeout,
         connect_timeout=redis.connect_timeout,
-        schema=Schema(redis.prefix),
+        schema=KeySchema(redis.prefix),
     )
-    return Link(settings)
+    return RedisClient(settings)
 
 
-def limiter(config: Config, link: Link | None, presence: Presence, meters: Meters) -> Limiter | None:
+def limiter(config: Config, redis: RedisClient | None, presence: Presence, meters: Meters) -> Limiter | None:
     """None where nothing is limited and, without Redis, nothing can come to be."""
     limited = config.limits.default.limits is not None or any(tenant.limited for tenant in config.tenants)
-    if link is None and not limited:
+    if redis is None and not limited:
         return None
-    return Limiter(limit_terms(config), meters, link, presence)
+    return Limiter(limit_terms(config), meters, redis, presence)
 
 
-def limit_terms(config: Config) -> LimitTerms:
+def limit_terms(config: Config) -> LimiterSettings:
     limits = config.limits
-    return LimitTerms(limits.on_failure, limits.assumed_output_tokens, limits.lease, limits.default.limits)
+    return LimiterSettings(limits.on_failure, limits.assumed_output_tokens, limits.lease, limits.default.limits)
 
 
-def timing(config: Config) -> Timing:
+def timing(config: Config) -> UpstreamTimeouts:
     timeouts = config.timeouts
-    return Timing(
+    return UpstreamTimeouts(
         connect=timeouts.connect,
         first_byte=timeouts.first_byte,
         silence=timeouts.silence,
@@ -176,8 +176,8 @@ def timing(config: Config) -> Timing:
     )
 
 
-def slack(config: Config) -> Slack:
-    return Slack(config.budgets.overshoot, config.budgets.overshoot_tokens)
+def overshoot(config: Config) -> Overshoot:
+    return Overshoot(config.budgets.overshoot, config.budgets.overshoot_tokens)
 
 
 def probe_timing(config: Config) -> ProbeTiming:
@@ -192,9 +192,9 @@ def retry_rules(config: Config) -> RetryRules:
     return RetryRules(config.retries.share, config.retries.minimum)
 
 
-def router(config: Config, fleet: Fleet, link: Link | None) -> Router:
+def router(config: Config, fleet: Fleet, redis: RedisClient | None) -> Router:
     remember, crowding = config.routing.remember, config.routing.crowding
-    shared = SharedPlacement(link, remember, crowding) if link is not None else None
+    shared = SharedPlacement(redis, remember, crowding) if redis is not None else None
     return Router(fleet, routing_rules(config), Placement(remember, crowding), shared)
 
 
@@ -203,7 +203,7 @@ def routing_rules(config: Config) -> RoutingRules:
     return RoutingRules(
         policy=routing.policy,
         policies={model.name: model.routing for model in config.models if model.routing is not None},
-        naming=Naming(tuple(name.lower().encode() for name in routing.session_headers), routing.by_user),
+        naming=ConversationNaming(tuple(name.lower().encode() for name in routing.session_headers), routing.by_user),
     )
 
 
@@ -244,7 +244,7 @@ def _dns_name(name: DnsConfig) -> DnsName:
 
 
 def _registration_rules(given: RegistrationsConfig) -> RegistrationRules:
-    belief = Belief(
+    belief = RegistrationTrust(
         secret=given.secret.reveal() if given.secret is not None else None,
         networks=tuple(ipaddress.ip_network(network) for network in given.networks),
         models=frozenset(given.models),

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.core.dialects import DIALECTS, Dialect
 from gateway.core.plan import Plan, make_plan
-from gateway.core.thinking.grant import TOLD_HEADERS
+from gateway.core.thinking.grant import GRANT_HEADERS
 from gateway.core.thinking.intent import EFFORTS, SPELLINGS, UNLIMITED, Intent
 from tests.thinking.test_decision import CASES
 
@@ -110,7 +110,7 @@ def test_every_source_is_explained() -> None:
         for value in headers.values():
             source = value.split("source=")[1].split(";")[0]
             assert source in known or re.sub(r"^tenant-", "...-", source) in known, source
-    assert {row[0] for row in table("header")} == set(TOLD_HEADERS)
+    assert {row[0] for row in table("header")} == set(GRANT_HEADERS)
     assert {f"x-fleetgate-{name}" for *_, headers in CASES.values() for name in headers} < {
         row[0] for row in table("header")
     }

@@ -11,10 +11,10 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any, Literal, NamedTuple
 
-from gateway.access.audit import Deed, log_deed
-from gateway.access.records import CHANGE, DROP, KeyRecord, Places, TenantRecord
+from gateway.access.audit import AuditEvent, log_deed
+from gateway.access.records import CHANGE, DROP, AccessKeys, KeyRecord, TenantRecord
 from gateway.core.access.api_keys import key_id
-from gateway.redis.client import Link, ScriptFailed, Unavailable, Value
+from gateway.redis.client import RedisClient, RedisUnavailable, ScriptFailed, Value
 from gateway.redis.replies import pairs_of
 
 _CHUNK = 500
@@ -25,7 +25,7 @@ TENANTS: Table = 1
 KEYS: Table = 2
 
 
-class Edit(NamedTuple):
+class FieldEdit(NamedTuple):
     """`value` for `field`, None deletes it; `must` is what has to hold before: absent, present (nothing is written
     then), or that what is there is the `same` as `before`."""
 
@@ -36,11 +36,11 @@ class Edit(NamedTuple):
     value: bytes | None = None
 
 
-class AlreadyThere(Exception):
+class AlreadyExists(Exception):
     """There is one by that name."""
 
 
-class NotThere(Exception):
+class DoesNotExist(Exception):
     """There is none by that name."""
 
 
@@ -53,12 +53,12 @@ class ChangedMeanwhile(Exception):
 
 
 class Directory:
-    """The records in Redis. Everything raises `Unavailable` where Redis does not answer, or refuses."""
+    """The records in Redis. Everything raises `RedisUnavailable` where Redis does not answer, or refuses."""
 
-    def __init__(self, link: Link, audit_lines: int) -> None:
-        self._redis = link.reports
+    def __init__(self, redis: RedisClient, audit_lines: int) -> None:
+        self._redis = redis.reports
         self._audit_lines = audit_lines
-        self.places = Places.below(link.schema.records)
+        self.places = AccessKeys.below(redis.schema.records)
 
     # Tenants
 
@@ -73,13 +73,13 @@ class Directory:
         return sorted(found, key=lambda tenant: tenant.name)
 
     async def create_tenant(self, who: str, name: str, settings: dict[str, Any]) -> TenantRecord:
-        """Raises `AlreadyThere` where there is one. Keys that one of that name left behind are gone afterwards: of a
+        """Raises `AlreadyExists` where there is one. Keys that one of that name left behind are gone afterwards: of a
         process that died before it came to them."""
         await self._drop_keys(name)
         now = time.time()
         record = TenantRecord(name, settings, now, now)
         await self._change(
-            Deed(who, "tenant created", name, settings), Edit(TENANTS, name, "absent", value=record.dump())
+            AuditEvent(who, "tenant created", name, settings), FieldEdit(TENANTS, name, "absent", value=record.dump())
         )
         return record
 
@@ -88,17 +88,17 @@ class Directory:
     ) -> TenantRecord:
         """Give `before` new `settings`; `changed` is what of them is told to the audit."""
         record = TenantRecord(before.name, settings, before.created, time.time())
-        edit = Edit(TENANTS, before.name, "same", before.raw, record.dump())
-        await self._change(Deed(who, "tenant changed", before.name, changed), edit)
+        edit = FieldEdit(TENANTS, before.name, "same", before.raw, record.dump())
+        await self._change(AuditEvent(who, "tenant changed", before.name, changed), edit)
         return record
 
     async def delete_tenant(self, who: str, before: TenantRecord) -> int:
         """Take a tenant out, then its keys, which open nothing from the first moment on. Returns how many."""
-        deed = Deed(who, "tenant deleted", before.name, {})
-        await self._change(deed, Edit(TENANTS, before.name, "same", before.raw))
+        deed = AuditEvent(who, "tenant deleted", before.name, {})
+        await self._change(deed, FieldEdit(TENANTS, before.name, "same", before.raw))
         try:
             return await self._drop_keys(before.name)
-        except (Unavailable, ScriptFailed) as error:
+        except (RedisUnavailable, ScriptFailed) as error:
             raise KeysLeft(str(error)) from None
 
     # Keys
@@ -122,16 +122,16 @@ class Directory:
     ) -> KeyRecord:
         """A key for `tenant`; `in_file` where that one stands in the configuration instead of here."""
         record = KeyRecord(key_id(digest), digest.hex(), tenant, settings, time.time())
-        edits = [Edit(KEYS, record.id, "absent", value=record.dump())]
+        edits = [FieldEdit(KEYS, record.id, "absent", value=record.dump())]
         if not in_file:
-            edits.insert(0, Edit(TENANTS, tenant, "present"))
-        await self._change(Deed(who, "key created", record.id, {"tenant": tenant, **settings}), *edits)
+            edits.insert(0, FieldEdit(TENANTS, tenant, "present"))
+        await self._change(AuditEvent(who, "key created", record.id, {"tenant": tenant, **settings}), *edits)
         return record
 
     async def revoke_key(self, who: str, before: KeyRecord) -> None:
-        deed = Deed(who, "key revoked", before.id, {"tenant": before.tenant})
-        await self._change(deed, Edit(KEYS, before.id, "same", before.raw))
-        with contextlib.suppress(Unavailable, ScriptFailed):  # it is revoked, and nobody asks when it was used
+        deed = AuditEvent(who, "key revoked", before.id, {"tenant": before.tenant})
+        await self._change(deed, FieldEdit(KEYS, before.id, "same", before.raw))
+        with contextlib.suppress(RedisUnavailable, ScriptFailed):  # it is revoked, and nobody asks when it was used
             await self._redis.command("HDEL", self.places.used, before.id)
 
     async def rotate_key(
@@ -140,11 +140,11 @@ class Directory:
         """A new key with `settings` in the place of `before`, which keeps working with `old` ones."""
         record = KeyRecord(key_id(digest), digest.hex(), before.tenant, settings, time.time(), before.id)
         ending = KeyRecord(before.id, before.digest, before.tenant, old, before.created, before.replaces)
-        deed = Deed(who, "key rotated", before.id, {"tenant": before.tenant, "new": record.id, "old": old})
+        deed = AuditEvent(who, "key rotated", before.id, {"tenant": before.tenant, "new": record.id, "old": old})
         await self._change(
             deed,
-            Edit(KEYS, before.id, "same", before.raw, ending.dump()),
-            Edit(KEYS, record.id, "absent", value=record.dump()),
+            FieldEdit(KEYS, before.id, "same", before.raw, ending.dump()),
+            FieldEdit(KEYS, record.id, "absent", value=record.dump()),
         )
         return record
 
@@ -161,7 +161,7 @@ class Directory:
             dropped += gone
         return dropped
 
-    async def _change(self, deed: Deed, *edits: Edit) -> None:
+    async def _change(self, deed: AuditEvent, *edits: FieldEdit) -> None:
         places = self.places
         mark = places.changes + os.urandom(12).hex()
         args: list[Value] = [self._audit_lines, deed.dump()]
@@ -171,7 +171,7 @@ class Directory:
         failed = await self._redis.run(CHANGE, names, args)
         if failed:
             edit = edits[failed - 1]
-            kind = {"absent": AlreadyThere, "present": NotThere, "same": ChangedMeanwhile}[edit.must]
+            kind = {"absent": AlreadyExists, "present": DoesNotExist, "same": ChangedMeanwhile}[edit.must]
             raise kind(edit.field)
         log_deed(deed)
 

@@ -12,7 +12,7 @@ import structlog
 from gateway.core.access.api_keys import has_shape, is_whole, key_digest
 from gateway.core.access.browser_guard import BrowserGuard
 from gateway.core.access.tenants import Identity, Tenants, demanded_key
-from gateway.core.access.wrong_key_throttle import Guesses
+from gateway.core.access.wrong_key_throttle import WrongKeyThrottle
 from gateway.core.errors import CrossSiteRequest, TooManyWrongKeys, Unauthenticated
 from gateway.core.http.addresses import source_of
 from gateway.core.telemetry.log_throttle import LogThrottle
@@ -20,16 +20,16 @@ from gateway.core.telemetry.log_throttle import LogThrottle
 log = structlog.get_logger("fleetgate.access")
 
 
-class Ring(Protocol):
+class KeyLookup(Protocol):
     """The keys that were created at run time."""
 
     def known(self, digest: bytes) -> Identity | None:
         """Whose key has this SHA-256, as far as is known here."""
 
-    def look_up(self, digest: bytes) -> Awaitable[Identity | None]:
+    def find(self, digest: bytes) -> Awaitable[Identity | None]:
         """The same, asked of Redis where it has to be; raises `KeysUnknown` where that cannot be done now."""
 
-    def settle_tenants(self, tenants: Tenants) -> None:
+    def set_tenants(self, tenants: Tenants) -> None:
         """The configuration has new tenants."""
 
 
@@ -37,7 +37,11 @@ class Gate:
     """Authenticates requests by their headers. `tenants` are the configuration's; a reload gives new ones."""
 
     def __init__(
-        self, tenants: Tenants, guesses: Guesses, ring: Ring | None = None, guard: BrowserGuard | None = None
+        self,
+        tenants: Tenants,
+        guesses: WrongKeyThrottle,
+        ring: KeyLookup | None = None,
+        guard: BrowserGuard | None = None,
     ) -> None:
         """`guard` judges requests that need no key; None serves them all."""
         self.tenants = tenants
@@ -46,13 +50,13 @@ class Gate:
         self._guesses = guesses
         self._ring = ring
 
-    def take_over(self, tenants: Tenants, wrong_keys_per_minute: int) -> None:
+    def reload(self, tenants: Tenants, wrong_keys_per_minute: int) -> None:
         """Go by another configuration from now on; the wrong keys so far are only forgotten with their limit."""
         self.tenants = tenants
         if wrong_keys_per_minute != self._guesses.per_minute:
-            self._guesses = Guesses(wrong_keys_per_minute)
+            self._guesses = WrongKeyThrottle(wrong_keys_per_minute)
         if self._ring is not None:
-            self._ring.settle_tenants(tenants)
+            self._ring.set_tenants(tenants)
 
     def known(self, headers: Mapping[bytes, bytes]) -> Identity | None:
         """The caller, where that can be told at once. Else ask `look_up`.
@@ -74,15 +78,15 @@ class Gate:
 
     async def identify(self, headers: Mapping[bytes, bytes], address: str) -> Identity:
         """The caller, whether `known` or looked up."""
-        return self.known(headers) or await self.look_up(headers, address)
+        return self.known(headers) or await self.find(headers, address)
 
-    async def look_up(self, headers: Mapping[bytes, bytes], address: str) -> Identity:
+    async def find(self, headers: Mapping[bytes, bytes], address: str) -> Identity:
         """The caller whom `known` did not know. A wrong key is `Unauthenticated`, or `TooManyWrongKeys` from an
         `address` that had a minute's share of them: it is looked up all the same, so that right ones work from there.
         """
         key = demanded_key(headers)
         if self._ring is not None and is_whole(key):
-            caller = await self._ring.look_up(key_digest(key))
+            caller = await self._ring.find(key_digest(key))
             if caller is not None and caller.expires > time.time():
                 return caller
         wait = self._guesses.wrong(address, time.monotonic())

@@ -23,11 +23,11 @@ from typing import Any
 
 import structlog
 
-from gateway.access.records import LOOK_UP, KeyRecord, Places, TenantRecord
+from gateway.access.records import LOOK_UP, AccessKeys, KeyRecord, TenantRecord
 from gateway.core.access.api_keys import key_id, selector
 from gateway.core.access.tenants import Identity, KeyGrant, Tenant, Tenants, identity_of
 from gateway.core.errors import KeysUnknown
-from gateway.redis.client import Link, Unavailable
+from gateway.redis.client import RedisClient, RedisUnavailable
 from gateway.redis.replies import pairs_of
 
 log = structlog.get_logger("fleetgate.keys")
@@ -44,7 +44,7 @@ _HOUR = 3600
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class RecordReaders:
     """What records mean to the rules. Both return None for a record that this version cannot make sense of."""
 
     tenant: Callable[[str, dict[str, Any]], Tenant | None]
@@ -56,11 +56,11 @@ class Reading:
 class Keyring:
     """Keys of Redis, by the first bytes of their digests."""
 
-    def __init__(self, link: Link, reading: Reading, tenants: Tenants, bound: int, outage: float) -> None:
+    def __init__(self, redis: RedisClient, reading: RecordReaders, tenants: Tenants, bound: int, outage: float) -> None:
         """`tenants`: the configuration's, which go before Redis' own. `bound`: keys; `outage`: seconds."""
-        self._link = link
+        self._redis = redis
         self._reading = reading
-        self._places = Places.below(link.schema.records)
+        self._places = AccessKeys.below(redis.schema.records)
         self._configured = tenants
         self._bound = bound
         self._outage = outage
@@ -101,14 +101,14 @@ class Keyring:
         self._used.add(name)
         return found[1]
 
-    async def look_up(self, digest: bytes) -> Identity | None:
+    async def find(self, digest: bytes) -> Identity | None:
         """The same, asked of Redis; `KeysUnknown` where that does not answer."""
         now = time.monotonic()
         if self._unknown.get(digest, now) > now:
             return None
         try:
             found = await self._ask(digest)
-        except Unavailable:
+        except RedisUnavailable:
             raise _unknown() from None
         if found is None:
             return None
@@ -119,10 +119,10 @@ class Keyring:
         places, id = self._places, key_id(digest)
         names = [places.tenants, places.keys, places.version]
         began = time.monotonic()
-        version, key, tenant = await self._link.run(LOOK_UP, names, [id])
+        version, key, tenant = await self._redis.run(LOOK_UP, names, [id])
         if version < self._version:  # read before the change that everything else was read again for
             began = time.monotonic()
-            version, key, tenant = await self._link.run(LOOK_UP, names, [id])
+            version, key, tenant = await self._redis.run(LOOK_UP, names, [id])
         if version != self._version:
             self._refreshed = float("-inf")  # news: what else is remembered may be old
         else:
@@ -146,7 +146,7 @@ class Keyring:
 
     # Remembering
 
-    def settle_tenants(self, tenants: Tenants) -> None:
+    def set_tenants(self, tenants: Tenants) -> None:
         """The configuration has new tenants: they go before those of Redis."""
         self._configured = tenants
         for name, (grant, _, at) in list(self._known.items()):
@@ -186,19 +186,19 @@ class Keyring:
     async def _follow(self) -> None:
         while True:
             try:
-                await self.look()
-            except Unavailable:
+                await self.refresh()
+            except RedisUnavailable:
                 pass  # the link has said so; what is known stays good for a while
             except Exception:
                 log.exception("keys_not_refreshed")
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """Look at the version, and read again what has to be."""
         began = time.monotonic()
-        told = await self._link.command("GET", self._places.version) or b"0"
+        told = await self._redis.command("GET", self._places.version) or b"0"
         if not told.isdigit():
-            raise self._link.refusals.misshapen("GET", self._places.version, told)
+            raise self._redis.refusals.misshapen("GET", self._places.version, told)
         version = int(told)
         if version != self._version or began - self._refreshed > REFRESH_SECONDS:
             await self._refresh(began)
@@ -229,7 +229,7 @@ class Keyring:
         ids: dict[str, None] = {}
         cursor: Any = 0  # bytes or an integer, as redis-py has it
         while True:
-            cursor, entries = await self._link.command("HSCAN", self._places.keys, cursor, "COUNT", _CHUNK)
+            cursor, entries = await self._redis.command("HSCAN", self._places.keys, cursor, "COUNT", _CHUNK)
             ids.update(dict.fromkeys(field.decode(errors="replace") for field in pairs_of(entries)))
             if int(cursor) == 0 or len(ids) >= self._bound:
                 return list(ids)[: self._bound]
@@ -237,7 +237,7 @@ class Keyring:
     async def _many(self, hash: str, fields: list[str]) -> list[bytes | None]:
         values: list[bytes | None] = []
         for start in range(0, len(fields), _CHUNK):
-            values += await self._link.command("HMGET", hash, *fields[start : start + _CHUNK])
+            values += await self._redis.command("HMGET", hash, *fields[start : start + _CHUNK])
         return values
 
     async def _note_used(self) -> None:
@@ -249,10 +249,10 @@ class Keyring:
             chunk = fresh[start : start + _CHUNK]
             pairs = [part for name in chunk for part in ("key_" + name.hex(), hour)]
             try:
-                await self._link.command("HSET", self._places.used, *pairs)
+                await self._redis.command("HSET", self._places.used, *pairs)
             except BaseException as error:  # also where this is cancelled: `stop` notes them then
                 self._used.update(fresh[start:])
-                if isinstance(error, Unavailable):
+                if isinstance(error, RedisUnavailable):
                     return
                 raise
             self._told.update(dict.fromkeys(chunk, hour))

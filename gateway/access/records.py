@@ -48,7 +48,7 @@ LOOK_UP = Script.read(_LUA / "look_up.lua", fits=_looked_up)
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class AccessKeys:
     """The names of the keys in Redis."""
 
     tenants: str

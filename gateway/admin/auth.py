@@ -26,7 +26,7 @@ from starlette.responses import JSONResponse
 from gateway.api.middleware import AsgiApp, address_of
 from gateway.core.access.browser_guard import BrowserGuard
 from gateway.core.access.tenants import same_secret
-from gateway.core.access.wrong_key_throttle import Guesses
+from gateway.core.access.wrong_key_throttle import WrongKeyThrottle
 from gateway.core.http.addresses import source_of
 from gateway.core.telemetry.log_throttle import LogThrottle
 
@@ -50,7 +50,7 @@ class AdminAccess:
     """Checks the admin tokens, of which there may be none on loopback. Notes who came, for `Who`."""
 
     def __init__(
-        self, tokens: Mapping[str, str], guard: BrowserGuard, guesses: Guesses, open_paths: Iterable[str]
+        self, tokens: Mapping[str, str], guard: BrowserGuard, guesses: WrongKeyThrottle, open_paths: Iterable[str]
     ) -> None:
         """`tokens`: name to token. `guard` is asked where there are none. `open_paths` ask for nothing."""
         self._tokens = tokens

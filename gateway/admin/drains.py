@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from fastapi.exceptions import HTTPException
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.access.audit import Audit, Deed
+from gateway.access.audit import Audit, AuditEvent
 from gateway.admin.auth import Who
 from gateway.fleet.drains import LOOK_SECONDS, Drains
 from gateway.fleet.fleet import Fleet
@@ -17,7 +17,7 @@ SETTLED_SECONDS = 4 * LOOK_SECONDS
 """How long after a drain every process is taken to know of it."""
 
 
-class DrainOrder(BaseModel):
+class DrainRequest(BaseModel):
     """Which node (its name, host:port, or its URL), and after how many seconds what still runs there is ended."""
 
     model_config = ConfigDict(extra="forbid")
@@ -60,19 +60,19 @@ class DrainRoutes:
         router.post("/undrain")(self.undrain)
         router.get("/drain/{name:path}")(self.state)
 
-    async def drain(self, order: DrainOrder, who: Who) -> DrainState:
+    async def drain(self, order: DrainRequest, who: Who) -> DrainState:
         """No new work for a node; what runs there may finish, or has until the deadline. Known to all processes of
         all gateways that share Redis within two seconds."""
         node = self._named(order.node)
         await self._drains.drain(node.name, order.deadline)
-        await self._audit.note(Deed(who, "node drained", node.name, {"deadline": order.deadline}))
+        await self._audit.note(AuditEvent(who, "node drained", node.name, {"deadline": order.deadline}))
         return self._state(node)
 
     async def undrain(self, order: NodeName, who: Who) -> DrainState:
         """Give a node work again, once it answers."""
         node = self._named(order.node)
         await self._drains.undrain(node.name)
-        await self._audit.note(Deed(who, "node undrained", node.name, {}))
+        await self._audit.note(AuditEvent(who, "node undrained", node.name, {}))
         return self._state(node)
 
     async def state(self, name: str) -> DrainState:
@@ -103,5 +103,5 @@ class DrainRoutes:
             in_flight=node.in_flight,
             running=running,
             empty=empty,
-            told=self._drains.told,
+            told=self._drains.synced,
         )

@@ -9,11 +9,11 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from gateway.core.fleet.node_metrics import rates_between
-from gateway.core.fleet.peer_view import Sight, Sights, quantile, states, together
+from gateway.core.fleet.peer_view import PeerView, Sights, quantile, states, together
 from gateway.core.routing.selection import NOTHING
 from gateway.fleet.model_watch import ModelWatch
 from gateway.fleet.node import Node
-from gateway.fleet.peer_views import Lookout
+from gateway.fleet.peer_views import PeerViews
 from gateway.routing.router import Router
 from gateway.telemetry.metrics import Metrics
 
@@ -87,11 +87,11 @@ class FleetRoutes:
     """`metrics` keeps the latest waits, `router` what is pending, `lookout` knows what other processes see, `models`
     which can be served."""
 
-    def __init__(self, router: Router, metrics: Metrics, lookout: Lookout, models: ModelWatch) -> None:
+    def __init__(self, router: Router, metrics: Metrics, peer_views: PeerViews, models: ModelWatch) -> None:
         self._router = router
         self._models = models
         self._metrics = metrics
-        self._lookout = lookout
+        self._peer_views = peer_views
 
     def add_to(self, router: APIRouter) -> None:
         router.get("/nodes")(self.nodes)
@@ -114,7 +114,7 @@ class FleetRoutes:
     async def fleet(self) -> FleetView:
         """Every node with its state and load, as all gateway processes together see it."""
         own = self.own()
-        views = [own, *await self._lookout.look(own)]
+        views = [own, *await self._peer_views.exchange(own)]
         fleet, shared = self._router.fleet, self._router.shared
         return FleetView(
             process=os.getpid(),
@@ -135,10 +135,10 @@ class FleetRoutes:
 
     def own(self) -> Sights:
         """What this process sees."""
-        self._metrics.settle()
+        self._metrics.flush()
         pending, recent = self._router.placement.pending, self._metrics.recent
         return {
-            node.name: Sight(
+            node.name: PeerView(
                 _state(node),
                 node.in_flight,
                 pending.get(node.name, NOTHING).tokens,
@@ -149,7 +149,7 @@ class FleetRoutes:
         }
 
 
-def _view(node: Node, sights: Sequence[Sight]) -> NodeView:
+def _view(node: Node, sights: Sequence[PeerView]) -> NodeView:
     """`sights` of the node, the answering process's first."""
     load, spec, seen = node.load, node.spec, together(sights)
     rates = rates_between(node.loads[0], node.loads[-1]) if node.loads else None

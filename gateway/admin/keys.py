@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from fastapi import APIRouter
 from fastapi.exceptions import HTTPException
 
-from gateway.access.directory import Directory, NotThere
+from gateway.access.directory import Directory, DoesNotExist
 from gateway.access.new_keys import make_key
 from gateway.access.records import KeyRecord
 from gateway.admin.auth import Who
@@ -62,7 +62,7 @@ class KeyRoutes:
             record = await directory.create_key(
                 who, new.tenant, bytes.fromhex(digest), settings, in_file=in_file is not None
             )
-        except NotThere:
+        except DoesNotExist:
             raise HTTPException(404, f"There is no tenant {new.tenant!r}: create it first.") from None
         return MadeKey.of_redis(record, key=key)
 

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
-from gateway.access.audit import Audit, Deed
+from gateway.access.audit import Audit, AuditEvent
 from gateway.admin.auth import Who
 
 
@@ -30,7 +30,7 @@ class ReloadRoutes:
     async def reload(self, response: Response, who: Who) -> ReloadResult:
         """Read the configuration again, in every process. Open streams are not touched."""
         result = await self._reload()
-        await self._audit.note(Deed(who, "config reloaded", "config", {"ok": result.ok}))
+        await self._audit.note(AuditEvent(who, "config reloaded", "config", {"ok": result.ok}))
         if not result.ok:
             response.status_code = 400
         return result

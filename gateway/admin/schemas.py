@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field
 
-from gateway.access.audit import Line
+from gateway.access.audit import AuditRecord
 from gateway.access.records import KeyRecord, TenantRecord
 from gateway.config.access import KeyConfig, KeySettings, TenantConfig, TenantSettings, read_key_settings
 from gateway.config.types import Name
@@ -117,7 +117,7 @@ class AuditLine(BaseModel):
     detail: dict[str, Any]
 
     @classmethod
-    def of(cls, line: Line) -> Self:
+    def of(cls, line: AuditRecord) -> Self:
         deed = line.deed
         return cls(at=moment(line.at), who=deed.who, what=deed.what, subject=deed.subject, detail=deed.detail)
 

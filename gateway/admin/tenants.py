@@ -10,13 +10,13 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 
 from gateway.access.audit import Audit
-from gateway.access.directory import AlreadyThere, ChangedMeanwhile, Directory, KeysLeft, NotThere
+from gateway.access.directory import AlreadyExists, ChangedMeanwhile, Directory, DoesNotExist, KeysLeft
 from gateway.access.records import TenantRecord
 from gateway.admin.auth import Who
 from gateway.admin.schemas import AuditLine, Deleted, NewTenant, TenantStatus, dump_settings
 from gateway.config.access import ModelNames, Moment, TenantConfig, TenantSettings, named_models, newer_settings
 from gateway.config.source import section_of
-from gateway.redis.client import ScriptFailed, Unavailable
+from gateway.redis.client import RedisUnavailable, ScriptFailed
 
 Configured = Callable[[], tuple[TenantConfig, ...]]
 """The tenants of the config file as it is now."""
@@ -132,7 +132,7 @@ def explain_redis(app: FastAPI) -> None:
         return tell
 
     app.add_exception_handler(
-        Unavailable, teller(503, "Redis cannot be asked now: {}. A change may have been made: look.")
+        RedisUnavailable, teller(503, "Redis cannot be asked now: {}. A change may have been made: look.")
     )
     app.add_exception_handler(
         ScriptFailed, teller(503, "Redis refuses this: {}. The gateway's log says what to do; nothing was changed.")
@@ -141,8 +141,8 @@ def explain_redis(app: FastAPI) -> None:
         "The tenant is deleted. Its keys, which open nothing now, could not be taken out ({}): they are with the next "
     )
     app.add_exception_handler(KeysLeft, teller(503, f"{left}tenant of that name, before it begins."))
-    app.add_exception_handler(AlreadyThere, teller(409, "{} is there already."))
-    app.add_exception_handler(NotThere, teller(404, "There is no {}."))
+    app.add_exception_handler(AlreadyExists, teller(409, "{} is there already."))
+    app.add_exception_handler(DoesNotExist, teller(404, "There is no {}."))
     app.add_exception_handler(ChangedMeanwhile, teller(409, "{} was changed by somebody else meanwhile: try again."))
 
 

@@ -13,7 +13,7 @@ from gateway.admin.schemas import moment
 from gateway.config.access import Moment
 from gateway.core.usage.cost import NANO
 from gateway.core.usage.ledger import DAY, HOUR
-from gateway.usage.report import MAX_ROWS, Row, TooManyRows, UsageReport, grouped
+from gateway.usage.report import MAX_ROWS, ReportRow, TooManyRows, UsageReport, grouped
 
 WEEK = 7 * DAY
 MAX_BUCKETS = 200_000
@@ -39,7 +39,7 @@ class UsageRow(BaseModel):
     cost_usd: float
 
     @classmethod
-    def of(cls, row: Row) -> "UsageRow":
+    def of(cls, row: ReportRow) -> "UsageRow":
         sums = row.sums._asdict()
         cost = sums.pop("cost") / NANO
         return cls(
@@ -52,7 +52,7 @@ class UsageRow(BaseModel):
         )
 
 
-class Usage(BaseModel):
+class UsageResponse(BaseModel):
     """Usage from `since` until `until`, in whole hours or days (UTC)."""
 
     since: datetime
@@ -69,7 +69,7 @@ class UsageRoutes:
         self._report = report
 
     def add_to(self, router: APIRouter) -> None:
-        router.get("/usage", response_model=Usage)(self.show_usage)
+        router.get("/usage", response_model=UsageResponse)(self.show_usage)
 
     async def show_usage(
         self,
@@ -103,8 +103,8 @@ class UsageRoutes:
         return Response(body, media_type="application/json")
 
 
-def _spell(since: datetime, until: datetime, per: Literal["hour", "day"], rows: list[Row]) -> str:
+def _spell(since: datetime, until: datetime, per: Literal["hour", "day"], rows: list[ReportRow]) -> str:
     """A `Usage` as JSON."""
-    total = grouped(rows, frozenset()) or [Row.empty()]
+    total = grouped(rows, frozenset()) or [ReportRow.empty()]
     told = [UsageRow.of(row) for row in rows]
-    return Usage(since=since, until=until, per=per, rows=told, total=UsageRow.of(total[0])).model_dump_json()
+    return UsageResponse(since=since, until=until, per=per, rows=told, total=UsageRow.of(total[0])).model_dump_json()

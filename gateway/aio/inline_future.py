@@ -1,13 +1,13 @@
 """What an exchange came to, or what Redis said: awaited once, and told without a turn of the event loop in between.
 
 An `asyncio.Future` wakes who awaits it through the loop: a callback, a turn, and mostly a system call that asks for
-events which are not there. An `Ending` calls its waiter on the spot, from the stack that the last bytes came in on. An
-error that nobody asks for is nobody's. It is a future to whoever needs one (`_asyncio_future_blocking` and the methods
-below are what asyncio's tasks ask of what they wait for); a task, which only the loop may resume, is woken through the
-loop as ever. (`asyncio.gather` and `asyncio.wait` want a real one: they look at a future's private parts.)
+events which are not there. An `InlineFuture` calls its waiter on the spot, from the stack that the last bytes came in
+on. An error that nobody asks for is nobody's. It is a future to whoever needs one (`_asyncio_future_blocking` and the
+methods below are what asyncio's tasks ask of what they wait for); a task, which only the loop may resume, is woken
+through the loop as ever. (`asyncio.gather` and `asyncio.wait` want a real one: they look at a future's private parts.)
 
     who awaits               how it goes on
-    a `Story` (api/story)    within `set_result` or `set_exception`, which return when it waits again or has ended
+    a `InlineTask` (api/story)    within `set_result` or `set_exception`, which return when it waits again or has ended
     an asyncio task          in the loop's next turn
     any that is cancelled    in the loop's next turn
 """
@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 
-class Ending(Generic[T]):
+class InlineFuture(Generic[T]):
     """Set once, awaited by one."""
 
     __slots__ = ("_asyncio_future_blocking", "_error", "_loop", "_result", "_set", "_wake")

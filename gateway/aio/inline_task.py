@@ -2,9 +2,9 @@
 
 A task is started by the loop, one turn later, and woken by it, again a turn later; each turn mostly asks the system
 for events that are not there. A request needs neither: all it does before it waits can be done in the stack that its
-last byte came in on, and what it waits for, an `Ending` of Redis' answer or of an exchange, wakes it in the stack of
-that answer's last byte. asyncio lets others make tasks of their own (`_enter_task` and `_leave_task` are its documented
-hooks for that), so within a story `asyncio.timeout` and the like work as they do in a task.
+last byte came in on, and what it waits for, an `InlineFuture` of Redis' answer or of an exchange, wakes it in the stack
+of that answer's last byte. asyncio lets others make tasks of their own (`_enter_task` and `_leave_task` are its
+documented hooks for that), so within a story `asyncio.timeout` and the like work as they do in a task.
 
     state     what happens                                          next
     new       start()                                               stepping
@@ -26,7 +26,7 @@ import structlog
 log = structlog.get_logger("fleetgate.story")
 
 
-class Story:
+class InlineTask:
     """One coroutine, from `start` to its end. Duck-typed as a task for those who ask for the current one."""
 
     __slots__ = ("_asked_to_stop", "_coroutine", "_loop", "_must_stop", "_on_end", "_running", "_waits_for")

@@ -11,8 +11,8 @@ from typing import Any
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from gateway.api.body import Bounds
-from gateway.api.request_head import Head, brings_body
+from gateway.api.body import RequestBounds
+from gateway.api.request_head import RequestHead, brings_body
 from gateway.core.errors import BodyTooLarge, GatewayError, RequestTooSlow
 from gateway.core.http.content_coding import HEADER, coding_of, unsupported
 
@@ -21,7 +21,8 @@ MAX_BODY = 1024 * 1024
 
 
 class AsgiCycle(RequestResponseCycle):
-    """One request on one client connection: a `Turn` of its protocol. `start` runs the application with a cycle."""
+    """One request on one client connection: a `QueuedRequest` of its protocol. `start` runs the application with a
+    cycle."""
 
     def __init__(
         self,
@@ -107,7 +108,7 @@ def _too_large() -> BodyTooLarge:
     return BodyTooLarge(f"The body is larger than {MAX_BODY} bytes: no route here takes so much.")
 
 
-def refuse_coded(head: Head) -> None:
+def refuse_coded(head: RequestHead) -> None:
     """Raises `UnsupportedEncoding` where a body is compressed: the documents of admin routes are short."""
     coding = coding_of(head.fields) if HEADER in head.headers and brings_body(head) else None
     if coding is not None:
@@ -123,8 +124,8 @@ def _run(protocol: HttpToolsProtocol, cycle: RequestResponseCycle, app: Any) -> 
 
 def asgi_turn(
     protocol: HttpToolsProtocol,
-    head: Head,
-    bounds: Bounds,
+    head: RequestHead,
+    bounds: RequestBounds,
     answered: Callable[[], None],
     refuse: Callable[[GatewayError], None],
     leave: Callable[[], None],

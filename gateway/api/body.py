@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 
 from gateway.api.request_head import Fields
 from gateway.core.errors import BodyTooLarge, GatewayError, MemoryFull
-from gateway.core.http.content_coding import TAKEN, Unpacker, coding_of, unsupported
+from gateway.core.http.content_coding import TAKEN, BodyDecoder, coding_of, unsupported
 from gateway.core.http.json_size import COPIES, JsonSize, small_size
 from gateway.core.memory import Holding, MemoryBudget
 
@@ -33,7 +33,7 @@ RETRY_SECONDS = 1.0
 
 
 @dataclass(slots=True)
-class Bounds:
+class RequestBounds:
     """What is accepted of a client: bytes of a body, values in it, and seconds for it to arrive; `max_answer` is bytes
     of an answer that is held whole. A reload replaces the values.
     """
@@ -74,7 +74,7 @@ class RequestBody:
         "whole",
     )
 
-    def __init__(self, bounds: Bounds, whole: bytes | None) -> None:
+    def __init__(self, bounds: RequestBounds, whole: bytes | None) -> None:
         self.memory = Holding(bounds.memory)
         self.whole = whole
         self.length = 0
@@ -85,7 +85,7 @@ class RequestBody:
         self._pieces: list[bytes] = []
         self._size: JsonSize | None = None
         self.coding: str | None = None
-        self._unpacker: Unpacker | None = None
+        self._unpacker: BodyDecoder | None = None
 
     def is_coded(self, fields: Fields) -> None:
         """Its head, with these `fields`, has a Content-Encoding: refuse it, or be ready to unpack it."""
@@ -128,12 +128,12 @@ class RequestBody:
             self._pay(len(packed) * PACKED_COPIES)
             self._paid_packed, self._paid = self._paid, 0
             self.length, self.whole = 0, b""
-            unpacker = self._unpacker = Unpacker(packed, self.coding)
+            unpacker = self._unpacker = BodyDecoder(packed, self.coding)
         if not self.unwanted:
             self._unpack_some(unpacker, most)
         return self.unwanted or self._unpacker is None
 
-    def _unpack_some(self, unpacker: Unpacker, most: int) -> None:
+    def _unpack_some(self, unpacker: BodyDecoder, most: int) -> None:
         piece = unpacker.step()
         self.length += len(piece)
         if self.length > most:
@@ -186,7 +186,7 @@ class RequestBody:
         more = size - self._paid
         if more <= 0:
             return
-        if self.memory.take(more):
+        if self.memory.acquire(more):
             self._paid = size
         elif (size := size + self._paid_packed) > self.memory.most:
             most = self.memory.most

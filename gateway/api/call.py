@@ -9,10 +9,10 @@ import random
 import re
 from collections.abc import Callable, Iterable, Mapping
 
-from gateway.api.body import Bounds, RequestBody
+from gateway.api.body import RequestBody, RequestBounds
 from gateway.api.cycle import Connection, Cycle, check_headers
 from gateway.api.errors import error_headers, shape_error
-from gateway.api.request_head import Head, Route, brings_body
+from gateway.api.request_head import Endpoint, RequestHead, brings_body
 from gateway.core.errors import AnswerTooLarge, ClientGone, GatewayError, MemoryFull
 from gateway.core.http.content_coding import HEADER
 from gateway.core.http.json_size import JsonSize
@@ -51,10 +51,10 @@ class ClientCall(Cycle):
     def __init__(
         self,
         connection: Connection,
-        head: Head,
+        head: RequestHead,
         body: bytes | None,
-        route: Route,
-        bounds: Bounds,
+        route: Endpoint,
+        bounds: RequestBounds,
         begin: Callable[["ClientCall"], None],
     ) -> None:
         """`begin` is called when it is this request's turn on its connection."""
@@ -87,7 +87,7 @@ class ClientCall(Cycle):
     async def read_body(self, owner: str) -> bytes:
         """The whole body, held as `owner`'s; the client is watched from the moment it is there."""
         body, bounds = self._body, self._bounds
-        self._memory.belongs_to(owner)
+        self._memory.set_owner(owner)
         if body.whole is None and body.refused is None:
             await self._wait_for_body(bounds.max_body, bounds.body_timeout)
         self._flow.resume_reading()  # paused by a large body that was whole before its turn
@@ -122,7 +122,7 @@ class ClientCall(Cycle):
             length = answer.size - before
         if self._memory.size + length > self._memory.most:
             raise _too_large("one tenant's part of the memory (requests.memory)")
-        if not self._memory.take(length):
+        if not self._memory.acquire(length):
             raise MemoryFull("Memory for answers is used up: ask for a stream, or try again soon.", retry_after=1.0)
 
     def lose(self) -> None:
@@ -144,7 +144,7 @@ class ClientCall(Cycle):
     def started(self) -> bool:
         return self.status != 0
 
-    def tell(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def add_headers(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Have these headers on the answer, whatever it will be: told before its head goes out."""
         self._told += tuple(headers)
 

@@ -19,9 +19,9 @@ from typing import Protocol
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from gateway.aio.inline_future import Ending
+from gateway.aio.inline_future import InlineFuture
 from gateway.api.body import RequestBody
-from gateway.api.request_head import Fields, Head
+from gateway.api.request_head import Fields, RequestHead
 from gateway.core.errors import ClientGone, GatewayError, RequestTooSlow
 from gateway.upstream.downstream import Headers
 
@@ -56,7 +56,7 @@ class Connection(Protocol):
 
 
 class Cycle:
-    """One request on one client connection: a `Turn` of its protocol."""
+    """One request on one client connection: a `QueuedRequest` of its protocol."""
 
     begun = False
     gone = False
@@ -64,7 +64,7 @@ class Cycle:
     status = 0
     response_complete = False
     keep_alive: bool
-    _wanted: Ending[None] | None = None
+    _wanted: InlineFuture[None] | None = None
     _lingering: asyncio.TimerHandle | None = None
     _rendered: bytes = b""
     """The head, until there is something of the body."""
@@ -72,7 +72,7 @@ class Cycle:
     _left: int | None = None
     """Bytes of the answer that its content-length still promises; None where it promised nothing."""
 
-    def __init__(self, connection: Connection, head: Head, body: RequestBody) -> None:
+    def __init__(self, connection: Connection, head: RequestHead, body: RequestBody) -> None:
         self.connection = connection
         self._transport = connection.transport
         self._flow = connection.flow
@@ -114,7 +114,7 @@ class Cycle:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._limit = limit
         self._flow.resume_reading()
-        self._wanted = Ending(self.connection.loop)
+        self._wanted = InlineFuture(self.connection.loop)
         timer = self.connection.loop.call_later(seconds, self._body_late, seconds)
         try:
             await self._wanted

@@ -4,41 +4,41 @@ Its paths are found in one dictionary; what is not found there (the small routes
 FastAPI's, by way of ASGI.
 """
 
-from gateway.aio.inline_task import Story
-from gateway.api.body import Bounds
+from gateway.aio.inline_task import InlineTask
+from gateway.api.body import RequestBounds
 from gateway.api.call import ClientCall
 from gateway.api.cycle import Connection
 from gateway.api.errors import method_not_allowed
-from gateway.api.middleware import Layers
-from gateway.api.request_head import Head, Route
+from gateway.api.middleware import Middleware
+from gateway.api.request_head import Endpoint, RequestHead
 from gateway.core.dialects import DIALECTS, StoredResponses
 from gateway.pipeline import Pipeline
 
 _STORED = "/v1/responses/"
 
 
-class Front:
+class Dispatcher:
     """What a connection hands its requests to."""
 
-    def __init__(self, pipeline: Pipeline, bounds: Bounds, layers: Layers) -> None:
+    def __init__(self, pipeline: Pipeline, bounds: RequestBounds, middleware: Middleware) -> None:
         self._pipeline = pipeline
         self._bounds = bounds
-        self.layers = layers
-        self._routes = {dialect.path: Route(dialect) for dialect in DIALECTS}
+        self.middleware = middleware
+        self._routes = {dialect.path: Endpoint(dialect) for dialect in DIALECTS}
         self._responses = StoredResponses()
 
-    def find(self, head: Head) -> Route | None:
+    def find(self, head: RequestHead) -> Endpoint | None:
         """The endpoint that a request is for; None where it is not the data plane's."""
         route = self._routes.get(head.path)
         if route is None and head.path.startswith(_STORED):
             route = self._stored(head.path)
-        return None if route is not None and self.layers.asks_first(head) else route
+        return None if route is not None and self.middleware.asks_first(head) else route
 
-    def open(self, connection: Connection, route: Route, head: Head, body: bytes | None) -> ClientCall:
+    def open(self, connection: Connection, route: Endpoint, head: RequestHead, body: bytes | None) -> ClientCall:
         """The request for `route` that has come on `connection`; `body` is None where it is still to come."""
         call = ClientCall(connection, head, body, route, self._bounds, self._begin)
-        if self.layers.tell:
-            call.tell(self.layers.headers(head.fields))
+        if self.middleware.tell:
+            call.add_headers(self.middleware.headers(head.fields))
         if self._pipeline.leaving:
             call.keep_alive = False
         return call
@@ -56,11 +56,11 @@ class Front:
             response_id, suffix = route.stored
             query = f"?{head.query.decode('latin-1')}" if head.query else ""
             coroutine = self._pipeline.stored(call, route.dialect, method, response_id, suffix + query)
-        Story(coroutine, connection.loop, connection.tasks, call.close).start()
+        InlineTask(coroutine, connection.loop, connection.tasks, call.close).start()
 
-    def _stored(self, path: str) -> Route | None:
+    def _stored(self, path: str) -> Endpoint | None:
         """The endpoint of a path below /v1/responses/: an id, and behind it nothing or `/cancel`."""
         response_id, slash, action = path.removeprefix(_STORED).partition("/")
         if not response_id or (slash and action != "cancel") or not response_id.replace("_", "").isalnum():
             return None
-        return Route(self._responses, "POST" if action else "GET", (response_id, f"{slash}{action}"))
+        return Endpoint(self._responses, "POST" if action else "GET", (response_id, f"{slash}{action}"))

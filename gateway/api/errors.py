@@ -5,29 +5,29 @@ import math
 from collections.abc import Iterable
 
 from gateway.core import errors as e
-from gateway.core.dialects import DIALECTS, Dialect, ErrorShape, Fault
+from gateway.core.dialects import DIALECTS, Dialect, ErrorKind, ErrorShape
 
-_HTTP: dict[type[e.GatewayError], tuple[int, Fault]] = {
-    e.InvalidRequest: (400, Fault.INVALID),
-    e.BodyTooLarge: (413, Fault.TOO_LARGE),
-    e.HeadersTooLarge: (431, Fault.TOO_LARGE),
-    e.UnsupportedEncoding: (415, Fault.INVALID),
-    e.RequestTooSlow: (408, Fault.TIMEOUT),
-    e.NotFound: (404, Fault.NOT_FOUND),
-    e.UnknownPath: (404, Fault.NOT_FOUND),
-    e.MethodNotAllowed: (405, Fault.INVALID),
-    e.CrossSiteRequest: (403, Fault.PERMISSION),
-    e.Unauthenticated: (401, Fault.AUTHENTICATION),
-    e.RateLimited: (429, Fault.RATE_LIMIT),
-    e.Overloaded: (503, Fault.OVERLOADED),
-    e.UpstreamError: (502, Fault.INTERNAL),
-    e.NodeBusy: (503, Fault.OVERLOADED),
-    e.NodeLeaving: (503, Fault.OVERLOADED),
-    e.UpstreamTimeout: (504, Fault.TIMEOUT),
-    e.AnswerTooLarge: (502, Fault.INTERNAL),
-    e.DeadlineExceeded: (504, Fault.TIMEOUT),
-    e.ClientGone: (499, Fault.INTERNAL),
-    e.InternalError: (500, Fault.INTERNAL),
+_HTTP: dict[type[e.GatewayError], tuple[int, ErrorKind]] = {
+    e.InvalidRequest: (400, ErrorKind.INVALID),
+    e.BodyTooLarge: (413, ErrorKind.TOO_LARGE),
+    e.HeadersTooLarge: (431, ErrorKind.TOO_LARGE),
+    e.UnsupportedEncoding: (415, ErrorKind.INVALID),
+    e.RequestTooSlow: (408, ErrorKind.TIMEOUT),
+    e.NotFound: (404, ErrorKind.NOT_FOUND),
+    e.UnknownPath: (404, ErrorKind.NOT_FOUND),
+    e.MethodNotAllowed: (405, ErrorKind.INVALID),
+    e.CrossSiteRequest: (403, ErrorKind.PERMISSION),
+    e.Unauthenticated: (401, ErrorKind.AUTHENTICATION),
+    e.RateLimited: (429, ErrorKind.RATE_LIMIT),
+    e.Overloaded: (503, ErrorKind.OVERLOADED),
+    e.UpstreamError: (502, ErrorKind.INTERNAL),
+    e.NodeBusy: (503, ErrorKind.OVERLOADED),
+    e.NodeLeaving: (503, ErrorKind.OVERLOADED),
+    e.UpstreamTimeout: (504, ErrorKind.TIMEOUT),
+    e.AnswerTooLarge: (502, ErrorKind.INTERNAL),
+    e.DeadlineExceeded: (504, ErrorKind.TIMEOUT),
+    e.ClientGone: (499, ErrorKind.INTERNAL),
+    e.InternalError: (500, ErrorKind.INTERNAL),
 }
 
 MAX_MESSAGE, MAX_PARAM = 2000, 300

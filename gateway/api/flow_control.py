@@ -6,7 +6,7 @@ from collections.abc import Callable
 from uvicorn.protocols.http.flow_control import FlowControl
 
 
-class Flow(FlowControl):
+class ConnectionFlow(FlowControl):
     """One connection's. `read_paused` is what a request asked for; `hold` what the connection itself needs.
 
     `on_resume` is called when a request wants more while the connection holds bytes back.

@@ -5,14 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.api.body import Bounds
+from gateway.api.body import RequestBounds
 from gateway.api.connection_bounds import ConnectionBounds
 from gateway.api.cycle import Connection
-from gateway.api.middleware import Layers
-from gateway.api.request_head import Head, Route
+from gateway.api.middleware import Middleware
+from gateway.api.request_head import Endpoint, RequestHead
 
 
-class Turn(Protocol):
+class QueuedRequest(Protocol):
     """A request in its place among those of its connection."""
 
     begun: bool
@@ -43,20 +43,20 @@ class Turn(Protocol):
         """What was written has gone out, after a write that was too much at once."""
 
 
-class Entrance(Protocol):
+class RequestHandler(Protocol):
     """What a connection hands its requests to: see `front`."""
 
-    layers: Layers
+    middleware: Middleware
 
-    def find(self, head: Head) -> Route | None:
+    def find(self, head: RequestHead) -> Endpoint | None:
         """The endpoint that a request is for; None where it is not the data plane's."""
 
-    def open(self, connection: Connection, route: Route, head: Head, body: bytes | None) -> Turn:
+    def open(self, connection: Connection, route: Endpoint, head: RequestHead, body: bytes | None) -> QueuedRequest:
         """The request for `route` that has come on `connection`; `body` is None where it is still to come."""
 
 
 @dataclass(frozen=True, slots=True)
-class Edge:
+class ListenerSettings:
     """Bounds of the listeners: connections on the public one, bytes and seconds for a request's headers, seconds
     for a client to take something of what it was sent; and what is accepted of a body.
 
@@ -69,7 +69,7 @@ class Edge:
     max_headers: int
     headers_timeout: float
     client_stall: float
-    bounds: Bounds
+    bounds: RequestBounds
     tls: ssl.SSLContext | None
-    front: Entrance
+    dispatcher: RequestHandler
     on_shutdown: Callable[[], None]

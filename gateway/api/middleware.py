@@ -12,12 +12,12 @@ from starlette.responses import Response
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware, _TrustedHosts
 
 from gateway.api.errors import ERROR_HEADERS, ID_HEADERS
-from gateway.api.request_head import Fields, Head
+from gateway.api.request_head import Fields, RequestHead
 from gateway.core.http.addresses import plain_address, source_of
 from gateway.core.limits.words import LIMIT_HEADERS
-from gateway.core.thinking.grant import TOLD_HEADERS
+from gateway.core.thinking.grant import GRANT_HEADERS
 
-SHOWN_HEADERS = (*ID_HEADERS, *TOLD_HEADERS, *ERROR_HEADERS, *LIMIT_HEADERS)
+SHOWN_HEADERS = (*ID_HEADERS, *GRANT_HEADERS, *ERROR_HEADERS, *LIMIT_HEADERS)
 """What scripts of listed origins may read of an answer beside its body."""
 
 log = structlog.get_logger("fleetgate.connection")
@@ -34,7 +34,7 @@ AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
 Peer = tuple[str, int] | None
 
 
-class Layers:
+class Middleware:
     """Both, around an ASGI application and for requests that do not pass it."""
 
     def __init__(self, app: AsgiApp, cors_origins: Sequence[str] = (), trusted_proxies: Sequence[str] = ()) -> None:
@@ -49,7 +49,7 @@ class Layers:
             self.app = _proxies(self.app, trusted_proxies)
         self._told: set[str] = set()
 
-    def asks_first(self, head: Head) -> bool:
+    def asks_first(self, head: RequestHead) -> bool:
         """Whether this is a browser's question for permission (a preflight), which the application answers."""
         return self._cors is not None and head.method == "OPTIONS" and b"access-control-request-method" in head.headers
 
@@ -61,7 +61,7 @@ class Layers:
             peer = scope["client"]  # type: ignore[assignment]
         return address_of(peer)
 
-    def doubt(self, peer: Peer, head: Head) -> None:
+    def doubt(self, peer: Peer, head: RequestHead) -> None:
         """Tell in the log, once for each address, of a proxy's word that is not heeded: an operator who forgot to trust
         it has all its clients counted as one. Only the first `MAX_TOLD` addresses are told, and remembered."""
         said = next((name for name in _FORWARDING if name in head.headers), None)

@@ -1,8 +1,8 @@
 """One client connection: uvicorn's HTTP protocol, with the bounds of a public listener and a data plane below ASGI.
 
-Requests become turns, in their order: a `ClientCall` for the data plane, an `AsgiCycle` for the rest, and a `Refusal`
-for what is no request. The parser (`request_parser`) only notes what it finds; a turn begins and goes on after it has
-returned, so that no story runs inside of it.
+Requests become turns, in their order: a `ClientCall` for the data plane, an `AsgiCycle` for the rest, and a
+`RefusedRequest` for what is no request. The parser (`request_parser`) only notes what it finds; a turn begins and goes
+on after it has returned, so that no story runs inside of it.
 
     what comes                               while                     what happens
     one whole request, its head known        nothing is unanswered     a call, with its body; the parser is not asked
@@ -35,16 +35,16 @@ from gateway.api.asgi import asgi_turn, refuse_coded
 from gateway.api.call import request_id_of
 from gateway.api.connection_bounds import ConnectionBounds
 from gateway.api.errors import detail_answer, whole_answer
-from gateway.api.flow_control import Flow
-from gateway.api.listener_settings import Edge, Turn
-from gateway.api.refused_request import Refusal
-from gateway.api.request_head import Fields, Head, Route, is_usual
+from gateway.api.flow_control import ConnectionFlow
+from gateway.api.listener_settings import ListenerSettings, QueuedRequest
+from gateway.api.refused_request import RefusedRequest
+from gateway.api.request_head import Endpoint, Fields, RequestHead, is_usual
 from gateway.api.request_parser import RequestParser
-from gateway.api.write_stall import UnsentWatch
+from gateway.api.write_stall import WriteStallTimer
 from gateway.core.dialects import DIALECTS
 from gateway.core.errors import GatewayError, InternalError, RequestTooSlow, TooManyConnections
 from gateway.core.http.addresses import plain_address
-from gateway.core.http.head_cache import Familiar
+from gateway.core.http.head_cache import HeadCache
 from gateway.core.memory import STRANGER
 
 log = structlog.get_logger("fleetgate.connection")
@@ -71,7 +71,7 @@ MAX_STRANGERS = 8
 
 
 class GatewayProtocol(HttpToolsProtocol):
-    """One client connection. The application leaves its `Edge` in the lifespan state under `edge`."""
+    """One client connection. The application leaves its `ListenerSettings` in the lifespan state under `edge`."""
 
     below: asyncio.Transport | None = None
     """Under TLS the transport of the encrypted bytes."""
@@ -79,15 +79,15 @@ class GatewayProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.parser = None  # type: ignore[assignment]  # uvicorn's own
-        self._edge = cast(Edge, self.app_state["edge"])
+        self._settings = cast(ListenerSettings, self.app_state["listener_settings"])
         self._public = True
         self._counted = False
         self._address: str | None = None
         self._late: asyncio.TimerHandle | None = None
-        self._unsent: UnsentWatch | None = None
-        self._flow: Flow
-        self._parser = RequestParser(self._on_head, self._edge.max_headers)
-        self._unanswered: deque[Turn] = deque()  # in the order of their requests: a client may send some ahead
+        self._unsent: WriteStallTimer | None = None
+        self._flow: ConnectionFlow
+        self._parser = RequestParser(self._on_head, self._settings.max_headers)
+        self._unanswered: deque[QueuedRequest] = deque()  # in the order of their requests: a client may send some ahead
         self._backlog = b""
         self._at = 0  # where in the backlog the parser goes on
         self._deaf = False  # nothing more of this client is wanted
@@ -96,16 +96,16 @@ class GatewayProtocol(HttpToolsProtocol):
         self._lingering: asyncio.TimerHandle | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._idle_since = 0.0
-        self._familiar: Familiar[tuple[Route, Head]] | None = None
-        self._route: Route | None = None
+        self._familiar: HeadCache[tuple[Endpoint, RequestHead]] | None = None
+        self._route: Endpoint | None = None
         self._strangers = 0
         self._default_headers: list[tuple[bytes, bytes]] = []
         self._default_lines = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.flow = self._flow = Flow(transport, self._soon)
-        self._unsent = UnsentWatch(transport, self.loop, self._edge.client_stall, self.below)
+        self.flow = self._flow = ConnectionFlow(transport, self._soon)
+        self._unsent = WriteStallTimer(transport, self.loop, self._settings.client_stall, self.below)
         error = None if self._counted else self.count_in(transport)
         if error is not None:
             self._tell(error, linger=False)  # there are too many to keep this one any longer
@@ -115,7 +115,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def count_in(self, transport: asyncio.Transport) -> TooManyConnections | None:
         """Count this connection among those of its listener; the error is what to tell one too many."""
         server, client = get_local_addr(transport), get_remote_addr(transport)
-        self._public = server is None or server[1] != self._edge.admin_port
+        self._public = server is None or server[1] != self._settings.admin_port
         self._counted = True
         self._address = plain_address(client[0]) if client else None
         return self._bounds_of_listener().enter(self._address)
@@ -130,7 +130,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._counted = False
 
     def _bounds_of_listener(self) -> ConnectionBounds:
-        return self._edge.connections if self._public else self._edge.admin_connections
+        return self._settings.connections if self._public else self._settings.admin_connections
 
     def connection_lost(self, exc: Exception | None) -> None:
         """What holds this connection, and what it holds, is let go of: nobody looks for rings."""
@@ -151,7 +151,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._unsent is not None:
-            self._unsent.look()
+            self._unsent.check()
         if self._unanswered:
             self._try(self._unanswered[0].on_full)
 
@@ -159,7 +159,7 @@ class GatewayProtocol(HttpToolsProtocol):
         super().resume_writing()
         if self._unsent is not None:
             self._unsent.stop()
-            self._unsent.look()  # what is left, or waits below TLS
+            self._unsent.check()  # what is left, or waits below TLS
         if self._unanswered:
             self._try(self._unanswered[0].on_writable)
         if self._unanswered or self._backlog:
@@ -189,18 +189,18 @@ class GatewayProtocol(HttpToolsProtocol):
         if fresh and parser.begun == begun + 1 and parser.fresh and not self._backlog:
             self._remember(data)
 
-    def _on_head(self, head: Head) -> Turn:
+    def _on_head(self, head: RequestHead) -> QueuedRequest:
         if self._late is not None:
             self._got_headers()
         if self._public:
-            self._edge.front.layers.doubt(self.client, head)
-        self._route = self._edge.front.find(head) if self._public else None
+            self._settings.dispatcher.middleware.doubt(self.client, head)
+        self._route = self._settings.dispatcher.find(head) if self._public else None
         if self._route is not None:
-            turn: Turn = self._edge.front.open(self, self._route, head, None)
+            turn: QueuedRequest = self._settings.dispatcher.open(self, self._route, head, None)
         else:
             if not self._public:
                 refuse_coded(head)
-            turn = asgi_turn(self, head, self._edge.bounds, self.answered, self._refuse_late, self._last_word)
+            turn = asgi_turn(self, head, self._settings.bounds, self.answered, self._refuse_late, self._last_word)
         self._unanswered.append(turn)
         return turn
 
@@ -210,7 +210,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if route is None or head is None or self._strangers >= MAX_STRANGERS:
             return
         self._strangers += 1
-        self._familiar = Familiar.of(data, (route, head)) if is_usual(head) else None
+        self._familiar = HeadCache.of(data, (route, head)) if is_usual(head) else None
 
     # Requests in their order
 
@@ -233,7 +233,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._working = True
         try:
             if body is not None and self._familiar is not None:
-                self._unanswered.append(self._edge.front.open(self, *self._familiar.known, body))
+                self._unanswered.append(self._settings.dispatcher.open(self, *self._familiar.known, body))
                 self._advance()
             else:
                 self._work()
@@ -288,9 +288,9 @@ class GatewayProtocol(HttpToolsProtocol):
         else:
             self._backlog, self._at = (data, at) if at < end else (b"", 0)
 
-    def _must_begin(self, turn: Turn) -> bool:
+    def _must_begin(self, turn: QueuedRequest) -> bool:
         """Whether a request begins before its body is taken: strangers hold much, and its sender may be none."""
-        memory = self._edge.bounds.memory
+        memory = self._settings.bounds.memory
         first = not turn.begun and self._unanswered[0] is turn and not self.flow.write_paused
         return first and memory.held_by(STRANGER) > memory.most // 2
 
@@ -319,7 +319,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._idle is None:
             self._idle = self.loop.call_later(self.timeout_keep_alive, self._check_idle)
         if self._unsent is not None:
-            self._unsent.look()
+            self._unsent.check()
         if not self._working and (self._unanswered or self._backlog):
             self._soon()  # by then this one has given back what it held: its place among its tenant's, say
 
@@ -337,7 +337,7 @@ class GatewayProtocol(HttpToolsProtocol):
     # What the data plane asks of a connection
 
     def address(self, fields: Fields) -> str:
-        return self._edge.front.layers.address(self.client, fields)
+        return self._settings.dispatcher.middleware.address(self.client, fields)
 
     def default_lines(self) -> bytes:
         """uvicorn makes a new list of them every second, for the date."""
@@ -348,7 +348,7 @@ class GatewayProtocol(HttpToolsProtocol):
         return self._default_lines
 
     def shutdown(self) -> None:
-        self._edge.on_shutdown()
+        self._settings.on_shutdown()
         self._leave(self.loop.time() + (0.0 if self._parser.begun else FIRST_REQUEST_GRACE))
 
     def _leave(self, until: float) -> None:
@@ -370,7 +370,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self._expect_headers()
 
     def _expect_headers(self) -> None:
-        self._late = self.loop.call_later(self._edge.headers_timeout, self._headers_late)
+        self._late = self.loop.call_later(self._settings.headers_timeout, self._headers_late)
 
     def _got_headers(self) -> None:
         if self._late is not None:
@@ -382,7 +382,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if not self._parser.head_bytes:  # it never spoke: there is no request to answer
             self.transport.close()
         else:
-            seconds = self._edge.headers_timeout
+            seconds = self._settings.headers_timeout
             self._refuse_late(RequestTooSlow(f"The headers did not arrive within {seconds:g} s."))
 
     # Refusals
@@ -406,7 +406,7 @@ class GatewayProtocol(HttpToolsProtocol):
                 return
             waiting.pop()
             broken.lose()
-        waiting.append(Refusal(error, self._tell))
+        waiting.append(RefusedRequest(error, self._tell))
 
     def _tell(self, error: GatewayError, request_id: str = "", linger: bool = True) -> None:
         """Answer below ASGI, and close."""
@@ -414,9 +414,9 @@ class GatewayProtocol(HttpToolsProtocol):
         request_id = request_id or request_id_of({})
         if self._public:
             status, headers, body = whole_answer(error, DIALECTS[0], request_id)
-            layers = self._edge.front.layers
-            if layers.tell:
-                headers += layers.headers(self._parser.fields_so_far())
+            middleware = self._settings.dispatcher.middleware
+            if middleware.tell:
+                headers += middleware.headers(self._parser.fields_so_far())
         else:
             status, headers, body = detail_answer(error, request_id)
         lines = b"".join(b"%b: %b\r\n" % pair for pair in [*headers, (b"connection", b"close")])
@@ -436,7 +436,7 @@ class GatewayProtocol(HttpToolsProtocol):
         else:
             self.transport.close()
         if self._unsent is not None:
-            self._unsent.look()  # closing waits for a client that takes nothing
+            self._unsent.check()  # closing waits for a client that takes nothing
 
     def _linger(self) -> None:
         """Take in and forget what still comes, for a moment: closing on bytes that were not read would reset the

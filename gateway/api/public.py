@@ -19,7 +19,7 @@ _JSON = "application/json"
 
 
 def build_public(pipeline: Pipeline, fleet: Fleet) -> FastAPI:
-    """The FastAPI application behind `Front`."""
+    """The FastAPI application behind `Dispatcher`."""
     app = FastAPI(title="fleetgate", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     add_health(app, pipeline, fleet)
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from gateway.core.errors import GatewayError
 
 
-class Refusal:
-    """A connection's last `Turn`. `tell` answers with an error and closes the connection."""
+class RefusedRequest:
+    """A connection's last `QueuedRequest`. `tell` answers with an error and closes the connection."""
 
     begun = False
     started = False

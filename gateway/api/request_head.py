@@ -17,7 +17,7 @@ FRAMING = (b"content-length", b"transfer-encoding")
 _HOST = re.compile(rb"(?:\[[0-9A-Za-z:.%]+\]|[^\x00-\x20\x7f-\xff/?#@\[\]\\:,]*)(?::[0-9]{0,5})?")
 
 
-class Head(NamedTuple):
+class RequestHead(NamedTuple):
     """What a request says before its body.
 
     `fields` are its headers as they came, names in lower case; `headers` the same by name, the last one where a name
@@ -35,7 +35,7 @@ class Head(NamedTuple):
     expects: bool
 
 
-class Route(NamedTuple):
+class Endpoint(NamedTuple):
     """An endpoint of the data plane. `stored`: the response that it is about, and what follows its id in the path."""
 
     dialect: Dialect
@@ -43,12 +43,12 @@ class Route(NamedTuple):
     stored: tuple[str, str] | None = None
 
 
-def is_usual(head: Head) -> bool:
+def is_usual(head: RequestHead) -> bool:
     """Whether a head may be kept to be known again (see `core.familiar`)."""
     return not (head.old or head.expects or b"transfer-encoding" in head.headers) and head.keep_alive
 
 
-def brings_body(head: Head) -> bool:
+def brings_body(head: RequestHead) -> bool:
     """Whether a body of at least one byte, or of unknown length, is declared."""
     return b"transfer-encoding" in head.headers or bool(head.headers.get(b"content-length", b"").strip(b" \t0"))
 

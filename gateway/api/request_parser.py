@@ -21,8 +21,8 @@ from contextlib import suppress
 import httptools
 
 from gateway.api.errors import method_not_allowed
-from gateway.api.listener_settings import Turn
-from gateway.api.request_head import FRAMING, Fields, Head, check_head, not_http, split_target
+from gateway.api.listener_settings import QueuedRequest
+from gateway.api.request_head import FRAMING, Fields, RequestHead, check_head, not_http, split_target
 from gateway.core.errors import GatewayError, HeadersTooLarge
 
 _BLANK_LINE = b"\r\n\r\n"
@@ -43,14 +43,14 @@ class RequestParser:
     After a `GatewayError` the bytes that follow mean nothing: the connection has to be closed.
     """
 
-    def __init__(self, on_head: Callable[[Head], Turn], max_head: int) -> None:
+    def __init__(self, on_head: Callable[[RequestHead], QueuedRequest], max_head: int) -> None:
         """`max_head`: bytes of a head, and of a body's trailers."""
         self._on_head = on_head
         self._max_head = max_head
         self._parser: httptools.HttpRequestParser | None = None
-        self.arriving: Turn | None = None
+        self.arriving: QueuedRequest | None = None
         """The turn whose body is not complete."""
-        self.last: Head | None = None
+        self.last: RequestHead | None = None
         """The head that was complete last."""
         self.fresh = True
         """Whether the next byte begins a message."""
@@ -234,7 +234,7 @@ class RequestParser:
                 self._error = error
                 raise
 
-    def _head(self, parser: httptools.HttpRequestParser) -> Head:
+    def _head(self, parser: httptools.HttpRequestParser) -> RequestHead:
         method, version = parser.get_method().decode("ascii"), parser.get_http_version()
         if version not in ("1.1", "1.0"):
             raise not_http("the versions that are spoken here are HTTP/1.1 and HTTP/1.0.")
@@ -248,7 +248,7 @@ class RequestParser:
         headers = dict(fields)
         old = version == "1.0"
         check_head(fields, headers, old)
-        return Head(
+        return RequestHead(
             method=method,
             path=path,
             raw_path=raw_path,
@@ -260,7 +260,7 @@ class RequestParser:
             expects=headers.get(b"expect", b"").lower() == b"100-continue",
         )
 
-    def _length(self, head: Head) -> int:
+    def _length(self, head: RequestHead) -> int:
         """Bytes of the body, as the head declares them; _CHUNKED."""
         if b"transfer-encoding" in head.headers:
             return _CHUNKED
@@ -273,5 +273,5 @@ class RequestParser:
         return int(digits)
 
 
-def _closed(_: Head) -> Turn:
+def _closed(_: RequestHead) -> QueuedRequest:
     raise GatewayError("the connection is closed")

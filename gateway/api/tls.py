@@ -2,7 +2,7 @@
 
 state        what comes                        next
 accepted     one connection too many           aborted: an answer would need the handshake
-accepted     -                                 handshake, for `Edge.headers_timeout` seconds
+accepted     -                                 handshake, for `ListenerSettings.headers_timeout` seconds
 handshake    it fails, or takes too long       aborted
 handshake    the server shuts down             aborted
 handshake    it is complete                    a `GatewayProtocol` goes on, with what came in the meantime
@@ -11,7 +11,7 @@ handshake    it is complete                    a `GatewayProtocol` goes on, with
 import asyncio
 from typing import Any, cast
 
-from gateway.api.listener_settings import Edge
+from gateway.api.listener_settings import ListenerSettings
 from gateway.api.protocol import GatewayProtocol
 
 
@@ -20,7 +20,7 @@ class TlsProtocol(asyncio.Protocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._protocol = GatewayProtocol(*args, **kwargs)
-        self._edge = cast(Edge, self._protocol.app_state["edge"])
+        self._settings = cast(ListenerSettings, self._protocol.app_state["listener_settings"])
         self._transport: asyncio.Transport | None = None
         self._early: list[bytes] = []
         self._lost = False
@@ -54,15 +54,19 @@ class TlsProtocol(asyncio.Protocol):
                 rest = rest[size:]
 
     def shutdown(self) -> None:
-        self._edge.on_shutdown()
+        self._settings.on_shutdown()
         self._give_up()
 
     async def _shake_hands(self, transport: asyncio.Transport) -> None:
-        protocol, edge = self._protocol, self._edge
-        assert edge.tls is not None
+        protocol, listener_settings = self._protocol, self._settings
+        assert listener_settings.tls is not None
         try:
             secured = await protocol.loop.start_tls(
-                transport, self, edge.tls, server_side=True, ssl_handshake_timeout=edge.headers_timeout
+                transport,
+                self,
+                listener_settings.tls,
+                server_side=True,
+                ssl_handshake_timeout=listener_settings.headers_timeout,
             )
         except (OSError, asyncio.CancelledError):  # ssl.SSLError and TimeoutError are OSErrors
             self._give_up()

@@ -19,7 +19,7 @@ _AT = 120
 """Where `tcpi_bytes_acked` stands in Linux' `struct tcp_info`."""
 
 
-class UnsentWatch:
+class WriteStallTimer:
     """One connection's. `patience`: seconds in which something of what waits to be sent must go out."""
 
     def __init__(
@@ -46,7 +46,7 @@ class UnsentWatch:
         below = 0 if self._below is None else self._below.get_write_buffer_size()
         return self._transport.get_write_buffer_size() + below
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Begin to watch where something waits: now and then is enough, as the answer goes on."""
         if self._timer is None and (unsent := self.size):
             self._note(unsent, acknowledged_by(self._transport))

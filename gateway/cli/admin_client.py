@@ -12,18 +12,18 @@ DEFAULT_ADMIN = "http://127.0.0.1:9091"
 Say = Callable[[str], None]
 
 
-class ControlError(Exception):
+class AdminClientError(Exception):
     """The gateway did not do it; the message says why and what to do."""
 
 
-class Control:
+class AdminClient:
     """One gateway's admin routes."""
 
     def __init__(self, url: str, token: str | None = None, ca_file: str | None = None) -> None:
         """`url` of the admin listener; `token` where it asks for one."""
         self._url = url.rstrip("/")
         if token is not None and not (token.isascii() and token.isprintable()):
-            raise ControlError(
+            raise AdminClientError(
                 "the admin token is no printable ASCII, so it is not the whole one, or has more around it"
             )
         headers = {"authorization": f"Bearer {token}"} if token else {}
@@ -32,7 +32,7 @@ class Control:
                 base_url=self._url, headers=headers, timeout=10, trust_env=False, verify=ca_file or True
             )
         except (httpx.InvalidURL, UnicodeError, OSError) as error:
-            raise ControlError(f"{url} cannot be used: {error}") from None
+            raise AdminClientError(f"{url} cannot be used: {error}") from None
 
     def __enter__(self) -> Self:
         """Usable as a context: closes its connection."""
@@ -53,18 +53,18 @@ class Control:
         try:
             answer = self._client.request(method, path, json=body, params=given)
         except (httpx.InvalidURL, ValueError, TypeError) as error:  # half a character, NaN: what no request can carry
-            raise ControlError(f"this cannot be sent: {error!s:.200}") from None
+            raise AdminClientError(f"this cannot be sent: {error!s:.200}") from None
         except httpx.HTTPError as error:
             hint = "name its admin listener with --admin"
-            raise ControlError(f"no gateway answers on {self._url} ({error}): {hint}") from None
+            raise AdminClientError(f"no gateway answers on {self._url} ({error}): {hint}") from None
         if answer.status_code == 401:
-            raise ControlError("the admin token is missing or wrong: set FLEETGATE_ADMIN__TOKEN or give --token")
+            raise AdminClientError("the admin token is missing or wrong: set FLEETGATE_ADMIN__TOKEN or give --token")
         if answer.status_code >= 400:
-            raise ControlError(_detail(answer))
+            raise AdminClientError(_detail(answer))
         try:
             return answer.json()
         except ValueError:
-            raise ControlError(
+            raise AdminClientError(
                 f"what answers on {self._url} is no gateway's admin listener: name it with --admin"
             ) from None
 
@@ -74,7 +74,7 @@ def path_of(*parts: str) -> str:
     return "".join("/" + quote(part, safe="", errors="replace").replace(".", "%2E") for part in parts)
 
 
-def drain(control: Control, node: str, deadline: float | None, wait: float, say: Say) -> bool:
+def drain(control: AdminClient, node: str, deadline: float | None, wait: float, say: Say) -> bool:
     """Take `node` out of work and wait up to `wait` seconds until nothing runs there; whether it is empty then."""
     state = control.post("/admin/drain", {"node": node, "deadline": deadline})
     name = state["node"]
@@ -97,7 +97,7 @@ def drain(control: Control, node: str, deadline: float | None, wait: float, say:
     return bool(state["empty"])
 
 
-def undrain(control: Control, node: str, say: Say) -> None:
+def undrain(control: AdminClient, node: str, say: Say) -> None:
     """Give `node` work again."""
     state = control.post("/admin/undrain", {"node": node})
     say(f"{state['node']} gets work again once it answers")

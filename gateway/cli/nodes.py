@@ -8,7 +8,7 @@ from rich.console import Console
 
 from gateway.cli import admin_client
 from gateway.cli.options import LOCAL, AdminToken, AdminUrl, AsJson, asking
-from gateway.cli.status import follow_status, show_status
+from gateway.cli.status import show_status, watch_status
 
 NOT_EMPTY = 3
 
@@ -47,4 +47,4 @@ def status(
         elif once:
             show_status(control, Console())
         else:
-            follow_status(control, Console())
+            watch_status(control, Console())

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from gateway.cli.admin_client import Control, ControlError
+from gateway.cli.admin_client import AdminClient, AdminClientError
 
 FAILED = 1
 MISUSED = 2
@@ -23,12 +23,12 @@ LOCAL = "http://127.0.0.1:9091"
 
 
 @contextmanager
-def asking(admin: str, token: str | None) -> Iterator[Control]:
+def asking(admin: str, token: str | None) -> Iterator[AdminClient]:
     """A gateway to ask. What it could not do is told in a line; exit status 1."""
     try:
-        with Control(admin, token) as control:
+        with AdminClient(admin, token) as control:
             yield control
-    except ControlError as error:
+    except AdminClientError as error:
         typer.echo(f"fleetgate: {error}", err=True)
         raise typer.Exit(FAILED) from None
 

@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from gateway.cli.admin_client import Control
+from gateway.cli.admin_client import AdminClient
 
 REFRESH_SECONDS = 1.0
 COLOURS = {
@@ -24,12 +24,12 @@ USUAL = {"ready": ("closed",), "warming up": ("probation", "closed"), "draining"
 """What a node's breaker is where a node is in such a state."""
 
 
-def show_status(control: Control, console: Console) -> None:
+def show_status(control: AdminClient, console: Console) -> None:
     """Print the table once."""
     console.print(render_fleet(control.get("/admin/fleet")))
 
 
-def follow_status(control: Control, console: Console) -> None:
+def watch_status(control: AdminClient, console: Console) -> None:
     """Show it until Ctrl-C."""
     with Live(render_fleet(control.get("/admin/fleet")), console=console, auto_refresh=False, screen=False) as live:
         try:

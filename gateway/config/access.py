@@ -14,7 +14,7 @@ from gateway.config.thinking import OnModelConfig, Ruled
 from gateway.config.types import Count, Name, Seconds, Section
 from gateway.core.access.api_keys import key_id
 from gateway.core.access.tenants import NEVER, KeyGrant, Tenant, Tenants, cache_salt
-from gateway.core.thinking.policy import Rules
+from gateway.core.thinking.policy import PolicyLayer
 
 log = structlog.get_logger("fleetgate.config")
 
@@ -48,7 +48,7 @@ class TenantSettings(Ruled):
     """Rules for thinking and output, and further limits, that hold on one model only."""
     limits: LimitSettings = LimitSettings()
 
-    def rules(self) -> Rules:
+    def rules(self) -> PolicyLayer:
         own = super().rules()
         return replace(own, per_model={each.model: each.rules() for each in self.per_model})
 

@@ -56,7 +56,7 @@ class RegistrationsConfig(Section):
         return self
 
 
-class Discovery(Section):
+class DiscoveryConfig(Section):
     """Where nodes come from beside the list in `nodes`."""
 
     dns: tuple[DnsConfig, ...] = ()

@@ -11,7 +11,7 @@ TreePath = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class ConfigProblem:
     """One mistake: `where` it is (file and line, or a variable), the `path` in the tree, and what was `expected`."""
 
     where: str
@@ -32,7 +32,7 @@ class Problem:
 class ConfigError(Exception):
     """The configuration cannot be used. `problems` holds everything that is wrong with it."""
 
-    def __init__(self, problems: list[Problem]) -> None:
+    def __init__(self, problems: list[ConfigProblem]) -> None:
         super().__init__("\n".join(map(str, problems)))
         self.problems = problems
 
@@ -44,7 +44,7 @@ class Document:
     name: str
     data: dict[str, Any]
     lines: Mapping[TreePath, int]
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[ConfigProblem, ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> "Document":
@@ -52,11 +52,11 @@ class Document:
         try:
             text = path.read_text()
         except OSError as error:
-            raise ConfigError([Problem(name, "", f"cannot be read: {error.strerror}")]) from None
+            raise ConfigError([ConfigProblem(name, "", f"cannot be read: {error.strerror}")]) from None
         except UnicodeDecodeError:
-            raise ConfigError([Problem(name, "", "is not UTF-8 text")]) from None
+            raise ConfigError([ConfigProblem(name, "", "is not UTF-8 text")]) from None
         lines: dict[TreePath, int] = {}
-        problems: tuple[Problem, ...] = ()
+        problems: tuple[ConfigProblem, ...] = ()
         try:
             root = yaml.compose(text, Loader=yaml.SafeLoader)
             problems = tuple(_walk(name, root, (), lines))
@@ -65,14 +65,14 @@ class Document:
             raise ConfigError([_not_yaml(name, error)]) from None
         except RecursionError:
             raise ConfigError(
-                [Problem(name, "", "cannot be read as YAML: it is nested, or refers to itself, without end")]
+                [ConfigProblem(name, "", "cannot be read as YAML: it is nested, or refers to itself, without end")]
             ) from None
         except _UNREADABLE:
-            raise ConfigError(list(problems) or [Problem(name, "", "cannot be read as YAML")]) from None
+            raise ConfigError(list(problems) or [ConfigProblem(name, "", "cannot be read as YAML")]) from None
         if data is None:
             return cls(name, {}, {})
         if not isinstance(data, dict):
-            raise ConfigError([Problem(name, "", "expected a mapping of settings at the top level")])
+            raise ConfigError([ConfigProblem(name, "", "expected a mapping of settings at the top level")])
         return cls(name, _given(data), lines, problems)
 
     def place(self, path: TreePath) -> str:
@@ -83,21 +83,21 @@ class Document:
         return self.name
 
 
-def _walk(name: str, node: yaml.Node | None, path: TreePath, lines: dict[TreePath, int]) -> Iterator[Problem]:
+def _walk(name: str, node: yaml.Node | None, path: TreePath, lines: dict[TreePath, int]) -> Iterator[ConfigProblem]:
     """Note the line of every path; yield the keys that stand twice in one mapping (YAML readers keep the last), and
     the values that are not what they look like."""
     if isinstance(node, yaml.ScalarNode):
         expected = _unreadable(node)
         if expected is not None:
-            yield Problem(f"{name}:{node.start_mark.line + 1}", spell(path), expected)
+            yield ConfigProblem(f"{name}:{node.start_mark.line + 1}", spell(path), expected)
     elif isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             child = (*path, str(key.value))
             line = key.start_mark.line + 1
             if isinstance(key, yaml.ScalarNode) and _unreadable(key) is not None:
-                yield Problem(f"{name}:{line}", spell(child), "is not a setting")
+                yield ConfigProblem(f"{name}:{line}", spell(child), "is not a setting")
             if child in lines:
-                yield Problem(f"{name}:{line}", spell(child), f"is already set in line {lines[child]}")
+                yield ConfigProblem(f"{name}:{line}", spell(child), f"is already set in line {lines[child]}")
             lines[child] = line
             yield from _walk(name, value, child, lines)
     elif isinstance(node, yaml.SequenceNode):
@@ -130,10 +130,10 @@ def _unreadable(node: yaml.ScalarNode) -> str | None:
     return None
 
 
-def _not_yaml(name: str, error: yaml.YAMLError) -> Problem:
+def _not_yaml(name: str, error: yaml.YAMLError) -> ConfigProblem:
     mark = getattr(error, "problem_mark", None)
     where = name if mark is None else f"{name}:{mark.line + 1}"
-    return Problem(where, "", f"is not YAML: {getattr(error, 'problem', None) or error}")
+    return ConfigProblem(where, "", f"is not YAML: {getattr(error, 'problem', None) or error}")
 
 
 def _given(data: Mapping[Any, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource, SettingsError
 
-from gateway.config.document import ConfigError, Document, Problem, TreePath, spell
+from gateway.config.document import ConfigError, ConfigProblem, Document, TreePath, spell
 from gateway.config.tree import Config
 from gateway.config.types import Secret
 
@@ -73,9 +73,9 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _explain(document: Document, environment: Mapping[str, Any], error: dict[str, Any]) -> Problem:
+def _explain(document: Document, environment: Mapping[str, Any], error: dict[str, Any]) -> ConfigProblem:
     path: TreePath = (*error["loc"], *error.get("ctx", {}).get("at", ()))
-    return Problem(_place(document, environment, path), spell(path), _expected(path, error))
+    return ConfigProblem(_place(document, environment, path), spell(path), _expected(path, error))
 
 
 def place_of(file: Path | None, path: TreePath) -> str:
@@ -179,17 +179,17 @@ def section_of(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def _unknown_settings(document: Document) -> list[Problem]:
+def _unknown_settings(document: Document) -> list[ConfigProblem]:
     """Top-level names that are no settings. (pydantic tells those further down.)"""
     known = _settings_at(())
     return [
-        Problem(document.place((name,)), name, "is not a setting" + _did_you_mean(name, known))
+        ConfigProblem(document.place((name,)), name, "is not a setting" + _did_you_mean(name, known))
         for name in document.data
         if name not in known
     ]
 
 
-def _unknown_variables(environment: Mapping[str, str]) -> list[Problem]:
+def _unknown_variables(environment: Mapping[str, str]) -> list[ConfigProblem]:
     """Variables that look like settings and are none: a typo in one would go unnoticed otherwise."""
     known = _settings_at(())
     problems = []
@@ -199,7 +199,7 @@ def _unknown_variables(environment: Mapping[str, str]) -> list[Problem]:
         setting = variable.removeprefix(PREFIX).lower().partition("__")[0]
         if setting not in known:  # deeper levels are judged with the rest of the tree
             hint = _two_underscores(setting, known) or _did_you_mean(setting, known)
-            problems.append(Problem(f"the variable {variable}", "", "sets nothing" + hint))
+            problems.append(ConfigProblem(f"the variable {variable}", "", "sets nothing" + hint))
     return problems
 
 
@@ -216,9 +216,9 @@ def _two_underscores(setting: str, known: list[str]) -> str:
     return ""
 
 
-def _bad_variable(error: SettingsError) -> Problem:
+def _bad_variable(error: SettingsError) -> ConfigProblem:
     cause = error.__cause__
     detail = f" ({cause.msg})" if isinstance(cause, json.JSONDecodeError) else ""
     found = re.search(r'field "(\w+)"', str(error))
     variable = f"the variable {PREFIX}{found.group(1).upper()}" if found else "a FLEETGATE_ variable"
-    return Problem(variable, "", f"lists and objects are written as JSON{detail}")
+    return ConfigProblem(variable, "", f"lists and objects are written as JSON{detail}")

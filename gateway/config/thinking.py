@@ -11,7 +11,7 @@ from gateway.config.limits import LimitSettings
 from gateway.config.types import MOST, Count, Name, Section
 from gateway.core.thinking.caps import OutputRules
 from gateway.core.thinking.decision import ThinkingRules
-from gateway.core.thinking.policy import Rules
+from gateway.core.thinking.policy import PolicyLayer
 
 Tokens = Annotated[int, Field(ge=0, le=MOST)]
 
@@ -90,8 +90,8 @@ class Ruled(Section):
     thinking: ThinkingConfig = ThinkingConfig()
     output: OutputConfig = OutputConfig()
 
-    def rules(self) -> Rules:
-        return Rules(self.thinking.rules(), self.output.rules())
+    def rules(self) -> PolicyLayer:
+        return PolicyLayer(self.thinking.rules(), self.output.rules())
 
 
 class OnModelConfig(Ruled):

@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from gateway.config.access import Access, ModelNames, TenantConfig, named_models
 from gateway.config.budgets import Budgets
 from gateway.config.counting import TokenizerPath
-from gateway.config.discovery import Discovery
+from gateway.config.discovery import DiscoveryConfig
 from gateway.config.document import spell
 from gateway.config.fleet import Health, NodeConfig, Retries
 from gateway.config.limits import LimitsConfig
@@ -103,7 +103,7 @@ class Config(BaseSettings):
     budgets: Budgets = Budgets()
     retries: Retries = Retries()
     routing: Routing = Routing()
-    discovery: Discovery = Discovery()
+    discovery: DiscoveryConfig = DiscoveryConfig()
     log: Log = Log()
     workers: Annotated[int, Field(ge=1, le=256, validate_default=True)] = 1
     no_auth: Annotated[bool, Field(validate_default=True)] = False
@@ -174,7 +174,7 @@ class Config(BaseSettings):
 
     @field_validator("discovery")
     @classmethod
-    def _kept_somewhere(cls, discovery: Discovery, info: ValidationInfo) -> Discovery:
+    def _kept_somewhere(cls, discovery: DiscoveryConfig, info: ValidationInfo) -> DiscoveryConfig:
         if discovery.registrations is not None and info.data.get("redis", True) is None:
             raise ValueError("registrations are kept in Redis: needs redis")
         known = ModelNames(info.data.get("models", ()))

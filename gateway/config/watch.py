@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from gateway.config.document import ConfigError, Problem
+from gateway.config.document import ConfigError, ConfigProblem
 from gateway.config.source import load_config
 from gateway.config.tree import Config
 
@@ -26,7 +26,7 @@ POLL_SECONDS = 1.0
 _STAMP = "reload"
 
 
-def ask_to_reload(shared: Path) -> None:
+def request_reload(shared: Path) -> None:
     """Have every process that shares this directory read the configuration again."""
     (shared / _STAMP).touch()
 
@@ -74,11 +74,11 @@ class ConfigWatch:
         if config is not None:
             return config
         if self._good is None or not self._good.exists():
-            raise ConfigError([Problem("", "", problem) for problem in problems])
+            raise ConfigError([ConfigProblem("", "", problem) for problem in problems])
         log.error("config_refused", problems=problems, instead="the last good one")
         return load_config(self._good, self._overrides)
 
-    def tell_the_others(self) -> None:
+    def notify_siblings(self) -> None:
         """Have every other process read the configuration again."""
         if self._stamp is not None:
             self._stamp.touch()

@@ -28,7 +28,7 @@ class MemoryBudget:
     def held_by(self, owner: str) -> int:
         return self._by_owner.get(owner, 0)
 
-    def take(self, owner: str, size: int) -> bool:
+    def acquire(self, owner: str, size: int) -> bool:
         """Whether `size` more bytes may be held for `owner`; then they are."""
         mine = self._by_owner.get(owner, 0) + size
         if mine > self.limit - self.held - size:
@@ -37,7 +37,7 @@ class MemoryBudget:
         self.held += size
         return True
 
-    def give_back(self, owner: str, size: int) -> None:
+    def release(self, owner: str, size: int) -> None:
         left = self._by_owner[owner] - size
         if left:
             self._by_owner[owner] = left
@@ -45,9 +45,9 @@ class MemoryBudget:
             del self._by_owner[owner]
         self.held -= size
 
-    def hand_over(self, size: int, before: str, after: str) -> None:
+    def transfer(self, size: int, before: str, after: str) -> None:
         """What `before` held is held by `after` from now on, whether there is room in its share or not."""
-        self.give_back(before, size)
+        self.release(before, size)
         self._by_owner[after] = self._by_owner.get(after, 0) + size
         self.held += size
 
@@ -71,9 +71,9 @@ class Holding:
         """What one owner can have at the most."""
         return self._budget.most
 
-    def take(self, size: int) -> bool:
+    def acquire(self, size: int) -> bool:
         """Hold `size` more bytes; False where there is no room: then nothing has changed."""
-        if not self._budget.take(self.owner, size):
+        if not self._budget.acquire(self.owner, size):
             return False
         self.size += size
         return True
@@ -81,10 +81,10 @@ class Holding:
     def shrink(self, size: int) -> None:
         """Hold `size` bytes from now on, where that is less than before."""
         if size < self.size:
-            self._budget.give_back(self.owner, self.size - size)
+            self._budget.release(self.owner, self.size - size)
             self.size = size
 
-    def belongs_to(self, owner: str) -> None:
+    def set_owner(self, owner: str) -> None:
         if self.size:
-            self._budget.hand_over(self.size, self.owner, owner)
+            self._budget.transfer(self.size, self.owner, owner)
         self.owner = owner

@@ -6,7 +6,7 @@ from typing import Protocol
 from gateway.core.errors import InvalidRequest, ModelNotFound, NoNodeReady
 
 
-class Allowed(Protocol):
+class ModelAccess(Protocol):
     """A tenant, or a caller by one of its keys."""
 
     def may_use(self, model: str) -> bool: ...
@@ -23,12 +23,12 @@ class Models:
         self._listed = frozenset(listed)
         self._aliases = dict(aliases or {})
 
-    def offered(self, caller: Allowed, served: Collection[str]) -> list[tuple[str, str]]:
+    def offered(self, caller: ModelAccess, served: Collection[str]) -> list[tuple[str, str]]:
         """All (public name, name on the node) pairs that `caller` may use, of the models in `served`."""
         names = [(name, name) for name in served] + list(self._aliases.items())
         return [(public, model) for public, model in names if model in served and self._allowed(model, caller)]
 
-    def resolve(self, name: str | None, caller: Allowed, served: Collection[str]) -> str:
+    def resolve(self, name: str | None, caller: ModelAccess, served: Collection[str]) -> str:
         """The name on the node that `name` stands for.
 
         `served`: what the nodes of the fleet serve, as far as they have said. Raises `ModelNotFound` for a
@@ -48,7 +48,7 @@ class Models:
         """The name that nodes know `name` by: itself, or what it is an alias of."""
         return self._aliases.get(name, name)
 
-    def _only_model(self, caller: Allowed, served: Collection[str]) -> str:
+    def _only_model(self, caller: ModelAccess, served: Collection[str]) -> str:
         models = {model for _, model in self.offered(caller, served)}
         if len(models) == 1:
             return models.pop()
@@ -60,7 +60,7 @@ class Models:
             code="missing_model",
         )
 
-    def _allowed(self, model: str, caller: Allowed) -> bool:
+    def _allowed(self, model: str, caller: ModelAccess) -> bool:
         return (not self._listed or model in self._listed) and caller.may_use(model)
 
 

@@ -13,7 +13,7 @@ from gateway.core.thinking.caps import cap, check_output, room_beside, room_for,
 from gateway.core.thinking.decision import decide, refuse_unholdable
 from gateway.core.thinking.grant import Grant, Headers
 from gateway.core.thinking.intent import INTENT_FIELDS, UNLIMITED, UNSAID, Intent
-from gateway.core.thinking.policy import Terms
+from gateway.core.thinking.policy import Policy
 from gateway.core.thinking.sizes import BYTES_PER_TOKEN, estimate_input
 
 _COUNTS = frozenset({int, type(None)})
@@ -21,7 +21,7 @@ _COUNTS = frozenset({int, type(None)})
 
 
 @dataclass(frozen=True, slots=True)
-class Minting:
+class IdMinting:
     """How the id of a stored response is made once its node is known (see `response_ids`)."""
 
     key: bytes
@@ -39,7 +39,7 @@ class Plan(NamedTuple):
     dialect: Dialect
     model: str | None
     body: bytes
-    minting: Minting | None = None
+    minting: IdMinting | None = None
     pinned_to: bytes | None = None
     grant: Grant = Grant()
     bytes_per_token: float = BYTES_PER_TOKEN
@@ -71,9 +71,9 @@ class Plan(NamedTuple):
         return self.grant.hide
 
     @property
-    def told(self) -> Headers:
+    def headers(self) -> Headers:
         """Headers that tell the client what was applied, on every answer, errors included."""
-        return self.grant.told
+        return self.grant.headers
 
     @property
     def carried(self) -> bool:
@@ -109,9 +109,9 @@ def make_plan(
     ask: Ask,
     dialect: Dialect,
     model: str,
-    minting: Minting | None,
+    minting: IdMinting | None,
     pinned_to: bytes | None,
-    terms: Terms | None = None,
+    terms: Policy | None = None,
     window: int | None = None,
     bytes_per_token: float = BYTES_PER_TOKEN,
     salt: str | None = None,
@@ -162,7 +162,7 @@ def as_asked(intent: Intent, max_tokens: int | None) -> Grant:
 
 
 def under_rules(
-    ask: Ask, dialect: Dialect, terms: Terms, window: int | None, bytes_per_token: float, counted: int | None
+    ask: Ask, dialect: Dialect, terms: Policy, window: int | None, bytes_per_token: float, counted: int | None
 ) -> tuple[Grant, Mapping[str, object]]:
     """What the rules leave of what is asked, and the fields that have to be set for that."""
     body = ask.body
@@ -178,7 +178,7 @@ def under_rules(
 
 @lru_cache(maxsize=1024)
 def _usual(
-    dialect: Dialect, terms: Terms, asked: tuple[int | None, ...], tools: bool
+    dialect: Dialect, terms: Policy, asked: tuple[int | None, ...], tools: bool
 ) -> tuple[Grant, Mapping[str, object]]:
     """The same for a body that says nothing of thinking, with these values in the dialect's fields for the output, as
     far as it has them: there is nothing else that it depends on. Remembered, since most requests are of that kind."""
@@ -191,7 +191,7 @@ def _usual(
 
 
 def _ruled(
-    ask: Ask, dialect: Dialect, terms: Terms, window: int | None, bytes_per_token: float, counted: int | None
+    ask: Ask, dialect: Dialect, terms: Policy, window: int | None, bytes_per_token: float, counted: int | None
 ) -> Grant:
     """What the rules leave of what is asked."""
     field = check_output(ask.body, dialect.output_fields)
@@ -204,7 +204,7 @@ def _ruled(
         max_tokens, told = granted
     grant = as_asked(ask.intent, max_tokens)
     if terms.thinking is None:
-        return grant._replace(told=told)
+        return grant._replace(headers=told)
     decision = decide(ask.intent, terms.thinking, max_tokens, ask.tools)
     return Grant(
         max_tokens,
@@ -228,7 +228,7 @@ def _room(ask: Ask, window: int, bytes_per_token: float, counted: int | None) ->
     return room_beside(window, counted) if counted else room_for(window, estimate_input(ask.body, bytes_per_token))
 
 
-def _enact(ask: Ask, dialect: Dialect, terms: Terms, grant: Grant) -> dict[str, object]:
+def _enact(ask: Ask, dialect: Dialect, terms: Policy, grant: Grant) -> dict[str, object]:
     """What has to stand in the body for the grant to hold: only what does not stand there already."""
     changes: dict[str, object] = {}
     if terms.output is not None and grant.max_tokens is not None:

@@ -14,7 +14,7 @@ from gateway.core.bodies import Body
 from gateway.core.dialects.base import Ask, Dialect
 from gateway.core.errors import InvalidRequest
 from gateway.core.plan import as_asked, under_rules
-from gateway.core.thinking.policy import Terms
+from gateway.core.thinking.policy import Policy
 from gateway.core.thinking.sizes import BYTES_PER_TOKEN
 from gateway.counting.conversation import NotCountable
 
@@ -47,7 +47,7 @@ class PromptCounter:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="counting")
         self._told = False
 
-    async def count(self, ask: Ask, dialect: Dialect, terms: Terms | None = None) -> int | None:
+    async def count(self, ask: Ask, dialect: Dialect, terms: Policy | None = None) -> int | None:
         """The tokens of the prompt of `ask` under `terms`: 0 where they have to be estimated, None where nothing is
         generated."""
         if not dialect.output_fields:
@@ -66,7 +66,7 @@ class PromptCounter:
             return 0
         return tokens
 
-    def _count_now(self, ask: Ask, dialect: Dialect, terms: Terms | None) -> int:
+    def _count_now(self, ask: Ask, dialect: Dialect, terms: Policy | None) -> int:
         if dialect.name == "completions":
             return self._count_prompts(ask.body)
         if ask.continues is not None:
@@ -105,7 +105,7 @@ class PromptCounter:
             log.warning("prompt_not_counted", model=self._model, reason=type(error).__name__)
 
 
-def _as_sent(ask: Ask, dialect: Dialect, terms: Terms | None) -> Body:
+def _as_sent(ask: Ask, dialect: Dialect, terms: Policy | None) -> Body:
     """The body with what the plan will change in it: templates read the switch of thinking, for one."""
     if terms is not None:
         _, changes = under_rules(ask, dialect, terms, None, BYTES_PER_TOKEN, None)

@@ -25,7 +25,7 @@ from typing import Any
 import httpx
 
 from gateway.core.budgets.continuation import END_TEXT, START_TEXT
-from gateway.core.fleet.capabilities import UNKNOWN, Abilities
+from gateway.core.fleet.capabilities import UNKNOWN, Capabilities
 from gateway.core.http.sse import EventSplitter, event_data, parse_object, split_events
 from gateway.fleet.node_client import MAX_ANSWER, get, pieces, post
 
@@ -54,7 +54,7 @@ class Canary:
     """What one node was asked and what came of it. Times are loop time, in seconds."""
 
     def __init__(self) -> None:
-        self.abilities = UNKNOWN
+        self.capabilities = UNKNOWN
         self.learnt = False
         self._asked = False
         self._pause = FIRST_PAUSE
@@ -76,28 +76,30 @@ class Canary:
         """Whether the node has yet to be asked since it started."""
         return self.learnt and not self._asked
 
-    async def learn(self, client: httpx.AsyncClient, cards: Mapping[str, Mapping[str, Any]]) -> Abilities:
+    async def read_capabilities(
+        self, client: httpx.AsyncClient, cards: Mapping[str, Mapping[str, Any]]
+    ) -> Capabilities:
         """Its version, the markers' token ids and its window: for the models in `cards`."""
-        before = self.abilities
+        before = self.capabilities
         version = await _version(client)
         if before.version is not None and version != before.version:
             self._not_before, self._pause = 0.0, FIRST_PAUSE
         model = next(iter(cards), "")
         window = cards.get(model, {}).get("max_model_len")  # see `cards`: a length that can be one, or None
-        self.abilities = Abilities(
+        self.capabilities = Capabilities(
             version=version,
             think_start=await _tokens(client, model, START_TEXT),
             think_end=await _tokens(client, model, END_TEXT),
             window=window if type(window) is int else None,
         )
         self.learnt = True
-        return self.abilities
+        return self.capabilities
 
-    async def prove(self, client: httpx.AsyncClient, model: str, now: float) -> Abilities:
+    async def prove(self, client: httpx.AsyncClient, model: str, now: float) -> Capabilities:
         """Ask for tokens; `abilities` is complete afterwards, as far as the node answered."""
         self._asked = True
         self._lost = False
-        start, found = self.starts, self.abilities
+        start, found = self.starts, self.capabilities
         found = replace(found, **await _ask_with_thinking_off(client, model, found))
         if now >= self._not_before:
             self._not_before = now + self._pause  # should it die of the next question
@@ -110,12 +112,12 @@ class Canary:
         if found.splits_reasoning is None:
             found = replace(found, splits_reasoning=(await _think(client, model, found, {})).split)
         self._keep(replace(found, marker_shown=await _shows_marker(client, model, found)), start)
-        return self.abilities
+        return self.capabilities
 
-    def _keep(self, found: Abilities, start: int) -> None:
+    def _keep(self, found: Capabilities, start: int) -> None:
         """What was found of the process that began as `start`; nothing where another one has followed it."""
         if self.starts == start:
-            self.abilities = found
+            self.capabilities = found
 
     def begin_recheck(self, now: float, suspected: bool) -> bool:
         """Whether it should be asked for a budget again; if so `end_recheck` must follow."""
@@ -128,8 +130,8 @@ class Canary:
     async def recheck(self, client: httpx.AsyncClient, cards: Mapping[str, Mapping[str, Any]]) -> bool | None:
         """Whether it holds a budget; None where it did not say, being busy."""
         if not self.learnt:  # it was believed
-            await self.learn(client, cards)
-        seen = await _think(client, next(iter(cards), ""), self.abilities, {"thinking_token_budget": BUDGET})
+            await self.read_capabilities(client, cards)
+        seen = await _think(client, next(iter(cards), ""), self.capabilities, {"thinking_token_budget": BUDGET})
         if seen.status != 200 and seen.status not in _REFUSALS:
             return None
         return seen.obeyed
@@ -142,14 +144,14 @@ class Canary:
         self._next_recheck = now + (RECHECK_PAUSE if holds else self._recheck_pause)
         if holds is not None:
             self._lost = not holds
-            self.abilities = replace(self.abilities, native_budget=holds)
+            self.capabilities = replace(self.capabilities, native_budget=holds)
 
     def died(self) -> None:
         """It was gone before it had answered. What was found so far stays."""
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
 
-class _Seen:
+class _StreamFindings:
     """What one streamed answer showed: `reasoning` in tokens, `split` by a parser (None: it cannot be told)."""
 
     def __init__(self, status: int, end: tuple[int, ...], opened: bool) -> None:
@@ -166,7 +168,7 @@ class _Seen:
         """Whether it kept to `BUDGET`, where it was given that."""
         return self.status == 200 and self.reasoning <= BUDGET + 1 and self.answered
 
-    def take(self, choice: dict[str, Any]) -> None:
+    def add(self, choice: dict[str, Any]) -> None:
         """One choice of one chunk."""
         delta = choice.get("delta") or {}
         thought = bool(delta.get("reasoning") or delta.get("reasoning_content"))
@@ -204,21 +206,21 @@ async def _tokens(client: httpx.AsyncClient, model: str, text: str) -> tuple[int
     return tuple(ids) if len(ids) <= len(text) else ()
 
 
-async def _ask_with_budget(client: httpx.AsyncClient, model: str, known: Abilities) -> dict[str, Any]:
+async def _ask_with_budget(client: httpx.AsyncClient, model: str, known: Capabilities) -> dict[str, Any]:
     seen = await _think(client, model, known, {"thinking_token_budget": BUDGET})
     found: dict[str, Any] = {"native_budget": seen.obeyed}
     return found if seen.split is None else {**found, "splits_reasoning": seen.split}
 
 
-async def _ask_with_thinking_off(client: httpx.AsyncClient, model: str, known: Abilities) -> dict[str, Any]:
+async def _ask_with_thinking_off(client: httpx.AsyncClient, model: str, known: Capabilities) -> dict[str, Any]:
     """With thinking off the template closes it: all that comes is the answer, and one must come."""
     seen = await _think(client, model, known, {"chat_template_kwargs": {"enable_thinking": False}}, opened=False)
     return {"native_off": seen.split is not True and seen.answered} if seen.status == 200 else {}
 
 
 async def _think(
-    client: httpx.AsyncClient, model: str, known: Abilities, fields: dict[str, Any], opened: bool = True
-) -> _Seen:
+    client: httpx.AsyncClient, model: str, known: Capabilities, fields: dict[str, Any], opened: bool = True
+) -> _StreamFindings:
     """One short chat. `opened`: thinking is open when the answer begins."""
     body = {
         "model": model,
@@ -230,7 +232,7 @@ async def _think(
         **fields,
     }
     async with asyncio.timeout(PROOF_SECONDS), client.stream("POST", "/v1/chat/completions", json=body) as answer:
-        seen = _Seen(answer.status_code, known.think_end, opened)
+        seen = _StreamFindings(answer.status_code, known.think_end, opened)
         if answer.status_code >= 500:
             answer.raise_for_status()
         splitter = EventSplitter(MAX_ANSWER)
@@ -241,11 +243,11 @@ async def _think(
     return seen
 
 
-def _see(seen: _Seen, chunk: dict[str, Any]) -> None:
+def _see(seen: _StreamFindings, chunk: dict[str, Any]) -> None:
     if chunk.get("error"):
         seen.status = _status_of(chunk["error"])
     for choice in chunk.get("choices") or ():
-        seen.take(choice)
+        seen.add(choice)
 
 
 def _status_of(error: Any) -> int:
@@ -256,7 +258,7 @@ def _status_of(error: Any) -> int:
     raise httpx.RemoteProtocolError(f"an error came in mid-stream: {str(error)[:200]!r}")
 
 
-async def _shows_marker(client: httpx.AsyncClient, model: str, known: Abilities) -> bool | None:
+async def _shows_marker(client: httpx.AsyncClient, model: str, known: Capabilities) -> bool | None:
     """Whether raw text shows the end marker: the model is allowed no other token."""
     if len(known.think_end) != 1:
         return None

@@ -8,9 +8,9 @@ from typing import Any
 from gateway.fleet.dns import DnsName, DnsWatch
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import NodeSpec
-from gateway.fleet.node_sources import Roster
+from gateway.fleet.node_sources import NodeSources
 from gateway.fleet.registrations import SOURCE, RegistrationRules, Registrations
-from gateway.redis.client import Link
+from gateway.redis.client import RedisClient
 
 LIST = "config"
 
@@ -27,26 +27,30 @@ class Discovery:
     """The sources of nodes, and the tasks that watch them."""
 
     def __init__(
-        self, settings: DiscoverySettings, fleet: Fleet, link: Link | None, take: Callable[[list[NodeSpec]], None]
+        self,
+        settings: DiscoverySettings,
+        fleet: Fleet,
+        redis: RedisClient | None,
+        take: Callable[[list[NodeSpec]], None],
     ) -> None:
         """`take` is given all nodes whenever they have changed."""
         self._names = [(f"dns {name.host}:{name.port}", name) for name in settings.names]
-        self._roster = Roster((LIST, *[source for source, _ in self._names], SOURCE), take)
+        self._sources = NodeSources((LIST, *[source for source, _ in self._names], SOURCE), take)
         self._registrations = None
-        if settings.registrations is not None and link is not None:
-            self._registrations = Registrations(link, settings.registrations, self._roster, fleet)
+        if settings.registrations is not None and redis is not None:
+            self._registrations = Registrations(redis, settings.registrations, self._sources, fleet)
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Begin to watch names and registrations."""
         for source, name in self._names:
-            self._run(DnsWatch(name, self._roster, source).follow(), source)
+            self._run(DnsWatch(name, self._sources, source).run(), source)
         if self._registrations is not None:
-            self._run(self._registrations.follow(), SOURCE)
+            self._run(self._registrations.run(), SOURCE)
 
     def list_nodes(self, nodes: Iterable[NodeSpec]) -> None:
         """Replace the nodes of the config's own list."""
-        self._roster.tell(LIST, list(nodes))
+        self._sources.update(LIST, list(nodes))
 
     async def stop(self) -> None:
         for task in self._tasks:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import structlog
 
 from gateway.fleet.node import NodeSpec
-from gateway.fleet.node_sources import Roster
+from gateway.fleet.node_sources import NodeSources
 
 log = structlog.get_logger("fleetgate.discovery")
 
@@ -30,24 +30,24 @@ class DnsWatch:
     """Tells the roster what a name resolves to. While it does not resolve, what it did last stands: a node that is
     gone takes no connections, and a name server that is gone is no reason to forget nodes."""
 
-    def __init__(self, name: DnsName, roster: Roster, source: str, resolve: Resolve | None = None) -> None:
+    def __init__(self, name: DnsName, sources: NodeSources, source: str, resolve: Resolve | None = None) -> None:
         """`resolve` gives the addresses of a host, or raises OSError; None asks the system."""
         self._name = name
         self._resolve = resolve or _ask_system
-        self._roster = roster
+        self._sources = sources
         self._source = source
         self._failing = False
 
-    async def follow(self) -> None:
+    async def run(self) -> None:
         """Resolve, for ever."""
         while True:
             try:
-                await self.look()
+                await self.resolve()
             except Exception:
                 log.exception("resolving_failed_unexpectedly", host=self._name.host)
             await asyncio.sleep(self._name.interval)
 
-    async def look(self) -> None:
+    async def resolve(self) -> None:
         """Resolve once."""
         name = self._name
         try:
@@ -58,7 +58,7 @@ class DnsWatch:
             self._failing = True
             return
         self._failing = False
-        self._roster.tell(self._source, [self._spec(address) for address in sorted(set(addresses))])
+        self._sources.update(self._source, [self._spec(address) for address in sorted(set(addresses))])
 
     def _spec(self, address: str) -> NodeSpec:
         spec = self._name.spec

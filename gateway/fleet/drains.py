@@ -21,7 +21,7 @@ import structlog
 
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Drain, Node
-from gateway.redis.client import Link, Unavailable
+from gateway.redis.client import RedisClient, RedisUnavailable
 from gateway.redis.replies import pairs_of
 
 log = structlog.get_logger("fleetgate.drains")
@@ -34,7 +34,7 @@ ORDERED = "ordered"
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class DrainOrder:
     """Given at `since`: no new work, or (not `drained`) work again. What still runs at `until` is ended (None: it may
     finish). Seconds since 1970."""
 
@@ -43,18 +43,20 @@ class Order:
     drained: bool = True
 
 
-Orders = dict[str, Order]
+Orders = dict[str, DrainOrder]
 
 
 class Drains:
     """The orders as this process knows them, applied to the fleet. Others may be given, here and elsewhere, whenever
     Redis is waited for."""
 
-    def __init__(self, fleet: Fleet, link: Link | None, shared: Path | None, end: Callable[[Node], None]) -> None:
+    def __init__(
+        self, fleet: Fleet, redis: RedisClient | None, shared: Path | None, end: Callable[[Node], None]
+    ) -> None:
         """`shared`: the directory of this gateway's worker processes, None where there is one only; `end(node)` ends
         what still runs on it."""
         self._fleet = fleet
-        self._link = link
+        self._redis = redis
         self._file = shared / "drains.json" if shared is not None else None
         self._end = end
         self._orders: Orders = {}
@@ -63,21 +65,21 @@ class Drains:
         self._answered = True
 
     @property
-    def told(self) -> bool:
+    def synced(self) -> bool:
         """Whether the other gateways know of all orders."""
-        return self._link is None or (self._answered and self._told.items() >= self._orders.items())
+        return self._redis is None or (self._answered and self._told.items() >= self._orders.items())
 
     async def drain(self, name: str, seconds: float | None) -> None:
         """No new work for the node called `name`, here at once and everywhere within a second or two; what runs may
         finish, at most for `seconds`."""
         now = time.time()
-        await self._give(name, Order(now, None if seconds is None else now + seconds))
+        await self._give(name, DrainOrder(now, None if seconds is None else now + seconds))
 
     async def undrain(self, name: str) -> None:
         """Work may go there again."""
-        await self._give(name, Order(time.time(), drained=False))
+        await self._give(name, DrainOrder(time.time(), drained=False))
 
-    async def follow(self) -> None:
+    async def run(self) -> None:
         """Look for orders and deadlines, for ever."""
         while True:
             try:
@@ -86,7 +88,7 @@ class Drains:
                 log.exception("looking_for_drains_failed")
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def _give(self, name: str, order: Order) -> None:
+    async def _give(self, name: str, order: DrainOrder) -> None:
         before = self._orders.get(name)
         if before is not None and before.since >= order.since:  # another machine's clock is ahead
             order = replace(order, since=before.since + 0.001)
@@ -98,21 +100,21 @@ class Drains:
         """Bring this process, the file and Redis to the same orders."""
         if self._file is not None:
             self._orders = _exchange(self._file, self._orders)
-        if self._link is not None:
-            await self._exchange_with(self._link)
+        if self._redis is not None:
+            await self._exchange_with(self._redis)
         self._apply()
 
-    async def _exchange_with(self, link: Link) -> None:
+    async def _exchange_with(self, redis: RedisClient) -> None:
         try:
-            self._told = _parse(pairs_of(await link.command("HGETALL", self._key)))
+            self._told = _parse(pairs_of(await redis.command("HGETALL", self._key)))
             self._orders = _later(self._orders, self._told)
             for name in tuple(self._orders):
                 order = self._orders[name]  # the latest one by now
                 if self._told.get(name) != order:
-                    await link.command("HSET", self._key, name, json.dumps(asdict(order)))
+                    await redis.command("HSET", self._key, name, json.dumps(asdict(order)))
                     self._told[name] = order
             self._answered = True
-        except Unavailable:
+        except RedisUnavailable:
             self._answered = False  # what is known here stays, and is told when Redis is back
 
     def _apply(self) -> None:
@@ -127,16 +129,16 @@ class Drains:
 
     @property
     def _key(self) -> str:
-        assert self._link is not None
-        return f"{self._link.schema.records}:drains"
+        assert self._redis is not None
+        return f"{self._redis.schema.records}:drains"
 
 
-def _drain(order: Order, offset: float) -> Drain:
+def _drain(order: DrainOrder, offset: float) -> Drain:
     """`offset` turns seconds since 1970 into loop time."""
     return Drain(order.since + offset, math.inf if order.until is None else order.until + offset)
 
 
-def _later(ours: Mapping[str, Order], theirs: Mapping[str, Order]) -> Orders:
+def _later(ours: Mapping[str, DrainOrder], theirs: Mapping[str, DrainOrder]) -> Orders:
     """Of every node the order that was given last."""
     later = dict(ours)
     for name, order in theirs.items():
@@ -150,12 +152,14 @@ def _parse(found: Mapping[bytes, bytes]) -> Orders:
     return {name: order for name, order in orders.items() if order is not None}
 
 
-def _order(value: bytes) -> Order | None:
+def _order(value: bytes) -> DrainOrder | None:
     """An order of a newer gateway without what is not known here; None for what is none."""
     try:
         told = json.loads(value)
         until = told.get("until")
-        return Order(float(told["since"]), None if until is None else float(until), bool(told.get("drained", True)))
+        return DrainOrder(
+            float(told["since"]), None if until is None else float(until), bool(told.get("drained", True))
+        )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -176,6 +180,6 @@ def _exchange(file: Path, ours: Orders) -> Orders:
 
 def _read(file: Path) -> Orders:
     try:
-        return {name: Order(**order) for name, order in json.loads(file.read_text()).items()}
+        return {name: DrainOrder(**order) for name, order in json.loads(file.read_text()).items()}
     except FileNotFoundError:
         return {}

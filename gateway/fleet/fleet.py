@@ -26,7 +26,7 @@ class Fleet:
         self._begun = False
         self.update(specs)
 
-    def follow_rules(self, rules: BreakerRules) -> None:
+    def apply_rules(self, rules: BreakerRules) -> None:
         """Judge all nodes by `rules` from now on."""
         self.rules = rules
         for node in self.nodes:

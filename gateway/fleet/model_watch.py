@@ -50,16 +50,16 @@ class ModelWatch:
         errors = [node.failing or node.last_error or ("drained" if node.drain else "out") for node in nodes]
         return ModelState(name, False, len(nodes), errors[0] if errors else "no node has said that it serves it")
 
-    async def follow(self) -> None:
+    async def run(self) -> None:
         """Look and tell, for ever. The first look leaves nodes the time to be probed."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
-                self.look(asyncio.get_running_loop().time())
+                self.refresh(asyncio.get_running_loop().time())
             except Exception:
                 log.exception("background_work_failed", work="models")
 
-    def look(self, now: float) -> None:
+    def refresh(self, now: float) -> None:
         """Tell what is news at `now`, in loop time."""
         states = self.states()
         for state in states:

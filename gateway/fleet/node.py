@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from gateway.core.dialects.response_ids import node_tag
 from gateway.core.fleet.breaker import Breaker, BreakerRules
 from gateway.core.fleet.capabilities import UNKNOWN
-from gateway.core.fleet.node_metrics import Load
+from gateway.core.fleet.node_metrics import NodeMetrics
 from gateway.core.routing.prefill_speed import PrefillSpeed
 from gateway.core.telemetry.events import NodeFacts
 from gateway.core.usage.token_usage import Usage
@@ -94,9 +94,9 @@ class Node:
         self.failing: str | None = None
         """Why it would be out if another node were there to go to; None where it serves, or is out."""
         self.cards: Mapping[str, Mapping[str, Any]] = {}
-        self.abilities = UNKNOWN
-        self.load: Load | None = None
-        self.loads: deque[Load] = deque(maxlen=PAGES)
+        self.capabilities = UNKNOWN
+        self.load: NodeMetrics | None = None
+        self.loads: deque[NodeMetrics] = deque(maxlen=PAGES)
         self.speed = PrefillSpeed()
         self.cold_since = -math.inf
         self.gateways = 1
@@ -107,7 +107,7 @@ class Node:
         yet."""
         self._pace: float | None = None
 
-    def settle(self, now: float) -> None:
+    def refresh(self, now: float) -> None:
         """Bring what requests read up to date: after anything was told, and with every probe."""
         self.ready = self.drain is None and not self.left and not self.breaker.is_open
         self.doubted = self.doubted or self.breaker.is_open
@@ -154,7 +154,7 @@ class Node:
         before, self.drain = self.drain, min(self._drains.values(), key=lambda each: each.until, default=None)
         self.closed = self.left or self.drain is not None
         if (before is None) != (self.drain is None):
-            self.settle(now)
+            self.refresh(now)
 
     @property
     def ready_but_for_drain(self) -> bool:
@@ -171,7 +171,7 @@ class Node:
         self.breaker.probed(now)
         if not self.breaker.is_open:
             self.last_error = self.failing
-        self.settle(now)
+        self.refresh(now)
 
     def probe_failed(self, error: str, tolerated: int, now: float = 0.0, since: float = math.inf) -> None:
         """A probe went unanswered; after `tolerated` in a row the node is not chosen any more, unless it has sent
@@ -183,9 +183,9 @@ class Node:
         self.last_error = error
         if self.failed_probes > tolerated:
             self.breaker.missed_probes(now)
-            self.settle(now)
+            self.refresh(now)
 
-    def load_told(self, load: Load) -> None:
+    def load_told(self, load: NodeMetrics) -> None:
         """A page of its metrics was read. Tokens that were made since the last one are a sign of life."""
         before = self.load
         self.load = load
@@ -204,7 +204,7 @@ class Node:
         self.breaker.refused(now)
         self.cold_since = now
         self.last_error = error
-        self.settle(now)
+        self.refresh(now)
 
     def doubt(self, error: str) -> None:
         """A request failed by the node's fault or its own: the prober asks the node itself, at once."""
@@ -220,7 +220,7 @@ class Node:
             return False  # other answers go on
         opened = self.breaker.convict(now, failed_at, spare)
         self.last_error = error
-        self.settle(now)
+        self.refresh(now)
         return opened
 
     def check_failed(self, error: str, now: float, spare: bool) -> bool:
@@ -228,7 +228,7 @@ class Node:
         opened = self.breaker.check_failed(now, spare)
         self.failing = None if self.breaker.is_open else error
         self.last_error = error
-        self.settle(now)
+        self.refresh(now)
         return opened
 
     def check_passed(self) -> None:
@@ -249,7 +249,7 @@ class Node:
         self.breaker.answered(now)
         self.doubted = False
         self.failing = None
-        self.settle(now)
+        self.refresh(now)
 
     def fell_silent(self, now: float, spare: bool) -> bool:
         """All its answers stand still; whether that takes it out."""
@@ -257,16 +257,18 @@ class Node:
         self.doubted = True
         self.last_error = "all its answers stand still"
         self.failing = None if self.breaker.is_open else self.last_error
-        self.settle(now)
+        self.refresh(now)
         return opened
 
     def keep_pace(self, pace: float) -> None:
         """An answer had `pace` tokens in an event of its thinking: what one has at the least is a little below that."""
-        known = self._pace if self._pace == self.abilities.pace else None  # else it was asked anew, and that forgotten
+        known = (
+            self._pace if self._pace == self.capabilities.pace else None
+        )  # else it was asked anew, and that forgotten
         lowest = max(1.0, 0.9 * pace)
         if known is None or lowest < known:
             self._pace = lowest
-            self.abilities = replace(self.abilities, pace=lowest)
+            self.capabilities = replace(self.capabilities, pace=lowest)
 
     def reconnect(self, spec: NodeSpec, trusted: bool) -> None:
         """Another key or certificate: what it serves is known until it is probed, how it does is not."""
@@ -277,7 +279,7 @@ class Node:
         self.ready = False
 
 
-class Pending(Protocol):
+class PrefillTracker(Protocol):
     """What a lease's prompt adds to its node until its first byte (see `ticket`)."""
 
     @property
@@ -297,7 +299,7 @@ class Lease:
     of its prompt.
     """
 
-    __slots__ = ("_held", "answered", "began", "heard", "node", "stream", "ticket", "tokens")
+    __slots__ = ("_held", "answered", "began", "heard", "node", "prefill", "stream", "tokens")
 
     def __init__(self, node: Node, now: float = 0.0, stream: bool = False, tokens: int = 0) -> None:
         self.node = node
@@ -306,7 +308,7 @@ class Lease:
         self.answered = False
         self.stream = stream
         self.tokens = tokens
-        self.ticket: Pending | None = None
+        self.prefill: PrefillTracker | None = None
         self._held = True
         node.in_flight += 1
         node.leases.add(self)
@@ -314,8 +316,8 @@ class Lease:
     def release(self) -> None:
         if self._held:
             self._held = False
-            if self.ticket is not None:
-                self.ticket.close()
+            if self.prefill is not None:
+                self.prefill.close()
             node = self.node
             node.in_flight -= 1
             node.leases.discard(self)

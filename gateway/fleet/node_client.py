@@ -18,7 +18,7 @@ MAX_ANSWER = 1 << 22
 """Bytes of one answer: a page of metrics of a node with many adapters is a few hundred kilobytes."""
 
 
-class Answer(NamedTuple):
+class NodeReply(NamedTuple):
     status: int
     body: bytes
 
@@ -45,13 +45,13 @@ def client_of(node: Node) -> httpx.AsyncClient:
     )
 
 
-async def get(client: httpx.AsyncClient, path: str) -> Answer:
+async def get(client: httpx.AsyncClient, path: str) -> NodeReply:
     """The caller bounds the time."""
     async with client.stream("GET", path) as response:
         return await _whole(response)
 
 
-async def post(client: httpx.AsyncClient, path: str, body: dict[str, Any], seconds: float | None = None) -> Answer:
+async def post(client: httpx.AsyncClient, path: str, body: dict[str, Any], seconds: float | None = None) -> NodeReply:
     """In at most `seconds`, from the first byte sent to the last one read; None where the caller bounds the time."""
     async with asyncio.timeout(seconds), client.stream("POST", path, json=body) as response:
         return await _whole(response)
@@ -70,5 +70,5 @@ async def pieces(response: httpx.Response) -> AsyncIterator[bytes]:
         yield piece
 
 
-async def _whole(response: httpx.Response) -> Answer:
-    return Answer(response.status_code, b"".join([piece async for piece in pieces(response)]))
+async def _whole(response: httpx.Response) -> NodeReply:
+    return NodeReply(response.status_code, b"".join([piece async for piece in pieces(response)]))

@@ -9,7 +9,7 @@ from gateway.fleet.node import NodeSpec
 log = structlog.get_logger("fleetgate.discovery")
 
 
-class Roster:
+class NodeSources:
     """Merges the sources. Of two that name the same URL the earlier in `order` is believed."""
 
     def __init__(self, order: Sequence[str], take: Callable[[list[NodeSpec]], None]) -> None:
@@ -17,7 +17,7 @@ class Roster:
         self._told: dict[str, tuple[NodeSpec, ...]] = dict.fromkeys(order, ())
         self._take = take
 
-    def tell(self, source: str, specs: Sequence[NodeSpec]) -> None:
+    def update(self, source: str, specs: Sequence[NodeSpec]) -> None:
         """What `source` knows now; it replaces what it knew before."""
         if source in self._told and self._told[source] == tuple(specs):
             return

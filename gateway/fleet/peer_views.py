@@ -16,7 +16,7 @@ import structlog
 
 from gateway.core.fleet.peer_view import Sights, read, spell
 from gateway.fleet.fleet import Fleet
-from gateway.redis.client import Link, Script, Unavailable
+from gateway.redis.client import RedisClient, RedisUnavailable, Script
 from gateway.redis.replies import texts
 
 log = structlog.get_logger("fleetgate.lookout")
@@ -28,17 +28,17 @@ KEPT = 10.0
 _SHOW = Script.read(Path(__file__).parent / "lua" / "show.lua", fits=texts)
 
 
-class Lookout:
+class PeerViews:
     """This process's view and the others'. While the fleet has one gateway process only, nothing is done."""
 
-    def __init__(self, fleet: Fleet, link: Link | None, folder: Path | None) -> None:
+    def __init__(self, fleet: Fleet, redis: RedisClient | None, folder: Path | None) -> None:
         """`folder`: the directory of this gateway's worker processes, None where there is one only."""
         self._fleet = fleet
-        self._link = link
-        self._folder = folder if link is None else None
+        self._redis = redis
+        self._folder = folder if redis is None else None
         self._name = secrets.token_hex(8)
 
-    async def follow(self, own: Callable[[], Sights]) -> None:
+    async def run(self, own: Callable[[], Sights]) -> None:
         """Lay this process's view down every now and then, for ever."""
         while True:
             try:
@@ -47,11 +47,11 @@ class Lookout:
                 log.exception("showing_the_fleet_failed")
             await asyncio.sleep(SHOW_SECONDS)
 
-    async def look(self, own: Sights) -> list[Sights]:
+    async def exchange(self, own: Sights) -> list[Sights]:
         """Lay down `own` view, and return the others'; none where Redis does not answer."""
         return await self._exchange(own, wanted=True)
 
-    async def leave(self) -> None:
+    async def withdraw(self) -> None:
         """This process sees nothing any more."""
         await self._exchange(None, wanted=False)
 
@@ -60,15 +60,15 @@ class Lookout:
             return []
         if self._folder is not None:
             return self._over_files(self._folder, own, wanted)
-        if self._link is None:
+        if self._redis is None:
             return []
-        prefix = f"{self._link.schema.live}:{{sights}}"
+        prefix = f"{self._redis.schema.live}:{{sights}}"
         told = "" if own is None else spell(own)
         try:
-            found = await self._link.run(
+            found = await self._redis.run(
                 _SHOW, [f"{prefix}:views", f"{prefix}:until"], [self._name, round(KEPT * 1000), told, int(wanted)]
             )
-        except Unavailable:
+        except RedisUnavailable:
             return []
         return list(_readable(found))
 

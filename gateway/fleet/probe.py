@@ -11,7 +11,7 @@ TRIAL_SECONDS = 30.0
 """How long it may take: a node that is asked for one token is hardly busy, but may be loading kernels."""
 
 
-class Problem(NamedTuple):
+class ProbeFailure(NamedTuple):
     """Why a tiny completion did not come; `certain` where neither clients' load nor the gateway's own want of
     connections explains it. `error` broke it off."""
 
@@ -20,7 +20,7 @@ class Problem(NamedTuple):
     error: httpx.HTTPError | None = None
 
 
-async def ask_one_token(client: httpx.AsyncClient, model: str) -> Problem | None:
+async def ask_one_token(client: httpx.AsyncClient, model: str) -> ProbeFailure | None:
     """None where the node answered below 500: one of an embedding model, which has no completions, says 4xx.
 
     A broken connection is tried once more: it may have stood idle for as long as the node keeps one.
@@ -32,12 +32,12 @@ async def ask_one_token(client: httpx.AsyncClient, model: str) -> Problem | None
             except httpx.TransportError:
                 status = await _ask(client, model)
     except TimeoutError:
-        return Problem(f"no answer to its trial within {TRIAL_SECONDS:g} s", certain=False)
+        return ProbeFailure(f"no answer to its trial within {TRIAL_SECONDS:g} s", certain=False)
     except httpx.HTTPError as error:
         told = f"its trial failed: {error or type(error).__name__}"
-        return Problem(told, certain=not isinstance(error, httpx.ConnectError), error=error)
+        return ProbeFailure(told, certain=not isinstance(error, httpx.ConnectError), error=error)
     if status >= 500:
-        return Problem(f"answered its trial with {status}", certain=status != 503 or await _is_dead(client))
+        return ProbeFailure(f"answered its trial with {status}", certain=status != 503 or await _is_dead(client))
     return None
 
 

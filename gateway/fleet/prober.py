@@ -15,15 +15,15 @@ from typing import Any
 import httpx
 import structlog
 
-from gateway.core.fleet.capabilities import BELIEVED, UNKNOWN, Abilities
+from gateway.core.fleet.capabilities import BELIEVED, UNKNOWN, Capabilities
 from gateway.core.fleet.model_cards import read_cards
-from gateway.core.fleet.node_metrics import read_load
+from gateway.core.fleet.node_metrics import read_node_metrics
 from gateway.fleet.canary import Canary
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Node
 from gateway.fleet.node_client import client_of, get
 from gateway.fleet.probe import ask_one_token
-from gateway.telemetry.shortages import Shortages, shortage_behind
+from gateway.telemetry.shortages import ResourceShortages, shortage_behind
 
 log = structlog.get_logger("fleetgate.prober")
 
@@ -53,20 +53,20 @@ class Prober:
         timing: ProbeTiming,
         canary: bool = True,
         native: bool = True,
-        shortages: Shortages | None = None,
+        shortages: ResourceShortages | None = None,
     ) -> None:
         """`canary`: nodes are asked to prove what they can do (see `canary`); else they are believed. `native`: what
         they prove of budgets counts."""
         self._fleet = fleet
         self._timing = timing
-        self._shortages = shortages or Shortages()
+        self._shortages = shortages or ResourceShortages()
         self.canary = canary
         self.native = native
         self._tasks: dict[tuple[Node, Access], asyncio.Task[None]] = {}
         self._asked: set[Node] = set()
         self._news = asyncio.Event()
 
-    def follow(self) -> None:
+    def sync_tasks(self) -> None:
         """Probe the nodes that the fleet has now, as they are reached now, and no others. Called at start and after
         every update."""
         wanted = {(node, node.access) for node in self._fleet.nodes}
@@ -120,7 +120,7 @@ class Prober:
                     await self._try_out(client, node)
             if node.failing is not None:
                 node.breaker.doubt()  # nobody may be asking it: whether it is back has to be found out
-            node.settle(_now())
+            node.refresh(_now())
             is_first = node not in self._asked
             self._asked.add(node)
             self._news.set()
@@ -179,13 +179,15 @@ class Prober:
     ) -> None:
         """Before it is ready, what it takes to hold a budget in its place."""
         if not self.canary:
-            if node.abilities is UNKNOWN:
-                node.abilities = BELIEVED
-            elif node.abilities.native_budget is False and not canary.learnt:  # it was believed and has shown otherwise
-                node.abilities = replace(await canary.learn(client, cards), native_budget=False)
-        elif not canary.learnt or node.abilities is UNKNOWN or node.abilities is BELIEVED:
+            if node.capabilities is UNKNOWN:
+                node.capabilities = BELIEVED
+            elif (
+                node.capabilities.native_budget is False and not canary.learnt
+            ):  # it was believed and has shown otherwise
+                node.capabilities = replace(await canary.read_capabilities(client, cards), native_budget=False)
+        elif not canary.learnt or node.capabilities is UNKNOWN or node.capabilities is BELIEVED:
             with contextlib.suppress(httpx.HTTPError):  # it serves as well, with the gateway in its place
-                node.abilities = await canary.learn(client, cards)
+                node.capabilities = await canary.read_capabilities(client, cards)
 
     async def _read_load(self, client: httpx.AsyncClient, node: Node, canary: Canary) -> None:
         """Best effort: what was read last stays where nothing comes."""
@@ -194,7 +196,7 @@ class Prober:
                 page = await get(client, "/metrics")
             if page.status == 200:
                 before = node.load
-                node.load_told(load := read_load(page.body.decode(errors="replace"), _now()))
+                node.load_told(load := read_node_metrics(page.body.decode(errors="replace"), _now()))
                 if before is not None and (load.generated or 0) < (before.generated or 0):
                     canary.restarted()  # so soon that no probe has missed it
 
@@ -236,7 +238,7 @@ class Prober:
             log.warning("canary_failed", node=node.name, exc_info=not isinstance(error, httpx.HTTPError))
             problem = str(error) or type(error).__name__
             canary.died()
-        node.abilities = self._relied_on(canary.abilities)
+        node.capabilities = self._relied_on(canary.capabilities)
         _tell_abilities(node, problem)
 
     async def _recheck(self, client: httpx.AsyncClient, node: Node, canary: Canary) -> None:
@@ -254,9 +256,13 @@ class Prober:
         if canary.starts != starts or holds is None:
             return  # it was another process that answered, or nobody
         node.budget_suspected = False
-        if holds is not node.abilities.native_budget:
-            known = node.abilities if node.abilities.think_end else replace(canary.abilities, pace=node.abilities.pace)
-            node.abilities = replace(known, native_budget=holds)
+        if holds is not node.capabilities.native_budget:
+            known = (
+                node.capabilities
+                if node.capabilities.think_end
+                else replace(canary.capabilities, pace=node.capabilities.pace)
+            )
+            node.capabilities = replace(known, native_budget=holds)
             _tell_abilities(node, problem)
 
     def _own_shortage(self, error: BaseException | None, node: Node) -> bool:
@@ -269,12 +275,12 @@ class Prober:
             node.last_error = f"cannot be probed: the gateway's machine is short of something ({cause})"
         return True
 
-    def _relied_on(self, found: Abilities) -> Abilities:
+    def _relied_on(self, found: Capabilities) -> Capabilities:
         return found if self.native else replace(found, native_budget=False)
 
 
 def _tell_abilities(node: Node, problem: str | None) -> None:
-    found = node.abilities
+    found = node.capabilities
     say = log.info if found.native_budget and found.native_off else log.warning
     say(
         "node_asked",

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import structlog
 
-from gateway.core.fleet.registration import Belief, NotBelieved, Registered, read_registration
+from gateway.core.fleet.registration import RegisteredNode, RegistrationTrust, UntrustedRegistration, read_registration
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Drain, NodeSpec
-from gateway.fleet.node_sources import Roster
-from gateway.redis.client import Link, ScriptFailed, Unavailable
+from gateway.fleet.node_sources import NodeSources
+from gateway.redis.client import RedisClient, RedisUnavailable, ScriptFailed
 
 log = structlog.get_logger("fleetgate.discovery")
 
@@ -34,7 +34,7 @@ SOURCE = "registrations"
 class RegistrationRules:
     """Whom to believe, how often to look (seconds), and the key that all registered nodes are talked to with."""
 
-    belief: Belief
+    belief: RegistrationTrust
     interval: float = 1.0
     api_key: str | None = None
     ca_file: str | None = None
@@ -43,41 +43,41 @@ class RegistrationRules:
 class Registrations:
     """Reads the records and tells the roster. While Redis is away, what was read last stands."""
 
-    def __init__(self, link: Link, rules: RegistrationRules, roster: Roster, fleet: Fleet) -> None:
-        self._link = link
+    def __init__(self, redis: RedisClient, rules: RegistrationRules, sources: NodeSources, fleet: Fleet) -> None:
+        self._redis = redis
         self._rules = rules
-        self._roster = roster
+        self._sources = sources
         self._fleet = fleet
-        self._seen: dict[str, tuple[Registered, float]] = {}
+        self._seen: dict[str, tuple[RegisteredNode, float]] = {}
         self._refused: dict[str, str] = {}
         self._started: dict[str, float] = {}
         self._draining: dict[str, tuple[float, float]] = {}
 
-    async def follow(self) -> None:
+    async def run(self) -> None:
         """Look, for ever."""
         while True:
             try:
-                await self.look()
+                await self.poll()
             except Exception:
                 log.exception("reading_registrations_failed")
             await asyncio.sleep(self._rules.interval)
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Read all records once."""
         try:
             records = await self._read(time.time())
-        except Unavailable:
+        except RedisUnavailable:
             return
         now = asyncio.get_running_loop().time()
         for node_id, record in self._believed(records).items():
             self._seen[node_id] = record, now
         self._seen = {name: seen for name, seen in self._seen.items() if now - seen[1] <= FORGET_SECONDS}
         known = [record for record, _ in self._seen.values()]
-        self._roster.tell(SOURCE, [self._spec(record) for record in known if record.state in ("ready", "draining")])
+        self._sources.update(SOURCE, [self._spec(record) for record in known if record.state in ("ready", "draining")])
         self._apply({record.url: record for record in known}, now)
 
     async def _read(self, now: float) -> dict[str, bytes]:
-        ids = await self._link.command("ZRANGEBYSCORE", INDEX_KEY, now - self._rules.belief.skew, "+inf")
+        ids = await self._redis.command("ZRANGEBYSCORE", INDEX_KEY, now - self._rules.belief.skew, "+inf")
         names = [node_id.decode(errors="replace") for node_id in ids]
         found = await asyncio.gather(*[self._record(name) for name in names])
         return {name: text for name, text in zip(names, found, strict=True) if text is not None}
@@ -85,27 +85,27 @@ class Registrations:
     async def _record(self, name: str) -> bytes | None:
         """None where there is none, also where a key of another type stands in its place: that costs no other node."""
         try:
-            text: bytes | None = await self._link.command("GET", KEY_PREFIX + name)
+            text: bytes | None = await self._redis.command("GET", KEY_PREFIX + name)
         except ScriptFailed:
             return None
         return text
 
-    def _believed(self, records: Mapping[str, bytes]) -> dict[str, Registered]:
+    def _believed(self, records: Mapping[str, bytes]) -> dict[str, RegisteredNode]:
         believed, refused = {}, {}
         for node_id, text in records.items():
             try:
                 record = read_registration(text, self._rules.belief, time.time())
                 if record.node_id != node_id:
-                    raise NotBelieved(f"it stands under the name of another node than {record.node_id!r}")
+                    raise UntrustedRegistration(f"it stands under the name of another node than {record.node_id!r}")
                 believed[node_id] = record
-            except NotBelieved as reason:
+            except UntrustedRegistration as reason:
                 refused[node_id] = str(reason)
                 if node_id not in self._refused:
                     log.warning("registration_not_believed", node_id=node_id, reason=str(reason))
         self._refused = refused
         return believed
 
-    def _spec(self, record: Registered) -> NodeSpec:
+    def _spec(self, record: RegisteredNode) -> NodeSpec:
         return NodeSpec(
             url=record.url,
             api_key=self._rules.api_key,
@@ -117,7 +117,7 @@ class Registrations:
             models=record.models,
         )
 
-    def _apply(self, records: Mapping[str, Registered], now: float) -> None:
+    def _apply(self, records: Mapping[str, RegisteredNode], now: float) -> None:
         """Drain those that say so, and note those that have started afresh."""
         for node in self._fleet.nodes:
             record = records.get(node.spec.url)
@@ -130,7 +130,7 @@ class Registrations:
             node.drain_for(REGISTERED, self._drain(record, now) if record.state == "draining" else None, now)
         self._draining = {name: drain for name, drain in self._draining.items() if name in records}
 
-    def _drain(self, record: Registered, now: float) -> Drain:
+    def _drain(self, record: RegisteredNode, now: float) -> Drain:
         """Since when its draining is known here, and until when, in loop time."""
         since, _ = self._draining.get(record.url, (now, None))
         until = math.inf if record.drain_deadline is None else record.drain_deadline + now - time.time()

@@ -16,7 +16,7 @@ Models are not known yet, so limits of a tenant on a single model are left to th
 from collections.abc import Callable, Iterable
 
 from gateway.core.access.tenants import Identity
-from gateway.core.limits.rules import Amounts, Kind, Measure, Taken
+from gateway.core.limits.rules import Amounts, LimitKind, LimitResult, Measure
 from gateway.limits.rulesets import MAX_KEPT, Ruleset
 
 _A_REQUEST = Amounts()
@@ -27,7 +27,7 @@ class LastRefusal:
 
     __slots__ = ("at", "base", "rules", "taken")
 
-    def __init__(self, at: int, base: Ruleset, rules: Ruleset, taken: Taken) -> None:
+    def __init__(self, at: int, base: Ruleset, rules: Ruleset, taken: LimitResult) -> None:
         """`at` is by this process' clock, `taken.now` by Redis'."""
         self.at = at
         self.base = base
@@ -38,7 +38,7 @@ class LastRefusal:
 class Arrivals:
     """`look(tenant, rules)` is what this process' own book has left of each rule, None where Redis keeps it."""
 
-    def __init__(self, look: Callable[[str, Ruleset], Taken | None], now: Callable[[], int]) -> None:
+    def __init__(self, look: Callable[[str, Ruleset], LimitResult | None], now: Callable[[], int]) -> None:
         self._look = look
         self._now = now
         self._places: dict[tuple[str, str], int] = {}
@@ -57,7 +57,7 @@ class Arrivals:
             else:
                 del self._places[tenant, scope]
 
-    def refused(self, who: Identity, base: Ruleset, rules: Ruleset, taken: Taken) -> None:
+    def refused(self, who: Identity, base: Ruleset, rules: Ruleset, taken: LimitResult) -> None:
         """Redis has refused a request of `who`: remembered, where that will hold for the next one."""
         if not _fits(_costs(rules, places=False), taken.left):
             if len(self._refusals) >= MAX_KEPT:
@@ -73,7 +73,9 @@ class Arrivals:
         """Redis is back, perhaps without what it knew."""
         self._refusals.clear()
 
-    def refusal(self, who: Identity, base: Ruleset, counted: bool) -> tuple[Ruleset, tuple[int, ...], Taken] | None:
+    def refusal(
+        self, who: Identity, base: Ruleset, counted: bool
+    ) -> tuple[Ruleset, tuple[int, ...], LimitResult] | None:
         """By which rules a request of `who` is refused now, what it would have taken, and what is left of them; None
         where nothing is known against it. `counted`: it is among those that have entered."""
         tenant = who.tenant.name
@@ -83,32 +85,32 @@ class Arrivals:
             rules, taken = self._remembered(who, base)
         left = list(taken.left)
         for index, rule in enumerate(rules.rules):
-            if rule.kind is Kind.LEASES:
+            if rule.kind is LimitKind.LEASES:
                 left[index] = min(left[index], rule.limit - self._places.get((tenant, rule.scope), 0) + counted)
         costs = _costs(rules, places=True)
         if _fits(costs, left):
             return None
-        return rules, costs, Taken(False, taken.now, tuple(left))
+        return rules, costs, LimitResult(False, taken.now, tuple(left))
 
-    def _remembered(self, who: Identity, base: Ruleset) -> tuple[Ruleset, Taken]:
+    def _remembered(self, who: Identity, base: Ruleset) -> tuple[Ruleset, LimitResult]:
         """The levels of the last refusal, filled up since; full ones where there was none."""
         caller = (who.tenant.name, who.key)
         last = self._refusals.get(caller)
         now = self._now()
         if last is None:
-            return base, Taken(True, now, base.capacities)
+            return base, LimitResult(True, now, base.capacities)
         rules, taken = last.rules, last.taken
         passed = max(0, now - last.at)
         left = tuple(
             [
-                min(rule.capacity, room + passed * rule.limit) if rule.kind is Kind.BUCKET else rule.capacity
+                min(rule.capacity, room + passed * rule.limit) if rule.kind is LimitKind.BUCKET else rule.capacity
                 for rule, room in zip(rules.rules, taken.left, strict=True)
             ]
         )
         if _fits(_costs(rules, places=False), left) or last.base is not base:
             del self._refusals[caller]
-            return base, Taken(True, now, base.capacities)
-        return rules, Taken(False, taken.now + passed, left)
+            return base, LimitResult(True, now, base.capacities)
+        return rules, LimitResult(False, taken.now + passed, left)
 
 
 def _fits(costs: Iterable[int], left: Iterable[int]) -> bool:
@@ -145,11 +147,11 @@ class Arrival:
         self._arrivals.enter(self._who.tenant.name, self._base)
         self._there = True
 
-    def look_again(self) -> None:
+    def recheck(self) -> None:
         """The body is there: others may have come meanwhile."""
         self._refuse(self._who, self._base, True)
 
-    def leave(self) -> None:
+    def release(self) -> None:
         if self._there:
             self._there = False
             self._arrivals.leave(self._who.tenant.name, self._base)

@@ -7,10 +7,10 @@ that it stands in nobody's way.
 from collections import deque
 from typing import Any
 
-from gateway.aio.inline_future import Ending
+from gateway.aio.inline_future import InlineFuture
 from gateway.limits.rulesets import Ruleset
 from gateway.limits.stores import RedisStore
-from gateway.redis.client import ScriptFailed, Unavailable
+from gateway.redis.client import RedisUnavailable, ScriptFailed
 
 MAX_WAITING = 100_000
 """About 400 bytes each; an outage that leaves more loses the oldest."""
@@ -81,13 +81,13 @@ class Backlog:
                 await reply
             except ScriptFailed:
                 refused.append(item)
-            except Unavailable:
+            except RedisUnavailable:
                 lost.append(item)
         return lost, refused
 
-    def _settle(self, settlement: Settlement) -> Ending[Any]:
+    def _settle(self, settlement: Settlement) -> InlineFuture[Any]:
         return self._store.settle(settlement.tenant, settlement.id, settlement.rules, settlement.used)
 
-    def _sent(self, settlement: Settlement, reply: Ending[Any]) -> None:
+    def _sent(self, settlement: Settlement, reply: InlineFuture[Any]) -> None:
         if reply.exception() is not None:
             self.add(settlement)

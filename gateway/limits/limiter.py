@@ -29,16 +29,16 @@ import structlog
 from gateway.core.access.tenants import Identity
 from gateway.core.errors import InvalidRequest, LimitsUnknown
 from gateway.core.limits.metering import ASSUMED_OUTPUT, Meters, plan_amounts, priced
-from gateway.core.limits.rules import NOTHING, Amounts, Limits, Taken
+from gateway.core.limits.rules import NOTHING, Amounts, LimitResult, Limits
 from gateway.core.plan import Plan
 from gateway.core.usage.cost import Price
 from gateway.limits.arrivals import Arrival, Arrivals
 from gateway.limits.backlog import Backlog, Settlement
-from gateway.limits.local_share import Alone
-from gateway.limits.reservation import Reservation, Where, refusal_told
+from gateway.limits.local_share import LocalShare
+from gateway.limits.reservation import Reservation, ReservationPlace, limit_exceeded
 from gateway.limits.rulesets import Ruleset, Rulesets
 from gateway.limits.stores import MemoryStore, RedisStore, now
-from gateway.redis.client import Link, Unavailable
+from gateway.redis.client import RedisClient, RedisUnavailable
 from gateway.redis.presence import Presence
 
 log = structlog.get_logger("fleetgate.limits")
@@ -51,7 +51,7 @@ TRY_AGAIN = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class LimitTerms:
+class LimiterSettings:
     """How limits are kept. `lease` in seconds, `assumed_output` in tokens, `default` for tenants without limits."""
 
     on_failure: Literal["local", "open", "closed"] = "local"
@@ -63,25 +63,25 @@ class LimitTerms:
 class Limiter:
     """The limits of all tenants, as this process keeps them together with the others."""
 
-    def __init__(self, terms: LimitTerms, meters: Meters, link: Link | None, presence: Presence) -> None:
+    def __init__(self, terms: LimiterSettings, meters: Meters, redis: RedisClient | None, presence: Presence) -> None:
         self.live: dict[str, Reservation] = {}
         """What is reserved now by requests of this process, by id."""
         self._terms = terms
         self.meters = meters
-        self._link = link
+        self._redis = redis
         self._presence = presence
         self._rulesets = Rulesets(terms.default)
         self._memory = MemoryStore(terms.lease)
-        self._alone = Alone(terms.lease)
-        self._redis = RedisStore(link, terms.lease) if link is not None else None
-        self._backlog = Backlog(self._redis) if self._redis is not None else None
+        self._alone = LocalShare(terms.lease)
+        self._store = RedisStore(redis, terms.lease) if redis is not None else None
+        self._backlog = Backlog(self._store) if self._store is not None else None
         self._arrivals = Arrivals(self._in_memory, now)
         self._prefix = secrets.token_hex(6)
         self._numbers = itertools.count()
         self._task: asyncio.Task[None] | None = None
         self._back = asyncio.Event()
-        if link is not None:
-            link.on_change(self._changed)
+        if redis is not None:
+            redis.on_change(self._changed)
 
     # One request
 
@@ -110,8 +110,8 @@ class Limiter:
         planned = priced(self.planned(who.tenant.name, plan), price)
         id = f"{self._prefix}{next(self._numbers):x}"
         held = Reservation(self, who, id, rules, plan, planned, price)
-        if self._redis is not None and self._link is not None and self._link.up:
-            held.asked = self._redis.ask(held.tenant, held.id, rules, held.costs)
+        if self._store is not None and self._redis is not None and self._redis.up:
+            held.asked = self._store.ask(held.tenant, held.id, rules, held.costs)
         return held
 
     def planned(self, tenant: str, plan: Plan) -> Amounts:
@@ -122,22 +122,22 @@ class Limiter:
         """How many bytes of text a token of `model`'s prompts was, by what nodes counted of the tenant's requests."""
         return self.meters.of(tenant, model).bytes_per_token.value
 
-    def without_redis(self, held: Reservation) -> tuple[Ruleset, Taken] | None:
+    def without_redis(self, held: Reservation) -> tuple[Ruleset, LimitResult] | None:
         """Decide in this process. None where nothing is limited now; raises `LimitsUnknown` where nothing may pass."""
-        if self._redis is None:
-            held.where = Where.MEMORY
+        if self._store is None:
+            held.where = ReservationPlace.MEMORY
             return held.rules, self._memory.reserve_now(held.tenant, held.id, held.rules, held.costs)
-        held.where = Where.ALONE
+        held.where = ReservationPlace.ALONE
         match self._terms.on_failure:
             case "closed":
                 raise LimitsUnknown("Limits cannot be checked at the moment: try again soon.", retry_after=1.0)
             case "open":
                 return None
-        if self._link is not None and self._link.up:
+        if self._redis is not None and self._redis.up:
             self._alone.refused(held.tenant, held.rules)
         return self._alone.reserve(held, held.costs, self._presence.live, self.live.values())
 
-    def seen(self, held: Reservation, taken: Taken) -> None:
+    def seen(self, held: Reservation, taken: LimitResult) -> None:
         """Redis has answered: yes or no."""
         self._alone.saw(held.tenant, held.rules, taken)
         if taken.granted:
@@ -157,32 +157,32 @@ class Limiter:
 
     def settle(self, held: Reservation, used: tuple[int, ...]) -> None:
         """Make `held` what was used of each rule."""
-        if self._backlog is None or self._link is None:
+        if self._backlog is None or self._redis is None:
             self._memory.settle_now(held.tenant, held.id, held.rules, used)
             return
         if used == held.rules.costs(NOTHING):
             self._arrivals.has_room(held.who)
         settlement = Settlement(held.tenant, held.id, held.rules, used)
-        if self._link.up:
+        if self._redis.up:
             self._backlog.send(settlement)
         else:
             self._backlog.add(settlement)
-        self._alone.settle(held, used if held.where is Where.ALONE else (0,) * len(used))
+        self._alone.settle(held, used if held.where is ReservationPlace.ALONE else (0,) * len(used))
 
-    def _in_memory(self, tenant: str, rules: Ruleset) -> Taken | None:
-        return self._memory.look_now(tenant, rules) if self._redis is None else None
+    def _in_memory(self, tenant: str, rules: Ruleset) -> LimitResult | None:
+        return self._memory.peek_now(tenant, rules) if self._store is None else None
 
     def _refuse_early(self, anthropic: bool, who: Identity, base: Ruleset, counted: bool) -> None:
-        if self._link is not None and not self._link.up:
+        if self._redis is not None and not self._redis.up:
             return  # by other rules then: see the table
         refused = self._arrivals.refusal(who, base, counted)
         if refused is not None:
             rules, costs, taken = refused
-            raise refusal_told(rules, costs, taken, who.tenant.name, anthropic)
+            raise limit_exceeded(rules, costs, taken, who.tenant.name, anthropic)
 
     # In the background
 
-    def take_over(self, terms: LimitTerms, prices: Mapping[str, Price]) -> None:
+    def reload(self, terms: LimiterSettings, prices: Mapping[str, Price]) -> None:
         """Go by another configuration from now on; leases keep the length that they began with."""
         self._terms = terms
         self.meters.prices = prices
@@ -244,11 +244,11 @@ class Limiter:
             held.old = True
         for tenant, ids in due.items():
             self._alone.renew(tenant, ids)
-            if self._redis is None:
+            if self._store is None:
                 self._memory.renew_now(tenant, ids)
                 continue
-            with contextlib.suppress(Unavailable):
-                await self._redis.renew(tenant, ids)
+            with contextlib.suppress(RedisUnavailable):
+                await self._store.renew(tenant, ids)
 
 
 def _boundless() -> InvalidRequest:

@@ -9,13 +9,13 @@ right that was taken away), that tenant's share is kept here until Redis takes a
 from collections.abc import Iterable
 from typing import Protocol
 
-from gateway.core.limits.rules import Taken
-from gateway.core.limits.tenant_limits import Book
+from gateway.core.limits.rules import LimitResult
+from gateway.core.limits.tenant_limits import TenantLimits
 from gateway.limits.rulesets import MAX_KEPT, Ruleset
 from gateway.limits.stores import MemoryStore, now
 
 
-class Held(Protocol):
+class LocalHold(Protocol):
     """A request that lives."""
 
     id: str
@@ -23,17 +23,17 @@ class Held(Protocol):
     rules: Ruleset
 
 
-class Alone:
+class LocalShare:
     """The share of one gateway. `lease` in seconds."""
 
     def __init__(self, lease: float) -> None:
         self._store = MemoryStore(lease)
         self._lease = round(lease * 1_000_000)
-        self._last: dict[tuple[str, Ruleset], Taken] = {}
+        self._last: dict[tuple[str, Ruleset], LimitResult] = {}
         self._shares: dict[tuple[Ruleset, int], Ruleset] = {}
         self._refused: dict[str, set[Ruleset]] = {}
 
-    def saw(self, tenant: str, rules: Ruleset, taken: Taken) -> None:
+    def saw(self, tenant: str, rules: Ruleset, taken: LimitResult) -> None:
         """Remember what was left in Redis."""
         if len(self._last) >= MAX_KEPT:
             self._last.clear()
@@ -57,13 +57,13 @@ class Alone:
             refused.add(rules)
 
     def reserve(
-        self, held: Held, costs: tuple[int, ...], replicas: int, living: Iterable[Held]
-    ) -> tuple[Ruleset, Taken]:
+        self, held: LocalHold, costs: tuple[int, ...], replicas: int, living: Iterable[LocalHold]
+    ) -> tuple[Ruleset, LimitResult]:
         """Reserve of this gateway's share. `living`: all its requests, of which those of the tenant hold places."""
         share = self._share(held.rules, replicas)
         book = self._store.books.get(held.tenant)
         if book is None:
-            book = self._store.books[held.tenant] = Book()
+            book = self._store.books[held.tenant] = TenantLimits()
             for other in living:
                 if other.tenant == held.tenant:
                     book.adopt(now(), other.id, self._share(other.rules, replicas).rules, self._lease)
@@ -72,7 +72,7 @@ class Alone:
             book.seed(now(), share.rules, tuple(left // replicas for left in last.left))
         return share, self._store.reserve_now(held.tenant, held.id, share, costs)
 
-    def settle(self, held: Held, used: tuple[int, ...]) -> None:
+    def settle(self, held: LocalHold, used: tuple[int, ...]) -> None:
         """Make a reservation of this outage what was used; nothing where it was forgotten since."""
         book = self._store.books.get(held.tenant)
         reservation = None if book is None else book.reservations.get(held.id)

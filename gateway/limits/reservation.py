@@ -7,11 +7,11 @@ from typing import Any, Protocol
 
 import structlog
 
-from gateway.aio.inline_future import Ending
+from gateway.aio.inline_future import InlineFuture
 from gateway.core.access.tenants import Identity
 from gateway.core.errors import LimitExceeded
 from gateway.core.limits.metering import amounts_used, priced
-from gateway.core.limits.rules import NOTHING, Amounts, Taken
+from gateway.core.limits.rules import NOTHING, Amounts, LimitResult
 from gateway.core.limits.words import headers_of, refusal, refusal_for_ever
 from gateway.core.plan import Plan
 from gateway.core.telemetry.events import RequestEnded
@@ -19,12 +19,12 @@ from gateway.core.thinking.grant import Headers
 from gateway.core.usage.cost import Price
 from gateway.limits.rulesets import Ruleset
 from gateway.limits.stores import taken_of
-from gateway.redis.client import Unavailable
+from gateway.redis.client import RedisUnavailable
 
 log = structlog.get_logger("fleetgate.limits")
 
 
-class Where(Enum):
+class ReservationPlace(Enum):
     """Where a reservation is written down."""
 
     NOWHERE = auto()
@@ -33,7 +33,7 @@ class Where(Enum):
     ALONE = auto()
 
 
-class Keeper(Protocol):
+class ReservationOwner(Protocol):
     """The limiter, as a reservation needs it."""
 
     @property
@@ -46,10 +46,10 @@ class Keeper(Protocol):
     def leave(self, held: "Reservation") -> bool:
         """It has ended; whether it lived."""
 
-    def without_redis(self, held: "Reservation") -> tuple[Ruleset, Taken] | None:
+    def without_redis(self, held: "Reservation") -> tuple[Ruleset, LimitResult] | None:
         """Decide in this process: by which rules, and how; None where nothing is limited."""
 
-    def seen(self, held: "Reservation", taken: Taken) -> None:
+    def seen(self, held: "Reservation", taken: LimitResult) -> None:
         """Redis has answered: yes or no."""
 
     def settle(self, held: "Reservation", used: tuple[int, ...]) -> None:
@@ -80,7 +80,7 @@ class Reservation:
 
     def __init__(
         self,
-        keeper: Keeper,
+        keeper: ReservationOwner,
         who: Identity,
         id: str,
         rules: Ruleset,
@@ -93,8 +93,8 @@ class Reservation:
         self.tenant = tenant = who.tenant.name
         self.rules = rules
         self.costs = _fitted(rules, rules.costs(planned), tenant, assumed=plan.max_tokens is None and not plan.least)
-        self.asked: Ending[Any] | None = None
-        self.where = Where.NOWHERE
+        self.asked: InlineFuture[Any] | None = None
+        self.where = ReservationPlace.NOWHERE
         self.old = False
         self._keeper = keeper
         self.planned = planned
@@ -109,7 +109,7 @@ class Reservation:
         taken, rules = None, self.rules
         try:
             if self.asked is not None:
-                self.where = Where.REDIS
+                self.where = ReservationPlace.REDIS
                 taken = await self._answer(self.asked)
             if taken is None:
                 decided = self._keeper.without_redis(self)
@@ -130,7 +130,9 @@ class Reservation:
         """The request has ended."""
         if self._keeper.leave(self):
             self._keeper.settle(self, self._used(event))
-        elif self.asked is not None and self.where is Where.NOWHERE:  # nobody waited for the answer: no node, say
+        elif (
+            self.asked is not None and self.where is ReservationPlace.NOWHERE
+        ):  # nobody waited for the answer: no node, say
             self._keeper.settle(self, self.rules.costs(NOTHING))
 
     def _used(self, event: RequestEnded) -> tuple[int, ...]:
@@ -143,31 +145,33 @@ class Reservation:
             log.exception("metering_failed_unexpectedly", request_id=event.request_id)
             return self.costs
 
-    async def _answer(self, asked: Ending[Any]) -> Taken | None:
+    async def _answer(self, asked: InlineFuture[Any]) -> LimitResult | None:
         try:
             reply = await asked
-        except Unavailable:
+        except RedisUnavailable:
             return None
         taken = taken_of(reply)
         self._keeper.seen(self, taken)
         return taken
 
-    def _headers(self, rules: Ruleset, taken: Taken) -> Headers:
-        return told(rules, taken, self._anthropic)
+    def _headers(self, rules: Ruleset, taken: LimitResult) -> Headers:
+        return limit_headers(rules, taken, self._anthropic)
 
-    def _refusal(self, rules: Ruleset, taken: Taken) -> LimitExceeded:
-        return refusal_told(rules, self.costs, taken, self.tenant, self._anthropic)
+    def _refusal(self, rules: Ruleset, taken: LimitResult) -> LimitExceeded:
+        return limit_exceeded(rules, self.costs, taken, self.tenant, self._anthropic)
 
 
-def told(rules: Ruleset, taken: Taken, anthropic: bool) -> Headers:
+def limit_headers(rules: Ruleset, taken: LimitResult, anthropic: bool) -> Headers:
     """The headers that tell what is left."""
     return headers_of(rules.rules, taken, rules.shown_to_anthropic if anthropic else rules.shown)
 
 
-def refusal_told(rules: Ruleset, costs: tuple[int, ...], taken: Taken, tenant: str, anthropic: bool) -> LimitExceeded:
+def limit_exceeded(
+    rules: Ruleset, costs: tuple[int, ...], taken: LimitResult, tenant: str, anthropic: bool
+) -> LimitExceeded:
     """The error for a request that does not fit now, with its headers."""
     error = refusal(rules.rules, costs, taken, tenant)
-    error.headers = {name.decode(): value.decode() for name, value in told(rules, taken, anthropic)}
+    error.headers = {name.decode(): value.decode() for name, value in limit_headers(rules, taken, anthropic)}
     return error
 
 

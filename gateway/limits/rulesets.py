@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from gateway.core.access.tenants import Identity
 from gateway.core.limits.rules import (
     Amounts,
-    Kind,
+    LimitKind,
     Limits,
     Measure,
     Rules,
@@ -17,7 +17,7 @@ from gateway.core.limits.rules import (
     share,
     weights_of,
 )
-from gateway.core.limits.words import Shown, shown_of
+from gateway.core.limits.words import LimitHeaders, shown_of
 
 _DAY = 25 * 3600
 _MONTH = 32 * 86_400
@@ -42,19 +42,19 @@ class Ruleset:
     places: tuple[str, ...]
     wire: str
     keep: int
-    shown: tuple[Shown, ...]
-    shown_to_anthropic: tuple[Shown, ...]
+    shown: tuple[LimitHeaders, ...]
+    shown_to_anthropic: tuple[LimitHeaders, ...]
 
     @classmethod
     def of(cls, rules: Rules) -> "Ruleset":
         wire: list[str | int] = []
         for rule in rules:
             wire += (rule.scope, rule.field, rule.kind.value, rule.limit, rule.capacity)
-        months = any(rule.kind is Kind.MONTH for rule in rules)
+        months = any(rule.kind is LimitKind.MONTH for rule in rules)
         keep = (_MONTH if months else _DAY) * 1000
         shown, shown_to_anthropic = shown_of(rules, anthropic=False), shown_of(rules, anthropic=True)
         capacities = tuple(rule.capacity for rule in rules)
-        places = tuple(rule.scope for rule in rules if rule.kind is Kind.LEASES)
+        places = tuple(rule.scope for rule in rules if rule.kind is LimitKind.LEASES)
         return cls(rules, weights_of(rules), capacities, places, json.dumps(wire), keep, shown, shown_to_anthropic)
 
     @property

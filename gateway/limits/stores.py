@@ -5,11 +5,11 @@ from collections.abc import Awaitable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from gateway.aio.inline_future import Ending
-from gateway.core.limits.rules import Taken
-from gateway.core.limits.tenant_limits import Book
+from gateway.aio.inline_future import InlineFuture
+from gateway.core.limits.rules import LimitResult
+from gateway.core.limits.tenant_limits import TenantLimits
 from gateway.limits.rulesets import Ruleset
-from gateway.redis.client import Link, Script, Value
+from gateway.redis.client import RedisClient, Script, Value
 from gateway.redis.replies import Shape, integer
 
 _LUA = Path(__file__).parent / "lua"
@@ -18,7 +18,7 @@ _LUA = Path(__file__).parent / "lua"
 class Store(Protocol):
     """What a limiter needs. `costs` and `used` are what is taken of each rule, in the rule's own unit."""
 
-    def reserve(self, tenant: str, id: str, rules: Ruleset, costs: tuple[int, ...]) -> Awaitable[Taken]:
+    def reserve(self, tenant: str, id: str, rules: Ruleset, costs: tuple[int, ...]) -> Awaitable[LimitResult]:
         """Take all or nothing; a second time with the same id changes nothing."""
 
     def settle(self, tenant: str, id: str, rules: Ruleset, used: tuple[int, ...]) -> Awaitable[Any]:
@@ -34,9 +34,9 @@ class MemoryStore:
     def __init__(self, lease: float) -> None:
         """`lease`: seconds for which a reservation is held unless it is renewed."""
         self._lease = round(lease * 1_000_000)
-        self.books: dict[str, Book] = {}
+        self.books: dict[str, TenantLimits] = {}
 
-    async def reserve(self, tenant: str, id: str, rules: Ruleset, costs: tuple[int, ...]) -> Taken:
+    async def reserve(self, tenant: str, id: str, rules: Ruleset, costs: tuple[int, ...]) -> LimitResult:
         return self.reserve_now(tenant, id, rules, costs)
 
     async def settle(self, tenant: str, id: str, rules: Ruleset, used: tuple[int, ...]) -> None:
@@ -45,12 +45,12 @@ class MemoryStore:
     async def renew(self, tenant: str, ids: Collection[str]) -> None:
         self.renew_now(tenant, ids)
 
-    def reserve_now(self, tenant: str, id: str, rules: Ruleset, costs: tuple[int, ...]) -> Taken:
+    def reserve_now(self, tenant: str, id: str, rules: Ruleset, costs: tuple[int, ...]) -> LimitResult:
         return self._book(tenant).reserve(now(), id, rules.rules, costs, self._lease)
 
-    def look_now(self, tenant: str, rules: Ruleset) -> Taken:
+    def peek_now(self, tenant: str, rules: Ruleset) -> LimitResult:
         """What is left of each rule; nothing is taken."""
-        return self._book(tenant).look(now(), rules.rules)
+        return self._book(tenant).peek(now(), rules.rules)
 
     def settle_now(self, tenant: str, id: str, rules: Ruleset, used: tuple[int, ...]) -> None:
         self._book(tenant).settle(now(), id, rules.rules, used)
@@ -58,54 +58,54 @@ class MemoryStore:
     def renew_now(self, tenant: str, ids: Collection[str]) -> None:
         self._book(tenant).renew(now(), ids, self._lease)
 
-    def _book(self, tenant: str) -> Book:
+    def _book(self, tenant: str) -> TenantLimits:
         book = self.books.get(tenant)
         if book is None:
-            book = self.books[tenant] = Book()
+            book = self.books[tenant] = TenantLimits()
         return book
 
 
 class RedisStore:
-    """The limits of all gateways together, on Redis' clock. Every call raises `Unavailable` where it does not answer,
-    or refuses.
+    """The limits of all gateways together, on Redis' clock. Every call raises `RedisUnavailable` where Redis does not
+    answer, or refuses.
 
     `ask` and `settle` have their call sent with this turn's others; what they return is only its reply.
     """
 
-    def __init__(self, link: Link, lease: float) -> None:
-        self._link = link
+    def __init__(self, redis: RedisClient, lease: float) -> None:
+        self._redis = redis
         self._lease = round(lease * 1000)
         self._reserve = _script("reserve", _reserved)
         self._settle = _script("settle", integer)
         self._renew = _script("renew", integer)
 
-    async def reserve(self, tenant: str, id: str, rules: Ruleset, costs: tuple[int, ...]) -> Taken:
+    async def reserve(self, tenant: str, id: str, rules: Ruleset, costs: tuple[int, ...]) -> LimitResult:
         return taken_of(await self.ask(tenant, id, rules, costs))
 
-    def ask(self, tenant: str, id: str, rules: Ruleset, costs: tuple[int, ...]) -> Ending[Any]:
+    def ask(self, tenant: str, id: str, rules: Ruleset, costs: tuple[int, ...]) -> InlineFuture[Any]:
         """`reserve`, on its way; `taken_of` reads its result."""
         script = self._reserve
         named: tuple[Value, ...] = ("EVALSHA", script.sha, 1, self._base(tenant))
         given: tuple[Value, ...] = (id, self._lease, rules.keep, rules.wire)
-        return self._link.submit((*named, *given, *costs), script)
+        return self._redis.submit((*named, *given, *costs), script)
 
-    def settle(self, tenant: str, id: str, rules: Ruleset, used: tuple[int, ...]) -> Ending[Any]:
+    def settle(self, tenant: str, id: str, rules: Ruleset, used: tuple[int, ...]) -> InlineFuture[Any]:
         script = self._settle
-        return self._link.submit(
+        return self._redis.submit(
             ("EVALSHA", script.sha, 1, self._base(tenant), id, rules.keep, rules.wire, *used), script
         )
 
     def renew(self, tenant: str, ids: Collection[str]) -> Awaitable[Any]:
-        return self._link.run(self._renew, [self._base(tenant)], [self._lease, *ids])
+        return self._redis.run(self._renew, [self._base(tenant)], [self._lease, *ids])
 
     def _base(self, tenant: str) -> str:
-        return f"{self._link.schema.live}:{{{tenant}}}"
+        return f"{self._redis.schema.live}:{{{tenant}}}"
 
 
-def taken_of(reply: Any) -> Taken:
+def taken_of(reply: Any) -> LimitResult:
     """The answer of `RedisStore.ask`."""
     granted, now, *left = reply
-    return Taken(granted == 1, now, tuple(left))
+    return LimitResult(granted == 1, now, tuple(left))
 
 
 def _script(name: str, fits: Shape) -> Script:

@@ -1,16 +1,17 @@
 """The one way to Redis: what is asked in one turn of the event loop travels together, and nobody waits long.
 
-Scripts, which requests wait for, go over `Wires`. Plain commands of background work go through redis-py, which puts
-replies into shape. A breaker stands before both. What operators ask goes by `Reports`, and past the breaker:
+Scripts, which requests wait for, go over `RedisConnections`. Plain commands of background work go through redis-py,
+which puts replies into shape. A breaker stands before both. What operators ask goes by `ReportClient`, and past the
+breaker:
 
     state       event                                     next        callers
     up          a call is answered                        up          get their replies
     up          connection lost, made anew                up          what was under way is sent again, once
-    up          connection refused, or lost again         down        get `Unavailable`
-    up          no answer in time (see `wires`)           down        get `Unavailable`
-    up          refused for all (see `refusals`)          down        get `Unavailable`
+    up          connection refused, or lost again         down        get `RedisUnavailable`
+    up          no answer in time (see `wires`)           down        get `RedisUnavailable`
+    up          refused for all (see `refusals`)          down        get `RedisUnavailable`
     up          this call was refused                     up          get `ScriptFailed`; it is logged once
-    down        a call                                    down        gets `Unavailable` at once
+    down        a call                                    down        gets `RedisUnavailable` at once
     down        probes write a key over both ways         up          -
     down        a probe fails                             down        the next one comes later, up to `PROBE_MAX`
 
@@ -27,16 +28,16 @@ import structlog
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
-from gateway.aio.inline_future import Ending
-from gateway.redis.connection import Value, WireCall
-from gateway.redis.connections import Wires
-from gateway.redis.refusals import Refusals, text_of
+from gateway.aio.inline_future import InlineFuture
+from gateway.redis.connection import RedisCall, Value
+from gateway.redis.connections import RedisConnections
+from gateway.redis.refusals import RedisRefusals, text_of
 from gateway.redis.replies import shape_of
-from gateway.redis.report_client import Reports
-from gateway.redis.script import Script, ScriptFailed, Unavailable
-from gateway.redis.settings import PATIENCE, TRANSPORT, UNREADABLE, Address, LinkSettings, client_of, spell
+from gateway.redis.report_client import ReportClient
+from gateway.redis.script import RedisUnavailable, Script, ScriptFailed
+from gateway.redis.settings import PATIENCE, TRANSPORT, UNREADABLE, Address, RedisSettings, client_of, spell
 
-__all__ = ["Link", "LinkSettings", "Script", "ScriptFailed", "Unavailable", "Value"]
+__all__ = ["RedisClient", "RedisSettings", "RedisUnavailable", "Script", "ScriptFailed", "Value"]
 
 log = structlog.get_logger("fleetgate.redis")
 
@@ -48,20 +49,20 @@ IDLE_CHECK = 1.0
 """Seconds between probes of a Redis that is up, so that its loss is known before a request meets it."""
 
 
-class Link:
+class RedisClient:
     """One Redis (or Redis Cluster) as this process reaches it."""
 
-    def __init__(self, settings: LinkSettings) -> None:
+    def __init__(self, settings: RedisSettings) -> None:
         """Nothing is connected before `start`, or the first call."""
         self.schema = settings.schema
         self.up = True
         self.reason: str | None = None
         """Why it is down, None where it is up."""
         self.outages = 0
-        self.refusals = Refusals(settings.schema.name)
-        self.reports = Reports(settings, self.refusals)
+        self.refusals = RedisRefusals(settings.schema.name)
+        self.reports = ReportClient(settings, self.refusals)
         self._settings = settings
-        self._wires = Wires(settings, self._locate, self._fell, self._redirect, self.refusals)
+        self._wires = RedisConnections(settings, self._locate, self._fell, self._redirect, self.refusals)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Any = None
         self._redirected: set[asyncio.Task[None]] = set()
@@ -90,13 +91,13 @@ class Link:
         await self._disconnect()
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Value] = ()) -> Any:
-        """What `script` returns for `keys` (at least one) and `args`. Raises `Unavailable` or `ScriptFailed`.
+        """What `script` returns for `keys` (at least one) and `args`. Raises `RedisUnavailable` or `ScriptFailed`.
 
         In a cluster all `keys` must be in one slot (a common `{tag}`).
         """
         return await self.submit(("EVALSHA", script.sha, len(keys), *keys, *args), script)
 
-    def submit(self, command: tuple[Value, ...], script: Script | None = None) -> Ending[Any]:
+    def submit(self, command: tuple[Value, ...], script: Script | None = None) -> InlineFuture[Any]:
         """Have `EVALSHA sha n key ...` sent with this turn's other calls: it ends with the reply, or as `run`.
 
         Without a `script` it is a plain command, such as can be carried out twice, and the reply is as Redis sends it.
@@ -104,24 +105,24 @@ class Link:
         loop = self._loop
         if loop is None:  # once: to ask for it is a system call
             loop = self._loop = asyncio.get_running_loop()
-        waiter: Ending[Any] = Ending(loop)
+        waiter: InlineFuture[Any] = InlineFuture(loop)
         if self.up:
-            self._wires.submit(WireCall(command, script, waiter))
+            self._wires.submit(RedisCall(command, script, waiter))
         else:
-            waiter.set_exception(Unavailable(self.reason or "Redis is down"))
+            waiter.set_exception(RedisUnavailable(self.reason or "Redis is down"))
         return waiter
 
     async def command(self, *command: Value) -> Any:
-        """redis-py's reply to a plain command. Raises `Unavailable` or `ScriptFailed`. Its second word is its key."""
+        """The reply to a command, whose second word is its key. Raises `RedisUnavailable` or `ScriptFailed`."""
         if not self.up:
-            raise Unavailable(self.reason or "Redis is down")
+            raise RedisUnavailable(self.reason or "Redis is down")
         name, key, outages = str(command[0]), str(command[1]), self.outages
         try:
             reply = await self._ask(command)
         except TRANSPORT as error:
             if outages == self.outages:  # else it is of an outage that is known, and may be over
                 self._fell(spell(error))
-            raise Unavailable(spell(error)) from None
+            raise RedisUnavailable(spell(error)) from None
         except ResponseError as error:
             refused = self.refusals.understand(name, key, text_of(error))
             if not isinstance(refused, ScriptFailed):
@@ -165,16 +166,16 @@ class Link:
         node = self._client.get_node_from_key(key)
         return node.host, int(node.port)
 
-    def _redirect(self, call: WireCall) -> None:
+    def _redirect(self, call: RedisCall) -> None:
         """The cluster has moved a slot: redis-py asks the right server, and knows from now on."""
         task = asyncio.create_task(self._follow(call), name="redis redirection")
         self._redirected.add(task)
         task.add_done_callback(self._redirected.discard)
 
-    async def _follow(self, call: WireCall) -> None:
+    async def _follow(self, call: RedisCall) -> None:
         try:
             reply = await self.command(*call.whole)
-        except (Unavailable, ScriptFailed) as error:
+        except (RedisUnavailable, ScriptFailed) as error:
             call.fail(error)
             return
         call.end(reply)
@@ -186,7 +187,7 @@ class Link:
         try:
             self._mark(False, reason)
         finally:
-            self._wires.drop(Unavailable(reason))
+            self._wires.drop(RedisUnavailable(reason))
 
     def _mark(self, up: bool, reason: str | None = None) -> None:
         if up == self.up:
@@ -231,10 +232,10 @@ class Link:
                     key = f"{self.schema.live}:probe:{{{number}}}"
                     await self._ask(("SET", key, 1, "PX", 60_000))
                 if not self.up:  # else requests say how their connection is
-                    waiter: Ending[Any] = Ending(asyncio.get_running_loop())
-                    self._wires.submit(WireCall(("SET", key, 1, "PX", 60_000), None, waiter))
+                    waiter: InlineFuture[Any] = InlineFuture(asyncio.get_running_loop())
+                    self._wires.submit(RedisCall(("SET", key, 1, "PX", 60_000), None, waiter))
                     await waiter
-        except (Unavailable, *TRANSPORT) as error:
+        except (RedisUnavailable, *TRANSPORT) as error:
             await self._failed(spell(error))
         except ResponseError as error:
             await self._failed(str(self.refusals.understand("SET", key, text_of(error))))

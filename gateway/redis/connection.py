@@ -13,22 +13,22 @@ from typing import Any, cast
 
 import hiredis
 
-from gateway.aio.inline_future import Ending
+from gateway.aio.inline_future import InlineFuture
 from gateway.redis.script import Script, ScriptFailed
-from gateway.redis.settings import NAMING, Address, LinkSettings
+from gateway.redis.settings import NAMING, Address, RedisSettings
 
 Value = bytes | str | int | float
 
 _pack: Callable[[tuple[Value, ...]], bytes] = hiredis.pack_command  # type: ignore[assignment]  # its stub forgets "..."
 
 
-class WireCall:
+class RedisCall:
     """A call on its way. `script` None: a plain command. `deadline`: in loop time, infinite before it is sent. `again`:
     it was sent before."""
 
     __slots__ = ("again", "command", "deadline", "script", "waiter")
 
-    def __init__(self, command: tuple[Value, ...], script: Script | None, waiter: Ending[Any]) -> None:
+    def __init__(self, command: tuple[Value, ...], script: Script | None, waiter: InlineFuture[Any]) -> None:
         self.command = command
         self.script = script
         self.waiter = waiter
@@ -67,15 +67,15 @@ class WireCall:
             self.waiter.set_exception(error)
 
 
-class LoginCall(WireCall):
+class LoginCall(RedisCall):
     """A call that the connection begins with; what its refusal means is up to `open_wire`."""
 
 
-class Wire(asyncio.Protocol):
+class RedisConnection(asyncio.Protocol):
     """Sends and receives. What a reply means, and what a lost connection means for its calls, is the owner's."""
 
-    def __init__(self, answered: Callable[[WireCall, Any], None], lost: Callable[["Wire"], None]) -> None:
-        self.in_flight: deque[WireCall] = deque()
+    def __init__(self, answered: Callable[[RedisCall, Any], None], lost: Callable[["RedisConnection"], None]) -> None:
+        self.in_flight: deque[RedisCall] = deque()
         self.closed = False
         self._answered = answered
         self._lost = lost
@@ -86,13 +86,13 @@ class Wire(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's does not inherit from it
 
-    def send(self, calls: Sequence[WireCall]) -> None:
+    def send(self, calls: Sequence[RedisCall]) -> None:
         """Send `calls` in one piece."""
         assert self._transport is not None
         self.in_flight.extend(calls)
         self._transport.write(b"".join([_pack(self._spelled(call)) for call in calls]))
 
-    def _spelled(self, call: WireCall) -> tuple[Value, ...]:
+    def _spelled(self, call: RedisCall) -> tuple[Value, ...]:
         """A script's first call goes with its text: refused as unknown and sent again, it would fall behind others."""
         if call.script is None or call.script.sha in self._known:
             return call.command
@@ -122,7 +122,7 @@ class Wire(asyncio.Protocol):
             self._transport.abort()
 
 
-async def open_wire(address: Address, settings: LinkSettings, make: Callable[[], Wire]) -> Wire:
+async def open_wire(address: Address, settings: RedisSettings, make: Callable[[], RedisConnection]) -> RedisConnection:
     """Connect and log in. Raises OSError or TimeoutError, or `ScriptFailed` where Redis does not let us in."""
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(settings.connect_timeout):
@@ -130,7 +130,7 @@ async def open_wire(address: Address, settings: LinkSettings, make: Callable[[],
         host, port = address
         name = host if tls is not None else None
         _, wire = await loop.create_connection(make, host, port, ssl=tls, server_hostname=name)
-        calls = [LoginCall(command, None, Ending(loop)) for command in (*settings.login, NAMING)]
+        calls = [LoginCall(command, None, InlineFuture(loop)) for command in (*settings.login, NAMING)]
         wire.send(calls)
         try:
             for call in calls:

@@ -15,10 +15,10 @@ import hiredis
 import structlog
 from redis.exceptions import RedisError
 
-from gateway.redis.connection import LoginCall, Wire, WireCall, open_wire
-from gateway.redis.refusals import Refusals, code_of
-from gateway.redis.script import ScriptFailed, Unavailable
-from gateway.redis.settings import TRANSPORT, Address, LinkSettings, spell
+from gateway.redis.connection import LoginCall, RedisCall, RedisConnection, open_wire
+from gateway.redis.refusals import RedisRefusals, code_of
+from gateway.redis.script import RedisUnavailable, ScriptFailed
+from gateway.redis.settings import TRANSPORT, Address, RedisSettings, spell
 
 log = structlog.get_logger("fleetgate.redis")
 
@@ -32,16 +32,16 @@ LAST_LOOKS = 20
 """How often, within the timeout, it is looked whether all is answered, before connections are closed."""
 
 
-class Wires:
+class RedisConnections:
     """A connection for each server that was needed so far."""
 
     def __init__(
         self,
-        settings: LinkSettings,
+        settings: RedisSettings,
         locate: Callable[[str], Address],
         fell: Callable[[str], None],
-        redirect: Callable[[WireCall], None],
-        refusals: Refusals,
+        redirect: Callable[[RedisCall], None],
+        refusals: RedisRefusals,
     ) -> None:
         """`locate` tells the server of a key, `fell` is told why Redis is lost, `redirect` takes on a call whose key
         has moved, `refusals` says what an error means."""
@@ -51,19 +51,19 @@ class Wires:
         self._locate = locate
         self._fell = fell
         self._redirect = redirect
-        self._gathered: list[WireCall] = []
-        self._parked: defaultdict[Address, list[WireCall]] = defaultdict(list)
-        self._wires: dict[Address, Wire] = {}
+        self._gathered: list[RedisCall] = []
+        self._parked: defaultdict[Address, list[RedisCall]] = defaultdict(list)
+        self._wires: dict[Address, RedisConnection] = {}
         self._opening: dict[Address, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def submit(self, call: WireCall) -> None:
+    def submit(self, call: RedisCall) -> None:
         """Have `call` sent with the others of this turn."""
         if not self._gathered:
             call.waiter.get_loop().call_soon(self._flush)
         self._gathered.append(call)
 
-    def under_way(self) -> Iterator[WireCall]:
+    def under_way(self) -> Iterator[RedisCall]:
         """All calls that have no answer yet."""
         yield from self._gathered
         for calls in self._parked.values():
@@ -91,7 +91,7 @@ class Wires:
         for task in self._opening.values():
             task.cancel()
         await asyncio.gather(*self._opening.values(), return_exceptions=True)
-        self.drop(Unavailable("the gateway stops"))
+        self.drop(RedisUnavailable("the gateway stops"))
         if self._timer is not None:
             self._timer.cancel()
 
@@ -109,7 +109,7 @@ class Wires:
         if not self._settings.cluster:
             self._send(self._home, calls)
         else:
-            by_server: defaultdict[Address, list[WireCall]] = defaultdict(list)
+            by_server: defaultdict[Address, list[RedisCall]] = defaultdict(list)
             for call in calls:
                 by_server[self._locate(call.key)].append(call)
             for address, group in by_server.items():
@@ -126,7 +126,7 @@ class Wires:
         parked = sum([len(calls) for calls in self._parked.values()])
         return parked + sum([len(wire.in_flight) for wire in self._wires.values()])
 
-    def _send(self, address: Address, calls: list[WireCall]) -> None:
+    def _send(self, address: Address, calls: list[RedisCall]) -> None:
         wire = self._wires.get(address)
         if wire is not None:
             wire.send(calls)
@@ -137,11 +137,11 @@ class Wires:
 
     async def _open(self, address: Address) -> None:
         try:
-            wire = await open_wire(address, self._settings, lambda: Wire(self._answered, self._lost))
+            wire = await open_wire(address, self._settings, lambda: RedisConnection(self._answered, self._lost))
         except ScriptFailed as error:
             self._fell(str(self._refusals.understand("AUTH", "", str(error))))
             return
-        except (*TRANSPORT, RedisError, Unavailable) as error:
+        except (*TRANSPORT, RedisError, RedisUnavailable) as error:
             self._fell(spell(error))
             return
         except Exception:
@@ -155,7 +155,7 @@ class Wires:
 
     # Back
 
-    def _answered(self, call: WireCall, reply: Any) -> None:
+    def _answered(self, call: RedisCall, reply: Any) -> None:
         if isinstance(reply, hiredis.ReplyError):
             self._refused(call, str(reply))
         elif call.fits(reply):
@@ -165,7 +165,7 @@ class Wires:
         else:
             call.fail(self._refusals.misshapen(call.name, call.key, reply))
 
-    def _refused(self, call: WireCall, text: str) -> None:
+    def _refused(self, call: RedisCall, text: str) -> None:
         code = code_of(text)
         if isinstance(call, LoginCall):
             call.fail(ScriptFailed(text))
@@ -182,7 +182,7 @@ class Wires:
             finally:
                 call.fail(error)
 
-    def _lost(self, wire: Wire) -> None:
+    def _lost(self, wire: RedisConnection) -> None:
         calls = list(wire.in_flight)
         wire.in_flight.clear()
         address = next((place for place, other in self._wires.items() if other is wire), None)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import structlog
 
-from gateway.redis.client import Link, Script, Unavailable
+from gateway.redis.client import RedisClient, RedisUnavailable, Script
 from gateway.redis.replies import integer
 
 log = structlog.get_logger("fleetgate.presence")
@@ -22,10 +22,10 @@ _BEAT = Script.read(Path(__file__).parent / "lua" / "beat.lua", fits=integer)
 class Presence:
     """This process among the others. Without Redis, or before it was heard, it is the only one."""
 
-    def __init__(self, link: Link | None) -> None:
+    def __init__(self, redis: RedisClient | None) -> None:
         self.live = 1
         """Gateway processes that live, this one included, as of the last beat that Redis took."""
-        self._link = link
+        self._redis = redis
         self._name = secrets.token_hex(8)
         self._task: asyncio.Task[None] | None = None
         self._listeners: list[Callable[[int], None]] = []
@@ -35,30 +35,30 @@ class Presence:
         self._listeners.append(listener)
 
     async def start(self) -> None:
-        if self._link is not None:
-            await self._beat(self._link, FORGOTTEN)
-            self._task = asyncio.create_task(self._go_on(self._link), name="presence")
+        if self._redis is not None:
+            await self._beat(self._redis, FORGOTTEN)
+            self._task = asyncio.create_task(self._go_on(self._redis), name="presence")
 
     async def stop(self) -> None:
         """Take leave, so that the others need not wait until this process is forgotten."""
-        if self._task is not None and self._link is not None:
+        if self._task is not None and self._redis is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-            await self._beat(self._link, 0.0)
+            await self._beat(self._redis, 0.0)
 
-    async def _go_on(self, link: Link) -> None:
+    async def _go_on(self, redis: RedisClient) -> None:
         while True:
             await asyncio.sleep(BEAT)
             try:
-                await self._beat(link, FORGOTTEN)
+                await self._beat(redis, FORGOTTEN)
             except Exception:
                 log.exception("presence_failed_unexpectedly")
 
-    async def _beat(self, link: Link, seconds: float) -> None:
+    async def _beat(self, redis: RedisClient, seconds: float) -> None:
         try:
-            place = f"{link.schema.records}:gateways"
-            live = max(1, await link.run(_BEAT, [place], [self._name, round(seconds * 1000)]))
-        except Unavailable:
+            place = f"{redis.schema.records}:gateways"
+            live = max(1, await redis.run(_BEAT, [place], [self._name, round(seconds * 1000)]))
+        except RedisUnavailable:
             return  # the last count is the best there is
         if live != self.live:
             self.live = live

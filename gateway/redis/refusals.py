@@ -1,7 +1,7 @@
 """What an error reply of Redis means, and which of them stand: the one place that reads their texts.
 
     error                                        means             then
-    LOADING, READONLY, OOM, BUSY, NOAUTH ...     `Unavailable`     down for all, until a probe is answered
+    LOADING, READONLY, OOM, BUSY, NOAUTH ...     `RedisUnavailable`     down for all, until a probe is answered
     NOPERM, and the same from within a script    `ScriptFailed`    this call alone; the next one asks again
     WRONGTYPE, MOVED without a cluster, others   `ScriptFailed`    likewise
     a reply of another shape                     `ScriptFailed`    likewise
@@ -17,7 +17,7 @@ from typing import Any
 
 import structlog
 
-from gateway.redis.script import ScriptFailed, Unavailable
+from gateway.redis.script import RedisUnavailable, ScriptFailed
 
 log = structlog.get_logger("fleetgate.redis")
 
@@ -41,7 +41,7 @@ _COMMAND = re.compile(r"run the '([^']+)' command")
 
 
 @dataclass(slots=True)
-class Refusal:
+class RedisRefusal:
     """One kind: `call` is a script or command, `key` what it was last refused for. `seen` in monotonic seconds."""
 
     call: str
@@ -55,19 +55,19 @@ class Refusal:
         return f"{self.call}: {self.reason}. {self.remedy}."
 
 
-class Refusals:
+class RedisRefusals:
     """Those that stand now. `prefix` is how our keys begin, for remedies; `count` is of all calls since the start."""
 
     def __init__(self, prefix: str) -> None:
         self.count = 0
-        self.standing: dict[tuple[str, str], Refusal] = {}
+        self.standing: dict[tuple[str, str], RedisRefusal] = {}
         self._prefix = prefix
 
-    def understand(self, call: str, key: str, text: str) -> Unavailable:
+    def understand(self, call: str, key: str, text: str) -> RedisUnavailable:
         """The error for whoever made `call`; `ScriptFailed` where it is about that call alone."""
         code = code_of(text)
         if code in FOR_ALL:
-            return Unavailable(f"{text}: {_CREDENTIALS}" if code in ("NOAUTH", "WRONGPASS") else text)
+            return RedisUnavailable(f"{text}: {_CREDENTIALS}" if code in ("NOAUTH", "WRONGPASS") else text)
         self.note(call, code, key, text)
         return ScriptFailed(f"{call}: {text}")
 
@@ -83,7 +83,7 @@ class Refusals:
         if stands is not None:
             stands.key, stands.seen = key, time.monotonic()
         elif len(self.standing) < MAX_STANDING:
-            refusal = Refusal(call, code, key, reason, self._remedy(call, code, key, reason), time.monotonic())
+            refusal = RedisRefusal(call, code, key, reason, self._remedy(call, code, key, reason), time.monotonic())
             self.standing[call, code] = refusal
             log.error("redis_refused", call=call, key=key, reason=reason, remedy=refusal.remedy)
 

@@ -13,22 +13,22 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from gateway.redis.connection import Value
-from gateway.redis.refusals import Refusals, text_of
+from gateway.redis.refusals import RedisRefusals, text_of
 from gateway.redis.replies import shape_of
-from gateway.redis.script import Script, ScriptFailed, Unavailable
-from gateway.redis.settings import TRANSPORT, UNREADABLE, LinkSettings, client_of, spell
+from gateway.redis.script import RedisUnavailable, Script, ScriptFailed
+from gateway.redis.settings import TRANSPORT, UNREADABLE, RedisSettings, client_of, spell
 
 SECONDS = 5.0
 """How long a batch may take, the time in which others have their turns included."""
 
 
-class Reports:
-    """Everything raises `Unavailable` where Redis does not answer, `ScriptFailed` where it refuses.
+class ReportClient:
+    """Everything raises `RedisUnavailable` where Redis does not answer, `ScriptFailed` where it refuses.
 
     What is asked may be carried out twice: a connection that was kept and turns out to be lost is made anew, once.
     """
 
-    def __init__(self, settings: LinkSettings, refusals: Refusals) -> None:
+    def __init__(self, settings: RedisSettings, refusals: RedisRefusals) -> None:
         self._settings = settings
         self._refusals = refusals
         self._client: Any = None
@@ -95,7 +95,7 @@ class Reports:
                 except RedisConnectionError:
                     return await work(self._connect())
         except TRANSPORT as error:
-            raise Unavailable(spell(error)) from None
+            raise RedisUnavailable(spell(error)) from None
         except ResponseError as error:
             raise self._refusals.understand(name, key, text_of(error)) from None
         except (RedisError, *UNREADABLE) as error:
@@ -108,4 +108,4 @@ class Reports:
         return self._client
 
 
-__all__ = ["Reports", "ScriptFailed", "Unavailable"]
+__all__ = ["RedisUnavailable", "ReportClient", "ScriptFailed"]

@@ -20,7 +20,7 @@ RECORDS = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Schema:
+class KeySchema:
     """How keys begin. `name` tells installations apart that share a Redis."""
 
     name: str = "fg"

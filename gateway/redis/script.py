@@ -26,10 +26,10 @@ class Script:
         return cls.of(files[-1].stem, "\n".join(file.read_text() for file in files), fits)
 
 
-class Unavailable(Exception):
+class RedisUnavailable(Exception):
     """Redis did not answer, or refused: whoever asked goes by its documented fallback. The message says why."""
 
 
-class ScriptFailed(Unavailable):
+class ScriptFailed(RedisUnavailable):
     """Redis answered, and refused this call alone: a right that its user lacks, a key of another type, a mistake in a
     script, a reply of another shape. Others may be served, so Redis counts as up; asking again later may help."""

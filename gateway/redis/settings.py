@@ -13,7 +13,7 @@ from redis.exceptions import RedisClusterException
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from gateway.core.redis.url import RedisUrl, read_redis_url
-from gateway.redis.schema import Schema
+from gateway.redis.schema import KeySchema
 
 NAMING = ("CLIENT", "SETNAME", "fleetgate")
 """Follows the login, for whoever looks at Redis' clients. A user without the right to it is served all the same."""
@@ -31,7 +31,7 @@ Address = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class LinkSettings:
+class RedisSettings:
     """Where Redis is. Times are in seconds; `url` may hold a password and is never printed.
 
     `schema` says how keys begin, so that gateways of two versions do not mix what they must not.
@@ -44,7 +44,7 @@ class LinkSettings:
     key_file: Path | None = None
     timeout: float = 0.05
     connect_timeout: float = 0.25
-    schema: Schema = field(default_factory=Schema)
+    schema: KeySchema = field(default_factory=KeySchema)
 
     @property
     def place(self) -> RedisUrl:
@@ -78,7 +78,7 @@ class LinkSettings:
         return commands
 
 
-def client_of(settings: LinkSettings) -> Any:
+def client_of(settings: RedisSettings) -> Any:
     """A client that fails at once: waiting and trying again are the link's affair.
 
     So is the time that a command may take: given a `socket_timeout`, redis-py sends through `asyncio.wait_for`, and

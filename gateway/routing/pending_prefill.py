@@ -3,13 +3,13 @@
 import asyncio
 
 from gateway.core.routing.placement import Placement
-from gateway.core.routing.selection import Placed
+from gateway.core.routing.selection import NodeScore
 from gateway.core.usage.token_usage import Usage
 from gateway.fleet.node import Node
 from gateway.routing.shared_placement import SharedPlacement
 
 
-class Ticket:
+class PendingPrefill:
     """Belongs to a lease. `first_byte` and `close` count once.
 
     A plain answer's first byte is its last one: there the work counts as done when it should be.
@@ -21,7 +21,7 @@ class Ticket:
         self,
         placement: Placement,
         shared: SharedPlacement | None,
-        placed: Placed,
+        placed: NodeScore,
         name: bytes | None,
         node: Node,
         stream: bool,

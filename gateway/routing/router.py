@@ -13,15 +13,23 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from gateway.aio.inline_future import Ending
+from gateway.aio.inline_future import InlineFuture
 from gateway.core.plan import Plan
-from gateway.core.routing.conversations import Naming, conversation_of
+from gateway.core.routing.conversations import ConversationNaming, conversation_of
 from gateway.core.routing.placement import Placement
-from gateway.core.routing.selection import EXPECTED_WAIT, Candidate, Chance, Placed, Prompt, level, rendezvous
+from gateway.core.routing.selection import (
+    EXPECTED_WAIT,
+    Candidate,
+    NodeScore,
+    PlacedPrompt,
+    RandomDraw,
+    level,
+    rendezvous,
+)
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import ROOMY, Lease, Node
-from gateway.redis.client import Unavailable
-from gateway.routing.pending_prefill import Ticket
+from gateway.redis.client import RedisUnavailable
+from gateway.routing.pending_prefill import PendingPrefill
 from gateway.routing.shared_placement import SharedPlacement, forget
 
 GUESSED_PACE = 1 / 8000
@@ -34,7 +42,7 @@ class RoutingRules:
 
     policy: str = EXPECTED_WAIT
     policies: Mapping[str, str] = field(default_factory=dict)
-    naming: Naming = field(default_factory=Naming)
+    naming: ConversationNaming = field(default_factory=ConversationNaming)
 
 
 class Router:
@@ -52,20 +60,20 @@ class Router:
         self._numbers = itertools.count()
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def follow(self, rules: RoutingRules, remember: float, crowding: float) -> None:
+    def apply_rules(self, rules: RoutingRules, remember: float, crowding: float) -> None:
         """Choose by `rules` from now on; `remember` and `crowding` as in `Placement`."""
         self.rules = rules
         for view in (self.placement, self.shared):
             if view is not None:
                 view.remember, view.crowding = remember, crowding
 
-    def route(self, plan: Plan, tenant: str, headers: Mapping[bytes, bytes]) -> "Route":
+    def route(self, plan: Plan, tenant: str, headers: Mapping[bytes, bytes]) -> "NodeChoice":
         """Begin to choose a node for `plan`. Raises `NoNodeReady` or `FleetFull` at once."""
-        return Route(self, plan, tenant, headers)
+        return NodeChoice(self, plan, tenant, headers)
 
-    def prompt(self, plan: Plan, tenant: str, headers: Mapping[bytes, bytes]) -> Prompt:
+    def prompt(self, plan: Plan, tenant: str, headers: Mapping[bytes, bytes]) -> PlacedPrompt:
         owner = f"{plan.model}/{tenant}"
-        return Prompt(plan.input_tokens, conversation_of(plan.ask.body, headers, owner, self.rules.naming))
+        return PlacedPrompt(plan.input_tokens, conversation_of(plan.ask.body, headers, owner, self.rules.naming))
 
     def now(self) -> float:
         """Loop time."""
@@ -80,13 +88,13 @@ class Router:
     def next_name(self) -> bytes:
         return b"%b-%x" % (self._own_name, next(self._numbers))
 
-    def choose(self, policy: str, candidates: Sequence[Candidate], prompt: Prompt, now: float) -> Placed:
+    def choose(self, policy: str, candidates: Sequence[Candidate], prompt: PlacedPrompt, now: float) -> NodeScore:
         """By this process's own view."""
-        chance = Chance(next(self._turns), random.random())
+        chance = RandomDraw(next(self._turns), random.random())
         return self.placement.choose(policy, candidates, prompt, chance, now)
 
 
-class Route:
+class NodeChoice:
     """One request's way to a node. Used as a context: what was chosen and never leased is taken back."""
 
     __slots__ = ("_asked", "_headers", "_liked", "_name", "_nodes", "_plan", "_prompt", "_router", "_tenant")
@@ -96,8 +104,8 @@ class Route:
         self._plan = plan
         self._tenant = tenant
         self._headers = headers
-        self._prompt: Prompt | None = None
-        self._asked: Ending[Any] | None = None
+        self._prompt: PlacedPrompt | None = None
+        self._asked: InlineFuture[Any] | None = None
         self._nodes = router.fleet.candidates(plan.model, (), plan.pinned_to, router.now())
         if len(self._nodes) > 1 and router.shared is not None and router.shared.up:
             self._ask(router.shared)
@@ -137,7 +145,7 @@ class Route:
         free = [node for node in self._nodes if node.has_place(now) and (model is None or model in node.cards)]
         return free or self._router.fleet.candidates(model, (), self._plan.pinned_to, now)
 
-    def _give_back(self, asked: Ending[Any]) -> None:
+    def _give_back(self, asked: InlineFuture[Any]) -> None:
         """What Redis chose, or is yet to choose, is not taken."""
         self._asked = None
         forget(asked)
@@ -153,13 +161,13 @@ class Route:
         self._name = router.next_name()
         self._asked = shared.choose(self._name, self._liked, self._prompt)
 
-    async def _told(self, asked: Ending[Any]) -> Placed | None:
+    async def _told(self, asked: InlineFuture[Any]) -> NodeScore | None:
         """What Redis chose, None where it did not answer, or refused."""
         shared, prompt = self._router.shared, self._prompt
         assert shared is not None and prompt is not None
         try:
             return shared.read(await asked, self._liked, prompt)
-        except Unavailable:
+        except RedisUnavailable:
             return None
 
     def _place(self, nodes: Sequence[Node], now: float) -> Lease:
@@ -171,13 +179,15 @@ class Route:
         placed = router.choose(router.policy(self._plan.model), candidates_of(nodes, now), prompt, now)
         return self._take(placed, nodes, prompt, None, now)
 
-    def _take(self, placed: Placed, nodes: Sequence[Node], prompt: Prompt, name: bytes | None, now: float) -> Lease:
+    def _take(
+        self, placed: NodeScore, nodes: Sequence[Node], prompt: PlacedPrompt, name: bytes | None, now: float
+    ) -> Lease:
         router = self._router
         node = next(node for node in nodes if node.name == placed.node)
-        router.placement.take(placed, prompt, now)
+        router.placement.add(placed, prompt, now)
         shared = router.shared if name is not None else None
         lease = Lease(node, now, self._plan.ask.stream, prompt.tokens)
-        lease.ticket = Ticket(router.placement, shared, placed, name, node, self._plan.ask.stream, now)
+        lease.prefill = PendingPrefill(router.placement, shared, placed, name, node, self._plan.ask.stream, now)
         return lease
 
 

@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gateway.aio.inline_future import Ending
-from gateway.core.routing.selection import THRIFT, Candidate, Placed, Prompt
-from gateway.redis.client import Link, Script, ScriptFailed, Unavailable, Value
+from gateway.aio.inline_future import InlineFuture
+from gateway.core.routing.selection import THRIFT, Candidate, NodeScore, PlacedPrompt
+from gateway.redis.client import RedisClient, RedisUnavailable, Script, ScriptFailed, Value
 from gateway.redis.replies import integer, integers
 
 _LUA = Path(__file__).parent / "lua"
@@ -46,52 +46,52 @@ LONG_AGO = 10**9
 class SharedPlacement:
     """The script calls. Keys carry one tag, so that in a cluster they are in one place."""
 
-    def __init__(self, link: Link, remember: float, crowding: float) -> None:
+    def __init__(self, redis: RedisClient, remember: float, crowding: float) -> None:
         """`remember` and `crowding` as in `Placement`."""
         self.remember = remember
         self.crowding = crowding
-        self._link = link
+        self._redis = redis
         self._owed: dict[bytes, None] = {}
-        link.on_change(self._changed)
-        self._keys = [f"{link.schema.live}:{{route}}:{name}" for name in ("pending", "entries", "expiry")]
+        redis.on_change(self._changed)
+        self._keys = [f"{redis.schema.live}:{{route}}:{name}" for name in ("pending", "entries", "expiry")]
 
     @property
     def up(self) -> bool:
-        return self._link.up
+        return self._redis.up
 
     @property
     def troubles(self) -> list[str]:
         """What is wrong with Redis, in words: why it is down, or what it refuses now."""
-        down = [] if self._link.reason is None else [self._link.reason]
-        return down + [str(refusal) for refusal in self._link.refusals.standing.values()]
+        down = [] if self._redis.reason is None else [self._redis.reason]
+        return down + [str(refusal) for refusal in self._redis.refusals.standing.values()]
 
-    def choose(self, request: bytes, liked: Sequence[Candidate], prompt: Prompt) -> Ending[Any]:
+    def choose(self, request: bytes, liked: Sequence[Candidate], prompt: PlacedPrompt) -> InlineFuture[Any]:
         """Ask for one of `liked` (in rendezvous order) for the request named `request`; `read` makes sense of the
         reply, `prefilled` takes back what was chosen."""
         args: list[Value] = [request, prompt.tokens, self.remember, self.crowding, THRIFT]
         for candidate in liked:
             warm = min(candidate.warm, LONG_AGO)
             args += (candidate.name, candidate.pace, round(candidate.crowd, 4), round(warm, 3))
-        last = f"{self._link.schema.live}:{{route}}:last:{prompt.conversation.hex()}"
+        last = f"{self._redis.schema.live}:{{route}}:last:{prompt.conversation.hex()}"
         keys = (*self._keys, last)
-        return self._link.submit(("EVALSHA", CHOOSE.sha, len(keys), *keys, *args), CHOOSE)
+        return self._redis.submit(("EVALSHA", CHOOSE.sha, len(keys), *keys, *args), CHOOSE)
 
-    def read(self, reply: Sequence[int], liked: Sequence[Candidate], prompt: Prompt) -> Placed:
+    def read(self, reply: Sequence[int], liked: Sequence[Candidate], prompt: PlacedPrompt) -> NodeScore:
         number, cached, ahead, reason = reply
-        return Placed(liked[number - 1].name, prompt.tokens - cached, cached, ahead, REASONS[reason])
+        return NodeScore(liked[number - 1].name, prompt.tokens - cached, cached, ahead, REASONS[reason])
 
     def prefilled(self, request: bytes) -> None:
         """The first byte came, or will not come. Nobody waits for it; Redis hears of it, if later."""
-        if self._link.up:
+        if self._redis.up:
             self._tell((request,))
         else:
             self._owe((request,))
 
     def _tell(self, requests: tuple[bytes, ...]) -> None:
-        reply = self._link.submit(("EVALSHA", PREFILLED.sha, 3, *self._keys, *requests), PREFILLED)
+        reply = self._redis.submit(("EVALSHA", PREFILLED.sha, 3, *self._keys, *requests), PREFILLED)
         reply.add_done_callback(partial(self._told, requests))
 
-    def _told(self, requests: tuple[bytes, ...], reply: Ending[Any]) -> None:
+    def _told(self, requests: tuple[bytes, ...], reply: InlineFuture[Any]) -> None:
         """Whether Redis has done what it did not answer is not known, and does not matter. What it refuses runs out."""
         error = reply.exception()
         if error is not None and not isinstance(error, ScriptFailed):
@@ -111,13 +111,13 @@ class SharedPlacement:
             self._tell(owed[start : start + AT_ONCE])
 
 
-def forget(reply: Ending[Any]) -> None:
+def forget(reply: InlineFuture[Any]) -> None:
     """Nobody will ask for `reply`; a failure was told by the link."""
     reply.add_done_callback(_swallow)
 
 
-def _swallow(reply: Ending[Any]) -> None:
+def _swallow(reply: InlineFuture[Any]) -> None:
     reply.exception()
 
 
-__all__ = ["SharedPlacement", "Unavailable", "forget"]
+__all__ = ["RedisUnavailable", "SharedPlacement", "forget"]

@@ -13,7 +13,7 @@ import structlog
 
 from gateway import wiring
 from gateway.app import build_app
-from gateway.config.document import Problem, TreePath, spell
+from gateway.config.document import ConfigProblem, TreePath, spell
 from gateway.config.source import place_of
 from gateway.config.tree import Config
 from gateway.server.process import ListenError, listen, uvicorn_settings
@@ -21,11 +21,11 @@ from gateway.server.process import ListenError, listen, uvicorn_settings
 _Found = tuple[TreePath, str]
 
 
-def find_problems(config: Config, file: Path | None) -> list[Problem]:
+def find_problems(config: Config, file: Path | None) -> list[ConfigProblem]:
     """What keeps a gateway from being made of `config`, in which `load_config` found no mistake. `file`: where it
     stands; None where there is none."""
     found = [*_hosts(config), *_tokenizers(config)] or list(_gateway(config))
-    return [Problem(place_of(file, path), spell(path), expected) for path, expected in found]
+    return [ConfigProblem(place_of(file, path), spell(path), expected) for path, expected in found]
 
 
 def _hosts(config: Config) -> Iterator[_Found]:

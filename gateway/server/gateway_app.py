@@ -11,7 +11,7 @@ FIRST_ROUND_SECONDS = 2.0
 """How long a process waits for its nodes' first answers before it listens: what comes earlier would be refused."""
 
 
-class ByPort:
+class GatewayApp:
     """The ASGI application of a server with two listeners: which one a request came in by decides what it sees."""
 
     def __init__(
@@ -35,7 +35,7 @@ class ByPort:
 
     async def _lifespan(self, scope: Any, receive: Any, send: Any) -> None:
         await receive()
-        scope["state"]["edge"] = self._gateway.edge(self._admin_port)
+        scope["state"]["listener_settings"] = self._gateway.listener_settings(self._admin_port)
         try:
             await self._gateway.start()
             await self._gateway.prober.first_round(FIRST_ROUND_SECONDS)

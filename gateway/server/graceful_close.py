@@ -36,7 +36,7 @@ _DROP_SYN = b"".join(
 )
 
 
-def leave_gently(loop: asyncio.AbstractEventLoop, announce: Callable[[], float]) -> None:
+def close_gracefully(loop: asyncio.AbstractEventLoop, announce: Callable[[], float]) -> None:
     """Have SIGTERM and SIGINT wait until nobody stands between kernel and server; a second signal does not wait.
 
     Called where the server's own handlers are in place. `announce()` is called at SIGTERM and says for how many seconds
@@ -45,10 +45,10 @@ def leave_gently(loop: asyncio.AbstractEventLoop, announce: Callable[[], float])
     for number, first in ((signal.SIGTERM, announce), (signal.SIGINT, lambda: 0.0)):
         served = signal.getsignal(number)
         if callable(served):
-            signal.signal(number, _Leaving(loop, first, served))
+            signal.signal(number, _SignalHandler(loop, first, served))
 
 
-class _Leaving:
+class _SignalHandler:
     """A signal's handler in front of the server's own."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, announce: Callable[[], float], served: Any) -> None:

@@ -23,9 +23,9 @@ from gateway.api.tls import TlsProtocol
 from gateway.app import Gateway, build_app
 from gateway.config.source import load_config
 from gateway.config.tree import Config
-from gateway.config.watch import ConfigWatch, ask_to_reload
-from gateway.server.gateway_app import ByPort
-from gateway.server.graceful_close import leave_gently
+from gateway.config.watch import ConfigWatch, request_reload
+from gateway.server.gateway_app import GatewayApp
+from gateway.server.graceful_close import close_gracefully
 from gateway.telemetry.log_stream import LOG
 from gateway.telemetry.logs import configure_logging
 from gateway.telemetry.metrics import bury_dead_processes
@@ -52,7 +52,7 @@ class ListenError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Launch:
+class WorkerLaunch:
     """What a worker process must know to build the same gateway as its siblings. Travels as JSON in the environment."""
 
     config_path: str | None
@@ -77,7 +77,7 @@ def _serve_on(
     public: socket.socket, admin: socket.socket, config: Config, config_path: Path | None, overrides: dict[str, Any]
 ) -> None:
     shared = Path(tempfile.mkdtemp(prefix="fleetgate-")) if config.workers > 1 else None
-    launch = Launch(
+    launch = WorkerLaunch(
         config_path=None if config_path is None else str(config_path.absolute()),
         overrides=overrides,
         admin_port=admin.getsockname()[1],
@@ -95,11 +95,11 @@ def _serve_on(
             shutil.rmtree(shared, ignore_errors=True)
 
 
-def worker_app() -> ByPort:
+def worker_app() -> GatewayApp:
     """What uvicorn calls in each process to get the application."""
     raise_open_files()
     _ignore_user_signals()
-    launch = Launch(**json.loads(os.environ[LAUNCH_VARIABLE]))
+    launch = WorkerLaunch(**json.loads(os.environ[LAUNCH_VARIABLE]))
     if launch.config_path is not None or launch.shared is not None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until `_take_signals`: the file is only being read
     shared = None if launch.shared is None else Path(launch.shared)
@@ -113,7 +113,7 @@ def worker_app() -> ByPort:
     if shared is not None:
         bury_dead_processes(shared)
     gateway = build_app(config, watch, bytes.fromhex(launch.response_key), shared)
-    app = ByPort(gateway, launch.admin_port, partial(_take_signals, supervised=shared is not None))
+    app = GatewayApp(gateway, launch.admin_port, partial(_take_signals, supervised=shared is not None))
     _spare_the_garbage_collector()
     return app
 
@@ -127,7 +127,7 @@ def _ignore_user_signals() -> None:
 def _take_signals(loop: asyncio.AbstractEventLoop, gateway: Gateway, supervised: bool) -> None:
     """SIGTERM and SIGINT end a process gently. SIGHUP reloads the configuration, and is as SIGTERM where there is no
     file to reload (a terminal is gone); among several processes it is their supervisor's."""
-    leave_gently(loop, gateway.announce_shutdown)
+    close_gracefully(loop, gateway.announce_shutdown)
     if supervised:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     elif gateway.has_file:
@@ -149,7 +149,7 @@ class Supervisor(Multiprocess):
         if self._shared is None:
             self.handle_term()
         else:
-            ask_to_reload(self._shared)
+            request_reload(self._shared)
 
 
 def _spare_the_garbage_collector() -> None:
@@ -191,7 +191,7 @@ def listen(host: str, port: int, shared: bool = False) -> socket.socket:
     return sock
 
 
-def uvicorn_settings(config: Config, app: ByPort | None = None) -> uvicorn.Config:
+def uvicorn_settings(config: Config, app: GatewayApp | None = None) -> uvicorn.Config:
     """How uvicorn serves a gateway: `app`, or where it is None one that each process makes for itself."""
     tls = config.listen.tls
     return uvicorn.Config(

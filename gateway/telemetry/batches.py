@@ -1,6 +1,6 @@
 """Counting many requests at once: prometheus-client's own counting costs as much as a tenth of a plain request each.
 
-Requests that ended alike (`Kind`) are added up in plain integers; the metrics are told the sums.
+Requests that ended alike (`MetricGroup`) are added up in plain integers; the metrics are told the sums.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ NONE = "-"
 """The label of what is not known."""
 
 
-class Kind(NamedTuple):
+class MetricGroup(NamedTuple):
     """What requests have in common that are counted together."""
 
     dialect: str
@@ -23,7 +23,7 @@ class Kind(NamedTuple):
     node: str
 
 
-class Sum:
+class GroupSums:
     """What the requests of one kind add up to. `durations` and `ttfts` in seconds, the rest in requests and tokens."""
 
     __slots__ = ("cached", "durations", "input", "output", "passed", "reasoning", "requests", "ttfts")
@@ -35,15 +35,15 @@ class Sum:
         self.ttfts: list[float] = []
 
 
-def add_up(ended: Iterable[RequestEnded]) -> dict[Kind, Sum]:
+def add_up(ended: Iterable[RequestEnded]) -> dict[MetricGroup, GroupSums]:
     """The sums of `ended`, but for their troubles (failed tries, cuts), which are few."""
-    sums: dict[Kind, Sum] = {}
+    sums: dict[MetricGroup, GroupSums] = {}
     for event in ended:
         model, tenant, node = event.model or NONE, event.tenant or NONE, event.node or NONE
-        kind = Kind(event.dialect, model, tenant, event.status, event.ending, node)
+        kind = MetricGroup(event.dialect, model, tenant, event.status, event.ending, node)
         found = sums.get(kind)
         if found is None:
-            found = sums[kind] = Sum()
+            found = sums[kind] = GroupSums()
         found.requests += 1
         found.passed += event.attempts - len(event.failures)
         found.durations.append(event.duration)

@@ -19,7 +19,7 @@ MetricT = TypeVar("MetricT", bound=MetricWrapperBase)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Definition(Generic[MetricT]):
+class MetricDefinition(Generic[MetricT]):
     """One row. `make(registry)` brings a metric of it to life."""
 
     name: str
@@ -42,33 +42,33 @@ class BatchHistogram(Histogram):
                 bucket.inc(count)
 
 
-class Registered:
+class MetricSet:
     """The metrics of one registry, by their definitions."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._made: dict[Definition[Any], MetricWrapperBase] = {each: each.make(registry) for each in METRICS}
+        self._made: dict[MetricDefinition[Any], MetricWrapperBase] = {each: each.make(registry) for each in METRICS}
 
-    def __getitem__(self, definition: Definition[MetricT]) -> MetricT:
+    def __getitem__(self, definition: MetricDefinition[MetricT]) -> MetricT:
         return cast(MetricT, self._made[definition])
 
 
-def _counter(name: str, says: str, *labels: str) -> Definition[Counter]:
-    return Definition(name, labels, lambda registry: Counter(name, says, labels, registry=registry))
+def _counter(name: str, says: str, *labels: str) -> MetricDefinition[Counter]:
+    return MetricDefinition(name, labels, lambda registry: Counter(name, says, labels, registry=registry))
 
 
-def _seconds(name: str, says: str, *labels: str) -> Definition[BatchHistogram]:
-    return Definition(
+def _seconds(name: str, says: str, *labels: str) -> MetricDefinition[BatchHistogram]:
+    return MetricDefinition(
         name, labels, lambda registry: BatchHistogram(name, says, labels, buckets=SECONDS, registry=registry)
     )
 
 
-def _gauge(name: str, says: str, *labels: str, processes: AddedUp = "livesum") -> Definition[Gauge]:
-    return Definition(
+def _gauge(name: str, says: str, *labels: str, processes: AddedUp = "livesum") -> MetricDefinition[Gauge]:
+    return MetricDefinition(
         name, labels, lambda registry: Gauge(name, says, labels, registry=registry, multiprocess_mode=processes)
     )
 
 
-METRICS: tuple[Definition[Any], ...] = (
+METRICS: tuple[MetricDefinition[Any], ...] = (
     REQUESTS := _counter(
         "fleetgate_requests_total",
         "Requests by how they ended: HTTP status seen by the client, and ok, an error code or client_gone.",

@@ -12,12 +12,12 @@ STATES = ("closed", "probation", "open")
 class FleetGauges:
     """The metrics of all nodes, as this process sees them. Processes are added up: a gauge says how many see it so."""
 
-    def __init__(self, made: definitions.Registered) -> None:
+    def __init__(self, made: definitions.MetricSet) -> None:
         self._made = made
         self._models: set[str] = set()
         self._seen: dict[str, NodeFacts] = {}
 
-    def tell(self, nodes: Iterable[NodeFacts]) -> None:
+    def set_nodes(self, nodes: Iterable[NodeFacts]) -> None:
         """Set everything to what `nodes` say; a node that is not among them is gone."""
         now = {facts.name: facts for facts in nodes}
         for name in self._seen.keys() - now.keys():
@@ -31,7 +31,7 @@ class FleetGauges:
             self._count(facts, self._seen.get(name))
         self._seen = now
 
-    def tell_models(self, ready: Mapping[str, bool]) -> None:
+    def set_models(self, ready: Mapping[str, bool]) -> None:
         """As `tell`, of models."""
         gauge = self._made[definitions.MODEL_READY]
         for name in self._models - ready.keys():

@@ -29,7 +29,7 @@ class Metrics:
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # twice the series for nothing
         self._registry = CollectorRegistry()
-        self._made = definitions.Registered(self._registry)
+        self._made = definitions.MetricSet(self._registry)
         self._fleet = FleetGauges(self._made)
         self._ended: list[RequestEnded] = []
         self._totals: dict[tuple[str, ...], int] = {}
@@ -39,9 +39,9 @@ class Metrics:
         """Count one request; cheaply, since prometheus-client's own counting waits for `settle`."""
         self._ended.append(event)
         if len(self._ended) >= MAX_UNSETTLED:
-            self.settle()
+            self.flush()
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Bring the metrics up to date with the requests that ended since. Called for every page and regularly.
 
         Model and tenant are names that were checked before, so labels cannot grow at will.
@@ -111,15 +111,15 @@ class Metrics:
 
     def fleet_state(self, open_requests: int, nodes: Iterable[NodeFacts]) -> None:
         """Settle, and set the gauges: requests open now, and the facts of every node."""
-        self.settle()
+        self.flush()
         self._made[definitions.OPEN].set(open_requests)
         now = list(nodes)
         self.recent.keep({facts.name for facts in now})
-        self._fleet.tell(now)
+        self._fleet.set_nodes(now)
 
     def models_state(self, ready: Mapping[str, bool]) -> None:
         """Which models a node can serve; one that is not among them any more is gone."""
-        self._fleet.tell_models(ready)
+        self._fleet.set_models(ready)
 
     def redis_refusals(self, calls: int, kinds: int) -> None:
         """Calls that Redis refused since the start, and the kinds of them that it refuses now."""
@@ -137,7 +137,7 @@ class Metrics:
         self._made[definitions.SETTLEMENTS_WAITING].set(waiting)
         self._made[definitions.SETTLEMENTS_DROPPED].set(dropped)
 
-    def _count_up(self, counter: definitions.Definition[Counter], total: int, *labels: str) -> None:
+    def _count_up(self, counter: definitions.MetricDefinition[Counter], total: int, *labels: str) -> None:
         """To a total since the start that somebody else keeps."""
         made = self._made[counter]
         (made.labels(*labels) if labels else made).inc(total - self._totals.get((counter.name, *labels), 0))
@@ -145,7 +145,7 @@ class Metrics:
 
     def page(self) -> bytes:
         """The exposition in Prometheus' text format."""
-        self.settle()
+        self.flush()
         directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
         if directory is None:
             return generate_latest(self._registry)

@@ -47,7 +47,7 @@ def _shortage_of(sockets: int) -> str | None:
     return None
 
 
-class Shortages:
+class ResourceShortages:
     """One process's. `counts`: how often by the errno's name."""
 
     def __init__(self) -> None:

@@ -42,17 +42,17 @@ def format_error(exc_info: Raised) -> str:
     """The lines of a traceback, oldest cause first, as Python writes them; without values, at most some 20 KB."""
     chain: list[tuple[BaseException, str]] = []
     error: BaseException | None = exc_info[1]
-    link = ""
+    redis = ""
     seen: set[int] = set()
     while error is not None and len(chain) < MAX_ERRORS and id(error) not in seen:
         seen.add(id(error))
-        chain.append((error, link))
+        chain.append((error, redis))
         if error.__cause__ is not None:
-            error, link = error.__cause__, "The above exception was the direct cause of the following exception:"
+            error, redis = error.__cause__, "The above exception was the direct cause of the following exception:"
         elif error.__suppress_context__:
             error = None
         else:
-            error, link = error.__context__, "During handling of the above exception, another exception occurred:"
+            error, redis = error.__context__, "During handling of the above exception, another exception occurred:"
     lines: list[str] = ["... earlier exceptions are left out"] if error is not None else []
     for each, before in reversed(chain):
         lines += [*_lines(each), *((before,) if before else ())]

@@ -37,7 +37,7 @@ import httptools
 
 from gateway.core.errors import BadUpstreamResponse, StaleConnection, UpstreamCut, UpstreamError
 from gateway.core.http.chunks import start_of_data
-from gateway.core.http.head_cache import Familiar
+from gateway.core.http.head_cache import HeadCache
 
 MAX_QUIET_BYTES = 65_536
 """Bytes that may come in without a finished head or a piece of the body: bounds heads, trailers and chunk noise."""
@@ -71,13 +71,13 @@ class Receiver(Protocol):
         """One of the other callbacks raised `error`; the node's connection is closed, or free again."""
 
 
-class Memory:
+class NodeHeadCache:
     """What the connections to one node remember of its answers: the head of the last plain one."""
 
-    familiar: Familiar[ResponseHead] | None = None
+    familiar: HeadCache[ResponseHead] | None = None
 
 
-class State(Enum):
+class ConnectionState(Enum):
     IDLE = "idle"
     WAITING = "waiting"
     BODY = "body"
@@ -111,11 +111,11 @@ class UpstreamConnection(asyncio.Protocol):
         "idle_since",
     )
 
-    def __init__(self, free: Callable[["UpstreamConnection"], None], memory: Memory | None = None) -> None:
+    def __init__(self, free: Callable[["UpstreamConnection"], None], memory: NodeHeadCache | None = None) -> None:
         """`free(connection)` hands a reusable connection back to its pool."""
-        self._memory = memory or Memory()
+        self._memory = memory or NodeHeadCache()
         self._free = free
-        self._state = State.IDLE
+        self._state = ConnectionState.IDLE
         self._exchanges = 0
         self._receiver: Receiver | None = None
         self._transport: asyncio.Transport | None = None
@@ -143,14 +143,14 @@ class UpstreamConnection(asyncio.Protocol):
     @property
     def usable(self) -> bool:
         """Whether the next exchange may start on this connection."""
-        return self._state is State.IDLE and self._transport is not None and not self._transport.is_closing()
+        return self._state is ConnectionState.IDLE and self._transport is not None and not self._transport.is_closing()
 
     def send(self, parts: Sequence[bytes], receiver: Receiver) -> None:
         """Write a whole request (head and body as `parts`); the answer goes to `receiver`."""
-        if self._state is not State.IDLE or self._transport is None:
+        if self._state is not ConnectionState.IDLE or self._transport is None:
             raise RuntimeError(f"send() on a connection that is {self._state.value}")
         self._forget_exchange()
-        self._state = State.WAITING
+        self._state = ConnectionState.WAITING
         self._exchanges += 1
         self._sent_at = time.monotonic()
         self._receiver = receiver
@@ -175,7 +175,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once, in whatever state: the node sees it and stops working. The receiver hears nothing."""
-        self._state = State.CLOSED
+        self._state = ConnectionState.CLOSED
         self._on_chunk = None
         self._receiver = None
         if self._transport is not None:
@@ -196,10 +196,12 @@ class UpstreamConnection(asyncio.Protocol):
             self._break(error)
 
     def _read(self, data: bytes) -> None:
-        if self._state is State.IDLE:  # nothing was asked: whatever this is, it must not answer the next request
+        if (
+            self._state is ConnectionState.IDLE
+        ):  # nothing was asked: whatever this is, it must not answer the next request
             self.abort()
             return
-        if self._state is State.CLOSED:
+        if self._state is ConnectionState.CLOSED:
             return
         first, self._heard = not self._heard, True
         familiar = self._memory.familiar
@@ -223,16 +225,16 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._on_chunk = None
         state, receiver = self._state, self._receiver
-        self._state = State.CLOSED
+        self._state = ConnectionState.CLOSED
         self._receiver = None
         if receiver is None:
             return
-        if state is State.BODY and self._until_eof and exc is None:
+        if state is ConnectionState.BODY and self._until_eof and exc is None:
             _end(receiver)
-        elif state is State.WAITING and self._exchanges > 1 and not self._heard and self._just_sent():
+        elif state is ConnectionState.WAITING and self._exchanges > 1 and not self._heard and self._just_sent():
             _end(receiver, StaleConnection("The node closed a kept connection."))
         else:
-            when = "in mid-answer" if state is State.BODY else "before it answered"
+            when = "in mid-answer" if state is ConnectionState.BODY else "before it answered"
             _end(receiver, UpstreamCut(f"The node closed the connection {when}: ask again."))
 
     # What the parser finds: only noted here, told by _deliver, so that no receiver runs inside the parser
@@ -294,13 +296,13 @@ class UpstreamConnection(asyncio.Protocol):
         if head is not None and head.status == 200 and self._keep_alive and not self._surplus and data[9:12] == b"200":
             fields = tuple(item for item in head.headers if item[0] != b"content-length")
             if not any(name == b"transfer-encoding" for name, _ in fields):
-                self._memory.familiar = Familiar.of(data, head._replace(headers=fields))
+                self._memory.familiar = HeadCache.of(data, head._replace(headers=fields))
 
     def _take_familiar(self, head: ResponseHead, body: bytes) -> None:
         """A whole answer, of which the parser would say the same; it stays where it is, before the next message."""
         receiver = self._receiver
         assert receiver is not None
-        self._state = State.BODY
+        self._state = ConnectionState.BODY
         self._head = head
         self._keep_alive = True
         receiver.on_head(head)
@@ -321,7 +323,7 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if self._head is not None and not self._head_told:
             self._head_told = True
-            self._state = State.BODY
+            self._state = ConnectionState.BODY
             self._quiet_bytes = 0
             receiver.on_head(self._head)
         if self._body and self._receiver is receiver:
@@ -339,7 +341,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _finish(self, receiver: Receiver) -> None:
         transport = self._transport
         assert transport is not None
-        self._state = State.IDLE
+        self._state = ConnectionState.IDLE
         unsent = transport.get_write_buffer_size() > 0
         if self._keep_alive and not self._surplus and not unsent and not transport.is_closing():
             self.resume()

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from gateway.core.usage.token_usage import Usage, Work
-from gateway.fleet.node import Pending
+from gateway.core.usage.token_usage import ObservedWork, Usage
+from gateway.fleet.node import PrefillTracker
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -47,7 +47,7 @@ class Downstream(Protocol):
         """Send the last piece of the body."""
 
 
-class Trace:
+class RequestStats:
     """What the relay notes about a request for its record; `first_byte` as `time.perf_counter` tells it.
 
     `failures`: node and outcome of every attempt that failed; `retry_refused`: there was no budget for another one.
@@ -68,9 +68,9 @@ class Trace:
         "node",
         "node_failed",
         "overran",
+        "prefill",
         "retry_refused",
         "sent",
-        "ticket",
         "usage",
         "wasted",
         "work",
@@ -84,17 +84,17 @@ class Trace:
         self.sent = False
         self.answered = False
         self.first_byte: float | None = None
-        self.ticket: Pending | None = None
+        self.prefill: PrefillTracker | None = None
         self.usage: Usage | None = None
         self.wasted = 0
         self.overran = False
         self.lost = 0.0
         self.lost_events = 0
-        self.work = Work()
+        self.work = ObservedWork()
         self.node_failed = False
 
     def begin_again(self) -> None:
         """Another attempt follows: what the last one made is nobody's."""
         self.lost_events += self.work.events
-        self.work = Work()
+        self.work = ObservedWork()
         self.usage = None

@@ -18,9 +18,9 @@ import re
 import time
 from collections.abc import Callable
 
-from gateway.aio.inline_future import Ending
+from gateway.aio.inline_future import InlineFuture
 from gateway.core.dialects.base import find_error_status
-from gateway.core.dialects.watch import COLON, STOP, EventWatch, Turn, gave_up, says_nothing
+from gateway.core.dialects.watch import COLON, STOP, FollowUpRequest, StreamFilter, gave_up, says_nothing
 from gateway.core.errors import (
     BadUpstreamResponse,
     ClientGone,
@@ -32,13 +32,13 @@ from gateway.core.errors import (
     UpstreamTimeout,
 )
 from gateway.core.http.sse import KEEP_ALIVE, PING, event_data, split_events
-from gateway.core.upstream.node_request import Sending
+from gateway.core.upstream.node_request import NodeRequest
 from gateway.fleet.node import Lease, Node
 from gateway.upstream.connection import ResponseHead, UpstreamConnection
-from gateway.upstream.downstream import Downstream, Headers, Trace
+from gateway.upstream.downstream import Downstream, Headers, RequestStats
 from gateway.upstream.failed_answers import FAILED_STATUSES, deadline_exceeded, node_error, unreadable
 from gateway.upstream.request_heads import STREAM_HEADERS, STREAM_TYPE, is_stream, passed_headers, unfit
-from gateway.upstream.timeouts import Timing
+from gateway.upstream.timeouts import UpstreamTimeouts
 
 HELD_BYTES = 1 << 20
 """A plain answer up to this size is held until it is whole; a longer one is passed on piece by piece."""
@@ -87,10 +87,10 @@ class Exchange:
         "_sending",
         "_sent_at",
         "_shows_life",
+        "_stats",
         "_tail",
         "_timing",
         "_told",
-        "_trace",
         "_write",
         "done",
         "due",
@@ -100,21 +100,21 @@ class Exchange:
 
     def __init__(
         self,
-        sending: Sending,
+        sending: NodeRequest,
         call: Downstream,
         connection: UpstreamConnection,
-        timing: Timing,
-        trace: Trace,
+        timing: UpstreamTimeouts,
+        stats: RequestStats,
         deadline: float,
         loop: asyncio.AbstractEventLoop,
         lease: Lease,
-        carried: EventWatch | None,
+        carried: StreamFilter | None,
         look: Callable[[Node, float], float],
     ) -> None:
         """`deadline` in loop time, infinite where the client gave none; `carried` is the watch whose turn this is.
         `look(node, now)` ends what waits on a node that hangs, and says when to look again."""
         self._loop = loop
-        self.done: Ending[Turn | None] = Ending(loop)
+        self.done: InlineFuture[FollowUpRequest | None] = InlineFuture(loop)
         self._sending = sending
         self._shows_life = sending.shows_life
         self._carried = carried
@@ -124,10 +124,10 @@ class Exchange:
         self._call = call
         self._connection = connection
         self._timing = timing
-        self._trace = trace
+        self._stats = stats
         self._deadline = deadline
         self._head: ResponseHead | None = None
-        self.watch: EventWatch | None = None
+        self.watch: StreamFilter | None = None
         self._held: list[bytes] | None = []
         self._held_bytes = 0
         self._tail = b""
@@ -165,16 +165,16 @@ class Exchange:
             return
         elif self._carried is not None:
             self.watch = self._carried
-            self._trace.answered = True
+            self._stats.answered = True
         elif is_stream(head):
-            self.watch = self._sending.watch()
+            self.watch = self._sending.stream_filter()
         elif self._sending.needs_stream:
             self.fail(BadUpstreamResponse("The node did not stream an answer that it was asked to stream."))
 
     def on_data(self, data: bytes) -> None:
         if self.watch is not None and self._is_quiet(data):
             self._pass_quietly(self.watch.feed(data))
-            if self.watch.turn is not None:
+            if self.watch.follow_up is not None:
                 self._connection.abort()
                 self._take_turn(self.watch)
             return
@@ -194,7 +194,7 @@ class Exchange:
             self._at_work = True
             if self._sending.assembles and not self._keep(len(data) // ASSEMBLED):
                 return
-        if self.watch.turn is not None:
+        if self.watch.follow_up is not None:
             self._connection.abort()
             self._take_turn(self.watch)
 
@@ -215,7 +215,7 @@ class Exchange:
         """What says nothing of the answer is no sign of life, no work and no token."""
         if events:
             self._pass(events)
-            if self._trace.first_byte is not None:
+            if self._stats.first_byte is not None:
                 self._last_push = self._loop.time()
 
     def on_chunk(self, framed: bytes, start: int) -> None:
@@ -252,7 +252,7 @@ class Exchange:
     @property
     def waits(self) -> bool:
         """Whether nothing of this answer has reached the client."""
-        return not self._trace.answered
+        return not self._stats.answered
 
     # The client's side
 
@@ -291,14 +291,14 @@ class Exchange:
         self._note_usage()
         self._call.listener = None
 
-    def _end_stream(self, watch: EventWatch) -> None:
-        held = watch.release()
-        if watch.turn is not None:
+    def _end_stream(self, watch: StreamFilter) -> None:
+        held = watch.flush()
+        if watch.follow_up is not None:
             self._take_turn(watch)
             return
-        self._trace.usage = watch.usage
-        self._trace.wasted = watch.wasted
-        self._trace.node_failed = watch.failed
+        self._stats.usage = watch.usage
+        self._stats.wasted = watch.wasted
+        self._stats.node_failed = watch.failed
         if self._sending.assembles:
             self._end_assembled(watch, held)
             return
@@ -312,7 +312,7 @@ class Exchange:
         else:
             self._resolve(UpstreamCut("The node ended its stream before the answer was complete: ask again."))
 
-    def _end_assembled(self, watch: EventWatch, body: bytes) -> None:
+    def _end_assembled(self, watch: StreamFilter, body: bytes) -> None:
         if watch.failed:
             self._resolve(node_error(find_error_status(body), body))
         elif not watch.ended:
@@ -333,7 +333,7 @@ class Exchange:
         if status == 200 and self._sending.gave_up(body):
             self._resolve(gave_up())
             return
-        self._trace.usage = self._sending.usage(body) if status == 200 else None
+        self._stats.usage = self._sending.usage(body) if status == 200 else None
         self._answer_plain(status, passed_headers(self._head), body)
 
     def _answer_plain(self, status: int, headers: Headers, body: bytes) -> None:
@@ -344,9 +344,9 @@ class Exchange:
         self._call.finish(body)
         self._resolve(None)
 
-    def _take_turn(self, watch: EventWatch) -> None:
+    def _take_turn(self, watch: StreamFilter) -> None:
         """End this exchange in favour of the one that its watch asks for."""
-        turn, watch.turn = watch.turn, None
+        turn, watch.follow_up = watch.follow_up, None
         if turn is STOP:
             self._end_stream(watch)
             return
@@ -369,16 +369,16 @@ class Exchange:
             if (
                 isinstance(error, UpstreamCut | NodeLeaving)
                 and not self._sending.ask.stream
-                and not self._trace.answered
+                and not self._stats.answered
                 and not self._events
             ):
-                self._trace.lost += self._loop.time() - self._sent_at
+                self._stats.lost += self._loop.time() - self._sent_at
             self.done.set_exception(error)
 
     def _note_usage(self) -> None:
         """What the node has said of it before its answer broke off."""
-        if self.watch is not None and self._trace.usage is None:
-            self._trace.usage = self.watch.usage
+        if self.watch is not None and self._stats.usage is None:
+            self._stats.usage = self.watch.usage
 
     def _tell_work(self) -> None:
         if self._told:
@@ -387,12 +387,12 @@ class Exchange:
         now = self._loop.time()
         last = max(self._last, self._last_chunk)
         flowed = last - self._begun if self._begun else 0.0
-        self._trace.work.add(self._events, now - self._sent_at, flowed, self._paused_for, now - last)
+        self._stats.work.add(self._events, now - self._sent_at, flowed, self._paused_for, now - last)
 
     # Passing on
 
     def _pass(self, data: bytes) -> None:
-        if self._trace.first_byte is None:
+        if self._stats.first_byte is None:
             if self.watch is not None:
                 if self.watch.failed and self._fails_early(data):
                     return
@@ -431,11 +431,11 @@ class Exchange:
             self.lease.answered = True
             if self._shows_life and self.lease.node.doubted:
                 self.lease.node.answered(self._last)
-        if self._trace.first_byte is None:
-            self._trace.answered = True
-            self._trace.first_byte = time.perf_counter()  # uvloop's own clock ticks in milliseconds
-            if self._trace.ticket is not None:
-                self._trace.ticket.first_byte(self._loop.time())
+        if self._stats.first_byte is None:
+            self._stats.answered = True
+            self._stats.first_byte = time.perf_counter()  # uvloop's own clock ticks in milliseconds
+            if self._stats.prefill is not None:
+                self._stats.prefill.first_byte(self._loop.time())
 
     def _commit(self) -> None:
         """Send the head of a stream: the node's, or where it has not answered yet, the one that it will send."""
@@ -448,7 +448,7 @@ class Exchange:
     def _hold(self, data: bytes) -> None:
         if self._held is None:
             seen = self._tail + data
-            self._trace.usage = self._sending.usage(seen) or self._trace.usage
+            self._stats.usage = self._sending.usage(seen) or self._stats.usage
             self._tail = seen[-TAIL_BYTES:]
             self._pass(data)
             return
@@ -481,7 +481,7 @@ class Exchange:
 
     def _limit(self) -> float:
         """The loop time at which the node has been silent too long, given what it has said so far."""
-        if self._at_work or (self._trace.first_byte is not None and self._head is not None):
+        if self._at_work or (self._stats.first_byte is not None and self._head is not None):
             return max(self._last, self._last_chunk) + self._timing.idle
         if not self._sending.ask.stream:
             return self._sent_at + self._timing.plain
@@ -500,7 +500,7 @@ class Exchange:
         soon = now + self._timing.idle
         if self._paused:  # it is the client's turn: see the protocol's watch over what is unsent
             return min(self._deadline, soon)
-        look_at = soon if self._trace.answered else self._look_at
+        look_at = soon if self._stats.answered else self._look_at
         return min(self._deadline, soon, self._limit(), self._comments_due(), look_at)
 
     def check(self, now: float) -> None:

@@ -14,7 +14,7 @@ from gateway.core.errors import (
     UpstreamError,
 )
 from gateway.upstream.connection import ResponseHead
-from gateway.upstream.downstream import Downstream, Trace
+from gateway.upstream.downstream import Downstream, RequestStats
 from gateway.upstream.request_heads import retry_after
 
 FAILED_STATUSES = (500, 502, 503, 504)
@@ -29,10 +29,10 @@ def deadline_exceeded() -> DeadlineExceeded:
     )
 
 
-def pass_on(answer: NodeAnswer, call: Downstream, trace: Trace) -> None:
+def pass_on(answer: NodeAnswer, call: Downstream, stats: RequestStats) -> None:
     """Give the client a failed answer as the node told it."""
-    trace.answered = True
-    trace.first_byte = time.perf_counter()
+    stats.answered = True
+    stats.first_byte = time.perf_counter()
     length = [] if answer.stream else [(b"content-length", b"%d" % len(answer.body))]
     call.start(answer.status, answer.headers + length, stream=answer.stream)
     call.finish(answer.body)

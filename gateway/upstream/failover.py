@@ -1,6 +1,6 @@
 """After a failed attempt: what it says about the node, and where the request goes on.
 
-Nothing here sends anything. `Failover` belongs to the relay; `Tries` is one request's, made when it first fails.
+Nothing here sends anything. `Failover` belongs to the relay; `RequestTries` is one request's, made when it first fails.
 """
 
 import asyncio
@@ -19,11 +19,11 @@ from gateway.core.errors import (
     UpstreamError,
 )
 from gateway.core.plan import Plan
-from gateway.core.upstream.attempts import FREE, Attempts, RetryBudget, RetryRules, Verdict, is_doubtful, outcome
+from gateway.core.upstream.attempts import FREE, Attempts, RetryBudget, RetryDecision, RetryRules, is_doubtful, outcome
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Lease, Node
-from gateway.routing.router import Route
-from gateway.upstream.downstream import Trace
+from gateway.routing.router import NodeChoice
+from gateway.upstream.downstream import RequestStats
 
 log = structlog.get_logger("fleetgate.failover")
 
@@ -34,17 +34,17 @@ BUSY_SECONDS = 0.25
 class Failure(NamedTuple):
     """A failure by the node's fault or the request's own, at loop time `at`. `cut`: the node broke off.
 
-    Not the error itself: its traceback holds the frame that holds the `Tries`, a ring that nobody would look for.
+    Not the error itself: its traceback holds the frame that holds the `RequestTries`: a reference cycle.
     """
 
     node: Node
-    told: str
+    reason: str
     cut: bool
     at: float
 
 
 @dataclass(slots=True)
-class Tries:
+class RequestTries:
     """One request's: the nodes it has tried, its doubtful failures, and what full nodes said of their queues."""
 
     attempts: Attempts
@@ -73,31 +73,37 @@ class Failover:
         budget.rules = self.rules
         return budget
 
-    def begin(self) -> Tries:
-        return Tries(Attempts(self.max_attempts))
+    def tries(self) -> RequestTries:
+        return RequestTries(Attempts(self.max_attempts))
 
-    def go_on(
-        self, error: UpstreamError, lease: Lease, plan: Plan, tries: Tries, trace: Trace, route: Route
+    def next_lease(
+        self,
+        error: UpstreamError,
+        lease: Lease,
+        plan: Plan,
+        tries: RequestTries,
+        stats: RequestStats,
+        route: NodeChoice,
     ) -> Lease | None:
         """The lease to try again with: the same one (on a fresh connection), one of another node, or None to give up.
 
         Raises `FleetFull` where every node that was asked has said that its queue is full.
         """
         now = asyncio.get_running_loop().time()
-        trace.failures += ((lease.node.name, outcome(error)),)
-        trace.node_failed = False  # what the next one does will be told
-        self._tell(error, lease.node, tries, now)
-        verdict = tries.attempts.judge(error, trace.answered)
-        if verdict is Verdict.SAME_NODE:
+        stats.failures += ((lease.node.name, outcome(error)),)
+        stats.node_failed = False  # what the next one does will be told
+        self._record(error, lease.node, tries, now)
+        verdict = tries.attempts.judge(error, stats.answered)
+        if verdict is RetryDecision.SAME_NODE:
             return lease
-        if verdict is Verdict.GIVE_UP:
-            _discourage(error, tries)
+        if verdict is RetryDecision.GIVE_UP:
+            _advise_against_retry(error, tries)
             return None
         tries.tried.append(lease.node)
-        return self._another(error, plan, tries, trace, route, now)
+        return self._another(error, plan, tries, stats, route, now)
 
     def _another(
-        self, error: UpstreamError, plan: Plan, tries: Tries, trace: Trace, route: Route, now: float
+        self, error: UpstreamError, plan: Plan, tries: RequestTries, stats: RequestStats, route: NodeChoice, now: float
     ) -> Lease | None:
         try:
             another = route.another(tries.tried)
@@ -108,22 +114,22 @@ class Failover:
             raise FleetFull(
                 "All nodes have as much to do as they can take: come back later.", retry_after=min(waits)
             ) from None
-        if isinstance(error, FREE) or self.budget(plan.model).take(now):
+        if isinstance(error, FREE) or self.budget(plan.model).spend(now):
             return another
         another.release()
-        trace.retry_refused = True
+        stats.retry_refused = True
         return None
 
-    def conclude(self, tries: Tries, lease: Lease) -> None:
+    def conclude(self, tries: RequestTries, lease: Lease) -> None:
         """The request has ended well on the node of `lease`: whatever failed it before is at fault."""
         if not lease.answered:  # it was refused, as what is wrong with it may have been what failed elsewhere
             return
         now = asyncio.get_running_loop().time()
         for failure in tries.failures:
             if failure.node is not lease.node:
-                self._fleet.convict(failure.node, failure.told, failure.at, now)
+                self._fleet.convict(failure.node, failure.reason, failure.at, now)
 
-    def _tell(self, error: UpstreamError, node: Node, tries: Tries, now: float) -> None:
+    def _record(self, error: UpstreamError, node: Node, tries: RequestTries, now: float) -> None:
         if isinstance(error, ConnectFailed):
             node.refused(error.message, now)
         elif isinstance(error, NodeBusy):
@@ -144,7 +150,7 @@ class Failover:
             log.warning("node_answer_unreadable", node=node.name, cause=error.cause, place=error.place)
 
 
-def _discourage(error: UpstreamError, tries: Tries) -> None:
+def _advise_against_retry(error: UpstreamError, tries: RequestTries) -> None:
     """Where two nodes vanished over a request, SDKs should not send it to a third and a fourth by themselves."""
     if len(tries.failures) > 1 and all(failure.cut for failure in tries.failures):
         error.headers = {**error.headers, "x-should-retry": "false"}

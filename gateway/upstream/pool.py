@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from gateway.core.errors import ConnectFailed, GatewayError, OutOfResources
 from gateway.telemetry.shortages import shortage_behind
-from gateway.upstream.connection import Memory, UpstreamConnection
+from gateway.upstream.connection import NodeHeadCache, UpstreamConnection
 
 IDLE_LIMIT = 60.0
 """Seconds after which an idle connection is not used again (the node may have closed it sooner: see `attempts`)."""
@@ -48,7 +48,7 @@ class Pool:
         self._fixed_headers = _fixed_headers(parts.netloc.rpartition("@")[2], api_key)
         self._idle: list[UpstreamConnection] = []
         self._closed = False
-        self._memory = Memory()
+        self._memory = NodeHeadCache()
 
     def head(self, method: str, path: str, headers: Mapping[bytes, bytes], length: int) -> bytes:
         """The head of a request whose body has `length` bytes; of the client's `headers` only the harmless ones."""
@@ -56,7 +56,7 @@ class Pool:
         start = f"{method} {self._base_path}{path} HTTP/1.1\r\n".encode()
         return b"".join((start, self._fixed_headers, *forwarded, b"content-length: %d\r\n\r\n" % length))
 
-    def take(self) -> UpstreamConnection | None:
+    def acquire(self) -> UpstreamConnection | None:
         """An idle connection that is still good, or None."""
         while self._idle:
             connection = self._idle.pop()

@@ -8,7 +8,7 @@ import structlog
 
 from gateway.core.bodies import LARGE
 from gateway.core.budgets.continuation import SLACK
-from gateway.core.dialects.watch import EventWatch
+from gateway.core.dialects.watch import StreamFilter
 from gateway.core.errors import (
     ClientGone,
     ConnectFailed,
@@ -22,20 +22,20 @@ from gateway.core.errors import (
 )
 from gateway.core.plan import Plan
 from gateway.core.upstream.attempts import RetryRules
-from gateway.core.upstream.node_request import Sending, Verdict, sending_steps, sending_to
+from gateway.core.upstream.node_request import BudgetReport, NodeRequest, node_request, node_request_steps
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.hang_detection import silent_at
 from gateway.fleet.node import Lease, Node
-from gateway.routing.router import Route
-from gateway.telemetry.shortages import Shortages
+from gateway.routing.router import NodeChoice
+from gateway.telemetry.shortages import ResourceShortages
 from gateway.upstream.connection import UpstreamConnection
-from gateway.upstream.downstream import Downstream, Trace
+from gateway.upstream.downstream import Downstream, RequestStats
 from gateway.upstream.exchange import Exchange
 from gateway.upstream.failed_answers import deadline_exceeded, pass_on
-from gateway.upstream.failover import Failover, Tries
+from gateway.upstream.failover import Failover, RequestTries
 from gateway.upstream.pool import Pool
-from gateway.upstream.sweep import Sweep
-from gateway.upstream.timeouts import Timing
+from gateway.upstream.sweep import TimeoutSweep
+from gateway.upstream.timeouts import UpstreamTimeouts
 
 log = structlog.get_logger("fleetgate.relay")
 
@@ -51,14 +51,14 @@ class Caller(Downstream, Protocol):
     headers: Mapping[bytes, bytes]
 
 
-class Leg(NamedTuple):
+class AttemptPart(NamedTuple):
     """One request of an attempt; `carried` is the watch of the answer that it goes on with, None for the first."""
 
-    sending: Sending
+    sending: NodeRequest
     method: str
     path: str
     body: bytes
-    carried: EventWatch | None = None
+    carried: StreamFilter | None = None
 
 
 class Relay:
@@ -67,21 +67,21 @@ class Relay:
     def __init__(
         self,
         fleet: Fleet,
-        timing: Timing,
+        timing: UpstreamTimeouts,
         max_attempts: int,
         retries: RetryRules | None = None,
-        shortages: Shortages | None = None,
+        shortages: ResourceShortages | None = None,
     ) -> None:
         """`max_attempts`: nodes that one request may try."""
         self.timing = timing
-        self.shortages = shortages or Shortages()
-        self.slack = SLACK
+        self.shortages = shortages or ResourceShortages()
+        self.overshoot = SLACK
         self.large = asyncio.Lock()
         """Held by who does a step with a large body: what is done with one keeps all streams waiting meanwhile."""
         self.failover = Failover(fleet, retries or RetryRules(), max_attempts)
         self._fleet = fleet
         self._pools: dict[tuple[str, str | None, str | None], Pool] = {}
-        self._open: Sweep[Exchange] = Sweep()
+        self._open: TimeoutSweep[Exchange] = TimeoutSweep()
         self._closing = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -89,9 +89,9 @@ class Relay:
         self,
         plan: Plan,
         call: Caller,
-        trace: Trace,
+        stats: RequestStats,
         deadline: float,
-        route: Route,
+        route: NodeChoice,
         method: str = "POST",
         path: str | None = None,
     ) -> None:
@@ -101,36 +101,36 @@ class Relay:
         """
         self.failover.budget(plan.model).requests += 1
         lease = await route.lease()
-        tries: Tries | None = None
+        tries: RequestTries | None = None
         fresh = False
-        leg: Leg | None = None
+        leg: AttemptPart | None = None
         try:
             while True:
-                trace.node = lease.node.name
-                trace.ticket = lease.ticket
-                trace.attempts += 1
+                stats.node = lease.node.name
+                stats.prefill = lease.prefill
+                stats.attempts += 1
                 try:
                     if leg is None:
                         if len(plan.body) <= LARGE:
-                            sending = sending_to(plan, lease.node.tag, lease.node.abilities, self.slack)
+                            sending = node_request(plan, lease.node.tag, lease.node.capabilities, self.overshoot)
                         else:
                             sending = await self._prepare_large(plan, lease.node, call)
-                        leg = Leg(sending, method, path or sending.path, sending.body)
+                        leg = AttemptPart(sending, method, path or sending.path, sending.body)
                     while leg is not None:
-                        leg = await self._attempt(leg, lease, call, trace, deadline, fresh, plan.model)
-                    if trace.node_failed:  # in mid-answer: by its own fault, or by the request's
+                        leg = await self._attempt(leg, lease, call, stats, deadline, fresh, plan.model)
+                    if stats.node_failed:  # in mid-answer: by its own fault, or by the request's
                         lease.node.doubt("a stream ended with the node's own error")
                     elif tries is not None:
                         self.failover.conclude(tries, lease)
                     return None
                 except UpstreamError as error:
-                    tries = tries or self.failover.begin()
-                    again = self.failover.go_on(error, lease, plan, tries, trace, route)
+                    tries = tries or self.failover.tries()
+                    again = self.failover.next_lease(error, lease, plan, tries, stats, route)
                     if again is None:
                         if isinstance(error, NodeFailed) and error.answer is not None:
-                            return pass_on(error.answer, call, trace)
+                            return pass_on(error.answer, call, stats)
                         raise
-                    trace.begin_again()
+                    stats.begin_again()
                     fresh = again is lease
                     if again is not lease:
                         lease.release()
@@ -139,8 +139,8 @@ class Relay:
                             leg = None  # what is sent depends on the node, until an answer has begun
         finally:
             lease.release()
-            if lease.ticket is not None:
-                lease.ticket.learn(trace.usage)
+            if lease.prefill is not None:
+                lease.prefill.learn(stats.usage)
 
     @property
     def open_exchanges(self) -> int:
@@ -172,14 +172,21 @@ class Relay:
         dropped = [pool.drop_idle() for pool in self._pools.values()]
         return True in dropped
 
-    async def _prepare_large(self, plan: Plan, node: Node, call: Caller) -> Sending:
+    async def _prepare_large(self, plan: Plan, node: Node, call: Caller) -> NodeRequest:
         """As `sending_to`, in steps, one body at a time."""
         async with self.large:
-            return await in_turns(sending_steps(plan, node.tag, node.abilities, self.slack), call)
+            return await in_turns(node_request_steps(plan, node.tag, node.capabilities, self.overshoot), call)
 
     async def _attempt(
-        self, leg: Leg, lease: Lease, call: Caller, trace: Trace, deadline: float, fresh: bool, model: str | None
-    ) -> Leg | None:
+        self,
+        leg: AttemptPart,
+        lease: Lease,
+        call: Caller,
+        stats: RequestStats,
+        deadline: float,
+        fresh: bool,
+        model: str | None,
+    ) -> AttemptPart | None:
         """One request on the lease's node; returns the next one where the answer goes on with another. `model` is None
         where no new work is asked for."""
         loop = self._loop
@@ -192,12 +199,12 @@ class Relay:
             connection.abort()
             raise self._refusal(call)
         exchange = Exchange(
-            leg.sending, call, connection, self.timing, trace, deadline, loop, lease, leg.carried, self._look
+            leg.sending, call, connection, self.timing, stats, deadline, loop, lease, leg.carried, self._check_hang
         )
         self._open.add(exchange, loop)
         try:
             head = pool.head(leg.method, leg.path, call.headers, len(leg.body))
-            trace.sent = True
+            stats.sent = True
             connection.send((head, leg.body), exchange)
             turn = await exchange.done
         except GatewayError:
@@ -207,13 +214,13 @@ class Relay:
             raise
         finally:
             self._open.discard(exchange)
-        verdict = leg.sending.verdict
+        verdict = leg.sending.budget_report
         if verdict is not None and leg.carried is None:
-            self._heed(verdict, node, trace)
+            self._record_budget_report(verdict, node, stats)
         if turn is None:
             return None
-        trace.answered = False
-        return Leg(leg.sending, "POST", turn.path, turn.body, exchange.watch)
+        stats.answered = False
+        return AttemptPart(leg.sending, "POST", turn.path, turn.body, exchange.watch)
 
     def _refusal(self, call: Caller) -> GatewayError:
         """Why nothing is sent."""
@@ -221,16 +228,16 @@ class Relay:
             return ClientGone("The client closed its connection.")
         return shutting_down() if self._closing else NodeLeaving("The node was taken away: ask again.")
 
-    def _heed(self, verdict: Verdict, node: Node, trace: Trace) -> None:
+    def _record_budget_report(self, verdict: BudgetReport, node: Node, stats: RequestStats) -> None:
         """What an answer showed of the node's thinking."""
         if verdict.pace is not None:
             node.keep_pace(verdict.pace)
         if verdict.overran:
-            trace.overran = True
-            if verdict.evidence and node.abilities.native_budget and node.suspect_budget():
+            stats.overran = True
+            if verdict.evidence and node.capabilities.native_budget and node.suspect_budget():
                 log.warning("node_overran_budget", node=node.name, remedy="it is asked again whether it holds budgets")
 
-    def _look(self, node: Node, now: float) -> float:
+    def _check_hang(self, node: Node, now: float) -> float:
         """Whether `node` hangs: then what waits there goes elsewhere. Returns the loop time to look again."""
         due = silent_at(node, now, self.timing.silence, self.timing.prefill)
         if due > now:
@@ -248,7 +255,7 @@ class Relay:
             if now >= deadline:  # while its body was prepared, say: the node need not begin
                 raise deadline_exceeded()
             pool = self._pool(node)
-            kept = None if fresh else pool.take()
+            kept = None if fresh else pool.acquire()
             if kept is not None:
                 return pool, kept
             return pool, await self._connect(pool, min(self.timing.connect, deadline - now))

@@ -13,7 +13,7 @@ STEP = 0.05
 """Seconds that lie between two sweeps at the least, so that many who are due one after the other cost little."""
 
 
-class Timed(Protocol):
+class Expirable(Protocol):
     """Something that wants to be looked at when the loop's time is `due`."""
 
     due: float
@@ -22,10 +22,10 @@ class Timed(Protocol):
         """It is time; moves `due`, or ends and is discarded."""
 
 
-T = TypeVar("T", bound=Timed)
+T = TypeVar("T", bound=Expirable)
 
 
-class Sweep(Generic[T]):
+class TimeoutSweep(Generic[T]):
     """The things that are watched. `check` comes up to `STEP` later than `due`, which may only move to later."""
 
     def __init__(self) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
+class UpstreamTimeouts:
     """Seconds. `first_byte` is for streams, `plain` for the whole of a plain answer, `idle` between two pieces of
     an answer, `keep_alive` between comments on a silent stream (infinite: none). `silence`: of a whole node, before
     what waits there goes elsewhere. `prefill`: what a thousand tokens of prompt add to `first_byte` and `silence`.

@@ -25,8 +25,18 @@ import structlog
 
 from gateway.core.telemetry.events import RequestEnded
 from gateway.core.usage.cost import Price
-from gateway.core.usage.ledger import DAY, HOUR, Bucket, Part, Sums, cost_of_request, field_of, fold, record_of
-from gateway.redis.client import Link, Script, Unavailable, Value
+from gateway.core.usage.ledger import (
+    DAY,
+    HOUR,
+    UsageBucket,
+    UsagePart,
+    UsageSums,
+    cost_of_request,
+    field_of,
+    fold,
+    record_of,
+)
+from gateway.redis.client import RedisClient, RedisUnavailable, Script, Value
 
 log = structlog.get_logger("fleetgate.usage")
 
@@ -51,7 +61,7 @@ _CALL = "usage in part"
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class UsageRetention:
     """How much is kept: single records, and seconds for which sums by the hour and by the day are."""
 
     records: int
@@ -60,7 +70,7 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class UsagePlaces:
+class UsageKeys:
     """The names of the keys in Redis: all in one slot, so that a batch is one step."""
 
     base: str
@@ -73,7 +83,7 @@ class UsagePlaces:
     def tenants(self) -> str:
         return f"{self.base}tenants"
 
-    def bucket(self, bucket: Bucket) -> str:
+    def bucket(self, bucket: UsageBucket) -> str:
         return f"{self.base}{'h' if bucket.size == HOUR else 'd'}:{bucket.number}:{bucket.tenant}"
 
     def mark(self, batch: str) -> str:
@@ -84,21 +94,21 @@ class UsagePlaces:
 class _Batch:
     id: str
     records: list[bytes]
-    sums: dict[Bucket, dict[Part, Sums]]
+    sums: dict[UsageBucket, dict[UsagePart, UsageSums]]
 
 
 class Ledger:
     """Takes requests in at once and writes them down in a while."""
 
-    def __init__(self, link: Link, kept: Kept, prices: Mapping[str, Price]) -> None:
+    def __init__(self, redis: RedisClient, kept: UsageRetention, prices: Mapping[str, Price]) -> None:
         self.prices = prices
         self.dropped = 0
         """Records that could not be kept (their sums could)."""
-        self._link = link
+        self._redis = redis
         self._kept = kept
-        self._places = UsagePlaces(f"{link.schema.records}:{{usage}}:")
+        self._places = UsageKeys(f"{redis.schema.records}:{{usage}}:")
         self._waiting: deque[RequestEnded] = deque()
-        self._overflow: dict[Bucket, dict[Part, Sums]] = {}
+        self._overflow: dict[UsageBucket, dict[UsagePart, UsageSums]] = {}
         self._refused: deque[bytes] = deque()
         self._batch: _Batch | None = None
         self._task: asyncio.Task[None] | None = None
@@ -135,7 +145,7 @@ class Ledger:
     async def flush(self) -> bool:
         """Write all that waits; False where Redis did not take it all, and it waits on."""
         records: list[bytes] = []
-        sums: dict[Bucket, dict[Part, Sums]] = {}
+        sums: dict[UsageBucket, dict[UsagePart, UsageSums]] = {}
         try:
             while (batch := self._next_batch()) is not None:
                 refused = await self._write(batch)
@@ -145,16 +155,16 @@ class Ledger:
                     if number in refused:
                         _add(sums, bucket, parts)
                 self._batch = None
-        except Unavailable:
+        except RedisUnavailable:
             return False
         finally:
             self._keep(records, sums)
         if records or sums:
             return False
-        self._link.refusals.answered(_CALL, self._places.base)
+        self._redis.refusals.answered(_CALL, self._places.base)
         return True
 
-    def _keep(self, records: list[bytes], sums: dict[Bucket, dict[Part, Sums]]) -> None:
+    def _keep(self, records: list[bytes], sums: dict[UsageBucket, dict[UsagePart, UsageSums]]) -> None:
         """Have what was refused come with the next batches, within bounds."""
         for bucket, parts in sums.items():
             _add(self._overflow, bucket, parts)
@@ -193,11 +203,11 @@ class Ledger:
             ]
             ttl = kept.hours * HOUR if bucket.size == HOUR else kept.days * DAY
             args += [bucket.tenant, ttl, len(pairs), *(word for pair in pairs for word in pair)]
-        told: bytes = await self._link.run(USAGE, keys, args)
+        told: bytes = await self._redis.run(USAGE, keys, args)
         if not told:
             return set()
         numbers, _, reason = told.decode(errors="replace").partition(" ")
-        self._link.refusals.understand(_CALL, places.base, reason)
+        self._redis.refusals.understand(_CALL, places.base, reason)
         return {int(number) for number in numbers.split(",")}
 
     async def _follow(self) -> None:
@@ -209,7 +219,9 @@ class Ledger:
                 log.exception("usage_not_written")
 
 
-def _add(sums: dict[Bucket, dict[Part, Sums]], bucket: Bucket, parts: Mapping[Part, Sums]) -> None:
+def _add(
+    sums: dict[UsageBucket, dict[UsagePart, UsageSums]], bucket: UsageBucket, parts: Mapping[UsagePart, UsageSums]
+) -> None:
     held = sums.setdefault(bucket, {})
     for part, more in parts.items():
-        held[part] = held.get(part, Sums()).plus(more)
+        held[part] = held.get(part, UsageSums()).plus(more)

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from itertools import islice
 from typing import Any, NamedTuple, Self
 
-from gateway.core.usage.ledger import Bucket, Part, Sums, parts_of
-from gateway.redis.client import Link
+from gateway.core.usage.ledger import UsageBucket, UsagePart, UsageSums, parts_of
+from gateway.redis.client import RedisClient
 from gateway.redis.replies import pairs_of
-from gateway.usage.ledger import UsagePlaces
+from gateway.usage.ledger import UsageKeys
 
 EVERYTHING = frozenset({"time", "tenant", "model", "key"})
 """What sums can be divided by."""
@@ -30,25 +30,25 @@ class TooManyRows(Exception):
     """The question divides by more than one answer can hold."""
 
 
-class Row(NamedTuple):
+class ReportRow(NamedTuple):
     """Sums of one tenant's model and key in the hour or day that begins at `at` (seconds since 1970)."""
 
     at: int
     tenant: str
-    part: Part
-    sums: Sums
+    part: UsagePart
+    sums: UsageSums
 
     @classmethod
     def empty(cls) -> Self:
-        return cls(0, "", Part("", ""), Sums())
+        return cls(0, "", UsagePart("", ""), UsageSums())
 
 
 class UsageReport:
-    """Raises `Unavailable` where Redis does not answer, or refuses."""
+    """Raises `RedisUnavailable` where Redis does not answer, or refuses."""
 
-    def __init__(self, link: Link) -> None:
-        self._redis = link.reports
-        self._places = UsagePlaces(f"{link.schema.records}:{{usage}}:")
+    def __init__(self, redis: RedisClient) -> None:
+        self._redis = redis.reports
+        self._places = UsageKeys(f"{redis.schema.records}:{{usage}}:")
 
     async def tenants(self) -> list[str]:
         """All tenants that ever had sums."""
@@ -57,25 +57,25 @@ class UsageReport:
 
     async def rows(
         self, tenants: Sequence[str], since: float, until: float, size: int, by: frozenset[str] = EVERYTHING
-    ) -> list[Row]:
+    ) -> list[ReportRow]:
         """The sums of the hours or days (`size`: `HOUR` or `DAY`) that the span from `since` to `until` touches, added
         up as they are read over what is not in `by`. Raises `TooManyRows`."""
         sums: _Groups = {}
         numbers = range(int(since // size), int(-(-until // size)))
-        buckets = (Bucket(size, number, tenant) for number in numbers for tenant in tenants)
+        buckets = (UsageBucket(size, number, tenant) for number in numbers for tenant in tenants)
         while chunk := list(islice(buckets, AT_ONCE)):
             async for bucket, fields in self._pages(chunk):
-                rows = [Row(bucket.number * size, bucket.tenant, *found) for found in parts_of(fields).items()]
+                rows = [ReportRow(bucket.number * size, bucket.tenant, *found) for found in parts_of(fields).items()]
                 _add(sums, rows, by)
                 if len(sums) > MAX_ROWS:
                     raise TooManyRows
                 await asyncio.sleep(0)  # requests have their turn
         return _rows(sums)
 
-    async def _pages(self, buckets: list[Bucket]) -> AsyncIterator[tuple[Bucket, dict[str, int]]]:
+    async def _pages(self, buckets: list[UsageBucket]) -> AsyncIterator[tuple[UsageBucket, dict[str, int]]]:
         """All fields of `buckets`, some of each at a time."""
-        seen: dict[Bucket, set[str]] = {bucket: set() for bucket in buckets}
-        cursors: dict[Bucket, Any] = dict.fromkeys(buckets, 0)
+        seen: dict[UsageBucket, set[str]] = {bucket: set() for bucket in buckets}
+        cursors: dict[UsageBucket, Any] = dict.fromkeys(buckets, 0)
         while cursors:
             asked = [("HSCAN", self._places.bucket(bucket), at, "COUNT", FIELDS) for bucket, at in cursors.items()]
             for bucket, (cursor, told) in zip(list(cursors), await self._redis.batch(asked), strict=True):
@@ -87,25 +87,25 @@ class UsageReport:
                     del cursors[bucket]
 
 
-_Groups = dict[tuple[int, str, Part], Sums]
+_Groups = dict[tuple[int, str, UsagePart], UsageSums]
 
 
-def grouped(rows: Iterable[Row], by: frozenset[str]) -> list[Row]:
+def grouped(rows: Iterable[ReportRow], by: frozenset[str]) -> list[ReportRow]:
     """Rows added up over what is not in `by` (time, tenant, model, key), which is then left empty (time: 0)."""
     sums: _Groups = {}
     _add(sums, rows, by)
     return _rows(sums)
 
 
-def _add(sums: _Groups, rows: Iterable[Row], by: frozenset[str]) -> None:
+def _add(sums: _Groups, rows: Iterable[ReportRow], by: frozenset[str]) -> None:
     for row in rows:
-        part = Part(row.part.model if "model" in by else "", row.part.key if "key" in by else "")
+        part = UsagePart(row.part.model if "model" in by else "", row.part.key if "key" in by else "")
         name = (row.at if "time" in by else 0, row.tenant if "tenant" in by else "", part)
-        sums[name] = sums.get(name, Sums()).plus(row.sums)
+        sums[name] = sums.get(name, UsageSums()).plus(row.sums)
 
 
-def _rows(sums: _Groups) -> list[Row]:
-    return [Row(*name, total) for name, total in sorted(sums.items())]
+def _rows(sums: _Groups) -> list[ReportRow]:
+    return [ReportRow(*name, total) for name, total in sorted(sums.items())]
 
 
 def _integers(answer: Any) -> dict[str, int]:

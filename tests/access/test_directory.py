@@ -6,34 +6,34 @@ from collections.abc import AsyncIterator, Awaitable
 import pytest
 
 from gateway.access.audit import Audit
-from gateway.access.directory import AlreadyThere, Directory
-from gateway.access.keyring import Keyring, Reading
+from gateway.access.directory import AlreadyExists, Directory
+from gateway.access.keyring import Keyring, RecordReaders
 from gateway.access.new_keys import make_key
 from gateway.access.records import KeyRecord
 from gateway.config.access import read_grant, read_tenant
 from gateway.core.access.tenants import Tenants
-from gateway.redis.client import Link, LinkSettings, ScriptFailed
+from gateway.redis.client import RedisClient, RedisSettings, ScriptFailed
 from tests.support.gateways import eventually
 from tests.support.redis import Kind, RedisServer, redis_cluster, redis_server
 from tests.support.resp import resp_proxy
 from tests.support.rights import documented, give, linked_as
 
-READING = Reading(lambda name, settings: read_tenant(b"secret", name, settings), read_grant)
+READING = RecordReaders(lambda name, settings: read_tenant(b"secret", name, settings), read_grant)
 
 
 @pytest.mark.parametrize("kind", ["valkey9", "redis7", "cluster"])
 async def test_a_tenants_life(kind: str) -> None:
     server = redis_cluster() if kind == "cluster" else redis_server("redis7" if kind == "redis7" else "valkey9")
     async with server as redis:
-        link = Link(LinkSettings(redis.url, cluster=redis.cluster, timeout=1.0, connect_timeout=2.0))
+        link = RedisClient(RedisSettings(redis.url, cluster=redis.cluster, timeout=1.0, connect_timeout=2.0))
         directory, ring = Directory(link, 100), Keyring(link, READING, Tenants(), 100, 60.0)
         ring.start()
         await directory.create_tenant("who", "acme", {"models": ["a"]})
-        with pytest.raises(AlreadyThere):
+        with pytest.raises(AlreadyExists):
             await directory.create_tenant("who", "acme", {})
         digest = bytes.fromhex(make_key()[1])
         made = await directory.create_key("who", "acme", digest, {"label": "x"}, in_file=False)
-        found = await ring.look_up(digest)
+        found = await ring.find(digest)
         assert found is not None and (found.tenant.name, found.key) == ("acme", made.id)
         assert ring.known(digest) == found
         new = bytes.fromhex(make_key()[1])
@@ -45,7 +45,7 @@ async def test_a_tenants_life(kind: str) -> None:
         tenant = await directory.tenant("acme")
         assert tenant is not None and await directory.delete_tenant("who", tenant) == 2
         await eventually(lambda: ring.known(digest) is None)
-        assert await ring.look_up(new) is None
+        assert await ring.find(new) is None
         lines = await Audit(link, 100).read(0.0, 10)
         told = [line.deed.what for line in lines]
         assert told == ["tenant deleted", "key rotated", "key created", "tenant created"]
@@ -56,7 +56,7 @@ async def test_a_tenants_life(kind: str) -> None:
 @contextlib.asynccontextmanager
 async def directory() -> AsyncIterator[tuple[Directory, RedisServer]]:
     async with redis_server() as redis:
-        link = Link(LinkSettings(redis.url, timeout=5.0, connect_timeout=5.0))
+        link = RedisClient(RedisSettings(redis.url, timeout=5.0, connect_timeout=5.0))
         try:
             yield Directory(link, 100), redis
         finally:
@@ -72,7 +72,7 @@ async def test_a_tenant_that_is_there_keeps_its_keys_when_it_is_created_again() 
         await at.create_tenant("who", "acme", {})
         made = [await key_of(at, "acme") for _ in range(3)]
         before = redis.do("GET", "fg1:{access}:version"), redis.do("XLEN", "fg1:{access}:audit")
-        with pytest.raises(AlreadyThere):
+        with pytest.raises(AlreadyExists):
             await at.create_tenant("who", "acme", {})
         assert [key.id for key in await at.keys("acme")] == [key.id for key in made]
         assert (redis.do("GET", "fg1:{access}:version"), redis.do("XLEN", "fg1:{access}:audit")) == before
@@ -91,8 +91,8 @@ async def test_keys_that_a_deleted_tenant_left_behind_open_nothing_for_the_next_
 async def test_a_tenant_that_is_created_while_its_forerunner_is_deleted_keeps_its_keys() -> None:
     """The deletion has read the keys that there are; before it takes them out there are a tenant and a key again."""
     async with redis_server() as redis, resp_proxy(redis) as proxy:
-        straight = Link(LinkSettings(redis.url, timeout=5.0, connect_timeout=5.0))
-        link = Link(LinkSettings(proxy.url, timeout=5.0, connect_timeout=5.0))
+        straight = RedisClient(RedisSettings(redis.url, timeout=5.0, connect_timeout=5.0))
+        link = RedisClient(RedisSettings(proxy.url, timeout=5.0, connect_timeout=5.0))
         at, other = Directory(link, 100), Directory(straight, 100)
         await at.create_tenant("who", "acme", {})
         await key_of(at, "acme")
@@ -129,7 +129,7 @@ async def test_a_change_that_is_refused_has_changed_nothing(kind: Kind, refused:
     """Redis undoes nothing of a script that fails midway: what may be refused comes before the first edit."""
     rights = [right for right in documented("rights") if right != refused]
     async with redis_server(kind) as redis:
-        straight = Link(LinkSettings(redis.url, timeout=5.0, connect_timeout=5.0))
+        straight = RedisClient(RedisSettings(redis.url, timeout=5.0, connect_timeout=5.0))
         sure = Directory(straight, 100)
         await sure.create_tenant("who", "acme", {})
         made = await key_of(sure, "acme")

@@ -7,7 +7,7 @@ import pytest
 from gateway.access.gate import Gate
 from gateway.core.access.api_keys import RANDOM_BYTES, key_digest, key_from
 from gateway.core.access.tenants import KeyGrant, Tenant, Tenants
-from gateway.core.access.wrong_key_throttle import Guesses
+from gateway.core.access.wrong_key_throttle import WrongKeyThrottle
 from gateway.core.errors import GatewayError, TooManyWrongKeys, Unauthenticated
 
 ONE = Tenant("one")
@@ -15,7 +15,7 @@ GOOD, OLD = key_from(b"\1" * RANDOM_BYTES), key_from(b"\2" * RANDOM_BYTES)
 
 
 def gate(keys: Iterable[KeyGrant] = (), wrong: int = 2) -> Gate:
-    return Gate(Tenants([ONE], [KeyGrant(key_digest(GOOD), "one"), *keys]), Guesses(wrong))
+    return Gate(Tenants([ONE], [KeyGrant(key_digest(GOOD), "one"), *keys]), WrongKeyThrottle(wrong))
 
 
 def carrying(key: str) -> dict[bytes, bytes]:
@@ -25,7 +25,7 @@ def carrying(key: str) -> dict[bytes, bytes]:
 async def refusal(of: Gate, key: str, address: str = "192.0.2.1") -> GatewayError:
     assert of.known(carrying(key)) is None
     with pytest.raises((Unauthenticated, TooManyWrongKeys)) as caught:
-        await of.look_up(carrying(key), address)
+        await of.find(carrying(key), address)
     assert key not in caught.value.message
     return caught.value
 
@@ -61,10 +61,10 @@ async def test_guessing_is_slow_and_keeps_nobody_else_out() -> None:
 async def test_a_reload_brings_new_tenants_and_forgets_no_guesses() -> None:
     reloaded = gate(wrong=1)
     await refusal(reloaded, "fg-none")
-    reloaded.take_over(Tenants([ONE], [KeyGrant(key_digest(OLD), "one")]), 1)
+    reloaded.reload(Tenants([ONE], [KeyGrant(key_digest(OLD), "one")]), 1)
     assert reloaded.known(carrying(OLD)) is not None and reloaded.known(carrying(GOOD)) is None
     assert (await refusal(reloaded, "fg-none")).slug == "too_many_wrong_keys"
-    reloaded.take_over(Tenants([ONE]), 5)
+    reloaded.reload(Tenants([ONE]), 5)
     assert (await refusal(reloaded, "fg-none")).slug == "invalid_api_key"
 
 

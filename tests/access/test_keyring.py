@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from gateway.access.directory import Directory
-from gateway.access.keyring import Keyring, Reading
+from gateway.access.keyring import Keyring, RecordReaders
 from gateway.access.new_keys import make_key
 from gateway.config.access import read_grant, read_tenant
 from gateway.core.access.tenants import Tenants
 from gateway.core.errors import KeysUnknown
-from gateway.redis.client import Link, LinkSettings, Unavailable
+from gateway.redis.client import RedisClient, RedisSettings, RedisUnavailable
 from tests.support.redis import redis_server
 from tests.support.resp import RespProxy, resp_proxy
 
-READING = Reading(lambda name, given: read_tenant(b"secret", name, given), read_grant)
+READING = RecordReaders(lambda name, given: read_tenant(b"secret", name, given), read_grant)
 REFUSED = b"-TRYAGAIN later\r\n"
 READS = (b"GET", b"HSCAN", b"HMGET", b"EVALSHA", b"EVAL")
 
@@ -30,7 +30,7 @@ class House:
     """A ring whose way to Redis leads through a proxy, and a directory that goes around it."""
 
     ring: Keyring
-    link: Link
+    link: RedisClient
     directory: Directory
     proxy: RespProxy
     digests: list[bytes] = field(default_factory=list)
@@ -49,8 +49,8 @@ class House:
         await self.directory.revoke_key("who", record)
 
     async def look(self) -> bool:
-        with contextlib.suppress(Unavailable):
-            await self.ring.look()
+        with contextlib.suppress(RedisUnavailable):
+            await self.ring.refresh()
             return True
         return False
 
@@ -58,8 +58,8 @@ class House:
 @contextlib.asynccontextmanager
 async def house() -> AsyncIterator[House]:
     async with redis_server() as redis, resp_proxy(redis) as proxy:
-        straight = Link(LinkSettings(redis.url, timeout=5.0, connect_timeout=5.0))
-        link = Link(LinkSettings(proxy.url, timeout=5.0, connect_timeout=5.0))
+        straight = RedisClient(RedisSettings(redis.url, timeout=5.0, connect_timeout=5.0))
+        link = RedisClient(RedisSettings(proxy.url, timeout=5.0, connect_timeout=5.0))
         directory = Directory(straight, 100)
         await directory.create_tenant("who", "acme", {})
         try:
@@ -99,14 +99,14 @@ async def test_a_key_that_is_revoked_between_the_two_readings_is_gone_after_the_
     async with house() as at:
         digest = await at.create()
         if first:
-            assert await at.ring.look_up(digest) is not None, "a request was quicker than the first look"
+            assert await at.ring.find(digest) is not None, "a request was quicker than the first look"
         else:
             assert await at.look() and at.ring.known(digest) is not None
             await at.create()
         before(at.proxy, command, rewrite(at, digest))
         assert await at.look()
         assert await at.look()
-        assert at.ring.known(digest) is None and await at.ring.look_up(digest) is None
+        assert at.ring.known(digest) is None and await at.ring.find(digest) is None
 
 
 @pytest.mark.parametrize("fails", READS[:3])
@@ -129,7 +129,7 @@ async def test_a_blip_while_a_change_is_read_does_not_lose_it(fails: bytes, firs
 async def test_a_key_that_was_revoked_before_the_first_look_is_gone_with_it() -> None:
     async with house() as at:
         digest = await at.create()
-        assert await at.ring.look_up(digest) is not None, "a request was quicker"
+        assert await at.ring.find(digest) is not None, "a request was quicker"
         await at.revoke(digest)
         assert await at.look()
         assert at.ring.known(digest) is None
@@ -146,21 +146,21 @@ async def test_looking_up_others_keeps_no_revoked_key_alive() -> None:
         for _ in range(6):
             other = await at.create()
             assert not await at.look()
-            assert await at.ring.look_up(other) is not None
+            assert await at.ring.find(other) is not None
             assert at.ring.known(other) is not None
             await asyncio.sleep(0.05)
         assert at.ring.known(digest) is None
-        assert await at.ring.look_up(digest) is None, "Redis is asked, and knows"
+        assert await at.ring.find(digest) is None, "Redis is asked, and knows"
 
 
 async def test_a_key_that_was_made_meanwhile_is_not_taken_for_an_unknown_one() -> None:
     async with house() as at:
         assert await at.look()
         digest = bytes.fromhex(make_key()[1])
-        assert await at.ring.look_up(digest) is None
+        assert await at.ring.find(digest) is None
         await at.directory.create_key("who", "acme", digest, {}, in_file=False)
         assert await at.look()
-        assert await at.ring.look_up(digest) is not None
+        assert await at.ring.find(digest) is not None
 
 
 STEPS = st.one_of(
@@ -204,7 +204,7 @@ async def play(steps: list[object]) -> None:
                     if at.digests:
                         digest = at.digests[number % len(at.digests)]
                         with contextlib.suppress(KeysUnknown):
-                            found = await at.ring.look_up(digest)
+                            found = await at.ring.find(digest)
                             assert (found is not None) == (digest in at.ids), "Redis itself is asked"
                 case "look":
                     if await at.look():
@@ -256,7 +256,7 @@ def _blip(command: bytes, number: int, cut: bool) -> Callable[[list[bytes]], byt
 async def test_a_use_that_was_being_noted_when_the_ring_stops_is_noted_all_the_same() -> None:
     async with house() as at:
         digest = await at.create()
-        assert await at.ring.look_up(digest) is not None
+        assert await at.ring.find(digest) is not None
         noting = asyncio.Event()
 
         async def hold(asked: list[bytes]) -> None:

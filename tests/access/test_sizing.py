@@ -55,8 +55,8 @@ async def test_bytes_per_tenant() -> None:
     }
     async with scripted_node(plain) as node, redis_server() as redis:
         async with running_gateway(node.url, redis=redis.settings, **settings) as gateway:
-            assert gateway.app.link is not None and gateway.app.ledger is not None
-            directory = Directory(gateway.app.link, 10_000)
+            assert gateway.app.redis is not None and gateway.app.ledger is not None
+            directory = Directory(gateway.app.redis, 10_000)
             async with httpx.AsyncClient(base_url=gateway.url, timeout=20) as client:
                 for number in range(TENANTS):
                     name = f"tenant-{number:04}"

@@ -4,20 +4,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.access.wrong_key_throttle import Guesses
+from gateway.core.access.wrong_key_throttle import WrongKeyThrottle
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"
 
 
 def test_so_many_in_a_minute_and_no_more() -> None:
-    guesses = Guesses(5)
+    guesses = WrongKeyThrottle(5)
     assert [guesses.wrong(HERE, 0.0) for _ in range(5)] == [0.0] * 5
     assert guesses.wrong(HERE, 0.0) == pytest.approx(12)
     assert guesses.wrong(THERE, 0.0) == 0, "others are not made to wait"
 
 
 def test_whoever_waits_as_told_may_try_again_once() -> None:
-    guesses = Guesses(5)
+    guesses = WrongKeyThrottle(5)
     now = 100.0
     for _ in range(5):
         guesses.wrong(HERE, now)
@@ -30,7 +30,7 @@ def test_whoever_waits_as_told_may_try_again_once() -> None:
 @given(st.lists(st.floats(0, 30), max_size=80), st.integers(1, 10))
 def test_never_more_than_twice_the_limit_in_any_minute(pauses: list[float], limit: int) -> None:
     """A burst of N, and N that came back in the minute after it: what any bucket of N a minute lets through."""
-    guesses, now, passed = Guesses(limit), 0.0, []
+    guesses, now, passed = WrongKeyThrottle(limit), 0.0, []
     for pause in pauses:
         now += pause
         if guesses.wrong(HERE, now) == 0:
@@ -40,7 +40,7 @@ def test_never_more_than_twice_the_limit_in_any_minute(pauses: list[float], limi
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    guesses = Guesses(1, addresses=3)
+    guesses = WrongKeyThrottle(1, addresses=3)
     for number in range(10):
         assert guesses.wrong(f"192.0.2.{number}", 0.0) == 0
     assert len(guesses._arrivals) == 3
@@ -49,7 +49,7 @@ def test_what_is_remembered_is_bounded() -> None:
 
 
 def test_waiting_is_known_before_anything_is_judged_and_notes_nothing() -> None:
-    guesses = Guesses(per_minute=3)
+    guesses = WrongKeyThrottle(per_minute=3)
     assert guesses.wait("192.0.2.1", 0) == 0
     for _ in range(3):
         assert guesses.wait("192.0.2.1", 0) == 0

@@ -10,7 +10,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from gateway.cli.admin_client import Control, ControlError, path_of
+from gateway.cli.admin_client import AdminClient, AdminClientError, path_of
 from gateway.core.access.api_keys import key_digest
 from tests.support.gateways import RunningGateway, running_gateway
 from tests.support.redis import RedisServer, redis_server
@@ -182,8 +182,8 @@ async def test_a_mistake_is_refused_in_words_and_changes_nothing(name: str, at: 
 async def test_what_is_typed_for_an_id_never_becomes_a_path(id: str, at: House) -> None:
     """`fleetgate keys revoke ../tenants/acme` once deleted the tenant."""
     before = at.kept()
-    with Control(at.gateway.admin_url) as control:
-        with pytest.raises(ControlError, match=r"There is no key|Not Found"):
+    with AdminClient(at.gateway.admin_url) as control:
+        with pytest.raises(AdminClientError, match=r"There is no key|Not Found"):
             await asyncio.to_thread(control.ask, "DELETE", path_of("admin", "keys", id))
     assert at.kept() == before
 

@@ -306,7 +306,7 @@ async def test_known_keys_outlive_redis_and_strangers_are_not_called_wrong() -> 
         await at.made("tenants", name="acme")
         made = await at.made("keys", tenant="acme")
         assert await at.status(made["key"]) == 200
-        keyring, link = at.gateway.app.keyring, at.gateway.app.link
+        keyring, link = at.gateway.app.keyring, at.gateway.app.redis
         assert keyring is not None and link is not None
         other = await at.made("keys", tenant="acme")
         at.redis.freeze()

@@ -4,17 +4,17 @@ import asyncio
 
 import pytest
 
-from gateway.aio.inline_future import Ending
-from gateway.upstream.sweep import Sweep
+from gateway.aio.inline_future import InlineFuture
+from gateway.upstream.sweep import TimeoutSweep
 from tests.support.gateways import eventually
 
 
 async def test_a_task_gets_the_result_that_is_set_later_or_was_set_before() -> None:
     loop = asyncio.get_running_loop()
     for later in (True, False):
-        ending: Ending[str] = Ending(loop)
+        ending: InlineFuture[str] = InlineFuture(loop)
 
-        async def wait(ending: Ending[str]) -> str:
+        async def wait(ending: InlineFuture[str]) -> str:
             return await ending
 
         if not later:
@@ -29,14 +29,14 @@ async def test_a_task_gets_the_result_that_is_set_later_or_was_set_before() -> N
 
 
 async def test_a_task_gets_the_error() -> None:
-    ending: Ending[None] = Ending(asyncio.get_running_loop())
+    ending: InlineFuture[None] = InlineFuture(asyncio.get_running_loop())
     asyncio.get_running_loop().call_soon(ending.set_exception, ValueError("broken"))
     with pytest.raises(ValueError, match="broken"):
         await ending
 
 
 async def test_a_task_that_waits_can_be_cancelled() -> None:
-    ending: Ending[None] = Ending(asyncio.get_running_loop())
+    ending: InlineFuture[None] = InlineFuture(asyncio.get_running_loop())
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await ending
@@ -44,7 +44,7 @@ async def test_a_task_that_waits_can_be_cancelled() -> None:
 
 
 async def test_a_callback_without_a_context_is_called_on_the_spot() -> None:
-    ending: Ending[int] = Ending(asyncio.get_running_loop())
+    ending: InlineFuture[int] = InlineFuture(asyncio.get_running_loop())
     heard: list[int] = []
     ending.add_done_callback(lambda ended: heard.append(ended.result()))
     ending.set_result(5)
@@ -54,7 +54,7 @@ async def test_a_callback_without_a_context_is_called_on_the_spot() -> None:
 
 
 async def test_what_fails_when_it_is_woken_is_not_who_wakes(caplog: pytest.LogCaptureFixture) -> None:
-    ending: Ending[int] = Ending(asyncio.get_running_loop())
+    ending: InlineFuture[int] = InlineFuture(asyncio.get_running_loop())
 
     def fail(_: object) -> None:
         raise OSError("no space left")
@@ -66,7 +66,7 @@ async def test_what_fails_when_it_is_woken_is_not_who_wakes(caplog: pytest.LogCa
 
 
 async def test_a_callback_that_comes_late_is_called_in_the_next_turn() -> None:
-    ending: Ending[int] = Ending(asyncio.get_running_loop())
+    ending: InlineFuture[int] = InlineFuture(asyncio.get_running_loop())
     ending.set_result(5)
     heard: list[int] = []
     ending.add_done_callback(lambda ended: heard.append(ended.result()))
@@ -77,7 +77,7 @@ async def test_a_callback_that_comes_late_is_called_in_the_next_turn() -> None:
 
 async def test_what_it_ended_with_can_be_asked_by_whoever_does_not_wait() -> None:
     loop = asyncio.get_running_loop()
-    well, badly, never = Ending[int](loop), Ending[int](loop), Ending[int](loop)
+    well, badly, never = InlineFuture[int](loop), InlineFuture[int](loop), InlineFuture[int](loop)
     well.set_result(1)
     badly.set_exception(ValueError("broken"))
     never.cancel()
@@ -88,7 +88,7 @@ async def test_what_it_ended_with_can_be_asked_by_whoever_does_not_wait() -> Non
 class Clock:
     """Due again `every` seconds, until it has been looked at `times` times."""
 
-    def __init__(self, sweep: "Sweep[Clock]", due: float, every: float, times: int) -> None:
+    def __init__(self, sweep: "TimeoutSweep[Clock]", due: float, every: float, times: int) -> None:
         self.due = due
         self.seen: list[float] = []
         self._sweep = sweep
@@ -105,7 +105,7 @@ class Clock:
 
 async def test_a_sweep_looks_at_what_is_due_and_at_nothing_else() -> None:
     loop = asyncio.get_running_loop()
-    sweep: Sweep[Clock] = Sweep()
+    sweep: TimeoutSweep[Clock] = TimeoutSweep()
     start = loop.time()
     late = Clock(sweep, start + 3600.0, 1.0, 1)
     often = Clock(sweep, start + 0.01, 0.001, 3)
@@ -117,7 +117,7 @@ async def test_a_sweep_looks_at_what_is_due_and_at_nothing_else() -> None:
 
 async def test_a_check_may_discard_another_that_is_due() -> None:
     loop = asyncio.get_running_loop()
-    sweep: Sweep[Clock] = Sweep()
+    sweep: TimeoutSweep[Clock] = TimeoutSweep()
 
     class Jealous(Clock):
         def check(self, now: float) -> None:

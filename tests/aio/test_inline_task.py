@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gateway.aio.inline_future import Ending
-from gateway.aio.inline_task import Story
+from gateway.aio.inline_future import InlineFuture
+from gateway.aio.inline_task import InlineTask
 from tests.support.gateways import eventually
 
 Tell = Callable[[Coroutine[Any, Any, None]], "Told"]
@@ -20,7 +20,7 @@ class Told:
         loop = asyncio.get_running_loop()
         self.running: set[Any] = set()
         self.ends = 0
-        self.story = Story(coroutine, loop, self.running, self._end)
+        self.story = InlineTask(coroutine, loop, self.running, self._end)
         loop.call_soon(self.story.start)
 
     def _end(self) -> None:
@@ -37,7 +37,7 @@ async def test_what_waits_for_nothing_ends_within_start() -> None:
         seen.append(asyncio.current_task())
 
     def begin() -> None:
-        story = Story(nothing(), loop, set(), lambda: seen.append("end"))
+        story = InlineTask(nothing(), loop, set(), lambda: seen.append("end"))
         story.start()
         seen.append(story)
 
@@ -49,7 +49,7 @@ async def test_what_waits_for_nothing_ends_within_start() -> None:
 
 async def test_an_ending_wakes_it_on_the_spot() -> None:
     loop = asyncio.get_running_loop()
-    ending: Ending[int] = Ending(loop)
+    ending: InlineFuture[int] = InlineFuture(loop)
     heard: list[int] = []
 
     async def wait() -> None:
@@ -68,7 +68,7 @@ async def test_an_ending_wakes_it_on_the_spot() -> None:
 
 
 async def test_on_the_stack_of_a_task_it_goes_on_later() -> None:
-    ending: Ending[int] = Ending(asyncio.get_running_loop())
+    ending: InlineFuture[int] = InlineFuture(asyncio.get_running_loop())
 
     async def wait() -> None:
         await ending
@@ -102,7 +102,7 @@ async def test_timeouts_work_within() -> None:
     seen: list[str] = []
 
     async def wait() -> None:
-        for late in (asyncio.Event().wait(), Ending[None](asyncio.get_running_loop())):
+        for late in (asyncio.Event().wait(), InlineFuture[None](asyncio.get_running_loop())):
             try:
                 async with asyncio.timeout(0.01):
                     await late

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from gateway.api.connection_bounds import ConnectionBounds
-from gateway.api.middleware import MAX_TOLD, Layers
-from gateway.api.request_head import Head
+from gateway.api.middleware import MAX_TOLD, Middleware
+from gateway.api.request_head import RequestHead
 from tests.support.gateways import running_gateway
 from tests.support.nodes import DONE, LAST_CHUNK, MODEL, STREAM_HEAD, Asked, ScriptedNode, answer, chunk, scripted_node
 from tests.support.raw import head, raw_client
@@ -115,21 +115,21 @@ async def nowhere(scope: object, receive: object, send: object) -> None: ...
 
 
 def test_only_trusted_proxies_are_believed_about_a_client() -> None:
-    layers = Layers(nowhere, trusted_proxies=("10.0.0.0/8", "::1"))
+    layers = Middleware(nowhere, trusted_proxies=("10.0.0.0/8", "::1"))
     said = [(b"x-forwarded-for", b"6.6.6.6, 1.2.3.4"), (b"x-forwarded-for", b"10.0.0.7")]
     assert layers.address(("10.1.2.3", 1), said) == "1.2.3.4"
     assert layers.address(("::1", 1), said) == "1.2.3.4"
     assert layers.address(("9.9.9.9", 1), said) == "9.9.9.9"
     assert layers.address(("10.1.2.3", 1), []) == "10.1.2.3"
     assert layers.address(None, said) == "unknown"
-    assert Layers(nowhere).address(("10.1.2.3", 1), said) == "10.1.2.3"
+    assert Middleware(nowhere).address(("10.1.2.3", 1), said) == "10.1.2.3"
 
 
 @pytest.mark.parametrize("trusted", ["10.0.0.0/8", "::ffff:10.0.0.0/104", "10.1.2.3", "::ffff:10.1.2.3"])
 @pytest.mark.parametrize("peer", ["10.1.2.3", "::ffff:10.1.2.3", "::ffff:a01:203"])
 def test_a_proxy_is_known_in_every_spelling_of_its_address(trusted: str, peer: str) -> None:
     """A listener of both families sees IPv4 peers as IPv6; so may the proxy behind a proxy."""
-    layers = Layers(nowhere, trusted_proxies=(trusted,))
+    layers = Middleware(nowhere, trusted_proxies=(trusted,))
     for told in (b"1.2.3.4", b"::ffff:1.2.3.4", b"1.2.3.4, %b" % peer.encode()):
         assert layers.address((peer, 1), [(b"x-forwarded-for", told)]) == "1.2.3.4"
     bounds = ConnectionBounds(10, 1, layers.proxies)
@@ -139,7 +139,7 @@ def test_a_proxy_is_known_in_every_spelling_of_its_address(trusted: str, peer: s
 
 def test_a_zone_is_no_part_of_an_address() -> None:
     for trusted in ("fe80::1", "fe80::1%eth0", "fe80::/64"):
-        layers = Layers(nowhere, trusted_proxies=(trusted,))
+        layers = Middleware(nowhere, trusted_proxies=(trusted,))
         for peer in ("fe80::1", "fe80::1%eth1"):
             assert layers.address((peer, 1), [(b"x-forwarded-for", b"fe80::7%eth0, 2001:db8::1%2")]) == "2001:db8::1"
 
@@ -202,8 +202,8 @@ async def test_a_trusted_proxy_is_not_told_of_unless_it_speaks_another_way(capsy
 
 def test_a_flood_of_addresses_tells_and_keeps_a_bounded_number(capsys: pytest.CaptureFixture[str]) -> None:
     fields = {b"x-forwarded-for": b"1.2.3.4"}
-    head = Head("GET", "/", b"/", b"", [*fields.items()], fields, False, True, False)
-    layers = Layers(nowhere)
+    head = RequestHead("GET", "/", b"/", b"", [*fields.items()], fields, False, True, False)
+    layers = Middleware(nowhere)
     for number in range(20_000):
         layers.doubt((f"2001:db8:{number:x}::1", 1), head)
     assert len(layers._told) == MAX_TOLD

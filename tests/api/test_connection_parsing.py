@@ -15,12 +15,12 @@ import uvicorn
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.api.body import Bounds
+from gateway.api.body import RequestBounds
 from gateway.api.connection_bounds import ConnectionBounds
-from gateway.api.listener_settings import Edge
-from gateway.api.middleware import Layers
+from gateway.api.listener_settings import ListenerSettings
+from gateway.api.middleware import Middleware
 from gateway.api.protocol import GatewayProtocol
-from gateway.api.request_head import Head, Route
+from gateway.api.request_head import Endpoint, RequestHead
 from gateway.core.dialects import DIALECTS
 from gateway.core.memory import MemoryBudget
 
@@ -35,7 +35,7 @@ class Turn:
 
     keep_alive = True
 
-    def __init__(self, edge: "Recorder", connection: Any, head: Head, body: bytes | None) -> None:
+    def __init__(self, edge: "Recorder", connection: Any, head: RequestHead, body: bytes | None) -> None:
         self.edge, self.connection, self.head = edge, connection, head
         self.begun = self.started = False
         self.body = body or b""
@@ -75,12 +75,12 @@ class Recorder:
     """Stands for the front door: every request is its own, and noted."""
 
     found: list[Found] = field(default_factory=list)
-    layers: Layers = field(default_factory=lambda: Layers(nowhere))
+    layers: Middleware = field(default_factory=lambda: Middleware(nowhere))
 
-    def find(self, head: Head) -> Route:
-        return Route(DIALECTS[0])
+    def find(self, head: RequestHead) -> Endpoint:
+        return Endpoint(DIALECTS[0])
 
-    def open(self, connection: Any, route: Route, head: Head, body: bytes | None) -> Turn:
+    def open(self, connection: Any, route: Endpoint, head: RequestHead, body: bytes | None) -> Turn:
         return Turn(self, connection, head, body)
 
 
@@ -147,19 +147,21 @@ CONFIG.load()
 def read(pieces: list[bytes]) -> tuple[list[Found], bool, list[bytes]]:
     """What one connection finds in these reads, whether it is closed then, and what it wrote."""
     recorder, loop, wire = Recorder(), Loop(), Wire()
-    edge = Edge(
+    edge = ListenerSettings(
         admin_port=None,
         connections=ConnectionBounds(10, 10, ()),
         admin_connections=ConnectionBounds(10, 10, ()),
         max_headers=MAX_HEADERS,
         headers_timeout=30,
         client_stall=30,
-        bounds=Bounds(1 << 20, 30, 1000, 1 << 20, MemoryBudget(1 << 26)),
+        bounds=RequestBounds(1 << 20, 30, 1000, 1 << 20, MemoryBudget(1 << 26)),
         tls=None,
-        front=cast(Any, recorder),
+        dispatcher=cast(Any, recorder),
         on_shutdown=lambda: None,
     )
-    connection = GatewayProtocol(CONFIG, uvicorn.Server(CONFIG).server_state, {"edge": edge}, cast(Any, loop))
+    connection = GatewayProtocol(
+        CONFIG, uvicorn.Server(CONFIG).server_state, {"listener_settings": edge}, cast(Any, loop)
+    )
     connection.connection_made(wire)
     for piece in pieces:
         connection.data_received(piece)

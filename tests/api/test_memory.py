@@ -231,7 +231,7 @@ async def test_a_remembered_refusal_is_forgotten_where_redis_grants(restarts: bo
     async with redis_server() as redis:
         settings: dict[str, Any] = {"tenants": tenants(requests_per_minute=2), "redis": redis.settings}
         async with serving(**settings) as gateway:
-            link: Any = gateway.app.link
+            link: Any = gateway.app.redis
 
             async def status(body: bytes) -> int:
                 async with raw_client(gateway.port) as client:

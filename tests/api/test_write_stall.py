@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from gateway.api.write_stall import UnsentWatch
+from gateway.api.write_stall import WriteStallTimer
 
 PATIENCE = 8.0
 CHUNK = 64 * 1024
@@ -88,8 +88,8 @@ async def read_and_refill(transport: Any, client: socket.socket) -> None:
 async def test_who_reads_is_kept_though_as_much_waits_as_before() -> None:
     async with connection() as (transport, client):
         clock = Clock()
-        watch = UnsentWatch(transport, cast(Any, clock), PATIENCE)
-        watch.look()
+        watch = WriteStallTimer(transport, cast(Any, clock), PATIENCE)
+        watch.check()
         for _ in range(5):
             await read_and_refill(transport, client)
             clock.pass_by(PATIENCE)
@@ -103,7 +103,7 @@ async def test_who_reads_is_kept_though_as_much_waits_as_before() -> None:
 async def test_who_reads_nothing_is_let_go(more: int) -> None:
     async with connection() as (transport, _):
         clock = Clock()
-        UnsentWatch(transport, cast(Any, clock), PATIENCE).look()
+        WriteStallTimer(transport, cast(Any, clock), PATIENCE).check()
         for _ in range(4):
             transport.write(b"x" * more)
             clock.pass_by(PATIENCE / 4)
@@ -115,8 +115,8 @@ async def test_who_reads_nothing_is_let_go(more: int) -> None:
 async def test_what_went_out_whole_is_watched_no_more() -> None:
     async with connection() as (transport, client):
         clock = Clock()
-        watch = UnsentWatch(transport, cast(Any, clock), PATIENCE)
-        watch.look()
+        watch = WriteStallTimer(transport, cast(Any, clock), PATIENCE)
+        watch.check()
         while transport.get_write_buffer_size():
             await asyncio.get_running_loop().sock_recv(client, CHUNK)
         clock.pass_by(10 * PATIENCE)

@@ -8,18 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.budgets.assembly import Assembly
+from gateway.core.budgets.assembly import AnswerAssembly
 from gateway.core.budgets.backstop import Backstop
 from gateway.core.budgets.chunks import head_of, slice_delta, take_prompt_ids
-from gateway.core.budgets.continuation import Slack, Terms, set_terms
+from gateway.core.budgets.continuation import BudgetTerms, Overshoot, opening_request
 from gateway.core.budgets.enforcement import Enforcement
 from gateway.core.budgets.split import TextSplit
-from gateway.core.dialects.watch import STOP, EventWatch
+from gateway.core.dialects.watch import STOP, StreamFilter
 from gateway.core.errors import BadUpstreamResponse, InvalidRequest
-from gateway.core.fleet.capabilities import Abilities
+from gateway.core.fleet.capabilities import Capabilities
 
 START, END = 7, 8
-KNOWN = Abilities(think_start=(START,), think_end=(END,), window=1000)
+KNOWN = Capabilities(think_start=(START,), think_end=(END,), window=1000)
 PROMPT = [1, 2, START]
 FRAME = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
 BODY: dict[str, Any] = {"model": "m", "messages": [], "stream": True, "stream_options": {"include_usage": True}}
@@ -56,16 +56,16 @@ def continued(*texts: str) -> bytes:
     return b"".join(lines) + event({"id": "other", "choices": [], "usage": usage}) + DONE
 
 
-def terms_for(budget: int, known: Abilities = KNOWN, **fields: Any) -> Terms:
-    return set_terms({**BODY, **fields}, True, budget, 50, known, stream=True, hide=False)[0]
+def terms_for(budget: int, known: Capabilities = KNOWN, **fields: Any) -> BudgetTerms:
+    return opening_request({**BODY, **fields}, True, budget, 50, known, stream=True, hide=False)[0]
 
 
-def in_pieces(watch: EventWatch, stream: bytes, cuts: list[int]) -> bytes:
+def in_pieces(watch: StreamFilter, stream: bytes, cuts: list[int]) -> bytes:
     edges = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
     passed = b""
     for at, end in pairwise(edges):
         passed += watch.feed(stream[at:end])
-        if watch.turn is not None:
+        if watch.follow_up is not None:
             break
     return passed
 
@@ -75,11 +75,11 @@ def follow(budget: int, first: bytes, second: bytes, cuts: list[int], **fields: 
     watch = Enforcement(terms_for(budget, **fields))
     passed = in_pieces(watch, first, cuts)
     body: dict[str, Any] = {}
-    if watch.turn is not None and watch.turn is not STOP:
-        body = json.loads(watch.turn.body)
-        watch.turn = None
+    if watch.follow_up is not None and watch.follow_up is not STOP:
+        body = json.loads(watch.follow_up.body)
+        watch.follow_up = None
         passed += in_pieces(watch, second, cuts)
-        assert watch.turn is None
+        assert watch.follow_up is None
     assert watch.ended
     return passed, body
 
@@ -151,7 +151,7 @@ def test_what_cannot_be_continued_ends_with_length(fields: dict[str, Any]) -> No
 
 def test_an_answer_that_has_no_room_left_ends_with_length() -> None:
     first = opening() + thinking(*"abcd")
-    watch = Enforcement(set_terms(BODY, True, 2, 3, KNOWN, stream=True, hide=False)[0])
+    watch = Enforcement(opening_request(BODY, True, 2, 3, KNOWN, stream=True, hide=False)[0])
     assert said(watch.feed(first))[:3] == ("ab", "", ["length"])
 
 
@@ -204,14 +204,14 @@ def test_a_plain_answer_is_put_together_with_calls_and_usage() -> None:
     calls = [{"index": 0, "id": "t", "type": "function", "function": {"name": "f", "arguments": ""}}]
     more = [{"index": 0, "function": {"arguments": '{"a":1}'}}]
     end = chunk({}, [9], "tool_calls") + event({**FRAME, "choices": [], "usage": {"prompt_tokens": 3}}) + DONE
-    watch = Assembly(Enforcement(terms_for(5)), chat=True)
+    watch = AnswerAssembly(Enforcement(terms_for(5)), chat=True)
     assert (
         watch.feed(
             opening() + thinking("a") + chunk({"tool_calls": calls}, [1]) + chunk({"tool_calls": more}, [2]) + end
         )
         == b""
     )
-    (choice,) = json.loads(watch.release())["choices"]
+    (choice,) = json.loads(watch.flush())["choices"]
     assert choice["message"]["reasoning"] == "a" and choice["finish_reason"] == "tool_calls"
     assert choice["message"]["tool_calls"] == [
         {"id": "t", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
@@ -227,18 +227,18 @@ def test_the_backstop_continues_from_what_the_client_has_seen(cuts: list[int]) -
         choice = {"index": 0, "delta": {"reasoning": text}, "logprobs": None, "finish_reason": None}
         return event({**FRAME, "choices": [choice]})
 
-    limit = Slack(0.5, 2).limit(4)
+    limit = Overshoot(0.5, 2).limit(4)
     assert limit == 8
     texts = [f' "{at}\\é\n' for at in range(20)]
     watch = Backstop(lambda: terms_for(4), True, limit, 1.0)
     passed = in_pieces(watch, opening([]) + b"".join(map(plain, texts)), cuts)
     assert said(passed)[0] == "".join(texts[:limit]) and watch.overran
     for path, expected in (("/tokenize", {"messages": []}), ("/tokenize", {"prompt": "".join(texts[:limit])})):
-        turn, watch.turn = watch.turn, None
+        turn, watch.follow_up = watch.follow_up, None
         assert turn is not None and turn.path == path
         assert expected.items() <= json.loads(turn.body).items()
-        assert in_pieces(watch, b'{"tokens":[1,2,3,4,5,6,7,8,9]}', cuts) == watch.release() == b""
-    turn, watch.turn = watch.turn, None
+        assert in_pieces(watch, b'{"tokens":[1,2,3,4,5,6,7,8,9]}', cuts) == watch.flush() == b""
+    turn, watch.follow_up = watch.follow_up, None
     assert turn is not None and json.loads(turn.body)["prompt"] == [*range(1, 10), *range(1, 10), END]
     reasoning, content, finish, usage = said(in_pieces(watch, continued("yes"), cuts))
     assert (reasoning, content, finish) == ("", "yes", ["stop"]) and watch.ended
@@ -309,12 +309,12 @@ def test_a_prompt_may_have_a_million_tokens() -> None:
 )
 def test_what_is_not_a_chunk_is_refused_where_a_budget_is_counted(event: bytes) -> None:
     """It is the node's word for how the answer goes on: it could be put into the next request, or lost in silence."""
-    for watch in (Enforcement(terms_for(3)), Assembly(Enforcement(terms_for(3)), chat=True)):
+    for watch in (Enforcement(terms_for(3)), AnswerAssembly(Enforcement(terms_for(3)), chat=True)):
         if event.endswith(b"\n\n"):
             with pytest.raises(BadUpstreamResponse):
                 watch.feed(event)
         else:
-            assert watch.feed(event) == b"" and watch.turn is None and not watch.ended
+            assert watch.feed(event) == b"" and watch.follow_up is None and not watch.ended
 
 
 def test_empty_data_is_no_chunk_and_comments_pass() -> None:

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from gateway.cli.admin_client import Control, ControlError
+from gateway.cli.admin_client import AdminClient, AdminClientError
 from tests.support.gateway_process import FLEETGATE
 
 NOBODY = "http://127.0.0.1:1"
@@ -56,6 +56,6 @@ def test_another_server_behind_the_address_is_told() -> None:
 
     with http.server.HTTPServer(("127.0.0.1", 0), Page) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
-        with Control(f"http://127.0.0.1:{server.server_port}") as control:
-            with pytest.raises(ControlError, match="no gateway's admin listener"):
+        with AdminClient(f"http://127.0.0.1:{server.server_port}") as control:
+            with pytest.raises(AdminClientError, match="no gateway's admin listener"):
                 control.get("/admin/tenants")

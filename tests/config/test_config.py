@@ -13,7 +13,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from gateway.config.document import ConfigError, Problem
+from gateway.config.document import ConfigError, ConfigProblem
 from gateway.config.source import load_config
 from gateway.config.tree import Config
 from gateway.config.watch import ConfigWatch
@@ -43,7 +43,7 @@ def load(file: Path, text: str, **overrides: Any) -> Config:
     return load_config(file, overrides)
 
 
-def problems(file: Path, text: str, **overrides: Any) -> list[Problem]:
+def problems(file: Path, text: str, **overrides: Any) -> list[ConfigProblem]:
     """What `load_config` says against `text`; fails where it has nothing against it."""
     with pytest.raises(ConfigError) as caught:
         load(file, text, **overrides)

@@ -98,8 +98,8 @@ def test_nobody_holds_more_than_is_left_after_it(steps: list[tuple[str, int, boo
             held.pop(0).shrink(0)
             continue
         holding = Holding(budget)
-        holding.belongs_to(owner)
-        if holding.take(size):
+        holding.set_owner(owner)
+        if holding.acquire(size):
             assert budget.held_by(owner) <= budget.limit - budget.held
             held.append(holding)
     assert budget.held == sum(holding.size for holding in held)
@@ -111,18 +111,18 @@ def test_nobody_holds_more_than_is_left_after_it(steps: list[tuple[str, int, boo
 
 def test_one_owner_takes_half_and_leaves_room_for_the_next() -> None:
     budget = MemoryBudget(100)
-    assert budget.take("a", budget.most)
-    assert not budget.take("a", 1)
-    assert budget.take("b", 25)
-    assert not budget.take("b", 1)
+    assert budget.acquire("a", budget.most)
+    assert not budget.acquire("a", 1)
+    assert budget.acquire("b", 25)
+    assert not budget.acquire("b", 1)
 
 
 def test_what_a_stranger_held_goes_to_whoever_it_turns_out_to_be() -> None:
     budget = MemoryBudget(100)
     holding = Holding(budget)
-    assert holding.take(30)
+    assert holding.acquire(30)
     assert budget.held_by(STRANGER) == 30
-    holding.belongs_to("a")
+    holding.set_owner("a")
     assert (budget.held_by(STRANGER), budget.held_by("a"), budget.held) == (0, 30, 30)
 
 

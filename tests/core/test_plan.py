@@ -8,9 +8,9 @@ import pytest
 from gateway.core.dialects import DIALECTS, Dialect
 from gateway.core.dialects.base import FORBIDDEN_FIELDS
 from gateway.core.dialects.response_ids import NONCE_BYTES, node_tag, open_id
-from gateway.core.plan import Minting, Plan, make_plan
+from gateway.core.plan import IdMinting, Plan, make_plan
 
-MINTING = Minting(b"key", b"n" * NONCE_BYTES, "tenant")
+MINTING = IdMinting(b"key", b"n" * NONCE_BYTES, "tenant")
 NODES = (node_tag("http://a"), node_tag("http://b"))
 BY_NAME = {dialect.name: dialect for dialect in DIALECTS}
 EVERY = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)

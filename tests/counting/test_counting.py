@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from gateway.config.tree import Config, ModelConfig
 from gateway.core.dialects import DIALECTS
 from gateway.core.thinking.decision import ThinkingRules
-from gateway.core.thinking.policy import Rules, Terms, TermsBook
+from gateway.core.thinking.policy import Policy, PolicyBook, PolicyLayer
 from gateway.counting.counter import INLINE_BYTES
 from gateway.counting.files import UnusableTokenizer, load_counter
 from gateway.wiring import needs_restart
@@ -59,7 +59,7 @@ def build(folder: Path, template: str | None = TEMPLATE) -> Tokenizer:
     return tokenizer
 
 
-async def count(folder: Path, dialect: str, body: dict[str, Any], terms: Terms | None = None) -> int | None:
+async def count(folder: Path, dialect: str, body: dict[str, Any], terms: Policy | None = None) -> int | None:
     kind = next(each for each in DIALECTS if each.name == dialect)
     return await load_counter(MODEL, folder).count(
         kind.read(json.dumps({"model": MODEL, **body}).encode()), kind, terms
@@ -134,7 +134,7 @@ async def test_a_chat_is_as_long_as_its_rendered_template(case: str, tmp_path: P
 
 async def test_what_the_rules_make_of_thinking_is_counted(tmp_path: Path) -> None:
     tokenizer = build(tmp_path)
-    terms = TermsBook(Rules(thinking=ThinkingRules(mode="forbidden"))).of(None, MODEL)
+    terms = PolicyBook(PolicyLayer(thinking=ThinkingRules(mode="forbidden"))).of(None, MODEL)
     expected = len(tokenizer.encode("<s>user: the fox<s>assistant:", add_special_tokens=False))
     assert await count(tmp_path, "chat", {"messages": user()}, terms) == expected
     assert await count(tmp_path, "messages", {"messages": user(), "max_tokens": 9}, terms) == expected

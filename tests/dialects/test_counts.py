@@ -22,8 +22,8 @@ from gateway.core.errors import InvalidRequest
 from gateway.core.lax_numbers import LARGEST
 from gateway.core.plan import make_plan
 from gateway.core.thinking.caps import OutputRules
-from gateway.core.thinking.policy import Terms
-from gateway.core.thinking.resolved import settle
+from gateway.core.thinking.policy import Policy
+from gateway.core.thinking.resolved import resolve
 
 BY_NAME = {dialect.name: dialect for dialect in DIALECTS}
 EVERY = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
@@ -137,9 +137,9 @@ def test_fields_that_disagree_agree_when_they_go_on(first: Any, second: Any) -> 
     """The node's first one wins; the operator's limit holds in both, whichever an older node reads."""
     chat = BY_NAME["chat"]
     raw = json.dumps({"max_completion_tokens": first, "max_tokens": second}).encode()
-    output = settle(OutputRules(), [("tenant", OutputRules(max_tokens=128))])
+    output = resolve(OutputRules(), [("tenant", OutputRules(max_tokens=128))])
     try:
-        made = make_plan(chat.read(raw), chat, "m", None, None, Terms(None, output))
+        made = make_plan(chat.read(raw), chat, "m", None, None, Policy(None, output))
     except InvalidRequest:
         return
     sent = json.loads(made.body)

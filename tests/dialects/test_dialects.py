@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.dialects import DIALECTS, Ask, Dialect, ErrorShape, Fault
-from gateway.core.dialects.watch import EventWatch, says_nothing
+from gateway.core.dialects import DIALECTS, Ask, Dialect, ErrorKind, ErrorShape
+from gateway.core.dialects.watch import StreamFilter, says_nothing
 from gateway.core.usage.token_usage import Usage
 
 BY_NAME = {dialect.name: dialect for dialect in DIALECTS}
@@ -45,17 +45,17 @@ def ask(dialect: Dialect, **fields: Any) -> Ask:
     return dialect.read(json.dumps({"model": "m", "stream": True, **fields}).encode())
 
 
-def follow(dialect: Dialect, asked: Ask, stream: bytes, cuts: list[int]) -> tuple[bytes, EventWatch]:
+def follow(dialect: Dialect, asked: Ask, stream: bytes, cuts: list[int]) -> tuple[bytes, StreamFilter]:
     """What a client gets of `stream`, cut at `cuts`, and the watch at its end."""
-    watch = dialect.watch(asked)
+    watch = dialect.stream_filter(asked)
     edges = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
     passed = b""
     for at, end in enumerate(edges[1:]):
         passed += watch.feed(stream[edges[at] : end])
-    return passed + watch.release(), watch
+    return passed + watch.flush(), watch
 
 
-def seen_alike(dialect: Dialect, asked: Ask, stream: bytes, expected: bytes) -> EventWatch:
+def seen_alike(dialect: Dialect, asked: Ask, stream: bytes, expected: bytes) -> StreamFilter:
     """Check that `expected` comes out at every cut, byte by byte and whole; returns the watch of the whole."""
     whole = follow(dialect, asked, stream, [])
     for cuts in (list(range(len(stream))), *([at] for at in range(len(stream)))):
@@ -122,14 +122,14 @@ def test_with_several_choices_no_end_is_held_back(fields: dict[str, Any]) -> Non
     dialect = BY_NAME["completions"]
     stream = finish() + delta("the other goes on") + finish() + usage_chunk(**FINGERPRINT) + DONE
     expected = finish() + delta("the other goes on") + finish() + DONE
-    watch = dialect.watch(ask(dialect, **fields))
+    watch = dialect.stream_filter(ask(dialect, **fields))
     assert watch.feed(finish()) == finish()
     assert seen_alike(dialect, ask(dialect, **fields), stream, expected).usage == Usage(3, 4)
 
 
 @pytest.mark.parametrize("fields", [{}, {"n": 1}, {"prompt": "a"}, {"prompt": [1, 2, 3]}, {"prompt": ["a"]}])
 def test_with_one_choice_the_end_waits_for_its_fingerprint(fields: dict[str, Any]) -> None:
-    watch = BY_NAME["completions"].watch(ask(BY_NAME["completions"], **fields))
+    watch = BY_NAME["completions"].stream_filter(ask(BY_NAME["completions"], **fields))
     assert watch.feed(finish()) == b""
     assert watch.feed(usage_chunk(**FINGERPRINT)) == finish(**FINGERPRINT)
 
@@ -180,7 +180,7 @@ def test_other_line_ends(end: str) -> None:
 
 def test_an_error_between_other_line_ends_is_seen() -> None:
     """However like any other the run of events around it ends."""
-    watch = BY_NAME["chat"].watch(ask(BY_NAME["chat"]))
+    watch = BY_NAME["chat"].stream_filter(ask(BY_NAME["chat"]))
     watch.feed(data({"error": {"message": "x"}}).replace(b"\n", b"\r\n") + delta("b"))
     assert watch.failed
 
@@ -273,13 +273,13 @@ def test_an_error_in_a_message() -> None:
 # Errors
 
 
-def shape(fault: Fault) -> ErrorShape:
+def shape(fault: ErrorKind) -> ErrorShape:
     return ErrorShape('a "message"\nof é\ud800', fault, 400, "a_code", "a_field", "req_1")
 
 
 @EVERY
-@pytest.mark.parametrize("fault", Fault)
-def test_every_fault_has_its_form(dialect: Dialect, fault: Fault) -> None:
+@pytest.mark.parametrize("fault", ErrorKind)
+def test_every_fault_has_its_form(dialect: Dialect, fault: ErrorKind) -> None:
     body = json.loads(dialect.error(shape(fault)))
     error = body["error"]
     assert error["message"] == shape(fault).message
@@ -291,8 +291,8 @@ def test_every_fault_has_its_form(dialect: Dialect, fault: Fault) -> None:
 
 
 @EVERY
-@pytest.mark.parametrize("fault", Fault)
-def test_an_error_event_is_one_event_that_its_own_watch_takes_for_a_failure(dialect: Dialect, fault: Fault) -> None:
+@pytest.mark.parametrize("fault", ErrorKind)
+def test_an_error_event_is_one_event_that_its_own_watch_takes_for_a_failure(dialect: Dialect, fault: ErrorKind) -> None:
     event = dialect.error_event(shape(fault))
     assert event.endswith(b"\n\n") and event.count(b"\n\n") == 1
     watch = seen_alike(dialect, ask(dialect), event, event)

@@ -8,33 +8,33 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.budgets.assembly import Assembly
-from gateway.core.budgets.backstop import Backstop, MessageBackstop
-from gateway.core.budgets.continuation import Terms, terms_of
+from gateway.core.budgets.assembly import AnswerAssembly
+from gateway.core.budgets.backstop import Backstop, MessagesBackstop
+from gateway.core.budgets.continuation import BudgetTerms, budget_terms
 from gateway.core.budgets.enforcement import Enforcement
-from gateway.core.budgets.hiding import HidingWatch
-from gateway.core.dialects.chat import ChunkWatch
-from gateway.core.dialects.messages import MessageWatch
+from gateway.core.budgets.hiding import HidingFilter
+from gateway.core.dialects.chat import ChatFilter
+from gateway.core.dialects.messages import MessagesFilter
 from gateway.core.dialects.over_chat.stream import ChatStream
-from gateway.core.dialects.responses import ResponseWatch
-from gateway.core.dialects.watch import EventWatch
-from gateway.core.fleet.capabilities import Abilities
+from gateway.core.dialects.responses import ResponsesFilter
+from gateway.core.dialects.watch import StreamFilter
+from gateway.core.fleet.capabilities import Capabilities
 
 BODY = b'{"model":"m","messages":[{"role":"user","content":"a"}],"stream":true}'
-KINDS: dict[str, Callable[[], EventWatch]] = {
-    "chunks, usage passed": lambda: ChunkWatch(True),
-    "chunks, usage kept": lambda: ChunkWatch(False),
-    "chunks, several choices": lambda: ChunkWatch(False, 2),
-    "messages": MessageWatch,
-    "responses": ResponseWatch,
+KINDS: dict[str, Callable[[], StreamFilter]] = {
+    "chunks, usage passed": lambda: ChatFilter(True),
+    "chunks, usage kept": lambda: ChatFilter(False),
+    "chunks, several choices": lambda: ChatFilter(False, 2),
+    "messages": MessagesFilter,
+    "responses": ResponsesFilter,
     "backstop": lambda: Backstop(_terms, True, 12, 1.0),
     "backstop, usage kept": lambda: Backstop(_terms, False, 12, 1.0),
-    "messages' backstop": lambda: MessageBackstop(5, 1.0),
+    "messages' backstop": lambda: MessagesBackstop(5, 1.0),
 }
 
 
-def _terms() -> Terms:
-    return terms_of(BODY, 12, None, Abilities(native_budget=True, splits_reasoning=True, think_end=(7,)), True)
+def _terms() -> BudgetTerms:
+    return budget_terms(BODY, 12, None, Capabilities(native_budget=True, splits_reasoning=True, think_end=(7,)), True)
 
 
 def chunk(delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
@@ -69,7 +69,7 @@ EVENTS = [
 ]
 
 
-def state(watch: EventWatch) -> dict[str, Any]:
+def state(watch: StreamFilter) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for kind in type(watch).__mro__:
         for name in getattr(kind, "__slots__", ()):
@@ -89,7 +89,7 @@ def test_what_passes_at_sight_is_what_feeding_it_would_give(kind: str, events: l
         told = event if one.passes(framed, start) else one.feed(event)
         assert told == other.feed(event)
         assert state(one) == state(other)
-        if one.turn is not None:
+        if one.follow_up is not None:
             return
 
 
@@ -110,9 +110,9 @@ def every(kind: type[Any]) -> Iterator[type[Any]]:
 
 
 def test_who_has_a_feed_of_its_own_says_itself_what_passes() -> None:
-    watches = set(every(EventWatch))
-    assert {Assembly, Backstop, ChatStream, Enforcement, HidingWatch} <= watches
-    own = {kind for kind in watches if "feed" in vars(kind) and kind.passes is not EventWatch.passes}
+    watches = set(every(StreamFilter))
+    assert {AnswerAssembly, Backstop, ChatStream, Enforcement, HidingFilter} <= watches
+    own = {kind for kind in watches if "feed" in vars(kind) and kind.passes is not StreamFilter.passes}
     assert {kind.__name__ for kind in own if "passes" not in vars(kind)} == set()
 
 

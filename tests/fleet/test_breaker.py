@@ -2,13 +2,13 @@
 
 from itertools import pairwise
 
-from gateway.core.fleet.breaker import Breaker, BreakerRules, Cause, State
+from gateway.core.fleet.breaker import Breaker, BreakerRules, BreakerState, Cause
 
 
 def closed(now: float = 0.0, **rules: float) -> Breaker:
     breaker = Breaker(BreakerRules(**rules))  # type: ignore[arg-type]
     breaker.probed(now)
-    assert breaker.state is State.CLOSED
+    assert breaker.state is BreakerState.CLOSED
     return breaker
 
 
@@ -16,7 +16,7 @@ def failing(now: float = 0.0) -> Breaker:
     breaker = closed(now)
     for _ in range(3):
         breaker.convict(now, now, spare=False)
-    assert (breaker.state, breaker.cause) == (State.OPEN, Cause.FAILING)
+    assert (breaker.state, breaker.cause) == (BreakerState.OPEN, Cause.FAILING)
     return breaker
 
 
@@ -30,7 +30,7 @@ def test_a_node_that_joins_later_has_to_answer_first() -> None:
     breaker.probed(1.0)
     assert breaker.is_open and breaker.trial_due(1.0)
     breaker.answered(1.0)
-    assert breaker.state is State.PROBATION
+    assert breaker.state is BreakerState.PROBATION
 
 
 def test_requests_that_another_node_answered_open_it_equal_bodies_or_not() -> None:
@@ -47,7 +47,7 @@ def test_requests_that_failed_alone_open_nothing_but_have_the_node_asked() -> No
         breaker.doubt()
         if breaker.begin_check(float(now)):
             breaker.end_check(float(now))
-    assert breaker.state is State.CLOSED
+    assert breaker.state is BreakerState.CLOSED
 
 
 def test_the_nodes_own_failed_answer_opens_it_at_once() -> None:
@@ -56,7 +56,7 @@ def test_the_nodes_own_failed_answer_opens_it_at_once() -> None:
     assert breaker.begin_check(1.0)
     breaker.end_check(1.0)
     assert breaker.check_failed(1.0, spare=False)
-    assert (breaker.state, breaker.cause) == (State.OPEN, Cause.FAILING)
+    assert (breaker.state, breaker.cause) == (BreakerState.OPEN, Cause.FAILING)
     assert not breaker.check_failed(1.0, spare=False), "it is out already"
 
 
@@ -85,7 +85,7 @@ def test_what_failed_before_an_answer_is_no_evidence_after_it() -> None:
     breaker = closed()
     breaker.answered(5.0)
     assert not any(breaker.convict(9.0, 4.0, spare=False) for _ in range(100))
-    assert breaker.state is State.CLOSED
+    assert breaker.state is BreakerState.CLOSED
 
 
 def test_the_last_ready_node_is_not_opened_by_failures_or_silence() -> None:
@@ -93,7 +93,7 @@ def test_the_last_ready_node_is_not_opened_by_failures_or_silence() -> None:
     assert not any(breaker.convict(1.0, 1.0, spare=True) for _ in range(100))
     assert not breaker.check_failed(1.0, spare=True)
     assert not breaker.fell_silent(1.0, spare=True)
-    assert breaker.state is State.CLOSED
+    assert breaker.state is BreakerState.CLOSED
 
 
 def test_probes_do_not_readmit_a_zombie() -> None:
@@ -133,7 +133,7 @@ def test_places_grow_slowly_after_an_answer() -> None:
     for now in (29.0, 30.0):
         breaker.probed(now)
         states.append(breaker.state)
-    assert states == [State.PROBATION, State.CLOSED]
+    assert states == [BreakerState.PROBATION, BreakerState.CLOSED]
 
 
 def test_on_probation_one_request_that_another_node_answered_is_enough() -> None:
@@ -148,7 +148,7 @@ def test_a_node_that_was_only_late_comes_back_with_its_probe() -> None:
     breaker = closed()
     assert breaker.missed_probes(1.0)
     breaker.probed(2.0)
-    assert (breaker.state, breaker.share(2.0)) == (State.CLOSED, 1.0)
+    assert (breaker.state, breaker.share(2.0)) == (BreakerState.CLOSED, 1.0)
 
 
 def test_a_silent_node_is_opened_and_has_to_answer() -> None:

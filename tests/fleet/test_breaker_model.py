@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gateway.core.fleet.breaker import Breaker, BreakerRules, Cause, State
+from gateway.core.fleet.breaker import Breaker, BreakerRules, BreakerState, Cause
 
 FAILURES, RETRIAL, SLOW_START = 3, 1.0, 20.0
 
@@ -113,7 +113,7 @@ class BreakerModel(RuleBasedStateMachine):
     def both_agree(self) -> None:
         breaker = self.breaker
         assert breaker.is_open is not self.is_in
-        assert (breaker.state is State.PROBATION) is (self.is_in and self.warming_since is not None)
+        assert (breaker.state is BreakerState.PROBATION) is (self.is_in and self.warming_since is not None)
         if not self.is_in:
             assert breaker.cause is Cause(self.cause)
             assert breaker.share(self.now) == 0.0

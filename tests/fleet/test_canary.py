@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.core.fleet.capabilities import Abilities
+from gateway.core.fleet.capabilities import Capabilities
 from gateway.fleet.canary import FIRST_PAUSE, Canary
 from tests.support.gateways import eventually, running_gateway
 from tests.support.nodes import DONE, MODEL, STREAM_HEAD, Asked, ScriptedNode, answer, chunk, listening, scripted_node
@@ -16,10 +16,10 @@ from workers.fake import FakeSettings, Fault, serve_fake
 CARDS = {MODEL: {"id": MODEL, "max_model_len": 4096}}
 
 
-async def asked(settings: FakeSettings) -> Abilities:
+async def asked(settings: FakeSettings) -> Capabilities:
     async with serve_fake(settings) as node, httpx.AsyncClient(base_url=node.url, trust_env=False) as client:
         canary = Canary()
-        learnt = await canary.learn(client, CARDS)
+        learnt = await canary.read_capabilities(client, CARDS)
         assert learnt.native_budget is None and learnt.think_end and learnt.window == 4096
         return await canary.prove(client, MODEL, 0.0)
 
@@ -68,15 +68,15 @@ async def test_a_node_that_dies_of_a_budget_is_not_asked_at_every_start() -> Non
             """It starts (again), and is asked; how often it was asked for a budget so far."""
             canary.restarted()
             due = [canary.due]
-            await canary.learn(client, CARDS)
+            await canary.read_capabilities(client, CARDS)
             due.append(canary.due)
             try:
                 await canary.prove(client, MODEL, now)
             except httpx.HTTPError:
                 canary.died()
             assert [*due, canary.due] == [False, True, False]
-            assert canary.abilities.native_budget is False
-            assert canary.abilities.native_off is True, "what it showed before it died is kept"
+            assert canary.capabilities.native_budget is False
+            assert canary.capabilities.native_off is True, "what it showed before it died is kept"
             return sum(b"thinking_token_budget" in request.body for request in node.asked)
 
         assert await start(0.0) == 1
@@ -109,7 +109,7 @@ async def test_what_one_process_shows_is_not_noted_for_the_next_one(question: st
 
     async with listening(Told(reply)) as node, httpx.AsyncClient(base_url=node.url, trust_env=False) as client:
         canary = Canary()
-        await canary.learn(client, CARDS)
+        await canary.read_capabilities(client, CARDS)
 
         async def ask() -> None:
             if question == "prove":
@@ -122,10 +122,10 @@ async def test_what_one_process_shows_is_not_noted_for_the_next_one(question: st
         await eventually(lambda: any(b"thinking_token_budget" in request.body for request in node.asked))
         canary.restarted()
         version = "0.32.0"
-        learnt = await canary.learn(client, CARDS)
+        learnt = await canary.read_capabilities(client, CARDS)
         may_answer.set()
         await asking
-        assert canary.abilities == learnt
+        assert canary.capabilities == learnt
         assert (learnt.version, learnt.native_budget) == ((0, 32, 0), None)
         assert canary.due
 
@@ -145,10 +145,10 @@ async def test_trust_comes_back_as_it_went_by_asking_the_node() -> None:
             return holds
 
         def trusts() -> bool | None:
-            return canary.abilities.native_budget
+            return canary.capabilities.native_budget
 
         canary = Canary()
-        await canary.learn(client, CARDS)
+        await canary.read_capabilities(client, CARDS)
         await canary.prove(client, MODEL, 0.0)
         assert not canary.begin_recheck(0.0, suspected=False)
         await node_is("disobey")
@@ -173,7 +173,7 @@ async def test_a_node_is_asked_anew_after_a_restart_and_serves_meanwhile() -> No
     settings = FakeSettings(rate=200)
     async with serve_fake(settings) as node, running_gateway(node.url, budgets={"canary": True}) as gateway:
         known = gateway.app.fleet.nodes[0]
-        await eventually(lambda: known.abilities.native_budget)
+        await eventually(lambda: known.capabilities.native_budget)
         node.crash()
         await eventually(lambda: not known.ready)
         node.stats.reset()
@@ -182,5 +182,5 @@ async def test_a_node_is_asked_anew_after_a_restart_and_serves_meanwhile() -> No
         async with httpx.AsyncClient(base_url=gateway.url, trust_env=False) as client:
             body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}
             assert (await client.post("/v1/chat/completions", json=body)).status_code == 200
-        await eventually(lambda: known.abilities.native_budget)
+        await eventually(lambda: known.capabilities.native_budget)
         assert any(b"thinking_token_budget" in seen.body for seen in node.stats.recent)

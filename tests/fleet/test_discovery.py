@@ -8,7 +8,7 @@ import pytest_asyncio
 
 from gateway.fleet.dns import DnsName, DnsWatch
 from gateway.fleet.node import NodeSpec
-from gateway.fleet.node_sources import Roster
+from gateway.fleet.node_sources import NodeSources
 from tests.support.gateways import eventually, running_gateway
 from tests.support.redis import RedisServer, redis_server
 from tests.support.registrations import record
@@ -33,11 +33,11 @@ class Taken:
 
 def test_sources_are_merged_and_the_first_is_believed() -> None:
     specs: list[NodeSpec] = []
-    roster = Roster(("config", "dns"), lambda told: specs.__setitem__(slice(None), told))
-    roster.tell("dns", [NodeSpec("http://a:1", weight=5.0), NodeSpec("http://b:1")])
-    roster.tell("config", [NodeSpec("http://a:1", weight=2.0)])
+    sources = NodeSources(("config", "dns"), lambda told: specs.__setitem__(slice(None), told))
+    sources.update("dns", [NodeSpec("http://a:1", weight=5.0), NodeSpec("http://b:1")])
+    sources.update("config", [NodeSpec("http://a:1", weight=2.0)])
     assert [(spec.url, spec.weight) for spec in specs] == [("http://a:1", 2.0), ("http://b:1", 1.0)]
-    roster.tell("config", [])
+    sources.update("config", [])
     assert [(spec.url, spec.weight) for spec in specs] == [("http://a:1", 5.0), ("http://b:1", 1.0)]
 
 
@@ -51,16 +51,16 @@ async def test_every_address_of_a_name_is_a_node_until_it_is_gone_from_it() -> N
         return addresses
 
     name = DnsName("vllm", 8000, 5.0, NodeSpec("http://vllm", api_key="k", max_concurrency=8))
-    watch = DnsWatch(name, Roster(("dns",), taken), "dns", resolve)
-    await watch.look()
-    await watch.look()
+    watch = DnsWatch(name, NodeSources(("dns",), taken), "dns", resolve)
+    await watch.resolve()
+    await watch.resolve()
     assert taken.urls == ["http://10.0.0.1:8000", "http://10.0.0.2:8000", "http://[fd00::1]:8000"]
     assert taken.times == 1, "nothing is told where nothing changed"
     addresses[:] = ["10.0.0.2"]
-    await watch.look()
+    await watch.resolve()
     assert taken.urls == ["http://10.0.0.2:8000"]
     addresses.clear()
-    await watch.look()
+    await watch.resolve()
     assert taken.urls == ["http://10.0.0.2:8000"], "a name server that is gone costs no node"
 
 
@@ -118,7 +118,7 @@ async def test_a_redis_that_dies_or_comes_back_empty_costs_no_node(redis: RedisS
     async with serve_fake(FakeSettings()) as node, RedisRegistry(redis.url, SECRET) as registry:
         await registry.announce(record(node.url))
         async with running_gateway(**discovering(redis)) as gateway:
-            link = gateway.app.link
+            link = gateway.app.redis
             assert link is not None
             redis.kill()
             await eventually(lambda: not link.up)

@@ -35,7 +35,7 @@ async def test_orders_that_come_while_others_are_being_told_are_all_told() -> No
         assert drained(fleet) == NAMES
         (key,) = redis.do("KEYS", "*drains*")
         assert redis.do("HLEN", key) == len(NAMES)
-        assert orders.told
+        assert orders.synced
 
 
 async def test_an_order_holds_here_before_redis_has_answered() -> None:
@@ -44,11 +44,11 @@ async def test_an_order_holds_here_before_redis_has_answered() -> None:
         giving = asyncio.create_task(orders.drain(NAMES[0], None))
         await eventually(lambda: drained(fleet) == NAMES[:1], 30)
         assert not giving.done()
-        assert not orders.told, "nobody else knows yet"
+        assert not orders.synced, "nobody else knows yet"
         taking_back = asyncio.create_task(orders.undrain(NAMES[0]))
         await eventually(lambda: drained(fleet) == [], 30)
         redis.thaw()
         await asyncio.gather(giving, taking_back)
         (key,) = redis.do("KEYS", "*drains*")
         assert b'"drained": false' in redis.do("HGET", key, NAMES[0]), "the later one is what the others are told"
-        assert orders.told
+        assert orders.synced

@@ -106,7 +106,7 @@ def test_a_pace_that_was_forgotten_is_learnt_again() -> None:
     node = fleet_of(A).nodes[0]
     node.keep_pace(4.0)
     node.keep_pace(5.0)
-    assert node.abilities.pace == pytest.approx(3.6)
-    node.abilities = UNKNOWN
+    assert node.capabilities.pace == pytest.approx(3.6)
+    node.capabilities = UNKNOWN
     node.keep_pace(5.0)
-    assert node.abilities.pace == pytest.approx(4.5)
+    assert node.capabilities.pace == pytest.approx(4.5)

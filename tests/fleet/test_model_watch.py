@@ -27,7 +27,7 @@ def fleet(nodes: int) -> Fleet:
 
 def told(watch: ModelWatch, now: float) -> list[tuple[str, str]]:
     with capture_logs() as lines:
-        watch.look(now)
+        watch.refresh(now)
     return [(line["event"], line["model"]) for line in lines]
 
 

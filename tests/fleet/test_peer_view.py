@@ -2,10 +2,10 @@
 
 import pytest
 
-from gateway.core.fleet.peer_view import WAITS, Sight, quantile, read, spell, states, together
+from gateway.core.fleet.peer_view import WAITS, PeerView, quantile, read, spell, states, together
 
-CALM = Sight("ready", 2, 100, (0.1, 0.2), None)
-ILL = Sight("out", 1, 50, (0.3,), "connection refused")
+CALM = PeerView("ready", 2, 100, (0.1, 0.2), None)
+ILL = PeerView("out", 1, 50, (0.3,), "connection refused")
 
 
 def test_what_is_spelt_is_read_and_only_the_latest_waits_are_told() -> None:
@@ -22,7 +22,7 @@ def test_what_another_version_wrote_is_not_understood(spelled: str) -> None:
 
 
 def test_counts_are_added_and_the_first_one_says_the_state() -> None:
-    assert together([CALM, ILL, CALM]) == Sight("ready", 5, 250, (0.1, 0.2, 0.3, 0.1, 0.2), "connection refused")
+    assert together([CALM, ILL, CALM]) == PeerView("ready", 5, 250, (0.1, 0.2, 0.3, 0.1, 0.2), "connection refused")
     assert states([CALM, ILL, CALM]) == {"ready": 2, "out": 1}
     assert together([ILL]) == ILL
 

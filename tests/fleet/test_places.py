@@ -18,10 +18,10 @@ async def test_gateways_that_cannot_be_counted_keep_their_places() -> None:
             async with running_gateway(**settings) as two:
                 await eventually(lambda: (places(one), places(two)) == (4, 4))
                 redis.kill()
-                await eventually(lambda: one.app.link is not None and not one.app.link.up)
+                await eventually(lambda: one.app.redis is not None and not one.app.redis.up)
                 assert places(one) == 4, "to forget the others would give every node twice what it can take"
                 redis.restart()
-                await eventually(lambda: one.app.link is not None and one.app.link.up)
+                await eventually(lambda: one.app.redis is not None and one.app.redis.up)
             await eventually(lambda: places(one) == 9)
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from gateway.core.fleet.registration import Belief, NotBelieved, Registered, read_registration
+from gateway.core.fleet.registration import RegisteredNode, RegistrationTrust, UntrustedRegistration, read_registration
 
 CONTRACT = json.loads((Path(__file__).parents[1] / "contract" / "registration-v1.json").read_text())
 SECRET: str = CONTRACT["secret"]
-SIGNED = Belief(secret=SECRET)
-LISTED = Belief(networks=(ipaddress.ip_network("10.0.0.0/8"),), models=frozenset({"nemotron-3-ultra"}))
+SIGNED = RegistrationTrust(secret=SECRET)
+LISTED = RegistrationTrust(networks=(ipaddress.ip_network("10.0.0.0/8"),), models=frozenset({"nemotron-3-ultra"}))
 READY: dict[str, Any] = CONTRACT["records"][0]["wire"]
 NOW: float = READY["heartbeat_at"] + 1
 
@@ -25,7 +25,7 @@ def signed(**changes: Any) -> bytes:
     return json.dumps({**record, "signature": hmac.new(SECRET.encode(), text, hashlib.sha256).hexdigest()}).encode()
 
 
-def read(text: bytes, belief: Belief = SIGNED, now: float = NOW) -> Registered:
+def read(text: bytes, belief: RegistrationTrust = SIGNED, now: float = NOW) -> RegisteredNode:
     return read_registration(text, belief, now)
 
 
@@ -40,7 +40,7 @@ def test_the_contracts_records_are_read(case: dict[str, Any]) -> None:
     assert record.price == (None if case["wire"]["price"] is None else case["wire"]["price"]["usd_per_hour"])
     assert dict(record.labels) == case["wire"]["labels"]
     if not case["signed"]:
-        with pytest.raises(NotBelieved, match="not signed"):
+        with pytest.raises(UntrustedRegistration, match="not signed"):
             read(wire)
 
 
@@ -48,7 +48,7 @@ def test_the_contracts_records_are_read(case: dict[str, Any]) -> None:
 def test_a_signed_record_cannot_be_changed(field: str) -> None:
     other = {"url": "http://10.6.6.6:8000", "models": ["x"], "state": "failed", "weight": 2.0, "labels": {}}
     record = {**READY, field: other.get(field, NOW - 0.25)}
-    with pytest.raises(NotBelieved, match="not signed with the secret"):
+    with pytest.raises(UntrustedRegistration, match="not signed with the secret"):
         read(json.dumps(record).encode())
 
 
@@ -58,9 +58,9 @@ def test_fields_that_a_newer_writer_adds_are_signed_and_ignored() -> None:
 
 def test_an_old_record_cannot_be_played_again() -> None:
     assert read(signed(), now=READY["heartbeat_at"] + 24)
-    with pytest.raises(NotBelieved, match="26 s old"):
+    with pytest.raises(UntrustedRegistration, match="26 s old"):
         read(signed(), now=READY["heartbeat_at"] + 26)
-    with pytest.raises(NotBelieved, match="clocks differ"):
+    with pytest.raises(UntrustedRegistration, match="clocks differ"):
         read(signed(), now=READY["heartbeat_at"] - 6)
 
 
@@ -74,14 +74,14 @@ def test_an_old_record_cannot_be_played_again() -> None:
     ],
 )
 def test_an_unsigned_record_is_believed_within_what_is_listed(changes: dict[str, Any], reason: str) -> None:
-    with pytest.raises(NotBelieved, match=reason):
+    with pytest.raises(UntrustedRegistration, match=reason):
         read(json.dumps({**READY, **changes}).encode(), LISTED)
 
 
 def test_lists_bound_signed_records_too() -> None:
-    both = Belief(SECRET, LISTED.networks, LISTED.models)
+    both = RegistrationTrust(SECRET, LISTED.networks, LISTED.models)
     assert read(signed(), both)
-    with pytest.raises(NotBelieved):
+    with pytest.raises(UntrustedRegistration):
         read(signed(url="http://192.168.0.7:8000"), both)
     assert read(signed(url="http://gpu-7:8000")).url == "http://gpu-7:8000"
 
@@ -107,5 +107,5 @@ def test_lists_bound_signed_records_too() -> None:
     ],
 )
 def test_what_is_no_record_is_refused_and_not_more(text: bytes) -> None:
-    with pytest.raises(NotBelieved):
+    with pytest.raises(UntrustedRegistration):
         read(text)

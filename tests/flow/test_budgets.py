@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.core.fleet.capabilities import Abilities
+from gateway.core.fleet.capabilities import Capabilities
 from tests.support.gateways import RunningGateway, eventually, running_gateway
 from tests.support.nodes import DONE, LAST_CHUNK, STREAM_HEAD, Asked, ScriptedNode, chunk, scripted_node
 from workers.fake import FakeNode, FakeSettings, Fault, serve_fake
@@ -45,7 +45,7 @@ async def proven(**settings: Any) -> AsyncIterator[tuple[FakeNode, RunningGatewa
         running_gateway(node.url, budgets={"canary": True}) as gateway,
         httpx.AsyncClient(base_url=gateway.url, timeout=30, trust_env=False) as client,
     ):
-        await eventually(lambda: gateway.app.fleet.nodes[0].abilities.marker_shown is not None)
+        await eventually(lambda: gateway.app.fleet.nodes[0].capabilities.marker_shown is not None)
         yield node, gateway, client
 
 
@@ -118,7 +118,7 @@ def heard_stream(text: str) -> Heard:
 @EVERY_MANNER
 async def test_a_budget_holds_on_a_node_that_does_not_hold_it(manners: dict[str, Any]) -> None:
     async with proven(**manners) as (node, gateway, client):
-        assert gateway.app.fleet.nodes[0].abilities.native_budget is False
+        assert gateway.app.fleet.nodes[0].capabilities.native_budget is False
         assert node.running == 0
         whole = await ask(client, stream=True, max_tokens=300)
         for budget in (0, 1, 16):
@@ -254,7 +254,9 @@ async def cut_at_two(pieces: list[bytes], **thinking: Any) -> AsyncIterator[tupl
         running_gateway(node.url, thinking={"max_budget": 2, **thinking}) as gateway,
         httpx.AsyncClient(base_url=gateway.url, timeout=20, trust_env=False) as client,
     ):
-        gateway.app.fleet.nodes[0].abilities = Abilities(native_budget=False, splits_reasoning=True, think_end=(99,))
+        gateway.app.fleet.nodes[0].capabilities = Capabilities(
+            native_budget=False, splits_reasoning=True, think_end=(99,)
+        )
         yield node, client
 
 
@@ -285,7 +287,7 @@ async def test_a_response_has_its_opening_also_where_its_thinking_was_cut_before
 async def turned(**settings: Any) -> AsyncIterator[tuple[FakeNode, RunningGateway, httpx.AsyncClient]]:
     """A node that obeyed while it was asked, and disobeys now."""
     async with proven(**settings) as (node, gateway, client):
-        assert gateway.app.fleet.nodes[0].abilities.native_budget is True
+        assert gateway.app.fleet.nodes[0].capabilities.native_budget is True
         async with httpx.AsyncClient(trust_env=False) as control:
             told = await control.post(f"{node.control_url}/fake/control", json={"settings": {"budget": "disobey"}})
             assert told.status_code == 200, told.text
@@ -294,7 +296,7 @@ async def turned(**settings: Any) -> AsyncIterator[tuple[FakeNode, RunningGatewa
 
 async def distrusted(gateway: RunningGateway) -> None:
     """Until the node was asked again, and has shown that it holds no budgets now."""
-    await eventually(lambda: gateway.app.fleet.nodes[0].abilities.native_budget is False)
+    await eventually(lambda: gateway.app.fleet.nodes[0].capabilities.native_budget is False)
 
 
 @pytest.mark.parametrize("version", ["vllm-0.22", "vllm-0.32"])
@@ -331,7 +333,7 @@ async def test_a_node_that_obeys_is_sent_the_budget_and_nothing_else() -> None:
             assert heard.thought <= 8 and heard.content
             sent = [seen for seen in node.stats.recent if "chat" in seen.path][-1].json  # probes come between
             assert sent["thinking_token_budget"] == 8 and "return_token_ids" not in sent
-        assert gateway.app.fleet.nodes[0].abilities.native_budget is True
+        assert gateway.app.fleet.nodes[0].capabilities.native_budget is True
 
 
 async def test_usage_in_every_event_is_not_taken_for_thinking() -> None:
@@ -342,16 +344,16 @@ async def test_usage_in_every_event_is_not_taken_for_thinking() -> None:
     async with proven() as (_, gateway, client):
         heard = heard_stream((await client.post("/v1/chat/completions", json={**body, "messages": long})).text)
         assert len(heard.content.split()) > 20 and heard.finish == "stop"
-        assert gateway.app.fleet.nodes[0].abilities.native_budget is True
+        assert gateway.app.fleet.nodes[0].capabilities.native_budget is True
 
 
 async def test_several_tokens_an_event_are_reckoned_with_once_they_were_seen() -> None:
     async with turned(tokens_per_event=4) as (_, gateway, client):
         await ask(client, stream=True, thinking_token_budget=400, max_tokens=500)
-        assert gateway.app.fleet.nodes[0].abilities.pace == 1.0, "forty tokens in ten events tell too little"
+        assert gateway.app.fleet.nodes[0].capabilities.pace == 1.0, "forty tokens in ten events tell too little"
         long: dict[str, Any] = {"messages": [{"role": "user", "content": "Think. [[think=400]]"}]}
         await ask(client, stream=True, thinking_token_budget=400, max_tokens=900, **long)
-        assert 3.2 < gateway.app.fleet.nodes[0].abilities.pace <= 3.6
+        assert 3.2 < gateway.app.fleet.nodes[0].capabilities.pace <= 3.6
         heard = await ask(client, stream=True, thinking_token_budget=100, max_tokens=900, **long)
         assert 121 < heard.thought < 150 and heard.content
 
@@ -364,7 +366,7 @@ async def test_the_continuation_goes_to_another_node_where_the_first_takes_no_co
         running_gateway(one.url, two.url, budgets={"canary": True}) as gateway,
         httpx.AsyncClient(base_url=gateway.url, timeout=30, trust_env=False) as client,
     ):
-        await eventually(lambda: all(node.abilities.marker_shown is not None for node in gateway.app.fleet.nodes))
+        await eventually(lambda: all(node.capabilities.marker_shown is not None for node in gateway.app.fleet.nodes))
         expected = await ask(client, stream=True, thinking_token_budget=16, max_tokens=100)
         body = {**ASK, "thinking_token_budget": 16, "max_tokens": 100, "stream": True}
         body["stream_options"] = {"include_usage": True}

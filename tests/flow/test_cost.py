@@ -16,8 +16,8 @@ import uvicorn
 from gateway.api.protocol import GatewayProtocol
 from gateway.app import build_app
 from gateway.config.tree import Config
-from gateway.core.fleet.capabilities import Abilities
-from gateway.server.gateway_app import ByPort
+from gateway.core.fleet.capabilities import Capabilities
+from gateway.server.gateway_app import GatewayApp
 from gateway.upstream.connection import UpstreamConnection
 
 BODY = b'{"model":"m","stream":true,"messages":[{"role":"user","content":"hello"}]}'
@@ -74,7 +74,7 @@ class Bench:
         settings = {"nodes": [{"url": "http://127.0.0.1:1"}], "listen": {"hosts": ["*"]}, **settings}
         self.app = build_app(Config(**settings))
         node = self.app.fleet.nodes[0]
-        node.abilities = Abilities(native_budget=True, splits_reasoning=True)
+        node.capabilities = Capabilities(native_budget=True, splits_reasoning=True)
         node.probe_succeeded({"m": {"id": "m"}})
         pool = self.app.relay._pool(node)
         self.node_side = UpstreamConnection(pool._keep)
@@ -82,12 +82,12 @@ class Bench:
         self.node_side.connection_made(self.node_wire)
         pool._keep(self.node_side)
         config = uvicorn.Config(
-            ByPort(self.app, 9), http=GatewayProtocol, ws="none", lifespan="off", log_config=None, access_log=False
+            GatewayApp(self.app, 9), http=GatewayProtocol, ws="none", lifespan="off", log_config=None, access_log=False
         )
         config.load()
         state = uvicorn.Server(config).server_state
         loop = asyncio.get_running_loop()
-        self.client_side = GatewayProtocol(config, state, {"edge": self.app.edge(9)}, loop)
+        self.client_side = GatewayProtocol(config, state, {"listener_settings": self.app.listener_settings(9)}, loop)
         self.client_wire = Wire()
         self.client_side.connection_made(self.client_wire)
 

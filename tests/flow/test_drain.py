@@ -125,10 +125,10 @@ async def test_all_gateways_on_one_redis_know_of_a_drain_also_those_that_start_l
             await admin(one, "/admin/drain", node=a.url)
             await eventually(lambda: two.app.fleet.nodes[0].drain is not None)
             redis.kill()
-            await eventually(lambda: not one.app.drains.told)
+            await eventually(lambda: not one.app.drains.synced)
             assert all(gateway.app.fleet.nodes[0].drain for gateway in (one, two)), "what was known stays"
             redis.restart()  # with nothing in it
-            await eventually(lambda: one.app.drains.told)
+            await eventually(lambda: one.app.drains.synced)
         async with limited_gateway(a.url, b.url, **settings) as three:
             await eventually(lambda: three.app.fleet.nodes[0].drain is not None)
             await admin(three, "/admin/undrain", node=a.url)

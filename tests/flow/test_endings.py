@@ -39,7 +39,7 @@ class Stage:
         """What ledger, log and metrics were told of all requests."""
         ledger = self.gateway.app.ledger
         assert ledger is not None
-        await eventually(lambda: self.gateway.app.link is not None and self.gateway.app.link.up)
+        await eventually(lambda: self.gateway.app.redis is not None and self.gateway.app.redis.up)
         assert await ledger.flush()
         records = [json.loads(fields[b"record"])["ending"] for _, fields in self.redis.do("XRANGE", RECORDS, "-", "+")]
         logged = re.findall(r'"event":"request".*"ending":"(\w+)"', log)
@@ -71,7 +71,7 @@ async def in_its_body(there: Stage) -> None:
 async def waiting_for_redis(there: Stage) -> None:
     there.redis.freeze()
     await _send(there, True)
-    link = there.gateway.app.link
+    link = there.gateway.app.redis
     assert link is not None
     await eventually(lambda: "reserve" in [call.name for call in link._wires.under_way()])
 

@@ -178,7 +178,7 @@ async def scene(kind: str, redis: bool) -> AsyncIterator[Scene]:
         fake = await stack.enter_async_context(serve_fake(manners))
         gateway = await stack.enter_async_context(running_gateway(fake.url, **settings))
         if kind == "budget held":
-            await eventually(lambda: gateway.app.fleet.nodes[0].abilities.marker_shown is not None)
+            await eventually(lambda: gateway.app.fleet.nodes[0].capabilities.marker_shown is not None)
         yield Scene(gateway, fake)
 
 

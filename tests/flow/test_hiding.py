@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.core.budgets.hiding import HidingWatch, hider_of
+from gateway.core.budgets.hiding import HidingFilter, hider_of
 from gateway.core.dialects import DIALECTS
 from tests.support.gateways import RunningGateway, eventually, running_gateway
 from tests.support.nodes import DONE, LAST_CHUNK, STREAM_HEAD, Asked, ScriptedNode, chunk, event, scripted_node
@@ -106,7 +106,7 @@ async def test_a_client_can_ask_for_it() -> None:
 async def test_a_node_without_a_reasoning_parser_hides_as_well() -> None:
     settings = FakeSettings(reasoning_parser=False)
     async with serve_fake(settings) as node, running_gateway(node.url, budgets={"canary": True}, **HIDDEN) as gateway:
-        await eventually(lambda: gateway.app.fleet.nodes[0].abilities.splits_reasoning is not None)
+        await eventually(lambda: gateway.app.fleet.nodes[0].capabilities.splits_reasoning is not None)
         for name, stream in product(BODIES, (True, False)):
             answer = await ask(gateway, name, stream)
             assert answer.status_code == 200 and b"think>" not in answer.content
@@ -179,8 +179,8 @@ def chunk_of(**choice: Any) -> bytes:
     ],
 )
 def test_what_becomes_of_an_event_of_chat(given: bytes, expected: bytes | None) -> None:
-    watch = HidingWatch(
-        BY_NAME["chat"].watch(BY_NAME["chat"].read(b'{"stream_options":{"include_usage":true}}')),
+    watch = HidingFilter(
+        BY_NAME["chat"].stream_filter(BY_NAME["chat"].read(b'{"stream_options":{"include_usage":true}}')),
         hider_of(BY_NAME["chat"]),
     )
     passed = watch.feed(given)
@@ -192,6 +192,6 @@ def test_what_becomes_of_an_event_of_chat(given: bytes, expected: bytes | None) 
 
 
 def test_one_of_several_choices_goes_on() -> None:
-    watch = HidingWatch(BY_NAME["chat"].watch(BY_NAME["chat"].read(b'{"n":2}')), hider_of(BY_NAME["chat"]))
+    watch = HidingFilter(BY_NAME["chat"].stream_filter(BY_NAME["chat"].read(b'{"n":2}')), hider_of(BY_NAME["chat"]))
     both = {"choices": [{"index": 0, "delta": {"reasoning": "hm"}}, {"index": 1, "delta": {"content": "a"}}]}
     assert events_of(watch.feed(b"data: " + json.dumps(both).encode() + b"\n\n")) == [{"choices": [both["choices"][1]]}]

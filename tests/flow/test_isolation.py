@@ -10,9 +10,9 @@ import pytest
 
 from gateway.core.access.api_keys import key_digest
 from gateway.core.dialects.messages import Messages
-from gateway.core.fleet.capabilities import Abilities
+from gateway.core.fleet.capabilities import Capabilities
 from gateway.core.plan import make_plan
-from gateway.core.upstream.node_request import sending_to
+from gateway.core.upstream.node_request import node_request
 from tests.support.gateways import RunningGateway, running_gateway
 from tests.support.nodes import MODEL, Asked, ScriptedNode, answer, scripted_node
 
@@ -72,10 +72,10 @@ def test_messages_go_over_chat_where_a_node_is_not_known_to_heed_a_salt_in_them(
     dialect = Messages()
     ask = dialect.read(json.dumps({"model": MODEL, "messages": HELLO, "max_tokens": 5}).encode())
     plan = make_plan(ask, dialect, MODEL, None, None, salt="salt")
-    sending = sending_to(plan, b"node", Abilities(version=version))
+    sending = node_request(plan, b"node", Capabilities(version=version))
     assert (sending.path, json.loads(sending.body)["cache_salt"]) == (path, "salt")
     unsalted = make_plan(ask, dialect, MODEL, None, None)
-    assert sending_to(unsalted, b"node", Abilities(version=version)).path == "/v1/messages"
+    assert node_request(unsalted, b"node", Capabilities(version=version)).path == "/v1/messages"
 
 
 @pytest.mark.parametrize("path", NO_PROMPTS_KEPT)

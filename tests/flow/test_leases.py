@@ -61,7 +61,7 @@ class Setting:
 
 def waiting_for_redis(gateway: RunningGateway) -> int:
     """Requests whose reservation is asked for."""
-    link = gateway.app.link
+    link = gateway.app.redis
     assert link is not None and link.up
     return [call.name for call in link._wires.under_way()].count("reserve")
 
@@ -125,7 +125,7 @@ def drained(there: Setting) -> None:
 
 def gone(there: Setting) -> None:
     for gateway in there.gateways:
-        gateway.app._take_nodes([gateway.app.fleet.nodes[1].spec])
+        gateway.app._update_fleet([gateway.app.fleet.nodes[1].spec])
 
 
 def out(there: Setting) -> None:

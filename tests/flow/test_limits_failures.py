@@ -95,7 +95,7 @@ async def test_what_nobody_saw_of_a_node_that_died_is_counted(stream: bool) -> N
     hidden: dict[str, Any] = {"reasoning": {"exclude": True}} if stream else {"thinking_token_budget": 500}
     budgets = {"canary": True, "native": False}  # the gateway holds them, on a stream
     async with two_nodes(budgets=budgets) as (gateway, redis, first), httpx.AsyncClient(timeout=30) as client:
-        await eventually(lambda: all(node.abilities.native_budget is False for node in gateway.app.fleet.nodes))
+        await eventually(lambda: all(node.capabilities.native_budget is False for node in gateway.app.fleet.nodes))
         first.set_faults(Fault("die", after=20))
         body = chat(60, stream=stream, **hidden) | {"messages": [{"role": "user", "content": "[[think=40]]"}]}
         assert (await client.post(gateway.url + CHAT, json=body)).status_code == 200

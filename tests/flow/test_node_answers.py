@@ -233,7 +233,7 @@ async def test_whatever_a_node_says_to_the_canary_it_serves(path: str) -> None:
         node.path, node.page = path, page
         async with listening(node), limited_gateway(node.url, budgets={"canary": True}) as gateway:
             (only,) = gateway.app.fleet.nodes
-            assert only.abilities.think_end == () and (only.abilities.version is None or path == "/version")
+            assert only.capabilities.think_end == () and (only.capabilities.version is None or path == "/version")
             assert (await ask(gateway)).status_code == 200
 
 

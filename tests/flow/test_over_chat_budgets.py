@@ -36,7 +36,7 @@ async def answers(manners: dict[str, Any], thinking: dict[str, Any]) -> dict[tup
         running_gateway(node.url, budgets={"canary": True}, thinking=thinking) as gateway,
         httpx.AsyncClient(base_url=gateway.url, timeout=30, verify=AUTHORITIES) as client,
     ):
-        await eventually(lambda: gateway.app.fleet.nodes[0].abilities.marker_shown is not None)
+        await eventually(lambda: gateway.app.fleet.nodes[0].capabilities.marker_shown is not None)
         for path, body in REQUESTS.items():
             for stream in (True, False):
                 answer = await client.post(path, json={**body, "stream": stream})
@@ -72,7 +72,7 @@ async def test_a_refusal_names_the_clients_own_field() -> None:
         running_gateway(node.url, thinking={"max_budget": BUDGET}) as gateway,
         httpx.AsyncClient(base_url=gateway.url, timeout=30, verify=AUTHORITIES) as client,
     ):
-        gateway.app.fleet.nodes[0].abilities = UNKNOWN
+        gateway.app.fleet.nodes[0].capabilities = UNKNOWN
         body = {**REQUESTS["/v1/responses"], "include": ["message.output_text.logprobs"]}
         refused = await client.post("/v1/responses", json=body)
     error = refused.json()["error"]
@@ -87,7 +87,7 @@ async def test_chat_is_asked_only_where_the_dialect_cannot_say_it() -> None:
         running_gateway(node.url, budgets={"canary": True}) as gateway,
         httpx.AsyncClient(base_url=gateway.url, timeout=30, verify=AUTHORITIES) as client,
     ):
-        await eventually(lambda: gateway.app.fleet.nodes[0].abilities.marker_shown is not None)
+        await eventually(lambda: gateway.app.fleet.nodes[0].capabilities.marker_shown is not None)
         for budget, path in ((16, "/v1/chat/completions"), (1024, "/v1/messages")):
             before = node.stats.requests.get(path, 0)
             thinking = {"type": "enabled", "budget_tokens": budget}

@@ -84,7 +84,7 @@ class House:
 
     @property
     def link(self) -> Any:
-        return self.gateway.app.link
+        return self.gateway.app.redis
 
 
 @contextlib.asynccontextmanager

@@ -47,7 +47,7 @@ async def test_a_report_that_hangs_is_no_outage_and_limits_nobody_locally() -> N
         proxy.meanwhile = lambda command: hang() if command[0] in OPERATORS else None
         reports = [asyncio.create_task(admin.get(f"/admin/{what}")) for what in ("usage", "audit")]
         await asked.wait()
-        link: Any = gateway.app.link
+        link: Any = gateway.app.redis
         answers = 0
         while not all(report.done() for report in reports):  # `on_failure` is closed: only Redis lets requests pass
             assert (await client.post("/v1/chat/completions", json=BODY)).status_code == 200
@@ -82,7 +82,7 @@ async def test_a_large_report_is_read_in_small_pieces_and_requests_go_on() -> No
         pages = KEYS * len(MEASURES) // FIELDS
         assert len(scans) > HOURS * pages and {command[4] for command in scans} == {str(FIELDS).encode()}
         assert not [command for command in proxy.asked if command[0] == b"HGETALL" and b"usage" in command[1]]
-        link: Any = gateway.app.link
+        link: Any = gateway.app.redis
         assert answers >= HOURS // AT_ONCE and (link.up, link.outages) == (True, 0)
 
 
@@ -108,5 +108,5 @@ async def test_a_question_with_too_many_rows_is_refused_with_words() -> None:
 async def test_a_report_of_a_redis_that_is_gone_says_so() -> None:
     async with house() as (gateway, redis, _, _, admin):
         redis.kill()
-        await eventually(lambda: gateway.app.link is not None and not gateway.app.link.up)
+        await eventually(lambda: gateway.app.redis is not None and not gateway.app.redis.up)
         assert (await admin.get("/admin/usage")).status_code == 503

@@ -83,7 +83,7 @@ async def test_gateways_that_share_redis_know_each_others_conversations(
 
 async def test_requests_go_on_while_redis_is_away(nodes: list[FakeNode], redis: RedisServer) -> None:
     async with gateway_of(nodes, redis=redis.settings) as gateway:
-        link = gateway.app.link
+        link = gateway.app.redis
         assert link is not None
         await ask(gateway, turns("ada", 1))
         home = asked(nodes)

@@ -45,13 +45,13 @@ async def proven(**budgets: Any) -> AsyncIterator[tuple[FakeNode, RunningGateway
         httpx.AsyncClient(base_url=gateway.url, timeout=30, trust_env=False) as client,
     ):
         if budgets.get("canary", True):
-            await eventually(lambda: gateway.app.fleet.nodes[0].abilities.marker_shown is not None)
+            await eventually(lambda: gateway.app.fleet.nodes[0].capabilities.marker_shown is not None)
         assert trusted(gateway)
         yield node, gateway, client
 
 
 def trusted(gateway: RunningGateway) -> bool | None:
-    return gateway.app.fleet.nodes[0].abilities.native_budget
+    return gateway.app.fleet.nodes[0].capabilities.native_budget
 
 
 async def set_budget(node: FakeNode, manner: str) -> None:

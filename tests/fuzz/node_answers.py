@@ -172,8 +172,10 @@ async def trial() -> Any:
             who: await stack.enter_async_context(running_gateway(url, **SETTINGS, budgets=budgets))
             for who, budgets in HELD_BY.items()
         }
-        abilities = gateways["gateway"].app.fleet.nodes
-        await eventually(lambda: abilities[0].abilities.think_end and abilities[0].abilities.native_budget is False)
+        capabilities = gateways["gateway"].app.fleet.nodes
+        await eventually(
+            lambda: capabilities[0].capabilities.think_end and capabilities[0].capabilities.native_budget is False
+        )
         with contextlib.redirect_stdout(io.StringIO()) as logged, contextlib.redirect_stderr(logged):
             found = Trial(gateways, logged)
             loop.set_exception_handler(lambda _, context: found.unhandled.append(context))

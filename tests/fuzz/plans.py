@@ -6,12 +6,12 @@ import random
 from gateway.core.bodies import parse_body
 from gateway.core.dialects import DIALECTS, Ask, Dialect
 from gateway.core.errors import GatewayError
-from gateway.core.fleet.capabilities import BELIEVED, UNKNOWN, Abilities
+from gateway.core.fleet.capabilities import BELIEVED, UNKNOWN, Capabilities
 from gateway.core.limits.metering import Meter, plan_amounts
-from gateway.core.plan import Minting, make_plan
-from gateway.core.routing.conversations import KEY_BYTES, Naming, conversation_of
-from gateway.core.thinking.policy import Terms
-from gateway.core.upstream.node_request import sending_to
+from gateway.core.plan import IdMinting, make_plan
+from gateway.core.routing.conversations import KEY_BYTES, ConversationNaming, conversation_of
+from gateway.core.thinking.policy import Policy
+from gateway.core.upstream.node_request import node_request
 from gateway.counting.conversation import NotCountable
 from gateway.counting.conversation import conversation_of as counted_conversation
 from tests.fuzz.grammar import draw
@@ -21,12 +21,12 @@ from tests.support.nodes import MODEL
 NODES = (
     UNKNOWN,
     BELIEVED,
-    Abilities(native_budget=False, native_off=False, version=(0, 22), think_start=(5,), think_end=(6,), window=4096),
-    Abilities(native_budget=False, splits_reasoning=False, think_end=(6,), marker_shown=True),
-    Abilities(native_budget=True, native_off=True, version=(0, 32), splits_reasoning=True, window=64),
+    Capabilities(native_budget=False, native_off=False, version=(0, 22), think_start=(5,), think_end=(6,), window=4096),
+    Capabilities(native_budget=False, splits_reasoning=False, think_end=(6,), marker_shown=True),
+    Capabilities(native_budget=True, native_off=True, version=(0, 32), splits_reasoning=True, window=64),
 )
 _DIALECTS = {dialect.path: dialect for dialect in DIALECTS}
-_MINTING = Minting(b"k" * 32, b"n" * 12, "a")
+_MINTING = IdMinting(b"k" * 32, b"n" * 12, "a")
 
 
 async def fuzz_plans(trial: Trial, numbers: range) -> None:
@@ -46,20 +46,20 @@ async def fuzz_plans(trial: Trial, numbers: range) -> None:
             await asyncio.sleep(0)  # the gateway probes its node meanwhile
 
 
-def _plan(dialect: Dialect, ask: Ask, terms: Terms | None, rng: random.Random) -> None:
+def _plan(dialect: Dialect, ask: Ask, terms: Policy | None, rng: random.Random) -> None:
     minting = _MINTING if dialect.mints_ids else None
     salt, window = rng.choice((None, "salt")), rng.choice((None, 64, 4096))
-    assert len(conversation_of(ask.body, {}, "a", Naming(by_user=rng.random() < 0.5))) == KEY_BYTES
+    assert len(conversation_of(ask.body, {}, "a", ConversationNaming(by_user=rng.random() < 0.5))) == KEY_BYTES
     plan = make_plan(ask, dialect, MODEL, minting, None, rng.choice((None, terms)), window, 4.0, salt)
     assert min(plan_amounts(plan, Meter(), 4096)) >= 0
     assert plan.output_tokens is None or plan.output_tokens >= 0
     over_chat = plan._replace(over_chat=True)
     for planned in (plan, over_chat, plan._replace(grant=plan.grant._replace(hide=True))):
         try:
-            sending = sending_to(planned, b"node", rng.choice(NODES))
+            sending = node_request(planned, b"node", rng.choice(NODES))
         except GatewayError:
             continue
-        sending.watch()
+        sending.stream_filter()
         _count(parse_body(sending.body))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from gateway.core.errors import BodyTooLarge, InvalidRequest
-from gateway.core.http.content_coding import FREE, MAX_MEMBERS, MAX_RATIO, SLACK, STEP_OUT, Unpacker, coding_of
+from gateway.core.http.content_coding import FREE, MAX_MEMBERS, MAX_RATIO, SLACK, STEP_OUT, BodyDecoder, coding_of
 
 MIB = 1 << 20
 
@@ -26,7 +26,7 @@ PACK: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
 
 def unpacked(packed: bytes, coding: str) -> tuple[bytes, int]:
     """What comes out, and in how many steps."""
-    unpacker, pieces, steps = Unpacker(packed, coding), [], 0
+    unpacker, pieces, steps = BodyDecoder(packed, coding), [], 0
     while not unpacker.done:
         piece = unpacker.step()
         assert len(piece) <= STEP_OUT
@@ -113,7 +113,7 @@ def test_members_follow_each_other_up_to_a_bound() -> None:
 @pytest.mark.parametrize("kind", PACK)
 def test_a_bomb_ends_soon_after_what_is_free(kind: str) -> None:
     coding, pack = PACK[kind]
-    unpacker, given = Unpacker(pack(bytes(31 * MIB)), coding), 0
+    unpacker, given = BodyDecoder(pack(bytes(31 * MIB)), coding), 0
     with pytest.raises(BodyTooLarge, match=f"more than {MAX_RATIO} times"):
         while True:
             given += len(unpacker.step())
@@ -134,7 +134,7 @@ def test_what_unpacks_to_nothing_is_refused_early(kind: str) -> None:
         packed += b"\0\0\0\xff\xff" * (8 * MIB // 5)
     else:
         packed = gzip.compress(b"") * (8 * MIB // 20)
-    unpacker = Unpacker(packed, "gzip")
+    unpacker = BodyDecoder(packed, "gzip")
     steps = 0
     with pytest.raises(InvalidRequest, match=r"less than half|members"):
         while True:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.http.head_cache import Familiar
+from gateway.core.http.head_cache import HeadCache
 
 REQUEST = b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nContent-Length: %d\r\nauthorization: Bearer k\r\n\r\n%b"
 ANSWER = b"HTTP/1.1 200 OK\r\ndate: Tue, 24 Nov 2026 22:46:50 GMT\r\ncontent-length: %d\r\nserver: x\r\n\r\n%b"
@@ -87,7 +87,7 @@ def test_a_familiar_message_is_what_the_parser_would_find(
     kind: Any, message: bytes, first: bytes, second: bytes, changes: list[tuple[str, int, bytes]]
 ) -> None:
     one, other = message % (len(first), first), changed(message % (len(second), second), changes)
-    familiar = Familiar.of(one, "known")
+    familiar = HeadCache.of(one, "known")
     assert familiar is not None
     body = familiar.body_in(other)
     if not changes:
@@ -113,12 +113,12 @@ def test_a_familiar_message_is_what_the_parser_would_find(
     ],
 )
 def test_what_is_not_simply_as_long_as_it_says_is_not_kept(data: bytes) -> None:
-    assert Familiar.of(data, None) is None
+    assert HeadCache.of(data, None) is None
 
 
 @pytest.mark.parametrize("length", (b"", b"+5", b"-5", b" 5", b"5 ", b"0x5", b"5,5", b"\xd9", b"5\r\nx: y", b"1" * 17))
 def test_only_plain_numbers_are_lengths(length: bytes) -> None:
-    familiar = Familiar.of(REQUEST % (5, b"hello"), None)
+    familiar = HeadCache.of(REQUEST % (5, b"hello"), None)
     assert familiar is not None
     head, _, rest = REQUEST.partition(b"%d")
     assert familiar.body_in(head + length + rest % b"hello") is None

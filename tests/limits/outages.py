@@ -121,4 +121,4 @@ async def _ask(client: httpx.AsyncClient) -> tuple[int, float]:
 
 
 def _link(gateway: RunningGateway) -> Any:
-    return gateway.app.link
+    return gateway.app.redis

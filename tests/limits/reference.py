@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fractions import Fraction
 
-from gateway.core.limits.rules import UNIT, Kind, Rule, Rules
+from gateway.core.limits.rules import UNIT, LimitKind, Rule, Rules
 from gateway.core.limits.tenant_limits import KEPT, MOURNED
 
 SECOND = 1_000_000
@@ -55,9 +55,9 @@ class Reference:
         held = self.held.pop(id, None)
         for index, rule in enumerate(rules):
             if held is not None:
-                change = (0 if rule.kind is Kind.LEASES else used[index]) - held.costs[index]
+                change = (0 if rule.kind is LimitKind.LEASES else used[index]) - held.costs[index]
                 self._note(rule, change, now, held.at)
-            elif rule.kind is not Kind.LEASES:
+            elif rule.kind is not LimitKind.LEASES:
                 self._note(rule, used[index], now, now)
         self.ended[id] = ("settled", now + KEPT * SECOND)
 
@@ -68,9 +68,9 @@ class Reference:
     def left(self, rule: Rule, now: int) -> int:
         """In the rule's own unit."""
         events = self.events.get((rule.scope, rule.field), [])
-        if rule.kind is Kind.LEASES:
+        if rule.kind is LimitKind.LEASES:
             return rule.limit - sum(event.amount for event in events)
-        if rule.kind is not Kind.BUCKET:
+        if rule.kind is not LimitKind.BUCKET:
             period = _period(rule, now)
             return rule.limit - sum(event.amount for event in events if event.period == period)
         level, at = Fraction(rule.capacity, UNIT), now
@@ -101,4 +101,4 @@ class Reference:
 
 def _period(rule: Rule, now: int) -> object:
     moment = datetime.fromtimestamp(now // SECOND, UTC)
-    return moment.date() if rule.kind is Kind.DAY else (moment.year, moment.month)
+    return moment.date() if rule.kind is LimitKind.DAY else (moment.year, moment.month)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gateway.core.dialects.chat import Chat
 from gateway.core.limits.metering import BYTES, EVENTS, LESSONS, PACE, TENANTS, Meter, Meters, plan_amounts
 from gateway.core.plan import Plan, make_plan
-from gateway.core.usage.token_usage import Usage, Work
+from gateway.core.usage.token_usage import ObservedWork, Usage
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBO"}}
 
@@ -19,10 +19,10 @@ def plan_of(meter: Meter, text: str = "x" * 4000, **fields: Any) -> Plan:
     return make_plan(Chat().read(raw), Chat(), "m", None, None, bytes_per_token=meter.bytes_per_token.value)
 
 
-def teach(meter: Meter, usage: Usage, work: Work | None = None, times: int = 1, **fields: Any) -> None:
+def teach(meter: Meter, usage: Usage, work: ObservedWork | None = None, times: int = 1, **fields: Any) -> None:
     for _ in range(times):
         plan = plan_of(meter, **fields)
-        meter.learn(plan, plan_amounts(plan, meter, 4096), work or Work(), usage)
+        meter.learn(plan, plan_amounts(plan, meter, 4096), work or ObservedWork(), usage)
 
 
 def figures(meter: Meter) -> tuple[float, float, float]:
@@ -44,15 +44,17 @@ ODD: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     },
 )
 USAGES = st.builds(Usage, COUNTS, COUNTS)
-WORKS = st.builds(Work, st.integers(0, 10**6), SECONDS, SECONDS, st.sampled_from([0.0, 1.0]))
+WORKS = st.builds(ObservedWork, st.integers(0, 10**6), SECONDS, SECONDS, st.sampled_from([0.0, 1.0]))
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(ODD, USAGES, WORKS), max_size=12))
-def test_nothing_that_one_tenant_sends_moves_anothers(attacks: list[tuple[dict[str, Any], Usage, Work]]) -> None:
+def test_nothing_that_one_tenant_sends_moves_anothers(
+    attacks: list[tuple[dict[str, Any], Usage, ObservedWork]],
+) -> None:
     meters = Meters()
     victim = meters.of("victim", "m")
-    teach(victim, Usage(1200, 100), Work(100, 2.0, 2.0), times=20)
+    teach(victim, Usage(1200, 100), ObservedWork(100, 2.0, 2.0), times=20)
     before = figures(victim)
     for fields, usage, work in attacks:
         teach(meters.of("attacker", "m"), usage, work, times=LESSONS, **fields)
@@ -64,10 +66,10 @@ def test_nothing_that_one_tenant_sends_moves_anothers(attacks: list[tuple[dict[s
 
 @settings(max_examples=15, deadline=None)
 @given(st.tuples(USAGES, WORKS))
-def test_a_newcomer_begins_with_what_no_single_tenant_moves(attack: tuple[Usage, Work]) -> None:
+def test_a_newcomer_begins_with_what_no_single_tenant_moves(attack: tuple[Usage, ObservedWork]) -> None:
     meters = Meters()
     for number in range(TENANTS):
-        teach(meters.of(f"honest {number}", "m"), Usage(1300 + number, 100), Work(100, 2.0, 2.0), times=100)
+        teach(meters.of(f"honest {number}", "m"), Usage(1300 + number, 100), ObservedWork(100, 2.0, 2.0), times=100)
     honest = [figures(meters.of(f"honest {number}", "m")) for number in range(TENANTS)]
     teach(meters.of("attacker", "m"), *attack, times=100)
     for index, value in enumerate(figures(meters.of("newcomer", "m"))):
@@ -98,7 +100,7 @@ def test_a_prompt_teaches_by_the_ratio_that_it_was_planned_by() -> None:
     planned = plan_amounts(plan, meter, 4096)
     teach(meter, Usage(4000, 10), times=300)
     assert meter.bytes_per_token.value < 1.1
-    meter.learn(plan, planned, Work(), Usage(1001, 10))
+    meter.learn(plan, planned, ObservedWork(), Usage(1001, 10))
     slow = Meter()
     teach(slow, Usage(4000, 10), times=300)
     teach(slow, Usage(1001, 10))

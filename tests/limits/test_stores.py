@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.core.limits.rules import UNIT, Amounts, Limits, rules_of
-from gateway.core.limits.tenant_limits import Book
+from gateway.core.limits.tenant_limits import TenantLimits
 from gateway.limits.rulesets import Ruleset
 from gateway.limits.stores import MemoryStore, RedisStore, Store
 from tests.limits.reference import Reference
@@ -153,7 +153,7 @@ CHECKED = Limits(
 @given(operations)
 def test_the_book_agrees_with_the_reference_on_any_history(history: list[tuple[str, int, int, int, int]]) -> None:
     """`pause` moves the clock by seconds, so that leases (of 30 s) run out."""
-    rules, book, reference = ruleset(CHECKED), Book(), Reference()
+    rules, book, reference = ruleset(CHECKED), TenantLimits(), Reference()
     now, lease = 1_798_761_580_000_000, 30_000_000  # twenty seconds before a year ends
     for operation, id, first, second, pause in history:
         now += pause * 1_000_000 + 7
@@ -179,7 +179,7 @@ def test_redis_agrees_with_the_book_on_any_history() -> None:
             tenants = iter(range(1_000_000))
 
             async def replay(history: list[tuple[str, int, int, int, int]]) -> None:
-                tenant, book = f"t{next(tenants)}", Book()
+                tenant, book = f"t{next(tenants)}", TenantLimits()
                 for operation, id, first, second, _ in history:
                     costs = rules.costs(Amounts(1, first, second, second // 2, first + second))
                     if operation == "reserve":

@@ -21,7 +21,7 @@ from gateway.core.limits.rules import (
     share,
     weights_of,
 )
-from gateway.core.limits.tenant_limits import Book
+from gateway.core.limits.tenant_limits import TenantLimits
 
 SECOND = 1_000_000
 LEASE = 60 * SECOND
@@ -34,7 +34,7 @@ def costs(rules: Rules, amounts: Amounts) -> tuple[int, ...]:
 
 def test_a_bucket_is_full_at_first_and_fills_by_the_microsecond() -> None:
     rules = rules_of(Limits(tokens_per_minute=600), "t")
-    book = Book()
+    book = TenantLimits()
     asked = costs(rules, Amounts(input=400, output=200))
     assert book.reserve(START, "a", rules, asked, LEASE).left == (0,)
     one = (UNIT,)
@@ -46,7 +46,7 @@ def test_a_bucket_is_full_at_first_and_fills_by_the_microsecond() -> None:
 
 def test_one_limit_without_room_leaves_the_others_untouched() -> None:
     rules = rules_of(Limits(requests_per_minute=10, tokens_per_minute=100), "t")
-    book = Book()
+    book = TenantLimits()
     before = book.reserve(START, "a", rules, costs(rules, Amounts(input=90)), LEASE)
     assert before.granted
     after = book.reserve(START, "b", rules, costs(rules, Amounts(input=11)), LEASE)
@@ -55,7 +55,7 @@ def test_one_limit_without_room_leaves_the_others_untouched() -> None:
 
 def test_what_was_not_used_comes_back_and_what_was_used_beyond_is_owed() -> None:
     rules = rules_of(Limits(output_tokens_per_minute=1000), "t")
-    book = Book()
+    book = TenantLimits()
     book.reserve(START, "a", rules, costs(rules, Amounts(output=800)), LEASE)
     book.settle(START, "a", rules, costs(rules, Amounts(output=100)))
     assert book.reserve(START, "b", rules, costs(rules, Amounts(output=900)), LEASE).left == (0,)
@@ -65,7 +65,7 @@ def test_what_was_not_used_comes_back_and_what_was_used_beyond_is_owed() -> None
 
 def test_coming_back_never_overfills() -> None:
     rules = rules_of(Limits(output_tokens_per_minute=600), "t")
-    book = Book()
+    book = TenantLimits()
     book.reserve(START, "a", rules, costs(rules, Amounts(output=600)), LEASE)
     book.settle(START + 59 * SECOND, "a", rules, costs(rules, Amounts()))
     assert book.reserve(START + 59 * SECOND, "b", rules, (0,), LEASE).left == (600 * UNIT,)
@@ -73,7 +73,7 @@ def test_coming_back_never_overfills() -> None:
 
 def test_a_day_ends_at_midnight_and_forgets_what_comes_back_later() -> None:
     rules = rules_of(Limits(tokens_per_day=100), "t")
-    book = Book()
+    book = TenantLimits()
     midnight = (START // DAY + 1) * DAY
     assert book.reserve(midnight - 1, "a", rules, (100,), LEASE).granted
     refused = book.reserve(midnight - 1, "b", rules, (1,), LEASE)
@@ -85,7 +85,7 @@ def test_a_day_ends_at_midnight_and_forgets_what_comes_back_later() -> None:
 
 def test_a_place_is_free_again_at_the_end_and_when_its_gateway_died() -> None:
     rules = rules_of(Limits(concurrent_requests=1), "t")
-    book = Book()
+    book = TenantLimits()
     assert book.reserve(START, "a", rules, (1,), LEASE).granted
     assert not book.reserve(START, "b", rules, (1,), LEASE).granted
     book.settle(START, "a", rules, (1,))
@@ -96,7 +96,7 @@ def test_a_place_is_free_again_at_the_end_and_when_its_gateway_died() -> None:
 
 def test_renewing_keeps_a_long_stream_its_place() -> None:
     rules = rules_of(Limits(concurrent_requests=1), "t")
-    book = Book()
+    book = TenantLimits()
     book.reserve(START, "a", rules, (1,), LEASE)
     book.renew(START + LEASE - 1, ["a", "unknown"], LEASE)
     assert not book.reserve(START + LEASE, "b", rules, (1,), LEASE).granted
@@ -105,7 +105,7 @@ def test_renewing_keeps_a_long_stream_its_place() -> None:
 @pytest.mark.parametrize("twice", [1, 2])
 def test_settling_twice_or_after_the_lease_counts_every_token_once(twice: int) -> None:
     rules = rules_of(Limits(concurrent_requests=5, tokens_per_day=1000, tokens_per_minute=1000), "t")
-    book = Book()
+    book = TenantLimits()
     book.reserve(START, "a", rules, costs(rules, Amounts(output=500)), LEASE)
     late = START + LEASE
     book.sweep(late)
@@ -116,14 +116,14 @@ def test_settling_twice_or_after_the_lease_counts_every_token_once(twice: int) -
 
 def test_reserving_twice_takes_once() -> None:
     rules = rules_of(Limits(tokens_per_day=1000), "t")
-    book = Book()
+    book = TenantLimits()
     for _ in range(2):
         assert book.reserve(START, "a", rules, (600,), LEASE) == (True, START, (400,))
 
 
 def test_a_request_that_takes_nothing_of_a_limit_passes_its_debt() -> None:
     rules = rules_of(Limits(thinking_tokens_per_minute=10), "t")
-    book = Book()
+    book = TenantLimits()
     book.settle(START, "a", rules, costs(rules, Amounts(thinking=50)))
     assert not book.reserve(START, "b", rules, costs(rules, Amounts(thinking=1)), LEASE).granted
     assert book.reserve(START, "c", rules, costs(rules, Amounts(output=5)), LEASE).granted
@@ -131,7 +131,7 @@ def test_a_request_that_takes_nothing_of_a_limit_passes_its_debt() -> None:
 
 def test_a_clock_that_goes_back_gives_nothing_twice() -> None:
     rules = rules_of(Limits(requests_per_minute=60), "t")
-    book = Book()
+    book = TenantLimits()
     book.reserve(START, "a", rules, (60 * UNIT,), LEASE)
     assert book.reserve(START - 30 * SECOND, "b", rules, (0,), LEASE).left == (0,)
     assert book.reserve(START + SECOND, "c", rules, (0,), LEASE).left == (UNIT,)
@@ -162,7 +162,7 @@ class ById(dict[str, Any]):
 
 
 def test_a_request_costs_no_more_where_many_came_before_it() -> None:
-    book, rules = Book(), rules_of(Limits(concurrent_requests=2), "t")
+    book, rules = TenantLimits(), rules_of(Limits(concurrent_requests=2), "t")
     book.reservations = ById()
     for number in range(100):
         assert book.reserve(START + number, f"r{number}", rules, (1,), LEASE).granted

@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.core.errors import LimitExceeded, LimitTooSmall, QuotaExceeded
-from gateway.core.limits.rules import UNIT, Amounts, Limits, Taken, costs_of, rules_of, weights_of
+from gateway.core.limits.rules import UNIT, Amounts, LimitResult, Limits, costs_of, rules_of, weights_of
 from gateway.core.limits.words import headers_of, moment, refusal, refusal_for_ever, shown_of, span
 
 NOW = 1_798_761_599_500_000  # half a second before 2027
@@ -24,7 +24,7 @@ def test_moments_are_rounded_up_over_the_end_of_a_year() -> None:
 
 def test_of_several_limits_the_tightest_is_told() -> None:
     rules = rules_of(Limits(input_tokens_per_minute=1000, output_tokens_per_minute=500), "t")
-    told = dict(headers_of(rules, Taken(True, NOW, (10 * UNIT, 400 * UNIT)), shown_of(rules, anthropic=True)))
+    told = dict(headers_of(rules, LimitResult(True, NOW, (10 * UNIT, 400 * UNIT)), shown_of(rules, anthropic=True)))
     assert told[b"x-ratelimit-limit-tokens"] == b"1000"
     assert told[b"x-ratelimit-remaining-tokens"] == b"10"
     assert told[b"x-ratelimit-reset-tokens"] == b"59.4s"
@@ -34,7 +34,7 @@ def test_of_several_limits_the_tightest_is_told() -> None:
 
 def test_a_debt_is_told_as_nothing_left() -> None:
     rules = rules_of(Limits(tokens_per_minute=60), "t")
-    told = dict(headers_of(rules, Taken(True, NOW, (-60 * UNIT,)), shown_of(rules, anthropic=False)))
+    told = dict(headers_of(rules, LimitResult(True, NOW, (-60 * UNIT,)), shown_of(rules, anthropic=False)))
     assert told[b"x-ratelimit-remaining-tokens"] == b"0"
     assert told[b"x-ratelimit-reset-tokens"] == b"2m0s"
 
@@ -42,7 +42,7 @@ def test_a_debt_is_told_as_nothing_left() -> None:
 def test_a_refusal_names_the_limit_that_takes_longest() -> None:
     rules = rules_of(Limits(requests_per_minute=60, tokens_per_minute=600), "k:abc")
     costs = costs_of(weights_of(rules), Amounts(input=300))
-    error = refusal(rules, costs, Taken(False, NOW, (0, 200 * UNIT)), "acme")
+    error = refusal(rules, costs, LimitResult(False, NOW, (0, 200 * UNIT)), "acme")
     assert type(error) is LimitExceeded and error.retry_after == 10.0
     assert error.message == (
         "The limit of this API key (tokens_per_minute: 600): asked 300, left 200. Try again in 10 s."
@@ -51,7 +51,7 @@ def test_a_refusal_names_the_limit_that_takes_longest() -> None:
 
 def test_money_is_told_in_dollars_and_days_end_at_midnight() -> None:
     rules = rules_of(Limits(nanodollars_per_day=2_000_000_000), "m:big")
-    error = refusal(rules, (1_500_000_000,), Taken(False, NOW, (250_000_000,)), "acme")
+    error = refusal(rules, (1_500_000_000,), LimitResult(False, NOW, (250_000_000,)), "acme")
     assert type(error) is QuotaExceeded and error.retry_after == 0.5
     assert "acme on the model big (usd_per_day: $2.0000): asked $1.5000, left $0.2500" in error.message
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.core.fleet.node_metrics import read_load
+from gateway.core.fleet.node_metrics import read_node_metrics
 from tests.real.conftest import SET_UP_SECONDS, Server, _Progress
 from tests.real.processes import running, wait_for
 from tests.real.transparency_cases import CHAT, MODEL
@@ -69,7 +69,7 @@ def _talk(url: str, name: str) -> None:
 
 def _counted(node: Server) -> tuple[int, int]:
     """Prompt tokens that were looked for in the cache, and those that were found."""
-    load = read_load(httpx.get(f"{node.url}/metrics", trust_env=False).text, 0.0)
+    load = read_node_metrics(httpx.get(f"{node.url}/metrics", trust_env=False).text, 0.0)
     assert load.cache_queries is not None and load.cache_hits is not None
     return load.cache_queries, load.cache_hits
 

@@ -12,7 +12,7 @@ import yaml
 
 from gateway.core.access.api_keys import key_digest
 from gateway.core.dialects import DIALECTS
-from gateway.core.fleet.node_metrics import read_load
+from gateway.core.fleet.node_metrics import read_node_metrics
 from gateway.counting.files import load_counter
 from tests.real.conftest import Server, ready
 from tests.real.processes import running, wait_for
@@ -113,7 +113,7 @@ def test_no_tenant_finds_anothers_prompt_in_the_cache(vllm: Server, counting: tu
     body = {"model": MODEL, "messages": [{"role": "user", "content": prompt}], "max_tokens": 1}
 
     def looked_up() -> tuple[int, int]:
-        load = read_load(httpx.get(f"{vllm.url}/metrics", trust_env=False).text, 0.0)
+        load = read_node_metrics(httpx.get(f"{vllm.url}/metrics", trust_env=False).text, 0.0)
         assert load.cache_queries is not None and load.cache_hits is not None
         return load.cache_queries, load.cache_hits
 

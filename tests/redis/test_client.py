@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from gateway.aio.inline_future import Ending
-from gateway.redis.client import Link, LinkSettings, Script, ScriptFailed, Unavailable
+from gateway.aio.inline_future import InlineFuture
+from gateway.redis.client import RedisClient, RedisSettings, RedisUnavailable, Script, ScriptFailed
 from gateway.redis.connections import EACH
 from tests.support.certificates import self_signed
 from tests.support.gateways import eventually
@@ -58,11 +58,11 @@ async def test_a_frozen_redis_holds_a_call_for_the_timeout_and_later_ones_not_at
         changes: list[bool] = []
         link.on_change(changes.append)
         redis.freeze()
-        with pytest.raises(Unavailable, match="no answer in time"):
+        with pytest.raises(RedisUnavailable, match="no answer in time"):
             await link.run(ADD, ["k"], [1])
         call = link.submit(("EVALSHA", ADD.sha, 1, "k", 1), ADD)
         assert call.done(), "the breaker answers on the spot"
-        with pytest.raises(Unavailable):
+        with pytest.raises(RedisUnavailable):
             await call
         redis.thaw()
         await eventually(lambda: link.up)
@@ -90,7 +90,7 @@ async def test_a_call_that_is_gathered_while_the_clock_is_looked_at_has_its_time
     async with redis_server() as redis, linked(redis, timeout=0.5, connect_timeout=100.0) as link:
         assert await link.run(ADD, ["k"], [1]) == [1, b"1"]
         redis.freeze()
-        asked: asyncio.Future[Ending[Any]] = loop.create_future()
+        asked: asyncio.Future[InlineFuture[Any]] = loop.create_future()
 
         def ask() -> None:
             loop.remove_reader(ours)
@@ -103,7 +103,7 @@ async def test_a_call_that_is_gathered_while_the_clock_is_looked_at_has_its_time
             its.send(b"go")
             call = await asked
             async with asyncio.timeout(30):  # the probe alone would wait for longer
-                with pytest.raises(Unavailable, match="no answer in time"):
+                with pytest.raises(RedisUnavailable, match="no answer in time"):
                     await call
         redis.thaw()
 
@@ -117,7 +117,7 @@ async def test_a_burst_is_given_the_time_that_what_is_ahead_of_it_takes() -> Non
         assert await link.run(busy, ["k"], [2.5]) == 1, "it had 2 s, and 6 for those ahead of it"  # of CPU time
         assert [await call for call in calls] == [b"PONG"] * ahead
         assert link.outages == 0
-        with pytest.raises(Unavailable, match="no answer in time"):  # nothing is ahead any more
+        with pytest.raises(RedisUnavailable, match="no answer in time"):  # nothing is ahead any more
             await link.run(busy, ["k"], [4.0])
 
 
@@ -132,7 +132,7 @@ async def test_everybody_is_told_although_a_listener_fails() -> None:
         redis.do("CONFIG", "SET", "maxmemory", 1)
         async with asyncio.timeout(30):
             told = await asyncio.gather(*[link.run(ADD, ["k"], [1]) for _ in range(5)], return_exceptions=True)
-        assert [type(error) for error in told] == [Unavailable] * 5
+        assert [type(error) for error in told] == [RedisUnavailable] * 5
         redis.do("CONFIG", "SET", "maxmemory", 0)
 
 
@@ -140,7 +140,7 @@ async def test_a_killed_redis_is_noticed_without_a_call_and_so_is_its_return() -
     async with redis_server() as redis, linked(redis) as link:
         redis.kill()
         await eventually(lambda: not link.up)
-        with pytest.raises(Unavailable, match="connect"):
+        with pytest.raises(RedisUnavailable, match="connect"):
             await link.run(ADD, ["k"], [1])
         redis.restart()
         await eventually(lambda: link.up)
@@ -149,11 +149,11 @@ async def test_a_killed_redis_is_noticed_without_a_call_and_so_is_its_return() -
 
 async def test_who_stops_as_redis_falls_does_not_wait_for_ever() -> None:
     async with redis_server() as redis:
-        link = Link(LinkSettings(redis.url, timeout=1.0, connect_timeout=2.0))
+        link = RedisClient(RedisSettings(redis.url, timeout=1.0, connect_timeout=2.0))
         await link.start()
         await asyncio.sleep(0)  # it watches
         redis.kill()
-        with pytest.raises(Unavailable):
+        with pytest.raises(RedisUnavailable):
             await link.run(ADD, ["k"], [1])
         async with asyncio.timeout(30):
             await link.stop()
@@ -182,7 +182,7 @@ async def test_a_lost_connection_to_a_healthy_redis_is_not_an_outage() -> None:
 async def test_a_redis_that_cannot_write_is_as_good_as_none() -> None:
     async with redis_server() as redis, linked(redis) as link:
         redis.do("REPLICAOF", "127.0.0.1", "1")
-        with pytest.raises(Unavailable):
+        with pytest.raises(RedisUnavailable):
             await link.run(ADD, ["k"], [1])
         assert not link.up
         redis.do("REPLICAOF", "NO", "ONE")
@@ -192,7 +192,7 @@ async def test_a_redis_that_cannot_write_is_as_good_as_none() -> None:
 async def test_a_full_redis_is_as_good_as_none() -> None:
     async with redis_server() as redis, linked(redis) as link:
         redis.do("CONFIG", "SET", "maxmemory", "1")
-        with pytest.raises(Unavailable):
+        with pytest.raises(RedisUnavailable):
             await link.run(ADD, ["k"], [1])
         assert not link.up
         redis.do("CONFIG", "SET", "maxmemory", "0")
@@ -225,7 +225,7 @@ async def test_tls_and_an_acl_user(tmp_path: Path) -> None:
     tls = ("--tls-cert-file", str(made.cert), "--tls-key-file", str(made.key), "--tls-auth-clients", "no")
     async with redis_server("redis7", *tls, *acl, tls=True) as redis:
         url = redis.url.replace("://", "://gate:pass@")
-        link = Link(LinkSettings(url, ca_file=made.cert, timeout=1.0, connect_timeout=2.0))
+        link = RedisClient(RedisSettings(url, ca_file=made.cert, timeout=1.0, connect_timeout=2.0))
         await link.start()
         try:
             assert await link.run(ADD, ["fg1:k"], [1]) == [1, b"1"]
@@ -249,18 +249,18 @@ async def test_what_failed_over_an_outage_that_is_over_makes_no_other_one() -> N
     never = asyncio.Event()
     async with redis_server() as redis, resp_proxy(redis) as proxy:
         proxy.meanwhile = lambda command: never.wait() if command[0] == b"GET" else None  # type: ignore[assignment,return-value]
-        link = Link(LinkSettings(proxy.url, timeout=0.5, connect_timeout=5.0))
+        link = RedisClient(RedisSettings(proxy.url, timeout=0.5, connect_timeout=5.0))
         await link.start()
         try:
             asking = asyncio.create_task(link.command("GET", "k"))
             await eventually(lambda: [b"GET", b"k"] in proxy.asked)
             proxy.strike(b"-LOADING Redis is loading the dataset in memory\r\n")
-            with pytest.raises(Unavailable):
+            with pytest.raises(RedisUnavailable):
                 await link.run(ADD, ["k"], [1])
             proxy.heal()
             await eventually(lambda: link.up)
             assert not asking.done()
-            with pytest.raises(Unavailable):
+            with pytest.raises(RedisUnavailable):
                 await asking
             assert (link.up, link.outages) == (True, 1)
         finally:

@@ -11,8 +11,8 @@ from gateway.access.new_keys import make_key
 from gateway.core.limits.rules import Limits, rules_of
 from gateway.limits.rulesets import Ruleset
 from gateway.limits.stores import RedisStore
-from gateway.redis.client import Link, LinkSettings
-from gateway.redis.schema import LIVE, Schema
+from gateway.redis.client import RedisClient, RedisSettings
+from gateway.redis.schema import LIVE, KeySchema
 from tests.support.gateways import RunningGateway, eventually, running_gateway
 from tests.support.nodes import MODEL
 from tests.support.redis import RedisServer, redis_server
@@ -27,9 +27,9 @@ def settings(redis: RedisServer, **more: Any) -> dict[str, Any]:
     return {"redis": redis.settings, "access": {"stored": True}, "admin": {"token": "admin"}, **more}
 
 
-def of_the_next_version(redis: RedisServer) -> Link:
-    schema = Schema(live_version=LIVE + 1)
-    return Link(LinkSettings(redis.url, timeout=1.0, connect_timeout=2.0, schema=schema))
+def of_the_next_version(redis: RedisServer) -> RedisClient:
+    schema = KeySchema(live_version=LIVE + 1)
+    return RedisClient(RedisSettings(redis.url, timeout=1.0, connect_timeout=2.0, schema=schema))
 
 
 async def ask(gateway: RunningGateway, key: str) -> int:
@@ -108,7 +108,7 @@ async def test_records_of_a_newer_version_are_read_and_left_as_they_are(capsys: 
                 usage = (await admin.get("/admin/usage", params={**span, "tenant": "acme"})).json()
                 assert [row["requests"] for row in usage["rows"]] == [2]
                 assert (await admin.get("/admin/audit")).json() == []
-                assert gateway.app.drains.told and set(gateway.app.drains._orders) == {"other:1"}
+                assert gateway.app.drains.synced and set(gateway.app.drains._orders) == {"other:1"}
                 assert redis.do("HGET", "fg1:drains", "other:1").endswith(b'"reason": "spot"}')
 
                 assert (await admin.delete(f"/admin/keys/{id}")).status_code == 200, "taking out is always possible"

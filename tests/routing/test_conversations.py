@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from gateway.core.routing.conversations import KEY_BYTES, Naming, conversation_of
+from gateway.core.routing.conversations import KEY_BYTES, ConversationNaming, conversation_of
 
-NAMING = Naming((b"x-session-id",))
+NAMING = ConversationNaming((b"x-session-id",))
 OPENING = [{"role": "system", "content": "You are an agent. " * 300}, {"role": "user", "content": "Mend the roof."}]
 
 
-def key(body: dict[str, Any], tenant: str = "t", naming: Naming = NAMING, **headers: str) -> bytes:
+def key(body: dict[str, Any], tenant: str = "t", naming: ConversationNaming = NAMING, **headers: str) -> bytes:
     sent = {name.replace("_", "-").encode(): value.encode() for name, value in headers.items()}
     return conversation_of(body, sent, tenant, naming)
 
@@ -67,7 +67,7 @@ def test_what_the_client_calls_it_goes_before_its_opening() -> None:
 
 def test_a_user_names_a_conversation_only_where_that_is_configured() -> None:
     assert key(chat(user="u")) == key(chat(user="v"))
-    by_user = Naming((), by_user=True)
+    by_user = ConversationNaming((), by_user=True)
     assert key(chat(user="u"), naming=by_user) != key(chat(user="v"), naming=by_user)
     assert key({"metadata": {"user_id": "u"}}, naming=by_user) == key({"user": "u"}, naming=by_user)
 
@@ -89,4 +89,4 @@ def test_tenants_do_not_share_names() -> None:
     ],
 )
 def test_odd_bodies_have_a_conversation_too(odd: dict[str, Any]) -> None:
-    assert len(key(odd, naming=Naming((), by_user=True))) == KEY_BYTES
+    assert len(key(odd, naming=ConversationNaming((), by_user=True))) == KEY_BYTES

@@ -11,11 +11,11 @@ from gateway.core.routing.prefill_speed import ENOUGH, PrefillSpeed
 from gateway.core.routing.selection import (
     EXPECTED_WAIT,
     POLICIES,
-    Backlog,
     Candidate,
-    Chance,
-    Left,
-    Prompt,
+    LastTurn,
+    PlacedPrompt,
+    PrefillBacklog,
+    RandomDraw,
     expected_wait,
     level,
     rendezvous,
@@ -23,12 +23,12 @@ from gateway.core.routing.selection import (
 
 PACE = 1 / 8000
 A, B, C = (Candidate(name, PACE) for name in "abc")
-PROMPT = Prompt(8000, b"talk")
-CALM = Chance(0, 0.0)
+PROMPT = PlacedPrompt(8000, b"talk")
+CALM = RandomDraw(0, 0.0)
 
 
-def choose(*candidates: Candidate, left: Left | None = None, crowding: float = 1.0, **pending: int) -> str:
-    backlog = {name: Backlog(tokens, 2) for name, tokens in pending.items()}
+def choose(*candidates: Candidate, left: LastTurn | None = None, crowding: float = 1.0, **pending: int) -> str:
+    backlog = {name: PrefillBacklog(tokens, 2) for name, tokens in pending.items()}
     return expected_wait(candidates, PROMPT, backlog, left, crowding).name
 
 
@@ -39,7 +39,7 @@ def test_the_shorter_backlog_is_chosen_and_rendezvous_decides_between_equals() -
 
 
 def test_a_conversation_stays_until_the_wait_costs_more_than_its_cache_saves() -> None:
-    at_home = Left("a", 6000)
+    at_home = LastTurn("a", 6000)
     # Three quarters of the backlog count, since one of two is half done; what is cached saves twice its tokens.
     assert choose(A, B, left=at_home, a=15_900) == "a"
     assert choose(A, B, left=at_home, a=16_100) == "b"
@@ -47,14 +47,14 @@ def test_a_conversation_stays_until_the_wait_costs_more_than_its_cache_saves() -
 
 def test_a_cache_that_began_empty_since_is_not_counted_on() -> None:
     restarted = A._replace(warm=30.0)
-    assert choose(B, restarted, left=Left("a", 6000, age=29.0), a=100) == "a"
-    assert choose(B, restarted, left=Left("a", 6000, age=31.0), a=100) == "b"
+    assert choose(B, restarted, left=LastTurn("a", 6000, age=29.0), a=100) == "a"
+    assert choose(B, restarted, left=LastTurn("a", 6000, age=31.0), a=100) == "b"
 
 
 def test_a_full_node_is_left_for_an_empty_one_where_nothing_is_pending() -> None:
     full = A._replace(crowd=1.0)
-    assert choose(full, B, left=Left("a", 3900)) == "b"
-    assert choose(full, B, left=Left("a", 3900), crowding=0.5) == "a"
+    assert choose(full, B, left=LastTurn("a", 3900)) == "b"
+    assert choose(full, B, left=LastTurn("a", 3900), crowding=0.5) == "a"
 
 
 def test_a_slow_node_gets_less() -> None:
@@ -77,43 +77,43 @@ def test_rendezvous_heeds_weights() -> None:
 
 
 def test_round_robin_takes_turns() -> None:
-    chosen = [POLICIES["round_robin"]([A, B, C], PROMPT, Chance(turn, 0.0)).name for turn in range(6)]
+    chosen = [POLICIES["round_robin"]([A, B, C], PROMPT, RandomDraw(turn, 0.0)).name for turn in range(6)]
     assert chosen == list("abcabc")
 
 
 def test_least_loaded_counts_places_taken_for_the_weight() -> None:
     busy, strong = A._replace(crowd=0.5), B._replace(crowd=0.8, weight=2.0)
     assert POLICIES["least_loaded"]([busy, strong], PROMPT, CALM).name == "b"
-    level_ones = Counter(POLICIES["least_loaded"]([A, B, C], PROMPT, Chance(turn, 0.0)).name for turn in range(9))
+    level_ones = Counter(POLICIES["least_loaded"]([A, B, C], PROMPT, RandomDraw(turn, 0.0)).name for turn in range(9))
     assert set(level_ones.values()) == {3}
 
 
 @given(some.floats(0, 1, exclude_max=True), some.integers(2, 9))
 def test_power_of_two_looks_at_two_different_nodes(draw: float, count: int) -> None:
     nodes = [Candidate(f"n{i}", PACE, crowd=float(i)) for i in range(count)]
-    chosen = POLICIES["power_of_two"](nodes, PROMPT, Chance(0, draw)).name
+    chosen = POLICIES["power_of_two"](nodes, PROMPT, RandomDraw(0, draw)).name
     assert chosen != f"n{count - 1}", "the fullest of all is never the less loaded of two"
 
 
 def test_power_of_two_looks_at_every_pair() -> None:
     nodes = [Candidate(f"n{i}", PACE, crowd=float(i)) for i in range(4)]
-    seen = Counter(POLICIES["power_of_two"](nodes, PROMPT, Chance(0, i / 1200)).name for i in range(1200))
+    seen = Counter(POLICIES["power_of_two"](nodes, PROMPT, RandomDraw(0, i / 1200)).name for i in range(1200))
     assert seen == {"n0": 600, "n1": 400, "n2": 200}
 
 
 @pytest.mark.parametrize("policy", [*POLICIES, EXPECTED_WAIT])
 def test_every_policy_serves_with_one_node(policy: str) -> None:
-    assert Placement().choose(policy, [A], PROMPT, Chance(7, 0.99), 0.0).node == "a"
+    assert Placement().choose(policy, [A], PROMPT, RandomDraw(7, 0.99), 0.0).node == "a"
 
 
 def test_what_is_pending_is_taken_back_at_the_first_byte() -> None:
     placement = Placement()
     first = placement.choose(EXPECTED_WAIT, [A, B], PROMPT, CALM, 0.0)
-    placement.take(first, PROMPT, 0.0)
-    other = Prompt(100, b"other")
+    placement.add(first, PROMPT, 0.0)
+    other = PlacedPrompt(100, b"other")
     second = placement.choose(EXPECTED_WAIT, [A, B], other, CALM, 0.0)
     assert second.node != first.node
-    placement.take(second, other, 0.0)
+    placement.add(second, other, 0.0)
     placement.prefilled(second)
     placement.prefilled(first)
     assert placement.pending == {}
@@ -122,8 +122,8 @@ def test_what_is_pending_is_taken_back_at_the_first_byte() -> None:
 def test_a_conversation_is_remembered_for_its_time_and_the_oldest_are_forgotten_first() -> None:
     placement = Placement(remember=60.0, limit=2)
     for number, name in enumerate((b"x", b"y", b"z")):
-        prompt = Prompt(1000, name)
-        placement.take(placement.choose(EXPECTED_WAIT, [A, B], prompt, CALM, number), prompt, float(number))
+        prompt = PlacedPrompt(1000, name)
+        placement.add(placement.choose(EXPECTED_WAIT, [A, B], prompt, CALM, number), prompt, float(number))
     assert placement.left(b"x", 3.0) is None
     assert placement.left(b"z", 62.0) is not None
     assert placement.left(b"z", 62.1) is None
@@ -132,11 +132,11 @@ def test_a_conversation_is_remembered_for_its_time_and_the_oldest_are_forgotten_
 def test_a_hot_conversation_cannot_overload_its_node() -> None:
     """Fifty of one conversation at once, all of its prompt cached at home: they spread as places fill."""
     placement, taken = Placement(), Counter[str]()
-    hot = Prompt(3000, b"hot")
+    hot = PlacedPrompt(3000, b"hot")
     for _ in range(50):
         candidates = [Candidate(name, PACE, taken[name] / 16) for name in "abcd"]
         choice = placement.choose(EXPECTED_WAIT, candidates, hot, CALM, 0.0)
-        placement.take(choice, hot, 0.0)
+        placement.add(choice, hot, 0.0)
         placement.prefilled(choice)
         taken[choice.node] += 1
     assert max(taken.values()) <= 16
@@ -147,10 +147,10 @@ def test_a_new_node_fills_up() -> None:
     """Two nodes hold all conversations and a backlog; a third comes, empty: work goes there until it waits as long."""
     placement, served = Placement(), Counter[str]()
     for number in range(48):
-        prompt = Prompt(2000 + 1000 * (number // 12), b"%d" % (number % 12))
+        prompt = PlacedPrompt(2000 + 1000 * (number // 12), b"%d" % (number % 12))
         nodes = [A, B] if number < 24 else [A, B, C]
         choice = placement.choose(EXPECTED_WAIT, nodes, prompt, CALM, 0.0)
-        placement.take(choice, prompt, 0.0)
+        placement.add(choice, prompt, 0.0)
         served[choice.node] += number >= 24
     assert served["c"] >= 8
     assert served["a"] + served["b"] >= 8, "once they wait alike, conversations stay"

@@ -8,15 +8,15 @@ import pytest
 import pytest_asyncio
 
 from gateway.core.routing.placement import Placement
-from gateway.core.routing.selection import EXPECTED_WAIT, Candidate, Chance, Placed, Prompt, rendezvous
-from gateway.redis.client import Link, LinkSettings
+from gateway.core.routing.selection import EXPECTED_WAIT, Candidate, NodeScore, PlacedPrompt, RandomDraw, rendezvous
+from gateway.redis.client import RedisClient, RedisSettings
 from gateway.routing.shared_placement import SharedPlacement, forget
 from tests.support.gateways import eventually
 from tests.support.redis import Kind, RedisServer, redis_server
 
 PENDING, ENTRIES, EXPIRY = (f"fg1:{{route}}:{name}" for name in ("pending", "entries", "expiry"))
 NODES = [Candidate(f"10.0.0.{i}:8000", 1 / 8000) for i in range(5)]
-CALM = Chance(0, 0.0)
+CALM = RandomDraw(0, 0.0)
 
 
 @pytest_asyncio.fixture
@@ -33,20 +33,20 @@ async def shared(redis: RedisServer) -> AsyncIterator[SharedPlacement]:
 
 class linked:  # noqa: N801  # a context, used as a function
     def __init__(self, redis: RedisServer, timeout: float = 2.0) -> None:
-        self._link = Link(LinkSettings(redis.url, timeout=timeout, connect_timeout=2.0))
+        self._redis = RedisClient(RedisSettings(redis.url, timeout=timeout, connect_timeout=2.0))
 
     async def __aenter__(self) -> SharedPlacement:
-        await self._link.start()
-        placement = SharedPlacement(self._link, remember=3600.0, crowding=1.0)
+        await self._redis.start()
+        placement = SharedPlacement(self._redis, remember=3600.0, crowding=1.0)
         placement.prefilled(b"")  # a script that Redis does not know yet is sent behind those that it knows
-        await self._link.command("GET", PENDING)
+        await self._redis.command("GET", PENDING)
         return placement
 
     async def __aexit__(self, *_: object) -> None:
-        await self._link.stop()
+        await self._redis.stop()
 
 
-async def choose(shared: SharedPlacement, request: bytes, nodes: list[Candidate], prompt: Prompt) -> Placed:
+async def choose(shared: SharedPlacement, request: bytes, nodes: list[Candidate], prompt: PlacedPrompt) -> NodeScore:
     liked = rendezvous(nodes, prompt.conversation)
     return shared.read(await shared.choose(request, liked, prompt), liked, prompt)
 
@@ -55,7 +55,7 @@ async def choose(shared: SharedPlacement, request: bytes, nodes: list[Candidate]
 async def test_the_script_and_the_functions_choose_alike(kind: Kind) -> None:
     dice, own = random.Random(11), Placement()
     async with redis_server(kind) as redis, linked(redis) as shared:
-        waiting: list[tuple[bytes, Placed]] = []
+        waiting: list[tuple[bytes, NodeScore]] = []
         for number in range(400):
             nodes = [
                 node._replace(
@@ -65,11 +65,11 @@ async def test_the_script_and_the_functions_choose_alike(kind: Kind) -> None:
                 )
                 for node in dice.sample(NODES, dice.randint(1, 5))
             ]
-            prompt = Prompt(dice.randint(1, 20_000), b"talk %d" % dice.randint(0, 30))
+            prompt = PlacedPrompt(dice.randint(1, 20_000), b"talk %d" % dice.randint(0, 30))
             theirs = await choose(shared, b"%d" % number, nodes, prompt)
             ours = own.choose(EXPECTED_WAIT, nodes, prompt, CALM, 0.0)
             assert theirs == ours._replace(ahead=int(ours.ahead))
-            own.take(ours, prompt, 0.0)
+            own.add(ours, prompt, 0.0)
             waiting.append((b"%d" % number, ours))
             for _ in range(dice.randint(0, 2)):
                 if waiting:
@@ -78,38 +78,38 @@ async def test_the_script_and_the_functions_choose_alike(kind: Kind) -> None:
                     shared.prefilled(request)
         for request, _ in waiting:
             shared.prefilled(request)
-        await choose(shared, b"last", NODES, Prompt(7, b"end"))
+        await choose(shared, b"last", NODES, PlacedPrompt(7, b"end"))
         assert sorted(redis.do("HVALS", PENDING)) == [b"1", b"7"]
         assert redis.do("HLEN", ENTRIES) == redis.do("ZCARD", EXPIRY) == 1
 
 
 async def test_what_is_sent_twice_counts_once(redis: RedisServer, shared: SharedPlacement) -> None:
-    prompt = Prompt(1000, b"talk")
+    prompt = PlacedPrompt(1000, b"talk")
     first = await choose(shared, b"one", NODES, prompt)
     again = await choose(shared, b"one", NODES, prompt)
     assert (again.node, again.ahead) == (first.node, 0)
     shared.prefilled(b"one")
     shared.prefilled(b"one")
-    await choose(shared, b"two", NODES[:1], Prompt(5, b"other"))
+    await choose(shared, b"two", NODES[:1], PlacedPrompt(5, b"other"))
     assert redis.do("HLEN", ENTRIES) == 1
 
 
 async def test_two_gateways_see_each_others_choices(redis: RedisServer, shared: SharedPlacement) -> None:
     async with linked(redis) as other:
-        prompts = [Prompt(4000, b"talk %d" % i) for i in range(5)]
+        prompts = [PlacedPrompt(4000, b"talk %d" % i) for i in range(5)]
         chosen = [await choose((shared, other)[i % 2], b"%d" % i, NODES, prompt) for i, prompt in enumerate(prompts)]
         assert len({placed.node for placed in chosen}) == 5
-        back = await choose(other, b"back", NODES, Prompt(6000, prompts[0].conversation))
+        back = await choose(other, b"back", NODES, PlacedPrompt(6000, prompts[0].conversation))
         assert (back.node, back.cached, back.reason) == (chosen[0].node, 4000, "home")
 
 
 async def test_the_work_of_a_gateway_that_died_expires(redis: RedisServer, shared: SharedPlacement) -> None:
-    lost = await choose(shared, b"lost", NODES[:1], Prompt(9000, b"lost"))
+    lost = await choose(shared, b"lost", NODES[:1], PlacedPrompt(9000, b"lost"))
     ends = float(redis.do("ZSCORE", EXPIRY, "lost"))
     seconds, microseconds = redis.do("TIME")
     assert 30 < ends / 1000 - int(seconds) - int(microseconds) / 1e6 < 40
     redis.do("ZADD", EXPIRY, 1, "lost")  # its time has come
-    placed = await choose(shared, b"next", NODES[:1], Prompt(10, b"next"))
+    placed = await choose(shared, b"next", NODES[:1], PlacedPrompt(10, b"next"))
     assert (placed.node, placed.ahead) == (lost.node, 0)
     assert redis.do("HGET", PENDING, lost.node) == b"10"
 
@@ -121,10 +121,10 @@ async def test_what_a_frozen_redis_did_not_hear_is_told_when_it_thaws(redis: Red
         names = [b"%d" % number for number in range(600)]
         for start in range(0, len(names), 50):  # all of them at once can take a busy machine longer than the link waits
             some = names[start : start + 50]
-            await asyncio.gather(*[choose(shared, name, NODES[:2], Prompt(1000, name)) for name in some])
+            await asyncio.gather(*[choose(shared, name, NODES[:2], PlacedPrompt(1000, name)) for name in some])
         redis.freeze()
         if not told_meanwhile:
-            asked = shared.choose(b"nobody waits for this", NODES, Prompt(9, b""))
+            asked = shared.choose(b"nobody waits for this", NODES, PlacedPrompt(9, b""))
             await eventually(lambda: not shared.up)
             forget(asked)
             shared.prefilled(b"nobody waits for this")
@@ -140,15 +140,15 @@ async def test_what_a_frozen_redis_did_not_hear_is_told_when_it_thaws(redis: Red
 async def test_a_redis_that_lost_its_keys_is_not_driven_below_nothing(
     redis: RedisServer, shared: SharedPlacement
 ) -> None:
-    await choose(shared, b"one", NODES, Prompt(1000, b"talk"))
+    await choose(shared, b"one", NODES, PlacedPrompt(1000, b"talk"))
     redis.flush()
     shared.prefilled(b"one")
-    await choose(shared, b"two", NODES[:1], Prompt(10, b"talk"))
+    await choose(shared, b"two", NODES[:1], PlacedPrompt(10, b"talk"))
     assert sorted(redis.do("HVALS", PENDING)) == [b"1", b"10"]
 
 
 async def test_every_key_has_an_end(redis: RedisServer, shared: SharedPlacement) -> None:
     """A conversation is forgotten after its time; what is pending is bounded by what is under way."""
-    await choose(shared, b"one", NODES, Prompt(1000, b"talk"))
+    await choose(shared, b"one", NODES, PlacedPrompt(1000, b"talk"))
     talk = f"fg1:{{route}}:last:{b'talk'.hex()}"
     assert 3_500_000 < redis.do("PTTL", talk) <= 3_600_000

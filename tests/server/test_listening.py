@@ -11,7 +11,7 @@ import pytest
 
 from gateway.app import build_app
 from gateway.config.tree import Config
-from gateway.server.gateway_app import ByPort
+from gateway.server.gateway_app import GatewayApp
 from gateway.server.process import ListenError, listen, serve
 from tests.support.faults import broken_network
 from tests.support.gateways import QUICK, eventually
@@ -76,8 +76,8 @@ async def test_a_start_that_is_given_up_leaves_nothing_running(end: str) -> None
             raise AssertionError(message)
 
         scope = {"type": "lifespan", "state": {}}
-        starting = asyncio.create_task(ByPort(app, 1, fail)(scope, receive, send))
-        await eventually(lambda: app.link is not None and app.prober._tasks)
+        starting = asyncio.create_task(GatewayApp(app, 1, fail)(scope, receive, send))
+        await eventually(lambda: app.redis is not None and app.prober._tasks)
         if end == "cancelled":
             starting.cancel()
         else:

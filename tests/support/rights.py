@@ -10,37 +10,37 @@ from pathlib import Path
 
 from redis import RedisCluster
 
-from gateway.access.audit import Audit, Deed
+from gateway.access.audit import Audit, AuditEvent
 from gateway.access.directory import Directory, KeysLeft
-from gateway.access.keyring import Keyring, Reading
+from gateway.access.keyring import Keyring, RecordReaders
 from gateway.access.new_keys import make_key
 from gateway.config.access import read_grant, read_tenant
 from gateway.core.access.tenants import Tenants
 from gateway.core.errors import KeysUnknown
-from gateway.core.fleet.registration import Belief
+from gateway.core.fleet.registration import RegistrationTrust
 from gateway.core.limits.rules import Limits, rules_of
-from gateway.core.routing.selection import Candidate, Prompt
+from gateway.core.routing.selection import Candidate, PlacedPrompt
 from gateway.core.telemetry.events import RequestEnded
 from gateway.core.usage.ledger import HOUR
 from gateway.core.usage.token_usage import Usage
 from gateway.fleet.drains import Drains
 from gateway.fleet.fleet import Fleet
-from gateway.fleet.node_sources import Roster
-from gateway.fleet.peer_views import Lookout
+from gateway.fleet.node_sources import NodeSources
+from gateway.fleet.peer_views import PeerViews
 from gateway.fleet.registrations import RegistrationRules, Registrations
 from gateway.limits.rulesets import Ruleset
 from gateway.limits.stores import RedisStore
-from gateway.redis.client import Link, LinkSettings, Unavailable
+from gateway.redis.client import RedisClient, RedisSettings, RedisUnavailable
 from gateway.redis.presence import Presence
 from gateway.routing.shared_placement import SharedPlacement
-from gateway.usage.ledger import Kept, Ledger
+from gateway.usage.ledger import Ledger, UsageRetention
 from gateway.usage.report import UsageReport
 from tests.support.redis import RedisServer
 from tests.support.registrations import record
 from workers.registration import INDEX_KEY, KEY_PREFIX
 
 DOCS = Path(__file__).parents[2] / "docs" / "configuration.md"
-READING = Reading(lambda name, settings: read_tenant(b"secret", name, settings), read_grant)
+READING = RecordReaders(lambda name, settings: read_tenant(b"secret", name, settings), read_grant)
 RULES = Ruleset.of(rules_of(Limits(tokens_per_day=1000, requests_per_minute=60, concurrent_requests=5), "t"))
 NODE = "http://10.0.0.1:8000"
 
@@ -59,8 +59,8 @@ def give(redis: RedisServer, user: str, rights: list[str]) -> str:
 
 
 @contextlib.asynccontextmanager
-async def linked_as(redis: RedisServer, url: str) -> AsyncIterator[Link]:
-    link = Link(LinkSettings(url, redis.cluster, timeout=5.0, connect_timeout=5.0))
+async def linked_as(redis: RedisServer, url: str) -> AsyncIterator[RedisClient]:
+    link = RedisClient(RedisSettings(url, redis.cluster, timeout=5.0, connect_timeout=5.0))
     await link.start()
     try:
         yield link
@@ -68,19 +68,19 @@ async def linked_as(redis: RedisServer, url: str) -> AsyncIterator[Link]:
         await link.stop()
 
 
-async def use_everything(redis: RedisServer, link: Link) -> list[str]:
+async def use_everything(redis: RedisServer, link: RedisClient) -> list[str]:
     """Do all that a gateway does with Redis; returns what did not work."""
-    uses = (_limits, _keys, _usage, _presence, _lookout, _placement, _drains, _registrations, _audit)
+    uses = (_limits, _keys, _usage, _presence, _peer_views, _placement, _drains, _registrations, _audit)
     failed = []
     for use in uses:
         try:
             await use(redis, link)
-        except (AssertionError, Unavailable, KeysUnknown, KeysLeft) as error:
+        except (AssertionError, RedisUnavailable, KeysUnknown, KeysLeft) as error:
             failed.append(f"{use.__name__}: {type(error).__name__} {error}")
     return failed
 
 
-async def _limits(_: RedisServer, link: Link) -> None:
+async def _limits(_: RedisServer, link: RedisClient) -> None:
     store = RedisStore(link, lease=0.001)
     assert (await store.reserve("acme", "first", RULES, (1,) * len(RULES.rules))).granted
     await store.renew("acme", ["first"])
@@ -89,7 +89,7 @@ async def _limits(_: RedisServer, link: Link) -> None:
     await store.settle("acme", "second", RULES, (1,) * len(RULES.rules))
 
 
-async def _keys(_: RedisServer, link: Link) -> None:
+async def _keys(_: RedisServer, link: RedisClient) -> None:
     directory, ring = Directory(link, 100), Keyring(link, READING, Tenants(), 100, 60.0)
     name = f"tenant-{time.monotonic_ns()}"
     await directory.create_tenant("who", name, {})
@@ -98,24 +98,24 @@ async def _keys(_: RedisServer, link: Link) -> None:
     await directory.set_tenant("who", written, {"models": ["m"]}, {})
     digests = [bytes.fromhex(make_key()[1]) for _ in range(3)]
     made = [await directory.create_key("who", name, digest, {}, in_file=False) for digest in digests[:2]]
-    await ring.look()
-    assert await ring.look_up(digests[0]) is not None and ring.known(digests[1]) is not None
+    await ring.refresh()
+    assert await ring.find(digests[0]) is not None and ring.known(digests[1]) is not None
     ring._noted = float("-inf")  # the half hour in which use is noted is over
-    await ring.look()
+    await ring.refresh()
     assert made[0].id in await directory.last_used()
     kept = [await directory.key(key.id) for key in made]
     assert kept[0] is not None and kept[1] is not None
     await directory.rotate_key("who", kept[0], digests[2], {}, {})
     await directory.revoke_key("who", kept[1])
-    await ring.look()
+    await ring.refresh()
     assert ring.known(digests[1]) is None
     read = await directory.tenant(name)
     assert read is not None and name in [found.name for found in await directory.tenants()]
     assert await directory.delete_tenant("who", read) == 2
 
 
-async def _usage(_: RedisServer, link: Link) -> None:
-    ledger, now = Ledger(link, Kept(100, 10, 10), {}), time.time()
+async def _usage(_: RedisServer, link: RedisClient) -> None:
+    ledger, now = Ledger(link, UsageRetention(100, 10, 10), {}), time.time()
     ledger.request_ended(
         RequestEnded(now, "r", "chat", "acme", "k", "m", "n", False, 200, "ok", 1, 9, Usage(1, 1), 0.1, 0.2)
     )
@@ -124,7 +124,7 @@ async def _usage(_: RedisServer, link: Link) -> None:
     assert await report.rows(await report.tenants(), now - HOUR, now + HOUR, HOUR)
 
 
-async def _presence(_: RedisServer, link: Link) -> None:
+async def _presence(_: RedisServer, link: RedisClient) -> None:
     other, presence = Presence(link), Presence(link)
     await other.start()
     await presence.start()
@@ -134,20 +134,20 @@ async def _presence(_: RedisServer, link: Link) -> None:
     assert lived == 2
 
 
-async def _lookout(_: RedisServer, link: Link) -> None:
+async def _peer_views(_: RedisServer, link: RedisClient) -> None:
     fleet = Fleet()
     fleet.share_with(2)
-    one, other = Lookout(fleet, link, None), Lookout(fleet, link, None)
-    await one.look({})
-    seen = await other.look({})
-    await one.leave()
-    await other.leave()
+    one, other = PeerViews(fleet, link, None), PeerViews(fleet, link, None)
+    await one.exchange({})
+    seen = await other.exchange({})
+    await one.withdraw()
+    await other.withdraw()
     assert len(seen) == 1
 
 
-async def _placement(_: RedisServer, link: Link) -> None:
+async def _placement(_: RedisServer, link: RedisClient) -> None:
     shared = SharedPlacement(link, remember=60.0, crowding=1.0)
-    nodes, prompt = [Candidate("a:1", 0.001), Candidate("b:1", 0.001)], Prompt(100, b"conversation")
+    nodes, prompt = [Candidate("a:1", 0.001), Candidate("b:1", 0.001)], PlacedPrompt(100, b"conversation")
     for request in (b"1", b"1"):  # the answer was lost: the same one again
         placed = shared.read(await shared.choose(request, nodes, prompt), nodes, prompt)
         assert placed.node in ("a:1", "b:1")
@@ -155,26 +155,26 @@ async def _placement(_: RedisServer, link: Link) -> None:
     await link.submit(("GET", "fg1:{route}:last:none"))  # answered after it
 
 
-async def _drains(_: RedisServer, link: Link) -> None:
+async def _drains(_: RedisServer, link: RedisClient) -> None:
     drains = Drains(Fleet(), link, None, lambda _: None)
     await drains.drain(f"node-{time.monotonic_ns()}:8000", 1.0)
-    assert drains.told
+    assert drains.synced
 
 
-async def _registrations(redis: RedisServer, link: Link) -> None:
+async def _registrations(redis: RedisServer, link: RedisClient) -> None:
     found: list[str] = []
     written = record(NODE)
     with redis.client() if not redis.cluster else RedisCluster.from_url(redis.url) as client:
         client.set(KEY_PREFIX + written.node_id, written.wire(None))
         client.zadd(INDEX_KEY, {written.node_id: time.time() + 60})
-    roster = Roster(["registrations"], lambda specs: found.extend(spec.url for spec in specs))
-    rules = RegistrationRules(Belief(networks=(ip_network("10.0.0.0/8"),)))
-    await Registrations(link, rules, roster, Fleet()).look()
+    sources = NodeSources(["registrations"], lambda specs: found.extend(spec.url for spec in specs))
+    rules = RegistrationRules(RegistrationTrust(networks=(ip_network("10.0.0.0/8"),)))
+    await Registrations(link, rules, sources, Fleet()).poll()
     assert found == [NODE]
 
 
-async def _audit(_: RedisServer, link: Link) -> None:
+async def _audit(_: RedisServer, link: RedisClient) -> None:
     audit = Audit(link, 100)
     subject = str(time.monotonic_ns())
-    await audit.note(Deed("who", "node drained", subject, {}))
+    await audit.note(AuditEvent("who", "node drained", subject, {}))
     assert [line.deed.subject for line in await audit.read(0.0, 1)] == [subject]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway.core.routing.placement import Placement
-from gateway.core.routing.selection import EXPECTED_WAIT, Candidate, Chance, Placed, Prompt, rendezvous
+from gateway.core.routing.selection import EXPECTED_WAIT, Candidate, NodeScore, PlacedPrompt, RandomDraw, rendezvous
 
 BLOCK = 64
 RATE = 8000.0
@@ -48,16 +48,16 @@ class ExpectedWait:
 
     def __init__(self) -> None:
         self._placement = Placement()
-        self._placed: dict[int, Placed] = {}
+        self._placed: dict[int, NodeScore] = {}
         self.moved = 0
         """Turns that went elsewhere although the conversation's last node was there."""
 
     def choose(self, nodes: Sequence[TalkNode], session: int, tokens: int, now: float) -> str:
-        prompt = Prompt(tokens, b"%d" % session)
+        prompt = PlacedPrompt(tokens, b"%d" % session)
         left = self._placement.left(prompt.conversation, now)
         candidates = [Candidate(node.name, 1 / RATE, node.running / PLACES) for node in nodes]
-        placed = self._placement.choose(EXPECTED_WAIT, candidates, prompt, Chance(0, 0.0), now)
-        self._placement.take(placed, prompt, now)
+        placed = self._placement.choose(EXPECTED_WAIT, candidates, prompt, RandomDraw(0, 0.0), now)
+        self._placement.add(placed, prompt, now)
         self._placed[session] = placed
         self.moved += placed.reason == "moved" and left is not None and left.node in {node.name for node in nodes}
         return placed.node

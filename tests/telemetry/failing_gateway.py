@@ -16,13 +16,13 @@ import httpx
 import pydantic
 from uvicorn import Server
 
-from gateway.aio.inline_task import Story
+from gateway.aio.inline_task import InlineTask
 from gateway.app import build_app
 from gateway.config.tree import Config
 from gateway.core.bodies import Body
 from gateway.core.dialects.chat import Chat
 from gateway.core.errors import GatewayError
-from gateway.server.gateway_app import ByPort
+from gateway.server.gateway_app import GatewayApp
 from gateway.server.process import listen, uvicorn_settings
 from gateway.telemetry.logs import configure_logging
 from tests.support.gateways import eventually, running_gateway
@@ -140,7 +140,7 @@ async def run() -> None:
             assert answer.status_code == 500 and SECRETS["prompt"] not in answer.text
         await app.pipeline.answer(_Call(), _FailingDialect())  # type: ignore[arg-type]
         ended = asyncio.Event()
-        Story(_later(), loop, set(), ended.set).start()
+        InlineTask(_later(), loop, set(), ended.set).start()
         every = loop.create_task(app._every(60, fail))
         loop.call_soon(fail)
         forgotten = loop.create_task(_later())
@@ -158,7 +158,7 @@ async def run() -> None:
 
 async def _start_that_fails(config: Config) -> None:
     """As uvicorn sees it: what a lifespan raises is logged by uvicorn itself."""
-    app = ByPort(build_app(config), 1, lambda *_: fail())
+    app = GatewayApp(build_app(config), 1, lambda *_: fail())
     with listen("127.0.0.1", 0) as public:
         with contextlib.suppress(SystemExit):
             await Server(uvicorn_settings(config, app)).serve([public])

@@ -9,8 +9,8 @@ from gateway.core.dialects import DIALECTS
 from gateway.core.errors import InvalidRequest
 from gateway.core.plan import Plan, make_plan
 from gateway.core.thinking.decision import ThinkingRules, refuse_unholdable
-from gateway.core.thinking.policy import Terms
-from gateway.core.thinking.resolved import settle
+from gateway.core.thinking.policy import Policy
+from gateway.core.thinking.resolved import resolve
 
 BY_NAME = {dialect.name: dialect for dialect in DIALECTS}
 ASKS: dict[str, dict[str, Any]] = {
@@ -46,7 +46,7 @@ def test_what_asks_for_one_of_them_is_not(dialect: str, fields: dict[str, Any]) 
 
 
 def test_an_operators_budget_is_no_less_held() -> None:
-    rules = Terms(settle(ThinkingRules(), [("tenant", ThinkingRules(max_budget=100))]), None)
+    rules = Policy(resolve(ThinkingRules(), [("tenant", ThinkingRules(max_budget=100))]), None)
     raw = json.dumps({"model": "m", **ASKS["chat"], "use_beam_search": True}).encode()
     with pytest.raises(InvalidRequest) as refused:
         make_plan(BY_NAME["chat"].read(raw), BY_NAME["chat"], "m", None, None, rules)

@@ -9,7 +9,7 @@ from gateway.core.dialects import DIALECTS, Dialect
 from gateway.core.errors import InvalidRequest
 from gateway.core.plan import Plan, make_plan
 from gateway.core.thinking.caps import LEAST_ROOM, OutputRules, room_for
-from gateway.core.thinking.policy import Rules, TermsBook
+from gateway.core.thinking.policy import PolicyBook, PolicyLayer
 from gateway.core.thinking.sizes import MEDIA_TOKENS, estimate_input
 
 BY_NAME = {dialect.name: dialect for dialect in DIALECTS}
@@ -20,7 +20,7 @@ EVERY = pytest.mark.parametrize(
 
 def plan(dialect: Dialect, body: dict[str, Any], rules: OutputRules, window: int | None = None) -> Plan:
     raw = json.dumps({"model": "m", "store": False, **body}).encode()
-    terms = TermsBook().of(Rules(output=rules), "m")
+    terms = PolicyBook().of(PolicyLayer(output=rules), "m")
     return make_plan(dialect.read(raw), dialect, "m", None, None, terms, window)
 
 
@@ -33,7 +33,7 @@ def sent(made: Plan) -> dict[str, Any]:
 def test_none_asked_for_is_the_default(dialect: Dialect) -> None:
     made = plan(dialect, {}, OutputRules(default_tokens=64, max_tokens=128))
     assert (made.max_tokens, sent(made)) == (64, {dialect.output_fields[-1]: 64})
-    assert made.told == ((b"x-fleetgate-max-tokens", b"64; source=tenant-default"),)
+    assert made.headers == ((b"x-fleetgate-max-tokens", b"64; source=tenant-default"),)
 
 
 @EVERY
@@ -46,7 +46,7 @@ def test_more_than_the_most_is_clamped(dialect: Dialect) -> None:
     for field in dialect.output_fields:
         made = plan(dialect, {field: 1000}, OutputRules(max_tokens=128))
         assert (made.max_tokens, sent(made)) == (128, {field: 128})
-        assert made.told == ((b"x-fleetgate-max-tokens", b"128; source=tenant-max; asked=1000"),)
+        assert made.headers == ((b"x-fleetgate-max-tokens", b"128; source=tenant-max; asked=1000"),)
 
 
 @EVERY
@@ -87,14 +87,14 @@ def test_both_of_chats_fields_are_bounded() -> None:
 def test_less_than_the_most_goes_through_as_it_came(dialect: Dialect) -> None:
     made = plan(dialect, {dialect.output_fields[0]: 100}, OutputRules(max_tokens=128))
     assert (made.max_tokens, made.body) == (100, made.ask.raw)
-    assert made.told == ((b"x-fleetgate-max-tokens", b"100; source=request"),)
+    assert made.headers == ((b"x-fleetgate-max-tokens", b"100; source=request"),)
 
 
 def test_prompt_and_answer_stay_inside_the_window() -> None:
     words = [{"role": "user", "content": "word " * 1600}]  # 8,004 bytes of text, about 2,000 tokens
     made = plan(BY_NAME["chat"], {"messages": words}, OutputRules(default_tokens=4000), window=4096)
     assert (made.input_tokens, made.max_tokens) == (2001, 4096 - 2501 - 64)
-    assert made.told == ((b"x-fleetgate-max-tokens", b"1531; source=window"),)
+    assert made.headers == ((b"x-fleetgate-max-tokens", b"1531; source=window"),)
     assert plan(BY_NAME["chat"], {"messages": words}, OutputRules(default_tokens=4000)).max_tokens == 4000
 
 

@@ -13,7 +13,7 @@ from gateway.core.plan import Plan, make_plan
 from gateway.core.thinking.caps import OutputRules
 from gateway.core.thinking.decision import ThinkingRules, budget_of_effort
 from gateway.core.thinking.intent import EFFORTS, INTENT_FIELDS
-from gateway.core.thinking.policy import Rules, Terms, TermsBook
+from gateway.core.thinking.policy import Policy, PolicyBook, PolicyLayer
 
 BY_NAME = {dialect.name: dialect for dialect in DIALECTS}
 THINKING = [dialect for dialect in DIALECTS if dialect.output_fields]
@@ -23,20 +23,20 @@ TOOLS = {"tools": [{"type": "function", "function": {"name": "f"}}]}
 
 def terms_of(
     tenant: ThinkingRules | None = None, model: ThinkingRules | None = None, output: OutputRules | None = None
-) -> Terms | None:
-    models = {"m": Rules(thinking=model or ThinkingRules())}
-    return TermsBook(models=models).of(Rules(tenant or ThinkingRules(), output or OutputRules()), "m")
+) -> Policy | None:
+    models = {"m": PolicyLayer(thinking=model or ThinkingRules())}
+    return PolicyBook(models=models).of(PolicyLayer(tenant or ThinkingRules(), output or OutputRules()), "m")
 
 
 def plan(
-    body: dict[str, Any], terms: Terms | None, dialect: Dialect = BY_NAME["chat"], window: int | None = None
+    body: dict[str, Any], terms: Policy | None, dialect: Dialect = BY_NAME["chat"], window: int | None = None
 ) -> Plan:
     raw = json.dumps({"model": "m", "store": False, **body}).encode()
     return make_plan(dialect.read(raw), dialect, "m", None, None, terms, window)
 
 
 def told(made: Plan) -> dict[str, str]:
-    return {name.decode().removeprefix("x-fleetgate-"): value.decode() for name, value in made.told}
+    return {name.decode().removeprefix("x-fleetgate-"): value.decode() for name, value in made.headers}
 
 
 Case = tuple[ThinkingRules, dict[str, Any], bool | None, int | None, dict[str, str]]
@@ -224,11 +224,13 @@ def test_a_refusal_names_field_and_remedy(rules: ThinkingRules, body: dict[str, 
 
 
 def test_the_closest_layer_wins_setting_by_setting() -> None:
-    book = TermsBook(
-        Rules(ThinkingRules(max_budget=1, default_budget=1, floor=1, answer_reserve=1)),
-        {"m": Rules(ThinkingRules(max_budget=2, default_budget=2, floor=2))},
+    book = PolicyBook(
+        PolicyLayer(ThinkingRules(max_budget=1, default_budget=1, floor=1, answer_reserve=1)),
+        {"m": PolicyLayer(ThinkingRules(max_budget=2, default_budget=2, floor=2))},
     )
-    tenant = Rules(ThinkingRules(max_budget=3, default_budget=3), per_model={"m": Rules(ThinkingRules(max_budget=4))})
+    tenant = PolicyLayer(
+        ThinkingRules(max_budget=3, default_budget=3), per_model={"m": PolicyLayer(ThinkingRules(max_budget=4))}
+    )
     terms = book.of(tenant, "m")
     assert terms is not None and terms.thinking is not None
     assert terms.thinking.rules == ThinkingRules(max_budget=4, default_budget=3, floor=2, answer_reserve=1)
@@ -244,8 +246,8 @@ def test_the_closest_layer_wins_setting_by_setting() -> None:
 
 
 def test_where_nobody_says_anything_there_are_no_terms() -> None:
-    assert TermsBook().silent and TermsBook().of(None, "m") is None
-    assert not TermsBook(Rules(ThinkingRules(hide=True))).silent
+    assert PolicyBook().silent and PolicyBook().of(None, "m") is None
+    assert not PolicyBook(PolicyLayer(ThinkingRules(hide=True))).silent
 
 
 @pytest.mark.parametrize("word", EFFORTS[1:])
@@ -334,7 +336,7 @@ output_rules = st.builds(
     max_tokens=st.none() | st.integers(1, 5000),
     on_excess=st.sampled_from([None, "clamp", "reject"]),
 )
-rules = st.builds(Rules, thinking_rules, output_rules)
+rules = st.builds(PolicyLayer, thinking_rules, output_rules)
 asked = st.integers(-1, 5000)
 wish_parts = st.one_of(
     st.fixed_dictionaries({"thinking_token_budget": asked}),
@@ -367,9 +369,15 @@ dialects = st.sampled_from(THINKING)
 @given(dialects, wishes, limits, tools, rules, rules, st.none() | st.integers(300, 8000))
 @settings(max_examples=400)
 def test_a_plan_holds_what_the_rules_promise(
-    dialect: Dialect, wish: Any, limit: int | None, tool: Any, tenant: Rules, model: Rules, window: int | None
+    dialect: Dialect,
+    wish: Any,
+    limit: int | None,
+    tool: Any,
+    tenant: PolicyLayer,
+    model: PolicyLayer,
+    window: int | None,
 ) -> None:
-    terms = TermsBook(models={"m": model}).of(tenant, "m")
+    terms = PolicyBook(models={"m": model}).of(tenant, "m")
     body = {"messages": [{"role": "user", "content": "hello"}], **wish, **sized(dialect, limit), **tool}
     try:
         made = plan(body, terms, dialect, window)
@@ -452,10 +460,10 @@ def _check_told(made: Plan, rules: ThinkingRules) -> None:
 
 @given(dialects, wishes, limits, tools, rules, rules)
 def test_less_than_is_allowed_is_granted_as_it_is(
-    dialect: Dialect, wish: Any, limit: int | None, tool: Any, tenant: Rules, model: Rules
+    dialect: Dialect, wish: Any, limit: int | None, tool: Any, tenant: PolicyLayer, model: PolicyLayer
 ) -> None:
     """Asking again for what was granted grants the same: a client that heeds the headers is told nothing new."""
-    terms = TermsBook(models={"m": model}).of(tenant, "m")
+    terms = PolicyBook(models={"m": model}).of(tenant, "m")
     body = {**wish, **sized(dialect, limit), **tool}
     try:
         made = plan(body, terms, dialect)
@@ -476,6 +484,6 @@ def test_without_rules_what_a_node_heeds_goes_through_as_it_came(
         made = plan({**wish, **sized(dialect, limit), **tool}, None, dialect)
     except InvalidRequest:
         return
-    assert made.told == ()
+    assert made.headers == ()
     if made.ask.intent.heeded:
         assert made.body == made.ask.raw

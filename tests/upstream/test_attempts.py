@@ -15,7 +15,7 @@ from gateway.core.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
-from gateway.core.upstream.attempts import Attempts, RetryBudget, RetryRules, Verdict, outcome
+from gateway.core.upstream.attempts import Attempts, RetryBudget, RetryDecision, RetryRules, outcome
 
 KINDS = (ConnectFailed, StaleConnection, NodeBusy, NodeFailed, UpstreamCut, BadUpstreamResponse, UpstreamTimeout)
 
@@ -23,31 +23,31 @@ KINDS = (ConnectFailed, StaleConnection, NodeBusy, NodeFailed, UpstreamCut, BadU
 @pytest.mark.parametrize(
     ("error", "verdict"),
     [
-        (ConnectFailed, Verdict.ANOTHER_NODE),
-        (StaleConnection, Verdict.SAME_NODE),
-        (NodeBusy, Verdict.ANOTHER_NODE),
-        (NodeFailed, Verdict.ANOTHER_NODE),
-        (NodeLeaving, Verdict.ANOTHER_NODE),
-        (UpstreamCut, Verdict.ANOTHER_NODE),
-        (BadUpstreamResponse, Verdict.ANOTHER_NODE),
-        (UpstreamTimeout, Verdict.ANOTHER_NODE),
-        (UpstreamError, Verdict.GIVE_UP),
+        (ConnectFailed, RetryDecision.ANOTHER_NODE),
+        (StaleConnection, RetryDecision.SAME_NODE),
+        (NodeBusy, RetryDecision.ANOTHER_NODE),
+        (NodeFailed, RetryDecision.ANOTHER_NODE),
+        (NodeLeaving, RetryDecision.ANOTHER_NODE),
+        (UpstreamCut, RetryDecision.ANOTHER_NODE),
+        (BadUpstreamResponse, RetryDecision.ANOTHER_NODE),
+        (UpstreamTimeout, RetryDecision.ANOTHER_NODE),
+        (UpstreamError, RetryDecision.GIVE_UP),
     ],
 )
-def test_what_is_tried_again(error: type[UpstreamError], verdict: Verdict) -> None:
+def test_what_is_tried_again(error: type[UpstreamError], verdict: RetryDecision) -> None:
     assert Attempts(limit=3).judge(error("x"), answered=False) is verdict
 
 
 @pytest.mark.parametrize("error", KINDS)
 def test_nothing_is_tried_again_after_a_byte_of_the_answer(error: type[UpstreamError]) -> None:
-    assert Attempts(limit=3).judge(error("x"), answered=True) is Verdict.GIVE_UP
+    assert Attempts(limit=3).judge(error("x"), answered=True) is RetryDecision.GIVE_UP
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 16])
 def test_no_more_nodes_are_tried_than_allowed(limit: int) -> None:
     attempts = Attempts(limit)
     verdicts = [attempts.judge(ConnectFailed("x"), answered=False) for _ in range(limit + 2)]
-    assert verdicts == [Verdict.ANOTHER_NODE] * (limit - 1) + [Verdict.GIVE_UP] * 3
+    assert verdicts == [RetryDecision.ANOTHER_NODE] * (limit - 1) + [RetryDecision.GIVE_UP] * 3
 
 
 @pytest.mark.parametrize("order", list(product(KINDS, repeat=3)))
@@ -56,7 +56,7 @@ def test_every_run_of_failures_comes_to_an_end(order: tuple[type[UpstreamError],
     attempts = Attempts(limit=2)
     sent = 1
     for error in order * 3:
-        if attempts.judge(error("x"), answered=False) is Verdict.GIVE_UP:
+        if attempts.judge(error("x"), answered=False) is RetryDecision.GIVE_UP:
             return
         sent += 1
     assert sent <= 4, "a node that takes connections and closes them would be asked for ever"
@@ -70,10 +70,10 @@ def test_a_request_that_may_have_killed_a_node_is_given_one_more_not_all(
     first: type[UpstreamError], second: type[UpstreamError]
 ) -> None:
     attempts = Attempts(limit=16)
-    assert attempts.judge(first("x"), answered=False) is Verdict.ANOTHER_NODE
-    assert attempts.judge(NodeBusy("x"), answered=False) is Verdict.ANOTHER_NODE, "a full queue did nothing"
-    assert attempts.judge(ConnectFailed("x"), answered=False) is Verdict.ANOTHER_NODE
-    assert attempts.judge(second("x"), answered=False) is Verdict.GIVE_UP
+    assert attempts.judge(first("x"), answered=False) is RetryDecision.ANOTHER_NODE
+    assert attempts.judge(NodeBusy("x"), answered=False) is RetryDecision.ANOTHER_NODE, "a full queue did nothing"
+    assert attempts.judge(ConnectFailed("x"), answered=False) is RetryDecision.ANOTHER_NODE
+    assert attempts.judge(second("x"), answered=False) is RetryDecision.GIVE_UP
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -86,24 +86,24 @@ def test_retries_are_a_share_of_the_requests_once_the_saved_ones_are_spent() -> 
     granted = 0
     for second in range(1, 101):
         budget.requests += 10
-        granted += sum(budget.take(float(second)) for _ in range(10))
+        granted += sum(budget.spend(float(second)) for _ in range(10))
     assert 180 <= granted <= 200, "1000 requests, a fifth of them, less what fades"
 
 
 def test_a_quiet_model_may_be_tried_again_for_a_while() -> None:
     budget = RetryBudget(RetryRules(share=0.2, minimum=1.0), now=0.0)
-    assert sum(budget.take(0.0) for _ in range(100)) == 10, "ten seconds' worth was saved"
-    assert not budget.take(0.5)
-    assert budget.take(1.5)
+    assert sum(budget.spend(0.0) for _ in range(100)) == 10, "ten seconds' worth was saved"
+    assert not budget.spend(0.5)
+    assert budget.spend(1.5)
 
 
 def test_what_is_not_used_does_not_pile_up_for_ever() -> None:
     budget = RetryBudget(RetryRules(share=0.2, minimum=1.0), now=0.0)
     budget.requests = 100_000
-    assert sum(budget.take(1000.0) for _ in range(1000)) <= 10 + 0.2 * 100 * 10
+    assert sum(budget.spend(1000.0) for _ in range(1000)) <= 10 + 0.2 * 100 * 10
 
 
 def test_no_budget_is_none() -> None:
     budget = RetryBudget(RetryRules(share=0.0, minimum=0.0), now=0.0)
     budget.requests = 1000
-    assert not budget.take(1.0)
+    assert not budget.spend(1.0)

@@ -12,11 +12,15 @@ from gateway.core.dialects.responses import StoredResponses
 from gateway.core.limits.metering import Meter, plan_amounts
 from gateway.core.limits.rules import Amounts
 from gateway.core.plan import Plan, make_plan
-from gateway.core.usage.charge import NO_CHARGE, Charge, End, charge
-from gateway.core.usage.token_usage import Usage, Work
+from gateway.core.usage.charge import NO_CHARGE, Charge, RequestOutcome, charge
+from gateway.core.usage.token_usage import ObservedWork, Usage
 
 BY_NAME = {dialect.name: dialect for dialect in DIALECTS}
-LEFT, LATE, OK = End("client_gone", 200, 1), End("deadline_exceeded", 504, 1), End("ok", 200, 1)
+LEFT, LATE, OK = (
+    RequestOutcome("client_gone", 200, 1),
+    RequestOutcome("deadline_exceeded", 504, 1),
+    RequestOutcome("ok", 200, 1),
+)
 STREAM: dict[str, Any] = {"stream": True, "max_tokens": 1000}
 
 
@@ -27,14 +31,20 @@ def plan_of(name: str = "chat", **body: Any) -> Plan:
 
 
 def charged(
-    plan: Plan, end: End, work: Work | None = None, usage: Usage | None = None, meter: Meter | None = None
+    plan: Plan,
+    end: RequestOutcome,
+    work: ObservedWork | None = None,
+    usage: Usage | None = None,
+    meter: Meter | None = None,
 ) -> Charge:
     meter = meter or Meter()
-    return charge(end, usage, work or Work(), plan, plan_amounts(plan, meter, 4096), meter)
+    return charge(end, usage, work or ObservedWork(), plan, plan_amounts(plan, meter, 4096), meter)
 
 
-def worked(events: int = 0, asked: float = 0.0, flowed: float = 0.0, paused: float = 0.0, silent: float = 0.0) -> Work:
-    work = Work()
+def worked(
+    events: int = 0, asked: float = 0.0, flowed: float = 0.0, paused: float = 0.0, silent: float = 0.0
+) -> ObservedWork:
+    work = ObservedWork()
     work.add(events, asked, flowed, paused, silent)
     return work
 
@@ -46,21 +56,21 @@ def test_what_the_node_said_is_what_is_charged() -> None:
 @pytest.mark.parametrize(
     "end",
     [
-        End("no_node_ready", 503, 0),
-        End("client_gone", 0, 0),
-        End("memory_full", 503, 0),
-        End("upstream_error", 502, 2),
-        End("node_error", 400, 1),
+        RequestOutcome("no_node_ready", 503, 0),
+        RequestOutcome("client_gone", 0, 0),
+        RequestOutcome("memory_full", 503, 0),
+        RequestOutcome("upstream_error", 502, 2),
+        RequestOutcome("node_error", 400, 1),
     ],
 )
-def test_what_failed_is_not_charged(end: End) -> None:
+def test_what_failed_is_not_charged(end: RequestOutcome) -> None:
     assert charged(plan_of(**STREAM), end, worked(50, 1.0, 1.0)) == NO_CHARGE
 
 
 def test_what_was_made_before_is_not_charged_again() -> None:
     dialect = StoredResponses()
     stored = Plan(dialect.read(b"{}"), dialect, None, b"{}")
-    assert charge(OK, Usage(5, 5), Work(), stored, Amounts(), Meter()) == NO_CHARGE
+    assert charge(OK, Usage(5, 5), ObservedWork(), stored, Amounts(), Meter()) == NO_CHARGE
 
 
 PACED = worked(100, 2.0, 1.0, silent=0.5)
@@ -72,8 +82,8 @@ PACED = worked(100, 2.0, 1.0, silent=0.5)
     [
         (plan_of(**STREAM), LEFT, PACED, 150),
         (plan_of(**STREAM), LATE, PACED, 150),
-        (plan_of(**STREAM), End("upstream_cut", 200, 1), PACED, 100),
-        (plan_of(**STREAM), End("idle_timeout", 200, 1), worked(100, 999.0, 1.0, silent=900.0), 100),
+        (plan_of(**STREAM), RequestOutcome("upstream_cut", 200, 1), PACED, 100),
+        (plan_of(**STREAM), RequestOutcome("idle_timeout", 200, 1), worked(100, 999.0, 1.0, silent=900.0), 100),
         (plan_of(**STREAM), LEFT, worked(100, 3.0, 2.0, paused=1.0), 200),
         (plan_of(**STREAM), LEFT, worked(0, 30.0), 0),
         (plan_of(stream=True, max_tokens=120), LEFT, PACED, 120),
@@ -92,8 +102,8 @@ PACED = worked(100, 2.0, 1.0, silent=0.5)
         (plan_of(**STREAM, use_beam_search="yes", n=2), LATE, worked(0, 5.0), 400),
         (plan_of(max_tokens=1000), LEFT, worked(0, 2.0), 80),
         (plan_of(max_tokens=1000, n=8), LATE, worked(0, 2.0), 640),
-        (plan_of(max_tokens=1000), End("answer_too_large", 502, 1), worked(500, 2.0, 1.9), 500),
-        (plan_of(max_tokens=1000), End("memory_full", 503, 1), worked(0, 2.0), 80),
+        (plan_of(max_tokens=1000), RequestOutcome("answer_too_large", 502, 1), worked(500, 2.0, 1.9), 500),
+        (plan_of(max_tokens=1000), RequestOutcome("memory_full", 503, 1), worked(0, 2.0), 80),
         (plan_of(max_tokens=50), LATE, worked(0, 2.0), 50),
         (plan_of(max_tokens=1000), LEFT, worked(500, 2.0, 1.9), 500),
         (plan_of(max_tokens=1000), OK, worked(0, 2.0), 1000),
@@ -102,7 +112,7 @@ PACED = worked(100, 2.0, 1.0, silent=0.5)
         (plan_of("completions", prompt="a", max_tokens=0, echo=True), OK, worked(0, 0.1), 1),
     ],
 )
-def test_what_nobody_reported_is_estimated(plan: Plan, end: End, work: Work, output: int) -> None:
+def test_what_nobody_reported_is_estimated(plan: Plan, end: RequestOutcome, work: ObservedWork, output: int) -> None:
     found = charged(plan, end, work)
     assert found.estimated and found.usage is not None
     assert found.usage.output == output
@@ -172,10 +182,10 @@ def test_a_client_that_reads_slowly_teaches_nothing() -> None:
     n=st.integers(1, 8),
     stream=st.booleans(),
     veiled=st.booleans(),
-    end=st.sampled_from([LEFT, LATE, End("upstream_cut", 200, 1), OK]),
+    end=st.sampled_from([LEFT, LATE, RequestOutcome("upstream_cut", 200, 1), OK]),
 )
 def test_an_estimate_keeps_to_its_bounds(
-    events: int, times: tuple[float, ...], bound: int | None, n: int, stream: bool, veiled: bool, end: End
+    events: int, times: tuple[float, ...], bound: int | None, n: int, stream: bool, veiled: bool, end: RequestOutcome
 ) -> None:
     """At least every event that was seen, as far as the request is bounded; never beyond what was planned for time."""
     plan = plan_of(stream=stream, max_tokens=bound, n=n, include_reasoning=not veiled)

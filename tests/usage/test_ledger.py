@@ -6,17 +6,17 @@ import pytest
 
 from gateway.core.telemetry.events import RequestEnded
 from gateway.core.usage.cost import Price
-from gateway.core.usage.ledger import DAY, HOUR, Part, Sums
+from gateway.core.usage.ledger import DAY, HOUR, UsagePart, UsageSums
 from gateway.core.usage.token_usage import Usage
-from gateway.redis.client import Link, LinkSettings
+from gateway.redis.client import RedisClient, RedisSettings
 from gateway.usage import ledger as module
-from gateway.usage.ledger import Kept, Ledger
+from gateway.usage.ledger import Ledger, UsageRetention
 from gateway.usage.report import UsageReport, grouped
 from tests.support.gateways import eventually
 from tests.support.redis import Kind, RedisServer, redis_cluster, redis_server
 
 NOW = 1_700_000_000.0
-KEPT = Kept(records=100_000, hours=840, days=400)
+KEPT = UsageRetention(records=100_000, hours=840, days=400)
 PRICES = {"m": Price(1.0, 1.0, 2.0)}
 ALL = frozenset({"time", "tenant", "model", "key"})
 
@@ -26,8 +26,8 @@ def ended(tenant: str | None = "acme", at: float = NOW, model: str = "m") -> Req
     return RequestEnded(at, "r", "chat", tenant, "key_1", model, "n", False, 200, "ok", 1, 9, usage, 0.1, 0.2)
 
 
-def link_to(redis: RedisServer, timeout: float = 1.0) -> Link:
-    return Link(LinkSettings(redis.url, cluster=redis.cluster, timeout=timeout, connect_timeout=2.0))
+def link_to(redis: RedisServer, timeout: float = 1.0) -> RedisClient:
+    return RedisClient(RedisSettings(redis.url, cluster=redis.cluster, timeout=timeout, connect_timeout=2.0))
 
 
 @pytest.fixture
@@ -36,9 +36,9 @@ async def redis() -> AsyncIterator[RedisServer]:
         yield server
 
 
-async def total(link: Link, tenant: str = "acme", size: int = DAY) -> Sums:
+async def total(link: RedisClient, tenant: str = "acme", size: int = DAY) -> UsageSums:
     rows = grouped(await UsageReport(link).rows([tenant], NOW - DAY, NOW + DAY, size), frozenset())
-    return rows[0].sums if rows else Sums()
+    return rows[0].sums if rows else UsageSums()
 
 
 @pytest.mark.parametrize("kind", ["valkey9", "redis7", "cluster"])
@@ -57,10 +57,10 @@ async def test_what_is_written_is_read_back(kind: Kind | str) -> None:
         assert await report.tenants() == ["acme", "other"]
         rows = await report.rows(["acme", "other"], NOW, NOW + 2 * HOUR, HOUR)
         assert [(row.at % HOUR, row.tenant, row.part, row.sums.requests) for row in grouped(rows, ALL)] == [
-            (0, "acme", Part("m", "key_1"), 450),
-            (0, "other", Part("free", "key_1"), 1),
+            (0, "acme", UsagePart("m", "key_1"), 450),
+            (0, "other", UsagePart("free", "key_1"), 1),
         ]
-        assert await total(link) == Sums(450, 0, 4500, 900, 2250, 1350, 0, 450 * 20_000)
+        assert await total(link) == UsageSums(450, 0, 4500, 900, 2250, 1350, 0, 450 * 20_000)
         assert (await total(link, "other")).cost == 0
         await link.stop()
 
@@ -125,7 +125,7 @@ async def test_beyond_the_bound_records_are_dropped_and_counted_but_sums_are_who
 
 async def test_what_is_kept_is_bounded(redis: RedisServer) -> None:
     link = link_to(redis)
-    ledger = Ledger(link, Kept(records=100, hours=2, days=3), PRICES)
+    ledger = Ledger(link, UsageRetention(records=100, hours=2, days=3), PRICES)
     for _ in range(1000):
         ledger.request_ended(ended())
     assert await ledger.flush()

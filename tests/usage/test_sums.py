@@ -8,9 +8,9 @@ from gateway.core.usage.cost import Price
 from gateway.core.usage.ledger import (
     DAY,
     HOUR,
-    Bucket,
-    Part,
-    Sums,
+    UsageBucket,
+    UsagePart,
+    UsageSums,
     cost_of_request,
     field_of,
     fold,
@@ -52,8 +52,8 @@ EVENTS = st.lists(
 )
 
 
-def folded(*batches: list[RequestEnded]) -> dict[Bucket, dict[Part, Sums]]:
-    into: dict[Bucket, dict[Part, Sums]] = {}
+def folded(*batches: list[RequestEnded]) -> dict[UsageBucket, dict[UsagePart, UsageSums]]:
+    into: dict[UsageBucket, dict[UsagePart, UsageSums]] = {}
     for batch in batches:
         fold([(event, cost_of_request(event, PRICES)) for event in batch], into)
     return into
@@ -61,13 +61,13 @@ def folded(*batches: list[RequestEnded]) -> dict[Bucket, dict[Part, Sums]]:
 
 def test_a_request_is_in_its_hour_and_its_day() -> None:
     sums = folded([ended(DAY + 2 * HOUR + 1, usage=Usage(10, 5, 3, 4), wasted=7)])
-    expected = {Part("a", "k"): Sums(1, 0, 10, 4, 5, 3, 7, (6 * 1000 + 4 * 500 + 5 * 2000))}
-    assert sums == {Bucket(HOUR, 26, "t"): expected, Bucket(DAY, 1, "t"): expected}
+    expected = {UsagePart("a", "k"): UsageSums(1, 0, 10, 4, 5, 3, 7, (6 * 1000 + 4 * 500 + 5 * 2000))}
+    assert sums == {UsageBucket(HOUR, 26, "t"): expected, UsageBucket(DAY, 1, "t"): expected}
 
 
 def test_what_had_no_key_no_model_and_no_usage_is_a_request_all_the_same() -> None:
     sums = folded([ended(model=None, key=None, ending="invalid_json")])
-    assert sums[Bucket(DAY, 0, "t")] == {Part("-", "-"): Sums(requests=1, errors=1)}
+    assert sums[UsageBucket(DAY, 0, "t")] == {UsagePart("-", "-"): UsageSums(requests=1, errors=1)}
     assert folded([ended(tenant=None)]) == {}
 
 
@@ -78,7 +78,7 @@ def test_sums_do_not_depend_on_order_or_batches(events: list[RequestEnded], cut:
 
 @given(EVENTS)
 def test_hours_add_up_to_their_days(events: list[RequestEnded]) -> None:
-    totals = {HOUR: Sums(), DAY: Sums()}
+    totals = {HOUR: UsageSums(), DAY: UsageSums()}
     for bucket, parts in folded(events).items():
         for sums in parts.values():
             totals[bucket.size] = totals[bucket.size].plus(sums)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from gateway.core.access.api_keys import key_id, selector
 from gateway.core.errors import Unauthenticated
 from gateway.core.limits.rules import Limits
-from gateway.core.thinking.policy import Rules
+from gateway.core.thinking.policy import PolicyLayer
 
 NEVER = float("inf")
 
@@ -24,7 +24,7 @@ class Tenant:
     name: str
     models: frozenset[str] | None = None
     cache_salt: str | None = None
-    rules: Rules | None = None
+    rules: PolicyLayer | None = None
     limits: Limits | None = None
     model_limits: Mapping[str, Limits] = field(default_factory=dict)
 

@@ -14,7 +14,7 @@ ADDRESSES = 10_000
 _WINDOW = 60.0
 
 
-class Guesses:
+class WrongKeyThrottle:
     """Wrong keys by the address that they came from. `now` is any clock in seconds that never goes back."""
 
     def __init__(self, per_minute: int, addresses: int = ADDRESSES) -> None:

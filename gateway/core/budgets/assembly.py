@@ -4,11 +4,11 @@ from typing import Any
 
 from gateway.core.bodies import dump
 from gateway.core.budgets.chunks import read_chunk
-from gateway.core.dialects.watch import EventWatch
+from gateway.core.dialects.watch import StreamFilter
 from gateway.core.http.sse import DONE, event_data, split_events
 
 
-class Assembly(EventWatch):
+class AnswerAssembly(StreamFilter):
     """Follows `inner`, gives nothing while it streams, and the whole answer on `release`.
 
     `inner` gives chunks of chat or completions with one choice, and usage. The answer has the fields that vLLM's
@@ -17,7 +17,7 @@ class Assembly(EventWatch):
 
     __slots__ = ("_chat", "_choice", "_error", "_frame", "_ids", "_parts", "_prompt_ids", "_tools", "inner")
 
-    def __init__(self, inner: EventWatch, chat: bool) -> None:
+    def __init__(self, inner: StreamFilter, chat: bool) -> None:
         super().__init__()
         self.inner = inner
         self._chat = chat
@@ -35,15 +35,15 @@ class Assembly(EventWatch):
         self._look_at_inner()
         return b""
 
-    def release(self) -> bytes:
-        for event in split_events(self.inner.release()):
+    def flush(self) -> bytes:
+        for event in split_events(self.inner.flush()):
             self._take_event(event_data(event))
         self._look_at_inner()
         return self._error or self._answer()
 
     def _look_at_inner(self) -> None:
         inner = self.inner
-        self.turn, inner.turn = inner.turn, None
+        self.follow_up, inner.follow_up = inner.follow_up, None
         self.ended, self.failed, self.usage, self.wasted = inner.ended, inner.failed, inner.usage, inner.wasted
 
     def _take_event(self, data: bytes) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from gateway.core.bodies import Body, dump, parse_again
 from gateway.core.errors import InvalidRequest
-from gateway.core.fleet.capabilities import Abilities
+from gateway.core.fleet.capabilities import Capabilities
 
 END_TEXT, START_TEXT = "</think>", "<think>"
 
@@ -46,7 +46,7 @@ _SWITCHES = ("logprobs", "prompt_logprobs", "echo", "use_beam_search", "suffix")
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class BudgetTerms:
     """How one budget is enforced.
 
     `budget` and `max_tokens` in tokens, of the whole answer (`max_tokens` None: up to the node's `window`, also in
@@ -90,7 +90,7 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Slack:
+class Overshoot:
     """How far beyond a budget a node may think that is trusted to hold it: a share of it, and tokens on top."""
 
     share: float = 0.05
@@ -100,7 +100,7 @@ class Slack:
         return int(budget * (1 + self.share)) + self.tokens
 
 
-SLACK = Slack()
+SLACK = Overshoot()
 
 
 def countable(body: Body) -> bool:
@@ -112,14 +112,16 @@ def countable(body: Body) -> bool:
     return True
 
 
-def terms_of(body: bytes, budget: int, max_tokens: int | None, abilities: Abilities, stream: bool) -> Terms:
+def budget_terms(
+    body: bytes, budget: int, max_tokens: int | None, capabilities: Capabilities, stream: bool
+) -> BudgetTerms:
     """The terms for a chat `body` as a node got it."""
-    return set_terms(parse_again(body), True, budget, max_tokens, abilities, stream, False)[0]
+    return opening_request(parse_again(body), True, budget, max_tokens, capabilities, stream, False)[0]
 
 
-def set_terms(
-    body: Body, chat: bool, budget: int, max_tokens: int | None, abilities: Abilities, stream: bool, hide: bool
-) -> tuple[Terms, Body]:
+def opening_request(
+    body: Body, chat: bool, budget: int, max_tokens: int | None, capabilities: Capabilities, stream: bool, hide: bool
+) -> tuple[BudgetTerms, Body]:
     """The terms for a chat or completions `body`, and the first request's body.
 
     `stream` is whether the client asked for one, `hide` whether it is to see no reasoning. Raises `InvalidRequest`
@@ -127,21 +129,21 @@ def set_terms(
     """
     _check(body)
     options = body.get("stream_options") or {}
-    terms = Terms(
+    terms = BudgetTerms(
         budget=budget,
         body=body,
         chat=chat,
-        start=abilities.think_start,
-        end=abilities.think_end,
-        exact=bool(abilities.think_end) and not (chat and (_calls_tools(body) or _shows_pictures(body))),
-        splits=abilities.splits_reasoning if chat else False,
-        shows_marker=body.get("skip_special_tokens") is False or bool(abilities.marker_shown),
+        start=capabilities.think_start,
+        end=capabilities.think_end,
+        exact=bool(capabilities.think_end) and not (chat and (_calls_tools(body) or _shows_pictures(body))),
+        splits=capabilities.splits_reasoning if chat else False,
+        shows_marker=body.get("skip_special_tokens") is False or bool(capabilities.marker_shown),
         hide=hide or body.get("include_reasoning") is False,
         keep_ids=bool(body.get("return_token_ids")),
         pass_usage=not stream or bool(options.get("include_usage")),
         early_usage=bool(options.get("include_usage") and options.get("continuous_usage_stats")),
         max_tokens=max_tokens,
-        window=abilities.window,
+        window=capabilities.window,
     )
     dropped = ("thinking_token_budget", "include_reasoning", "stream_options", "stream", "return_token_ids")
     first = {key: value for key, value in body.items() if key not in dropped}

@@ -34,16 +34,16 @@ from gateway.core.budgets.chunks import (
     text_choice,
     write_chunk,
 )
-from gateway.core.budgets.continuation import END_TEXT, Terms
-from gateway.core.budgets.reading import Reading
-from gateway.core.dialects.watch import ABORTED, STOP, EventWatch, Turn, gave_up
+from gateway.core.budgets.continuation import END_TEXT, BudgetTerms
+from gateway.core.budgets.reading import ThinkingReader
+from gateway.core.dialects.watch import ABORTED, STOP, FollowUpRequest, StreamFilter, gave_up
 from gateway.core.http.sse import DONE, EventSplitter, event_data, is_comment, split_events
 from gateway.core.usage.token_usage import from_openai
 
 _END = b"data: %b\n\n" % DONE
 
 
-class State(Enum):
+class EnforcementState(Enum):
     OPENING = "opening"
     THINKING = "thinking"
     ANSWERING = "answering"
@@ -51,7 +51,7 @@ class State(Enum):
     ENDED = "ended"
 
 
-class Enforcement(EventWatch):
+class Enforcement(StreamFilter):
     """The node's chat or completions stream in, the client's stream of the same dialect out."""
 
     __slots__ = (
@@ -66,28 +66,32 @@ class Enforcement(EventWatch):
         "reasoning",
     )
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: BudgetTerms) -> None:
         super().__init__()
         self._terms = terms
-        self._state = State.OPENING
+        self._state = EnforcementState.OPENING
         self._frame: dict[str, Any] = {}
         self._head = b""
         self._prompt: bytes | None = None
         self._made: list[bytes] = []
         self._made_count = 0
-        self._reading = Reading(terms)
+        self._reading = ThinkingReader(terms)
         self.reasoning = 0
 
     def feed(self, data: bytes) -> bytes:
         passed = []
         for event in split_events(self._splitter.feed(data)):
             passed.append(self._take(event))
-            if self.turn is not None:  # what the node sends beyond this is nobody's
+            if self.follow_up is not None:  # what the node sends beyond this is nobody's
                 break
         return b"".join(passed)
 
     def _take(self, event: bytes) -> bytes:
-        if self._reading.parsed and self._state in (State.THINKING, State.ANSWERING) and not self._terms.hide:
+        if (
+            self._reading.parsed
+            and self._state in (EnforcementState.THINKING, EnforcementState.ANSWERING)
+            and not self._terms.hide
+        ):
             passed = self._take_sliced(event)
             if passed is not None:
                 return passed
@@ -102,7 +106,7 @@ class Enforcement(EventWatch):
     def _take_sliced(self, event: bytes) -> bytes | None:
         """What an ordinary event becomes, without parsing it; None where it has to be looked into."""
         delta = slice_delta(event, self._head)
-        thinking = self._state is State.THINKING
+        thinking = self._state is EnforcementState.THINKING
         if delta is None or delta.reasoning is not thinking or last_of(delta.ids, self._terms.end) >= 0:
             return None
         if thinking:
@@ -120,18 +124,18 @@ class Enforcement(EventWatch):
             return event
         if ABORTED in event:
             raise gave_up()
-        if self._state is State.OPENING and not self._frame:
+        if self._state is EnforcementState.OPENING and not self._frame:
             self._begin(chunk, whole)
         if prompt is not None and self._prompt is None:
             self._prompt = prompt
             if self._terms.early_usage:
                 chunk["usage"] = self._usage_of(0)
             if self._reading.opened_by(prompt):
-                self._state = State.THINKING
+                self._state = EnforcementState.THINKING
         choices = chunk.get("choices")
         if not choices:
             return self._tally(chunk)
-        if self._state is State.CONTINUED:
+        if self._state is EnforcementState.CONTINUED:
             return self._go_on(choices[0])
         return self._choose(chunk, choices[0], prompt)
 
@@ -159,22 +163,22 @@ class Enforcement(EventWatch):
         for place in (chunk, choice):
             if place.get("prompt_token_ids") is not None:
                 place["prompt_token_ids"] = [int(item) for item in prompt.split(b",")] if keep and prompt else None
-        if self._state in (State.OPENING, State.THINKING):
+        if self._state in (EnforcementState.OPENING, EnforcementState.THINKING):
             return self._follow(chunk, choice, ids)
         return write_chunk(chunk)
 
     def _follow(self, chunk: dict[str, Any], choice: dict[str, Any], ids: list[int] | None) -> bytes:
         """An event of which it has to be found out whether it is thinking."""
-        open_before = self._state is State.THINKING
+        open_before = self._state is EnforcementState.THINKING
         thinking, count = self._reading.weigh(choice, ids, open_before)
         if self.reasoning + count > self._terms.budget:
             return self._cut(count)
         passed, ended = self._reading.pass_on(chunk, choice, ids, open_before)
         if thinking:
-            self._state = State.THINKING
+            self._state = EnforcementState.THINKING
             self._note(",".join(map(str, ids or ())).encode(), count)
         if ended:
-            self._state = State.ANSWERING
+            self._state = EnforcementState.ANSWERING
         return passed
 
     def _note(self, ids: bytes, count: int) -> None:
@@ -198,18 +202,20 @@ class Enforcement(EventWatch):
             return passed + self._end_here()
         assert self._prompt is not None
         self.usage = from_openai(self._usage_of(self._made_count))  # should nothing more come
-        self._state = State.CONTINUED
+        self._state = EnforcementState.CONTINUED
         self._splitter = EventSplitter()
-        self.turn = Turn("/v1/completions", terms.continuation(self._prompt, self._made, self._made_count, room))
+        self.follow_up = FollowUpRequest(
+            "/v1/completions", terms.continuation(self._prompt, self._made, self._made_count, room)
+        )
         if terms.chat or not terms.shows_marker:
             return passed
         return write_chunk({**self._frame, "choices": [text_choice(END_TEXT)]})
 
     def _end_here(self) -> bytes:
         """Finish the client's stream in the node's place; its request is closed."""
-        self._state = State.ENDED
+        self._state = EnforcementState.ENDED
         self.ended = True
-        self.turn = STOP
+        self.follow_up = STOP
         choice = chat_choice({}, "length") if self._terms.chat else text_choice("", "length")
         finish = write_chunk({**self._frame, "choices": [choice]})
         return finish + self._tell_usage(self._made_count, {}) + _END
@@ -236,7 +242,7 @@ class Enforcement(EventWatch):
             return write_chunk(chunk)
         known = {*self._frame, "choices", "usage"}
         extra = {key: value for key, value in chunk.items() if key not in known}
-        if self._state is State.CONTINUED:
+        if self._state is EnforcementState.CONTINUED:
             used = from_openai(usage)
             return self._tell_usage(self._made_count + (used.output if used is not None else 0), extra)
         given = usage.get("completion_tokens_details")

@@ -13,7 +13,7 @@ from typing import Any
 
 from gateway.core.bodies import dump
 from gateway.core.dialects.base import Dialect
-from gateway.core.dialects.watch import EventWatch
+from gateway.core.dialects.watch import StreamFilter
 from gateway.core.errors import BadUpstreamResponse
 from gateway.core.http.sse import DONE, event_data, load_json, split_events
 
@@ -22,7 +22,7 @@ _SPELLED_OUT = ("logprobs", "token_ids")
 _THINKING = ("thinking", "redacted_thinking")
 
 
-class Hider(ABC):
+class ReasoningHider(ABC):
     """What one dialect's reasoning looks like. One hider follows one answer."""
 
     @abstractmethod
@@ -34,12 +34,12 @@ class Hider(ABC):
         """What becomes of a plain answer."""
 
 
-class HidingWatch(EventWatch):
+class HidingFilter(StreamFilter):
     """Another watch, whose events are shown without reasoning."""
 
     __slots__ = ("_hider", "_inner")
 
-    def __init__(self, inner: EventWatch, hider: Hider) -> None:
+    def __init__(self, inner: StreamFilter, hider: ReasoningHider) -> None:
         super().__init__()
         self._inner = inner
         self._hider = hider
@@ -47,18 +47,18 @@ class HidingWatch(EventWatch):
     def feed(self, data: bytes) -> bytes:
         return self._show(self._inner.feed(data))
 
-    def release(self) -> bytes:
-        return self._show(self._inner.release())
+    def flush(self) -> bytes:
+        return self._show(self._inner.flush())
 
     def _show(self, events: bytes) -> bytes:
         inner = self._inner
-        self.ended, self.failed, self.usage, self.turn = inner.ended, inner.failed, inner.usage, inner.turn
+        self.ended, self.failed, self.usage, self.follow_up = inner.ended, inner.failed, inner.usage, inner.follow_up
         self.wasted = inner.wasted
-        inner.turn = None
+        inner.follow_up = None
         return b"".join([self._hider.event(event) for event in split_events(events)])
 
 
-def hide_whole(hider: Hider, body: bytes) -> bytes:
+def hide_whole(hider: ReasoningHider, body: bytes) -> bytes:
     """A plain answer without its reasoning; `BadUpstreamResponse` for one in which that cannot be found."""
     answer = load_json(body)
     if not isinstance(answer, dict):
@@ -66,7 +66,7 @@ def hide_whole(hider: Hider, body: bytes) -> bytes:
     return dump(hider.whole(answer))
 
 
-class ChatHider(Hider):
+class ChatHider(ReasoningHider):
     """Chat: `reasoning` (older nodes: `reasoning_content`) beside the content."""
 
     def event(self, event: bytes) -> bytes:
@@ -108,7 +108,7 @@ def _still_says(choice: dict[str, Any]) -> bool:
     return bool(choice.get("finish_reason")) or any(value not in (None, "", []) for value in delta.values())
 
 
-class MessagesHider(Hider):
+class MessagesHider(ReasoningHider):
     """Messages: thinking is a block of its own; the blocks behind it move up."""
 
     def __init__(self) -> None:
@@ -135,7 +135,7 @@ class MessagesHider(Hider):
         return answer
 
 
-class ResponsesHider(Hider):
+class ResponsesHider(ReasoningHider):
     """Responses: reasoning is an item of its own; items and events behind it move up."""
 
     def __init__(self) -> None:
@@ -167,7 +167,7 @@ class ResponsesHider(Hider):
         return answer
 
 
-class NoHider(Hider):
+class NoHider(ReasoningHider):
     """Completions are raw text: where thinking ends in it is known to the prompt's author alone."""
 
     def event(self, event: bytes) -> bytes:
@@ -177,9 +177,13 @@ class NoHider(Hider):
         return answer
 
 
-def hider_of(dialect: Dialect) -> Hider:
+def hider_of(dialect: Dialect) -> ReasoningHider:
     """A fresh hider for one answer in `dialect`."""
-    hiders: dict[str, type[Hider]] = {"chat": ChatHider, "messages": MessagesHider, "responses": ResponsesHider}
+    hiders: dict[str, type[ReasoningHider]] = {
+        "chat": ChatHider,
+        "messages": MessagesHider,
+        "responses": ResponsesHider,
+    }
     return hiders.get(dialect.name, NoHider)()
 
 

@@ -3,11 +3,11 @@
 from typing import Any
 
 from gateway.core.budgets.chunks import write_chunk
-from gateway.core.budgets.continuation import Terms
+from gateway.core.budgets.continuation import BudgetTerms
 from gateway.core.budgets.split import TextSplit
 
 
-class Reading:
+class ThinkingReader:
     """Reads parsed events of one stream, as long as it is not certain that thinking is over.
 
     `parsed`: the node's reasoning parser splits thinking from the answer; None until an event tells.
@@ -15,7 +15,7 @@ class Reading:
 
     __slots__ = ("_split", "_terms", "parsed")
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: BudgetTerms) -> None:
         self._terms = terms
         self._split = TextSplit(terms.start, terms.end)
         self.parsed = terms.splits if terms.chat else False

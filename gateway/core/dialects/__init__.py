@@ -1,6 +1,6 @@
 """The public request formats. Sans-IO: bytes in, facts and bytes out."""
 
-from gateway.core.dialects.base import Ask, Dialect, ErrorShape, Fault
+from gateway.core.dialects.base import Ask, Dialect, ErrorKind, ErrorShape
 from gateway.core.dialects.chat import Chat, Completions
 from gateway.core.dialects.messages import CountTokens, Messages
 from gateway.core.dialects.plain import Detokenize, Embeddings, Tokenize
@@ -17,4 +17,4 @@ DIALECTS: tuple[Dialect, ...] = (
     Detokenize(),
 )
 
-__all__ = ["DIALECTS", "Ask", "Dialect", "ErrorShape", "Fault", "StoredResponses"]
+__all__ = ["DIALECTS", "Ask", "Dialect", "ErrorKind", "ErrorShape", "StoredResponses"]

@@ -14,7 +14,7 @@ from gateway.core.bodies import Body, edit_body, json_kind, parse_body
 from gateway.core.dialects.arguments import check_arguments
 from gateway.core.dialects.counts import choices_of, plain_values
 from gateway.core.dialects.over_chat.base import OverChat
-from gateway.core.dialects.watch import EventWatch
+from gateway.core.dialects.watch import StreamFilter
 from gateway.core.errors import InvalidRequest
 from gateway.core.http.sse import parse_object
 from gateway.core.thinking.grant import Grant
@@ -44,7 +44,7 @@ LONGEST_MESSAGE = 2000
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
 
-class Fault(Enum):
+class ErrorKind(Enum):
     """Kinds of errors that both public formats have a name for."""
 
     INVALID = "invalid"
@@ -63,7 +63,7 @@ class ErrorShape:
     """An error as a client sees it, before its dialect's clothes."""
 
     message: str
-    fault: Fault
+    fault: ErrorKind
     status: int
     code: str | None
     param: str | None
@@ -177,7 +177,7 @@ class Dialect(ABC):
         return None
 
     @abstractmethod
-    def watch(self, ask: Ask) -> EventWatch:
+    def stream_filter(self, ask: Ask) -> StreamFilter:
         """A fresh follower for one streamed answer."""
 
     def usage(self, answer: bytes) -> Usage | None:

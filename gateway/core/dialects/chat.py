@@ -7,7 +7,7 @@ from gateway.core.dialects.base import Ask, Dialect, ErrorShape, optional_field
 from gateway.core.dialects.carrying import carry_budget, carry_effort, carry_switch
 from gateway.core.dialects.counts import check_prompts
 from gateway.core.dialects.openai import openai_error, openai_error_event
-from gateway.core.dialects.watch import ABORTED, EventWatch, MarkedWatch, gave_up
+from gateway.core.dialects.watch import ABORTED, MarkerFilter, StreamFilter, gave_up
 from gateway.core.http.sse import DONE
 from gateway.core.thinking.grant import Grant
 from gateway.core.usage.token_usage import from_openai
@@ -16,7 +16,7 @@ _MARKS = (DONE, b'"usage"', b'"error"', ABORTED)
 _FINISH = b'"finish_reason":"'
 
 
-class ChunkWatch(MarkedWatch):
+class ChatFilter(MarkerFilter):
     """Chunks, then (where asked for) one with usage and no choices, then `[DONE]`.
 
     Where only the gateway asked for usage, the usage chunk is taken out. vLLM then puts `system_fingerprint`
@@ -32,7 +32,7 @@ class ChunkWatch(MarkedWatch):
         self._finish = b""
         super().__init__((*_MARKS, _FINISH) if self._hold_finish else _MARKS)
 
-    def look(self, event: bytes, data: bytes, parsed: dict[str, Any]) -> bytes:
+    def inspect(self, event: bytes, data: bytes, parsed: dict[str, Any]) -> bytes:
         if ABORTED in data:
             raise gave_up()
         if data == DONE:
@@ -48,14 +48,14 @@ class ChunkWatch(MarkedWatch):
                 self._finish = event
                 self._holding = True
                 return b""
-        return self.release() + event
+        return self.flush() + event
 
-    def release(self) -> bytes:
+    def flush(self) -> bytes:
         finish, self._finish, self._holding = self._finish, b"", False
         return finish
 
     def _finish_with(self, fingerprint: object) -> bytes:
-        finish = self.release()
+        finish = self.flush()
         end = finish.rfind(b"}")
         if fingerprint is None or end < 0 or b'"system_fingerprint"' in finish:
             return finish
@@ -103,8 +103,8 @@ class Chat(Dialect):
             **({} if off else carry_budget(body, grant.thinking_budget)),
         }
 
-    def watch(self, ask: Ask) -> EventWatch:
-        return ChunkWatch(pass_usage=wants_usage(ask), choices=ask.choices)
+    def stream_filter(self, ask: Ask) -> StreamFilter:
+        return ChatFilter(pass_usage=wants_usage(ask), choices=ask.choices)
 
     def gave_up(self, answer: bytes) -> bool:
         return ABORTED in answer

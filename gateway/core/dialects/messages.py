@@ -4,23 +4,23 @@ import re
 from typing import Any, ClassVar
 
 from gateway.core.bodies import Body, dump
-from gateway.core.dialects.base import Ask, Dialect, ErrorShape, Fault, find_usage
+from gateway.core.dialects.base import Ask, Dialect, ErrorKind, ErrorShape, find_usage
 from gateway.core.dialects.carrying import carry_effort, carry_switch
 from gateway.core.dialects.over_chat import OverChat, messages_over_chat
-from gateway.core.dialects.watch import EventWatch, MarkedWatch, gave_up
+from gateway.core.dialects.watch import MarkerFilter, StreamFilter, gave_up
 from gateway.core.thinking.grant import Grant
 from gateway.core.usage.token_usage import Usage, from_anthropic
 
 _TYPES = {
-    Fault.INVALID: "invalid_request_error",
-    Fault.NOT_FOUND: "not_found_error",
-    Fault.TOO_LARGE: "request_too_large",
-    Fault.AUTHENTICATION: "authentication_error",
-    Fault.PERMISSION: "permission_error",
-    Fault.TIMEOUT: "timeout_error",
-    Fault.RATE_LIMIT: "rate_limit_error",
-    Fault.OVERLOADED: "overloaded_error",
-    Fault.INTERNAL: "api_error",
+    ErrorKind.INVALID: "invalid_request_error",
+    ErrorKind.NOT_FOUND: "not_found_error",
+    ErrorKind.TOO_LARGE: "request_too_large",
+    ErrorKind.AUTHENTICATION: "authentication_error",
+    ErrorKind.PERMISSION: "permission_error",
+    ErrorKind.TIMEOUT: "timeout_error",
+    ErrorKind.RATE_LIMIT: "rate_limit_error",
+    ErrorKind.OVERLOADED: "overloaded_error",
+    ErrorKind.INTERNAL: "api_error",
 }
 
 _MESSAGE = re.compile(rb'"type"\s*:\s*"message"')
@@ -36,7 +36,7 @@ def anthropic_error(shape: ErrorShape) -> bytes:
     return dump({"type": "error", "error": error, "request_id": shape.request_id})
 
 
-class MessageWatch(MarkedWatch):
+class MessagesFilter(MarkerFilter):
     """`message_start`, blocks, `message_delta` with usage, `message_stop`."""
 
     __slots__ = ()
@@ -44,7 +44,7 @@ class MessageWatch(MarkedWatch):
     def __init__(self) -> None:
         super().__init__((b'"usage"', b'"message_stop"', b'"error"'))
 
-    def look(self, event: bytes, data: bytes, parsed: dict[str, Any]) -> bytes:
+    def inspect(self, event: bytes, data: bytes, parsed: dict[str, Any]) -> bytes:
         kind = parsed.get("type")
         if kind == "error":
             self.failed = True
@@ -95,8 +95,8 @@ class Messages(Dialect):
     def over_chat(self, body: Body) -> OverChat | None:
         return messages_over_chat(body)
 
-    def watch(self, ask: Ask) -> EventWatch:
-        return MessageWatch()
+    def stream_filter(self, ask: Ask) -> StreamFilter:
+        return MessagesFilter()
 
     def gave_up(self, answer: bytes) -> bool:
         """vLLM has no stop reason for what it gave up."""

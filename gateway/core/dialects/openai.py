@@ -1,18 +1,18 @@
 """What OpenAI's formats share: the shape of an error."""
 
 from gateway.core.bodies import dump
-from gateway.core.dialects.base import ErrorShape, Fault
+from gateway.core.dialects.base import ErrorKind, ErrorShape
 
 _TYPES = {
-    Fault.INVALID: "invalid_request_error",
-    Fault.NOT_FOUND: "invalid_request_error",
-    Fault.TOO_LARGE: "invalid_request_error",
-    Fault.AUTHENTICATION: "authentication_error",
-    Fault.PERMISSION: "permission_error",
-    Fault.TIMEOUT: "timeout_error",
-    Fault.RATE_LIMIT: "rate_limit_error",
-    Fault.OVERLOADED: "overloaded_error",
-    Fault.INTERNAL: "server_error",
+    ErrorKind.INVALID: "invalid_request_error",
+    ErrorKind.NOT_FOUND: "invalid_request_error",
+    ErrorKind.TOO_LARGE: "invalid_request_error",
+    ErrorKind.AUTHENTICATION: "authentication_error",
+    ErrorKind.PERMISSION: "permission_error",
+    ErrorKind.TIMEOUT: "timeout_error",
+    ErrorKind.RATE_LIMIT: "rate_limit_error",
+    ErrorKind.OVERLOADED: "overloaded_error",
+    ErrorKind.INTERNAL: "server_error",
 }
 
 

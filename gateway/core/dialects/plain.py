@@ -2,17 +2,17 @@
 
 from gateway.core.bodies import Body
 from gateway.core.dialects.base import Ask, Dialect, ErrorShape
-from gateway.core.dialects.chat import ChunkWatch
+from gateway.core.dialects.chat import ChatFilter
 from gateway.core.dialects.counts import check_prompts
 from gateway.core.dialects.openai import openai_error, openai_error_event
-from gateway.core.dialects.watch import EventWatch
+from gateway.core.dialects.watch import StreamFilter
 
 
 class Plain(Dialect):
     """A JSON object goes in, a JSON object comes out, errors look like OpenAI's."""
 
-    def watch(self, ask: Ask) -> EventWatch:
-        return ChunkWatch(pass_usage=True)
+    def stream_filter(self, ask: Ask) -> StreamFilter:
+        return ChatFilter(pass_usage=True)
 
     def error(self, shape: ErrorShape) -> bytes:
         return openai_error(shape)

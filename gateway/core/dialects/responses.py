@@ -7,14 +7,14 @@ from gateway.core.dialects.base import Ask, Dialect, ErrorShape, optional_field
 from gateway.core.dialects.carrying import carry_effort, carry_switch
 from gateway.core.dialects.openai import openai_error
 from gateway.core.dialects.over_chat import OverChat, responses_over_chat
-from gateway.core.dialects.watch import EventWatch, MarkedWatch
+from gateway.core.dialects.watch import MarkerFilter, StreamFilter
 from gateway.core.thinking.grant import Grant
 from gateway.core.usage.token_usage import Usage, from_openai
 
 _ENDS = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
 
 
-class ResponseWatch(MarkedWatch):
+class ResponsesFilter(MarkerFilter):
     """Looks into the closing events and errors only."""
 
     __slots__ = ()
@@ -22,7 +22,7 @@ class ResponseWatch(MarkedWatch):
     def __init__(self) -> None:
         super().__init__((*(b'"%b"' % kind.encode() for kind in _ENDS), b'"error"'))
 
-    def look(self, event: bytes, data: bytes, parsed: dict[str, Any]) -> bytes:
+    def inspect(self, event: bytes, data: bytes, parsed: dict[str, Any]) -> bytes:
         kind = parsed.get("type")
         if kind == "error" or (kind is None and parsed.get("error")):
             self.failed = True
@@ -36,13 +36,13 @@ class ResponseWatch(MarkedWatch):
         return event
 
 
-class StoredWatch(ResponseWatch):
+class StoredResponseFilter(ResponsesFilter):
     """Counts no tokens: they were counted when the response was made."""
 
     __slots__ = ()
 
-    def look(self, event: bytes, data: bytes, parsed: dict[str, Any]) -> bytes:
-        passed = super().look(event, data, parsed)
+    def inspect(self, event: bytes, data: bytes, parsed: dict[str, Any]) -> bytes:
+        passed = super().inspect(event, data, parsed)
         self.usage = None
         return passed
 
@@ -85,8 +85,8 @@ class Responses(Dialect):
     def over_chat(self, body: Body) -> OverChat | None:
         return responses_over_chat(body)
 
-    def watch(self, ask: Ask) -> EventWatch:
-        return ResponseWatch()
+    def stream_filter(self, ask: Ask) -> StreamFilter:
+        return ResponsesFilter()
 
     def error(self, shape: ErrorShape) -> bytes:
         return openai_error(shape)
@@ -108,8 +108,8 @@ class StoredResponses(Responses):
 
     computes = False
 
-    def watch(self, ask: Ask) -> EventWatch:
-        return StoredWatch()
+    def stream_filter(self, ask: Ask) -> StreamFilter:
+        return StoredResponseFilter()
 
     def usage(self, answer: bytes) -> Usage | None:
         return None

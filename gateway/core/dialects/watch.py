@@ -60,18 +60,18 @@ def gave_up() -> UpstreamCut:
     return UpstreamCut("The node gave the answer up before it was complete: ask again.")
 
 
-class Turn(NamedTuple):
+class FollowUpRequest(NamedTuple):
     """Another request that goes on with the same answer: where and what to send."""
 
     path: str
     body: bytes
 
 
-STOP = Turn("", b"")
+STOP = FollowUpRequest("", b"")
 """The turn that asks for nothing more: the answer is complete, the node's request is to be closed."""
 
 
-class EventWatch(ABC):
+class StreamFilter(ABC):
     """Feed it what the node sends, pass on what it returns, ask it afterwards how the stream ended.
 
     `ended`: the dialect's own end was seen; a stream that stops without it was cut.
@@ -81,13 +81,13 @@ class EventWatch(ABC):
     whatever its type. Who sends it sets this back to None.
     """
 
-    __slots__ = ("_splitter", "ended", "failed", "turn", "usage", "wasted")
+    __slots__ = ("_splitter", "ended", "failed", "follow_up", "usage", "wasted")
 
     def __init__(self) -> None:
         self._splitter = EventSplitter()
         self.ended = False
         self.failed = False
-        self.turn: Turn | None = None
+        self.follow_up: FollowUpRequest | None = None
         self.usage: Usage | None = None
         self.wasted = 0
 
@@ -102,12 +102,12 @@ class EventWatch(ABC):
         """
         return False
 
-    def release(self) -> bytes:
+    def flush(self) -> bytes:
         """Events that were held back, for a stream that has come to its end."""
         return b""
 
 
-class MarkedWatch(EventWatch):
+class MarkerFilter(StreamFilter):
     """One that looks into events with a mark in them. (Who inherits from it and has a `feed` has a `passes` too.)"""
 
     __slots__ = ("_clear", "_holding", "_marks")
@@ -120,7 +120,7 @@ class MarkedWatch(EventWatch):
         """Whether nothing waits here, no held event and no half one: nothing may overtake those."""
 
     def feed(self, data: bytes) -> bytes:
-        events = self._look_into(self._splitter.feed(data))
+        events = self._inspect_marked(self._splitter.feed(data))
         self._clear = not (self._holding or self._splitter.rest)
         return events
 
@@ -138,7 +138,7 @@ class MarkedWatch(EventWatch):
                 return False
         return True
 
-    def _look_into(self, events: bytes) -> bytes:
+    def _inspect_marked(self, events: bytes) -> bytes:
         if self._holding:
             return self._inspect_all(events)
         if events.endswith(_PLAIN_DELTAS) and events.count(b"\n\n") == 1 and _CARRIAGE_RETURN not in events:
@@ -149,7 +149,7 @@ class MarkedWatch(EventWatch):
         return events
 
     @abstractmethod
-    def look(self, event: bytes, data: bytes, parsed: dict[str, Any]) -> bytes:
+    def inspect(self, event: bytes, data: bytes, parsed: dict[str, Any]) -> bytes:
         """Note what an event in marked bytes says; returns the bytes to pass on in its place.
 
         `data` is the event's payload, `parsed` what it is as JSON: empty where it is not an object.
@@ -160,15 +160,15 @@ class MarkedWatch(EventWatch):
 
     def _inspect(self, event: bytes) -> bytes:
         data = event_data(event)
-        return self.look(event, data, {} if data == DONE else parse_object(data)) if data else event
+        return self.inspect(event, data, {} if data == DONE else parse_object(data)) if data else event
 
 
-class ChainedWatch(EventWatch):
+class ChainedFilter(StreamFilter):
     """Two followers in a row: `inner` reads what the node sends, `outer` what `inner` passes on."""
 
     __slots__ = ("_inner", "_outer")
 
-    def __init__(self, inner: EventWatch, outer: EventWatch) -> None:
+    def __init__(self, inner: StreamFilter, outer: StreamFilter) -> None:
         super().__init__()
         self._inner = inner
         self._outer = outer
@@ -178,8 +178,8 @@ class ChainedWatch(EventWatch):
         self._note()
         return told
 
-    def release(self) -> bytes:
-        told = self._outer.feed(self._inner.release()) + self._outer.release()
+    def flush(self) -> bytes:
+        told = self._outer.feed(self._inner.flush()) + self._outer.flush()
         self._note()
         return told
 
@@ -188,5 +188,5 @@ class ChainedWatch(EventWatch):
         self.ended = self._outer.ended
         self.failed = self._inner.failed or self._outer.failed
         self.usage = self._inner.usage or self._outer.usage
-        self.turn, self._inner.turn = self._inner.turn, None
+        self.follow_up, self._inner.follow_up = self._inner.follow_up, None
         self.wasted = self._inner.wasted

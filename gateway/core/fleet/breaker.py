@@ -45,7 +45,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 
-class State(Enum):
+class BreakerState(Enum):
     CLOSED = "closed"
     PROBATION = "probation"
     OPEN = "open"
@@ -79,7 +79,7 @@ class Breaker:
     rules: BreakerRules = BreakerRules()
     trusted: bool = True
     """There when the gateway began: its first probe is enough, so that a restarted gateway slows nothing down."""
-    state: State = State.OPEN
+    state: BreakerState = BreakerState.OPEN
     cause: Cause = Cause.NEW
     since: float = 0.0
     """When the state began."""
@@ -96,14 +96,14 @@ class Breaker:
 
     @property
     def is_open(self) -> bool:
-        return self.state is State.OPEN
+        return self.state is BreakerState.OPEN
 
     def probed(self, now: float) -> None:
         """A probe was answered."""
         only_late = self.cause is Cause.MISSING or (self.cause is Cause.NEW and self.trusted)
-        warm = self.state is State.PROBATION and now - self.since >= self.rules.slow_start
+        warm = self.state is BreakerState.PROBATION and now - self.since >= self.rules.slow_start
         if warm or (self.is_open and only_late):
-            self._enter(State.CLOSED, now)
+            self._enter(BreakerState.CLOSED, now)
 
     def trial_due(self, now: float) -> bool:
         """Whether the prober should ask a tiny completion now: the way back for a node whose probes are answered."""
@@ -121,7 +121,7 @@ class Breaker:
         if self.is_open:
             self._failed_trials = 0
             self._doubted = False
-            self._enter(State.PROBATION, now)
+            self._enter(BreakerState.PROBATION, now)
 
     def doubt(self) -> None:
         """A request failed, by the node's fault or its own: the node is to be asked."""
@@ -153,7 +153,7 @@ class Breaker:
         self._convictions += 1
         if self.is_open or spare:
             return False
-        if self.state is State.CLOSED and self._convictions < self.rules.failures:
+        if self.state is BreakerState.CLOSED and self._convictions < self.rules.failures:
             return False
         self._open(Cause.FAILING, now)
         return True
@@ -187,7 +187,7 @@ class Breaker:
 
     def share(self, now: float) -> float:
         """How much of its capacity may be used, from 0 (none) to 1."""
-        if self.state is State.CLOSED:
+        if self.state is BreakerState.CLOSED:
             return 1.0
         if self.is_open:
             return 0.0
@@ -201,8 +201,8 @@ class Breaker:
         self._convictions = 0
         self.opened[cause.value] = self.opened.get(cause.value, 0) + 1
         self._next_trial = now + (self.rules.retrial if cause in (Cause.FAILING, Cause.SILENT) else 0.0)
-        self._enter(State.OPEN, now)
+        self._enter(BreakerState.OPEN, now)
 
-    def _enter(self, state: State, now: float) -> None:
+    def _enter(self, state: BreakerState, now: float) -> None:
         self.state = state
         self.since = now

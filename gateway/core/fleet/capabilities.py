@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Abilities:
+class Capabilities:
     """None stands for not known yet: then nothing is relied on.
 
     `native_budget`: it ends thinking at a budget by itself. `native_off`: with thinking off it answers without any.
@@ -25,6 +25,6 @@ class Abilities:
     pace: float = 1.0
 
 
-UNKNOWN = Abilities()
-BELIEVED = Abilities(native_budget=True)
+UNKNOWN = Capabilities()
+BELIEVED = Capabilities(native_budget=True)
 """Of a node that is not asked to prove anything."""

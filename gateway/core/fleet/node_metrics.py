@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class NodeMetrics:
     """A node's load at `at` (seconds of the caller's clock). None: the page did not say.
 
     `running`, `waiting`: requests of all gateways; `kv_use`: 0 to 1; the others are counted in tokens since the node
@@ -21,7 +21,7 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Rates:
+class NodeRates:
     """What happened between two pages of a node's metrics: tokens a second, and the share of prompt tokens that were in
     the prefix cache (0 to 1). None where it cannot be told."""
 
@@ -29,12 +29,12 @@ class Rates:
     hit_rate: float | None = None
 
 
-def rates_between(first: Load, last: Load) -> Rates:
+def rates_between(first: NodeMetrics, last: NodeMetrics) -> NodeRates:
     """From an earlier page to a later one; nothing where the node has started afresh between them."""
     seconds = last.at - first.at
     made = _grown(first.generated, last.generated)
     asked, hit = _grown(first.cache_queries, last.cache_queries), _grown(first.cache_hits, last.cache_hits)
-    return Rates(
+    return NodeRates(
         tokens_per_second=made / seconds if made is not None and seconds > 0 else None,
         hit_rate=hit / asked if hit is not None and asked else None,
     )
@@ -57,7 +57,7 @@ _NAMES = {
 }
 
 
-def read_load(page: str, now: float) -> Load:
+def read_node_metrics(page: str, now: float) -> NodeMetrics:
     """The load that `page` tells; several engines behind one port are added up (of `kv_use` the fullest counts)."""
     found: dict[str, float] = {}
     for line in page.splitlines():
@@ -75,4 +75,4 @@ def read_load(page: str, now: float) -> Load:
         found[field] = max(found.get(field, 0.0), value) if field == "kv_use" else found.get(field, 0.0) + value
     kv_use = found.pop("kv_use", None)
     counts = {field: int(value) for field, value in found.items()}
-    return Load(at=now, kv_use=kv_use, **counts)
+    return NodeMetrics(at=now, kv_use=kv_use, **counts)

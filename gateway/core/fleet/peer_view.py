@@ -8,7 +8,7 @@ WAITS = 64
 """Latest times to the first token that are told to others, for each node."""
 
 
-class Sight(NamedTuple):
+class PeerView(NamedTuple):
     """`state` as an operator calls it, requests `in_flight`, `pending` prompt tokens, `waits` for the first token in
     seconds (the latest at the end), and the last `error`."""
 
@@ -19,7 +19,7 @@ class Sight(NamedTuple):
     error: str | None
 
 
-Sights = Mapping[str, Sight]
+Sights = Mapping[str, PeerView]
 """By node name: what one process sees of the fleet."""
 
 
@@ -37,18 +37,18 @@ def read(spelled: str | bytes) -> Sights:
     try:
         told: dict[str, list[Any]] = json.loads(spelled)
         return {
-            name: Sight(str(state), int(in_flight), int(pending), tuple(map(float, waits)), error)
+            name: PeerView(str(state), int(in_flight), int(pending), tuple(map(float, waits)), error)
             for name, (state, in_flight, pending, waits, error) in told.items()
         }
     except (AttributeError, TypeError) as error:
         raise ValueError(str(error)) from None
 
 
-def together(sights: Sequence[Sight]) -> Sight:
+def together(sights: Sequence[PeerView]) -> PeerView:
     """Of one node, from several processes (at least one); `state` and, if it has one, `error` are the first's."""
     if len(sights) == 1:
         return sights[0]
-    return Sight(
+    return PeerView(
         sights[0].state,
         sum(sight.in_flight for sight in sights),
         sum(sight.pending for sight in sights),
@@ -57,7 +57,7 @@ def together(sights: Sequence[Sight]) -> Sight:
     )
 
 
-def states(sights: Sequence[Sight]) -> dict[str, int]:
+def states(sights: Sequence[PeerView]) -> dict[str, int]:
     """How many processes see the node in which state."""
     counted: dict[str, int] = {}
     for sight in sights:

@@ -24,12 +24,12 @@ _URL = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?/?", re.
 """Scheme, host and port; no user, path or query."""
 
 
-class NotBelieved(ValueError):
+class UntrustedRegistration(ValueError):
     """The record is not used. The message says why; it names no secret."""
 
 
 @dataclass(frozen=True, slots=True)
-class Belief:
+class RegistrationTrust:
     """`secret` that records must be signed with, None where none is shared. Where `networks` or `models` are listed, a
     record must be within them; without a secret `networks` must be. `skew`: seconds by which clocks may differ."""
 
@@ -40,7 +40,7 @@ class Belief:
 
 
 @dataclass(frozen=True, slots=True)
-class Registered:
+class RegisteredNode:
     """A record that is believed. Times are seconds since 1970; `max_concurrency` requests at once, `price` US dollars
     an hour, None where unknown. `state`: starting, ready, draining or failed."""
 
@@ -57,33 +57,35 @@ class Registered:
     drain_deadline: float | None
 
 
-def read_registration(text: bytes, belief: Belief, now: float) -> Registered:
-    """The record in `text`, as it stands in Redis at `now` (seconds since 1970). Raises `NotBelieved`."""
+def read_registration(text: bytes, belief: RegistrationTrust, now: float) -> RegisteredNode:
+    """The record in `text`, as it stands in Redis at `now` (seconds since 1970). Raises `UntrustedRegistration`."""
     try:
         record = json.loads(text)
         registered = _read(record)
         heartbeat = float(record["heartbeat_at"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, NotBelieved):
+        if isinstance(error, UntrustedRegistration):
             raise
-        raise NotBelieved(f"is not a record of schema 1: {type(error).__name__} {error}") from None
+        raise UntrustedRegistration(f"is not a record of schema 1: {type(error).__name__} {error}") from None
     if not now - TIME_TO_LIVE - belief.skew <= heartbeat <= now + belief.skew:
-        raise NotBelieved(f"its heartbeat is {now - heartbeat:.0f} s old (or clocks differ by more than the skew)")
+        raise UntrustedRegistration(
+            f"its heartbeat is {now - heartbeat:.0f} s old (or clocks differ by more than the skew)"
+        )
     _check_signature(record, belief.secret)
     _check_place(registered, belief)
     return registered
 
 
-def _read(record: Mapping[str, Any]) -> Registered:
+def _read(record: Mapping[str, Any]) -> RegisteredNode:
     if record["schema"] != 1:
-        raise NotBelieved(f"its schema is {record['schema']!r}, not 1")
+        raise UntrustedRegistration(f"its schema is {record['schema']!r}, not 1")
     url = _URL.fullmatch(record["url"])
     if url is None:
-        raise NotBelieved("its url is not http://HOST:PORT")
+        raise UntrustedRegistration("its url is not http://HOST:PORT")
     price, weight = record.get("price"), float(record.get("weight", 1.0))
     if not 0 < weight <= 1000 or record["state"] not in ("starting", "ready", "draining", "failed"):
-        raise NotBelieved("its weight or its state is not one")
-    return Registered(
+        raise UntrustedRegistration("its weight or its state is not one")
+    return RegisteredNode(
         node_id=str(record["node_id"]),
         url=url[0].lower().rstrip("/"),
         host=url[2].strip("[]"),
@@ -105,19 +107,19 @@ def _check_signature(record: Mapping[str, Any], secret: str | None) -> None:
     canonical = json.dumps(unsigned, sort_keys=True, separators=(",", ":")).encode()
     expected = hmac.new(secret.encode(), canonical, hashlib.sha256).hexdigest()
     if not hmac.compare_digest(expected.encode(), str(record.get("signature", "")).encode()):
-        raise NotBelieved("it is not signed with the secret")
+        raise UntrustedRegistration("it is not signed with the secret")
 
 
-def _check_place(registered: Registered, belief: Belief) -> None:
+def _check_place(registered: RegisteredNode, belief: RegistrationTrust) -> None:
     foreign = [model for model in registered.models if belief.models and model not in belief.models]
     if foreign or not registered.models:
-        raise NotBelieved(f"it serves {', '.join(foreign) or 'nothing'}, which is not listed")
+        raise UntrustedRegistration(f"it serves {', '.join(foreign) or 'nothing'}, which is not listed")
     if not belief.networks and belief.secret is not None:
         return
     host = registered.host
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        raise NotBelieved(f"{host!r} is a name, and only listed address ranges are believed") from None
+        raise UntrustedRegistration(f"{host!r} is a name, and only listed address ranges are believed") from None
     if not any(address in network for network in belief.networks):
-        raise NotBelieved(f"{host} is in none of the listed address ranges")
+        raise UntrustedRegistration(f"{host} is in none of the listed address ranges")

@@ -51,7 +51,7 @@ def unsupported(coding: str, taken: Collection[str] = TAKEN) -> UnsupportedEncod
     )
 
 
-class Unpacker:
+class BodyDecoder:
     """One body, all of whose bytes have come. Raises `InvalidRequest` for what is not valid in its coding."""
 
     __slots__ = ("_at", "_decoder", "_given", "_members", "_packed", "_tail", "coding", "done")

@@ -16,7 +16,7 @@ _DIGITS = 16
 T = TypeVar("T")
 
 
-class Familiar(Generic[T]):
+class HeadCache(Generic[T]):
     """The bytes of a head, cut open where its length stands, and what is `known` about it."""
 
     __slots__ = ("_after", "_before", "_start", "known")

@@ -20,7 +20,7 @@ from gateway.core.plan import Plan
 from gateway.core.telemetry.events import RequestEnded
 from gateway.core.thinking.sizes import BYTES_PER_TOKEN, estimate_input
 from gateway.core.usage.cost import Price, cost_of_tokens
-from gateway.core.usage.token_usage import Usage, Work
+from gateway.core.usage.token_usage import ObservedWork, Usage
 
 MEMORY = 0.98
 """What is left of an old request's weight after each new one: fifty requests count, the last ones most."""
@@ -94,7 +94,7 @@ class Meter:
         """Of one answer, while it comes."""
         self._prompts = 0
 
-    def learn(self, plan: Plan, planned: Amounts, work: Work, usage: Usage) -> None:
+    def learn(self, plan: Plan, planned: Amounts, work: ObservedWork, usage: Usage) -> None:
         """Take in a request that ended well."""
         if planned.input and usage.input >= SHORTEST and not plan.counted and self._looks_at(plan):
             # By the ratio that it was planned by: others have taught since.

@@ -77,7 +77,7 @@ NOTHING = Amounts(requests=0)
 """What a request has used that reached no node."""
 
 
-class Kind(StrEnum):
+class LimitKind(StrEnum):
     """How a limit is kept; the values are what the scripts in Redis call it."""
 
     BUCKET = "b"
@@ -102,16 +102,16 @@ MEASURES = tuple(Measure)
 """In the order of `Amounts.by_measure`."""
 
 
-_MEANING: dict[str, tuple[str, Measure, Kind]] = {
-    "requests_per_minute": ("rpm", Measure.REQUESTS, Kind.BUCKET),
-    "input_tokens_per_minute": ("ipm", Measure.INPUT, Kind.BUCKET),
-    "output_tokens_per_minute": ("opm", Measure.OUTPUT, Kind.BUCKET),
-    "tokens_per_minute": ("tpm", Measure.TOKENS, Kind.BUCKET),
-    "thinking_tokens_per_minute": ("hpm", Measure.THINKING, Kind.BUCKET),
-    "concurrent_requests": ("live", Measure.PLACES, Kind.LEASES),
-    "tokens_per_day": ("tpd", Measure.TOKENS, Kind.DAY),
-    "nanodollars_per_day": ("cpd", Measure.COST, Kind.DAY),
-    "nanodollars_per_month": ("cpm", Measure.COST, Kind.MONTH),
+_MEANING: dict[str, tuple[str, Measure, LimitKind]] = {
+    "requests_per_minute": ("rpm", Measure.REQUESTS, LimitKind.BUCKET),
+    "input_tokens_per_minute": ("ipm", Measure.INPUT, LimitKind.BUCKET),
+    "output_tokens_per_minute": ("opm", Measure.OUTPUT, LimitKind.BUCKET),
+    "tokens_per_minute": ("tpm", Measure.TOKENS, LimitKind.BUCKET),
+    "thinking_tokens_per_minute": ("hpm", Measure.THINKING, LimitKind.BUCKET),
+    "concurrent_requests": ("live", Measure.PLACES, LimitKind.LEASES),
+    "tokens_per_day": ("tpd", Measure.TOKENS, LimitKind.DAY),
+    "nanodollars_per_day": ("cpd", Measure.COST, LimitKind.DAY),
+    "nanodollars_per_month": ("cpm", Measure.COST, LimitKind.MONTH),
 }
 """For each limit: its field in Redis, what it counts, how it is kept."""
 
@@ -128,14 +128,14 @@ class Rule:
     field: str
     name: str
     measure: Measure
-    kind: Kind
+    kind: LimitKind
     limit: int
     capacity: int
 
     @property
     def unit(self) -> int:
         """How many of its own units one request, token, nano-dollar or place takes."""
-        return UNIT if self.kind is Kind.BUCKET else 1
+        return UNIT if self.kind is LimitKind.BUCKET else 1
 
     def whole(self, left: int) -> int:
         """`left` of the limit, in whole requests, tokens, nano-dollars or places; never below 0."""
@@ -146,11 +146,11 @@ class Rule:
         if cost > self.capacity:  # of a gateway's share, while Redis does not answer
             return OUTAGE_SECONDS
         match self.kind:
-            case Kind.BUCKET:
+            case LimitKind.BUCKET:
                 return -(-(cost - left) // self.limit) / 1e6
-            case Kind.DAY:
+            case LimitKind.DAY:
                 return (DAY - now % DAY) / 1e6
-            case Kind.MONTH:
+            case LimitKind.MONTH:
                 return (month_end(now) - now) / 1e6
         return SLOT_SECONDS
 
@@ -158,7 +158,7 @@ class Rule:
 Rules = tuple[Rule, ...]
 
 
-class Taken(NamedTuple):
+class LimitResult(NamedTuple):
     """A store's answer: whether all was taken, the store's time (microseconds since 1970), and what is left of each
     rule in its own unit: after taking where it was granted, before where it was not."""
 
@@ -175,7 +175,7 @@ def rules_of(limits: Limits, scope: str) -> Rules:
         if limit is None or item.name not in _MEANING:
             continue
         field, measure, kind = _MEANING[item.name]
-        capacity = limit * limits.burst_seconds * 1_000_000 if kind is Kind.BUCKET else limit
+        capacity = limit * limits.burst_seconds * 1_000_000 if kind is LimitKind.BUCKET else limit
         rules.append(Rule(scope, field, item.name, measure, kind, limit, capacity))
     return tuple(rules)
 

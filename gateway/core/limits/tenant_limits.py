@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from gateway.core.limits.rules import DAY, Kind, Rule, Rules, Taken, month_of
+from gateway.core.limits.rules import DAY, LimitKind, LimitResult, Rule, Rules, month_of
 
 SECOND = 1_000_000
 
@@ -33,7 +33,7 @@ MOURNED = 3600
 """Seconds that an expired one is remembered."""
 
 
-class State(Enum):
+class ReservationState(Enum):
     """Where a reservation is; see the table above."""
 
     HELD = auto()
@@ -45,7 +45,7 @@ class State(Enum):
 class _Reservation:
     """`until`: when its state ends. `costs` and `periods` go with `rules`."""
 
-    state: State
+    state: ReservationState
     until: int
     rules: Rules = ()
     costs: tuple[int, ...] = ()
@@ -61,7 +61,7 @@ class _Level:
 
 
 @dataclass(slots=True)
-class Book:
+class TenantLimits:
     """One tenant's levels by (scope, field), and its reservations by the request's id."""
 
     levels: dict[tuple[str, str], _Level] = field(default_factory=dict)
@@ -69,62 +69,62 @@ class Book:
     _ends: list[tuple[int, str]] = field(default_factory=list, init=False, repr=False, compare=False)
     """A heap of when states end: an entry for each end that was ever set, of which only a reservation's own counts."""
 
-    def reserve(self, now: int, id: str, rules: Rules, costs: tuple[int, ...], lease: int) -> Taken:
+    def reserve(self, now: int, id: str, rules: Rules, costs: tuple[int, ...], lease: int) -> LimitResult:
         """Take `costs` of `rules`, all or none, for `lease` microseconds."""
         self.sweep(now)
         left = [self._left(rule, now) for rule in rules]
         if id in self.reservations:
-            return Taken(True, now, tuple(left))
+            return LimitResult(True, now, tuple(left))
         if any(cost > 0 and cost > room for cost, room in zip(costs, left, strict=True)):
-            return Taken(False, now, tuple(left))
+            return LimitResult(False, now, tuple(left))
         for index, (rule, cost) in enumerate(zip(rules, costs, strict=True)):
             self._take(rule, cost, now)
             left[index] -= cost
         periods = tuple(_period(rule, now) for rule in rules)
-        self._note(id, _Reservation(State.HELD, now + lease, rules, costs, periods))
-        return Taken(True, now, tuple(left))
+        self._note(id, _Reservation(ReservationState.HELD, now + lease, rules, costs, periods))
+        return LimitResult(True, now, tuple(left))
 
-    def look(self, now: int, rules: Rules) -> Taken:
+    def peek(self, now: int, rules: Rules) -> LimitResult:
         """What is left of `rules`; nothing is taken."""
         self.sweep(now)
-        return Taken(True, now, tuple([self._left(rule, now) for rule in rules]))
+        return LimitResult(True, now, tuple([self._left(rule, now) for rule in rules]))
 
     def settle(self, now: int, id: str, rules: Rules, used: tuple[int, ...]) -> None:
         """Make the reservation `id` what was really used of `rules`."""
         before = self.reservations.get(id)
-        if before is not None and before.state is State.SETTLED:
+        if before is not None and before.state is ReservationState.SETTLED:
             return
-        if before is None or before.state is State.EXPIRED:
+        if before is None or before.state is ReservationState.EXPIRED:
             for rule, cost in zip(rules, used, strict=True):
-                if rule.kind is not Kind.LEASES:
+                if rule.kind is not LimitKind.LEASES:
                     self._take(rule, cost, now)
         else:
             for rule, cost, reserved, period in zip(rules, used, before.costs, before.periods, strict=True):
-                self._adjust(rule, (0 if rule.kind is Kind.LEASES else cost) - reserved, period, now)
-        self._note(id, _Reservation(State.SETTLED, now + KEPT * SECOND))
+                self._adjust(rule, (0 if rule.kind is LimitKind.LEASES else cost) - reserved, period, now)
+        self._note(id, _Reservation(ReservationState.SETTLED, now + KEPT * SECOND))
 
     def renew(self, now: int, ids: Iterable[str], lease: int) -> None:
         """Begin the leases of `ids` anew."""
         for id in ids:
             reservation = self.reservations.get(id)
-            if reservation is not None and reservation.state is State.HELD:
+            if reservation is not None and reservation.state is ReservationState.HELD:
                 reservation.until = now + lease
                 self._note(id, reservation)
 
     def seed(self, now: int, rules: Rules, left: tuple[int, ...]) -> None:
         """Begin with what is known to be `left` elsewhere, where nothing is written down yet. Not for places."""
         for rule, room in zip(rules, left, strict=True):
-            if rule.kind is not Kind.LEASES and (rule.scope, rule.field) not in self.levels:
+            if rule.kind is not LimitKind.LEASES and (rule.scope, rule.field) not in self.levels:
                 self._take(rule, rule.capacity - min(room, rule.capacity), now)
 
     def adopt(self, now: int, id: str, rules: Rules, lease: int) -> None:
         """Count the places of a request that lives, whose other costs are written down elsewhere."""
-        costs = tuple(1 if rule.kind is Kind.LEASES else 0 for rule in rules)
+        costs = tuple(1 if rule.kind is LimitKind.LEASES else 0 for rule in rules)
         for rule, cost in zip(rules, costs, strict=True):
             if cost:
                 self._take(rule, cost, now)
         periods = tuple(_period(rule, now) for rule in rules)
-        self._note(id, _Reservation(State.HELD, now + lease, rules, costs, periods))
+        self._note(id, _Reservation(ReservationState.HELD, now + lease, rules, costs, periods))
 
     def sweep(self, now: int) -> None:
         """Give back what is held by leases that ran out; forget what ended long ago."""
@@ -133,10 +133,10 @@ class Book:
             reservation = self.reservations.get(id)
             if reservation is None or reservation.until > now:
                 continue
-            if reservation.state is State.HELD:
+            if reservation.state is ReservationState.HELD:
                 for rule, cost, period in zip(reservation.rules, reservation.costs, reservation.periods, strict=True):
                     self._adjust(rule, -cost, period, now)
-                self._note(id, _Reservation(State.EXPIRED, now + MOURNED * SECOND))
+                self._note(id, _Reservation(ReservationState.EXPIRED, now + MOURNED * SECOND))
             else:
                 del self.reservations[id]
 
@@ -146,15 +146,15 @@ class Book:
 
     def _left(self, rule: Rule, now: int) -> int:
         level = self.levels.get((rule.scope, rule.field))
-        if rule.kind is Kind.BUCKET:
+        if rule.kind is LimitKind.BUCKET:
             return rule.capacity if level is None else _filled(level, rule, now)
-        if level is None or (rule.kind is not Kind.LEASES and level.at != _period(rule, now)):
+        if level is None or (rule.kind is not LimitKind.LEASES and level.at != _period(rule, now)):
             return rule.limit
         return rule.limit - level.value
 
     def _take(self, rule: Rule, cost: int, now: int) -> None:
         level = self.levels.get((rule.scope, rule.field))
-        if rule.kind is Kind.BUCKET:
+        if rule.kind is LimitKind.BUCKET:
             left = rule.capacity if level is None else _filled(level, rule, now)
             at = now if level is None else max(now, level.at)
             self.levels[rule.scope, rule.field] = _Level(left - cost, at)
@@ -169,7 +169,7 @@ class Book:
         level = self.levels.get((rule.scope, rule.field))
         if level is None:
             return
-        if rule.kind is Kind.BUCKET:
+        if rule.kind is LimitKind.BUCKET:
             left = min(rule.capacity, _filled(level, rule, now) - change)
             self.levels[rule.scope, rule.field] = _Level(left, max(now, level.at))
         elif level.at == period:  # that of leases is always 0
@@ -182,8 +182,8 @@ def _filled(level: _Level, rule: Rule, now: int) -> int:
 
 def _period(rule: Rule, now: int) -> int:
     match rule.kind:
-        case Kind.DAY:
+        case LimitKind.DAY:
             return now // DAY
-        case Kind.MONTH:
+        case LimitKind.MONTH:
             return month_of(now)
     return 0

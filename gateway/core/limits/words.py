@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.core.errors import LimitExceeded, LimitTooSmall, QuotaExceeded
-from gateway.core.limits.rules import UNIT, Kind, Measure, Rule, Rules, Taken, civil_of
+from gateway.core.limits.rules import UNIT, LimitKind, LimitResult, Measure, Rule, Rules, civil_of
 from gateway.core.thinking.grant import Headers
 from gateway.core.usage.cost import NANO
 
@@ -29,7 +29,7 @@ LIMIT_HEADERS = tuple(
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class LimitHeaders:
     """One kind of header: the names for limit, remaining and reset, and the rules (by index) that they can be of.
 
     `limits`: for each of these the header that tells it, which is always the same.
@@ -42,19 +42,21 @@ class Shown:
     moments: bool
 
 
-def shown_of(rules: Rules, anthropic: bool) -> tuple[Shown, ...]:
+def shown_of(rules: Rules, anthropic: bool) -> tuple[LimitHeaders, ...]:
     """Which headers answers to requests under `rules` carry; worked out once."""
     shown = []
     for kinds, moments in ((_OPENAI, False), (_ANTHROPIC if anthropic else (), True)):
         for measures, pattern in kinds:
-            indices = tuple(i for i, rule in enumerate(rules) if rule.kind is Kind.BUCKET and rule.measure in measures)
+            indices = tuple(
+                i for i, rule in enumerate(rules) if rule.kind is LimitKind.BUCKET and rule.measure in measures
+            )
             if indices:
                 limits = {i: (pattern % b"limit", b"%d" % (rules[i].capacity // UNIT)) for i in indices}
-                shown.append(Shown(limits, pattern % b"remaining", pattern % b"reset", indices, moments))
+                shown.append(LimitHeaders(limits, pattern % b"remaining", pattern % b"reset", indices, moments))
     return tuple(shown)
 
 
-def headers_of(rules: Rules, taken: Taken, shown: tuple[Shown, ...]) -> Headers:
+def headers_of(rules: Rules, taken: LimitResult, shown: tuple[LimitHeaders, ...]) -> Headers:
     """The headers that tell what is left after `taken`."""
     headers: list[tuple[bytes, bytes]] = []
     left = taken.left
@@ -71,7 +73,7 @@ def headers_of(rules: Rules, taken: Taken, shown: tuple[Shown, ...]) -> Headers:
     return tuple(headers)
 
 
-def refusal(rules: Rules, costs: tuple[int, ...], taken: Taken, tenant: str) -> LimitExceeded:
+def refusal(rules: Rules, costs: tuple[int, ...], taken: LimitResult, tenant: str) -> LimitExceeded:
     """The error for a request that does not fit now: of the limits in its way, the one it has to wait for longest."""
     waits = [
         (rule.wait(left, cost, taken.now), index)
@@ -82,7 +84,7 @@ def refusal(rules: Rules, costs: tuple[int, ...], taken: Taken, tenant: str) -> 
     rule = rules[index]
     asked, left = _amount(rule, costs[index]), _amount(rule, taken.left[index])
     message = f"{_head(rule, tenant)}: asked {asked}, left {left}. Try again in {_words(wait)}."
-    kind = QuotaExceeded if rule.kind in (Kind.DAY, Kind.MONTH) else LimitExceeded
+    kind = QuotaExceeded if rule.kind in (LimitKind.DAY, LimitKind.MONTH) else LimitExceeded
     return kind(message, retry_after=wait)
 
 

@@ -22,14 +22,16 @@ OPENING_MESSAGES = 8
 KEY_BYTES = 16
 
 
-class Naming(NamedTuple):
+class ConversationNaming(NamedTuple):
     """What else than `prompt_cache_key` names a conversation: headers (lower case), and the user if `by_user`."""
 
     headers: tuple[bytes, ...] = (b"x-session-id",)
     by_user: bool = False
 
 
-def conversation_of(body: Mapping[str, Any], headers: Mapping[bytes, bytes], tenant: str, naming: Naming) -> bytes:
+def conversation_of(
+    body: Mapping[str, Any], headers: Mapping[bytes, bytes], tenant: str, naming: ConversationNaming
+) -> bytes:
     """`KEY_BYTES` that stand for the conversation. Two tenants never share one, whatever they call theirs."""
     name = _given_name(body, headers, naming)
     told = [b"named", name] if name is not None else [b"opens", *_opening(body)]
@@ -40,7 +42,7 @@ def conversation_of(body: Mapping[str, Any], headers: Mapping[bytes, bytes], ten
     return digest.digest()
 
 
-def _given_name(body: Mapping[str, Any], headers: Mapping[bytes, bytes], naming: Naming) -> bytes | None:
+def _given_name(body: Mapping[str, Any], headers: Mapping[bytes, bytes], naming: ConversationNaming) -> bytes | None:
     key = body.get("prompt_cache_key")
     if isinstance(key, str) and key:
         return _encoded(key)

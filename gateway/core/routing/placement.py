@@ -12,12 +12,12 @@ from gateway.core.routing.selection import (
     EXPECTED_WAIT,
     NOTHING,
     POLICIES,
-    Backlog,
     Candidate,
-    Chance,
-    Left,
-    Placed,
-    Prompt,
+    LastTurn,
+    NodeScore,
+    PlacedPrompt,
+    PrefillBacklog,
+    RandomDraw,
     expected_wait,
     placed,
 )
@@ -33,13 +33,13 @@ class Placement:
         """`remember`: seconds that a conversation's last node counts; `crowding`: see `expected_wait`."""
         self.remember = remember
         self.crowding = crowding
-        self.pending: dict[str, Backlog] = {}
+        self.pending: dict[str, PrefillBacklog] = {}
         self._limit = limit
         self._last: OrderedDict[bytes, tuple[str, int, float]] = OrderedDict()
 
     def choose(
-        self, policy: str, candidates: Sequence[Candidate], prompt: Prompt, chance: Chance, now: float
-    ) -> Placed:
+        self, policy: str, candidates: Sequence[Candidate], prompt: PlacedPrompt, chance: RandomDraw, now: float
+    ) -> NodeScore:
         """One of `candidates` (at least one) by `policy`, by what is known here. `take` makes it count."""
         left = self.left(prompt.conversation, now)
         if policy == EXPECTED_WAIT:
@@ -48,26 +48,26 @@ class Placement:
             chosen = POLICIES[policy](candidates, prompt, chance)
         return placed(chosen, prompt, self.pending.get(chosen.name, NOTHING), left)
 
-    def left(self, conversation: bytes, now: float) -> Left | None:
+    def left(self, conversation: bytes, now: float) -> LastTurn | None:
         """Where `conversation` was last, if that is not too long ago."""
         found = self._last.get(conversation)
         if found is None or now - found[2] > self.remember:
             return None
-        return Left(found[0], found[1], now - found[2])
+        return LastTurn(found[0], found[1], now - found[2])
 
-    def take(self, choice: Placed, prompt: Prompt, now: float) -> None:
+    def add(self, choice: NodeScore, prompt: PlacedPrompt, now: float) -> None:
         """A request goes to the chosen node: its work is pending there, and its conversation's last turn is there."""
         before = self.pending.get(choice.node, NOTHING)
-        self.pending[choice.node] = Backlog(before.tokens + choice.work, before.prompts + 1)
+        self.pending[choice.node] = PrefillBacklog(before.tokens + choice.work, before.prompts + 1)
         self._last[prompt.conversation] = choice.node, prompt.tokens, now
         self._last.move_to_end(prompt.conversation)
         if len(self._last) > self._limit:
             self._last.popitem(last=False)
 
-    def prefilled(self, choice: Placed) -> None:
+    def prefilled(self, choice: NodeScore) -> None:
         """Its first byte came, or it will not come any more: once for every `take`."""
         before = self.pending[choice.node]
         if before.prompts > 1:
-            self.pending[choice.node] = Backlog(before.tokens - choice.work, before.prompts - 1)
+            self.pending[choice.node] = PrefillBacklog(before.tokens - choice.work, before.prompts - 1)
         else:
             del self.pending[choice.node]

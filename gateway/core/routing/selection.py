@@ -44,14 +44,14 @@ class Candidate(NamedTuple):
     warm: float = ENDLESS
 
 
-class Prompt(NamedTuple):
+class PlacedPrompt(NamedTuple):
     """What is to be placed: `tokens` by estimate, and the conversation that it belongs to (see `conversations`)."""
 
     tokens: int
     conversation: bytes
 
 
-class Backlog(NamedTuple):
+class PrefillBacklog(NamedTuple):
     """What was sent to a node and has not come to its first byte: uncached prompt tokens, and of how many prompts."""
 
     tokens: int = 0
@@ -63,10 +63,10 @@ class Backlog(NamedTuple):
         return self.tokens - self.tokens / (2 * self.prompts) if self.prompts else 0.0
 
 
-NOTHING = Backlog()
+NOTHING = PrefillBacklog()
 
 
-class Left(NamedTuple):
+class LastTurn(NamedTuple):
     """A conversation's last turn: the node it went to, the tokens it left there, and how long ago (seconds)."""
 
     node: str
@@ -74,14 +74,14 @@ class Left(NamedTuple):
     age: float = 0.0
 
 
-class Chance(NamedTuple):
+class RandomDraw(NamedTuple):
     """What a policy may roll: `turn` counts up by one a request, `draw` is uniform in [0, 1)."""
 
     turn: int
     draw: float
 
 
-class Placed(NamedTuple):
+class NodeScore(NamedTuple):
     """A choice: the node's name, the `work` that it adds there (uncached prompt tokens), the tokens expected in its
     cache, and the tokens `ahead` of it. `reason`: `home` where the conversation was last, `moved` away from there,
     `new` where it was nowhere."""
@@ -106,9 +106,9 @@ def rendezvous(candidates: Sequence[Candidate], conversation: bytes) -> list[Can
 
 def expected_wait(
     candidates: Sequence[Candidate],
-    prompt: Prompt,
-    pending: Mapping[str, Backlog],
-    left: Left | None,
+    prompt: PlacedPrompt,
+    pending: Mapping[str, PrefillBacklog],
+    left: LastTurn | None,
     crowding: float,
 ) -> Candidate:
     """The least expected wait; of equal ones the first in rendezvous order.
@@ -127,18 +127,18 @@ def expected_wait(
     return best[0] if len(best) == 1 else rendezvous(best, prompt.conversation)[0]
 
 
-def in_cache(candidate: Candidate, prompt: Prompt, left: Left | None) -> int:
+def in_cache(candidate: Candidate, prompt: PlacedPrompt, left: LastTurn | None) -> int:
     """The tokens of `prompt` that its conversation left in the candidate's cache, if it did not start afresh since."""
     if left is None or left.node != candidate.name or left.age > candidate.warm:
         return 0
     return min(left.tokens, prompt.tokens)
 
 
-def placed(chosen: Candidate, prompt: Prompt, backlog: Backlog, left: Left | None) -> Placed:
+def placed(chosen: Candidate, prompt: PlacedPrompt, backlog: PrefillBacklog, left: LastTurn | None) -> NodeScore:
     """The choice of `chosen`, however it came about."""
     cached = in_cache(chosen, prompt, left)
     reason = "new" if left is None else "home" if left.node == chosen.name else "moved"
-    return Placed(chosen.name, prompt.tokens - cached, cached, backlog.ahead, reason)
+    return NodeScore(chosen.name, prompt.tokens - cached, cached, backlog.ahead, reason)
 
 
 def level(paces: Sequence[float | None], guess: float) -> list[float]:
@@ -149,18 +149,18 @@ def level(paces: Sequence[float | None], guess: float) -> list[float]:
     return [usual if pace is None or abs(pace / usual - 1) < ALIKE else pace for pace in paces]
 
 
-def affinity(candidates: Sequence[Candidate], prompt: Prompt, chance: Chance) -> Candidate:
+def affinity(candidates: Sequence[Candidate], prompt: PlacedPrompt, chance: RandomDraw) -> Candidate:
     """The conversation's own node, whatever waits there: the most cache hits, the worst tail."""
     return rendezvous(candidates, prompt.conversation)[0]
 
 
-def least_loaded(candidates: Sequence[Candidate], prompt: Prompt, chance: Chance) -> Candidate:
+def least_loaded(candidates: Sequence[Candidate], prompt: PlacedPrompt, chance: RandomDraw) -> Candidate:
     """The node with the most free places for its weight; of equal ones the next in turn."""
     start = chance.turn % len(candidates)
     return min([*candidates[start:], *candidates[:start]], key=_load)
 
 
-def power_of_two(candidates: Sequence[Candidate], prompt: Prompt, chance: Chance) -> Candidate:
+def power_of_two(candidates: Sequence[Candidate], prompt: PlacedPrompt, chance: RandomDraw) -> Candidate:
     """The less loaded of two at random: nearly as good as the least loaded, and no two gateways rush one node."""
     count = len(candidates)
     if count == 1:
@@ -170,7 +170,7 @@ def power_of_two(candidates: Sequence[Candidate], prompt: Prompt, chance: Chance
     return min(candidates[first], candidates[second], key=_load)
 
 
-def round_robin(candidates: Sequence[Candidate], prompt: Prompt, chance: Chance) -> Candidate:
+def round_robin(candidates: Sequence[Candidate], prompt: PlacedPrompt, chance: RandomDraw) -> Candidate:
     """The candidate whose turn it is."""
     return candidates[chance.turn % len(candidates)]
 
@@ -181,7 +181,7 @@ def _load(candidate: Candidate) -> float:
 
 EXPECTED_WAIT = "expected_wait"
 
-Policy = Callable[[Sequence[Candidate], Prompt, Chance], Candidate]
+Policy = Callable[[Sequence[Candidate], PlacedPrompt, RandomDraw], Candidate]
 
 POLICIES: Mapping[str, Policy] = {
     "affinity": affinity,

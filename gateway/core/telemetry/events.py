@@ -13,7 +13,7 @@ class RequestEnded(NamedTuple):
     `status` the HTTP status that the client saw (0 where it left before one was sent). `attempts` counts tries on
     nodes, 0 where none was reached; `failures` are node and outcome of those that failed (see `attempts.outcome`), and
     `retry_refused` says that one more would have been made but for the retry budget. `route` is why the node was chosen
-    (`Placed.reason`; None where there was no choice) and `expected_cached` the prompt tokens expected in its cache.
+    (`NodeScore.reason`; None where there was no choice) and `expected_cached` the prompt tokens expected in its cache.
     `wasted` are tokens of thinking that a node made beyond its budget and nobody got; `overran` says that the node was
     trusted to hold it. `lost` are the tokens of failed attempts, as far as they can be estimated. `counted` is the
     prompt's length as the model's tokenizer had it here: 0 where it had to be estimated, None where there is none.
@@ -51,7 +51,7 @@ class RequestEnded(NamedTuple):
 
 
 class NodeFacts(NamedTuple):
-    """One node as a process sees it. `breaker` is its state (see `breaker.State`), `opened` how often it opened by
+    """One node as a process sees it. `breaker` is its state (see `BreakerState`), `opened` how often it opened by
     cause; `in_flight` what this process has there."""
 
     name: str

@@ -11,8 +11,8 @@ from typing import Literal, NamedTuple
 
 from gateway.core.bodies import Body
 from gateway.core.errors import InvalidRequest
-from gateway.core.thinking.grant import Headers, tell
-from gateway.core.thinking.resolved import Settled
+from gateway.core.thinking.grant import Headers, applied
+from gateway.core.thinking.resolved import Resolved
 
 PROMPT_MARGIN = 1.25
 """A prompt is taken for this much longer than its estimate, plus `TEMPLATE_TOKENS`: where it is longer than that, the
@@ -61,7 +61,7 @@ def check_output(body: Body, fields: tuple[str, ...]) -> str | None:
 
 
 @lru_cache(maxsize=1024)
-def cap(asked: int | None, field: str | None, terms: Settled[OutputRules]) -> Cap:
+def cap(asked: int | None, field: str | None, terms: Resolved[OutputRules]) -> Cap:
     """The tokens for a request that asks for `asked` in `field`. Remembered: most requests ask for the same."""
     rules = terms.rules
     tokens, source = asked, "request"
@@ -91,7 +91,7 @@ def room_beside(window: int, counted: int) -> int:
     return max(LEAST_ROOM, window - counted - SWITCH_TOKENS)
 
 
-def _too_many(asked: int, field: str | None, terms: Settled[OutputRules]) -> InvalidRequest:
+def _too_many(asked: int, field: str | None, terms: Resolved[OutputRules]) -> InvalidRequest:
     most = terms.rules.max_tokens or 0
     told = _told(most, terms.by("max_tokens", "max"), asked)[0]
     return InvalidRequest(
@@ -103,4 +103,4 @@ def _too_many(asked: int, field: str | None, terms: Settled[OutputRules]) -> Inv
 
 
 def _told(tokens: int, source: str, asked: int | None) -> Headers:
-    return ((b"x-fleetgate-max-tokens", tell(str(tokens), source, None if asked is None else str(asked))),)
+    return ((b"x-fleetgate-max-tokens", applied(str(tokens), source, None if asked is None else str(asked))),)

@@ -27,9 +27,9 @@ from typing import Literal, NamedTuple
 
 from gateway.core.bodies import Body
 from gateway.core.errors import InvalidRequest
-from gateway.core.thinking.grant import Headers, tell
+from gateway.core.thinking.grant import Headers, applied
 from gateway.core.thinking.intent import EFFORTS, UNLIMITED, Intent
-from gateway.core.thinking.resolved import Settled
+from gateway.core.thinking.resolved import Resolved
 
 Mode = Literal["allowed", "forbidden", "required"]
 Below = Literal["raise", "refuse"]
@@ -57,7 +57,7 @@ class ThinkingRules:
 _OFF = frozenset({"0", "off", "f", "false", "n", "no"})
 
 
-class Decision(NamedTuple):
+class ThinkingDecision(NamedTuple):
     """`thinking` and `budget` as in `Grant`."""
 
     thinking: bool | None
@@ -79,7 +79,7 @@ class _Budget(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def decide(intent: Intent, terms: Settled[ThinkingRules], max_tokens: int | None, tools: bool) -> Decision:
+def decide(intent: Intent, terms: Resolved[ThinkingRules], max_tokens: int | None, tools: bool) -> ThinkingDecision:
     """What becomes of `intent`; `max_tokens` is what was granted, `tools` whether the answer may call some.
 
     Remembered: most requests of a tenant ask for the same.
@@ -91,7 +91,7 @@ def decide(intent: Intent, terms: Settled[ThinkingRules], max_tokens: int | None
     told: Headers = ((b"x-fleetgate-reasoning", f"hidden; source={terms.by('hide', 'hide')}".encode()),) if hide else ()
     on, source = _switch(intent, terms)
     if on is False:
-        return Decision(False, 0, hide, told + _tell_switch(False, source, intent))
+        return ThinkingDecision(False, 0, hide, told + _tell_switch(False, source, intent))
     room = None if max_tokens is None else max(0, max_tokens - (rules.answer_reserve or 0))
     budget = _ask_budget(intent, terms).at_most(rules.max_budget, _source(terms, "max_budget", "max"))
     if budget.tokens is not None or rules.answer_reserve is not None:
@@ -100,10 +100,10 @@ def decide(intent: Intent, terms: Settled[ThinkingRules], max_tokens: int | None
         budget = _with_tools(budget, intent, terms, room)
     if _too_small(budget, rules.floor or 0) and rules.mode != "required":
         under = budget.source if budget.tokens == 0 or not rules.floor else terms.by("floor", "floor")
-        return Decision(False, 0, hide, told + _tell_switch(False, under, intent))
+        return ThinkingDecision(False, 0, hide, told + _tell_switch(False, under, intent))
     if on is not None and source != "request":
         told += _tell_switch(on, source, intent)
-    return Decision(on, budget.tokens, hide, told + _tell_budget(budget, intent))
+    return ThinkingDecision(on, budget.tokens, hide, told + _tell_budget(budget, intent))
 
 
 def refuse_unholdable(body: Body, budget: int | None) -> None:
@@ -126,7 +126,7 @@ def _is_off(switch: object) -> bool:
     return switch in (None, False, 0) or (type(switch) is str and switch.lower() in _OFF)
 
 
-def _switch(intent: Intent, terms: Settled[ThinkingRules]) -> tuple[bool | None, str]:
+def _switch(intent: Intent, terms: Resolved[ThinkingRules]) -> tuple[bool | None, str]:
     """On, off or as the model has it, and why."""
     rules = terms.rules
     if rules.mode in ("forbidden", "required"):
@@ -140,7 +140,7 @@ def _switch(intent: Intent, terms: Settled[ThinkingRules]) -> tuple[bool | None,
     return rules.default, terms.by("default", "default")
 
 
-def _ask_budget(intent: Intent, terms: Settled[ThinkingRules]) -> _Budget:
+def _ask_budget(intent: Intent, terms: Resolved[ThinkingRules]) -> _Budget:
     """What is asked for, by number or by effort, else the default. A required thinking heeds no wish for none."""
     rules = terms.rules
     wanted = not (rules.mode == "required" and (intent.on is False or intent.budget == 0))
@@ -160,7 +160,7 @@ def budget_of_effort(effort: str, efforts: Mapping[str, int]) -> int:
     raise AssertionError("an effort map has entries")
 
 
-def _with_tools(budget: _Budget, intent: Intent, terms: Settled[ThinkingRules], room: int | None) -> _Budget:
+def _with_tools(budget: _Budget, intent: Intent, terms: Resolved[ThinkingRules], room: int | None) -> _Budget:
     """A tiny budget beside tools is not kept: its forced end can land inside a tool call's arguments.
 
     None at all is no danger, and needs no raise.
@@ -191,15 +191,15 @@ def _too_small(budget: _Budget, floor: int) -> bool:
     return budget.tokens < floor or (budget.tokens == 0 and budget.source != "request")
 
 
-def _source(terms: Settled[ThinkingRules], field: str, rule: str) -> str:
+def _source(terms: Resolved[ThinkingRules], field: str, rule: str) -> str:
     return terms.by(field, rule) if field in terms.layers else "request"
 
 
 def _tell_switch(on: bool, source: str, intent: Intent) -> Headers:
-    return ((b"x-fleetgate-thinking", tell("on" if on else "off", source, intent.asked)),)
+    return ((b"x-fleetgate-thinking", applied("on" if on else "off", source, intent.asked)),)
 
 
 def _tell_budget(budget: _Budget, intent: Intent) -> Headers:
     if budget.tokens is None:
         return ()
-    return ((b"x-fleetgate-thinking-budget", tell(str(budget.tokens), budget.source, intent.asked)),)
+    return ((b"x-fleetgate-thinking-budget", applied(str(budget.tokens), budget.source, intent.asked)),)

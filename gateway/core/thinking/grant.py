@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
-TOLD_HEADERS = (
+GRANT_HEADERS = (
     "x-fleetgate-thinking",
     "x-fleetgate-thinking-budget",
     "x-fleetgate-max-tokens",
@@ -27,10 +27,10 @@ class Grant(NamedTuple):
     effort: str | None = None
     low: bool = False
     hide: bool = False
-    told: Headers = ()
+    headers: Headers = ()
 
 
-def tell(value: str, source: str, asked: str | None) -> bytes:
+def applied(value: str, source: str, asked: str | None) -> bytes:
     """`2048; source=tenant-max; asked=8192`: what was applied, why, and what the client wanted where it is not that."""
     told = f"{value}; source={source}"
     return (told if asked is None or asked == value else f"{told}; asked={asked}").encode()

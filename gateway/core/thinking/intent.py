@@ -133,24 +133,24 @@ SPELLINGS = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _FieldSpellings:
     """A top-level field, and the spellings in it: the whole field, or members of it."""
 
     whole: Spelling | None
     members: tuple[tuple[str, Spelling], ...]
 
 
-def _places() -> dict[str, _Place]:
-    found: dict[str, _Place] = {}
+def _places() -> dict[str, _FieldSpellings]:
+    found: dict[str, _FieldSpellings] = {}
     for spelling in SPELLINGS:
         top, _, member = spelling.path.partition(".")
-        place = found.get(top, _Place(None, ()))
+        place = found.get(top, _FieldSpellings(None, ()))
         whole = place.whole if member else spelling
-        found[top] = _Place(whole, (*place.members, (member, spelling)) if member else place.members)
+        found[top] = _FieldSpellings(whole, (*place.members, (member, spelling)) if member else place.members)
     return found
 
 
-_PLACES: Mapping[str, _Place] = _places()
+_PLACES: Mapping[str, _FieldSpellings] = _places()
 INTENT_FIELDS = frozenset(_PLACES)
 """The top-level fields that can say something about thinking: a body with none of them has no intent."""
 

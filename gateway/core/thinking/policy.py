@@ -9,67 +9,67 @@ from typing import NamedTuple
 
 from gateway.core.thinking.caps import OutputRules
 from gateway.core.thinking.decision import ThinkingRules
-from gateway.core.thinking.resolved import Settled, settle
+from gateway.core.thinking.resolved import Resolved, resolve
 
 REMEMBERED = 10_000
 """Pairs of tenant and model whose terms are kept; beyond it they are put together anew."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rules:
+class PolicyLayer:
     """One layer. A tenant's may say something else for single models (by the nodes' names)."""
 
     thinking: ThinkingRules = field(default_factory=ThinkingRules)
     output: OutputRules = field(default_factory=OutputRules)
-    per_model: Mapping[str, "Rules"] = field(default_factory=dict)
+    per_model: Mapping[str, "PolicyLayer"] = field(default_factory=dict)
 
     @property
     def empty(self) -> bool:
         return self.thinking == ThinkingRules() and self.output == OutputRules() and not self.per_model
 
 
-class Terms(NamedTuple):
+class Policy(NamedTuple):
     """What holds for a tenant on a model; None where no layer says anything."""
 
-    thinking: Settled[ThinkingRules] | None
-    output: Settled[OutputRules] | None
+    thinking: Resolved[ThinkingRules] | None
+    output: Resolved[OutputRules] | None
 
 
-class TermsBook:
+class PolicyBook:
     """The layers of the gateway and its models, and the terms that come of them with a tenant's."""
 
-    def __init__(self, gateway: Rules | None = None, models: Mapping[str, Rules] | None = None) -> None:
+    def __init__(self, gateway: PolicyLayer | None = None, models: Mapping[str, PolicyLayer] | None = None) -> None:
         """`gateway`: for everybody on every model; `models`: by the nodes' names."""
-        self._gateway = gateway or Rules()
+        self._gateway = gateway or PolicyLayer()
         self._models = models or {}
         self.silent = self._gateway.empty and all(rules.empty for rules in self._models.values())
         """Whether nothing is said here, so that a tenant without rules has no terms."""
-        self._known: dict[tuple[Rules | None, str], Terms | None] = {}
+        self._known: dict[tuple[PolicyLayer | None, str], Policy | None] = {}
 
-    def of(self, tenant: Rules | None, model: str) -> Terms | None:
+    def of(self, tenant: PolicyLayer | None, model: str) -> Policy | None:
         """The terms for a tenant with these rules on `model`; None where nobody says anything."""
         key = (tenant, model)
         if key in self._known:
             return self._known[key]
         if len(self._known) >= REMEMBERED:
             self._known.clear()
-        terms = self._known[key] = self._settle(tenant or Rules(), model)
+        terms = self._known[key] = self._settle(tenant or PolicyLayer(), model)
         return terms
 
-    def may_hide(self, tenant: Rules | None) -> bool:
+    def may_hide(self, tenant: PolicyLayer | None) -> bool:
         """Whether a tenant with these rules has its reasoning hidden on any model at all."""
         layers = [self._gateway, *self._models.values()]
         if tenant is not None:
             layers += [tenant, *tenant.per_model.values()]
         return any(rules.thinking.hide for rules in layers)
 
-    def _settle(self, tenant: Rules, model: str) -> Terms | None:
+    def _settle(self, tenant: PolicyLayer, model: str) -> Policy | None:
         layers = [
-            ("tenant-model", tenant.per_model.get(model, Rules())),
+            ("tenant-model", tenant.per_model.get(model, PolicyLayer())),
             ("tenant", tenant),
-            ("model", self._models.get(model, Rules())),
+            ("model", self._models.get(model, PolicyLayer())),
             ("gateway", self._gateway),
         ]
-        thinking = settle(ThinkingRules(), [(name, rules.thinking) for name, rules in layers])
-        output = settle(OutputRules(), [(name, rules.output) for name, rules in layers])
-        return None if thinking is None and output is None else Terms(thinking, output)
+        thinking = resolve(ThinkingRules(), [(name, rules.thinking) for name, rules in layers])
+        output = resolve(OutputRules(), [(name, rules.output) for name, rules in layers])
+        return None if thinking is None and output is None else Policy(thinking, output)

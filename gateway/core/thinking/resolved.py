@@ -15,7 +15,7 @@ RulesT = TypeVar("RulesT", bound=Layer)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Settled(Generic[RulesT]):
+class Resolved(Generic[RulesT]):
     """The rules that hold for one tenant on one model, and for each (by field) the layer that it comes from.
 
     Two are the same where they are one object: what was decided by them is remembered under it.
@@ -29,7 +29,7 @@ class Settled(Generic[RulesT]):
         return f"{self.layers[field]}-{rule}"
 
 
-def settle(silent: RulesT, layers: Iterable[tuple[str, RulesT]]) -> Settled[RulesT] | None:
+def resolve(silent: RulesT, layers: Iterable[tuple[str, RulesT]]) -> Resolved[RulesT] | None:
     """Of named layers, the closest first; None where none says anything. `silent` are rules that say nothing."""
     values: dict[str, Any] = {}
     said_by: dict[str, str] = {}
@@ -39,4 +39,4 @@ def settle(silent: RulesT, layers: Iterable[tuple[str, RulesT]]) -> Settled[Rule
             if value is not None and each.name not in values:
                 values[each.name] = value
                 said_by[each.name] = name
-    return Settled(replace(silent, **values), said_by) if said_by else None
+    return Resolved(replace(silent, **values), said_by) if said_by else None

@@ -40,7 +40,7 @@ from gateway.core.errors import (
 )
 
 
-class Verdict(Enum):
+class RetryDecision(Enum):
     ANOTHER_NODE = "another node"
     SAME_NODE = "same node"
     GIVE_UP = "give up"
@@ -86,18 +86,18 @@ class Attempts:
     stale: bool = False
     doubtful: int = 0
 
-    def judge(self, error: UpstreamError, answered: bool) -> Verdict:
+    def judge(self, error: UpstreamError, answered: bool) -> RetryDecision:
         """What to do after `error`; `answered` says whether the client has already got bytes of this answer."""
         if answered:
-            return Verdict.GIVE_UP
+            return RetryDecision.GIVE_UP
         if isinstance(error, StaleConnection) and not self.stale:
             self.stale = True  # once a node: a fresh connection cannot be stale
-            return Verdict.SAME_NODE
+            return RetryDecision.SAME_NODE
         if self.nodes >= self.limit or not self._may_go_on(error):
-            return Verdict.GIVE_UP
+            return RetryDecision.GIVE_UP
         self.nodes += 1
         self.stale = False
-        return Verdict.ANOTHER_NODE
+        return RetryDecision.ANOTHER_NODE
 
     def _may_go_on(self, error: UpstreamError) -> bool:
         if is_doubtful(error):
@@ -130,7 +130,7 @@ class RetryBudget:
         self._saved = 0.0
         self._minimum = rules.minimum * SAVED_SECONDS
 
-    def take(self, now: float) -> bool:
+    def spend(self, now: float) -> bool:
         """Whether one more try may be made; if so it is spent."""
         self._settle(now)
         if self._saved >= 1:

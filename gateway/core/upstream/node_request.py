@@ -2,24 +2,24 @@
 
 The plan is the same for every node, the sending is not: a node that does not hold a thinking budget is asked
 otherwise than one that does. Three things can stand between the node's bytes and the client's, and they compose:
-pass-through (`Sending` itself), the enforcement of a budget, and the translation of another dialect to chat.
+pass-through (`NodeRequest` itself), the enforcement of a budget, and the translation of another dialect to chat.
 """
 
 from collections.abc import Iterator
 
 from gateway.core.bodies import dump, parse_again
-from gateway.core.budgets.assembly import Assembly
-from gateway.core.budgets.backstop import Backstop, MessageBackstop
-from gateway.core.budgets.continuation import SLACK, Slack, Terms, countable, set_terms, terms_of
+from gateway.core.budgets.assembly import AnswerAssembly
+from gateway.core.budgets.backstop import Backstop, MessagesBackstop
+from gateway.core.budgets.continuation import SLACK, BudgetTerms, Overshoot, budget_terms, countable, opening_request
 from gateway.core.budgets.enforcement import Enforcement
-from gateway.core.budgets.hiding import HidingWatch, hide_whole, hider_of
+from gateway.core.budgets.hiding import HidingFilter, hide_whole, hider_of
 from gateway.core.budgets.judging import begins_in_thought, is_evidence, is_plain
 from gateway.core.dialects.base import Ask, Dialect
 from gateway.core.dialects.chat import Chat, wants_usage
 from gateway.core.dialects.over_chat.base import OverChat
-from gateway.core.dialects.watch import ChainedWatch, EventWatch
+from gateway.core.dialects.watch import ChainedFilter, StreamFilter
 from gateway.core.errors import InvalidRequest
-from gateway.core.fleet.capabilities import Abilities
+from gateway.core.fleet.capabilities import Capabilities
 from gateway.core.plan import Plan
 from gateway.core.usage.token_usage import Usage
 
@@ -30,7 +30,7 @@ NO_END = 1 << 62
 """A budget in tokens that nobody spends: thinking is followed, and never ended."""
 
 
-class Sending:
+class NodeRequest:
     """What came goes on as it came. The other ways inherit from this one and say what they do otherwise.
 
     `path` and `body` are the node's, `ask` and `dialect` the client's.
@@ -49,7 +49,7 @@ class Sending:
     """Whether `plain` changes what it is given: then the node's answer is held until it is whole, however long."""
 
     @property
-    def verdict(self) -> "Verdict | None":
+    def budget_report(self) -> "BudgetReport | None":
         """After the answer: what it says of the node, None where nothing was to be seen."""
         return None
 
@@ -65,9 +65,9 @@ class Sending:
         self.ask = ask
         self.dialect = dialect
 
-    def watch(self) -> EventWatch:
+    def stream_filter(self) -> StreamFilter:
         """A fresh follower for a streamed answer: the node's bytes in, the client's bytes out."""
-        return self.dialect.watch(self.ask)
+        return self.dialect.stream_filter(self.ask)
 
     def plain(self, status: int, body: bytes) -> bytes:
         """The client's body for a node's (or an assembled) plain answer, an error's included."""
@@ -82,21 +82,21 @@ class Sending:
         return self.dialect.gave_up(body)
 
 
-class Hidden(Sending):
+class HiddenReasoning(NodeRequest):
     """The same without reasoning: the node is asked as ever, and what it thought is taken out of its answer."""
 
     __slots__ = ()
 
     rewrites = True
 
-    def watch(self) -> EventWatch:
-        return HidingWatch(super().watch(), hider_of(self.dialect))
+    def stream_filter(self) -> StreamFilter:
+        return HidingFilter(super().stream_filter(), hider_of(self.dialect))
 
     def plain(self, status: int, body: bytes) -> bytes:
         return hide_whole(hider_of(self.dialect), body) if status == 200 else body
 
 
-class Verdict:
+class BudgetReport:
     """What a finished answer says of the node: whether it thought far beyond the budget that it was to hold, whether
     that is evidence (see `judging`), and how many tokens an event of its thinking had (None: not known)."""
 
@@ -108,13 +108,13 @@ class Verdict:
         self.pace = pace
 
 
-class Trusted(Sending):
+class NodeHeldBudget(NodeRequest):
     """A request whose thinking budget the node holds, with the backstop behind it; `inner` is how it is sent."""
 
     __slots__ = (
-        "_abilities",
         "_backstop",
         "_budget",
+        "_capabilities",
         "_inner",
         "_limit",
         "_max_tokens",
@@ -123,33 +123,35 @@ class Trusted(Sending):
         "rewrites",
     )
 
-    def __init__(self, inner: Sending, plan: Plan, budget: int, abilities: Abilities, slack: Slack) -> None:
+    def __init__(
+        self, inner: NodeRequest, plan: Plan, budget: int, capabilities: Capabilities, overshoot: Overshoot
+    ) -> None:
         super().__init__(inner.path, inner.body, inner.ask, inner.dialect)
         self.rewrites = inner.rewrites
         self._inner = inner
-        self._limit = slack.limit(budget)
-        self._abilities = abilities
+        self._limit = overshoot.limit(budget)
+        self._capabilities = capabilities
         self._budget = budget
         self._max_tokens = plan.max_tokens
         self._switch = plan.thinking
-        self._backstop: Backstop | MessageBackstop | None = None
+        self._backstop: Backstop | MessagesBackstop | None = None
         self._overran = False
 
-    def watch(self) -> EventWatch:
-        plain = type(self._inner) is Sending
+    def stream_filter(self) -> StreamFilter:
+        plain = type(self._inner) is NodeRequest
         if not begins_in_thought(self.ask.body):
-            return self._inner.watch()
+            return self._inner.stream_filter()
         if plain and self.dialect.name == "messages":
-            self._backstop = MessageBackstop(self._limit, self._abilities.pace)
+            self._backstop = MessagesBackstop(self._limit, self._capabilities.pace)
             return self._backstop
         if self.dialect.name != "chat" or not countable(self.ask.body):
-            return self._inner.watch()
-        backstop = Backstop(self._terms, not plain or wants_usage(self.ask), self._limit, self._abilities.pace)
+            return self._inner.stream_filter()
+        backstop = Backstop(self._terms, not plain or wants_usage(self.ask), self._limit, self._capabilities.pace)
         self._backstop = backstop
-        return backstop if plain else ChainedWatch(backstop, self._inner.watch())
+        return backstop if plain else ChainedFilter(backstop, self._inner.stream_filter())
 
-    def _terms(self) -> Terms:
-        return terms_of(self._inner.body, self._budget, self._max_tokens, self._abilities, self.ask.stream)
+    def _terms(self) -> BudgetTerms:
+        return budget_terms(self._inner.body, self._budget, self._max_tokens, self._capabilities, self.ask.stream)
 
     def plain(self, status: int, body: bytes) -> bytes:
         return self._inner.plain(status, body)
@@ -161,58 +163,58 @@ class Trusted(Sending):
         return usage
 
     @property
-    def verdict(self) -> Verdict | None:
+    def budget_report(self) -> BudgetReport | None:
         backstop = self._backstop
         overran = self._overran if backstop is None else backstop.overran
         pace = None if backstop is None else backstop.pace
         body = self.ask.body
         if pace is not None and not is_plain(body):
             pace = None
-        return Verdict(overran, overran and self._switch is not False and is_evidence(body), pace)
+        return BudgetReport(overran, overran and self._switch is not False and is_evidence(body), pace)
 
 
-class Enforced(Sending):
+class EnforcedBudget(NodeRequest):
     """A chat or completions request whose thinking budget the gateway holds itself."""
 
     __slots__ = ("_terms",)
 
     needs_stream = True
 
-    def __init__(self, plan: Plan, body: bytes, budget: int, abilities: Abilities) -> None:
-        self._terms, first = set_terms(
+    def __init__(self, plan: Plan, body: bytes, budget: int, capabilities: Capabilities) -> None:
+        self._terms, first = opening_request(
             parse_again(body),
             chat=plan.dialect.name == "chat",
             budget=budget,
             max_tokens=plan.max_tokens,
-            abilities=abilities,
+            capabilities=capabilities,
             stream=plan.ask.stream,
             hide=plan.hide,
         )
         super().__init__(plan.dialect.path, dump(first), plan.ask, plan.dialect)
 
-    def watch(self) -> EventWatch:
+    def stream_filter(self) -> StreamFilter:
         return Enforcement(self._terms)
 
 
-class EnforcedPlain(Enforced):
+class EnforcedPlainBudget(EnforcedBudget):
     """The same for a client that asked for no stream."""
 
     __slots__ = ()
 
     assembles = True
 
-    def watch(self) -> EventWatch:
-        return Assembly(Enforcement(self._terms), self._terms.chat)
+    def stream_filter(self) -> StreamFilter:
+        return AnswerAssembly(Enforcement(self._terms), self._terms.chat)
 
 
-class Translated(Sending):
+class SentOverChat(NodeRequest):
     """Another dialect's request that is sent as chat: `inner` is how the chat is sent, `over` what it stands for."""
 
     __slots__ = ("_inner", "_over", "assembles", "needs_stream")
 
     rewrites = True
 
-    def __init__(self, plan: Plan, inner: Sending, over: OverChat) -> None:
+    def __init__(self, plan: Plan, inner: NodeRequest, over: OverChat) -> None:
         super().__init__(inner.path, inner.body, plan.ask, plan.dialect)
         self._inner = inner
         self._over = over
@@ -220,11 +222,11 @@ class Translated(Sending):
         self.assembles = inner.assembles
         self.needs_stream = inner.needs_stream
 
-    def watch(self) -> EventWatch:
-        if type(self._inner) in (Sending, Hidden):  # the translator reads every chunk: nobody else has to
-            return self._over.watch()
-        inner = self._inner.watch()
-        return inner if self.assembles else ChainedWatch(inner, self._over.watch())
+    def stream_filter(self) -> StreamFilter:
+        if type(self._inner) in (NodeRequest, HiddenReasoning):  # the translator reads every chunk: nobody else has to
+            return self._over.stream_filter()
+        inner = self._inner.stream_filter()
+        return inner if self.assembles else ChainedFilter(inner, self._over.stream_filter())
 
     def plain(self, status: int, body: bytes) -> bytes:
         return self._over.plain(status, self._inner.plain(status, body))
@@ -236,82 +238,94 @@ class Translated(Sending):
         return self._inner.gave_up(body)
 
     @property
-    def verdict(self) -> Verdict | None:
-        return self._inner.verdict
+    def budget_report(self) -> BudgetReport | None:
+        return self._inner.budget_report
 
 
-def sending_to(plan: Plan, node: bytes, abilities: Abilities, slack: Slack = SLACK) -> Sending:
+def node_request(plan: Plan, node: bytes, capabilities: Capabilities, overshoot: Overshoot = SLACK) -> NodeRequest:
     """How `plan` is sent to the node tagged `node`, which can do what `abilities` say; `slack` is what a budget that it
     holds may be exceeded by.
 
     Raises `InvalidRequest` where that node cannot serve it as planned.
     """
     if plan.grant.thinking_budget is None and not (plan.over_chat or plan.grant.hide or plan.salted):
-        return Sending(plan.dialect.path, plan.body_for(node), plan.ask, plan.dialect)
-    sending: Sending | None = None
-    for step in sending_steps(plan, node, abilities, slack):
+        return NodeRequest(plan.dialect.path, plan.body_for(node), plan.ask, plan.dialect)
+    sending: NodeRequest | None = None
+    for step in node_request_steps(plan, node, capabilities, overshoot):
         sending = step
     assert sending is not None
     return sending
 
 
-def sending_steps(plan: Plan, node: bytes, abilities: Abilities, slack: Slack = SLACK) -> Iterator[Sending | None]:
+def node_request_steps(
+    plan: Plan, node: bytes, capabilities: Capabilities, overshoot: Overshoot = SLACK
+) -> Iterator[NodeRequest | None]:
     """`sending_to` in steps, for bodies that take long: gives None after each, and the sending after the last."""
     over = None
-    if _goes_over_chat(plan, abilities):
+    if _goes_over_chat(plan, capabilities):
         body = parse_again(plan.body)
         yield None
         over = plan.dialect.over_chat(body)
         yield None
     if over is None:
-        yield _holding_to(plan, plan.thinking_budget, node, abilities, slack)
+        yield _holding_to(plan, plan.thinking_budget, node, capabilities, overshoot)
         return
     chat = _as_chat(plan, over)
     yield None
     try:
-        inner = sending_to(chat, node, abilities, slack)
+        inner = node_request(chat, node, capabilities, overshoot)
     except InvalidRequest as error:
         raise over.in_own_words(error) from None
-    yield Translated(plan, inner, over)
+    yield SentOverChat(plan, inner, over)
 
 
-def _holding_to(plan: Plan, budget: int | None, node: bytes, abilities: Abilities, slack: Slack) -> Sending:
+def _holding_to(
+    plan: Plan, budget: int | None, node: bytes, capabilities: Capabilities, overshoot: Overshoot
+) -> NodeRequest:
     """As the client asked, with the budget held by the node or by the gateway."""
     body = plan.body_for(node)
-    mixed = plan.hide and abilities.splits_reasoning is False and plan.dialect.name == "chat"
-    if not mixed and (budget is None or _holds(plan, abilities)):
-        sending = (Hidden if plan.hide else Sending)(plan.dialect.path, body, plan.ask, plan.dialect)
+    mixed = plan.hide and capabilities.splits_reasoning is False and plan.dialect.name == "chat"
+    if not mixed and (budget is None or _holds(plan, capabilities)):
+        sending = (HiddenReasoning if plan.hide else NodeRequest)(plan.dialect.path, body, plan.ask, plan.dialect)
         counted = budget is not None and plan.dialect.name in ("chat", "messages")
-        return Trusted(sending, plan, budget, abilities, slack) if counted and budget is not None else sending
-    held = Enforced if plan.ask.stream else EnforcedPlain  # who counts thinking also knows where it ends in a text
-    return held(plan, body, NO_END if budget is None else budget, abilities)
+        return (
+            NodeHeldBudget(sending, plan, budget, capabilities, overshoot)
+            if counted and budget is not None
+            else sending
+        )
+    held = (
+        EnforcedBudget if plan.ask.stream else EnforcedPlainBudget
+    )  # who counts thinking also knows where it ends in a text
+    return held(plan, body, NO_END if budget is None else budget, capabilities)
 
 
-def _goes_over_chat(plan: Plan, abilities: Abilities) -> bool:
+def _goes_over_chat(plan: Plan, capabilities: Capabilities) -> bool:
     """Whether the node is asked in chat in place of the client's dialect: where the config says so, and where the
     dialect cannot tell the node the plan's budget or salt, or the node is not known to heed it there (messages: since
     0.32)."""
-    if plan.salted and plan.dialect.name == "messages" and (abilities.version or (0,)) < MESSAGES_TAKE_SALTS:
+    if plan.salted and plan.dialect.name == "messages" and (capabilities.version or (0,)) < MESSAGES_TAKE_SALTS:
         return True
     if plan.over_chat or plan.dialect.name not in ("messages", "responses"):
         return plan.over_chat
-    if plan.hide and abilities.splits_reasoning is False:  # see `_holding_to`
+    if plan.hide and capabilities.splits_reasoning is False:  # see `_holding_to`
         return True
     if plan.thinking_budget is None:
         return False
     if plan.thinking is False:  # the template's switch is the same in every dialect
-        return abilities.native_off is False
-    holds = abilities.native_budget and (abilities.version is None or abilities.version >= MESSAGES_HOLD_BUDGETS)
+        return capabilities.native_off is False
+    holds = capabilities.native_budget and (
+        capabilities.version is None or capabilities.version >= MESSAGES_HOLD_BUDGETS
+    )
     return not (plan.carried and holds)
 
 
-def _holds(plan: Plan, abilities: Abilities) -> bool:
+def _holds(plan: Plan, capabilities: Capabilities) -> bool:
     """Whether the node keeps to the plan's budget by itself, told in the client's own dialect."""
     if plan.dialect.name not in ("chat", "completions"):
         return True
     if plan.thinking is False and plan.dialect.name == "chat":  # the template does it
-        return abilities.native_off is not False
-    return bool(abilities.native_budget)
+        return capabilities.native_off is not False
+    return bool(capabilities.native_budget)
 
 
 def _as_chat(plan: Plan, over: OverChat) -> Plan:

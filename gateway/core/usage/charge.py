@@ -25,7 +25,7 @@ from gateway.core.dialects.counts import comes_at_once, tokens_an_event
 from gateway.core.limits.metering import STEADY, Meter
 from gateway.core.limits.rules import Amounts
 from gateway.core.plan import Plan
-from gateway.core.usage.token_usage import Usage, Work
+from gateway.core.usage.token_usage import ObservedWork, Usage
 
 OUT_OF_TIME = "deadline_exceeded"
 """How a request ends whose client gave the node too little time: it worked all the same."""
@@ -43,7 +43,7 @@ _LEFT = frozenset({"client_gone", OUT_OF_TIME})
 """Endings before which a silent node may have worked; in others the silence was the node's fault."""
 
 
-class End(NamedTuple):
+class RequestOutcome(NamedTuple):
     """How a request ended: `status` is the HTTP status that its client saw, 0 where it left before one was sent."""
 
     ending: str
@@ -65,7 +65,9 @@ class Charge(NamedTuple):
 NO_CHARGE = Charge(None, False)
 
 
-def charge(end: End, reported: Usage | None, work: Work, plan: Plan, planned: Amounts, meter: Meter) -> Charge:
+def charge(
+    end: RequestOutcome, reported: Usage | None, work: ObservedWork, plan: Plan, planned: Amounts, meter: Meter
+) -> Charge:
     """What a request for `plan` has used; `reported` is what its node said last."""
     if end.failed or plan.model is None:
         return NO_CHARGE
@@ -81,7 +83,7 @@ def charge(end: End, reported: Usage | None, work: Work, plan: Plan, planned: Am
     return Charge(Usage(reads, max(known.output, writes), known.reasoning, known.cached), True)
 
 
-def _made(end: End, work: Work, plan: Plan, planned: int, meter: Meter) -> int:
+def _made(end: RequestOutcome, work: ObservedWork, plan: Plan, planned: int, meter: Meter) -> int:
     """Output tokens of all answers to it."""
     usual = meter.tokens_per_second.value * plan.sequences
     if work.events:
@@ -95,7 +97,7 @@ def _made(end: End, work: Work, plan: Plan, planned: int, meter: Meter) -> int:
     return max(round(seen), min(round(total), planned))
 
 
-def _unseen(end: End, work: Work, seen: float, usual: float, ask: Ask) -> float:
+def _unseen(end: RequestOutcome, work: ObservedWork, seen: float, usual: float, ask: Ask) -> float:
     """Tokens that the node made besides those seen."""
     silent = work.silent if end.ending in _LEFT else 0.0
     if _veiled(ask):

@@ -18,7 +18,7 @@ NONE = "-"
 _UNUSED = Usage()
 
 
-class Sums(NamedTuple):
+class UsageSums(NamedTuple):
     """Of a number of requests; tokens as they were charged, `cost` in nano-dollars.
 
     `errors` are requests that did not end well. `wasted` are tokens that nodes made and nobody got; they are in no
@@ -34,11 +34,11 @@ class Sums(NamedTuple):
     wasted: int = 0
     cost: int = 0
 
-    def plus(self, other: "Sums") -> "Sums":
-        return Sums(*map(sum, zip(self, other, strict=True)))
+    def plus(self, other: "UsageSums") -> "UsageSums":
+        return UsageSums(*map(sum, zip(self, other, strict=True)))
 
 
-class Bucket(NamedTuple):
+class UsageBucket(NamedTuple):
     """Whose sums, and of when: `size` is `HOUR` or `DAY`, `number` counts them since 1970."""
 
     size: int
@@ -46,7 +46,7 @@ class Bucket(NamedTuple):
     tenant: str
 
 
-class Part(NamedTuple):
+class UsagePart(NamedTuple):
     """What a bucket is divided into."""
 
     model: str
@@ -87,7 +87,7 @@ def record_of(event: RequestEnded, cost: int) -> dict[str, Any]:
     }
 
 
-def fold(events: Iterable[tuple[RequestEnded, int]], into: dict[Bucket, dict[Part, Sums]]) -> None:
+def fold(events: Iterable[tuple[RequestEnded, int]], into: dict[UsageBucket, dict[UsagePart, UsageSums]]) -> None:
     """Add events, each with its cost, to the sums of their hours and days.
 
     Only requests of a tenant count: strangers have no sums.
@@ -99,7 +99,7 @@ def fold(events: Iterable[tuple[RequestEnded, int]], into: dict[Bucket, dict[Par
         place = (int(event.at // HOUR), event.tenant, event.model or NONE, event.key or NONE)
         sums = hours.get(place)
         if sums is None:
-            sums = hours[place] = [0] * len(Sums._fields)
+            sums = hours[place] = [0] * len(UsageSums._fields)
         usage = event.usage or _UNUSED
         sums[0] += 1
         sums[1] += event.ending != "ok"
@@ -110,22 +110,22 @@ def fold(events: Iterable[tuple[RequestEnded, int]], into: dict[Bucket, dict[Par
         sums[6] += event.wasted + event.lost
         sums[7] += cost
     for (hour, tenant, model, key), found in hours.items():
-        sums_of_hour, part = Sums(*found), Part(model, key)
-        for bucket in (Bucket(HOUR, hour, tenant), Bucket(DAY, hour * HOUR // DAY, tenant)):
+        sums_of_hour, part = UsageSums(*found), UsagePart(model, key)
+        for bucket in (UsageBucket(HOUR, hour, tenant), UsageBucket(DAY, hour * HOUR // DAY, tenant)):
             parts = into.setdefault(bucket, {})
-            parts[part] = parts.get(part, Sums()).plus(sums_of_hour)
+            parts[part] = parts.get(part, UsageSums()).plus(sums_of_hour)
 
 
-def field_of(part: Part, measure: str) -> str:
+def field_of(part: UsagePart, measure: str) -> str:
     """The name of a sum inside its bucket; names of models and keys have no spaces."""
     return f"{part.model} {part.key} {measure}"
 
 
-def parts_of(fields: Mapping[str, int]) -> dict[Part, Sums]:
+def parts_of(fields: Mapping[str, int]) -> dict[UsagePart, UsageSums]:
     """A bucket as it is kept, read back. Fields that this version does not know are left out."""
-    found: dict[Part, dict[str, int]] = {}
+    found: dict[UsagePart, dict[str, int]] = {}
     for name, value in fields.items():
         *part, measure = name.rsplit(" ", 2)
-        if len(part) == 2 and measure in Sums._fields:
-            found.setdefault(Part(*part), {})[measure] = value
-    return {part: Sums(**sums) for part, sums in found.items()}
+        if len(part) == 2 and measure in UsageSums._fields:
+            found.setdefault(UsagePart(*part), {})[measure] = value
+    return {part: UsageSums(**sums) for part, sums in found.items()}

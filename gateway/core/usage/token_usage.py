@@ -20,7 +20,7 @@ MOST_TOKENS = 10**9
 """More than this no request has: a count beyond it is no count."""
 
 
-class Work:
+class ObservedWork:
     """What was seen of a node's work on one answer, however little of it went to the client.
 
     `events`: of its stream, hidden and held ones included. In seconds: `asked` since the request was sent, `flowed`

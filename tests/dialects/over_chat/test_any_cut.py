@@ -32,7 +32,7 @@ def test_any_cut(ask: OverChat, data: st.DataObject) -> None:
     stream = data.draw(st.sampled_from([THOUGHT, CALLED, CUT, FAILED, CRLF]))
     cuts = sorted(data.draw(st.sets(st.integers(1, len(stream) - 1), max_size=12)))
     pieces = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
-    whole, cut = ask.watch(), ask.watch()
+    whole, cut = ask.stream_filter(), ask.stream_filter()
     assert translated(cut, *pieces) == translated(whole, stream)
     assert (cut.ended, cut.failed, cut.usage) == (whole.ended, whole.failed, whole.usage)
 
@@ -44,7 +44,7 @@ def test_nothing_is_lost_and_nothing_added(ask: OverChat, said: list[tuple[str, 
     for index, pieces in enumerate(calls):
         stream += delta(tool_calls=[recorded.call(index, "", f"tool{index}", f"t{index}")])
         stream += b"".join(delta(tool_calls=[recorded.call(index, piece)]) for piece in pieces)
-    watch = ask.watch()
+    watch = ask.stream_filter()
     events = translated(watch, stream + delta(finish="stop") + ending())
     assert watch.ended
     for kind in ("reasoning", "content"):
@@ -63,7 +63,7 @@ json_values = st.recursive(
 @BOTH
 @given(chunks=st.lists(st.dictionaries(st.sampled_from(KEYS), json_values, max_size=4), max_size=3))
 def test_chunks_of_any_form_are_told_or_refused(ask: OverChat, chunks: list[dict[str, Any]]) -> None:
-    watch = ask.watch()
+    watch = ask.stream_filter()
     translated(watch, opening() + b"".join(recorded.event(chunk) for chunk in chunks))
     assert not watch.ended
 
@@ -80,7 +80,7 @@ def test_answers_of_any_form_are_told_or_refused(ask: OverChat, answer: dict[str
 @BOTH
 @given(junk=st.binary(max_size=60))
 def test_junk_never_ends_an_answer(ask: OverChat, junk: bytes) -> None:
-    watch = ask.watch()
+    watch = ask.stream_filter()
     watch.feed(junk + b"\n\n")
     assert not watch.ended
 

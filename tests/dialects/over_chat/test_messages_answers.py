@@ -27,7 +27,7 @@ def brief(events: list[dict[str, Any]]) -> list[str]:
 
 
 def test_thinking_then_an_answer() -> None:
-    watch = ASK.watch()
+    watch = ASK.stream_filter()
     events = translated(watch, THOUGHT)
     assert brief(events) == [
         "message_start",
@@ -52,7 +52,7 @@ def test_thinking_then_an_answer() -> None:
 
 
 def test_calls_come_as_blocks_of_their_own() -> None:
-    events = translated(ASK.watch(), CALLED)
+    events = translated(ASK.stream_filter(), CALLED)
     assert brief(events)[1:-2] == [
         "content_block_start 0 text",
         "content_block_delta 0 text_delta Let me see.",
@@ -78,7 +78,7 @@ def test_calls_come_as_blocks_of_their_own() -> None:
 def test_the_sdk_knows_every_event() -> None:
     parse = TypeAdapter[Any](RawMessageStreamEvent).validate_python
     for stream in (THOUGHT, CALLED):
-        for event in translated(ASK.watch(), stream):
+        for event in translated(ASK.stream_filter(), stream):
             assert parse(event).type == event["type"]
 
 
@@ -89,7 +89,7 @@ def test_text_within_a_call_waits_for_its_end() -> None:
         + delta(content="hm")
         + delta(tool_calls=[recorded.call(0, "}")], finish="tool_calls")
     )
-    assert brief(translated(ASK.watch(), opening() + within + ending()))[1:-2] == [
+    assert brief(translated(ASK.stream_filter(), opening() + within + ending()))[1:-2] == [
         "content_block_start 0 tool_use look",
         "content_block_delta 0 input_json_delta {",
         "content_block_delta 0 input_json_delta }",
@@ -117,37 +117,37 @@ def test_text_within_a_call_waits_for_its_end() -> None:
 def test_why_it_stopped(finish: str, stop: object, arguments: str | None, told: tuple[str | None, str | None]) -> None:
     calls = [] if arguments is None else [recorded.call(0, arguments, "look", "t1")]
     stream = opening() + delta(tool_calls=calls) + delta(finish=finish, stop=stop) + ending()
-    assert translated(ASK.watch(), stream)[-2]["delta"] == {"stop_reason": told[0], "stop_sequence": told[1]}
+    assert translated(ASK.stream_filter(), stream)[-2]["delta"] == {"stop_reason": told[0], "stop_sequence": told[1]}
     made = json.loads(ASK.plain(200, recorded.plain(finish, stop, tool_calls=calls)))
     assert (made["stop_reason"], made["stop_sequence"]) == told
 
 
 def test_cached_tokens_are_counted_beside_the_others() -> None:
     usage = {"prompt_tokens": 200, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 128}}
-    told = translated(ASK.watch(), opening() + delta(finish="stop") + ending(usage))[-2]["usage"]
+    told = translated(ASK.stream_filter(), opening() + delta(finish="stop") + ending(usage))[-2]["usage"]
     assert told == {"input_tokens": 72, "output_tokens": 1, "cache_read_input_tokens": 128}
 
 
 def test_an_older_node_and_one_that_tells_no_usage() -> None:
     stream = opening(usage=False) + delta(reasoning_content="Hm.") + delta(content="Hi.", finish="stop") + ending(None)
-    events = translated(ASK.watch(), stream)
+    events = translated(ASK.stream_filter(), stream)
     assert events[0]["message"]["usage"] == {"input_tokens": 0, "output_tokens": 0}
     assert brief(events)[2] == "content_block_delta 0 thinking_delta Hm."
     assert events[-1]["type"] == "message_stop"
 
 
 def test_a_cut_stream_has_no_end() -> None:
-    watch = ASK.watch()
+    watch = ASK.stream_filter()
     assert translated(watch, CUT)[-1]["type"] == "content_block_delta"
     assert not watch.ended
     assert watch.usage == Usage(18, 8, 3, None)
-    unfinished = ASK.watch()
+    unfinished = ASK.stream_filter()
     assert "message_stop" not in brief(translated(unfinished, opening() + delta(content="It") + ending()))
     assert not unfinished.ended
 
 
 def test_a_nodes_error_ends_the_stream() -> None:
-    watch = ASK.watch()
+    watch = ASK.stream_filter()
     events = translated(watch, FAILED)
     assert events[-1] == {"type": "error", "error": {"type": "api_error", "message": "engine died"}}
     assert (watch.ended, watch.failed) == (False, True)
@@ -155,18 +155,18 @@ def test_a_nodes_error_ends_the_stream() -> None:
 
 def test_an_error_keeps_its_kind() -> None:
     refused = recorded.event({"error": {"message": "no", "type": "BadRequestError", "code": 400}})
-    assert translated(ASK.watch(), refused)[0]["error"]["type"] == "invalid_request_error"
+    assert translated(ASK.stream_filter(), refused)[0]["error"]["type"] == "invalid_request_error"
 
 
 def test_what_cannot_be_told_right_is_an_error() -> None:
     late = [recorded.call(0, "{", "look", "t1"), recorded.call(1, "{", "see", "t2"), recorded.call(0, "}")]
-    watch = ASK.watch()
+    watch = ASK.stream_filter()
     assert translated(watch, opening() + delta(tool_calls=late) + ending())[-1]["type"] == "error"
     assert watch.failed
 
 
 def test_comments_pass() -> None:
-    assert ASK.watch().feed(b": keep-alive\n\n") == b": keep-alive\n\n"
+    assert ASK.stream_filter().feed(b": keep-alive\n\n") == b": keep-alive\n\n"
 
 
 def test_a_plain_answer() -> None:

@@ -39,7 +39,7 @@ def brief(events: list[Json]) -> list[str]:
 
 
 def test_thinking_then_an_answer() -> None:
-    watch = ASK.watch()
+    watch = ASK.stream_filter()
     events = translated(watch, THOUGHT)
     assert brief(events) == [
         "created",
@@ -65,7 +65,7 @@ def test_thinking_then_an_answer() -> None:
 
 
 def test_the_response_at_both_ends() -> None:
-    events = translated(ASK.watch(), THOUGHT)
+    events = translated(ASK.stream_filter(), THOUGHT)
     first, last = events[0]["response"], events[-1]["response"]
     assert (first["status"], first["output"], first["usage"]) == ("in_progress", [], None)
     assert (last["status"], last["incomplete_details"]) == ("completed", None)
@@ -80,7 +80,7 @@ def test_the_response_at_both_ends() -> None:
 
 
 def test_calls_are_items() -> None:
-    events = translated(ASK.watch(), CALLED)
+    events = translated(ASK.stream_filter(), CALLED)
     assert brief(events)[8:-1] == [
         "output_item.added 1 function_call",
         'function_call_arguments.delta 1 {"city": "',
@@ -102,7 +102,7 @@ def test_calls_are_items() -> None:
 def test_custom_tools_and_namespaces() -> None:
     calls = [recorded.call(0, '{"input": "1 +', "run", "c1"), recorded.call(0, ' 1"}')]
     stream = opening() + delta(tool_calls=calls) + delta(tool_calls=[recorded.call(1, "{}", "web__get", "c2")])
-    events = translated(ASK.watch(), stream + delta(finish="tool_calls") + ending())
+    events = translated(ASK.stream_filter(), stream + delta(finish="tool_calls") + ending())
     assert brief(events)[2:7] == [
         "output_item.added 0 custom_tool_call",
         "custom_tool_call_input.delta 0 1 + 1",
@@ -118,7 +118,7 @@ def test_custom_tools_and_namespaces() -> None:
 def test_the_sdk_knows_every_event() -> None:
     parse = TypeAdapter[Any](ResponseStreamEvent).validate_python
     for stream in (THOUGHT, CALLED):
-        for event in translated(ASK.watch(), stream):
+        for event in translated(ASK.stream_filter(), stream):
             assert parse(event).type == event["type"]
 
 
@@ -136,7 +136,7 @@ CUTS = {
 @pytest.mark.parametrize(("cut", "statuses"), CUTS.values(), ids=CUTS.keys())
 def test_at_the_limit(cut: bytes, statuses: list[str]) -> None:
     """As vLLM ends it since 0.33: with response.incomplete, and the last item is incomplete."""
-    watch = ASK.watch()
+    watch = ASK.stream_filter()
     *events, last = translated(watch, opening() + cut + ending())
     assert (last["type"], watch.ended) == ("response.incomplete", True)
     assert (last["response"]["status"], last["response"]["incomplete_details"]) == (
@@ -162,7 +162,9 @@ def test_log_probabilities() -> None:
     ask = responses_over_chat(
         {"model": "m", "input": "hi", "include": ["message.output_text.logprobs"], "top_logprobs": 1}
     )
-    events = translated(ask.watch(), opening() + delta(content="A", logprobs=LOGPROBS, finish="stop") + ending())
+    events = translated(
+        ask.stream_filter(), opening() + delta(content="A", logprobs=LOGPROBS, finish="stop") + ending()
+    )
     told = [{"token": "A", "logprob": -0.5, "bytes": [65], "top_logprobs": []}]
     assert events[4]["logprobs"] == [{"token": "A", "logprob": -0.5, "top_logprobs": []}]
     assert events[-1]["response"]["output"][0]["content"][0]["logprobs"] == told
@@ -173,7 +175,7 @@ def test_hidden_thinking_is_not_spelled_out_either() -> None:
     ask = responses_over_chat({"model": "m", "input": "hi", "include": ["message.output_text.logprobs"]})
     ask.hide = True
     both = delta(reasoning="A", content="B", logprobs=LOGPROBS) + delta(reasoning="A", logprobs=LOGPROBS)
-    events = translated(ask.watch(), opening() + both + delta(content="C", finish="stop") + ending())
+    events = translated(ask.stream_filter(), opening() + both + delta(content="C", finish="stop") + ending())
     assert brief(events)[2:] == [
         "output_item.added 0 message",
         "content_part.added 0",
@@ -188,7 +190,7 @@ def test_hidden_thinking_is_not_spelled_out_either() -> None:
 
 
 def test_a_cut_stream_has_no_end() -> None:
-    watch = ASK.watch()
+    watch = ASK.stream_filter()
     assert translated(watch, CUT)[-1]["type"] == "response.output_text.delta"
     assert not watch.ended
     assert watch.usage == Usage(18, 8, 3, None)
@@ -196,7 +198,7 @@ def test_a_cut_stream_has_no_end() -> None:
 
 @pytest.mark.parametrize("stream", [FAILED, opening() + delta(reasoning="The") + delta(finish="abort") + ending()])
 def test_a_nodes_error_ends_the_stream(stream: bytes) -> None:
-    watch = ASK.watch()
+    watch = ASK.stream_filter()
     events = translated(watch, stream)
     assert events[-1]["type"] == "error"
     assert events[-1]["message"]

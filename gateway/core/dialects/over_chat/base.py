@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import orjson
 
 from gateway.core.bodies import Body, dump
-from gateway.core.dialects.watch import EventWatch
+from gateway.core.dialects.watch import StreamFilter
 from gateway.core.errors import BadUpstreamResponse, InvalidRequest
 from gateway.core.http.sse import load_json
 
@@ -63,7 +63,7 @@ class OverChat(ABC):
         self.same_prompt = True
 
     @abstractmethod
-    def watch(self) -> EventWatch:
+    def stream_filter(self) -> StreamFilter:
         """A fresh translator for a streamed answer: chat chunks in, the dialect's events out."""
 
     @abstractmethod

@@ -61,7 +61,7 @@ class MessagesOverChat(OverChat):
         "thinking_token_budget": "thinking.budget_tokens",
     }
 
-    def watch(self) -> MessageEvents:
+    def stream_filter(self) -> MessageEvents:
         return MessageEvents(self.hide)
 
     def answer(self, chat: Mapping[str, Any]) -> Body:

@@ -47,7 +47,7 @@ class MessageEvents(ChatStream):
             "stop_sequence": None,
             "usage": anthropic_usage(self.used),
         }
-        self.tell("message_start", {"type": "message_start", "message": message})
+        self.emit("message_start", {"type": "message_start", "message": message})
 
     def reason(self, text: str) -> None:
         if self._block != "thinking":
@@ -79,19 +79,19 @@ class MessageEvents(ChatStream):
         complete = called and load("".join(self._arguments) or "{}") is not None
         reason, sequence = stop_of(self.finish_reason, self.stop_reason, called, complete)
         delta = {"stop_reason": reason, "stop_sequence": sequence}
-        self.tell("message_delta", {"type": "message_delta", "delta": delta, "usage": anthropic_usage(self.used)})
-        self.tell("message_stop", {"type": "message_stop"})
+        self.emit("message_delta", {"type": "message_delta", "delta": delta, "usage": anthropic_usage(self.used)})
+        self.emit("message_stop", {"type": "message_stop"})
 
     def complain(self, message: str, status: int) -> None:
-        self.tell("error", anthropic_error(message, status))
+        self.emit("error", anthropic_error(message, status))
 
     def _open(self, kind: str, block: Body) -> None:
         self._close()
         self._block = kind
-        self.tell("content_block_start", {"type": "content_block_start", "content_block": block, "index": self._index})
+        self.emit("content_block_start", {"type": "content_block_start", "content_block": block, "index": self._index})
 
     def _delta(self, delta: Body) -> None:
-        self.tell("content_block_delta", {"type": "content_block_delta", "delta": delta, "index": self._index})
+        self.emit("content_block_delta", {"type": "content_block_delta", "delta": delta, "index": self._index})
 
     def _close(self) -> None:
         """End the open block; behind a tool's, what was said meanwhile gets a block of its own."""
@@ -99,7 +99,7 @@ class MessageEvents(ChatStream):
             return
         if self._block == "thinking":
             self._delta({"type": "signature_delta", "signature": signature(self.chat_id, self._index)})
-        self.tell("content_block_stop", {"type": "content_block_stop", "index": self._index})
+        self.emit("content_block_stop", {"type": "content_block_stop", "index": self._index})
         self._index += 1
         self._block = None
         if self._pending:

@@ -91,7 +91,7 @@ class ResponsesOverChat(OverChat):
         self._form = form
         self._names = names
 
-    def watch(self) -> ResponseEvents:
+    def stream_filter(self) -> ResponseEvents:
         return ResponseEvents(self.hide, self._form, self._names)
 
     def answer(self, chat: Mapping[str, Any]) -> Body:

@@ -141,5 +141,5 @@ class ResponseEvents(ChatStream):
         self._event(kind, {"item_id": self._item["id"], "output_index": len(self._output), **said})
 
     def _event(self, kind: str, said: Body) -> None:
-        self.tell(kind, {"type": kind, "sequence_number": self._sequence, **said})
+        self.emit(kind, {"type": kind, "sequence_number": self._sequence, **said})
         self._sequence += 1

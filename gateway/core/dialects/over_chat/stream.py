@@ -22,12 +22,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.core.dialects.over_chat.base import NOT_CHAT, load, reasoning_of, write
-from gateway.core.dialects.watch import EventWatch
+from gateway.core.dialects.watch import StreamFilter
 from gateway.core.http.sse import DONE, event_data, is_comment, split_events
 from gateway.core.usage.token_usage import from_openai
 
 
-class ChatStream(EventWatch):
+class ChatStream(StreamFilter):
     """A translator of chat chunks. Subclasses write their dialect's events with `tell`."""
 
     __slots__ = ("_begun", "_call", "_hide", "_out", "chat_id", "finish_reason", "stop_reason", "used")
@@ -91,7 +91,7 @@ class ChatStream(EventWatch):
         self._out.clear()
         return out
 
-    def tell(self, kind: str, event: Mapping[str, Any]) -> None:
+    def emit(self, kind: str, event: Mapping[str, Any]) -> None:
         self._out += (b"event: ", kind.encode(), b"\ndata: ", write(event), b"\n\n")
 
     def fail(self, message: str, status: int = 500) -> None:
