@@ -17,6 +17,7 @@ from gateway.admin.keys import KeyRoutes
 from gateway.admin.reload import ReloadResult, ReloadRoutes
 from gateway.admin.tenants import TenantRoutes
 from gateway.admin.usage import UsageRoutes
+from gateway.admission.admission import Admission
 from gateway.api.body import RequestBounds
 from gateway.api.connection_bounds import ConnectionBounds
 from gateway.api.dispatcher import Dispatcher
@@ -95,11 +96,12 @@ class Gateway:
         self.fleet_routes = FleetRoutes(self.router, self.metrics, self.peer_views, self.models)
         self.meters = Meters(prices_of(config.models))
         self.limiter = wiring.limiter(config, self.redis, self.presence, self.meters)
+        self.admission = Admission(self.limiter, self.router)
         self.pipeline = Pipeline(
             wiring.policy(config, response_key),
             self.gate,
-            self.limiter,
-            self.router,
+            self.admission,
+            self.fleet,
             self.relay,
             self._observers(),
             wiring.counters(config),
@@ -260,7 +262,7 @@ class Gateway:
         self.pipeline.policy = policy
         self.gate.reload(tenants, config.access.wrong_keys_per_minute)
         if limiter is not None and self.limiter is None:
-            self.limiter = self.pipeline.limiter = limiter
+            self.limiter = self.admission.limiter = limiter
             limiter.start()
         if self.limiter is None:
             self.meters.prices = prices

@@ -14,6 +14,7 @@ from typing import Protocol, Self
 import structlog
 
 from gateway.access.gate import Gate
+from gateway.admission.admission import Admission
 from gateway.core.access.tenants import Identity, Tenant
 from gateway.core.bodies import LARGE, parse_steps
 from gateway.core.dialects import Ask, Dialect
@@ -30,10 +31,9 @@ from gateway.core.thinking.sizes import BYTES_PER_TOKEN
 from gateway.core.usage.charge import NO_CHARGE, Charge, RequestOutcome, charge
 from gateway.core.usage.token_usage import Usage, tokens_lost
 from gateway.counting.counter import PromptCounter
+from gateway.fleet.fleet import Fleet
 from gateway.limits.arrivals import Arrival
-from gateway.limits.limiter import Limiter
 from gateway.limits.reservation import Reservation
-from gateway.routing.router import Router
 from gateway.upstream.downstream import RequestStats
 from gateway.upstream.relay import Caller, Relay, in_turns, shutting_down
 
@@ -93,11 +93,11 @@ class _RequestRecord:
         "arrival",
         "counted",
         "ending",
-        "held",
         "key",
         "model",
         "plan",
         "request_bytes",
+        "reservation",
         "stats",
         "stream",
         "tenant",
@@ -111,7 +111,7 @@ class _RequestRecord:
         self._observers = observers
         self.stats = RequestStats()
         self.arrival: Arrival | None = None
-        self.held: Reservation | None = None
+        self.reservation: Reservation | None = None
         self.plan: Plan | None = None
         self.tenant: str | None = None
         self.key: str | None = None
@@ -143,8 +143,8 @@ class _RequestRecord:
             except Exception:  # what the request holds is given back all the same
                 log.exception("telling_failed_unexpectedly", request_id=self._call.request_id)
         event = self._event()
-        if self.held is not None:
-            self.held.settle(event)
+        if self.reservation is not None:
+            self.reservation.settle(event)
         for observer in self._observers:
             try:
                 observer(event)
@@ -205,10 +205,10 @@ class _RequestRecord:
 
     def _charge(self, end: RequestOutcome, plan: Plan) -> Charge:
         """What the request is charged."""
-        stats, held = self.stats, self.held
+        stats, reservation = self.stats, self.reservation
         meter = self._meters.of(self.tenant or "", plan.model or "")
-        if held is not None:
-            planned = held.planned
+        if reservation is not None:
+            planned = reservation.planned
         elif stats.usage is not None and end.ending == "ok":
             planned = NOTHING  # it need not be measured
         else:
@@ -227,22 +227,20 @@ class Pipeline:
         self,
         policy: RequestSettings,
         gate: Gate,
-        limiter: Limiter | None,
-        router: Router,
+        admission: Admission,
+        fleet: Fleet,
         relay: Relay,
         observers: tuple[Observer, ...],
         counters: Mapping[str, PromptCounter],
         meters: Meters,
     ) -> None:
-        """`limiter` is None where nothing can be limited, and has the same `meters`; `counters` are of the models that
-        have a tokenizer here."""
+        """`counters` are of the models that have a tokenizer here; the limiter of `admission` has the same `meters`."""
         self.policy = policy
         self.gate = gate
-        self.limiter = limiter
+        self.admission = admission
         self.leaving = False
         """The process will stop soon: whoever spreads requests over gateways should go elsewhere."""
-        self._router = router
-        self._fleet = router.fleet
+        self._fleet = fleet
         self._relay = relay
         self._observers = observers
         self._counters = counters
@@ -255,8 +253,8 @@ class Pipeline:
             who = record.of(self.gate.known(call.headers) or await self.gate.find(call.headers, call.address))
             deadline = read_deadline(call.headers)
             waits = call.weighty
-            if waits and self.limiter is not None:
-                record.arrival = self.limiter.arrive(who, dialect.anthropic)
+            if waits:
+                record.arrival = self.admission.arrive(who, dialect.anthropic)
             raw = await call.read_body(who.tenant.name)
             if len(raw) > LARGE:
                 ask = record.asked(await self._read_large(call, dialect, raw, record.arrival))
@@ -274,13 +272,9 @@ class Pipeline:
                 await asyncio.sleep(0)  # where it had to be written anew, that was a step
             if plan.headers:
                 call.add_headers(plan.headers)
-            held = record.held = None if self.limiter is None else self.limiter.begin(who, plan)
-            with self._router.route(plan, who.tenant.name, call.headers) as route:
-                if held is not None:
-                    call.add_headers(await held.granted())
-                if record.arrival is not None:
-                    record.arrival.release()
-                await self._relay.serve(plan, call, record.stats, deadline, route)
+            admitted = await self.admission.admit(who, plan, call.headers, call.add_headers, record.arrival)
+            record.reservation = admitted.reservation
+            await self._relay.serve(plan, call, record.stats, deadline, admitted.lease, admitted.another)
 
     async def stored(self, call: Call, dialect: Dialect, method: str, response_id: str, suffix: str) -> None:
         """Serve a request about a stored response (retrieve, cancel): its node answers, to its owner only.
@@ -300,12 +294,11 @@ class Pipeline:
             grant = Grant(hide=policy.terms.may_hide(who.tenant.rules))  # whose model it was, only the node knows
             plan = Plan(ask, dialect, None, ask.raw, pinned_to=node, grant=grant)
             path = f"{dialect.path}/{response_id}{suffix}"
-            if method == "GET" and self.limiter is not None:  # who cancels, ends work: that is always possible
-                record.held = self.limiter.begin(who, plan)
-            with self._router.route(plan, who.tenant.name, call.headers) as route:
-                if record.held is not None:
-                    call.add_headers(await record.held.granted())
-                await self._relay.serve(plan, call, record.stats, deadline, route, method, path)
+            limited = method == "GET"  # a cancellation ends work: that is always possible
+            admitted = await self.admission.admit(who, plan, call.headers, call.add_headers, limited=limited)
+            record.reservation = admitted.reservation
+            lease, another = admitted.lease, admitted.another
+            await self._relay.serve(plan, call, record.stats, deadline, lease, another, method, path)
 
     async def _read_large(self, call: Call, dialect: Dialect, raw: bytes, arrival: Arrival | None) -> Ask:
         """One such body at a time, in steps."""
@@ -336,7 +329,8 @@ class Pipeline:
             terms = policy.terms.of(tenant.rules, model)
         if terms is not None or ask.body.get("ignore_eos") is True:
             window = self._fleet.window(model)
-        ratio = BYTES_PER_TOKEN if self.limiter is None else self.limiter.bytes_per_token(tenant.name, model)
+        limiter = self.admission.limiter
+        ratio = BYTES_PER_TOKEN if limiter is None else limiter.bytes_per_token(tenant.name, model)
         plan = make_plan(ask, dialect, model, minting, pinned_to, terms, window, ratio, tenant.cache_salt, counted)
         return plan._replace(over_chat=True) if model in policy.over_chat else plan
 

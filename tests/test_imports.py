@@ -1,7 +1,7 @@
 """Imports point one way. Each rule says why it is there, so that whoever breaks it knows what they would lose.
 
-    cli -> server -> app -> {api | admin} -> pipeline -> upstream -> routing -> {access | fleet | limits | usage}
-        -> telemetry -> redis -> {core | aio}
+    cli -> server -> app -> {api | admin} -> pipeline -> {admission | upstream}
+        -> routing -> {access | fleet | limits | usage} -> telemetry -> redis -> {core | aio}
 
 `core` holds rules, `aio` what a request awaits, `redis` the way to Redis. `config` is a strand that only `wiring` and
 what lies above it may use: everything below is handed plain values. `cli` talks to a running gateway over HTTP.
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("gateway", "workers", "loadtest")
 
 _AREAS = {"core", "aio", "redis", "telemetry", "access", "fleet", "routing", "limits", "usage"}
-_BELOW_APP = _AREAS | {"upstream", "pipeline", "counting", "api", "admin"}
+_BELOW_APP = _AREAS | {"admission", "upstream", "pipeline", "counting", "api", "admin"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "core": set(),
@@ -34,8 +34,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "usage": {"core", "redis", "telemetry"},
     "counting": {"core"},
     "routing": {"core", "aio", "redis", "fleet"},
-    "upstream": {"core", "aio", "telemetry", "fleet", "routing"},
-    "pipeline": _AREAS | {"upstream", "counting"},
+    "admission": {"core", "fleet", "limits", "routing"},
+    "upstream": {"core", "aio", "telemetry", "fleet"},
+    "pipeline": _AREAS | {"admission", "upstream", "counting"},
     "api": _AREAS | {"upstream", "pipeline"},
     "config": {"core"},
     "admin": _AREAS | {"pipeline", "api", "config"},  # its routes take tenants in the file's words

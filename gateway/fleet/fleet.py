@@ -1,4 +1,4 @@
-"""All nodes of all models, and the choice of one for a request."""
+"""All nodes of all models, and which of them a request may be given."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import structlog
 
 from gateway.core.errors import FleetFull, NoNodeReady
 from gateway.core.fleet.breaker import BreakerRules
-from gateway.fleet.node import Lease, Node, NodeSpec
+from gateway.fleet.node import Node, NodeSpec
 
 log = structlog.get_logger("fleetgate.fleet")
 
@@ -22,7 +22,6 @@ class Fleet:
         self.nodes: tuple[Node, ...] = ()
         self.rules = rules or BreakerRules()
         self.gateways = 1
-        self._turn = 0
         self._begun = False
         self.update(specs)
 
@@ -85,28 +84,13 @@ class Fleet:
             node.ready and node.failing is None and (model is None or model in node.cards) for node in self.nodes
         )
 
-    def lease(
-        self,
-        model: str | None,
-        tried: Collection[Node] = (),
-        pinned_to: bytes | None = None,
-        now: float = 0.0,
-        stream: bool = False,
-        tokens: int = 0,
-    ) -> Lease:
-        """A place on a node that serves `model` (None: any model). `tried` are left out; `now` is loop time;
-        `pinned_to` (a node tag) allows one node only. `stream` and `tokens` are noted in the lease.
-
-        Raises `NoNodeReady` where no node is left, and `FleetFull` where all have as much as they may have.
-        """
-        candidates = self.candidates(model, tried, pinned_to, now)
-        self._turn += 1
-        return Lease(candidates[self._turn % len(candidates)], now, stream, tokens)
-
     def candidates(
         self, model: str | None, tried: Collection[Node] = (), pinned_to: bytes | None = None, now: float = 0.0
     ) -> Sequence[Node]:
-        """The nodes that a request may be given now, at least one; raises as `lease` does.
+        """The nodes that serve `model` (None: any model) and may be given a request at loop time `now`, at least one.
+        `tried` are left out; `pinned_to` (a node's tag) allows that node only. True until the next await.
+
+        Raises `NoNodeReady` where no node is left, and `FleetFull` where all are at capacity.
 
         Ready ones with a place are preferred. Where all that have room are only warming up, they are asked for more;
         where none is ready, one that misses its probes or failed before is better than none: it may be busy, and a

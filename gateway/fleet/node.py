@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -321,3 +321,7 @@ class Lease:
             node = self.node
             node.in_flight -= 1
             node.leases.discard(self)
+
+
+AnotherLease = Callable[[Collection[Node]], Lease]
+"""`another(tried)`: a lease on a node that was not tried. Raises `NoNodeReady` or `FleetFull`."""

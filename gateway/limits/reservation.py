@@ -57,7 +57,8 @@ class ReservationOwner(Protocol):
 
 
 class Reservation:
-    """Await `granted` before the request is served, and `settle` it whatever its end.
+    """Await `granted` before the request is served, and `settle` it whatever its end. `cancel` it where it is not
+    served.
 
     `planned` is what it is expected to take, `costs` what that is of each of `rules`; `asked` the answer of Redis on
     its way, None where that is not asked; `old` whether it has lived through a round of renewals.
@@ -127,12 +128,14 @@ class Reservation:
         return self._headers(rules, taken)
 
     def settle(self, event: RequestEnded) -> None:
-        """The request has ended."""
+        """The request was admitted, and has ended."""
         if self._keeper.leave(self):
             self._keeper.settle(self, self._used(event))
-        elif (
-            self.asked is not None and self.where is ReservationPlace.NOWHERE
-        ):  # nobody waited for the answer: no node, say
+
+    def cancel(self) -> None:
+        """The request is not admitted: it takes nothing, whether it was granted or Redis is yet to answer."""
+        unanswered = self.asked is not None and self.where is ReservationPlace.NOWHERE
+        if self._keeper.leave(self) or unanswered:
             self._keeper.settle(self, self.rules.costs(NOTHING))
 
     def _used(self, event: RequestEnded) -> tuple[int, ...]:

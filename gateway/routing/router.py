@@ -1,4 +1,4 @@
-"""Which node each request goes to: the policies' facts gathered, the choice made, and taken back when it is over.
+"""Which node each request goes to: gathers what the policies judge by, and makes the lease on what they choose.
 
 Where Redis is up, the choice is asked of all gateways' facts, together with whatever else this turn of the loop asks
 of Redis; else it is made on this process's own view, by the same formula.
@@ -10,10 +10,10 @@ import os
 import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from gateway.aio.inline_future import InlineFuture
+from gateway.core.errors import FleetFull
 from gateway.core.plan import Plan
 from gateway.core.routing.conversations import ConversationNaming, conversation_of
 from gateway.core.routing.placement import Placement
@@ -67,8 +67,8 @@ class Router:
             if view is not None:
                 view.remember, view.crowding = remember, crowding
 
-    def route(self, plan: Plan, tenant: str, headers: Mapping[bytes, bytes]) -> "NodeChoice":
-        """Begin to choose a node for `plan`. Raises `NoNodeReady` or `FleetFull` at once."""
+    def choose(self, plan: Plan, tenant: str, headers: Mapping[bytes, bytes]) -> "NodeChoice":
+        """Begin to choose a node for `plan`. Raises `NoNodeReady` at once where none serves it."""
         return NodeChoice(self, plan, tenant, headers)
 
     def prompt(self, plan: Plan, tenant: str, headers: Mapping[bytes, bytes]) -> PlacedPrompt:
@@ -88,16 +88,18 @@ class Router:
     def next_name(self) -> bytes:
         return b"%b-%x" % (self._own_name, next(self._numbers))
 
-    def choose(self, policy: str, candidates: Sequence[Candidate], prompt: PlacedPrompt, now: float) -> NodeScore:
+    def choose_locally(
+        self, policy: str, candidates: Sequence[Candidate], prompt: PlacedPrompt, now: float
+    ) -> NodeScore:
         """By this process's own view."""
         chance = RandomDraw(next(self._turns), random.random())
         return self.placement.choose(policy, candidates, prompt, chance, now)
 
 
 class NodeChoice:
-    """One request's way to a node. Used as a context: what was chosen and never leased is taken back."""
+    """The choice of a node for one request: `lease` it, or `cancel` it."""
 
-    __slots__ = ("_asked", "_headers", "_liked", "_name", "_nodes", "_plan", "_prompt", "_router", "_tenant")
+    __slots__ = ("_asked", "_headers", "_name", "_nodes", "_plan", "_preferred", "_prompt", "_router", "_tenant")
 
     def __init__(self, router: Router, plan: Plan, tenant: str, headers: Mapping[bytes, bytes]) -> None:
         self._router = router
@@ -106,36 +108,42 @@ class NodeChoice:
         self._headers = headers
         self._prompt: PlacedPrompt | None = None
         self._asked: InlineFuture[Any] | None = None
-        self._nodes = router.fleet.candidates(plan.model, (), plan.pinned_to, router.now())
+        try:
+            self._nodes = router.fleet.candidates(plan.model, (), plan.pinned_to, router.now())
+        except FleetFull:  # until the lease is made a place may become free
+            self._nodes = ()
         if len(self._nodes) > 1 and router.shared is not None and router.shared.up:
             self._ask(router.shared)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if self._asked is not None:
-            self._give_back(self._asked)
+    def cancel(self) -> None:
+        """Give back what Redis chose, or is yet to choose. Once the lease is made this changes nothing."""
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            forget(asked)
+            if self._router.shared is not None:
+                self._router.shared.prefilled(self._name)
 
     async def lease(self) -> Lease:
-        """A place on the node that was chosen first, or on another where that one may not have the request any more:
-        while Redis was waited for others have chosen, too, and it may be drained, full or gone. Raises as
-        `Router.route`."""
+        """A lease on the chosen node, or on another where that one may not have the request any more: while Redis was
+        asked others were admitted, and the node may be drained, full or gone.
+
+        Raises `NoNodeReady` where no node is left, and `FleetFull` where all are at capacity.
+        """
         asked = self._asked
-        placed = None if asked is None else await self._told(asked)
+        placed = None if asked is None else await self._answer(asked)
         now = self._router.now()
         nodes = self._free(now)
         if asked is None or placed is None:
             return self._place(nodes, now)
         if not any(node.name == placed.node for node in nodes):
-            self._give_back(asked)
+            self.cancel()
             return self._place(nodes, now)
         self._asked = None
         assert self._prompt is not None
-        return self._take(placed, nodes, self._prompt, self._name, now)
+        return self._lease_on(placed, nodes, self._prompt, self._name, now)
 
     def another(self, tried: Collection[Node]) -> Lease:
-        """A place on a node that was not `tried`, by this process's own view. Raises as `Router.route`."""
+        """A lease on a node that was not `tried`, by this process's own view. Raises as `lease`."""
         router, plan, now = self._router, self._plan, self._router.now()
         return self._place(router.fleet.candidates(plan.model, tried, plan.pinned_to, now), now)
 
@@ -145,28 +153,21 @@ class NodeChoice:
         free = [node for node in self._nodes if node.has_place(now) and (model is None or model in node.cards)]
         return free or self._router.fleet.candidates(model, (), self._plan.pinned_to, now)
 
-    def _give_back(self, asked: InlineFuture[Any]) -> None:
-        """What Redis chose, or is yet to choose, is not taken."""
-        self._asked = None
-        forget(asked)
-        if self._router.shared is not None:
-            self._router.shared.prefilled(self._name)
-
     def _ask(self, shared: SharedPlacement) -> None:
         router = self._router
         if router.policy(self._plan.model) != EXPECTED_WAIT:
             return
         self._prompt = router.prompt(self._plan, self._tenant, self._headers)
-        self._liked = rendezvous(candidates_of(self._nodes, router.now()), self._prompt.conversation)
+        self._preferred = rendezvous(candidates_of(self._nodes, router.now()), self._prompt.conversation)
         self._name = router.next_name()
-        self._asked = shared.choose(self._name, self._liked, self._prompt)
+        self._asked = shared.choose(self._name, self._preferred, self._prompt)
 
-    async def _told(self, asked: InlineFuture[Any]) -> NodeScore | None:
+    async def _answer(self, asked: InlineFuture[Any]) -> NodeScore | None:
         """What Redis chose, None where it did not answer, or refused."""
         shared, prompt = self._router.shared, self._prompt
         assert shared is not None and prompt is not None
         try:
-            return shared.read(await asked, self._liked, prompt)
+            return shared.read(await asked, self._preferred, prompt)
         except RedisUnavailable:
             return None
 
@@ -176,10 +177,10 @@ class NodeChoice:
             return Lease(nodes[0], now, self._plan.ask.stream, len(self._plan.ask.raw) >> 2)
         router = self._router
         prompt = self._prompt = self._prompt or router.prompt(self._plan, self._tenant, self._headers)
-        placed = router.choose(router.policy(self._plan.model), candidates_of(nodes, now), prompt, now)
-        return self._take(placed, nodes, prompt, None, now)
+        placed = router.choose_locally(router.policy(self._plan.model), candidates_of(nodes, now), prompt, now)
+        return self._lease_on(placed, nodes, prompt, None, now)
 
-    def _take(
+    def _lease_on(
         self, placed: NodeScore, nodes: Sequence[Node], prompt: PlacedPrompt, name: bytes | None, now: float
     ) -> Lease:
         router = self._router

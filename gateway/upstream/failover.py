@@ -21,8 +21,7 @@ from gateway.core.errors import (
 from gateway.core.plan import Plan
 from gateway.core.upstream.attempts import FREE, Attempts, RetryBudget, RetryDecision, RetryRules, is_doubtful, outcome
 from gateway.fleet.fleet import Fleet
-from gateway.fleet.node import Lease, Node
-from gateway.routing.router import NodeChoice
+from gateway.fleet.node import AnotherLease, Lease, Node
 from gateway.upstream.downstream import RequestStats
 
 log = structlog.get_logger("fleetgate.failover")
@@ -83,7 +82,7 @@ class Failover:
         plan: Plan,
         tries: RequestTries,
         stats: RequestStats,
-        route: NodeChoice,
+        another: AnotherLease,
     ) -> Lease | None:
         """The lease to try again with: the same one (on a fresh connection), one of another node, or None to give up.
 
@@ -100,13 +99,19 @@ class Failover:
             _advise_against_retry(error, tries)
             return None
         tries.tried.append(lease.node)
-        return self._another(error, plan, tries, stats, route, now)
+        return self._another(error, plan, tries, stats, another, now)
 
     def _another(
-        self, error: UpstreamError, plan: Plan, tries: RequestTries, stats: RequestStats, route: NodeChoice, now: float
+        self,
+        error: UpstreamError,
+        plan: Plan,
+        tries: RequestTries,
+        stats: RequestStats,
+        another: AnotherLease,
+        now: float,
     ) -> Lease | None:
         try:
-            another = route.another(tries.tried)
+            lease = another(tries.tried)
         except Overloaded as full:
             if not tries.waits or len(tries.waits) < len(tries.tried):
                 return None
@@ -115,8 +120,8 @@ class Failover:
                 "All nodes have as much to do as they can take: come back later.", retry_after=min(waits)
             ) from None
         if isinstance(error, FREE) or self.budget(plan.model).spend(now):
-            return another
-        another.release()
+            return lease
+        lease.release()
         stats.retry_refused = True
         return None
 

@@ -25,8 +25,7 @@ from gateway.core.upstream.attempts import RetryRules
 from gateway.core.upstream.node_request import BudgetReport, NodeRequest, node_request, node_request_steps
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.hang_detection import silent_at
-from gateway.fleet.node import Lease, Node
-from gateway.routing.router import NodeChoice
+from gateway.fleet.node import AnotherLease, Lease, Node
 from gateway.telemetry.shortages import ResourceShortages
 from gateway.upstream.connection import UpstreamConnection
 from gateway.upstream.downstream import Downstream, RequestStats
@@ -91,20 +90,21 @@ class Relay:
         call: Caller,
         stats: RequestStats,
         deadline: float,
-        route: NodeChoice,
+        lease: Lease,
+        another: AnotherLease,
         method: str = "POST",
         path: str | None = None,
     ) -> None:
-        """Answer `call` from a node; raises the `GatewayError` that the client has to be told.
+        """Answer `call` from the node of `lease`, or of `another(tried)` where that is safe; raises the `GatewayError`
+        that the client has to be told. All leases are released.
 
-        `deadline` is loop time (infinite: none). `trace` is filled in as things happen, also when this raises.
+        `deadline` is loop time (infinite: none). `stats` are filled in as things happen, also when this raises.
         """
-        self.failover.budget(plan.model).requests += 1
-        lease = await route.lease()
         tries: RequestTries | None = None
         fresh = False
         leg: AttemptPart | None = None
         try:
+            self.failover.budget(plan.model).requests += 1
             while True:
                 stats.node = lease.node.name
                 stats.prefill = lease.prefill
@@ -125,7 +125,7 @@ class Relay:
                     return None
                 except UpstreamError as error:
                     tries = tries or self.failover.tries()
-                    again = self.failover.next_lease(error, lease, plan, tries, stats, route)
+                    again = self.failover.next_lease(error, lease, plan, tries, stats, another)
                     if again is None:
                         if isinstance(error, NodeFailed) and error.answer is not None:
                             return pass_on(error.answer, call, stats)

@@ -1,11 +1,13 @@
 """The fleet across reloads: what stays known, what is forgotten, and that a lease is given back once."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from gateway.core.errors import FleetFull, NoNodeReady
 from gateway.core.fleet.capabilities import UNKNOWN
 from gateway.fleet.fleet import Fleet
-from gateway.fleet.node import Drain, NodeSpec
+from gateway.fleet.node import Drain, Lease, Node, NodeSpec
 
 A, B = NodeSpec("http://a:1"), NodeSpec("http://b:1")
 
@@ -15,6 +17,12 @@ def fleet_of(*specs: NodeSpec) -> Fleet:
     for node in fleet.nodes:
         node.probe_succeeded({"m": {"id": "m"}})
     return fleet
+
+
+def lease_of(fleet: Fleet, turn: int = 0, tried: Sequence[Node] = ()) -> Lease:
+    """A lease on one of the nodes that may be given a request for the model now."""
+    candidates = fleet.candidates("m", tried)
+    return Lease(candidates[turn % len(candidates)])
 
 
 def test_nodes_that_stay_keep_their_state() -> None:
@@ -35,7 +43,7 @@ def test_what_is_in_flight_stays_counted_whatever_becomes_of_its_node() -> None:
     fleet = fleet_of(A, B)
     node = fleet.nodes[0]
     fleet.share_with(2)
-    leases = [fleet.lease("m", tried=fleet.nodes[1:]) for _ in range(3)]
+    leases = [lease_of(fleet, tried=fleet.nodes[1:]) for _ in range(3)]
     node.refused("down", 1.0)
     node.probe_succeeded({"m": {"id": "m"}}, 2.0)
     for probe in range(9):
@@ -51,7 +59,7 @@ def test_what_is_in_flight_stays_counted_whatever_becomes_of_its_node() -> None:
 
 def test_a_lease_counts_once_however_often_it_is_released() -> None:
     fleet = fleet_of(A)
-    lease = fleet.lease("m")
+    lease = lease_of(fleet)
     assert fleet.nodes[0].in_flight == 1
     lease.release()
     lease.release()
@@ -61,11 +69,11 @@ def test_a_lease_counts_once_however_often_it_is_released() -> None:
 def test_a_node_that_only_misses_probes_is_better_than_none() -> None:
     fleet = fleet_of(A, B)
     fleet.nodes[0].refused("down")
-    assert {fleet.lease("m").node.spec for _ in range(4)} == {B}
+    assert {lease_of(fleet, turn).node.spec for turn in range(4)} == {B}
     fleet.nodes[1].refused("down")
-    assert {fleet.lease("m").node.spec for _ in range(4)} == {A, B}
+    assert {lease_of(fleet, turn).node.spec for turn in range(4)} == {A, B}
     with pytest.raises(NoNodeReady):
-        fleet.lease("m", tried=fleet.nodes)
+        lease_of(fleet, tried=fleet.nodes)
 
 
 def test_probes_may_fail_as_often_as_is_tolerated() -> None:
@@ -86,9 +94,9 @@ def test_a_bound_that_shrinks_holds_before_the_next_probe() -> None:
     assert node.places == 4
     fleet.update([NodeSpec(A.url, max_concurrency=2)])
     assert node.places == 1
-    leases = [fleet.lease("m")]
+    leases = [lease_of(fleet)]
     with pytest.raises(FleetFull):
-        fleet.lease("m")
+        lease_of(fleet)
     assert len(leases) == node.in_flight == 1
 
 
