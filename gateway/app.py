@@ -184,7 +184,7 @@ class Gateway:
         await self.peer_views.withdraw()
         await self.discovery.stop()
         await self.prober.stop()
-        self.relay.close_pools()
+        self.relay.pools.close()
         if self.keyring is not None:
             await self.keyring.stop()
         if self.limiter is not None:
@@ -288,7 +288,7 @@ class Gateway:
     def _update_fleet(self, specs: list[NodeSpec]) -> None:
         """The fleet has changed. Requests under way on a node that left go on to their end."""
         self.fleet.update(specs)
-        self.relay.forget_removed_nodes()
+        self.relay.pools.keep_only(self.fleet.nodes)
         if self._started:
             self.prober.sync_tasks()
 
@@ -313,7 +313,7 @@ class Gateway:
         self.metrics.log_state(LOG.failed)
         self.metrics.memory_state(self.memory.held, self.memory.limit)
         if self.shortages.found_now("accepting connections"):
-            self.relay.drop_idle()
+            self.relay.pools.drop_idle()
         self.metrics.shortages_state(self.shortages.counts)
         self.metrics.models_state({each.name: each.ready for each in self.models.states()})
         self.metrics.fleet_state(self.relay.open_exchanges, [node.facts for node in self.fleet.nodes])

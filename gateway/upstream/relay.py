@@ -11,11 +11,9 @@ from gateway.core.budgets.continuation import SLACK
 from gateway.core.dialects.watch import StreamFilter
 from gateway.core.errors import (
     ClientGone,
-    ConnectFailed,
     GatewayError,
     NodeFailed,
     NodeLeaving,
-    OutOfResources,
     ShuttingDown,
     UpstreamError,
     UpstreamTimeout,
@@ -27,21 +25,17 @@ from gateway.fleet.fleet import Fleet
 from gateway.fleet.hang_detection import silent_at
 from gateway.fleet.node import AnotherLease, Lease, Node
 from gateway.telemetry.shortages import ResourceShortages
-from gateway.upstream.connection import UpstreamConnection
 from gateway.upstream.downstream import Downstream, RequestStats
 from gateway.upstream.exchange import Exchange
-from gateway.upstream.failed_answers import deadline_exceeded, pass_on
+from gateway.upstream.failed_answers import pass_on
 from gateway.upstream.failover import Failover, RequestTries
-from gateway.upstream.pool import Pool
+from gateway.upstream.node_pools import NodePools
 from gateway.upstream.sweep import TimeoutSweep
 from gateway.upstream.timeouts import UpstreamTimeouts
 
 log = structlog.get_logger("fleetgate.relay")
 
 Done = TypeVar("Done")
-
-CLOCK_STEP = 0.01
-"""Seconds: the event loop's clock moves in milliseconds, and a time-out may end a little before its time."""
 
 
 class Caller(Downstream, Protocol):
@@ -61,7 +55,7 @@ class AttemptPart(NamedTuple):
 
 
 class Relay:
-    """The data plane. Holds a pool per node and the exchanges that are open now."""
+    """The data plane: the connections to all nodes, and the exchanges that are open now."""
 
     def __init__(
         self,
@@ -73,13 +67,12 @@ class Relay:
     ) -> None:
         """`max_attempts`: nodes that one request may try."""
         self.timing = timing
-        self.shortages = shortages or ResourceShortages()
         self.overshoot = SLACK
         self.large = asyncio.Lock()
         """Held by who does a step with a large body: what is done with one keeps all streams waiting meanwhile."""
         self.failover = Failover(fleet, retries or RetryRules(), max_attempts)
         self._fleet = fleet
-        self._pools: dict[tuple[str, str | None, str | None], Pool] = {}
+        self.pools = NodePools(shortages or ResourceShortages())
         self._open: TimeoutSweep[Exchange] = TimeoutSweep()
         self._closing = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -158,20 +151,6 @@ class Relay:
             if exchange.lease.node is node:
                 exchange.fail(NodeLeaving("The node is taken away before its answer was complete: ask again."))
 
-    def forget_removed_nodes(self) -> None:
-        """Close the pools of nodes that a reload took out of the fleet; their open exchanges run to the end."""
-        for access in self._pools.keys() - {node.access for node in self._fleet.nodes}:
-            self._pools.pop(access).close()
-
-    def close_pools(self) -> None:
-        for pool in self._pools.values():
-            pool.close()
-
-    def drop_idle(self) -> bool:
-        """Close all connections to nodes that nobody uses now; whether there were any."""
-        dropped = [pool.drop_idle() for pool in self._pools.values()]
-        return True in dropped
-
     async def _prepare_large(self, plan: Plan, node: Node, call: Caller) -> NodeRequest:
         """As `sending_to`, in steps, one body at a time."""
         async with self.large:
@@ -193,7 +172,7 @@ class Relay:
         if loop is None:  # once: to ask for it is a system call
             loop = self._loop = asyncio.get_running_loop()
         node = lease.node
-        pool, connection = await self._connection(node, loop.time(), deadline, fresh)
+        pool, connection = await self.pools.connection(node, self.timing.connect, deadline, fresh, loop)
         new = model is not None and leg.carried is None
         if call.gone or self._closing or (new and node.closed):  # looked at again, now that there is a connection
             connection.abort()
@@ -247,47 +226,6 @@ class Relay:
                 if exchange.lease.node is node and exchange.waits:
                     exchange.fail(UpstreamTimeout("The node stands still with all its answers: ask again."))
         return now + self.timing.silence
-
-    async def _connection(
-        self, node: Node, now: float, deadline: float, fresh: bool
-    ) -> tuple[Pool, UpstreamConnection]:
-        try:
-            if now >= deadline:  # while its body was prepared, say: the node need not begin
-                raise deadline_exceeded()
-            pool = self._pool(node)
-            kept = None if fresh else pool.acquire()
-            if kept is not None:
-                return pool, kept
-            return pool, await self._connect(pool, min(self.timing.connect, deadline - now))
-        except ConnectFailed:
-            if asyncio.get_running_loop().time() < deadline - CLOCK_STEP:
-                raise
-            raise deadline_exceeded() from None  # the client's haste says nothing about the node
-        except OutOfResources as error:
-            self.shortages.note(error.cause, "connecting to a node")
-            raise
-
-    async def _connect(self, pool: Pool, timeout: float) -> UpstreamConnection:
-        """Where this machine has nothing left for it, what stands idle is given back first."""
-        try:
-            return await pool.connect(timeout)
-        except OutOfResources:
-            if not self.drop_idle():
-                raise
-        for _ in range(2):  # turns of the loop, until the sockets are closed
-            await asyncio.sleep(0)
-        return await pool.connect(timeout)
-
-    def _pool(self, node: Node) -> Pool:
-        pool = self._pools.get(node.access)
-        if pool is None:
-            spec = node.spec
-            pool = Pool(spec.url, spec.api_key, spec.ca_file)
-            if node.left:  # nobody would close it later
-                pool.close()
-            else:
-                self._pools[node.access] = pool
-        return pool
 
 
 async def in_turns(steps: Iterator[Done | None], call: Caller) -> Done:

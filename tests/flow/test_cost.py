@@ -76,7 +76,7 @@ class Bench:
         node = self.app.fleet.nodes[0]
         node.capabilities = Capabilities(native_budget=True, splits_reasoning=True)
         node.probe_succeeded({"m": {"id": "m"}})
-        pool = self.app.relay._pool(node)
+        pool = self.app.relay.pools.of(node)
         self.node_side = UpstreamConnection(pool._keep)
         self.node_wire = Wire()
         self.node_side.connection_made(self.node_wire)

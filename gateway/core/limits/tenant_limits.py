@@ -42,7 +42,7 @@ class ReservationState(Enum):
 
 
 @dataclass(slots=True)
-class _Reservation:
+class _Entry:
     """`until`: when its state ends. `costs` and `periods` go with `rules`."""
 
     state: ReservationState
@@ -65,7 +65,7 @@ class TenantLimits:
     """One tenant's levels by (scope, field), and its reservations by the request's id."""
 
     levels: dict[tuple[str, str], _Level] = field(default_factory=dict)
-    reservations: dict[str, _Reservation] = field(default_factory=dict)
+    reservations: dict[str, _Entry] = field(default_factory=dict)
     _ends: list[tuple[int, str]] = field(default_factory=list, init=False, repr=False, compare=False)
     """A heap of when states end: an entry for each end that was ever set, of which only a reservation's own counts."""
 
@@ -81,7 +81,7 @@ class TenantLimits:
             self._take(rule, cost, now)
             left[index] -= cost
         periods = tuple(_period(rule, now) for rule in rules)
-        self._note(id, _Reservation(ReservationState.HELD, now + lease, rules, costs, periods))
+        self._note(id, _Entry(ReservationState.HELD, now + lease, rules, costs, periods))
         return LimitResult(True, now, tuple(left))
 
     def peek(self, now: int, rules: Rules) -> LimitResult:
@@ -101,7 +101,7 @@ class TenantLimits:
         else:
             for rule, cost, reserved, period in zip(rules, used, before.costs, before.periods, strict=True):
                 self._adjust(rule, (0 if rule.kind is LimitKind.LEASES else cost) - reserved, period, now)
-        self._note(id, _Reservation(ReservationState.SETTLED, now + KEPT * SECOND))
+        self._note(id, _Entry(ReservationState.SETTLED, now + KEPT * SECOND))
 
     def renew(self, now: int, ids: Iterable[str], lease: int) -> None:
         """Begin the leases of `ids` anew."""
@@ -124,7 +124,7 @@ class TenantLimits:
             if cost:
                 self._take(rule, cost, now)
         periods = tuple(_period(rule, now) for rule in rules)
-        self._note(id, _Reservation(ReservationState.HELD, now + lease, rules, costs, periods))
+        self._note(id, _Entry(ReservationState.HELD, now + lease, rules, costs, periods))
 
     def sweep(self, now: int) -> None:
         """Give back what is held by leases that ran out; forget what ended long ago."""
@@ -136,11 +136,11 @@ class TenantLimits:
             if reservation.state is ReservationState.HELD:
                 for rule, cost, period in zip(reservation.rules, reservation.costs, reservation.periods, strict=True):
                     self._adjust(rule, -cost, period, now)
-                self._note(id, _Reservation(ReservationState.EXPIRED, now + MOURNED * SECOND))
+                self._note(id, _Entry(ReservationState.EXPIRED, now + MOURNED * SECOND))
             else:
                 del self.reservations[id]
 
-    def _note(self, id: str, reservation: _Reservation) -> None:
+    def _note(self, id: str, reservation: _Entry) -> None:
         self.reservations[id] = reservation
         heapq.heappush(self._ends, (reservation.until, id))
 
