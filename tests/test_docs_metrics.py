@@ -1,4 +1,4 @@
-"""The table of metrics in docs/configuration.md is the one that the gateway shows."""
+"""The table of metrics in docs/telemetry.md is the one that the gateway shows."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from gateway.telemetry.definitions import METRICS
 from gateway.telemetry.metrics import Metrics
 
-PAGE = (Path(__file__).parent.parent / "docs" / "configuration.md").read_text()
+PAGE = (Path(__file__).parent.parent / "docs" / "telemetry.md").read_text()
 ROWS = dict(re.findall(r"^\| `(fleetgate_\w+)` \| ([\w, ]*) \|", PAGE, re.MULTILINE))
 
 

@@ -1,6 +1,6 @@
 """Every metric of the gateway: its name, what it says, its labels, and how worker processes are added up.
 
-docs/configuration.md lists the same ones; a test holds the two together.
+docs/telemetry.md lists the same ones; a test holds the two together.
 """
 
 from bisect import bisect_left

@@ -1,4 +1,4 @@
-"""What a tenant costs in Redis: the figures of docs/operations.md.
+"""What a tenant costs in Redis: the figures of docs/redis.md.
 
 pytest -m prove -s tests/access/test_sizing.py
 """

@@ -1,4 +1,4 @@
-"""What web pages can do to the listeners: the rows of "Web pages" in docs/operations.md, over the wire."""
+"""What web pages can do to the listeners: the rows of "Web pages" in docs/access.md, over the wire."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The rights of Redis users as docs/configuration.md lists them, and everything that a gateway does with Redis."""
+"""The rights of Redis users as docs/redis.md lists them, and everything that a gateway does with Redis."""
 
 import asyncio
 import contextlib
@@ -39,8 +39,8 @@ from tests.support.redis import RedisServer
 from tests.support.registrations import record
 from workers.registration import INDEX_KEY, KEY_PREFIX
 
-DOCS = Path(__file__).parents[2] / "docs" / "configuration.md"
-READING = RecordReaders(lambda name, settings: read_tenant(b"secret", name, settings), read_grant)
+DOCS = Path(__file__).parents[2] / "docs" / "redis.md"
+READING = Reading(lambda name, settings: read_tenant(b"secret", name, settings), read_grant)
 RULES = Ruleset.of(rules_of(Limits(tokens_per_day=1000, requests_per_minute=60, concurrent_requests=5), "t"))
 NODE = "http://10.0.0.1:8000"
 
@@ -48,7 +48,7 @@ NODE = "http://10.0.0.1:8000"
 def documented(mark: str) -> list[str]:
     """The words of an ACL rule in the documentation, from its key patterns on."""
     found = re.search(rf"<!-- {mark} -->\n```\nACL SETUSER \S+ on >PASSWORD (.*?)```", DOCS.read_text(), re.DOTALL)
-    assert found is not None, f"docs/configuration.md has lost its list: {mark}"
+    assert found is not None, f"docs/redis.md has lost its list: {mark}"
     return found[1].split()
 
 
