@@ -96,13 +96,28 @@ def test_redis_keeps_an_append_only_file() -> None:
     assert SERVICES["redis"]["command"][:3] == ["redis-server", "--appendonly", "yes"]
 
 
-def test_the_gateways_configuration_is_one() -> None:
+def check(file: Path, **environment: str) -> None:
+    """What `fleetgate check` says of `file` with these variables and no others; it has to be good."""
     fleetgate = str(Path(sys.executable).with_name("fleetgate"))
-    environment = {"FLEETGATE_NO_AUTH": ENV["FLEETGATE_NO_AUTH"], "FLEETGATE_ADMIN__TOKEN": "a-token"}
-    checked = subprocess.run(
-        [fleetgate, "check", str(ROOT / "docker" / "gateway.yaml")], env=environment, capture_output=True, text=True
-    )
+    checked = subprocess.run([fleetgate, "check", str(file)], env=environment, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_the_gateways_configuration_is_one() -> None:
+    check(
+        ROOT / "docker" / "gateway.yaml",
+        FLEETGATE_NO_AUTH=ENV["FLEETGATE_NO_AUTH"],
+        FLEETGATE_ADMIN__TOKEN="a-token",
+    )
+
+
+def test_the_configuration_of_the_kubernetes_example_is_one(tmp_path: Path) -> None:
+    """As its container gets it: the file of the ConfigMap, and the admin token of the Secret."""
+    objects = yaml.safe_load_all((ROOT / "docs" / "kubernetes" / "fleetgate.yaml").read_text())
+    (text,) = [each["data"]["gateway.yaml"] for each in objects if each["kind"] == "ConfigMap"]
+    file = tmp_path / "gateway.yaml"
+    file.write_text(text)
+    check(file, FLEETGATE_ADMIN__TOKEN="a-token")
 
 
 def test_files_that_are_mounted_exist() -> None:
