@@ -1,0 +1,39 @@
+"""Every YAML example in the docs is a configuration that the gateway takes."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from gateway.config.source import load_config
+
+DOCS = Path(__file__).parent.parent / "docs"
+OF_WORKERS = "extends:"
+EXAMPLES = [
+    pytest.param(block, id=f"{page.name}-{block.split(':')[0].splitlines()[-1]}")
+    for page in sorted(DOCS.glob("*.md"))
+    for block in re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    if not block.startswith(OF_WORKERS)
+]
+REDIS = "redis: {url: 'redis://127.0.0.1'}\n"
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_is_a_configuration(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With keys, secrets and folders in the places that it names."""
+    for variable in re.findall(r"\{env: (\w+)\}", example):
+        monkeypatch.setenv(variable, "a-secret-of-some-length")
+    example = re.sub(r'(sha256: )("[\w.]+"|\.\.\.)', rf"\g<1>{'ab' * 32}", example)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    for path in re.findall(r"(?:file|tokenizer): (/[\w/.-]+)", example):
+        example = example.replace(path, str(tmp_path if path.startswith("/models/") else tmp_path / "tokenizer.json"))
+    if "registrations" in example and "redis:" not in example:
+        example += REDIS
+    overrides = {} if "listen:" in example else {"listen": {"host": "127.0.0.1"}}
+    file = tmp_path / "fleetgate.yaml"
+    file.write_text(example)
+    load_config(file, overrides)
+
+
+def test_there_are_examples() -> None:
+    assert len(EXAMPLES) > 7
