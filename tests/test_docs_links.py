@@ -57,6 +57,11 @@ def test_links_resolve(page: Path) -> None:
     assert broken(page) == []
 
 
+def test_the_index_lists_every_page() -> None:
+    index = (DOCS / "README.md").read_text()
+    assert {page.name for page in DOCS.glob("*.md")} - {"README.md"} == set(re.findall(r"\]\((\w[\w-]*\.md)\)", index))
+
+
 @pytest.mark.parametrize(
     ("text", "wrong"),
     [
