@@ -1,4 +1,4 @@
-"""Every relative link of a page leads to a file, and its anchor to a heading."""
+"""Every relative link of a page leads to a file, its anchor to a heading; lines of prose are at most 120 long."""
 
 import re
 from pathlib import Path
@@ -10,6 +10,8 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.glob("*.md"), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))])
 LINK = re.compile(r"(?<!\\)\]\(([^()\s]+)\)|<(?:img|source)\b[^>]*?\b(?:src|srcset)=\"([^\"]+)\"")
+MAX_LINE = 120
+NOT_YET_WRAPPED = {"architecture.md"}
 
 
 def prose(page: Path) -> list[tuple[int, str]]:
@@ -55,6 +57,21 @@ def broken(page: Path) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_resolve(page: Path) -> None:
     assert broken(page) == []
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name not in NOT_YET_WRAPPED], ids=lambda each: each.name
+)
+def test_lines_are_short(page: Path) -> None:
+    """Tables and code may be wider; of a link only its text counts."""
+    shown = [(number, re.sub(r"\]\([^)]*\)", "]", line)) for number, line in prose(page)]
+    assert [number for number, line in shown if len(line) > MAX_LINE and not line.startswith(("|", "    "))] == []
+
+
+def test_the_readme_is_read_in_one_go() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) < 100
+    assert sum(line.startswith("![") for line in lines) == 1
 
 
 def test_the_index_lists_every_page() -> None:
