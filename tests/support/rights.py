@@ -40,7 +40,7 @@ from tests.support.registrations import record
 from workers.registration import INDEX_KEY, KEY_PREFIX
 
 DOCS = Path(__file__).parents[2] / "docs" / "redis.md"
-READING = Reading(lambda name, settings: read_tenant(b"secret", name, settings), read_grant)
+READING = RecordReaders(lambda name, settings: read_tenant(b"secret", name, settings), read_grant)
 RULES = Ruleset.of(rules_of(Limits(tokens_per_day=1000, requests_per_minute=60, concurrent_requests=5), "t"))
 NODE = "http://10.0.0.1:8000"
 
