@@ -12,6 +12,7 @@ from gateway.core.limits.rules import (
     DAY,
     UNIT,
     Amounts,
+    LimitKind,
     Limits,
     Rules,
     costs_of,
@@ -171,3 +172,71 @@ def test_a_request_costs_no_more_where_many_came_before_it() -> None:
     book.sweep(START + 200 + LEASE)
     assert len(book.reservations) == 1, "those that were settled are forgotten, the one that ran out is mourned"
     assert book.reserve(START + 200 + LEASE, "next", rules, (1,), LEASE).left == (1,)
+
+
+def test_a_look_takes_nothing() -> None:
+    rules = rules_of(Limits(requests_per_minute=2, tokens_per_day=10, concurrent_requests=3), "t")
+    book = TenantLimits()
+    assert book.peek(START, rules) == book.peek(START, rules)
+    book.reserve(START, "a", rules, costs(rules, Amounts(input=4)), LEASE)
+    assert book.peek(START, rules).left == book.peek(START, rules).left
+    assert book.peek(START + LEASE, rules).left == TenantLimits().peek(START + LEASE, rules).left, "the lease ran out"
+
+
+def test_a_lease_that_is_renewed_is_held_on_and_one_that_is_settled_is_not() -> None:
+    rules = rules_of(Limits(concurrent_requests=1), "t")
+    book = TenantLimits()
+    assert book.reserve(START, "a", rules, (1,), LEASE).granted
+    book.renew(START + LEASE - 1, ["a", "unheard of"], LEASE)
+    assert not book.reserve(START + 2 * LEASE - 2, "b", rules, (1,), LEASE).granted
+    book.settle(START + 2 * LEASE - 2, "a", rules, (1,))
+    book.renew(START + 2 * LEASE - 2, ["a"], LEASE)
+    assert book.reserve(START + 2 * LEASE - 2, "b", rules, (1,), LEASE).granted
+
+
+def test_a_reservation_is_settled_once() -> None:
+    rules = rules_of(Limits(tokens_per_day=100), "t")
+    book = TenantLimits()
+    book.reserve(START, "a", rules, (50,), LEASE)
+    book.settle(START, "a", rules, (20,))
+    book.settle(START, "a", rules, (90,))
+    assert book.peek(START, rules).left == (80,)
+
+
+def test_a_seed_is_where_nothing_is_written_down_yet() -> None:
+    rules = rules_of(Limits(requests_per_minute=10, tokens_per_day=100, concurrent_requests=3), "t")
+    full = TenantLimits().peek(START, rules).left
+    left = tuple(room // 2 for room in full)
+    book = TenantLimits()
+    book.seed(START, rules, left)
+    seeded = book.peek(START, rules).left
+    places = [rule.kind for rule in rules].index(LimitKind.LEASES)
+    assert seeded == tuple(full[at] if at == places else left[at] for at in range(len(rules)))
+    book.seed(START, rules, full)
+    assert book.peek(START, rules).left == seeded, "what is known here is not overwritten"
+    more = TenantLimits()
+    more.seed(START, rules, tuple(room * 2 for room in full))
+    assert more.peek(START, rules).left == full, "no more than there is room for"
+
+
+def test_an_adopted_request_takes_its_place_and_nothing_else() -> None:
+    rules = rules_of(Limits(requests_per_minute=10, concurrent_requests=1), "t")
+    book = TenantLimits()
+    before = book.peek(START, rules).left
+    book.adopt(START, "a", rules, LEASE)
+    after = book.peek(START, rules).left
+    assert [one - other for one, other in zip(before, after, strict=True)] == [
+        1 if rule.kind is LimitKind.LEASES else 0 for rule in rules
+    ]
+    assert book.peek(START + LEASE, rules).left == before, "its lease ran out"
+
+
+def test_what_comes_back_from_a_period_that_is_over_is_not_added_to_the_next() -> None:
+    rules = rules_of(Limits(nanodollars_per_month=100), "t")
+    book = TenantLimits()
+    end = month_end(START)
+    assert book.reserve(end - 1, "a", rules, (100,), LEASE).granted
+    assert book.peek(end, rules).left == (100,)
+    assert book.reserve(end, "b", rules, (30,), LEASE).granted
+    book.settle(end, "a", rules, (0,))
+    assert book.peek(end, rules).left == (70,)

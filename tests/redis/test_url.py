@@ -1,11 +1,8 @@
 """A Redis URL is read in one way, and what is said against one holds no part of it."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gateway.core.redis.url import RedisUrl, read_redis_url
-from gateway.redis.settings import RedisSettings, client_of
 
 GOOD = {
     "redis://h": RedisUrl(False, "h", 6379, None, None, 0),
@@ -66,18 +63,3 @@ def test_a_password_is_never_taken_for_anything_else(special: str, before: str) 
     with pytest.raises(ValueError) as caught:
         read_redis_url(f"redis://:{before}hush{special}hidden@host:6379/0")
     assert "hush" not in str(caught.value) and "hidden" not in str(caught.value)
-
-
-@given(st.text(min_size=1).filter(lambda text: not any("\ud800" <= char <= "\udfff" for char in text)))
-def test_an_escaped_password_reaches_both_ways_to_redis_whole(password: str) -> None:
-    url = RedisUrl(False, "h", 1, "u", password, 2).spelled()
-    settings = RedisSettings(url)
-    assert settings.login == [("AUTH", "u", password), ("SELECT", "2")]
-    told = client_of(settings).connection_pool.connection_kwargs
-    assert (told["host"], told["port"], told["username"], told["password"], told["db"]) == ("h", 1, "u", password, 2)
-
-
-def test_tls_is_on_in_whichever_case_its_scheme_is_written() -> None:
-    """An upper-case scheme once fell back to plain TCP."""
-    assert RedisSettings("REDISS://h").tls() is not None
-    assert RedisSettings("redis://h").tls() is None

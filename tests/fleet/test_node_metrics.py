@@ -1,0 +1,61 @@
+"""A node's own /metrics page: what is read from it, and what is not believed."""
+
+import pytest
+
+from gateway.core.fleet.node_metrics import NodeMetrics, NodeRates, rates_between, read_node_metrics
+
+PAGE = """\
+# HELP vllm:num_requests_running Number of requests in model execution batches.
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{engine="0",model_name="m"} 3.0
+vllm:num_requests_running{engine="1",model_name="m"} 2.0
+vllm:num_requests_waiting{engine="0",model_name="m"} 1.0
+vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.25
+vllm:kv_cache_usage_perc{engine="1",model_name="m"} 0.75
+vllm:prefix_cache_queries_total{engine="0",model_name="m"} 1000.0
+vllm:prefix_cache_hits_total{engine="0",model_name="m"} 4e2
+vllm:generation_tokens_total 12345
+vllm:unheard_of_total 7
+python_gc_objects_collected_total{generation="0"} 1.0
+"""
+
+
+def test_engines_behind_one_port_are_added_up_and_the_fullest_cache_counts() -> None:
+    assert read_node_metrics(PAGE, 5.0) == NodeMetrics(5.0, 5, 1, 0.75, 1000, 400, 12345)
+
+
+@pytest.mark.parametrize("page", ["", "no metrics", "<html>", "vllm:", "vllm:num_requests_running"])
+def test_a_page_that_says_nothing_leaves_everything_unknown(page: str) -> None:
+    assert read_node_metrics(page, 5.0) == NodeMetrics(5.0)
+
+
+@pytest.mark.parametrize("value", ["", "NaN", "-1", "+Inf", "1e16", "many"])
+def test_a_value_that_cannot_be_is_not_believed(value: str) -> None:
+    assert read_node_metrics(f"vllm:num_requests_running {value}\nvllm:num_requests_waiting 2\n", 5.0) == NodeMetrics(
+        5.0, waiting=2
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "expected"),
+    [
+        (
+            NodeMetrics(10, generated=100, cache_queries=50, cache_hits=10),
+            NodeMetrics(12, generated=300, cache_queries=150, cache_hits=85),
+            NodeRates(100.0, 0.75),
+        ),
+        (NodeMetrics(10, generated=300), NodeMetrics(12, generated=100), NodeRates()),  # it has started afresh
+        (NodeMetrics(10, generated=100), NodeMetrics(10, generated=300), NodeRates()),  # no time in between
+        (NodeMetrics(10), NodeMetrics(12, generated=300, cache_queries=1, cache_hits=1), NodeRates()),
+        (
+            NodeMetrics(10, cache_queries=50, cache_hits=10),
+            NodeMetrics(12, cache_queries=50, cache_hits=10),
+            NodeRates(),
+        ),
+        (NodeMetrics(10, generated=100), NodeMetrics(12, generated=100), NodeRates(0.0)),
+    ],
+)
+def test_rates_are_told_between_two_pages_of_one_run(
+    first: NodeMetrics, last: NodeMetrics, expected: NodeRates
+) -> None:
+    assert rates_between(first, last) == expected
