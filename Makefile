@@ -13,7 +13,7 @@ SEED ?= 1
 # Where `make compiled` builds: outside of the checkout, as a library beside a module would hide the module from then on.
 COMPILED := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/fleetgate/compiled
 
-.PHONY: setup demo check test test-real test-containers test-clients test-bounds prove fuzz bench bench-routing faults audit compiled test-compiled clean
+.PHONY: setup demo check test test-real test-containers test-clients test-bounds prove fuzz bench bench-routing faults lock audit compiled test-compiled clean
 
 setup: $(VENV)/.ready
 
@@ -82,6 +82,23 @@ faults: setup
 # Routing beside vllm-router's policies, on fake nodes: four rounds, one for each node that leaves: 25 minutes (docs/routing.md).
 bench-routing: setup
 	$(BIN)/python -m loadtest.routing --rounds 4
+
+# What the gateway image installs: every version and hash, for all processors, from the ranges in pyproject.toml.
+# Versions stay until a range excludes them; UPGRADE=--upgrade takes the newest. The second file is for EXTRAS, the
+# third has what builds the wheel, at the versions of the first.
+UPGRADE ?=
+LOCK = $(VENV)/uv/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 $(UPGRADE) \
+	--custom-compile-command 'make lock' pyproject.toml
+lock: setup
+	$(PYTHON) -m venv $(VENV)/uv
+	$(VENV)/uv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
+	$(LOCK) --output-file docker/gateway.lock
+	$(LOCK) --extra tokenizer --extra worker-tools --constraints docker/gateway.lock \
+		--output-file docker/gateway-extras.lock
+	$(BIN)/python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb')); \
+		mypyc = project['tool']['hatch']['build']['targets']['wheel']['hooks']['mypyc']; \
+		print(*project['build-system']['requires'], *mypyc['dependencies'], sep='\n')" \
+		| $(LOCK) - --constraints docker/gateway.lock --output-file docker/build.lock
 
 # Known advisories about the packages that the tests here ran with, by pip-audit in an environment of its own. It asks PyPI's
 # service; where that cannot be reached, or does not know a package, this fails: nobody has looked.

@@ -4,20 +4,29 @@ ARG PYTHON_IMAGE=docker.io/library/python:3.12-slim
 
 FROM ${PYTHON_IMAGE} AS build
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
-COPY gateway gateway
-COPY workers workers
 # The way of a request is compiled with mypyc (docs/deploy.md#compiled); COMPILE= leaves it Python.
 ARG COMPILE=1
 # hadolint ignore=DL3008
 RUN if [ -n "${COMPILE}" ] && ! command -v gcc >/dev/null; then \
         apt-get update -qq && apt-get install -qq -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*; \
     fi
-# pip stays outside of the environment it fills. Extra packages, e.g. EXTRAS=[worker-tools], for `launch` with Redis.
+# Versions and hashes are those of the lock files (`make lock`). pip stays outside of the environment it fills.
+# Extra packages, EXTRAS=[tokenizer] or [worker-tools] (for `launch` with Redis), have a lock file together.
 ARG EXTRAS=
-RUN python3 -m venv --without-pip /opt/fleetgate \
-    && python3 -m venv /opt/pip \
-    && HATCH_BUILD_HOOK_ENABLE_MYPYC="${COMPILE}" /opt/pip/bin/pip --python /opt/fleetgate/bin/python install --no-cache-dir ".${EXTRAS}"
+COPY docker/*.lock docker/
+RUN python3 -m venv /opt/build \
+    && /opt/build/bin/pip install --no-cache-dir --require-hashes -r docker/build.lock \
+    && python3 -m venv --without-pip /opt/fleetgate \
+    && /opt/build/bin/pip --python /opt/fleetgate/bin/python install --no-cache-dir --require-hashes \
+        -r "docker/gateway${EXTRAS:+-extras}.lock"
+COPY pyproject.toml README.md LICENSE ./
+COPY gateway gateway
+COPY workers workers
+# Without an index: a dependency that the lock files do not have fails the build.
+RUN HATCH_BUILD_HOOK_ENABLE_MYPYC="${COMPILE}" /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation \
+        --wheel-dir /opt/wheels . \
+    && /opt/build/bin/pip --python /opt/fleetgate/bin/python install --no-cache-dir --no-index --find-links /opt/wheels \
+        "fleetgate${EXTRAS}"
 
 FROM ${PYTHON_IMAGE}
 # A number and not a name, so that Kubernetes can see that it is not root. Its home is for `cpu-node`'s cache only.
