@@ -24,8 +24,8 @@ COPY gateway gateway
 COPY workers workers
 # Without an index: a dependency that the lock files do not have fails the build.
 RUN HATCH_BUILD_HOOK_ENABLE_MYPYC="${COMPILE}" /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation \
-        --wheel-dir /opt/wheels . \
-    && /opt/build/bin/pip --python /opt/fleetgate/bin/python install --no-cache-dir --no-index --find-links /opt/wheels \
+        --wheel-dir /opt/dist . \
+    && /opt/build/bin/pip --python /opt/fleetgate/bin/python install --no-cache-dir --no-index --find-links /opt/dist \
         "fleetgate${EXTRAS}"
 
 FROM ${PYTHON_IMAGE}
