@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from gateway.server.process import listen, uvicorn_settings
 
 QUICK: dict[str, Any] = {"health": {"interval": 0.05, "timeout": 2.0}, "budgets": {"canary": False}}
 """Settings that keep a test short: a node is found within 50 ms, and asked nothing that the test did not ask."""
+
+POLL_SECONDS = 0.005
 
 ANY_HOST: dict[str, Any] = {"hosts": ["*"]}
 """For a listener's section: tests write requests by hand, to whatever name (tests/api/test_browsers.py does not)."""
@@ -37,11 +40,33 @@ class RunningGateway:
 
 
 class _QuietServer(uvicorn.Server):
-    """Leaves the test runner's signal handlers alone."""
+    """Leaves the test runner's signal handlers alone, and polls every 5 ms where uvicorn sleeps for 100 ms.
+
+    The order of a shutdown is uvicorn's. `tests/flow/test_server_process.py` tests uvicorn's own loop in processes.
+    """
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def main_loop(self) -> None:
+        while not await self.on_tick(0):
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.config.timeout_graceful_shutdown):
+                while self.server_state.connections or self.server_state.tasks:
+                    await asyncio.sleep(POLL_SECONDS)
+        for task in self.server_state.tasks:
+            task.cancel()
+        await self.lifespan.shutdown()
 
 
 @contextlib.asynccontextmanager
@@ -73,4 +98,4 @@ async def eventually(condition: Any, seconds: float = 60.0) -> None:
     """Wait until `condition()` holds; fails when it does not within `seconds`."""
     async with asyncio.timeout(seconds):
         while not condition():
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(POLL_SECONDS)
