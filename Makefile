@@ -13,7 +13,7 @@ SEED ?= 1
 # Where `make compiled` builds: outside of the checkout, as a library beside a module would hide the module from then on.
 COMPILED := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/fleetgate/compiled
 
-.PHONY: setup demo check test test-real test-containers test-clients test-bounds prove fuzz bench bench-routing faults lock audit compiled test-compiled clean
+.PHONY: setup demo check test test-flow test-parts test-real test-containers test-clients test-bounds prove fuzz bench bench-routing faults lock audit compiled test-compiled clean
 
 setup: $(VENV)/.ready
 
@@ -32,16 +32,24 @@ check: setup
 	$(BIN)/mypy
 
 # What a timeout cannot end (a teardown that hangs) is ended with the stack of where it stands: no test may take 300 s.
-# The core's own tests count its lines and branches, and run first: a tracer would slow down those with servers and
-# processes. Below 95 % (tool.coverage.report, and of the branches alone) this fails.
-PYTEST_OPTIONS = -m 'not real and not prove' -o faulthandler_timeout=400 -o faulthandler_exit_on_timeout=true
+PYTEST_OPTIONS := -m 'not real and not prove' -o faulthandler_timeout=400 -o faulthandler_exit_on_timeout=true
+
+# Two parts at once, as both wait more than they compute; each prints its output at its end.
 test: check
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-flow test-parts
+
+test-flow: setup
+	$(BIN)/pytest $(PYTEST_OPTIONS) tests/flow
+
+# The core's own tests count its lines and branches, and run apart: a tracer would slow down those with servers and
+# processes. Below 95 % (tool.coverage.report, and of the branches alone) this fails.
+test-parts: setup
 	$(BIN)/coverage run -m pytest $(PYTEST_OPTIONS) --core=only
 	$(BIN)/coverage report
 	@$(BIN)/coverage json -q -o - | $(BIN)/python -c "import json, sys; \
 		found = json.load(sys.stdin)['totals']; share = 100 * found['covered_branches'] / found['num_branches']; \
 		print(f'branches of gateway/core alone: {share:.1f} %'); sys.exit(share < 95)"
-	$(BIN)/pytest $(PYTEST_OPTIONS) --core=without
+	$(BIN)/pytest $(PYTEST_OPTIONS) --core=without tests --ignore=tests/flow
 
 test-real: setup
 	$(BIN)/pytest -m 'real and not prove' tests/real
