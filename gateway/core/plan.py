@@ -181,7 +181,8 @@ def _usual(
     dialect: Dialect, terms: Policy, asked: tuple[int | None, ...], tools: bool
 ) -> tuple[Grant, Mapping[str, object]]:
     """The same for a body that says nothing of thinking, with these values in the dialect's fields for the output, as
-    far as it has them: there is nothing else that it depends on. Remembered, since most requests are of that kind."""
+    far as it has them: there is nothing else that it depends on. Remembered, since most requests are of that kind:
+    saves 3 to 5 % of a request under rules (docs/benchmarks.md)."""
     body: Body = {name: value for name, value in zip(dialect.output_fields, asked, strict=True) if value is not None}
     if tools:
         body["tools"] = [{}]

@@ -81,7 +81,7 @@ class BrowserGuard:
         except ValueError:
             local = name == "localhost" or name.endswith(".localhost")
             return local or (self._beyond and ("." not in name or name.endswith(PRIVATE_SUFFIXES)))
-        mapped = address.ipv4_mapped if address.version == 6 else None
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
         return self._beyond or (mapped or address).is_loopback or address.is_unspecified
 
 

@@ -6,7 +6,6 @@ no request is refused for it, no prompt cut. Whether it fits is the node's to sa
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from gateway.core.bodies import Body
@@ -60,9 +59,8 @@ def check_output(body: Body, fields: tuple[str, ...]) -> str | None:
     return won
 
 
-@lru_cache(maxsize=1024)
 def cap(asked: int | None, field: str | None, terms: Resolved[OutputRules]) -> Cap:
-    """The tokens for a request that asks for `asked` in `field`. Remembered: most requests ask for the same."""
+    """The tokens for a request that asks for `asked` in `field`."""
     rules = terms.rules
     tokens, source = asked, "request"
     if tokens is None and rules.default_tokens is not None:

@@ -22,7 +22,6 @@ So in every result: budget <= `max_budget`, budget <= max_tokens - `answer_reser
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from gateway.core.bodies import Body
@@ -78,11 +77,8 @@ class _Budget(NamedTuple):
         return _Budget(limit, source)
 
 
-@lru_cache(maxsize=1024)
 def decide(intent: Intent, terms: Resolved[ThinkingRules], max_tokens: int | None, tools: bool) -> ThinkingDecision:
     """What becomes of `intent`; `max_tokens` is what was granted, `tools` whether the answer may call some.
-
-    Remembered: most requests of a tenant ask for the same.
 
     Raises `InvalidRequest` where the rules say refuse.
     """
