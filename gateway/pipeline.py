@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, Self
+from typing import Self
 
 import structlog
 
@@ -25,7 +25,7 @@ from gateway.core.limits.rules import NOTHING
 from gateway.core.models import Models
 from gateway.core.plan import IdMinting, Plan, make_plan
 from gateway.core.telemetry.events import RequestEnded
-from gateway.core.thinking.grant import Grant, Headers
+from gateway.core.thinking.grant import Grant
 from gateway.core.thinking.policy import PolicyBook
 from gateway.core.thinking.sizes import BYTES_PER_TOKEN
 from gateway.core.usage.charge import NO_CHARGE, Charge, RequestOutcome, charge
@@ -34,36 +34,10 @@ from gateway.counting.counter import PromptCounter
 from gateway.fleet.fleet import Fleet
 from gateway.limits.arrivals import Arrival
 from gateway.limits.reservation import Reservation
-from gateway.upstream.downstream import RequestStats
-from gateway.upstream.relay import Caller, Relay, in_turns, shutting_down
+from gateway.upstream.downstream import DownstreamRequest, RequestStats
+from gateway.upstream.relay import Relay, in_turns, shutting_down
 
 log = structlog.get_logger("fleetgate.pipeline")
-
-
-class Call(Caller, Protocol):
-    """One request of a client, before and while it is answered."""
-
-    request_id: str
-    status: int
-    """The HTTP status that was sent, 0 before."""
-
-    @property
-    def address(self) -> str:
-        """Where the client is, as far as trusted proxies tell."""
-
-    @property
-    def weighty(self) -> bool:
-        """Whether its body costs something to read: it has not come yet, or is large."""
-
-    async def read_body(self, owner: str) -> bytes:
-        """The whole body, counted as `owner`'s memory; raises where it is too large, too slow or its sender gone. Then
-        the client is watched."""
-
-    def add_headers(self, headers: Headers) -> None:
-        """Have these headers on the answer, whatever it will be. Before its head went out; adds to what was told."""
-
-    def fail(self, error: GatewayError) -> None:
-        """Tell the client, as a status or as an event of a stream that has begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +77,9 @@ class _RequestRecord:
         "tenant",
     )
 
-    def __init__(self, call: Call, dialect: Dialect, meters: Meters, observers: tuple[Observer, ...]) -> None:
+    def __init__(
+        self, call: DownstreamRequest, dialect: Dialect, meters: Meters, observers: tuple[Observer, ...]
+    ) -> None:
         self._began = time.perf_counter()
         self._meters = meters
         self._call = call
@@ -246,7 +222,7 @@ class Pipeline:
         self._counters = counters
         self._meters = meters
 
-    async def answer(self, call: Call, dialect: Dialect) -> None:
+    async def answer(self, call: DownstreamRequest, dialect: Dialect) -> None:
         """Serve one request that asks a model for something."""
         policy = self.policy
         with _RequestRecord(call, dialect, self._meters, self._observers) as record:
@@ -276,7 +252,9 @@ class Pipeline:
             record.reservation = admitted.reservation
             await self._relay.serve(plan, call, record.stats, deadline, admitted.lease, admitted.another)
 
-    async def stored(self, call: Call, dialect: Dialect, method: str, response_id: str, suffix: str) -> None:
+    async def stored(
+        self, call: DownstreamRequest, dialect: Dialect, method: str, response_id: str, suffix: str
+    ) -> None:
         """Serve a request about a stored response (retrieve, cancel): its node answers, to its owner only.
 
         `suffix` is what follows the id in the node's path, the query included.
@@ -300,7 +278,7 @@ class Pipeline:
             lease, another = admitted.lease, admitted.another
             await self._relay.serve(plan, call, record.stats, deadline, lease, another, method, path)
 
-    async def _read_large(self, call: Call, dialect: Dialect, raw: bytes, arrival: Arrival | None) -> Ask:
+    async def _read_large(self, call: DownstreamRequest, dialect: Dialect, raw: bytes, arrival: Arrival | None) -> Ask:
         """One such body at a time, in steps."""
         async with self._relay.large:
             if arrival is not None:

@@ -1,59 +1,78 @@
-"""A request that FastAPI answers: uvicorn's own cycle, taking its turn among those of the data plane.
+"""A request that the ASGI application answers, in its place among those of the data plane.
 
-No route of FastAPI's takes more than a short document, so its body is bounded in bytes and seconds here, whatever the
-application reads of it; beyond that the connection is refused.
+No route of the application reads more than a short document. So a body is bounded here in bytes and seconds, whatever
+the application reads of it; beyond that the connection is refused.
+
+    the body        the answer                  next
+    complete        complete                    the connection's next request
+    still to come   complete                    the connection is closed, after lingering
+    still to come   none, and it is late        the connection is refused (`RequestTooSlow`, `BodyTooLarge`)
+    any             the application failed      500, or the connection is closed where the answer has begun
+    any             the client is gone          `receive` returns `http.disconnect`, `send` drops what it gets
 """
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+import structlog
 
 from gateway.api.body import RequestBounds
+from gateway.api.flow_control import HIGH_WATER_LIMIT
 from gateway.api.request_head import RequestHead, brings_body
+from gateway.api.response_head import LAST_CHUNK, STATUS_LINE, check_names, check_values, header_lines
+from gateway.api.server_connection import ServerConnection
 from gateway.core.errors import BodyTooLarge, GatewayError, RequestTooSlow
 from gateway.core.http.content_coding import HEADER, coding_of, unsupported
 
+log = structlog.get_logger("fleetgate.connection")
+
 MAX_BODY = 1024 * 1024
-"""Bytes of a body for FastAPI: a tenant's or a registration's document is a few kilobytes."""
+"""Bytes of a body for the application: a tenant's or a registration's document is a few kilobytes."""
+
+_FAILED = b"Internal Server Error"
 
 
-class AsgiCycle(RequestResponseCycle):
-    """One request on one client connection: a `QueuedRequest` of its protocol. `start` runs the application with a
-    cycle."""
+class AsgiCycle:
+    """One request: a `QueuedRequest` of its connection, and `receive` and `send` of its application."""
 
-    def __init__(
-        self,
-        start: Any,
-        refuse: Callable[[GatewayError], None],
-        leave: Callable[[], None],
-        body_timeout: float,
-        **parts: Any,
-    ) -> None:
-        """`refuse` ends the connection with an answer in this one's place, `leave` ends it behind this one's."""
-        super().__init__(**parts)
-        self.begun = False
-        self._start = start
-        self._refuse = refuse
-        self._leave = leave
-        self._body_timeout = body_timeout
+    def __init__(self, connection: ServerConnection, head: RequestHead, bounds: RequestBounds) -> None:
+        """Raises BodyTooLarge where the head declares a body that is."""
+        declared = head.headers.get(b"content-length", b"0").strip()
+        if b"transfer-encoding" not in head.headers and int(declared) > MAX_BODY:
+            raise _too_large()
+        self.begun = self.started = self.response_complete = self.gone = False
+        self.keep_alive = head.keep_alive
+        self._connection = connection
+        self._transport = connection.transport
+        self._flow = connection.flow
+        self._head = head
+        self._body_timeout = bounds.body_timeout
+        self._timer: asyncio.TimerHandle | None = None
+        self._body = bytearray()
         self._size = 0
-        self._late: asyncio.TimerHandle | None = None
+        self._body_complete = False
+        self._expects = head.expects
+        self._received = asyncio.Event()
+        """Set when there is something for `receive`."""
+        self._writable = asyncio.Event()
+        self._chunked: bool | None = None
+        """None until the application has declared how its body is framed."""
+        self._remaining = 0
+        """Bytes of the answer that its content-length still promises."""
 
-    @property
-    def started(self) -> bool:
-        return self.response_started
+    # Its place in the connection's queue
 
     def begin(self) -> None:
         self.begun = True
-        if self.more_body:
-            self._late = asyncio.get_running_loop().call_later(self._body_timeout, self._body_late)
-        self._start(self)
+        connection = self._connection
+        if not self._body_complete:
+            self._timer = connection.loop.call_later(self._body_timeout, self._on_body_timeout)
+        task = connection.loop.create_task(self._run())
+        task.add_done_callback(connection.tasks.discard)
+        connection.tasks.add(task)
 
     def proceed(self) -> None:
-        """The application has been told by its event."""
+        """The application waits in `receive`."""
 
     def feed(self, piece: bytes) -> None:
         self._size += len(piece)
@@ -61,50 +80,159 @@ class AsgiCycle(RequestResponseCycle):
             raise _too_large()
         if self.response_complete:
             return
-        self.body += piece
-        if len(self.body) > HIGH_WATER_LIMIT:
-            self.flow.pause_reading()
-        self.message_event.set()
+        self._body += piece
+        if len(self._body) > HIGH_WATER_LIMIT:
+            self._flow.pause_reading()
+        self._received.set()
 
     def end_of_body(self) -> None:
         self._stop_timer()
         if not self.response_complete:
-            self.more_body = False
-            self.message_event.set()
+            self._body_complete = True
+            self._received.set()
 
-    def lose(self) -> None:
+    def on_gone(self) -> None:
         self._stop_timer()
-        self.disconnected = True
-        self.message_event.set()
-
-    def _stop_timer(self) -> None:
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
-
-    def _body_late(self) -> None:
-        self._late = None
-        self._refuse(RequestTooSlow(f"The body did not arrive within {self._body_timeout:g} s."))
+        self.gone = True
+        self._received.set()
+        self._writable.set()
 
     def on_full(self) -> None:
-        """uvicorn's flow control has told the application."""
+        self._writable.clear()
 
     def on_writable(self) -> None:
-        """uvicorn's flow control has told the application."""
+        self._writable.set()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _on_body_timeout(self) -> None:
+        self._timer = None
+        self._connection.refuse(RequestTooSlow(f"The body did not arrive within {self._body_timeout:g} s."))
+
+    # The application
+
+    async def _run(self) -> None:
+        try:
+            await self._connection.app(self._scope(), self.receive, self.send)
+            if not self.response_complete and not self.gone:
+                raise RuntimeError("the application returned before its response was complete")
+        except BaseException as error:  # also CancelledError: the client gets its answer
+            log.error("asgi_failed_unexpectedly", path=self._head.path, exc_info=error)
+            if self.started:
+                self._transport.close()
+            else:
+                await self._answer_failure()
+
+    async def _answer_failure(self) -> None:
+        length = b"%d" % len(_FAILED)
+        headers = [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", length),
+            (b"connection", b"close"),
+        ]
+        await self.send({"type": "http.response.start", "status": 500, "headers": headers})
+        await self.send({"type": "http.response.body", "body": _FAILED})
+
+    def _scope(self) -> dict[str, Any]:
+        """HEAD is answered as GET, and its body left out here."""
+        connection, head = self._connection, self._head
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.0" if head.old else "1.1",
+            "server": connection.server,
+            "client": connection.client,
+            "scheme": connection.scheme,
+            "root_path": connection.root_path,
+            "headers": head.fields,
+            "state": connection.app_state.copy(),
+            "method": "GET" if head.method == "HEAD" else head.method,
+            "path": head.path,
+            "raw_path": head.raw_path,
+            "query_string": head.query,
+        }
+
+    async def receive(self) -> dict[str, Any]:
+        if self._expects and not self._transport.is_closing():
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._expects = False
+        if not self.gone and not self.response_complete:
+            self._flow.resume_reading()
+            await self._received.wait()
+            self._received.clear()
+        if self.gone or self.response_complete:
+            return {"type": "http.disconnect"}
+        body, self._body = bytes(self._body), bytearray()
+        return {"type": "http.request", "body": body, "more_body": not self._body_complete}
 
     async def send(self, message: Any) -> None:
-        """A body that nobody read would be taken for the next request, or keep the connection for ever."""
-        if not self.response_started and self.more_body:
+        if self._flow.write_paused and not self.gone:
+            await self._writable.wait()
+        if self.gone:
+            return
+        expected = "http.response.body" if self.started else "http.response.start"
+        if self.response_complete or message["type"] != expected:
+            raise RuntimeError(f"unexpected ASGI message {message['type']!r}")
+        if self.started:
+            self._send_body(message.get("body", b""), message.get("more_body", False))
+        else:
+            self._send_head(message["status"], [(name.lower(), value) for name, value in message.get("headers", ())])
+
+    def _send_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self.started = True
+        self._expects = False
+        if not self._body_complete:  # an unread body would be parsed as the next request
             self.keep_alive = False
-        early = self.response_started and self.more_body and not message.get("more_body", False)
+        headers = [*self._connection.server_state.default_headers, *headers]
+        check_names(headers)
+        check_values(headers)
+        closing = [b"connection: close\r\n"]
+        for name, value in headers:
+            if name == b"content-length" and self._chunked is None:
+                self._chunked, self._remaining = False, int(value)
+            elif name == b"transfer-encoding" and value.lower() == b"chunked":
+                self._chunked, self._remaining = True, 0
+            elif name == b"connection" and b"close" in [token.strip() for token in value.lower().split(b",")]:
+                self.keep_alive = False
+                closing = []
+        if self.keep_alive:
+            closing = []
+        if self._chunked is None and self._head.method != "HEAD" and status not in (204, 304):
+            self._chunked = True
+            closing.append(b"transfer-encoding: chunked\r\n")
+        self._transport.write(b"".join((STATUS_LINE[status], header_lines(headers), *closing, b"\r\n")))
+
+    def _send_body(self, body: bytes, more: bool) -> None:
+        if self._head.method == "HEAD":
+            self._remaining = 0
+        elif self._chunked:
+            chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            self._transport.write(chunk if more else chunk + LAST_CHUNK)
+        else:
+            self._remaining -= len(body)
+            if self._remaining < 0:
+                raise RuntimeError("the body is longer than its content-length says")
+            self._transport.write(body)
+        if not more:
+            if self._remaining:
+                raise RuntimeError("the body is shorter than its content-length says")
+            self._finish()
+
+    def _finish(self) -> None:
+        self.response_complete = True
+        self._received.set()
+        early = not self._body_complete
+        if not early and not self.keep_alive:
+            self._transport.close()
+        self._connection.answered()
         if early:
-            self.keep_alive = True  # else it would be closed at once, and bytes that are not read reset it
-        await super().send(message)
-        if early and self.response_complete:
-            self._leave()
+            self._connection.close_after_answer()
 
 
-def _too_large() -> BodyTooLarge:
+def _too_large() -> GatewayError:
     return BodyTooLarge(f"The body is larger than {MAX_BODY} bytes: no route here takes so much.")
 
 
@@ -113,69 +241,3 @@ def refuse_coded(head: RequestHead) -> None:
     coding = coding_of(head.fields) if HEADER in head.headers and brings_body(head) else None
     if coding is not None:
         raise unsupported(coding, taken=())
-
-
-def _run(protocol: HttpToolsProtocol, cycle: RequestResponseCycle, app: Any) -> None:
-    """As uvicorn does, whose own method for it is private and younger than the versions that are served with."""
-    task = protocol.loop.create_task(cycle.run_asgi(app))
-    task.add_done_callback(protocol.tasks.discard)
-    protocol.tasks.add(task)
-
-
-def asgi_turn(
-    protocol: HttpToolsProtocol,
-    head: RequestHead,
-    bounds: RequestBounds,
-    answered: Callable[[], None],
-    refuse: Callable[[GatewayError], None],
-    leave: Callable[[], None],
-) -> AsgiCycle:
-    """What uvicorn does with complete headers, with our kind of cycle and without its options.
-
-    Raises BodyTooLarge where the head declares a body that is. HEAD is answered as GET, without the body.
-    """
-    declared = head.headers.get(b"content-length", b"0").strip()
-    if b"transfer-encoding" not in head.headers and int(declared) > MAX_BODY:
-        raise _too_large()
-    scope: Any = {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": "1.0" if head.old else "1.1",
-        "server": protocol.server,
-        "client": protocol.client,
-        "scheme": protocol.scheme,
-        "root_path": protocol.root_path,
-        "headers": head.fields,
-        "state": protocol.app_state.copy(),
-        "method": head.method,
-        "path": head.path,
-        "raw_path": head.raw_path,
-        "query_string": head.query,
-    }
-    app: Any = _as_get(protocol.app) if head.method == "HEAD" else protocol.app
-    return AsgiCycle(
-        start=lambda cycle: _run(protocol, cycle, app),
-        refuse=refuse,
-        leave=leave,
-        body_timeout=bounds.body_timeout,
-        scope=scope,
-        transport=protocol.transport,
-        flow=protocol.flow,
-        logger=protocol.logger,
-        access_logger=protocol.access_logger,
-        access_log=False,
-        default_headers=protocol.server_state.default_headers,
-        message_event=asyncio.Event(),
-        expect_100_continue=head.expects,
-        keep_alive=head.keep_alive,
-        on_response=answered,
-    )
-
-
-def _as_get(app: Any) -> Any:
-    """`app` for a HEAD: it makes the answer to a GET, whose body uvicorn's cycle leaves out."""
-
-    async def answer(scope: Any, receive: Any, send: Any) -> None:
-        await app({**scope, "method": "GET"}, receive, send)
-
-    return answer

@@ -61,11 +61,11 @@ class RequestBody:
 
     __slots__ = (
         "_bounds",
-        "_paid",
-        "_paid_packed",
+        "_decoder",
         "_pieces",
+        "_reserved",
+        "_reserved_packed",
         "_size",
-        "_unpacker",
         "coding",
         "length",
         "memory",
@@ -81,13 +81,13 @@ class RequestBody:
         self.refused: GatewayError | None = None
         self.unwanted = False
         self._bounds = bounds
-        self._paid = self._paid_packed = 0
+        self._reserved = self._reserved_packed = 0
         self._pieces: list[bytes] = []
         self._size: JsonSize | None = None
         self.coding: str | None = None
-        self._unpacker: BodyDecoder | None = None
+        self._decoder: BodyDecoder | None = None
 
-    def is_coded(self, fields: Fields) -> None:
+    def set_coding(self, fields: Fields) -> None:
         """Its head, with these `fields`, has a Content-Encoding: refuse it, or be ready to unpack it."""
         self.coding = coding_of(fields)
         if self.coding is not None and self.coding not in TAKEN:
@@ -95,16 +95,16 @@ class RequestBody:
 
     def expect(self, length: int) -> None:
         """So many bytes are said to come."""
-        self._pay(length * (COPIES if self.coding is None else PACKED_COPIES))
+        self._reserve(length * (COPIES if self.coding is None else PACKED_COPIES))
 
     def feed(self, piece: bytes) -> None:
         self.length += len(piece)
         if self.unwanted:
             return
         if self.coding is None:
-            self._weigh(piece)
+            self._account(piece)
         else:
-            self._pay(self.length * PACKED_COPIES)
+            self._reserve(self.length * PACKED_COPIES)
         if not self.unwanted:
             self._pieces.append(piece)
 
@@ -115,48 +115,48 @@ class RequestBody:
     def drop(self) -> None:
         """Whatever comes of it is forgotten."""
         self.unwanted = True
-        self._unpacker = None
+        self._decoder = None
         self._pieces.clear()
 
     def unpack(self) -> bool:
         """A step of it, for a compressed body; whether that was the last one, or the body is refused."""
-        unpacker, most = self._unpacker, self._bounds.max_body
-        if unpacker is None:
+        decoder, most = self._decoder, self._bounds.max_body
+        if decoder is None:
             packed = self.whole
             if not packed or len(packed) > most or self.coding is None or self.refused is not None:
                 return True
-            self._pay(len(packed) * PACKED_COPIES)
-            self._paid_packed, self._paid = self._paid, 0
+            self._reserve(len(packed) * PACKED_COPIES)
+            self._reserved_packed, self._reserved = self._reserved, 0
             self.length, self.whole = 0, b""
-            unpacker = self._unpacker = BodyDecoder(packed, self.coding)
+            decoder = self._decoder = BodyDecoder(packed, self.coding)
         if not self.unwanted:
-            self._unpack_some(unpacker, most)
-        return self.unwanted or self._unpacker is None
+            self._unpack_some(decoder, most)
+        return self.unwanted or self._decoder is None
 
-    def _unpack_some(self, unpacker: BodyDecoder, most: int) -> None:
-        piece = unpacker.step()
+    def _unpack_some(self, decoder: BodyDecoder, most: int) -> None:
+        piece = decoder.step()
         self.length += len(piece)
         if self.length > most:
             self._refuse(BodyTooLarge(f"The body is larger than {most} bytes, unpacked: send a shorter prompt."))
         elif piece:
-            self._weigh(piece)
+            self._account(piece)
             if not self.unwanted:
                 self._pieces.append(piece)
-        if unpacker.done and not self.unwanted:
-            self._unpacker = None
+        if decoder.done and not self.unwanted:
+            self._decoder = None
             self.end()
-            self.memory.shrink(self.memory.size - self._paid_packed)
+            self.memory.shrink(self.memory.size - self._reserved_packed)
 
-    def take(self) -> bytes:
+    def detach(self) -> bytes:
         """All of it, out of here; raises what it is refused for."""
         body, most = self.whole, self._bounds.max_body
         if self.refused is None and (body is None or len(body) > most):
             self.refused = BodyTooLarge(f"The body is larger than {most} bytes: send a shorter prompt.")
         if self.refused is None and body and self._size is None:
             if len(body) <= SMALL:
-                self._pay(small_size(body))
+                self._reserve(small_size(body))
             else:
-                self._weigh(body)
+                self._account(body)
         if self.refused is not None or body is None:
             error, self.refused = self.refused, None  # raised once: kept, it would hold its traceback in a ring
             assert error is not None
@@ -164,7 +164,7 @@ class RequestBody:
         self.whole = b""
         return body
 
-    def _weigh(self, piece: bytes) -> None:
+    def _account(self, piece: bytes) -> None:
         size = self._size
         if size is None:
             size = self._size = JsonSize()
@@ -179,16 +179,16 @@ class RequestBody:
                 )
             )
         else:
-            self._pay(size.size)
+            self._reserve(size.size)
 
-    def _pay(self, size: int) -> None:
+    def _reserve(self, size: int) -> None:
         """Hold `size` bytes for all of it."""
-        more = size - self._paid
+        more = size - self._reserved
         if more <= 0:
             return
         if self.memory.acquire(more):
-            self._paid = size
-        elif (size := size + self._paid_packed) > self.memory.most:
+            self._reserved = size
+        elif (size := size + self._reserved_packed) > self.memory.most:
             most = self.memory.most
             self._refuse(BodyTooLarge(f"The body takes {size} bytes of memory, and one tenant can have {most}."))
         else:

@@ -1,21 +1,30 @@
-"""When a client is read: not while a request has more of its body than it wants, nor while bytes of it wait here."""
+"""Flow control of a client connection: when it is read, and whether it takes more.
+
+    state           set by                                   meaning
+    read_paused     a request                                it has as much of its body as it wants
+    held            the connection                           bytes wait to be parsed
+    write_paused    the transport                            more is written than the client has taken
+
+The transport is read while neither `read_paused` nor `held`.
+"""
 
 import asyncio
 from collections.abc import Callable
 
-from uvicorn.protocols.http.flow_control import FlowControl
+HIGH_WATER_LIMIT = 64 * 1024
+"""Bytes of a body that arrive before anybody wants them; beyond it the connection is not read."""
 
 
-class ConnectionFlow(FlowControl):
-    """One connection's. `read_paused` is what a request asked for; `hold` what the connection itself needs.
+class FlowControl:
+    """One connection's. `on_resume` is called when a request wants more while the connection is held."""
 
-    `on_resume` is called when a request wants more while the connection holds bytes back.
-    """
+    __slots__ = ("_held", "_on_resume", "_stopped", "_transport", "read_paused", "write_paused")
 
     def __init__(self, transport: asyncio.Transport, on_resume: Callable[[], object]) -> None:
-        super().__init__(transport)
+        self._transport = transport
         self._on_resume = on_resume
-        self._held = self._resting = False
+        self._held = self._stopped = False
+        self.read_paused = self.write_paused = False
 
     def pause_reading(self) -> None:
         self.read_paused = True
@@ -34,14 +43,15 @@ class ConnectionFlow(FlowControl):
             self._apply()
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Release the connection, which this object and its transport refer to."""
+        self.write_paused = False
         self._on_resume = _nothing
 
     def _apply(self) -> None:
-        resting = self.read_paused or self._held
-        if resting is not self._resting:
-            self._resting = resting
-            if resting:
+        stopped = self.read_paused or self._held
+        if stopped is not self._stopped:
+            self._stopped = stopped
+            if stopped:
                 self._transport.pause_reading()
             else:
                 self._transport.resume_reading()

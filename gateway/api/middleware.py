@@ -1,5 +1,6 @@
-"""The layers of ASGI that reach the data plane, which is none: what trusted proxies say of a client, and what browsers
-are told about pages of other origins (CORS). There only where they are configured; neither ever waits.
+"""Two ASGI middlewares that also serve the data plane: the client's address as trusted proxies report it, and CORS.
+
+Each is there only where it is configured; neither ever waits.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
@@ -23,10 +24,10 @@ SHOWN_HEADERS = (*ID_HEADERS, *GRANT_HEADERS, *ERROR_HEADERS, *LIMIT_HEADERS)
 log = structlog.get_logger("fleetgate.connection")
 
 _FORWARDING = (b"x-forwarded-for", b"x-real-ip", b"forwarded")
-"""What proxies tell of a client by; the first is read."""
+"""Headers in which proxies report a client; the first is read."""
 
-MAX_TOLD = 100
-"""Addresses that are told in the log to have sent one of these: anybody can."""
+MAX_WARNED = 100
+"""Addresses of which the log says that they sent one of these: anybody can."""
 
 _PRIVATE_NETWORK = "access-control-request-private-network"
 
@@ -35,67 +36,67 @@ Peer = tuple[str, int] | None
 
 
 class Middleware:
-    """Both, around an ASGI application and for requests that do not pass it."""
+    """Both, around an ASGI application and for the requests that it does not serve."""
 
     def __init__(self, app: AsgiApp, cors_origins: Sequence[str] = (), trusted_proxies: Sequence[str] = ()) -> None:
         self._cors = _cors(app, cors_origins) if cors_origins else None
         self._proxies = _proxies(_nothing, trusted_proxies) if trusted_proxies else None
         self.proxies: Collection[str | None] = self._proxies.trusted_hosts if self._proxies is not None else ()
-        """The addresses that are believed; each stands for many clients."""
-        self.tell = bool(cors_origins)
-        """Whether answers have something to tell browsers: see `headers`."""
+        """The addresses of trusted proxies; each stands for many clients."""
+        self.adds_headers = bool(cors_origins)
+        """Whether answers get headers for browsers: see `headers`."""
         self.app: AsgiApp = self._cors or app
         if trusted_proxies:
             self.app = _proxies(self.app, trusted_proxies)
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
-    def asks_first(self, head: RequestHead) -> bool:
-        """Whether this is a browser's question for permission (a preflight), which the application answers."""
+    def is_preflight(self, head: RequestHead) -> bool:
+        """Whether a request is a CORS preflight, which the application answers."""
         return self._cors is not None and head.method == "OPTIONS" and b"access-control-request-method" in head.headers
 
     def address(self, peer: Peer, fields: Fields) -> str:
-        """Where a client is: the peer of its connection, or what that one says where it is a trusted proxy."""
+        """A client's address: that of its connection's peer, or the one that a trusted proxy as its peer reports."""
         if self._proxies is not None:
             scope = {"type": "http", "client": peer, "headers": fields, "scheme": "http"}
             _run(self._proxies(scope, _nothing, _nothing))
             peer = scope["client"]  # type: ignore[assignment]
         return address_of(peer)
 
-    def doubt(self, peer: Peer, head: RequestHead) -> None:
-        """Tell in the log, once for each address, of a proxy's word that is not heeded: an operator who forgot to trust
-        it has all its clients counted as one. Only the first `MAX_TOLD` addresses are told, and remembered."""
-        said = next((name for name in _FORWARDING if name in head.headers), None)
-        if said is None:
+    def warn_of_untrusted_proxy(self, peer: Peer, head: RequestHead) -> None:
+        """Log, once for each address, that a proxy's report is not used: an operator who forgot to trust it has all its
+        clients counted as one. Only the first `MAX_WARNED` addresses are logged, and remembered."""
+        reported = next((name for name in _FORWARDING if name in head.headers), None)
+        if reported is None:
             return
         address = address_of(peer)
         trusted = address in self.proxies
-        if trusted and said != b"forwarded":
+        if trusted and reported != b"forwarded":
             return
         source = source_of(address)
-        if source in self._told or len(self._told) >= MAX_TOLD:
+        if source in self._warned or len(self._warned) >= MAX_WARNED:
             return
-        self._told.add(source)
+        self._warned.add(source)
         if trusted:
             log.warning("forwarded_not_read", address=address, remedy="have this proxy send X-Forwarded-For, too")
         else:
             log.warning(
                 "proxy_not_trusted",
                 address=address,
-                header=said.decode(),
+                header=reported.decode(),
                 remedy="if this is your proxy, add it to listen.trusted_proxies: without that all of its clients count "
                 "as this one address; else a client made it up, and nothing needs to be done",
             )
 
     def headers(self, fields: Fields) -> list[tuple[bytes, bytes]]:
-        """What an answer to a request with these header `fields` tells a browser."""
+        """The headers for browsers of an answer to a request with these header `fields`."""
         if self._cors is None:
             return []
         if not any(name == b"origin" for name, _ in fields):
-            return [(b"vary", b"Origin")]  # not asked of Starlette: before 1.0 it takes an origin for granted
+            return [(b"vary", b"Origin")]  # without Starlette: before 1.0 it assumes that there is an origin
         message: dict[str, Any] = {"type": "http.response.start", "headers": []}
         _run(self._cors.send(message, _nothing, Headers(raw=list(fields))))
-        told: list[tuple[bytes, bytes]] = message["headers"]
-        return told
+        headers: list[tuple[bytes, bytes]] = message["headers"]
+        return headers
 
 
 def address_of(peer: Peer) -> str:
@@ -106,7 +107,7 @@ def address_of(peer: Peer) -> str:
 class _Cors(CORSMiddleware):
     """Also lets pages of listed origins call a gateway in a private network (a preflight of Chrome's asks for it).
 
-    Not where every origin may call: then nobody has said of a page that it belongs there.
+    Not where every origin may call: then nobody has reported of a page that it belongs there.
     """
 
     def preflight_response(self, request_headers: Headers) -> Response:
@@ -130,7 +131,7 @@ def _cors(app: AsgiApp, origins: Sequence[str]) -> CORSMiddleware:
 
 
 class _Trusted(_TrustedHosts):
-    """Knows an address in whichever spelling it comes: as a peer, or in what another proxy said."""
+    """Knows an address in whichever spelling it comes: as a peer, or in what another proxy reported."""
 
     def __contains__(self, host: str | None) -> bool:
         return super().__contains__(host and plain_address(host))

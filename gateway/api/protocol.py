@@ -1,23 +1,23 @@
-"""One client connection: uvicorn's HTTP protocol, with the bounds of a public listener and a data plane below ASGI.
+"""One client connection: the bounds of a public listener, and a queue of requests in their order.
 
-Requests become turns, in their order: a `ClientCall` for the data plane, an `AsgiCycle` for the rest, and a
-`RefusedRequest` for what is no request. The parser (`request_parser`) only notes what it finds; a turn begins and goes
-on after it has returned, so that no story runs inside of it.
+A request of the data plane is a `ClientRequest`, any other one an `AsgiCycle`, and bytes that are no request end in a
+`RefusedRequest`. The parser (`request_parser`) only notes what it finds; a request begins and proceeds after the parser
+has returned, so that no request runs inside of it.
 
     what comes                               while                     what happens
-    one whole request, its head known        nothing is unanswered     a call, with its body; the parser is not asked
+    one whole request, its head known        the queue is empty        a `ClientRequest`, with its body; no parsing
     anything else                            any                       the backlog, of which cuts go to the parser:
-      a complete head                        the listener is admin     an ASGI cycle, unanswered
-      a complete head                        its path is listed        a call, unanswered; else an ASGI cycle
-      a piece, or the end, of a body         its turn waits            noted with it
+      a complete head                        the listener is admin     an `AsgiCycle` is queued
+      a complete head                        its path is listed        a `ClientRequest` is queued; else an `AsgiCycle`
+      a piece, or the end, of a body         its request waits         noted with it
       bytes of a head that is not complete   any                       counted and timed
-      no HTTP, or more than a bound allows   any                       a refusal, unanswered; nothing is read any more
-    after each read, and after each answer   the client takes answers  the first unanswered turn begins, or goes on
-    the client leaves                        any                       all that are unanswered are told
+      no HTTP, or more than a bound allows   any                       a refusal is queued; nothing is read any more
+    after each read, and after each answer   the client takes answers  the first of the queue begins, or proceeds
+    the client leaves                        any                       `on_gone` is called for the whole queue
 
-Nobody gets more of the process than a share: at most `MAX_AHEAD` requests are parsed ahead of an answer, what came with
-them stays in the backlog and nothing more is read; at most `SHARE` turns go on in one turn of the loop; and no turn
-begins while more is written than the client takes.
+No connection gets more of the process than its share: at most `MAX_AHEAD` requests are parsed ahead of an answer (the
+bytes behind them stay in the backlog, and nothing more is read); at most `MAX_STEPS` requests proceed in one iteration
+of the loop; and no request begins while more is written than the client takes.
 
 An exception in any callback ends in `_fail`: it is logged, the client is answered with 500 and the connection closed.
 """
@@ -28,18 +28,17 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import structlog
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
-from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
-from gateway.api.asgi import asgi_turn, refuse_coded
-from gateway.api.call import request_id_of
+from gateway.api.asgi import AsgiCycle, refuse_coded
 from gateway.api.connection_bounds import ConnectionBounds
 from gateway.api.errors import detail_answer, whole_answer
-from gateway.api.flow_control import ConnectionFlow
-from gateway.api.listener_settings import ListenerSettings, QueuedRequest
-from gateway.api.refused_request import RefusedRequest
-from gateway.api.request_head import Endpoint, Fields, RequestHead, is_usual
+from gateway.api.flow_control import FlowControl
+from gateway.api.listener_settings import ListenerSettings
+from gateway.api.queued_request import QueuedRequest, RefusedRequest
+from gateway.api.request_head import Endpoint, Fields, RequestHead, is_usual, request_id_of
 from gateway.api.request_parser import RequestParser
+from gateway.api.response_head import STATUS_LINE, header_lines
+from gateway.api.server_connection import ServerConnection, own_address, peer_address
 from gateway.api.write_stall import WriteStallTimer
 from gateway.core.dialects import DIALECTS
 from gateway.core.errors import GatewayError, InternalError, RequestTooSlow, TooManyConnections
@@ -52,77 +51,72 @@ log = structlog.get_logger("fleetgate.connection")
 FIRST_REQUEST_GRACE = 1.0
 """Seconds that a connection without a request yet is kept when the server shuts down."""
 
-LOOK_AGAIN = 0.02
+RECHECK_SECONDS = 0.02
 
 MAX_AHEAD = 16
 """Requests that are parsed ahead of the one that is being answered."""
 
-SHARE = 8
-"""Turns of one connection in one turn of the loop."""
+MAX_STEPS = 8
+"""Requests of one connection that begin or proceed in one iteration of the loop."""
 
-CUTS = 64
-"""Cuts of one connection's bytes that are parsed before a turn goes on."""
+MAX_CUTS = 64
+"""Cuts of one connection's bytes that are parsed before a request proceeds."""
 
 LINGER_SECONDS = 1.0
 """For how long a client that was refused may go on sending."""
 
-MAX_STRANGERS = 8
-"""Heads of one connection that are kept to be known again, one after the other: then they seem always to differ."""
+MAX_CACHED_HEADS = 8
+"""Heads that one connection puts into its cache, one after the other: a client with more varies them all the time."""
 
 
-class GatewayProtocol(HttpToolsProtocol):
-    """One client connection. The application leaves its `ListenerSettings` in the lifespan state under `edge`."""
+class GatewayProtocol(ServerConnection):
+    """One client connection. The application leaves its `ListenerSettings` in the lifespan state."""
 
     below: asyncio.Transport | None = None
     """Under TLS the transport of the encrypted bytes."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.parser = None  # type: ignore[assignment]  # uvicorn's own
         self._settings = cast(ListenerSettings, self.app_state["listener_settings"])
         self._public = True
         self._counted = False
         self._address: str | None = None
-        self._late: asyncio.TimerHandle | None = None
-        self._unsent: WriteStallTimer | None = None
-        self._flow: ConnectionFlow
-        self._parser = RequestParser(self._on_head, self._settings.max_headers)
-        self._unanswered: deque[QueuedRequest] = deque()  # in the order of their requests: a client may send some ahead
-        self._backlog = b""
-        self._at = 0  # where in the backlog the parser goes on
-        self._deaf = False  # nothing more of this client is wanted
-        self._working = False
-        self._again: asyncio.Handle | None = None
-        self._lingering: asyncio.TimerHandle | None = None
-        self._idle: asyncio.TimerHandle | None = None
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._stall_timer: WriteStallTimer | None = None
+        self._linger_timer: asyncio.TimerHandle | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
         self._idle_since = 0.0
-        self._familiar: HeadCache[tuple[Endpoint, RequestHead]] | None = None
-        self._route: Endpoint | None = None
-        self._strangers = 0
-        self._default_headers: list[tuple[bytes, bytes]] = []
-        self._default_lines = b""
+        self._scheduled: asyncio.Handle | None = None
+        self._running = False
+        self._parser = RequestParser(self._on_head, self._settings.max_headers)
+        self._queue: deque[QueuedRequest] = deque()
+        """Requests without an answer, in their order: a client may send some ahead."""
+        self._backlog = b""
+        self._parsed = 0
+        """Bytes of the backlog that the parser has had."""
+        self._input_ended = False
+        """Whether nothing more of this client is read."""
+        self._head_cache: HeadCache[tuple[Endpoint, RequestHead]] | None = None
+        self._heads_cached = 0
+        self._endpoint: Endpoint | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.flow = self._flow = ConnectionFlow(transport, self._soon)
-        self._unsent = WriteStallTimer(transport, self.loop, self._settings.client_stall, self.below)
+        self.flow = FlowControl(transport, self._schedule)
+        self._stall_timer = WriteStallTimer(transport, self.loop, self._settings.client_stall, self.below)
         error = None if self._counted else self.count_in(transport)
         if error is not None:
-            self._tell(error, linger=False)  # there are too many to keep this one any longer
+            self._send_error(error, linger=False)  # there are too many to keep this one any longer
         else:
-            self._expect_headers()
+            self._start_head_timer()
 
     def count_in(self, transport: asyncio.Transport) -> TooManyConnections | None:
-        """Count this connection among those of its listener; the error is what to tell one too many."""
-        server, client = get_local_addr(transport), get_remote_addr(transport)
+        """Count this connection among those of its listener; returns an error where it is one too many."""
+        server, client = own_address(transport), peer_address(transport)
         self._public = server is None or server[1] != self._settings.admin_port
         self._counted = True
         self._address = plain_address(client[0]) if client else None
         return self._bounds_of_listener().enter(self._address)
-
-    def unsent(self) -> int:
-        """Bytes that wait to be sent."""
-        return 0 if self._unsent is None else self._unsent.size
 
     def count_out(self) -> None:
         if self._counted:
@@ -133,114 +127,114 @@ class GatewayProtocol(HttpToolsProtocol):
         return self._settings.connections if self._public else self._settings.admin_connections
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """What holds this connection, and what it holds, is let go of: nobody looks for rings."""
-        self._got_headers()
-        for timer in (self._idle, self._again, self._lingering):
+        """Cut every reference to this connection and from it: the collector runs too rarely to free cycles."""
+        self._stop_head_timer()
+        for timer in (self._idle_timer, self._scheduled, self._linger_timer):
             if timer is not None:
                 timer.cancel()
-        self._idle = self._again = self._lingering = None
-        if self._unsent is not None:
-            self._unsent.stop()
+        self._idle_timer = self._scheduled = self._linger_timer = None
+        if self._stall_timer is not None:
+            self._stall_timer.stop()
         super().connection_lost(exc)
         self.count_out()
-        self._lose_all()
+        self.flow.close()
+        self._drop_requests()
         self._parser.close()
-        self._flow.close()
-        self._familiar = self._route = None
+        self._head_cache = self._endpoint = None
 
     def pause_writing(self) -> None:
-        super().pause_writing()
-        if self._unsent is not None:
-            self._unsent.check()
-        if self._unanswered:
-            self._try(self._unanswered[0].on_full)
+        self.flow.write_paused = True
+        if self._stall_timer is not None:
+            self._stall_timer.check()
+        if self._queue:
+            self._try(self._queue[0].on_full)
 
     def resume_writing(self) -> None:
-        super().resume_writing()
-        if self._unsent is not None:
-            self._unsent.stop()
-            self._unsent.check()  # what is left, or waits below TLS
-        if self._unanswered:
-            self._try(self._unanswered[0].on_writable)
-        if self._unanswered or self._backlog:
-            self._soon()
+        self.flow.write_paused = False
+        if self._stall_timer is not None:
+            self._stall_timer.stop()
+            self._stall_timer.check()  # what is left, or waits below TLS
+        if self._queue:
+            self._try(self._queue[0].on_writable)
+        if self._queue or self._backlog:
+            self._schedule()
 
     # A request's way in
 
     def data_received(self, data: bytes) -> None:
-        if self._deaf or self.transport.is_closing():
+        if self._input_ended or self.transport.is_closing():
             return
         if self._backlog:
-            self._backlog = self._backlog[self._at :] + data
-            self._at = 0
-            return  # the turn that left a backlog goes on with it
+            self._backlog = self._backlog[self._parsed :] + data
+            self._parsed = 0
+            return  # whoever left a backlog goes on with it
         parser = self._parser
         fresh = parser.fresh
-        if fresh and self._familiar is not None and not self._unanswered:
-            body = self._familiar.body_in(data)
+        if fresh and self._head_cache is not None and not self._queue:
+            body = self._head_cache.body_in(data)
             if body is not None:
-                if self._late is not None:
-                    self._got_headers()
-                self._go_on(body)
+                if self._head_timer is not None:
+                    self._stop_head_timer()
+                self._run(body)
                 return
         begun = parser.begun
         self._backlog = data
-        self._go_on()
+        self._run()
         if fresh and parser.begun == begun + 1 and parser.fresh and not self._backlog:
-            self._remember(data)
+            self._cache_head(data)
 
     def _on_head(self, head: RequestHead) -> QueuedRequest:
-        if self._late is not None:
-            self._got_headers()
+        if self._head_timer is not None:
+            self._stop_head_timer()
         if self._public:
-            self._settings.dispatcher.middleware.doubt(self.client, head)
-        self._route = self._settings.dispatcher.find(head) if self._public else None
-        if self._route is not None:
-            turn: QueuedRequest = self._settings.dispatcher.open(self, self._route, head, None)
+            self._settings.dispatcher.middleware.warn_of_untrusted_proxy(self.client, head)
+        self._endpoint = self._settings.dispatcher.find(head) if self._public else None
+        if self._endpoint is not None:
+            request: QueuedRequest = self._settings.dispatcher.open(self, self._endpoint, head, None)
         else:
             if not self._public:
                 refuse_coded(head)
-            turn = asgi_turn(self, head, self._settings.bounds, self.answered, self._refuse_late, self._last_word)
-        self._unanswered.append(turn)
-        return turn
+            request = AsgiCycle(self, head, self._settings.bounds)
+        self._queue.append(request)
+        return request
 
-    def _remember(self, data: bytes) -> None:
-        """Know the head of this request again, if it was a usual one. Not for clients whose heads always differ."""
-        route, head = self._route, self._parser.last
-        if route is None or head is None or self._strangers >= MAX_STRANGERS:
+    def _cache_head(self, data: bytes) -> None:
+        """Cache the head of this request, if it was a usual one. Not for clients whose heads always differ."""
+        endpoint, head = self._endpoint, self._parser.last
+        if endpoint is None or head is None or self._heads_cached >= MAX_CACHED_HEADS:
             return
-        self._strangers += 1
-        self._familiar = HeadCache.of(data, (route, head)) if is_usual(head) else None
+        self._heads_cached += 1
+        self._head_cache = HeadCache.of(data, (endpoint, head)) if is_usual(head) else None
 
     # Requests in their order
 
-    def _soon(self) -> None:
-        """Go on in the loop's next turn."""
-        if self._again is None:
-            self._again = self.loop.call_soon(self._go_on_now)
+    def _schedule(self) -> None:
+        """Call `_run` in the loop's next iteration."""
+        if self._scheduled is None:
+            self._scheduled = self.loop.call_soon(self._run_scheduled)
 
-    def _go_on_now(self) -> None:
-        self._again = None
-        self._go_on()
+    def _run_scheduled(self) -> None:
+        self._scheduled = None
+        self._run()
 
-    def _go_on(self, body: bytes | None = None) -> None:
-        """Parse what came, and have the first unanswered request begin or go on; the next one when it is answered.
+    def _run(self, body: bytes | None = None) -> None:
+        """Parse what came; have the first of the queue begin or proceed, and the next one once that is answered.
 
-        `body`: of a request that has come with the familiar head.
+        `body`: of a request whose head is the cached one.
         """
-        if self._working:
+        if self._running:
             return
-        self._working = True
+        self._running = True
         try:
-            if body is not None and self._familiar is not None:
-                self._unanswered.append(self._settings.dispatcher.open(self, *self._familiar.known, body))
+            if body is not None and self._head_cache is not None:
+                self._queue.append(self._settings.dispatcher.open(self, *self._head_cache.known, body))
                 self._advance()
             else:
-                self._work()
+                self._run_steps()
         except Exception:  # noqa: BLE001 - it is logged there
             self._fail()
         finally:
-            self._working = False
+            self._running = False
 
     def _try(self, step: Callable[[], None]) -> None:
         try:
@@ -248,8 +242,8 @@ class GatewayProtocol(HttpToolsProtocol):
         except Exception:  # noqa: BLE001 - it is logged there
             self._fail()
 
-    def _work(self) -> None:
-        for _ in range(SHARE):
+    def _run_steps(self) -> None:
+        for _ in range(MAX_STEPS):
             if self._backlog:
                 self._parse()
             if self.transport.is_closing():
@@ -257,21 +251,21 @@ class GatewayProtocol(HttpToolsProtocol):
             if not self._advance() and not self._may_parse():
                 break
         else:
-            self._soon()
-        self._flow.hold(bool(self._backlog))
-        if self._parser.head_bytes and self._late is None and not self._deaf:
+            self._schedule()
+        self.flow.hold(bool(self._backlog))
+        if self._parser.head_bytes and self._head_timer is None and not self._input_ended:
             self._time_head()
 
     def _may_parse(self) -> bool:
-        """Whether there is something that may be parsed now: a turn's step may have changed that."""
+        """Whether there is something that may be parsed now: a request's step may have changed that."""
         if not self._backlog or self.flow.read_paused:
             return False
-        return len(self._unanswered) < MAX_AHEAD or self._parser.arriving is not None
+        return len(self._queue) < MAX_AHEAD or self._parser.arriving is not None
 
     def _parse(self) -> None:
         """Some cuts of the backlog."""
-        data, parser, flow, waiting = self._backlog, self._parser, self.flow, self._unanswered
-        at, end, cuts = self._at, len(self._backlog), CUTS
+        data, parser, flow, waiting = self._backlog, self._parser, self.flow, self._queue
+        at, end, cuts = self._parsed, len(self._backlog), MAX_CUTS
         try:
             while at < end and not flow.read_paused and (len(waiting) < MAX_AHEAD or parser.arriving is not None):
                 if not cuts:
@@ -281,189 +275,184 @@ class GatewayProtocol(HttpToolsProtocol):
                 if parser.arriving is not None and self._must_begin(parser.arriving):
                     break
                 if parser.fresh and parser.last is not None and not parser.last.keep_alive:
-                    self._deaf = True  # the client has said that this one was its last
+                    self._input_ended = True  # the client has said that this one was its last
                     at = end
         except GatewayError as error:
-            self._refuse(error)
+            self._queue_refusal(error)
         else:
-            self._backlog, self._at = (data, at) if at < end else (b"", 0)
+            self._backlog, self._parsed = (data, at) if at < end else (b"", 0)
 
-    def _must_begin(self, turn: QueuedRequest) -> bool:
-        """Whether a request begins before its body is taken: strangers hold much, and its sender may be none."""
+    def _must_begin(self, request: QueuedRequest) -> bool:
+        """Whether a request begins before its body is read: bodies of unknown senders hold much of the memory, and its
+        sender may be a known one."""
         memory = self._settings.bounds.memory
-        first = not turn.begun and self._unanswered[0] is turn and not self.flow.write_paused
+        first = not request.begun and self._queue[0] is request and not self.flow.write_paused
         return first and memory.held_by(STRANGER) > memory.most // 2
 
     def _advance(self) -> bool:
-        """Begin the first unanswered request, or let it go on; whether it has got its answer with that."""
-        if not self._unanswered:
+        """Have the first of the queue begin or proceed; whether it has its answer with that."""
+        if not self._queue:
             return False
-        turn = self._unanswered[0]
-        if turn.begun:
-            turn.proceed()
+        request = self._queue[0]
+        if request.begun:
+            request.proceed()
         elif self.flow.write_paused:
-            return False  # begun when the client has taken what was written
+            return False  # it begins when the client has read what was written
         else:
-            turn.begin()
-        return not self._unanswered or self._unanswered[0] is not turn
+            request.begin()
+        return not self._queue or self._queue[0] is not request
 
     def answered(self) -> None:
-        """The first of the unanswered requests has got its answer."""
-        if self._unanswered:  # not after the connection was lost
-            self._unanswered.popleft()
+        if self._queue:  # not after the connection was lost
+            self._queue.popleft()
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
         self._idle_since = self.loop.time()
-        if self._idle is None:
-            self._idle = self.loop.call_later(self.timeout_keep_alive, self._check_idle)
-        if self._unsent is not None:
-            self._unsent.check()
-        if not self._working and (self._unanswered or self._backlog):
-            self._soon()  # by then this one has given back what it held: its place among its tenant's, say
+        if self._idle_timer is None:
+            self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._check_idle)
+        if self._stall_timer is not None:
+            self._stall_timer.check()
+        if not self._running and (self._queue or self._backlog):
+            self._schedule()  # by then this one has released what it held of its tenant's limits, say
 
     def _check_idle(self) -> None:
-        """One timer for all pauses of a connection: it is set anew when it goes off, not with every request."""
-        self._idle = None
+        """One timer for all pauses of a connection: it is set again when it fires, not with every request."""
+        self._idle_timer = None
         rest = self._idle_since + self.timeout_keep_alive - self.loop.time()
-        if self._unanswered or self._backlog or self._late is not None:
+        if self._queue or self._backlog or self._head_timer is not None:
             rest = float(self.timeout_keep_alive)
         if rest > 0:
-            self._idle = self.loop.call_later(rest, self._check_idle)
+            self._idle_timer = self.loop.call_later(rest, self._check_idle)
         elif not self.transport.is_closing():
             self.transport.close()
 
-    # What the data plane asks of a connection
+    # For requests
 
     def address(self, fields: Fields) -> str:
         return self._settings.dispatcher.middleware.address(self.client, fields)
 
-    def default_lines(self) -> bytes:
-        """uvicorn makes a new list of them every second, for the date."""
-        headers = self.server_state.default_headers
-        if headers is not self._default_headers:
-            self._default_headers = headers
-            self._default_lines = b"".join([b"%b: %b\r\n" % pair for pair in headers])
-        return self._default_lines
+    def unsent(self) -> int:
+        return 0 if self._stall_timer is None else self._stall_timer.size
+
+    def refuse(self, error: GatewayError) -> None:
+        if not self.transport.is_closing():
+            self._queue_refusal(error)
+            self._run()
+
+    def close_after_answer(self) -> None:
+        self._input_ended = True
+        self._backlog, self._parsed = b"", 0
+        if not self.transport.is_closing():
+            self._close(linger=True)
+
+    # The shutdown of the server
 
     def shutdown(self) -> None:
         self._settings.on_shutdown()
-        self._leave(self.loop.time() + (0.0 if self._parser.begun else FIRST_REQUEST_GRACE))
+        self._close_when_answered(self.loop.time() + (0.0 if self._parser.begun else FIRST_REQUEST_GRACE))
 
-    def _leave(self, until: float) -> None:
-        """Close after what is being answered. Who has just connected has a request under way: it is awaited, for a
-        connection that is closed before it comes is a request lost."""
-        for turn in self._unanswered:
-            turn.keep_alive = False
-        if not self._unanswered and (self._parser.begun or self.loop.time() >= until):
+    def _close_when_answered(self, until: float) -> None:
+        """Close once the queue is empty. The first request of a new connection is awaited until loop time `until`: it
+        is under way, and would be lost."""
+        for request in self._queue:
+            request.keep_alive = False
+        if not self._queue and (self._parser.begun or self.loop.time() >= until):
             self.transport.close()
-        elif not self._unanswered:
-            self.loop.call_later(LOOK_AGAIN, self._leave, until)
+        elif not self._queue:
+            self.loop.call_later(RECHECK_SECONDS, self._close_when_answered, until)
 
-    # Heads that are late
+    # The time-out of heads
 
     def _time_head(self) -> None:
-        """Bytes came that do not complete a head. Blank lines between requests are timed once all are answered."""
+        """Time bytes that do not complete a head. Blank lines between requests are timed once all are answered."""
         parser = self._parser
-        if parser.begun != parser.completed or not self._unanswered:
-            self._expect_headers()
+        if parser.begun != parser.completed or not self._queue:
+            self._start_head_timer()
 
-    def _expect_headers(self) -> None:
-        self._late = self.loop.call_later(self._settings.headers_timeout, self._headers_late)
+    def _start_head_timer(self) -> None:
+        self._head_timer = self.loop.call_later(self._settings.headers_timeout, self._on_head_timeout)
 
-    def _got_headers(self) -> None:
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
-    def _headers_late(self) -> None:
-        self._late = None
-        if not self._parser.head_bytes:  # it never spoke: there is no request to answer
+    def _on_head_timeout(self) -> None:
+        self._head_timer = None
+        if not self._parser.head_bytes:  # nothing came: there is no request to answer
             self.transport.close()
         else:
             seconds = self._settings.headers_timeout
-            self._refuse_late(RequestTooSlow(f"The headers did not arrive within {seconds:g} s."))
+            self.refuse(RequestTooSlow(f"The headers did not arrive within {seconds:g} s."))
 
     # Refusals
 
-    def _refuse_late(self, error: GatewayError) -> None:
-        """As `_refuse`, from outside of a turn of work."""
-        if not self.transport.is_closing():
-            self._refuse(error)
-            self._go_on()
-
-    def _refuse(self, error: GatewayError) -> None:
-        """Nothing more is read of this client. It is told why when the requests before are answered."""
-        self._deaf = True
-        self._backlog, self._at = b"", 0
-        self._got_headers()
+    def _queue_refusal(self, error: GatewayError) -> None:
+        """Read nothing more of this client, and answer with `error` behind the requests before."""
+        self._input_ended = True
+        self._backlog, self._parsed = b"", 0
+        self._stop_head_timer()
         broken, self._parser.arriving = self._parser.arriving, None
-        waiting = self._unanswered
+        waiting = self._queue
         if broken is not None and waiting and waiting[-1] is broken:
             if broken.started:
-                self.transport.close()  # told already; it was the body that could not be understood
+                self.transport.close()  # it has an answer; its body could not be parsed
                 return
             waiting.pop()
-            broken.lose()
-        waiting.append(RefusedRequest(error, self._tell))
+            broken.on_gone()
+        waiting.append(RefusedRequest(error, self._send_error))
 
-    def _tell(self, error: GatewayError, request_id: str = "", linger: bool = True) -> None:
-        """Answer below ASGI, and close."""
-        self._deaf = True
+    def _send_error(self, error: GatewayError, request_id: str = "", linger: bool = True) -> None:
+        """Answer with `error`, and close."""
+        self._input_ended = True
         request_id = request_id or request_id_of({})
         if self._public:
             status, headers, body = whole_answer(error, DIALECTS[0], request_id)
             middleware = self._settings.dispatcher.middleware
-            if middleware.tell:
+            if middleware.adds_headers:
                 headers += middleware.headers(self._parser.fields_so_far())
         else:
             status, headers, body = detail_answer(error, request_id)
-        lines = b"".join(b"%b: %b\r\n" % pair for pair in [*headers, (b"connection", b"close")])
+        lines = header_lines([*headers, (b"connection", b"close")])
         self.transport.write(STATUS_LINE[status] + lines + b"\r\n" + body)
-        self._end(linger)
+        self._close(linger)
 
-    def _last_word(self) -> None:
-        """A request was answered before its body was whole."""
-        self._deaf = True
-        self._backlog, self._at = b"", 0
-        if not self.transport.is_closing():
-            self._end(linger=True)
-
-    def _end(self, linger: bool) -> None:
+    def _close(self, linger: bool) -> None:
         if linger and self.transport.can_write_eof():
             self._linger()
         else:
             self.transport.close()
-        if self._unsent is not None:
-            self._unsent.check()  # closing waits for a client that takes nothing
+        if self._stall_timer is not None:
+            self._stall_timer.check()  # closing waits for a client that takes nothing
 
     def _linger(self) -> None:
-        """Take in and forget what still comes, for a moment: closing on bytes that were not read would reset the
-        connection, and the answer could be lost on its way (RFC 9112, section 9.6)."""
+        """Read and drop what still comes, for a moment: closing on unread bytes would reset the connection, and the
+        answer could be lost on its way (RFC 9112, section 9.6)."""
         self.transport.write_eof()
-        self._flow.hold(False)
+        self.flow.hold(False)
         self.flow.resume_reading()
-        self._lingering = self.loop.call_later(LINGER_SECONDS, self.transport.close)
+        self._linger_timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def _fail(self) -> None:
-        """An exception that nobody foresaw: the request that it hit must not hang."""
+        """After an unexpected exception: the request that it hit must not hang."""
         request_id = request_id_of({})
         log.exception("connection_failed_unexpectedly", request_id=request_id)
-        first = self._unanswered[0] if self._unanswered else None
+        first = self._queue[0] if self._queue else None
         if not self.transport.is_closing() and (first is None or not first.started):
             error = InternalError("Something went wrong in the gateway; the request id finds it in its logs.")
-            self._tell(error, request_id, linger=False)
+            self._send_error(error, request_id, linger=False)
         self.transport.close()
-        self._lose_all()
+        self._drop_requests()
 
-    def _lose_all(self) -> None:
-        unanswered = [*self._unanswered]
+    def _drop_requests(self) -> None:
+        unanswered = [*self._queue]
         arriving = self._parser.arriving
         if arriving is not None and arriving not in unanswered:  # answered before its body was whole
             unanswered.append(arriving)
-        self._unanswered.clear()
+        self._queue.clear()
         self._parser.arriving = None
-        self._backlog, self._at, self._deaf = b"", 0, True
-        for turn in unanswered:
-            self._try(turn.lose)
+        self._backlog, self._parsed, self._input_ended = b"", 0, True
+        for request in unanswered:
+            self._try(request.on_gone)

@@ -6,9 +6,9 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from gateway.api.call import request_id_of
 from gateway.api.errors import id_headers, method_not_allowed, unknown_path, whole_answer
 from gateway.api.middleware import address_of
+from gateway.api.request_head import request_id_of
 from gateway.core.dialects import DIALECTS, Dialect
 from gateway.core.errors import GatewayError
 from gateway.core.models import model_not_found

@@ -1,7 +1,8 @@
-"""The head of a request as the parser found it, and what it is for."""
+"""The head of a request as the parser found it, and the endpoint that it is for."""
 
+import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -14,11 +15,12 @@ Fields = Sequence[tuple[bytes, bytes]]
 
 FRAMING = (b"content-length", b"transfer-encoding")
 
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _HOST = re.compile(rb"(?:\[[0-9A-Za-z:.%]+\]|[^\x00-\x20\x7f-\xff/?#@\[\]\\:,]*)(?::[0-9]{0,5})?")
 
 
 class RequestHead(NamedTuple):
-    """What a request says before its body.
+    """A request up to its body.
 
     `fields` are its headers as they came, names in lower case; `headers` the same by name, the last one where a name
     stands twice. `path` is decoded, `raw_path` and `query` are not. `old` is HTTP/1.0. `expects` a "100 Continue".
@@ -44,13 +46,30 @@ class Endpoint(NamedTuple):
 
 
 def is_usual(head: RequestHead) -> bool:
-    """Whether a head may be kept to be known again (see `core.familiar`)."""
+    """Whether a head may be kept in the connection's `HeadCache`."""
     return not (head.old or head.expects or b"transfer-encoding" in head.headers) and head.keep_alive
 
 
 def brings_body(head: RequestHead) -> bool:
     """Whether a body of at least one byte, or of unknown length, is declared."""
     return b"transfer-encoding" in head.headers or bool(head.headers.get(b"content-length", b"").strip(b" \t0"))
+
+
+def declared_length(headers: Mapping[bytes, bytes]) -> int:
+    """The body's length as its content-length declares it; 0 where it declares none."""
+    digits = headers.get(b"content-length", b"").lstrip(b"0")
+    return int(digits[:20]) if digits.isdigit() else 0
+
+
+def request_id_of(headers: Mapping[bytes, bytes]) -> str:
+    """The client's `x-request-id`, if it can be logged unchanged, else a new one.
+
+    A new one has to be unique, not secret: 96 bits that cost no system call.
+    """
+    given = headers.get(b"x-request-id")
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given.decode()
+    return "req_" + random.getrandbits(96).to_bytes(12, "big").hex()
 
 
 def split_target(url: bytes) -> tuple[str, bytes, bytes]:
@@ -69,7 +88,7 @@ def not_http(why: str) -> InvalidRequest:
 
 
 def check_head(fields: Fields, headers: dict[bytes, bytes], old: bool) -> None:
-    """What RFC 9112 asks of a head and llhttp does not: one Host, and a length that reads in one way."""
+    """Checks of RFC 9112 that llhttp leaves out: one Host, and a length that reads in one way."""
     coding = headers.get(b"transfer-encoding")
     if coding is not None and (old or coding.lower() != b"chunked"):
         raise InvalidRequest("The only transfer-encoding of a body is chunked, in HTTP/1.1.", code="invalid_http")

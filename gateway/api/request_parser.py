@@ -21,7 +21,7 @@ from contextlib import suppress
 import httptools
 
 from gateway.api.errors import method_not_allowed
-from gateway.api.listener_settings import QueuedRequest
+from gateway.api.queued_request import QueuedRequest
 from gateway.api.request_head import FRAMING, Fields, RequestHead, check_head, not_http, split_target
 from gateway.core.errors import GatewayError, HeadersTooLarge
 
@@ -38,7 +38,7 @@ _FRAMING_PER_BYTE = 16
 
 
 class RequestParser:
-    """One connection's. `on_head` makes of each head the turn that gets its body; it may refuse with a GatewayError.
+    """One connection's. `on_head` makes a request of each head, which gets its body; it may refuse with a GatewayError.
 
     After a `GatewayError` the bytes that follow mean nothing: the connection has to be closed.
     """
@@ -49,7 +49,7 @@ class RequestParser:
         self._max_head = max_head
         self._parser: httptools.HttpRequestParser | None = None
         self.arriving: QueuedRequest | None = None
-        """The turn whose body is not complete."""
+        """The request whose body is not complete."""
         self.last: RequestHead | None = None
         """The head that was complete last."""
         self.fresh = True
@@ -226,10 +226,10 @@ class RequestParser:
             return  # of the head alone: the body is still to come
         self.completed += 1
         self._left = 0
-        turn, self.arriving = self.arriving, None
-        if turn is not None:
+        request, self.arriving = self.arriving, None
+        if request is not None:
             try:
-                turn.end_of_body()
+                request.end_of_body()
             except Exception as error:
                 self._error = error
                 raise

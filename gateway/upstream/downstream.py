@@ -1,8 +1,9 @@
-"""The client's side of a request, as the relay needs it, and what the relay notes about the request."""
+"""The client's side of a request, as pipeline and relay use it; and the facts that the relay notes about a request."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
+from gateway.core.errors import GatewayError
 from gateway.core.usage.token_usage import ObservedWork, Usage
 from gateway.fleet.node import PrefillTracker
 
@@ -10,28 +11,48 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class ClientListener(Protocol):
-    """What the client's side tells an exchange."""
+    """What a client's request calls while an exchange answers it."""
 
     def on_gone(self) -> None: ...
     def on_full(self) -> None:
-        """More was written than it takes now: no more until `on_writable`. Told within the write."""
+        """More was written than the client takes now: no more until `on_writable`. Called within the write."""
 
     def on_writable(self) -> None: ...
 
 
-class Downstream(Protocol):
-    """The client's side of a request, as the relay needs it. None of these waits."""
+class DownstreamRequest(Protocol):
+    """A client's request, before and while it is answered. Only `read_body` waits."""
 
+    headers: Mapping[bytes, bytes]
+    request_id: str
     listener: ClientListener | None
     gone: bool
+    """Whether the client closed its connection before the answer was complete."""
+    status: int
+    """The HTTP status that was sent, 0 before."""
+
+    @property
+    def address(self) -> str:
+        """The client's address, as far as trusted proxies report it."""
+
+    @property
+    def weighty(self) -> bool:
+        """Whether its body costs something to read: it has not come yet, is large, or is compressed."""
+
+    async def read_body(self, owner: str) -> bytes:
+        """The whole body, counted as `owner`'s memory. Raises an error where it is too large or too slow, or the client
+        is gone."""
 
     @property
     def started(self) -> bool:
         """Whether the head was sent."""
 
+    def add_headers(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Have these headers on the answer, besides those that were added before. Called before its head is sent."""
+
     def hold(self, length: int, rewritten: bytes | None = None) -> None:
-        """So many more bytes of the answer are kept until it is whole; `rewritten` is what will be parsed of it. Raises
-        `MemoryFull` and `AnswerTooLarge`."""
+        """Reserve memory for `length` more bytes of an answer that is kept until it is whole; `rewritten` are those of
+        them that will be parsed. Raises `MemoryFull` and `AnswerTooLarge`."""
 
     def start(self, status: int, headers: Headers, stream: bool) -> None:
         """Send the head; `stream` where events follow, so that an error can be one of them."""
@@ -41,10 +62,13 @@ class Downstream(Protocol):
 
     @property
     def write_chunk(self) -> Callable[[bytes], None] | None:
-        """What sends a piece of the body that is an HTTP chunk already, from now on; None where it is to be pushed."""
+        """Sends a piece of the body that is an HTTP chunk already, from now on; None where pieces have to be pushed."""
 
     def finish(self, data: bytes = b"") -> None:
-        """Send the last piece of the body."""
+        """Send the last piece of the body, which may be empty."""
+
+    def fail(self, error: GatewayError) -> None:
+        """Send an error: as the answer, or as an event of a stream that has begun."""
 
 
 class RequestStats:

@@ -35,7 +35,7 @@ from gateway.core.http.sse import KEEP_ALIVE, PING, event_data, split_events
 from gateway.core.upstream.node_request import NodeRequest
 from gateway.fleet.node import Lease, Node
 from gateway.upstream.connection import ResponseHead, UpstreamConnection
-from gateway.upstream.downstream import Downstream, Headers, RequestStats
+from gateway.upstream.downstream import DownstreamRequest, Headers, RequestStats
 from gateway.upstream.failed_answers import FAILED_STATUSES, deadline_exceeded, node_error, unreadable
 from gateway.upstream.request_heads import STREAM_HEADERS, STREAM_TYPE, is_stream, passed_headers, unfit
 from gateway.upstream.timeouts import UpstreamTimeouts
@@ -101,7 +101,7 @@ class Exchange:
     def __init__(
         self,
         sending: NodeRequest,
-        call: Downstream,
+        call: DownstreamRequest,
         connection: UpstreamConnection,
         timing: UpstreamTimeouts,
         stats: RequestStats,

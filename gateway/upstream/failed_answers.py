@@ -14,7 +14,7 @@ from gateway.core.errors import (
     UpstreamError,
 )
 from gateway.upstream.connection import ResponseHead
-from gateway.upstream.downstream import Downstream, RequestStats
+from gateway.upstream.downstream import DownstreamRequest, RequestStats
 from gateway.upstream.request_heads import retry_after
 
 FAILED_STATUSES = (500, 502, 503, 504)
@@ -29,7 +29,7 @@ def deadline_exceeded() -> DeadlineExceeded:
     )
 
 
-def pass_on(answer: NodeAnswer, call: Downstream, stats: RequestStats) -> None:
+def pass_on(answer: NodeAnswer, call: DownstreamRequest, stats: RequestStats) -> None:
     """Give the client a failed answer as the node told it."""
     stats.answered = True
     stats.first_byte = time.perf_counter()

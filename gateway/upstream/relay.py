@@ -1,8 +1,8 @@
 """Getting one answer out of a fleet: a node, a connection, an exchange, and another try where that is safe."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple, Protocol, TypeVar
+from collections.abc import Iterator
+from typing import NamedTuple, TypeVar
 
 import structlog
 
@@ -25,7 +25,7 @@ from gateway.fleet.fleet import Fleet
 from gateway.fleet.hang_detection import silent_at
 from gateway.fleet.node import AnotherLease, Lease, Node
 from gateway.telemetry.shortages import ResourceShortages
-from gateway.upstream.downstream import Downstream, RequestStats
+from gateway.upstream.downstream import DownstreamRequest, RequestStats
 from gateway.upstream.exchange import Exchange
 from gateway.upstream.failed_answers import pass_on
 from gateway.upstream.failover import Failover, RequestTries
@@ -36,12 +36,6 @@ from gateway.upstream.timeouts import UpstreamTimeouts
 log = structlog.get_logger("fleetgate.relay")
 
 Done = TypeVar("Done")
-
-
-class Caller(Downstream, Protocol):
-    """A client's call: where the answer goes, and what it was asked with."""
-
-    headers: Mapping[bytes, bytes]
 
 
 class AttemptPart(NamedTuple):
@@ -80,7 +74,7 @@ class Relay:
     async def serve(
         self,
         plan: Plan,
-        call: Caller,
+        call: DownstreamRequest,
         stats: RequestStats,
         deadline: float,
         lease: Lease,
@@ -151,7 +145,7 @@ class Relay:
             if exchange.lease.node is node:
                 exchange.fail(NodeLeaving("The node is taken away before its answer was complete: ask again."))
 
-    async def _prepare_large(self, plan: Plan, node: Node, call: Caller) -> NodeRequest:
+    async def _prepare_large(self, plan: Plan, node: Node, call: DownstreamRequest) -> NodeRequest:
         """As `sending_to`, in steps, one body at a time."""
         async with self.large:
             return await in_turns(node_request_steps(plan, node.tag, node.capabilities, self.overshoot), call)
@@ -160,7 +154,7 @@ class Relay:
         self,
         leg: AttemptPart,
         lease: Lease,
-        call: Caller,
+        call: DownstreamRequest,
         stats: RequestStats,
         deadline: float,
         fresh: bool,
@@ -201,7 +195,7 @@ class Relay:
         stats.answered = False
         return AttemptPart(leg.sending, "POST", turn.path, turn.body, exchange.watch)
 
-    def _refusal(self, call: Caller) -> GatewayError:
+    def _refusal(self, call: DownstreamRequest) -> GatewayError:
         """Why nothing is sent."""
         if call.gone:
             return ClientGone("The client closed its connection.")
@@ -228,7 +222,7 @@ class Relay:
         return now + self.timing.silence
 
 
-async def in_turns(steps: Iterator[Done | None], call: Caller) -> Done:
+async def in_turns(steps: Iterator[Done | None], call: DownstreamRequest) -> Done:
     """The last of `steps`, with a turn of the event loop for others after each. Raises `ClientGone` once the client has
     left."""
     done: Done | None = None

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.api.connection_bounds import ConnectionBounds
-from gateway.api.middleware import MAX_TOLD, Middleware
+from gateway.api.middleware import MAX_WARNED, Middleware
 from gateway.api.request_head import RequestHead
 from tests.support.gateways import running_gateway
 from tests.support.nodes import DONE, LAST_CHUNK, MODEL, STREAM_HEAD, Asked, ScriptedNode, answer, chunk, scripted_node
@@ -205,6 +205,6 @@ def test_a_flood_of_addresses_tells_and_keeps_a_bounded_number(capsys: pytest.Ca
     head = RequestHead("GET", "/", b"/", b"", [*fields.items()], fields, False, True, False)
     layers = Middleware(nowhere)
     for number in range(20_000):
-        layers.doubt((f"2001:db8:{number:x}::1", 1), head)
-    assert len(layers._told) == MAX_TOLD
-    assert capsys.readouterr().out.count("proxy_not_trusted") == MAX_TOLD
+        layers.warn_of_untrusted_proxy((f"2001:db8:{number:x}::1", 1), head)
+    assert len(layers._warned) == MAX_WARNED
+    assert capsys.readouterr().out.count("proxy_not_trusted") == MAX_WARNED

@@ -48,7 +48,7 @@ def connections(gateway: RunningGateway) -> list[GatewayProtocol]:
 def held(gateway: RunningGateway) -> int:
     """Bytes and requests that connections keep for their clients: the largest of any, requests counted as 1 KiB."""
     sizes = [
-        len(each._backlog) + 1024 * len(each._unanswered) + each.transport.get_write_buffer_size()
+        len(each._backlog) + 1024 * len(each._queue) + each.transport.get_write_buffer_size()
         for each in connections(gateway)
     ]
     return max(sizes, default=0)
@@ -160,7 +160,7 @@ async def test_no_more_requests_are_parsed_than_are_read_ahead() -> None:
     async with serving(silent) as gateway, raw_client(gateway.port) as client:
         await client.send((head("POST", CHAT, f"content-length: {len(ASK)}") + ASK) * 500)
         await eventually(lambda: any(each._backlog for each in connections(gateway)))
-        assert [len(each._unanswered) for each in connections(gateway)] == [MAX_AHEAD]
+        assert [len(each._queue) for each in connections(gateway)] == [MAX_AHEAD]
 
 
 async def test_a_client_that_pipelines_does_not_hold_the_loop() -> None:
@@ -302,11 +302,11 @@ async def test_an_exception_in_a_callback_is_an_answer() -> None:
                 (connection,) = connections(gateway)
                 if sent:
                     await client.send(sent)
-                    await eventually(lambda: connection._unanswered)  # noqa: B023
-                    connection._unanswered[0] = connection._parser.arriving = Broken()
+                    await eventually(lambda: connection._queue)  # noqa: B023
+                    connection._queue[0] = connection._parser.arriving = Broken()
                     await client.send(b"}")
                 else:
-                    connection._unanswered.append(Broken())
+                    connection._queue.append(Broken())
                     await client.send(HEALTH)
                 got = await client.answer()
                 assert (got.status, got.json()["error"]["code"]) == (500, "internal_error")

@@ -19,13 +19,29 @@ from typing import Any
 
 import pytest
 
+from gateway.aio.inline_task import InlineTask
+from gateway.api.asgi import AsgiCycle
+from gateway.api.body import RequestBody
+from gateway.api.client_request import ClientRequest
+from gateway.api.flow_control import FlowControl
+from gateway.api.protocol import GatewayProtocol
+from gateway.api.queued_request import RefusedRequest
+from gateway.api.request_parser import RequestParser
+from gateway.api.tls import TlsProtocol
+from gateway.api.write_stall import WriteStallTimer
 from tests.support.certificates import Certificate, self_signed
 from tests.support.gateways import RunningGateway, eventually, running_gateway
 from tests.support.nodes import MODEL, STREAM_HEAD, Asked, ScriptedNode, answer, chunk, event, scripted_node
 from tests.support.raw import head
 
-MADE = ("GatewayProtocol", "RequestParser", "ClientCall", "AsgiCycle", "Refusal", "Story", "Flow", "UnsentWatch")
-"""What is made for a connection and its requests."""
+MADE = {
+    each.__name__
+    for each in (
+        *(GatewayProtocol, RequestParser, FlowControl, WriteStallTimer, TlsProtocol),
+        *(ClientRequest, RequestBody, AsgiCycle, RefusedRequest, InlineTask),
+    )
+}
+"""Classes of the objects that are made for a connection and its requests."""
 
 CHAT = "/v1/chat/completions"
 ASK = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}]}

@@ -30,8 +30,8 @@ MAX_HEADERS = 4096
 Found = tuple[str, str, bytes]
 
 
-class Turn:
-    """Notes its body, and answers when it is whole and its turn has come."""
+class Request:
+    """Notes its body, and answers when it is whole and all requests before it are answered."""
 
     keep_alive = True
 
@@ -60,7 +60,7 @@ class Turn:
     def end_of_body(self) -> None:
         self.whole = True
 
-    def lose(self) -> None: ...
+    def on_gone(self) -> None: ...
 
     def on_full(self) -> None: ...
 
@@ -75,13 +75,13 @@ class Recorder:
     """Stands for the front door: every request is its own, and noted."""
 
     found: list[Found] = field(default_factory=list)
-    layers: Middleware = field(default_factory=lambda: Middleware(nowhere))
+    middleware: Middleware = field(default_factory=lambda: Middleware(nowhere))
 
     def find(self, head: RequestHead) -> Endpoint:
         return Endpoint(DIALECTS[0])
 
-    def open(self, connection: Any, route: Endpoint, head: RequestHead, body: bytes | None) -> Turn:
-        return Turn(self, connection, head, body)
+    def open(self, connection: Any, endpoint: Endpoint, head: RequestHead, body: bytes | None) -> Request:
+        return Request(self, connection, head, body)
 
 
 class Wire(asyncio.Transport):

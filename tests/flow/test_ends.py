@@ -15,9 +15,22 @@ from typing import Any
 
 import pytest
 
+from gateway.aio.inline_task import InlineTask
+from gateway.api.body import RequestBody
+from gateway.api.client_request import ClientRequest
 from gateway.core.dialects import DIALECTS
 from gateway.core.errors import GatewayError
+from gateway.core.memory import Holding
+from gateway.core.plan import Plan
 from gateway.core.telemetry.events import RequestEnded
+from gateway.fleet.node import Lease
+from gateway.limits.arrivals import Arrival
+from gateway.limits.reservation import Reservation
+from gateway.pipeline import _RequestRecord
+from gateway.routing.router import NodeChoice
+from gateway.upstream.downstream import RequestStats
+from gateway.upstream.exchange import Exchange
+from gateway.upstream.relay import AttemptPart
 from tests.support.gateways import RunningGateway, eventually, running_gateway
 from tests.support.nodes import MODEL
 from tests.support.raw import RawClient, head, raw_client
@@ -26,11 +39,9 @@ from workers.fake import FakeNode, FakeSettings, Fault, serve_fake
 from workers.fake.faults import Kind
 
 MADE_FOR_A_REQUEST = frozenset(
-    f"gateway.{name}"
-    for name in (
-        *("api.body.RequestBody", "api.call.ClientCall", "api.story.Story", "core.memory.Holding", "core.plan.Plan"),
-        *("fleet.node.Lease", "fleet.router.Route", "limits.arrivals.Arrival", "limits.reservation.Reservation"),
-        *("pipeline._Record", "relay.downstream.Trace", "relay.exchange.Exchange", "relay.relay.Leg"),
+    (
+        *(ClientRequest, RequestBody, InlineTask, Holding, Plan, Lease, NodeChoice, Arrival, Reservation),
+        *(_RequestRecord, RequestStats, Exchange, AttemptPart),
     )
 )
 CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
@@ -153,9 +164,7 @@ WAYS = tuple(name for name in vars(Scene) if not name.startswith("_"))
 
 def left_over() -> Counter[str]:
     """What was made for requests and is still there, by kind."""
-    kinds = Counter(map(type, gc.get_objects()))
-    named = ((f"{kind.__module__}.{kind.__qualname__}", count) for kind, count in kinds.items())
-    return Counter({name: count for name, count in named if name in MADE_FOR_A_REQUEST})
+    return Counter(kind.__name__ for each in gc.get_objects() if (kind := type(each)) in MADE_FOR_A_REQUEST)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 
 from gateway.aio.inline_task import InlineTask
-from gateway.api.call import ClientCall
+from gateway.api.client_request import ClientRequest
 from gateway.limits.reservation import Reservation
 from gateway.upstream.exchange import Exchange
 from tests.support.gateways import RunningGateway, eventually
@@ -132,6 +132,6 @@ async def leaks(gateway: RunningGateway) -> list[str]:
         except TimeoutError:
             found.append(f"{count()} {name} are held at the end")
     gc.collect()
-    kinds = (ClientCall, InlineTask, Exchange, Reservation)
+    kinds = (ClientRequest, InlineTask, Exchange, Reservation)
     kept = Counter(type(thing).__name__ for thing in gc.get_objects() if type(thing) in kinds)
     return found + [f"{count} {name} live at the end" for name, count in kept.items()]

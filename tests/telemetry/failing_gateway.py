@@ -46,7 +46,7 @@ PLACES = (
     "thread_failed_unexpectedly",
     "error_could_not_be_raised",
     "process_failed_unexpectedly",
-    "Exception in ASGI application",
+    "asgi_failed_unexpectedly",
     "Exception in callback",
     "Exception in 'lifespan' protocol",
     "Task exception was never retrieved",
