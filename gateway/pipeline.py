@@ -24,17 +24,17 @@ from gateway.core.limits.metering import ASSUMED_OUTPUT, Meters, plan_amounts
 from gateway.core.limits.rules import NOTHING
 from gateway.core.models import Models
 from gateway.core.plan import IdMinting, Plan, make_plan
-from gateway.core.telemetry.events import RequestEnded
+from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.thinking.grant import Grant
 from gateway.core.thinking.policy import PolicyBook
 from gateway.core.thinking.sizes import BYTES_PER_TOKEN
-from gateway.core.usage.charge import NO_CHARGE, Charge, RequestOutcome, charge
+from gateway.core.usage.charge import Charge, RequestOutcome, charge
 from gateway.core.usage.token_usage import Usage, tokens_lost
 from gateway.counting.counter import PromptCounter
 from gateway.fleet.fleet import Fleet
 from gateway.limits.arrivals import Arrival
 from gateway.limits.reservation import Reservation
-from gateway.upstream.downstream import DownstreamRequest, RequestStats
+from gateway.upstream.downstream import DownstreamRequest
 from gateway.upstream.relay import Relay, in_turns, shutting_down
 
 log = structlog.get_logger("fleetgate.pipeline")
@@ -51,31 +51,14 @@ class RequestSettings:
     """Models whose nodes are asked in chat, whatever the dialect."""
 
 
-Observer = Callable[[RequestEnded], None]
+Observer = Callable[[RequestStats], None]
 
 
 class _RequestRecord:
-    """What is known of a request so far, and its end: `with` tells the client of an error and the observers of the
-    request, once, on every way out. `began` is `time.perf_counter`'s."""
+    """What one request holds, and its end: `with` tells the client of an error and hands `stats` to the observers,
+    once, on every way out."""
 
-    __slots__ = (
-        "_began",
-        "_call",
-        "_dialect",
-        "_meters",
-        "_observers",
-        "arrival",
-        "counted",
-        "ending",
-        "key",
-        "model",
-        "plan",
-        "request_bytes",
-        "reservation",
-        "stats",
-        "stream",
-        "tenant",
-    )
+    __slots__ = ("_began", "_call", "_dialect", "_meters", "_observers", "arrival", "plan", "reservation", "stats")
 
     def __init__(
         self, call: DownstreamRequest, dialect: Dialect, meters: Meters, observers: tuple[Observer, ...]
@@ -85,26 +68,19 @@ class _RequestRecord:
         self._call = call
         self._dialect = dialect
         self._observers = observers
-        self.stats = RequestStats()
+        self.stats = RequestStats(call.request_id, dialect.name)
         self.arrival: Arrival | None = None
         self.reservation: Reservation | None = None
         self.plan: Plan | None = None
-        self.tenant: str | None = None
-        self.key: str | None = None
-        self.model: str | None = None
-        self.stream = False
-        self.request_bytes = 0
-        self.counted: int | None = None
-        self.ending = "ok"
 
     def of(self, identity: Identity) -> Identity:
-        self.tenant = identity.tenant.name
-        self.key = identity.key
+        self.stats.tenant = identity.tenant.name
+        self.stats.key = identity.key
         return identity
 
     def asked(self, ask: Ask) -> Ask:
-        self.stream = ask.stream
-        self.request_bytes = len(ask.raw)
+        self.stats.stream = ask.stream
+        self.stats.request_bytes = len(ask.raw)
         return ask
 
     def __enter__(self) -> Self:
@@ -118,14 +94,14 @@ class _RequestRecord:
                 self._fail(error)
             except Exception:  # what the request holds is given back all the same
                 log.exception("telling_failed_unexpectedly", request_id=self._call.request_id)
-        event = self._event()
+        stats = self._conclude()
         if self.reservation is not None:
-            self.reservation.settle(event)
+            self.reservation.settle(stats)
         for observer in self._observers:
             try:
-                observer(event)
+                observer(stats)
             except Exception:
-                log.exception("observer_failed_unexpectedly", request_id=event.request_id)
+                log.exception("observer_failed_unexpectedly", request_id=stats.request_id)
         return isinstance(error, Exception)
 
     def _fail(self, error: BaseException) -> None:
@@ -137,60 +113,41 @@ class _RequestRecord:
             log.error("request_failed_unexpectedly", request_id=request, dialect=self._dialect.name, exc_info=error)
             error = _internal_error()
         left = self._call.gone and not isinstance(error, InternalError)
-        self.ending = ClientGone.default_code if left else error.slug
+        self.stats.ending = ClientGone.default_code if left else error.slug
         self._call.fail(error)
 
-    def _event(self) -> RequestEnded:
-        call, stats, ending = self._call, self.stats, self.ending
-        if ending == "ok" and (stats.node_failed or call.status >= 400):
-            ending = "node_error"
-        duration = time.perf_counter() - self._began
-        end = RequestOutcome(ending, call.status, stats.attempts if stats.sent else 0)
-        charged = NO_CHARGE if self.plan is None else self._charge(end, self.plan)
-        lost = stats.lost_events + (stats.work.events if end.failed else 0)
-        if stats.lost:
-            lost += tokens_lost(stats.lost, duration, stats.usage)
-        return RequestEnded(
-            at=time.time(),
-            request_id=call.request_id,
-            dialect=self._dialect.name,
-            tenant=self.tenant,
-            key=self.key,
-            model=self.model,
-            node=stats.node,
-            stream=self.stream,
-            status=call.status,
-            ending=ending,
-            attempts=stats.attempts,
-            request_bytes=self.request_bytes,
-            usage=charged.usage,
-            ttft=None if stats.first_byte is None else stats.first_byte - self._began,
-            duration=duration,
-            failures=stats.failures,
-            retry_refused=stats.retry_refused,
-            route=None if stats.prefill is None else stats.prefill.reason,
-            expected_cached=None if stats.prefill is None else stats.prefill.cached,
-            wasted=stats.wasted,
-            lost=lost,
-            overran=stats.overran,
-            counted=self.counted,
-            estimated=charged.estimated,
-            computed=self._dialect.computes,
-            stranger=call.address if self.tenant is None else None,
-        )
+    def _conclude(self) -> RequestStats:
+        """The facts that are known at its end."""
+        call, stats = self._call, self.stats
+        stats.at = time.time()
+        stats.status = call.status
+        if stats.ending == "ok" and (stats.node_failed or call.status >= 400):
+            stats.ending = "node_error"
+        stats.duration = time.perf_counter() - self._began
+        if stats.first_byte is not None:
+            stats.ttft = stats.first_byte - self._began
+        end = RequestOutcome(stats.ending, call.status, stats.attempts if stats.sent else 0)
+        if self.plan is not None:
+            stats.usage, stats.estimated = self._charge(end, self.plan)
+        stats.lost = stats.lost_events + (stats.work.events if end.failed else 0)
+        if stats.lost_seconds:
+            stats.lost += tokens_lost(stats.lost_seconds, stats.duration, stats.reported)
+        stats.computed = self._dialect.computes
+        stats.stranger = call.address if stats.tenant is None else None
+        return stats
 
     def _charge(self, end: RequestOutcome, plan: Plan) -> Charge:
         """What the request is charged."""
         stats, reservation = self.stats, self.reservation
-        meter = self._meters.of(self.tenant or "", plan.model or "")
+        meter = self._meters.of(stats.tenant or "", plan.model or "")
         if reservation is not None:
             planned = reservation.planned
-        elif stats.usage is not None and end.ending == "ok":
+        elif stats.reported is not None and end.ending == "ok":
             planned = NOTHING  # it need not be measured
         else:
             planned = plan_amounts(plan, meter, ASSUMED_OUTPUT)
         try:
-            return charge(end, stats.usage, stats.work, plan, planned, meter)
+            return charge(end, stats.reported, stats.work, plan, planned, meter)
         except Exception:  # what was planned is taken, and the reservation ends all the same
             log.exception("charging_failed_unexpectedly", request_id=self._call.request_id)
             return Charge(Usage(planned.input, planned.output), estimated=True)
@@ -240,10 +197,10 @@ class Pipeline:
                 ask = record.asked(dialect.read(raw))
             if waits:  # its key may have been revoked while its body came
                 who = record.of(await self.gate.identify(call.headers, call.address))
-            model = record.model = policy.models.resolve(ask.model, who, self._fleet.served)
+            model = record.stats.model = policy.models.resolve(ask.model, who, self._fleet.served)
             if model in self._counters:
-                record.counted = await self._count(policy, ask, dialect, who.tenant, model)
-            plan = record.plan = self._plan(policy, ask, dialect, who.tenant, model, record.counted)
+                record.stats.counted = await self._count(policy, ask, dialect, who.tenant, model)
+            plan = record.plan = self._plan(policy, ask, dialect, who.tenant, model, record.stats.counted)
             if len(raw) > LARGE:
                 await asyncio.sleep(0)  # where it had to be written anew, that was a step
             if plan.headers:

@@ -14,7 +14,7 @@ from gateway.core.limits.metering import amounts_used, priced
 from gateway.core.limits.rules import NOTHING, Amounts, LimitResult
 from gateway.core.limits.words import headers_of, refusal, refusal_for_ever
 from gateway.core.plan import Plan
-from gateway.core.telemetry.events import RequestEnded
+from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.thinking.grant import Headers
 from gateway.core.usage.cost import Price
 from gateway.limits.rulesets import Ruleset
@@ -127,7 +127,7 @@ class Reservation:
         self._keeper.enter(self)
         return self._headers(rules, taken)
 
-    def settle(self, event: RequestEnded) -> None:
+    def settle(self, event: RequestStats) -> None:
         """The request was admitted, and has ended."""
         if self._keeper.leave(self):
             self._keeper.settle(self, self._used(event))
@@ -138,7 +138,7 @@ class Reservation:
         if self._keeper.leave(self) or unanswered:
             self._keeper.settle(self, self.rules.costs(NOTHING))
 
-    def _used(self, event: RequestEnded) -> tuple[int, ...]:
+    def _used(self, event: RequestStats) -> tuple[int, ...]:
         """What it took of each rule; what was planned, where that cannot be told: it is settled, whatever is wrong."""
         try:
             used = amounts_used(event, self.planned)

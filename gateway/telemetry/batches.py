@@ -6,7 +6,7 @@ Requests that ended alike (`MetricGroup`) are added up in plain integers; the me
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from gateway.core.telemetry.events import RequestEnded
+from gateway.core.telemetry.request_stats import RequestStats
 
 NONE = "-"
 """The label of what is not known."""
@@ -35,7 +35,7 @@ class GroupSums:
         self.ttfts: list[float] = []
 
 
-def add_up(ended: Iterable[RequestEnded]) -> dict[MetricGroup, GroupSums]:
+def add_up(ended: Iterable[RequestStats]) -> dict[MetricGroup, GroupSums]:
     """The sums of `ended`, but for their troubles (failed tries, cuts), which are few."""
     sums: dict[MetricGroup, GroupSums] = {}
     for event in ended:
@@ -58,7 +58,7 @@ def add_up(ended: Iterable[RequestEnded]) -> dict[MetricGroup, GroupSums]:
     return sums
 
 
-def add_up_routes(ended: Iterable[RequestEnded]) -> dict[tuple[str, str], tuple[int, int]]:
+def add_up_routes(ended: Iterable[RequestStats]) -> dict[tuple[str, str], tuple[int, int]]:
     """By model and reason: the requests whose node was chosen for it, and the cached prompt tokens expected of them."""
     sums: dict[tuple[str, str], tuple[int, int]] = {}
     for event in ended:

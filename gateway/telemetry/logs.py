@@ -15,8 +15,8 @@ import structlog
 from structlog.typing import Processor
 
 from gateway.core.http.addresses import source_of
-from gateway.core.telemetry.events import RequestEnded
 from gateway.core.telemetry.log_throttle import LogThrottle
+from gateway.core.telemetry.request_stats import RequestStats, log_table
 from gateway.telemetry.log_stream import LOG
 from gateway.telemetry.tracebacks import escape, format_error, scrub, without_credentials
 
@@ -110,17 +110,17 @@ class RequestLog:
 
     def __init__(self, format: Literal["json", "text"]) -> None:
         self._text = structlog.get_logger("fleetgate.request") if format == "text" else None
-        self._ended: list[tuple[RequestEnded, int]] = []
+        self._ended: list[tuple[RequestStats, int]] = []
         self._strangers = LogThrottle(crowded=True)
 
-    def request_ended(self, event: RequestEnded) -> None:
+    def request_ended(self, event: RequestStats) -> None:
         requests = 1
         if event.stranger is not None:
             requests = self._strangers.due(source_of(event.stranger), time.monotonic())
             if not requests:
                 return
         if self._text is not None:
-            self._text.info("request", **_fields(event, requests))
+            self._text.info("request", **log_fields(event, requests))
             return
         if not self._ended:
             asyncio.get_running_loop().call_later(GATHER_SECONDS, self.flush)
@@ -133,7 +133,7 @@ class RequestLog:
             LOG.write(_lines(ended))
 
 
-def _lines(ended: Sequence[tuple[RequestEnded, int]]) -> str:
+def _lines(ended: Sequence[tuple[RequestStats, int]]) -> str:
     """One line of JSON each. Python writes a time slower than orjson the whole line: so once for each second."""
     seconds: dict[int, str] = {}
     lines = []
@@ -143,34 +143,23 @@ def _lines(ended: Sequence[tuple[RequestEnded, int]]) -> str:
         if written is None:
             written = seconds[second] = datetime.fromtimestamp(second, UTC).isoformat().removesuffix("+00:00")
         opening = f'{{"event":"request","level":"info","timestamp":"{written}.{int(event.at % 1 * 1000):03d}+00:00",'
-        lines.append(opening + orjson.dumps(_fields(event, requests)).decode().removeprefix("{"))
+        lines.append(opening + orjson.dumps(log_fields(event, requests)).decode().removeprefix("{"))
     return "\n".join([*lines, ""])
 
 
-def _fields(event: RequestEnded, requests: int) -> dict[str, object]:
-    """What is logged of a request. Times are in milliseconds."""
-    usage = event.usage
-    more: dict[str, object] = {} if event.stranger is None else {"address": event.stranger, "requests": requests}
-    return {
-        "request_id": event.request_id,
-        "dialect": event.dialect,
-        "tenant": event.tenant,
-        "key": event.key,
-        "model": event.model,
-        "node": event.node,
-        "stream": event.stream,
-        "status": event.status,
-        "ending": event.ending,
-        "attempts": event.attempts,
-        "request_bytes": event.request_bytes,
-        "input_tokens": usage.input if usage else None,
-        "cached_tokens": usage.cached if usage else None,
-        "output_tokens": usage.output if usage else None,
-        "reasoning_tokens": usage.reasoning if usage else None,
-        "usage_estimated": event.estimated,
-        "route": event.route,
-        "expected_cached_tokens": event.expected_cached,
-        "ttft_ms": None if event.ttft is None else round(event.ttft * 1000, 1),
-        "duration_ms": round(event.duration * 1000, 1),
-        **more,
-    }
+def log_fields(event: RequestStats, requests: int = 1) -> dict[str, object]:
+    """The fields of a request's line, as `RequestStats` declares them."""
+    line: dict[str, object] = {}
+    kind: Any = type(event)
+    for attribute, names, render in log_table(kind):
+        value = getattr(event, attribute)
+        if render is not None:
+            value = render(value)
+        if len(names) == 1:
+            line[names[0]] = value
+        else:
+            line.update(zip(names, value, strict=True))
+    if event.stranger is not None:
+        line["address"] = event.stranger
+        line["requests"] = requests
+    return line

@@ -7,7 +7,8 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, disable_created_metrics, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from gateway.core.telemetry.events import NodeFacts, RequestEnded
+from gateway.core.telemetry.events import NodeFacts
+from gateway.core.telemetry.request_stats import RequestStats
 from gateway.telemetry import definitions
 from gateway.telemetry.batches import NONE, add_up, add_up_routes
 from gateway.telemetry.fleet_gauges import FleetGauges
@@ -31,11 +32,11 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._made = definitions.MetricSet(self._registry)
         self._fleet = FleetGauges(self._made)
-        self._ended: list[RequestEnded] = []
+        self._ended: list[RequestStats] = []
         self._totals: dict[tuple[str, ...], int] = {}
         self.recent = RecentTtft()
 
-    def request_ended(self, event: RequestEnded) -> None:
+    def request_ended(self, event: RequestStats) -> None:
         """Count one request; cheaply, since prometheus-client's own counting waits for `settle`."""
         self._ended.append(event)
         if len(self._ended) >= MAX_UNSETTLED:
@@ -67,7 +68,7 @@ class Metrics:
             self._made[definitions.ROUTES].labels(model, reason).inc(requests)
             self._made[definitions.EXPECTED_CACHED].labels(model).inc(expected)
 
-    def _count_trouble(self, event: RequestEnded) -> None:
+    def _count_trouble(self, event: RequestStats) -> None:
         model, node = event.model or NONE, event.node or NONE
         for failure in event.failures:
             self._made[definitions.ATTEMPTS].labels(*failure).inc()
@@ -81,7 +82,7 @@ class Metrics:
         if event.overran:
             self._made[definitions.OVERRUNS].labels(node).inc()
 
-    def _count_prompt(self, event: RequestEnded) -> None:
+    def _count_prompt(self, event: RequestStats) -> None:
         how = "exact" if event.counted else "estimated"
         if event.counted and event.usage is not None and event.usage.input not in (0, event.counted):
             how = "wrong"

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Sequence
 
-from gateway.core.telemetry.events import RequestEnded
+from gateway.core.telemetry.request_stats import RequestStats
 
 KEPT = 256
 """Streams of each node."""
@@ -15,7 +15,7 @@ class RecentTtft:
     def __init__(self) -> None:
         self._seconds: dict[str, deque[float]] = {}
 
-    def note(self, ended: Sequence[RequestEnded]) -> None:
+    def note(self, ended: Sequence[RequestStats]) -> None:
         """Requests that have ended since."""
         for event in ended:
             if event.stream and event.ttft is not None and event.node is not None:

@@ -1,11 +1,9 @@
-"""The client's side of a request, as pipeline and relay use it; and the facts that the relay notes about a request."""
+"""The client's side of a request, as pipeline and relay use it."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from gateway.core.errors import GatewayError
-from gateway.core.usage.token_usage import ObservedWork, Usage
-from gateway.fleet.node import PrefillTracker
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -69,56 +67,3 @@ class DownstreamRequest(Protocol):
 
     def fail(self, error: GatewayError) -> None:
         """Send an error: as the answer, or as an event of a stream that has begun."""
-
-
-class RequestStats:
-    """What the relay notes about a request for its record; `first_byte` as `time.perf_counter` tells it.
-
-    `failures`: node and outcome of every attempt that failed; `retry_refused`: there was no budget for another one.
-    `sent`: a node was asked. `answered`: the client has got bytes of what the node is asked now, so that asking again
-    would repeat them.
-    `wasted`: tokens of thinking that a node made and nobody gets. `overran`: it thought far beyond a budget that it had
-    proven to hold. `lost`: seconds for which nodes worked on plain answers that they did not finish, `lost_events` what
-    they streamed of others. `work`: what was seen of the last node's.
-    """
-
-    __slots__ = (
-        "answered",
-        "attempts",
-        "failures",
-        "first_byte",
-        "lost",
-        "lost_events",
-        "node",
-        "node_failed",
-        "overran",
-        "prefill",
-        "retry_refused",
-        "sent",
-        "usage",
-        "wasted",
-        "work",
-    )
-
-    def __init__(self) -> None:
-        self.node: str | None = None
-        self.attempts = 0
-        self.failures: tuple[tuple[str, str], ...] = ()
-        self.retry_refused = False
-        self.sent = False
-        self.answered = False
-        self.first_byte: float | None = None
-        self.prefill: PrefillTracker | None = None
-        self.usage: Usage | None = None
-        self.wasted = 0
-        self.overran = False
-        self.lost = 0.0
-        self.lost_events = 0
-        self.work = ObservedWork()
-        self.node_failed = False
-
-    def begin_again(self) -> None:
-        """Another attempt follows: what the last one made is nobody's."""
-        self.lost_events += self.work.events
-        self.work = ObservedWork()
-        self.usage = None

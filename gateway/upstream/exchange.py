@@ -32,10 +32,11 @@ from gateway.core.errors import (
     UpstreamTimeout,
 )
 from gateway.core.http.sse import KEEP_ALIVE, PING, event_data, split_events
+from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.upstream.node_request import NodeRequest
 from gateway.fleet.node import Lease, Node
 from gateway.upstream.connection import ResponseHead, UpstreamConnection
-from gateway.upstream.downstream import DownstreamRequest, Headers, RequestStats
+from gateway.upstream.downstream import DownstreamRequest, Headers
 from gateway.upstream.failed_answers import FAILED_STATUSES, deadline_exceeded, node_error, unreadable
 from gateway.upstream.request_heads import STREAM_HEADERS, STREAM_TYPE, is_stream, passed_headers, unfit
 from gateway.upstream.timeouts import UpstreamTimeouts
@@ -296,7 +297,7 @@ class Exchange:
         if watch.follow_up is not None:
             self._take_turn(watch)
             return
-        self._stats.usage = watch.usage
+        self._stats.reported = watch.usage
         self._stats.wasted = watch.wasted
         self._stats.node_failed = watch.failed
         if self._sending.assembles:
@@ -333,7 +334,7 @@ class Exchange:
         if status == 200 and self._sending.gave_up(body):
             self._resolve(gave_up())
             return
-        self._stats.usage = self._sending.usage(body) if status == 200 else None
+        self._stats.reported = self._sending.usage(body) if status == 200 else None
         self._answer_plain(status, passed_headers(self._head), body)
 
     def _answer_plain(self, status: int, headers: Headers, body: bytes) -> None:
@@ -372,13 +373,13 @@ class Exchange:
                 and not self._stats.answered
                 and not self._events
             ):
-                self._stats.lost += self._loop.time() - self._sent_at
+                self._stats.lost_seconds += self._loop.time() - self._sent_at
             self.done.set_exception(error)
 
     def _note_usage(self) -> None:
         """What the node has said of it before its answer broke off."""
-        if self.watch is not None and self._stats.usage is None:
-            self._stats.usage = self.watch.usage
+        if self.watch is not None and self._stats.reported is None:
+            self._stats.reported = self.watch.usage
 
     def _tell_work(self) -> None:
         if self._told:
@@ -434,8 +435,8 @@ class Exchange:
         if self._stats.first_byte is None:
             self._stats.answered = True
             self._stats.first_byte = time.perf_counter()  # uvloop's own clock ticks in milliseconds
-            if self._stats.prefill is not None:
-                self._stats.prefill.first_byte(self._loop.time())
+            if self.lease.prefill is not None:
+                self.lease.prefill.first_byte(self._loop.time())
 
     def _commit(self) -> None:
         """Send the head of a stream: the node's, or where it has not answered yet, the one that it will send."""
@@ -448,7 +449,7 @@ class Exchange:
     def _hold(self, data: bytes) -> None:
         if self._held is None:
             seen = self._tail + data
-            self._stats.usage = self._sending.usage(seen) or self._stats.usage
+            self._stats.reported = self._sending.usage(seen) or self._stats.reported
             self._tail = seen[-TAIL_BYTES:]
             self._pass(data)
             return

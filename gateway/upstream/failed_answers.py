@@ -13,8 +13,9 @@ from gateway.core.errors import (
     UnreadableAnswer,
     UpstreamError,
 )
+from gateway.core.telemetry.request_stats import RequestStats
 from gateway.upstream.connection import ResponseHead
-from gateway.upstream.downstream import DownstreamRequest, RequestStats
+from gateway.upstream.downstream import DownstreamRequest
 from gateway.upstream.request_heads import retry_after
 
 FAILED_STATUSES = (500, 502, 503, 504)

@@ -19,10 +19,10 @@ from gateway.core.errors import (
     UpstreamError,
 )
 from gateway.core.plan import Plan
+from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.upstream.attempts import FREE, Attempts, RetryBudget, RetryDecision, RetryRules, is_doubtful, outcome
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import AnotherLease, Lease, Node
-from gateway.upstream.downstream import RequestStats
 
 log = structlog.get_logger("fleetgate.failover")
 

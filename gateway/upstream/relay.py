@@ -19,13 +19,14 @@ from gateway.core.errors import (
     UpstreamTimeout,
 )
 from gateway.core.plan import Plan
+from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.upstream.attempts import RetryRules
 from gateway.core.upstream.node_request import BudgetReport, NodeRequest, node_request, node_request_steps
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.hang_detection import silent_at
 from gateway.fleet.node import AnotherLease, Lease, Node
 from gateway.telemetry.shortages import ResourceShortages
-from gateway.upstream.downstream import DownstreamRequest, RequestStats
+from gateway.upstream.downstream import DownstreamRequest
 from gateway.upstream.exchange import Exchange
 from gateway.upstream.failed_answers import pass_on
 from gateway.upstream.failover import Failover, RequestTries
@@ -94,7 +95,8 @@ class Relay:
             self.failover.budget(plan.model).requests += 1
             while True:
                 stats.node = lease.node.name
-                stats.prefill = lease.prefill
+                if lease.prefill is not None:
+                    stats.route, stats.expected_cached = lease.prefill.reason, lease.prefill.cached
                 stats.attempts += 1
                 try:
                     if leg is None:
@@ -127,7 +129,7 @@ class Relay:
         finally:
             lease.release()
             if lease.prefill is not None:
-                lease.prefill.learn(stats.usage)
+                lease.prefill.learn(stats.reported)
 
     @property
     def open_exchanges(self) -> int:

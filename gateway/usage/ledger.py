@@ -23,7 +23,7 @@ from typing import Any
 import orjson
 import structlog
 
-from gateway.core.telemetry.events import RequestEnded
+from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.usage.cost import Price
 from gateway.core.usage.ledger import (
     DAY,
@@ -107,7 +107,7 @@ class Ledger:
         self._redis = redis
         self._kept = kept
         self._places = UsageKeys(f"{redis.schema.records}:{{usage}}:")
-        self._waiting: deque[RequestEnded] = deque()
+        self._waiting: deque[RequestStats] = deque()
         self._overflow: dict[UsageBucket, dict[UsagePart, UsageSums]] = {}
         self._refused: deque[bytes] = deque()
         self._batch: _Batch | None = None
@@ -118,7 +118,7 @@ class Ledger:
         batch = len(self._batch.records) if self._batch is not None else 0
         return len(self._waiting) + len(self._refused) + batch
 
-    def request_ended(self, event: RequestEnded) -> None:
+    def request_ended(self, event: RequestStats) -> None:
         """An observer of requests. Those of nobody (a wrong key) are not written down."""
         if event.tenant is None:
             return
@@ -185,7 +185,7 @@ class Ledger:
             self._batch = _Batch(os.urandom(12).hex(), before + records, sums)
         return self._batch
 
-    def _with_cost(self, events: list[RequestEnded]) -> list[tuple[RequestEnded, int]]:
+    def _with_cost(self, events: list[RequestStats]) -> list[tuple[RequestStats, int]]:
         return [(event, cost_of_request(event, self.prices)) for event in events]
 
     async def _write(self, batch: _Batch) -> set[int]:

@@ -22,13 +22,12 @@ from gateway.core.dialects import DIALECTS
 from gateway.core.errors import GatewayError
 from gateway.core.memory import Holding
 from gateway.core.plan import Plan
-from gateway.core.telemetry.events import RequestEnded
+from gateway.core.telemetry.request_stats import RequestStats
 from gateway.fleet.node import Lease
 from gateway.limits.arrivals import Arrival
 from gateway.limits.reservation import Reservation
 from gateway.pipeline import _RequestRecord
 from gateway.routing.router import NodeChoice
-from gateway.upstream.downstream import RequestStats
 from gateway.upstream.exchange import Exchange
 from gateway.upstream.relay import AttemptPart
 from tests.support.gateways import RunningGateway, eventually, running_gateway
@@ -148,7 +147,7 @@ class Scene:
         await client.answer()
 
     async def observer_failed(self, client: RawClient, mode: str) -> None:
-        def fail(_: RequestEnded) -> None:
+        def fail(_: RequestStats) -> None:
             raise RuntimeError("an observer")
 
         pipeline = self.gateway.app.pipeline

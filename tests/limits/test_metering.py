@@ -10,7 +10,7 @@ from gateway.core.dialects.plain import Detokenize, Embeddings
 from gateway.core.limits.metering import Meter, amounts_used, plan_amounts, priced
 from gateway.core.limits.rules import NOTHING, Amounts
 from gateway.core.plan import make_plan
-from gateway.core.telemetry.events import RequestEnded
+from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.usage.cost import Price
 from gateway.core.usage.token_usage import Usage
 
@@ -22,7 +22,7 @@ def plan_of(dialect: Dialect, **body: Any) -> Amounts:
     return plan_amounts(make_plan(ask, dialect, "m", None, None), Meter(), 4096)
 
 
-def ended(**facts: Any) -> RequestEnded:
+def ended(**facts: Any) -> RequestStats:
     known: dict[str, Any] = {
         "at": 0.0,
         "request_id": "r",
@@ -40,7 +40,7 @@ def ended(**facts: Any) -> RequestEnded:
         "ttft": 0.1,
         "duration": 10.0,
     }
-    return RequestEnded(**{**known, **facts})
+    return RequestStats(**{**known, **facts})
 
 
 def test_a_plan_takes_its_prompt_and_all_the_output_that_it_grants() -> None:

@@ -20,7 +20,7 @@ from gateway.core.errors import KeysUnknown
 from gateway.core.fleet.registration import RegistrationTrust
 from gateway.core.limits.rules import Limits, rules_of
 from gateway.core.routing.selection import Candidate, PlacedPrompt
-from gateway.core.telemetry.events import RequestEnded
+from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.usage.ledger import HOUR
 from gateway.core.usage.token_usage import Usage
 from gateway.fleet.drains import Drains
@@ -117,7 +117,7 @@ async def _keys(_: RedisServer, link: RedisClient) -> None:
 async def _usage(_: RedisServer, link: RedisClient) -> None:
     ledger, now = Ledger(link, UsageRetention(100, 10, 10), {}), time.time()
     ledger.request_ended(
-        RequestEnded(now, "r", "chat", "acme", "k", "m", "n", False, 200, "ok", 1, 9, Usage(1, 1), 0.1, 0.2)
+        RequestStats(*("r", "chat", "acme", "k", "m", "n", False, 200, "ok", 1, 9, Usage(1, 1)), at=now)
     )
     assert await ledger.flush()
     report = UsageReport(link)

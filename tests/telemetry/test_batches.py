@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
-from gateway.core.telemetry.events import RequestEnded
+from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.usage.token_usage import Usage
 from gateway.telemetry.definitions import BatchHistogram
 from gateway.telemetry.logs import RequestLog
@@ -39,7 +39,7 @@ def test_a_batch_is_observed_as_its_values_would_be(values: list[float]) -> None
     assert one_by_one == batch
 
 
-def ended(**changed: Any) -> RequestEnded:
+def ended(**changed: Any) -> RequestStats:
     facts: dict[str, Any] = {
         "at": 1_764_000_000.25,
         "request_id": "req_1",
@@ -57,7 +57,7 @@ def ended(**changed: Any) -> RequestEnded:
         "ttft": 0.2,
         "duration": 0.3,
     }
-    return RequestEnded(**(facts | changed))
+    return RequestStats(**(facts | changed))
 
 
 def sample(page: bytes, name: str) -> float:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.core.telemetry.events import RequestEnded
+from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.usage.cost import Price
 from gateway.core.usage.ledger import DAY, HOUR, UsagePart, UsageSums
 from gateway.core.usage.token_usage import Usage
@@ -21,9 +21,11 @@ PRICES = {"m": Price(1.0, 1.0, 2.0)}
 ALL = frozenset({"time", "tenant", "model", "key"})
 
 
-def ended(tenant: str | None = "acme", at: float = NOW, model: str = "m") -> RequestEnded:
+def ended(tenant: str | None = "acme", at: float = NOW, model: str = "m") -> RequestStats:
     usage = Usage(10, 5, 3, 2)
-    return RequestEnded(at, "r", "chat", tenant, "key_1", model, "n", False, 200, "ok", 1, 9, usage, 0.1, 0.2)
+    return RequestStats(
+        *("r", "chat", tenant, "key_1", model, "n", False, 200, "ok", 1, 9, usage), at=at, ttft=0.1, duration=0.2
+    )
 
 
 def link_to(redis: RedisServer, timeout: float = 1.0) -> RedisClient:

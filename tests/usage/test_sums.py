@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.telemetry.events import RequestEnded
+from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.usage.cost import Price
 from gateway.core.usage.ledger import (
     DAY,
@@ -31,9 +31,13 @@ def ended(
     ending: str = "ok",
     usage: Usage | None = None,
     wasted: int = 0,
-) -> RequestEnded:
-    return RequestEnded(
-        at, "req_1", "chat", tenant, key, model, "node", True, 200, ending, 1, 10, usage, 0.5, 1.25, wasted=wasted
+) -> RequestStats:
+    return RequestStats(
+        *("req_1", "chat", tenant, key, model, "node", True, 200, ending, 1, 10, usage),
+        at=at,
+        ttft=0.5,
+        duration=1.25,
+        wasted=wasted,
     )
 
 
@@ -52,7 +56,7 @@ EVENTS = st.lists(
 )
 
 
-def folded(*batches: list[RequestEnded]) -> dict[UsageBucket, dict[UsagePart, UsageSums]]:
+def folded(*batches: list[RequestStats]) -> dict[UsageBucket, dict[UsagePart, UsageSums]]:
     into: dict[UsageBucket, dict[UsagePart, UsageSums]] = {}
     for batch in batches:
         fold([(event, cost_of_request(event, PRICES)) for event in batch], into)
@@ -72,12 +76,12 @@ def test_what_had_no_key_no_model_and_no_usage_is_a_request_all_the_same() -> No
 
 
 @given(EVENTS, st.integers(0, 20))
-def test_sums_do_not_depend_on_order_or_batches(events: list[RequestEnded], cut: int) -> None:
+def test_sums_do_not_depend_on_order_or_batches(events: list[RequestStats], cut: int) -> None:
     assert folded(events) == folded(events[cut:], events[:cut]) == folded(list(reversed(events)))
 
 
 @given(EVENTS)
-def test_hours_add_up_to_their_days(events: list[RequestEnded]) -> None:
+def test_hours_add_up_to_their_days(events: list[RequestStats]) -> None:
     totals = {HOUR: UsageSums(), DAY: UsageSums()}
     for bucket, parts in folded(events).items():
         for sums in parts.values():
@@ -86,7 +90,7 @@ def test_hours_add_up_to_their_days(events: list[RequestEnded]) -> None:
 
 
 @given(EVENTS)
-def test_buckets_read_as_they_were_written(events: list[RequestEnded]) -> None:
+def test_buckets_read_as_they_were_written(events: list[RequestStats]) -> None:
     for parts in folded(events).values():
         fields = {field_of(part, name): n for part, sums in parts.items() for name, n in sums._asdict().items()}
         assert parts_of(fields) == parts

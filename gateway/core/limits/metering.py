@@ -17,7 +17,7 @@ from typing import NamedTuple
 from gateway.core.limits.comparable import SHORTEST, is_text
 from gateway.core.limits.rules import NOTHING, Amounts
 from gateway.core.plan import Plan
-from gateway.core.telemetry.events import RequestEnded
+from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.thinking.sizes import BYTES_PER_TOKEN, estimate_input
 from gateway.core.usage.cost import Price, cost_of_tokens
 from gateway.core.usage.token_usage import ObservedWork, Usage
@@ -139,7 +139,7 @@ def priced(amounts: Amounts, price: Price | None, cached: int | None = None) -> 
     return Amounts(requests, reads, writes, thinks, cost_of_tokens(reads, cached or 0, writes, price))
 
 
-def amounts_used(event: RequestEnded, planned: Amounts) -> Amounts:
+def amounts_used(event: RequestStats, planned: Amounts) -> Amounts:
     """What a request has used, its cost aside."""
     usage = event.usage
     if usage is not None:

@@ -7,7 +7,7 @@ integers, so that it does not matter in which order, or how often split, they ar
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from gateway.core.telemetry.events import RequestEnded
+from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.usage.cost import Price, cost_of
 from gateway.core.usage.token_usage import Usage
 
@@ -53,13 +53,13 @@ class UsagePart(NamedTuple):
     key: str
 
 
-def cost_of_request(event: RequestEnded, prices: Mapping[str, Price]) -> int:
+def cost_of_request(event: RequestStats, prices: Mapping[str, Price]) -> int:
     """In nano-dollars; 0 where the model has no price or nothing was used."""
     price = prices.get(event.model or NONE)
     return 0 if price is None or event.usage is None or not event.computed else cost_of(event.usage, price)
 
 
-def record_of(event: RequestEnded, cost: int) -> dict[str, Any]:
+def record_of(event: RequestStats, cost: int) -> dict[str, Any]:
     """One request as it is kept; `cost` in nano-dollars. Times are in seconds, `at` since 1970, `cost_usd` in US
     dollars."""
     usage = event.usage or _UNUSED
@@ -87,7 +87,7 @@ def record_of(event: RequestEnded, cost: int) -> dict[str, Any]:
     }
 
 
-def fold(events: Iterable[tuple[RequestEnded, int]], into: dict[UsageBucket, dict[UsagePart, UsageSums]]) -> None:
+def fold(events: Iterable[tuple[RequestStats, int]], into: dict[UsageBucket, dict[UsagePart, UsageSums]]) -> None:
     """Add events, each with its cost, to the sums of their hours and days.
 
     Only requests of a tenant count: strangers have no sums.

@@ -1,0 +1,124 @@
+"""The facts of one request: noted while it is answered, and read at its end by log, metrics, usage ledger and limits.
+
+A new field of the request log takes two edits: its declaration here, with `logged` as its metadata, and the line that
+sets it where it becomes known. The log line has the fields in the order of their declarations.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import Any, NamedTuple
+
+from gateway.core.usage.token_usage import ObservedWork, Usage
+
+_LOG = "log"
+
+
+class LogField(NamedTuple):
+    """Declares how an attribute is logged: under `name`, or its parts under several `names`, after `render`."""
+
+    attribute: str
+    names: tuple[str, ...]
+    render: Callable[[Any], Any] | None
+
+
+def logged(*names: str, render: Callable[[Any], Any] | None = None) -> dict[str, Any]:
+    """Metadata of a field that is logged under its own name, or under `names`. `render` makes the logged value; where
+    there are several names, one value for each."""
+    return {_LOG: (names, render)}
+
+
+@cache
+def log_table(kind: type[Any]) -> tuple[LogField, ...]:
+    """The fields of the request log, in its order. `kind` is `RequestStats`, or a subclass of it."""
+    found = [(each.name, each.metadata[_LOG]) for each in fields(kind) if _LOG in each.metadata]
+    return tuple(LogField(name, names or (name,), render) for name, (names, render) in found)
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 1)
+
+
+def _tokens(usage: Usage | None) -> tuple[int | None, ...]:
+    return (None,) * 4 if usage is None else (usage.input, usage.cached, usage.output, usage.reasoning)
+
+
+@dataclass(slots=True, eq=False)
+class RequestStats:
+    """One request. Times are seconds, unless a comment says otherwise."""
+
+    request_id: str = field(default="", metadata=logged())
+    dialect: str = field(default="", metadata=logged())
+    tenant: str | None = field(default=None, metadata=logged())
+    key: str | None = field(default=None, metadata=logged())
+    model: str | None = field(default=None, metadata=logged())
+    node: str | None = field(default=None, metadata=logged())
+    """The node of the last attempt."""
+    stream: bool = field(default=False, metadata=logged())
+    status: int = field(default=0, metadata=logged())
+    """The HTTP status that the client saw; 0 where it left before one was sent."""
+    ending: str = field(default="ok", metadata=logged())
+    """`ok`, the code of an error, or `client_gone`."""
+    attempts: int = field(default=0, metadata=logged())
+    """Tries on nodes; 0 where no node was reached."""
+    request_bytes: int = field(default=0, metadata=logged())
+    usage: Usage | None = field(
+        default=None,
+        metadata=logged("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", render=_tokens),
+    )
+    """The tokens that the request is charged (see `core.usage.charge`); None where it is charged none."""
+    estimated: bool = field(default=False, metadata=logged("usage_estimated"))
+    """Whether `usage` is an estimate: the node did not report it."""
+    route: str | None = field(default=None, metadata=logged())
+    """Why the node was chosen (`NodeScore.reason`); None where there was no choice."""
+    expected_cached: int | None = field(default=None, metadata=logged("expected_cached_tokens"))
+    """Prompt tokens that were expected in the node's cache."""
+    ttft: float | None = field(default=None, metadata=logged("ttft_ms", render=_milliseconds))
+    """From the request to the first byte of its answer; None where no byte went out."""
+    duration: float = field(default=0.0, metadata=logged("duration_ms", render=_milliseconds))
+
+    # At its end, for metrics, ledger and limits
+
+    at: float = 0.0
+    """When it ended, since 1970."""
+    failures: tuple[tuple[str, str], ...] = ()
+    """Node and outcome of each attempt that failed (see `attempts.outcome`)."""
+    retry_refused: bool = False
+    """Whether one more attempt would have been made but for the retry budget."""
+    wasted: int = 0
+    """Tokens of thinking that a node made beyond its budget and nobody got."""
+    overran: bool = False
+    """Whether a node that was trusted to hold a thinking budget went far beyond it."""
+    lost: int = 0
+    """Tokens of failed attempts, as far as they can be estimated."""
+    counted: int | None = None
+    """The prompt's tokens as counted here; 0 where they had to be estimated, None where the model has no tokenizer."""
+    computed: bool = True
+    """False where no model worked for it, so that it has no price."""
+    stranger: str | None = None
+    """The address of a client that was not let in, None of all others."""
+
+    # While it is answered, for the relay and for `charge`
+
+    sent: bool = False
+    """Whether a node was asked."""
+    answered: bool = False
+    """Whether the client has bytes of the current node's answer, so that another attempt would repeat them."""
+    first_byte: float | None = None
+    """When the first byte of the answer went out, by `time.perf_counter`."""
+    reported: Usage | None = None
+    """The tokens that the node reported."""
+    node_failed: bool = False
+    """Whether the answer ended with the node's own error."""
+    lost_seconds: float = 0.0
+    """Time for which nodes worked on plain answers that they did not finish."""
+    lost_events: int = 0
+    """Events of streams that nodes did not finish."""
+    work: ObservedWork = field(default_factory=ObservedWork)
+    """What was seen of the last node's work."""
+
+    def begin_again(self) -> None:
+        """Another attempt follows: the work of the last one is lost."""
+        self.lost_events += self.work.events
+        self.work = ObservedWork()
+        self.reported = None
