@@ -1,7 +1,7 @@
-"""The way of one request, from its headers to its record.
+"""The pipeline: one request, from its headers to its record.
 
-Read `Pipeline.answer` top to bottom: that is the whole story. Each step either hands the next one what it needs
-or raises a `GatewayError`, which the client is told in its own dialect.
+`Pipeline.answer` has its steps in their order. A step that cannot be done raises a `GatewayError`, which is the
+client's answer in its own dialect.
 """
 
 import asyncio
@@ -55,8 +55,8 @@ Observer = Callable[[RequestStats], None]
 
 
 class _RequestRecord:
-    """What one request holds, and its end: `with` tells the client of an error and hands `stats` to the observers,
-    once, on every way out."""
+    """What one request holds, and its end: on every way out of `with`, once, the client gets the error, and the
+    observers get `stats`."""
 
     __slots__ = ("_began", "_call", "_dialect", "_meters", "_observers", "arrival", "plan", "reservation", "stats")
 
@@ -92,8 +92,8 @@ class _RequestRecord:
         if error is not None:
             try:
                 self._fail(error)
-            except Exception:  # what the request holds is given back all the same
-                log.exception("telling_failed_unexpectedly", request_id=self._call.request_id)
+            except Exception:  # what the request holds is released all the same
+                log.exception("error_answer_failed_unexpectedly", request_id=self._call.request_id)
         stats = self._conclude()
         if self.reservation is not None:
             self.reservation.settle(stats)
@@ -105,7 +105,8 @@ class _RequestRecord:
         return isinstance(error, Exception)
 
     def _fail(self, error: BaseException) -> None:
-        """Note how the request ended, and tell its client. What goes wrong once that has left, nobody was told."""
+        """Note how the request ended, and send its client the error. An error after the client has left is not its
+        ending, unless it is the gateway's own."""
         if not isinstance(error, Exception):  # cancelled: the server ends what is left at its shutdown's deadline
             error = shutting_down()
         elif not isinstance(error, GatewayError):
@@ -133,7 +134,7 @@ class _RequestRecord:
         if stats.lost_seconds:
             stats.lost += tokens_lost(stats.lost_seconds, stats.duration, stats.reported)
         stats.computed = self._dialect.computes
-        stats.stranger = call.address if stats.tenant is None else None
+        stats.unauthenticated = call.address if stats.tenant is None else None
         return stats
 
     def _charge(self, end: RequestOutcome, plan: Plan) -> Charge:
@@ -148,7 +149,7 @@ class _RequestRecord:
             planned = plan_amounts(plan, meter, ASSUMED_OUTPUT)
         try:
             return charge(end, stats.reported, stats.work, plan, planned, meter)
-        except Exception:  # what was planned is taken, and the reservation ends all the same
+        except Exception:  # it is charged as planned, and the reservation ends all the same
             log.exception("charging_failed_unexpectedly", request_id=self._call.request_id)
             return Charge(Usage(planned.input, planned.output), estimated=True)
 

@@ -1,12 +1,12 @@
-"""A request's body as it comes: every piece is weighed before it is kept, so that nothing is held beyond its bounds.
+"""A request's body: memory is reserved for every piece before it is kept, so that nothing is held beyond its bounds.
 
-what comes                                 what happens
-a declared length, once it is wanted       its memory is taken at once: who gets none need not send it
-a piece                                    what it becomes once it is parsed is taken, as far as it is not yet
-a piece beyond a bound                     the body is refused: what there is of it is let go, the rest is dropped
+event                                      effect
+a declared length, once the body is read   its memory is reserved at once: without memory it need not be sent
+a piece                                    the size that it has once parsed is reserved, as far as it is not yet
+a piece beyond a bound                     the body is refused: its pieces are released, the rest is dropped
 the last piece                             the body is whole
-a compressed body                          held as it came; once it is whole and wanted, `unpack` weighs what comes out
-the end of its request                     the holding is released (see `call`)
+a compressed body                          held as it came; `unpack` reserves memory for its unpacked size
+the end of its request                     the memory is released (see `client_request`)
 """
 
 import asyncio
@@ -20,21 +20,21 @@ from gateway.core.http.json_size import COPIES, JsonSize, small_size
 from gateway.core.memory import Holding, MemoryBudget
 
 SMALL = 16 * 1024
-"""Bytes of a body that came whole and is weighed in one pass, generously."""
+"""Bytes up to which a body that came whole has its parsed size estimated in one pass, generously."""
 
 PACKED_COPIES = 2
 """A compressed body is held as its pieces, and once more while it is put together."""
 
 STEPS = 4
-"""Steps of unpacking in one turn of the loop, of whoever's bodies: else many tenants hold it up where one cannot."""
+"""Steps of unpacking in one iteration of the loop, of all tenants' bodies together."""
 
 RETRY_SECONDS = 1.0
-"""What a client is told to wait for memory: nobody knows when a request ends."""
+"""`retry-after` of a client for whose body there is no memory: when a request ends is not known."""
 
 
 @dataclass(slots=True)
 class RequestBounds:
-    """What is accepted of a client: bytes of a body, values in it, and seconds for it to arrive; `max_answer` is bytes
+    """Bounds of a request: bytes of a body, values in it, and seconds for it to arrive; `max_answer` is bytes
     of an answer that is held whole. A reload replaces the values.
     """
 
@@ -44,12 +44,12 @@ class RequestBounds:
     max_answer: int
     memory: MemoryBudget
     lanes: "WeakValueDictionary[str, asyncio.Lock]" = field(default_factory=WeakValueDictionary)
-    """By owner, held by the one of its bodies that is unpacked, where that takes more than a step."""
+    """By owner; held by the one body of that owner that is being unpacked, where that needs more than a step."""
     steps: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(STEPS))
-    """Held for a step, and until the next turn of the loop."""
+    """Held for a step, and until the loop's next iteration."""
 
     def lane(self, owner: str) -> asyncio.Lock:
-        """Each owner has one, so that nobody's bodies wait for another's; it goes with the last that waits in it."""
+        """The owner's own lock, so that no owner's bodies wait for another's. It lives as long as somebody uses it."""
         lane = self.lanes.get(owner)
         if lane is None:
             lane = self.lanes[owner] = asyncio.Lock()
@@ -57,7 +57,7 @@ class RequestBounds:
 
 
 class RequestBody:
-    """`whole` is None until all of it is there; `refused` says why it is not wanted any more. `length` in bytes."""
+    """`whole` is None until the body is complete; `refused` is the error that it is refused with. `length` in bytes."""
 
     __slots__ = (
         "_bounds",
@@ -88,13 +88,13 @@ class RequestBody:
         self._decoder: BodyDecoder | None = None
 
     def set_coding(self, fields: Fields) -> None:
-        """Its head, with these `fields`, has a Content-Encoding: refuse it, or be ready to unpack it."""
+        """Note the Content-Encoding of a head with these `fields`; refuse the body where it is unknown."""
         self.coding = coding_of(fields)
         if self.coding is not None and self.coding not in TAKEN:
             self._refuse(unsupported(self.coding))
 
     def expect(self, length: int) -> None:
-        """So many bytes are said to come."""
+        """Reserve memory for the declared length."""
         self._reserve(length * (COPIES if self.coding is None else PACKED_COPIES))
 
     def feed(self, piece: bytes) -> None:
@@ -113,13 +113,13 @@ class RequestBody:
         self._pieces.clear()
 
     def drop(self) -> None:
-        """Whatever comes of it is forgotten."""
+        """Drop its pieces, and those still to come."""
         self.unwanted = True
         self._decoder = None
         self._pieces.clear()
 
     def unpack(self) -> bool:
-        """A step of it, for a compressed body; whether that was the last one, or the body is refused."""
+        """Unpack a step of a compressed body; whether that was the last one, or the body is refused."""
         decoder, most = self._decoder, self._bounds.max_body
         if decoder is None:
             packed = self.whole
@@ -148,7 +148,7 @@ class RequestBody:
             self.memory.shrink(self.memory.size - self._reserved_packed)
 
     def detach(self) -> bytes:
-        """All of it, out of here; raises what it is refused for."""
+        """All of it, which is not kept here any longer. Raises the error that it is refused with."""
         body, most = self.whole, self._bounds.max_body
         if self.refused is None and (body is None or len(body) > most):
             self.refused = BodyTooLarge(f"The body is larger than {most} bytes: send a shorter prompt.")
@@ -182,7 +182,7 @@ class RequestBody:
             self._reserve(size.size)
 
     def _reserve(self, size: int) -> None:
-        """Hold `size` bytes for all of it."""
+        """Reserve `size` bytes for all of it."""
         more = size - self._reserved
         if more <= 0:
             return

@@ -114,7 +114,7 @@ class ClientRequest:
         body = self._body
         body.feed(piece)
         if self._body_waiter is None and not self.status and body.length > HIGH_WATER_LIMIT:
-            self._flow.pause_reading()  # requests before it are unanswered, or its key is being looked up
+            self._flow.pause_reading()  # requests before it are unanswered, or its key is awaited
 
     def end_of_body(self) -> None:
         self._body.end()

@@ -1,7 +1,7 @@
-"""How many clients may be connected at once: in all, and from one address."""
+"""Bounds of open connections: in all, and from one address."""
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Container
 
 from gateway.core.errors import TooManyConnections
 from gateway.core.http.addresses import source_of
@@ -13,7 +13,7 @@ class ConnectionBounds:
     Addresses of `proxies` are many clients each, and bounded by `max_connections` alone.
     """
 
-    def __init__(self, max_connections: int, max_per_address: int, proxies: Collection[str | None]) -> None:
+    def __init__(self, max_connections: int, max_per_address: int, proxies: Container[str | None]) -> None:
         self._max = max_connections
         self._max_per_address = max_per_address
         self._proxies = proxies
@@ -21,7 +21,7 @@ class ConnectionBounds:
         self._total = 0
 
     def enter(self, address: str | None) -> TooManyConnections | None:
-        """Count a connection in, whether or not it is one too many: `leave` is due for each."""
+        """Count a connection, also one too many, for which the error is: `leave` is called for each."""
         source = _source(address)
         self._total += 1
         self._open[source] += 1

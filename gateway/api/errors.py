@@ -1,4 +1,4 @@
-"""Errors to HTTP: the one place that knows which status, which headers and which kind an error has."""
+"""Errors as HTTP: the status, the headers and the kind of each."""
 
 import json
 import math
@@ -31,30 +31,30 @@ _HTTP: dict[type[e.GatewayError], tuple[int, ErrorKind]] = {
 }
 
 MAX_MESSAGE, MAX_PARAM = 2000, 300
-"""Characters that a client is told: messages quote what it sent, such as the name of a model or of a field."""
+"""Characters of a message and of a parameter: messages quote the client, such as the name of a model or a field."""
 
 ID_HEADERS = ("x-request-id", "request-id")
 ERROR_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry", "www-authenticate", "allow", "accept-encoding")
-"""All that an error's answer can have beside its type and length."""
+"""Headers that an error's answer can have besides its type and length."""
 
 _FINAL = (e.AnswerTooLarge, e.DeadlineExceeded, e.QuotaExceeded, e.LimitTooSmall)
-"""Statuses that SDKs retry by themselves, for reasons that a retry does not mend."""
+"""Errors whose status SDKs retry by themselves, though a retry does not help."""
 
 
 def shape_error(error: e.GatewayError, request_id: str) -> ErrorShape:
-    """What the client is told."""
+    """The error as clients see it, before a dialect gives it a shape."""
     status, fault = next(_HTTP[kind] for kind in type(error).__mro__ if kind in _HTTP)
     param = None if error.param is None else _bounded(error.param, MAX_PARAM)
     return ErrorShape(_bounded(error.message, MAX_MESSAGE), fault, status, error.slug, param, request_id)
 
 
 def _bounded(text: str, most: int) -> str:
-    """`text` without its middle where it is long: a client's own value, of up to megabytes, stands there."""
+    """`text` without its middle where it is long: it may quote a client's value of megabytes."""
     return text if len(text) <= most else f"{text[: most // 2]} [...] {text[-most // 2 :]}"
 
 
 def error_headers(error: e.GatewayError, body: bytes) -> list[tuple[bytes, bytes]]:
-    """Headers of an error answer: type, length, and what helps the client to come back (or not to)."""
+    """Headers of an error answer: type, length, and advice on retries."""
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     headers += [(name.encode(), value.encode()) for name, value in error.headers.items()]
     if error.retry_after is not None:
@@ -74,7 +74,7 @@ def id_headers(request_id: str) -> list[tuple[bytes, bytes]]:
 
 
 def unknown_path(path: str) -> e.UnknownPath:
-    """With the endpoint that was meant where it looks like one: most often the `/v1` is missing, or there twice."""
+    """Names the endpoint that the path resembles: most often the `/v1` is missing, or there twice."""
     endpoints = ["/v1/models", *(dialect.path for dialect in DIALECTS)]
     alike = [each for each in endpoints if path.rstrip("/").endswith(each.removeprefix("/v1"))]
     if alike:
@@ -99,6 +99,6 @@ def whole_answer(
 
 
 def detail_answer(error: e.GatewayError, request_id: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-    """`whole_answer` as the admin listener's own routes shape their errors."""
+    """As `whole_answer`, in the shape that the admin routes give to errors."""
     body = json.dumps({"detail": error.message}).encode()
     return shape_error(error, request_id).status, error_headers(error, body) + id_headers(request_id), body

@@ -1,9 +1,9 @@
-"""Flow control of a client connection: when it is read, and whether it takes more.
+"""Flow control of a client connection: when it is read, and whether it accepts more.
 
     state           set by                                   meaning
     read_paused     a request                                it has as much of its body as it wants
     held            the connection                           bytes wait to be parsed
-    write_paused    the transport                            more is written than the client has taken
+    write_paused    the transport                            more is written than the client has read
 
 The transport is read while neither `read_paused` nor `held`.
 """

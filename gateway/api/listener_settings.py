@@ -29,8 +29,8 @@ class RequestHandler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ListenerSettings:
-    """Bounds of the listeners: connections on the public one, bytes and seconds for a request's headers, seconds
-    for a client to take something of what it was sent; and what is accepted of a body.
+    """Bounds of the listeners: connections, bytes and seconds of a request's headers, bodies; `client_stall` is seconds
+    in which a client must read something of what it was sent.
 
     `on_shutdown` is called once for every connection that is open when the server begins to shut down.
     """

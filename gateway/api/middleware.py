@@ -1,25 +1,25 @@
-"""Two ASGI middlewares that also serve the data plane: the client's address as trusted proxies report it, and CORS.
+"""The layers before both the data plane and the ASGI application: trusted proxies, and CORS.
 
-Each is there only where it is configured; neither ever waits.
+Each is there only where it is configured; neither ever waits. CORS is Starlette's middleware, for both.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 import structlog
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware, _TrustedHosts
 
 from gateway.api.errors import ERROR_HEADERS, ID_HEADERS
 from gateway.api.request_head import Fields, RequestHead
+from gateway.api.trusted_proxies import Peer, TrustedProxies
 from gateway.core.http.addresses import plain_address, source_of
 from gateway.core.limits.words import LIMIT_HEADERS
 from gateway.core.thinking.grant import GRANT_HEADERS
 
 SHOWN_HEADERS = (*ID_HEADERS, *GRANT_HEADERS, *ERROR_HEADERS, *LIMIT_HEADERS)
-"""What scripts of listed origins may read of an answer beside its body."""
+"""Headers of an answer that scripts of listed origins may read."""
 
 log = structlog.get_logger("fleetgate.connection")
 
@@ -32,7 +32,6 @@ MAX_WARNED = 100
 _PRIVATE_NETWORK = "access-control-request-private-network"
 
 AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
-Peer = tuple[str, int] | None
 
 
 class Middleware:
@@ -40,14 +39,13 @@ class Middleware:
 
     def __init__(self, app: AsgiApp, cors_origins: Sequence[str] = (), trusted_proxies: Sequence[str] = ()) -> None:
         self._cors = _cors(app, cors_origins) if cors_origins else None
-        self._proxies = _proxies(_nothing, trusted_proxies) if trusted_proxies else None
-        self.proxies: Collection[str | None] = self._proxies.trusted_hosts if self._proxies is not None else ()
-        """The addresses of trusted proxies; each stands for many clients."""
+        self.proxies = TrustedProxies(trusted_proxies)
+        """Each of them stands for many clients."""
         self.adds_headers = bool(cors_origins)
         """Whether answers get headers for browsers: see `headers`."""
         self.app: AsgiApp = self._cors or app
         if trusted_proxies:
-            self.app = _proxies(self.app, trusted_proxies)
+            self.app = _behind_proxies(self.app, self.proxies)
         self._warned: set[str] = set()
 
     def is_preflight(self, head: RequestHead) -> bool:
@@ -56,11 +54,7 @@ class Middleware:
 
     def address(self, peer: Peer, fields: Fields) -> str:
         """A client's address: that of its connection's peer, or the one that a trusted proxy as its peer reports."""
-        if self._proxies is not None:
-            scope = {"type": "http", "client": peer, "headers": fields, "scheme": "http"}
-            _run(self._proxies(scope, _nothing, _nothing))
-            peer = scope["client"]  # type: ignore[assignment]
-        return address_of(peer)
+        return address_of(self.proxies.client(peer, fields))
 
     def warn_of_untrusted_proxy(self, peer: Peer, head: RequestHead) -> None:
         """Log, once for each address, that a proxy's report is not used: an operator who forgot to trust it has all its
@@ -130,27 +124,17 @@ def _cors(app: AsgiApp, origins: Sequence[str]) -> CORSMiddleware:
     )
 
 
-class _Trusted(_TrustedHosts):
-    """Knows an address in whichever spelling it comes: as a peer, or in what another proxy reported."""
+def _behind_proxies(app: AsgiApp, proxies: TrustedProxies) -> AsgiApp:
+    """`app`, with the client and the scheme that trusted proxies report in its scopes."""
 
-    def __contains__(self, host: str | None) -> bool:
-        return super().__contains__(host and plain_address(host))
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            peer, fields = scope["client"], scope["headers"]
+            scheme = proxies.scheme(peer, fields, scope["scheme"])
+            scope = {**scope, "client": proxies.client(peer, fields), "scheme": scheme}
+        await app(scope, receive, send)
 
-
-def _proxies(app: AsgiApp, trusted: Sequence[str]) -> Any:
-    layer = ProxyHeadersMiddleware(app)
-    layer.trusted_hosts = _Trusted([_plain_network(each) for each in trusted])
-    return layer
-
-
-def _plain_network(network: str) -> str:
-    """A network of IPv4 addresses that are written as IPv6, as one of IPv4; without a zone."""
-    address, _, prefix = network.partition("/")
-    plain = plain_address(address)
-    if not prefix:
-        return plain
-    mapped = ":" in address and ":" not in plain and int(prefix) >= 96
-    return f"{plain}/{int(prefix) - 96}" if mapped else f"{address.partition('%')[0]}/{prefix}"
+    return answer
 
 
 async def _nothing(*_: Any) -> None:

@@ -12,12 +12,12 @@ has returned, so that no request runs inside of it.
       a piece, or the end, of a body         its request waits         noted with it
       bytes of a head that is not complete   any                       counted and timed
       no HTTP, or more than a bound allows   any                       a refusal is queued; nothing is read any more
-    after each read, and after each answer   the client takes answers  the first of the queue begins, or proceeds
+    after each read, and after each answer   the client reads answers  the first of the queue begins, or proceeds
     the client leaves                        any                       `on_gone` is called for the whole queue
 
 No connection gets more of the process than its share: at most `MAX_AHEAD` requests are parsed ahead of an answer (the
 bytes behind them stay in the backlog, and nothing more is read); at most `MAX_STEPS` requests proceed in one iteration
-of the loop; and no request begins while more is written than the client takes.
+of the loop; and no request begins while more is written than the client has read.
 
 An exception in any callback ends in `_fail`: it is logged, the client is answered with 500 and the connection closed.
 """
@@ -49,7 +49,7 @@ from gateway.core.memory import STRANGER
 log = structlog.get_logger("fleetgate.connection")
 
 FIRST_REQUEST_GRACE = 1.0
-"""Seconds that a connection without a request yet is kept when the server shuts down."""
+"""Seconds for which a shutdown keeps a connection that has sent no request yet."""
 
 RECHECK_SECONDS = 0.02
 
@@ -167,7 +167,7 @@ class GatewayProtocol(ServerConnection):
         if self._backlog:
             self._backlog = self._backlog[self._parsed :] + data
             self._parsed = 0
-            return  # whoever left a backlog goes on with it
+            return  # `_run` is scheduled, or called after the next answer
         parser = self._parser
         fresh = parser.fresh
         if fresh and self._head_cache is not None and not self._queue:
@@ -275,7 +275,7 @@ class GatewayProtocol(ServerConnection):
                 if parser.arriving is not None and self._must_begin(parser.arriving):
                     break
                 if parser.fresh and parser.last is not None and not parser.last.keep_alive:
-                    self._input_ended = True  # the client has said that this one was its last
+                    self._input_ended = True  # `connection: close`: this request is the client's last
                     at = end
         except GatewayError as error:
             self._queue_refusal(error)
@@ -425,7 +425,7 @@ class GatewayProtocol(ServerConnection):
         else:
             self.transport.close()
         if self._stall_timer is not None:
-            self._stall_timer.check()  # closing waits for a client that takes nothing
+            self._stall_timer.check()  # closing waits for a client that reads nothing
 
     def _linger(self) -> None:
         """Read and drop what still comes, for a moment: closing on unread bytes would reset the connection, and the

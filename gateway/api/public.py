@@ -1,4 +1,4 @@
-"""The small public routes: which models there are, whether the gateway lives, and 404 or 405 for all the rest."""
+"""The small public routes: models, health and readiness, and 404 or 405 for all other paths."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def build_public(pipeline: Pipeline, fleet: Fleet) -> FastAPI:
 
     @app.get("/v1/models")
     async def list_models(request: Request) -> Response:
-        """What the caller may use, as the nodes themselves describe it."""
+        """The models that the caller may use, as the nodes describe them."""
         return _answer(request, {"object": "list", "data": await _cards(request, pipeline, fleet)})
 
     @app.get("/v1/models/{name:path}")
@@ -36,12 +36,12 @@ def build_public(pipeline: Pipeline, fleet: Fleet) -> FastAPI:
         raise model_not_found(name)
 
     @app.exception_handler(GatewayError)
-    async def tell(request: Request, error: GatewayError) -> Response:
+    async def refused(request: Request, error: GatewayError) -> Response:
         return _error(request, error)
 
     @app.exception_handler(HTTPException)
     async def not_served(request: Request, error: HTTPException) -> Response:
-        """What the router refuses: a path that is not there, or a method that is not allowed on it."""
+        """The router's refusals: an unknown path, or a method that is not allowed on it."""
         path = request.url.path
         if error.status_code == 405:
             allowed = (error.headers or {}).get("Allow", "GET")
@@ -69,7 +69,7 @@ def add_health(app: FastAPI, pipeline: Pipeline, fleet: Fleet) -> None:
 
 
 def _why_not(model: str | None, nodes: int) -> str:
-    """Without the nodes' names: this is told to everybody."""
+    """Without the nodes' names: everybody can read it."""
     if model is not None and not nodes:
         return f"No node has said that it serves the model {model!r}: see GET /v1/models."
     which = "of the fleet" if model is None else f"of the model {model!r}"
@@ -84,7 +84,7 @@ async def _cards(request: Request, pipeline: Pipeline, fleet: Fleet) -> list[dic
 
 
 def _dialect(request: Request) -> Dialect:
-    """Whose error format the caller reads: that of the endpoint closest to the path, OpenAI's by default."""
+    """The dialect of an error: that of the endpoint closest to the path, OpenAI's by default."""
     path = request.url.path
     found = [dialect for dialect in DIALECTS if path.startswith(dialect.path)]
     return found[0] if found else DIALECTS[0]

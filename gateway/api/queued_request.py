@@ -31,10 +31,10 @@ class QueuedRequest(Protocol):
         """The client closed the connection before the answer was complete."""
 
     def on_full(self) -> None:
-        """More was written than the client takes now. Called within the write."""
+        """More was written than the client has room for. Called within the write."""
 
     def on_writable(self) -> None:
-        """The client takes more again, after `on_full`."""
+        """The client has room again, after `on_full`."""
 
 
 class RefusedRequest:

@@ -10,9 +10,9 @@ there holds the end of one message at most. Where cuts are made costs or saves w
     chunked body    behind the next blank line, if it came    pieces, or the end; trailers are counted and dropped
     any             -                                         no HTTP, or a bound is passed: `GatewayError`
 
-An offer to speak another protocol (`Upgrade`, RFC 9110 section 7.8) is not taken up, and the request is served as if
-it had not been made. llhttp ends such a message at its head, whatever its body. A fresh parser goes on at that byte: it
-is told, by a head of its own, the length of the body that the client's head declared.
+An offer to speak another protocol (`Upgrade`, RFC 9110 section 7.8) is declined, and the request is served as if it
+had not been made. llhttp ends such a message at its head, whatever its body. A fresh parser goes on at that byte: it is
+primed with a head that declares the same length of the body as the client's.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ _SMALL = 8192
 """Bytes that are copied sooner than a view of them is made."""
 
 _FRAMING_PER_BYTE = 16
-"""Bytes of chunk sizes and line ends that a byte of a chunked body may take: chunks of one byte need 5."""
+"""Bytes of chunk sizes and line ends allowed for each byte of a chunked body: chunks of one byte need 5."""
 
 
 class RequestParser:
@@ -55,7 +55,7 @@ class RequestParser:
         self.fresh = True
         """Whether the next byte begins a message."""
         self._error: Exception | None = None
-        """What a callback has raised: for `feed`, which gets something else from the parser."""
+        """The error that a callback has raised: the parser raises another one in `feed`."""
         self.begun = 0
         self.completed = 0
         self.head_bytes = 0
@@ -107,20 +107,20 @@ class RequestParser:
         return end
 
     def _raised(self, stop: Exception) -> Exception:
-        """What a callback raised, which made the parser raise `stop`. As a variable of `feed` it would hold itself."""
+        """The error of a callback, which made the parser raise `stop`. In a variable of `feed` it would be a cycle."""
         error, self._error = self._error, None
         return error or stop
 
     def fields_so_far(self) -> Fields:
         """The header fields of the request that was parsed last, or in part. Only once nothing more is to be parsed:
-        httptools tells a field when it sees that another one begins."""
+        httptools reports a field when the next one begins."""
         if not self.fresh and not self._left and self._parser is not None:
             with suppress(httptools.HttpParserError):  # it had failed before, or waits for something else
                 self._parser.feed_data(b"x:")
         return self._fields
 
     def close(self) -> None:
-        """Let go of the parser, which holds this object, and of what holds the connection."""
+        """Release the parser, which refers to this object, and all that refers to the connection."""
         self._parser = self.arriving = self.last = None
         self._on_head = _closed
         self._fields = []
@@ -154,7 +154,7 @@ class RequestParser:
             raise HeadersTooLarge(f"The body's chunk extensions or trailers are larger than {self._max_head} bytes.")
 
     def _go_on_behind_an_offer(self) -> None:
-        """The parser stopped behind a head that offers another protocol. Nothing of it can be relied on from here."""
+        """Go on with a new parser: the old one stopped behind a head that offers another protocol."""
         self._parser = self._new_parser()
         if not self._offered:
             return  # there is no body: the next byte begins the next message
@@ -167,7 +167,7 @@ class RequestParser:
             self._primed = False
         self._fields = []
 
-    # What the parser finds. What is raised there is kept: compiled, it is not the context of what the parser raises.
+    # Callbacks of the parser. Their errors are kept: compiled, they are not the context of the parser's own error.
 
     def on_message_begin(self) -> None:
         if not self._primed:

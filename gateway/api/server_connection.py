@@ -3,8 +3,8 @@
 uvicorn stays the server: sockets, lifespan, signals, worker processes. All that it and a connection know of each other:
 
     uvicorn's                                       used for
-    config.http_protocol_class(config=,             one instance for each accepted connection; `_loop` is None
-        server_state=, app_state=, _loop=)          where the server runs in a loop of its own
+    config.http_protocol_class(config=,             one instance for each accepted connection; `_loop` is None but in
+        server_state=, app_state=, _loop=)          tests
     config.loaded_app, config.root_path             ASGI requests
     config.timeout_keep_alive                       seconds that an idle connection is kept
     app_state                                       the lifespan's state, copied into each ASGI scope
@@ -77,9 +77,6 @@ class ServerConnection(asyncio.Protocol):
         raise NotImplementedError
 
     # What requests need
-
-    def default_headers(self) -> list[tuple[bytes, bytes]]:
-        return self.server_state.default_headers
 
     def default_lines(self) -> bytes:
         """The header lines that every answer begins with."""

@@ -1,6 +1,6 @@
-"""TLS on the listeners: a connection is counted before its handshake, which asyncio would do first and tell nobody.
+"""TLS on the listeners: a connection is counted before its handshake. (asyncio would create the protocol after it.)
 
-state        what comes                        next
+state        event                             next
 accepted     one connection too many           aborted: an answer would need the handshake
 accepted     -                                 handshake, for `ListenerSettings.headers_timeout` seconds
 handshake    it fails, or takes too long       aborted
@@ -39,7 +39,7 @@ class TlsProtocol(asyncio.Protocol):
         protocol.loop.call_soon(protocol.loop.call_soon, self._hand_over)
 
     def _hand_over(self) -> None:
-        """What came before the handshake's own protocol was in place: called behind its `connection_made`."""
+        """Hand the bytes that came early to the handshake's own protocol, after its `connection_made`."""
         handshake: Any = None if self._transport is None else self._transport.get_protocol()
         if handshake is None or handshake is self:
             return  # it was given up
@@ -89,7 +89,7 @@ class TlsProtocol(asyncio.Protocol):
         if transport is not None:
             transport.abort()
 
-    # What comes in the turns of the loop before the handshake begins, and after it ended
+    # Bytes that come in the loop's iterations before the handshake begins, and after it ended
 
     def data_received(self, data: bytes) -> None:
         self._early.append(data)

@@ -1,17 +1,17 @@
-"""A client that takes nothing of what it was sent is gone; closing would wait for it for ever.
+"""Aborts a connection whose peer has stopped reading; closing it would wait for ever.
 
-Under TLS a transport counts what is still to be encrypted; the rest waits in the transport below it, and is added.
+The size of the write buffer is no sign of progress: while a client reads, new bytes replace those that were sent. So
+the kernel is asked how many bytes the client has acknowledged; where it does not know, a smaller buffer is progress.
 
-How much waits does not tell: while a client reads, what is written next takes the place of what has gone out. So the
-kernel is asked how many bytes the client has acknowledged; only where it does not say does a smaller buffer count.
+Under TLS a transport counts bytes that are still to be encrypted; those that wait in the transport below are added.
 """
 
 import asyncio
 import socket
 import struct
 
-LOOKS = 8
-"""How often within the patience it is looked whether something went out."""
+CHECKS = 8
+"""Checks for progress within the patience."""
 
 _TCP_INFO = getattr(socket, "TCP_INFO", None)
 _ACKNOWLEDGED = struct.Struct("=Q")
@@ -47,7 +47,7 @@ class WriteStallTimer:
         return self._transport.get_write_buffer_size() + below
 
     def check(self) -> None:
-        """Begin to watch where something waits: now and then is enough, as the answer goes on."""
+        """Start the timer if bytes wait. Called now and then while an answer goes on."""
         if self._timer is None and (unsent := self.size):
             self._note(unsent, acknowledged_by(self._transport))
             self._wait()
@@ -63,7 +63,7 @@ class WriteStallTimer:
         self._went_at = self._loop.time()
 
     def _wait(self) -> None:
-        self._timer = self._loop.call_later(self._patience / LOOKS, self._check)
+        self._timer = self._loop.call_later(self._patience / CHECKS, self._check)
 
     def _check(self) -> None:
         self._timer = None
@@ -80,12 +80,12 @@ class WriteStallTimer:
 
 
 def acknowledged_by(transport: asyncio.Transport) -> int:
-    """Bytes that the other end's kernel has taken so far; always the same figure where that is not known."""
+    """Bytes that the peer's kernel has acknowledged so far; always the same figure where that is not known."""
     sock = transport.get_extra_info("socket")
     if _TCP_INFO is None or sock is None:
         return 0
     try:
-        told = sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _AT + _ACKNOWLEDGED.size)
+        info = sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _AT + _ACKNOWLEDGED.size)
     except OSError:  # closed, or no TCP
         return 0
-    return int(_ACKNOWLEDGED.unpack_from(told, _AT)[0]) if len(told) >= _AT + _ACKNOWLEDGED.size else 0
+    return int(_ACKNOWLEDGED.unpack_from(info, _AT)[0]) if len(info) >= _AT + _ACKNOWLEDGED.size else 0

@@ -115,8 +115,8 @@ class RequestLog:
 
     def request_ended(self, event: RequestStats) -> None:
         requests = 1
-        if event.stranger is not None:
-            requests = self._strangers.due(source_of(event.stranger), time.monotonic())
+        if event.unauthenticated is not None:
+            requests = self._strangers.due(source_of(event.unauthenticated), time.monotonic())
             if not requests:
                 return
         if self._text is not None:
@@ -159,7 +159,7 @@ def log_fields(event: RequestStats, requests: int = 1) -> dict[str, object]:
             line[names[0]] = value
         else:
             line.update(zip(names, value, strict=True))
-    if event.stranger is not None:
-        line["address"] = event.stranger
+    if event.unauthenticated is not None:
+        line["address"] = event.unauthenticated
         line["requests"] = requests
     return line

@@ -9,11 +9,11 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class ClientListener(Protocol):
-    """What a client's request calls while an exchange answers it."""
+    """The exchange that answers a client's request, as that request calls it."""
 
     def on_gone(self) -> None: ...
     def on_full(self) -> None:
-        """More was written than the client takes now: no more until `on_writable`. Called within the write."""
+        """More was written than the client has room for: no more until `on_writable`. Called within the write."""
 
     def on_writable(self) -> None: ...
 

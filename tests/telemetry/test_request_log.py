@@ -57,7 +57,7 @@ def test_tokens_and_times_have_their_units_in_their_names() -> None:
 
 
 def test_a_client_that_was_not_let_in_has_its_address_logged() -> None:
-    line = log_fields(RequestStats(stranger="192.0.2.1"), requests=7)
+    line = log_fields(RequestStats(unauthenticated="192.0.2.1"), requests=7)
     assert (line["address"], line["requests"]) == ("192.0.2.1", 7)
     assert not {"address", "requests"} & log_fields(RequestStats()).keys()
 

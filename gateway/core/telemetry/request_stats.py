@@ -95,8 +95,8 @@ class RequestStats:
     """The prompt's tokens as counted here; 0 where they had to be estimated, None where the model has no tokenizer."""
     computed: bool = True
     """False where no model worked for it, so that it has no price."""
-    stranger: str | None = None
-    """The address of a client that was not let in, None of all others."""
+    unauthenticated: str | None = None
+    """The address of a client without a valid key; None of all others."""
 
     # While it is answered, for the relay and for `charge`
 
