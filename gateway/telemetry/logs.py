@@ -149,16 +149,8 @@ def _lines(ended: Sequence[tuple[RequestStats, int]]) -> str:
 
 def log_fields(event: RequestStats, requests: int = 1) -> dict[str, object]:
     """The fields of a request's line, as `RequestStats` declares them."""
-    line: dict[str, object] = {}
     kind: Any = type(event)
-    for attribute, names, render in log_table(kind):
-        value = getattr(event, attribute)
-        if render is not None:
-            value = render(value)
-        if len(names) == 1:
-            line[names[0]] = value
-        else:
-            line.update(zip(names, value, strict=True))
+    line = log_table(kind).line(event)
     if event.unauthenticated is not None:
         line["address"] = event.unauthenticated
         line["requests"] = requests

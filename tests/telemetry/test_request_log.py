@@ -21,7 +21,7 @@ class MoreStats(RequestStats):
     """A new field of the log: this declaration, and the line that sets it."""
 
     queued: float | None = field(
-        default=None, metadata=logged("queued_ms", render=lambda seconds: None if seconds is None else seconds * 1000)
+        default=None, metadata=logged("queued_ms", lambda seconds: None if seconds is None else seconds * 1000)
     )
     hedged: bool = field(default=False, metadata=logged())
 
@@ -36,7 +36,7 @@ def test_a_declared_field_is_logged() -> None:
 
 
 def test_a_field_that_is_not_declared_as_logged_is_not_logged() -> None:
-    names = {name for each in log_table(RequestStats) for name in each.names}
+    names = {*log_table(RequestStats).names}
     assert log_fields(RequestStats()).keys() == names
     assert not names & {"work", "failures", "reported", "counted", "at"}
 

@@ -7,40 +7,56 @@ sets it where it becomes known. The log line has the fields in the order of thei
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import cache
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from gateway.core.usage.token_usage import ObservedWork, Usage
 
 _LOG = "log"
 
+Render = Callable[[Any], object]
+"""Makes the logged value of a field's value."""
 
-class LogField(NamedTuple):
-    """Declares how an attribute is logged: under `name`, or its parts under several `names`, after `render`."""
 
-    attribute: str
+def logged(name: str = "", render: Render | None = None) -> dict[str, Any]:
+    """Metadata of a field that is logged, under its own name or as `name`."""
+    return {_LOG: {name: render}}
+
+
+def logged_as(**parts: Render) -> dict[str, Any]:
+    """Metadata of a field that is logged in several parts, each under its name."""
+    return {_LOG: parts}
+
+
+class LogTable(NamedTuple):
+    """The request log: the `names` of its fields; `read` returns their values, of which some are rendered."""
+
     names: tuple[str, ...]
-    render: Callable[[Any], Any] | None
+    read: Callable[[Any], tuple[Any, ...]]
+    renders: tuple[tuple[int, Render], ...]
+    """Positions in `names`, each with its render."""
 
-
-def logged(*names: str, render: Callable[[Any], Any] | None = None) -> dict[str, Any]:
-    """Metadata of a field that is logged under its own name, or under `names`. `render` makes the logged value; where
-    there are several names, one value for each."""
-    return {_LOG: (names, render)}
+    def line(self, stats: "RequestStats") -> dict[str, object]:
+        values = [*self.read(stats)]
+        for at, render in self.renders:
+            values[at] = render(values[at])
+        return dict(zip(self.names, values, strict=True))
 
 
 @cache
-def log_table(kind: type[Any]) -> tuple[LogField, ...]:
-    """The fields of the request log, in its order. `kind` is `RequestStats`, or a subclass of it."""
-    found = [(each.name, each.metadata[_LOG]) for each in fields(kind) if _LOG in each.metadata]
-    return tuple(LogField(name, names or (name,), render) for name, (names, render) in found)
+def log_table(kind: type[Any]) -> LogTable:
+    """The table of `RequestStats`, or of a subclass of it."""
+    parts = [
+        (each.name, name or each.name, render)
+        for each in fields(kind)
+        for name, render in each.metadata.get(_LOG, {}).items()
+    ]
+    attributes, names, renders = zip(*parts, strict=True)
+    return LogTable(names, attrgetter(*attributes), tuple((at, each) for at, each in enumerate(renders) if each))
 
 
 def _milliseconds(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 1)
-
-
-def _tokens(usage: Usage | None) -> tuple[int | None, ...]:
-    return (None,) * 4 if usage is None else (usage.input, usage.cached, usage.output, usage.reasoning)
 
 
 @dataclass(slots=True, eq=False)
@@ -64,7 +80,12 @@ class RequestStats:
     request_bytes: int = field(default=0, metadata=logged())
     usage: Usage | None = field(
         default=None,
-        metadata=logged("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", render=_tokens),
+        metadata=logged_as(
+            input_tokens=lambda usage: usage and usage.input,
+            cached_tokens=lambda usage: usage and usage.cached,
+            output_tokens=lambda usage: usage and usage.output,
+            reasoning_tokens=lambda usage: usage and usage.reasoning,
+        ),
     )
     """The tokens that the request is charged (see `core.usage.charge`); None where it is charged none."""
     estimated: bool = field(default=False, metadata=logged("usage_estimated"))
@@ -73,9 +94,9 @@ class RequestStats:
     """Why the node was chosen (`NodeScore.reason`); None where there was no choice."""
     expected_cached: int | None = field(default=None, metadata=logged("expected_cached_tokens"))
     """Prompt tokens that were expected in the node's cache."""
-    ttft: float | None = field(default=None, metadata=logged("ttft_ms", render=_milliseconds))
+    ttft: float | None = field(default=None, metadata=logged("ttft_ms", _milliseconds))
     """From the request to the first byte of its answer; None where no byte went out."""
-    duration: float = field(default=0.0, metadata=logged("duration_ms", render=_milliseconds))
+    duration: float = field(default=0.0, metadata=logged("duration_ms", _milliseconds))
 
     # At its end, for metrics, ledger and limits
 
