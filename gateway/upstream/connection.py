@@ -15,7 +15,7 @@ chunks it stands where it stood before.
     WAITING  head                                            BODY     on_head
     WAITING  lost at once; used before, not a byte heard     CLOSED   on_error(StaleConnection)
     WAITING  lost otherwise                                  CLOSED   on_error(UpstreamCut)
-    BODY     exactly one chunk                               BODY     on_chunk, with its framing
+    BODY     exactly one chunk                               BODY     on_chunk, framed and unframed
     BODY     another part of the body                        BODY     on_data, once per read
     BODY     framing says complete                           IDLE *   on_end
     BODY     lost, body framed by the end of the connection  CLOSED   on_end
@@ -36,7 +36,7 @@ from typing import NamedTuple, Protocol, cast
 import httptools
 
 from gateway.core.errors import BadUpstreamResponse, StaleConnection, UpstreamCut, UpstreamError
-from gateway.core.http.chunks import start_of_data
+from gateway.core.http.chunks import data_of_chunk
 from gateway.core.http.head_cache import HeadCache
 
 MAX_QUIET_BYTES = 65_536
@@ -61,8 +61,8 @@ class Receiver(Protocol):
     """Who an answer goes to. Exactly one of `on_end`, `on_error` and `on_broken` ends it, unless it was aborted."""
 
     def on_head(self, head: ResponseHead) -> None: ...
-    def on_chunk(self, framed: bytes, start: int) -> None:
-        """A part of the body as the chunk that it is; its data begins at `start` and ends before the last CRLF."""
+    def on_chunk(self, chunk: bytes, data: bytes) -> None:
+        """A part of the body that came as one chunk: the chunk as it came, and its data."""
 
     def on_data(self, data: bytes) -> None: ...
     def on_end(self) -> None: ...
@@ -133,7 +133,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._head_told = False
         self._body: list[bytes] = []
         self._complete = False
-        self._on_chunk: Callable[[bytes, int], None] | None = None
+        self._on_chunk: Callable[[bytes, bytes], None] | None = None
         self._surplus = False
         self._keep_alive = False
         self._until_eof = False
@@ -188,8 +188,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         try:
-            if self._on_chunk is not None and (start := start_of_data(data)):
-                self._on_chunk(data, start)
+            if self._on_chunk is not None and (event := data_of_chunk(data)):
+                self._on_chunk(data, event)
             else:
                 self._read(data)
         except Exception as error:  # noqa: BLE001 - a node may send anything, and none of it may leave a request waiting

@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 from gateway.aio.inline_future import InlineFuture
 from gateway.core.dialects.base import find_error_status
-from gateway.core.dialects.watch import COLON, STOP, FollowUpRequest, StreamFilter, gave_up, says_nothing
+from gateway.core.dialects.stream_filter import COLON, STOP, FollowUpRequest, StreamFilter, gave_up, says_nothing
 from gateway.core.errors import (
     BadUpstreamResponse,
     ClientGone,
@@ -85,23 +85,23 @@ class Exchange:
         "_paused_for",
         "_prelude",
         "_quiet",
-        "_sending",
+        "_request",
         "_sent_at",
         "_shows_life",
         "_stats",
         "_tail",
         "_timing",
-        "_told",
+        "_work_noted",
         "_write",
         "done",
         "due",
         "lease",
-        "watch",
+        "stream_filter",
     )
 
     def __init__(
         self,
-        sending: NodeRequest,
+        request: NodeRequest,
         call: DownstreamRequest,
         connection: UpstreamConnection,
         timing: UpstreamTimeouts,
@@ -116,8 +116,8 @@ class Exchange:
         `look(node, now)` ends what waits on a node that hangs, and says when to look again."""
         self._loop = loop
         self.done: InlineFuture[FollowUpRequest | None] = InlineFuture(loop)
-        self._sending = sending
-        self._shows_life = sending.shows_life
+        self._request = request
+        self._shows_life = request.shows_life
         self._carried = carried
         self.lease = lease
         self._node = lease.node
@@ -128,7 +128,7 @@ class Exchange:
         self._stats = stats
         self._deadline = deadline
         self._head: ResponseHead | None = None
-        self.watch: StreamFilter | None = None
+        self.stream_filter: StreamFilter | None = None
         self._held: list[bytes] | None = []
         self._held_bytes = 0
         self._tail = b""
@@ -144,7 +144,7 @@ class Exchange:
         self._events = 0
         """That came from the node, hidden and held ones too."""
         self._begun = 0.0
-        self._told = False
+        self._work_noted = False
         self._paused = False
         self._paused_at = self._paused_for = 0.0
         self._at_work = False
@@ -165,39 +165,39 @@ class Exchange:
         elif head.status != 200:
             return
         elif self._carried is not None:
-            self.watch = self._carried
+            self.stream_filter = self._carried
             self._stats.answered = True
         elif is_stream(head):
-            self.watch = self._sending.stream_filter()
-        elif self._sending.needs_stream:
+            self.stream_filter = self._request.stream_filter()
+        elif self._request.needs_stream:
             self.fail(BadUpstreamResponse("The node did not stream an answer that it was asked to stream."))
 
     def on_data(self, data: bytes) -> None:
-        if self.watch is not None and self._is_quiet(data):
-            self._pass_quietly(self.watch.feed(data))
-            if self.watch.follow_up is not None:
+        if self.stream_filter is not None and self._is_quiet(data):
+            self._pass_quietly(self.stream_filter.feed(data))
+            if self.stream_filter.follow_up is not None:
                 self._connection.abort()
-                self._take_turn(self.watch)
+                self._follow_up(self.stream_filter)
             return
         self._last = self._loop.time()
         if self._shows_life:
             self._node.heard_at = self._last
             self.lease.heard = True
-        if self.watch is None:
+        if self.stream_filter is None:
             self._hold(data)
             return
         self._begun = self._begun or self._last
         self._events += data.count(b"\n\n") or data.count(b"\r\n\r\n")
-        events = self.watch.feed(data)
+        events = self.stream_filter.feed(data)
         if events:
             self._pass(events)
         else:
             self._at_work = True
-            if self._sending.assembles and not self._keep(len(data) // ASSEMBLED):
+            if self._request.assembles and not self._keep(len(data) // ASSEMBLED):
                 return
-        if self.watch.follow_up is not None:
+        if self.stream_filter.follow_up is not None:
             self._connection.abort()
-            self._take_turn(self.watch)
+            self._follow_up(self.stream_filter)
 
     def _is_quiet(self, data: bytes) -> bool:
         """Whether a piece of a stream says nothing of the answer. How it begins tells where an event begins there; in
@@ -219,19 +219,19 @@ class Exchange:
             if self._stats.first_byte is not None:
                 self._last_push = self._loop.time()
 
-    def on_chunk(self, framed: bytes, start: int) -> None:
-        # Nearly every event. What is written here is little and close together, for it costs more than what is done.
-        write, watch = self._write, self.watch
-        if write is None or watch is None or not watch.passes(framed, start):
-            self.on_data(framed[start:-2])
+    def on_chunk(self, chunk: bytes, data: bytes) -> None:
+        # The path of nearly every event: it assigns few attributes, which cost more than the filter.
+        write, stream_filter = self._write, self.stream_filter
+        if write is None or stream_filter is None or not stream_filter.passes(data):
+            self.on_data(data)
             return
         self._last_chunk = self._node.heard_at = self._loop.time()
         self._events += 1
-        write(framed)
+        write(chunk)
 
     def on_end(self) -> None:
-        if self.watch is not None:
-            self._end_stream(self.watch)
+        if self.stream_filter is not None:
+            self._end_stream(self.stream_filter)
         elif self._held is not None:
             body = b"".join(self._held)
             self._held.clear()
@@ -241,8 +241,8 @@ class Exchange:
             self._resolve(None)
 
     def on_error(self, error: UpstreamError) -> None:
-        if self.watch is not None and self.watch.ended:  # all was said before the connection broke
-            self._end_stream(self.watch)
+        if self.stream_filter is not None and self.stream_filter.ended:  # all was said before the connection broke
+            self._end_stream(self.stream_filter)
         else:
             self._resolve(error)
 
@@ -258,7 +258,7 @@ class Exchange:
     # The client's side
 
     def on_gone(self) -> None:
-        if self.watch is not None and self.watch.ended:
+        if self.stream_filter is not None and self.stream_filter.ended:
             self._write = None
             self.on_writable()  # paused for the client, the node's end would never be read
             return  # it has all it asked for (SDKs leave at [DONE]); the node ends by itself
@@ -288,24 +288,24 @@ class Exchange:
     def stop(self) -> None:
         """Nobody waits for `done` any more: close the node's connection, tell nobody."""
         self._connection.abort()
-        self._tell_work()
+        self._note_work()
         self._note_usage()
         self._call.listener = None
 
-    def _end_stream(self, watch: StreamFilter) -> None:
-        held = watch.flush()
-        if watch.follow_up is not None:
-            self._take_turn(watch)
+    def _end_stream(self, stream_filter: StreamFilter) -> None:
+        held = stream_filter.flush()
+        if stream_filter.follow_up is not None:
+            self._follow_up(stream_filter)
             return
-        self._stats.reported = watch.usage
-        self._stats.wasted = watch.wasted
-        self._stats.node_failed = watch.failed
-        if self._sending.assembles:
-            self._end_assembled(watch, held)
+        self._stats.reported = stream_filter.usage
+        self._stats.wasted = stream_filter.wasted
+        self._stats.node_failed = stream_filter.failed
+        if self._request.assembles:
+            self._end_assembled(stream_filter, held)
             return
         if held:
             self._pass(held)
-        if watch.ended or watch.failed:
+        if stream_filter.ended or stream_filter.failed:
             if not self._committed:
                 self._commit()
             self._call.finish()
@@ -313,10 +313,10 @@ class Exchange:
         else:
             self._resolve(UpstreamCut("The node ended its stream before the answer was complete: ask again."))
 
-    def _end_assembled(self, watch: StreamFilter, body: bytes) -> None:
-        if watch.failed:
+    def _end_assembled(self, stream_filter: StreamFilter, body: bytes) -> None:
+        if stream_filter.failed:
             self._resolve(node_error(find_error_status(body), body))
-        elif not watch.ended:
+        elif not stream_filter.ended:
             self._resolve(UpstreamCut("The node ended its stream before the answer was complete: ask again."))
         else:
             self._answer_plain(200, [(b"content-type", b"application/json")], body)
@@ -328,38 +328,38 @@ class Exchange:
             self._resolve(node_error(status, body, self._head))
             return
         if status in FAILED_STATUSES:
-            answer = NodeAnswer(status, passed_headers(self._head), self._sending.plain(status, body))
+            answer = NodeAnswer(status, passed_headers(self._head), self._request.plain(status, body))
             self._resolve(node_error(status, body, self._head, answer))
             return
-        if status == 200 and self._sending.gave_up(body):
+        if status == 200 and self._request.gave_up(body):
             self._resolve(gave_up())
             return
-        self._stats.reported = self._sending.usage(body) if status == 200 else None
+        self._stats.reported = self._request.usage(body) if status == 200 else None
         self._answer_plain(status, passed_headers(self._head), body)
 
     def _answer_plain(self, status: int, headers: Headers, body: bytes) -> None:
-        body = self._sending.plain(status, body)
+        body = self._request.plain(status, body)
         self._first_byte()
         headers.append((b"content-length", b"%d" % len(body)))
         self._call.start(status, headers, stream=False)
         self._call.finish(body)
         self._resolve(None)
 
-    def _take_turn(self, watch: StreamFilter) -> None:
+    def _follow_up(self, stream_filter: StreamFilter) -> None:
         """End this exchange in favour of the one that its watch asks for."""
-        turn, watch.follow_up = watch.follow_up, None
+        turn, stream_filter.follow_up = stream_filter.follow_up, None
         if turn is STOP:
-            self._end_stream(watch)
+            self._end_stream(stream_filter)
             return
         if self._prelude:  # the next exchange begins with what follows
             self._pass(b"")
-        self._tell_work()
+        self._note_work()
         self._call.listener = None
         if not self.done.done():
             self.done.set_result(turn)
 
     def _resolve(self, error: GatewayError | None) -> None:
-        self._tell_work()
+        self._note_work()
         self._call.listener = None
         if self.done.done():
             return
@@ -369,7 +369,7 @@ class Exchange:
             self._note_usage()
             if (
                 isinstance(error, UpstreamCut | NodeLeaving)
-                and not self._sending.ask.stream
+                and not self._request.ask.stream
                 and not self._stats.answered
                 and not self._events
             ):
@@ -378,13 +378,13 @@ class Exchange:
 
     def _note_usage(self) -> None:
         """What the node has said of it before its answer broke off."""
-        if self.watch is not None and self._stats.reported is None:
-            self._stats.reported = self.watch.usage
+        if self.stream_filter is not None and self._stats.reported is None:
+            self._stats.reported = self.stream_filter.usage
 
-    def _tell_work(self) -> None:
-        if self._told:
+    def _note_work(self) -> None:
+        if self._work_noted:
             return
-        self._told = True
+        self._work_noted = True
         now = self._loop.time()
         last = max(self._last, self._last_chunk)
         flowed = last - self._begun if self._begun else 0.0
@@ -394,8 +394,8 @@ class Exchange:
 
     def _pass(self, data: bytes) -> None:
         if self._stats.first_byte is None:
-            if self.watch is not None:
-                if self.watch.failed and self._fails_early(data):
+            if self.stream_filter is not None:
+                if self.stream_filter.failed and self._fails_early(data):
                     return
                 if self._shows_life and says_nothing(data):
                     self._begun, self._events = 0.0, 0
@@ -449,16 +449,16 @@ class Exchange:
     def _hold(self, data: bytes) -> None:
         if self._held is None:
             seen = self._tail + data
-            self._stats.reported = self._sending.usage(seen) or self._stats.reported
+            self._stats.reported = self._request.usage(seen) or self._stats.reported
             self._tail = seen[-TAIL_BYTES:]
             self._pass(data)
             return
-        rewrites = self._sending.rewrites
+        rewrites = self._request.rewrites
         self._held_bytes += len(data)
         if (rewrites or self._held_bytes > UNCOUNTED) and not self._keep(len(data), data if rewrites else None):
             return
         self._held.append(data)
-        if self._held_bytes <= HELD_BYTES or self._sending.rewrites:
+        if self._held_bytes <= HELD_BYTES or self._request.rewrites:
             return
         if self._committed:
             self.fail(BadUpstreamResponse("The node answered a stream with something else."))
@@ -484,22 +484,22 @@ class Exchange:
         """The loop time at which the node has been silent too long, given what it has said so far."""
         if self._at_work or (self._stats.first_byte is not None and self._head is not None):
             return max(self._last, self._last_chunk) + self._timing.idle
-        if not self._sending.ask.stream:
+        if not self._request.ask.stream:
             return self._sent_at + self._timing.plain
         return self._sent_at + self._timing.first_byte + self._timing.prefill * self.lease.tokens / 1000
 
     def _comments_due(self) -> float:
         """The loop time of the next comment; never for an answer that is not a stream, nor behind its last event."""
-        if self._sending.assembles or (self.watch is not None and self.watch.ended):
+        if self._request.assembles or (self.stream_filter is not None and self.stream_filter.ended):
             return float("inf")
-        waiting = self._sending.ask.stream if self._head is None else self.watch is not None
+        waiting = self._request.ask.stream if self._head is None else self.stream_filter is not None
         return max(self._last_push, self._last_chunk) + self._timing.keep_alive if waiting else float("inf")
 
     def _next_check(self, now: float) -> float:
         """When to look again. Events do not move it (that would cost more than the event), so it must not
         be set beyond the shortest limit that could apply by then."""
         soon = now + self._timing.idle
-        if self._paused:  # it is the client's turn: see the protocol's watch over what is unsent
+        if self._paused:  # the client has to read first: see `WriteStall`
             return min(self._deadline, soon)
         look_at = soon if self._stats.answered else self._look_at
         return min(self._deadline, soon, self._limit(), self._comments_due(), look_at)
@@ -530,5 +530,5 @@ class Exchange:
         if not self._committed:
             self._commit()
         self._last_push = now
-        if not self._call.push(PING if self._sending.dialect.anthropic else KEEP_ALIVE):
+        if not self._call.push(PING if self._request.dialect.anthropic else KEEP_ALIVE):
             self.on_full()

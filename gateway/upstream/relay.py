@@ -8,7 +8,7 @@ import structlog
 
 from gateway.core.bodies import LARGE
 from gateway.core.budgets.continuation import SLACK
-from gateway.core.dialects.watch import StreamFilter
+from gateway.core.dialects.stream_filter import StreamFilter
 from gateway.core.errors import (
     ClientGone,
     GatewayError,
@@ -195,7 +195,7 @@ class Relay:
         if turn is None:
             return None
         stats.answered = False
-        return AttemptPart(leg.sending, "POST", turn.path, turn.body, exchange.watch)
+        return AttemptPart(leg.sending, "POST", turn.path, turn.body, exchange.stream_filter)
 
     def _refusal(self, call: DownstreamRequest) -> GatewayError:
         """Why nothing is sent."""

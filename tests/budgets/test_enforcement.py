@@ -14,7 +14,7 @@ from gateway.core.budgets.chunks import head_of, slice_delta, take_prompt_ids
 from gateway.core.budgets.continuation import BudgetTerms, Overshoot, opening_request
 from gateway.core.budgets.enforcement import Enforcement
 from gateway.core.budgets.split import TextSplit
-from gateway.core.dialects.watch import STOP, StreamFilter
+from gateway.core.dialects.stream_filter import STOP, StreamFilter
 from gateway.core.errors import BadUpstreamResponse, InvalidRequest
 from gateway.core.fleet.capabilities import Capabilities
 
@@ -60,27 +60,27 @@ def terms_for(budget: int, known: Capabilities = KNOWN, **fields: Any) -> Budget
     return opening_request({**BODY, **fields}, True, budget, 50, known, stream=True, hide=False)[0]
 
 
-def in_pieces(watch: StreamFilter, stream: bytes, cuts: list[int]) -> bytes:
+def in_pieces(stream_filter: StreamFilter, stream: bytes, cuts: list[int]) -> bytes:
     edges = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
     passed = b""
     for at, end in pairwise(edges):
-        passed += watch.feed(stream[at:end])
-        if watch.follow_up is not None:
+        passed += stream_filter.feed(stream[at:end])
+        if stream_filter.follow_up is not None:
             break
     return passed
 
 
 def follow(budget: int, first: bytes, second: bytes, cuts: list[int], **fields: Any) -> tuple[bytes, dict[str, Any]]:
     """What the client gets of both requests, and the body of the second."""
-    watch = Enforcement(terms_for(budget, **fields))
-    passed = in_pieces(watch, first, cuts)
+    stream_filter = Enforcement(terms_for(budget, **fields))
+    passed = in_pieces(stream_filter, first, cuts)
     body: dict[str, Any] = {}
-    if watch.follow_up is not None and watch.follow_up is not STOP:
-        body = json.loads(watch.follow_up.body)
-        watch.follow_up = None
-        passed += in_pieces(watch, second, cuts)
-        assert watch.follow_up is None
-    assert watch.ended
+    if stream_filter.follow_up is not None and stream_filter.follow_up is not STOP:
+        body = json.loads(stream_filter.follow_up.body)
+        stream_filter.follow_up = None
+        passed += in_pieces(stream_filter, second, cuts)
+        assert stream_filter.follow_up is None
+    assert stream_filter.ended
     return passed, body
 
 
@@ -151,8 +151,8 @@ def test_what_cannot_be_continued_ends_with_length(fields: dict[str, Any]) -> No
 
 def test_an_answer_that_has_no_room_left_ends_with_length() -> None:
     first = opening() + thinking(*"abcd")
-    watch = Enforcement(opening_request(BODY, True, 2, 3, KNOWN, stream=True, hide=False)[0])
-    assert said(watch.feed(first))[:3] == ("ab", "", ["length"])
+    stream_filter = Enforcement(opening_request(BODY, True, 2, 3, KNOWN, stream=True, hide=False)[0])
+    assert said(stream_filter.feed(first))[:3] == ("ab", "", ["length"])
 
 
 def test_tools_that_may_not_be_called_do_not_stand_in_the_way() -> None:
@@ -196,22 +196,22 @@ def test_a_node_that_sends_no_token_ids_can_be_cut_but_not_continued() -> None:
 
 def test_an_error_in_mid_stream_is_passed_and_noted() -> None:
     error = event({"error": {"message": "boom", "code": 500}})
-    watch = Enforcement(terms_for(5))
-    assert watch.feed(opening() + error + DONE).endswith(error + DONE) and watch.failed
+    stream_filter = Enforcement(terms_for(5))
+    assert stream_filter.feed(opening() + error + DONE).endswith(error + DONE) and stream_filter.failed
 
 
 def test_a_plain_answer_is_put_together_with_calls_and_usage() -> None:
     calls = [{"index": 0, "id": "t", "type": "function", "function": {"name": "f", "arguments": ""}}]
     more = [{"index": 0, "function": {"arguments": '{"a":1}'}}]
     end = chunk({}, [9], "tool_calls") + event({**FRAME, "choices": [], "usage": {"prompt_tokens": 3}}) + DONE
-    watch = AnswerAssembly(Enforcement(terms_for(5)), chat=True)
+    stream_filter = AnswerAssembly(Enforcement(terms_for(5)), chat=True)
     assert (
-        watch.feed(
+        stream_filter.feed(
             opening() + thinking("a") + chunk({"tool_calls": calls}, [1]) + chunk({"tool_calls": more}, [2]) + end
         )
         == b""
     )
-    (choice,) = json.loads(watch.flush())["choices"]
+    (choice,) = json.loads(stream_filter.flush())["choices"]
     assert choice["message"]["reasoning"] == "a" and choice["finish_reason"] == "tool_calls"
     assert choice["message"]["tool_calls"] == [
         {"id": "t", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
@@ -230,18 +230,18 @@ def test_the_backstop_continues_from_what_the_client_has_seen(cuts: list[int]) -
     limit = Overshoot(0.5, 2).limit(4)
     assert limit == 8
     texts = [f' "{at}\\é\n' for at in range(20)]
-    watch = Backstop(lambda: terms_for(4), True, limit, 1.0)
-    passed = in_pieces(watch, opening([]) + b"".join(map(plain, texts)), cuts)
-    assert said(passed)[0] == "".join(texts[:limit]) and watch.overran
+    stream_filter = Backstop(lambda: terms_for(4), True, limit, 1.0)
+    passed = in_pieces(stream_filter, opening([]) + b"".join(map(plain, texts)), cuts)
+    assert said(passed)[0] == "".join(texts[:limit]) and stream_filter.overran
     for path, expected in (("/tokenize", {"messages": []}), ("/tokenize", {"prompt": "".join(texts[:limit])})):
-        turn, watch.follow_up = watch.follow_up, None
+        turn, stream_filter.follow_up = stream_filter.follow_up, None
         assert turn is not None and turn.path == path
         assert expected.items() <= json.loads(turn.body).items()
-        assert in_pieces(watch, b'{"tokens":[1,2,3,4,5,6,7,8,9]}', cuts) == watch.flush() == b""
-    turn, watch.follow_up = watch.follow_up, None
+        assert in_pieces(stream_filter, b'{"tokens":[1,2,3,4,5,6,7,8,9]}', cuts) == stream_filter.flush() == b""
+    turn, stream_filter.follow_up = stream_filter.follow_up, None
     assert turn is not None and json.loads(turn.body)["prompt"] == [*range(1, 10), *range(1, 10), END]
-    reasoning, content, finish, usage = said(in_pieces(watch, continued("yes"), cuts))
-    assert (reasoning, content, finish) == ("", "yes", ["stop"]) and watch.ended
+    reasoning, content, finish, usage = said(in_pieces(stream_filter, continued("yes"), cuts))
+    assert (reasoning, content, finish) == ("", "yes", ["stop"]) and stream_filter.ended
     assert usage["completion_tokens_details"]["reasoning_tokens"] == 9
 
 
@@ -291,11 +291,11 @@ def test_a_prompt_opens_thinking_where_its_last_marker_does(prompt: bytes, opene
 
 def test_a_prompt_may_have_a_million_tokens() -> None:
     """Their ids come in the first event: 7 MB here."""
-    watch = Enforcement(terms_for(3))
+    stream_filter = Enforcement(terms_for(3))
     stream = opening([123_456] * 1_000_000 + [START]) + thinking("a", "b") + chunk({"content": "c"}, [5]) + DONE
     assert len(stream) > 7_000_000
-    told = b"".join(watch.feed(stream[at : at + 65_536]) for at in range(0, len(stream), 65_536))
-    assert len(told) < 2000 and told.endswith(DONE) and watch.ended
+    told = b"".join(stream_filter.feed(stream[at : at + 65_536]) for at in range(0, len(stream), 65_536))
+    assert len(told) < 2000 and told.endswith(DONE) and stream_filter.ended
 
 
 @pytest.mark.parametrize(
@@ -309,16 +309,16 @@ def test_a_prompt_may_have_a_million_tokens() -> None:
 )
 def test_what_is_not_a_chunk_is_refused_where_a_budget_is_counted(event: bytes) -> None:
     """It is the node's word for how the answer goes on: it could be put into the next request, or lost in silence."""
-    for watch in (Enforcement(terms_for(3)), AnswerAssembly(Enforcement(terms_for(3)), chat=True)):
+    for stream_filter in (Enforcement(terms_for(3)), AnswerAssembly(Enforcement(terms_for(3)), chat=True)):
         if event.endswith(b"\n\n"):
             with pytest.raises(BadUpstreamResponse):
-                watch.feed(event)
+                stream_filter.feed(event)
         else:
-            assert watch.feed(event) == b"" and watch.follow_up is None and not watch.ended
+            assert stream_filter.feed(event) == b"" and stream_filter.follow_up is None and not stream_filter.ended
 
 
 def test_empty_data_is_no_chunk_and_comments_pass() -> None:
-    watch = Enforcement(terms_for(3))
-    assert watch.feed(b"data:\n\ndata: \n\n: c\n\nid: 1\n\n" + opening()) == b": c\n\n" + Enforcement(
+    stream_filter = Enforcement(terms_for(3))
+    assert stream_filter.feed(b"data:\n\ndata: \n\n: c\n\nid: 1\n\n" + opening()) == b": c\n\n" + Enforcement(
         terms_for(3)
     ).feed(opening())

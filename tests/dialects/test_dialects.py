@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.dialects import DIALECTS, Ask, Dialect, ErrorKind, ErrorShape
-from gateway.core.dialects.watch import StreamFilter, says_nothing
+from gateway.core.dialects.stream_filter import StreamFilter, says_nothing
 from gateway.core.usage.token_usage import Usage
 
 BY_NAME = {dialect.name: dialect for dialect in DIALECTS}
@@ -46,22 +46,22 @@ def ask(dialect: Dialect, **fields: Any) -> Ask:
 
 
 def follow(dialect: Dialect, asked: Ask, stream: bytes, cuts: list[int]) -> tuple[bytes, StreamFilter]:
-    """What a client gets of `stream`, cut at `cuts`, and the watch at its end."""
-    watch = dialect.stream_filter(asked)
+    """What a client gets of `stream`, cut at `cuts`, and the filter at its end."""
+    stream_filter = dialect.stream_filter(asked)
     edges = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
     passed = b""
     for at, end in enumerate(edges[1:]):
-        passed += watch.feed(stream[edges[at] : end])
-    return passed + watch.flush(), watch
+        passed += stream_filter.feed(stream[edges[at] : end])
+    return passed + stream_filter.flush(), stream_filter
 
 
 def seen_alike(dialect: Dialect, asked: Ask, stream: bytes, expected: bytes) -> StreamFilter:
-    """Check that `expected` comes out at every cut, byte by byte and whole; returns the watch of the whole."""
+    """Check that `expected` comes out at every cut, byte by byte and whole; returns the filter of the whole."""
     whole = follow(dialect, asked, stream, [])
     for cuts in (list(range(len(stream))), *([at] for at in range(len(stream)))):
-        passed, watch = follow(dialect, asked, stream, cuts)
+        passed, stream_filter = follow(dialect, asked, stream, cuts)
         assert passed == expected, cuts
-        state = (watch.ended, watch.failed, watch.usage)
+        state = (stream_filter.ended, stream_filter.failed, stream_filter.usage)
         assert state == (whole[1].ended, whole[1].failed, whole[1].usage), cuts
     assert whole[0] == expected
     return whole[1]
@@ -76,24 +76,24 @@ def test_usage_beside_the_finish_reason_is_known(wanted: bool) -> None:
     dialect = BY_NAME["chat"]
     options = {"stream_options": {"include_usage": True}} if wanted else {}
     stream = delta("a") + finish(usage={"prompt_tokens": 3, "completion_tokens": 4}) + DONE
-    watch = seen_alike(dialect, ask(dialect, **options), stream, stream)
-    assert (watch.ended, watch.failed, watch.usage) == (True, False, Usage(3, 4))
+    stream_filter = seen_alike(dialect, ask(dialect, **options), stream, stream)
+    assert (stream_filter.ended, stream_filter.failed, stream_filter.usage) == (True, False, Usage(3, 4))
 
 
 @pytest.mark.parametrize("name", ["chat", "completions"])
 def test_usage_that_the_client_did_not_ask_for_is_taken_out(name: str) -> None:
     dialect = BY_NAME[name]
     stream = delta("a") + delta(TRICKY) + finish() + usage_chunk() + DONE
-    watch = seen_alike(dialect, ask(dialect), stream, delta("a") + delta(TRICKY) + finish() + DONE)
-    assert (watch.ended, watch.failed, watch.usage) == (True, False, Usage(3, 4))
+    stream_filter = seen_alike(dialect, ask(dialect), stream, delta("a") + delta(TRICKY) + finish() + DONE)
+    assert (stream_filter.ended, stream_filter.failed, stream_filter.usage) == (True, False, Usage(3, 4))
 
 
 @pytest.mark.parametrize("name", ["chat", "completions"])
 def test_usage_that_the_client_asked_for_stays(name: str) -> None:
     dialect = BY_NAME[name]
     stream = delta("a") + finish() + usage_chunk(**FINGERPRINT) + DONE
-    watch = seen_alike(dialect, ask(dialect, stream_options={"include_usage": True}), stream, stream)
-    assert (watch.ended, watch.usage) == (True, Usage(3, 4))
+    stream_filter = seen_alike(dialect, ask(dialect, stream_options={"include_usage": True}), stream, stream)
+    assert (stream_filter.ended, stream_filter.usage) == (True, Usage(3, 4))
 
 
 def test_continuous_usage_is_followed_and_left_in() -> None:
@@ -122,22 +122,22 @@ def test_with_several_choices_no_end_is_held_back(fields: dict[str, Any]) -> Non
     dialect = BY_NAME["completions"]
     stream = finish() + delta("the other goes on") + finish() + usage_chunk(**FINGERPRINT) + DONE
     expected = finish() + delta("the other goes on") + finish() + DONE
-    watch = dialect.stream_filter(ask(dialect, **fields))
-    assert watch.feed(finish()) == finish()
+    stream_filter = dialect.stream_filter(ask(dialect, **fields))
+    assert stream_filter.feed(finish()) == finish()
     assert seen_alike(dialect, ask(dialect, **fields), stream, expected).usage == Usage(3, 4)
 
 
 @pytest.mark.parametrize("fields", [{}, {"n": 1}, {"prompt": "a"}, {"prompt": [1, 2, 3]}, {"prompt": ["a"]}])
 def test_with_one_choice_the_end_waits_for_its_fingerprint(fields: dict[str, Any]) -> None:
-    watch = BY_NAME["completions"].stream_filter(ask(BY_NAME["completions"], **fields))
-    assert watch.feed(finish()) == b""
-    assert watch.feed(usage_chunk(**FINGERPRINT)) == finish(**FINGERPRINT)
+    stream_filter = BY_NAME["completions"].stream_filter(ask(BY_NAME["completions"], **fields))
+    assert stream_filter.feed(finish()) == b""
+    assert stream_filter.feed(usage_chunk(**FINGERPRINT)) == finish(**FINGERPRINT)
 
 
 def test_an_end_that_was_held_back_is_not_lost_where_the_stream_breaks() -> None:
     dialect = BY_NAME["chat"]
-    watch = seen_alike(dialect, ask(dialect), delta("a") + finish() + b"data: {half", delta("a") + finish())
-    assert (watch.ended, watch.failed) == (False, False)
+    stream_filter = seen_alike(dialect, ask(dialect), delta("a") + finish() + b"data: {half", delta("a") + finish())
+    assert (stream_filter.ended, stream_filter.failed) == (False, False)
 
 
 def test_events_keep_their_order_around_one_that_was_held_back() -> None:
@@ -151,8 +151,8 @@ def test_events_keep_their_order_around_one_that_was_held_back() -> None:
 def test_an_error_in_a_stream_is_no_good_end(end: bytes) -> None:
     dialect = BY_NAME["chat"]
     error = data({"error": {"message": "engine died", "type": "InternalServerError", "code": 500}})
-    watch = seen_alike(dialect, ask(dialect), delta("a") + error + end, delta("a") + error + end)
-    assert (watch.failed, watch.ended) == (True, end == DONE)
+    stream_filter = seen_alike(dialect, ask(dialect), delta("a") + error + end, delta("a") + error + end)
+    assert (stream_filter.failed, stream_filter.ended) == (True, end == DONE)
 
 
 def test_a_stream_without_its_end_was_cut() -> None:
@@ -174,15 +174,15 @@ def test_other_line_ends(end: str) -> None:
     events = [delta("a"), data({"error": {"message": "x"}}), delta("b"), DONE]
     stream = b"".join(events).replace(b"\n", other)
     tail = b": end\n\n"  # without it a last CR might be half of a CRLF
-    watch = seen_alike(dialect, ask(dialect), stream + tail, stream + tail)
-    assert (watch.failed, watch.ended) == (True, True)
+    stream_filter = seen_alike(dialect, ask(dialect), stream + tail, stream + tail)
+    assert (stream_filter.failed, stream_filter.ended) == (True, True)
 
 
 def test_an_error_between_other_line_ends_is_seen() -> None:
     """However like any other the run of events around it ends."""
-    watch = BY_NAME["chat"].stream_filter(ask(BY_NAME["chat"]))
-    watch.feed(data({"error": {"message": "x"}}).replace(b"\n", b"\r\n") + delta("b"))
-    assert watch.failed
+    stream_filter = BY_NAME["chat"].stream_filter(ask(BY_NAME["chat"]))
+    stream_filter.feed(data({"error": {"message": "x"}}).replace(b"\n", b"\r\n") + delta("b"))
+    assert stream_filter.failed
 
 
 TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.just(TRICKY), max_size=5)
@@ -193,9 +193,9 @@ def test_whatever_a_model_says_passes_to_the_letter(texts: list[str], cuts: list
     dialect = BY_NAME["chat"]
     asked = ask(dialect, stream_options={"include_usage": wants_usage})
     said = b"".join(map(delta, texts)) + finish()
-    passed, watch = follow(dialect, asked, said + usage_chunk() + DONE, cuts)
+    passed, stream_filter = follow(dialect, asked, said + usage_chunk() + DONE, cuts)
     assert passed == said + (usage_chunk() if wants_usage else b"") + DONE
-    assert (watch.ended, watch.failed, watch.usage) == (True, False, Usage(3, 4))
+    assert (stream_filter.ended, stream_filter.failed, stream_filter.usage) == (True, False, Usage(3, 4))
 
 
 # Responses
@@ -223,14 +223,14 @@ def closing(kind: str) -> bytes:
 def test_a_response_ends_with_its_closing_event(kind: str, failed: bool) -> None:
     dialect = BY_NAME["responses"]
     stream = CREATED + TEXT + closing(kind)
-    watch = seen_alike(dialect, ask(dialect), stream, stream)
-    assert (watch.ended, watch.failed, watch.usage) == (True, failed, Usage(3, 4, reasoning=2))
+    stream_filter = seen_alike(dialect, ask(dialect), stream, stream)
+    assert (stream_filter.ended, stream_filter.failed, stream_filter.usage) == (True, failed, Usage(3, 4, reasoning=2))
 
 
 def test_a_response_without_its_closing_event_was_cut() -> None:
     dialect = BY_NAME["responses"]
-    watch = seen_alike(dialect, ask(dialect), CREATED + TEXT, CREATED + TEXT)
-    assert (watch.ended, watch.failed) == (False, False)
+    stream_filter = seen_alike(dialect, ask(dialect), CREATED + TEXT, CREATED + TEXT)
+    assert (stream_filter.ended, stream_filter.failed) == (False, False)
 
 
 @pytest.mark.parametrize(
@@ -238,8 +238,8 @@ def test_a_response_without_its_closing_event_was_cut() -> None:
 )
 def test_an_error_in_a_response(error: bytes) -> None:
     dialect = BY_NAME["responses"]
-    watch = seen_alike(dialect, ask(dialect), CREATED + error, CREATED + error)
-    assert (watch.ended, watch.failed) == (False, True)
+    stream_filter = seen_alike(dialect, ask(dialect), CREATED + error, CREATED + error)
+    assert (stream_filter.ended, stream_filter.failed) == (False, True)
 
 
 # Messages
@@ -253,21 +253,21 @@ STOP = data({"type": "message_stop"}, "message_stop")
 def test_a_message_ends_with_message_stop() -> None:
     dialect = BY_NAME["messages"]
     stream = START + BLOCK + DELTA + STOP
-    watch = seen_alike(dialect, ask(dialect), stream, stream)
-    assert (watch.ended, watch.failed, watch.usage) == (True, False, Usage(3, 4))
+    stream_filter = seen_alike(dialect, ask(dialect), stream, stream)
+    assert (stream_filter.ended, stream_filter.failed, stream_filter.usage) == (True, False, Usage(3, 4))
 
 
 def test_a_message_that_breaks_off_keeps_what_was_counted() -> None:
     dialect = BY_NAME["messages"]
-    watch = seen_alike(dialect, ask(dialect), START + BLOCK, START + BLOCK)
-    assert (watch.ended, watch.failed, watch.usage) == (False, False, Usage(3, 0))
+    stream_filter = seen_alike(dialect, ask(dialect), START + BLOCK, START + BLOCK)
+    assert (stream_filter.ended, stream_filter.failed, stream_filter.usage) == (False, False, Usage(3, 0))
 
 
 def test_an_error_in_a_message() -> None:
     dialect = BY_NAME["messages"]
     error = data({"type": "error", "error": {"type": "api_error", "message": "x"}}, "error")
-    watch = seen_alike(dialect, ask(dialect), START + error, START + error)
-    assert (watch.ended, watch.failed) == (False, True)
+    stream_filter = seen_alike(dialect, ask(dialect), START + error, START + error)
+    assert (stream_filter.ended, stream_filter.failed) == (False, True)
 
 
 # Errors
@@ -295,8 +295,8 @@ def test_every_fault_has_its_form(dialect: Dialect, fault: ErrorKind) -> None:
 def test_an_error_event_is_one_event_that_its_own_watch_takes_for_a_failure(dialect: Dialect, fault: ErrorKind) -> None:
     event = dialect.error_event(shape(fault))
     assert event.endswith(b"\n\n") and event.count(b"\n\n") == 1
-    watch = seen_alike(dialect, ask(dialect), event, event)
-    assert (watch.ended, watch.failed) == (False, True)
+    stream_filter = seen_alike(dialect, ask(dialect), event, event)
+    assert (stream_filter.ended, stream_filter.failed) == (False, True)
 
 
 @EVERY

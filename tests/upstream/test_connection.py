@@ -59,10 +59,10 @@ class Heard:
         assert self.head is None, "one head"
         self.head = head
 
-    def on_chunk(self, framed: bytes, start: int) -> None:
-        assert int(framed[:start], 16) == len(framed) - start - 2 and framed.endswith(b"\r\n")
+    def on_chunk(self, chunk: bytes, data: bytes) -> None:
+        assert chunk == b"%x\r\n%b\r\n" % (len(data), data)
         self.chunks += 1
-        self.on_data(framed[start:-2])
+        self.on_data(data)
 
     def on_data(self, data: bytes) -> None:
         assert self.head is not None, "head before body"

@@ -32,9 +32,8 @@ from gateway.core.budgets.continuation import BudgetTerms
 from gateway.core.budgets.enforcement import Enforcement
 from gateway.core.dialects.chat import ChatFilter
 from gateway.core.dialects.messages import MessagesFilter
-from gateway.core.dialects.watch import LINE_FEED, FollowUpRequest
+from gateway.core.dialects.stream_filter import LINE_FEED, FollowUpRequest
 from gateway.core.errors import AnswerTooLarge
-from gateway.core.http.chunks import END
 from gateway.core.http.sse import MAX_HELD, event_data, parse_object, split_events
 
 _OPENING = (b'"reasoning":"', b'"reasoning_content":"')
@@ -45,8 +44,8 @@ _ANSWER = (b'"content":"', b'"tool_calls":[')
 
 
 class _Shape(NamedTuple):
-    """How events of thinking look around their text: how they end (the HTTP chunk's end included), and where in them
-    the text is opened, begins, and ends (counted from the end, so negative)."""
+    """How events of thinking look around their text: how they end, and where in them the text is opened, begins, and
+    ends (counted from the end, so negative)."""
 
     ending: bytes
     opening: bytes
@@ -55,7 +54,7 @@ class _Shape(NamedTuple):
     ends_at: int
 
 
-_SHAPELESS = _Shape(b"\xff", b"", 0, 0, 0)
+_SHAPELESS = _Shape(b"", b"", 0, 0, 0)
 """That of no event."""
 
 _AT_SIGHT = 256
@@ -87,10 +86,10 @@ class MessagesBackstop(MessagesFilter):
         self._count(events)
         return events
 
-    def passes(self, framed: bytes, start: int) -> bool:
-        passes = MessagesFilter.passes(self, framed, start)  # super() costs 0.1 µs more
+    def passes(self, event: bytes) -> bool:
+        passes = MessagesFilter.passes(self, event)  # super() costs 0.1 µs more
         if passes:
-            self._count(framed)
+            self._count(event)
         return passes
 
     def _count(self, events: bytes) -> None:
@@ -162,17 +161,16 @@ class Backstop(ChatFilter):
     def _events(self) -> int:
         return self._most - self._left - self._room
 
-    def passes(self, framed: bytes, start: int) -> bool:
-        ending, opening, opens_at, begins_at, ends_at = self._shape
-        if not framed.endswith(ending):
-            return self._passed and ChatFilter.passes(self, framed, start)  # super() costs 0.1 µs more
-        # Nearly every event while it thinks: one with nothing but reasoning in it.
+    def passes(self, event: bytes) -> bool:
         room = self._room
-        begins_at += start
-        ends_at += len(framed)
-        if not room or begins_at > ends_at or not framed.startswith(opening, start + opens_at):
+        if not room:
+            return self._passed and ChatFilter.passes(self, event)  # super() costs 0.1 µs more
+        # Nearly every event while the model thinks: one with nothing but reasoning in it.
+        ending, opening, opens_at, begins_at, ends_at = self._shape
+        ends_at += len(event)
+        if begins_at > ends_at or not event.endswith(ending) or not event.startswith(opening, opens_at):
             return False
-        piece = framed[begins_at:ends_at]
+        piece = event[begins_at:ends_at]
         if LINE_FEED in piece:
             return False  # there is more than one event
         self._room = room - 1
@@ -186,7 +184,7 @@ class Backstop(ChatFilter):
         if self._stage is BackstopState.PASSING:
             self._left, self._room = self._left + self._room, 0
             events = self._watch_thinking(super().feed(data))
-            self._room = min(self._left, _AT_SIGHT) if self._clear else 0
+            self._room = min(self._left, _AT_SIGHT) if self._clear and self._shape is not _SHAPELESS else 0
             self._left -= self._room
             return events
         if self._enforcement is not None:
@@ -260,7 +258,7 @@ class Backstop(ChatFilter):
             at, end = event.find(opening), event.rfind(_CLOSING)
             if 0 < at < end:
                 self._before, self._after = event[: at + len(opening)], event[end:]
-                self._shape = _shape_of(self._after + END, opening, at)
+                self._shape = _shape_of(self._after, opening, at)
 
     # The cut
 

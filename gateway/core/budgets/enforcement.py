@@ -36,7 +36,7 @@ from gateway.core.budgets.chunks import (
 )
 from gateway.core.budgets.continuation import END_TEXT, BudgetTerms
 from gateway.core.budgets.reading import ThinkingReader
-from gateway.core.dialects.watch import ABORTED, STOP, FollowUpRequest, StreamFilter, gave_up
+from gateway.core.dialects.stream_filter import ABORTED, STOP, FollowUpRequest, StreamFilter, gave_up
 from gateway.core.http.sse import DONE, EventSplitter, event_data, is_comment, split_events
 from gateway.core.usage.token_usage import from_openai
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from gateway.core.bodies import dump
 from gateway.core.dialects.base import Dialect
-from gateway.core.dialects.watch import StreamFilter
+from gateway.core.dialects.stream_filter import StreamFilter
 from gateway.core.errors import BadUpstreamResponse
 from gateway.core.http.sse import DONE, event_data, load_json, split_events
 

@@ -14,7 +14,7 @@ from gateway.core.bodies import Body, edit_body, json_kind, parse_body
 from gateway.core.dialects.arguments import check_arguments
 from gateway.core.dialects.counts import choices_of, plain_values
 from gateway.core.dialects.over_chat.base import OverChat
-from gateway.core.dialects.watch import StreamFilter
+from gateway.core.dialects.stream_filter import StreamFilter
 from gateway.core.errors import InvalidRequest
 from gateway.core.http.sse import parse_object
 from gateway.core.thinking.grant import Grant

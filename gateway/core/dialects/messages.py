@@ -7,7 +7,7 @@ from gateway.core.bodies import Body, dump
 from gateway.core.dialects.base import Ask, Dialect, ErrorKind, ErrorShape, find_usage
 from gateway.core.dialects.carrying import carry_effort, carry_switch
 from gateway.core.dialects.over_chat import OverChat, messages_over_chat
-from gateway.core.dialects.watch import MarkerFilter, StreamFilter, gave_up
+from gateway.core.dialects.stream_filter import MarkerFilter, StreamFilter, gave_up
 from gateway.core.thinking.grant import Grant
 from gateway.core.usage.token_usage import Usage, from_anthropic
 

@@ -5,7 +5,7 @@ from gateway.core.dialects.base import Ask, Dialect, ErrorShape
 from gateway.core.dialects.chat import ChatFilter
 from gateway.core.dialects.counts import check_prompts
 from gateway.core.dialects.openai import openai_error, openai_error_event
-from gateway.core.dialects.watch import StreamFilter
+from gateway.core.dialects.stream_filter import StreamFilter
 
 
 class Plain(Dialect):

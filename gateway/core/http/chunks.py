@@ -1,39 +1,36 @@
-"""HTTP chunks (RFC 9112, section 7.1) that can go on as they stand: a server writes an event as one chunk, and that is
-how the next server would write it.
+"""HTTP chunks (RFC 9112, section 7.1) that are passed on as they came.
 
-A chunk's size is known from the length of the whole, so its first line needs no parsing: it is compared.
+A node writes an event as one chunk, and the gateway would frame it alike. A chunk's size follows from the length of the
+whole, so its size line is compared, not parsed.
 """
 
 LONGEST = 4096
-"""Bytes of a chunk, its framing included, up to which it is known at sight: longer than nearly every event."""
+"""Bytes, the framing included, from which a chunk is left to the parser. Nearly every event is shorter."""
 
-END = b"\r\n"
-_NEVER = b"-"
-"""How no chunk begins."""
+_END = b"\r\n"
+_NO_SIZE_LINE = b"-"
+"""For lengths that no chunk has: nothing begins so."""
 
 
-def _first_lines() -> tuple[bytes, ...]:
-    found = [_NEVER] * LONGEST
+def _size_lines() -> tuple[bytes, ...]:
+    lines = [_NO_SIZE_LINE] * LONGEST
     for size in range(1, LONGEST):
         line = b"%x\r\n" % size
-        length = len(line) + size + len(END)
+        length = len(line) + size + len(_END)
         if length < LONGEST:
-            found[length] = line
-    return tuple(found)
+            lines[length] = line
+    return tuple(lines)
 
 
-FIRST_LINES = _first_lines()
-"""How a chunk begins that is so many bytes long with its framing; the last chunk, which is empty, is not among them."""
+SIZE_LINES = _size_lines()
+"""The size line of a chunk by its whole length. The last chunk of a body, which is empty, has none here."""
 
 
-def start_of_data(framed: bytes) -> int:
-    """Where the data begins in `framed` if that is exactly one chunk, written as servers write it; else 0.
-
-    The data ends where the last two bytes begin. Where this gives 0 a parser has to look.
-    """
-    length = len(framed)
+def data_of_chunk(chunk: bytes) -> bytes:
+    """The data of `chunk`; empty where `chunk` is not exactly one chunk framed as servers frame it, or is long."""
+    length = len(chunk)
     if length < LONGEST:
-        line = FIRST_LINES[length]
-        if framed.startswith(line) and framed.endswith(END):
-            return len(line)
-    return 0
+        line = SIZE_LINES[length]
+        if chunk.startswith(line) and chunk.endswith(_END):
+            return chunk[len(line) : length - 2]
+    return b""

@@ -17,7 +17,7 @@ from gateway.core.budgets.judging import begins_in_thought, is_evidence, is_plai
 from gateway.core.dialects.base import Ask, Dialect
 from gateway.core.dialects.chat import Chat, wants_usage
 from gateway.core.dialects.over_chat.base import OverChat
-from gateway.core.dialects.watch import ChainedFilter, StreamFilter
+from gateway.core.dialects.stream_filter import ChainedFilter, StreamFilter
 from gateway.core.errors import InvalidRequest
 from gateway.core.fleet.capabilities import Capabilities
 from gateway.core.plan import Plan

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.core.dialects.watch import StreamFilter
+from gateway.core.dialects.stream_filter import StreamFilter
 from gateway.core.http.sse import event_data, split_events
 
 ID = "chatcmpl-8c11c1cf51de2f7a"
@@ -78,9 +78,9 @@ def plain(finish: str = "stop", stop: object = None, **message: Any) -> bytes:
     return json.dumps(HEAD | {"object": "chat.completion", "choices": [choice], "usage": USAGE}).encode()
 
 
-def translated(watch: StreamFilter, *pieces: bytes) -> list[dict[str, Any]]:
+def translated(stream_filter: StreamFilter, *pieces: bytes) -> list[dict[str, Any]]:
     """The data of the events that came out; each event's name is its type."""
-    told = b"".join(watch.feed(piece) for piece in pieces) + watch.flush()
+    told = b"".join(stream_filter.feed(piece) for piece in pieces) + stream_filter.flush()
     events = []
     for raw in split_events(told):
         data = json.loads(event_data(raw))

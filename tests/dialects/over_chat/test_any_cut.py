@@ -44,9 +44,9 @@ def test_nothing_is_lost_and_nothing_added(ask: OverChat, said: list[tuple[str, 
     for index, pieces in enumerate(calls):
         stream += delta(tool_calls=[recorded.call(index, "", f"tool{index}", f"t{index}")])
         stream += b"".join(delta(tool_calls=[recorded.call(index, piece)]) for piece in pieces)
-    watch = ask.stream_filter()
-    events = translated(watch, stream + delta(finish="stop") + ending())
-    assert watch.ended
+    stream_filter = ask.stream_filter()
+    events = translated(stream_filter, stream + delta(finish="stop") + ending())
+    assert stream_filter.ended
     for kind in ("reasoning", "content"):
         assert _texts_of(events, kind) == "".join(text for other, text in said if other == kind)
     assert _texts_of(events, "arguments") == "".join(piece for pieces in calls for piece in pieces)
@@ -63,9 +63,9 @@ json_values = st.recursive(
 @BOTH
 @given(chunks=st.lists(st.dictionaries(st.sampled_from(KEYS), json_values, max_size=4), max_size=3))
 def test_chunks_of_any_form_are_told_or_refused(ask: OverChat, chunks: list[dict[str, Any]]) -> None:
-    watch = ask.stream_filter()
-    translated(watch, opening() + b"".join(recorded.event(chunk) for chunk in chunks))
-    assert not watch.ended
+    stream_filter = ask.stream_filter()
+    translated(stream_filter, opening() + b"".join(recorded.event(chunk) for chunk in chunks))
+    assert not stream_filter.ended
 
 
 @BOTH
@@ -80,9 +80,9 @@ def test_answers_of_any_form_are_told_or_refused(ask: OverChat, answer: dict[str
 @BOTH
 @given(junk=st.binary(max_size=60))
 def test_junk_never_ends_an_answer(ask: OverChat, junk: bytes) -> None:
-    watch = ask.stream_filter()
-    watch.feed(junk + b"\n\n")
-    assert not watch.ended
+    stream_filter = ask.stream_filter()
+    stream_filter.feed(junk + b"\n\n")
+    assert not stream_filter.ended
 
 
 def _texts_of(events: list[dict[str, Any]], kind: str) -> str:

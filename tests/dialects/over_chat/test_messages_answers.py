@@ -27,8 +27,8 @@ def brief(events: list[dict[str, Any]]) -> list[str]:
 
 
 def test_thinking_then_an_answer() -> None:
-    watch = ASK.stream_filter()
-    events = translated(watch, THOUGHT)
+    stream_filter = ASK.stream_filter()
+    events = translated(stream_filter, THOUGHT)
     assert brief(events) == [
         "message_start",
         "content_block_start 0 thinking",
@@ -48,7 +48,7 @@ def test_thinking_then_an_answer() -> None:
     assert message["usage"] == {"input_tokens": 18, "output_tokens": 0}
     assert events[-2]["delta"] == {"stop_reason": "end_turn", "stop_sequence": None}
     assert events[-2]["usage"] == {"input_tokens": 18, "output_tokens": 8}
-    assert (watch.ended, watch.failed, watch.usage) == (True, False, Usage(18, 8, 3, None))
+    assert (stream_filter.ended, stream_filter.failed, stream_filter.usage) == (True, False, Usage(18, 8, 3, None))
 
 
 def test_calls_come_as_blocks_of_their_own() -> None:
@@ -137,20 +137,20 @@ def test_an_older_node_and_one_that_tells_no_usage() -> None:
 
 
 def test_a_cut_stream_has_no_end() -> None:
-    watch = ASK.stream_filter()
-    assert translated(watch, CUT)[-1]["type"] == "content_block_delta"
-    assert not watch.ended
-    assert watch.usage == Usage(18, 8, 3, None)
+    stream_filter = ASK.stream_filter()
+    assert translated(stream_filter, CUT)[-1]["type"] == "content_block_delta"
+    assert not stream_filter.ended
+    assert stream_filter.usage == Usage(18, 8, 3, None)
     unfinished = ASK.stream_filter()
     assert "message_stop" not in brief(translated(unfinished, opening() + delta(content="It") + ending()))
     assert not unfinished.ended
 
 
 def test_a_nodes_error_ends_the_stream() -> None:
-    watch = ASK.stream_filter()
-    events = translated(watch, FAILED)
+    stream_filter = ASK.stream_filter()
+    events = translated(stream_filter, FAILED)
     assert events[-1] == {"type": "error", "error": {"type": "api_error", "message": "engine died"}}
-    assert (watch.ended, watch.failed) == (False, True)
+    assert (stream_filter.ended, stream_filter.failed) == (False, True)
 
 
 def test_an_error_keeps_its_kind() -> None:
@@ -160,9 +160,9 @@ def test_an_error_keeps_its_kind() -> None:
 
 def test_what_cannot_be_told_right_is_an_error() -> None:
     late = [recorded.call(0, "{", "look", "t1"), recorded.call(1, "{", "see", "t2"), recorded.call(0, "}")]
-    watch = ASK.stream_filter()
-    assert translated(watch, opening() + delta(tool_calls=late) + ending())[-1]["type"] == "error"
-    assert watch.failed
+    stream_filter = ASK.stream_filter()
+    assert translated(stream_filter, opening() + delta(tool_calls=late) + ending())[-1]["type"] == "error"
+    assert stream_filter.failed
 
 
 def test_comments_pass() -> None:

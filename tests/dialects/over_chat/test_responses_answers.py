@@ -39,8 +39,8 @@ def brief(events: list[Json]) -> list[str]:
 
 
 def test_thinking_then_an_answer() -> None:
-    watch = ASK.stream_filter()
-    events = translated(watch, THOUGHT)
+    stream_filter = ASK.stream_filter()
+    events = translated(stream_filter, THOUGHT)
     assert brief(events) == [
         "created",
         "in_progress",
@@ -61,7 +61,7 @@ def test_thinking_then_an_answer() -> None:
         "completed",
     ]
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
-    assert (watch.ended, watch.failed, watch.usage) == (True, False, Usage(18, 8, 3, None))
+    assert (stream_filter.ended, stream_filter.failed, stream_filter.usage) == (True, False, Usage(18, 8, 3, None))
 
 
 def test_the_response_at_both_ends() -> None:
@@ -136,9 +136,9 @@ CUTS = {
 @pytest.mark.parametrize(("cut", "statuses"), CUTS.values(), ids=CUTS.keys())
 def test_at_the_limit(cut: bytes, statuses: list[str]) -> None:
     """As vLLM ends it since 0.33: with response.incomplete, and the last item is incomplete."""
-    watch = ASK.stream_filter()
-    *events, last = translated(watch, opening() + cut + ending())
-    assert (last["type"], watch.ended) == ("response.incomplete", True)
+    stream_filter = ASK.stream_filter()
+    *events, last = translated(stream_filter, opening() + cut + ending())
+    assert (last["type"], stream_filter.ended) == ("response.incomplete", True)
     assert (last["response"]["status"], last["response"]["incomplete_details"]) == (
         "incomplete",
         {"reason": "max_output_tokens"},
@@ -190,20 +190,20 @@ def test_hidden_thinking_is_not_spelled_out_either() -> None:
 
 
 def test_a_cut_stream_has_no_end() -> None:
-    watch = ASK.stream_filter()
-    assert translated(watch, CUT)[-1]["type"] == "response.output_text.delta"
-    assert not watch.ended
-    assert watch.usage == Usage(18, 8, 3, None)
+    stream_filter = ASK.stream_filter()
+    assert translated(stream_filter, CUT)[-1]["type"] == "response.output_text.delta"
+    assert not stream_filter.ended
+    assert stream_filter.usage == Usage(18, 8, 3, None)
 
 
 @pytest.mark.parametrize("stream", [FAILED, opening() + delta(reasoning="The") + delta(finish="abort") + ending()])
 def test_a_nodes_error_ends_the_stream(stream: bytes) -> None:
-    watch = ASK.stream_filter()
-    events = translated(watch, stream)
+    stream_filter = ASK.stream_filter()
+    events = translated(stream_filter, stream)
     assert events[-1]["type"] == "error"
     assert events[-1]["message"]
     assert events[-1]["sequence_number"] == len(events) - 1
-    assert (watch.ended, watch.failed) == (False, True)
+    assert (stream_filter.ended, stream_filter.failed) == (False, True)
 
 
 def test_a_plain_answer() -> None:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import orjson
 
 from gateway.core.bodies import Body, dump
-from gateway.core.dialects.watch import StreamFilter
+from gateway.core.dialects.stream_filter import StreamFilter
 from gateway.core.errors import BadUpstreamResponse, InvalidRequest
 from gateway.core.http.sse import load_json
 

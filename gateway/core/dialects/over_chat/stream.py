@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.core.dialects.over_chat.base import NOT_CHAT, load, reasoning_of, write
-from gateway.core.dialects.watch import StreamFilter
+from gateway.core.dialects.stream_filter import StreamFilter
 from gateway.core.http.sse import DONE, event_data, is_comment, split_events
 from gateway.core.usage.token_usage import from_openai
 

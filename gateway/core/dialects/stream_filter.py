@@ -1,0 +1,190 @@
+"""Filters of streamed answers: the node's bytes in, the client's bytes out.
+
+A filter costs a byte scan. Every event passes; only events with one of the dialect's markers in them are parsed. A
+marker cannot occur in generated text: a quote inside a JSON string is escaped, so `"usage"` is a key.
+
+Nearly every event comes alone and changes nothing. `passes` recognises such an event by its bytes, and the HTTP chunk
+that it came in is passed on; every other piece of a stream goes through `feed`.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+from gateway.core.errors import UpstreamCut
+from gateway.core.http.sse import DONE, EventSplitter, event_data, parse_object, split_events
+from gateway.core.usage.token_usage import Usage
+
+_PLAIN_ENDS = (
+    b'"finish_reason":null,"token_ids":null}]}\n\n',
+    b'"finish_reason":null}]}\n\n',
+    b'"finish_reason":null,"stop_reason":null,"prompt_token_ids":null,"token_ids":null}]}\n\n',
+)
+"""The ends of nearly all events of vLLM's chat and completions streams. A lone event that ends so has no marker: usage,
+an error and a fingerprint would stand behind the choices."""
+
+LINE_FEED, _CARRIAGE_RETURN = b"\n\r"
+"""Numbers: `in` converts its operand to a number first, and for bytes raises and drops an error. So longer markers are
+searched for with `find`."""
+
+_LINES = 2
+"""Line feeds of one event of one line."""
+
+_EVENT_END = b"\n\n"
+
+COLON = b":"[0]
+_PING = b"event: ping"
+_SILENT = (b":", _PING, b"event: response.created", b"event: response.in_progress", b"event: response.queued")
+"""The beginnings of events that do not depend on the model: comments, pings, receipts."""
+
+
+def says_nothing(events: bytes) -> bool:
+    """Whether no event of `events` says anything of the answer. A server may send such events while its engine hangs
+    or is dead."""
+    if not events.startswith(_SILENT):
+        return False
+    for event in split_events(events):
+        if not event.startswith(_SILENT) or (event[0] == COLON and event_data(event)):
+            return False
+    return True
+
+
+ABORTED = b'"finish_reason":"abort"'
+"""The finish reason of an answer that vLLM aborts when it is stopped or put to sleep; the usual end follows."""
+
+
+def gave_up() -> UpstreamCut:
+    """The error for an aborted answer."""
+    return UpstreamCut("The node gave the answer up before it was complete: ask again.")
+
+
+class FollowUpRequest(NamedTuple):
+    """The next request of the same answer: where it is sent, and its body."""
+
+    path: str
+    body: bytes
+
+
+STOP = FollowUpRequest("", b"")
+"""The follow-up that sends nothing: the answer is complete, and the node's request is closed."""
+
+
+class StreamFilter(ABC):
+    """The filter of one streamed answer.
+
+    `ended`: the dialect's own end was seen; a stream that stops without it was cut.
+    `failed`: the node reported an error inside the stream, which the client has seen.
+    `wasted`: tokens that the node made and no client gets.
+    `follow_up`: the node's request is to be closed and this one sent instead. Its answer is fed to the same filter,
+    whatever its type. The sender sets this back to None.
+    """
+
+    __slots__ = ("_splitter", "ended", "failed", "follow_up", "usage", "wasted")
+
+    def __init__(self) -> None:
+        self._splitter = EventSplitter()
+        self.ended = False
+        self.failed = False
+        self.follow_up: FollowUpRequest | None = None
+        self.usage: Usage | None = None
+        self.wasted = 0
+
+    @abstractmethod
+    def feed(self, data: bytes) -> bytes:
+        """The bytes to pass on for `data`: whole events, without those that only the gateway asked for."""
+
+    def passes(self, event: bytes) -> bool:
+        """Whether `event`, a piece of the stream that is not empty, is passed on as it is; then it is accounted for.
+
+        False changes nothing: the piece is to be fed. Filters that rewrite events keep this default.
+        """
+        return False
+
+    def flush(self) -> bytes:
+        """The events that were held back, at the stream's end."""
+        return b""
+
+
+class MarkerFilter(StreamFilter):
+    """A filter that inspects events with a marker in them. A subclass that overrides `feed` overrides `passes` too."""
+
+    __slots__ = ("_clear", "_holding", "_markers")
+
+    def __init__(self, markers: tuple[bytes, ...]) -> None:
+        super().__init__()
+        self._markers = markers
+        self._holding = False
+        self._clear = True
+        """Whether nothing is held back, neither an event nor a part of one: nothing may overtake those."""
+
+    def feed(self, data: bytes) -> bytes:
+        events = self._inspect_marked(self._splitter.feed(data))
+        self._clear = not (self._holding or self._splitter.rest)
+        return events
+
+    def passes(self, event: bytes) -> bool:
+        if not self._clear:
+            return False
+        if event.endswith(_PLAIN_ENDS) and event.count(b"\n") == _LINES and _CARRIAGE_RETURN not in event:
+            return True
+        end = event.find(_EVENT_END)
+        if end < 0 or end + len(_EVENT_END) != len(event):  # a part of an event, or several
+            return False
+        if event[0] == COLON or event.startswith(_PING):  # the exchange does not count these as events
+            return False
+        for marker in self._markers:  # noqa: SIM110 -- a generator costs more than the search
+            if event.find(marker) >= 0:
+                return False
+        return True
+
+    def _inspect_marked(self, events: bytes) -> bytes:
+        if self._holding:
+            return self._inspect_all(events)
+        if events.endswith(_PLAIN_ENDS) and events.count(b"\n\n") == 1 and _CARRIAGE_RETURN not in events:
+            return events
+        for marker in self._markers:
+            if events.find(marker) >= 0:
+                return self._inspect_all(events)
+        return events
+
+    @abstractmethod
+    def inspect(self, event: bytes, data: bytes, parsed: dict[str, Any]) -> bytes:
+        """Read an event that may have a marker; returns the bytes to pass on in its place.
+
+        `data` is the event's payload, `parsed` its JSON object, empty where it is none.
+        """
+
+    def _inspect_all(self, events: bytes) -> bytes:
+        return b"".join([self._inspect(event) for event in split_events(events)])
+
+    def _inspect(self, event: bytes) -> bytes:
+        data = event_data(event)
+        return self.inspect(event, data, {} if data == DONE else parse_object(data)) if data else event
+
+
+class ChainedFilter(StreamFilter):
+    """Two filters in a row: `inner` reads the node's bytes, `outer` the bytes that `inner` passes on."""
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, inner: StreamFilter, outer: StreamFilter) -> None:
+        super().__init__()
+        self._inner = inner
+        self._outer = outer
+
+    def feed(self, data: bytes) -> bytes:
+        events = self._outer.feed(self._inner.feed(data))
+        self._update()
+        return events
+
+    def flush(self) -> bytes:
+        events = self._outer.feed(self._inner.flush()) + self._outer.flush()
+        self._update()
+        return events
+
+    def _update(self) -> None:
+        """Take over the state: what the client saw is the outer filter's, what the node did the inner one's."""
+        self.ended = self._outer.ended
+        self.failed = self._inner.failed or self._outer.failed
+        self.usage = self._inner.usage or self._outer.usage
+        self.follow_up, self._inner.follow_up = self._inner.follow_up, None
+        self.wasted = self._inner.wasted
