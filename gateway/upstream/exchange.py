@@ -33,7 +33,7 @@ from gateway.core.errors import (
 )
 from gateway.core.http.sse import KEEP_ALIVE, PING, event_data, split_events
 from gateway.core.telemetry.request_stats import RequestStats
-from gateway.core.upstream.node_request import NodeRequest
+from gateway.core.upstream.node_request_kinds import NodeRequest
 from gateway.fleet.node import Lease, Node
 from gateway.upstream.connection import ResponseHead, UpstreamConnection
 from gateway.upstream.downstream import DownstreamRequest, Headers

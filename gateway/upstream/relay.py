@@ -21,7 +21,8 @@ from gateway.core.errors import (
 from gateway.core.plan import Plan
 from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.upstream.attempts import RetryRules
-from gateway.core.upstream.node_request import BudgetReport, NodeRequest, node_request, node_request_steps
+from gateway.core.upstream.node_request import node_request, node_request_steps
+from gateway.core.upstream.node_request_kinds import BudgetReport, NodeRequest
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.hang_detection import silent_at
 from gateway.fleet.node import AnotherLease, Lease, Node

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.budgets.assembly import AnswerAssembly
-from gateway.core.budgets.backstop import Backstop, MessagesBackstop
+from gateway.core.budgets.backstop import Backstop
 from gateway.core.budgets.continuation import BudgetTerms, budget_terms
 from gateway.core.budgets.enforcement import Enforcement
 from gateway.core.budgets.hiding import HidingFilter
+from gateway.core.budgets.messages_backstop import MessagesBackstop
 from gateway.core.dialects.chat import ChatFilter
 from gateway.core.dialects.messages import MessagesFilter
 from gateway.core.dialects.over_chat.stream import ChatStream

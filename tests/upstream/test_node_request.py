@@ -15,7 +15,7 @@ from gateway.core.errors import InvalidRequest
 from gateway.core.fleet.capabilities import Capabilities
 from gateway.core.plan import Plan
 from gateway.core.thinking.grant import Grant
-from gateway.core.upstream.node_request import node_request
+from gateway.core.upstream.node_request import STRATEGIES, node_request
 
 GOLDEN = Path(__file__).with_name("node_requests.json")
 
@@ -108,6 +108,10 @@ def test_every_plan_is_sent_to_every_node_as_decided() -> None:
     assert found["kinds"] == golden["kinds"]
     changed = {name for name in found["plans"] if found["plans"][name] != golden["plans"].get(name)}
     assert changed == set() and found["plans"].keys() == golden["plans"].keys()
+
+
+def test_every_dialect_has_its_strategies() -> None:
+    assert STRATEGIES.keys() == {dialect.name for dialect in DIALECTS}
 
 
 if __name__ == "__main__":

@@ -31,7 +31,6 @@ from gateway.core.budgets.chunks import head_of, ids_json
 from gateway.core.budgets.continuation import BudgetTerms
 from gateway.core.budgets.enforcement import Enforcement
 from gateway.core.dialects.chat import ChatFilter
-from gateway.core.dialects.messages import MessagesFilter
 from gateway.core.dialects.stream_filter import LINE_FEED, FollowUpRequest
 from gateway.core.errors import AnswerTooLarge
 from gateway.core.http.sse import MAX_HELD, event_data, parse_object, split_events
@@ -65,37 +64,6 @@ _AT_SIGHT = 256
 def _shape_of(ending: bytes, opening: bytes, opens_at: int) -> _Shape:
     """One object for all streams whose events look alike: what is looked at with each event should be in the cache."""
     return _Shape(ending, opening, opens_at, opens_at + len(opening), -len(ending))
-
-
-class MessagesBackstop(MessagesFilter):
-    """The same eye on a node's own messages: they are not continued by hand, but who overran is trusted no more."""
-
-    __slots__ = ("_left", "overran")
-
-    pace = None
-    """Messages do not say how many tokens their thinking had."""
-
-    def __init__(self, limit: int, pace: float) -> None:
-        """As `Backstop`'s."""
-        super().__init__()
-        self._left = int(limit / pace)
-        self.overran = False
-
-    def feed(self, data: bytes) -> bytes:
-        events = super().feed(data)
-        self._count(events)
-        return events
-
-    def passes(self, event: bytes) -> bool:
-        passes = MessagesFilter.passes(self, event)  # super() costs 0.1 µs more
-        if passes:
-            self._count(event)
-        return passes
-
-    def _count(self, events: bytes) -> None:
-        self._left -= events.count(b'"thinking_delta"')
-        if self._left < 0:
-            self.overran = True
 
 
 class BackstopState(Enum):

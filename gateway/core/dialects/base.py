@@ -112,6 +112,16 @@ class Dialect(ABC):
     output_fields: ClassVar[tuple[str, ...]] = ()
     """The fields that bound an answer's tokens, first the one that wins. None: nothing is generated."""
 
+    templated: ClassVar[bool] = False
+    """Whether a node renders the prompt by the model's chat template, whose switch turns thinking off, and splits the
+    reasoning from the answer's content."""
+
+    budget_since: ClassVar[tuple[int, ...]] = ()
+    """The first version of vLLM that is known to hold a thinking budget in this dialect."""
+
+    salt_since: ClassVar[tuple[int, ...]] = ()
+    """The first version of vLLM that is known to read a `cache_salt` in this dialect."""
+
     takes_salt: ClassVar[bool] = True
     """Whether a node keeps prompts in this dialect, so that they need a `cache_salt` to be kept apart."""
 

@@ -67,6 +67,7 @@ class Chat(Dialect):
 
     name = "chat"
     path = "/v1/chat/completions"
+    templated = True
     output_fields: ClassVar[tuple[str, ...]] = ("max_completion_tokens", "max_tokens")
     heeds = frozenset(
         {
@@ -121,6 +122,7 @@ class Completions(Chat):
 
     name = "completions"
     path = "/v1/completions"
+    templated = False
     output_fields = ("max_tokens",)
     heeds = frozenset({"thinking_token_budget"})
 

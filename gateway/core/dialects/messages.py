@@ -66,7 +66,9 @@ class Messages(Dialect):
 
     name = "messages"
     path = "/v1/messages"
+    templated = True
     anthropic = True
+    budget_since = salt_since = (0, 32)  # 0.22 takes no notice of either
     output_fields: ClassVar[tuple[str, ...]] = ("max_tokens",)
     heeds = frozenset(
         {

@@ -52,6 +52,7 @@ class Responses(Dialect):
 
     name = "responses"
     path = "/v1/responses"
+    templated = True
     mints_ids = True
     output_fields = ("max_output_tokens",)
     heeds = frozenset(
