@@ -14,8 +14,9 @@ from fastapi.routing import APIRoute
 from gateway.admin.auth import SECURITY_HEADERS, AdminAccess
 from gateway.admin.tenants import explain_redis
 from gateway.api.public import add_health
-from gateway.core.bodies import dump, parse_body
+from gateway.core.bodies import parse_body
 from gateway.core.errors import InvalidRequest
+from gateway.core.json_text import dump
 from gateway.fleet.fleet import Fleet
 from gateway.pipeline import Pipeline
 from gateway.telemetry.metrics import CONTENT_TYPE, Metrics

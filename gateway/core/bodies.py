@@ -1,41 +1,32 @@
-"""Request bodies: bytes to a checked JSON object, and the few edits that a plan makes, back to bytes.
+"""Bodies of requests: bytes to a checked JSON object.
 
-A body is read strictly, because whatever the gateway and the node read differently could be used to pass one
-and fool the other: UTF-8 only, no NaN or Infinity, no duplicate keys, bounded nesting.
+A client's body is read strictly: what the gateway and the node read differently could pass the one and fool the other.
+So only UTF-8 is read, without NaN or Infinity or duplicate keys, and nesting is bounded.
 
-Edits are spliced into the bytes that came wherever that is certain, so that a prompt of 200 KB is not written
-out again and what the gateway does not touch reaches the node to the letter.
-
-orjson reads; Python's own parser, five times slower, is asked where something is wrong or not certain.
+orjson parses. Python's own parser, five times slower, parses where orjson's result is refused or not certain.
 """
 
 import codecs
 import json
-import re
-from collections.abc import Iterator, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import orjson
 
 from gateway.core.errors import InvalidRequest
+from gateway.core.json_text import json_kind
+from gateway.core.surrogates import check_surrogates
 
 MAX_DEPTH = 99
-"""Levels of arrays and objects: beyond it a body is refused. JSON schemas in use stay below 60."""
+"""The most levels of arrays and objects in a body. JSON schemas in use stay below 60."""
 
 LARGE = 256 * 1024
-"""Bytes beyond which a body is read in steps, so that others come to their turn in between."""
+"""Bytes from which a body is read in steps, so that the event loop runs in between."""
 
 Body = dict[str, Any]
 
-_OPEN_BRACE = re.compile(rb"\s*\{\s*")
-_VALUE_WINDOW = 4096
-"""Bytes of a value that is replaced in place; one that is longer is written anew with the rest."""
-
 _BEYOND = 2.0**63
 """The smallest float that orjson may have made of an integer."""
-
-_scanner = json.JSONDecoder()
 
 
 class _DuplicateKeyError(ValueError):
@@ -47,64 +38,97 @@ class _NotANumberError(ValueError):
 
 
 def parse_body(raw: bytes) -> Body:
-    """Read `raw` as one JSON object; `InvalidRequest` says what is wrong with it and where."""
-    try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        body = None
-    if type(body) is not dict:
-        return _checked(raw, _parse_slowly(raw))
-    _refuse_depth(raw, body)
-    return body if _has_no_duplicate_keys(raw, body) else _parse_slowly(raw)
+    """The JSON object of a client's body. Raises `InvalidRequest`, which says what is wrong and where."""
+    body: Body | None = None
+    for step in parse_steps(raw):
+        body = step
+    assert body is not None
+    return body
 
 
 def parse_steps(raw: bytes) -> Iterator[Body | None]:
-    """`parse_body` in steps, for bodies that take long: gives None after each, and the body after the last."""
+    """`parse_body` in steps, for large bodies: None after each, and the body after the last."""
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError:
         body = None
     yield None
-    if type(body) is not dict:
-        body = None
-        body = _parse_slowly(raw)
+    if type(body) is dict:
+        _refuse_depth(raw, body)
+        if _has_no_duplicate_keys(raw, body):
+            yield body
+            return
         yield None
-        yield _checked(raw, body)
-        return
-    _refuse_depth(raw, body)
-    if not _has_no_duplicate_keys(raw, body):
-        yield None
-        body = _parse_slowly(raw)
-    yield body
+    body = None  # frees its memory before `raw` is parsed again
+    exact = _parse_slowly(raw)
+    yield None
+    _refuse_depth(raw, exact)
+    check_surrogates(raw, exact)
+    yield exact
 
 
-def _checked(raw: bytes, body: Body) -> Body:
-    """What only Python's parser could read."""
-    _refuse_depth(raw, body)
-    _check_characters(raw, body)
-    return body
-
-
-def _refuse_depth(raw: bytes, body: Body) -> None:
-    """Before anything that walks by recursion: writing `body` anew is the first such thing."""
-    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _depth(body) > MAX_DEPTH:
-        raise _too_deep()
-
-
-def parse_again(raw: bytes) -> Body:
-    """Read a body that the gateway made of one that was read before: nothing in it is to be checked."""
+def parse_trusted(raw: bytes) -> Body:
+    """The JSON object of a body that the gateway wrote, or has checked before: nothing is checked again."""
     try:
         body: Body = orjson.loads(raw)
     except orjson.JSONDecodeError:  # lone surrogates
         return _parse_slowly(raw)
+    return exact_body(raw, body)
+
+
+def exact_body(raw: bytes, body: Body) -> Body:
+    """`body`, orjson's parse of `raw`, with exact numbers: orjson rounds integers beyond 64 bits to floats."""
     return body if _is_exact(body) else _parse_slowly(raw)
 
 
-def _has_no_duplicate_keys(raw: bytes, body: Body) -> bool:
-    """Whether that is certain: written anew, a JSON text has exactly the quotes that it had.
+def _is_exact(body: Body) -> bool:
+    """Whether no number in it can be a rounded integer."""
+    waiting: list[Any] = [body]
+    while waiting:
+        value = waiting.pop()
+        kind = type(value)
+        if kind is float:
+            if abs(value) >= _BEYOND:
+                return False
+        elif kind is list:
+            waiting += value
+        elif kind is dict:
+            waiting += value.values()
+    return True
 
-    A duplicate that the parser dropped took the quotes of its key with it. Only a quote inside a string has two
-    spellings, `\\"` and `\\u0022`: with the second in the text nothing is certain.
+
+def _refuse_depth(raw: bytes, body: Body) -> None:
+    """Raises `InvalidRequest` for a body nested too deeply. Comes before every walk by recursion, such as writing."""
+    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _depth(body) > MAX_DEPTH:
+        raise _too_deep()
+
+
+def _depth(body: Body) -> int:
+    """The levels of a parsed body, counted up to one more than is allowed."""
+    depth = 0
+    level: list[Any] = [body]
+    while level and depth <= MAX_DEPTH:
+        depth += 1
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if type(parent) is dict else parent)
+            if type(child) is dict or type(child) is list
+        ]
+    return depth
+
+
+def _too_deep() -> InvalidRequest:
+    return InvalidRequest(
+        f"The body is nested more than {MAX_DEPTH} levels deep: flatten it.", code="too_deeply_nested"
+    )
+
+
+def _has_no_duplicate_keys(raw: bytes, body: Body) -> bool:
+    """Whether that is certain: written anew, the body has as many quotes as `raw`.
+
+    A duplicate that the parser dropped took the quotes of its key with it. A quote inside a string has two spellings,
+    `\\"` and `\\u0022`; where the second occurs, nothing is certain.
     """
     if b"\\" in raw and b"\\u0022" in raw:  # one byte is found faster than six
         return False
@@ -113,7 +137,7 @@ def _has_no_duplicate_keys(raw: bytes, body: Body) -> bool:
 
 
 def _quotes_in(body: Body) -> int:
-    """The quotes of `body` written as JSON, without writing it: many megabytes of escapes take long to write."""
+    """The number of quotes in `body` as JSON. Counting is faster than writing many megabytes of escapes."""
     quotes = 0
     waiting: list[Any] = [body]
     while waiting:
@@ -131,7 +155,7 @@ def _quotes_in(body: Body) -> int:
 
 
 def _parse_slowly(raw: bytes) -> Body:
-    """Python's own parser: finds duplicate keys, and the words for whatever is wrong."""
+    """The body by Python's parser, which finds duplicate keys. Raises `InvalidRequest` with the place of an error."""
     if not raw:
         raise InvalidRequest("The request has no body: send a JSON object.", code="invalid_json")
     if raw.startswith(codecs.BOM_UTF8):
@@ -167,169 +191,6 @@ def _parse_slowly(raw: bytes) -> Body:
     if type(body) is not dict:
         raise InvalidRequest(f"The body must be a JSON object, not {json_kind(body)}.", code="invalid_json")
     return body
-
-
-def _check_characters(raw: bytes, body: Body) -> None:
-    """Refuse half characters (`\\ud800`), which JSON can spell and UTF-8 cannot: no node can read them.
-
-    orjson refuses them, so only what Python's parser read can hold one. The depth of `body` is bounded.
-    """
-    if b"\\ud" not in raw and b"\\uD" not in raw:
-        return
-    waiting: list[tuple[str, Any]] = [("", body)]
-    while waiting:
-        path, value = waiting.pop()
-        if type(value) is dict:
-            for key, child in value.items():
-                if _is_half(key):
-                    raise _half_character(path, "has a key with")
-                waiting.append((f"{path}.{key}" if path else key, child))
-        elif type(value) is list:
-            waiting.extend((f"{path}.{index}", child) for index, child in enumerate(value))
-        elif type(value) is str and _is_half(value):
-            raise _half_character(path, "holds")
-
-
-def _is_half(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
-
-
-def _half_character(path: str, holds: str) -> InvalidRequest:
-    where = f"The field {path!r}" if path else "The body"
-    return InvalidRequest(
-        f"{where} {holds} half of a surrogate pair, which is no character: text cut in the middle of one, most likely. "
-        "Cut it elsewhere.",
-        param=path or None,
-        code="invalid_json",
-    )
-
-
-def json_kind(value: object) -> str:
-    """The JSON name of a parsed value, with its article, for error messages."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "a boolean"
-    if isinstance(value, int | float):
-        return "a number"
-    if isinstance(value, str):
-        return "a string"
-    return "an array" if isinstance(value, list) else "an object"
-
-
-def edit_body(raw: bytes, body: Body, changes: Mapping[str, Any], removals: AbstractSet[str]) -> bytes:
-    """`raw` with the top-level fields of `changes` set and those of `removals` taken out.
-
-    `body` is what `parse_body(raw)` gave (so no key is there twice). New fields are inserted behind the opening
-    brace and a lone short value is replaced in place; only where that is not certain is the body written anew.
-    """
-    unwanted = body.keys() & removals
-    if not changes and not unwanted:
-        return raw
-    if not unwanted:
-        spliced = _splice(raw, body, changes)
-        if spliced is not None:
-            return spliced
-    exact = body if _is_exact(body) else _parse_slowly(raw)
-    return dump({**{key: value for key, value in exact.items() if key not in unwanted}, **changes})
-
-
-def _is_exact(body: Body) -> bool:
-    """Whether that is certain of every number in it: integers beyond 64 bits became rounded floats in orjson."""
-    waiting: list[Any] = [body]
-    while waiting:
-        value = waiting.pop()
-        kind = type(value)
-        if kind is float:
-            if abs(value) >= _BEYOND:
-                return False
-        elif kind is list:
-            waiting += value
-        elif kind is dict:
-            waiting += value.values()
-    return True
-
-
-def dump(value: object) -> bytes:
-    """Compact UTF-8 JSON; lone surrogates, which UTF-8 cannot carry, stay the escapes that they came as."""
-    try:
-        return orjson.dumps(value)
-    except TypeError:  # integers beyond 64 bits, lone surrogates
-        pass
-    try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-    except UnicodeEncodeError:
-        return json.dumps(value, separators=(",", ":")).encode()
-
-
-def _splice(raw: bytes, body: Body, changes: Mapping[str, Any]) -> bytes | None:
-    """The edit without writing the body anew, or None where its place in the bytes is not certain."""
-    added = {}
-    for key, value in changes.items():
-        if key not in body:
-            added[key] = value
-            continue
-        replaced = _replace_value(raw, key, body[key], value)
-        if replaced is None:
-            return None
-        raw = replaced
-    return insert_fields(raw, added) if added else raw
-
-
-def _replace_value(raw: bytes, key: str, old: Any, new: Any) -> bytes | None:
-    """Replace the value of `key` where the key's name stands once in the bytes: then that place is the field.
-
-    A key may also be spelled with \\u escapes; then the one plain spelling could be another object's field.
-    """
-    name = dump(key)
-    if raw.count(name) != 1 or b"\\u" in raw:
-        return None
-    place = re.compile(re.escape(name) + rb"\s*:\s*").search(raw)
-    if place is None:
-        return None
-    start = place.end()
-    window = raw[start : start + _VALUE_WINDOW]
-    try:
-        _, length = _scanner.raw_decode(window.decode("latin-1"))  # a character for each byte
-        same = length < len(window) and json.loads(window[:length]) == old
-    except ValueError:
-        return None
-    return b"".join((raw[:start], dump(new), raw[start + length :])) if same else None
-
-
-def insert_fields(raw: bytes, added: Mapping[str, Any]) -> bytes:
-    """The JSON object `raw` with `added` fields, none of which it has yet, behind its opening brace."""
-    brace = _OPEN_BRACE.match(raw)
-    if brace is None:
-        raise AssertionError("a parsed object opens with a brace")
-    rest = raw[brace.end() :]
-    comma = b"" if rest.startswith(b"}") else b","
-    return b"".join((raw[: brace.end()], dump(added)[1:-1], comma, rest))
-
-
-def _depth(body: Body) -> int:
-    """How many levels deep a parsed body is, counted up to one more than is allowed."""
-    depth = 0
-    level: list[Any] = [body]
-    while level and depth <= MAX_DEPTH:
-        depth += 1
-        level = [
-            child
-            for parent in level
-            for child in (parent.values() if type(parent) is dict else parent)
-            if type(child) is dict or type(child) is list
-        ]
-    return depth
-
-
-def _too_deep() -> InvalidRequest:
-    return InvalidRequest(
-        f"The body is nested more than {MAX_DEPTH} levels deep: flatten it.", code="too_deeply_nested"
-    )
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> Body:

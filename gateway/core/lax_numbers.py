@@ -6,8 +6,8 @@ vLLM reads bodies with pydantic's lax rules: "10", " 1_0 ", 10.0 and true are co
 import re
 from typing import Any
 
-from gateway.core.bodies import json_kind
 from gateway.core.errors import InvalidRequest
+from gateway.core.json_text import json_kind
 
 LARGEST = 2**31 - 1
 """The largest count: no context window is longer, sums of some stay exact, and JSON parsers read it alike."""

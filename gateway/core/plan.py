@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from gateway.core.bodies import Body, edit_body, insert_fields
+from gateway.core.bodies import Body
+from gateway.core.body_edits import edit_body, insert_fields
 from gateway.core.dialects.base import FORBIDDEN_FIELDS, Ask, Dialect, harmless_arguments
 from gateway.core.dialects.counts import least_output, rounds_of, sequences_of
 from gateway.core.dialects.response_ids import seal

@@ -26,7 +26,8 @@ import httpx
 
 from gateway.core.budgets.continuation import END_TEXT, START_TEXT
 from gateway.core.fleet.capabilities import UNKNOWN, Capabilities
-from gateway.core.http.sse import EventSplitter, event_data, parse_object, split_events
+from gateway.core.http.sse import EventSplitter, event_data, split_events
+from gateway.core.json_text import parse_object
 from gateway.fleet.node_client import MAX_ANSWER, get, pieces, post
 
 BUDGET = 4

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from gateway.core.http.sse import parse_object
+from gateway.core.json_text import parse_object
 from gateway.fleet.node import Node
 
 MAX_ANSWER = 1 << 22

@@ -134,7 +134,7 @@ async def test_each_step_of_a_large_body_has_a_turn_of_its_own(monkeypatch: pyte
         (bodies, "_has_no_duplicate_keys"),
         (messages.Messages, "read"),
         (pipeline, "make_plan"),
-        (sending, "parse_again"),
+        (sending, "parse_trusted"),
         (messages, "messages_over_chat"),
         (sending, "_as_chat"),
     ):

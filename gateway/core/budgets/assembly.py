@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from gateway.core.bodies import dump
 from gateway.core.budgets.chunks import read_chunk
 from gateway.core.dialects.stream_filter import StreamFilter
 from gateway.core.http.sse import DONE, event_data, split_events
+from gateway.core.json_text import dump
 
 
 class AnswerAssembly(StreamFilter):

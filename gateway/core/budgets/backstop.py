@@ -26,14 +26,15 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from gateway.core.bodies import Body, dump
+from gateway.core.bodies import Body
 from gateway.core.budgets.chunks import head_of, ids_json
 from gateway.core.budgets.continuation import BudgetTerms
 from gateway.core.budgets.enforcement import Enforcement
 from gateway.core.dialects.chat import ChatFilter
 from gateway.core.dialects.stream_filter import LINE_FEED, FollowUpRequest
 from gateway.core.errors import AnswerTooLarge
-from gateway.core.http.sse import MAX_HELD, event_data, parse_object, split_events
+from gateway.core.http.sse import MAX_HELD, event_data, split_events
+from gateway.core.json_text import dump, parse_object
 
 _OPENING = (b'"reasoning":"', b'"reasoning_content":"')
 """How the text of thinking begins. Not the name alone: `"reasoning":null` is none, `"reasoning_tokens":` is a count."""

@@ -5,11 +5,8 @@ Nearly every event is one that `slice_delta` knows by its bytes; the others are 
 
 from typing import Any, NamedTuple
 
-import orjson
-
-from gateway.core.bodies import dump
 from gateway.core.errors import BadUpstreamResponse
-from gateway.core.http.sse import parse_object
+from gateway.core.json_text import dump, parse_object
 
 _IDS = b',"token_ids":['
 _CLOSE = b"]}]}\n\n"
@@ -102,10 +99,7 @@ def not_a_chunk() -> BadUpstreamResponse:
 
 def write_chunk(chunk: dict[str, Any]) -> bytes:
     """One event."""
-    try:
-        return b"data: " + orjson.dumps(chunk) + b"\n\n"
-    except TypeError:  # lone surrogates
-        return b"data: " + dump(chunk) + b"\n\n"
+    return b"data: " + dump(chunk) + b"\n\n"
 
 
 def chat_choice(delta: dict[str, Any], finish: str | None = None, reason: Any = None) -> dict[str, Any]:

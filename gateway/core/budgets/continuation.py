@@ -7,9 +7,10 @@ thinking behind them: that is the state the model would be in had it ended think
 
 from dataclasses import dataclass
 
-from gateway.core.bodies import Body, dump, parse_again
+from gateway.core.bodies import Body, parse_trusted
 from gateway.core.errors import InvalidRequest
 from gateway.core.fleet.capabilities import Capabilities
+from gateway.core.json_text import dump
 
 END_TEXT, START_TEXT = "</think>", "<think>"
 
@@ -116,7 +117,7 @@ def budget_terms(
     body: bytes, budget: int, max_tokens: int | None, capabilities: Capabilities, stream: bool
 ) -> BudgetTerms:
     """The terms for a chat `body` as a node got it."""
-    return opening_request(parse_again(body), True, budget, max_tokens, capabilities, stream, False)[0]
+    return opening_request(parse_trusted(body), True, budget, max_tokens, capabilities, stream, False)[0]
 
 
 def opening_request(

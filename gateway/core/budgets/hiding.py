@@ -11,11 +11,11 @@ begin with the thinking instead of the answer.
 from abc import ABC, abstractmethod
 from typing import Any
 
-from gateway.core.bodies import dump
 from gateway.core.dialects.base import Dialect
 from gateway.core.dialects.stream_filter import StreamFilter
 from gateway.core.errors import BadUpstreamResponse
-from gateway.core.http.sse import DONE, event_data, load_json, split_events
+from gateway.core.http.sse import DONE, event_data, split_events
+from gateway.core.json_text import dump, load_json
 
 _FIELDS = ("reasoning", "reasoning_content")
 _SPELLED_OUT = ("logprobs", "token_ids")

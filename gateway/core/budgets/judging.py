@@ -6,7 +6,8 @@ nothing but what is known to leave these alone; whatever is not listed here says
 reason to ask the node itself (see `fleet.canary`).
 """
 
-from gateway.core.bodies import Body, dump
+from gateway.core.bodies import Body
+from gateway.core.json_text import dump
 
 _PLAIN = frozenset(
     {

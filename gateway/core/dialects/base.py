@@ -10,13 +10,14 @@ from typing import Any, ClassVar, NamedTuple
 
 import orjson
 
-from gateway.core.bodies import Body, edit_body, json_kind, parse_body
+from gateway.core.bodies import Body, parse_body
+from gateway.core.body_edits import edit_body
 from gateway.core.dialects.arguments import check_arguments
 from gateway.core.dialects.counts import choices_of, plain_values
 from gateway.core.dialects.over_chat.base import OverChat
 from gateway.core.dialects.stream_filter import StreamFilter
 from gateway.core.errors import InvalidRequest
-from gateway.core.http.sse import parse_object
+from gateway.core.json_text import json_kind, parse_object
 from gateway.core.thinking.grant import Grant
 from gateway.core.thinking.intent import INTENT_FIELDS, UNSAID, Intent, read_intent
 from gateway.core.usage.token_usage import Usage, from_openai

@@ -2,13 +2,14 @@
 
 from typing import Any, ClassVar
 
-from gateway.core.bodies import Body, dump
+from gateway.core.bodies import Body
 from gateway.core.dialects.base import Ask, Dialect, ErrorShape, optional_field
 from gateway.core.dialects.carrying import carry_budget, carry_effort, carry_switch
 from gateway.core.dialects.counts import check_prompts
 from gateway.core.dialects.openai import openai_error, openai_error_event
 from gateway.core.dialects.stream_filter import ABORTED, MarkerFilter, StreamFilter, gave_up
 from gateway.core.http.sse import DONE
+from gateway.core.json_text import dump
 from gateway.core.thinking.grant import Grant
 from gateway.core.usage.token_usage import from_openai
 

@@ -3,11 +3,12 @@
 import re
 from typing import Any, ClassVar
 
-from gateway.core.bodies import Body, dump
+from gateway.core.bodies import Body
 from gateway.core.dialects.base import Ask, Dialect, ErrorKind, ErrorShape, find_usage
 from gateway.core.dialects.carrying import carry_effort, carry_switch
 from gateway.core.dialects.over_chat import OverChat, messages_over_chat
 from gateway.core.dialects.stream_filter import MarkerFilter, StreamFilter, gave_up
+from gateway.core.json_text import dump
 from gateway.core.thinking.grant import Grant
 from gateway.core.usage.token_usage import Usage, from_anthropic
 

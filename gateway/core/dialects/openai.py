@@ -1,7 +1,7 @@
 """What OpenAI's formats share: the shape of an error."""
 
-from gateway.core.bodies import dump
 from gateway.core.dialects.base import ErrorKind, ErrorShape
+from gateway.core.json_text import dump
 
 _TYPES = {
     ErrorKind.INVALID: "invalid_request_error",

@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from gateway.core.bodies import Body, dump
+from gateway.core.bodies import Body
 from gateway.core.dialects.base import Ask, Dialect, ErrorShape, optional_field
 from gateway.core.dialects.carrying import carry_effort, carry_switch
 from gateway.core.dialects.openai import openai_error
 from gateway.core.dialects.over_chat import OverChat, responses_over_chat
 from gateway.core.dialects.stream_filter import MarkerFilter, StreamFilter
+from gateway.core.json_text import dump
 from gateway.core.thinking.grant import Grant
 from gateway.core.usage.token_usage import Usage, from_openai
 

@@ -11,7 +11,8 @@ from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 from gateway.core.errors import UpstreamCut
-from gateway.core.http.sse import DONE, EventSplitter, event_data, parse_object, split_events
+from gateway.core.http.sse import DONE, EventSplitter, event_data, split_events
+from gateway.core.json_text import parse_object
 from gateway.core.usage.token_usage import Usage
 
 _PLAIN_ENDS = (

@@ -4,11 +4,7 @@ The framing is that of the HTML standard (section 9.2.6): lines end in CRLF, LF 
 event. Bytes are cut at event boundaries and never written anew.
 """
 
-import json
 import re
-from typing import Any
-
-import orjson
 
 from gateway.core.errors import AnswerTooLarge
 
@@ -116,24 +112,6 @@ def event_data(event: bytes) -> bytes:
 def is_comment(event: bytes) -> bool:
     """Whether it is there to keep a connection awake."""
     return event.startswith(b":")
-
-
-def load_json(data: bytes | str) -> Any:
-    """What `data` is as JSON, None where it is not: whatever a node sends, nothing is raised."""
-    try:
-        return orjson.loads(data)
-    except ValueError:
-        pass
-    try:
-        return json.loads(data)  # lone surrogates
-    except (ValueError, RecursionError):  # nested beyond what Python can follow
-        return None
-
-
-def parse_object(data: bytes | str) -> dict[str, Any]:
-    """The JSON object in an event's data, empty where it is none."""
-    parsed = load_json(data)
-    return parsed if isinstance(parsed, dict) else {}
 
 
 def _last_boundary(data: bytes) -> int:

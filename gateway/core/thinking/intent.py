@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
-from gateway.core.bodies import Body, json_kind
+from gateway.core.bodies import Body
 from gateway.core.errors import InvalidRequest
+from gateway.core.json_text import json_kind
 from gateway.core.lax_numbers import read_count
 
 UNLIMITED = -1

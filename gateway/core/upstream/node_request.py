@@ -18,12 +18,13 @@ from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import NamedTuple
 
-from gateway.core.bodies import dump, parse_again
+from gateway.core.bodies import parse_trusted
 from gateway.core.budgets.continuation import SLACK, Overshoot
 from gateway.core.dialects.chat import Chat
 from gateway.core.dialects.over_chat.base import OverChat
 from gateway.core.errors import InvalidRequest
 from gateway.core.fleet.capabilities import Capabilities
+from gateway.core.json_text import dump
 from gateway.core.plan import Plan
 from gateway.core.upstream.node_held_budget import NodeHeldBudget
 from gateway.core.upstream.node_request_kinds import (
@@ -135,7 +136,7 @@ def node_request_steps(
     if strategy is not Strategy.TRANSLATE:
         yield _in_own_dialect(plan, strategy, node, capabilities, overshoot)
         return
-    body = parse_again(plan.body)
+    body = parse_trusted(plan.body)
     yield None
     over = plan.dialect.over_chat(body)
     assert over is not None, "a dialect that is translated has a translation"

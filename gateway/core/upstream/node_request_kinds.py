@@ -3,7 +3,7 @@
 They compose: a translated request wraps the request of its chat. `node_request` decides which one a node is sent.
 """
 
-from gateway.core.bodies import dump, parse_again
+from gateway.core.bodies import parse_trusted
 from gateway.core.budgets.assembly import AnswerAssembly
 from gateway.core.budgets.continuation import opening_request
 from gateway.core.budgets.enforcement import Enforcement
@@ -12,6 +12,7 @@ from gateway.core.dialects.base import Ask, Dialect
 from gateway.core.dialects.over_chat.base import OverChat
 from gateway.core.dialects.stream_filter import ChainedFilter, StreamFilter
 from gateway.core.fleet.capabilities import Capabilities
+from gateway.core.json_text import dump
 from gateway.core.plan import Plan
 from gateway.core.usage.token_usage import Usage
 
@@ -110,7 +111,7 @@ class EnforcedBudget(NodeRequest):
 
     def __init__(self, plan: Plan, body: bytes, budget: int, capabilities: Capabilities) -> None:
         self._terms, first = opening_request(
-            parse_again(body),
+            parse_trusted(body),
             chat=plan.dialect.templated,
             budget=budget,
             max_tokens=plan.max_tokens,

@@ -4,12 +4,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import orjson
-
-from gateway.core.bodies import Body, dump
+from gateway.core.bodies import Body
 from gateway.core.dialects.stream_filter import StreamFilter
 from gateway.core.errors import BadUpstreamResponse, InvalidRequest
-from gateway.core.http.sse import load_json
+from gateway.core.json_text import dump, parse_object
 
 REASONING_FIELDS = ("reasoning", "reasoning_content")
 """Where a chat message has its thinking: under vLLM's name, or its older one."""
@@ -87,15 +85,15 @@ class OverChat(ABC):
 
         Raises `UpstreamError` for an answer that cannot be told.
         """
-        told = load(body) or {}
+        told = parse_object(body)
         if status != 200:
             error = told.get("error")
-            return write(self.error(status, error)) if isinstance(error, dict) else body
+            return dump(self.error(status, error)) if isinstance(error, dict) else body
         try:
             if self.hide:
                 for field in REASONING_FIELDS:
                     told["choices"][0]["message"].pop(field, None)
-            return write(self.answer(told))
+            return dump(self.answer(told))
         except NOT_CHAT:
             raise BadUpstreamResponse("The node's answer is not a chat completion.") from None
 
@@ -111,17 +109,3 @@ def reasoning_of(message: Mapping[str, Any]) -> str | None:
         if message.get(field):
             return str(message[field])
     return None
-
-
-def load(data: bytes | str) -> dict[str, Any] | None:
-    """A JSON object, None where it is not one."""
-    parsed = load_json(data)
-    return parsed if isinstance(parsed, dict) else None
-
-
-def write(value: Any) -> bytes:
-    """Compact JSON; `dump` where the text holds half a character, which orjson refuses."""
-    try:
-        return orjson.dumps(value)
-    except TypeError:
-        return dump(value)

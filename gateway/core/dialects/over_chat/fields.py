@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gateway.core.bodies import Body, json_kind
+from gateway.core.bodies import Body
 from gateway.core.errors import InvalidRequest
+from gateway.core.json_text import json_kind
 from gateway.core.lax_numbers import read_count, read_switch
 
 _KINDS: dict[type[Any], str] = {

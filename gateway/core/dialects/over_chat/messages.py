@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from gateway.core.bodies import Body
-from gateway.core.dialects.over_chat.base import OverChat, load, pass_others, reasoning_of
+from gateway.core.dialects.over_chat.base import OverChat, pass_others, reasoning_of
 from gateway.core.dialects.over_chat.fields import optional, refuse, required, required_count
 from gateway.core.dialects.over_chat.messages_events import (
     MessageEvents,
@@ -16,6 +16,7 @@ from gateway.core.dialects.over_chat.messages_events import (
 from gateway.core.dialects.over_chat.messages_history import chat_history
 from gateway.core.dialects.over_chat.messages_tools import chat_tools, choose_tool
 from gateway.core.errors import UpstreamError
+from gateway.core.json_text import load_object
 
 _UNDERSTOOD = frozenset(
     {
@@ -155,5 +156,5 @@ def _tool_use(call: Mapping[str, Any]) -> Body:
         "type": "tool_use",
         "id": call.get("id"),
         "name": function.get("name"),
-        "input": load(function.get("arguments") or "{}"),
+        "input": load_object(function.get("arguments") or "{}"),
     }

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.core.bodies import Body
-from gateway.core.dialects.over_chat.base import load
 from gateway.core.dialects.over_chat.stream import ChatStream, derived_id
+from gateway.core.json_text import load_object
 
 _ERRORS = {
     401: "authentication_error",
@@ -76,7 +76,7 @@ class MessageEvents(ChatStream):
     def end(self) -> None:
         self._close()
         called = self._call is not None
-        complete = called and load("".join(self._arguments) or "{}") is not None
+        complete = called and load_object("".join(self._arguments) or "{}") is not None
         reason, sequence = stop_of(self.finish_reason, self.stop_reason, called, complete)
         delta = {"stop_reason": reason, "stop_sequence": sequence}
         self.emit("message_delta", {"type": "message_delta", "delta": delta, "usage": anthropic_usage(self.used)})

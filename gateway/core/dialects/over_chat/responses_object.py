@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.core.bodies import Body
-from gateway.core.dialects.over_chat.base import load, reasoning_of
+from gateway.core.dialects.over_chat.base import reasoning_of
 from gateway.core.dialects.over_chat.fields import count, switch
 from gateway.core.dialects.over_chat.responses_history import CUSTOM_INPUT
 from gateway.core.dialects.over_chat.responses_tools import ToolNames
 from gateway.core.dialects.over_chat.stream import derived_id
+from gateway.core.json_text import load_object
 
 _REPEATED = (
     "instructions",
@@ -129,7 +130,7 @@ def finish_call(item: Body, arguments: str, status: str) -> Body:
     """The call with its arguments, or what a custom tool is to be given."""
     if item["type"] == "function_call":
         return {**item, "arguments": arguments, "status": status}
-    given = (load(arguments) or {}).get(CUSTOM_INPUT)
+    given = (load_object(arguments) or {}).get(CUSTOM_INPUT)
     return {**item, "input": given if isinstance(given, str) else arguments}
 
 

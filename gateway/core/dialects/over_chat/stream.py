@@ -21,9 +21,10 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.core.dialects.over_chat.base import NOT_CHAT, load, reasoning_of, write
+from gateway.core.dialects.over_chat.base import NOT_CHAT, reasoning_of
 from gateway.core.dialects.stream_filter import StreamFilter
 from gateway.core.http.sse import DONE, event_data, is_comment, split_events
+from gateway.core.json_text import dump, load_object
 from gateway.core.usage.token_usage import from_openai
 
 
@@ -92,7 +93,7 @@ class ChatStream(StreamFilter):
         return out
 
     def emit(self, kind: str, event: Mapping[str, Any]) -> None:
-        self._out += (b"event: ", kind.encode(), b"\ndata: ", write(event), b"\n\n")
+        self._out += (b"event: ", kind.encode(), b"\ndata: ", dump(event), b"\n\n")
 
     def fail(self, message: str, status: int = 500) -> None:
         self.failed = True
@@ -102,7 +103,7 @@ class ChatStream(StreamFilter):
         if data == DONE:
             self._done()
             return
-        chunk = load(data)
+        chunk = load_object(data)
         if chunk is None:
             raise TypeError("not an object")
         if chunk.get("error"):
