@@ -1,8 +1,8 @@
-"""What is asked of a node that is not proven to hold a thinking budget, and with what the answer is continued.
+"""The requests that make an answer whose thinking budget the gateway holds.
 
-The first request is the client's own, streamed and with token ids. Where thinking goes past its budget, the answer
-is continued by `/v1/completions` on the token ids of the prompt and of the thinking so far, and the marker that ends
-thinking behind them: that is the state the model would be in had it ended thinking there by itself.
+The first request is the client's own, streamed and with token ids. At the budget `/v1/completions` continues the answer
+from the token ids of the prompt, of the thinking so far, and of the marker that ends thinking: the state that the model
+would be in had it ended thinking there by itself.
 """
 
 from dataclasses import dataclass
@@ -39,8 +39,8 @@ _CARRIED = (
     "user",
     "vllm_xargs",
 )
-"""Fields that mean the same on chat and on completions, those that only the gateway may set included. A grammar begins
-with the answer, so it carries over too."""
+"""Fields that mean the same in chat and in completions, including those that only the gateway may set. A grammar begins
+with the answer, so the continuation has it too."""
 
 _COUNTS = ("n", "best_of")
 _SWITCHES = ("logprobs", "prompt_logprobs", "echo", "use_beam_search", "suffix")
@@ -50,10 +50,12 @@ _SWITCHES = ("logprobs", "prompt_logprobs", "echo", "use_beam_search", "suffix")
 class BudgetTerms:
     """How one budget is enforced.
 
-    `budget` and `max_tokens` in tokens, of the whole answer (`max_tokens` None: up to the node's `window`, also in
-    tokens). `body` is what the continuation inherits from. `start` and `end` are the markers' token ids; `exact` is
-    False where the answer cannot be continued by hand: then it ends at the budget with `length`. `early_usage`: the
-    first chunk says how long the prompt is.
+    `budget`, `max_tokens`: tokens of the whole answer; `max_tokens` None: up to the node's `window`, also in tokens.
+    `body`: the request, from which the continuation takes its fields. `start`, `end`: the markers' token ids.
+    `exact`: the answer can be continued; else it ends at the budget with `length`.
+    `splits`: the node splits reasoning from content; None: not known. `shows_marker`: raw text has the markers in it.
+    `hide`: the client sees no reasoning. `keep_ids`, `pass_usage`: the client asked for token ids, for usage.
+    `early_usage`: the first chunk tells the prompt's length.
     """
 
     budget: int
@@ -72,13 +74,13 @@ class BudgetTerms:
     window: int | None = None
 
     def room(self, prompt: int, made: int) -> int | None:
-        """Tokens that are left for the answer after `made`, the marker included; None where nobody knows."""
+        """Tokens left for the answer after `made`, the marker included; None where no bound is known."""
         if self.max_tokens is not None:
             return self.max_tokens - made
         return None if self.window is None else self.window - prompt - made
 
     def continuation(self, prompt: bytes, made: list[bytes], count: int, room: int) -> bytes:
-        """The body of the request that goes on. `prompt` and `made` are token ids as JSON writes them, with commas."""
+        """The body of the continuation. `prompt` and `made` are token ids as JSON writes them, with commas between."""
         fields: Body = {key: self.body[key] for key in ("model", *_CARRIED) if self.body.get(key) is not None}
         minimum = self.body.get("min_tokens")
         if type(minimum) is int and minimum > count:
@@ -92,12 +94,13 @@ class BudgetTerms:
 
 @dataclass(frozen=True, slots=True)
 class Overshoot:
-    """How far beyond a budget a node may think that is trusted to hold it: a share of it, and tokens on top."""
+    """How far beyond a budget a node may think that is trusted to hold it: a share of the budget, and tokens."""
 
     share: float = 0.05
     tokens: int = 16
 
     def limit(self, budget: int) -> int:
+        """Tokens of thinking that are no overrun."""
         return int(budget * (1 + self.share)) + self.tokens
 
 
@@ -105,7 +108,7 @@ SLACK = Overshoot()
 
 
 def countable(body: Body) -> bool:
-    """Whether a budget in `body` can be counted on the stream."""
+    """Whether the thinking of an answer to `body` can be counted on its stream."""
     try:
         _check(body)
     except InvalidRequest:
@@ -116,7 +119,7 @@ def countable(body: Body) -> bool:
 def budget_terms(
     body: bytes, budget: int, max_tokens: int | None, capabilities: Capabilities, stream: bool
 ) -> BudgetTerms:
-    """The terms for a chat `body` as a node got it."""
+    """The terms for a chat `body` that a node was sent."""
     return opening_request(parse_trusted(body), True, budget, max_tokens, capabilities, stream, False)[0]
 
 
@@ -125,8 +128,8 @@ def opening_request(
 ) -> tuple[BudgetTerms, Body]:
     """The terms for a chat or completions `body`, and the first request's body.
 
-    `stream` is whether the client asked for one, `hide` whether it is to see no reasoning. Raises `InvalidRequest`
-    for what cannot be counted at all.
+    `stream`: the client asked for a stream. `hide`: it sees no reasoning. Raises `InvalidRequest` where the thinking
+    cannot be counted.
     """
     _check(body)
     options = body.get("stream_options") or {}
@@ -156,8 +159,23 @@ def opening_request(
     return terms, first
 
 
+def tokenize_prompt(body: Body) -> Body:
+    """The body for /tokenize that renders the messages of the chat `body` as the node did."""
+    kwargs = dict(body.get("chat_template_kwargs") or {})
+    effort = body.get("reasoning_effort")
+    if effort is not None:
+        kwargs = {"reasoning_effort": effort, "enable_thinking": effort != "none", **kwargs}
+    fields = {key: body[key] for key in ("model", "messages", "tools", "chat_template") if body.get(key) is not None}
+    return {**fields, "chat_template_kwargs": kwargs, "add_generation_prompt": True}
+
+
+def tokenize_text(body: Body, text: str) -> Body:
+    """The body for /tokenize that tokenizes `text` for the model of `body`."""
+    return {"model": body.get("model"), "prompt": text, "add_special_tokens": False}
+
+
 def _check(body: Body) -> None:
-    """Refuse what would have to be counted or continued in several places at once, or written anew."""
+    """Raises `InvalidRequest` for answers that would be counted or continued in several places at once."""
     for field in _COUNTS:
         if body.get(field) not in (None, 1):
             raise _not_enforceable(field, "send 1")
@@ -183,7 +201,7 @@ def _calls_tools(body: Body) -> bool:
 
 
 def _shows_pictures(body: Body) -> bool:
-    """Whether a message holds more than text: token ids alone could not carry it."""
+    """Whether a message holds more than text, which token ids could not carry."""
     messages = body.get("messages")
     parts = [
         part

@@ -1,23 +1,23 @@
-"""A thinking budget, held by the gateway where the node is not proven to hold it.
+"""A thinking budget that the gateway holds, for a node that is not proven to hold it.
 
-Theory. The node streams with token ids, and the tokens between the markers of thinking are counted. At the budget
-the node's request is closed, and another one goes on with the same answer: prompt, thinking so far and the marker
-that ends it, as token ids (see `budget_terms`). The client sees one stream: one id, reasoning, then the answer.
+Theory. The node streams token ids, and the tokens between the markers of thinking are counted. At the budget the node's
+request is closed, and a follow-up continues the answer: its prompt is the first one, the thinking so far, and the
+marker that ends thinking, as token ids (see `continuation`). The client sees one stream with one id.
 
     state      event                                     next       to the client
     OPENING    the prompt opens thinking, or a token     THINKING   the event
     OPENING    text outside of thinking                  ANSWERING  the event
     THINKING   thinking within the budget                THINKING   the event
     THINKING   the end marker, text or a tool call       ANSWERING  the event
-    THINKING   thinking beyond the budget                CONTINUED  nothing; `turn` asks for the continuation
+    THINKING   thinking beyond the budget                CONTINUED  nothing; `follow_up` asks for the continuation
     THINKING   the same, but it cannot be continued      ENDED      finish_reason `length`, usage, [DONE]
     ANSWERING  anything                                  ANSWERING  the event
     CONTINUED  a chunk of the continuation               CONTINUED  its text under the first id
 
-An event with several tokens that passes the budget is dropped whole, so that text and token ids stay in step: the
-reasoning is then shorter than the budget by less than one event. What the node made beyond the budget is `wasted`.
+An event of several tokens that passes the budget is dropped whole, so that text and token ids agree: the reasoning is
+then shorter than the budget by less than one event. Tokens made beyond the budget are `wasted`.
 
-Where the node has no reasoning parser, thinking comes as content: then it is split here, by the markers.
+A node without a reasoning parser sends thinking as content: the gateway splits it by the markers.
 """
 
 from enum import Enum
@@ -36,6 +36,7 @@ from gateway.core.budgets.chunks import (
 )
 from gateway.core.budgets.continuation import END_TEXT, BudgetTerms
 from gateway.core.budgets.reading import ThinkingReader
+from gateway.core.budgets.transcript import TokenTranscript
 from gateway.core.dialects.stream_filter import ABORTED, STOP, FollowUpRequest, StreamFilter, gave_up
 from gateway.core.http.sse import DONE, EventSplitter, event_data, is_comment, split_events
 from gateway.core.usage.token_usage import from_openai
@@ -57,13 +58,10 @@ class Enforcement(StreamFilter):
     __slots__ = (
         "_frame",
         "_head",
-        "_made",
-        "_made_count",
-        "_prompt",
         "_reading",
         "_state",
         "_terms",
-        "reasoning",
+        "_transcript",
     )
 
     def __init__(self, terms: BudgetTerms) -> None:
@@ -72,17 +70,14 @@ class Enforcement(StreamFilter):
         self._state = EnforcementState.OPENING
         self._frame: dict[str, Any] = {}
         self._head = b""
-        self._prompt: bytes | None = None
-        self._made: list[bytes] = []
-        self._made_count = 0
+        self._transcript = TokenTranscript()
         self._reading = ThinkingReader(terms)
-        self.reasoning = 0
 
     def feed(self, data: bytes) -> bytes:
         passed = []
         for event in split_events(self._splitter.feed(data)):
             passed.append(self._take(event))
-            if self.follow_up is not None:  # what the node sends beyond this is nobody's
+            if self.follow_up is not None:  # the rest of the node's answer is dropped
                 break
         return b"".join(passed)
 
@@ -104,16 +99,16 @@ class Enforcement(StreamFilter):
         return self._take_chunk(event)
 
     def _take_sliced(self, event: bytes) -> bytes | None:
-        """What an ordinary event becomes, without parsing it; None where it has to be looked into."""
+        """The client's event for an ordinary one, by its bytes; None where it has to be parsed."""
         delta = slice_delta(event, self._head)
         thinking = self._state is EnforcementState.THINKING
         if delta is None or delta.reasoning is not thinking or last_of(delta.ids, self._terms.end) >= 0:
             return None
         if thinking:
             count = delta.ids.count(b",") + 1
-            if self.reasoning + count > self._terms.budget:
+            if self._transcript.reasoning + count > self._terms.budget:
                 return self._cut(count)
-            self._note(delta.ids, count)
+            self._transcript.add(delta.ids, count)
         return event if self._terms.keep_ids else delta.event
 
     def _take_chunk(self, event: bytes) -> bytes:
@@ -126,15 +121,15 @@ class Enforcement(StreamFilter):
             raise gave_up()
         if self._state is EnforcementState.OPENING and not self._frame:
             self._begin(chunk, whole)
-        if prompt is not None and self._prompt is None:
-            self._prompt = prompt
+        if prompt is not None and self._transcript.prompt is None:
+            self._transcript.prompt = prompt
             if self._terms.early_usage:
-                chunk["usage"] = self._usage_of(0)
+                chunk["usage"] = self._transcript.usage(0)
             if self._reading.opened_by(prompt):
                 self._state = EnforcementState.THINKING
         choices = chunk.get("choices")
         if not choices:
-            return self._tally(chunk)
+            return self._take_usage(chunk)
         if self._state is EnforcementState.CONTINUED:
             return self._go_on(choices[0])
         return self._choose(chunk, choices[0], prompt)
@@ -144,13 +139,13 @@ class Enforcement(StreamFilter):
         self._head = head_of(event)
 
     def resume(self, frame: dict[str, Any], prompt: bytes, thinking: bytes, events: int, beyond: int) -> bytes:
-        """Go on with an answer that somebody else has followed: its chunks' `frame`, and as token ids its prompt and
-        its thinking; where those are not known, the answer ends. `events` stand for thinking without ids, `beyond`
-        is what nobody gets."""
+        """Take over an answer whose budget is spent from another filter, and continue or end it.
+
+        `frame` is what all its chunks have in common. `prompt` and `thinking` are token ids, empty where they are not
+        known, `events` the number of its events of thinking, `beyond` the tokens that the client does not get.
+        """
         self._frame = frame
-        self._prompt = prompt or None
-        self._made = [thinking] if thinking else []
-        self.reasoning = self._made_count = thinking.count(b",") + 1 if thinking else events
+        self._transcript.resume(prompt, thinking, events)
         return self._cut(beyond)
 
     # The first request
@@ -168,57 +163,47 @@ class Enforcement(StreamFilter):
         return write_chunk(chunk)
 
     def _follow(self, chunk: dict[str, Any], choice: dict[str, Any], ids: list[int] | None) -> bytes:
-        """An event of which it has to be found out whether it is thinking."""
+        """The client's event for one that may be thinking."""
         open_before = self._state is EnforcementState.THINKING
         thinking, count = self._reading.weigh(choice, ids, open_before)
-        if self.reasoning + count > self._terms.budget:
+        if self._transcript.reasoning + count > self._terms.budget:
             return self._cut(count)
         passed, ended = self._reading.pass_on(chunk, choice, ids, open_before)
         if thinking:
             self._state = EnforcementState.THINKING
-            self._note(",".join(map(str, ids or ())).encode(), count)
+            self._transcript.add(",".join(map(str, ids or ())).encode(), count)
         if ended:
             self._state = EnforcementState.ANSWERING
         return passed
 
-    def _note(self, ids: bytes, count: int) -> None:
-        """`count` tokens of thinking, of all the tokens `ids` of an event."""
-        self.reasoning += count
-        if ids:
-            self._made.append(ids)
-            self._made_count += ids.count(b",") + 1
-
     def _cut(self, beyond: int) -> bytes:
-        """The budget is spent: go on without thinking, or end where that cannot be done."""
+        """The budget is spent: continue without thinking, or end the answer where that is not possible."""
         self.wasted += beyond
         held = self._reading.flush()
         passed = write_chunk({**self._frame, "choices": [chat_choice({"reasoning": held})]}) if held else b""
-        terms = self._terms
-        self._made_count += len(terms.end)
-        room = terms.room(self._prompt_count, self._made_count)
-        complete = bool(self._prompt) and (bool(self._made) or self.reasoning == 0)
-        if not terms.exact or not complete or room is None or room < 1:
-            self._made_count -= len(terms.end)
+        terms, transcript = self._terms, self._transcript
+        made = transcript.made + len(terms.end)
+        room = terms.room(transcript.prompt_tokens, made)
+        prompt = transcript.prompt
+        if not terms.exact or not transcript.complete or prompt is None or room is None or room < 1:
             return passed + self._end_here()
-        assert self._prompt is not None
-        self.usage = from_openai(self._usage_of(self._made_count))  # should nothing more come
+        transcript.made = made
+        self.usage = from_openai(transcript.usage(made))  # should nothing more come
         self._state = EnforcementState.CONTINUED
         self._splitter = EventSplitter()
-        self.follow_up = FollowUpRequest(
-            "/v1/completions", terms.continuation(self._prompt, self._made, self._made_count, room)
-        )
+        self.follow_up = FollowUpRequest("/v1/completions", terms.continuation(prompt, transcript.thinking, made, room))
         if terms.chat or not terms.shows_marker:
             return passed
         return write_chunk({**self._frame, "choices": [text_choice(END_TEXT)]})
 
     def _end_here(self) -> bytes:
-        """Finish the client's stream in the node's place; its request is closed."""
+        """End the client's stream in the node's place, and close its request."""
         self._state = EnforcementState.ENDED
         self.ended = True
         self.follow_up = STOP
         choice = chat_choice({}, "length") if self._terms.chat else text_choice("", "length")
         finish = write_chunk({**self._frame, "choices": [choice]})
-        return finish + self._tell_usage(self._made_count, {}) + _END
+        return finish + self._write_usage(self._transcript.made, {}) + _END
 
     # The continuation
 
@@ -236,7 +221,7 @@ class Enforcement(StreamFilter):
 
     # Usage
 
-    def _tally(self, chunk: dict[str, Any]) -> bytes:
+    def _take_usage(self, chunk: dict[str, Any]) -> bytes:
         usage = chunk.get("usage")
         if not isinstance(usage, dict):
             return write_chunk(chunk)
@@ -244,30 +229,16 @@ class Enforcement(StreamFilter):
         extra = {key: value for key, value in chunk.items() if key not in known}
         if self._state is EnforcementState.CONTINUED:
             used = from_openai(usage)
-            return self._tell_usage(self._made_count + (used.output if used is not None else 0), extra)
+            return self._write_usage(self._transcript.made + (used.output if used is not None else 0), extra)
         given = usage.get("completion_tokens_details")
         details = given if isinstance(given, dict) else {}
         if type(details.get("reasoning_tokens")) is not int:
-            usage["completion_tokens_details"] = {**details, "reasoning_tokens": self.reasoning}
+            usage["completion_tokens_details"] = {**details, "reasoning_tokens": self._transcript.reasoning}
         self.usage = from_openai(usage)
         return write_chunk(chunk) if self._terms.pass_usage else b""
 
-    def _tell_usage(self, output: int, extra: dict[str, Any]) -> bytes:
-        usage = self._usage_of(output)
+    def _write_usage(self, output: int, extra: dict[str, Any]) -> bytes:
+        usage = self._transcript.usage(output)
         self.usage = from_openai(usage)
         chunk = {**self._frame, "choices": [], "usage": usage, **extra}
         return write_chunk(chunk) if self._terms.pass_usage else b""
-
-    def _usage_of(self, output: int) -> dict[str, Any]:
-        """The usage of an answer that was cut: the prompt once; thinking, the marker and the answer as output, since
-        a node that ends thinking by itself counts the marker that it puts in as well."""
-        return {
-            "prompt_tokens": self._prompt_count,
-            "total_tokens": self._prompt_count + output,
-            "completion_tokens": output,
-            "completion_tokens_details": {"reasoning_tokens": self.reasoning},
-        }
-
-    @property
-    def _prompt_count(self) -> int:
-        return self._prompt.count(b",") + 1 if self._prompt else 0
