@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 
 from gateway.aio.inline_future import InlineFuture
-from gateway.core.dialects.base import find_error_status
+from gateway.core.dialects.answers import find_error_status
 from gateway.core.dialects.stream_filter import COLON, STOP, FollowUpRequest, StreamFilter, gave_up, says_nothing
 from gateway.core.errors import (
     BadUpstreamResponse,

@@ -3,7 +3,7 @@
 import time
 from pathlib import PurePath
 
-from gateway.core.dialects.base import find_error_message
+from gateway.core.dialects.answers import find_error_message
 from gateway.core.errors import (
     DeadlineExceeded,
     GatewayError,

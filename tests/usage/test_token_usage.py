@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.dialects.base import find_error_message, find_usage
+from gateway.core.dialects.answers import find_error_message, find_usage
 from gateway.core.usage.token_usage import MOST_TOKENS, Usage, from_anthropic, from_openai
 
 BOTH = {"prompt_tokens": 3, "completion_tokens": 4}

@@ -1,4 +1,4 @@
-"""One plain answer out of a stream, for a client that asked for no stream where the gateway had to ask for one."""
+"""A plain answer assembled from a stream: the client asked for no stream, the gateway needed one."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from gateway.core.json_text import dump
 
 
 class AnswerAssembly(StreamFilter):
-    """Follows `inner`, gives nothing while it streams, and the whole answer on `release`.
+    """Gathers the chunks that `inner` passes on; `flush` returns the whole answer.
 
-    `inner` gives chunks of chat or completions with one choice, and usage. The answer has the fields that vLLM's
-    own has, null where a stream does not tell them.
+    The chunks are of chat or completions, with one choice and usage. The answer has the fields of vLLM's own; those
+    that a stream does not have are null.
     """
 
     __slots__ = ("_chat", "_choice", "_error", "_frame", "_ids", "_parts", "_prompt_ids", "_tools", "inner")
@@ -31,31 +31,32 @@ class AnswerAssembly(StreamFilter):
 
     def feed(self, data: bytes) -> bytes:
         for event in split_events(self.inner.feed(data)):
-            self._take_event(event_data(event))
-        self._look_at_inner()
+            self._take_data(event_data(event))
+        self._take_over()
         return b""
 
     def flush(self) -> bytes:
         for event in split_events(self.inner.flush()):
-            self._take_event(event_data(event))
-        self._look_at_inner()
+            self._take_data(event_data(event))
+        self._take_over()
         return self._error or self._answer()
 
-    def _look_at_inner(self) -> None:
+    def _take_over(self) -> None:
+        """Take over the state of `inner`."""
         inner = self.inner
         self.follow_up, inner.follow_up = inner.follow_up, None
         self.ended, self.failed, self.usage, self.wasted = inner.ended, inner.failed, inner.usage, inner.wasted
 
-    def _take_event(self, data: bytes) -> None:
+    def _take_data(self, data: bytes) -> None:
         if not data or data == DONE:
             return
         chunk = read_chunk(data)
         if chunk.get("error"):
             self._error = data
         else:
-            self._take(chunk)
+            self._take_chunk(chunk)
 
-    def _take(self, chunk: dict[str, Any]) -> None:
+    def _take_chunk(self, chunk: dict[str, Any]) -> None:
         for key, value in chunk.items():
             if key == "prompt_token_ids":
                 self._prompt_ids = value

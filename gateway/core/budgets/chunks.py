@@ -1,6 +1,6 @@
 """The chunks of chat and completions streams, read and written where a budget is enforced.
 
-Nearly every event is one that `slice_delta` knows by its bytes; the others are parsed.
+`slice_delta` reads nearly every event by its bytes; the others are parsed.
 """
 
 from typing import Any, NamedTuple
@@ -18,8 +18,11 @@ _OTHERS = (b'"tool_calls":', b'","content":', b'","reasoning')
 
 
 class Delta(NamedTuple):
-    """A plain event of a chat stream: whether it carries reasoning, its token ids as JSON has them between the
-    brackets, and the event without them (null, as where nobody asked)."""
+    """An event of a chat stream with a piece of text and nothing else.
+
+    `reasoning`: the text is reasoning. `ids`: its token ids, as JSON has them between the brackets. `event`: the event
+    without them, for a client that did not ask for them.
+    """
 
     reasoning: bool
     ids: bytes
@@ -27,10 +30,10 @@ class Delta(NamedTuple):
 
 
 def slice_delta(event: bytes, head: bytes) -> Delta | None:
-    """What `event` is, by its bytes alone; None where that is not certain.
+    """The delta in `event`, by its bytes alone; None where it is not certain.
 
-    `head` is how the stream's events begin, up to and with the bracket of the choices. A quote inside generated
-    text is escaped, so the names of fields, quotes included, stand where they seem to stand.
+    `head` is the beginning of the stream's events, up to and with the bracket of the choices. A quote inside generated
+    text is escaped, so a field's name with its quotes cannot be text.
     """
     if not head or not event.startswith(head) or not event.endswith(_CLOSE):
         return None
@@ -47,15 +50,15 @@ def slice_delta(event: bytes, head: bytes) -> Delta | None:
 
 
 def head_of(event: bytes) -> bytes:
-    """How the events of a stream begin, `event` being one of them; empty where it looks otherwise."""
+    """The beginning of the events of a stream, of which `event` is one; empty where it is no such event."""
     at = event.find(b'"choices":[')
     return event[: at + 11] if event.startswith(b"data: {") and at > 0 else b""
 
 
 def take_prompt_ids(event: bytes) -> tuple[bytes, bytes | None]:
-    """The event with an empty list for the prompt's token ids, and those ids as JSON has them between the brackets.
+    """The event with an empty list for the prompt's token ids, and the ids as JSON has them between the brackets.
 
-    They can be a hundred thousand: so they are sliced, not parsed.
+    There can be a hundred thousand of them, so they are sliced, not parsed.
     """
     at = event.find(_PROMPT_IDS)
     if at < 0:
@@ -69,20 +72,22 @@ def take_prompt_ids(event: bytes) -> tuple[bytes, bytes | None]:
 
 
 def _is_ids(ids: bytes) -> bool:
-    """Whether they are numbers with commas between: they go into the next request as they are."""
+    """Whether they are numbers with commas between. They go into the next request as they are."""
     return ids.replace(b",", b"").isdigit() and b",," not in ids and not ids.startswith(b",") and not ids.endswith(b",")
 
 
 def ids_json(ids: object) -> bytes:
-    """A parsed list of token ids as JSON has them between the brackets; empty where it is not one."""
+    """A parsed list of token ids as JSON has them between the brackets; empty for anything else."""
     if not isinstance(ids, list) or not all(type(item) is int and item >= 0 for item in ids):
         return b""
     return ",".join(map(str, ids)).encode()
 
 
 def read_chunk(data: bytes) -> dict[str, Any]:
-    """The chunk in an event's data, with as much of its form as every reader of chunks needs: `choices` is a list of
-    objects, or not there, and `delta` in them too. `BadUpstreamResponse` for anything else."""
+    """The chunk in an event's data: its `choices` are a list of objects or absent, and so is `delta` in each.
+
+    Raises `BadUpstreamResponse` for anything else.
+    """
     chunk = parse_object(data)
     choices = chunk.get("choices")
     if not chunk or not (choices is None or isinstance(choices, list)):
@@ -94,11 +99,12 @@ def read_chunk(data: bytes) -> dict[str, Any]:
 
 
 def not_a_chunk() -> BadUpstreamResponse:
+    """The error for an event that cannot be read."""
     return BadUpstreamResponse("The node sent an event that is not a chunk of a completion.")
 
 
 def write_chunk(chunk: dict[str, Any]) -> bytes:
-    """One event."""
+    """The event of a chunk."""
     return b"data: " + dump(chunk) + b"\n\n"
 
 
@@ -123,7 +129,7 @@ def ids_of(choice: dict[str, Any]) -> list[int] | None:
 
 
 def last_of(ids: bytes, marker: tuple[int, ...]) -> int:
-    """Where in `ids` (as JSON writes them) `marker` stands last, -1 where it does not."""
+    """The last place of `marker` in `ids` (as JSON writes them), -1 where it does not occur."""
     if not marker:
         return -1
     return (b"," + ids + b",").rfind(b",%b," % ",".join(map(str, marker)).encode())

@@ -1,11 +1,11 @@
-"""Taking reasoning out of an answer, where the operator or the client wants it left out. Sans-IO.
+"""Hides the reasoning of an answer, where the operator or the client wants it left out.
 
-The node thinks as ever and is paid for it: its usage stays. Only events that carry reasoning, and in messages and
-responses those behind it, whose numbers move up, are written anew; all others pass as the bytes that came. Token ids
-and logprobs that stand with reasoning go with it, since they spell it out.
+The node thinks all the same, and its usage stays. Events with reasoning are written anew, and in messages and responses
+those behind them, whose numbers move up; all others pass as they came. Token ids and logprobs beside reasoning are
+hidden with it, since they spell it out.
 
-vLLM's own `include_reasoning: false` would do this for nothing, but takes thinking for ended: a grammar would then
-begin with the thinking instead of the answer.
+vLLM's own `include_reasoning: false` would cost nothing, but takes thinking for ended: a grammar then begins with the
+thinking instead of the answer.
 """
 
 from abc import ABC, abstractmethod
@@ -23,19 +23,19 @@ _THINKING = ("thinking", "redacted_thinking")
 
 
 class ReasoningHider(ABC):
-    """What one dialect's reasoning looks like. One hider follows one answer."""
+    """Hides the reasoning of one answer in one dialect."""
 
     @abstractmethod
     def event(self, event: bytes) -> bytes:
-        """What becomes of one event of a stream; nothing where it was reasoning only."""
+        """The client's event for one of a stream; empty where all of it was reasoning."""
 
     @abstractmethod
     def whole(self, answer: dict[str, Any]) -> dict[str, Any]:
-        """What becomes of a plain answer."""
+        """The client's answer for a plain one."""
 
 
 class HidingFilter(StreamFilter):
-    """Another watch, whose events are shown without reasoning."""
+    """Hides the reasoning in the events that `inner` passes on."""
 
     __slots__ = ("_hider", "_inner")
 
@@ -45,12 +45,12 @@ class HidingFilter(StreamFilter):
         self._hider = hider
 
     def feed(self, data: bytes) -> bytes:
-        return self._show(self._inner.feed(data))
+        return self._hide(self._inner.feed(data))
 
     def flush(self) -> bytes:
-        return self._show(self._inner.flush())
+        return self._hide(self._inner.flush())
 
-    def _show(self, events: bytes) -> bytes:
+    def _hide(self, events: bytes) -> bytes:
         inner = self._inner
         self.ended, self.failed, self.usage, self.follow_up = inner.ended, inner.failed, inner.usage, inner.follow_up
         self.wasted = inner.wasted
@@ -59,10 +59,10 @@ class HidingFilter(StreamFilter):
 
 
 def hide_whole(hider: ReasoningHider, body: bytes) -> bytes:
-    """A plain answer without its reasoning; `BadUpstreamResponse` for one in which that cannot be found."""
+    """A plain answer without its reasoning. Raises `BadUpstreamResponse` for an answer that cannot be read."""
     answer = load_json(body)
     if not isinstance(answer, dict):
-        raise _not_to_hide()
+        raise _unreadable()
     return dump(hider.whole(answer))
 
 
@@ -77,7 +77,7 @@ class ChatHider(ReasoningHider):
         hidden = [choice for choice in choices if _take_reasoning(choice, "delta")]
         if not hidden:
             return event
-        chunk["choices"] = [choice for choice in choices if choice not in hidden or _still_says(choice)]
+        chunk["choices"] = [choice for choice in choices if choice not in hidden or _has_more(choice)]
         return _write(event, chunk) if chunk["choices"] else b""
 
     def whole(self, answer: dict[str, Any]) -> dict[str, Any]:
@@ -89,27 +89,28 @@ class ChatHider(ReasoningHider):
 def _take_reasoning(choice: dict[str, Any], place: str) -> bool:
     """Take the reasoning out of a choice; False where there was none."""
     message = choice.get(place)
-    said = [name for name in _FIELDS if isinstance(message, dict) and message.get(name)]
-    for name in said:
+    fields = [name for name in _FIELDS if isinstance(message, dict) and message.get(name)]
+    for name in fields:
         assert isinstance(message, dict)
         if place == "delta":
             del message[name]
         else:
             message[name] = None
-    if said:
+    if fields:
         for name in _SPELLED_OUT:
             if name in choice:
                 choice[name] = None
-    return bool(said)
+    return bool(fields)
 
 
-def _still_says(choice: dict[str, Any]) -> bool:
+def _has_more(choice: dict[str, Any]) -> bool:
+    """Whether a choice says something besides its reasoning."""
     delta = choice.get("delta") or {}
     return bool(choice.get("finish_reason")) or any(value not in (None, "", []) for value in delta.values())
 
 
 class MessagesHider(ReasoningHider):
-    """Messages: thinking is a block of its own; the blocks behind it move up."""
+    """Messages: thinking has blocks of its own; the blocks behind them move up."""
 
     def __init__(self) -> None:
         self._hidden: set[int] = set()
@@ -120,7 +121,7 @@ class MessagesHider(ReasoningHider):
         parsed = _parse(event)
         index = parsed.get("index")
         if type(index) is not int:
-            raise _not_to_hide()
+            raise _unreadable()
         block = parsed.get("content_block")
         if isinstance(block, dict) and block.get("type") in _THINKING:
             self._hidden.add(index)
@@ -136,7 +137,7 @@ class MessagesHider(ReasoningHider):
 
 
 class ResponsesHider(ReasoningHider):
-    """Responses: reasoning is an item of its own; items and events behind it move up."""
+    """Responses: reasoning has items of its own; the items and events behind them move up."""
 
     def __init__(self) -> None:
         self._hidden: set[int] = set()
@@ -168,7 +169,7 @@ class ResponsesHider(ReasoningHider):
 
 
 class NoHider(ReasoningHider):
-    """Completions are raw text: where thinking ends in it is known to the prompt's author alone."""
+    """Completions and all others: raw text, in which only the prompt's author knows where thinking ends."""
 
     def event(self, event: bytes) -> bytes:
         return event
@@ -177,14 +178,17 @@ class NoHider(ReasoningHider):
         return answer
 
 
+_HIDERS: dict[str, type[ReasoningHider]] = {
+    "chat": ChatHider,
+    "messages": MessagesHider,
+    "responses": ResponsesHider,
+}
+"""By the dialect's name."""
+
+
 def hider_of(dialect: Dialect) -> ReasoningHider:
-    """A fresh hider for one answer in `dialect`."""
-    hiders: dict[str, type[ReasoningHider]] = {
-        "chat": ChatHider,
-        "messages": MessagesHider,
-        "responses": ResponsesHider,
-    }
-    return hiders.get(dialect.name, NoHider)()
+    """A new hider for one answer in `dialect`."""
+    return _HIDERS.get(dialect.name, NoHider)()
 
 
 def _moved_up(index: int, hidden: set[int]) -> int:
@@ -192,21 +196,21 @@ def _moved_up(index: int, hidden: set[int]) -> int:
 
 
 def _parse(event: bytes) -> dict[str, Any]:
-    """An event that may carry reasoning: one that cannot be read is not shown."""
+    """The data of an event that may carry reasoning. Raises `BadUpstreamResponse` where it cannot be read."""
     data = event_data(event)
     parsed = load_json(data)
     if isinstance(parsed, dict):
         return parsed
     if not data or data == DONE:
         return {}
-    raise _not_to_hide()
+    raise _unreadable()
 
 
-def _not_to_hide() -> BadUpstreamResponse:
+def _unreadable() -> BadUpstreamResponse:
     return BadUpstreamResponse("The node sent an answer in which its reasoning, which is left out, cannot be told.")
 
 
 def _write(event: bytes, parsed: dict[str, Any]) -> bytes:
-    """The event again with other data, its name (`event:` line) kept."""
+    """The event with other data; its `event:` line stays."""
     lines = [line for line in event.splitlines() if line and not line.startswith(b"data:")]
     return b"\n".join([*lines, b"data: " + dump(parsed), b"", b""])

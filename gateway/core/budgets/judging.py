@@ -1,9 +1,8 @@
-"""Which requests can say something of a node: whether it holds thinking budgets, and how many tokens an event has.
+"""Which requests are evidence of how a node holds thinking budgets, and of how many tokens an event has.
 
-A client is no witness against a node. What it can put into a body moves where an answer's thinking begins (an answer
-that is already begun), what is counted as thinking, and how tokens become events. So only bodies are heard that hold
-nothing but what is known to leave these alone; whatever is not listed here says nothing. And what they say is only a
-reason to ask the node itself (see `fleet.canary`).
+A client's word does not count against a node. Fields of a body can move where thinking begins, what is counted as
+thinking, and how tokens become events. So a body is evidence only if all its fields are listed here: those are known to
+move none of it. Evidence is a reason to ask the node itself (see `fleet.canary`), no more.
 """
 
 from gateway.core.bodies import Body
@@ -34,7 +33,7 @@ _PLAIN = frozenset(
         "top_k",
         "top_p",
         "user",
-        # Set by the gateway, or a count that is looked at.
+        # Set by the gateway, or checked below.
         "cache_salt",
         "chat_template_kwargs",
         "n",
@@ -45,15 +44,15 @@ _MARKER = b"think>"
 
 
 def begins_in_thought(body: Body) -> bool:
-    """Whether the answer to a chat or a message begins with the template's opening of a thought.
+    """Whether the answer begins with the template's opening of a thought.
 
-    Where an answer is already begun, nodes count the rest of it as reasoning: a budget neither holds nor binds there.
+    Nodes count the rest of an answer that the client has begun as reasoning, and hold no budget there.
     """
     return body.get("add_generation_prompt") in (None, True) and not body.get("continue_final_message")
 
 
 def is_plain(body: Body) -> bool:
-    """Whether `body` asks for one answer, which begins in a thought, with nothing that moves what is counted."""
+    """Whether `body` asks for one answer that begins in a thought, with no field that moves what is counted."""
     template = body.get("chat_template_kwargs")
     return (
         body.keys() <= _PLAIN
@@ -67,11 +66,11 @@ def is_plain(body: Body) -> bool:
 
 
 def is_evidence(body: Body) -> bool:
-    """Whether an answer to `body` that overran its budget is a reason to ask the node again whether it holds them."""
+    """Whether an overrun by an answer to `body` is evidence against its node."""
     return is_plain(body) and _MARKER not in dump({"messages": body.get("messages"), "system": body.get("system")})
 
 
 def _is_begun(messages: object) -> bool:
-    """Whether the last message is the model's own, which it may be asked to go on with."""
+    """Whether the last message is the model's own, so that the answer may continue it."""
     last = messages[-1] if type(messages) is list and messages else None
     return type(last) is not dict or last.get("role") == "assistant"

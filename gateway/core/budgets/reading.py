@@ -1,4 +1,4 @@
-"""What an event of a node's stream is, where a budget is counted: thinking, answer, or both in one raw text."""
+"""Tells thinking from the answer in the events of a stream whose budget is enforced."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ from gateway.core.budgets.split import TextSplit
 
 
 class ThinkingReader:
-    """Reads parsed events of one stream, as long as it is not certain that thinking is over.
+    """Reads the parsed events of one stream until its thinking is over.
 
-    `parsed`: the node's reasoning parser splits thinking from the answer; None until an event tells.
+    `parsed`: the node's reasoning parser splits thinking from the answer; None until an event shows it.
     """
 
     __slots__ = ("_split", "_terms", "parsed")
@@ -25,10 +25,10 @@ class ThinkingReader:
         return self._split.opened_by(prompt)
 
     def weigh(self, choice: dict[str, Any], ids: list[int] | None, thinking: bool) -> tuple[bool, int]:
-        """Whether an event has thinking in it, and how many tokens of it. `thinking`: it was open before."""
+        """Whether an event has thinking in it, and the tokens of that. `thinking`: it was open before the event."""
         thought, text = self._texts(choice)
         if self.parsed is None:
-            self.parsed = self._tell_parser(thought, text, ids, thinking)
+            self.parsed = self._detect_parser(thought, text, ids, thinking)
         thinking = thinking or thought or self._split.starts(ids)
         answers = self.parsed is True and bool(text) and not thought and not self._split.ends(ids)
         return thinking, self._split.count(ids, thought) if thinking and not answers else 0
@@ -36,7 +36,7 @@ class ThinkingReader:
     def pass_on(
         self, chunk: dict[str, Any], choice: dict[str, Any], ids: list[int] | None, thinking: bool
     ) -> tuple[bytes, bool]:
-        """The event as the client gets it, nothing where all of it is hidden; and whether thinking is over."""
+        """The client's event, empty where all of it is hidden, and whether thinking is over."""
         text = self._texts(choice)[1]
         last = bool(choice.get("finish_reason"))
         delta = self._delta(choice)
@@ -45,7 +45,7 @@ class ThinkingReader:
         else:
             ended = bool(text or ids or last) and self._divide(delta, text, ids, thinking, last)
         if ended:
-            self.parsed = self._terms.chat  # what follows is the answer, wherever it stands
+            self.parsed = self._terms.chat  # all that follows is the answer
         if self._terms.hide and self._terms.chat:
             _set(delta, "reasoning", "")
             _set(delta, "reasoning_content", "")
@@ -53,7 +53,7 @@ class ThinkingReader:
         return write_chunk(chunk), ended
 
     def flush(self) -> str:
-        """Thinking that waits for its rest, as far as it is for the client."""
+        """The thinking that was held back, as far as the client sees it."""
         held = self._split.flush()
         return held if self._terms.chat and not self._terms.hide else ""
 
@@ -62,13 +62,13 @@ class ThinkingReader:
         return delta if isinstance(delta, dict) else {}
 
     def _texts(self, choice: dict[str, Any]) -> tuple[bool, str]:
-        """Whether a parser has found thinking, and the other text."""
+        """Whether the node's parser found thinking, and the other text."""
         delta = self._delta(choice)
         thought = bool(delta.get("reasoning") or delta.get("reasoning_content"))
         return thought, delta.get("content" if self._terms.chat else "text") or ""
 
-    def _tell_parser(self, thought: bool, text: str, ids: list[int] | None, thinking: bool) -> bool | None:
-        """Whether the node has a reasoning parser, by an event that came before the end of thinking."""
+    def _detect_parser(self, thought: bool, text: str, ids: list[int] | None, thinking: bool) -> bool | None:
+        """Whether the node has a reasoning parser, judged by an event before the end of thinking; None: not known."""
         if thought:
             return True
         if text and (thinking or self._split.starts(ids)):
@@ -76,7 +76,7 @@ class ThinkingReader:
         return None
 
     def _divide(self, delta: dict[str, Any], text: str, ids: list[int] | None, thinking: bool, last: bool) -> bool:
-        """Put raw text where a parser would have put it; whether thinking is over."""
+        """Put raw text where a parser would have put it. Returns whether thinking is over."""
         thought, answer, ended = self._split.feed(text, ids, thinking, last)
         if self._terms.chat:
             _set(delta, "reasoning", thought)

@@ -1,11 +1,11 @@
-"""Where thinking stands in token ids and in text: the markers `<think>` and `</think>`."""
+"""Splits thinking from the answer by its markers, `<think>` and `</think>`, in token ids and in text."""
 
 from gateway.core.budgets.chunks import last_of
 from gateway.core.budgets.continuation import END_TEXT, START_TEXT
 
 
 class TextSplit:
-    """Tells thinking from the answer by the markers' token ids, and in raw text by the markers themselves."""
+    """The split of one stream: by the markers' token ids, and in raw text by the markers themselves."""
 
     __slots__ = ("_end", "_start", "_tail")
 
@@ -26,9 +26,9 @@ class TextSplit:
         return len(self._end) == 1 and self._end[0] in (ids or ())
 
     def count(self, ids: list[int] | None, thought: bool) -> int:
-        """How many of an event's tokens are thinking: those before the end marker, the markers apart.
+        """The number of an event's tokens that are thinking: those before the end marker, without the markers.
 
-        Without ids an event with thinking counts as one token.
+        An event of thinking without ids counts as one token.
         """
         if ids is None:
             return int(thought)
@@ -36,14 +36,14 @@ class TextSplit:
         return end - (ids[:end].count(self._start[0]) if self.starts(ids) else 0)
 
     def flush(self) -> str:
-        """What waits for its rest, which will not come."""
+        """The text that was held back, at the stream's end."""
         held, self._tail = self._tail, ""
         return held
 
     def feed(self, text: str, ids: list[int] | None, thinking: bool, last: bool) -> tuple[str, str, bool]:
-        """A piece of raw text: (thinking in it, answer in it, whether thinking is over).
+        """Split a piece of raw text: (thinking in it, answer in it, whether thinking is over).
 
-        What could be the beginning of a marker waits for its rest; `last` lets nothing wait.
+        A possible beginning of a marker is held back for its rest, unless the piece is the `last`.
         """
         text = self._tail + text
         self._tail = ""
@@ -67,5 +67,5 @@ class TextSplit:
 
 
 def _unfinished(text: str) -> int:
-    """The length of the longest end of `text` that the end marker could begin with."""
+    """The length of the longest end of `text` that is a beginning of the end marker."""
     return next((size for size in range(len(END_TEXT) - 1, 0, -1) if text.endswith(END_TEXT[:size])), 0)

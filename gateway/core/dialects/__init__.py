@@ -1,7 +1,8 @@
-"""The public request formats. Sans-IO: bytes in, facts and bytes out."""
+"""The public request formats."""
 
-from gateway.core.dialects.base import Ask, Dialect, ErrorKind, ErrorShape
+from gateway.core.dialects.base import Ask, Dialect
 from gateway.core.dialects.chat import Chat, Completions
+from gateway.core.dialects.error_shape import ErrorKind, ErrorShape
 from gateway.core.dialects.messages import CountTokens, Messages
 from gateway.core.dialects.plain import Detokenize, Embeddings, Tokenize
 from gateway.core.dialects.responses import Responses, StoredResponses

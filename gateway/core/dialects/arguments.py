@@ -1,7 +1,7 @@
-"""How deep the JSON in a called tool's arguments is nested.
+"""Bounds the nesting of the JSON in the arguments of called tools.
 
-Arguments are a text of their own, which vLLM reads with Python's parser: nested some 900 levels deep it answers 500, as
-an unwell node would, and is not to blame. So they have a bound, as bodies have.
+Arguments are a JSON text inside the body, which vLLM reads with Python's parser. At some 900 levels it answers 500, as
+a failing node would, though the request is at fault.
 """
 
 import re
@@ -12,7 +12,7 @@ from gateway.core.bodies import Body
 from gateway.core.errors import InvalidRequest
 
 MAX_ARGUMENTS = 500
-"""Levels of arrays and objects. High, so that most bodies need not be walked: they hold fewer brackets in all."""
+"""The most levels of arrays and objects. Most bodies hold fewer brackets in all, and need not be walked."""
 
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*(?:"|$)', re.DOTALL)
 _OTHERS = bytes(set(range(256)) - set(b"[]{}"))
@@ -20,21 +20,23 @@ _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 
 
 def check_arguments(raw: bytes, body: Body) -> None:
-    """Raises `InvalidRequest` for a call in `messages` or `input` of `body`, which is `raw`, whose arguments are nested
-    too deeply."""
-    escaped = b"\\u00" in raw  # a bracket may be spelled so
+    """Raises `InvalidRequest` where a call in `messages` or `input` has arguments that are nested too deeply.
+
+    `body` is the parsed `raw`.
+    """
+    escaped = b"\\u00" in raw  # a bracket can be spelled so
     if raw.count(b"[") + raw.count(b"{") <= MAX_ARGUMENTS and not escaped:
         return
-    turns: Any = body.get("messages")
-    if type(turns) is list:
-        for index, turn in enumerate(turns):
-            if type(turn) is dict and type(turn.get("tool_calls")) is list:
-                _check_calls(turn["tool_calls"], f"messages.{index}.tool_calls")
-    turns = body.get("input")
-    if type(turns) is list:
-        for index, turn in enumerate(turns):
-            if type(turn) is dict and "arguments" in turn:
-                _check(turn["arguments"], f"input.{index}.arguments")
+    messages: Any = body.get("messages")
+    if type(messages) is list:
+        for index, message in enumerate(messages):
+            if type(message) is dict and type(message.get("tool_calls")) is list:
+                _check_calls(message["tool_calls"], f"messages.{index}.tool_calls")
+    items: Any = body.get("input")
+    if type(items) is list:
+        for index, item in enumerate(items):
+            if type(item) is dict and "arguments" in item:
+                _check(item["arguments"], f"input.{index}.arguments")
 
 
 def _check_calls(calls: list[Any], where: str) -> None:
@@ -54,8 +56,8 @@ def _check(arguments: object, where: str) -> None:
 
 
 def depth_of(text: str) -> int:
-    """How deep a JSON text is nested, also one that is cut off or no JSON; may be too much where it is at most
-    `MAX_ARGUMENTS`: brackets in strings are told apart only for texts that seem to be deeper."""
+    """The levels of a JSON text, which may be cut off or invalid. Up to `MAX_ARGUMENTS` the figure can be too high:
+    brackets in strings are left out only where it would be higher."""
     if text.count("[") + text.count("{") <= MAX_ARGUMENTS:
         return MAX_ARGUMENTS
     depth = _brackets(text)

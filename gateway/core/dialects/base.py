@@ -1,23 +1,17 @@
-"""What every dialect can do: read an ask, say what the gateway must change in it, follow its answer, shape errors."""
+"""The interface of a dialect: it reads requests, edits them for a node, follows answers and shapes errors."""
 
-import json
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import Enum
 from typing import Any, ClassVar, NamedTuple
-
-import orjson
 
 from gateway.core.bodies import Body, parse_body
 from gateway.core.body_edits import edit_body
+from gateway.core.dialects.answers import find_usage
 from gateway.core.dialects.arguments import check_arguments
 from gateway.core.dialects.counts import choices_of, plain_values
+from gateway.core.dialects.error_shape import ErrorShape
+from gateway.core.dialects.fields import optional
 from gateway.core.dialects.over_chat.base import OverChat
 from gateway.core.dialects.stream_filter import StreamFilter
-from gateway.core.errors import InvalidRequest
-from gateway.core.json_text import json_kind, parse_object
 from gateway.core.thinking.grant import Grant
 from gateway.core.thinking.intent import INTENT_FIELDS, UNSAID, Intent, read_intent
 from gateway.core.usage.token_usage import Usage, from_openai
@@ -25,59 +19,23 @@ from gateway.core.usage.token_usage import Usage, from_openai
 FORBIDDEN_FIELDS = frozenset(
     {"kv_transfer_params", "ec_transfer_params", "cache_salt", "priority", "request_id", "session_id"}
 )
-"""Body fields that steer vLLM's engine, not the answer. Clients may not set them: they are taken out.
+"""Body fields that steer vLLM's engine, not the answer. They are taken out of clients' bodies.
 
-One tenant's `priority` would starve another's; `cache_salt`, `kv_transfer_params`, `ec_transfer_params` and
-`session_id` reach into caches that tenants share, and a chosen `request_id` could be another request's.
+A tenant's `priority` could starve others. `cache_salt`, `kv_transfer_params`, `ec_transfer_params` and `session_id`
+reach into caches that tenants share. A chosen `request_id` could be another request's.
 """
 
 _ENGINE_ARGUMENTS = FORBIDDEN_FIELDS | {"kv_cache_report_mode"}
-"""What vLLM also reads in `vllm_xargs`, which it hands to its engine as it comes."""
-
-_USAGE = b'"usage":{'
-_USAGE_FIELD = re.compile(rb'"usage"\s*:\s*(?=\{)')
-_USAGE_WINDOW = 4096
-_decoder = json.JSONDecoder()
-
-LONGEST_MESSAGE = 2000
-"""Characters of a node's error message that are told: vLLM repeats what it was sent in some."""
-
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
-
-
-class ErrorKind(Enum):
-    """Kinds of errors that both public formats have a name for."""
-
-    INVALID = "invalid"
-    AUTHENTICATION = "authentication"
-    PERMISSION = "permission"
-    NOT_FOUND = "not_found"
-    TOO_LARGE = "too_large"
-    TIMEOUT = "timeout"
-    RATE_LIMIT = "rate_limit"
-    OVERLOADED = "overloaded"
-    INTERNAL = "internal"
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorShape:
-    """An error as a client sees it, before its dialect's clothes."""
-
-    message: str
-    fault: ErrorKind
-    status: int
-    code: str | None
-    param: str | None
-    request_id: str
+"""Fields that vLLM also reads in `vllm_xargs`, which it hands to its engine unchecked."""
 
 
 class Ask(NamedTuple):
-    """What a request wants, read out of its dialect.
+    """A client's request, read in its dialect.
 
-    `raw` is the body as it came, its counts spelled plainly (see `counts`), `body` what it parses to. `model` is None
-    where the client named none. `continues` is the id of an earlier response that this one builds on (responses
-    dialect). `intent` is what it wants of thinking, `max_tokens` the most tokens that it wants back (None: it does not
-    say, or less than none). `background`: the node answers at once, and works whether its client stays or not.
+    `raw`: the body as it came, its counts as plain numbers (see `counts`). `body`: the same, parsed.
+    `model`: None where the client named none. `continues`: the id of an earlier response that this one continues.
+    `intent`: what is asked of thinking. `max_tokens`: of the answer; None where none, or a negative number, is given.
+    `background`: the node answers at once, and works whether or not the client stays.
     """
 
     raw: bytes
@@ -96,7 +54,7 @@ class Ask(NamedTuple):
 
     @property
     def choices(self) -> int:
-        """How many answers come back together."""
+        """The number of answers that come back together."""
         return choices_of(self.body)
 
 
@@ -105,13 +63,13 @@ class Dialect(ABC):
 
     name: ClassVar[str]
     path: ClassVar[str]
-    """Where clients send it and where nodes serve it."""
+    """The path at which the gateway and the nodes serve it."""
 
     heeds: ClassVar[frozenset[str]] = frozenset()
-    """The spellings of thinking (paths, see `intent`) that a node reads by itself in this dialect."""
+    """The spellings of thinking (paths, see `intent`) that a node reads in this dialect."""
 
     output_fields: ClassVar[tuple[str, ...]] = ()
-    """The fields that bound an answer's tokens, first the one that wins. None: nothing is generated."""
+    """The fields that bound an answer's tokens, in order of precedence; empty where nothing is generated."""
 
     templated: ClassVar[bool] = False
     """Whether a node renders the prompt by the model's chat template, whose switch turns thinking off, and splits the
@@ -124,20 +82,22 @@ class Dialect(ABC):
     """The first version of vLLM that is known to read a `cache_salt` in this dialect."""
 
     takes_salt: ClassVar[bool] = True
-    """Whether a node keeps prompts in this dialect, so that they need a `cache_salt` to be kept apart."""
+    """Whether a node caches prompts of this dialect, so that a `cache_salt` has to keep tenants apart."""
 
     computes: ClassVar[bool] = True
-    """Whether a model works for it: what only counts or splits tokens takes none of a tenant's."""
+    """Whether a model works for it. Counting and splitting tokens costs a tenant none."""
 
     anthropic: ClassVar[bool] = False
-    """Whether its clients are Anthropic's, and read Anthropic's headers."""
+    """Whether it is one of Anthropic's formats, whose clients read Anthropic's headers."""
 
     mints_ids: ClassVar[bool] = False
-    """Whether the gateway chooses the answer's id, so that later calls about it find their node and owner."""
+    """Whether the gateway chooses the answer's id, by which later requests find its node and owner."""
 
     def read(self, raw: bytes, parsed: Body | None = None) -> Ask:
-        """Check what the gateway itself must understand; all other fields are the node's to judge. `parsed` is what
-        `parse_steps` made of `raw`, where that was done before."""
+        """Read a request. Only fields that the gateway itself reads are checked; the node checks the others.
+
+        `parsed`: the body from `parse_steps`, where `raw` was parsed before. Raises `InvalidRequest`.
+        """
         body = parse_body(raw) if parsed is None else parsed
         check_arguments(raw, body)
         changes = plain_values(body, self.output_fields)
@@ -146,58 +106,59 @@ class Dialect(ABC):
             body.update(changes)
         max_tokens = None
         for name in self.output_fields:
-            asked = body.get(name)
-            if asked is not None:
-                max_tokens = asked if asked >= 0 else None
+            bound = body.get(name)
+            if bound is not None:
+                max_tokens = bound if bound >= 0 else None
                 break
         return Ask(
             raw=raw,
             body=body,
-            model=optional_field(body, "model", str),
-            stream=bool(optional_field(body, "stream", bool)),
+            model=optional(body, "model", str),
+            stream=bool(optional(body, "stream", bool)),
             intent=self.intent(body) if self.output_fields and not INTENT_FIELDS.isdisjoint(body) else UNSAID,
             max_tokens=max_tokens,
         )
 
     def intent(self, body: Body) -> Intent:
-        """What is wanted of thinking, for a body that says something about it."""
+        """What `body`, which has a field for it, asks of thinking."""
         return read_intent(body, self.heeds)
 
     def changes(self, ask: Ask) -> dict[str, Any]:
-        """Top-level fields that the gateway needs set for its own sake (and hides from the answer again)."""
+        """The top-level fields that the gateway sets for itself, and hides the effect of."""
         return {}
 
     def carry(self, body: Body, grant: Grant) -> dict[str, Any]:
-        """The top-level fields that make a node think as was granted, where `body` does not say so already."""
+        """The top-level fields to set in `body` so that a node thinks as granted."""
         return {}
 
     def bound(self, body: Body, max_tokens: int) -> dict[str, Any]:
-        """`max_tokens` in every field that `body` has for it, in the last of `output_fields` where it has none."""
+        """The fields to set so that `max_tokens` bounds the output: all those in `body`, or the last of
+        `output_fields`."""
         given = [name for name in self.output_fields if body.get(name) is not None] or [self.output_fields[-1]]
         return {name: max_tokens for name in given if body.get(name) != max_tokens}
 
     def carries(self, grant: Grant) -> bool:
-        """Whether a node that holds budgets can be told this one in this dialect's own fields."""
+        """Whether this dialect's fields can tell a node the grant's budget."""
         return True
 
     def over_chat(self, body: Body) -> OverChat | None:
-        """A request of this dialect as chat; None where the dialect has no such way.
+        """The translation of a request to chat; None where the dialect has none.
 
-        Raises `InvalidRequest`, which names the field, for what chat cannot carry.
+        Raises `InvalidRequest`, which names the field, where chat has no counterpart.
         """
         return None
 
     @abstractmethod
     def stream_filter(self, ask: Ask) -> StreamFilter:
-        """A fresh follower for one streamed answer."""
+        """A new filter for one streamed answer."""
 
     def usage(self, answer: bytes) -> Usage | None:
-        """The usage that a whole, plain answer reports."""
+        """The usage that a plain answer reports."""
         found = find_usage(answer)
         return None if found is None else from_openai(found)
 
     def gave_up(self, answer: bytes) -> bool:
-        """Whether a whole, plain answer says that its node ended it early for reasons of its own."""
+        """Whether a plain answer was aborted by its node."""
         return False
 
     @abstractmethod
@@ -206,79 +167,12 @@ class Dialect(ABC):
 
     @abstractmethod
     def error_event(self, shape: ErrorShape) -> bytes:
-        """The event that ends a stream which has already begun."""
+        """The event of an error in a stream that has begun."""
 
 
 def harmless_arguments(body: Body) -> dict[str, Any] | None:
-    """`vllm_xargs` without what steers the engine; None where it is fine as it is, or not there."""
+    """`vllm_xargs` without the fields that steer the engine; None where it has none of them."""
     given = body.get("vllm_xargs")
     if type(given) is not dict or _ENGINE_ARGUMENTS.isdisjoint(given):
         return None
     return {name: value for name, value in given.items() if name not in _ENGINE_ARGUMENTS}
-
-
-def optional_field(body: Body, name: str, kind: type[Any]) -> Any:
-    """`body[name]` checked to be of `kind`, None where it is absent or null."""
-    value = body.get(name)
-    if value is None or type(value) is kind:
-        return value
-    expected = {str: "a string", bool: "true or false", int: "an integer", dict: "an object"}[kind]
-    raise InvalidRequest(
-        f"The field {name!r} must be {expected}, not {json_kind(value)}.", param=name, code="invalid_type"
-    )
-
-
-def find_usage(answer: bytes) -> Mapping[str, Any] | None:
-    """The last `usage` object in a JSON text, without parsing the whole text.
-
-    A quote inside a JSON string is escaped, so `"usage":` in the bytes is a key for certain.
-    """
-    end = len(answer)
-    while (at := answer.rfind(b'"usage"', 0, end)) >= 0:
-        if answer.startswith(_USAGE, at):  # as vLLM writes it: no pattern is needed
-            return _object_at(answer, at + len(_USAGE) - 1)
-        match = _USAGE_FIELD.match(answer, at)
-        if match is not None:
-            return _object_at(answer, match.end())
-        end = at  # a string, such as a token's text
-    return None
-
-
-def _object_at(answer: bytes, at: int) -> Mapping[str, Any] | None:
-    """The object that begins at `at`.
-
-    orjson reads whole texts only, so its end is looked for by counting braces. Those in a string mislead the count, and
-    what is cut too short is no JSON: then Python's parser, five times slower, finds the end by itself.
-    """
-    window = answer[at : at + _USAGE_WINDOW]
-    end = window.find(b"}") + 1
-    while end and window.count(b"{", 0, end) > window.count(b"}", 0, end):
-        end = window.find(b"}", end) + 1
-    try:
-        usage = orjson.loads(window[:end])
-    except orjson.JSONDecodeError:
-        try:
-            usage, _ = _decoder.raw_decode(window.decode(errors="replace"))
-        except (ValueError, RecursionError):
-            return None
-    return usage if isinstance(usage, dict) else None
-
-
-def find_error_status(answer: bytes) -> int:
-    """The HTTP status that a node's error event names as its code; 500 where it names none and blames itself, else
-    400."""
-    error = parse_object(answer).get("error")
-    if not isinstance(error, dict):
-        return 500
-    code, kind = error.get("code"), str(error.get("type", ""))[:64]
-    if type(code) is int and 100 <= code <= 599:
-        return code
-    return 500 if "internal" in kind.lower() or kind == "api_error" else 400
-
-
-def find_error_message(answer: bytes) -> str | None:
-    """The message of a node's error answer, whichever format it is in, as far as it can be shown: in one line, and not
-    all of a long one."""
-    error = parse_object(answer).get("error")
-    message = error.get("message") if isinstance(error, dict) else None
-    return _UNPRINTABLE.sub(" ", message[:LONGEST_MESSAGE]) if isinstance(message, str) else None

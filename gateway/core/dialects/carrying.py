@@ -1,6 +1,6 @@
-"""A grant in the fields that a node reads: what the dialects share.
+"""Writes a grant into the fields that nodes read: the fields that several dialects share.
 
-Fields that a node ignores stay where they are; what it has to know is put beside them, in its own spelling.
+Fields that a node ignores stay; the fields that it reads are set beside them.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from gateway.core.thinking.intent import UNLIMITED
 
 
 def carry_switch(body: Body, grant: Grant) -> dict[str, Any]:
-    """Thinking on or off, and low effort, are the chat template's: all dialects that have one reach it alike."""
+    """The arguments of the chat template that switch thinking on or off, and to low effort."""
     given = body.get("chat_template_kwargs") or {}
     wanted = dict(given)
     if grant.thinking is not None:
@@ -22,7 +22,7 @@ def carry_switch(body: Body, grant: Grant) -> dict[str, Any]:
 
 
 def carry_budget(body: Body, budget: int | None) -> dict[str, Any]:
-    """vLLM's own field; null takes back what a client asked for."""
+    """vLLM's own field; null takes back a client's."""
     given = body.get("thinking_token_budget")
     if budget is None and given in (None, UNLIMITED):
         return {}
@@ -30,7 +30,7 @@ def carry_budget(body: Body, budget: int | None) -> dict[str, Any]:
 
 
 def carry_effort(body: Body, field: str, grant: Grant) -> dict[str, Any]:
-    """An effort in `field`, a word or (with a dot) a member of an object; `none` is taken back where thinking is on."""
+    """The effort in `field`, or with a dot in a member of an object; `none` is taken back where thinking is on."""
     top, _, member = field.partition(".")
     given = body.get(top)
     was = (given or {}).get(member) if member else given

@@ -3,9 +3,11 @@
 from typing import Any, ClassVar
 
 from gateway.core.bodies import Body
-from gateway.core.dialects.base import Ask, Dialect, ErrorShape, optional_field
+from gateway.core.dialects.base import Ask, Dialect
 from gateway.core.dialects.carrying import carry_budget, carry_effort, carry_switch
 from gateway.core.dialects.counts import check_prompts
+from gateway.core.dialects.error_shape import ErrorShape
+from gateway.core.dialects.fields import optional
 from gateway.core.dialects.openai import openai_error, openai_error_event
 from gateway.core.dialects.stream_filter import ABORTED, MarkerFilter, StreamFilter, gave_up
 from gateway.core.http.sse import DONE
@@ -18,11 +20,11 @@ _FINISH = b'"finish_reason":"'
 
 
 class ChatFilter(MarkerFilter):
-    """Chunks, then (where asked for) one with usage and no choices, then `[DONE]`.
+    """Filters chunks, then one with usage and no choices where it was asked for, then `[DONE]`.
 
-    Where only the gateway asked for usage, the usage chunk is taken out. vLLM then puts `system_fingerprint`
-    there instead of on the chunk with the finish reason: so that one waits for it, less than a millisecond, and
-    gets it back. With several choices it cannot wait, since other choices go on.
+    The usage chunk is taken out where only the gateway asked for it. vLLM then puts `system_fingerprint` there instead
+    of on the chunk with the finish reason. So that chunk is held back, for less than a millisecond, and given the
+    fingerprint. With several choices it is not held back, since the other choices go on.
     """
 
     __slots__ = ("_finish", "_hold_finish", "_pass_usage")
@@ -82,22 +84,22 @@ class Chat(Dialect):
 
     def read(self, raw: bytes, parsed: Body | None = None) -> Ask:
         ask = super().read(raw, parsed)
-        options = optional_field(ask.body, "stream_options", dict)
+        options = optional(ask.body, "stream_options", dict)
         if options:
-            optional_field(options, "include_usage", bool)
+            optional(options, "include_usage", bool)
         return ask
 
     def changes(self, ask: Ask) -> dict[str, Any]:
-        """Usage is always asked of the node: a stream without it could not be metered."""
+        """Asks for usage, without which a stream could not be metered."""
         if not ask.stream or wants_usage(ask):
             return {}
         options = ask.body.get("stream_options") or {}
-        # vLLM heeds continuous_usage_stats only together with include_usage: alone it has to stay without effect.
+        # vLLM reads continuous_usage_stats only beside include_usage: a client's alone has to stay without effect.
         kept = {key: value for key, value in options.items() if key != "continuous_usage_stats"}
         return {"stream_options": {**kept, "include_usage": True}}
 
     def carry(self, body: Body, grant: Grant) -> dict[str, Any]:
-        """With thinking off the template closes it; a budget is only set to 0 then where there was one."""
+        """Thinking off is the template's; a budget of 0 is then set only in the place of a client's."""
         off = grant.thinking is False and body.get("thinking_token_budget") is None
         return {
             **carry_switch(body, grant),
@@ -133,11 +135,11 @@ class Completions(Chat):
         return ask
 
     def carry(self, body: Body, grant: Grant) -> dict[str, Any]:
-        """There is no template to switch thinking off in: a budget of 0 ends it where the prompt opened it."""
+        """No template switches thinking off: a budget of 0 ends it where the prompt opened it."""
         return carry_budget(body, grant.thinking_budget)
 
 
 def wants_usage(ask: Ask) -> bool:
-    """Whether the client asked for the chunk with the usage."""
+    """Whether the client asked for the usage chunk."""
     options = ask.body.get("stream_options")
     return bool(options and options.get("include_usage"))

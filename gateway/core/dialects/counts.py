@@ -1,10 +1,9 @@
-"""The fields of a body that decide what it costs a node, read by the node's own rules.
+"""The fields of a body that decide its cost, read as nodes read them.
 
-A count that the gateway took for none would pass every limit. So each spelling that is certain is read
-(`core/lax_numbers.py`), and the body goes on with the plain number in its place: no node can read it otherwise.
-Every other spelling is refused.
+A count that the gateway did not recognise would pass every limit. So every spelling that nodes certainly read is read
+(`core/lax_numbers.py`) and replaced by the plain number, which no node reads otherwise. Any other spelling is refused.
 
-    field                                     what it moves
+    field                                     effect
     max_tokens, max_completion_tokens,        tokens of each answer; where chat has two of them, the first in
     max_output_tokens                         `Dialect.output_fields` wins, and the others are set to it
     n, best_of                                answers to each prompt (with use_beam_search: beams)
@@ -13,10 +12,10 @@ Every other spelling is refused.
     ignore_eos                                such an answer goes on to the end of the context window
     max_tool_calls                            rounds of a response whose tools the node calls by itself
     echo                                      one token, also with max_tokens 0
-    stream_interval                           tokens in one event, which an answer that is left is counted by
-    use_beam_search                           one event at the end of a stream, which one that is left has none of
-    truncate_prompt_tokens                    only less of the prompt
-    background                                the node goes on when its client has left (`Ask.background`)
+    stream_interval                           tokens in one event; unfinished answers are counted by their events
+    use_beam_search                           one event at the stream's end; unfinished answers have none
+    truncate_prompt_tokens                    a shorter prompt, never a longer one
+    background                                the node works on when the client has left (`Ask.background`)
 """
 
 from typing import Any
@@ -43,8 +42,10 @@ _FIELDS = COUNTS | SWITCHES
 
 
 def plain_values(body: Body, output_fields: tuple[str, ...]) -> Body:
-    """What has to be set in `body` so that each field above is a plain number or boolean, and those of
-    `output_fields` agree. Raises `InvalidRequest` for what is neither."""
+    """The fields to set in `body` so that each one above is a plain number or boolean, and `output_fields` agree.
+
+    Raises `InvalidRequest` for a value that is neither.
+    """
     changes: Body = {}
     if _FIELDS.isdisjoint(body):
         return changes
@@ -64,7 +65,7 @@ def plain_values(body: Body, output_fields: tuple[str, ...]) -> Body:
 
 
 def check_prompts(value: Any, name: str) -> None:
-    """Refuse a prompt that is neither text, nor token ids, nor a list of either."""
+    """Raises `InvalidRequest` unless a prompt is text, token ids, or a list of either."""
     if value is None or type(value) is str:
         return
     kinds = set(map(type, value)) if type(value) is list else {type(value)}
@@ -80,7 +81,7 @@ def check_prompts(value: Any, name: str) -> None:
 
 
 def sequences_of(body: Body) -> int:
-    """How many answers a node generates side by side."""
+    """The number of answers that a node generates side by side."""
     n, best_of = body.get("n"), body.get("best_of")
     if n is None and best_of is None:
         return _prompts(body)
@@ -89,13 +90,13 @@ def sequences_of(body: Body) -> int:
 
 
 def choices_of(body: Body) -> int:
-    """How many answers come back: `n` for each prompt."""
+    """The number of answers that come back: `n` for each prompt."""
     n = body.get("n")
     return (n if type(n) is int and n > 1 else 1) * _prompts(body)
 
 
 def rounds_of(body: Body) -> int:
-    """How often a node may generate for one answer: once, and once more for each call of a tool of its own."""
+    """The most rounds of generating for one answer: one, and one for each call of a tool that the node runs."""
     calls, tools = body.get("max_tool_calls"), body.get("tools")
     if type(calls) is not int or calls <= 0 or type(tools) is not list:
         return 1
@@ -103,7 +104,7 @@ def rounds_of(body: Body) -> int:
 
 
 def least_output(body: Body, window: int | None) -> int:
-    """Tokens that an answer surely has where nothing bounds it; `window`: the model's context window in tokens."""
+    """The least tokens of an answer that nothing bounds; `window`: the model's context window in tokens."""
     if body.get("ignore_eos") is True and window is not None:
         return window
     least = body.get("min_tokens")
@@ -111,25 +112,25 @@ def least_output(body: Body, window: int | None) -> int:
 
 
 def tokens_an_event(body: Body) -> int:
-    """Tokens that the client has a node gather for one event of its stream."""
+    """Tokens in one event, as the client chose."""
     interval = body.get("stream_interval")
     return interval if type(interval) is int and interval > 1 else 1
 
 
 def comes_at_once(body: Body) -> bool:
-    """Whether a node sends nothing before its answer is whole, also where it is asked for a stream."""
+    """Whether a node sends nothing, even in a stream, before the answer is whole."""
     return body.get("use_beam_search") is True
 
 
 def _prompts(body: Body) -> int:
-    """Completions take several prompts: texts or lists of token ids; and embeddings in their place or besides."""
+    """The number of prompts. Completions take several: texts, lists of token ids, and embeddings."""
     prompt, embeds = body.get("prompt"), body.get("prompt_embeds")
     texts = len(prompt) if type(prompt) is list and prompt and type(prompt[0]) is not int else 1
     return texts + len(embeds) if type(embeds) is list else texts
 
 
 def _agree(body: Body, output_fields: tuple[str, ...], changes: Body) -> None:
-    """Which one wins is the node's to say, and not all versions need say the same: so they say the same themselves."""
+    """Set all of the fields to the first one's value: versions of vLLM may differ in which of them wins."""
     given = [name for name in output_fields if body.get(name) is not None]
     if len(given) < 2:
         return

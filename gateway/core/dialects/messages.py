@@ -4,8 +4,10 @@ import re
 from typing import Any, ClassVar
 
 from gateway.core.bodies import Body
-from gateway.core.dialects.base import Ask, Dialect, ErrorKind, ErrorShape, find_usage
+from gateway.core.dialects.answers import find_usage
+from gateway.core.dialects.base import Ask, Dialect
 from gateway.core.dialects.carrying import carry_effort, carry_switch
+from gateway.core.dialects.error_shape import ErrorKind, ErrorShape
 from gateway.core.dialects.over_chat import OverChat, messages_over_chat
 from gateway.core.dialects.stream_filter import MarkerFilter, StreamFilter, gave_up
 from gateway.core.json_text import dump
@@ -38,7 +40,7 @@ def anthropic_error(shape: ErrorShape) -> bytes:
 
 
 class MessagesFilter(MarkerFilter):
-    """`message_start`, blocks, `message_delta` with usage, `message_stop`."""
+    """Filters `message_start`, blocks, `message_delta` with usage, `message_stop`."""
 
     __slots__ = ()
 
@@ -89,7 +91,7 @@ class Messages(Dialect):
         }
 
     def carries(self, grant: Grant) -> bool:
-        """vLLM takes budgets from 1,024 on here, and only under `max_tokens` (0.32; earlier ones take none)."""
+        """A budget here is at least 1,024 and below `max_tokens`."""
         budget = grant.thinking_budget
         if grant.thinking is False or budget is None:
             return True
@@ -102,7 +104,7 @@ class Messages(Dialect):
         return MessagesFilter()
 
     def gave_up(self, answer: bytes) -> bool:
-        """vLLM has no stop reason for what it gave up."""
+        """Whether a message has no stop reason."""
         return _STOP_REASON.search(answer) is None and _MESSAGE.search(answer) is not None
 
     def usage(self, answer: bytes) -> Usage | None:
@@ -117,9 +119,9 @@ class Messages(Dialect):
 
 
 def _carry_thinking(body: Body, grant: Grant) -> dict[str, Any]:
-    """The `thinking` object: off, a budget, or (where a client's own is taken back) as the model likes.
+    """The `thinking` object: off, a budget, or `adaptive` where a client's own is taken back.
 
-    A budget that cannot be said here is rounded up to one that can; `carries` tells that it takes more than that.
+    A budget that this dialect cannot express is rounded up; `Messages.carries` is then False.
     """
     given = body.get("thinking")
     wanted: Any = given
@@ -137,7 +139,7 @@ def _carry_thinking(body: Body, grant: Grant) -> dict[str, Any]:
 
 
 class CountTokens(Messages):
-    """How long a message would be; the answer is one number."""
+    """Counts the tokens of a message; the answer is one number."""
 
     name = "count_tokens"
     takes_salt = False

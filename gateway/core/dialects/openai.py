@@ -1,6 +1,6 @@
-"""What OpenAI's formats share: the shape of an error."""
+"""The shape of errors in OpenAI's formats."""
 
-from gateway.core.dialects.base import ErrorKind, ErrorShape
+from gateway.core.dialects.error_shape import ErrorKind, ErrorShape
 from gateway.core.json_text import dump
 
 _TYPES = {
@@ -31,5 +31,5 @@ def openai_error(shape: ErrorShape) -> bytes:
 
 
 def openai_error_event(shape: ErrorShape) -> bytes:
-    """An error inside a chat or completions stream. No `[DONE]` follows: the stream did not end well."""
+    """An error in a chat or completions stream. No `[DONE]` follows it."""
     return b"data: " + openai_error(shape) + b"\n\n"

@@ -1,15 +1,16 @@
-"""The endpoints that answer in one piece and think nothing: embeddings and vLLM's tokenizer."""
+"""Endpoints without streams and thinking: embeddings and vLLM's tokenizer."""
 
 from gateway.core.bodies import Body
-from gateway.core.dialects.base import Ask, Dialect, ErrorShape
+from gateway.core.dialects.base import Ask, Dialect
 from gateway.core.dialects.chat import ChatFilter
 from gateway.core.dialects.counts import check_prompts
+from gateway.core.dialects.error_shape import ErrorShape
 from gateway.core.dialects.openai import openai_error, openai_error_event
 from gateway.core.dialects.stream_filter import StreamFilter
 
 
 class Plain(Dialect):
-    """A JSON object goes in, a JSON object comes out, errors look like OpenAI's."""
+    """A JSON object in, a JSON object out, errors in OpenAI's format."""
 
     def stream_filter(self, ask: Ask) -> StreamFilter:
         return ChatFilter(pass_usage=True)

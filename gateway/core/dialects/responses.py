@@ -3,8 +3,10 @@
 from typing import Any
 
 from gateway.core.bodies import Body
-from gateway.core.dialects.base import Ask, Dialect, ErrorShape, optional_field
+from gateway.core.dialects.base import Ask, Dialect
 from gateway.core.dialects.carrying import carry_effort, carry_switch
+from gateway.core.dialects.error_shape import ErrorShape
+from gateway.core.dialects.fields import optional
 from gateway.core.dialects.openai import openai_error
 from gateway.core.dialects.over_chat import OverChat, responses_over_chat
 from gateway.core.dialects.stream_filter import MarkerFilter, StreamFilter
@@ -16,7 +18,7 @@ _ENDS = ("response.completed", "response.incomplete", "response.failed", "respon
 
 
 class ResponsesFilter(MarkerFilter):
-    """Looks into the closing events and errors only."""
+    """Inspects only closing events and errors."""
 
     __slots__ = ()
 
@@ -38,7 +40,7 @@ class ResponsesFilter(MarkerFilter):
 
 
 class StoredResponseFilter(ResponsesFilter):
-    """Counts no tokens: they were counted when the response was made."""
+    """Reports no usage: it was counted when the response was made."""
 
     __slots__ = ()
 
@@ -49,7 +51,7 @@ class StoredResponseFilter(ResponsesFilter):
 
 
 class Responses(Dialect):
-    """OpenAI's responses. The gateway chooses the id, since retrieve, cancel and `previous_response_id` name it."""
+    """OpenAI's responses. The gateway chooses the id, which retrieve, cancel and `previous_response_id` name."""
 
     name = "responses"
     path = "/v1/responses"
@@ -67,9 +69,9 @@ class Responses(Dialect):
 
     def read(self, raw: bytes, parsed: Body | None = None) -> Ask:
         ask = super().read(raw, parsed)
-        optional_field(ask.body, "store", bool)
-        background = optional_field(ask.body, "background", bool)
-        continues = optional_field(ask.body, "previous_response_id", str)
+        optional(ask.body, "store", bool)
+        background = optional(ask.body, "background", bool)
+        continues = optional(ask.body, "previous_response_id", str)
         if continues is None and not background:
             return ask
         return ask._replace(continues=continues, background=bool(background))
@@ -81,7 +83,7 @@ class Responses(Dialect):
         }
 
     def carries(self, grant: Grant) -> bool:
-        """No version of vLLM has a budget here."""
+        """No version of vLLM has a budget in this dialect; thinking off is the template's."""
         return grant.thinking is False or grant.thinking_budget is None
 
     def over_chat(self, body: Body) -> OverChat | None:
@@ -105,8 +107,11 @@ class Responses(Dialect):
 
 
 class StoredResponses(Responses):
-    """A response that was made before and is asked for again. Its tokens were counted then; of one that was made in the
-    background as it was planned, since it may be fetched often, or never."""
+    """A stored response that is fetched or cancelled.
+
+    Its usage was counted when it was made. A background response was charged as planned, since it may be fetched many
+    times or never.
+    """
 
     computes = False
 

@@ -1,8 +1,8 @@
-"""Responses and messages served over chat, for nodes that do not hold in those dialects what was planned.
+"""Translations of responses and messages to chat, for nodes that cannot do in those dialects what was planned.
 
-Sans-IO, three steps each: the request becomes a chat body, a plain chat answer becomes the dialect's answer, a chat
-stream becomes the dialect's events. They say what the node itself would have said; where that cannot be, the
-difference is listed in docs/api.md, or the request is refused with the field's name.
+Each has three parts: the request to a chat body, a plain chat answer to the dialect's answer, a chat stream to the
+dialect's events. The result is what the node itself would have answered. Differences are listed in docs/api.md; a
+request that chat cannot carry is refused with the field's name.
 """
 
 from gateway.core.dialects.over_chat.base import OverChat

@@ -1,4 +1,4 @@
-"""What every translation to chat has: a body for the node, and ways back for all that the node may answer."""
+"""The interface of a translation to chat."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -10,10 +10,10 @@ from gateway.core.errors import BadUpstreamResponse, InvalidRequest
 from gateway.core.json_text import dump, parse_object
 
 REASONING_FIELDS = ("reasoning", "reasoning_content")
-"""Where a chat message has its thinking: under vLLM's name, or its older one."""
+"""The fields of a chat message's thinking: vLLM's, and its older name."""
 
 NOT_CHAT = (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError)
-"""What reading an answer raises that has not the form of chat's: a node may send anything."""
+"""Errors that reading an answer raises where it has not the form of chat's."""
 
 CHATS_OWN = frozenset(
     {
@@ -39,21 +39,21 @@ CHATS_OWN = frozenset(
         "use_beam_search",
     }
 )
-"""Fields with which chat changes its prompt or the form of its answer. In another dialect a node takes no notice of
-them, so they are left out."""
+"""Fields that change the prompt or the form of the answer in chat. They are left out, since nodes ignore them in other
+dialects."""
 
 
 class OverChat(ABC):
     """One request of another dialect as chat.
 
-    `chat` is the body for `/v1/chat/completions`; `hide` takes the thinking out of what comes back. `same_prompt` is
-    False where the model is shown another prompt than by the dialect's own route.
+    `chat`: the body for `/v1/chat/completions`. `hide`: thinking is left out of the answer. `same_prompt`: the model
+    sees the same prompt as by the dialect's own path.
     """
 
     __slots__ = ("chat", "hide", "same_prompt")
 
     own_names: ClassVar[Mapping[str, str]] = {}
-    """What the client called a field that a complaint calls by chat's name."""
+    """The client's names for fields of chat, for error messages."""
 
     def __init__(self, chat: Body) -> None:
         self.chat = chat
@@ -62,7 +62,7 @@ class OverChat(ABC):
 
     @abstractmethod
     def stream_filter(self) -> StreamFilter:
-        """A fresh translator for a streamed answer: chat chunks in, the dialect's events out."""
+        """A new filter for a streamed answer: chat chunks in, the dialect's events out."""
 
     @abstractmethod
     def answer(self, chat: Mapping[str, Any]) -> Body:
@@ -73,7 +73,7 @@ class OverChat(ABC):
         """The dialect's error for the `error` object of a node's error answer."""
 
     def in_own_words(self, error: InvalidRequest) -> InvalidRequest:
-        """A refusal of the chat, with the client's name for the field."""
+        """The error for a refusal of the chat, with the client's name for the field."""
         own = self.own_names.get(error.param or "")
         if own is not None:
             error.message = error.message.replace(repr(error.param), repr(own))
@@ -81,30 +81,30 @@ class OverChat(ABC):
         return error
 
     def plain(self, status: int, body: bytes) -> bytes:
-        """The client's body for the node's; an error that is not in chat's format passes as it came.
+        """The client's body for the node's; an error that is not in chat's format is passed on as it came.
 
-        Raises `UpstreamError` for an answer that cannot be told.
+        Raises `UpstreamError` for an answer that cannot be translated.
         """
-        told = parse_object(body)
+        answer = parse_object(body)
         if status != 200:
-            error = told.get("error")
+            error = answer.get("error")
             return dump(self.error(status, error)) if isinstance(error, dict) else body
         try:
             if self.hide:
                 for field in REASONING_FIELDS:
-                    told["choices"][0]["message"].pop(field, None)
-            return dump(self.answer(told))
+                    answer["choices"][0]["message"].pop(field, None)
+            return dump(self.answer(answer))
         except NOT_CHAT:
             raise BadUpstreamResponse("The node's answer is not a chat completion.") from None
 
 
 def pass_others(body: Body, understood: frozenset[str]) -> Body:
-    """The fields of `body` that go to the node as they are: sampling, vLLM's extras, and what nobody here knows."""
+    """The fields of `body` that are sent unchanged: sampling, vLLM's extras, and unknown ones."""
     return {name: value for name, value in body.items() if name not in understood and name not in CHATS_OWN}
 
 
 def reasoning_of(message: Mapping[str, Any]) -> str | None:
-    """The thinking of a chat message, or a delta's piece of it."""
+    """The thinking of a chat message or of a delta."""
     for field in REASONING_FIELDS:
         if message.get(field):
             return str(message[field])

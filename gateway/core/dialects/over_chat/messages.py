@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from gateway.core.bodies import Body
+from gateway.core.dialects.fields import optional, refuse, required, required_count
 from gateway.core.dialects.over_chat.base import OverChat, pass_others, reasoning_of
-from gateway.core.dialects.over_chat.fields import optional, refuse, required, required_count
 from gateway.core.dialects.over_chat.messages_events import (
     MessageEvents,
     anthropic_error,
@@ -44,7 +44,7 @@ _UNHEEDED = frozenset(
         "stop",
     }
 )
-"""Fields that a node takes no notice of, and one that chat heeds in its own way (see `OverChat.hide`)."""
+"""Fields that nodes ignore in messages, and one that the gateway applies itself (see `OverChat.hide`)."""
 
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")
 
@@ -90,14 +90,14 @@ class MessagesOverChat(OverChat):
 
 
 def messages_over_chat(body: Body) -> MessagesOverChat:
-    """Translate a request; `InvalidRequest` names the field that has no counterpart."""
+    """The translation of a request. Raises `InvalidRequest` for a field that has no counterpart."""
     chat = pass_others(body, _UNDERSTOOD | _UNHEEDED)
     chat["messages"] = chat_history(body)
     chat["max_tokens"] = required_count(body, "max_tokens")
     if body.get("stop_sequences") is not None:
         chat["stop"] = required(body, "stop_sequences", list)
     if body.get("stream"):
-        # With usage in every chunk the first one says how long the prompt is, as message_start has to.
+        # With usage in every chunk the first one has the prompt's length, which message_start needs.
         chat |= {"stream": True, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}
     tools = chat_tools(body)
     chat |= tools | choose_tool(body, bool(tools)) | _thinking(body) | _output(body)
@@ -105,24 +105,24 @@ def messages_over_chat(body: Body) -> MessagesOverChat:
 
 
 def _thinking(body: Body) -> Body:
-    """Effort and thinking; where both are there, thinking that is off stays off."""
-    told: Body = {}
+    """Effort and thinking; `disabled` wins over an effort."""
+    fields: Body = {}
     effort = optional(optional(body, "output_config", dict) or {}, "effort", str, "output_config")
     if effort is not None:
         if effort not in _EFFORTS:
             raise refuse("output_config.effort", f"send one of {', '.join(_EFFORTS)}.")
-        told["reasoning_effort"] = effort
+        fields["reasoning_effort"] = effort
     thinking = optional(body, "thinking", dict)
     if thinking is None:
-        return told
+        return fields
     kind = required(thinking, "type", str, "thinking")
     if kind == "enabled":
-        told["thinking_token_budget"] = required_count(thinking, "budget_tokens", "thinking")
+        fields["thinking_token_budget"] = required_count(thinking, "budget_tokens", "thinking")
     elif kind == "disabled":
-        told["reasoning_effort"] = "none"
+        fields["reasoning_effort"] = "none"
     elif kind != "adaptive":
         raise refuse("thinking.type", "send enabled, disabled or adaptive.")
-    return told
+    return fields
 
 
 def _output(body: Body) -> Body:
@@ -150,7 +150,7 @@ def _texts(message: Mapping[str, Any], chat_id: str) -> list[Body]:
 
 
 def _tool_use(call: Mapping[str, Any]) -> Body:
-    """A call; its `input` is None where the arguments were cut."""
+    """A tool call; its `input` is None where the arguments were cut."""
     function = call["function"]
     return {
         "type": "tool_use",

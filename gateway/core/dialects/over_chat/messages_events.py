@@ -25,7 +25,7 @@ _ERRORS = {
 
 
 class MessageEvents(ChatStream):
-    """Writes blocks. Text that comes while a tool's input is open waits for that block's end."""
+    """Writes blocks. Text that comes while a tool's block is open is held back until that block's end."""
 
     __slots__ = ("_arguments", "_block", "_index", "_pending")
 
@@ -94,7 +94,7 @@ class MessageEvents(ChatStream):
         self.emit("content_block_delta", {"type": "content_block_delta", "delta": delta, "index": self._index})
 
     def _close(self) -> None:
-        """End the open block; behind a tool's, what was said meanwhile gets a block of its own."""
+        """Close the open block; text that was held back during it gets a block of its own."""
         if self._block is None:
             return
         if self._block == "thinking":
@@ -103,13 +103,13 @@ class MessageEvents(ChatStream):
         self._index += 1
         self._block = None
         if self._pending:
-            said, self._pending = "".join(self._pending), []
-            self.speak(said, {})
+            text, self._pending = "".join(self._pending), []
+            self.speak(text, {})
             self._close()
 
 
 def anthropic_error(message: object, status: int) -> Body:
-    """An error as Anthropic names it."""
+    """An error in Anthropic's format."""
     kind = _ERRORS.get(status, "api_error" if status >= 500 else "invalid_request_error")
     return {"type": "error", "error": {"type": kind, "message": message}}
 
@@ -117,8 +117,8 @@ def anthropic_error(message: object, status: int) -> Body:
 def stop_of(finish: str | None, stop: int | str | None, called: bool, complete: bool) -> tuple[str | None, str | None]:
     """`stop_reason` and `stop_sequence`.
 
-    A tool call that a stop sequence cut (`called`, not `complete`) must not run, so the sequence is told then. `stop`
-    is a text for a stop sequence, a number for a token that ends the answer.
+    A tool call that a stop sequence cut (`called`, not `complete`) must not run: its reason is the sequence. `stop` is
+    a text for a stop sequence, a number for a token that ends the answer.
     """
     if finish == "length":
         return "max_tokens", None
@@ -134,21 +134,21 @@ def stop_of(finish: str | None, stop: int | str | None, called: bool, complete: 
 
 
 def anthropic_usage(usage: Mapping[str, Any]) -> Body:
-    """Anthropic counts tokens that were read from or written to the cache beside `input_tokens`, chat within."""
+    """Chat's usage in Anthropic's format, whose `input_tokens` leave out tokens read from or written to the cache."""
     details = usage.get("prompt_tokens_details") or {}
-    told: Body = {"input_tokens": 0, "output_tokens": usage.get("completion_tokens") or 0}
+    counts: Body = {"input_tokens": 0, "output_tokens": usage.get("completion_tokens") or 0}
     cached = 0
     for name, source in (
         ("cache_read_input_tokens", "cached_tokens"),
         ("cache_creation_input_tokens", "created_cache_tokens"),
     ):
         if details.get(source) is not None:
-            told[name] = details[source]
+            counts[name] = details[source]
             cached += details[source]
-    told["input_tokens"] = max(0, (usage.get("prompt_tokens") or 0) - cached)
-    return told
+    counts["input_tokens"] = max(0, (usage.get("prompt_tokens") or 0) - cached)
+    return counts
 
 
 def signature(chat_id: str, block: int) -> str:
-    """A thinking block's signature: clients have to send it back, nobody checks it."""
+    """The signature of a thinking block. Clients have to send it back; the gateway does not check it."""
     return derived_id("", chat_id, block)

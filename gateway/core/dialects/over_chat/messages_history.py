@@ -1,7 +1,7 @@
-"""Messages' turns as chat's: system text in front, blocks into parts, calls and results of tools into messages.
+"""Translates a conversation in messages to chat: system text, the blocks of turns, tool calls and their results.
 
-Each message becomes what vLLM makes of it itself, so that the model is shown the same prompt. What vLLM leaves out of
-it (a thought of which only the signature is there, a picture in the system text) is left out here, too.
+Each message becomes what vLLM makes of it, so that the model sees the same prompt. What vLLM leaves out (a thought that
+is a signature alone, an image in the system text) is left out here too.
 """
 
 import json
@@ -9,18 +9,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.core.bodies import Body
-from gateway.core.dialects.over_chat.fields import at, expect, objects, optional, refuse, required
+from gateway.core.dialects.fields import at, expect, objects, optional, refuse, required
 
 _ATTRIBUTION = "x-anthropic-billing-header"
-"""How a block begins that Claude Code puts into the system text for its own accounting: a hash of each request, which
-would keep every prompt out of the node's prefix cache. vLLM leaves it out, too."""
+"""The beginning of a system block in which Claude Code sends a hash of each request. It would keep every prompt out of
+the node's prefix cache; vLLM leaves it out too."""
 
 
 _SILENT = ("redacted_thinking", "tool_reference")
-"""Blocks of a turn that the model is not shown."""
+"""Blocks that the model does not see."""
 
 _BLOCKS = (*_SILENT, "image", "text", "thinking", "tool_addition", "tool_removal", "tool_result", "tool_use")
-"""All blocks that nodes know. A tuple: what is looked for may be anything."""
+"""All blocks that nodes know. A tuple, since a client's value may not be hashable."""
 
 
 def chat_history(body: Body) -> list[Body]:
@@ -60,7 +60,7 @@ def _texts(texts: list[str]) -> list[str]:
 
 
 def _add_turn(chat: list[Body], role: str, content: object, where: str) -> None:
-    """Append one user or assistant message; results of tools go before it, in messages of their own."""
+    """Append one user or assistant message, behind the messages of the tool results in it."""
     message: Body = {"role": role}
     if isinstance(content, str):
         message["content"] = content
@@ -100,14 +100,14 @@ def _add_turn(chat: list[Body], role: str, content: object, where: str) -> None:
 
 
 def _call(block: Body, number: int, where: str) -> Body:
-    """The call that is `number` of its turn."""
+    """A tool call, the `number`th of its turn."""
     arguments = json.dumps(optional(block, "input", dict, where) or {})
     function = {"name": optional(block, "name", str, where) or "", "arguments": arguments}
     return {"id": optional(block, "id", str, where) or f"call_{number}", "type": "function", "function": function}
 
 
 def _add_result(chat: list[Body], block: Body, where: str) -> None:
-    """A tool's result: its text as the tool's message, its images as a user's message behind it."""
+    """Append a tool result: its text as the tool's message, its images as a user's message behind it."""
     call_id = optional(block, "tool_use_id", str, where) or ""
     content = block.get("content")
     texts, images, references = [], [], []
@@ -130,7 +130,7 @@ def _add_result(chat: list[Body], block: Body, where: str) -> None:
 
 
 def _image(source: Mapping[str, Any], where: str) -> Body:
-    """A picture: where it stands, or else its bytes, in the node's own reading of what is not said."""
+    """An image by its URL or its bytes, with vLLM's defaults."""
     if source.get("type") == "url":
         url = optional(source, "url", str, where) or ""
     else:

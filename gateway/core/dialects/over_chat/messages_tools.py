@@ -1,15 +1,15 @@
-"""Messages' tools and tool choice as chat's."""
+"""Translates tools and the tool choice of messages to chat."""
 
 from typing import Any
 
 from gateway.core.bodies import Body
-from gateway.core.dialects.over_chat.fields import at, expect, objects, optional, refuse, required, switch
+from gateway.core.dialects.fields import at, expect, objects, optional, refuse, required, switch
 
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 
 def chat_tools(body: Body) -> Body:
-    """`tools`, after the additions and removals that stand in the conversation."""
+    """`tools`, after the additions and removals in the conversation."""
     tools = {
         required(tool, "name", str, where): _function(tool, where)
         for tool, where in objects(optional(body, "tools", list) or (), "tools")
@@ -30,7 +30,7 @@ def choose_tool(body: Body, tools: bool) -> Body:
         chosen = {"type": "function", "function": {"name": required(choice, "name", str, "tool_choice")}}
     elif chosen is None:
         raise refuse("tool_choice.type", "send auto, any, tool or none.")
-    # Chat refuses a choice where there is nothing to choose from; here a node takes no notice of it.
+    # Without tools chat refuses a choice; in messages a node ignores it.
     return {"tool_choice": chosen, "parallel_tool_calls": parallel} if tools else {}
 
 
@@ -50,7 +50,7 @@ def _function(tool: Body, where: str) -> Body:
 
 
 def _change(tools: dict[str, Body], body: Body) -> None:
-    """Apply `tool_addition` and `tool_removal` blocks, which system messages may hold; the last word counts."""
+    """Apply the `tool_addition` and `tool_removal` blocks of system messages; the last one wins."""
     for message, where in objects(required(body, "messages", list), "messages"):
         content = message.get("content")
         if message.get("role") != "system" or not isinstance(content, list):

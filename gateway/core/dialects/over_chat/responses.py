@@ -1,15 +1,15 @@
 """`/v1/responses` over chat: the request, and the plain answer.
 
-What the dialect keeps on a node cannot be served so: chat keeps nothing. Whatever a client says of `store`, it gets its
-answer, which later calls will not find; what builds on kept state is refused.
+Chat stores nothing on the node. `store` is ignored, and a later request does not find the response; a request that
+builds on stored state is refused.
 """
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from gateway.core.bodies import Body
+from gateway.core.dialects.fields import count, expect, optional, refuse
 from gateway.core.dialects.over_chat.base import OverChat, pass_others
-from gateway.core.dialects.over_chat.fields import count, expect, optional, refuse
 from gateway.core.dialects.over_chat.responses_events import ResponseEvents
 from gateway.core.dialects.over_chat.responses_history import chat_history
 from gateway.core.dialects.over_chat.responses_object import ResponseForm, items_of
@@ -48,7 +48,7 @@ _UNHEEDED = frozenset(
         "store",
     }
 )
-"""Fields that change nothing of what a node generates; those that an answer repeats are repeated."""
+"""Fields that do not change what a node generates. Those that a response repeats are repeated."""
 
 _STATE = {
     "background": "the node works in the background only for responses that it stores. Leave it out.",
@@ -105,15 +105,15 @@ class ResponsesOverChat(OverChat):
 
 
 def responses_over_chat(body: Body) -> ResponsesOverChat:
-    """Translate a request; `InvalidRequest` names the field that has no counterpart."""
+    """The translation of a request. Raises `InvalidRequest` for a field that has no counterpart."""
     for name, remedy in _STATE.items():
         if body.get(name) is not None and body[name] is not False:
             raise refuse(name, remedy)
     chat = pass_others(body, _UNDERSTOOD | _UNHEEDED)
     if body.get("structured_outputs") is not None:
         chat["structured_outputs"] = body["structured_outputs"]
-    chat["messages"], goes_on = chat_history(body)
-    if goes_on:
+    chat["messages"], continues = chat_history(body)
+    if continues:
         chat |= {"add_generation_prompt": False, "continue_final_message": True}
     limit = count(body, "max_output_tokens")
     if limit is not None:

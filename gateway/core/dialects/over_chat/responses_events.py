@@ -2,7 +2,7 @@
 
 response.created and response.in_progress, then items one after the other (response.output_item.added, their parts
 and deltas, response.output_item.done), then response.completed with the whole response, or response.incomplete where
-the answer ran into its limit. So do nodes since vLLM 0.33; older ones end every answer with response.completed.
+the answer ran into its limit. vLLM does the same since 0.33; earlier versions end every answer with response.completed.
 """
 
 from collections.abc import Mapping
@@ -25,9 +25,9 @@ from gateway.core.dialects.over_chat.stream import ChatStream, derived_id
 
 
 class ResponseEvents(ChatStream):
-    """Writes items. `_item` is the open one as it was added, `_said` the pieces of it so far."""
+    """Writes items. `_item` is the open one as it was added, `_pieces` its text so far."""
 
-    __slots__ = ("_first", "_form", "_item", "_logprobs", "_names", "_output", "_said", "_sequence")
+    __slots__ = ("_first", "_form", "_item", "_logprobs", "_names", "_output", "_pieces", "_sequence")
 
     def __init__(self, hide: bool, form: ResponseForm, names: ToolNames) -> None:
         super().__init__(hide)
@@ -37,12 +37,12 @@ class ResponseEvents(ChatStream):
         self._sequence = 0
         self._output: list[Body] = []
         self._item: Body = {}
-        self._said: list[str] = []
+        self._pieces: list[str] = []
         self._logprobs: list[Body] = []
 
     def begin(self, chunk: Mapping[str, Any]) -> None:
         self._first = chunk
-        response = self._form.at_work(chunk)
+        response = self._form.in_progress(chunk)
         self._event("response.created", {"response": response})
         self._event("response.in_progress", {"response": response})
 
@@ -50,14 +50,14 @@ class ResponseEvents(ChatStream):
         if self._item.get("type") != "reasoning":
             item = reasoning_item(self._next_id("rs_"), "", "in_progress")
             self._open({**item, "content": []}, {"type": "reasoning_text", "text": ""})
-        self._said.append(text)
+        self._pieces.append(text)
         self._of_part("response.reasoning_text.delta", {"delta": text})
 
     def speak(self, text: str, choice: Mapping[str, Any]) -> None:
         if self._item.get("type") != "message":
             item = message_item(self._next_id("msg_"), "", [], "in_progress")
             self._open({**item, "content": []}, text_part("", []))
-        self._said.append(text)
+        self._pieces.append(text)
         logprobs = response_logprobs(choice)
         self._logprobs += logprobs
         self._of_part("response.output_text.delta", {"delta": text, "logprobs": without_bytes(logprobs)})
@@ -70,8 +70,8 @@ class ResponseEvents(ChatStream):
         if kind not in ("function_call", "custom_tool_call"):
             self.fail("The node sent a piece of a tool call out of its order.")
             return
-        self._said.append(arguments)
-        if kind == "function_call":  # what a custom tool is given can be read when it is whole
+        self._pieces.append(arguments)
+        if kind == "function_call":  # the input of a custom tool is read when it is whole
             self._of_item("response.function_call_arguments.delta", {"delta": arguments})
 
     def end(self) -> None:
@@ -88,7 +88,7 @@ class ResponseEvents(ChatStream):
 
     @property
     def _next(self) -> int:
-        """The index of the next item to open: behind the open one, which closes before."""
+        """The index of the next item to open, behind the open one."""
         return len(self._output) + bool(self._item)
 
     def _next_id(self, prefix: str) -> str:
@@ -97,7 +97,7 @@ class ResponseEvents(ChatStream):
     def _open(self, item: Body, part: Body | None) -> None:
         self._close()
         self._item = item
-        self._said = []
+        self._pieces = []
         self._logprobs = []
         self._event("response.output_item.added", {"output_index": len(self._output), "item": item})
         if part is not None:
@@ -106,26 +106,25 @@ class ResponseEvents(ChatStream):
     def _close(self, status: str = "completed") -> None:
         if not self._item:
             return
-        said = "".join(self._said)
-        item = self._finish(said, status)
+        item = self._finish("".join(self._pieces), status)
         self._event("response.output_item.done", {"output_index": len(self._output), "item": item})
         self._output.append(item)
         self._item = {}
 
-    def _finish(self, said: str, status: str) -> Body:
-        """Tell what the open item came to; the item as it is now."""
+    def _finish(self, text: str, status: str) -> Body:
+        """Write the last events of the open item, whose whole text is `text`; returns the complete item."""
         kind = self._item["type"]
         if kind == "reasoning":
-            self._of_part("response.reasoning_text.done", {"text": said})
-            self._of_part("response.content_part.done", {"part": {"type": "reasoning_text", "text": said}})
-            return reasoning_item(self._item["id"], said, status)
+            self._of_part("response.reasoning_text.done", {"text": text})
+            self._of_part("response.content_part.done", {"part": {"type": "reasoning_text", "text": text}})
+            return reasoning_item(self._item["id"], text, status)
         if kind == "message":
-            self._of_part("response.output_text.done", {"text": said, "logprobs": []})
-            self._of_part("response.content_part.done", {"part": text_part(said, self._logprobs)})
-            return message_item(self._item["id"], said, self._logprobs, status)
-        item = finish_call(self._item, said, status)
+            self._of_part("response.output_text.done", {"text": text, "logprobs": []})
+            self._of_part("response.content_part.done", {"part": text_part(text, self._logprobs)})
+            return message_item(self._item["id"], text, self._logprobs, status)
+        item = finish_call(self._item, text, status)
         if kind == "function_call":
-            done = {"arguments": said, "name": item["name"]}
+            done = {"arguments": text, "name": item["name"]}
             self._of_item("response.function_call_arguments.done", done)
         else:
             self._of_item("response.custom_tool_call_input.delta", {"delta": item["input"]})
@@ -134,12 +133,12 @@ class ResponseEvents(ChatStream):
 
     # Events
 
-    def _of_part(self, kind: str, said: Body) -> None:
-        self._of_item(kind, {"content_index": 0, **said})
+    def _of_part(self, kind: str, fields: Body) -> None:
+        self._of_item(kind, {"content_index": 0, **fields})
 
-    def _of_item(self, kind: str, said: Body) -> None:
-        self._event(kind, {"item_id": self._item["id"], "output_index": len(self._output), **said})
+    def _of_item(self, kind: str, fields: Body) -> None:
+        self._event(kind, {"item_id": self._item["id"], "output_index": len(self._output), **fields})
 
-    def _event(self, kind: str, said: Body) -> None:
-        self.emit(kind, {"type": kind, "sequence_number": self._sequence, **said})
+    def _event(self, kind: str, fields: Body) -> None:
+        self.emit(kind, {"type": kind, "sequence_number": self._sequence, **fields})
         self._sequence += 1

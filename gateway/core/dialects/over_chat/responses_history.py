@@ -1,26 +1,26 @@
-"""Responses' input items as chat's messages.
+"""Translates the input items of responses to chat messages.
 
-A turn of the assistant is several items (reasoning, message, function calls) and one chat message: an item joins the
-assistant's message before it where that still lacks what the item brings. So does vLLM, and the prompt is the same.
+A turn of the assistant is several items (reasoning, message, function calls) but one chat message. An item joins the
+assistant's message before it, unless that has the item's field already. vLLM does the same, so the prompt is the same.
 """
 
 import json
 from typing import Any
 
 from gateway.core.bodies import Body
-from gateway.core.dialects.over_chat.fields import at, expect, objects, optional, refuse, required
+from gateway.core.dialects.fields import at, expect, objects, optional, refuse, required
 
 CUSTOM_INPUT = "input"
-"""A custom tool takes free text: the model is shown a function with this one argument."""
+"""The one argument of the function that stands for a custom tool, which takes free text."""
 
 ADDITIONAL_TOOLS = "additional_tools"
-"""An item that declares tools in the midst of the conversation."""
+"""The type of an item that declares tools within the conversation."""
 
 _UNFINISHED = ("in_progress", "incomplete")
 
 
 def chat_history(body: Body) -> tuple[list[Body], bool]:
-    """The chat messages for `instructions` and `input`, and whether the last of them is to be continued."""
+    """The chat messages for `instructions` and `input`, and whether the answer continues the last of them."""
     chat: list[Body] = []
     instructions = optional(body, "instructions", str)
     if instructions:
@@ -32,8 +32,8 @@ def chat_history(body: Body) -> tuple[list[Body], bool]:
     for item, where in objects(items, "input"):
         _add_item(chat, item, where)
     last = items[-1] if items else {}
-    goes_on = last.get("type", "message") in ("message", "reasoning") and last.get("status") in _UNFINISHED
-    return chat, goes_on
+    continues = last.get("type", "message") in ("message", "reasoning") and last.get("status") in _UNFINISHED
+    return chat, continues
 
 
 def _add_item(chat: list[Body], item: Body, where: str) -> None:
@@ -53,7 +53,7 @@ def _add_item(chat: list[Body], item: Body, where: str) -> None:
         call_id = optional(item, "call_id", str, where) or ""
         content = _content(item.get("output"), at(where, "output"))
         chat.append({"role": "tool", "tool_call_id": call_id, "content": content})
-    elif kind != ADDITIONAL_TOOLS:  # those stand among the others
+    elif kind != ADDITIONAL_TOOLS:  # see `responses_tools`
         raise refuse(at(where, "type"), f"a node runs no tools of its own and keeps nothing; {kind!r} is not known.")
 
 
@@ -87,7 +87,7 @@ def _add_call(chat: list[Body], item: Body, name: str, arguments: str, where: st
 
 
 def _reasoning(item: Body, where: str) -> str:
-    """The text that was thought, from `content`, else from the summary."""
+    """The text of a reasoning item: its `content`, else its summary."""
     if item.get("encrypted_content"):
         raise refuse(at(where, "encrypted_content"), "nodes do not encrypt their thinking. Send the content.")
     for name in ("content", "summary"):
@@ -114,5 +114,5 @@ def _part(part: Body, where: str) -> Body:
             raise refuse(at(where, "file_id"), "nodes keep no files. Send image_url.")
         return {"type": "image_url", "image_url": {"url": url, "detail": part.get("detail") or "auto"}}
     if kind in ("image_url", "input_audio", "audio_url", "video_url"):
-        return part  # chat's own parts, which vLLM takes here, too
+        return part  # chat's own parts, which vLLM reads in responses too
     raise refuse(at(where, "type"), f"send input_text or input_image; {kind!r} is not known.")

@@ -1,11 +1,11 @@
-"""The response object: what it repeats of the request, its output items, its usage."""
+"""The response object: the request's fields that it repeats, its output items, its usage."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from gateway.core.bodies import Body
+from gateway.core.dialects.fields import count, switch
 from gateway.core.dialects.over_chat.base import reasoning_of
-from gateway.core.dialects.over_chat.fields import count, switch
 from gateway.core.dialects.over_chat.responses_history import CUSTOM_INPUT
 from gateway.core.dialects.over_chat.responses_tools import ToolNames
 from gateway.core.dialects.over_chat.stream import derived_id
@@ -28,15 +28,15 @@ _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"
 
 
 class ResponseForm:
-    """What every response object to one request says alike."""
+    """Makes the response objects of one request."""
 
-    __slots__ = ("_alike",)
+    __slots__ = ("_common",)
 
     def __init__(self, request: Body, choice: Any) -> None:
-        """`choice` is the `tool_choice` that holds."""
+        """`choice` is the effective `tool_choice`."""
         tools = request.get("tools") or []
         logprobs = "message.output_text.logprobs" in (request.get("include") or ())
-        self._alike: Body = {
+        self._common: Body = {
             **{name: request.get(name) for name in _REPEATED},
             "background": False,
             "parallel_tool_calls": switch(request, "parallel_tool_calls") is not False,
@@ -49,14 +49,14 @@ class ResponseForm:
             "truncation": request.get("truncation") or "disabled",
         }
 
-    def at_work(self, chunk: Mapping[str, Any]) -> Body:
-        """The response as it stands at the beginning of a stream."""
+    def in_progress(self, chunk: Mapping[str, Any]) -> Body:
+        """The response at the beginning of a stream."""
         return self._response(chunk, "in_progress", None, [], None)
 
     def ended(self, chunk: Mapping[str, Any], finish: str | None, output: list[Body], usage: Mapping[str, Any]) -> Body:
         """The response at its end; `chunk` is a chat answer or the first chunk of one."""
-        why = _INCOMPLETE.get(finish or "")
-        details = {"reason": why} if why else None
+        reason = _INCOMPLETE.get(finish or "")
+        details = {"reason": reason} if reason else None
         return self._response(chunk, status_of(finish), details, output, response_usage(usage))
 
     def _response(
@@ -72,7 +72,7 @@ class ResponseForm:
             "incomplete_details": details,
             "output": output,
             "usage": usage,
-            **self._alike,
+            **self._common,
         }
 
 
@@ -117,7 +117,7 @@ def text_part(text: str, logprobs: list[Body]) -> Body:
 
 
 def call_item(chat_id: str, number: int, call_id: str, function: str, names: ToolNames) -> Body:
-    """A call as it begins: output item `number`, without its arguments."""
+    """A call without its arguments, as output item `number`."""
     if function in names.custom:
         item_id = derived_id("ctc_", chat_id, number)
         return {"type": "custom_tool_call", "id": item_id, "call_id": call_id, "name": function, "input": ""}
@@ -127,7 +127,7 @@ def call_item(chat_id: str, number: int, call_id: str, function: str, names: Too
 
 
 def finish_call(item: Body, arguments: str, status: str) -> Body:
-    """The call with its arguments, or what a custom tool is to be given."""
+    """The call with its arguments, or with the input of a custom tool."""
     if item["type"] == "function_call":
         return {**item, "arguments": arguments, "status": status}
     given = (load_object(arguments) or {}).get(CUSTOM_INPUT)
@@ -135,22 +135,24 @@ def finish_call(item: Body, arguments: str, status: str) -> Body:
 
 
 def response_logprobs(choice: Mapping[str, Any]) -> list[Body]:
-    """Chat's log probabilities, which have responses' form but for members of their own."""
-    told = (choice.get("logprobs") or {}).get("content") or ()
+    """Chat's log probabilities in responses' format."""
+    tokens = (choice.get("logprobs") or {}).get("content") or ()
     return [
-        _logprob(token) | {"top_logprobs": [_logprob(top) for top in token.get("top_logprobs") or ()]} for token in told
+        _logprob(token) | {"top_logprobs": [_logprob(top) for top in token.get("top_logprobs") or ()]}
+        for token in tokens
     ]
 
 
 def without_bytes(logprobs: list[Body]) -> list[Body]:
-    """As they stand beside a delta, where the dialect has no bytes."""
+    """The log probabilities of a delta, which have no `bytes`."""
     return [
-        _less_bytes(token) | {"top_logprobs": [_less_bytes(top) for top in token["top_logprobs"]]} for token in logprobs
+        _without_bytes(token) | {"top_logprobs": [_without_bytes(top) for top in token["top_logprobs"]]}
+        for token in logprobs
     ]
 
 
 def response_usage(usage: Mapping[str, Any]) -> Body | None:
-    """Responses' names for chat's counts."""
+    """Chat's usage in responses' format."""
     if not usage:
         return None
     read, written = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
@@ -174,5 +176,5 @@ def _logprob(token: Mapping[str, Any]) -> Body:
     return {"token": token.get("token"), "bytes": token.get("bytes") or [], "logprob": token.get("logprob")}
 
 
-def _less_bytes(token: Body) -> Body:
+def _without_bytes(token: Body) -> Body:
     return {name: value for name, value in token.items() if name != "bytes"}

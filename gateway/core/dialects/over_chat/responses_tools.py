@@ -1,4 +1,4 @@
-"""Responses' tools and tool choice as chat's, and the names of called tools back again.
+"""Translates tools and the tool choice of responses to chat, and the names of called tools back.
 
     tool_choice                          becomes, where there are functions            where there are none
     absent, null, auto, a hosted tool    auto                                          nothing
@@ -7,8 +7,8 @@
     allowed_tools                        its mode, and its tools alone; none of them:  nothing
                                          none
 
-Tools that the client's provider would run are not shown to the model, and cannot be chosen: a node takes no notice of
-either. It takes none of `allowed_tools` and `additional_tools`, too; here they have their meaning.
+Hosted tools, which OpenAI would run, are not shown to the model and cannot be chosen: nodes ignore both. Nodes ignore
+`allowed_tools` and `additional_tools` too; the translation applies them.
 """
 
 from collections import Counter
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.core.bodies import Body
-from gateway.core.dialects.over_chat.fields import at, expect, objects, optional, refuse, required, switch
+from gateway.core.dialects.fields import at, expect, objects, optional, refuse, required, switch
 from gateway.core.dialects.over_chat.responses_history import ADDITIONAL_TOOLS, CUSTOM_INPUT
 
 _HOSTED = (
@@ -34,30 +34,34 @@ _HOSTED = (
     "web_search_preview",
     "web_search_preview_2025_03_11",
 )
-"""Tools of OpenAI's that a `tool_choice` may name. A tuple: what is looked for may be anything."""
+"""Hosted tools that a `tool_choice` may name. A tuple, since a client's value may not be hashable."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolNames:
-    """What chat's function names stand for: `custom` tools take free text, `spaced` ones belong to a namespace."""
+    """The tools that chat's function names stand for. `custom`: those that take free text. `spaced`: namespace and own
+    name of those in a namespace."""
 
     custom: set[str] = field(default_factory=set)
     spaced: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def of(self, function: str) -> tuple[str, str | None]:
-        """Name and namespace of the tool that chat knows as `function`."""
+        """Name and namespace of the tool that is `function` in chat."""
         namespace, name = self.spaced.get(function, (None, function))
         return name, namespace
 
     def flat(self, name: str) -> str:
-        """A function of a namespace may be called by its own name where that is the only one."""
+        """Chat's name for a tool; a function in a namespace is found by its own name where that is unique."""
         found = [flat for flat, (_, own) in self.spaced.items() if own == name]
         return found[0] if len(found) == 1 else name
 
 
 class ResponseTools:
-    """The tools of one request: `chat` has them and the choice among them in chat's fields, `choice` is what the
-    response repeats as `tool_choice`. `as_declared`: a node itself would show the model just these."""
+    """The tools of one request.
+
+    `chat`: tools and tool choice in chat's fields. `choice`: the `tool_choice` that the response repeats.
+    `as_declared`: by the dialect's own path a node would show the model the same tools.
+    """
 
     __slots__ = ("_functions", "as_declared", "chat", "choice", "names")
 
@@ -80,7 +84,7 @@ class ResponseTools:
         self.chat: Body = ({"tools": self._functions} if self._functions else {}) | chosen
 
     def _add(self, tool: Body, where: str, declared: Container[str] = ()) -> None:
-        """Take a tool, unless it has been `declared` before."""
+        """Add a tool, unless its name is `declared`."""
         kind = required(tool, "type", str, where)
         if kind in ("function", "custom"):
             name = required(tool, "name", str, where)
@@ -116,7 +120,7 @@ class ResponseTools:
         return {"tool_choice": "auto"} if self._functions else {}
 
     def _allow(self, choice: Body) -> Body:
-        """Keep the functions that are allowed."""
+        """Apply `allowed_tools`: keep the functions that are allowed."""
         mode = required(choice, "mode", str, "tool_choice")
         if mode not in ("auto", "required"):
             raise refuse("tool_choice.mode", "send auto or required.")
@@ -126,23 +130,22 @@ class ResponseTools:
         }
         if not self._functions:
             return {}
-        once = Counter(own for _, own in self.names.spaced.values())
-        kept = [function for function in self._functions if self._is_allowed(_name(function), allowed, once)]
+        own_names = Counter(own for _, own in self.names.spaced.values())
+        kept = [function for function in self._functions if self._is_allowed(_name(function), allowed, own_names)]
         if not kept:
             return {"tool_choice": "none"}
         self.as_declared = self.as_declared and len(kept) == len(self._functions)
         self._functions = kept
         return {"tool_choice": mode}
 
-    def _is_allowed(self, flat: str, allowed: set[str], once: Mapping[str, int]) -> bool:
-        """Whether `allowed` has a function: its whole name, its namespace, or its own name where that is the only one
-        (`once`: how many have it)."""
+    def _is_allowed(self, flat: str, allowed: set[str], own_names: Mapping[str, int]) -> bool:
+        """Whether `allowed` has a function's whole name, its namespace, or its own name, if `own_names` has it once."""
         space, own = self.names.spaced.get(flat, (flat, flat))
-        return flat in allowed or space in allowed or (own in allowed and once[own] == 1)
+        return flat in allowed or space in allowed or (own in allowed and own_names[own] == 1)
 
 
 def _additional(body: Body) -> Iterator[tuple[Body, str]]:
-    """The tools that items of the conversation declare."""
+    """The tools declared by items of the conversation."""
     items = body.get("input")
     for index, item in enumerate(items if isinstance(items, list) else ()):
         if isinstance(item, dict) and item.get("type") == ADDITIONAL_TOOLS:

@@ -1,15 +1,15 @@
-"""Following a chat stream and telling it in another dialect: what both translations share.
+"""Translates a chat stream to the events of another dialect: the part that both translations share.
 
-Theory: a chat stream is a flat run of deltas (reasoning, content, pieces of tool calls), the other dialects open and
-close blocks. So at most one block is open; a delta of another kind closes it and opens its own. The end is told at
-`[DONE]` and nowhere before, so that a stream that was cut never looks complete.
+Theory. A chat stream is a flat run of deltas (reasoning, content, pieces of tool calls); the other dialects open and
+close blocks. At most one block is open: a delta of another kind closes it and opens its own. The end is written at
+`[DONE]` and never before, so a stream that was cut never looks complete.
 
     state     event                    does                                         next
     new       first chunk              begin: the dialect's opening events          open
     open      delta                    close the open block if it is another's;     open
                                        open one; pass the piece on
     open      finish_reason, usage     keep them                                    open
-    open      [DONE] with a finish     close the block, tell the end                ended
+    open      [DONE] with a finish     close the block, write the end               ended
     open      [DONE] without a finish  nothing: the answer was cut                  open
     any       error chunk              the dialect's error event                    failed
     ended,    anything                 nothing                                      same
@@ -29,7 +29,7 @@ from gateway.core.usage.token_usage import from_openai
 
 
 class ChatStream(StreamFilter):
-    """A translator of chat chunks. Subclasses write their dialect's events with `tell`."""
+    """A translator of chat chunks. Subclasses write their dialect's events with `emit`."""
 
     __slots__ = ("_begun", "_call", "_hide", "_out", "chat_id", "finish_reason", "stop_reason", "used")
 
@@ -45,47 +45,47 @@ class ChatStream(StreamFilter):
         self.stop_reason: int | str | None = None
         self.used: Mapping[str, Any] = {}
 
-    # What the dialect says
+    # The dialect's events
 
     @abstractmethod
     def begin(self, chunk: Mapping[str, Any]) -> None:
-        """The first chunk has come."""
+        """Handle the first chunk."""
 
     @abstractmethod
     def reason(self, text: str) -> None:
-        """A piece of thinking."""
+        """Handle a piece of thinking."""
 
     @abstractmethod
     def speak(self, text: str, choice: Mapping[str, Any]) -> None:
-        """A piece of the answer; `choice` is the chunk's, for what stands beside the text."""
+        """Handle a piece of the answer; `choice` is the chunk's, with the fields beside the text."""
 
     @abstractmethod
     def begin_call(self, call_id: str, name: str) -> None:
-        """The model calls a tool."""
+        """Handle the beginning of a tool call."""
 
     @abstractmethod
     def go_on_calling(self, arguments: str) -> None:
-        """A piece of the open call's arguments."""
+        """Handle a piece of the open call's arguments."""
 
     @abstractmethod
     def end(self) -> None:
-        """All was said: close what is open and tell the end."""
+        """Close the open block and write the end."""
 
     @abstractmethod
     def complain(self, message: str, status: int) -> None:
-        """The node reported an error (`status`: what it would be as an answer), or what it sent cannot be told."""
+        """Write an error event; `status` is the HTTP status of the same error as a plain answer."""
 
-    # What the node says
+    # The node's chunks
 
     def feed(self, data: bytes) -> bytes:
         for event in split_events(self._splitter.feed(data)):
-            told = event_data(event)
-            if not told:
+            payload = event_data(event)
+            if not payload:
                 if is_comment(event):  # it keeps the connection awake
                     self._out.append(event)
             elif not (self.ended or self.failed):
                 try:
-                    self._take(told)
+                    self._take(payload)
                 except NOT_CHAT:
                     self.fail("The node sent an event that is not a chunk of a chat completion.")
         out = b"".join(self._out)
@@ -93,9 +93,11 @@ class ChatStream(StreamFilter):
         return out
 
     def emit(self, kind: str, event: Mapping[str, Any]) -> None:
+        """Write an event."""
         self._out += (b"event: ", kind.encode(), b"\ndata: ", dump(event), b"\n\n")
 
     def fail(self, message: str, status: int = 500) -> None:
+        """End the stream with an error."""
         self.failed = True
         self.complain(message, status)
 
@@ -107,7 +109,7 @@ class ChatStream(StreamFilter):
         if chunk is None:
             raise TypeError("not an object")
         if chunk.get("error"):
-            self.fail(*_told(chunk["error"]))
+            self.fail(*_message_and_status(chunk["error"]))
             return
         if not self._begun:
             self._begun = True
@@ -132,7 +134,7 @@ class ChatStream(StreamFilter):
         if reasoning and not self._hide:
             self.reason(reasoning)
         content = delta.get("content")
-        if content:  # what stands beside a text spells out the thinking that came with it
+        if content:  # logprobs beside a text spell out the thinking that came with it
             self.speak(content, {} if reasoning and self._hide else choice)
         for call in delta.get("tool_calls") or ():
             self._take_call(call)
@@ -150,7 +152,7 @@ class ChatStream(StreamFilter):
             return
         if index == self._call:
             self.go_on_calling(arguments)
-        else:  # the block of that call is closed: to leave the piece out would change what is called
+        else:  # the block of that call is closed, and leaving the piece out would change the call
             self.fail("The node sent a piece of a tool call out of its order.")
 
     def _done(self) -> None:
@@ -164,11 +166,11 @@ class ChatStream(StreamFilter):
 
 
 def derived_id(prefix: str, chat_id: str, number: int) -> str:
-    """The id of a part of an answer: as unique as the chat's own id, and the same whenever it is asked for."""
+    """The id of a part of an answer: as unique as the chat's id, and the same each time."""
     return prefix + hashlib.sha256(f"{chat_id}/{prefix}{number}".encode()).hexdigest()[:24]
 
 
-def _told(error: object) -> tuple[str, int]:
+def _message_and_status(error: object) -> tuple[str, int]:
     """The message and the status of a node's error."""
     if not isinstance(error, dict):
         return str(error), 500

@@ -1,4 +1,4 @@
-"""Reading a body whose fields have to be understood to be translated: each is named where it is not as it must be."""
+"""Reads the fields of a body. A field of another type raises `InvalidRequest`, which names its path."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -52,7 +52,7 @@ def required(holder: Mapping[str, Any], name: str, kind: type[Any], where: str =
 
 
 def expect(value: Any, kind: type[Any], where: str) -> Any:
-    """`value` if it is of `kind`."""
+    """`value`, if it is of `kind`."""
     if type(value) is kind:
         return value
     raise InvalidRequest(
@@ -66,12 +66,12 @@ def at(where: str, name: str | int) -> str:
 
 
 def objects(items: Iterable[Any], where: str) -> Iterable[tuple[Body, str]]:
-    """Each of `items`, an object, with its path."""
+    """Each of `items`, which have to be objects, with its path."""
     for index, item in enumerate(items):
         path = at(where, index)
         yield expect(item, dict, path), path
 
 
 def refuse(where: str, why: str) -> InvalidRequest:
-    """The error for what cannot be served over chat; `why` says what to send instead."""
+    """The error for a field that chat cannot carry; `why` says what to send instead."""
     return InvalidRequest(f"The field {where!r} cannot be served here: {why}", param=where, code="not_over_chat")
