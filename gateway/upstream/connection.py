@@ -5,8 +5,8 @@ section 6.3). llhttp (through httptools) does the parsing, strictly; this module
 besides: whose turn it is, whether the answer is whole, and whether the connection may be used again. Nothing
 awaits here: bytes go from `data_received` straight into the receiver, so no task is woken for an event.
 
-A read that is exactly one chunk, as nearly every event is, is known at sight and kept from the parser: between two
-chunks it stands where it stood before.
+A read that is exactly one chunk, as nearly every event is, goes past the parser, which stands between two chunks before
+it and after it.
 
     state    what happens                                    next     the receiver is told
     IDLE     send()                                          WAITING  -

@@ -1,16 +1,15 @@
-"""One request on one node, from the sent request to the last byte: what comes is passed on as it comes.
+"""One request on one node, from the sent request to the last byte; the answer is passed on as it comes.
 
-An `Exchange` is called from both sides: by the node's connection with pieces of the answer, and by the client's
-side when it left or can take bytes again. Nothing here awaits, so that an event costs no task switch; whoever
-started the exchange awaits `done`.
+Both sides call an `Exchange`: the node's connection with pieces of the answer, the client's side when the client leaves
+or can take bytes again. Nothing here awaits, so an event costs no task switch; the relay awaits `done`.
 
-Streams are committed late: the client's head goes out with the first event that says something of the answer (a comment
-does not, nor does `response.created`), so that up to then another node may still be tried. Only where that takes long
-is the head sent ahead, followed by comments (pings in messages), to keep load balancers from cutting the connection.
-Plain answers are held back whole (up to a bound), for the same reason.
+Streams are committed late: the client's head is sent with the first event that says something of the answer (a comment
+does not, nor does `response.created`), so that another node can be tried until then. Where that takes long, the head is
+sent ahead, followed by comments (pings in messages), to keep load balancers from cutting the connection. Plain answers
+are held back whole, up to a bound, for the same reason.
 
-A watch may ask for a turn: the node's request is closed, and another one, to the same node if it can be, goes on
-with the client's answer. That is another exchange with the same watch; `done` gives the turn to whoever waits.
+A stream filter may ask for a follow-up: the node's request is closed, and another one, if possible to the same node,
+continues the client's answer. That is another exchange with the same filter; `done` returns the follow-up.
 """
 
 import asyncio
@@ -42,23 +41,23 @@ from gateway.upstream.request_heads import STREAM_HEADERS, STREAM_TYPE, is_strea
 from gateway.upstream.timeouts import UpstreamTimeouts
 
 HELD_BYTES = 1 << 20
-"""A plain answer up to this size is held until it is whole; a longer one is passed on piece by piece."""
+"""The most bytes of a plain answer that is held until it is whole; a longer one is passed on piece by piece."""
 
 UNCOUNTED = 64 * 1024
-"""So much of a plain answer is held as a buffer is, without asking for memory."""
+"""Bytes of a plain answer that are held without asking for memory, as a buffer is."""
 
 ASSEMBLED = 4
-"""An event of one token has 250 bytes, of which about 60 stay until the answer is whole."""
+"""Bytes that come for each byte held of an assembled answer: an event of one token has 250, and about 60 stay."""
 
 _EVENT_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
 _MAY_END_EVENT = re.compile(rb"\A[\r\n]|[\r\n][\r\n]")
 
 TAIL_BYTES = 2048
-"""What is kept of a piece that was passed on: its usage may go on in the next."""
+"""Bytes kept of a piece that was passed on: its usage may continue in the next."""
 
 
 class Exchange:
-    """Receiver of a node's answer and listener to the client, both at once."""
+    """The receiver of a node's answer and the listener to the client's side."""
 
     __slots__ = (
         "_at_work",
@@ -112,8 +111,9 @@ class Exchange:
         carried: StreamFilter | None,
         look: Callable[[Node, float], float],
     ) -> None:
-        """`deadline` in loop time, infinite where the client gave none; `carried` is the watch whose turn this is.
-        `look(node, now)` ends what waits on a node that hangs, and says when to look again."""
+        """`deadline`: loop time, infinite where the client gave none. `carried`: the filter that asked for this
+        request as a follow-up. `look(node, now)` ends what waits on a node that hangs, and returns the loop time of the
+        next look."""
         self._loop = loop
         self.done: InlineFuture[FollowUpRequest | None] = InlineFuture(loop)
         self._request = request
@@ -133,22 +133,22 @@ class Exchange:
         self._held_bytes = 0
         self._tail = b""
         self._prelude: list[bytes] = []
-        """Events that say nothing of the answer yet: they go out with its first one, or with none."""
+        """The events before the first that says something of the answer; they are sent with it."""
         self._between = True
         """Whether the next piece of a stream begins an event, or a line behind a comment."""
         self._quiet = False
-        """Whether the event that the last piece was of says nothing of the answer."""
+        """Whether the event of the last piece says nothing of the answer."""
         self._committed = call.started  # by comments, during an attempt that failed
         self._write: Callable[[bytes], None] | None = None
-        """Sends a chunk to the client, once the first event has gone there and done what it brings about."""
+        """Sends an HTTP chunk to the client; None until the first event has been sent."""
         self._events = 0
-        """That came from the node, hidden and held ones too."""
+        """The number of the node's events, hidden and held ones included."""
         self._begun = 0.0
         self._work_noted = False
         self._paused = False
         self._paused_at = self._paused_for = 0.0
         self._at_work = False
-        """Whether the node sent something that is not for the client, such as thinking that is hidden."""
+        """Whether the node sent something that the client does not get, such as hidden thinking."""
         self._sent_at = self._last = self._last_push = self._last_chunk = now = loop.time()
         self._look_at = now + timing.silence
         self.due = min(deadline, now + timing.shortest)
@@ -177,7 +177,7 @@ class Exchange:
             self._pass_quietly(self.stream_filter.feed(data))
             if self.stream_filter.follow_up is not None:
                 self._connection.abort()
-                self._follow_up(self.stream_filter)
+                self._take_follow_up(self.stream_filter)
             return
         self._last = self._loop.time()
         if self._shows_life:
@@ -197,11 +197,11 @@ class Exchange:
                 return
         if self.stream_filter.follow_up is not None:
             self._connection.abort()
-            self._follow_up(self.stream_filter)
+            self._take_follow_up(self.stream_filter)
 
     def _is_quiet(self, data: bytes) -> bool:
-        """Whether a piece of a stream says nothing of the answer. How it begins tells where an event begins there; in
-        the middle of one a colon is as likely as any other byte."""
+        """Whether a piece of a stream says nothing of the answer. That shows at the beginning of an event; within one a
+        colon is as likely as any other byte."""
         if self._between:
             self._quiet = says_nothing(data)
         elif self._quiet and (end := _MAY_END_EVENT.search(data)):
@@ -213,7 +213,7 @@ class Exchange:
         return self._quiet
 
     def _pass_quietly(self, events: bytes) -> None:
-        """What says nothing of the answer is no sign of life, no work and no token."""
+        """Pass on events that say nothing of the answer: they are no sign of life, no work and no token."""
         if events:
             self._pass(events)
             if self._stats.first_byte is not None:
@@ -241,7 +241,7 @@ class Exchange:
             self._resolve(None)
 
     def on_error(self, error: UpstreamError) -> None:
-        if self.stream_filter is not None and self.stream_filter.ended:  # all was said before the connection broke
+        if self.stream_filter is not None and self.stream_filter.ended:  # the answer was complete
             self._end_stream(self.stream_filter)
         else:
             self._resolve(error)
@@ -286,7 +286,7 @@ class Exchange:
             self._resolve(error)
 
     def stop(self) -> None:
-        """Nobody waits for `done` any more: close the node's connection, tell nobody."""
+        """Close the node's connection, without a result: `done` is not awaited any more."""
         self._connection.abort()
         self._note_work()
         self._note_usage()
@@ -295,7 +295,7 @@ class Exchange:
     def _end_stream(self, stream_filter: StreamFilter) -> None:
         held = stream_filter.flush()
         if stream_filter.follow_up is not None:
-            self._follow_up(stream_filter)
+            self._take_follow_up(stream_filter)
             return
         self._stats.reported = stream_filter.usage
         self._stats.wasted = stream_filter.wasted
@@ -345,10 +345,10 @@ class Exchange:
         self._call.finish(body)
         self._resolve(None)
 
-    def _follow_up(self, stream_filter: StreamFilter) -> None:
-        """End this exchange in favour of the one that its watch asks for."""
-        turn, stream_filter.follow_up = stream_filter.follow_up, None
-        if turn is STOP:
+    def _take_follow_up(self, stream_filter: StreamFilter) -> None:
+        """End this exchange with the follow-up that its filter asks for."""
+        follow_up, stream_filter.follow_up = stream_filter.follow_up, None
+        if follow_up is STOP:
             self._end_stream(stream_filter)
             return
         if self._prelude:  # the next exchange begins with what follows
@@ -356,7 +356,7 @@ class Exchange:
         self._note_work()
         self._call.listener = None
         if not self.done.done():
-            self.done.set_result(turn)
+            self.done.set_result(follow_up)
 
     def _resolve(self, error: GatewayError | None) -> None:
         self._note_work()
@@ -377,7 +377,7 @@ class Exchange:
             self.done.set_exception(error)
 
     def _note_usage(self) -> None:
-        """What the node has said of it before its answer broke off."""
+        """Keep the usage that the node reported before its answer was cut."""
         if self.stream_filter is not None and self._stats.reported is None:
             self._stats.reported = self.stream_filter.usage
 
@@ -415,15 +415,15 @@ class Exchange:
 
     def _fails_early(self, events: bytes) -> bool:
         """A stream that begins with the node's own failure has not begun: another node may be asked."""
-        told = [found for event in split_events(events) if b'"error"' in (found := event_data(event))]
-        data = told[-1] if told else b""
+        errors = [found for event in split_events(events) if b'"error"' in (found := event_data(event))]
+        data = errors[-1] if errors else b""
         status = find_error_status(data)
         if status not in FAILED_STATUSES:
             return False
         answer = None
         if self._head is not None and not self._committed:
-            told_so_far = b"".join((*self._prelude, events))
-            answer = NodeAnswer(200, passed_headers(self._head) + STREAM_HEADERS, told_so_far, stream=True)
+            body = b"".join((*self._prelude, events))
+            answer = NodeAnswer(200, passed_headers(self._head) + STREAM_HEADERS, body, stream=True)
         self.fail(node_error(status, data, None, answer))
         return True
 
@@ -499,7 +499,7 @@ class Exchange:
         """When to look again. Events do not move it (that would cost more than the event), so it must not
         be set beyond the shortest limit that could apply by then."""
         soon = now + self._timing.idle
-        if self._paused:  # the client has to read first: see `WriteStall`
+        if self._paused:  # the client has to read first: see `WriteStallTimer`
             return min(self._deadline, soon)
         look_at = soon if self._stats.answered else self._look_at
         return min(self._deadline, soon, self._limit(), self._comments_due(), look_at)

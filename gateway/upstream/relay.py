@@ -41,7 +41,7 @@ Done = TypeVar("Done")
 
 
 class AttemptPart(NamedTuple):
-    """One request of an attempt; `carried` is the watch of the answer that it goes on with, None for the first."""
+    """One request of an attempt; `carried` is the filter of the answer that it continues, None for the first."""
 
     sending: NodeRequest
     method: str
@@ -149,7 +149,7 @@ class Relay:
                 exchange.fail(NodeLeaving("The node is taken away before its answer was complete: ask again."))
 
     async def _prepare_large(self, plan: Plan, node: Node, call: DownstreamRequest) -> NodeRequest:
-        """As `sending_to`, in steps, one body at a time."""
+        """`node_request` in steps, one body at a time."""
         async with self.large:
             return await in_turns(node_request_steps(plan, node.tag, node.capabilities, self.overshoot), call)
 
