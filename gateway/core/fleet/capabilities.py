@@ -1,17 +1,17 @@
-"""What a node has proven that it can do. The fleet finds it out, `sending` decides by it."""
+"""The proven capabilities of a node. The fleet finds them out; `node_request` decides by them."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """None stands for not known yet: then nothing is relied on.
+    """What a node can do; None where that is not known yet, and not relied on.
 
-    `native_budget`: it ends thinking at a budget by itself. `native_off`: with thinking off it answers without any.
-    `version`: vLLM's, as numbers. `splits_reasoning`: its
-    reasoning parser takes the thinking out of the content. `think_start`, `think_end`: the token ids of the
-    markers, empty where they are not known. `marker_shown`: raw text shows them (they are not special tokens).
-    `window`: tokens of prompt and answer together. `pace`: tokens in an event of its thinking, at least.
+    `native_budget`: it ends thinking at a budget. `native_off`: it answers without thinking where that is off.
+    `version`: vLLM's, as numbers. `splits_reasoning`: its reasoning parser takes thinking out of the content.
+    `think_start`, `think_end`: the token ids of the markers, empty where they are not known. `marker_shown`: raw text
+    has the markers in it, since they are not special tokens. `window`: tokens of prompt and answer together. `pace`:
+    tokens that an event of its thinking has at least.
     """
 
     native_budget: bool | None = None
@@ -27,4 +27,4 @@ class Capabilities:
 
 UNKNOWN = Capabilities()
 BELIEVED = Capabilities(native_budget=True)
-"""Of a node that is not asked to prove anything."""
+"""The capabilities of a node that is not asked to prove any."""

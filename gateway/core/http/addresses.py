@@ -1,4 +1,4 @@
-"""Addresses of clients: in one spelling, and which of them count as one."""
+"""Addresses of clients: their one spelling, and the source that limits count."""
 
 import ipaddress
 import re
@@ -8,9 +8,11 @@ _WITH_PORT = re.compile(r"(?:(\d+(?:\.\d+){3})|\[([^\[\]]*)\])(?::\d*)?", re.ASC
 
 
 def plain_address(address: str) -> str:
-    """An address in its one spelling: a listener of both families sees 10.0.0.1 as ::ffff:10.0.0.1, and the zone of
-    fe80::1%eth0 names an interface of whoever tells it. Some proxies tell the port of a client, too, which is another
-    one with every connection. What is no address stays as it is."""
+    """An address without its port and zone, an IPv4-mapped one as IPv4; a text that is no address unchanged.
+
+    A listener of both families sees 10.0.0.1 as ::ffff:10.0.0.1. The zone of fe80::1%eth0 is an interface of the
+    sender. Some proxies add the client's port, which differs with every connection.
+    """
     if ":" not in address:
         return address
     if (found := _WITH_PORT.fullmatch(address)) is not None:
@@ -19,13 +21,13 @@ def plain_address(address: str) -> str:
         address = found[2]
     try:
         ip = ipaddress.IPv6Address(address.partition("%")[0])
-    except ValueError:  # a Unix socket, or what a proxy made up
+    except ValueError:  # a Unix socket, or a proxy's own word
         return address
     return str(ip.ipv4_mapped or ip)
 
 
 def source_of(address: str) -> str:
-    """Who counts as one: an IPv4 address, or the /64 of an IPv6 one, since that is what a single customer has."""
+    """The source that an address counts as: an IPv4 address, or the /64 of an IPv6 one, which one customer has."""
     try:
         ip = ipaddress.ip_address(plain_address(address))
     except ValueError:

@@ -1,10 +1,10 @@
-"""Compressed request bodies (`Content-Encoding`, RFC 9110, section 8.4): which are taken, and how they are unpacked.
+"""Decompression of request bodies (`Content-Encoding`, RFC 9110, section 8.4).
 
-A body is unpacked in steps, each bounded in what it reads and in what it gives, so that whoever drives it can stop at
-any bound: a compressed body of 32 KB may unpack to 32 MB (a decompression bomb). Three bounds are held here:
+A body is decompressed in steps of bounded input and output, so that the caller can stop at a bound of its own: 32 KB
+can decompress to 32 MB (a decompression bomb). Three bounds are held here:
 
     more than `MAX_RATIO` times its size     413: text reaches 20, a bomb 1,000
-    less than half of its size               400: blocks and members that unpack to nothing cost time only
+    less than half of its size               400: empty blocks and members cost time and give nothing
     more than `MAX_MEMBERS` gzip members     400
 """
 
@@ -16,26 +16,28 @@ from gateway.core.errors import BodyTooLarge, InvalidRequest, UnsupportedEncodin
 HEADER = b"content-encoding"
 
 TAKEN = ("gzip", "deflate")
-"""`deflate` is the zlib format by its RFC; many clients send it without zlib's header, so both are taken."""
+"""The supported codings. `deflate` is the zlib format; many clients send it without zlib's header, so both are read."""
 
 STEP_IN = 4 * 1024
 STEP_OUT = 64 * 1024
-"""Bytes that a step reads and gives at the most: under 2 ms for the worst input that was found (a Huffman table for
-every 12 bytes), 0.3 ms for text."""
+"""The most bytes of a step's input and output. A step takes 0.3 ms for text, and under 2 ms for the worst input found,
+a Huffman table for every 12 bytes."""
 
 MAX_RATIO = 200
 FREE = 1 << 20
-"""Bytes of a body to which no ratio applies: short prompts of tests repeat one word."""
+"""Bytes of output to which no ratio applies: short prompts of tests repeat one word."""
 
 SLACK = 64 * 1024
 MAX_MEMBERS = 1024
 
 
 def coding_of(fields: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """The coding of a body with these header fields, as `TAKEN` names it; None where it is plain. Several codings in a
-    row, and unknown ones, come as they were sent."""
-    told = b",".join([value for name, value in fields if name == HEADER]).decode("latin-1").lower()
-    codings = [coding for each in told.split(",") if (coding := each.strip(" \t")) not in ("", "identity")]
+    """The coding of a body with these header fields, as `TAKEN` names it; None where it is plain.
+
+    Unknown codings, and several in a row, are returned as they were sent.
+    """
+    value = b",".join([content for name, content in fields if name == HEADER]).decode("latin-1").lower()
+    codings = [coding for each in value.split(",") if (coding := each.strip(" \t")) not in ("", "identity")]
     if not codings:
         return None
     return "gzip" if codings == ["x-gzip"] else ", ".join(codings)
@@ -52,7 +54,7 @@ def unsupported(coding: str, taken: Collection[str] = TAKEN) -> UnsupportedEncod
 
 
 class BodyDecoder:
-    """One body, all of whose bytes have come. Raises `InvalidRequest` for what is not valid in its coding."""
+    """Decompresses one body that has arrived whole. Raises `InvalidRequest` where its coding is broken."""
 
     __slots__ = ("_at", "_decoder", "_given", "_members", "_packed", "_tail", "coding", "done")
 
@@ -60,14 +62,14 @@ class BodyDecoder:
         self.coding = coding
         self.done = False
         self._packed = packed
-        self._at = 0  # where the decoder goes on
-        self._tail = b""  # what it was given before and has not read
+        self._at = 0  # the offset of the next input
+        self._tail = b""  # input that the decoder has not read yet
         self._given = 0
         self._members = 0
         self._decoder = zlib.decompressobj(self._format())
 
     def step(self) -> bytes:
-        """The next piece of what the body unpacks to, possibly empty."""
+        """The next piece of output, possibly empty."""
         data = self._tail
         if not data:
             data = self._packed[self._at : self._at + STEP_IN]
@@ -87,7 +89,7 @@ class BodyDecoder:
         return piece
 
     def _format(self) -> int:
-        """`wbits`, as zlib calls it."""
+        """zlib's `wbits`."""
         if self.coding == "gzip":
             return 16 + zlib.MAX_WBITS
         head = self._packed[:2]

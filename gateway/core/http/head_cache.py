@@ -1,9 +1,8 @@
-"""Heads of HTTP messages that come again and again, known without parsing them.
+"""Recognises the head of an HTTP message that differs from the last one in its content-length alone.
 
-Client libraries send the same head with every request but for the length of its body, and so do nodes with every
-plain answer, within a second at least (the date). A parser starts every message anew: where the bytes before and
-behind that number are the same, and it is a number, it would find the same again, down to the number. A message is
-taken for a familiar one only where it is all there, to its last byte: then the number is that of the bytes at hand.
+Client libraries repeat their head with every request, and nodes with every plain answer, for a second (the date). Where
+the bytes before and behind the length are the same, a parser would find the same. A message is recognised only where it
+is whole, so that the length is that of the bytes at hand.
 """
 
 import re
@@ -17,7 +16,7 @@ T = TypeVar("T")
 
 
 class HeadCache(Generic[T]):
-    """The bytes of a head, cut open where its length stands, and what is `known` about it."""
+    """The bytes of a head before and behind its length, and `known`, what was made of it."""
 
     __slots__ = ("_after", "_before", "_start", "known")
 
@@ -29,9 +28,9 @@ class HeadCache(Generic[T]):
 
     @classmethod
     def of(cls, data: bytes, known: T) -> Self | None:
-        """The head of `data`, which is one message that a parser took to its end, from its first byte to its last.
+        """The cache of the head of `data`, which is exactly one message by its parser.
 
-        None where its body is not simply as long as its one content-length says.
+        None unless its body has the length of its only content-length.
         """
         end = data.find(_BLANK_LINE)
         lengths = list(_LENGTH.finditer(data, 0, end + 2)) if end >= 0 else []
@@ -41,7 +40,7 @@ class HeadCache(Generic[T]):
         return cls(data[:start], data[stop : end + len(_BLANK_LINE)], known)
 
     def body_in(self, data: bytes) -> bytes | None:
-        """The body, where `data` is exactly one message with this head; else None."""
+        """The body of `data`, if that is exactly one message with this head; else None."""
         start = self._start
         if not data.startswith(self._before):
             return None

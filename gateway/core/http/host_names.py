@@ -1,4 +1,4 @@
-"""Which hosts can be connected to or listened on: an IP address, or a name as the DNS has them."""
+"""Hosts and ports that can be connected to or listened on."""
 
 import ipaddress
 import re
@@ -22,7 +22,7 @@ def is_host(text: str) -> bool:
 
 
 def is_bracketed(text: str) -> bool:
-    """Whether `text` is a host as URLs have it: an IPv6 address stands in brackets."""
+    """Whether `text` is a host as URLs have it, with an IPv6 address in brackets."""
     if text.startswith("[") and text.endswith("]"):
         return ":" in text and is_host(text[1:-1])
     return ":" not in text and is_host(text)

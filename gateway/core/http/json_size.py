@@ -1,8 +1,8 @@
-"""How large JSON becomes once it is parsed: known from its bytes, before anything is.
+"""The memory that JSON takes once it is parsed, estimated from its bytes.
 
-A body of `[],[],[]` takes 24 times its bytes as objects, and stops the event loop for seconds while it becomes them; a
-prompt of the same length takes the length of its text. What tells them apart is what stands outside of strings. Sizes
-below were measured with CPython 3.11 and orjson (64-bit): what one more of each shape takes, rounded up.
+A body of `[],[],[]` takes 24 times its bytes as objects, and parsing it stops the event loop for seconds; a prompt of
+the same length takes the length of its text. The bytes outside of strings tell them apart. The sizes below were
+measured with CPython 3.11 and orjson (64-bit): the memory of one more of each shape, rounded up.
 """
 
 _STRUCTURE = b"{[,:"
@@ -12,26 +12,26 @@ _TEXT = bytes(set(range(256)) - set(_STRUCTURE + b'"'))
 PER_CONTAINER = 120
 PER_VALUE = 72
 PER_KEY = 80
-"""Bytes of an empty object or array, of a short value in one (a comma), and of a key's place (a colon)."""
+"""Bytes of an empty object or array, of a short value in one (a comma), and of a key's slot (a colon)."""
 
 COPIES = 4
-"""The body itself, its text as strings, what is sent to the node, and one of these while it becomes the next."""
+"""The body, its text as strings, the node's body, and one of these while the next is made of it."""
 
 WIDE = 2
 WIDEST = 6
-"""Copies' worth on top, where one character beyond Latin-1, or beyond the first plane, widens a whole string."""
+"""Copies on top where one character beyond Latin-1, or beyond the first plane, widens a whole string."""
 
 _BEYOND_FIRST_PLANE = (b"\xf0", b"\xf1", b"\xf2", b"\xf3", b"\xf4")
-"""How such a character begins in UTF-8; as an escape it is a surrogate, `\\ud8` to `\\udf`."""
+"""The first bytes of such a character in UTF-8; as an escape it is a surrogate, `\\ud8` to `\\udf`."""
 
 
 TINY = 4096
 DENSEST = 28
-"""A body of so few bytes is held for what the densest shape becomes, as many times its bytes: looking costs 1.5 µs."""
+"""Bodies up to `TINY` bytes are taken for the densest shape, `DENSEST` times their bytes: a scan costs 1.5 µs."""
 
 
 def small_size(raw: bytes) -> int:
-    """At the most what a body takes, parsed, in bytes: in one pass, so what stands in strings counts as structure."""
+    """An upper bound of a parsed body's bytes, in one pass: brackets and commas in strings count as structure."""
     if len(raw) <= TINY:
         return len(raw) * DENSEST
     copies = COPIES if raw.isascii() and raw.find(b"\\") < 0 else COPIES + WIDEST
@@ -39,9 +39,9 @@ def small_size(raw: bytes) -> int:
 
 
 class JsonSize:
-    """The same exactly, of a text that comes in pieces, in about 3 ns a byte.
+    """The size of a text that comes in pieces, without its strings' content, in about 3 ns a byte.
 
-    `values` are elements of arrays and members of objects, and the arrays and objects themselves.
+    `values`: the elements of arrays, the members of objects, and the arrays and objects themselves.
     """
 
     __slots__ = ("_containers", "_in_string", "_keys", "_rest", "_widest", "length", "values")
@@ -57,11 +57,12 @@ class JsonSize:
 
     @property
     def size(self) -> int:
-        """Bytes that it takes, parsed."""
+        """Bytes of the parsed text."""
         structure = self.values * PER_VALUE + self._containers * (PER_CONTAINER - PER_VALUE) + self._keys * PER_KEY
         return self.length * (COPIES + self._widest) + structure
 
     def feed(self, piece: bytes) -> None:
+        """Take in the next piece of the text."""
         self.length += len(piece)
         if self._rest:
             piece = self._rest + piece
@@ -70,7 +71,7 @@ class JsonSize:
             self._look_for_wide(piece)
         if piece.find(b"\\") >= 0:
             piece = piece.replace(b"\\\\", b"")
-            if piece.endswith(b"\\"):  # what it escapes is in the next piece
+            if piece.endswith(b"\\"):  # the escaped character is in the next piece
                 piece, self._rest = piece[:-1], b"\\"
             piece = piece.replace(b'\\"', b"")
         parts = piece.translate(None, _TEXT).split(b'"')

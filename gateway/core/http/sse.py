@@ -1,7 +1,7 @@
-"""Server-sent events, as far as a relay needs them: where an event ends, and what its data is.
+"""Server-sent events: the boundaries of events, and their data.
 
-The framing is that of the HTML standard (section 9.2.6): lines end in CRLF, LF or CR, a blank line ends an
-event. Bytes are cut at event boundaries and never written anew.
+The format is that of the HTML standard (section 9.2.6): lines end in CRLF, LF or CR, and a blank line ends an event.
+Bytes are cut at boundaries and never written anew.
 """
 
 import re
@@ -9,36 +9,36 @@ import re
 from gateway.core.errors import AnswerTooLarge
 
 KEEP_ALIVE = b": keep-alive\n"
-"""A comment between two events: clients skip it, load balancers see traffic. A blank line behind it would be an empty
-event for readers that end one at every blank line, and their JSON parser fails on that."""
+"""A comment between two events: clients skip it, load balancers see traffic. It has no blank line behind it, which some
+clients take for an empty event that their JSON parser fails on."""
 
 PING = b'event: ping\ndata: {"type":"ping"}\n\n'
-"""The same as Anthropic's API says it."""
+"""The keep-alive of Anthropic's API."""
 
 DONE = b"[DONE]"
-"""The data of OpenAI's last event, which is no JSON."""
+"""The data of the last event in OpenAI's streams, which is not JSON."""
 
 MAX_HELD = 1 << 25
-"""Bytes of an answer that are held at the most until they can go on: an event that has not ended, or a plain answer
-that has to be rewritten. The token ids of a prompt of a million tokens are 8 MB."""
+"""The most bytes held of an answer: of an unfinished event, or of a plain answer that has to be rewritten. The token
+ids of a prompt of a million tokens are 8 MB."""
 
 _LONG = 1 << 12
-"""Bytes beyond which an unfinished event is not looked through again with every piece of it."""
+"""Bytes from which an unfinished event is not searched again with every piece of it."""
 
 _SEAM = 3
-"""Bytes of a boundary that may have come before the piece that completes it."""
+"""The most bytes of a boundary that can lie before the piece that completes it."""
 
 _MARK = b"\xef\xbb\xbf"
-"""The byte order mark that a stream may begin with."""
+"""The byte order mark, which a stream may begin with."""
 
 _BOUNDARY = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
 
 
 class EventSplitter:
-    """Cuts a byte stream at event boundaries: `feed` returns whole events only, the rest waits for its end.
+    """Cuts a byte stream at event boundaries: `feed` returns whole events, and the rest is held.
 
-    At most `limit` bytes wait; a longer unfinished event raises `AnswerTooLarge`. What a long event costs grows with
-    its size, not with the number of its pieces.
+    Raises `AnswerTooLarge` for an unfinished event of more than `limit` bytes. The cost of a long event grows with its
+    size, not with the number of its pieces.
     """
 
     __slots__ = ("_limit", "_long", "rest")
@@ -47,7 +47,7 @@ class EventSplitter:
         self.rest = b""
         """The bytes of an event that has not ended; of a long one its last bytes."""
         self._long: bytearray | None = None
-        """What stands before `rest`."""
+        """The bytes before `rest`."""
         self._limit = limit
 
     def feed(self, data: bytes) -> bytes:
@@ -71,7 +71,7 @@ class EventSplitter:
         self.rest = rest
 
     def _feed_long(self, long: bytearray, data: bytes) -> bytes:
-        """`data` begins with what was left of `long` as its last bytes: a boundary is in there or nowhere."""
+        """`data` begins with the last bytes of the event so far, so it has every boundary in it."""
         end = _last_boundary(data)
         if not end:
             long += data[:-_SEAM]
@@ -110,16 +110,16 @@ def event_data(event: bytes) -> bytes:
 
 
 def is_comment(event: bytes) -> bool:
-    """Whether it is there to keep a connection awake."""
+    """Whether an event is a comment, which keeps connections alive."""
     return event.startswith(b":")
 
 
 def _last_boundary(data: bytes) -> int:
-    """The offset behind the last blank line of `data`, 0 where there is none."""
+    """The offset behind the last blank line of `data`; 0 where it has none."""
     if b"\r" not in data:
         return data.rfind(b"\n\n") + 2 if b"\n\n" in data else 0
-    # A blank line that ends in CR is one, whether or not LF follows: that LF would be a blank line more before the next
-    # event, which is nothing. To wait for it would hold back each event of a stream whose lines end in CR.
+    # A blank line that ends in CR is complete, whether or not LF follows: that LF would be one more blank line before
+    # the next event, which is harmless. Waiting for it would hold back each event of a stream whose lines end in CR.
     end = 0
     for match in _BOUNDARY.finditer(data):
         end = match.end()
