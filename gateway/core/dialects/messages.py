@@ -71,7 +71,8 @@ class Messages(Dialect):
     path = "/v1/messages"
     templated = True
     anthropic = True
-    budget_since = salt_since = (0, 32)  # 0.22 takes no notice of either
+    budget_since = (0, 32)  # 0.22 ignores both
+    salt_since = (0, 32)
     output_fields: ClassVar[tuple[str, ...]] = ("max_tokens",)
     heeds = frozenset(
         {
