@@ -128,7 +128,7 @@ class MarkerFilter(StreamFilter):
         if event.endswith(_PLAIN_ENDS) and event.count(b"\n") == _LINES and _CARRIAGE_RETURN not in event:
             return True
         end = event.find(_EVENT_END)
-        if end < 0 or end + len(_EVENT_END) != len(event):  # a part of an event, or several
+        if end < 0 or end != len(event) - 2:  # a part of an event, or several
             return False
         if event[0] == COLON or event.startswith(_PING):  # the exchange does not count these as events
             return False
