@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.core.budgets.assembly import AnswerAssembly
-from gateway.core.dialects.watch import STOP, StreamFilter
+from gateway.core.dialects.stream_filter import STOP, StreamFilter
 from gateway.core.errors import BadUpstreamResponse
 from gateway.core.usage.token_usage import Usage
 

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.core.budgets.continuation import BudgetTerms, opening_request
 from gateway.core.budgets.enforcement import Enforcement
-from gateway.core.dialects.watch import STOP
+from gateway.core.dialects.stream_filter import STOP
 from gateway.core.errors import UpstreamCut
 from gateway.core.fleet.capabilities import Capabilities
 from gateway.core.usage.token_usage import Usage
@@ -143,4 +143,5 @@ def test_hidden_thinking_is_counted_and_not_shown() -> None:
     passed += watch.feed(delta([8, 200], content="hi") + delta([], "stop"))
     assert b"one" not in passed and b"two" not in passed
     assert [chunk["choices"][0]["delta"].get("content") for chunk in told(passed)][-2:] == ["hi", None]
-    assert watch.reasoning == 2
+    watch.feed(event(None, usage={"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}) + DONE)
+    assert watch.usage == Usage(3, 4, 2, None)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gateway.core.dialects.base import find_error_status
+from gateway.core.dialects.answers import find_error_status
 
 
 @pytest.mark.parametrize(

@@ -5,22 +5,22 @@ from typing import Any
 
 import pytest
 
-from gateway.core.budgets.backstop import Backstop, MessagesBackstop
+from gateway.core.budgets.backstop import Backstop
+from gateway.core.budgets.messages_backstop import MessagesBackstop
 from gateway.core.dialects import DIALECTS
 from gateway.core.dialects.response_ids import node_tag
-from gateway.core.dialects.watch import STOP, StreamFilter
+from gateway.core.dialects.stream_filter import STOP, StreamFilter
 from gateway.core.errors import InvalidRequest
 from gateway.core.fleet.capabilities import BELIEVED, UNKNOWN, Capabilities
 from gateway.core.plan import Plan, make_plan
-from gateway.core.upstream.node_request import (
+from gateway.core.upstream.node_held_budget import NodeHeldBudget
+from gateway.core.upstream.node_request import node_request, node_request_steps
+from gateway.core.upstream.node_request_kinds import (
     EnforcedBudget,
     EnforcedPlainBudget,
     HiddenReasoning,
-    NodeHeldBudget,
     NodeRequest,
-    SentOverChat,
-    node_request,
-    node_request_steps,
+    TranslatedRequest,
 )
 from gateway.core.usage.token_usage import Usage
 
@@ -90,19 +90,24 @@ OPENING = chunk({"role": "assistant", "content": ""}, prompt_token_ids=[1, 2, 7]
         ("messages", {}, UNKNOWN, NodeRequest),
         ("messages", THINKING, BELIEVED, NodeHeldBudget),
         ("messages", THINKING, Capabilities(native_budget=True, version=(0, 32)), NodeHeldBudget),
-        ("messages", THINKING, Capabilities(native_budget=True, version=(0, 31)), SentOverChat),
-        ("messages", THINKING, UNKNOWN, SentOverChat),
-        ("messages", THINKING | {"max_tokens": 1000}, BELIEVED, SentOverChat),  # it has to be below max_tokens there
+        ("messages", THINKING, Capabilities(native_budget=True, version=(0, 31)), TranslatedRequest),
+        ("messages", THINKING, UNKNOWN, TranslatedRequest),
+        (
+            "messages",
+            THINKING | {"max_tokens": 1000},
+            BELIEVED,
+            TranslatedRequest,
+        ),  # it has to be below max_tokens there
         ("messages", OFF, UNKNOWN, NodeHeldBudget),
-        ("messages", OFF, Capabilities(native_off=False), SentOverChat),
+        ("messages", OFF, Capabilities(native_off=False), TranslatedRequest),
         ("messages", HIDE, UNKNOWN, HiddenReasoning),
-        ("messages", HIDE, Capabilities(splits_reasoning=False), SentOverChat),
-        ("messages", {"salt": "s"}, UNKNOWN, SentOverChat),
-        ("messages", {"salt": "s"}, Capabilities(version=(0, 31)), SentOverChat),
+        ("messages", HIDE, Capabilities(splits_reasoning=False), TranslatedRequest),
+        ("messages", {"salt": "s"}, UNKNOWN, TranslatedRequest),
+        ("messages", {"salt": "s"}, Capabilities(version=(0, 31)), TranslatedRequest),
         ("messages", {"salt": "s"}, Capabilities(version=(0, 32)), NodeRequest),
         ("chat", {"salt": "s"}, UNKNOWN, NodeRequest),
         ("responses", {}, UNKNOWN, NodeRequest),
-        ("responses", BUDGET, BELIEVED, SentOverChat),  # no version has a budget there
+        ("responses", BUDGET, BELIEVED, TranslatedRequest),  # no version has a budget there
         ("embeddings", BUDGET, UNKNOWN, NodeRequest),
     ],
 )
@@ -112,21 +117,21 @@ def test_who_holds_what_is_decided_by_what_the_node_can_do(
     sending = sent(name, capabilities, **fields)
     assert type(sending) is expected
     assert sending.dialect.name == name, "the client's dialect stays"
-    path = BY_NAME["chat" if expected is SentOverChat else name].path
+    path = BY_NAME["chat" if expected is TranslatedRequest else name].path
     assert sending.path == path
     assert sending.needs_stream is sending.assembles or not isinstance(sending, EnforcedPlainBudget)
-    assert sending.rewrites is (expected in (HiddenReasoning, SentOverChat))
+    assert sending.rewrites is (expected in (HiddenReasoning, TranslatedRequest))
 
 
 @pytest.mark.parametrize("name", ["messages", "responses", "chat", "embeddings"])
 def test_the_config_can_have_every_dialect_asked_in_chat_that_can_be(name: str) -> None:
     sending = node_request(plan_of(name)._replace(over_chat=True), NODE, UNKNOWN)
-    assert type(sending) is (SentOverChat if name in ("messages", "responses") else NodeRequest)
+    assert type(sending) is (TranslatedRequest if name in ("messages", "responses") else NodeRequest)
 
 
 def test_a_long_body_is_prepared_in_steps_with_the_sending_as_the_last() -> None:
     steps = list(node_request_steps(plan_of("messages", **THINKING), NODE, UNKNOWN))
-    assert [type(step) for step in steps] == [type(None)] * 3 + [SentOverChat]
+    assert [type(step) for step in steps] == [type(None)] * 3 + [TranslatedRequest]
     assert len(list(node_request_steps(plan_of("chat"), NODE, UNKNOWN))) == 1
 
 

@@ -37,9 +37,6 @@ from gateway.core.json_text import dump, parse_object
 
 _ANSWER = (b'"content":"', b'"tool_calls":[')
 
-_UNCHECKED = 256
-"""Events of thinking that pass by their shape before the count is updated: Python keeps integers up to here ready."""
-
 
 class BackstopState(Enum):
     PASSING = "passing"
@@ -63,7 +60,6 @@ class Backstop(ChatFilter):
         "_most",
         "_passed",
         "_prompt",
-        "_room",
         "_shape",
         "_state",
         "_terms",
@@ -80,9 +76,7 @@ class Backstop(ChatFilter):
         self._terms: BudgetTerms | None = None
         self._limit = limit
         self._most = self._left = int(limit / pace)
-        """Events of thinking that are allowed in all, and those of them that are left beyond `_room`."""
-        self._room = 0
-        """Events of thinking that `passes` may let through; 0 unless their shape is known and nothing is held back."""
+        """Events of thinking that are allowed in all, and those of them that are left."""
         self._beyond = 0
         self._state = BackstopState.PASSING
         self._passed = False
@@ -105,13 +99,16 @@ class Backstop(ChatFilter):
 
     @property
     def _events(self) -> int:
-        return self._most - self._left - self._room
+        return self._most - self._left
 
     def passes(self, event: bytes) -> bool:
-        room = self._room
-        if not room:
-            return self._passed and ChatFilter.passes(self, event)  # super() costs 0.1 µs more
-        # Nearly every event while the model thinks: reasoning and nothing else.
+        if self._passed:
+            return ChatFilter.passes(self, event)  # super() costs 0.1 µs more
+        left = self._left
+        if left <= 0 or not self._clear:
+            return False
+        # Nearly every event while the model thinks: reasoning and nothing else. Saves 5 % of an event
+        # (docs/benchmarks.md).
         ending, opening, opens_at, begins_at, ends_at = self._shape
         ends_at += len(event)
         if begins_at > ends_at or not event.endswith(ending) or not event.startswith(opening, opens_at):
@@ -119,7 +116,7 @@ class Backstop(ChatFilter):
         text = event[begins_at:ends_at]
         if LINE_FEED in text:
             return False  # several events
-        self._room = room - 1
+        self._left = left - 1
         kept = self._text
         kept += text  # in place: it is a bytearray
         return True
@@ -128,11 +125,7 @@ class Backstop(ChatFilter):
         if self._passed:
             return super().feed(data)
         if self._state is BackstopState.PASSING:
-            self._left, self._room = self._left + self._room, 0
-            events = self._follow_thinking(super().feed(data))
-            self._room = min(self._left, _UNCHECKED) if self._clear and self._shape is not NO_SHAPE else 0
-            self._left -= self._room
-            return events
+            return self._follow_thinking(super().feed(data))
         if self._enforcement is not None:
             passed = self._enforcement.feed(data)
             self._take_over(self._enforcement)

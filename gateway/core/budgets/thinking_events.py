@@ -4,7 +4,6 @@ In one stream such events differ in their text alone. So the bytes before and be
 first, and the text of the others is sliced.
 """
 
-from functools import lru_cache
 from typing import NamedTuple
 
 from gateway.core.http.sse import event_data
@@ -40,9 +39,7 @@ class EventFrame(NamedTuple):
     shape: EventShape
 
 
-@lru_cache(maxsize=256)
 def _shape(ending: bytes, opening: bytes, opens_at: int) -> EventShape:
-    """One object for all streams whose events look alike, so that it stays in the CPU's cache."""
     return EventShape(ending, opening, opens_at, opens_at + len(opening), -len(ending))
 
 
