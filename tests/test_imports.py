@@ -177,6 +177,13 @@ def test_the_packages_do_not_know_each_other() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_the_framing_of_http_chunks_is_the_connections() -> None:
+    """Stream filters are asked about events: a chunk's frame is stripped where the chunk arrives."""
+    chunks = "gateway.core.http.chunks"
+    users = {str(found.file.relative_to(ROOT)) for found in GATEWAY_IMPORTS if found.module.startswith(chunks)}
+    assert users == {"gateway/upstream/connection.py"}
+
+
 @pytest.mark.parametrize("module", sorted(BANNED_IN_CORE))
 def test_core_does_not_import(module: str) -> None:
     wrong = [str(found) for found in GATEWAY_IMPORTS if _is_core(found.file) and found.module.split(".")[0] == module]

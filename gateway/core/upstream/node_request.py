@@ -1,17 +1,20 @@
 """The request that one node is sent for a plan: the decision, and the building of the request.
 
-A plan is the same for every node; the request depends on what the node has proven that it can do. A plan has up to four
-needs (`NEEDS`). A node that meets all of them is sent the request in the client's dialect. For any other node the
-dialect decides (`STRATEGIES`): the gateway enforces the budget itself, or translates the request to chat. The chat that
-stands for a translated request is a plan of its own, and decided by the same table.
+A plan is the same for every node; the request depends on what the node has proven that it can do. A node that meets all
+needs of a plan (`NEEDS`) is sent the request in the client's dialect. For any other node the dialect decides
+(`STRATEGIES`): the gateway enforces the budget itself, or translates the request to chat. The chat that stands for a
+translated request is a plan of its own, decided by the same table.
 
-    a plan may need            a node meets that where
-    a cache salt               its version is known, and reads salts in the dialect
-    its reasoning hidden       its parser splits reasoning from content, or that is not known
-    thinking off               thinking off gave no reasoning, or that is not known
-    a thinking budget          it held one, its version is not known not to in the dialect, and the dialect carries it
+    a plan may need       met by a node
+    a cache salt          of a version that reads salts in the dialect; an unknown version does not count
+    hidden reasoning *    whose parser splits reasoning from content, or is not known not to
+    thinking off *        that answered without thinking when it was off, or is not known not to
+    a thinking budget     that held one, of a version that does so in the dialect or an unknown one, where the dialect's
+                          fields can carry the budget
 
-A model that the config sends over chat (`Plan.over_chat`) has every dialect translated that can be.
+    * in dialects with a chat template (`Dialect.templated`); in others thinking off is a budget of 0
+
+A model that the config sends over chat (`Plan.over_chat`) has every dialect translated that has a translation.
 """
 
 from collections.abc import Callable, Iterator
