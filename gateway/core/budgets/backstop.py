@@ -104,12 +104,12 @@ class Backstop(ChatFilter):
     def passes(self, event: bytes) -> bool:
         if self._passed:
             return ChatFilter.passes(self, event)  # super() costs 0.1 µs more
-        left = self._left
-        if left <= 0 or not self._clear:
+        left, shape = self._left, self._shape
+        if left <= 0 or shape is NO_SHAPE or not self._clear:
             return False
         # Nearly every event while the model thinks: reasoning and nothing else. Saves 5 % of an event
         # (docs/benchmarks.md).
-        ending, opening, opens_at, begins_at, ends_at = self._shape
+        ending, opening, opens_at, begins_at, ends_at = shape
         ends_at += len(event)
         if begins_at > ends_at or not event.endswith(ending) or not event.startswith(opening, opens_at):
             return False
