@@ -55,8 +55,7 @@ class AsgiCycle:
         self._received = asyncio.Event()
         """Set when there is something for `receive`."""
         self._writable = asyncio.Event()
-        self._chunked: bool | None = None
-        """None until the application has declared how its body is framed."""
+        self._chunked = False
         self._remaining = 0
         """Bytes of the answer that its content-length still promises."""
 
@@ -121,10 +120,10 @@ class AsgiCycle:
                 raise RuntimeError("the application returned before its response was complete")
         except BaseException as error:  # also CancelledError: the client gets its answer
             log.error("asgi_failed_unexpectedly", path=self._head.path, exc_info=error)
-            if self.started:
-                self._transport.close()
-            else:
+            if not self.started:
                 await self._answer_failure()
+            elif not self.response_complete:
+                self._transport.close()
 
     async def _answer_failure(self) -> None:
         length = b"%d" % len(_FAILED)
@@ -182,28 +181,27 @@ class AsgiCycle:
             self._send_head(message["status"], [(name.lower(), value) for name, value in message.get("headers", ())])
 
     def _send_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        self.started = True
-        self._expects = False
-        if not self._body_complete:  # an unread body would be parsed as the next request
-            self.keep_alive = False
         headers = [*self._connection.server_state.default_headers, *headers]
         check_names(headers)
         check_values(headers)
-        closing = [b"connection: close\r\n"]
+        chunked: bool | None = None
+        remaining, says_close = 0, False
         for name, value in headers:
-            if name == b"content-length" and self._chunked is None:
-                self._chunked, self._remaining = False, int(value)
+            if name == b"content-length" and chunked is None:
+                chunked, remaining = False, int(value)
             elif name == b"transfer-encoding" and value.lower() == b"chunked":
-                self._chunked, self._remaining = True, 0
-            elif name == b"connection" and b"close" in [token.strip() for token in value.lower().split(b",")]:
-                self.keep_alive = False
-                closing = []
-        if self.keep_alive:
-            closing = []
-        if self._chunked is None and self._head.method != "HEAD" and status not in (204, 304):
-            self._chunked = True
-            closing.append(b"transfer-encoding: chunked\r\n")
-        self._transport.write(b"".join((STATUS_LINE[status], header_lines(headers), *closing, b"\r\n")))
+                chunked, remaining = True, 0
+            elif name == b"connection":
+                says_close = says_close or b"close" in [token.strip() for token in value.lower().split(b",")]
+        # An unread body would be parsed as the next request.
+        self.keep_alive = self.keep_alive and not says_close and self._body_complete
+        more = b"" if self.keep_alive or says_close else b"connection: close\r\n"
+        if chunked is None and self._head.method != "HEAD" and status not in (204, 304):
+            chunked = True
+            more += b"transfer-encoding: chunked\r\n"
+        self.started, self._expects = True, False
+        self._chunked, self._remaining = bool(chunked), remaining
+        self._transport.write(b"".join((STATUS_LINE[status], header_lines(headers), more, b"\r\n")))
 
     def _send_body(self, body: bytes, more: bool) -> None:
         if self._head.method == "HEAD":

@@ -39,7 +39,7 @@ class RunningGateway:
         return int(self.admin_url.rpartition(":")[2])
 
 
-class _QuietServer(uvicorn.Server):
+class QuietServer(uvicorn.Server):
     """Leaves the test runner's signal handlers alone, and polls every 5 ms where uvicorn sleeps for 100 ms.
 
     The order of a shutdown is uvicorn's. `tests/flow/test_server_process.py` tests uvicorn's own loop in processes.
@@ -82,7 +82,7 @@ async def running_gateway(
     port, admin_port = public.getsockname()[1], admin.getsockname()[1]
     uvicorn_config = uvicorn_settings(app.config, GatewayApp(app, admin_port))
     uvicorn_config.timeout_graceful_shutdown = 1
-    server = _QuietServer(uvicorn_config)
+    server = QuietServer(uvicorn_config)
     serving = asyncio.create_task(server.serve([public, admin]))
     try:
         await eventually(lambda: server.started)
