@@ -4,11 +4,11 @@ Where no key is asked (`Tenants.anonymous`), it keeps out the requests of web pa
 """
 
 import time
-from collections.abc import Awaitable, Mapping
-from typing import Protocol
+from collections.abc import Mapping
 
 import structlog
 
+from gateway.access.keyring import Keyring
 from gateway.core.access.api_keys import has_shape, is_whole, key_digest
 from gateway.core.access.browser_guard import BrowserGuard
 from gateway.core.access.tenants import Identity, Tenants, demanded_key
@@ -20,43 +20,28 @@ from gateway.core.telemetry.log_throttle import LogThrottle
 log = structlog.get_logger("fleetgate.access")
 
 
-class KeyLookup(Protocol):
-    """The keys that were created at run time."""
-
-    def known(self, digest: bytes) -> Identity | None:
-        """Whose key has this SHA-256, as far as is known here."""
-
-    def find(self, digest: bytes) -> Awaitable[Identity | None]:
-        """The same, asked of Redis where it has to be; raises `KeysUnknown` where that cannot be done now."""
-
-    def set_tenants(self, tenants: Tenants) -> None:
-        """The configuration has new tenants."""
-
-
 class Gate:
     """Authenticates requests by their headers. `tenants` are the configuration's; a reload gives new ones."""
 
     def __init__(
         self,
         tenants: Tenants,
-        guesses: WrongKeyThrottle,
-        ring: KeyLookup | None = None,
+        throttle: WrongKeyThrottle,
+        keyring: Keyring | None = None,
         guard: BrowserGuard | None = None,
     ) -> None:
         """`guard` judges requests that need no key; None serves them all."""
-        self.tenants = tenants
         self._guard = guard
         self._refused = LogThrottle(crowded=True)
-        self._guesses = guesses
-        self._ring = ring
+        self._throttle = throttle
+        self._keyring = keyring
+        self.configure(tenants)
 
-    def reload(self, tenants: Tenants, wrong_keys_per_minute: int) -> None:
-        """Go by another configuration from now on; the wrong keys so far are only forgotten with their limit."""
+    def configure(self, tenants: Tenants) -> None:
+        """Know these tenants of the configuration from now on."""
         self.tenants = tenants
-        if wrong_keys_per_minute != self._guesses.per_minute:
-            self._guesses = WrongKeyThrottle(wrong_keys_per_minute)
-        if self._ring is not None:
-            self._ring.set_tenants(tenants)
+        if self._keyring is not None:
+            self._keyring.configure(tenants)
 
     def known(self, headers: Mapping[bytes, bytes]) -> Identity | None:
         """The caller, where that can be told at once. Else ask `look_up`.
@@ -67,13 +52,13 @@ class Gate:
         if anonymous is not None:
             problem = self._guard.problem(headers) if self._guard is not None else None
             if problem is not None:
-                self._tell("cross_site_request_refused", "", problem=problem)
+                self._log_refusal("cross_site_request_refused", "", problem=problem)
                 raise CrossSiteRequest(problem)
             return anonymous
         digest = key_digest(demanded_key(headers))
         caller = self.tenants.of_key(digest)
-        if caller is None and self._ring is not None:
-            caller = self._ring.known(digest)
+        if caller is None and self._keyring is not None:
+            caller = self._keyring.known(digest)
         return caller if caller is None or caller.expires > time.time() else None
 
     async def identify(self, headers: Mapping[bytes, bytes], address: str) -> Identity:
@@ -85,20 +70,20 @@ class Gate:
         `address` that had a minute's share of them: it is looked up all the same, so that right ones work from there.
         """
         key = demanded_key(headers)
-        if self._ring is not None and is_whole(key):
-            caller = await self._ring.find(key_digest(key))
+        if self._keyring is not None and is_whole(key):
+            caller = await self._keyring.find(key_digest(key))
             if caller is not None and caller.expires > time.time():
                 return caller
-        wait = self._guesses.wrong(address, time.monotonic())
+        wait = self._throttle.wrong(address, time.monotonic())
         if wait > 0:
-            self._tell("wrong_keys_refused", source_of(address), address=address)
+            self._log_refusal("wrong_keys_refused", source_of(address), address=address)
             raise TooManyWrongKeys(
                 f"Too many wrong API keys came from your address: try again in {wait:.0f} s, with a right one.",
                 retry_after=wait,
             )
         raise _wrong(key)
 
-    def _tell(self, event: str, source: str, **facts: str) -> None:
+    def _log_refusal(self, event: str, source: str, **facts: str) -> None:
         """Log once a minute for each `source`."""
         count = self._refused.due(event + source, time.monotonic())
         if count:

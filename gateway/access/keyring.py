@@ -61,7 +61,6 @@ class Keyring:
         self._redis = redis
         self._reading = reading
         self._places = AccessKeys.below(redis.schema.records)
-        self._configured = tenants
         self._bound = bound
         self._outage = outage
         self._known: dict[bytes, tuple[KeyGrant, Identity, float]] = {}
@@ -72,6 +71,13 @@ class Keyring:
         self._version = -1
         self._confirmed = self._refreshed = self._noted = float("-inf")
         self._task: asyncio.Task[None] | None = None
+        self.configure(tenants)
+
+    def configure(self, tenants: Tenants) -> None:
+        """Know these tenants of the configuration from now on: they go before those of Redis."""
+        self._configured = tenants
+        for name, (grant, _, at) in list(self._known.items()):
+            self._remember(name, grant, at)
 
     def start(self) -> None:
         """Begin to look at the version, and read the keys that there are, so that an outage finds them known."""
@@ -145,12 +151,6 @@ class Keyring:
             del self._unknown[next(iter(self._unknown))]
 
     # Remembering
-
-    def set_tenants(self, tenants: Tenants) -> None:
-        """The configuration has new tenants: they go before those of Redis."""
-        self._configured = tenants
-        for name, (grant, _, at) in list(self._known.items()):
-            self._remember(name, grant, at)
 
     def _learn_tenant(self, name: str, raw: bytes | None) -> None:
         record = None if raw is None else TenantRecord.parse(name, raw)

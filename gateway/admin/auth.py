@@ -50,12 +50,12 @@ class AdminAccess:
     """Checks the admin tokens, of which there may be none on loopback. Notes who came, for `Who`."""
 
     def __init__(
-        self, tokens: Mapping[str, str], guard: BrowserGuard, guesses: WrongKeyThrottle, open_paths: Iterable[str]
+        self, tokens: Mapping[str, str], guard: BrowserGuard, throttle: WrongKeyThrottle, open_paths: Iterable[str]
     ) -> None:
         """`tokens`: name to token. `guard` is asked where there are none. `open_paths` ask for nothing."""
         self._tokens = tokens
         self._guard = guard
-        self._guesses = guesses
+        self._throttle = throttle
         self._told = LogThrottle(crowded=True)
         self._open_paths = frozenset(open_paths)
 
@@ -100,7 +100,7 @@ class AdminAccess:
         if scheme.lower() != b"bearer" or not presented:
             raise _unauthenticated("Send 'Authorization: Bearer TOKEN' with the admin token.")
         now = time.monotonic()
-        wait = self._guesses.wait(address, now)
+        wait = self._throttle.wait(address, now)
         if wait > 0:
             self._tell("admin_tokens_refused", address)
             seconds = max(1, math.ceil(wait))
@@ -109,7 +109,7 @@ class AdminAccess:
         names = [name for name, token in self._tokens.items() if same_secret(presented, token)]
         if names:
             return names[0]
-        self._guesses.wrong(address, now)
+        self._throttle.wrong(address, now)
         self._tell("wrong_admin_token", address)
         raise _unauthenticated("The admin token is wrong.")
 

@@ -14,7 +14,8 @@ from gateway.access.directory import AlreadyExists, ChangedMeanwhile, Directory,
 from gateway.access.records import TenantRecord
 from gateway.admin.auth import Who
 from gateway.admin.schemas import AuditLine, Deleted, NewTenant, TenantStatus, dump_settings
-from gateway.config.access import ModelNames, Moment, TenantConfig, TenantSettings, named_models, newer_settings
+from gateway.config.access import Moment, TenantConfig, TenantSettings, named_models, newer_settings
+from gateway.config.models import ModelNames
 from gateway.config.source import section_of
 from gateway.redis.client import RedisUnavailable, ScriptFailed
 

@@ -10,7 +10,7 @@ the end of its request                     the memory is released (see `client_r
 """
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from gateway.api.request_head import Fields
@@ -32,21 +32,36 @@ RETRY_SECONDS = 1.0
 """`retry-after` of a client for whose body there is no memory: when a request ends is not known."""
 
 
-@dataclass(slots=True)
-class RequestBounds:
-    """Bounds of a request: bytes of a body, values in it, and seconds for it to arrive; `max_answer` is bytes
-    of an answer that is held whole. A reload replaces the values.
-    """
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """Bytes of a request's body, seconds for it to arrive, JSON values in it, bytes of an answer that is held whole,
+    and bytes that the process holds of all requests and answers."""
 
     max_body: int
     body_timeout: float
     max_values: int
     max_answer: int
-    memory: MemoryBudget
-    lanes: "WeakValueDictionary[str, asyncio.Lock]" = field(default_factory=WeakValueDictionary)
-    """By owner; held by the one body of that owner that is being unpacked, where that needs more than a step."""
-    steps: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(STEPS))
-    """Held for a step, and until the loop's next iteration."""
+    memory: int
+
+
+class RequestBounds:
+    """The limits that bodies are read by, and what the bodies of one process share."""
+
+    def __init__(self, limits: BodyLimits) -> None:
+        self.memory = MemoryBudget(limits.memory)
+        self.lanes: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """By owner, held by the one of its bodies that is unpacked, where that takes more than a step."""
+        self.steps = asyncio.Semaphore(STEPS)
+        """Held for a step, and until the next turn of the loop."""
+        self.configure(limits)
+
+    def configure(self, limits: BodyLimits) -> None:
+        """Read by `limits` from now on; memory that is held stays held."""
+        self.max_body = limits.max_body
+        self.body_timeout = limits.body_timeout
+        self.max_values = limits.max_values
+        self.max_answer = limits.max_answer
+        self.memory.limit = limits.memory
 
     def lane(self, owner: str) -> asyncio.Lock:
         """The owner's own lock, so that no owner's bodies wait for another's. It lives as long as somebody uses it."""

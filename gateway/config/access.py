@@ -1,10 +1,9 @@
 """Tenants and keys as they stand in the file, and how those that are created at run time are kept."""
 
 import re
-from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, date, datetime
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import structlog
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
@@ -97,35 +96,6 @@ class TenantConfig(TenantSettings):
         return any(part.limits is not None for part in parts)
 
 
-class NamedModel(Protocol):
-    """A model of the configuration."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def aliases(self) -> tuple[str, ...]: ...
-
-
-class ModelNames:
-    """The names that nodes serve models under, as far as the configuration lists them; none: whatever nodes serve."""
-
-    def __init__(self, models: Iterable[NamedModel]) -> None:
-        self._known = {alias: model.name for model in models for alias in (model.name, *model.aliases)}
-
-    def problem(self, name: str) -> str | None:
-        """Why rules and permissions under `name` would hold for nothing, and what to do; None where they hold."""
-        if not self._known or self._known.get(name) == name:
-            return None
-        meant = self._known.get(name)
-        hint = (
-            f"is an alias: name {meant}"
-            if meant
-            else f"is not in models: {', '.join(dict.fromkeys(self._known.values()))}"
-        )
-        return f"{name} {hint}"
-
-
 def named_models(tenant: TenantSettings) -> list[tuple[str, tuple[str | int, ...]]]:
     """The models that a tenant's settings name, each with its path below the tenant."""
     found: list[tuple[str, tuple[str | int, ...]]] = [(name, ("models", at)) for at, name in enumerate(tenant.models)]
@@ -154,12 +124,12 @@ DEFAULT_TENANT = Tenant("default")
 """Who everybody is where no tenants are configured."""
 
 
-def tenants_of(tenants: tuple[TenantConfig, ...], access: Access, secret: bytes) -> Tenants:
-    """The file's tenants and keys. `secret`: what all gateways share."""
+def tenants_of(tenants: tuple[TenantConfig, ...], stored: bool, secret: bytes) -> Tenants:
+    """The file's tenants and keys. `stored`: there may be others in Redis; `secret`: what all gateways share."""
     return Tenants(
         [tenant_of(tenant.name, tenant, secret) for tenant in tenants],
         [grant_of(tenant.name, bytes.fromhex(key.sha256), key) for tenant in tenants for key in tenant.keys],
-        anonymous=None if tenants or access.stored else DEFAULT_TENANT,
+        anonymous=None if tenants or stored else DEFAULT_TENANT,
     )
 
 

@@ -13,34 +13,20 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from gateway.config.access import Access, ModelNames, TenantConfig, named_models
+from gateway.config.access import Access, TenantConfig, named_models
 from gateway.config.budgets import Budgets
-from gateway.config.counting import TokenizerPath
 from gateway.config.discovery import DiscoveryConfig
 from gateway.config.document import spell
 from gateway.config.fleet import Health, NodeConfig, Retries
 from gateway.config.limits import LimitsConfig
 from gateway.config.listen import Admin, Listen
+from gateway.config.models import ModelConfig, ModelNames
 from gateway.config.redis import RedisConfig
 from gateway.config.requests import Requests
-from gateway.config.routing import Routing, RoutingPolicy
-from gateway.config.thinking import OutputConfig, Ruled, ThinkingConfig
-from gateway.config.types import Name, Seconds, Secret, Section, is_loopback
-from gateway.config.usage import PriceConfig, UsageConfig
-
-
-class ModelConfig(Ruled):
-    """A model by the name that nodes serve it under, and further names that clients may use."""
-
-    name: Name
-    aliases: tuple[Name, ...] = ()
-    price: PriceConfig | None = None
-    over_chat: bool = False
-    """Whether its nodes are asked in chat also for responses and messages."""
-    tokenizer: TokenizerPath | None = None
-    """The folder of its tokenizer, or the `tokenizer.json` in it: then prompts are counted and not estimated."""
-    routing: RoutingPolicy | None = None
-    """How its requests are spread over its nodes; `routing.policy` where it says nothing."""
+from gateway.config.routing import Routing
+from gateway.config.thinking import OutputConfig, ThinkingConfig
+from gateway.config.types import Seconds, Secret, Section, is_loopback
+from gateway.config.usage import UsageConfig
 
 
 class Timeouts(Section):

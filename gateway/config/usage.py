@@ -1,7 +1,6 @@
 """What tokens cost, and what is kept of their use."""
 
-from collections.abc import Iterable
-from typing import Annotated, Any, Protocol, Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -56,18 +55,3 @@ class UsageConfig(Section):
     """Hours for which sums by the hour are kept."""
     days: Annotated[int, Field(ge=1, le=10_000)] = 400
     """Days for which sums by the day are kept."""
-
-
-class Priced(Protocol):
-    """A model with a name and perhaps a price."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def price(self) -> Any: ...
-
-
-def prices_of(models: Iterable[Priced]) -> dict[str, Price]:
-    """The prices of the models that have one, by the names that nodes serve them under."""
-    return {model.name: model.price.price for model in models if model.price is not None}

@@ -48,8 +48,8 @@ class Discovery:
         if self._registrations is not None:
             self._run(self._registrations.run(), SOURCE)
 
-    def list_nodes(self, nodes: Iterable[NodeSpec]) -> None:
-        """Replace the nodes of the config's own list."""
+    def configure(self, nodes: Iterable[NodeSpec]) -> None:
+        """Have the config list these nodes from now on."""
         self._sources.update(LIST, list(nodes))
 
     async def stop(self) -> None:

@@ -20,12 +20,12 @@ class Fleet:
 
     def __init__(self, specs: Iterable[NodeSpec] = (), rules: BreakerRules | None = None) -> None:
         self.nodes: tuple[Node, ...] = ()
-        self.rules = rules or BreakerRules()
+        self.configure(rules or BreakerRules())
         self.gateways = 1
         self._begun = False
         self.update(specs)
 
-    def apply_rules(self, rules: BreakerRules) -> None:
+    def configure(self, rules: BreakerRules) -> None:
         """Judge all nodes by `rules` from now on."""
         self.rules = rules
         for node in self.nodes:

@@ -33,14 +33,17 @@ class ModelWatch:
     """The models that the configuration lists, and else all that nodes have said they serve."""
 
     def __init__(self, fleet: Fleet, listed: Collection[str]) -> None:
-        """`listed` may be set anew."""
-        self.listed = listed
         self._fleet = fleet
-        self._gone: dict[str, tuple[float, float]] = {}  # since when, and when it is told next
+        self._gone: dict[str, tuple[float, float]] = {}  # since when, and when it is logged next
+        self.configure(listed)
+
+    def configure(self, listed: Collection[str]) -> None:
+        """Watch these models from now on; where there are none, those that nodes have said they serve."""
+        self._listed = listed
 
     def states(self) -> list[ModelState]:
         """All of them now, by name."""
-        names = self.listed or self._fleet.served
+        names = self._listed or self._fleet.served
         return [self._state(name) for name in sorted(names)]
 
     def _state(self, name: str) -> ModelState:

@@ -31,12 +31,18 @@ Access = tuple[str, str | None, str | None]
 
 
 @dataclass(frozen=True, slots=True)
-class ProbeTiming:
-    """Seconds between probes (with a tenth of jitter), seconds for one, and how many may fail in a row."""
+class ProbeSettings:
+    """Seconds between probes (with a tenth of jitter), seconds for one, and how many may fail in a row.
+
+    `canary`: each node is asked to show what it can do; otherwise it is trusted to hold budgets. `native`: a node
+    that has shown that it holds budgets is relied on.
+    """
 
     interval: float
     timeout: float
     tolerated: int
+    canary: bool = True
+    native: bool = True
 
 
 FOUND_WITHIN = 0.5
@@ -47,24 +53,17 @@ class Prober:
     """One background task per node. A probe is `/health`, then `/v1/models`; both have to answer 200. The load on
     `/metrics` is read with it where it is given; without it a node serves as well."""
 
-    def __init__(
-        self,
-        fleet: Fleet,
-        timing: ProbeTiming,
-        canary: bool = True,
-        native: bool = True,
-        shortages: ResourceShortages | None = None,
-    ) -> None:
-        """`canary`: nodes are asked to prove what they can do (see `canary`); else they are believed. `native`: what
-        they prove of budgets counts."""
+    def __init__(self, fleet: Fleet, settings: ProbeSettings, shortages: ResourceShortages) -> None:
         self._fleet = fleet
-        self._timing = timing
-        self._shortages = shortages or ResourceShortages()
-        self.canary = canary
-        self.native = native
+        self._shortages = shortages
         self._tasks: dict[tuple[Node, Access], asyncio.Task[None]] = {}
         self._asked: set[Node] = set()
         self._news = asyncio.Event()
+        self.configure(settings)
+
+    def configure(self, settings: ProbeSettings) -> None:
+        """Go by `settings` from each node's next round on."""
+        self._settings = settings
 
     def sync_tasks(self) -> None:
         """Probe the nodes that the fleet has now, as they are reached now, and no others. Called at start and after
@@ -87,10 +86,6 @@ class Prober:
     def _all_asked(self) -> bool:
         return all(node in self._asked for node in self._fleet.nodes)
 
-    def retime(self, timing: ProbeTiming) -> None:
-        """Use other timings from the next round on."""
-        self._timing = timing
-
     async def stop(self) -> None:
         tasks = list(self._tasks.values())
         self._tasks.clear()
@@ -107,7 +102,7 @@ class Prober:
                 if not self._own_shortage(error, node):
                     node.refused(f"cannot be probed: {error}", _now())
                     log.exception("probing_failed_unexpectedly", node=node.name)
-                await asyncio.sleep(self._timing.interval)
+                await asyncio.sleep(self._settings.interval)
 
     async def _probe_for_ever(
         self, client: httpx.AsyncClient, node: Node, canary: Canary, beside: asyncio.TaskGroup
@@ -124,7 +119,7 @@ class Prober:
             is_first = node not in self._asked
             self._asked.add(node)
             self._news.set()
-            if node.ready and self.canary and canary.due:
+            if node.ready and self._settings.canary and canary.due:
                 beside.create_task(self._prove(client, node, canary))
             self._look_closer(client, node, canary, beside)
             if node.ready != before or is_first:  # also where it never was: its URL may be mistyped
@@ -134,7 +129,7 @@ class Prober:
 
     async def _pause(self, client: httpx.AsyncClient, node: Node, canary: Canary, beside: asyncio.TaskGroup) -> None:
         """Until the next probe: soon where the node is not ready, also where a request finds that out meanwhile."""
-        end = _now() + self._timing.interval * random.uniform(0.9, 1.1)
+        end = _now() + self._settings.interval * random.uniform(0.9, 1.1)
         while (left := end - _now()) > 0:
             step = FOUND_WITHIN * random.uniform(0.9, 1.1)
             with contextlib.suppress(TimeoutError):
@@ -149,18 +144,18 @@ class Prober:
         """Begin what requests have given reason to ask, one at a time and not too often."""
         if node.ready and node.breaker.begin_check(_now()):
             beside.create_task(self._check(client, node))
-        if node.ready and self.native and canary.begin_recheck(_now(), node.budget_suspected):
+        if node.ready and self._settings.native and canary.begin_recheck(_now(), node.budget_suspected):
             beside.create_task(self._recheck(client, node, canary))
 
     async def _probe(self, client: httpx.AsyncClient, node: Node, canary: Canary) -> bool:
         """Whether it answered."""
-        tolerated, since = self._timing.tolerated, _now() - self._timing.interval
+        tolerated, since = self._settings.tolerated, _now() - self._settings.interval
         try:
-            async with asyncio.timeout(self._timing.timeout):
+            async with asyncio.timeout(self._settings.timeout):
                 cards = await _ask(client)
                 await self._learn(client, node, canary, cards)
         except TimeoutError:
-            node.probe_failed(f"no answer to its probe within {self._timing.timeout:g} s", tolerated, _now(), since)
+            node.probe_failed(f"no answer to its probe within {self._settings.timeout:g} s", tolerated, _now(), since)
         except httpx.ConnectError as error:
             if self._own_shortage(error, node):
                 return False
@@ -178,7 +173,7 @@ class Prober:
         self, client: httpx.AsyncClient, node: Node, canary: Canary, cards: Mapping[str, Mapping[str, Any]]
     ) -> None:
         """Before it is ready, what it takes to hold a budget in its place."""
-        if not self.canary:
+        if not self._settings.canary:
             if node.capabilities is UNKNOWN:
                 node.capabilities = BELIEVED
             elif (
@@ -192,7 +187,7 @@ class Prober:
     async def _read_load(self, client: httpx.AsyncClient, node: Node, canary: Canary) -> None:
         """Best effort: what was read last stays where nothing comes."""
         with contextlib.suppress(TimeoutError, httpx.HTTPError, ValueError):
-            async with asyncio.timeout(self._timing.timeout):
+            async with asyncio.timeout(self._settings.timeout):
                 page = await get(client, "/metrics")
             if page.status == 200:
                 before = node.load
@@ -276,7 +271,7 @@ class Prober:
         return True
 
     def _relied_on(self, found: Capabilities) -> Capabilities:
-        return found if self.native else replace(found, native_budget=False)
+        return found if self._settings.native else replace(found, native_budget=False)
 
 
 def _tell_abilities(node: Node, problem: str | None) -> None:

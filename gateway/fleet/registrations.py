@@ -34,7 +34,7 @@ SOURCE = "registrations"
 class RegistrationRules:
     """Whom to believe, how often to look (seconds), and the key that all registered nodes are talked to with."""
 
-    belief: RegistrationTrust
+    trust: RegistrationTrust
     interval: float = 1.0
     api_key: str | None = None
     ca_file: str | None = None
@@ -77,7 +77,7 @@ class Registrations:
         self._apply({record.url: record for record in known}, now)
 
     async def _read(self, now: float) -> dict[str, bytes]:
-        ids = await self._redis.command("ZRANGEBYSCORE", INDEX_KEY, now - self._rules.belief.skew, "+inf")
+        ids = await self._redis.command("ZRANGEBYSCORE", INDEX_KEY, now - self._rules.trust.skew, "+inf")
         names = [node_id.decode(errors="replace") for node_id in ids]
         found = await asyncio.gather(*[self._record(name) for name in names])
         return {name: text for name, text in zip(names, found, strict=True) if text is not None}
@@ -94,7 +94,7 @@ class Registrations:
         believed, refused = {}, {}
         for node_id, text in records.items():
             try:
-                record = read_registration(text, self._rules.belief, time.time())
+                record = read_registration(text, self._rules.trust, time.time())
                 if record.node_id != node_id:
                     raise UntrustedRegistration(f"it stands under the name of another node than {record.node_id!r}")
                 believed[node_id] = record

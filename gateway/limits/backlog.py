@@ -1,7 +1,7 @@
-"""Settlements that Redis did not take (yet): kept in order, within bounds, and sent when it is back.
+"""Settlements that Redis has not accepted yet: kept in order, within bounds, and sent when Redis is back.
 
-One that Redis refuses (a right that was taken away, a key of another type) goes to the end and is tried again later, so
-that it stands in nobody's way.
+One that Redis refuses (a right that was taken away, a key of another type) goes to the end and is sent again later, so
+that it holds up no other.
 """
 
 from collections import deque
@@ -16,6 +16,7 @@ MAX_WAITING = 100_000
 """About 400 bytes each; an outage that leaves more loses the oldest."""
 
 TOGETHER = 100
+"""Settlements that are sent before the first reply is awaited."""
 
 
 class Settlement:
@@ -43,8 +44,8 @@ class Backlog:
         return len(self._waiting) + self._sending
 
     def send(self, settlement: Settlement) -> None:
-        """Settle now; where Redis is lost meanwhile, later. Nobody waits for it."""
-        self._settle(settlement).add_done_callback(lambda reply: self._sent(settlement, reply))
+        """Settle now, without waiting for the reply; where Redis does not accept it, it waits."""
+        self._settle(settlement).add_done_callback(lambda reply: self._keep_failed(settlement, reply))
 
     def add(self, settlement: Settlement) -> None:
         """Settle when Redis is back."""
@@ -54,14 +55,14 @@ class Backlog:
         self._waiting.append(settlement)
 
     async def flush(self) -> None:
-        """Send what waits, as long as Redis takes it. Where it refuses a whole batch, the rest is left for later."""
+        """Send what waits, as long as Redis accepts it. Where a whole batch is refused, the rest is left for later."""
         untried = len(self._waiting)
         while self._waiting and untried > 0:
             batch = [self._waiting.popleft() for _ in range(min(TOGETHER, untried, len(self._waiting)))]
             untried -= len(batch)
             refused: list[Settlement] = []
             self._sending = len(batch)
-            lost = batch  # where this is cancelled, all of them: to settle twice changes nothing
+            lost = batch  # all of them, where this is cancelled: to settle twice changes nothing
             try:
                 lost, refused = await self._settle_all(batch)
             finally:
@@ -73,7 +74,7 @@ class Backlog:
                 return
 
     async def _settle_all(self, batch: list[Settlement]) -> tuple[list[Settlement], list[Settlement]]:
-        """Those that Redis did not answer, and those that it refused."""
+        """Those without an answer, and those that Redis refused."""
         lost: list[Settlement] = []
         refused: list[Settlement] = []
         for item, reply in [(item, self._settle(item)) for item in batch]:
@@ -88,6 +89,6 @@ class Backlog:
     def _settle(self, settlement: Settlement) -> InlineFuture[Any]:
         return self._store.settle(settlement.tenant, settlement.id, settlement.rules, settlement.used)
 
-    def _sent(self, settlement: Settlement, reply: InlineFuture[Any]) -> None:
+    def _keep_failed(self, settlement: Settlement, reply: InlineFuture[Any]) -> None:
         if reply.exception() is not None:
             self.add(settlement)

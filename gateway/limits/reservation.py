@@ -1,4 +1,4 @@
-"""What one request has reserved, from the question to the settlement."""
+"""What one request has reserved, from the call to the store up to its settlement."""
 
 from collections.abc import Mapping
 from enum import Enum, auto
@@ -18,41 +18,41 @@ from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.thinking.grant import Headers
 from gateway.core.usage.cost import Price
 from gateway.limits.rulesets import Ruleset
-from gateway.limits.stores import taken_of
+from gateway.limits.stores import read_result
 from gateway.redis.client import RedisUnavailable
 
 log = structlog.get_logger("fleetgate.limits")
 
 
 class ReservationPlace(Enum):
-    """Where a reservation is written down."""
+    """Where a reservation is kept."""
 
     NOWHERE = auto()
     REDIS = auto()
     MEMORY = auto()
-    ALONE = auto()
+    LOCAL_SHARE = auto()
 
 
 class ReservationOwner(Protocol):
-    """The limiter, as a reservation needs it."""
+    """The part of `Limiter` that a reservation calls. A protocol, since `limiter` imports this module."""
 
     @property
     def live(self) -> "Mapping[str, Reservation]":
-        """What is reserved now, by id."""
+        """The reservations of running requests, by id."""
 
-    def enter(self, held: "Reservation") -> None:
-        """It lives from now on."""
+    def enter(self, reservation: "Reservation") -> None:
+        """Its request is served from now on."""
 
-    def leave(self, held: "Reservation") -> bool:
-        """It has ended; whether it lived."""
+    def leave(self, reservation: "Reservation") -> bool:
+        """Its request has ended; whether it was served."""
 
-    def without_redis(self, held: "Reservation") -> tuple[Ruleset, LimitResult] | None:
+    def decide_locally(self, reservation: "Reservation") -> tuple[Ruleset, LimitResult] | None:
         """Decide in this process: by which rules, and how; None where nothing is limited."""
 
-    def seen(self, held: "Reservation", taken: LimitResult) -> None:
-        """Redis has answered: yes or no."""
+    def record_result(self, reservation: "Reservation", result: LimitResult) -> None:
+        """Redis has granted or refused it."""
 
-    def settle(self, held: "Reservation", used: tuple[int, ...]) -> None:
+    def settle(self, reservation: "Reservation", used: tuple[int, ...]) -> None:
         """Make it what was used of each rule."""
 
 
@@ -60,28 +60,28 @@ class Reservation:
     """Await `granted` before the request is served, and `settle` it whatever its end. `cancel` it where it is not
     served.
 
-    `planned` is what it is expected to take, `costs` what that is of each of `rules`; `asked` the answer of Redis on
-    its way, None where that is not asked; `old` whether it has lived through a round of renewals.
+    `planned` is what the request is expected to take, `costs` what that is of each of `rules`. `reply` is that of
+    Redis, None where Redis was not called. `old`: the reservation has lived through a round of renewals.
     """
 
     __slots__ = (
         "_anthropic",
-        "_keeper",
+        "_limiter",
         "_price",
-        "asked",
         "costs",
         "id",
         "old",
+        "place",
         "planned",
+        "reply",
         "rules",
         "tenant",
-        "where",
         "who",
     )
 
     def __init__(
         self,
-        keeper: ReservationOwner,
+        limiter: ReservationOwner,
         who: Identity,
         id: str,
         rules: Ruleset,
@@ -94,52 +94,53 @@ class Reservation:
         self.tenant = tenant = who.tenant.name
         self.rules = rules
         self.costs = _fitted(rules, rules.costs(planned), tenant, assumed=plan.max_tokens is None and not plan.least)
-        self.asked: InlineFuture[Any] | None = None
-        self.where = ReservationPlace.NOWHERE
+        self.reply: InlineFuture[Any] | None = None
+        self.place = ReservationPlace.NOWHERE
         self.old = False
-        self._keeper = keeper
+        self._limiter = limiter
         self.planned = planned
         self._price = price if plan.dialect.computes else None
         self._anthropic = plan.dialect.anthropic
 
     async def granted(self) -> Headers:
-        """The headers that tell what is left.
+        """The headers that say what is left.
 
-        Raises `LimitExceeded` where there is no room, `LimitsUnknown` where nobody can tell and nothing may pass.
+        Raises `LimitExceeded` where there is no room, `LimitsUnknown` where limits cannot be checked and nothing may
+        pass.
         """
-        taken, rules = None, self.rules
+        result, rules = None, self.rules
         try:
-            if self.asked is not None:
-                self.where = ReservationPlace.REDIS
-                taken = await self._answer(self.asked)
-            if taken is None:
-                decided = self._keeper.without_redis(self)
+            if self.reply is not None:
+                self.place = ReservationPlace.REDIS
+                result = await self._result(self.reply)
+            if result is None:
+                decided = self._limiter.decide_locally(self)
                 if decided is None:
-                    self._keeper.enter(self)
+                    self._limiter.enter(self)
                     return ()
-                rules, taken = decided
-            if not taken.granted:
-                raise self._refusal(rules, taken)
+                rules, result = decided
+            if not result.granted:
+                raise self._refusal(rules, result)
         except BaseException:
-            if self.asked is not None and (taken is None or rules is not self.rules):
-                self._keeper.settle(self, self.rules.costs(NOTHING))  # Redis may have it, or yet carry it out
+            if self.reply is not None and (result is None or rules is not self.rules):
+                self._limiter.settle(self, self.rules.costs(NOTHING))  # Redis may have made it, or may yet
             raise
-        self._keeper.enter(self)
-        return self._headers(rules, taken)
+        self._limiter.enter(self)
+        return self._headers(rules, result)
 
     def settle(self, event: RequestStats) -> None:
         """The request was admitted, and has ended."""
-        if self._keeper.leave(self):
-            self._keeper.settle(self, self._used(event))
+        if self._limiter.leave(self):
+            self._limiter.settle(self, self._used(event))
 
     def cancel(self) -> None:
         """The request is not admitted: it takes nothing, whether it was granted or Redis is yet to answer."""
-        unanswered = self.asked is not None and self.where is ReservationPlace.NOWHERE
-        if self._keeper.leave(self) or unanswered:
-            self._keeper.settle(self, self.rules.costs(NOTHING))
+        unanswered = self.reply is not None and self.place is ReservationPlace.NOWHERE
+        if self._limiter.leave(self) or unanswered:
+            self._limiter.settle(self, self.rules.costs(NOTHING))
 
     def _used(self, event: RequestStats) -> tuple[int, ...]:
-        """What it took of each rule; what was planned, where that cannot be told: it is settled, whatever is wrong."""
+        """What the request took of each rule; what was planned, where that cannot be computed."""
         try:
             used = amounts_used(event, self.planned)
             cached = None if event.usage is None else event.usage.cached
@@ -148,38 +149,38 @@ class Reservation:
             log.exception("metering_failed_unexpectedly", request_id=event.request_id)
             return self.costs
 
-    async def _answer(self, asked: InlineFuture[Any]) -> LimitResult | None:
+    async def _result(self, reply: InlineFuture[Any]) -> LimitResult | None:
+        """None where Redis does not answer, or refuses the call."""
         try:
-            reply = await asked
+            result = read_result(await reply)
         except RedisUnavailable:
             return None
-        taken = taken_of(reply)
-        self._keeper.seen(self, taken)
-        return taken
+        self._limiter.record_result(self, result)
+        return result
 
-    def _headers(self, rules: Ruleset, taken: LimitResult) -> Headers:
-        return limit_headers(rules, taken, self._anthropic)
+    def _headers(self, rules: Ruleset, result: LimitResult) -> Headers:
+        return limit_headers(rules, result, self._anthropic)
 
-    def _refusal(self, rules: Ruleset, taken: LimitResult) -> LimitExceeded:
-        return limit_exceeded(rules, self.costs, taken, self.tenant, self._anthropic)
+    def _refusal(self, rules: Ruleset, result: LimitResult) -> LimitExceeded:
+        return limit_exceeded(rules, self.costs, result, self.tenant, self._anthropic)
 
 
-def limit_headers(rules: Ruleset, taken: LimitResult, anthropic: bool) -> Headers:
-    """The headers that tell what is left."""
-    return headers_of(rules.rules, taken, rules.shown_to_anthropic if anthropic else rules.shown)
+def limit_headers(rules: Ruleset, result: LimitResult, anthropic: bool) -> Headers:
+    """The headers that say what is left."""
+    return headers_of(rules.rules, result, rules.shown_to_anthropic if anthropic else rules.shown)
 
 
 def limit_exceeded(
-    rules: Ruleset, costs: tuple[int, ...], taken: LimitResult, tenant: str, anthropic: bool
+    rules: Ruleset, costs: tuple[int, ...], result: LimitResult, tenant: str, anthropic: bool
 ) -> LimitExceeded:
     """The error for a request that does not fit now, with its headers."""
-    error = refusal(rules.rules, costs, taken, tenant)
-    error.headers = {name.decode(): value.decode() for name, value in limit_headers(rules, taken, anthropic)}
+    error = refusal(rules.rules, costs, result, tenant)
+    error.headers = {name.decode(): value.decode() for name, value in limit_headers(rules, result, anthropic)}
     return error
 
 
 def _fitted(rules: Ruleset, costs: tuple[int, ...], tenant: str, assumed: bool) -> tuple[int, ...]:
-    """`costs`, if they can ever be had. What is only assumed is cut to what can, since it refuses nobody for ever."""
+    """`costs`, or an error where they can never be had. Assumed costs are cut to what can be had instead."""
     if assumed:
         return tuple(map(min, costs, rules.capacities))
     if not all(map(le, costs, rules.capacities)) and (error := refusal_for_ever(rules.rules, costs, tenant)):

@@ -21,25 +21,27 @@ from gateway.core.limits.words import LimitHeaders, shown_of
 
 _DAY = 25 * 3600
 _MONTH = 32 * 86_400
-"""Seconds for which Redis keeps what nobody asks for any more."""
+"""Seconds for which Redis keeps the keys of a tenant that sends no requests."""
 
 MAX_KEPT = 10_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ruleset:
-    """`wire` is the rules as the scripts get them, a JSON list: scope, field, kind, limit, capacity of each. One
-    argument instead of five for each, since packing them would cost more than all the rest. `keep` in ms.
+    """Rules, and what is derived from them.
 
-    `capacities` are the most that a request may ever take of each, `places` the scopes that bound how many run at once.
-    `shown` are the headers that OpenAI's clients read,
+    `wire` is the rules as the scripts get them, a JSON list: scope, field, kind, limit, capacity of each. It is one
+    argument, since packing five for each rule would cost more than all the rest. `keep` is their keys' TTL in ms.
+
+    `capacities` are the most that a request may ever take of each; `concurrency_scopes` the scopes that bound
+    how many requests run at once. `shown` are the headers that OpenAI's clients read,
     `shown_to_anthropic` those and Anthropic's.
     """
 
     rules: Rules
     weights: Weights
     capacities: tuple[int, ...]
-    places: tuple[str, ...]
+    concurrency_scopes: tuple[str, ...]
     wire: str
     keep: int
     shown: tuple[LimitHeaders, ...]
@@ -54,8 +56,8 @@ class Ruleset:
         keep = (_MONTH if months else _DAY) * 1000
         shown, shown_to_anthropic = shown_of(rules, anthropic=False), shown_of(rules, anthropic=True)
         capacities = tuple(rule.capacity for rule in rules)
-        places = tuple(rule.scope for rule in rules if rule.kind is LimitKind.LEASES)
-        return cls(rules, weights_of(rules), capacities, places, json.dumps(wire), keep, shown, shown_to_anthropic)
+        scopes = tuple(rule.scope for rule in rules if rule.kind is LimitKind.LEASES)
+        return cls(rules, weights_of(rules), capacities, scopes, json.dumps(wire), keep, shown, shown_to_anthropic)
 
     @property
     def counts_tokens(self) -> bool:
@@ -72,7 +74,7 @@ class Ruleset:
 
 
 class Rulesets:
-    """All of them, by tenant, key and model. A caller that comes with other limits than before gets new ones."""
+    """All rulesets, by tenant, key and model. A caller whose limits have changed gets a new one."""
 
     def __init__(self, default: Limits | None = None) -> None:
         """`default`: for tenants that have no limits of their own."""
@@ -81,14 +83,14 @@ class Rulesets:
 
     def of(self, who: Identity, model: str) -> Ruleset | None:
         """The rules for `who` asking `model`, None where nothing is limited."""
-        place = (who.tenant.name, who.key, model)
-        kept = self._kept.get(place)
+        name = (who.tenant.name, who.key, model)
+        kept = self._kept.get(name)
         if kept is not None and kept[0] is who:
             return kept[1]
         if len(self._kept) >= MAX_KEPT:
             self._kept.clear()
         made = _compile(who, model, self._default)
-        self._kept[place] = (who, made)
+        self._kept[name] = (who, made)
         return made
 
 

@@ -1,9 +1,12 @@
-"""Where limits are kept: in this process, or in Redis for all of them. Both follow the book of `core.book`."""
+"""Where limits are kept: in this process, or in Redis for all gateways. Both follow `core.limits.tenant_limits`.
+
+`costs` and `used` are what is taken of each rule, in the rule's own unit.
+"""
 
 import time
 from collections.abc import Awaitable, Collection, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from gateway.aio.inline_future import InlineFuture
 from gateway.core.limits.rules import LimitResult
@@ -15,75 +18,67 @@ from gateway.redis.replies import Shape, integer
 _LUA = Path(__file__).parent / "lua"
 
 
-class Store(Protocol):
-    """What a limiter needs. `costs` and `used` are what is taken of each rule, in the rule's own unit."""
-
-    def reserve(self, tenant: str, id: str, rules: Ruleset, costs: tuple[int, ...]) -> Awaitable[LimitResult]:
-        """Take all or nothing; a second time with the same id changes nothing."""
-
-    def settle(self, tenant: str, id: str, rules: Ruleset, used: tuple[int, ...]) -> Awaitable[Any]:
-        """Make a reservation what was used; a second time changes nothing."""
-
-    def renew(self, tenant: str, ids: Collection[str]) -> Awaitable[Any]:
-        """Begin the leases of reservations anew."""
-
-
 class MemoryStore:
-    """The limits of this process alone: nothing has to wait, so each verb can also be had at once."""
+    """The limits of this process alone."""
 
     def __init__(self, lease: float) -> None:
+        self.tenants: dict[str, TenantLimits] = {}
+        self.configure(lease)
+
+    def configure(self, lease: float) -> None:
         """`lease`: seconds for which a reservation is held unless it is renewed."""
         self._lease = round(lease * 1_000_000)
-        self.books: dict[str, TenantLimits] = {}
 
-    async def reserve(self, tenant: str, id: str, rules: Ruleset, costs: tuple[int, ...]) -> LimitResult:
-        return self.reserve_now(tenant, id, rules, costs)
+    def reserve(self, tenant: str, id: str, rules: Ruleset, costs: tuple[int, ...]) -> LimitResult:
+        """Take all or nothing; a second time with the same id changes nothing."""
+        return self._limits_of(tenant).reserve(now(), id, rules.rules, costs, self._lease)
 
-    async def settle(self, tenant: str, id: str, rules: Ruleset, used: tuple[int, ...]) -> None:
-        self.settle_now(tenant, id, rules, used)
+    def adopt(self, tenant: str, id: str, rules: Ruleset) -> None:
+        """Count the places of a running request whose reservation was made elsewhere."""
+        self._limits_of(tenant).adopt(now(), id, rules.rules, self._lease)
 
-    async def renew(self, tenant: str, ids: Collection[str]) -> None:
-        self.renew_now(tenant, ids)
+    def seed(self, tenant: str, rules: Ruleset, left: tuple[int, ...]) -> None:
+        """Begin with what is `left` elsewhere, for the rules that nothing is known of here."""
+        self._limits_of(tenant).seed(now(), rules.rules, left)
 
-    def reserve_now(self, tenant: str, id: str, rules: Ruleset, costs: tuple[int, ...]) -> LimitResult:
-        return self._book(tenant).reserve(now(), id, rules.rules, costs, self._lease)
-
-    def peek_now(self, tenant: str, rules: Ruleset) -> LimitResult:
+    def peek(self, tenant: str, rules: Ruleset) -> LimitResult:
         """What is left of each rule; nothing is taken."""
-        return self._book(tenant).peek(now(), rules.rules)
+        return self._limits_of(tenant).peek(now(), rules.rules)
 
-    def settle_now(self, tenant: str, id: str, rules: Ruleset, used: tuple[int, ...]) -> None:
-        self._book(tenant).settle(now(), id, rules.rules, used)
+    def settle(self, tenant: str, id: str, rules: Ruleset, used: tuple[int, ...]) -> None:
+        """Make a reservation what was used; a second time changes nothing."""
+        self._limits_of(tenant).settle(now(), id, rules.rules, used)
 
-    def renew_now(self, tenant: str, ids: Collection[str]) -> None:
-        self._book(tenant).renew(now(), ids, self._lease)
+    def renew(self, tenant: str, ids: Collection[str]) -> None:
+        """Begin the leases of reservations anew."""
+        self._limits_of(tenant).renew(now(), ids, self._lease)
 
-    def _book(self, tenant: str) -> TenantLimits:
-        book = self.books.get(tenant)
-        if book is None:
-            book = self.books[tenant] = TenantLimits()
-        return book
+    def _limits_of(self, tenant: str) -> TenantLimits:
+        limits = self.tenants.get(tenant)
+        if limits is None:
+            limits = self.tenants[tenant] = TenantLimits()
+        return limits
 
 
 class RedisStore:
-    """The limits of all gateways together, on Redis' clock. Every call raises `RedisUnavailable` where Redis does not
-    answer, or refuses.
+    """The limits of all gateways together, by Redis' clock. The methods are those of `MemoryStore`.
 
-    `ask` and `settle` have their call sent with this turn's others; what they return is only its reply.
+    `reserve` and `settle` send their call together with the others of this iteration of the event loop, and return its
+    reply. Every reply may be `RedisUnavailable`: Redis did not answer, or refused.
     """
 
     def __init__(self, redis: RedisClient, lease: float) -> None:
         self._redis = redis
-        self._lease = round(lease * 1000)
-        self._reserve = _script("reserve", _reserved)
+        self._reserve = _script("reserve", _reserve_shape)
         self._settle = _script("settle", integer)
         self._renew = _script("renew", integer)
+        self.configure(lease)
 
-    async def reserve(self, tenant: str, id: str, rules: Ruleset, costs: tuple[int, ...]) -> LimitResult:
-        return taken_of(await self.ask(tenant, id, rules, costs))
+    def configure(self, lease: float) -> None:
+        self._lease = round(lease * 1000)
 
-    def ask(self, tenant: str, id: str, rules: Ruleset, costs: tuple[int, ...]) -> InlineFuture[Any]:
-        """`reserve`, on its way; `taken_of` reads its result."""
+    def reserve(self, tenant: str, id: str, rules: Ruleset, costs: tuple[int, ...]) -> InlineFuture[Any]:
+        """`read_result` reads the reply."""
         script = self._reserve
         named: tuple[Value, ...] = ("EVALSHA", script.sha, 1, self._base(tenant))
         given: tuple[Value, ...] = (id, self._lease, rules.keep, rules.wire)
@@ -102,8 +97,8 @@ class RedisStore:
         return f"{self._redis.schema.live}:{{{tenant}}}"
 
 
-def taken_of(reply: Any) -> LimitResult:
-    """The answer of `RedisStore.ask`."""
+def read_result(reply: Any) -> LimitResult:
+    """The reply of `RedisStore.reserve`."""
     granted, now, *left = reply
     return LimitResult(granted == 1, now, tuple(left))
 
@@ -112,8 +107,8 @@ def _script(name: str, fits: Shape) -> Script:
     return Script.read(_LUA / "book.lua", _LUA / f"{name}.lua", fits=fits)
 
 
-def _reserved(reply: Any, command: Sequence[Any]) -> bool:
-    """Whether it was granted, the time, and what is left of each rule, which are the words after the eighth."""
+def _reserve_shape(reply: Any, command: Sequence[Any]) -> bool:
+    """Whether it was granted, the time, and what is left of each rule: one for each word after the eighth."""
     return (
         type(reply) is list and len(reply) == len(command) - 6 and reply[0] in (0, 1) and set(map(type, reply)) == {int}
     )

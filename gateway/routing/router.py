@@ -38,11 +38,14 @@ GUESSED_PACE = 1 / 8000
 
 @dataclass(frozen=True, slots=True)
 class RoutingRules:
-    """What the config says: the policy for all models, those of single ones, and what names a conversation."""
+    """What the config says: the policy for all models, those of single ones, what names a conversation; `remember` and
+    `crowding` as in `Placement`."""
 
     policy: str = EXPECTED_WAIT
     policies: Mapping[str, str] = field(default_factory=dict)
     naming: ConversationNaming = field(default_factory=ConversationNaming)
+    remember: float = 3600.0
+    crowding: float = 1.0
 
 
 class Router:
@@ -52,20 +55,20 @@ class Router:
         self, fleet: Fleet, rules: RoutingRules, placement: Placement, shared: SharedPlacement | None = None
     ) -> None:
         self.fleet = fleet
-        self.rules = rules
         self.placement = placement
         self.shared = shared
         self._turns = itertools.count()
         self._own_name = os.urandom(6).hex().encode()
         self._numbers = itertools.count()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.configure(rules)
 
-    def apply_rules(self, rules: RoutingRules, remember: float, crowding: float) -> None:
-        """Choose by `rules` from now on; `remember` and `crowding` as in `Placement`."""
+    def configure(self, rules: RoutingRules) -> None:
+        """Choose by `rules` from now on."""
         self.rules = rules
         for view in (self.placement, self.shared):
             if view is not None:
-                view.remember, view.crowding = remember, crowding
+                view.remember, view.crowding = rules.remember, rules.crowding
 
     def choose(self, plan: Plan, tenant: str, headers: Mapping[bytes, bytes]) -> "NodeChoice":
         """Begin to choose a node for `plan`. Raises `NoNodeReady` at once where none serves it."""

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import structlog
 
-from gateway import wiring
 from gateway.app import build_app
 from gateway.config.document import ConfigProblem, TreePath, spell
 from gateway.config.source import place_of
 from gateway.config.tree import Config
 from gateway.server.process import ListenError, listen, uvicorn_settings
+from gateway.wiring import parts
 
 _Found = tuple[TreePath, str]
 
@@ -54,7 +54,7 @@ def _gateway(config: Config) -> Iterator[_Found]:
     try:
         with _silence():
             build_app(config.model_copy(update={"models": untokenized}))
-            wiring.tls(config.listen.tls)
+            parts.tls(config.listen.tls)
             uvicorn_settings(config)
     except Exception as error:  # noqa: BLE001 - whatever it is, `serve` would end with it
         yield (), f"no gateway can be made of it ({type(error).__name__}): please report this, with the file"

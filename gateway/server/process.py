@@ -26,7 +26,7 @@ from gateway.config.tree import Config
 from gateway.config.watch import ConfigWatch, request_reload
 from gateway.server.gateway_app import GatewayApp
 from gateway.server.graceful_close import close_gracefully
-from gateway.telemetry.log_stream import LOG
+from gateway.telemetry.log_stream import LogStream
 from gateway.telemetry.logs import configure_logging
 from gateway.telemetry.metrics import bury_dead_processes
 
@@ -109,10 +109,11 @@ def worker_app() -> GatewayApp:
     else:
         watch = ConfigWatch(Path(launch.config_path), launch.overrides, shared)
         config = watch.read_or_last_good()
-    configure_logging(config.log.format, config.log.level)
+    stream = LogStream()
+    configure_logging(config.log.format, config.log.level, stream)
     if shared is not None:
         bury_dead_processes(shared)
-    gateway = build_app(config, watch, bytes.fromhex(launch.response_key), shared)
+    gateway = build_app(config, watch, bytes.fromhex(launch.response_key), shared, stream)
     app = GatewayApp(gateway, launch.admin_port, partial(_take_signals, supervised=shared is not None))
     _spare_the_garbage_collector()
     return app
@@ -130,8 +131,8 @@ def _take_signals(loop: asyncio.AbstractEventLoop, gateway: Gateway, supervised:
     close_gracefully(loop, gateway.announce_shutdown)
     if supervised:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    elif gateway.has_file:
-        loop.add_signal_handler(signal.SIGHUP, gateway.reload_soon)
+    elif gateway.config_reload.has_file:
+        loop.add_signal_handler(signal.SIGHUP, gateway.config_reload.reload_logged)
     elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
         loop.add_signal_handler(signal.SIGHUP, os.kill, os.getpid(), signal.SIGTERM)
 
@@ -224,8 +225,9 @@ def _run(settings: uvicorn.Config, sockets: list[socket.socket], shared: Path | 
 def _announce(config: Config, public: socket.socket, admin: socket.socket) -> None:
     scheme = "https" if config.listen.tls else "http"
     nodes = ", ".join(node.url for node in config.nodes) or "none configured"
-    LOG.write(f"fleetgate listens on {scheme}://{_address(public)}  (nodes: {nodes})\n")
-    LOG.write(f"admin and metrics on {scheme}://{_address(admin)}\n")
+    stream = LogStream()
+    stream.write(f"fleetgate listens on {scheme}://{_address(public)}  (nodes: {nodes})\n")
+    stream.write(f"admin and metrics on {scheme}://{_address(admin)}\n")
 
 
 def _address(sock: socket.socket) -> str:

@@ -19,6 +19,3 @@ class LogStream:
 
     def flush(self) -> None:
         """Every write has been flushed."""
-
-
-LOG = LogStream()

@@ -17,7 +17,7 @@ from structlog.typing import Processor
 from gateway.core.http.addresses import source_of
 from gateway.core.telemetry.log_throttle import LogThrottle
 from gateway.core.telemetry.request_stats import RequestStats, log_table
-from gateway.telemetry.log_stream import LOG
+from gateway.telemetry.log_stream import LogStream
 from gateway.telemetry.tracebacks import escape, format_error, scrub, without_credentials
 
 GATHER_SECONDS = 0.05
@@ -29,8 +29,8 @@ MAX_LISTED = 50
 """Members of a list in a line."""
 
 
-def configure_logging(format: Literal["json", "text"], level: str) -> None:
-    """Send structlog's and the standard library's records (uvicorn, asyncio) to stderr in one format."""
+def configure_logging(format: Literal["json", "text"], level: str, stream: LogStream) -> None:
+    """Send structlog's and the standard library's records (uvicorn, asyncio) to `stream` in one format."""
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.ExtraAdder(),
@@ -47,10 +47,10 @@ def configure_logging(format: Literal["json", "text"], level: str) -> None:
     structlog.configure(
         processors=[*(p for p in shared if not isinstance(p, structlog.stdlib.ExtraAdder)), *errors, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(severity),
-        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, LOG)),
+        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, stream)),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(LOG)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _scrub_foreign, *errors, renderer],
@@ -108,7 +108,8 @@ class RequestLog:
     request costs. `flush` writes what is left.
     """
 
-    def __init__(self, format: Literal["json", "text"]) -> None:
+    def __init__(self, format: Literal["json", "text"], stream: LogStream) -> None:
+        self._stream = stream
         self._text = structlog.get_logger("fleetgate.request") if format == "text" else None
         self._ended: list[tuple[RequestStats, int]] = []
         self._strangers = LogThrottle(crowded=True)
@@ -130,7 +131,7 @@ class RequestLog:
         """Write the lines that wait."""
         ended, self._ended = self._ended, []
         if ended:
-            LOG.write(_lines(ended))
+            self._stream.write(_lines(ended))
 
 
 def _lines(ended: Sequence[tuple[RequestStats, int]]) -> str:

@@ -56,13 +56,16 @@ class Failover:
     """Tells the fleet what failed, and finds the next place within the request's and its model's bounds."""
 
     def __init__(self, fleet: Fleet, rules: RetryRules, max_attempts: int) -> None:
-        """`max_attempts`: nodes that one request may try."""
-        self.max_attempts = max_attempts
-        self.rules = rules
         self._fleet = fleet
         self._budgets: dict[str | None, RetryBudget] = {}
         self._unreadable: set[tuple[str, str, str]] = set()
         """What was logged of unreadable answers: node, cause, place."""
+        self.configure(rules, max_attempts)
+
+    def configure(self, rules: RetryRules, max_attempts: int) -> None:
+        """Go by `rules` from now on; `max_attempts`: nodes that one request may try."""
+        self.rules = rules
+        self.max_attempts = max_attempts
 
     def budget(self, model: str | None) -> RetryBudget:
         """What requests for `model` may cost beyond their first tries."""

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 import structlog
 
 from gateway.core.bodies import LARGE
-from gateway.core.budgets.continuation import SLACK
+from gateway.core.budgets.continuation import SLACK, Overshoot
 from gateway.core.dialects.stream_filter import StreamFilter
 from gateway.core.errors import (
     ClientGone,
@@ -50,28 +51,36 @@ class AttemptPart(NamedTuple):
     carried: StreamFilter | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class RelaySettings:
+    """How long exchanges may take, how many nodes a request may try, what retries may cost a model, and by how much
+    a node may overshoot a thinking budget before it counts as one that holds none."""
+
+    timeouts: UpstreamTimeouts
+    max_attempts: int
+    retries: RetryRules
+    overshoot: Overshoot = SLACK
+
+
 class Relay:
     """The data plane: the connections to all nodes, and the exchanges that are open now."""
 
-    def __init__(
-        self,
-        fleet: Fleet,
-        timing: UpstreamTimeouts,
-        max_attempts: int,
-        retries: RetryRules | None = None,
-        shortages: ResourceShortages | None = None,
-    ) -> None:
-        """`max_attempts`: nodes that one request may try."""
-        self.timing = timing
-        self.overshoot = SLACK
+    def __init__(self, fleet: Fleet, settings: RelaySettings, shortages: ResourceShortages) -> None:
         self.large = asyncio.Lock()
         """Held by who does a step with a large body: what is done with one keeps all streams waiting meanwhile."""
-        self.failover = Failover(fleet, retries or RetryRules(), max_attempts)
+        self.failover = Failover(fleet, settings.retries, settings.max_attempts)
         self._fleet = fleet
-        self.pools = NodePools(shortages or ResourceShortages())
+        self.pools = NodePools(shortages)
         self._open: TimeoutSweep[Exchange] = TimeoutSweep()
         self._closing = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.configure(settings)
+
+    def configure(self, settings: RelaySettings) -> None:
+        """Go by `settings` from now on; an exchange keeps the times that it began with."""
+        self.timing = settings.timeouts
+        self.overshoot = settings.overshoot
+        self.failover.configure(settings.retries, settings.max_attempts)
 
     async def serve(
         self,

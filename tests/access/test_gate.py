@@ -59,12 +59,14 @@ async def test_guessing_is_slow_and_keeps_nobody_else_out() -> None:
 
 
 async def test_a_reload_brings_new_tenants_and_forgets_no_guesses() -> None:
-    reloaded = gate(wrong=1)
+    throttle = WrongKeyThrottle(1)
+    reloaded = Gate(Tenants([ONE], [KeyGrant(key_digest(GOOD), "one")]), throttle)
     await refusal(reloaded, "fg-none")
-    reloaded.reload(Tenants([ONE], [KeyGrant(key_digest(OLD), "one")]), 1)
+    reloaded.configure(Tenants([ONE], [KeyGrant(key_digest(OLD), "one")]))
+    throttle.configure(1)
     assert reloaded.known(carrying(OLD)) is not None and reloaded.known(carrying(GOOD)) is None
     assert (await refusal(reloaded, "fg-none")).slug == "too_many_wrong_keys"
-    reloaded.reload(Tenants([ONE]), 5)
+    throttle.configure(5)
     assert (await refusal(reloaded, "fg-none")).slug == "invalid_api_key"
 
 

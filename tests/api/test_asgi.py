@@ -9,13 +9,12 @@ from typing import Any, cast
 import pytest
 import uvicorn
 
-from gateway.api.body import RequestBounds
+from gateway.api.body import BodyLimits, RequestBounds
 from gateway.api.connection_bounds import ConnectionBounds
 from gateway.api.listener_settings import ListenerSettings
 from gateway.api.middleware import Middleware
 from gateway.api.protocol import GatewayProtocol
 from gateway.api.request_head import RequestHead
-from gateway.core.memory import MemoryBudget
 from gateway.server.process import listen
 from tests.support.gateways import QuietServer, eventually
 from tests.support.raw import RawClient, head, raw_client
@@ -44,7 +43,7 @@ async def serving(app: App, body_timeout: float = 30) -> AsyncIterator[int]:
         max_headers=4096,
         headers_timeout=30,
         client_stall=30,
-        bounds=RequestBounds(1 << 20, body_timeout, 1000, 1 << 20, MemoryBudget(1 << 26)),
+        bounds=RequestBounds(BodyLimits(1 << 20, body_timeout, 1000, 1 << 20, 1 << 26)),
         tls=None,
         dispatcher=cast(Any, NoDataPlane()),
         on_shutdown=lambda: None,

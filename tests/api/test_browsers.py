@@ -86,7 +86,7 @@ async def test_keys_that_are_no_longer_asked_for_close_a_kept_connection_to_page
             body = json.dumps(ASK)
             for status in (200, 200, 403):
                 if status == 403:
-                    gateway.app._apply(gateway.app.config.model_copy(update={"tenants": ()}))
+                    gateway.app.apply(gateway.app.config.model_copy(update={"tenants": ()}))
                 await client.send(lines % len(body) + body)
                 assert (await client.answer()).status == status
 

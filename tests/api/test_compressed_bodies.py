@@ -54,7 +54,7 @@ async def serving(**settings: Any) -> AsyncIterator[tuple[RunningGateway, Script
         yield gateway, node
         await eventually(lambda: gateway.app.memory.held == 0)
         limiter = gateway.app.limiter
-        assert limiter is None or (limiter.live, limiter._arrivals._places) == ({}, {})
+        assert limiter is None or (limiter.live, limiter._arrivals._running) == ({}, {})
         assert not gateway.app._bounds.lanes
 
 

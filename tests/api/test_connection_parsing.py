@@ -15,14 +15,13 @@ import uvicorn
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.api.body import RequestBounds
+from gateway.api.body import BodyLimits, RequestBounds
 from gateway.api.connection_bounds import ConnectionBounds
 from gateway.api.listener_settings import ListenerSettings
 from gateway.api.middleware import Middleware
 from gateway.api.protocol import GatewayProtocol
 from gateway.api.request_head import Endpoint, RequestHead
 from gateway.core.dialects import DIALECTS
-from gateway.core.memory import MemoryBudget
 
 PATH = "/v1/chat/completions"
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nhost: e\r\n\r\n"
@@ -154,7 +153,7 @@ def read(pieces: list[bytes]) -> tuple[list[Found], bool, list[bytes]]:
         max_headers=MAX_HEADERS,
         headers_timeout=30,
         client_stall=30,
-        bounds=RequestBounds(1 << 20, 30, 1000, 1 << 20, MemoryBudget(1 << 26)),
+        bounds=RequestBounds(BodyLimits(1 << 20, 30, 1000, 1 << 20, memory=1 << 26)),
         tls=None,
         dispatcher=cast(Any, recorder),
         on_shutdown=lambda: None,

@@ -39,7 +39,7 @@ async def test_a_key_is_judged_again_once_the_body_is_there(
             await client.send(head("POST", CHAT, f"content-length: {len(body)}", AUTHORIZED) + body[:10])
             await eventually(lambda: gateway.server.server_state.tasks)
             settings = gateway.app.config.model_dump() | {"tenants": tenants}
-            gateway.app._apply(Config(**settings))  # as a reload does
+            gateway.app.apply(Config(**settings))  # as a reload does
             await client.send(body[10:])
             got = await client.answer()
             assert (got.status, got.json().get("error", {}).get("code")) == (status, code)
@@ -54,6 +54,6 @@ async def test_so_is_that_of_who_asks_for_a_stored_response(tenants: list[dict[s
             id = (await client.answer()).json()["id"]
             await client.send(head("POST", f"/v1/responses/{id}/cancel", "content-length: 2", AUTHORIZED))
             await eventually(lambda: gateway.server.server_state.tasks)
-            gateway.app._apply(Config(**(gateway.app.config.model_dump() | {"tenants": tenants})))
+            gateway.app.apply(Config(**(gateway.app.config.model_dump() | {"tenants": tenants})))
             await client.send(b"{}")
             assert (await client.answer()).status == status, "the node says that there is nothing to cancel"

@@ -44,7 +44,7 @@ async def serving(reply: Any = ok, **settings: Any) -> AsyncIterator[RunningGate
         yield gateway
         await eventually(lambda: gateway.app.memory.held == 0)
         limiter = gateway.app.limiter
-        assert limiter is None or (limiter.live, limiter._arrivals._places) == ({}, {})
+        assert limiter is None or (limiter.live, limiter._arrivals._running) == ({}, {})
 
 
 async def begun(client: RawClient, length: int, name: str = "a", path: str = CHAT) -> None:
@@ -274,4 +274,4 @@ async def _limited(kind: str, **limits: Any) -> AsyncIterator[RunningGateway]:
 async def _free(gateway: RunningGateway) -> None:
     limiter = gateway.app.limiter
     assert limiter is not None
-    await eventually(lambda: not limiter.live and not limiter._arrivals._places and gateway.app.memory.held == 0)
+    await eventually(lambda: not limiter.live and not limiter._arrivals._running and gateway.app.memory.held == 0)

@@ -11,13 +11,14 @@ import httpx
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from gateway.config.tree import Config, ModelConfig
+from gateway.config.models import ModelConfig
+from gateway.config.tree import Config
 from gateway.core.dialects import DIALECTS
 from gateway.core.thinking.decision import ThinkingRules
 from gateway.core.thinking.policy import Policy, PolicyBook, PolicyLayer
 from gateway.counting.counter import INLINE_BYTES
 from gateway.counting.files import UnusableTokenizer, load_counter
-from gateway.wiring import needs_restart
+from gateway.wiring.reloadable import needs_restart
 from tests.support.gateways import running_gateway
 from tests.support.nodes import MODEL
 from workers.fake import FakeSettings, serve_fake

@@ -61,7 +61,7 @@ def test_a_listed_model_that_no_node_serves_is_told() -> None:
     watch = ModelWatch(fleet(1), ["bg"])
     assert watch.states() == [("bg", False, 0, "no node has said that it serves it")]
     assert told(watch, 0) == [("model_unserved", "bg")]
-    watch.listed = ["big"]
+    watch.configure(["big"])
     assert told(watch, 1) == []
 
 

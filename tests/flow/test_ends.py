@@ -199,7 +199,7 @@ async def freed(stage: Scene) -> None:
     limiter = app.limiter
     await eventually(
         lambda: (
-            (len(limiter.live), limiter._arrivals._places, app.memory.held, app.relay.open_exchanges) == (0, {}, 0, 0)
+            (len(limiter.live), limiter._arrivals._running, app.memory.held, app.relay.open_exchanges) == (0, {}, 0, 0)
             and all(node.in_flight == 0 and not node.leases for node in app.fleet.nodes)
             and limiter.waiting == 0
         )

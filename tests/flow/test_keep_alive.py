@@ -15,7 +15,7 @@ import pytest
 
 from gateway.config.tree import Config
 from gateway.core.http.sse import KEEP_ALIVE, PING
-from gateway.wiring import timing
+from gateway.wiring.reloadable import reloadable
 from tests.support.gateways import eventually, running_gateway
 from tests.support.nodes import LAST_CHUNK, MODEL, STREAM_HEAD, Asked, ScriptedNode, chunk, scripted_node
 from workers.fake import FakeSettings, serve_fake
@@ -265,4 +265,5 @@ async def test_what_comes_before_an_answer_may_be_long() -> None:
 
 
 def test_none_is_sent_where_the_setting_is_0() -> None:
-    assert timing(Config(timeouts={"keep_alive": 0})).keep_alive == float("inf")  # type: ignore[arg-type]
+    config = Config(timeouts={"keep_alive": 0})  # type: ignore[arg-type]
+    assert reloadable(config, config, b"key").relay.timeouts.keep_alive == float("inf")

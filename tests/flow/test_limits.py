@@ -228,7 +228,7 @@ async def test_a_reload_takes_limits_along() -> None:
         more = config.limits.model_copy(
             update={"default": config.limits.default.model_copy(update={"requests_per_minute": 1000})}
         )
-        gateway.app._apply(config.model_copy(update={"limits": more}))
+        gateway.app.apply(config.model_copy(update={"limits": more}))
         answers = [await client.post(CHAT, json=chat()) for _ in range(2)]
         assert [answer.headers.get("x-ratelimit-limit-requests") for answer in answers] == ["1000"] * 2
 

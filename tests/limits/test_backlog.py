@@ -6,6 +6,7 @@ from gateway.core.limits.rules import Limits, rules_of
 from gateway.limits.backlog import Backlog, Settlement
 from gateway.limits.rulesets import Ruleset
 from gateway.limits.stores import RedisStore
+from tests.limits.awaited import AwaitedStore
 from tests.support.gateways import eventually
 from tests.support.redis import linked, redis_server
 
@@ -16,12 +17,16 @@ def settlement(number: int, tenant: str = "acme") -> Settlement:
     return Settlement(tenant, f"r{number}", RULES, (100,))
 
 
+async def left(store: RedisStore, tenant: str) -> tuple[int, ...]:
+    return (await AwaitedStore(store).reserve(tenant, "look", RULES, (0,))).left
+
+
 async def test_what_is_sent_at_once_waits_only_where_redis_did_not_take_it() -> None:
     async with redis_server() as redis, linked(redis, timeout=2.0) as link:
         store = RedisStore(link, 60)
         backlog = Backlog(store)
         backlog.send(settlement(1))
-        assert (await store.reserve("acme", "look", RULES, (0,))).left == (900,)
+        assert await left(store, "acme") == (900,)
         redis.do("SET", "fg1:{broken}:held", "not a hash")
         backlog.send(settlement(2, "broken"))
         await eventually(lambda: len(backlog) == 1)
@@ -39,11 +44,11 @@ async def test_what_redis_refuses_waits_and_stands_in_nobodys_way() -> None:
             backlog.add(settlement(number, "broken" if number % 3 else "acme"))
         await backlog.flush()
         assert (len(backlog), backlog.dropped) == (100, 0)
-        assert (await store.reserve("acme", "look", RULES, (0,))).left == (-4000,), "50 of them are settled"
+        assert await left(store, "acme") == (-4000,), "50 of them are settled"
         redis.do("DEL", "fg1:{broken}:held")
         await backlog.flush()
         assert (len(backlog), backlog.dropped) == (0, 0)
-        assert (await store.reserve("broken", "look", RULES, (0,))).left == (-9000,), "each counts once"
+        assert await left(store, "broken") == (-9000,), "each counts once"
 
 
 async def test_a_flush_that_redis_does_not_answer_or_that_is_cancelled_loses_nothing() -> None:
@@ -65,4 +70,4 @@ async def test_a_flush_that_redis_does_not_answer_or_that_is_cancelled_loses_not
         await eventually(lambda: link.up)
         await backlog.flush()
         assert (len(backlog), backlog.dropped) == (0, 0)
-        assert (await store.reserve("acme", "look", RULES, (0,))).left == (700,), "each counts once"
+        assert await left(store, "acme") == (700,), "each counts once"

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from gateway.core.limits.rules import UNIT, Amounts, Limits, rules_of
 from gateway.core.limits.tenant_limits import TenantLimits
 from gateway.limits.rulesets import Ruleset
-from gateway.limits.stores import MemoryStore, RedisStore, Store
+from gateway.limits.stores import MemoryStore, RedisStore, read_result
+from tests.limits.awaited import AwaitedStore
 from tests.limits.reference import Reference
 from tests.support.redis import Kind, linked, redis_cluster, redis_server
 
@@ -28,16 +29,16 @@ SEVERAL = Limits(
 
 
 @contextlib.asynccontextmanager
-async def store_of(kind: str, lease: float = LEASE) -> AsyncIterator[Store]:
+async def store_of(kind: str, lease: float = LEASE) -> AsyncIterator[AwaitedStore]:
     if kind == "memory":
-        yield MemoryStore(lease)
+        yield AwaitedStore(MemoryStore(lease))
     elif kind == "cluster":
         async with redis_cluster() as nodes, linked(nodes) as link:
-            yield RedisStore(link, lease)
+            yield AwaitedStore(RedisStore(link, lease))
     else:
         named: Kind = "redis7" if kind == "redis7" else "valkey9"
         async with redis_server(named) as redis, linked(redis) as link:
-            yield RedisStore(link, lease)
+            yield AwaitedStore(RedisStore(link, lease))
 
 
 def ruleset(limits: Limits) -> Ruleset:
@@ -54,7 +55,7 @@ async def test_the_contract(kind: str) -> None:
         await _keeps_tenants_and_scopes_apart(store)
 
 
-async def _takes_all_or_nothing(store: Store) -> None:
+async def _takes_all_or_nothing(store: AwaitedStore) -> None:
     rules = ruleset(SEVERAL)
     first = await store.reserve("a", "1", rules, rules.costs(Amounts(1, 100, 6_000)))
     assert first.granted
@@ -64,7 +65,7 @@ async def _takes_all_or_nothing(store: Store) -> None:
     assert second.left[0] - first.left[0] <= (second.now - first.now) * requests.limit, "no request was taken"
 
 
-async def _gives_back_and_owes(store: Store) -> None:
+async def _gives_back_and_owes(store: AwaitedStore) -> None:
     rules = ruleset(Limits(tokens_per_day=1000, output_tokens_per_minute=1000, concurrent_requests=2))
     for id, used in (("1", 0), ("2", 1500)):
         assert (await store.reserve("b", id, rules, rules.costs(Amounts(output=1000)))).granted
@@ -76,14 +77,14 @@ async def _gives_back_and_owes(store: Store) -> None:
     assert -500 * UNIT <= output < -400 * UNIT
 
 
-async def _lets_exactly_as_many_pass_as_fit(store: Store) -> None:
+async def _lets_exactly_as_many_pass_as_fit(store: AwaitedStore) -> None:
     rules = ruleset(Limits(tokens_per_day=70, concurrent_requests=50))
     asked = [store.reserve("c", str(number), rules, rules.costs(Amounts(output=10))) for number in range(100)]
     grants = await asyncio.gather(*asked)
     assert sum(grant.granted for grant in grants) == 7
 
 
-async def _counts_every_token_once(store: Store) -> None:
+async def _counts_every_token_once(store: AwaitedStore) -> None:
     rules = ruleset(Limits(tokens_per_day=1000))
     for _ in range(2):
         assert (await store.reserve("d", "1", rules, (600,))).left == (400,)
@@ -93,7 +94,7 @@ async def _counts_every_token_once(store: Store) -> None:
     assert (await store.reserve("d", "2", rules, (0,))).left == (850,)
 
 
-async def _keeps_tenants_and_scopes_apart(store: Store) -> None:
+async def _keeps_tenants_and_scopes_apart(store: AwaitedStore) -> None:
     rules = Ruleset.of((*rules_of(Limits(tokens_per_day=100), "t"), *rules_of(Limits(tokens_per_day=60), "k:one")))
     other = Ruleset.of((*rules_of(Limits(tokens_per_day=100), "t"), *rules_of(Limits(tokens_per_day=60), "k:two")))
     assert (await store.reserve("e", "1", rules, (60, 60))).left == (40, 0)
@@ -120,7 +121,7 @@ async def test_a_lease_that_runs_out_gives_everything_back_and_one_that_is_renew
 
 async def test_the_keys_are_of_one_slot_versioned_and_expire() -> None:
     async with redis_server() as redis, linked(redis) as link:
-        store, rules = RedisStore(link, LEASE), ruleset(SEVERAL)
+        store, rules = AwaitedStore(RedisStore(link, LEASE)), ruleset(SEVERAL)
         await store.reserve("acme", "1", rules, rules.costs(Amounts(output=5)))
         await store.settle("acme", "1", rules, rules.costs(Amounts(output=5)))
         keys = {key.decode() for key in redis.do("KEYS", "*acme*")}
@@ -183,7 +184,7 @@ def test_redis_agrees_with_the_book_on_any_history() -> None:
                 for operation, id, first, second, _ in history:
                     costs = rules.costs(Amounts(1, first, second, second // 2, first + second))
                     if operation == "reserve":
-                        grant = await store.reserve(tenant, str(id), rules, costs)
+                        grant = read_result(await store.reserve(tenant, str(id), rules, costs))
                         assert grant == book.reserve(grant.now, str(id), rules.rules, costs, round(LEASE * 1e6))
                     elif operation == "settle":
                         at = await store.settle(tenant, str(id), rules, costs)

@@ -13,6 +13,7 @@ from gateway.limits.rulesets import Ruleset
 from gateway.limits.stores import RedisStore
 from gateway.redis.client import RedisClient, RedisSettings
 from gateway.redis.schema import LIVE, KeySchema
+from tests.limits.awaited import AwaitedStore
 from tests.support.gateways import RunningGateway, eventually, running_gateway
 from tests.support.nodes import MODEL
 from tests.support.redis import RedisServer, redis_server
@@ -44,7 +45,7 @@ async def test_each_version_has_limits_of_its_own_and_both_know_the_same_tenants
     async with redis_server() as redis, serve_fake(FakeSettings()) as node:
         async with running_gateway(node.url, **settings(redis)) as today:
             later = of_the_next_version(redis)
-            directory, store = Directory(later, 100), RedisStore(later, 60.0)
+            directory, store = Directory(later, 100), AwaitedStore(RedisStore(later, 60.0))
             await directory.create_tenant("who", "acme", {"limits": {"requests_per_minute": 3}})
             key, digest = make_key()
             made = await directory.create_key("who", "acme", bytes.fromhex(digest), {}, in_file=False)

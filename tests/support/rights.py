@@ -35,6 +35,7 @@ from gateway.redis.presence import Presence
 from gateway.routing.shared_placement import SharedPlacement
 from gateway.usage.ledger import Ledger, UsageRetention
 from gateway.usage.report import UsageReport
+from tests.limits.awaited import AwaitedStore
 from tests.support.redis import RedisServer
 from tests.support.registrations import record
 from workers.registration import INDEX_KEY, KEY_PREFIX
@@ -81,7 +82,7 @@ async def use_everything(redis: RedisServer, link: RedisClient) -> list[str]:
 
 
 async def _limits(_: RedisServer, link: RedisClient) -> None:
-    store = RedisStore(link, lease=0.001)
+    store = AwaitedStore(RedisStore(link, lease=0.001))
     assert (await store.reserve("acme", "first", RULES, (1,) * len(RULES.rules))).granted
     await store.renew("acme", ["first"])
     await asyncio.sleep(0.01)  # its lease runs out

@@ -24,6 +24,7 @@ from gateway.core.dialects.chat import Chat
 from gateway.core.errors import GatewayError
 from gateway.server.gateway_app import GatewayApp
 from gateway.server.process import listen, uvicorn_settings
+from gateway.telemetry.log_stream import LogStream
 from gateway.telemetry.logs import configure_logging
 from tests.support.gateways import eventually, running_gateway
 from tests.support.nodes import MODEL
@@ -165,6 +166,6 @@ async def _start_that_fails(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    configure_logging("json" if sys.argv[1] == "json" else "text", "info")
+    configure_logging("json" if sys.argv[1] == "json" else "text", "info", LogStream())
     asyncio.run(run())
     fail()

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.usage.token_usage import Usage
 from gateway.telemetry.definitions import BatchHistogram
+from gateway.telemetry.log_stream import LogStream
 from gateway.telemetry.logs import RequestLog
 from gateway.telemetry.metrics import Metrics
 
@@ -94,7 +95,7 @@ def test_the_page_adds_up_requests_of_all_kinds() -> None:
 
 
 def test_lines_are_whole_json_with_times_to_the_millisecond(capsys: pytest.CaptureFixture[str]) -> None:
-    log = RequestLog("json")
+    log = RequestLog("json", LogStream())
 
     async def two() -> None:
         log.request_ended(ended(model='a"b\n'))

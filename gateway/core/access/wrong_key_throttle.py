@@ -18,11 +18,18 @@ class WrongKeyThrottle:
     """Wrong keys by the address that they came from. `now` is any clock in seconds that never goes back."""
 
     def __init__(self, per_minute: int, addresses: int = ADDRESSES) -> None:
-        self.per_minute = per_minute
-        self._step = _WINDOW / per_minute
-        self._tolerance = _WINDOW - self._step
         self._addresses = addresses
         self._arrivals: dict[str, float] = {}
+        self._step = self._tolerance = 0.0
+        self.configure(per_minute)
+
+    def configure(self, per_minute: int) -> None:
+        """Allow `per_minute` from now on. Another number than before forgets the wrong keys so far."""
+        step = _WINDOW / per_minute
+        if self._arrivals and step != self._step:
+            self._arrivals.clear()
+        self._step = step
+        self._tolerance = _WINDOW - step
 
     def wait(self, address: str, now: float) -> float:
         """The seconds that `address` has to wait before anything from there is judged; 0 where it need not."""

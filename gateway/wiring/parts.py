@@ -1,0 +1,147 @@
+"""The parts of a gateway, made of the settings that are read at start."""
+
+import ipaddress
+import ssl
+from collections.abc import Mapping
+from functools import partial
+
+from gateway.access.directory import Directory
+from gateway.access.keyring import Keyring, RecordReaders
+from gateway.admin.auth import AdminAccess
+from gateway.config.access import read_grant, read_tenant
+from gateway.config.discovery import DnsConfig, RegistrationsConfig
+from gateway.config.listen import Tls
+from gateway.config.tree import Config
+from gateway.config.types import is_loopback, load_certificate
+from gateway.core.access.browser_guard import BrowserGuard
+from gateway.core.access.tenants import Tenants
+from gateway.core.access.wrong_key_throttle import WrongKeyThrottle
+from gateway.core.fleet.registration import RegistrationTrust
+from gateway.core.routing.placement import Placement
+from gateway.core.usage.cost import Price
+from gateway.counting.counter import PromptCounter
+from gateway.fleet.discovery import DiscoverySettings
+from gateway.fleet.dns import DnsName
+from gateway.fleet.fleet import Fleet
+from gateway.fleet.node import NodeSpec
+from gateway.fleet.registrations import RegistrationRules
+from gateway.redis.client import RedisClient, RedisSettings
+from gateway.redis.schema import KeySchema
+from gateway.routing.router import Router, RoutingRules
+from gateway.routing.shared_placement import SharedPlacement
+from gateway.usage.ledger import Ledger, UsageRetention
+from gateway.wiring.reloadable import tokenizers
+
+
+def counters(config: Config) -> dict[str, PromptCounter]:
+    """The counters of the models that have a tokenizer here, by the nodes' names for the models."""
+    paths = tokenizers(config)
+    if not paths:
+        return {}
+    from gateway.counting.files import load_counters  # its libraries are an optional extra
+
+    return load_counters(paths)
+
+
+def ledger(config: Config, prices: Mapping[str, Price], redis: RedisClient | None) -> Ledger | None:
+    """None where usage is not stored."""
+    usage = config.usage
+    if redis is None or not usage.stored:
+        return None
+    return Ledger(redis, UsageRetention(usage.records, usage.hours, usage.days), prices)
+
+
+def keyring(config: Config, redis: RedisClient | None, response_key: bytes, tenants: Tenants) -> Keyring | None:
+    """The keys that are created at run time; None where none can be."""
+    access = config.access
+    if redis is None or not access.stored:
+        return None
+    reading = RecordReaders(partial(read_tenant, response_key), read_grant)
+    return Keyring(redis, reading, tenants, access.cached_keys, access.outage)
+
+
+def directory(config: Config, redis: RedisClient | None) -> Directory | None:
+    """The tenants and keys that are created at run time; None as for `keyring`."""
+    return None if redis is None or not config.access.stored else Directory(redis, config.access.audit_lines)
+
+
+def admin_access(config: Config, throttle: WrongKeyThrottle) -> AdminAccess:
+    admin = config.admin
+    tokens = {named.name: named.token.reveal() for named in admin.tokens}
+    if admin.token is not None:
+        tokens = {"admin": admin.token.reveal(), **tokens}
+    open_paths = ["/health", "/ready"]
+    if admin.open_metrics and tokens:
+        open_paths.append("/metrics")
+    return AdminAccess(tokens, BrowserGuard("admin", admin.hosts), throttle, open_paths)
+
+
+def public_guard(config: Config) -> BrowserGuard:
+    listen = config.listen
+    return BrowserGuard("listen", listen.hosts, listen.cors_origins, beyond=not is_loopback(listen.host))
+
+
+def redis_client(config: Config) -> RedisClient | None:
+    redis = config.redis
+    if redis is None:
+        return None
+    settings = RedisSettings(
+        url=redis.url.reveal(),
+        cluster=redis.cluster,
+        ca_file=redis.ca_file,
+        cert_file=redis.cert_file,
+        key_file=redis.key_file,
+        timeout=redis.timeout,
+        connect_timeout=redis.connect_timeout,
+        schema=KeySchema(redis.prefix),
+    )
+    return RedisClient(settings)
+
+
+def router(rules: RoutingRules, fleet: Fleet, redis: RedisClient | None) -> Router:
+    remember, crowding = rules.remember, rules.crowding
+    shared = SharedPlacement(redis, remember, crowding) if redis is not None else None
+    return Router(fleet, rules, Placement(remember, crowding), shared)
+
+
+def discovery(config: Config) -> DiscoverySettings:
+    registrations = config.discovery.registrations
+    return DiscoverySettings(
+        names=tuple(_dns_name(name) for name in config.discovery.dns),
+        registrations=None if registrations is None else _registration_rules(registrations),
+    )
+
+
+def _dns_name(name: DnsConfig) -> DnsName:
+    spec = NodeSpec(
+        url=f"{name.scheme}://{name.host}",
+        api_key=name.api_key.reveal() if name.api_key is not None else None,
+        ca_file=str(name.ca_file) if name.ca_file is not None else None,
+        max_concurrency=name.max_concurrency,
+        weight=name.weight,
+    )
+    return DnsName(name.host, name.port, name.interval, spec)
+
+
+def _registration_rules(given: RegistrationsConfig) -> RegistrationRules:
+    trust = RegistrationTrust(
+        secret=given.secret.reveal() if given.secret is not None else None,
+        networks=tuple(ipaddress.ip_network(network) for network in given.networks),
+        models=frozenset(given.models),
+        skew=given.skew,
+    )
+    return RegistrationRules(
+        trust=trust,
+        interval=given.interval,
+        api_key=given.api_key.reveal() if given.api_key is not None else None,
+        ca_file=str(given.ca_file) if given.ca_file is not None else None,
+    )
+
+
+def tls(files: Tls | None) -> ssl.SSLContext | None:
+    """The certificate that the listeners show; None where they speak plain HTTP."""
+    if files is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    load_certificate(context, files.cert, files.key)
+    return context

@@ -1,0 +1,176 @@
+"""The settings that a reload brings into force, as plain values for each part; and those that need a restart."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf
+from operator import attrgetter
+from pathlib import Path
+
+from gateway.api.body import BodyLimits
+from gateway.config.access import tenants_of
+from gateway.config.fleet import NodeConfig
+from gateway.config.models import prices_of
+from gateway.config.tree import Config
+from gateway.core.access.tenants import Tenants
+from gateway.core.budgets.continuation import Overshoot
+from gateway.core.fleet.breaker import BreakerRules
+from gateway.core.models import Models
+from gateway.core.routing.conversations import ConversationNaming
+from gateway.core.thinking.policy import PolicyBook, PolicyLayer
+from gateway.core.upstream.attempts import RetryRules
+from gateway.core.usage.cost import Price
+from gateway.fleet.node import NodeSpec
+from gateway.fleet.prober import ProbeSettings
+from gateway.limits.limiter import LimiterSettings
+from gateway.pipeline import RequestSettings
+from gateway.routing.router import RoutingRules
+from gateway.upstream.relay import RelaySettings
+from gateway.upstream.timeouts import UpstreamTimeouts
+
+READ_AT_START = (
+    "listen",
+    "admin",
+    "workers",
+    "log",
+    "redis",
+    "access.stored",
+    "access.cached_keys",
+    "access.outage",
+    "access.audit_lines",
+    "usage",
+    "discovery",
+    "response_secret",
+    "requests.max_headers",
+    "timeouts.headers",
+    "timeouts.client_stall",
+    "timeouts.shutdown",
+)
+"""Settings that a reload does not change, beside each model's tokenizer. docs/configuration.md names them."""
+
+
+def needs_restart(started_with: Config, new: Config) -> list[str]:
+    """The settings that differ between the two and are only read at start."""
+    changed = [name for name in READ_AT_START if attrgetter(name)(started_with) != attrgetter(name)(new)]
+    return changed if tokenizers(started_with) == tokenizers(new) else [*changed, "models.tokenizer"]
+
+
+def tokenizers(config: Config) -> dict[str, Path]:
+    """The tokenizers of the models that have one, by the nodes' names for the models."""
+    return {model.name: model.tokenizer for model in config.models if model.tokenizer is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadableSettings:
+    """The values of one configuration, made whole before any part takes its own.
+
+    Each part takes its value in its constructor and again in `Gateway.configure`, by the same method. `limited`:
+    whether the file limits anything. `models`: those that the file lists, by the nodes' names.
+    """
+
+    requests: RequestSettings
+    tenants: Tenants
+    wrong_keys_per_minute: int
+    limits: LimiterSettings
+    limited: bool
+    prices: Mapping[str, Price]
+    relay: RelaySettings
+    bodies: BodyLimits
+    probes: ProbeSettings
+    breaker: BreakerRules
+    routing: RoutingRules
+    nodes: tuple[NodeSpec, ...]
+    models: tuple[str, ...]
+
+
+def reloadable(config: Config, started_with: Config, response_key: bytes) -> ReloadableSettings:
+    """The values of `config`, in a process that was started with `started_with`. Nothing is changed by making them."""
+    return ReloadableSettings(
+        requests=_requests(config, response_key),
+        tenants=tenants_of(config.tenants, started_with.access.stored, response_key),
+        wrong_keys_per_minute=config.access.wrong_keys_per_minute,
+        limits=_limits(config),
+        limited=config.limits.default.limits is not None or any(tenant.limited for tenant in config.tenants),
+        prices=prices_of(config.models),
+        relay=_relay(config),
+        bodies=_bodies(config, started_with.workers),
+        probes=_probes(config),
+        breaker=BreakerRules(failures=config.health.failures, slow_start=config.health.slow_start),
+        routing=_routing(config),
+        nodes=tuple(_node(node) for node in config.nodes),
+        models=tuple(model.name for model in config.models),
+    )
+
+
+def _requests(config: Config, response_key: bytes) -> RequestSettings:
+    aliases = {alias: model.name for model in config.models for alias in model.aliases}
+    return RequestSettings(
+        models=Models([model.name for model in config.models], aliases),
+        response_key=response_key,
+        terms=PolicyBook(
+            PolicyLayer(config.thinking.rules(), config.output.rules()),
+            {model.name: model.rules() for model in config.models},
+        ),
+        over_chat=frozenset(model.name for model in config.models if model.over_chat),
+    )
+
+
+def _limits(config: Config) -> LimiterSettings:
+    limits = config.limits
+    return LimiterSettings(limits.on_failure, limits.assumed_output_tokens, limits.lease, limits.default.limits)
+
+
+def _relay(config: Config) -> RelaySettings:
+    timeouts, budgets, retries = config.timeouts, config.budgets, config.retries
+    return RelaySettings(
+        timeouts=UpstreamTimeouts(
+            connect=timeouts.connect,
+            first_byte=timeouts.first_byte,
+            silence=timeouts.silence,
+            prefill=timeouts.prefill,
+            plain=timeouts.plain,
+            idle=timeouts.idle,
+            keep_alive=timeouts.keep_alive or inf,
+        ),
+        max_attempts=config.requests.max_attempts,
+        retries=RetryRules(retries.share, retries.minimum),
+        overshoot=Overshoot(budgets.overshoot, budgets.overshoot_tokens),
+    )
+
+
+def _bodies(config: Config, workers: int) -> BodyLimits:
+    requests = config.requests
+    return BodyLimits(
+        max_body=requests.max_body,
+        body_timeout=config.timeouts.body,
+        max_values=requests.max_json_values,
+        max_answer=requests.max_answer,
+        memory=requests.memory_for(workers),
+    )
+
+
+def _probes(config: Config) -> ProbeSettings:
+    health, budgets = config.health, config.budgets
+    return ProbeSettings(health.interval, health.timeout, health.tolerated, budgets.canary, budgets.native)
+
+
+def _routing(config: Config) -> RoutingRules:
+    routing = config.routing
+    return RoutingRules(
+        policy=routing.policy,
+        policies={model.name: model.routing for model in config.models if model.routing is not None},
+        naming=ConversationNaming(tuple(name.lower().encode() for name in routing.session_headers), routing.by_user),
+        remember=routing.remember,
+        crowding=routing.crowding,
+    )
+
+
+def _node(node: NodeConfig) -> NodeSpec:
+    return NodeSpec(
+        url=node.url,
+        api_key=node.api_key.reveal() if node.api_key is not None else None,
+        ca_file=str(node.ca_file) if node.ca_file is not None else None,
+        max_concurrency=node.max_concurrency,
+        weight=node.weight,
+        price=node.price,
+        labels=tuple(node.labels.items()),
+    )
