@@ -1,4 +1,4 @@
-"""Who changed what, and when: a log line for every change, and a capped stream in Redis."""
+"""The audit: a log line and an entry of a capped stream in Redis for every change that an administrator makes."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +15,8 @@ log = structlog.get_logger("fleetgate.audit")
 
 @dataclass(frozen=True, slots=True)
 class AuditEvent:
-    """`who` did `what` to `subject`: an admin token's name and address, a verb with its noun, a name or an id.
-
-    `detail` says with which settings; never a key.
+    """One change. `who`: an admin token's name and address; `what`: a noun and a participle, as `key created`;
+    `subject`: a name or an id; `detail`: the settings, never a key.
     """
 
     who: str
@@ -32,40 +31,40 @@ class AuditEvent:
 
 @dataclass(frozen=True, slots=True)
 class AuditRecord:
-    """A deed, and when it was done in seconds since 1970."""
+    """An event of the stream; `at` in seconds since 1970."""
 
     at: float
-    deed: AuditEvent
+    event: AuditEvent
 
 
-def log_deed(deed: AuditEvent) -> None:
-    """The line in the log."""
-    told = {name: value for name, value in deed.detail.items() if name != "event"}  # which is the line's own name
-    log.info("admin_change", **{**told, "who": deed.who, "what": deed.what, "subject": deed.subject})
+def log_event(event: AuditEvent) -> None:
+    """Write the log line."""
+    detail = {name: value for name, value in event.detail.items() if name != "event"}  # structlog's own field
+    log.info("admin_change", **{**detail, "who": event.who, "what": event.what, "subject": event.subject})
 
 
 class Audit:
-    """The stream. `link` is None where there is no Redis: then the log line is all there is."""
+    """The stream. Without Redis there are only the log lines."""
 
     def __init__(self, redis: RedisClient | None, lines: int) -> None:
-        """`lines`: how many are kept in Redis, about."""
+        """`lines`: about how many are kept in Redis."""
         self._redis = redis
         self.lines = lines
         self._stream = AccessKeys.below(redis.schema.records).audit if redis is not None else ""
 
-    async def note(self, deed: AuditEvent) -> None:
-        """Note a change that was made elsewhere (changes of tenants and keys note themselves)."""
-        log_deed(deed)
+    async def note(self, event: AuditEvent) -> None:
+        """Log and keep an event. (Changes of tenants and keys are kept by the script that makes them.)"""
+        log_event(event)
         if self._redis is not None:
             try:
                 await self._redis.reports.command(
-                    "XADD", self._stream, "MAXLEN", "~", self.lines, "*", "line", deed.dump()
+                    "XADD", self._stream, "MAXLEN", "~", self.lines, "*", "line", event.dump()
                 )
             except (RedisUnavailable, ScriptFailed) as error:  # the change itself is made
-                log.warning("audit_line_not_kept", reason=str(error), what=deed.what, subject=deed.subject)
+                log.warning("audit_line_not_kept", reason=str(error), what=event.what, subject=event.subject)
 
     async def read(self, since: float, limit: int) -> list[AuditRecord]:
-        """The last `limit` lines since a moment (seconds since 1970), the newest first. Raises `RedisUnavailable`."""
+        """The last `limit` events after `since` (seconds since 1970), the newest first. Raises `RedisUnavailable`."""
         if self._redis is None:
             return []
         first = str(max(0, int(since * 1000)))
@@ -75,11 +74,11 @@ class Audit:
 
 
 def _line(entry_id: bytes, fields: Any) -> AuditRecord | None:
-    """None for one that another version wrote in another way."""
+    """None for an entry that another version wrote in another form."""
     try:
         told = orjson.loads(pairs_of(fields)[b"line"])
-        deed = AuditEvent(str(told["who"]), str(told["what"]), str(told["subject"]), dict(told["detail"]))
+        event = AuditEvent(str(told["who"]), str(told["what"]), str(told["subject"]), dict(told["detail"]))
     except (ValueError, KeyError, TypeError):
         log.error("audit_line_not_understood", entry=entry_id.decode())
         return None
-    return AuditRecord(int(entry_id.split(b"-")[0]) / 1000, deed)
+    return AuditRecord(int(entry_id.split(b"-")[0]) / 1000, event)

@@ -1,8 +1,8 @@
-"""Tenants and keys that are created at run time: what an administrator does to them, in Redis.
+"""The directory: creates, changes and deletes the tenants and keys in Redis.
 
-A change is a list of edits, each with what must hold before it. A script makes all or none, raises the version that
-every gateway looks at, and writes the audit's line. Keys that a deleted tenant has left are taken out by another one,
-which looks in the same step whether the tenant is there again.
+A change is a list of edits, each with a condition. One script makes all edits or none, raises the version that every
+gateway polls, and writes the audit entry. Another script deletes the keys that a deleted tenant has left; it checks in
+the same step that the tenant has not been created again.
 """
 
 import contextlib
@@ -11,14 +11,14 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any, Literal, NamedTuple
 
-from gateway.access.audit import AuditEvent, log_deed
+from gateway.access.audit import AuditEvent, log_event
 from gateway.access.records import CHANGE, DROP, AccessKeys, KeyRecord, TenantRecord
 from gateway.core.access.api_keys import key_id
 from gateway.redis.client import RedisClient, RedisUnavailable, ScriptFailed, Value
 from gateway.redis.replies import pairs_of
 
 _CHUNK = 500
-"""Records that are read in one command, so that none takes long."""
+"""Records that are read by one command. Redis serves nobody else meanwhile."""
 
 Table = Literal[1, 2]
 TENANTS: Table = 1
@@ -26,8 +26,8 @@ KEYS: Table = 2
 
 
 class FieldEdit(NamedTuple):
-    """`value` for `field`, None deletes it; `must` is what has to hold before: absent, present (nothing is written
-    then), or that what is there is the `same` as `before`."""
+    """Sets `field` to `value`, or deletes it (None), under the condition `must`: the field is absent, is present (then
+    nothing is written), or holds the `same` bytes as `before`."""
 
     table: Table
     field: str
@@ -37,44 +37,44 @@ class FieldEdit(NamedTuple):
 
 
 class AlreadyExists(Exception):
-    """There is one by that name."""
+    """One of that name exists."""
 
 
 class DoesNotExist(Exception):
-    """There is none by that name."""
+    """None of that name exists."""
 
 
 class KeysLeft(Exception):
-    """A tenant is deleted, but its keys could not be taken out, for the reason in the text: they open nothing."""
+    """A tenant was deleted, but not its keys, for the reason in the text. They authenticate nobody."""
 
 
 class ChangedMeanwhile(Exception):
-    """Somebody else changed it between reading and writing."""
+    """It was changed by another call between reading and writing."""
 
 
 class Directory:
-    """The records in Redis. Everything raises `RedisUnavailable` where Redis does not answer, or refuses."""
+    """The records in Redis. Every method raises `RedisUnavailable` where Redis does not answer, or refuses."""
 
     def __init__(self, redis: RedisClient, audit_lines: int) -> None:
         self._redis = redis.reports
         self._audit_lines = audit_lines
-        self.places = AccessKeys.below(redis.schema.records)
+        self._keys = AccessKeys.below(redis.schema.records)
 
     # Tenants
 
     async def tenant(self, name: str) -> TenantRecord | None:
-        raw = await self._redis.command("HGET", self.places.tenants, name)
+        raw = await self._redis.command("HGET", self._keys.tenants, name)
         return None if raw is None else TenantRecord.parse(name, raw)
 
     async def tenants(self) -> list[TenantRecord]:
         """All of them, by name."""
-        read = [TenantRecord.parse(name, raw) async for name, raw in self._scan(self.places.tenants)]
+        read = [TenantRecord.parse(name, raw) async for name, raw in self._scan(self._keys.tenants)]
         found = [tenant for tenant in read if tenant is not None]
         return sorted(found, key=lambda tenant: tenant.name)
 
     async def create_tenant(self, who: str, name: str, settings: dict[str, Any]) -> TenantRecord:
-        """Raises `AlreadyExists` where there is one. Keys that one of that name left behind are gone afterwards: of a
-        process that died before it came to them."""
+        """Raises `AlreadyExists`. Deletes keys first that an earlier tenant of that name has left, where a process died
+        between deleting the tenant and its keys."""
         await self._drop_keys(name)
         now = time.time()
         record = TenantRecord(name, settings, now, now)
@@ -86,16 +86,16 @@ class Directory:
     async def set_tenant(
         self, who: str, before: TenantRecord, settings: dict[str, Any], changed: dict[str, Any]
     ) -> TenantRecord:
-        """Give `before` new `settings`; `changed` is what of them is told to the audit."""
+        """Give `before` new `settings`; `changed` is the part of them that the audit shows."""
         record = TenantRecord(before.name, settings, before.created, time.time())
         edit = FieldEdit(TENANTS, before.name, "same", before.raw, record.dump())
         await self._change(AuditEvent(who, "tenant changed", before.name, changed), edit)
         return record
 
     async def delete_tenant(self, who: str, before: TenantRecord) -> int:
-        """Take a tenant out, then its keys, which open nothing from the first moment on. Returns how many."""
-        deed = AuditEvent(who, "tenant deleted", before.name, {})
-        await self._change(deed, FieldEdit(TENANTS, before.name, "same", before.raw))
+        """Delete a tenant, then its keys, which authenticate nobody from the first step on. Returns how many keys."""
+        event = AuditEvent(who, "tenant deleted", before.name, {})
+        await self._change(event, FieldEdit(TENANTS, before.name, "same", before.raw))
         try:
             return await self._drop_keys(before.name)
         except (RedisUnavailable, ScriptFailed) as error:
@@ -104,23 +104,23 @@ class Directory:
     # Keys
 
     async def key(self, id: str) -> KeyRecord | None:
-        raw = await self._redis.command("HGET", self.places.keys, id)
+        raw = await self._redis.command("HGET", self._keys.keys, id)
         return None if raw is None else KeyRecord.parse(id, raw)
 
     async def keys(self, tenant: str | None = None) -> list[KeyRecord]:
         """All keys, or those of a tenant; the oldest first."""
-        read = [KeyRecord.parse(id, raw) async for id, raw in self._scan(self.places.keys)]
+        read = [KeyRecord.parse(id, raw) async for id, raw in self._scan(self._keys.keys)]
         found = [key for key in read if key is not None and tenant in (None, key.tenant)]
         return sorted(found, key=lambda key: key.created)
 
     async def last_used(self) -> dict[str, float]:
         """Key id to the hour in which it was last used, in seconds since 1970."""
-        return {id: int(raw) async for id, raw in self._scan(self.places.used) if raw.isdigit()}
+        return {id: int(raw) async for id, raw in self._scan(self._keys.used) if raw.isdigit()}
 
     async def create_key(
         self, who: str, tenant: str, digest: bytes, settings: dict[str, Any], in_file: bool
     ) -> KeyRecord:
-        """A key for `tenant`; `in_file` where that one stands in the configuration instead of here."""
+        """A key for `tenant`. `in_file`: the tenant is in the configuration file, not in Redis."""
         record = KeyRecord(key_id(digest), digest.hex(), tenant, settings, time.time())
         edits = [FieldEdit(KEYS, record.id, "absent", value=record.dump())]
         if not in_file:
@@ -129,10 +129,10 @@ class Directory:
         return record
 
     async def revoke_key(self, who: str, before: KeyRecord) -> None:
-        deed = AuditEvent(who, "key revoked", before.id, {"tenant": before.tenant})
-        await self._change(deed, FieldEdit(KEYS, before.id, "same", before.raw))
-        with contextlib.suppress(RedisUnavailable, ScriptFailed):  # it is revoked, and nobody asks when it was used
-            await self._redis.command("HDEL", self.places.used, before.id)
+        event = AuditEvent(who, "key revoked", before.id, {"tenant": before.tenant})
+        await self._change(event, FieldEdit(KEYS, before.id, "same", before.raw))
+        with contextlib.suppress(RedisUnavailable, ScriptFailed):  # the key is revoked all the same
+            await self._redis.command("HDEL", self._keys.used, before.id)
 
     async def rotate_key(
         self, who: str, before: KeyRecord, digest: bytes, settings: dict[str, Any], old: dict[str, Any]
@@ -140,18 +140,18 @@ class Directory:
         """A new key with `settings` in the place of `before`, which keeps working with `old` ones."""
         record = KeyRecord(key_id(digest), digest.hex(), before.tenant, settings, time.time(), before.id)
         ending = KeyRecord(before.id, before.digest, before.tenant, old, before.created, before.replaces)
-        deed = AuditEvent(who, "key rotated", before.id, {"tenant": before.tenant, "new": record.id, "old": old})
+        event = AuditEvent(who, "key rotated", before.id, {"tenant": before.tenant, "new": record.id, "old": old})
         await self._change(
-            deed,
+            event,
             FieldEdit(KEYS, before.id, "same", before.raw, ending.dump()),
             FieldEdit(KEYS, record.id, "absent", value=record.dump()),
         )
         return record
 
     async def _drop_keys(self, tenant: str) -> int:
-        """Take out the keys of a tenant that there is not; none of one that there is (again)."""
+        """Delete the keys of a tenant that does not exist; none where it exists (again)."""
         keys = await self.keys(tenant)
-        names = [self.places.tenants, self.places.keys, self.places.used]
+        names = [self._keys.tenants, self._keys.keys, self._keys.used]
         dropped = 0
         for start in range(0, len(keys), _CHUNK):
             pairs = [word for key in keys[start : start + _CHUNK] for word in (key.id, key.raw)]
@@ -161,19 +161,19 @@ class Directory:
             dropped += gone
         return dropped
 
-    async def _change(self, deed: AuditEvent, *edits: FieldEdit) -> None:
-        places = self.places
-        mark = places.changes + os.urandom(12).hex()
-        args: list[Value] = [self._audit_lines, deed.dump()]
+    async def _change(self, event: AuditEvent, *edits: FieldEdit) -> None:
+        keys = self._keys
+        mark = keys.changes + os.urandom(12).hex()
+        args: list[Value] = [self._audit_lines, event.dump()]
         for edit in edits:
             args += [edit.table, edit.field, edit.must, edit.before, edit.value or b""]
-        names = [places.tenants, places.keys, places.version, places.audit, mark]
+        names = [keys.tenants, keys.keys, keys.version, keys.audit, mark]
         failed = await self._redis.run(CHANGE, names, args)
         if failed:
             edit = edits[failed - 1]
             kind = {"absent": AlreadyExists, "present": DoesNotExist, "same": ChangedMeanwhile}[edit.must]
             raise kind(edit.field)
-        log_deed(deed)
+        log_event(event)
 
     async def _scan(self, hash: str) -> AsyncIterator[tuple[str, bytes]]:
         cursor: Any = 0
@@ -181,7 +181,7 @@ class Directory:
         while True:
             cursor, entries = await self._redis.command("HSCAN", hash, cursor, "COUNT", _CHUNK)
             for field, value in pairs_of(entries).items():
-                if field not in seen:  # a hash that grows meanwhile may be told in parts twice
+                if field not in seen:  # HSCAN may return a field twice while the hash grows
                     seen.add(field)
                     yield field.decode(errors="replace"), value
             if int(cursor) == 0:

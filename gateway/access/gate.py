@@ -1,6 +1,7 @@
-"""The gate: whose key it is. Known keys cost no waiting; only one that nobody here has seen is asked for in Redis.
+"""The gate: authenticates requests by their headers.
 
-Where no key is asked (`Tenants.anonymous`), it keeps out the requests of web pages instead (see `core.browser_guard`).
+Keys that this process knows are checked at once; only an unknown one is looked up in Redis. Where no key is needed
+(`Tenants.anonymous`), requests of web pages are refused instead (see `core.access.browser_guard`).
 """
 
 import time
@@ -21,7 +22,7 @@ log = structlog.get_logger("fleetgate.access")
 
 
 class Gate:
-    """Authenticates requests by their headers. `tenants` are the configuration's; a reload gives new ones."""
+    """Checks keys of the configuration (`tenants`) and, by way of the keyring, those of Redis."""
 
     def __init__(
         self,
@@ -30,7 +31,7 @@ class Gate:
         keyring: Keyring | None = None,
         guard: BrowserGuard | None = None,
     ) -> None:
-        """`guard` judges requests that need no key; None serves them all."""
+        """`guard` checks requests that need no key; None lets them all in."""
         self._guard = guard
         self._refused = LogThrottle(crowded=True)
         self._throttle = throttle
@@ -44,9 +45,9 @@ class Gate:
             self._keyring.configure(tenants)
 
     def known(self, headers: Mapping[bytes, bytes]) -> Identity | None:
-        """The caller, where that can be told at once. Else ask `look_up`.
+        """The caller, where the key is known here; otherwise None: await `find`.
 
-        Raises `Unauthenticated` where no key came, `CrossSiteRequest` where none is asked and a web page calls.
+        Raises `Unauthenticated` where no key came, `CrossSiteRequest` where none is needed and a web page calls.
         """
         anonymous = self.tenants.anonymous
         if anonymous is not None:
@@ -62,12 +63,12 @@ class Gate:
         return caller if caller is None or caller.expires > time.time() else None
 
     async def identify(self, headers: Mapping[bytes, bytes], address: str) -> Identity:
-        """The caller, whether `known` or looked up."""
+        """The caller, known here or looked up."""
         return self.known(headers) or await self.find(headers, address)
 
     async def find(self, headers: Mapping[bytes, bytes], address: str) -> Identity:
-        """The caller whom `known` did not know. A wrong key is `Unauthenticated`, or `TooManyWrongKeys` from an
-        `address` that had a minute's share of them: it is looked up all the same, so that right ones work from there.
+        """The caller whose key is not known here. A wrong key raises `Unauthenticated`, or `TooManyWrongKeys` where a
+        minute's number of them came from `address`. The key is looked up before that, so that right ones always work.
         """
         key = demanded_key(headers)
         if self._keyring is not None and is_whole(key):

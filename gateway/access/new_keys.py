@@ -1,4 +1,4 @@
-"""Making API keys. What they look like is `core.api_keys`' to say; chance comes from here."""
+"""Makes API keys: random bytes, in the format of `core.access.api_keys`."""
 
 import secrets
 

@@ -1,16 +1,16 @@
-"""Tenants and keys as they stand in Redis: two hashes of JSON records, a version, and the audit's stream.
+"""The records of tenants and keys in Redis: two hashes of JSON, a version, and the audit's stream.
 
     fg1:{access}:tenants   name -> {"settings": {...}, "created": s, "changed": s}
     fg1:{access}:keys      id   -> {"digest": hex, "tenant": name, "settings": {...}, "created": s, "replaces": id}
     fg1:{access}:used      id   -> the hour in which a key was last used, in seconds since 1970
-    fg1:{access}:version   the time of the last change, in microseconds: whoever has seen it has seen them all
+    fg1:{access}:version   the time of the last change, in microseconds
     fg1:{access}:audit     stream of {"line": JSON}; an entry's id is its time
 
-`settings` is what stands under a tenant or a key in the configuration file, word for word. All of it lies in one
-slot of a cluster, so that a change is one step. Times are seconds since 1970.
+`settings` has the words of the configuration file. All keys are in one slot of a cluster, so that a change is one
+script. Times are seconds since 1970.
 
-A newer gateway may write more fields than are known here. They are left out where a record is read, and a record that
-has some is not changed (`newer`): nothing is lost that somebody else understands. What is no record at all is skipped.
+A newer gateway may write fields that this version does not know. They are ignored where a record is read (`newer`), and
+a record that has some is not changed, so that none of them is lost. A value that is no record is skipped.
 """
 
 from collections.abc import Sequence
@@ -30,21 +30,21 @@ _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)
 log = structlog.get_logger("fleetgate.access")
 
 
-def _looked_up(reply: Any, command: Sequence[Any]) -> bool:
-    """The version, a key's record and its tenant's, None for each that there is not."""
+def _look_up_shape(reply: Any, command: Sequence[Any]) -> bool:
+    """The version, the record of a key and that of its tenant; None for a missing one."""
     if type(reply) is not list or len(reply) != 3 or type(reply[0]) is not int:
         return False
     return set(map(type, reply[1:])) <= {bytes, type(None)}
 
 
-def _changed(reply: Any, command: Sequence[Any]) -> bool:
-    """0, or the number of an edit: each is five arguments, after five keys and two others."""
+def _change_shape(reply: Any, command: Sequence[Any]) -> bool:
+    """0, or the number of an edit. An edit is five arguments, after five keys and two other arguments."""
     return type(reply) is int and 0 <= reply <= (len(command) - 3 - 5 - 2) // 5
 
 
-CHANGE = Script.read(_LUA / "change.lua", fits=_changed)
+CHANGE = Script.read(_LUA / "change.lua", fits=_change_shape)
 DROP = Script.read(_LUA / "drop.lua", fits=integer)
-LOOK_UP = Script.read(_LUA / "look_up.lua", fits=_looked_up)
+LOOK_UP = Script.read(_LUA / "look_up.lua", fits=_look_up_shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +64,14 @@ class AccessKeys:
         return cls(*(base + name for name in ("tenants", "keys", "used", "version", "audit", "change:")))
 
 
-def _settings(told: dict[str, Any]) -> dict[str, Any]:
-    settings = told["settings"]
+def _settings(record: dict[str, Any]) -> dict[str, Any]:
+    settings = record["settings"]
     if not isinstance(settings, dict):
         raise TypeError("settings is no object")
     return settings
 
 
-def _tell(kind: str, name: str, error: Exception) -> None:
+def _log_unreadable(kind: str, name: str, error: Exception) -> None:
     log.error("record_not_understood", kind=kind, of=name, reason=f"{type(error).__name__}: {error}")
 
 
@@ -84,19 +84,19 @@ class TenantRecord:
     created: float = 0.0
     changed: float = 0.0
     raw: bytes = b""
-    """As it was read; empty for one that is about to be written."""
+    """The bytes that were read; empty for a record that is about to be written."""
     newer: tuple[str, ...] = ()
     """Fields that this version does not know."""
 
     @classmethod
     def parse(cls, name: str, raw: bytes) -> Self | None:
-        """None for what cannot be read; the log says so."""
+        """None where it cannot be read, which is logged."""
         try:
-            told = orjson.loads(raw)
-            newer = tuple(sorted(told.keys() - {"settings", "created", "changed"}))
-            return cls(name, _settings(told), float(told["created"]), float(told["changed"]), raw, newer)
+            record = orjson.loads(raw)
+            newer = tuple(sorted(record.keys() - {"settings", "created", "changed"}))
+            return cls(name, _settings(record), float(record["created"]), float(record["changed"]), raw, newer)
         except _UNREADABLE as error:
-            _tell("tenant", name, error)
+            _log_unreadable("tenant", name, error)
             return None
 
     def dump(self) -> bytes:
@@ -118,15 +118,15 @@ class KeyRecord:
 
     @classmethod
     def parse(cls, id: str, raw: bytes) -> Self | None:
-        """As a tenant's."""
+        """As `TenantRecord.parse`."""
         try:
-            told = orjson.loads(raw)
-            digest, tenant = bytes.fromhex(told["digest"]).hex(), str(told["tenant"])
-            newer = tuple(sorted(told.keys() - {"digest", "tenant", "settings", "created", "replaces"}))
-            settings, created, replaces = _settings(told), float(told["created"]), told.get("replaces")
+            record = orjson.loads(raw)
+            digest, tenant = bytes.fromhex(record["digest"]).hex(), str(record["tenant"])
+            newer = tuple(sorted(record.keys() - {"digest", "tenant", "settings", "created", "replaces"}))
+            settings, created, replaces = _settings(record), float(record["created"]), record.get("replaces")
             return cls(id, digest, tenant, settings, created, replaces, raw, newer)
         except _UNREADABLE as error:
-            _tell("key", id, error)
+            _log_unreadable("key", id, error)
             return None
 
     def dump(self) -> bytes:

@@ -9,11 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.access.audit import Audit, AuditEvent
 from gateway.admin.auth import Who
-from gateway.fleet.drains import LOOK_SECONDS, Drains
+from gateway.fleet.drains import SYNC_SECONDS, Drains
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Node
 
-SETTLED_SECONDS = 4 * LOOK_SECONDS
+SETTLED_SECONDS = 4 * SYNC_SECONDS
 """How long after a drain every process is taken to know of it."""
 
 

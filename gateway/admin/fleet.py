@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from gateway.core.fleet.node_metrics import rates_between
-from gateway.core.fleet.peer_view import PeerView, Sights, quantile, states, together
+from gateway.core.fleet.peer_view import PeerView, ViewsByNode, quantile, states, together
 from gateway.core.routing.selection import NOTHING
 from gateway.fleet.model_watch import ModelWatch
 from gateway.fleet.node import Node
@@ -133,7 +133,7 @@ class FleetRoutes:
             ],
         )
 
-    def own(self) -> Sights:
+    def own(self) -> ViewsByNode:
         """What this process sees."""
         self._metrics.flush()
         pending, recent = self._router.placement.pending, self._metrics.recent
@@ -149,20 +149,20 @@ class FleetRoutes:
         }
 
 
-def _view(node: Node, sights: Sequence[PeerView]) -> NodeView:
-    """`sights` of the node, the answering process's first."""
-    load, spec, seen = node.load, node.spec, together(sights)
+def _view(node: Node, views: Sequence[PeerView]) -> NodeView:
+    """`views` of the node, the answering process's first."""
+    load, spec, seen = node.load, node.spec, together(views)
     rates = rates_between(node.loads[0], node.loads[-1]) if node.loads else None
     return NodeView(
         name=node.name,
         url=spec.url,
         models=sorted(node.cards),
         state=_state(node),
-        seen=states(sights),
+        seen=states(views),
         breaker=node.breaker.state.value,
         last_error=seen.error,
         in_flight=seen.in_flight,
-        places=None if spec.max_concurrency is None else int(node.bound) * len(sights),
+        places=None if spec.max_concurrency is None else int(node.bound) * len(views),
         running=load.running if load else None,
         waiting=load.waiting if load else None,
         kv_use=load.kv_use if load else None,

@@ -118,8 +118,8 @@ class AuditLine(BaseModel):
 
     @classmethod
     def of(cls, line: AuditRecord) -> Self:
-        deed = line.deed
-        return cls(at=moment(line.at), who=deed.who, what=deed.what, subject=deed.subject, detail=deed.detail)
+        event = line.event
+        return cls(at=moment(line.at), who=event.who, what=event.what, subject=event.subject, detail=event.detail)
 
 
 def dump_settings(settings: TenantSettings | KeySettings, *beside: str) -> dict[str, Any]:

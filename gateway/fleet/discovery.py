@@ -17,7 +17,7 @@ LIST = "config"
 
 @dataclass(frozen=True, slots=True)
 class DiscoverySettings:
-    """Where nodes come from beside the config's list. `registrations` None: nodes cannot register."""
+    """The sources beside the config's list. `registrations` None: nodes cannot register."""
 
     names: tuple[DnsName, ...] = ()
     registrations: RegistrationRules | None = None
@@ -31,11 +31,11 @@ class Discovery:
         settings: DiscoverySettings,
         fleet: Fleet,
         redis: RedisClient | None,
-        take: Callable[[list[NodeSpec]], None],
+        on_change: Callable[[list[NodeSpec]], None],
     ) -> None:
-        """`take` is given all nodes whenever they have changed."""
+        """`on_change` is called with all nodes whenever they have changed."""
         self._names = [(f"dns {name.host}:{name.port}", name) for name in settings.names]
-        self._sources = NodeSources((LIST, *[source for source, _ in self._names], SOURCE), take)
+        self._sources = NodeSources((LIST, *[source for source, _ in self._names], SOURCE), on_change)
         self._registrations = None
         if settings.registrations is not None and redis is not None:
             self._registrations = Registrations(redis, settings.registrations, self._sources, fleet)

@@ -1,4 +1,4 @@
-"""Nodes behind one name: every address that the DNS gives for it, asked again and again."""
+"""DNS discovery: every address of a name is a node. The name is resolved again every few seconds."""
 
 import asyncio
 import socket
@@ -27,13 +27,13 @@ class DnsName:
 
 
 class DnsWatch:
-    """Tells the roster what a name resolves to. While it does not resolve, what it did last stands: a node that is
-    gone takes no connections, and a name server that is gone is no reason to forget nodes."""
+    """Gives the addresses of a name to `NodeSources`. While the name does not resolve, the last addresses stay: a node
+    that is gone accepts no connections, and a name server that is down must not remove nodes."""
 
     def __init__(self, name: DnsName, sources: NodeSources, source: str, resolve: Resolve | None = None) -> None:
-        """`resolve` gives the addresses of a host, or raises OSError; None asks the system."""
+        """`resolve` returns the addresses of a host, or raises OSError; None: the system's resolver."""
         self._name = name
-        self._resolve = resolve or _ask_system
+        self._resolve = resolve or _resolve_by_system
         self._sources = sources
         self._source = source
         self._failing = False
@@ -74,6 +74,6 @@ class DnsWatch:
         )
 
 
-async def _ask_system(host: str) -> list[str]:
+async def _resolve_by_system(host: str) -> list[str]:
     found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
     return [str(address[0]) for _, _, _, _, address in found]

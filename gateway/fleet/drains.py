@@ -1,10 +1,10 @@
-"""Which nodes get no new work, as operators said, in every process of every gateway.
+"""Drains: operators' orders to give a node no new work, the same in every process of every gateway.
 
-A drain is an order about a node's name; it stays until it is taken back, over restarts of the node and also while the
-node is not in the fleet. Every process keeps all orders, taken back ones too; one file among the worker processes of a
-gateway and one hash in Redis among gateways are how they meet. Of two orders about a node the later one holds, and who
-finds an older one, or none, in either place writes it there: so nothing is lost where Redis was away or came back
-empty. Times are wall time, since processes on several machines share them.
+An order names a node. It stays until it is revoked: over restarts of the node, and while the node is not in the fleet.
+Every process keeps all orders, revoked ones too, and syncs them with a file that the worker processes of a gateway
+share and with a hash in Redis that gateways share. Of two orders about a node the later one holds; a process that finds
+an older one or none in the file or the hash writes the later one there. So no order is lost where Redis was down or has
+come back empty. Times are wall time, since processes on several machines compare them.
 """
 
 import asyncio
@@ -26,17 +26,17 @@ from gateway.redis.replies import pairs_of
 
 log = structlog.get_logger("fleetgate.drains")
 
-LOOK_SECONDS = 0.5
-"""How often each process looks for new orders, and for deadlines that have passed."""
+SYNC_SECONDS = 0.5
+"""Seconds between two syncs, and between two checks for deadlines that have passed."""
 
 ORDERED = "ordered"
-"""Under this name a node keeps what this module says of it; a registration's own draining has another."""
+"""The source of these drains, for `Node.drain_for`; a node's registration is another."""
 
 
 @dataclass(frozen=True, slots=True)
 class DrainOrder:
-    """Given at `since`: no new work, or (not `drained`) work again. What still runs at `until` is ended (None: it may
-    finish). Seconds since 1970."""
+    """Given at `since`: no new work, or (not `drained`) work again. Requests that still run at `until` are ended; None
+    lets them finish. Seconds since 1970."""
 
     since: float
     until: float | None = None
@@ -47,75 +47,75 @@ Orders = dict[str, DrainOrder]
 
 
 class Drains:
-    """The orders as this process knows them, applied to the fleet. Others may be given, here and elsewhere, whenever
-    Redis is waited for."""
+    """The orders that this process knows, applied to its fleet. Orders may be given, here and elsewhere, during every
+    await."""
 
     def __init__(
         self, fleet: Fleet, redis: RedisClient | None, shared: Path | None, end: Callable[[Node], None]
     ) -> None:
         """`shared`: the directory of this gateway's worker processes, None where there is one only; `end(node)` ends
-        what still runs on it."""
+        the requests that run on a node."""
         self._fleet = fleet
         self._redis = redis
         self._file = shared / "drains.json" if shared is not None else None
         self._end = end
         self._orders: Orders = {}
-        self._told: Orders = {}
-        """What Redis has, as far as is known."""
-        self._answered = True
+        self._synced: Orders = {}
+        """The orders in Redis, when they were last read or written."""
+        self._redis_answered = True
 
     @property
     def synced(self) -> bool:
-        """Whether the other gateways know of all orders."""
-        return self._redis is None or (self._answered and self._told.items() >= self._orders.items())
+        """Whether Redis has all orders, so that the other gateways read them."""
+        return self._redis is None or (self._redis_answered and self._synced.items() >= self._orders.items())
 
     async def drain(self, name: str, seconds: float | None) -> None:
-        """No new work for the node called `name`, here at once and everywhere within a second or two; what runs may
-        finish, at most for `seconds`."""
+        """Give the node `name` no new work: here at once, in other processes within two seconds. Running requests may
+        finish, for `seconds` at the most."""
         now = time.time()
-        await self._give(name, DrainOrder(now, None if seconds is None else now + seconds))
+        await self._add(name, DrainOrder(now, None if seconds is None else now + seconds))
 
     async def undrain(self, name: str) -> None:
-        """Work may go there again."""
-        await self._give(name, DrainOrder(time.time(), drained=False))
+        """Give it work again."""
+        await self._add(name, DrainOrder(time.time(), drained=False))
 
     async def run(self) -> None:
-        """Look for orders and deadlines, for ever."""
+        """Sync orders and check deadlines, for ever."""
         while True:
             try:
-                await self._look()
+                await self._sync()
             except Exception:
                 log.exception("looking_for_drains_failed")
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(SYNC_SECONDS)
 
-    async def _give(self, name: str, order: DrainOrder) -> None:
+    async def _add(self, name: str, order: DrainOrder) -> None:
         before = self._orders.get(name)
         if before is not None and before.since >= order.since:  # another machine's clock is ahead
             order = replace(order, since=before.since + 0.001)
         self._orders[name] = order
-        self._apply()  # here at once, whatever Redis does
-        await self._look()
+        self._apply()  # at once, also while Redis is down
+        await self._sync()
 
-    async def _look(self) -> None:
-        """Bring this process, the file and Redis to the same orders."""
+    async def _sync(self) -> None:
+        """Give this process, the file and Redis the same orders, and apply them."""
         if self._file is not None:
-            self._orders = _exchange(self._file, self._orders)
+            self._orders = _sync_file(self._file, self._orders)
         if self._redis is not None:
-            await self._exchange_with(self._redis)
+            await self._sync_redis(self._redis)
         self._apply()
 
-    async def _exchange_with(self, redis: RedisClient) -> None:
+    async def _sync_redis(self, redis: RedisClient) -> None:
         try:
-            self._told = _parse(pairs_of(await redis.command("HGETALL", self._key)))
-            self._orders = _later(self._orders, self._told)
+            self._synced = _parse(pairs_of(await redis.command("HGETALL", self._key)))
+            self._orders = _later(self._orders, self._synced)
             for name in tuple(self._orders):
-                order = self._orders[name]  # the latest one by now
-                if self._told.get(name) != order:
+                order = self._orders[name]  # it may have been replaced during the last await
+                if self._synced.get(name) != order:
                     await redis.command("HSET", self._key, name, json.dumps(asdict(order)))
-                    self._told[name] = order
-            self._answered = True
+                    self._synced[name] = order
+            self._redis_answered = True
         except RedisUnavailable:
-            self._answered = False  # what is known here stays, and is told when Redis is back
+            self._redis_answered = False  # the orders stay, and are written when Redis is back
 
     def _apply(self) -> None:
         loop_now, now = asyncio.get_running_loop().time(), time.time()
@@ -134,12 +134,12 @@ class Drains:
 
 
 def _drain(order: DrainOrder, offset: float) -> Drain:
-    """`offset` turns seconds since 1970 into loop time."""
+    """`offset`: loop time less seconds since 1970."""
     return Drain(order.since + offset, math.inf if order.until is None else order.until + offset)
 
 
 def _later(ours: Mapping[str, DrainOrder], theirs: Mapping[str, DrainOrder]) -> Orders:
-    """Of every node the order that was given last."""
+    """The later order for each node."""
     later = dict(ours)
     for name, order in theirs.items():
         if name not in later or order.since > later[name].since:
@@ -153,19 +153,19 @@ def _parse(found: Mapping[bytes, bytes]) -> Orders:
 
 
 def _order(value: bytes) -> DrainOrder | None:
-    """An order of a newer gateway without what is not known here; None for what is none."""
+    """Fields of newer gateways are ignored; None for a value that is no order."""
     try:
-        told = json.loads(value)
-        until = told.get("until")
+        fields = json.loads(value)
+        until = fields.get("until")
         return DrainOrder(
-            float(told["since"]), None if until is None else float(until), bool(told.get("drained", True))
+            float(fields["since"]), None if until is None else float(until), bool(fields.get("drained", True))
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def _exchange(file: Path, ours: Orders) -> Orders:
-    """Bring `ours` and the file's to the same, as one step among processes."""
+def _sync_file(file: Path, ours: Orders) -> Orders:
+    """Merge `ours` with the file's, in one step among processes."""
     theirs = _read(file)
     orders = _later(ours, theirs)
     if orders != theirs:

@@ -1,11 +1,11 @@
-"""Telling a node that hangs from one that is only slow to begin.
+"""Hang detection: tells a node that hangs from one that is slow to begin.
 
-A long prompt keeps a request waiting for minutes, and a full node queues it for longer; meanwhile the other answers
-go on. So what counts is the silence of the whole node: no byte of any answer, and no token by its own count, for
-`base` seconds and the time that the prompts it has not answered yet may need.
+A long prompt keeps one request waiting for minutes, and a full node queues requests for longer, while its other answers
+go on. A node hangs where all of it is silent: no byte of any answer, and no token by its own count, for `base` seconds
+and the time that its waiting prompts may need.
 
-A plain answer says nothing until it is whole. Where one is under way, only the node's own count of tokens can tell;
-without a fresh one, or a breaker that is open, nothing is concluded.
+A plain answer has no byte before it is whole. While one is running, only the node's own count of tokens shows progress;
+without a fresh count or an open breaker, the node does not count as hanging.
 """
 
 import math
@@ -13,7 +13,7 @@ import math
 from gateway.fleet.node import Node
 
 FRESH_SECONDS = 10.0
-"""How old a page of metrics may be to be believed in this."""
+"""How old a node's count of tokens may be."""
 
 
 def silent_at(node: Node, now: float, base: float, per_1k: float) -> float:

@@ -1,7 +1,7 @@
-"""Whether each model can be served at all, told once when it no longer can, again while that lasts, and when it can.
+"""Logs when no node can serve a model: once, again every minute, and when one can again.
 
-The last node of a model is given requests also where it fails them (see `core.breaker`), so no single node's state says
-that a model is gone. One line a minute for each model says it, however many requests meet it.
+The last node of a model is given requests even while it fails them (see `core.fleet.breaker`), so the state of one node
+does not say that a model is not served.
 """
 
 import asyncio
@@ -14,14 +14,13 @@ from gateway.fleet.fleet import Fleet
 
 log = structlog.get_logger("fleetgate.fleet")
 
-LOOK_SECONDS = 1.0
-AGAIN_SECONDS = 60.0
-"""Between two lines about a model that still cannot be served."""
+CHECK_SECONDS = 1.0
+REPEAT_SECONDS = 60.0
+"""Seconds between two lines about a model that is not served."""
 
 
 class ModelState(NamedTuple):
-    """`ready`: a node can serve it. `nodes`: how many have said that they do. `error`: what was last wrong with one of
-    them, where none can."""
+    """`ready`: a node can serve it. `nodes`: how many list it. `error`: the last error of one of them, if none can."""
 
     name: str
     ready: bool
@@ -54,16 +53,16 @@ class ModelWatch:
         return ModelState(name, False, len(nodes), errors[0] if errors else "no node has said that it serves it")
 
     async def run(self) -> None:
-        """Look and tell, for ever. The first look leaves nodes the time to be probed."""
+        """Check and log, for ever. Before the first check nodes have time to be probed."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(CHECK_SECONDS)
             try:
                 self.refresh(asyncio.get_running_loop().time())
             except Exception:
                 log.exception("background_work_failed", work="models")
 
     def refresh(self, now: float) -> None:
-        """Tell what is news at `now`, in loop time."""
+        """Log what has changed by `now`, in loop time."""
         states = self.states()
         for state in states:
             since, due = self._gone.get(state.name, (now, now))
@@ -71,7 +70,7 @@ class ModelWatch:
                 if self._gone.pop(state.name, None) is not None:
                     log.warning("model_back", model=state.name, nodes=state.nodes, after_s=round(now - since, 1))
             elif now >= due:
-                self._gone[state.name] = (since, now + AGAIN_SECONDS)
+                self._gone[state.name] = (since, now + REPEAT_SECONDS)
                 log.error(
                     "model_unserved",
                     model=state.name,

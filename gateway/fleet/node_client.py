@@ -1,6 +1,6 @@
-"""What the gateway asks of a node on its own account: whatever comes back is bounded, in bytes and in seconds.
+"""The gateway's own requests to nodes. Answers are bounded in bytes and in seconds.
 
-All that can go wrong is an `httpx.HTTPError` or a TimeoutError.
+Every failure is an `httpx.HTTPError` or a TimeoutError.
 """
 
 import asyncio
@@ -23,12 +23,12 @@ class NodeReply(NamedTuple):
     body: bytes
 
     def json(self) -> dict[str, Any]:
-        """The JSON object that it is, empty where it is none."""
+        """The JSON object of the body, empty where it is none."""
         return parse_object(self.body)
 
 
 def client_of(node: Node) -> httpx.AsyncClient:
-    """A client for questions to `node`: it unpacks nothing, follows nothing and keeps no cookies."""
+    """A client for `node` that decompresses nothing, follows no redirect and keeps no cookies."""
     headers = {"accept-encoding": "identity"}
     if node.spec.api_key:
         headers["authorization"] = f"Bearer {node.spec.api_key}"

@@ -1,4 +1,4 @@
-"""Which nodes there are, by all that tell of them: the config, names in the DNS, registrations in Redis."""
+"""Merges the nodes of all sources: the config, names in the DNS, registrations in Redis."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,19 +10,19 @@ log = structlog.get_logger("fleetgate.discovery")
 
 
 class NodeSources:
-    """Merges the sources. Of two that name the same URL the earlier in `order` is believed."""
+    """The nodes of each source. Where two sources have the same URL, the earlier one in `order` wins."""
 
-    def __init__(self, order: Sequence[str], take: Callable[[list[NodeSpec]], None]) -> None:
-        """`take` is given the whole list whenever it has changed."""
-        self._told: dict[str, tuple[NodeSpec, ...]] = dict.fromkeys(order, ())
-        self._take = take
+    def __init__(self, order: Sequence[str], on_change: Callable[[list[NodeSpec]], None]) -> None:
+        """`on_change` is called with all nodes whenever they have changed."""
+        self._by_source: dict[str, tuple[NodeSpec, ...]] = dict.fromkeys(order, ())
+        self._on_change = on_change
 
     def update(self, source: str, specs: Sequence[NodeSpec]) -> None:
-        """What `source` knows now; it replaces what it knew before."""
-        if source in self._told and self._told[source] == tuple(specs):
+        """Replace the nodes of `source`."""
+        if source in self._by_source and self._by_source[source] == tuple(specs):
             return
         before = self.specs()
-        self._told[source] = tuple(specs)
+        self._by_source[source] = tuple(specs)
         after = self.specs()
         if after == before:
             return
@@ -30,12 +30,12 @@ class NodeSources:
         left = [spec.name for spec in before if spec.url not in {new.url for new in after}]
         if came or left:
             log.info("fleet_changed", source=source, came=came, left=left)
-        self._take(after)
+        self._on_change(after)
 
     def specs(self) -> list[NodeSpec]:
         """All nodes, each once."""
         merged: dict[str, NodeSpec] = {}
-        for specs in self._told.values():
+        for specs in self._by_source.values():
             for spec in specs:
                 merged.setdefault(spec.url, spec)
         return list(merged.values())

@@ -1,7 +1,7 @@
-"""What the other gateway processes see of the fleet: each lays down its own view, and who is asked adds them up.
+"""Peer views: each gateway process publishes its view of the fleet, and reads the others' for `fleetgate status`.
 
-Over Redis where there is one, else over the directory that the worker processes of one gateway share. Nobody but
-operators reads it, so it may be some seconds old; the view of a process that died is gone with the next look.
+Views are published in Redis where there is one, otherwise in the directory that the worker processes of one gateway
+share. A view is up to `PUBLISH_SECONDS` old; that of a process that died expires after `KEPT` seconds.
 """
 
 import asyncio
@@ -14,22 +14,22 @@ from pathlib import Path
 
 import structlog
 
-from gateway.core.fleet.peer_view import Sights, read, spell
+from gateway.core.fleet.peer_view import ViewsByNode, read, spell
 from gateway.fleet.fleet import Fleet
 from gateway.redis.client import RedisClient, RedisUnavailable, Script
 from gateway.redis.replies import texts
 
-log = structlog.get_logger("fleetgate.lookout")
+log = structlog.get_logger("fleetgate.peer_views")
 
-SHOW_SECONDS = 2.0
+PUBLISH_SECONDS = 2.0
 KEPT = 10.0
-"""How often a view is laid down anew, and for how long it counts."""
+"""Seconds between two publications of a view, and until it expires."""
 
 _SHOW = Script.read(Path(__file__).parent / "lua" / "show.lua", fits=texts)
 
 
 class PeerViews:
-    """This process's view and the others'. While the fleet has one gateway process only, nothing is done."""
+    """Publishes and reads views. While there is one gateway process only, it does nothing."""
 
     def __init__(self, fleet: Fleet, redis: RedisClient | None, folder: Path | None) -> None:
         """`folder`: the directory of this gateway's worker processes, None where there is one only."""
@@ -38,24 +38,24 @@ class PeerViews:
         self._folder = folder if redis is None else None
         self._name = secrets.token_hex(8)
 
-    async def run(self, own: Callable[[], Sights]) -> None:
-        """Lay this process's view down every now and then, for ever."""
+    async def run(self, own: Callable[[], ViewsByNode]) -> None:
+        """Publish this process's view every `PUBLISH_SECONDS`, for ever."""
         while True:
             try:
                 await self._exchange(own(), wanted=False)
             except Exception:
                 log.exception("showing_the_fleet_failed")
-            await asyncio.sleep(SHOW_SECONDS)
+            await asyncio.sleep(PUBLISH_SECONDS)
 
-    async def exchange(self, own: Sights) -> list[Sights]:
-        """Lay down `own` view, and return the others'; none where Redis does not answer."""
+    async def exchange(self, own: ViewsByNode) -> list[ViewsByNode]:
+        """Publish `own` view, and return the others'; none where Redis does not answer."""
         return await self._exchange(own, wanted=True)
 
     async def withdraw(self) -> None:
-        """This process sees nothing any more."""
+        """Remove this process's view."""
         await self._exchange(None, wanted=False)
 
-    async def _exchange(self, own: Sights | None, wanted: bool) -> list[Sights]:
+    async def _exchange(self, own: ViewsByNode | None, wanted: bool) -> list[ViewsByNode]:
         if self._fleet.gateways == 1:
             return []
         if self._folder is not None:
@@ -63,36 +63,36 @@ class PeerViews:
         if self._redis is None:
             return []
         prefix = f"{self._redis.schema.live}:{{sights}}"
-        told = "" if own is None else spell(own)
+        view = "" if own is None else spell(own)
         try:
             found = await self._redis.run(
-                _SHOW, [f"{prefix}:views", f"{prefix}:until"], [self._name, round(KEPT * 1000), told, int(wanted)]
+                _SHOW, [f"{prefix}:views", f"{prefix}:until"], [self._name, round(KEPT * 1000), view, int(wanted)]
             )
         except RedisUnavailable:
             return []
         return list(_readable(found))
 
-    def _over_files(self, folder: Path, own: Sights | None, wanted: bool) -> list[Sights]:
-        mine = folder / f"sights-{os.getpid()}.json"
+    def _over_files(self, folder: Path, own: ViewsByNode | None, wanted: bool) -> list[ViewsByNode]:
+        mine = folder / f"view-{os.getpid()}.json"
         if own is None:
             mine.unlink(missing_ok=True)
             return []
         fresh = mine.with_suffix(".new")
         fresh.write_text(spell(own))
         fresh.replace(mine)
-        others = [file for file in folder.glob("sights-*.json") if file != mine] if wanted else []
+        others = [file for file in folder.glob("view-*.json") if file != mine] if wanted else []
         return list(_readable(_fresh(others)))
 
 
 def _fresh(files: Iterable[Path]) -> Iterator[str]:
     oldest = time.time() - KEPT
     for file in files:
-        with suppress(FileNotFoundError):  # its process has left
+        with suppress(FileNotFoundError):  # its process has stopped
             if file.stat().st_mtime > oldest:
                 yield file.read_text()
 
 
-def _readable(found: Iterable[str] | Iterable[bytes]) -> Iterator[Sights]:
+def _readable(found: Iterable[str] | Iterable[bytes]) -> Iterator[ViewsByNode]:
     for spelled in found:
         try:
             yield read(spelled)

@@ -1,4 +1,4 @@
-"""The gateway's own tiny completion: whether somebody is there to think behind a node that answers its probes."""
+"""The trial: a completion of one token, since a node may answer probes while its engine is dead."""
 
 import asyncio
 from typing import NamedTuple
@@ -8,14 +8,14 @@ import httpx
 from gateway.fleet.node_client import get, post
 
 TRIAL_SECONDS = 30.0
-"""How long it may take: a node that is asked for one token is hardly busy, but may be loading kernels."""
+"""Seconds for one trial: a node without requests answers soon, unless it is loading kernels."""
 
 
 class ProbeFailure(NamedTuple):
-    """Why a tiny completion did not come; `certain` where neither clients' load nor the gateway's own want of
-    connections explains it. `error` broke it off."""
+    """Why a trial failed. `certain`: neither the load of clients nor a shortage of the gateway explains it. `error`:
+    the exception, if there was one."""
 
-    told: str
+    message: str
     certain: bool
     error: httpx.HTTPError | None = None
 
@@ -34,16 +34,16 @@ async def ask_one_token(client: httpx.AsyncClient, model: str) -> ProbeFailure |
     except TimeoutError:
         return ProbeFailure(f"no answer to its trial within {TRIAL_SECONDS:g} s", certain=False)
     except httpx.HTTPError as error:
-        told = f"its trial failed: {error or type(error).__name__}"
-        return ProbeFailure(told, certain=not isinstance(error, httpx.ConnectError), error=error)
+        message = f"its trial failed: {error or type(error).__name__}"
+        return ProbeFailure(message, certain=not isinstance(error, httpx.ConnectError), error=error)
     if status >= 500:
         return ProbeFailure(f"answered its trial with {status}", certain=status != 503 or await _is_dead(client))
     return None
 
 
 async def _is_dead(client: httpx.AsyncClient) -> bool:
-    """What vLLM answers with 503 while its queue is full, it answers so too when its engine is dead; then its /health
-    says the same."""
+    """Whether /health answers 503 too: vLLM answers completions with 503 while its queue is full as well as after its
+    engine has died."""
     try:
         async with asyncio.timeout(TRIAL_SECONDS):
             return (await get(client, "/health")).status == 503

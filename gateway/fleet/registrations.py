@@ -1,4 +1,4 @@
-"""Nodes that tell of themselves: records in Redis, with heartbeats (docs/registration.md)."""
+"""Registrations: nodes that write a record to Redis, renewed by heartbeats (docs/registration.md)."""
 
 import asyncio
 import math
@@ -18,21 +18,21 @@ log = structlog.get_logger("fleetgate.discovery")
 
 INDEX_KEY = "fleetgate:nodes"
 KEY_PREFIX = "fleetgate:node:"
-"""Names of the contract, the same in every version of the gateway."""
+"""The names of docs/registration.md, the same in every version of the gateway."""
 
 FORGET_SECONDS = 12.0
-"""How long a node whose record is gone stays: two heartbeats and a little, so that a Redis which came back empty
-costs no node. One that was stopped takes no connections meanwhile, which is found at once."""
+"""Seconds for which a node without a record stays: two heartbeats and a little, so that a Redis that came back empty
+removes no node. A node that was stopped accepts no connections meanwhile, which is noticed at once."""
 
 REGISTERED = "registered"
-"""Under this name a node keeps the draining that its own record tells of."""
+"""The source of drains in records, for `Node.drain_for`."""
 
 SOURCE = "registrations"
 
 
 @dataclass(frozen=True, slots=True)
 class RegistrationRules:
-    """Whom to believe, how often to look (seconds), and the key that all registered nodes are talked to with."""
+    """Which records are trusted, seconds between two polls, and the key and CA of all registered nodes."""
 
     trust: RegistrationTrust
     interval: float = 1.0
@@ -41,7 +41,7 @@ class RegistrationRules:
 
 
 class Registrations:
-    """Reads the records and tells the roster. While Redis is away, what was read last stands."""
+    """Gives the nodes of the records to `NodeSources`. While Redis does not answer, the last ones stay."""
 
     def __init__(self, redis: RedisClient, rules: RegistrationRules, sources: NodeSources, fleet: Fleet) -> None:
         self._redis = redis
@@ -54,7 +54,7 @@ class Registrations:
         self._draining: dict[str, tuple[float, float]] = {}
 
     async def run(self) -> None:
-        """Look, for ever."""
+        """Poll, for ever."""
         while True:
             try:
                 await self.poll()
@@ -69,12 +69,12 @@ class Registrations:
         except RedisUnavailable:
             return
         now = asyncio.get_running_loop().time()
-        for node_id, record in self._believed(records).items():
+        for node_id, record in self._trusted(records).items():
             self._seen[node_id] = record, now
         self._seen = {name: seen for name, seen in self._seen.items() if now - seen[1] <= FORGET_SECONDS}
         known = [record for record, _ in self._seen.values()]
         self._sources.update(SOURCE, [self._spec(record) for record in known if record.state in ("ready", "draining")])
-        self._apply({record.url: record for record in known}, now)
+        self._update_nodes({record.url: record for record in known}, now)
 
     async def _read(self, now: float) -> dict[str, bytes]:
         ids = await self._redis.command("ZRANGEBYSCORE", INDEX_KEY, now - self._rules.trust.skew, "+inf")
@@ -83,27 +83,27 @@ class Registrations:
         return {name: text for name, text in zip(names, found, strict=True) if text is not None}
 
     async def _record(self, name: str) -> bytes | None:
-        """None where there is none, also where a key of another type stands in its place: that costs no other node."""
+        """None where there is none, or a key of another type: that must not cost other nodes."""
         try:
             text: bytes | None = await self._redis.command("GET", KEY_PREFIX + name)
         except ScriptFailed:
             return None
         return text
 
-    def _believed(self, records: Mapping[str, bytes]) -> dict[str, RegisteredNode]:
-        believed, refused = {}, {}
+    def _trusted(self, records: Mapping[str, bytes]) -> dict[str, RegisteredNode]:
+        trusted, refused = {}, {}
         for node_id, text in records.items():
             try:
                 record = read_registration(text, self._rules.trust, time.time())
                 if record.node_id != node_id:
                     raise UntrustedRegistration(f"it stands under the name of another node than {record.node_id!r}")
-                believed[node_id] = record
+                trusted[node_id] = record
             except UntrustedRegistration as reason:
                 refused[node_id] = str(reason)
                 if node_id not in self._refused:
                     log.warning("registration_not_believed", node_id=node_id, reason=str(reason))
         self._refused = refused
-        return believed
+        return trusted
 
     def _spec(self, record: RegisteredNode) -> NodeSpec:
         return NodeSpec(
@@ -117,8 +117,8 @@ class Registrations:
             models=record.models,
         )
 
-    def _apply(self, records: Mapping[str, RegisteredNode], now: float) -> None:
-        """Drain those that say so, and note those that have started afresh."""
+    def _update_nodes(self, records: Mapping[str, RegisteredNode], now: float) -> None:
+        """Drain the nodes whose records say so, and note which have started anew."""
         for node in self._fleet.nodes:
             record = records.get(node.spec.url)
             if record is None:
@@ -131,7 +131,7 @@ class Registrations:
         self._draining = {name: drain for name, drain in self._draining.items() if name in records}
 
     def _drain(self, record: RegisteredNode, now: float) -> Drain:
-        """Since when its draining is known here, and until when, in loop time."""
+        """Its drain in loop time, since it was first seen here."""
         since, _ = self._draining.get(record.url, (now, None))
         until = math.inf if record.drain_deadline is None else record.drain_deadline + now - time.time()
         self._draining[record.url] = since, until

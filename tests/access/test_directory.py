@@ -47,7 +47,7 @@ async def test_a_tenants_life(kind: str) -> None:
         await eventually(lambda: ring.known(digest) is None)
         assert await ring.find(new) is None
         lines = await Audit(link, 100).read(0.0, 10)
-        told = [line.deed.what for line in lines]
+        told = [line.event.what for line in lines]
         assert told == ["tenant deleted", "key rotated", "key created", "tenant created"]
         await ring.stop()
         await link.stop()

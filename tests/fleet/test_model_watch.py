@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from gateway.cli.status import render_fleet
 from gateway.fleet.fleet import Fleet
-from gateway.fleet.model_watch import AGAIN_SECONDS, ModelWatch
+from gateway.fleet.model_watch import REPEAT_SECONDS, ModelWatch
 from gateway.fleet.node import NodeSpec
 from tests.support.gateways import RunningGateway, eventually, running_gateway
 from tests.support.nodes import MODEL, Asked, ScriptedNode, answer, scripted_node
@@ -39,7 +39,7 @@ def test_it_is_told_once_an_interval_and_again_when_it_is_back() -> None:
     assert told(watch, 1) == []
     nodes.nodes[1].refused("takes no connection", 2.0)
     assert [told(watch, float(now)) for now in range(2, 60)] == [[("model_unserved", "big")], *[[]] * 57]
-    assert told(watch, 2 + AGAIN_SECONDS) == [("model_unserved", "big")]
+    assert told(watch, 2 + REPEAT_SECONDS) == [("model_unserved", "big")]
     nodes.nodes[0].answered(70.0)
     assert told(watch, 70) == [("model_back", "big")]
     assert told(watch, 71) == []

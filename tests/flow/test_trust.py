@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.fleet import canary
+from gateway.fleet.canary_questions import BUDGET
 from tests.support.gateways import RunningGateway, eventually, running_gateway
 from workers.fake import FakeNode, FakeSettings, Fault, serve_fake
 
@@ -64,7 +64,7 @@ async def set_budget(node: FakeNode, manner: str) -> None:
 def canaries(node: FakeNode) -> int:
     """How often the node was asked whether it holds a budget."""
     mine = (seen.json for seen in node.stats.recent if "chat" in seen.path)
-    return sum(body.get("thinking_token_budget") == canary.BUDGET and body.get("temperature") == 0 for body in mine)
+    return sum(body.get("thinking_token_budget") == BUDGET and body.get("temperature") == 0 for body in mine)
 
 
 @pytest.mark.parametrize("fields", ODD.values(), ids=ODD.keys())

@@ -101,7 +101,7 @@ async def _keys(_: RedisServer, link: RedisClient) -> None:
     made = [await directory.create_key("who", name, digest, {}, in_file=False) for digest in digests[:2]]
     await ring.refresh()
     assert await ring.find(digests[0]) is not None and ring.known(digests[1]) is not None
-    ring._noted = float("-inf")  # the half hour in which use is noted is over
+    ring._usage._flushed = float("-inf")  # its next flush is due
     await ring.refresh()
     assert made[0].id in await directory.last_used()
     kept = [await directory.key(key.id) for key in made]
@@ -178,4 +178,4 @@ async def _audit(_: RedisServer, link: RedisClient) -> None:
     audit = Audit(link, 100)
     subject = str(time.monotonic_ns())
     await audit.note(AuditEvent("who", "node drained", subject, {}))
-    assert [line.deed.subject for line in await audit.read(0.0, 1)] == [subject]
+    assert [line.event.subject for line in await audit.read(0.0, 1)] == [subject]

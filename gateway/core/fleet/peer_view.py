@@ -1,16 +1,16 @@
-"""What one gateway process sees of one node, in a form that the others can add to what they see."""
+"""The view that one gateway process has of a node, as it is sent to the others and added up by them."""
 
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 WAITS = 64
-"""Latest times to the first token that are told to others, for each node."""
+"""Latest times to the first token that a view of a node carries."""
 
 
 class PeerView(NamedTuple):
-    """`state` as an operator calls it, requests `in_flight`, `pending` prompt tokens, `waits` for the first token in
-    seconds (the latest at the end), and the last `error`."""
+    """`state` of the node, requests `in_flight`, `pending` prompt tokens, `waits` for the first token in seconds
+    (the latest at the end), and the last `error`."""
 
     state: str
     in_flight: int
@@ -19,21 +19,20 @@ class PeerView(NamedTuple):
     error: str | None
 
 
-Sights = Mapping[str, PeerView]
-"""By node name: what one process sees of the fleet."""
+ViewsByNode = Mapping[str, PeerView]
+"""The views of one process, by the nodes' names."""
 
 
-def spell(sights: Sights) -> str:
-    """For the way to another process."""
+def spell(views: ViewsByNode) -> str:
+    """The form in which views are sent."""
     rounded = {
-        name: sight._replace(waits=tuple(round(wait, 4) for wait in sight.waits[-WAITS:]))
-        for name, sight in sights.items()
+        name: view._replace(waits=tuple(round(wait, 4) for wait in view.waits[-WAITS:])) for name, view in views.items()
     }
     return json.dumps(rounded, separators=(",", ":"))
 
 
-def read(spelled: str | bytes) -> Sights:
-    """Raises ValueError where this was written by a version that sees otherwise."""
+def read(spelled: str | bytes) -> ViewsByNode:
+    """Raises ValueError where another version has written another form."""
     try:
         told: dict[str, list[Any]] = json.loads(spelled)
         return {
@@ -44,24 +43,25 @@ def read(spelled: str | bytes) -> Sights:
         raise ValueError(str(error)) from None
 
 
-def together(sights: Sequence[PeerView]) -> PeerView:
-    """Of one node, from several processes (at least one); `state` and, if it has one, `error` are the first's."""
-    if len(sights) == 1:
-        return sights[0]
+def together(views: Sequence[PeerView]) -> PeerView:
+    """Adds up the views that several processes (at least one) have of a node; `state` and, if it has one, `error` are
+    those of the first."""
+    if len(views) == 1:
+        return views[0]
     return PeerView(
-        sights[0].state,
-        sum(sight.in_flight for sight in sights),
-        sum(sight.pending for sight in sights),
-        tuple(wait for sight in sights for wait in sight.waits[-WAITS:]),
-        next((sight.error for sight in sights if sight.error is not None), None),
+        views[0].state,
+        sum(view.in_flight for view in views),
+        sum(view.pending for view in views),
+        tuple(wait for view in views for wait in view.waits[-WAITS:]),
+        next((view.error for view in views if view.error is not None), None),
     )
 
 
-def states(sights: Sequence[PeerView]) -> dict[str, int]:
-    """How many processes see the node in which state."""
+def states(views: Sequence[PeerView]) -> dict[str, int]:
+    """The number of processes by the state in which they see the node."""
     counted: dict[str, int] = {}
-    for sight in sights:
-        counted[sight.state] = counted.get(sight.state, 0) + 1
+    for view in views:
+        counted[view.state] = counted.get(view.state, 0) + 1
     return counted
 
 
