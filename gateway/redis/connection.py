@@ -1,8 +1,8 @@
-"""One connection to a Redis server for scripts: calls go out as they are given, replies come back in their order.
+"""One connection to a Redis server, for scripts: calls are written at once, replies come in the same order.
 
-redis-py sends a command and waits for its reply, one task at a time: about 150 µs of CPU for a script alone and 30 in
-a pipeline. Here nothing waits: hiredis (redis-py's own parser) packs and parses, and each reply is handed on from the
-stack that its bytes came in on. Logging in is the first of what is sent.
+redis-py sends a command and waits for its reply, one task at a time: about 150 µs of CPU for a script alone and 30 in a
+pipeline. Here nothing waits: hiredis (the parser of redis-py) packs and parses, and each reply is handed on within
+`data_received`. The login is the first calls.
 """
 
 import asyncio
@@ -23,8 +23,8 @@ _pack: Callable[[tuple[Value, ...]], bytes] = hiredis.pack_command  # type: igno
 
 
 class RedisCall:
-    """A call on its way. `script` None: a plain command. `deadline`: in loop time, infinite before it is sent. `again`:
-    it was sent before."""
+    """A call. `script` None: a plain command. `deadline`: loop time, infinite before the call is sent. `again`: it was
+    sent before."""
 
     __slots__ = ("again", "command", "deadline", "script", "waiter")
 
@@ -57,22 +57,22 @@ class RedisCall:
         return self.script is None or self.script.fits(reply, self.command)
 
     def end(self, reply: Any) -> None:
-        """Have who waits get `reply`, if somebody still does; it goes on within."""
+        """Resume the caller with `reply`, within this call; nothing where it is gone."""
         if not self.waiter.done():
             self.waiter.set_result(reply)
 
     def fail(self, error: Exception) -> None:
-        """The same with an error."""
+        """The same with `error`."""
         if not self.waiter.done():
             self.waiter.set_exception(error)
 
 
 class LoginCall(RedisCall):
-    """A call that the connection begins with; what its refusal means is up to `open_wire`."""
+    """A call of the login. `open_connection` decides what its refusal means."""
 
 
 class RedisConnection(asyncio.Protocol):
-    """Sends and receives. What a reply means, and what a lost connection means for its calls, is the owner's."""
+    """Writes calls and reads replies. The owner decides what replies and a lost connection mean."""
 
     def __init__(self, answered: Callable[[RedisCall, Any], None], lost: Callable[["RedisConnection"], None]) -> None:
         self.in_flight: deque[RedisCall] = deque()
@@ -87,13 +87,13 @@ class RedisConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's does not inherit from it
 
     def send(self, calls: Sequence[RedisCall]) -> None:
-        """Send `calls` in one piece."""
+        """Send `calls` in one write."""
         assert self._transport is not None
         self.in_flight.extend(calls)
         self._transport.write(b"".join([_pack(self._spelled(call)) for call in calls]))
 
     def _spelled(self, call: RedisCall) -> tuple[Value, ...]:
-        """A script's first call goes with its text: refused as unknown and sent again, it would fall behind others."""
+        """The first call of a script carries its text: refused and sent again, it would come after later calls."""
         if call.script is None or call.script.sha in self._known:
             return call.command
         self._known.add(call.script.sha)
@@ -107,7 +107,7 @@ class RedisConnection(asyncio.Protocol):
                 self._answered(self.in_flight.popleft(), reply)
         except hiredis.ProtocolError:
             reply = None
-        if reply is not False and self._transport is not None:  # it speaks another protocol, or out of turn
+        if reply is not False and self._transport is not None:  # another protocol, or a reply without a call
             self._transport.abort()
 
     def connection_lost(self, _: Exception | None) -> None:
@@ -116,22 +116,24 @@ class RedisConnection(asyncio.Protocol):
             self._lost(self)
 
     def close(self) -> None:
-        """Hang up; the owner is told nothing more."""
+        """Close; the owner is not called any more."""
         self.closed = True
         if self._transport is not None:
             self._transport.abort()
 
 
-async def open_wire(address: Address, settings: RedisSettings, make: Callable[[], RedisConnection]) -> RedisConnection:
-    """Connect and log in. Raises OSError or TimeoutError, or `ScriptFailed` where Redis does not let us in."""
+async def open_connection(
+    address: Address, settings: RedisSettings, make: Callable[[], RedisConnection]
+) -> RedisConnection:
+    """Connect and log in. Raises OSError, TimeoutError, or `ScriptFailed` where Redis refuses the login."""
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(settings.connect_timeout):
         tls = settings.tls()
         host, port = address
         name = host if tls is not None else None
-        _, wire = await loop.create_connection(make, host, port, ssl=tls, server_hostname=name)
+        _, connection = await loop.create_connection(make, host, port, ssl=tls, server_hostname=name)
         calls = [LoginCall(command, None, InlineFuture(loop)) for command in (*settings.login, NAMING)]
-        wire.send(calls)
+        connection.send(calls)
         try:
             for call in calls:
                 try:
@@ -140,8 +142,8 @@ async def open_wire(address: Address, settings: RedisSettings, make: Callable[[]
                     if call.command is not NAMING:
                         raise
         except BaseException:
-            wire.close()
+            connection.close()
             for call in calls:
                 call.waiter.cancel()
             raise
-    return wire
+    return connection

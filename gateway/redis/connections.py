@@ -1,8 +1,8 @@
-"""Scripts on their way to one Redis or to a cluster's servers: gathered by turns, bounded in time, sent again once.
+"""The connections for scripts, one for each server: calls are gathered, bounded in time, and sent again once.
 
-A turn's calls go out in one piece for each server. What was under way on a connection that broke is sent again over
-a new one, once; where that breaks too, or none can be made, or an answer is late, Redis has fallen. Late is what has
-no answer `timeout` after it was sent, and a little more for each call that is ahead of it.
+The calls of one iteration of the event loop are one write for each server. Calls in flight on a connection that breaks
+are sent again over a new one, once. Redis is down where that breaks too, where no connection can be made, or where a
+reply is late: `timeout` after the call was sent, and a little more for each call ahead of it.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import hiredis
 import structlog
 from redis.exceptions import RedisError
 
-from gateway.redis.connection import LoginCall, RedisCall, RedisConnection, open_wire
+from gateway.redis.connection import LoginCall, RedisCall, RedisConnection, open_connection
 from gateway.redis.refusals import RedisRefusals, code_of
 from gateway.redis.script import RedisUnavailable, ScriptFailed
 from gateway.redis.settings import TRANSPORT, Address, RedisSettings, spell
@@ -23,71 +23,71 @@ from gateway.redis.settings import TRANSPORT, Address, RedisSettings, spell
 log = structlog.get_logger("fleetgate.redis")
 
 GRACE = 0.005
-"""Seconds beyond the timeout: a loop that was busy looks at its sockets once more before an answer counts as late."""
+"""Seconds beyond the timeout, so that a busy event loop reads its sockets once more before a reply counts as late."""
 
 EACH = 0.00025
-"""Seconds beyond the timeout for every call that is ahead, four times what one costs Redis: a burst is no outage."""
+"""Seconds beyond the timeout for every call ahead, four times what one costs Redis: a burst is no outage."""
 
-LAST_LOOKS = 20
-"""How often, within the timeout, it is looked whether all is answered, before connections are closed."""
+CLOSE_CHECKS = 20
+"""How often, within the timeout, `close` checks whether all calls are answered."""
 
 
 class RedisConnections:
-    """A connection for each server that was needed so far."""
+    """A connection for each server that was called so far."""
 
     def __init__(
         self,
         settings: RedisSettings,
-        locate: Callable[[str], Address],
-        fell: Callable[[str], None],
+        server_of: Callable[[str], Address],
+        set_down: Callable[[str], None],
         redirect: Callable[[RedisCall], None],
         refusals: RedisRefusals,
     ) -> None:
-        """`locate` tells the server of a key, `fell` is told why Redis is lost, `redirect` takes on a call whose key
-        has moved, `refusals` says what an error means."""
+        """`server_of(key)`; `set_down(reason)` is called where Redis is down; `redirect(call)` carries out a call whose
+        key has moved; `refusals` explains errors."""
         self._settings = settings
         self._refusals = refusals
         self._home = settings.address
-        self._locate = locate
-        self._fell = fell
+        self._server_of = server_of
+        self._set_down = set_down
         self._redirect = redirect
         self._gathered: list[RedisCall] = []
         self._parked: defaultdict[Address, list[RedisCall]] = defaultdict(list)
-        self._wires: dict[Address, RedisConnection] = {}
+        self._connections: dict[Address, RedisConnection] = {}
         self._opening: dict[Address, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def submit(self, call: RedisCall) -> None:
-        """Have `call` sent with the others of this turn."""
+        """Send `call` with the others of this iteration of the event loop."""
         if not self._gathered:
             call.waiter.get_loop().call_soon(self._flush)
         self._gathered.append(call)
 
-    def under_way(self) -> Iterator[RedisCall]:
-        """All calls that have no answer yet."""
+    def in_flight(self) -> Iterator[RedisCall]:
+        """All calls without a reply."""
         yield from self._gathered
         for calls in self._parked.values():
             yield from calls
-        for wire in self._wires.values():
-            yield from wire.in_flight
+        for connection in self._connections.values():
+            yield from connection.in_flight
 
     def drop(self, error: Exception) -> None:
-        """Hang up everywhere; whoever waits gets `error`."""
-        waiting = list(self.under_way())
+        """Close all connections, and fail all calls with `error`."""
+        waiting = list(self.in_flight())
         self._gathered = []
         self._parked.clear()
-        for wire in self._wires.values():
-            wire.close()
-        self._wires.clear()
+        for connection in self._connections.values():
+            connection.close()
+        self._connections.clear()
         for call in waiting:
             call.fail(error)
 
     async def close(self) -> None:
-        """Wait for what is under way, within the timeout, and hang up."""
-        for _ in range(LAST_LOOKS):
-            if next(self.under_way(), None) is None:
+        """Wait for the calls in flight, within the timeout, and close."""
+        for _ in range(CLOSE_CHECKS):
+            if next(self.in_flight(), None) is None:
                 break
-            await asyncio.sleep(self._settings.timeout / LAST_LOOKS)
+            await asyncio.sleep(self._settings.timeout / CLOSE_CHECKS)
         for task in self._opening.values():
             task.cancel()
         await asyncio.gather(*self._opening.values(), return_exceptions=True)
@@ -95,11 +95,11 @@ class RedisConnections:
         if self._timer is not None:
             self._timer.cancel()
 
-    # Out
+    # Sending
 
     def _flush(self) -> None:
         calls, self._gathered = self._gathered, []
-        if not calls:  # dropped in between
+        if not calls:  # dropped meanwhile
             return
         loop = calls[0].waiter.get_loop()
         deadline = loop.time() + self._settings.timeout + self._ahead() * EACH
@@ -111,25 +111,25 @@ class RedisConnections:
         else:
             by_server: defaultdict[Address, list[RedisCall]] = defaultdict(list)
             for call in calls:
-                by_server[self._locate(call.key)].append(call)
+                by_server[self._server_of(call.key)].append(call)
             for address, group in by_server.items():
                 self._send(address, group)
         first = calls[0].deadline
-        if self._timer is not None and self._timer.when() > first:  # it is set for the last of a burst
+        if self._timer is not None and self._timer.when() > first:  # it is set for the last call of a burst
             self._timer.cancel()
             self._timer = None
         if self._timer is None:
             self._timer = loop.call_at(first, self._check, False)
 
     def _ahead(self) -> int:
-        """How many calls were sent before and have no answer yet, in a cluster to whichever server."""
+        """The number of calls in flight, to all servers of a cluster."""
         parked = sum([len(calls) for calls in self._parked.values()])
-        return parked + sum([len(wire.in_flight) for wire in self._wires.values()])
+        return parked + sum([len(connection.in_flight) for connection in self._connections.values()])
 
     def _send(self, address: Address, calls: list[RedisCall]) -> None:
-        wire = self._wires.get(address)
-        if wire is not None:
-            wire.send(calls)
+        connection = self._connections.get(address)
+        if connection is not None:
+            connection.send(calls)
             return
         self._parked[address] += calls
         if address not in self._opening:
@@ -137,27 +137,29 @@ class RedisConnections:
 
     async def _open(self, address: Address) -> None:
         try:
-            wire = await open_wire(address, self._settings, lambda: RedisConnection(self._answered, self._lost))
+            connection = await open_connection(
+                address, self._settings, lambda: RedisConnection(self._reply_received, self._connection_lost)
+            )
         except ScriptFailed as error:
-            self._fell(str(self._refusals.understand("AUTH", "", str(error))))
+            self._set_down(str(self._refusals.understand("AUTH", "", str(error))))
             return
         except (*TRANSPORT, RedisError, RedisUnavailable) as error:
-            self._fell(spell(error))
+            self._set_down(spell(error))
             return
         except Exception:
             log.exception("redis_connection_failed_unexpectedly")
-            self._fell("a mistake of ours")
+            self._set_down("an error of the gateway")
             return
         finally:
             del self._opening[address]
-        self._wires[address] = wire
-        wire.send(self._parked.pop(address, []))
+        self._connections[address] = connection
+        connection.send(self._parked.pop(address, []))
 
-    # Back
+    # Replies
 
-    def _answered(self, call: RedisCall, reply: Any) -> None:
+    def _reply_received(self, call: RedisCall, reply: Any) -> None:
         if isinstance(reply, hiredis.ReplyError):
-            self._refused(call, str(reply))
+            self._error_received(call, str(reply))
         elif call.fits(reply):
             if self._refusals.standing:
                 self._refusals.answered(call.name, call.key)
@@ -165,32 +167,32 @@ class RedisConnections:
         else:
             call.fail(self._refusals.misshapen(call.name, call.key, reply))
 
-    def _refused(self, call: RedisCall, text: str) -> None:
+    def _error_received(self, call: RedisCall, text: str) -> None:
         code = code_of(text)
         if isinstance(call, LoginCall):
             call.fail(ScriptFailed(text))
-        elif code == "NOSCRIPT" and call.command[0] == "EVALSHA":  # the server has not seen it, or was told to forget
+        elif code == "NOSCRIPT" and call.command[0] == "EVALSHA":  # the server has not got the script, or no longer
             call.command = call.whole
-            self._send(self._locate(call.key) if self._settings.cluster else self._home, [call])
+            self._send(self._server_of(call.key) if self._settings.cluster else self._home, [call])
         elif code in ("MOVED", "ASK") and self._settings.cluster:
             self._redirect(call)
         else:
             error = self._refusals.understand(call.name, call.key, text)
             try:
                 if not isinstance(error, ScriptFailed):
-                    self._fell(str(error))
+                    self._set_down(str(error))
             finally:
                 call.fail(error)
 
-    def _lost(self, wire: RedisConnection) -> None:
-        calls = list(wire.in_flight)
-        wire.in_flight.clear()
-        address = next((place for place, other in self._wires.items() if other is wire), None)
-        if address is None:  # it was logging in
+    def _connection_lost(self, connection: RedisConnection) -> None:
+        calls = list(connection.in_flight)
+        connection.in_flight.clear()
+        address = next((place for place, other in self._connections.items() if other is connection), None)
+        if address is None:  # it broke during its login
             for call in calls:
                 call.fail(ConnectionResetError("Redis closed the connection"))
             return
-        del self._wires[address]
+        del self._connections[address]
         again = [call for call in calls if not call.again]
         for call in again:
             call.again = True
@@ -198,20 +200,20 @@ class RedisConnections:
             self._send(address, again)
         if len(again) < len(calls):
             self._parked[address] += [call for call in calls if call not in again]
-            self._fell("Redis closed the connection")
+            self._set_down("Redis closed the connection")
 
-    # Time
+    # Timeouts
 
     def _check(self, sure: bool) -> None:
-        """Whether the oldest call is late. `sure` after the grace."""
+        """Check whether the oldest call is late. `sure`: the grace is over."""
         self._timer = None
         loop = asyncio.get_running_loop()
-        oldest = min((call.deadline for call in self.under_way()), default=math.inf)
-        if oldest == math.inf:  # nothing was sent: what is gathered has the next look made when it goes
+        oldest = min((call.deadline for call in self.in_flight()), default=math.inf)
+        if oldest == math.inf:  # nothing is sent yet: `_flush` sets the timer
             return
         if oldest > loop.time():
             self._timer = loop.call_at(oldest, self._check, False)
         elif sure:
-            self._fell("no answer in time")
+            self._set_down("no answer in time")
         else:
             self._timer = loop.call_later(GRACE, self._check, True)

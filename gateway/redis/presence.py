@@ -1,4 +1,4 @@
-"""How many gateway processes there are now: each says in Redis that it lives, and counts those that said so lately."""
+"""Presence: the number of live gateway processes. Each process sends heartbeats to Redis, and counts recent ones."""
 
 import asyncio
 import secrets
@@ -14,17 +14,17 @@ log = structlog.get_logger("fleetgate.presence")
 
 BEAT = 2.0
 FORGOTTEN = 10.0
-"""Seconds between two words of a process, and after the last one until it does not count any more."""
+"""Seconds between two heartbeats of a process, and after its last one until it does not count any more."""
 
 _BEAT = Script.read(Path(__file__).parent / "lua" / "beat.lua", fits=integer)
 
 
 class Presence:
-    """This process among the others. Without Redis, or before it was heard, it is the only one."""
+    """This process among the others. Without Redis, and before its first reply, it is the only one."""
 
     def __init__(self, redis: RedisClient | None) -> None:
         self.live = 1
-        """Gateway processes that live, this one included, as of the last beat that Redis took."""
+        """Live gateway processes, this one included, as of the last heartbeat that Redis accepted."""
         self._redis = redis
         self._name = secrets.token_hex(8)
         self._task: asyncio.Task[None] | None = None
@@ -37,16 +37,16 @@ class Presence:
     async def start(self) -> None:
         if self._redis is not None:
             await self._beat(self._redis, FORGOTTEN)
-            self._task = asyncio.create_task(self._go_on(self._redis), name="presence")
+            self._task = asyncio.create_task(self._run(self._redis), name="presence")
 
     async def stop(self) -> None:
-        """Take leave, so that the others need not wait until this process is forgotten."""
+        """Leave, so that the others do not count this process until its heartbeat expires."""
         if self._task is not None and self._redis is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             await self._beat(self._redis, 0.0)
 
-    async def _go_on(self, redis: RedisClient) -> None:
+    async def _run(self, redis: RedisClient) -> None:
         while True:
             await asyncio.sleep(BEAT)
             try:
@@ -56,10 +56,10 @@ class Presence:
 
     async def _beat(self, redis: RedisClient, seconds: float) -> None:
         try:
-            place = f"{redis.schema.records}:gateways"
-            live = max(1, await redis.run(_BEAT, [place], [self._name, round(seconds * 1000)]))
+            key = f"{redis.schema.records}:gateways"
+            live = max(1, await redis.run(_BEAT, [key], [self._name, round(seconds * 1000)]))
         except RedisUnavailable:
-            return  # the last count is the best there is
+            return  # the last count stays
         if live != self.live:
             self.live = live
             for listener in self._listeners:

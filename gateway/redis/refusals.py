@@ -1,4 +1,4 @@
-"""What an error reply of Redis means, and which of them stand: the one place that reads their texts.
+"""Error replies of Redis: what each means, and which refusals stand. No other module reads their texts.
 
     error                                        means             then
     LOADING, READONLY, OOM, BUSY, NOAUTH ...     `RedisUnavailable`     down for all, until a probe is answered
@@ -24,7 +24,7 @@ log = structlog.get_logger("fleetgate.redis")
 FORGOTTEN = 60.0
 
 MAX_STANDING = 100
-"""Refusals that are told apart. More are counted only."""
+"""Kinds of refusals that are kept. More are only counted."""
 
 FOR_ALL = frozenset(
     (
@@ -32,10 +32,10 @@ FOR_ALL = frozenset(
         *("NOAUTH", "WRONGPASS", "NOTREADY"),
     )
 )
-"""What Redis answers to whatever it is asked; a probe gets the same."""
+"""Codes that any call would get, a probe too."""
 
 _IN_SCRIPT = ("ACL failure in script", "The user executing the script can't")
-"""How the missing rights of a script's command are told: by Valkey and by Redis."""
+"""The words of Valkey and of Redis for a right that a command within a script lacks."""
 
 _COMMAND = re.compile(r"run the '([^']+)' command")
 
@@ -56,7 +56,7 @@ class RedisRefusal:
 
 
 class RedisRefusals:
-    """Those that stand now. `prefix` is how our keys begin, for remedies; `count` is of all calls since the start."""
+    """The refusals that stand. `prefix` begins our keys, for remedies; `count` is of all calls since the start."""
 
     def __init__(self, prefix: str) -> None:
         self.count = 0
@@ -64,7 +64,7 @@ class RedisRefusals:
         self._prefix = prefix
 
     def understand(self, call: str, key: str, text: str) -> RedisUnavailable:
-        """The error for whoever made `call`; `ScriptFailed` where it is about that call alone."""
+        """The error for the caller of `call`; `ScriptFailed` where it concerns this call alone."""
         code = code_of(text)
         if code in FOR_ALL:
             return RedisUnavailable(f"{text}: {_CREDENTIALS}" if code in ("NOAUTH", "WRONGPASS") else text)
@@ -72,7 +72,7 @@ class RedisRefusals:
         return ScriptFailed(f"{call}: {text}")
 
     def misshapen(self, call: str, key: str, reply: Any) -> ScriptFailed:
-        """The error for a `reply` that is none to `call`."""
+        """The error for a `reply` of another shape."""
         reason = f"unexpected reply {repr(reply)[:80]}"
         self.note(call, "SHAPE", key, reason)
         return ScriptFailed(f"{call}: {reason}")
@@ -88,13 +88,13 @@ class RedisRefusals:
             log.error("redis_refused", call=call, key=key, reason=reason, remedy=refusal.remedy)
 
     def answered(self, call: str, key: str) -> None:
-        """It was answered, as it should be. Only worth a call while something stands."""
+        """`call` was answered for `key`: its refusal does not stand any more."""
         for kind, refusal in list(self.standing.items()):
             if refusal.call == call and refusal.key == key:
                 self._drop(kind)
 
     def forget_old(self) -> None:
-        """Drop those that were not met lately."""
+        """Drop refusals that have not recurred for `FORGOTTEN` seconds."""
         oldest = time.monotonic() - FORGOTTEN
         for kind, refusal in list(self.standing.items()):
             if refusal.seen < oldest:
@@ -132,7 +132,7 @@ def code_of(text: str) -> str:
 
 
 def text_of(error: BaseException) -> str:
-    """An error of redis-py as Redis told it: redis-py takes the code off."""
+    """The text of an error reply. redis-py takes the code off, which is put back."""
     code: Any = getattr(error, "status_code", None)
     text = str(error)
     return text if not isinstance(code, str) or text.startswith(code) else f"{code} {text}"

@@ -1,7 +1,7 @@
-"""What replies look like. Who asked may rely on it: a reply of another shape is refused where it is read.
+"""The shapes of replies. A reply of another shape is refused where it is read, so that callers can rely on the shape.
 
-Scripts say theirs where they are read from their files; those of plain commands stand here. redis-py gives hashes and
-streams as lists or dictionaries, depending on the protocol.
+The shapes of scripts are given where the scripts are read; those of plain commands are here. redis-py returns hashes
+and streams as lists or as dictionaries, depending on the protocol.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ def texts(reply: Any, command: Sequence[Any]) -> bool:
 
 
 def integers(count: int) -> Shape:
-    """So many of them."""
+    """A list of `count` integers."""
 
     def shape(reply: Any, command: Sequence[Any]) -> bool:
         return type(reply) is list and len(reply) == count and set(map(type, reply)) <= {int}
@@ -37,7 +37,7 @@ def integers(count: int) -> Shape:
 
 
 def _fields(reply: Any, command: Sequence[Any]) -> bool:
-    """One value for each field that was asked for: `HMGET key field ...`."""
+    """One value for each field: `HMGET key field ...`."""
     return type(reply) is list and len(reply) == len(command) - 2 and set(map(type, reply)) <= {bytes, type(None)}
 
 
@@ -59,7 +59,7 @@ def _stream(reply: Any, command: Sequence[Any]) -> bool:
 
 
 def _is_entry(entry: Any) -> bool:
-    """An id that begins with its time, and fields."""
+    """Whether it is an id that begins with a time, and fields."""
     if not isinstance(entry, list | tuple) or len(entry) != 2 or type(entry[0]) is not bytes:
         return False
     return entry[0].partition(b"-")[0].isdigit() and _hash(entry[1], ())

@@ -1,4 +1,4 @@
-"""Lua scripts, as Redis knows them, and what asking Redis may come to."""
+"""Lua scripts, and the errors of calls to Redis."""
 
 import hashlib
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from gateway.redis.replies import Shape, anything
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A Lua script by its name. `sha` is how Redis knows it, `fits` whether a reply is one of its."""
+    """A Lua script. `sha` names it in Redis; `fits(reply, command)` checks its replies."""
 
     name: str
     source: str
@@ -22,14 +22,14 @@ class Script:
 
     @classmethod
     def read(cls, *files: Path, fits: Shape = anything) -> "Script":
-        """The script that the files make one after the other; it is called after the last one."""
+        """The script made of `files` one after the other, named after the last one."""
         return cls.of(files[-1].stem, "\n".join(file.read_text() for file in files), fits)
 
 
 class RedisUnavailable(Exception):
-    """Redis did not answer, or refused: whoever asked goes by its documented fallback. The message says why."""
+    """Redis did not answer, or refused; the message says why. The caller falls back as documented."""
 
 
 class ScriptFailed(RedisUnavailable):
-    """Redis answered, and refused this call alone: a right that its user lacks, a key of another type, a mistake in a
-    script, a reply of another shape. Others may be served, so Redis counts as up; asking again later may help."""
+    """Redis refused this call alone: a right that its user lacks, a key of another type, an error in a script, or a
+    reply of another shape. Other calls may succeed, so Redis counts as up; the same call may succeed later."""

@@ -1,4 +1,4 @@
-"""Every metric of the gateway: its name, what it says, its labels, and how worker processes are added up.
+"""Every metric of the gateway: its name, its help text, its labels, and how worker processes are added up.
 
 docs/telemetry.md lists the same ones; a test holds the two together.
 """
@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1280.0)
-"""The upper bounds of the histograms' buckets: from a cached answer to a long thought."""
+"""The upper bounds of the histograms' buckets, from a cached answer to a long thinking one."""
 
 AddedUp = Literal["livesum", "livemax"]
 MetricT = TypeVar("MetricT", bound=MetricWrapperBase)
@@ -20,7 +20,7 @@ MetricT = TypeVar("MetricT", bound=MetricWrapperBase)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MetricDefinition(Generic[MetricT]):
-    """One row. `make(registry)` brings a metric of it to life."""
+    """One row. `make(registry)` makes the metric."""
 
     name: str
     labels: tuple[str, ...]

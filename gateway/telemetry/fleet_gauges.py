@@ -1,4 +1,4 @@
-"""What Prometheus reads about nodes: told as facts, set with every scrape and every few seconds."""
+"""The metrics of nodes and models, set at every scrape and every few seconds."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ STATES = ("closed", "probation", "open")
 
 
 class FleetGauges:
-    """The metrics of all nodes, as this process sees them. Processes are added up: a gauge says how many see it so."""
+    """The metrics of this process's view. Processes are added up, so a gauge says how many of them see a state."""
 
     def __init__(self, made: definitions.MetricSet) -> None:
         self._made = made
@@ -18,7 +18,7 @@ class FleetGauges:
         self._seen: dict[str, NodeFacts] = {}
 
     def set_nodes(self, nodes: Iterable[NodeFacts]) -> None:
-        """Set everything to what `nodes` say; a node that is not among them is gone."""
+        """Set all metrics to `nodes`; a node that is not among them is removed."""
         now = {facts.name: facts for facts in nodes}
         for name in self._seen.keys() - now.keys():
             self._forget(name)
@@ -32,7 +32,7 @@ class FleetGauges:
         self._seen = now
 
     def set_models(self, ready: Mapping[str, bool]) -> None:
-        """As `tell`, of models."""
+        """As `set_nodes`, for models."""
         gauge = self._made[definitions.MODEL_READY]
         for name in self._models - ready.keys():
             gauge.labels(name).set(0)
@@ -50,13 +50,13 @@ class FleetGauges:
                 self._made[definitions.NODE_TAKEN_OUT].labels(facts.name, cause).inc(new)
 
     def _forget(self, name: str) -> None:
-        """A node that left the fleet is not down: it is not there. (Files of several processes can only say 0.)"""
-        alone = "PROMETHEUS_MULTIPROC_DIR" not in os.environ
+        """Remove the metrics of a node that has left the fleet. (With several processes they can only be set to 0.)"""
+        single = "PROMETHEUS_MULTIPROC_DIR" not in os.environ
         for gauge in (definitions.NODE_READY, definitions.NODE_IN_FLIGHT, definitions.NODE_DRAINING):
             self._made[gauge].labels(name).set(0)
-            if alone:
+            if single:
                 self._made[gauge].remove(name)
         for state in STATES:
             self._made[definitions.NODE_BREAKER].labels(name, state).set(0)
-            if alone:
+            if single:
                 self._made[definitions.NODE_BREAKER].remove(name, state)

@@ -1,14 +1,14 @@
-"""Where logs are written. Not compiled: structlog keeps a weak reference to it, which compiled objects do not take."""
+"""The stream of logs. Not compiled: structlog keeps a weak reference to it, which compiled objects do not support."""
 
 import sys
 
 
 class LogStream:
-    """Standard error, as far as it can be written: a full disk or a reader that is gone costs lines, not a request."""
+    """Standard error. A write that fails (a full disk, a reader that is gone) costs lines and no request."""
 
     def __init__(self) -> None:
         self.failed = 0
-        """Writes that failed, each of one line or of some request lines."""
+        """Writes that failed, of one line or of several request lines."""
 
     def write(self, text: str) -> None:
         try:
@@ -18,4 +18,4 @@ class LogStream:
             self.failed += 1
 
     def flush(self) -> None:
-        """Every write has been flushed."""
+        """Does nothing: `write` flushes."""

@@ -1,4 +1,4 @@
-"""Logs: one JSON line a request, one a notable event. Never a prompt, never a key: see `tracebacks`."""
+"""Logs: one JSON line for each request and for each event. No line has a prompt or a key (see `tracebacks`)."""
 
 import asyncio
 import logging
@@ -62,11 +62,11 @@ def configure_logging(format: Literal["json", "text"], level: str, stream: LogSt
     root.setLevel(severity)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # one line a probe is noise
     logging.getLogger("uvicorn.error").setLevel(max(severity, logging.WARNING))
-    _tell_what_nobody_caught()
+    _log_uncaught_errors()
 
 
 def _bound(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Values in one line each, bounded, and without the passwords of URLs; a traceback has been bounded before."""
+    """Bound every value, keep it in one line, and take out the passwords of URLs. `exception` is bounded before."""
     for name, value in event.items():
         if isinstance(value, str) and name != "exception":
             event[name] = escape(without_credentials(value[:MAX_VALUE]))
@@ -75,8 +75,8 @@ def _bound(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[s
     return event
 
 
-def _tell_what_nobody_caught() -> None:
-    """What would end a process or a thread, or was raised where nobody can catch it, is a line like any other."""
+def _log_uncaught_errors() -> None:
+    """Log errors that end a process or a thread, or that cannot be raised, as lines like any other."""
     log = structlog.get_logger("fleetgate")
 
     def uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -88,24 +88,24 @@ def _tell_what_nobody_caught() -> None:
     def in_thread(args: threading.ExceptHookArgs) -> None:
         log.error("thread_failed_unexpectedly", exc_info=args.exc_value)
 
-    def in_passing(args: "sys.UnraisableHookArgs") -> None:
+    def unraisable(args: "sys.UnraisableHookArgs") -> None:
         log.error("error_could_not_be_raised", exc_info=args.exc_value)
 
-    sys.excepthook, threading.excepthook, sys.unraisablehook = uncaught, in_thread, in_passing
+    sys.excepthook, threading.excepthook, sys.unraisablehook = uncaught, in_thread, unraisable
 
 
 def _scrub_foreign(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Other libraries' words: asyncio's quote the callback and its arguments, uvicorn's a whole traceback."""
+    """Scrub messages of libraries: asyncio quotes callbacks with their arguments, uvicorn whole tracebacks."""
     event["event"] = scrub(str(event.get("event")), names=True)
     return event
 
 
 class RequestLog:
-    """Writes the line of each request; of those that come without a good key one a minute for each address, with how
-    many there were: what costs a stranger nothing must not fill a disk. Metrics count them all.
+    """Writes a line for each request. Requests without a valid key get one line a minute for each address, with their
+    number, so that strangers cannot fill the disk. Metrics count them all.
 
-    Lines are gathered for `GATHER_SECONDS` and written together: a write for each would be a tenth of what a
-    request costs. `flush` writes what is left.
+    Lines are gathered for `GATHER_SECONDS` and written together: one write each would be a tenth of what a request
+    costs. `flush` writes the lines that wait.
     """
 
     def __init__(self, format: Literal["json", "text"], stream: LogStream) -> None:
@@ -135,7 +135,7 @@ class RequestLog:
 
 
 def _lines(ended: Sequence[tuple[RequestStats, int]]) -> str:
-    """One line of JSON each. Python writes a time slower than orjson the whole line: so once for each second."""
+    """One line of JSON for each. The second is formatted once for many lines: that takes longer than the JSON."""
     seconds: dict[int, str] = {}
     lines = []
     for event, requests in ended:

@@ -1,4 +1,4 @@
-"""What Prometheus reads. The rest of the gateway tells facts and names no metric: they stand in `definitions`."""
+"""The metrics that Prometheus reads, as `definitions` lists them. No other module names a metric."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -16,8 +16,8 @@ from gateway.telemetry.recent import RecentTtft
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-MAX_UNSETTLED = 10_000
-"""Requests that wait to be counted at the most."""
+MAX_UNCOUNTED = 10_000
+"""Requests that may wait to be counted."""
 
 
 class Metrics:
@@ -37,9 +37,9 @@ class Metrics:
         self.recent = RecentTtft()
 
     def request_ended(self, event: RequestStats) -> None:
-        """Count one request; cheaply, since prometheus-client's own counting waits for `settle`."""
+        """Count one request; cheaply: `flush` adds it to the metrics."""
         self._ended.append(event)
-        if len(self._ended) >= MAX_UNSETTLED:
+        if len(self._ended) >= MAX_UNCOUNTED:
             self.flush()
 
     def flush(self) -> None:
@@ -61,14 +61,14 @@ class Metrics:
                     self._made[definitions.TOKENS].labels(model, tenant, name).inc(tokens)
         for event in ended:
             if event.failures or event.retry_refused or event.wasted or event.overran or event.lost:
-                self._count_trouble(event)
+                self._count_failures(event)
             if event.counted is not None:
                 self._count_prompt(event)
         for (model, reason), (requests, expected) in add_up_routes(ended).items():
             self._made[definitions.ROUTES].labels(model, reason).inc(requests)
             self._made[definitions.EXPECTED_CACHED].labels(model).inc(expected)
 
-    def _count_trouble(self, event: RequestStats) -> None:
+    def _count_failures(self, event: RequestStats) -> None:
         model, node = event.model or NONE, event.node or NONE
         for failure in event.failures:
             self._made[definitions.ATTEMPTS].labels(*failure).inc()
@@ -92,7 +92,7 @@ class Metrics:
         self._made[definitions.RELOADS].labels("ok" if ok else "refused").inc()
 
     def ledger_state(self, waiting: int, dropped: int) -> None:
-        """Records that wait for Redis now, and those that were dropped since the start."""
+        """Records that wait for Redis now, and records dropped since the start."""
         self._made[definitions.RECORDS_WAITING].set(waiting)
         self._count_up(definitions.RECORDS_DROPPED, dropped)
 
@@ -101,17 +101,17 @@ class Metrics:
         self._count_up(definitions.LOG_FAILURES, failed)
 
     def memory_state(self, held: int, limit: int) -> None:
-        """Bytes that are held of requests and answers, and that may be."""
+        """Bytes held of requests and answers, and their limit."""
         self._made[definitions.MEMORY_HELD].set(held)
         self._made[definitions.MEMORY_LIMIT].set(limit)
 
     def shortages_state(self, counts: Mapping[str, int]) -> None:
-        """What this machine was short of since the start, and how often."""
+        """How often this machine was short of what, since the start."""
         for cause, total in counts.items():
             self._count_up(definitions.SHORTAGES, total, cause)
 
     def fleet_state(self, open_requests: int, nodes: Iterable[NodeFacts]) -> None:
-        """Settle, and set the gauges: requests open now, and the facts of every node."""
+        """Flush, and set the gauges: requests open now, and the facts of every node."""
         self.flush()
         self._made[definitions.OPEN].set(open_requests)
         now = list(nodes)
@@ -119,11 +119,11 @@ class Metrics:
         self._fleet.set_nodes(now)
 
     def models_state(self, ready: Mapping[str, bool]) -> None:
-        """Which models a node can serve; one that is not among them any more is gone."""
+        """Which models a node can serve; a model that is not among them is removed."""
         self._fleet.set_models(ready)
 
     def redis_refusals(self, calls: int, kinds: int) -> None:
-        """Calls that Redis refused since the start, and the kinds of them that it refuses now."""
+        """Calls that Redis refused since the start, and the kinds of calls that it refuses now."""
         self._count_up(definitions.REDIS_REFUSED, calls)
         self._made[definitions.REDIS_REFUSING].set(kinds)
 
@@ -139,7 +139,7 @@ class Metrics:
         self._made[definitions.SETTLEMENTS_DROPPED].set(dropped)
 
     def _count_up(self, counter: definitions.MetricDefinition[Counter], total: int, *labels: str) -> None:
-        """To a total since the start that somebody else keeps."""
+        """Increase a counter to a total that another part keeps."""
         made = self._made[counter]
         (made.labels(*labels) if labels else made).inc(total - self._totals.get((counter.name, *labels), 0))
         self._totals[(counter.name, *labels)] = total

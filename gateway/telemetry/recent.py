@@ -1,4 +1,4 @@
-"""Each node's latest times to the first token, as this process saw them."""
+"""The latest times to the first token of each node, measured by this process."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -10,19 +10,19 @@ KEPT = 256
 
 
 class RecentTtft:
-    """Of streams only: a plain answer's first byte is its last. Nodes that were not used for long keep their last."""
+    """Times of streams only: the first byte of a plain answer comes with its last. They do not expire."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, deque[float]] = {}
 
     def note(self, ended: Sequence[RequestStats]) -> None:
-        """Requests that have ended since."""
+        """Add requests that have ended."""
         for event in ended:
             if event.stream and event.ttft is not None and event.node is not None:
                 self._seconds.setdefault(event.node, deque(maxlen=KEPT)).append(event.ttft)
 
     def waits(self, node: str) -> tuple[float, ...]:
-        """Seconds until each of the node's latest streams began, the last one at the end."""
+        """Seconds to the first token of the node's latest streams, the last one at the end."""
         return tuple(self._seconds.get(node, ()))
 
     def keep(self, nodes: set[str]) -> None:

@@ -1,4 +1,4 @@
-"""What this machine was short of: found, counted, and logged once a minute."""
+"""Shortages of this machine (open files, ports, memory): found, counted, and logged once a minute."""
 
 import contextlib
 import socket
@@ -19,13 +19,13 @@ _REMEDIES = {
 
 
 _FILES_OF_A_CONNECTION = 8
-"""How many may be open at once while a name is looked up and its addresses are tried, ours and its neighbours'."""
+"""Files that one connection may need at once, for looking up a name and trying its addresses."""
 
 
 def shortage_behind(error: BaseException) -> str | None:
-    """As `shortage_in`, also where the error does not say: a name that could not be looked up, since that takes files
-    as well, or several addresses in one message. Then it is tried whether a few sockets can be had now: that there is
-    one again by now says nothing of a moment ago."""
+    """As `shortage_in`, also where the error does not say: a failed name lookup, which needs files as well, or an error
+    about several addresses. Then several sockets are opened: that one can be opened now does not show that it could a
+    moment ago."""
     found = shortage_in(error)
     return _shortage_of(_FILES_OF_A_CONNECTION) if found is None and _is_unclear(error) else found
 
@@ -37,7 +37,7 @@ def _is_unclear(error: BaseException | None) -> bool:
 
 
 def _shortage_of(sockets: int) -> str | None:
-    """What it is that this machine has too little of for so many sockets at once; None where they can be had."""
+    """The shortage that keeps so many sockets from being open at once; None where there is none."""
     with contextlib.ExitStack() as opened:
         try:
             for _ in range(sockets):
@@ -48,14 +48,14 @@ def _shortage_of(sockets: int) -> str | None:
 
 
 class ResourceShortages:
-    """One process's. `counts`: how often by the errno's name."""
+    """The shortages of one process. `counts`: by the errno's name."""
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
         self._throttle = LogThrottle()
 
     def note(self, cause: str, where: str) -> None:
-        """`cause` as `shortage_behind` names it; `where` it came up."""
+        """Count and log one. `cause` as `shortage_behind` names it; `where` it was found."""
         self.counts[cause] = self.counts.get(cause, 0) + 1
         count = self._throttle.due(cause + where, time.monotonic())
         if count:
@@ -63,7 +63,7 @@ class ResourceShortages:
             log.error("out_of_resources", cause=cause, where=where, times=count, remedy=remedy)
 
     def found_now(self, where: str) -> bool:
-        """Whether no socket can be had now; noted if so. libuv says nothing of it: it closes who wants to connect."""
+        """Whether no socket can be opened now; noted if so. libuv does not report that: it closes new connections."""
         cause = _shortage_of(1)
         if cause is not None:
             self.note(cause, where)

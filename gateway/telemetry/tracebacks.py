@@ -1,9 +1,9 @@
-"""An error as it is logged: where it came from, and as much of its message as tells nothing of a request.
+"""Tracebacks for the log: where an error came from, without values of a request.
 
-A traceback here has no local variables and no values: those of a request are its client's key and its prompt. Messages
-of exceptions quote what they could not read (a key of a dictionary, a line of JSON, a URL with a password), so what is
-quoted is left out, and what looks like a secret too. All is bounded, for an error may be chained, and a recursion a
-thousand frames deep.
+There are no local variables and no values in it, since those of a request are its key and its prompt. Messages of
+exceptions quote what they could not read (a key of a dictionary, a line of JSON, a URL with a password), so quotes are
+left out, and whatever looks like a secret. Everything is bounded: an error may be chained, and a recursion a thousand
+frames deep.
 """
 
 import re
@@ -14,16 +14,16 @@ from types import TracebackType
 from gateway.core.errors import GatewayError
 
 MAX_ERRORS = 4
-"""Exceptions of one chain that are told, the outermost and those that caused it."""
+"""Exceptions of one chain that are shown, the outermost and its causes."""
 
 OUTER_FRAMES, INNER_FRAMES = 4, 12
-"""Frames of one traceback that are told: where it began, and where it ended."""
+"""Frames of one traceback that are shown, at its beginning and at its end."""
 
 MAX_MESSAGE = 300
 """Characters of an exception's message, after what is quoted has been left out."""
 
 _READ = 4096
-"""Characters of a message that are looked at at all."""
+"""Characters of a message that are read."""
 
 _USERINFO = re.compile(r"(\w+://)[^\s/@]*@")
 _QUERY = re.compile(r"(\w+://[^\s?#]*)\?\S*")
@@ -42,17 +42,17 @@ def format_error(exc_info: Raised) -> str:
     """The lines of a traceback, oldest cause first, as Python writes them; without values, at most some 20 KB."""
     chain: list[tuple[BaseException, str]] = []
     error: BaseException | None = exc_info[1]
-    redis = ""
+    link = ""
     seen: set[int] = set()
     while error is not None and len(chain) < MAX_ERRORS and id(error) not in seen:
         seen.add(id(error))
-        chain.append((error, redis))
+        chain.append((error, link))
         if error.__cause__ is not None:
-            error, redis = error.__cause__, "The above exception was the direct cause of the following exception:"
+            error, link = error.__cause__, "The above exception was the direct cause of the following exception:"
         elif error.__suppress_context__:
             error = None
         else:
-            error, redis = error.__context__, "During handling of the above exception, another exception occurred:"
+            error, link = error.__context__, "During handling of the above exception, another exception occurred:"
     lines: list[str] = ["... earlier exceptions are left out"] if error is not None else []
     for each, before in reversed(chain):
         lines += [*_lines(each), *((before,) if before else ())]
@@ -64,12 +64,12 @@ def message_of(error: BaseException) -> str:
     kind = type(error).__qualname__
     try:
         text = str(error)[:_READ]
-    except Exception:  # noqa: BLE001 - whatever an exception's own text fails with, it is logged
+    except Exception:  # noqa: BLE001 - a __str__ may raise anything
         return kind
     if type(error).__module__.startswith("pydantic"):  # its text holds the input
         text = text.partition("\n")[0]
-    told = scrub(text, names=isinstance(error, (*_ABOUT_TYPES, GatewayError)))
-    return f"{kind}: {told}" if told else kind
+    message = scrub(text, names=isinstance(error, (*_ABOUT_TYPES, GatewayError)))
+    return f"{kind}: {message}" if message else kind
 
 
 def scrub(text: str, names: bool = False) -> str:

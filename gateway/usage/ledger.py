@@ -6,10 +6,10 @@
     fg1:{usage}:d:NUMBER:TENANT   the same, one a day
     fg1:{usage}:batch:ID          this batch has been written, so that sending it again changes nothing
 
-Requests are gathered and written in batches; a batch that fails is sent again, the same one, until it is through. Where
-Redis takes a part of it only, the rest comes with the next ones: a key of another type stops nothing but itself. While
-Redis is away, or refuses them, records wait, up to `MAX_WAITING`; beyond that the oldest are only kept in the sums, and
-counted as dropped. The sums wait as long as the process lives.
+Requests are gathered and written in batches. A batch that fails is sent again until Redis accepts it. Where Redis
+accepts a part only, the rest is sent with the next batches, so that a key of another type holds up nothing else. While
+Redis is down or refuses them, records wait, up to `MAX_WAITING`; beyond that the oldest count as dropped and are kept
+in the sums alone. Sums wait without a bound, as long as the process lives.
 """
 
 import asyncio
@@ -41,28 +41,29 @@ from gateway.redis.client import RedisClient, RedisUnavailable, Script, Value
 log = structlog.get_logger("fleetgate.usage")
 
 
-def _told(reply: Any, command: Sequence[Any]) -> bool:
-    """What was refused: numbers with commas between, and why."""
+def _refused_shape(reply: Any, command: Sequence[Any]) -> bool:
+    """The parts that were refused: numbers with commas between, and the reason; empty where there is none."""
     return (type(reply) is bytes and reply.partition(b" ")[0].replace(b",", b"0").isdigit()) or reply == b""
 
 
-USAGE = Script.read(Path(__file__).parent / "lua" / "usage.lua", fits=_told)
+USAGE = Script.read(Path(__file__).parent / "lua" / "usage.lua", fits=_refused_shape)
 FLUSH_SECONDS = 1.0
 MAX_WAITING = 50_000
-"""Records that wait for Redis; about a kilobyte each."""
+"""Records that may wait for Redis; about a kilobyte each."""
 
 _BATCH = 200
-"""Records in one call, so that none holds Redis for long."""
+"""Records in one call: Redis serves nobody else during one."""
 
 _LAST_TRIES = 5
+"""Flushes at the end of the process."""
 
 _CALL = "usage in part"
-"""Under this name it is told that a batch was not taken as a whole."""
+"""The call by which a partly refused batch is listed in `RedisRefusals`."""
 
 
 @dataclass(frozen=True, slots=True)
 class UsageRetention:
-    """How much is kept: single records, and seconds for which sums by the hour and by the day are."""
+    """How many single records are kept, and for how many hours and days the sums by the hour and by the day."""
 
     records: int
     hours: int
@@ -71,7 +72,7 @@ class UsageRetention:
 
 @dataclass(frozen=True, slots=True)
 class UsageKeys:
-    """The names of the keys in Redis: all in one slot, so that a batch is one step."""
+    """The names of the keys in Redis, all in one slot, so that a batch is one script."""
 
     base: str
 
@@ -98,15 +99,15 @@ class _Batch:
 
 
 class Ledger:
-    """Takes requests in at once and writes them down in a while."""
+    """Gathers requests, and writes them every `FLUSH_SECONDS`."""
 
     def __init__(self, redis: RedisClient, kept: UsageRetention, prices: Mapping[str, Price]) -> None:
         self.prices = prices
         self.dropped = 0
-        """Records that could not be kept (their sums could)."""
+        """Records that were given up; their sums were not."""
         self._redis = redis
         self._kept = kept
-        self._places = UsageKeys(f"{redis.schema.records}:{{usage}}:")
+        self._keys = UsageKeys(f"{redis.schema.records}:{{usage}}:")
         self._waiting: deque[RequestStats] = deque()
         self._overflow: dict[UsageBucket, dict[UsagePart, UsageSums]] = {}
         self._refused: deque[bytes] = deque()
@@ -119,7 +120,7 @@ class Ledger:
         return len(self._waiting) + len(self._refused) + batch
 
     def request_ended(self, event: RequestStats) -> None:
-        """An observer of requests. Those of nobody (a wrong key) are not written down."""
+        """An observer of requests. Requests without a tenant (a wrong key) are not written."""
         if event.tenant is None:
             return
         self._waiting.append(event)
@@ -128,10 +129,10 @@ class Ledger:
             self.dropped += 1
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._follow(), name="usage ledger")
+        self._task = asyncio.create_task(self._run(), name="usage ledger")
 
     async def stop(self) -> None:
-        """Write what waits. What Redis does not take within some tries is told in the log, and lost."""
+        """Write what waits. What Redis does not accept within some tries is lost and logged."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -143,7 +144,7 @@ class Ledger:
         log.error("usage_lost", records=self.waiting)
 
     async def flush(self) -> bool:
-        """Write all that waits; False where Redis did not take it all, and it waits on."""
+        """Write all that waits; False where some of it still waits."""
         records: list[bytes] = []
         sums: dict[UsageBucket, dict[UsagePart, UsageSums]] = {}
         try:
@@ -158,14 +159,14 @@ class Ledger:
         except RedisUnavailable:
             return False
         finally:
-            self._keep(records, sums)
+            self._requeue(records, sums)
         if records or sums:
             return False
-        self._redis.refusals.answered(_CALL, self._places.base)
+        self._redis.refusals.answered(_CALL, self._keys.base)
         return True
 
-    def _keep(self, records: list[bytes], sums: dict[UsageBucket, dict[UsagePart, UsageSums]]) -> None:
-        """Have what was refused come with the next batches, within bounds."""
+    def _requeue(self, records: list[bytes], sums: dict[UsageBucket, dict[UsagePart, UsageSums]]) -> None:
+        """Send what was refused with the next batches, within bounds."""
         for bucket, parts in sums.items():
             _add(self._overflow, bucket, parts)
         self._refused.extend(records)
@@ -174,7 +175,7 @@ class Ledger:
             self.dropped += 1
 
     def _next_batch(self) -> _Batch | None:
-        """The batch that is under way, or else a new one of what waits."""
+        """The batch that has failed before, or a new one of what waits."""
         if self._batch is None and (self._waiting or self._overflow or self._refused):
             before = [self._refused.popleft() for _ in range(min(_BATCH, len(self._refused)))]
             events = [self._waiting.popleft() for _ in range(min(_BATCH - len(before), len(self._waiting)))]
@@ -189,12 +190,12 @@ class Ledger:
         return [(event, cost_of_request(event, self.prices)) for event in events]
 
     async def _write(self, batch: _Batch) -> set[int]:
-        """What Redis did not take of it: 0 for the records, 1 for the first of the sums."""
-        places, kept = self._places, self._kept
-        keys = [places.records, places.tenants, places.mark(batch.id)]
+        """Write a batch. Returns the parts that Redis refused: 0 for the records, 1 for the first of the sums."""
+        names, kept = self._keys, self._kept
+        keys = [names.records, names.tenants, names.mark(batch.id)]
         args: list[Value] = [kept.records, len(batch.records), *batch.records]
         for bucket, parts in batch.sums.items():
-            keys.append(places.bucket(bucket))
+            keys.append(names.bucket(bucket))
             pairs = [
                 (field_of(part, measure), value)
                 for part, sums in parts.items()
@@ -203,14 +204,14 @@ class Ledger:
             ]
             ttl = kept.hours * HOUR if bucket.size == HOUR else kept.days * DAY
             args += [bucket.tenant, ttl, len(pairs), *(word for pair in pairs for word in pair)]
-        told: bytes = await self._redis.run(USAGE, keys, args)
-        if not told:
+        refused: bytes = await self._redis.run(USAGE, keys, args)
+        if not refused:
             return set()
-        numbers, _, reason = told.decode(errors="replace").partition(" ")
-        self._redis.refusals.understand(_CALL, places.base, reason)
+        numbers, _, reason = refused.decode(errors="replace").partition(" ")
+        self._redis.refusals.understand(_CALL, names.base, reason)
         return {int(number) for number in numbers.split(",")}
 
-    async def _follow(self) -> None:
+    async def _run(self) -> None:
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
             try:

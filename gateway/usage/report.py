@@ -1,7 +1,7 @@
-"""Reading the usage ledger back: sums over a span of time, by hour or day, tenant, model and key.
+"""Usage reports: reads the ledger's sums over a span of time, by hour or day, tenant, model and key.
 
-It is read in small batches over the connection of reports, and added up on the way: neither requests nor memory feel
-how much there is of it.
+The ledger is read in small batches over the connection of reports and added up at once, so that its size costs neither
+requests nor memory.
 """
 
 import asyncio
@@ -15,19 +15,19 @@ from gateway.redis.replies import pairs_of
 from gateway.usage.ledger import UsageKeys
 
 EVERYTHING = frozenset({"time", "tenant", "model", "key"})
-"""What sums can be divided by."""
+"""The dimensions that sums can be divided by."""
 
 AT_ONCE = 10
 FIELDS = 500
-"""Buckets that are asked for together, and sums of each at a time: everybody else waits for what Redis does in one go,
-a few milliseconds."""
+"""Buckets in one batch, and sums of each bucket at a time: Redis serves nobody else during a command, for a few
+milliseconds."""
 
 MAX_ROWS = 50_000
 """Rows that one answer may have."""
 
 
 class TooManyRows(Exception):
-    """The question divides by more than one answer can hold."""
+    """A report would have more rows than `MAX_ROWS`."""
 
 
 class ReportRow(NamedTuple):
@@ -48,18 +48,18 @@ class UsageReport:
 
     def __init__(self, redis: RedisClient) -> None:
         self._redis = redis.reports
-        self._places = UsageKeys(f"{redis.schema.records}:{{usage}}:")
+        self._keys = UsageKeys(f"{redis.schema.records}:{{usage}}:")
 
     async def tenants(self) -> list[str]:
         """All tenants that ever had sums."""
-        names = await self._redis.command("SMEMBERS", self._places.tenants)
+        names = await self._redis.command("SMEMBERS", self._keys.tenants)
         return sorted(name.decode(errors="replace") for name in names)
 
     async def rows(
         self, tenants: Sequence[str], since: float, until: float, size: int, by: frozenset[str] = EVERYTHING
     ) -> list[ReportRow]:
-        """The sums of the hours or days (`size`: `HOUR` or `DAY`) that the span from `since` to `until` touches, added
-        up as they are read over what is not in `by`. Raises `TooManyRows`."""
+        """The sums of the hours or days (`size`: `HOUR` or `DAY`) that overlap with the span from `since` to `until`,
+        divided by `by`. Raises `TooManyRows`."""
         sums: _Groups = {}
         numbers = range(int(since // size), int(-(-until // size)))
         buckets = (UsageBucket(size, number, tenant) for number in numbers for tenant in tenants)
@@ -69,18 +69,18 @@ class UsageReport:
                 _add(sums, rows, by)
                 if len(sums) > MAX_ROWS:
                     raise TooManyRows
-                await asyncio.sleep(0)  # requests have their turn
+                await asyncio.sleep(0)  # let requests run
         return _rows(sums)
 
     async def _pages(self, buckets: list[UsageBucket]) -> AsyncIterator[tuple[UsageBucket, dict[str, int]]]:
-        """All fields of `buckets`, some of each at a time."""
+        """All fields of `buckets`, `FIELDS` of each at a time."""
         seen: dict[UsageBucket, set[str]] = {bucket: set() for bucket in buckets}
         cursors: dict[UsageBucket, Any] = dict.fromkeys(buckets, 0)
         while cursors:
-            asked = [("HSCAN", self._places.bucket(bucket), at, "COUNT", FIELDS) for bucket, at in cursors.items()]
-            for bucket, (cursor, told) in zip(list(cursors), await self._redis.batch(asked), strict=True):
-                fields = {name: sum for name, sum in _integers(told).items() if name not in seen[bucket]}
-                seen[bucket].update(fields)  # a hash that grows meanwhile may be told in parts twice
+            scans = [("HSCAN", self._keys.bucket(bucket), at, "COUNT", FIELDS) for bucket, at in cursors.items()]
+            for bucket, (cursor, found) in zip(list(cursors), await self._redis.batch(scans), strict=True):
+                fields = {name: sum for name, sum in _integers(found).items() if name not in seen[bucket]}
+                seen[bucket].update(fields)  # HSCAN may return a field twice while the hash grows
                 yield bucket, fields
                 cursors[bucket] = cursor
                 if int(cursor) == 0:
@@ -91,7 +91,7 @@ _Groups = dict[tuple[int, str, UsagePart], UsageSums]
 
 
 def grouped(rows: Iterable[ReportRow], by: frozenset[str]) -> list[ReportRow]:
-    """Rows added up over what is not in `by` (time, tenant, model, key), which is then left empty (time: 0)."""
+    """Rows added up over the dimensions that are not in `by`, which are then empty (time: 0)."""
     sums: _Groups = {}
     _add(sums, rows, by)
     return _rows(sums)
@@ -109,7 +109,7 @@ def _rows(sums: _Groups) -> list[ReportRow]:
 
 
 def _integers(answer: Any) -> dict[str, int]:
-    """A hash, as far as it is one of sums."""
+    """The fields of a hash whose values are integers."""
     return {
         name.decode(errors="replace"): int(value)
         for name, value in pairs_of(answer).items()

@@ -73,7 +73,7 @@ async def waiting_for_redis(there: Stage) -> None:
     await _send(there, True)
     link = there.gateway.app.redis
     assert link is not None
-    await eventually(lambda: "reserve" in [call.name for call in link._wires.under_way()])
+    await eventually(lambda: "reserve" in [call.name for call in link._connections.in_flight()])
 
 
 async def connecting(there: Stage) -> None:

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.redis.url import RedisUrl
-from gateway.redis.settings import RedisSettings, client_of
+from gateway.redis.plain_client import client_of
+from gateway.redis.settings import RedisSettings
 
 
 @given(st.text(min_size=1).filter(lambda text: not any("\ud800" <= char <= "\udfff" for char in text)))

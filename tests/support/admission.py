@@ -87,7 +87,7 @@ def waiting_for_redis(gateway: RunningGateway) -> int:
     """Requests whose reservation is asked for."""
     link = gateway.app.redis
     assert link is not None and link.up
-    return [call.name for call in link._wires.under_way()].count("reserve")
+    return [call.name for call in link._connections.in_flight()].count("reserve")
 
 
 @asynccontextmanager

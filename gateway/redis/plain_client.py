@@ -1,0 +1,71 @@
+"""redis-py for plain commands: connected at the first use, and made anew once where a kept connection is lost."""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+
+from gateway.redis.settings import Address, RedisSettings
+
+
+class PlainClient:
+    """One client of redis-py. The caller bounds the time of `run`, and says what its errors mean."""
+
+    def __init__(self, settings: RedisSettings) -> None:
+        self._settings = settings
+        self._client: Any = None
+
+    async def run(self, work: Callable[[Any], Awaitable[Any]]) -> Any:
+        """`work(client)`, whose commands may be carried out twice: after a lost connection it is run again, once."""
+        try:
+            return await work(self._connect())
+        except RedisConnectionError:
+            return await work(self._connect())
+
+    def server_of(self, key: str) -> Address:
+        """The server of a cluster that has `key`, as far as it is known."""
+        if self._client is None or not self._client.get_nodes():
+            return self._settings.address
+        node = self._client.get_node_from_key(key)
+        return node.host, int(node.port)
+
+    async def close(self, seconds: float) -> None:
+        """Close the connections, within `seconds`; `run` opens new ones."""
+        client, self._client = self._client, None
+        if client is not None:
+            with contextlib.suppress(RedisError, OSError, TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await client.aclose()
+
+    def _connect(self) -> Any:
+        if self._client is None:
+            self._client = client_of(self._settings)
+        return self._client
+
+
+def client_of(settings: RedisSettings) -> Any:
+    """A client that fails at once, and neither retries nor waits.
+
+    There is no `socket_timeout`: with one, redis-py sends through `asyncio.wait_for`, and that of Python 3.11 sometimes
+    swallows a cancellation (CPython issue 86296): its caller would not stop.
+    """
+    place = settings.place
+    options: dict[str, Any] = {
+        "socket_timeout": None,
+        "socket_connect_timeout": settings.connect_timeout,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    if place.tls:
+        options["ssl_ca_certs"] = str(settings.ca_file) if settings.ca_file is not None else None
+        options["ssl_certfile"] = str(settings.cert_file) if settings.cert_file is not None else None
+        options["ssl_keyfile"] = str(settings.key_file) if settings.key_file is not None else None
+        options["ssl_cert_reqs"] = ssl.CERT_REQUIRED
+    kind: Any = RedisCluster if settings.cluster else Redis
+    return kind.from_url(place.spelled(), **options)
