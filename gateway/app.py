@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import structlog
@@ -46,12 +46,11 @@ from gateway.telemetry.shortages import ResourceShortages
 from gateway.upstream.relay import Relay
 from gateway.usage.report import UsageReport
 from gateway.wiring import parts
+from gateway.wiring.gauges import Gauges
 from gateway.wiring.reload import ConfigReload
 from gateway.wiring.reloadable import ReloadableSettings, reloadable
 
 log = structlog.get_logger("fleetgate")
-
-GAUGE_SECONDS = 5.0
 
 ADMIN_CONNECTIONS = 48
 """Connections open at once on the admin listener of a process, half of them from one address: scrapes, probes and
@@ -71,7 +70,6 @@ class Gateway:
     ) -> None:
         self.config = self._started_with = config
         self._response_key = response_key
-        self._log_stream = log_stream
         self._tasks: list[asyncio.Task[None]] = []
         self._draining = False
         self._started = False
@@ -121,12 +119,25 @@ class Gateway:
         )
         self.dispatcher = Dispatcher(self.pipeline, self._bounds, middleware)
         self.public = middleware.app
+        self._gauges = Gauges(
+            self.metrics,
+            self.fleet,
+            self.models,
+            self.relay,
+            self.admission,
+            self.memory,
+            self.shortages,
+            self.presence,
+            self.redis,
+            self.ledger,
+            log_stream,
+        )
         self.config_reload = ConfigReload(watch, config, self.apply, self.metrics.reloaded)
         self.admin = build_admin(
             self.pipeline,
             self.fleet,
             parts.admin_access(config, self._wrong_tokens),
-            MetricsPage(self.metrics, self._refresh_gauges),
+            MetricsPage(self.metrics, self._gauges.refresh),
             *self._admin_routes(),
         )
 
@@ -211,7 +222,7 @@ class Gateway:
         self.discovery.start()
         for name, work in (
             ("drains", self.drains.run()),
-            ("gauges", self._every(GAUGE_SECONDS, self._refresh_gauges)),
+            ("gauges", self._gauges.run()),
             ("models", self.models.run()),
             ("peer views", self.peer_views.run(self.fleet_routes.own)),
             ("config watch", self.config_reload.run()),
@@ -260,30 +271,6 @@ class Gateway:
         self.relay.pools.keep_only(self.fleet.nodes)
         if self._started:
             self.prober.sync_tasks()
-
-    async def _every(self, seconds: float, work: Callable[[], None]) -> None:
-        while True:
-            try:
-                work()
-            except Exception:
-                log.exception("background_work_failed", work=work.__name__)
-            await asyncio.sleep(seconds)
-
-    def _refresh_gauges(self) -> None:
-        if self.ledger is not None:
-            self.metrics.ledger_state(self.ledger.waiting, self.ledger.dropped)
-        self.metrics.log_state(self._log_stream.failed)
-        self.metrics.memory_state(self.memory.held, self.memory.limit)
-        if self.shortages.found_now("accepting connections"):
-            self.relay.pools.drop_idle()
-        self.metrics.shortages_state(self.shortages.counts)
-        self.metrics.models_state({each.name: each.ready for each in self.models.states()})
-        self.metrics.fleet_state(self.relay.open_exchanges, [node.facts for node in self.fleet.nodes])
-        if self.redis is not None:
-            self.metrics.redis_state(self.redis.up, self.redis.outages, self.presence.live)
-            self.metrics.redis_refusals(self.redis.refusals.count, len(self.redis.refusals.standing))
-        if self.limiter is not None:
-            self.metrics.limits_state(len(self.limiter.live), self.limiter.waiting, self.limiter.dropped)
 
 
 def build_app(

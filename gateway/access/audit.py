@@ -25,8 +25,8 @@ class AuditEvent:
     detail: dict[str, Any]
 
     def dump(self) -> bytes:
-        told = {"who": self.who, "what": self.what, "subject": self.subject, "detail": self.detail}
-        return orjson.dumps(told, default=str)
+        fields = {"who": self.who, "what": self.what, "subject": self.subject, "detail": self.detail}
+        return orjson.dumps(fields, default=str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +76,8 @@ class Audit:
 def _line(entry_id: bytes, fields: Any) -> AuditRecord | None:
     """None for an entry that another version wrote in another form."""
     try:
-        told = orjson.loads(pairs_of(fields)[b"line"])
-        event = AuditEvent(str(told["who"]), str(told["what"]), str(told["subject"]), dict(told["detail"]))
+        line = orjson.loads(pairs_of(fields)[b"line"])
+        event = AuditEvent(str(line["who"]), str(line["what"]), str(line["subject"]), dict(line["detail"]))
     except (ValueError, KeyError, TypeError):
         log.error("audit_line_not_understood", entry=entry_id.decode())
         return None

@@ -86,10 +86,6 @@ class Keyring:
             await asyncio.gather(self._task, return_exceptions=True)
             await self._usage.flush()
 
-    @property
-    def size(self) -> int:
-        return len(self._known)
-
     # Lookups
 
     def known(self, digest: bytes) -> Identity | None:

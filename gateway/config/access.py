@@ -1,4 +1,4 @@
-"""Tenants and keys as they stand in the file, and how those that are created at run time are kept."""
+"""Settings of tenants and keys, in the file and in the records of Redis."""
 
 import re
 from dataclasses import replace
@@ -19,8 +19,7 @@ log = structlog.get_logger("fleetgate.config")
 
 
 def _moment(value: Any) -> datetime:
-    """YAML and people write `2027-01-31` for a day: it stands for its beginning. A number is no time: 2027 would be
-    half an hour after the beginning of 1970."""
+    """A time, or a day, which stands for its beginning. A number is refused: 2027 would be a time in 1970."""
     try:
         if isinstance(value, str):
             value = datetime.fromisoformat(value)
@@ -28,7 +27,7 @@ def _moment(value: Any) -> datetime:
             value = datetime(value.year, value.month, value.day)
         if isinstance(value, datetime):
             return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-    except (ValueError, OverflowError):  # no such day, or in UTC before the year 1 or after 9999
+    except (ValueError, OverflowError):  # no such day, or outside of the years 1 to 9999 in UTC
         pass
     raise ValueError("expected a time, as 2027-01-31 or 2027-01-31T12:00:00Z")
 
@@ -84,14 +83,14 @@ class KeyConfig(KeySettings):
 
 
 class TenantConfig(TenantSettings):
-    """Who may call."""
+    """A tenant of the file."""
 
     name: Name
     keys: tuple[KeyConfig, ...] = ()
 
     @property
     def limited(self) -> bool:
-        """Whether anything of it is limited."""
+        """Whether it, one of its keys or its use of a model is limited."""
         parts = (self.limits, *(each.limits for each in self.per_model), *(key.limits for key in self.keys))
         return any(part.limits is not None for part in parts)
 
@@ -121,7 +120,7 @@ class Access(Section):
 
 
 DEFAULT_TENANT = Tenant("default")
-"""Who everybody is where no tenants are configured."""
+"""The tenant of every request where no tenants are configured."""
 
 
 def tenants_of(tenants: tuple[TenantConfig, ...], stored: bool, secret: bytes) -> Tenants:
@@ -155,7 +154,7 @@ def grant_of(tenant: str, digest: bytes, settings: KeySettings) -> KeyGrant:
 
 
 def newer_settings(kind: type[Section], settings: dict[str, Any]) -> list[str]:
-    """The paths of `settings` that only a newer gateway knows."""
+    """The paths in `settings` that this version does not know."""
     try:
         kind.model_validate(settings)
     except ValidationError as error:
@@ -175,7 +174,7 @@ def read_tenant_settings(name: str, settings: dict[str, Any]) -> TenantSettings 
 
 
 def read_tenant(secret: bytes, name: str, settings: dict[str, Any]) -> Tenant | None:
-    """A tenant of Redis; None where its settings mean nothing to this version (the log says which)."""
+    """A tenant of Redis; None where this version cannot read its settings, which is logged."""
     known = _understood(TenantSettings, name, settings)
     return None if known is None else tenant_of(name, known, secret)
 

@@ -1,4 +1,4 @@
-"""Settings of how thinking budgets are held where a node does not hold them by itself."""
+"""Settings of thinking budgets: who holds them, and when a node is checked."""
 
 from typing import Annotated
 
@@ -8,10 +8,10 @@ from gateway.config.types import Section
 
 
 class Budgets(Section):
-    """`canary`: each node is asked, once after each of its starts, for a few tokens with a small budget; without it
-    nodes are believed to hold budgets until one overruns one, and is asked then. `native` false: the gateway holds
-    them all, whatever nodes can do. A node that is past `overshoot` (share of the budget) and `overshoot_tokens` on
-    top of it is asked again whether it holds them."""
+    """`canary`: after each start of a node it gets a few short requests with a small budget; without it, nodes are
+    trusted to hold budgets until one overruns a budget, and are checked then. `native` false: the gateway holds all
+    budgets, whatever nodes can do. A node that overruns a budget by more than `overshoot` (a share of it) and
+    `overshoot_tokens` on top is checked again."""
 
     canary: bool = True
     native: bool = True

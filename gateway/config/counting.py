@@ -1,4 +1,4 @@
-"""Where a model's tokenizer lies."""
+"""The path of a model's tokenizer."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +10,7 @@ _LIBRARIES = ("tokenizers", "jinja2")
 
 
 def _there(path: Path) -> Path:
-    """What can be told without reading it, since this is asked at every reload; the start reads it."""
+    """Checks without reading the file, since every reload checks it. The start reads it."""
     missing = [name for name in _LIBRARIES if find_spec(name) is None]
     if missing:
         needed = " and ".join(missing)

@@ -1,4 +1,4 @@
-"""Settings of discovery: nodes that are found under a name, or that tell of themselves."""
+"""Settings of discovery: nodes found in the DNS, and nodes that register."""
 
 import ipaddress
 from typing import Annotated, Literal, Self
@@ -9,8 +9,8 @@ from gateway.config.types import CaFile, Count, Host, Name, Seconds, Secret, Sec
 
 
 class DnsConfig(Section):
-    """Every address of a name is a node: replicas in compose, a headless service in Kubernetes. `interval`: seconds
-    between two looks; the others as for a node."""
+    """A name whose every address is a node: replicas in compose, a headless service in Kubernetes. `interval`: seconds
+    between two lookups; the others as for a node."""
 
     host: Host
     port: Annotated[int, Field(ge=1, le=65_535)] = 8000
@@ -23,18 +23,18 @@ class DnsConfig(Section):
 
 
 class RegistrationsConfig(Section):
-    """Nodes that register in Redis, and which of them are believed (docs/registration.md)."""
+    """Nodes that register in Redis, and which of them are trusted (docs/registration.md)."""
 
     secret: Secret | None = None
     """What records must be signed with (FLEETGATE_WORKER_SECRET of the workers)."""
     networks: tuple[str, ...] = ()
-    """Address ranges that nodes may be in; needed where there is no secret."""
+    """Address ranges that nodes may be in; required where there is no secret."""
     models: tuple[Name, ...] = ()
     """Models that nodes may serve; empty means all."""
     skew: Annotated[float, Field(ge=0, le=600)] = 5.0
     """Seconds by which clocks may differ."""
     interval: Seconds = 1.0
-    """Seconds between two looks."""
+    """Seconds between two polls."""
     api_key: Secret | None = None
     ca_file: CaFile | None = None
     """Key and certificate authority of registered nodes, as for a node of the list."""
@@ -50,14 +50,14 @@ class RegistrationsConfig(Section):
         return networks
 
     @model_validator(mode="after")
-    def _somebody_is_believed(self) -> Self:
+    def _some_are_trusted(self) -> Self:
         if self.secret is None and not self.networks:
             raise ValueError("needs secret (what workers sign with) or networks (addresses that are believed unsigned)")
         return self
 
 
 class DiscoveryConfig(Section):
-    """Where nodes come from beside the list in `nodes`."""
+    """The sources of nodes beside the list in `nodes`."""
 
     dns: tuple[DnsConfig, ...] = ()
     registrations: RegistrationsConfig | None = None

@@ -1,4 +1,4 @@
-"""A configuration file as it was written: its data, and the line of everything in it, by which mistakes are told."""
+"""A configuration file: its data, and the line of every setting, for messages about problems."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ TreePath = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class ConfigProblem:
-    """One mistake: `where` it is (file and line, or a variable), the `path` in the tree, and what was `expected`."""
+    """One problem: `where` it is (file and line, or a variable), its `path` in the tree, and what was `expected`."""
 
     where: str
     path: str
@@ -20,7 +20,7 @@ class ConfigProblem:
 
     @property
     def line(self) -> int:
-        """Where it is in its file, 0 where that is not known: mistakes are told from top to bottom."""
+        """Its line in the file, 0 where unknown. Problems are sorted by it."""
         line = self.where.rpartition(":")[2]
         return int(line) if line.isdigit() else 0
 
@@ -30,7 +30,7 @@ class ConfigProblem:
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used. `problems` holds everything that is wrong with it."""
+    """The configuration cannot be used, because of `problems`."""
 
     def __init__(self, problems: list[ConfigProblem]) -> None:
         super().__init__("\n".join(map(str, problems)))
@@ -39,7 +39,7 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A YAML file: its data, the line of every path in it, and what is wrong with it as YAML."""
+    """A YAML file: its data, the line of every path in it, and its problems as YAML."""
 
     name: str
     data: dict[str, Any]
@@ -73,7 +73,7 @@ class Document:
             return cls(name, {}, {})
         if not isinstance(data, dict):
             raise ConfigError([ConfigProblem(name, "", "expected a mapping of settings at the top level")])
-        return cls(name, _given(data), lines, problems)
+        return cls(name, _without_empty(data), lines, problems)
 
     def place(self, path: TreePath) -> str:
         """File and line of `path`, or of the closest part of the tree around it."""
@@ -84,8 +84,8 @@ class Document:
 
 
 def _walk(name: str, node: yaml.Node | None, path: TreePath, lines: dict[TreePath, int]) -> Iterator[ConfigProblem]:
-    """Note the line of every path; yield the keys that stand twice in one mapping (YAML readers keep the last), and
-    the values that are not what they look like."""
+    """Note the line of every path; yield keys that are twice in one mapping (YAML readers keep the last one), and
+    scalars that are not what they look like."""
     if isinstance(node, yaml.ScalarNode):
         expected = _unreadable(node)
         if expected is not None:
@@ -107,9 +107,9 @@ def _walk(name: str, node: yaml.Node | None, path: TreePath, lines: dict[TreePat
 
 
 _UNREADABLE = (ValueError, ArithmeticError, LookupError, AttributeError, TypeError)
-"""What PyYAML raises for a value that is not of its type, and says nothing of where it stands."""
+"""Errors of PyYAML for a value that does not fit its type. They have no line."""
 
-_MEANT = {
+_EXPECTED_OF = {
     "tag:yaml.org,2002:timestamp": "is no time: expected 2027-01-31 or 2027-01-31T12:00:00Z",
     "tag:yaml.org,2002:int": "expected a whole number",
     "tag:yaml.org,2002:float": "expected a number",
@@ -118,15 +118,15 @@ _MEANT = {
 
 
 def _unreadable(node: yaml.ScalarNode) -> str | None:
-    """What was expected where `node` stands; None where it can be read."""
+    """What was expected in place of `node`; None where it can be read."""
     if any("\ud800" <= char <= "\udfff" for char in node.value):
         return "is no text: it has half a character (a lone surrogate)"
     try:
         yaml.constructor.SafeConstructor().construct_object(node)
-    except yaml.YAMLError:  # told with its place when all is read
+    except yaml.YAMLError:  # reported with its line by `safe_load`
         return None
     except _UNREADABLE:
-        return _MEANT.get(node.tag, f"is no {node.tag.rpartition(':')[2]}")
+        return _EXPECTED_OF.get(node.tag, f"is no {node.tag.rpartition(':')[2]}")
     return None
 
 
@@ -136,10 +136,10 @@ def _not_yaml(name: str, error: yaml.YAMLError) -> ConfigProblem:
     return ConfigProblem(where, "", f"is not YAML: {getattr(error, 'problem', None) or error}")
 
 
-def _given(data: Mapping[Any, Any]) -> dict[str, Any]:
-    """`data` without the settings that have nothing behind their colon: their lines may all be comments."""
+def _without_empty(data: Mapping[Any, Any]) -> dict[str, Any]:
+    """`data` without settings that have no value: all their lines may be comments."""
     return {
-        str(key): _given(value) if isinstance(value, dict) else value
+        str(key): _without_empty(value) if isinstance(value, dict) else value
         for key, value in data.items()
         if value is not None
     }

@@ -1,4 +1,4 @@
-"""Settings of nodes: where they are, what they may be given, how their health is judged, what is tried again."""
+"""Settings of nodes: their addresses and limits, health checks, retries."""
 
 from typing import Annotated
 
@@ -47,7 +47,7 @@ class Health(Section):
 
 class Retries(Section):
     """Tries beyond a request's first one, per model and process: `share` of its requests and `minimum` a second on
-    top of it, both saved up for ten seconds. A node that took no connection is not counted: nobody has worked."""
+    top of it, both saved up for ten seconds. A try that found no connection is not counted: no node has worked."""
 
     share: Annotated[float, Field(ge=0, le=1)] = 0.2
     minimum: Annotated[float, Field(ge=0, le=10_000)] = 10.0

@@ -1,4 +1,4 @@
-"""Where the gateway listens: for clients, and for operators."""
+"""Settings of the two listeners: for clients, and for operators."""
 
 import ipaddress
 import re
@@ -31,7 +31,7 @@ class Tls(Section):
 
 
 def _host_name(name: str) -> str:
-    """As browsers send it, without port and brackets."""
+    """A host name as browsers send it, without port and brackets."""
     name = name.strip().lower().removeprefix("[").removesuffix("]").removesuffix(".")
     try:
         return str(ipaddress.ip_address(name))
@@ -49,7 +49,7 @@ _OWN_PORT = re.compile(r"http://.*:80|https://.*:443")
 
 
 def _origin(origin: str) -> str:
-    """As browsers send it: any other spelling would be the origin of no page."""
+    """An origin as browsers send it: any other spelling would match no page."""
     if not origin.isascii() or origin != origin.lower() or not _ORIGIN.fullmatch(origin) or _OWN_PORT.fullmatch(origin):
         raise ValueError(
             f"{origin!a} is no origin as browsers send it: https://app.example.com or http://localhost:3000, "
@@ -75,7 +75,7 @@ class Listen(Section):
     cors_origins: tuple[Origin, ...] = ()
     """Origins of web pages that may call the gateway; `*` for all."""
     hosts: tuple[HostName, ...] = ()
-    """Further names that the gateway is called by where no key is asked: `*.suffix` for all below one, `*` for all."""
+    """Further names of the gateway, where no key is needed: `*.suffix` for all names below a suffix, `*` for all."""
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -89,7 +89,7 @@ class Listen(Section):
 
 
 class AdminToken(Section):
-    """A token of its own for somebody, so that the audit can tell who it was."""
+    """The token of one administrator, whose name the audit shows."""
 
     name: Name
     token: Secret
@@ -102,16 +102,16 @@ class Admin(Section):
     port: Port = 9091
     tokens: tuple[AdminToken, ...] = ()
     token: Annotated[Secret | None, Field(validate_default=True)] = None
-    """The audit calls whoever has this one `admin`."""
+    """A token that the audit shows as `admin`."""
     hosts: tuple[HostName, ...] = ()
-    """Further names that this listener is called by where it asks for no token, as `listen.hosts`."""
+    """Further names of this listener, where it needs no token, as `listen.hosts`."""
     open_metrics: bool = False
     """Whether /metrics can be read without the token."""
 
     @field_validator("tokens")
     @classmethod
     def _told_apart(cls, tokens: tuple[AdminToken, ...]) -> tuple[AdminToken, ...]:
-        """Of two tokens with one name only the last would be known."""
+        """Of two tokens with one name only the last would be valid."""
         names = [each.name for each in tokens]
         for index, name in enumerate(names):
             if name in names[:index]:

@@ -17,7 +17,7 @@ class ModelConfig(Ruled):
     aliases: tuple[Name, ...] = ()
     price: PriceConfig | None = None
     over_chat: bool = False
-    """Whether its nodes are asked in chat also for responses and messages."""
+    """Whether responses and messages are translated to chat for its nodes."""
     tokenizer: TokenizerPath | None = None
     """The folder of its tokenizer, or the `tokenizer.json` in it: then prompts are counted and not estimated."""
     routing: RoutingPolicy | None = None
@@ -25,13 +25,13 @@ class ModelConfig(Ruled):
 
 
 class ModelNames:
-    """The names that nodes serve models under, as far as the configuration lists them; none: whatever nodes serve."""
+    """The nodes' names of the models that the configuration lists. Where it lists none, every name is valid."""
 
     def __init__(self, models: Iterable[ModelConfig]) -> None:
         self._known = {alias: model.name for model in models for alias in (model.name, *model.aliases)}
 
     def problem(self, name: str) -> str | None:
-        """Why rules and permissions under `name` would hold for nothing, and what to do; None where they hold."""
+        """Why settings for the model `name` would have no effect, and what to do; None where they have one."""
         if not self._known or self._known.get(name) == name:
             return None
         meant = self._known.get(name)

@@ -1,4 +1,4 @@
-"""Settings of routing: which node a request goes to, and what makes requests a conversation."""
+"""Settings of routing: how a node is chosen, and which requests are one conversation."""
 
 from typing import Annotated, Literal
 

@@ -1,7 +1,7 @@
-"""Where the configuration comes from, and what is wrong with it, told for people.
+"""Reads the configuration from its sources, and explains its problems.
 
-Sources, later over earlier: the YAML file, `FLEETGATE_*` variables (`__` between levels, lists and objects as
-JSON), the command line. All mistakes are found at once; each says where it is and what was expected there.
+Sources, later over earlier: the YAML file, `FLEETGATE_*` variables (`__` between levels, lists and objects as JSON),
+the command line. All problems are found at once; each says where it is and what was expected there.
 """
 
 import difflib
@@ -24,7 +24,7 @@ from gateway.config.types import Secret
 PREFIX = "FLEETGATE_"
 
 _FOREIGN_VARIABLE = re.compile(r"FLEETGATE_WORKER_.+|FLEETGATE_(.+_)?(SERVICE_(HOST|PORT(_.+)?)|PORT_\d+_(TCP|UDP).*)")
-"""The workers' own settings, and what Kubernetes sets for a Service called fleetgate (with `tcp://` URLs besides)."""
+"""Settings of workers, and variables that Kubernetes sets for a Service called fleetgate."""
 
 _SECRET_SOURCES = {"env", "file", "value"}
 
@@ -54,7 +54,7 @@ def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -
 
 
 class _Environment(EnvSettingsSource):
-    """`FLEETGATE_*` variables. Sections and lists are JSON; a secret is what it is, also where it looks like JSON."""
+    """`FLEETGATE_*` variables. Sections and lists are JSON; a secret is taken as it is, unless it is a JSON object."""
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
         if section_of(field.annotation) is Secret and not str(value).lstrip().startswith("{"):
@@ -68,7 +68,7 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
         under = merged.get(key)
         if isinstance(under, dict) and isinstance(value, Mapping) and not value.keys() <= _SECRET_SOURCES:
             merged[key] = _merge(under, value)
-        else:  # also another source of a secret, which cannot hold together with the first
+        else:  # also a secret, which has one source
             merged[key] = value
     return merged
 
@@ -79,7 +79,7 @@ def _explain(document: Document, environment: Mapping[str, Any], error: dict[str
 
 
 def place_of(file: Path | None, path: TreePath) -> str:
-    """Where the setting at `path` of a good configuration stands: a variable, or the file and its line."""
+    """Where the setting at `path` of a valid configuration is set: a variable, or the file and its line."""
     return _place(_document(file), _Environment(Config)(), path)
 
 
@@ -88,7 +88,7 @@ def _document(file: Path | None) -> Document:
 
 
 def _place(document: Document, environment: Mapping[str, Any], path: TreePath) -> str:
-    """A variable that sets `path` goes over the file; one that sets something beside it does not."""
+    """A variable that sets `path` wins over the file; one that sets a sibling does not."""
     in_environment = _depth(environment, path)
     in_document = max((length for length in range(len(path) + 1) if path[:length] in document.lines), default=0)
     if in_environment > 0 and (in_environment == len(path) > 1 or in_environment > in_document):
@@ -99,7 +99,7 @@ def _place(document: Document, environment: Mapping[str, Any], path: TreePath) -
 
 
 def _depth(tree: Any, path: TreePath) -> int:
-    """How far `path` leads into `tree`. What is no mapping is all of its place, whatever stood there below."""
+    """How many parts of `path` are in `tree`. A value that is no mapping stands for all that is below it."""
     for length, part in enumerate(path):
         if not isinstance(tree, Mapping):
             return len(path)
@@ -180,7 +180,7 @@ def section_of(annotation: Any) -> type[BaseModel] | None:
 
 
 def _unknown_settings(document: Document) -> list[ConfigProblem]:
-    """Top-level names that are no settings. (pydantic tells those further down.)"""
+    """Top-level names that are no settings. (pydantic finds those further down.)"""
     known = _settings_at(())
     return [
         ConfigProblem(document.place((name,)), name, "is not a setting" + _did_you_mean(name, known))
@@ -190,14 +190,14 @@ def _unknown_settings(document: Document) -> list[ConfigProblem]:
 
 
 def _unknown_variables(environment: Mapping[str, str]) -> list[ConfigProblem]:
-    """Variables that look like settings and are none: a typo in one would go unnoticed otherwise."""
+    """Variables with our prefix that set nothing, such as typos."""
     known = _settings_at(())
     problems = []
     for variable, value in sorted(environment.items()):
         if not variable.startswith(PREFIX) or _is_foreign(variable, value):
             continue
         setting = variable.removeprefix(PREFIX).lower().partition("__")[0]
-        if setting not in known:  # deeper levels are judged with the rest of the tree
+        if setting not in known:  # deeper levels are checked with the tree
             hint = _two_underscores(setting, known) or _did_you_mean(setting, known)
             problems.append(ConfigProblem(f"the variable {variable}", "", "sets nothing" + hint))
     return problems
@@ -208,7 +208,7 @@ def _is_foreign(variable: str, value: str) -> bool:
 
 
 def _two_underscores(setting: str, known: list[str]) -> str:
-    """The likeliest typo: one underscore between a section and its setting instead of two."""
+    """A hint for the likeliest typo: one underscore instead of two between a section and its setting."""
     for section in known:
         inner = setting.removeprefix(f"{section}_")
         if inner != setting and inner in _settings_at((section,)):

@@ -1,6 +1,6 @@
-"""How much may be thought and written: for everybody, for a model, for a tenant, for a tenant on a model.
+"""Settings of thinking and output: for the gateway, a model, a tenant, a tenant on a model.
 
-What is left out is decided by the next layer out: tenant on a model, tenant, model, everybody.
+Of the layers that set a field, the most specific one wins: tenant on a model, tenant, model, gateway.
 """
 
 from typing import Annotated, Literal, Self
@@ -85,7 +85,7 @@ class OutputConfig(Section):
 
 
 class Ruled(Section):
-    """Something that has rules of its own."""
+    """A section with rules for thinking and output."""
 
     thinking: ThinkingConfig = ThinkingConfig()
     output: OutputConfig = OutputConfig()

@@ -79,7 +79,7 @@ class Config(BaseSettings):
     output: OutputConfig = OutputConfig()
     """For every tenant on every model, where theirs say nothing."""
     tenants: tuple[TenantConfig, ...] = ()
-    """Where none are listed and none are stored, everybody on loopback is the tenant `default`."""
+    """Where none are listed and none are stored, every caller on loopback is the tenant `default`."""
     usage: UsageConfig = UsageConfig()
     response_secret: Secret | None = None
     """Seals the ids of stored responses; the same in all gateways. Without it each start makes its own."""
@@ -93,7 +93,7 @@ class Config(BaseSettings):
     log: Log = Log()
     workers: Annotated[int, Field(ge=1, le=256, validate_default=True)] = 1
     no_auth: Annotated[bool, Field(validate_default=True)] = False
-    """Serve beyond loopback without tenants: everybody who reaches the port may use it."""
+    """Serve beyond loopback without tenants: whoever can reach the port may use it."""
 
     @classmethod
     def settings_customise_sources(
@@ -104,7 +104,7 @@ class Config(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What is given to the constructor and nothing else: `source` lays the sources over each other."""
+        """The arguments of the constructor alone: `source` merges the sources."""
         return (init_settings,)
 
     @field_validator("access")
@@ -117,7 +117,7 @@ class Config(BaseSettings):
     @field_validator("nodes", "models", "tenants")
     @classmethod
     def _once(cls, items: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Names, URLs and keys stand for one thing each."""
+        """Names, URLs and keys are unique."""
         seen: set[tuple[str, str]] = set()
         for index, item in enumerate(items):
             for kind, value, *place in _identities(item):
@@ -132,8 +132,8 @@ class Config(BaseSettings):
     def _on_models_that_are_there(
         cls, tenants: tuple[TenantConfig, ...], info: ValidationInfo
     ) -> tuple[TenantConfig, ...]:
-        """Rules for a model under a name that nodes do not know would hold for nobody, and whoever may use but such a
-        one may use none, unnoticed."""
+        """Models are named as nodes name them: rules for any other name would have no effect, and a tenant that may use
+        only such a model could use none."""
         known = ModelNames(info.data.get("models", ()))
         for index, tenant in enumerate(tenants):
             for name, at in named_models(tenant):
@@ -150,7 +150,7 @@ class Config(BaseSettings):
     @field_validator("tenants")
     @classmethod
     def _with_keys(cls, tenants: tuple[TenantConfig, ...], info: ValidationInfo) -> tuple[TenantConfig, ...]:
-        """Where keys can be created at run time a tenant may stand here without one."""
+        """A tenant without a key is valid only where keys can be created at run time."""
         access = info.data.get("access")
         for index, tenant in enumerate(tenants):
             if not tenant.keys and access is not None and not access.stored:
@@ -173,7 +173,7 @@ class Config(BaseSettings):
     @field_validator("admin")
     @classmethod
     def _two_ports(cls, admin: Admin, info: ValidationInfo) -> Admin:
-        """The listeners are told apart by their ports."""
+        """The listeners are distinguished by their ports."""
         listen = info.data.get("listen")
         if listen is not None and listen.port == admin.port != 0:
             raise ValueError(f"listen.port and admin.port are both {admin.port}: the listeners need two ports")
@@ -181,8 +181,8 @@ class Config(BaseSettings):
 
     @field_validator("workers")
     @classmethod
-    def _of_one_mind(cls, workers: int, info: ValidationInfo) -> int:
-        """Each process would let through the whole limit."""
+    def _limited_together(cls, workers: int, info: ValidationInfo) -> int:
+        """Without Redis each process would grant the whole limit."""
         tenants, limits = info.data.get("tenants", ()), info.data.get("limits")
         limited = limits is not None and (limits.default.limits or any(tenant.limited for tenant in tenants))
         if workers > 1 and limited and info.data.get("redis") is None:
@@ -208,17 +208,20 @@ def _not_there(problem: str, *at: str | int) -> PydanticCustomError:
 
 
 def unchecked_models(config: Config) -> list[str]:
-    """The paths where models are named that cannot be checked: without `models` the nodes say which there are."""
+    """The paths of model names that cannot be checked: without `models`, nodes decide which models exist."""
     if config.models:
         return []
     places = [("tenants", index, *at) for index, tenant in enumerate(config.tenants) for _, at in named_models(tenant)]
-    told = config.discovery.registrations
-    places += [("discovery", "registrations", "models", at) for at in range(len(told.models) if told else 0)]
+    registrations = config.discovery.registrations
+    places += [
+        ("discovery", "registrations", "models", at)
+        for at in range(0 if registrations is None else len(registrations.models))
+    ]
     return [spell(place) for place in places]
 
 
 def _identities(item: Any) -> list[tuple[Any, ...]]:
-    """What must not stand twice: what it is, its value, and its path below the item."""
+    """Values that must be unique: the kind, the value, and its path below the item."""
     match item:
         case NodeConfig():
             return [("the node URL", item.url)]

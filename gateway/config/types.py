@@ -1,4 +1,4 @@
-"""The kinds of values that settings have, and what makes one wrong."""
+"""The types of settings, with their checks."""
 
 import ipaddress
 import os
@@ -14,7 +14,7 @@ from gateway.core.http.host_names import NO_HOST, is_bracketed, is_host, is_port
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
 MOST = 10**15
-"""More is nobody's, and no JSON or Lua number would hold it exactly."""
+"""The largest count: JSON and Lua numbers hold it exactly."""
 
 Count = Annotated[int, Field(ge=1, le=MOST)]
 Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/@:-]*$")]
@@ -60,7 +60,7 @@ def _authorities(path: Path) -> Path:
 
 
 def load_certificate(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
-    """Have `context` show a certificate. Raises OSError or ValueError; nobody is asked for the passphrase of a key."""
+    """Load a certificate and its key into `context`. Raises OSError, or ValueError where the key has a passphrase."""
 
     def locked() -> str:
         raise ValueError(f"the key in {key or cert} is encrypted: nobody is there to give its passphrase")
@@ -87,7 +87,7 @@ CaFile = Annotated[Path, AfterValidator(_authorities)]
 
 
 class Section(BaseModel):
-    """A part of the tree: nothing unknown, nothing changed after it was read."""
+    """A part of the tree: frozen, and without unknown settings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 

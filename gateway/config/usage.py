@@ -1,4 +1,4 @@
-"""What tokens cost, and what is kept of their use."""
+"""Settings of prices, and of the usage that is kept."""
 
 from typing import Annotated, Self
 
@@ -46,7 +46,7 @@ class PriceConfig(Section):
 
 
 class UsageConfig(Section):
-    """What is kept of use in Redis, where there is one."""
+    """The usage that is kept in Redis, where there is one."""
 
     stored: bool = True
     records: Count = 100_000

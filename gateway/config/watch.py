@@ -1,8 +1,8 @@
-"""Noticing that the configuration has changed, in every process of a gateway.
+"""The config watch: notices in every process of a gateway that the configuration has changed.
 
-The file is polled, not watched by the kernel: polling also sees a Kubernetes ConfigMap being swapped by a symbolic
-link, and a file on a network or a bind mount. A reload that was asked for over the admin listener reaches the
-other processes through a stamp file in the directory that they share.
+The file is polled, since events of the kernel miss a Kubernetes ConfigMap that is swapped by a symbolic link, and files
+on networks and bind mounts. A reload that is asked for on the admin listener reaches the other processes by a stamp
+file in the directory that they share.
 """
 
 import asyncio
@@ -27,12 +27,12 @@ _STAMP = "reload"
 
 
 def request_reload(shared: Path) -> None:
-    """Have every process that shares this directory read the configuration again."""
+    """Ask every process that shares this directory to read the configuration again."""
     (shared / _STAMP).touch()
 
 
 class ConfigWatch:
-    """Where the configuration came from, and whether it is still the same."""
+    """Reads the configuration, and tells when it has changed since."""
 
     def __init__(self, path: Path, overrides: Mapping[str, Any], shared: Path | None = None) -> None:
         """`shared`: a directory that all processes of this gateway see; None where there is only one."""
@@ -43,19 +43,19 @@ class ConfigWatch:
         self._seen = self._signature()
 
     def read(self) -> tuple[Config | None, list[str]]:
-        """The configuration as it stands now, or None and what is wrong with it."""
+        """The configuration as it is now, or None and its problems."""
         self._seen = self._signature()
         try:
             config = load_config(self._path, self._overrides)
         except ConfigError as error:
             return None, [str(problem) for problem in error.problems]
         if self._good is not None:
-            self._keep(self._good)
+            self._save_last_good(self._good)
         return config, []
 
-    def _keep(self, good: Path) -> None:
-        """Take the place of the last good file in one step, and only by one that is good: this one may have changed
-        since it was read, and other processes start with what is kept."""
+    def _save_last_good(self, good: Path) -> None:
+        """Replace the last good file atomically, by a copy that was checked: the file may have changed since it was
+        read, and other processes start with the copy."""
         copy = good.with_name(f"{good.name}.{os.getpid()}")
         try:
             shutil.copyfile(self._path, copy)
@@ -66,9 +66,8 @@ class ConfigWatch:
             log.warning("config_not_kept", reason=str(error))
 
     def read_or_last_good(self) -> Config:
-        """For a process that starts while its siblings run: a file that was spoilt since must not keep it from it.
-
-        Raises `ConfigError` where there is no good one either.
+        """The configuration, or the last good one: a process must be able to start while its siblings run, also where
+        the file has become invalid. Raises `ConfigError` where there is no good one.
         """
         config, problems = self.read()
         if config is not None:
@@ -79,13 +78,13 @@ class ConfigWatch:
         return load_config(self._good, self._overrides)
 
     def notify_siblings(self) -> None:
-        """Have every other process read the configuration again."""
+        """Ask every other process to read the configuration again."""
         if self._stamp is not None:
             self._stamp.touch()
             self._seen = self._signature()
 
     async def changes(self) -> AsyncIterator[None]:
-        """Yields whenever the file is another one than it was at the last `read`."""
+        """Yields whenever the file has changed since the last `read`."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
             if self._signature() != self._seen:

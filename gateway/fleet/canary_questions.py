@@ -67,14 +67,14 @@ class StreamFindings:
 
 async def read_version(client: httpx.AsyncClient) -> tuple[int, ...] | None:
     answer = await get(client, "/version")
-    told = answer.json().get("version") if answer.status == 200 else None
-    if not isinstance(told, str):
+    version = answer.json().get("version") if answer.status == 200 else None
+    if not isinstance(version, str):
         return None
-    return tuple(int(part) for part in re.findall(r"[0-9]{1,9}", told[:64])[:3]) or None
+    return tuple(int(part) for part in re.findall(r"[0-9]{1,9}", version[:64])[:3]) or None
 
 
 async def tokenize(client: httpx.AsyncClient, model: str, text: str) -> tuple[int, ...]:
-    """The token ids of `text`; none where the node does not tell."""
+    """The token ids of `text`; none where the node does not say."""
     answer = await post(client, "/tokenize", {"model": model, "prompt": text, "add_special_tokens": False})
     ids = answer.json().get("tokens") if answer.status == 200 else None
     if not isinstance(ids, list) or not all(type(item) is int and 0 <= item < MOST_IDS for item in ids):

@@ -1,7 +1,7 @@
-"""Makes all that `fleetgate serve` makes of a configuration, but for its processes and its open ports.
+"""The dry run: makes everything of a configuration that `fleetgate serve` makes, except processes and open ports.
 
-`fleetgate check` does this, and `fleetgate serve` does it first: so the two agree. Nothing is connected to, logged or
-left behind.
+`fleetgate check` does it, and `fleetgate serve` does it first, so that the two agree. It connects to nothing, logs
+nothing and leaves nothing behind.
 """
 
 import logging
@@ -22,14 +22,14 @@ _Found = tuple[TreePath, str]
 
 
 def find_problems(config: Config, file: Path | None) -> list[ConfigProblem]:
-    """What keeps a gateway from being made of `config`, in which `load_config` found no mistake. `file`: where it
-    stands; None where there is none."""
+    """The problems that keep a gateway from being made of `config`, in which `load_config` found none. `file`: where it
+    was read; None where there is no file."""
     found = [*_hosts(config), *_tokenizers(config)] or list(_gateway(config))
     return [ConfigProblem(place_of(file, path), spell(path), expected) for path, expected in found]
 
 
 def _hosts(config: Config) -> Iterator[_Found]:
-    """Those that cannot be listened on. A port may be in use: perhaps by the gateway that will reload this file."""
+    """Hosts that cannot be listened on. Ports are not tried: the gateway that will reload this file may use them."""
     for section, host in (("listen", config.listen.host), ("admin", config.admin.host)):
         try:
             listen(host, 0).close()
@@ -49,20 +49,20 @@ def _tokenizers(config: Config) -> Iterator[_Found]:
 
 
 def _gateway(config: Config) -> Iterator[_Found]:
-    """What no check has foreseen. The error may quote a secret, so only its kind is told."""
-    untokenized = tuple(model.model_copy(update={"tokenizer": None}) for model in config.models)  # they load: see above
+    """Any other error. Its text may quote a secret, so only its type is shown."""
+    untokenized = tuple(model.model_copy(update={"tokenizer": None}) for model in config.models)  # loaded before
     try:
         with _silence():
             build_app(config.model_copy(update={"models": untokenized}))
             parts.tls(config.listen.tls)
             uvicorn_settings(config)
-    except Exception as error:  # noqa: BLE001 - whatever it is, `serve` would end with it
+    except Exception as error:  # noqa: BLE001 - `serve` would fail with any of them
         yield (), f"no gateway can be made of it ({type(error).__name__}): please report this, with the file"
 
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Nothing happened yet that a log would have to tell."""
+    """Log nothing: no gateway runs yet."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     try:
         yield

@@ -1,4 +1,4 @@
-"""Two listeners, one server: what uvicorn runs in each process."""
+"""The ASGI application that uvicorn runs in each process: one server with two listeners."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,11 +8,11 @@ from typing import Any
 from gateway.app import Gateway
 
 FIRST_ROUND_SECONDS = 2.0
-"""How long a process waits for its nodes' first answers before it listens: what comes earlier would be refused."""
+"""Seconds for which a process waits for the first probes before it listens: earlier requests would be refused."""
 
 
 class GatewayApp:
-    """The ASGI application of a server with two listeners: which one a request came in by decides what it sees."""
+    """Serves requests of the admin port by the admin application, all others by the public one."""
 
     def __init__(
         self,
@@ -20,7 +20,7 @@ class GatewayApp:
         admin_port: int,
         on_start: Callable[[asyncio.AbstractEventLoop, Gateway], None] | None = None,
     ) -> None:
-        """`on_start(loop, gateway)` is called when the gateway runs, before its listeners are open."""
+        """`on_start(loop, gateway)` is called once the gateway has started, before its listeners are open."""
         self._gateway = gateway
         self._on_start = on_start
         self._admin_port = admin_port
@@ -41,7 +41,7 @@ class GatewayApp:
             await self._gateway.prober.first_round(FIRST_ROUND_SECONDS)
             if self._on_start is not None:
                 self._on_start(asyncio.get_running_loop(), self._gateway)
-        except BaseException:  # failed, or cancelled: what runs by now would go on
+        except BaseException:  # also where it is cancelled: background work has begun
             await self._gateway.stop()
             raise
         await send({"type": "lifespan.startup.complete"})

@@ -1,12 +1,12 @@
-"""Leaving a port without losing who is just connecting to it.
+"""Graceful close: closes a listening port without resetting clients that are just connecting to it.
 
-The kernel completes a client's handshake before the server has accepted it; whoever stands in that queue when the
-listening socket is closed is reset, mostly after having sent its request. So a filter first turns new handshakes
-away (the client's kernel knocks again a second later, and then finds a sibling's socket or none), what is queued is
-accepted, and then the server goes on to close. Where the kernel knows no such filter, the server closes at once.
+The kernel completes a client's handshake before the server accepts the connection. Connections that wait in the accept
+queue when the listening socket is closed are reset, mostly after the client has sent its request. So a filter first
+drops new handshakes (the client's kernel retries after a second, and then finds a sibling's socket or none), queued
+connections are accepted, and then the server closes. Where the kernel has no such filter, the server closes at once.
 
-Before that, a SIGTERM may be announced for a while: load balancers see it and go elsewhere, and whoever has not seen
-it yet is served as ever.
+Before that, a SIGTERM may be announced for a while: load balancers notice and stop sending, and clients that have not
+noticed are served as before.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-LEAVE_SECONDS = 0.3
-"""How long handshakes that have begun may take to be accepted."""
+ACCEPT_SECONDS = 0.3
+"""Seconds for which connections in the accept queue may still be accepted."""
 
 _ATTACH_FILTER = 26  # SO_ATTACH_FILTER, which the socket module does not name
 _DROP_SYN = b"".join(
@@ -31,21 +31,21 @@ _DROP_SYN = b"".join(
         (0x30, 0, 0, 13),  # the byte of the TCP header that holds the flags
         (0x45, 0, 1, 0x02),  # SYN?
         (0x06, 0, 0, 0),  # drop it
-        (0x06, 0, 0, 0xFFFFFFFF),  # take it
+        (0x06, 0, 0, 0xFFFFFFFF),  # pass it
     )
 )
 
 
 def close_gracefully(loop: asyncio.AbstractEventLoop, announce: Callable[[], float]) -> None:
-    """Have SIGTERM and SIGINT wait until nobody stands between kernel and server; a second signal does not wait.
+    """Have SIGTERM and SIGINT wait until the accept queue is empty; a second signal does not wait.
 
-    Called where the server's own handlers are in place. `announce()` is called at SIGTERM and says for how many seconds
-    everything goes on as before; whoever presses Ctrl-C has no load balancer in front.
+    Called after the server has set its own handlers. `announce()` is called at SIGTERM and returns for how many seconds
+    requests are still served as before. SIGINT is not announced: it comes from a terminal.
     """
-    for number, first in ((signal.SIGTERM, announce), (signal.SIGINT, lambda: 0.0)):
+    for number, announcing in ((signal.SIGTERM, announce), (signal.SIGINT, lambda: 0.0)):
         served = signal.getsignal(number)
         if callable(served):
-            signal.signal(number, _SignalHandler(loop, first, served))
+            signal.signal(number, _SignalHandler(loop, announcing, served))
 
 
 class _SignalHandler:
@@ -62,15 +62,15 @@ class _SignalHandler:
             self._served(number, frame)
             return
         self._begun = True
-        self._loop.call_soon_threadsafe(lambda: self._loop.call_later(self._announce(), self._leave, number))
+        self._loop.call_soon_threadsafe(lambda: self._loop.call_later(self._announce(), self._close, number))
 
-    def _leave(self, number: int) -> None:
-        turned = [turn_away(sock) for sock in _listening()]
-        self._loop.call_later(LEAVE_SECONDS if turned and all(turned) else 0.0, self._served, number, None)
+    def _close(self, number: int) -> None:
+        dropped = [drop_handshakes(sock) for sock in _listening()]
+        self._loop.call_later(ACCEPT_SECONDS if dropped and all(dropped) else 0.0, self._served, number, None)
 
 
-def turn_away(listener: socket.socket) -> bool:
-    """Begin no new connections on `listener`; whether the kernel does that."""
+def drop_handshakes(listener: socket.socket) -> bool:
+    """Have the kernel drop new handshakes on `listener`; whether it can."""
     code = ctypes.create_string_buffer(_DROP_SYN)
     program = struct.pack("HP", len(_DROP_SYN) // 8, ctypes.addressof(code))
     try:
@@ -81,16 +81,16 @@ def turn_away(listener: socket.socket) -> bool:
 
 
 def _listening() -> Iterator[socket.socket]:
-    """This process's listening sockets: the server that owns them does not hand them out."""
+    """This process's listening sockets. The server keeps them private."""
     folder = Path("/proc/self/fd")
-    for place in folder.iterdir() if folder.is_dir() else ():
-        with suppress(OSError), _copy_of(int(place.name)) as sock:
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        with suppress(OSError), _copy_of(int(entry.name)) as sock:
             if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 yield sock
 
 
 def _copy_of(descriptor: int) -> socket.socket:
-    """Raises OSError where it is no socket, or is closed by now."""
+    """Raises OSError where it is no socket, or closed meanwhile."""
     copy = os.dup(descriptor)
     try:
         return socket.socket(fileno=copy)

@@ -35,12 +35,12 @@ KEEP_ALIVE_SECONDS = 75
 """How long an idle client connection is kept: longer than the 60 s after which most load balancers drop one."""
 
 GRACE_SECONDS = 5
-"""What is left after the shutdown's deadline for error events to be sent, before tasks are cancelled."""
+"""Seconds after the deadline of a shutdown in which error events are sent, before tasks are cancelled."""
 
 
 WORKER_START_SECONDS = 30
-"""How long a worker process may say nothing before it is replaced: on a busy machine its imports alone can take 10 s,
-and one that is replaced before it has begun never begins."""
+"""Seconds after which a worker process that gives no sign of life is replaced. On a busy machine its imports alone can
+take 10 s, and a process that is replaced during them never starts."""
 
 
 class ListenError(Exception):
@@ -53,7 +53,7 @@ class ListenError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class WorkerLaunch:
-    """What a worker process must know to build the same gateway as its siblings. Travels as JSON in the environment."""
+    """What a worker process needs to build the same gateway as its siblings. Passed as JSON in the environment."""
 
     config_path: str | None
     overrides: dict[str, Any]
@@ -63,7 +63,7 @@ class WorkerLaunch:
 
 
 def serve(config: Config, config_path: Path | None, overrides: dict[str, Any]) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. Raises `ListenError` where a port cannot be had."""
+    """Serve until SIGTERM or SIGINT, then drain. Raises `ListenError`."""
     raise_open_files()
     _ignore_user_signals()
     with (
@@ -96,12 +96,12 @@ def _serve_on(
 
 
 def worker_app() -> GatewayApp:
-    """What uvicorn calls in each process to get the application."""
+    """Makes the application. uvicorn calls it in each process."""
     raise_open_files()
     _ignore_user_signals()
     launch = WorkerLaunch(**json.loads(os.environ[LAUNCH_VARIABLE]))
     if launch.config_path is not None or launch.shared is not None:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until `_take_signals`: the file is only being read
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the handlers are installed: the file is being read
     shared = None if launch.shared is None else Path(launch.shared)
     watch = None
     if launch.config_path is None:
@@ -114,20 +114,20 @@ def worker_app() -> GatewayApp:
     if shared is not None:
         bury_dead_processes(shared)
     gateway = build_app(config, watch, bytes.fromhex(launch.response_key), shared, stream)
-    app = GatewayApp(gateway, launch.admin_port, partial(_take_signals, supervised=shared is not None))
-    _spare_the_garbage_collector()
+    app = GatewayApp(gateway, launch.admin_port, partial(_install_signal_handlers, supervised=shared is not None))
+    _tune_garbage_collector()
     return app
 
 
 def _ignore_user_signals() -> None:
-    """Nothing is done at SIGUSR1 and SIGUSR2; by default they would end the process, and every stream with it."""
+    """Ignore SIGUSR1 and SIGUSR2, which would end the process by default, and every stream with it."""
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
 
 
-def _take_signals(loop: asyncio.AbstractEventLoop, gateway: Gateway, supervised: bool) -> None:
-    """SIGTERM and SIGINT end a process gently. SIGHUP reloads the configuration, and is as SIGTERM where there is no
-    file to reload (a terminal is gone); among several processes it is their supervisor's."""
+def _install_signal_handlers(loop: asyncio.AbstractEventLoop, gateway: Gateway, supervised: bool) -> None:
+    """SIGTERM and SIGINT close gracefully. SIGHUP reloads the configuration; without a config file it counts as SIGTERM
+    (a terminal was closed). With several processes, the supervisor handles SIGHUP."""
     close_gracefully(loop, gateway.announce_shutdown)
     if supervised:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -138,13 +138,13 @@ def _take_signals(loop: asyncio.AbstractEventLoop, gateway: Gateway, supervised:
 
 
 class Supervisor(Multiprocess):
-    """uvicorn's, which replaces all processes at SIGHUP, and ends their streams."""
+    """uvicorn's supervisor, with a reload at SIGHUP: uvicorn's own replaces all processes, which ends their streams."""
 
     def __init__(self, settings: uvicorn.Config, sockets: list[socket.socket], shared: Path | None) -> None:
-        """`shared`: where processes see that the configuration is to be read again; None where there is no file."""
+        """`shared`: the directory by which processes are asked to reload; None where there is no config file."""
         super().__init__(settings, sockets)
         self._shared = shared
-        _ignore_user_signals()  # again: processes inherit it, from before they begin
+        _ignore_user_signals()  # again: worker processes inherit it
 
     def handle_hup(self) -> None:
         if self._shared is None:
@@ -153,11 +153,11 @@ class Supervisor(Multiprocess):
             request_reload(self._shared)
 
 
-def _spare_the_garbage_collector() -> None:
-    """Requests leave no rings of references (a test holds that), so looking for some is rarely worth it.
+def _tune_garbage_collector() -> None:
+    """Collect rarely: requests leave no reference cycles, which a test checks.
 
-    What was made at start is not looked at again; the thresholds are counts of objects (see `gc.set_threshold`).
-    Measured: an eighth of what a plain request costs.
+    Objects made at start are frozen; the thresholds are counts of objects (see `gc.set_threshold`). Measured:
+    this saves an eighth of the cost of a plain request.
     """
     gc.collect()
     gc.freeze()
@@ -165,10 +165,10 @@ def _spare_the_garbage_collector() -> None:
 
 
 class SharedPort(socket.socket):
-    """A bound socket that becomes another one on the same port wherever it is sent to.
+    """A bound socket that is pickled as a new socket on the same port.
 
-    The kernel spreads connections evenly over sockets that share a port. Processes that wait on one and the same
-    socket are woken last come, first served: nearly all streams would end up in one of them.
+    The kernel spreads connections evenly over sockets that share a port. Of processes that wait on the same socket it
+    wakes the last one first, so that nearly all streams would end up in one process.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -186,14 +186,14 @@ def listen(host: str, port: int, shared: bool = False) -> socket.socket:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind((host, port))
         sock.set_inheritable(True)
-    except (OSError, ValueError, OverflowError) as error:  # what is no name, or no port, is not the system's to refuse
+    except (OSError, ValueError, OverflowError) as error:  # Python itself refuses what is no host or no port
         sock.close()
         raise ListenError(host, port, error.strerror if isinstance(error, OSError) else str(error)) from None
     return sock
 
 
 def uvicorn_settings(config: Config, app: GatewayApp | None = None) -> uvicorn.Config:
-    """How uvicorn serves a gateway: `app`, or where it is None one that each process makes for itself."""
+    """The settings by which uvicorn serves `app`; None: each process makes its own."""
     tls = config.listen.tls
     return uvicorn.Config(
         app or "gateway.server.process:worker_app",
@@ -216,7 +216,7 @@ def _run(settings: uvicorn.Config, sockets: list[socket.socket], shared: Path | 
     if settings.workers > 1:
         Supervisor(settings, sockets, shared).run()
         return
-    # uvicorn raises the signals that it was stopped by once more at its end; by then there is nothing left to do.
+    # uvicorn raises the signal that stopped it again at its end, when nothing is left to do.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     uvicorn.Server(settings).run(sockets)

@@ -370,7 +370,7 @@ def test_what_other_processes_start_with_is_whole_and_good(file: Path, tmp_path:
     spoilt = ConfigWatch(tmp_path / "other.yaml", {}, tmp_path)
     assert watch.read()[0] is not None
     (tmp_path / "other.yaml").write_text("workers: none")
-    spoilt._keep(tmp_path / "last-good.yaml")
+    spoilt._save_last_good(tmp_path / "last-good.yaml")
     file.write_text("workers: nonsense")
     assert watch.read_or_last_good().workers == 2
     assert sorted(each.name for each in tmp_path.iterdir() if "last-good" in each.name) == ["last-good.yaml"]

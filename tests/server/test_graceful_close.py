@@ -5,7 +5,7 @@ import select
 import socket
 from pathlib import Path
 
-from gateway.server.graceful_close import _listening, turn_away
+from gateway.server.graceful_close import _listening, drop_handshakes
 
 
 def test_who_stands_in_the_queue_is_served_and_nobody_new_gets_in() -> None:
@@ -13,7 +13,7 @@ def test_who_stands_in_the_queue_is_served_and_nobody_new_gets_in() -> None:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         early.connect(listener.getsockname())
-        assert turn_away(listener)
+        assert drop_handshakes(listener)
         late.setblocking(False)
         late.connect_ex(listener.getsockname())
         assert select.select([], [late], [], 0.2) == ([], [], []), "its handshake does not begin"

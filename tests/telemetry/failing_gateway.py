@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 import threading
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import httpx
@@ -129,6 +130,12 @@ def _config() -> dict[str, Any]:
     }
 
 
+class _FailingMemory:
+    @property
+    def held(self) -> int:
+        fail()
+
+
 async def run() -> None:
     loop = asyncio.get_running_loop()
     settings = _config()
@@ -142,12 +149,12 @@ async def run() -> None:
         await app.pipeline.answer(_Call(), _FailingDialect())  # type: ignore[arg-type]
         ended = asyncio.Event()
         InlineTask(_later(), loop, set(), ended.set).start()
-        every = loop.create_task(app._every(60, fail))
+        gauges = loop.create_task(replace(app._gauges, memory=_FailingMemory()).run())  # type: ignore[arg-type]
         loop.call_soon(fail)
         forgotten = loop.create_task(_later())
         await asyncio.sleep(0.1)
         del forgotten
-        every.cancel()
+        gauges.cancel()
         await eventually(ended.is_set)
     thread = threading.Thread(target=fail)
     thread.start()

@@ -1,0 +1,66 @@
+"""The gauges: metrics that are read from the parts of a gateway, at every scrape and every few seconds."""
+
+import asyncio
+from dataclasses import dataclass
+
+import structlog
+
+from gateway.admission.admission import Admission
+from gateway.core.memory import MemoryBudget
+from gateway.fleet.fleet import Fleet
+from gateway.fleet.model_watch import ModelWatch
+from gateway.redis.client import RedisClient
+from gateway.redis.presence import Presence
+from gateway.telemetry.log_stream import LogStream
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.shortages import ResourceShortages
+from gateway.upstream.relay import Relay
+from gateway.usage.ledger import Ledger
+
+log = structlog.get_logger("fleetgate")
+
+SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """The parts that are read. The admission has the limiter, once there is one."""
+
+    metrics: Metrics
+    fleet: Fleet
+    models: ModelWatch
+    relay: Relay
+    admission: Admission
+    memory: MemoryBudget
+    shortages: ResourceShortages
+    presence: Presence
+    redis: RedisClient | None
+    ledger: Ledger | None
+    log_stream: LogStream
+
+    async def run(self) -> None:
+        """Refresh every `SECONDS`, for ever."""
+        while True:
+            try:
+                self.refresh()
+            except Exception:
+                log.exception("background_work_failed", work="gauges")
+            await asyncio.sleep(SECONDS)
+
+    def refresh(self) -> None:
+        """Set all gauges. Idle connections to nodes are closed where clients cannot connect for want of files."""
+        metrics, limiter = self.metrics, self.admission.limiter
+        if self.ledger is not None:
+            metrics.ledger_state(self.ledger.waiting, self.ledger.dropped)
+        metrics.log_state(self.log_stream.failed)
+        metrics.memory_state(self.memory.held, self.memory.limit)
+        if self.shortages.found_now("accepting connections"):
+            self.relay.pools.drop_idle()
+        metrics.shortages_state(self.shortages.counts)
+        metrics.models_state({each.name: each.ready for each in self.models.states()})
+        metrics.fleet_state(self.relay.open_exchanges, [node.facts for node in self.fleet.nodes])
+        if self.redis is not None:
+            metrics.redis_state(self.redis.up, self.redis.outages, self.presence.live)
+            metrics.redis_refusals(self.redis.refusals.count, len(self.redis.refusals.standing))
+        if limiter is not None:
+            metrics.limits_state(len(limiter.live), limiter.waiting, limiter.dropped)
