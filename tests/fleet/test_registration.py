@@ -25,15 +25,15 @@ def signed(**changes: Any) -> bytes:
     return json.dumps({**record, "signature": hmac.new(SECRET.encode(), text, hashlib.sha256).hexdigest()}).encode()
 
 
-def read(text: bytes, belief: RegistrationTrust = SIGNED, now: float = NOW) -> RegisteredNode:
-    return read_registration(text, belief, now)
+def read(text: bytes, trust: RegistrationTrust = SIGNED, now: float = NOW) -> RegisteredNode:
+    return read_registration(text, trust, now)
 
 
 @pytest.mark.parametrize("case", CONTRACT["records"], ids=lambda case: str(case["case"]))
 def test_the_contracts_records_are_read(case: dict[str, Any]) -> None:
     wire = json.dumps(case["wire"]).encode()
-    belief = SIGNED if case["signed"] else LISTED
-    record = read(wire, belief)
+    trust = SIGNED if case["signed"] else LISTED
+    record = read(wire, trust)
     assert (record.node_id, record.url) == (case["wire"]["node_id"], "http://10.0.0.7:8000")
     assert (record.state, record.max_concurrency) == (case["wire"]["state"], 64)
     assert record.drain_deadline == case["wire"]["drain_deadline"]

@@ -41,7 +41,7 @@ class RegistrationTrust:
 
 @dataclass(frozen=True, slots=True)
 class RegisteredNode:
-    """A record that is believed. Times are seconds since 1970; `max_concurrency` requests at once, `price` US dollars
+    """A record that is trusted. Times are seconds since 1970; `max_concurrency` requests at once, `price` US dollars
     an hour, None where unknown. `state`: starting, ready, draining or failed."""
 
     node_id: str
@@ -57,7 +57,7 @@ class RegisteredNode:
     drain_deadline: float | None
 
 
-def read_registration(text: bytes, belief: RegistrationTrust, now: float) -> RegisteredNode:
+def read_registration(text: bytes, trust: RegistrationTrust, now: float) -> RegisteredNode:
     """The record in `text`, as it stands in Redis at `now` (seconds since 1970). Raises `UntrustedRegistration`."""
     try:
         record = json.loads(text)
@@ -67,12 +67,12 @@ def read_registration(text: bytes, belief: RegistrationTrust, now: float) -> Reg
         if isinstance(error, UntrustedRegistration):
             raise
         raise UntrustedRegistration(f"is not a record of schema 1: {type(error).__name__} {error}") from None
-    if not now - TIME_TO_LIVE - belief.skew <= heartbeat <= now + belief.skew:
+    if not now - TIME_TO_LIVE - trust.skew <= heartbeat <= now + trust.skew:
         raise UntrustedRegistration(
             f"its heartbeat is {now - heartbeat:.0f} s old (or clocks differ by more than the skew)"
         )
-    _check_signature(record, belief.secret)
-    _check_place(registered, belief)
+    _check_signature(record, trust.secret)
+    _check_place(registered, trust)
     return registered
 
 
@@ -110,16 +110,16 @@ def _check_signature(record: Mapping[str, Any], secret: str | None) -> None:
         raise UntrustedRegistration("it is not signed with the secret")
 
 
-def _check_place(registered: RegisteredNode, belief: RegistrationTrust) -> None:
-    foreign = [model for model in registered.models if belief.models and model not in belief.models]
+def _check_place(registered: RegisteredNode, trust: RegistrationTrust) -> None:
+    foreign = [model for model in registered.models if trust.models and model not in trust.models]
     if foreign or not registered.models:
         raise UntrustedRegistration(f"it serves {', '.join(foreign) or 'nothing'}, which is not listed")
-    if not belief.networks and belief.secret is not None:
+    if not trust.networks and trust.secret is not None:
         return
     host = registered.host
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
         raise UntrustedRegistration(f"{host!r} is a name, and only listed address ranges are believed") from None
-    if not any(address in network for network in belief.networks):
+    if not any(address in network for network in trust.networks):
         raise UntrustedRegistration(f"{host} is in none of the listed address ranges")
