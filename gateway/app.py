@@ -253,7 +253,7 @@ class Gateway:
         """Have `/ready` answer 503 and answers close their connections; for how many seconds requests are still served
         as before."""
         self.pipeline.leaving = True
-        seconds = self.config.timeouts.announce
+        seconds = self.config.timeouts.shutdown_delay
         log.info("leaving", announced_for_s=seconds)
         return seconds
 

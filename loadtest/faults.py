@@ -193,7 +193,7 @@ def command(name: str, nodes: Sequence[str], port: int, admin: int) -> tuple[lis
         argv = [proxies.FLEETGATE.program, "serve", "--port", str(port), "--admin-port", str(admin)]
         return (
             [*argv, *(part for node in nodes for part in ("--node", node))],
-            {"FLEETGATE_TIMEOUTS__SILENCE": f"{SILENCE:g}"},
+            {"FLEETGATE_TIMEOUTS__NODE_HANG": f"{SILENCE:g}"},
             READY,
         )
     proxy = next(rival for rival in proxies.RIVALS if rival.name == name)

@@ -11,7 +11,7 @@ from gateway.cli.nodes import drain, status, undrain
 from gateway.cli.reports import show_audit, show_usage
 from gateway.cli.tenants import tenants
 from gateway.config.document import ConfigError
-from gateway.config.source import load_config
+from gateway.config.source import LoadedConfig, load_with_deprecations
 from gateway.config.tree import Config, unchecked_models
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -51,7 +51,7 @@ def serve(
     from gateway.server.process import ListenError, serve  # heavy: only this command needs it
 
     overrides = _overrides(node, host, port, admin_port, workers, log_format, no_auth)
-    settings = _load(config, overrides)
+    settings = _load(config, overrides).config
     if not _has_nodes(settings):
         _complain("No node is given: use --node http://HOST:8000, or nodes or discovery in the config file.")
     try:
@@ -64,7 +64,9 @@ def serve(
 @app.command()
 def check(file: Annotated[Path, typer.Argument(help="YAML file with the configuration.")]) -> None:
     """Explain every mistake in a config file at once; exit status 2 where there is one."""
-    settings = _load(file, {})
+    settings, deprecated = _load(file, {})
+    for each in deprecated:
+        typer.echo(str(each), err=True)
     listed = {"node": settings.nodes, "model": settings.models, "tenant": settings.tenants}
     counts = [f"{len(those)} {name}{'' if len(those) == 1 else 's'}" for name, those in listed.items()]
     typer.echo(f"{file}: good ({', '.join(counts)})")
@@ -129,18 +131,18 @@ def _given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value not in (None, {})}
 
 
-def _load(path: Path | None, overrides: dict[str, Any]) -> Config:
+def _load(path: Path | None, overrides: dict[str, Any]) -> LoadedConfig:
     """The configuration, of which a gateway can be made."""
     try:
-        config = load_config(path, overrides)
+        loaded = load_with_deprecations(path, overrides)
     except ConfigError as error:
         _complain("\n".join(map(str, error.problems)))
     from gateway.server.dry_run import find_problems  # heavy, as the gateway is
 
-    problems = find_problems(config, path)
+    problems = find_problems(loaded.config, path)
     if problems:
         _complain("\n".join(map(str, problems)))
-    return config
+    return loaded
 
 
 def _complain(message: str) -> NoReturn:

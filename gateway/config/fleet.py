@@ -34,13 +34,13 @@ class NodeConfig(Section):
 
 
 class Health(Section):
-    """When a node is given work. `interval`, `timeout`: seconds between two probes, and for one; `tolerated`: probes
-    that may fail in a row; `failures`: requests in a row that another node answered; `slow_start`: seconds over which a
-    node that came back gets its full share, 0 for at once."""
+    """When a node is given work. `interval`, `timeout`: seconds between two probes, and for one; `failure_threshold`:
+    probes that may fail in a row; `failures`: requests in a row that another node answered; `slow_start`: seconds over
+    which a node that came back gets its full share, 0 for at once."""
 
     interval: Seconds = 2.0
     timeout: Seconds = 5.0
-    tolerated: Annotated[int, Field(ge=0)] = 2
+    failure_threshold: Annotated[int, Field(ge=0)] = 2
     failures: Count = 3
     slow_start: Annotated[float, Field(ge=0, le=3600)] = 20.0
 

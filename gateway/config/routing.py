@@ -10,13 +10,13 @@ RoutingPolicy = Literal["expected_wait", "affinity", "least_loaded", "power_of_t
 
 
 class Routing(Section):
-    """How requests are spread over nodes. `remember`: seconds that a conversation's last node is believed to hold it;
-    `crowding`: seconds of waiting that a full node is worse by than an empty one."""
+    """How requests are spread over nodes. `affinity_ttl`: seconds that a conversation's last node is believed to hold
+    it; `load_penalty`: seconds of waiting that a full node is worse by than an empty one."""
 
     policy: RoutingPolicy = "expected_wait"
     session_headers: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")], ...] = ("x-session-id",)
     """Headers that name a conversation, in the order in which they are looked for."""
     by_user: bool = False
     """Whether a request's `user` (`metadata.user_id` of messages) names a conversation."""
-    remember: Seconds = 3600.0
-    crowding: Annotated[float, Field(ge=0, le=3600)] = 1.0
+    affinity_ttl: Seconds = 3600.0
+    load_penalty: Annotated[float, Field(ge=0, le=3600)] = 1.0

@@ -8,15 +8,17 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource, SettingsError
 
+from gateway.config.deprecated import Deprecation, Renaming, use_new_names
 from gateway.config.document import ConfigError, ConfigProblem, Document, TreePath, spell
 from gateway.config.tree import Config
 from gateway.config.types import Secret
@@ -29,11 +31,23 @@ _FOREIGN_VARIABLE = re.compile(r"FLEETGATE_WORKER_.+|FLEETGATE_(.+_)?(SERVICE_(H
 _SECRET_SOURCES = {"env", "file", "value"}
 
 
+class LoadedConfig(NamedTuple):
+    """A configuration, and the settings in it that stand under deprecated names."""
+
+    config: Config
+    deprecated: list[Deprecation]
+
+
 def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -> Config:
     """The configuration of `path` (none: defaults), the environment and `overrides` (a nested mapping, command line).
 
     Raises `ConfigError` with every problem found.
     """
+    return load_with_deprecations(path, overrides).config
+
+
+def load_with_deprecations(path: Path | None, overrides: Mapping[str, Any] | None = None) -> LoadedConfig:
+    """As `load_config`, and which of its settings stand under deprecated names."""
     document = _document(path)
     problems = list(document.problems) + _unknown_settings(document) + _unknown_variables(os.environ)
     environment: dict[str, Any] = {}
@@ -41,16 +55,18 @@ def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -
         environment = _Environment(Config)()
     except SettingsError as error:
         problems.append(_bad_variable(error))
-    merged = _merge(_merge(document.data, environment), overrides or {})
+    sources = _Sources(document, environment)
+    problems += sources.set_twice()
+    merged = _merge(_merge(sources.document.data, sources.environment), overrides or {})
     known = {name: value for name, value in merged.items() if name in Config.model_fields}
     try:
         config = Config(**known)
     except ValidationError as error:
-        problems += [_explain(document, environment, dict(item)) for item in error.errors(include_url=False)]
+        problems += [_explain(sources, dict(item)) for item in error.errors(include_url=False)]
         raise ConfigError(sorted(problems, key=attrgetter("line"))) from None
     if problems:
         raise ConfigError(sorted(problems, key=attrgetter("line")))
-    return config
+    return LoadedConfig(config, list(sources.deprecated()))
 
 
 class _Environment(EnvSettingsSource):
@@ -73,29 +89,86 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _explain(document: Document, environment: Mapping[str, Any], error: dict[str, Any]) -> ConfigProblem:
+class _Sources:
+    """File and environment under the settings' new names, and how each of them spells a setting."""
+
+    def __init__(self, document: Document, environment: dict[str, Any]) -> None:
+        self._in_file, self._in_variables = use_new_names(document.data), use_new_names(environment)
+        lines = {
+            new: document.lines[old]
+            for new, old in self._in_file.written.items()
+            if old in document.lines and new not in document.lines
+        }
+        self.document = replace(document, data=self._in_file.data, lines={**document.lines, **lines})
+        self.environment = self._in_variables.data
+
+    def locate(self, path: TreePath) -> tuple[str, TreePath]:
+        """Where the setting at `path` stands, and its path as it is spelled there.
+
+        A variable that sets `path` goes over the file; one that sets something beside it does not.
+        """
+        lines, depth = self.document.lines, _depth(self.environment, path)
+        in_document = max((length for length in range(len(path) + 1) if path[:length] in lines), default=0)
+        if depth > 0 and (depth == len(path) > 1 or depth > in_document):
+            spelled = self._in_variables.spelled(path)
+            variable = _variable(spelled)
+            if variable is not None:
+                return f"the variable {variable}", spelled
+        return self.document.place(path), self._in_file.spelled(path)
+
+    def deprecated(self) -> Iterator[Deprecation]:
+        """Every setting under an old name. A variable that sets it alone has a new name, too."""
+        for new, old in self._in_file.written.items():
+            yield Deprecation(self.document.place(old), spell(old), spell(new))
+        for new, old in self._in_variables.written.items():
+            alone = (_variable(old) or "").upper() == _variable_name(old)
+            yield Deprecation(_variable_place(old), spell(old), _variable_name(new) if alone else spell(new))
+
+    def set_twice(self) -> Iterator[ConfigProblem]:
+        """Settings under both names: in one source, or in both. What is below a list of the file goes whole where a
+        variable sets that list."""
+        file, variables = self._in_file, self._in_variables
+        for new in file.twice:
+            yield _set_twice(self.document.place(file.written[new]), self.document.place(new), file.written[new], new)
+        for new in variables.twice:
+            yield _set_twice(_variable_place(variables.written[new]), _variable_place(new), variables.written[new], new)
+        for new in file.written.keys() ^ variables.written.keys():
+            if not any(isinstance(part, int) for part in new) and _is_set(file, new) and _is_set(variables, new):
+                in_file = (self.document.place(file.spelled(new)), file.spelled(new))
+                in_variable = (_variable_place(variables.spelled(new)), variables.spelled(new))
+                (old_place, old), (new_place, _) = (
+                    (in_file, in_variable) if new in file.written else (in_variable, in_file)
+                )
+                yield _set_twice(old_place, new_place, old, new)
+
+
+def _is_set(source: Renaming, path: TreePath) -> bool:
+    tree: Any = source.data
+    for part in path:
+        if not isinstance(tree, dict) or part not in tree:
+            return False
+        tree = tree[part]
+    return True
+
+
+def _set_twice(place: str, other: str, old: TreePath, new: TreePath) -> ConfigProblem:
+    expected = f"is the deprecated name of {spell(new)}, which is set as well ({other}): keep {spell(new)} only"
+    return ConfigProblem(place, spell(old), expected)
+
+
+def _explain(sources: _Sources, error: dict[str, Any]) -> ConfigProblem:
     path: TreePath = (*error["loc"], *error.get("ctx", {}).get("at", ()))
-    return ConfigProblem(_place(document, environment, path), spell(path), _expected(path, error))
+    place, spelled = sources.locate(path)
+    return ConfigProblem(place, spell(spelled), _expected(path, error))
 
 
 def place_of(file: Path | None, path: TreePath) -> str:
-    """Where the setting at `path` of a valid configuration is set: a variable, or the file and its line."""
-    return _place(_document(file), _Environment(Config)(), path)
+    """Where the setting at `path` of a good configuration stands: a variable, or the file and its line."""
+    return _Sources(_document(file), _Environment(Config)()).locate(path)[0]
 
 
 def _document(file: Path | None) -> Document:
     return Document.read(file) if file is not None else Document("the command line", {}, {})
-
-
-def _place(document: Document, environment: Mapping[str, Any], path: TreePath) -> str:
-    """A variable that sets `path` wins over the file; one that sets a sibling does not."""
-    in_environment = _depth(environment, path)
-    in_document = max((length for length in range(len(path) + 1) if path[:length] in document.lines), default=0)
-    if in_environment > 0 and (in_environment == len(path) > 1 or in_environment > in_document):
-        variable = _variable(path)
-        if variable is not None:
-            return f"the variable {variable}"
-    return document.place(path)
 
 
 def _depth(tree: Any, path: TreePath) -> int:
@@ -113,11 +186,19 @@ def _variable(path: TreePath) -> str | None:
     """The environment variable that sets `path`, a part of the tree around it, or something below it."""
     names = {name.upper(): name for name in os.environ}
     for length in range(len(path), 0, -1):
-        spelled = PREFIX + "__".join(str(part) for part in path[:length]).upper()
+        spelled = _variable_name(path[:length])
         for name in sorted(names):
             if name == spelled or name.startswith(f"{spelled}__"):
                 return names[name]
     return None
+
+
+def _variable_name(path: TreePath) -> str:
+    return PREFIX + "__".join(map(str, path)).upper()
+
+
+def _variable_place(path: TreePath) -> str:
+    return f"the variable {_variable(path)}"
 
 
 def _expected(path: TreePath, error: dict[str, Any]) -> str:

@@ -36,14 +36,14 @@ class Timeouts(Section):
     body: Seconds = 60.0
     connect: Seconds = 5.0
     first_byte: Seconds = 300.0
-    silence: Seconds = 30.0
+    node_hang: Seconds = 30.0
     prefill: Annotated[float, Field(ge=0, le=3600)] = 2.0
-    plain: Seconds = 1800.0
+    non_streaming: Seconds = 1800.0
     idle: Seconds = 120.0
     client_stall: Seconds = 300.0
     keep_alive: Annotated[float, Field(ge=0, le=86_400)] = 15.0
     """0: nothing is sent into a silent stream."""
-    announce: Annotated[float, Field(ge=0, le=600)] = 0.0
+    shutdown_delay: Annotated[float, Field(ge=0, le=600)] = 0.0
     shutdown: Seconds = 120.0
 
 

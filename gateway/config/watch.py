@@ -8,14 +8,15 @@ file in the directory that they share.
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from gateway.config.deprecated import Deprecation
 from gateway.config.document import ConfigError, ConfigProblem
-from gateway.config.source import load_config
+from gateway.config.source import load_config, load_with_deprecations
 from gateway.config.tree import Config
 
 log = structlog.get_logger("fleetgate.config")
@@ -24,6 +25,12 @@ POLL_SECONDS = 1.0
 
 
 _STAMP = "reload"
+
+
+def log_deprecated(deprecated: Iterable[Deprecation]) -> None:
+    """Warn of every setting that stands under an old name."""
+    for each in deprecated:
+        log.warning("setting_deprecated", setting=each.setting, where=each.where, use=each.use)
 
 
 def request_reload(shared: Path) -> None:
@@ -41,12 +48,14 @@ class ConfigWatch:
         self._stamp = shared / _STAMP if shared is not None else None
         self._good = shared / "last-good.yaml" if shared is not None else None
         self._seen = self._signature()
+        self.deprecated: list[Deprecation] = []
+        """The settings under old names in what was read last."""
 
     def read(self) -> tuple[Config | None, list[str]]:
         """The configuration as it is now, or None and its problems."""
         self._seen = self._signature()
         try:
-            config = load_config(self._path, self._overrides)
+            config, self.deprecated = load_with_deprecations(self._path, self._overrides)
         except ConfigError as error:
             return None, [str(problem) for problem in error.problems]
         if self._good is not None:
@@ -75,7 +84,8 @@ class ConfigWatch:
         if self._good is None or not self._good.exists():
             raise ConfigError([ConfigProblem("", "", problem) for problem in problems])
         log.error("config_refused", problems=problems, instead="the last good one")
-        return load_config(self._good, self._overrides)
+        config, self.deprecated = load_with_deprecations(self._good, self._overrides)
+        return config
 
     def notify_siblings(self) -> None:
         """Ask every other process to read the configuration again."""

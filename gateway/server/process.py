@@ -21,9 +21,9 @@ from gateway.api.open_files import raise_open_files
 from gateway.api.protocol import GatewayProtocol
 from gateway.api.tls import TlsProtocol
 from gateway.app import Gateway, build_app
-from gateway.config.source import load_config
+from gateway.config.source import load_with_deprecations
 from gateway.config.tree import Config
-from gateway.config.watch import ConfigWatch, request_reload
+from gateway.config.watch import ConfigWatch, log_deprecated, request_reload
 from gateway.server.gateway_app import GatewayApp
 from gateway.server.graceful_close import close_gracefully
 from gateway.telemetry.log_stream import LogStream
@@ -105,12 +105,14 @@ def worker_app() -> GatewayApp:
     shared = None if launch.shared is None else Path(launch.shared)
     watch = None
     if launch.config_path is None:
-        config = load_config(None, launch.overrides)
+        config, deprecated = load_with_deprecations(None, launch.overrides)
     else:
         watch = ConfigWatch(Path(launch.config_path), launch.overrides, shared)
         config = watch.read_or_last_good()
+        deprecated = watch.deprecated
     stream = LogStream()
     configure_logging(config.log.format, config.log.level, stream)
+    log_deprecated(deprecated)
     if shared is not None:
         bury_dead_processes(shared)
     gateway = build_app(config, watch, bytes.fromhex(launch.response_key), shared, stream)

@@ -6,7 +6,7 @@ import structlog
 
 from gateway.admin.reload import ReloadResult
 from gateway.config.tree import Config
-from gateway.config.watch import ConfigWatch
+from gateway.config.watch import ConfigWatch, log_deprecated
 from gateway.wiring.reloadable import needs_restart
 
 log = structlog.get_logger("fleetgate")
@@ -66,4 +66,5 @@ class ConfigReload:
         needed = needs_restart(self._started_with, config)
         self._apply(config)
         log.info("config_reloaded", needs_restart=needed)
+        log_deprecated(watch.deprecated)
         return ReloadResult(ok=True, needs_restart=needed)

@@ -125,9 +125,9 @@ def _relay(config: Config) -> RelaySettings:
         timeouts=UpstreamTimeouts(
             connect=timeouts.connect,
             first_byte=timeouts.first_byte,
-            silence=timeouts.silence,
+            silence=timeouts.node_hang,
             prefill=timeouts.prefill,
-            plain=timeouts.plain,
+            plain=timeouts.non_streaming,
             idle=timeouts.idle,
             keep_alive=timeouts.keep_alive or inf,
         ),
@@ -150,7 +150,7 @@ def _bodies(config: Config, workers: int) -> BodyLimits:
 
 def _probes(config: Config) -> ProbeSettings:
     health, budgets = config.health, config.budgets
-    return ProbeSettings(health.interval, health.timeout, health.tolerated, budgets.canary, budgets.native)
+    return ProbeSettings(health.interval, health.timeout, health.failure_threshold, budgets.canary, budgets.native)
 
 
 def _routing(config: Config) -> RoutingRules:
@@ -159,8 +159,8 @@ def _routing(config: Config) -> RoutingRules:
         policy=routing.policy,
         policies={model.name: model.routing for model in config.models if model.routing is not None},
         naming=ConversationNaming(tuple(name.lower().encode() for name in routing.session_headers), routing.by_user),
-        remember=routing.remember,
-        crowding=routing.crowding,
+        remember=routing.affinity_ttl,
+        crowding=routing.load_penalty,
     )
 
 

@@ -28,7 +28,7 @@ from tests.support.nodes import (
 from workers.fake import FakeSettings, Fault, serve_fake
 
 FAST = FakeSettings(thinking_tokens=2, answer_tokens=3)
-SOON = {"silence": 0.3, "prefill": 0.0}
+SOON = {"node_hang": 0.3, "prefill": 0.0}
 """Timeouts with which a node that hangs is given up after 0.3 seconds."""
 
 
@@ -228,7 +228,7 @@ async def test_a_long_prompt_is_not_a_hang() -> None:
     """Two seconds of prefill where a node is given up after 0.3 seconds and one more for 1000 tokens."""
     slow = FakeSettings(prefill_rate=4000, answer_tokens=2, thinking_tokens=0, max_model_len=100_000)
     async with serve_fake(slow) as a, serve_fake(slow) as b:
-        async with limited_gateway(a.url, b.url, timeouts={"silence": 0.3, "prefill": 1.0}) as gateway:
+        async with limited_gateway(a.url, b.url, timeouts={"node_hang": 0.3, "prefill": 1.0}) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             got = await send(gateway.url, ask("ten letters " * 2000, stream=True))
             assert got.whole
@@ -259,7 +259,7 @@ async def test_a_first_byte_may_take_as_long_as_its_prompt_is_long() -> None:
 
 async def test_a_busy_node_is_healthy_whatever_its_probes_say() -> None:
     paced = FakeSettings(rate=50, answer_tokens=60)
-    health = {"interval": 0.05, "timeout": 0.1, "tolerated": 0}
+    health = {"interval": 0.05, "timeout": 0.1, "failure_threshold": 0}
     async with serve_fake(paced) as busy, limited_gateway(busy.url, health=health) as gateway:
         node = gateway.app.fleet.nodes[0]
         asking = asyncio.create_task(crowd(gateway.url, 2, stream=True))

@@ -282,7 +282,7 @@ async def test_counted_tokens_are_no_sign_of_life() -> None:
                 await client.post(f"{gateway.url}/v1/messages/count_tokens", json=ask())
 
     async with scripted_node(wedged) as bad, scripted_node(well) as good:
-        async with limited_gateway(bad.url, good.url, routing=IN_TURN, timeouts={"silence": 1.0}) as gateway:
+        async with limited_gateway(bad.url, good.url, routing=IN_TURN, timeouts={"node_hang": 1.0}) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             counting = asyncio.create_task(count(gateway))
             async with asyncio.timeout(20):

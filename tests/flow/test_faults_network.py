@@ -14,10 +14,10 @@ from tests.support.gateways import eventually
 from workers.fake import FakeSettings, Fault, serve_fake
 
 FAST = FakeSettings(thinking_tokens=2, answer_tokens=3)
-TIMEOUTS = {"silence": 0.3, "prefill": 0.0, "connect": 0.2}
+TIMEOUTS = {"node_hang": 0.3, "prefill": 0.0, "connect": 0.2}
 IN_TURN = {"policy": "round_robin"}
 """Where a test needs each node to have its half."""
-HEALTH = {"interval": 0.05, "timeout": 0.3, "tolerated": 1, "slow_start": 1.0}
+HEALTH = {"interval": 0.05, "timeout": 0.3, "failure_threshold": 1, "slow_start": 1.0}
 
 
 async def test_a_partition_costs_no_request_and_heals() -> None:
@@ -48,7 +48,7 @@ async def test_a_black_hole_on_kept_connections_costs_no_request() -> None:
 
 async def test_a_slow_network_is_no_fault() -> None:
     async with serve_fake(FAST) as far, serve_fake(FAST) as near, broken_network(far.port) as network:
-        patient = TIMEOUTS | {"silence": 10.0, "connect": 10.0}
+        patient = TIMEOUTS | {"node_hang": 10.0, "connect": 10.0}
         async with limited_gateway(network.url, near.url, timeouts=patient, routing=IN_TURN) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             network.delay(0.05)
@@ -102,7 +102,7 @@ async def test_a_plain_answer_that_breaks_off_is_asked_for_again() -> None:
 
 async def test_a_node_that_is_killed_costs_none_of_those_that_wait() -> None:
     async with fake_process("--prefill-rate", "20") as doomed, serve_fake(FAST) as good:
-        timeouts = TIMEOUTS | {"silence": 20}
+        timeouts = TIMEOUTS | {"node_hang": 20}
         async with limited_gateway(doomed.url, good.url, timeouts=timeouts, routing=IN_TURN) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             asking = asyncio.create_task(crowd(gateway.url, 10, stream=True))

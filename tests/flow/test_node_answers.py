@@ -27,7 +27,7 @@ from tests.support.nodes import (
     scripted_node,
 )
 
-SLOW: dict[str, Any] = {"timeouts": {"plain": 60, "first_byte": 60, "silence": 60, "idle": 60}}
+SLOW: dict[str, Any] = {"timeouts": {"non_streaming": 60, "first_byte": 60, "node_hang": 60, "idle": 60}}
 """Time-outs that no test waits for: what is answered is answered at once."""
 
 SAY = {"model": MODEL, "messages": [{"role": "user", "content": "x"}], "max_tokens": 50}

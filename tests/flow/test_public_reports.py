@@ -468,7 +468,7 @@ async def test_what_a_server_says_before_its_engine_answers_is_no_answer(path: s
                         await asyncio.sleep(0.05)
 
     body = STREAMED_RESPONSE if path == RESPONSES else STREAMED
-    quick = {**IN_TURN, "timeouts": {"silence": 1.0, "prefill": 0.0}}
+    quick = {**IN_TURN, "timeouts": {"node_hang": 1.0, "prefill": 0.0}}
     async with scripted_node(fails) as ill, scripted_node(streams(TAKEN[path], ENDS[path])) as good:
         async with running_gateway(ill.url, good.url, **quick) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))

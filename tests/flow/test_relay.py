@@ -305,7 +305,11 @@ async def test_an_error_after_comments_is_an_event() -> None:
 
 @pytest.mark.parametrize(
     ("reply", "body", "limit", "told"),
-    [(silent, ASK, "plain", 504), (silent, STREAMED, "first_byte", 504), (silent_stream, STREAMED, "idle", 200)],
+    [
+        (silent, ASK, "non_streaming", 504),
+        (silent, STREAMED, "first_byte", 504),
+        (silent_stream, STREAMED, "idle", 200),
+    ],
 )
 async def test_a_silent_node_is_given_up(reply: object, body: object, limit: str, told: int) -> None:
     async with scripted_node(reply) as node, running_gateway(node.url, timeouts={limit: 0.1}) as gateway:  # type: ignore[arg-type]

@@ -139,7 +139,7 @@ async def test_a_gateway_leaves_a_load_balancer_that_sends_nothing_twice() -> No
     async with serve_fake(paced) as node, contextlib.AsyncExitStack() as stack:
         command = ("--node", node.url)
         leaving, staying = [
-            await stack.enter_async_context(gateway_process(*command, FLEETGATE_TIMEOUTS__ANNOUNCE="2"))
+            await stack.enter_async_context(gateway_process(*command, FLEETGATE_TIMEOUTS__SHUTDOWN_DELAY="2"))
             for _ in range(2)
         ]
         async with under_load(FEW, leaving.port, staying.port, again=False) as load:

@@ -277,7 +277,8 @@ async def test_it_says_that_it_leaves_while_it_still_serves(workers: str) -> Non
     stage = Stage()
     async with scripted_node(stage.reply) as node:
         command = ("--node", node.url, "--workers", workers)
-        async with gateway_process(*command, FLEETGATE_TIMEOUTS__ANNOUNCE="600") as gateway, stream(gateway) as running:
+        delayed = gateway_process(*command, FLEETGATE_TIMEOUTS__SHUTDOWN_DELAY="600")
+        async with delayed as gateway, stream(gateway) as running:
             await eventually(lambda: len(gateway.events("node_ready")) >= int(workers))  # all have begun
             before = await ask(gateway)
             gateway.signal(signal.SIGTERM)

@@ -34,7 +34,7 @@ _RULES: Settings = {
 _PRICE = {"price": {"input": 1, "output": 2}}
 _BROWSERS: Settings = {"listen": {"cors_origins": ["https://a.example"], "trusted_proxies": ["127.0.0.0/8"]}}
 _QUICK: Settings = {
-    "timeouts": {"plain": 8, "idle": 8, "first_byte": 8, "silence": 8, "prefill": 0, "headers": 5, "body": 5},
+    "timeouts": {"non_streaming": 8, "idle": 8, "first_byte": 8, "node_hang": 8, "prefill": 0, "headers": 5, "body": 5},
     "retries": {"minimum": 10_000},
     "response_secret": "x" * 20,
 }

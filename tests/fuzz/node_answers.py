@@ -33,7 +33,7 @@ from tests.support.nodes import answer
 SECONDS = 20.0
 """No request may take longer: its time-outs below add up to a fraction of it."""
 
-TIMEOUTS = {"idle": 2, "plain": 2, "first_byte": 2, "silence": 2, "prefill": 0, "keep_alive": 0.3}
+TIMEOUTS = {"idle": 2, "non_streaming": 2, "first_byte": 2, "node_hang": 2, "prefill": 0, "keep_alive": 0.3}
 SETTINGS: dict[str, Any] = {
     "timeouts": TIMEOUTS,
     "requests": {"max_attempts": 2},
