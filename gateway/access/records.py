@@ -6,8 +6,9 @@
     fg1:{access}:version   the time of the last change, in microseconds
     fg1:{access}:audit     stream of {"line": JSON}; an entry's id is its time
 
-`settings` has the words of the configuration file. All keys are in one slot of a cluster, so that a change is one
-script. Times are seconds since 1970.
+`settings` is what stands under a tenant or a key in the configuration file. A setting that was renamed since is written
+under its old name, which older gateways know, and read under both (`core.setting_names`). All of it lies in one slot of
+a cluster, so that a change is one step. Times are seconds since 1970.
 
 A newer gateway may write fields that this version does not know. They are ignored where a record is read (`newer`), and
 a record that has some is not changed, so that none of them is lost. A value that is no record is skipped.
@@ -21,6 +22,7 @@ from typing import Any, Self
 import orjson
 import structlog
 
+from gateway.core.setting_names import RENAMED_IN_TENANT, use_new_names, use_stored_names
 from gateway.redis.client import Script
 from gateway.redis.replies import integer
 
@@ -68,7 +70,7 @@ def _settings(record: dict[str, Any]) -> dict[str, Any]:
     settings = record["settings"]
     if not isinstance(settings, dict):
         raise TypeError("settings is no object")
-    return settings
+    return use_new_names(settings, RENAMED_IN_TENANT).data
 
 
 def _log_unreadable(kind: str, name: str, error: Exception) -> None:
@@ -100,7 +102,8 @@ class TenantRecord:
             return None
 
     def dump(self) -> bytes:
-        return orjson.dumps({"settings": self.settings, "created": self.created, "changed": self.changed})
+        settings = use_stored_names(self.settings)
+        return orjson.dumps({"settings": settings, "created": self.created, "changed": self.changed})
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,7 @@ class KeyRecord:
             {
                 "digest": self.digest,
                 "tenant": self.tenant,
-                "settings": self.settings,
+                "settings": use_stored_names(self.settings),
                 "created": self.created,
                 "replaces": self.replaces,
             }

@@ -3,21 +3,45 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field
+import structlog
+from pydantic import BaseModel, Field, model_validator
 
 from gateway.access.audit import AuditRecord
 from gateway.access.records import KeyRecord, TenantRecord
 from gateway.config.access import KeyConfig, KeySettings, TenantConfig, TenantSettings, read_key_settings
+from gateway.config.document import spell
 from gateway.config.types import Name
 from gateway.core.access.api_keys import key_id
+from gateway.core.setting_names import RENAMED_IN_TENANT, use_new_names
+
+log = structlog.get_logger("fleetgate.admin")
 
 Origin = Literal["file", "redis"]
+
+
+class TwoNames(ValueError):
+    """A setting under its old and its new name."""
+
+
+def with_new_names(settings: dict[str, Any]) -> dict[str, Any]:
+    """`settings` of a tenant or a key with every old name replaced; the log tells which. Raises `TwoNames`."""
+    renaming = use_new_names(settings, RENAMED_IN_TENANT)
+    for new in renaming.twice:
+        raise TwoNames(f"{spell(renaming.written[new])} is the deprecated name of {spell(new)}: give the new one only")
+    for new, old in renaming.written.items():
+        log.warning("setting_deprecated", setting=spell(old), where="admin API", use=spell(new))
+    return renaming.data
 
 
 class NewTenant(TenantSettings):
     """A tenant to be created, with its settings."""
 
     name: Name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, given: Any) -> Any:
+        return with_new_names(given) if isinstance(given, dict) else given
 
 
 class TenantStatus(BaseModel):
@@ -59,6 +83,11 @@ class NewKey(KeySettings):
     """A key to be created, with its settings."""
 
     tenant: Name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, given: Any) -> Any:
+        return with_new_names(given) if isinstance(given, dict) else given
 
 
 class KeyStatus(BaseModel):

@@ -13,7 +13,7 @@ from gateway.access.audit import Audit
 from gateway.access.directory import AlreadyExists, ChangedMeanwhile, Directory, DoesNotExist, KeysLeft
 from gateway.access.records import TenantRecord
 from gateway.admin.auth import Who
-from gateway.admin.schemas import AuditLine, Deleted, NewTenant, TenantStatus, dump_settings
+from gateway.admin.schemas import AuditLine, Deleted, NewTenant, TenantStatus, TwoNames, dump_settings, with_new_names
 from gateway.config.access import Moment, TenantConfig, TenantSettings, named_models, newer_settings
 from gateway.config.models import ModelNames
 from gateway.config.source import section_of
@@ -92,6 +92,10 @@ class TenantRoutes:
         directory = stored(self._directory)
         before = await self._kept(directory, name)
         refuse_newer(name, before.newer, newer_settings(TenantSettings, before.settings))
+        try:
+            change = with_new_names(change)
+        except TwoNames as error:
+            refuse([("value_error", ("body",), str(error))])
         refuse(_no_settings(change, TenantSettings, ("body",)))
         checked = _checked(_patched(before.settings, change))
         refuse_unknown(self._known(), [named for named in named_models(checked) if named[1][0] in change])

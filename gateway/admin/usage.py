@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
 from fastapi.exceptions import HTTPException
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from gateway.admin.schemas import moment
 from gateway.config.access import Moment
@@ -34,7 +34,8 @@ class UsageRow(BaseModel):
     input: int
     cached: int
     output: int
-    thinking: int
+    reasoning_tokens: int
+    thinking: Annotated[int, Field(deprecated="use reasoning_tokens")]
     wasted: int
     cost_usd: float
 
@@ -44,6 +45,7 @@ class UsageRow(BaseModel):
         cost = sums.pop("cost") / NANO
         return cls(
             **sums,
+            thinking=row.sums.reasoning_tokens,
             cost_usd=cost,
             time=moment(row.at) if row.at else None,
             tenant=row.tenant or None,

@@ -14,7 +14,7 @@ from gateway.cli.tables import new_table, print_table
 from gateway.cli.times import moment_of, shown
 
 WHERE = ("time", "tenant", "model", "key")
-MEASURES = ("requests", "errors", "input", "cached", "output", "thinking", "wasted", "cost_usd")
+MEASURES = ("requests", "errors", "input", "cached", "output", "reasoning_tokens", "wasted", "cost_usd")
 
 Since = Annotated[str, typer.Option(help="From when on: 24h, 7d, 2026-11-01.")]
 Until = Annotated[str | None, typer.Option(help="Until when (default: now).")]
@@ -38,6 +38,8 @@ def show_usage(
     start, end = _moment(since), None if until is None else _moment(until)
     with asking(admin, token) as control:
         found = control.get("/admin/usage", tenant=tenant, since=start, until=end, per=per, by=columns)
+    for row in (*found["rows"], found["total"]):
+        row.setdefault("reasoning_tokens", row.get("thinking", 0))  # the answer of an older gateway
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     elif as_csv:
@@ -69,12 +71,12 @@ def show_audit(
 
 def _usage_table(found: dict[str, Any], columns: list[str]) -> Table:
     span = f"{shown(found['since'])} to {shown(found['until'])} UTC"
+    headers = {"cost_usd": "USD", "reasoning_tokens": "reasoning"}  # beside "output": the table fits 80 columns
     table = new_table(*columns, title=f"usage from {span}", footer=True)
     for index, column in enumerate(table.columns):
         column.footer = "all" if index == 0 else ""
     for measure in MEASURES:
-        header = "USD" if measure == "cost_usd" else measure
-        table.add_column(header, justify="right", footer=_figure(measure, found["total"]))
+        table.add_column(headers.get(measure, measure), justify="right", footer=_figure(measure, found["total"]))
     for row in found["rows"]:
         where = [shown(row[name]) if name == "time" else row[name] or "-" for name in columns]
         table.add_row(*where, *(_figure(measure, row) for measure in MEASURES))

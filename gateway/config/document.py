@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-TreePath = tuple[str | int, ...]
+from gateway.core.setting_names import TreePath
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ class LimitSettings(Section):
     input_tokens_per_minute: PerMinute | None = None
     output_tokens_per_minute: PerMinute | None = None
     tokens_per_minute: PerMinute | None = None
-    thinking_tokens_per_minute: PerMinute | None = None
+    reasoning_tokens_per_minute: PerMinute | None = None
     concurrent_requests: Count | None = None
     tokens_per_day: PerDay | None = None
     usd_per_day: Dollars | None = None

@@ -18,10 +18,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource, SettingsError
 
-from gateway.config.deprecated import Deprecation, Renaming, use_new_names
-from gateway.config.document import ConfigError, ConfigProblem, Document, TreePath, spell
+from gateway.config.deprecated import RENAMED, Deprecation
+from gateway.config.document import ConfigError, ConfigProblem, Document, spell
 from gateway.config.tree import Config
 from gateway.config.types import Secret
+from gateway.core.setting_names import Renaming, TreePath, use_new_names
 
 PREFIX = "FLEETGATE_"
 
@@ -93,7 +94,8 @@ class _Sources:
     """File and environment under the settings' new names, and how each of them spells a setting."""
 
     def __init__(self, document: Document, environment: dict[str, Any]) -> None:
-        self._in_file, self._in_variables = use_new_names(document.data), use_new_names(environment)
+        self._in_file = use_new_names(document.data, RENAMED)
+        self._in_variables = use_new_names(environment, RENAMED)
         lines = {
             new: document.lines[old]
             for new, old in self._in_file.written.items()
@@ -183,13 +185,14 @@ def _depth(tree: Any, path: TreePath) -> int:
 
 
 def _variable(path: TreePath) -> str | None:
-    """The environment variable that sets `path`, a part of the tree around it, or something below it."""
+    """The environment variable that sets `path`, or something below it; else one that sets what is around it whole,
+    else one that sets something beside it."""
     names = {name.upper(): name for name in os.environ}
-    for length in range(len(path), 0, -1):
-        spelled = _variable_name(path[:length])
-        for name in sorted(names):
-            if name == spelled or name.startswith(f"{spelled}__"):
-                return names[name]
+    around = [_variable_name(path[:length]) for length in range(len(path), 0, -1)]
+    below = [[name for name in sorted(names) if name.startswith(f"{spelled}__")] for spelled in around]
+    for name in (around[0], *below[0], *around[1:], *(name for beside in below[1:] for name in beside)):
+        if name in names:
+            return names[name]
     return None
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import structlog
 
 from gateway.app import build_app
-from gateway.config.document import ConfigProblem, TreePath, spell
+from gateway.config.document import ConfigProblem, spell
 from gateway.config.source import place_of
 from gateway.config.tree import Config
+from gateway.core.setting_names import TreePath
 from gateway.server.process import ListenError, listen, uvicorn_settings
 from gateway.wiring import parts
 

@@ -23,7 +23,7 @@ LIMITS = {
     "input_tokens_per_minute": 1_000_000,
     "output_tokens_per_minute": 100_000,
     "tokens_per_minute": 1_000_000,
-    "thinking_tokens_per_minute": 100_000,
+    "reasoning_tokens_per_minute": 100_000,
     "concurrent_requests": 50,
     "tokens_per_day": 100_000_000,
     "usd_per_day": 100,

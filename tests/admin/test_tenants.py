@@ -1,6 +1,7 @@
 """Tenants and keys that are created at run time: over the admin routes, in a real Redis, by real requests."""
 
 import asyncio
+import json
 from asyncio import StreamReader as Reader
 from asyncio import StreamWriter as Writer
 from collections.abc import AsyncIterator
@@ -83,6 +84,42 @@ async def at(shared: House) -> House:
     assert keyring is not None
     await eventually(lambda: not keyring._known)
     return shared
+
+
+async def test_limits_under_their_old_names_are_taken_shown_as_new_and_kept_as_older_gateways_know_them(
+    at: House,
+) -> None:
+    def kept(table: str, name: str) -> dict[str, Any]:
+        [raw] = at.redis.do("HMGET", f"fg1:{{access}}:{table}", name)
+        return json.loads(raw)["settings"]  # type: ignore[no-any-return]
+
+    def limit(name: str, most: int) -> dict[str, Any]:
+        return {"limits": {f"{name}_tokens_per_minute": most}}
+
+    tenant = await at.made("tenants", name="acme", **limit("thinking", 5))
+    assert tenant["settings"] == limit("reasoning", 5)
+    assert kept("tenants", "acme") == limit("thinking", 5)
+    for spelled, most in (("thinking", 6), ("reasoning", 7)):
+        got = await at.admin.patch("/admin/tenants/acme", json=limit(spelled, most))
+        assert got.json()["settings"] == limit("reasoning", most)
+        assert kept("tenants", "acme") == limit("thinking", most)
+    got = await at.admin.patch("/admin/tenants/acme", json={"limits": {"thinking_tokens_per_minute": None}})
+    assert (got.json()["settings"], kept("tenants", "acme")) == ({}, {})
+
+    key = await at.made("keys", tenant="acme", **limit("thinking", 8))
+    assert (key["settings"], kept("keys", key["id"])) == (limit("reasoning", 8), limit("thinking", 8))
+    renewed = await at.made(f"keys/{key['id']}/rotate", grace_seconds=60)
+    assert kept("keys", renewed["id"])["limits"] == kept("keys", key["id"])["limits"] == limit("thinking", 8)["limits"]
+
+    both = {"limits": {"thinking_tokens_per_minute": 1, "reasoning_tokens_per_minute": 2}}
+    for method, path, body in (
+        ("POST", "tenants", {"name": "two", **both}),
+        ("POST", "keys", {"tenant": "acme", **both}),
+        ("PATCH", "tenants/acme", both),
+    ):
+        got = await at.admin.request(method, f"/admin/{path}", json=body)
+        assert got.status_code == 422
+        assert "limits.thinking_tokens_per_minute is the deprecated name of limits.reasoning" in got.text
 
 
 async def test_a_tenant_and_its_key_serve_at_once(at: House) -> None:

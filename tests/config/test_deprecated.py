@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 import yaml
 
-from gateway.config.deprecated import RENAMED, rename, use_new_names
+from gateway.config.deprecated import RENAMED
 from gateway.config.document import ConfigError
 from gateway.config.source import load_config, load_with_deprecations, place_of
 from gateway.config.tree import Config
+from gateway.core.setting_names import use_new_names
 from tests.support.gateway_process import FLEETGATE, gateway_process
 from tests.support.gateways import eventually
 
 TOP = [(section, old, new) for section, names in RENAMED.items() for old, new in names.items() if "*" not in section]
-SHA = "0" * 64
 
 
 @pytest.fixture(autouse=True)
@@ -142,7 +142,7 @@ def test_every_new_name_is_a_setting_and_no_old_one_is() -> None:
             if "*" not in section:
                 assert new in type(get(Config(), section)).model_fields
                 assert old not in type(get(Config(), section)).model_fields
-            assert use_new_names(data).data == data, "a new name is not an old one, too"
+            assert use_new_names(data, RENAMED).data == data, "a new name is not an old one, too"
 
 
 def test_the_page_lists_every_deprecated_name() -> None:
@@ -164,13 +164,65 @@ def test_what_is_no_section_is_left_to_the_checks(file: Path) -> None:
 def test_renaming_changes_nothing_in_place() -> None:
     data = {"timeouts": {"announce": 1}, "tenants": [{"name": "a"}]}
     before = json.dumps(data)
-    assert use_new_names(data).data["timeouts"] == {"shutdown_delay": 1}
+    assert use_new_names(data, RENAMED).data["timeouts"] == {"shutdown_delay": 1}
     assert json.dumps(data) == before
 
 
-def test_of_one_section_with_both_names_the_new_one_counts() -> None:
-    assert rename({"old": 1, "new": 2, "other": 3}, {"old": "new"}) == {"new": 2, "other": 3}
-    assert rename({"old": 1}, {"old": "new"}) == {"new": 1}
+def test_of_a_section_with_both_names_the_new_one_counts() -> None:
+    found = use_new_names({"timeouts": {"announce": 1, "shutdown_delay": 2}}, RENAMED)
+    assert found.data == {"timeouts": {"shutdown_delay": 2}}
+    assert found.twice == (("timeouts", "shutdown_delay"),)
+
+
+TENANTS = f"""
+tenants:
+  - name: a
+    limits: {{thinking_tokens_per_minute: 1}}
+    per_model:
+      - model: m
+        limits:
+          thinking_tokens_per_minute: 2
+    keys:
+      - sha256: {"a" * 64}
+        limits: {{thinking_tokens_per_minute: 3}}
+"""
+PLACES = {
+    "tenants[0].limits": 4,
+    "tenants[0].per_model[0].limits": 8,
+    "tenants[0].keys[0].limits": 11,
+}
+
+
+def test_limits_of_tenants_models_and_keys_are_read_under_their_old_name(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def limits(config: Config) -> list[int | None]:
+        [tenant] = config.tenants
+        parts = (tenant.limits, tenant.per_model[0].limits, tenant.keys[0].limits)
+        return [part.reasoning_tokens_per_minute for part in parts]
+
+    old, new = "thinking_tokens_per_minute", "reasoning_tokens_per_minute"
+    file.write_text(TENANTS)
+    config, deprecated = load_with_deprecations(file)
+    assert limits(config) == [1, 2, 3]
+    assert [str(each) for each in deprecated] == [
+        f"{file}:{line}: {path}.{old}: is deprecated: use {path}.{new}" for path, line in PLACES.items()
+    ]
+    file.write_text(TENANTS.replace("minute: 3", "minute: many"))
+    assert refused(file) == [f"{file}:11: tenants[0].keys[0].limits.{old}: expected a whole number"]
+    file.write_text(TENANTS.replace("minute: 3}", f"minute: 3, {new}: 3}}"))
+    assert refused(file)[0].startswith(f"{file}:11: tenants[0].keys[0].limits.{old}: is the deprecated name of")
+
+    given = json.dumps(yaml.safe_load(TENANTS.replace("minute: 1", "minute: 7"))["tenants"])
+    monkeypatch.setenv("FLEETGATE_TENANTS", given)
+    config, deprecated = load_with_deprecations(None)
+    assert limits(config) == [7, 2, 3]
+    assert str(deprecated[0]) == (
+        f"the variable FLEETGATE_TENANTS: tenants[0].limits.{old}: is deprecated: use tenants[0].limits.{new}"
+    )
+    monkeypatch.setenv("FLEETGATE_TENANTS", given.replace(old, new))
+    file.write_text(TENANTS)
+    assert limits(load_config(file)) == [7, 2, 3], "a variable replaces the list of the file: nothing is set twice"
 
 
 def test_check_tells_old_names_on_stderr_and_is_content(file: Path) -> None:

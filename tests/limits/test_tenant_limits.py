@@ -123,7 +123,7 @@ def test_reserving_twice_takes_once() -> None:
 
 
 def test_a_request_that_takes_nothing_of_a_limit_passes_its_debt() -> None:
-    rules = rules_of(Limits(thinking_tokens_per_minute=10), "t")
+    rules = rules_of(Limits(reasoning_tokens_per_minute=10), "t")
     book = TenantLimits()
     book.settle(START, "a", rules, costs(rules, Amounts(thinking=50)))
     assert not book.reserve(START, "b", rules, costs(rules, Amounts(thinking=1)), LEASE).granted

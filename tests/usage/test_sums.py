@@ -97,8 +97,18 @@ def test_buckets_read_as_they_were_written(events: list[RequestStats]) -> None:
         assert parts_of({**fields, "a k measure_of_a_newer_version": 1}) == parts
 
 
+def test_reasoning_tokens_are_kept_as_older_gateways_know_them_and_read_under_both_names() -> None:
+    part = UsagePart("m", "k")
+    assert field_of(part, "reasoning_tokens") == "m k thinking"
+    sums = parts_of({"m k thinking": 3, "m k reasoning_tokens": 4, "m k output": 9})
+    assert sums == {part: UsageSums(output=9, reasoning_tokens=7)}
+
+
 def test_the_record_of_a_request() -> None:
     event = ended(usage=Usage(10, 5, None, 4))
     record = record_of(event, cost_of_request(event, PRICES))
-    assert (record["tenant"], record["input"], record["thinking"], record["cost_usd"]) == ("t", 10, None, 1.8e-05)
+    assert (record["tenant"], record["input"], record["cost_usd"]) == ("t", 10, 1.8e-05)
+    assert (record["reasoning_tokens"], record["thinking"]) == (None, None)
+    thought = record_of(ended(usage=Usage(10, 5, 3)), 0)
+    assert (thought["reasoning_tokens"], thought["thinking"]) == (3, 3)
     assert cost_of_request(ended(usage=None), PRICES) == cost_of_request(event, {}) == 0

@@ -49,7 +49,7 @@ class Limits:
     input_tokens_per_minute: int | None = None
     output_tokens_per_minute: int | None = None
     tokens_per_minute: int | None = None
-    thinking_tokens_per_minute: int | None = None
+    reasoning_tokens_per_minute: int | None = None
     concurrent_requests: int | None = None
     tokens_per_day: int | None = None
     nanodollars_per_day: int | None = None
@@ -107,7 +107,7 @@ _MEANING: dict[str, tuple[str, Measure, LimitKind]] = {
     "input_tokens_per_minute": ("ipm", Measure.INPUT, LimitKind.BUCKET),
     "output_tokens_per_minute": ("opm", Measure.OUTPUT, LimitKind.BUCKET),
     "tokens_per_minute": ("tpm", Measure.TOKENS, LimitKind.BUCKET),
-    "thinking_tokens_per_minute": ("hpm", Measure.THINKING, LimitKind.BUCKET),
+    "reasoning_tokens_per_minute": ("hpm", Measure.THINKING, LimitKind.BUCKET),
     "concurrent_requests": ("live", Measure.PLACES, LimitKind.LEASES),
     "tokens_per_day": ("tpd", Measure.TOKENS, LimitKind.DAY),
     "nanodollars_per_day": ("cpd", Measure.COST, LimitKind.DAY),

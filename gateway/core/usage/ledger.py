@@ -30,12 +30,18 @@ class UsageSums(NamedTuple):
     input: int = 0
     cached: int = 0
     output: int = 0
-    thinking: int = 0
+    reasoning_tokens: int = 0
     wasted: int = 0
     cost: int = 0
 
     def plus(self, other: "UsageSums") -> "UsageSums":
         return UsageSums(*map(sum, zip(self, other, strict=True)))
+
+
+_STORED = {"reasoning_tokens": "thinking"}
+"""Sums that are kept under an old name: older gateways on the same Redis read and add to the same ones."""
+
+_MEASURES = {name: name for name in UsageSums._fields} | {stored: name for name, stored in _STORED.items()}
 
 
 class UsageBucket(NamedTuple):
@@ -78,7 +84,8 @@ def record_of(event: RequestStats, cost: int) -> dict[str, Any]:
         "input": usage.input,
         "cached": usage.cached,
         "output": usage.output,
-        "thinking": usage.reasoning,
+        "reasoning_tokens": usage.reasoning,
+        "thinking": usage.reasoning,  # deprecated name of the same
         "wasted": event.wasted + event.lost,
         "estimated": event.estimated,
         "cost_usd": cost / 1e9,
@@ -118,14 +125,16 @@ def fold(events: Iterable[tuple[RequestStats, int]], into: dict[UsageBucket, dic
 
 def field_of(part: UsagePart, measure: str) -> str:
     """The name of a sum inside its bucket; names of models and keys have no spaces."""
-    return f"{part.model} {part.key} {measure}"
+    return f"{part.model} {part.key} {_STORED.get(measure, measure)}"
 
 
 def parts_of(fields: Mapping[str, int]) -> dict[UsagePart, UsageSums]:
     """A bucket as it is kept, read back. Fields that this version does not know are left out."""
     found: dict[UsagePart, dict[str, int]] = {}
     for name, value in fields.items():
-        *part, measure = name.rsplit(" ", 2)
-        if len(part) == 2 and measure in UsageSums._fields:
-            found.setdefault(UsagePart(*part), {})[measure] = value
+        *part, stored = name.rsplit(" ", 2)
+        measure = _MEASURES.get(stored)
+        if len(part) == 2 and measure is not None:
+            sums = found.setdefault(UsagePart(*part), {})
+            sums[measure] = sums.get(measure, 0) + value
     return {part: UsageSums(**sums) for part, sums in found.items()}
