@@ -254,7 +254,7 @@ class Gateway:
         as before."""
         self.pipeline.leaving = True
         seconds = self.config.timeouts.shutdown_delay
-        log.info("leaving", announced_for_s=seconds)
+        log.info("shutdown_announced", delay_s=seconds)
         return seconds
 
     def begin_shutdown(self) -> None:

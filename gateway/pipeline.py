@@ -111,7 +111,7 @@ class _RequestRecord:
             error = shutting_down()
         elif not isinstance(error, GatewayError):
             request = self._call.request_id
-            log.error("request_failed_unexpectedly", request_id=request, dialect=self._dialect.name, exc_info=error)
+            log.error("request_failed", request_id=request, dialect=self._dialect.name, exc_info=error)
             error = _internal_error()
         left = self._call.gone and not isinstance(error, InternalError)
         self.stats.ending = ClientGone.default_code if left else error.slug
@@ -275,7 +275,7 @@ class Pipeline:
         node = open_id(policy.response_key, response_id, tenant.name)
         if node is None or self._fleet.by_tag(node) is None:
             raise NotFound(
-                f"No response {response_id!r} was found: an id lives as long as its node, for the tenant that made it.",
+                f"Unknown response {response_id!r}: it exists as long as its node, for the tenant that created it.",
                 param=param,
                 code="response_not_found",
             )
@@ -301,4 +301,4 @@ def read_deadline(headers: Mapping[bytes, bytes]) -> float:
 
 
 def _internal_error() -> InternalError:
-    return InternalError("Something went wrong in the gateway; the request id finds it in its logs.")
+    return InternalError("Internal error of the gateway: its log has the details under the request id.")

@@ -93,7 +93,7 @@ def require_port(host: str, port: int) -> None:
     try:
         _bound(host, port).close()
     except OSError as error:
-        raise NodeFailed(f"{host}:{port} cannot be used: {error.strerror}. Choose another --port.") from error
+        raise NodeFailed(f"cannot listen on {host}:{port}: {error.strerror}. Choose another --port.") from error
 
 
 def _bound(host: str, port: int) -> socket.socket:

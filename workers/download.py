@@ -81,7 +81,7 @@ def find_repository(profile: Profile, revision: str | None, hub: Hub, say: Say) 
         except RevisionNotFoundError as missing:
             raise DownloadFailed(f"{checkpoint.repository} has no revision {revision}") from missing
         except (HfHubHTTPError, TRANSPORT) as error:
-            raise DownloadFailed(f"the hub does not answer for {checkpoint.repository}: {error}") from error
+            raise DownloadFailed(f"the hub does not answer a request for {checkpoint.repository}: {error}") from error
         if quantization:
             say(f"taking {checkpoint.repository} instead: vLLM quantises it to {quantization} while loading")
         return found

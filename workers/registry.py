@@ -112,4 +112,4 @@ class RedisRegistry:
             raise RegistryUnreachable(f"Redis does not answer within {REDIS_SECONDS:g} s") from None
         except (RedisError, OSError) as error:
             told = str(error)[:LONGEST_REASON]  # Redis explains its protected mode in a thousand characters
-            raise RegistryUnreachable(f"Redis does not take the registration: {told}") from error
+            raise RegistryUnreachable(f"Redis refused the registration: {told}") from error

@@ -79,6 +79,6 @@ def _line(entry_id: bytes, fields: Any) -> AuditRecord | None:
         line = orjson.loads(pairs_of(fields)[b"line"])
         event = AuditEvent(str(line["who"]), str(line["what"]), str(line["subject"]), dict(line["detail"]))
     except (ValueError, KeyError, TypeError):
-        log.error("audit_line_not_understood", entry=entry_id.decode())
+        log.error("audit_line_invalid", entry=entry_id.decode())
         return None
     return AuditRecord(int(entry_id.split(b"-")[0]) / 1000, event)

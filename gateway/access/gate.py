@@ -79,7 +79,7 @@ class Gate:
         if wait > 0:
             self._log_refusal("wrong_keys_refused", source_of(address), address=address)
             raise TooManyWrongKeys(
-                f"Too many wrong API keys came from your address: try again in {wait:.0f} s, with a right one.",
+                f"Too many invalid API keys from your address; retry in {wait:.0f} s with a valid key.",
                 retry_after=wait,
             )
         raise _wrong(key)
@@ -93,5 +93,5 @@ class Gate:
 
 def _wrong(key: bytes) -> Unauthenticated:
     mistyped = has_shape(key) and not is_whole(key)
-    hint = " It was mistyped or cut off somewhere: its checksum does not fit." if mistyped else ""
+    hint = " Its checksum does not match: it was mistyped or cut off." if mistyped else ""
     return Unauthenticated(f"The API key is not valid.{hint}", code="invalid_api_key")

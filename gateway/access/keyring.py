@@ -232,4 +232,4 @@ class Keyring:
 
 
 def _unknown() -> KeysUnknown:
-    return KeysUnknown("Your API key cannot be looked up now: send the request again.", retry_after=1.0)
+    return KeysUnknown("The API key cannot be verified at the moment; retry in 1 s.", retry_after=1.0)

@@ -69,7 +69,7 @@ class AccessKeys:
 def _settings(record: dict[str, Any]) -> dict[str, Any]:
     settings = record["settings"]
     if not isinstance(settings, dict):
-        raise TypeError("settings is no object")
+        raise TypeError("settings is not an object")
     return use_new_names(settings, RENAMED_IN_TENANT).data
 
 

@@ -102,16 +102,16 @@ class AdminAccess:
         now = time.monotonic()
         wait = self._throttle.wait(address, now)
         if wait > 0:
-            self._tell("admin_tokens_refused", address)
+            self._tell("admin_tokens_throttled", address)
             seconds = max(1, math.ceil(wait))
-            words = f"Too many wrong admin tokens came from your address: try again in {seconds} s."
+            words = f"Too many invalid admin tokens from your address; retry in {seconds} s."
             raise HTTPException(429, words, {"retry-after": str(seconds)})
         names = [name for name, token in self._tokens.items() if same_secret(presented, token)]
         if names:
             return names[0]
         self._throttle.wrong(address, now)
         self._tell("wrong_admin_token", address)
-        raise _unauthenticated("The admin token is wrong.")
+        raise _unauthenticated("The admin token is invalid.")
 
     def _tell(self, event: str, address: str, **facts: str) -> None:
         count = self._told.due(event + source_of(address), time.monotonic())

@@ -85,7 +85,7 @@ class DrainRoutes:
             if node.name == wanted:
                 return node
         known = ", ".join(node.name for node in self._fleet.nodes) or "none"
-        raise HTTPException(404, f"There is no node {name!r}. The nodes are: {known}.")
+        raise HTTPException(404, f"Unknown node {name!r}; known: {known}.")
 
     def _state(self, node: Node) -> DrainState:
         drain, load = node.drain, node.load

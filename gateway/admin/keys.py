@@ -48,7 +48,7 @@ class KeyRoutes:
         directory = stored(self._directory)
         in_file = next((tenant for tenant in self._configured() if tenant.name == new.tenant), None)
         if new.expires is not None and new.expires <= datetime.now(UTC):
-            words = "is in the past: the key would open nothing; give a later time, or leave it out for none"
+            words = "is in the past: the key would never be valid; give a later time, or leave it out for no expiry"
             refuse([("value_error", ("body", "expires"), words)])
         refuse_unknown(self._known(), [(name, ("models", at)) for at, name in enumerate(new.models)])
         if new.models:
@@ -63,7 +63,7 @@ class KeyRoutes:
                 who, new.tenant, bytes.fromhex(digest), settings, in_file=in_file is not None
             )
         except DoesNotExist:
-            raise HTTPException(404, f"There is no tenant {new.tenant!r}: create it first.") from None
+            raise HTTPException(404, f"Unknown tenant {new.tenant!r}: create it first.") from None
         return MadeKey.of_redis(record, key=key)
 
     async def revoke_key(self, id: str, who: Who) -> KeyStatus:
@@ -80,9 +80,7 @@ class KeyRoutes:
         refuse_newer(id, before.newer, newer_settings(KeySettings, before.settings))
         settings = read_key_settings(id, before.settings)
         if settings is None:
-            raise HTTPException(
-                409, f"The settings of {id} cannot be read by this gateway: revoke it, and create another."
-            )
+            raise HTTPException(409, f"This gateway cannot read the settings of {id}: revoke it, and create another.")
         until = time.time() + (rotation or Rotation()).grace_seconds
         if settings.expires is not None:
             until = min(until, settings.expires.timestamp())
@@ -99,8 +97,8 @@ class KeyRoutes:
 
     async def _kept(self, directory: Directory, id: str) -> KeyRecord:
         if any(id_of(key) == id for tenant in self._configured() for key in tenant.keys):
-            raise HTTPException(409, f"The key {id} stands in the config file: change it there.")
+            raise HTTPException(409, f"The key {id} is in the config file: change it there.")
         record = await directory.key(id)
         if record is None:
-            raise HTTPException(404, f"There is no key {id!r}: the list of keys shows their ids.")
+            raise HTTPException(404, f"Unknown key {id!r}: `fleetgate keys list` shows the ids.")
         return record

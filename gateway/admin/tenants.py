@@ -27,15 +27,15 @@ Known = Callable[[], ModelNames]
 
 Change = Annotated[
     dict[str, Any],
-    Body(description="Settings to change, as in the config file; null takes one back to its default (RFC 7396)."),
+    Body(description="Settings to change, as in the config file; null resets one to its default (RFC 7396)."),
 ]
 
 
 def stored(directory: Directory | None) -> Directory:
     """The directory, where this gateway has one."""
     if directory is None:
-        words = "set access.stored: true and redis.url, or list them in its file"
-        raise HTTPException(409, f"This gateway creates no tenants and keys at run time: {words}.")
+        words = "set access.stored: true and redis.url, or list them in its config file"
+        raise HTTPException(409, f"This gateway does not manage tenants and keys at run time: {words}.")
     return directory
 
 
@@ -43,8 +43,8 @@ def refuse_newer(name: str, fields: Iterable[str], settings: Iterable[str]) -> N
     """A record that is written anew would lose what is not known here."""
     newer = [*fields, *settings]
     if newer:
-        words = "change it by way of a gateway of that version"
-        raise HTTPException(409, f"{name} has what only a newer gateway knows ({', '.join(newer)}): {words}.")
+        words = "change it through a gateway of that version"
+        raise HTTPException(409, f"{name} has settings of a newer gateway ({', '.join(newer)}): {words}.")
 
 
 class TenantRoutes:
@@ -77,7 +77,7 @@ class TenantRoutes:
     async def create_tenant(self, new: NewTenant, who: Who) -> TenantStatus:
         directory = stored(self._directory)
         if self._in_file(new.name):
-            raise HTTPException(409, f"The tenant {new.name!r} stands in the config file already.")
+            raise HTTPException(409, f"The tenant {new.name!r} is already in the config file.")
         refuse_unknown(self._known(), named_models(new))
         return TenantStatus.of_redis(await directory.create_tenant(who, new.name, dump_settings(new, "name")), 0)
 
@@ -85,7 +85,7 @@ class TenantRoutes:
         for tenant in await self.list_tenants():
             if tenant.name == name:
                 return tenant
-        raise HTTPException(404, f"There is no tenant {name!r}.")
+        raise HTTPException(404, f"Unknown tenant {name!r}.")
 
     async def set_tenant(self, name: str, change: Change, who: Who) -> TenantStatus:
         """Change some of a tenant's settings; all gateways go by them within two seconds."""
@@ -120,35 +120,46 @@ class TenantRoutes:
 
     async def _kept(self, directory: Directory, name: str) -> TenantRecord:
         if self._in_file(name):
-            raise HTTPException(409, f"The tenant {name!r} stands in the config file: change it there.")
+            raise HTTPException(409, f"The tenant {name!r} is in the config file: change it there.")
         record = await directory.tenant(name)
         if record is None:
-            raise HTTPException(404, f"There is no tenant {name!r}.")
+            raise HTTPException(404, f"Unknown tenant {name!r}.")
         return record
 
 
 def explain_redis(app: FastAPI) -> None:
     """What went wrong in Redis, in the words of HTTP."""
 
-    def teller(status: int, words: str) -> Callable[[Request, Exception], Awaitable[JSONResponse]]:
+    def teller(
+        status: int, words: str, reading: str | None = None
+    ) -> Callable[[Request, Exception], Awaitable[JSONResponse]]:
+        """`reading`: the words where the request changes nothing."""
+
         async def tell(request: Request, error: Exception) -> JSONResponse:
-            return JSONResponse({"detail": words.format(error)}, status_code=status)
+            wanted = reading if reading is not None and request.method == "GET" else words
+            return JSONResponse({"detail": wanted.format(error)}, status_code=status)
 
         return tell
 
     app.add_exception_handler(
-        RedisUnavailable, teller(503, "Redis cannot be asked now: {}. A change may have been made: look.")
+        RedisUnavailable,
+        teller(
+            503,
+            "Redis is unreachable ({}). The change may have been made: check it.",
+            reading="Redis is unreachable ({}); retry.",
+        ),
     )
     app.add_exception_handler(
-        ScriptFailed, teller(503, "Redis refuses this: {}. The gateway's log says what to do; nothing was changed.")
+        ScriptFailed,
+        teller(503, "Redis refused the call ({}); nothing was changed. The gateway's log has the remedy."),
     )
     left = (
-        "The tenant is deleted. Its keys, which open nothing now, could not be taken out ({}): they are with the next "
+        "The tenant is deleted. Its keys are invalid but could not be removed ({}): they are removed before the next "
     )
-    app.add_exception_handler(KeysLeft, teller(503, f"{left}tenant of that name, before it begins."))
-    app.add_exception_handler(AlreadyExists, teller(409, "{} is there already."))
-    app.add_exception_handler(DoesNotExist, teller(404, "There is no {}."))
-    app.add_exception_handler(ChangedMeanwhile, teller(409, "{} was changed by somebody else meanwhile: try again."))
+    app.add_exception_handler(KeysLeft, teller(503, f"{left}tenant of that name is created."))
+    app.add_exception_handler(AlreadyExists, teller(409, "{} already exists."))
+    app.add_exception_handler(DoesNotExist, teller(404, "{} does not exist."))
+    app.add_exception_handler(ChangedMeanwhile, teller(409, "{} was changed concurrently; retry."))
 
 
 def refuse_unknown(known: ModelNames, named: Iterable[tuple[str, tuple[str | int, ...]]]) -> None:

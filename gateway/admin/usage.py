@@ -75,28 +75,28 @@ class UsageRoutes:
 
     async def show_usage(
         self,
-        tenant: Annotated[list[str] | None, Query(description="These only; default: all.")] = None,
+        tenant: Annotated[list[str] | None, Query(description="Only these; default: all.")] = None,
         since: Annotated[Moment | None, Query(description="Default: seven days ago.")] = None,
         until: Annotated[Moment | None, Query(description="Default: now.")] = None,
-        per: Annotated[Literal["hour", "day"], Query(description="What times are rounded to.")] = "day",
-        by: Annotated[list[By] | None, Query(description="What sums are divided by.")] = None,
+        per: Annotated[Literal["hour", "day"], Query(description="The interval of the rows.")] = "day",
+        by: Annotated[list[By] | None, Query(description="The columns to group by.")] = None,
     ) -> Response:
         """Sums of what was used. Times are rounded outwards to whole hours or days of UTC."""
         if self._report is None:
-            raise HTTPException(409, "This gateway keeps no usage: set redis.url, and usage.stored: true.")
+            raise HTTPException(409, "This gateway does not store usage: set redis.url and usage.stored: true.")
         size = HOUR if per == "hour" else DAY
         end = time.time() if until is None else until.timestamp()
         start = end - WEEK if since is None else since.timestamp()
         names = tenant or await self._report.tenants()
         if start >= end:
-            raise HTTPException(422, "since has to be before until.")
+            raise HTTPException(422, "since must be before until.")
         if (end - start) / size * max(1, len(names)) > MAX_BUCKETS:
-            raise HTTPException(422, "That is too much at once: ask for a shorter time, per=day, or fewer tenants.")
+            raise HTTPException(422, "The report is too large: choose a shorter period, per=day, or fewer tenants.")
         try:
             rows = await self._report.rows(names, start, end, size, frozenset(by or ("tenant", "model")))
         except TooManyRows:
             raise HTTPException(
-                422, f"That are more than {MAX_ROWS} rows: ask for a shorter time, or divide by less."
+                422, f"The report has more than {MAX_ROWS} rows: choose a shorter period, or fewer columns to group by."
             ) from None
         span = (moment(start // size * size), moment(-(-end // size) * size))
         body = await asyncio.to_thread(

@@ -85,7 +85,7 @@ class InlineTask:
             self._end()
         except Exception:
             self._end()
-            log.exception("story_failed_unexpectedly")
+            log.exception("request_task_failed")
         else:
             self._wait(waits_for)
         finally:

@@ -152,7 +152,7 @@ class RequestBody:
         piece = decoder.step()
         self.length += len(piece)
         if self.length > most:
-            self._refuse(BodyTooLarge(f"The body is larger than {most} bytes, unpacked: send a shorter prompt."))
+            self._refuse(BodyTooLarge(f"The decompressed body is larger than {most} bytes: send a shorter prompt."))
         elif piece:
             self._account(piece)
             if not self.unwanted:
@@ -205,9 +205,10 @@ class RequestBody:
             self._reserved = size
         elif (size := size + self._reserved_packed) > self.memory.most:
             most = self.memory.most
-            self._refuse(BodyTooLarge(f"The body takes {size} bytes of memory, and one tenant can have {most}."))
+            self._refuse(BodyTooLarge(f"The body needs {size} bytes of memory, and one tenant can have {most}."))
         else:
-            self._refuse(MemoryFull("Memory for request bodies is used up: try again soon.", retry_after=RETRY_SECONDS))
+            used_up = "The memory for request bodies is used up"
+            self._refuse(MemoryFull(f"{used_up}; retry in {RETRY_SECONDS:g} s.", retry_after=RETRY_SECONDS))
 
     def _refuse(self, error: GatewayError) -> None:
         self.refused = error

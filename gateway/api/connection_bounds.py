@@ -26,10 +26,10 @@ class ConnectionBounds:
         self._total += 1
         self._open[source] += 1
         if self._total > self._max:
-            return TooManyConnections("Too many connections are open: try again.", retry_after=1.0)
+            return TooManyConnections("Too many open connections; retry in 1 s.", retry_after=1.0)
         if self._open[source] > self._max_per_address and address is not None and address not in self._proxies:
             return TooManyConnections(
-                f"More than {self._max_per_address} connections are open from {address}: close some, or keep fewer.",
+                f"More than {self._max_per_address} open connections from {address}: close some.",
                 retry_after=1.0,
             )
         return None

@@ -78,10 +78,10 @@ def unknown_path(path: str) -> e.UnknownPath:
     endpoints = ["/v1/models", *(dialect.path for dialect in DIALECTS)]
     alike = [each for each in endpoints if path.rstrip("/").endswith(each.removeprefix("/v1"))]
     if alike:
-        hint = f"did you mean {max(alike, key=len)!r}? Look at the URL that your client begins with."
+        hint = f"did you mean {max(alike, key=len)!r}? Check the base URL of your client."
     else:
-        hint = f"there are {', '.join(endpoints)}."
-    return e.UnknownPath(f"There is nothing at {path!r}: {hint}")
+        hint = f"known: {', '.join(endpoints)}."
+    return e.UnknownPath(f"Unknown path {path!r}: {hint}")
 
 
 def method_not_allowed(method: str, path: str, allowed: Iterable[str]) -> e.MethodNotAllowed:

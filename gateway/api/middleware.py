@@ -71,14 +71,14 @@ class Middleware:
             return
         self._warned.add(source)
         if trusted:
-            log.warning("forwarded_not_read", address=address, remedy="have this proxy send X-Forwarded-For, too")
+            log.warning("forwarded_header_ignored", address=address, remedy="have this proxy send X-Forwarded-For, too")
         else:
             log.warning(
                 "proxy_not_trusted",
                 address=address,
                 header=reported.decode(),
                 remedy="if this is your proxy, add it to listen.trusted_proxies: without that all of its clients count "
-                "as this one address; else a client made it up, and nothing needs to be done",
+                "as this one address; otherwise a client forged the header, and nothing needs to be done",
             )
 
     def headers(self, fields: Fields) -> list[tuple[bytes, bytes]]:

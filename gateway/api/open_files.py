@@ -50,10 +50,10 @@ def bound_connections(configured: int) -> int:
     limit = open_files()
     bound = connections_within(limit)
     if bound >= configured:
-        log.info("connections_bounded", max_connections=configured, open_files=limit)
+        log.info("max_connections_set", max_connections=configured, open_files=limit)
         return configured
     log.warning(
-        "connections_bounded",
+        "max_connections_set",
         max_connections=bound,
         configured=configured,
         open_files=limit,

@@ -71,9 +71,9 @@ def add_health(app: FastAPI, pipeline: Pipeline, fleet: Fleet) -> None:
 def _why_not(model: str | None, nodes: int) -> str:
     """Without the nodes' names: everybody can read it."""
     if model is not None and not nodes:
-        return f"No node has said that it serves the model {model!r}: see GET /v1/models."
+        return f"No node serves the model {model!r}: see GET /v1/models."
     which = "of the fleet" if model is None else f"of the model {model!r}"
-    return f"All nodes {which} ({nodes}) fail or are drained: the log and `fleetgate status` say why."
+    return f"All nodes {which} ({nodes}) fail or are drained: see the log and `fleetgate status`."
 
 
 async def _cards(request: Request, pipeline: Pipeline, fleet: Fleet) -> list[dict[str, Any]]:

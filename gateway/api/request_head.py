@@ -79,7 +79,7 @@ def split_target(url: bytes) -> tuple[str, bytes, bytes]:
         return raw_path.decode("ascii"), raw_path, query
     parsed: Any = httptools.parse_url(url)  # its stub has no None
     if parsed.path is None:
-        raise httptools.HttpParserInvalidURLError("there is no path in it")
+        raise httptools.HttpParserInvalidURLError("it has no path")
     return unquote(parsed.path.decode("ascii")), parsed.path, parsed.query or b""
 
 
@@ -97,9 +97,9 @@ def check_head(fields: Fields, headers: dict[bytes, bytes], old: bool) -> None:
         if not old:
             raise not_http("it has no Host header.")
     elif _HOST.fullmatch(host) is None:
-        raise not_http("its Host header is no name and port.")
+        raise not_http("its Host header is not a name and port.")
     if len(headers) != len(fields):
         names = [name for name, _ in fields]
         for name in (b"host", *FRAMING):
             if names.count(name) > 1:
-                raise not_http(f"its {name.decode()} header stands twice.")
+                raise not_http(f"it has more than one {name.decode()} header.")

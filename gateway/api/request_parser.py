@@ -237,13 +237,13 @@ class RequestParser:
     def _head(self, parser: httptools.HttpRequestParser) -> RequestHead:
         method, version = parser.get_method().decode("ascii"), parser.get_http_version()
         if version not in ("1.1", "1.0"):
-            raise not_http("the versions that are spoken here are HTTP/1.1 and HTTP/1.0.")
+            raise not_http("only HTTP/1.1 and HTTP/1.0 are supported.")
         if method == "CONNECT":
             raise method_not_allowed(method, self._url.decode("latin-1"), ("GET", "POST"))
         try:
             path, raw_path, query = split_target(self._url)
         except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
-            raise not_http("its target is no path and no URL.") from None
+            raise not_http("its target is neither a path nor a URL.") from None
         fields = self._fields
         headers = dict(fields)
         old = version == "1.0"
@@ -269,7 +269,7 @@ class RequestParser:
             return 0
         digits = declared.strip(b" \t")
         if not digits.isdigit() or len(digits) > _LONGEST_LENGTH:
-            raise not_http("its content-length is no number of bytes.")
+            raise not_http("its content-length is not a number of bytes.")
         return int(digits)
 
 

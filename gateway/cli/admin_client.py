@@ -24,7 +24,7 @@ class AdminClient:
         self._url = url.rstrip("/")
         if token is not None and not (token.isascii() and token.isprintable()):
             raise AdminClientError(
-                "the admin token is no printable ASCII, so it is not the whole one, or has more around it"
+                "the admin token has characters other than printable ASCII: it was cut off, or has extra characters"
             )
         headers = {"authorization": f"Bearer {token}"} if token else {}
         try:
@@ -53,9 +53,9 @@ class AdminClient:
         try:
             answer = self._client.request(method, path, json=body, params=given)
         except (httpx.InvalidURL, ValueError, TypeError) as error:  # half a character, NaN: what no request can carry
-            raise AdminClientError(f"this cannot be sent: {error!s:.200}") from None
+            raise AdminClientError(f"cannot send the request: {error!s:.200}") from None
         except httpx.HTTPError as error:
-            hint = "name its admin listener with --admin"
+            hint = "set --admin to its admin listener"
             raise AdminClientError(f"no gateway answers on {self._url} ({error}): {hint}") from None
         if answer.status_code == 401:
             raise AdminClientError("the admin token is missing or wrong: set FLEETGATE_ADMIN__TOKEN or give --token")
@@ -64,9 +64,7 @@ class AdminClient:
         try:
             return answer.json()
         except ValueError:
-            raise AdminClientError(
-                f"what answers on {self._url} is no gateway's admin listener: name it with --admin"
-            ) from None
+            raise AdminClientError(f"{self._url} is not a gateway's admin listener: set --admin") from None
 
 
 def path_of(*parts: str) -> str:
@@ -78,29 +76,27 @@ def drain(control: AdminClient, node: str, deadline: float | None, wait: float, 
     """Take `node` out of work and wait up to `wait` seconds until nothing runs there; whether it is empty then."""
     state = control.post("/admin/drain", {"node": node, "deadline": deadline})
     name = state["node"]
-    say(
-        f"{name} gets no new work" + ("" if state["told"] else " from this gateway; the others know once Redis is back")
-    )
+    say(f"{name} is drained" + ("" if state["told"] else " here; other gateways follow once Redis is back"))
     end = time.monotonic() + wait
     told = None
     while not state["empty"] and time.monotonic() < end:
         left = state["running"] if state["running"] is not None else state["in_flight"]
         if left and left != told:
-            say(f"{name} still answers {left} requests")
+            say(f"{name} has {left} running requests")
             told = left
         time.sleep(0.2)
         state = control.get(path_of("admin", "drain", name))
     if state["empty"]:
-        say(f"{name} is empty: it can be stopped")
+        say(f"{name} has no running requests: it can be stopped")
     elif wait > 0:
-        say(f"{name} is not empty yet; it stays drained")
+        say(f"{name} still has running requests; it stays drained")
     return bool(state["empty"])
 
 
 def undrain(control: AdminClient, node: str, say: Say) -> None:
     """Give `node` work again."""
     state = control.post("/admin/undrain", {"node": node})
-    say(f"{state['node']} gets work again once it answers")
+    say(f"{state['node']} is undrained: it gets requests once it is ready")
 
 
 def _detail(answer: httpx.Response) -> str:

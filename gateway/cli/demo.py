@@ -121,7 +121,7 @@ def _stop(process: subprocess.Popen[bytes], say: Say) -> None:
     try:
         process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
-        say(f"[demo] {Path(process.args[0]).name} does not stop; killing it.")  # type: ignore[index,arg-type]
+        say(f"[demo] {Path(process.args[0]).name} does not stop: sending SIGKILL.")  # type: ignore[index,arg-type]
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 

@@ -28,13 +28,13 @@ def new_key() -> None:
 
 @keys.command("create")
 def create_key(
-    tenant: Annotated[str, typer.Argument(help="Name of the tenant that it is for.")],
+    tenant: Annotated[str, typer.Argument(help="The tenant of the key.")],
     settings: Annotated[
         list[str] | None, typer.Argument(help="Further settings: limits.requests_per_minute=60")
     ] = None,
-    label: Annotated[str, typer.Option(help="For people: whose it is, what it is for.")] = "",
-    model: Annotated[list[str] | None, typer.Option(help="A model that it may use; give it once for each.")] = None,
-    expires: Annotated[str | None, typer.Option(help="When it ends: 30d from now, or 2027-01-31.")] = None,
+    label: Annotated[str, typer.Option(help="A label for people: owner, purpose.")] = "",
+    model: Annotated[list[str] | None, typer.Option(help="A model that the key may use; repeatable.")] = None,
+    expires: Annotated[str | None, typer.Option(help="Expiry: 30d from now, or 2027-01-31.")] = None,
     as_json: AsJson = False,
     admin: AdminUrl = LOCAL,
     token: AdminToken = None,
@@ -53,7 +53,7 @@ def create_key(
 
 @keys.command("list")
 def list_keys(
-    tenant: Annotated[str | None, typer.Option(help="This one's only.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
     as_json: AsJson = False,
     admin: AdminUrl = LOCAL,
     token: AdminToken = None,
@@ -83,7 +83,7 @@ def revoke_key(id: IdArgument, admin: AdminUrl = LOCAL, token: AdminToken = None
 @keys.command("rotate")
 def rotate_key(
     id: IdArgument,
-    grace: Annotated[str, typer.Option(help="How long the old key goes on working: 15m, 24h, 7d, 0.")] = "24h",
+    grace: Annotated[str, typer.Option(help="How long the old key stays valid: 15m, 24h, 7d, 0.")] = "24h",
     as_json: AsJson = False,
     admin: AdminUrl = LOCAL,
     token: AdminToken = None,
@@ -95,9 +95,7 @@ def rotate_key(
         raise misused(str(error)) from None
     with asking(admin, token) as control:
         _show_new(control.post(path_of("admin", "keys", id, "rotate"), {"grace_seconds": seconds}), as_json)
-    typer.echo(
-        f"the old one, {id}, goes on working for {grace}" if seconds else f"the old one, {id}, has ended", err=True
-    )
+    typer.echo(f"the old key {id} stays valid for {grace}" if seconds else f"the old key {id} is invalid now", err=True)
 
 
 def _understood(expires: str) -> datetime:

@@ -30,7 +30,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def fleetgate(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and end.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """A gateway in front of a fleet of vLLM nodes that run a thinking model."""
@@ -38,8 +38,8 @@ def fleetgate(
 
 @app.command()
 def serve(
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with the configuration.")] = None,
-    node: Annotated[list[str] | None, typer.Option(help="URL of a vLLM node; give it once for each.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="The config file (YAML).")] = None,
+    node: Annotated[list[str] | None, typer.Option(help="URL of a vLLM node; repeatable.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on (default: 127.0.0.1).")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on, 0 for a free one (default: 8080).")] = None,
     admin_port: Annotated[int | None, typer.Option(help="Port of the admin listener (default: 9091).")] = None,
@@ -53,7 +53,7 @@ def serve(
     overrides = _overrides(node, host, port, admin_port, workers, log_format, no_auth)
     settings = _load(config, overrides).config
     if not _has_nodes(settings):
-        _complain("No node is given: use --node http://HOST:8000, or nodes or discovery in the config file.")
+        _complain("No nodes are configured: use --node http://HOST:8000, or nodes or discovery in the config file.")
     try:
         serve(settings, config, overrides)
     except ListenError as error:
@@ -62,19 +62,19 @@ def serve(
 
 
 @app.command()
-def check(file: Annotated[Path, typer.Argument(help="YAML file with the configuration.")]) -> None:
+def check(file: Annotated[Path, typer.Argument(help="The config file (YAML).")]) -> None:
     """Explain every mistake in a config file at once; exit status 2 where there is one."""
     settings, deprecated = _load(file, {})
     for each in deprecated:
         typer.echo(str(each), err=True)
     listed = {"node": settings.nodes, "model": settings.models, "tenant": settings.tenants}
     counts = [f"{len(those)} {name}{'' if len(those) == 1 else 's'}" for name, those in listed.items()]
-    typer.echo(f"{file}: good ({', '.join(counts)})")
+    typer.echo(f"{file}: valid ({', '.join(counts)})")
     unchecked = unchecked_models(settings)
     if unchecked:
-        typer.echo(f"Not checked, since models is empty and nodes will say which there are: {', '.join(unchecked)}.")
+        typer.echo(f"Not checked, because models is empty and only nodes know their models: {', '.join(unchecked)}.")
     if not _has_nodes(settings):
-        typer.echo("It tells of no nodes: `fleetgate serve` will want --node http://HOST:8000.")
+        typer.echo("No nodes are configured: `fleetgate serve` needs --node http://HOST:8000.")
 
 
 @app.command()
@@ -87,7 +87,7 @@ def demo(
     from gateway.cli.demo import DemoError, run_demo
 
     if node not in ("vllm", "fake"):
-        _complain("--node is vllm or fake")
+        _complain("--node must be vllm or fake")
     try:
         run_demo("fake" if node == "fake" else "vllm", port, admin_port, typer.echo)
     except DemoError as error:

@@ -17,8 +17,8 @@ Node = Annotated[str, typer.Argument(help="The node's name (host:port) or URL.")
 
 def drain(
     node: Node,
-    deadline: Annotated[float | None, typer.Option(help="Seconds after which what still runs there is ended.")] = None,
-    wait: Annotated[float, typer.Option(help="Seconds to wait until nothing runs there, 0 for not at all.")] = 600.0,
+    deadline: Annotated[float | None, typer.Option(help="Seconds after which running requests are ended.")] = None,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for running requests; 0 does not wait.")] = 600.0,
     admin: AdminUrl = LOCAL,
     token: AdminToken = None,
 ) -> None:
@@ -35,7 +35,7 @@ def undrain(node: Node, admin: AdminUrl = LOCAL, token: AdminToken = None) -> No
 
 
 def status(
-    once: Annotated[bool, typer.Option("--once", help="Print the table once and end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print the table once and exit.")] = False,
     as_json: AsJson = False,
     admin: AdminUrl = LOCAL,
     token: AdminToken = None,

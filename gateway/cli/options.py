@@ -53,7 +53,7 @@ def _as_json(value: Any) -> Any:
         return value.isoformat()
     if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
-    raise ValueError(f"{value!a} is no value of a setting")
+    raise ValueError(f"{value!a} is not a value for a setting")
 
 
 def tree_of(assignments: list[str]) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def tree_of(assignments: list[str]) -> dict[str, Any]:
         path, equals, value = assignment.partition("=")
         *above, name = path.split(".")
         if not equals or not all((*above, name)):
-            raise misused(f"{assignment!r} is no setting: write it as limits.requests_per_minute=60")
+            raise misused(f"invalid setting {assignment!r}: use limits.requests_per_minute=60")
         at = tree
         for part in above:
             at = at.setdefault(part, {})
@@ -75,5 +75,5 @@ def tree_of(assignments: list[str]) -> dict[str, Any]:
         try:
             at[name] = _as_json(yaml.safe_load(value))
         except (yaml.YAMLError, *_UNREADABLE, RecursionError):
-            raise misused(f"the value of {path} cannot be read as YAML: {value!a}") from None
+            raise misused(f"the value of {path} is not valid YAML: {value!a}") from None
     return tree

@@ -16,16 +16,16 @@ from gateway.cli.times import moment_of, shown
 WHERE = ("time", "tenant", "model", "key")
 MEASURES = ("requests", "errors", "input", "cached", "output", "reasoning_tokens", "wasted", "cost_usd")
 
-Since = Annotated[str, typer.Option(help="From when on: 24h, 7d, 2026-11-01.")]
-Until = Annotated[str | None, typer.Option(help="Until when (default: now).")]
+Since = Annotated[str, typer.Option(help="Start: 24h, 7d, 2026-11-01.")]
+Until = Annotated[str | None, typer.Option(help="End (default: now).")]
 
 
 def show_usage(
-    tenant: Annotated[list[str] | None, typer.Option(help="This one only; give it once for each.")] = None,
+    tenant: Annotated[list[str] | None, typer.Option(help="Only this one; repeatable.")] = None,
     since: Since = "7d",
     until: Until = None,
-    per: Annotated[Literal["hour", "day"], typer.Option(help="What times are rounded to (UTC).")] = "day",
-    by: Annotated[str, typer.Option(help="What is told apart: any of time, tenant, model, key.")] = "tenant,model",
+    per: Annotated[Literal["hour", "day"], typer.Option(help="The interval of the rows (UTC).")] = "day",
+    by: Annotated[str, typer.Option(help="The columns to group by: any of time, tenant, model, key.")] = "tenant,model",
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead.")] = False,
     as_json: AsJson = False,
     admin: AdminUrl = LOCAL,
@@ -34,7 +34,7 @@ def show_usage(
     """What tenants used and what it cost: requests, tokens, US dollars."""
     columns = [part.strip() for part in by.split(",") if part.strip()]
     if not set(columns) <= set(WHERE):
-        raise misused(f"--by is any of {', '.join(WHERE)}, with commas between")
+        raise misused(f"--by takes any of {', '.join(WHERE)}, separated by commas")
     start, end = _moment(since), None if until is None else _moment(until)
     with asking(admin, token) as control:
         found = control.get("/admin/usage", tenant=tenant, since=start, until=end, per=per, by=columns)
@@ -49,8 +49,8 @@ def show_usage(
 
 
 def show_audit(
-    since: Annotated[str | None, typer.Option(help="From when on: 24h, 7d, 2026-11-01.")] = None,
-    limit: Annotated[int, typer.Option(help="The last so many.")] = 50,
+    since: Annotated[str | None, typer.Option(help="Start: 24h, 7d, 2026-11-01.")] = None,
+    limit: Annotated[int, typer.Option(help="The number of lines, the newest first.")] = 50,
     as_json: AsJson = False,
     admin: AdminUrl = LOCAL,
     token: AdminToken = None,

@@ -69,7 +69,7 @@ def _table(nodes: list[dict[str, Any]]) -> Table:
 
 def _errors(view: dict[str, Any]) -> list[Text]:
     lines = [
-        f"No node can serve {model['name']} ({model['nodes']} of them should): {model['error']}"
+        f"No node can serve {model['name']} ({model['nodes']} nodes have it): {model['error']}"
         for model in view.get("models", ())
         if not model["ready"]
     ]

@@ -57,7 +57,7 @@ def set_tenant(
 ) -> None:
     """Change settings; an empty value takes one back to its default: limits.requests_per_minute="""
     if not settings:
-        raise misused("say what to set: fleetgate tenants set NAME limits.requests_per_minute=60")
+        raise misused("nothing to set: use fleetgate tenants set NAME limits.requests_per_minute=60")
     with asking(admin, token) as control:
         _show(control.ask("PATCH", path_of("admin", "tenants", name), tree_of(settings)))
 
@@ -65,7 +65,7 @@ def set_tenant(
 @tenants.command("delete")
 def delete_tenant(
     name: NameArgument,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     admin: AdminUrl = LOCAL,
     token: AdminToken = None,
 ) -> None:

@@ -14,10 +14,10 @@ def seconds_of(span: str) -> float:
         return 0.0
     found = _SPAN.fullmatch(span)
     if found is None:
-        raise ValueError(f"{span!r} is no span of time: write it as 90s, 15m, 24h, 7d or 2w")
+        raise ValueError(f"invalid duration {span!r}: use 90s, 15m, 24h, 7d or 2w")
     seconds = float(found.group(1)) * _UNITS[found.group(2)]
     if seconds > _LONGEST:
-        raise ValueError(f"{span!r} is more than a thousand years")
+        raise ValueError(f"invalid duration {span!r}: more than a thousand years")
     return seconds
 
 
@@ -30,7 +30,7 @@ def moment_of(text: str, now: datetime, ahead: bool = False) -> datetime:
         moment = datetime.fromisoformat(text)
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):  # the second: in UTC it is before the year 1 or after 9999
-        raise ValueError(f"{text!r} is no moment: write it as 7d, 2026-11-01 or 2026-11-01T12:00") from None
+        raise ValueError(f"invalid time {text!r}: use 24h, 7d, 2026-11-01 or 2026-11-01T12:00") from None
 
 
 def shown(moment: str | None) -> str:

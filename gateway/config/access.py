@@ -55,7 +55,7 @@ class KeySettings(Section):
     """What a key may do, under its tenant. `models` empty means all of the tenant's."""
 
     label: Annotated[str, Field(max_length=128)] = ""
-    """For people: whose it is, what it is for."""
+    """A label for people: owner, purpose."""
     models: tuple[Name, ...] = ()
     expires: Moment | None = None
     limits: LimitSettings = LimitSettings()
@@ -196,9 +196,9 @@ def _understood(kind: type[_Settings], name: str, settings: dict[str, Any]) -> _
         problems = error.errors(include_url=False, include_input=False)
     newer = [problem["loc"] for problem in problems if problem["type"] == "extra_forbidden"]
     if len(newer) < len(problems):
-        log.error("settings_not_understood", of=name, problems=[problem["msg"] for problem in problems])
+        log.error("settings_invalid", of=name, problems=[problem["msg"] for problem in problems])
         return None
-    log.warning("settings_of_a_newer_version", of=name, left_out=[".".join(map(str, path)) for path in newer])
+    log.warning("settings_from_newer_version", of=name, left_out=[".".join(map(str, path)) for path in newer])
     return kind.model_validate(_without(settings, {tuple(path) for path in newer}))
 
 

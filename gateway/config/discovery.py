@@ -52,7 +52,7 @@ class RegistrationsConfig(Section):
     @model_validator(mode="after")
     def _some_are_trusted(self) -> Self:
         if self.secret is None and not self.networks:
-            raise ValueError("needs secret (what workers sign with) or networks (addresses that are believed unsigned)")
+            raise ValueError("needs secret (with which workers sign) or networks (addresses accepted unsigned)")
         return self
 
 

@@ -65,10 +65,10 @@ class Document:
             raise ConfigError([_not_yaml(name, error)]) from None
         except RecursionError:
             raise ConfigError(
-                [ConfigProblem(name, "", "cannot be read as YAML: it is nested, or refers to itself, without end")]
+                [ConfigProblem(name, "", "is not valid YAML: it nests or refers to itself endlessly")]
             ) from None
         except _UNREADABLE:
-            raise ConfigError(list(problems) or [ConfigProblem(name, "", "cannot be read as YAML")]) from None
+            raise ConfigError(list(problems) or [ConfigProblem(name, "", "is not valid YAML")]) from None
         if data is None:
             return cls(name, {}, {})
         if not isinstance(data, dict):
@@ -120,7 +120,7 @@ _EXPECTED_OF = {
 def _unreadable(node: yaml.ScalarNode) -> str | None:
     """What was expected in place of `node`; None where it can be read."""
     if any("\ud800" <= char <= "\udfff" for char in node.value):
-        return "is no text: it has half a character (a lone surrogate)"
+        return "is not text: it has a lone surrogate"
     try:
         yaml.constructor.SafeConstructor().construct_object(node)
     except yaml.YAMLError:  # reported with its line by `safe_load`
@@ -133,7 +133,7 @@ def _unreadable(node: yaml.ScalarNode) -> str | None:
 def _not_yaml(name: str, error: yaml.YAMLError) -> ConfigProblem:
     mark = getattr(error, "problem_mark", None)
     where = name if mark is None else f"{name}:{mark.line + 1}"
-    return ConfigProblem(where, "", f"is not YAML: {getattr(error, 'problem', None) or error}")
+    return ConfigProblem(where, "", f"is not valid YAML: {getattr(error, 'problem', None) or error}")
 
 
 def _without_empty(data: Mapping[Any, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class Tls(Section):
         try:
             load_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self.cert, self.key)
         except OSError as error:  # ssl.SSLError is one
-            raise ValueError(f"{self.cert} and {self.key} are no certificate and its key: {error}") from None
+            raise ValueError(f"{self.cert} and {self.key} are not a certificate and its key: {error}") from None
         return self
 
 
@@ -52,7 +52,7 @@ def _origin(origin: str) -> str:
     """An origin as browsers send it: any other spelling would match no page."""
     if not origin.isascii() or origin != origin.lower() or not _ORIGIN.fullmatch(origin) or _OWN_PORT.fullmatch(origin):
         raise ValueError(
-            f"{origin!a} is no origin as browsers send it: https://app.example.com or http://localhost:3000, "
+            f"{origin!a} is not an origin as browsers send it: https://app.example.com or http://localhost:3000, "
             "in lower case, with no path, no slash at its end and no port 80 or 443 of its scheme; or *"
         )
     return origin
@@ -123,7 +123,7 @@ class Admin(Section):
     @classmethod
     def _not_among_them(cls, token: Secret | None, info: ValidationInfo) -> Secret | None:
         if token is not None and any(each.name == "admin" for each in info.data.get("tokens", ())):
-            raise ValueError("admin.tokens has one called admin, which is the name of this one")
+            raise ValueError("admin.tokens has a token named admin, which is the name of admin.token")
         return token
 
     @field_validator("token")

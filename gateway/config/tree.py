@@ -162,7 +162,7 @@ class Config(BaseSettings):
     @classmethod
     def _kept_somewhere(cls, discovery: DiscoveryConfig, info: ValidationInfo) -> DiscoveryConfig:
         if discovery.registrations is not None and info.data.get("redis", True) is None:
-            raise ValueError("registrations are kept in Redis: needs redis")
+            raise ValueError("registrations are kept in Redis: set redis.url (FLEETGATE_REDIS__URL)")
         known = ModelNames(info.data.get("models", ()))
         for at, name in enumerate(discovery.registrations.models if discovery.registrations is not None else ()):
             problem = known.problem(name)

@@ -63,7 +63,7 @@ def load_certificate(context: ssl.SSLContext, cert: Path, key: Path | None) -> N
     """Load a certificate and its key into `context`. Raises OSError, or ValueError where the key has a passphrase."""
 
     def locked() -> str:
-        raise ValueError(f"the key in {key or cert} is encrypted: nobody is there to give its passphrase")
+        raise ValueError(f"the key in {key or cert} is encrypted: keys with a passphrase are not supported")
 
     context.load_cert_chain(cert, key, locked)
 

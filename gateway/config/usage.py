@@ -33,7 +33,7 @@ class PriceConfig(Section):
         rented = None not in by_hour and by_token == (None, None) and self.cached is None
         if not whole and not rented:
             raise ValueError(
-                "a price is input and output (and cached), or node_hour, input_per_second and output_per_second"
+                "a price has input and output (and cached), or node_hour, input_per_second and output_per_second"
             )
         return self
 

@@ -72,7 +72,7 @@ class ConfigWatch:
             copy.replace(good)
         except (OSError, ConfigError) as error:
             copy.unlink(missing_ok=True)
-            log.warning("config_not_kept", reason=str(error))
+            log.warning("config_copy_failed", reason=str(error))
 
     def read_or_last_good(self) -> Config:
         """The configuration, or the last good one: a process must be able to start while its siblings run, also where
@@ -83,7 +83,7 @@ class ConfigWatch:
             return config
         if self._good is None or not self._good.exists():
             raise ConfigError([ConfigProblem("", "", problem) for problem in problems])
-        log.error("config_refused", problems=problems, instead="the last good one")
+        log.error("config_refused", problems=problems, in_force="the last valid configuration")
         config, self.deprecated = load_with_deprecations(self._good, self._overrides)
         return config
 

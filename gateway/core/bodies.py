@@ -160,7 +160,7 @@ def _parse_slowly(raw: bytes) -> Body:
         raise InvalidRequest("The request has no body: send a JSON object.", code="invalid_json")
     if raw.startswith(codecs.BOM_UTF8):
         raise InvalidRequest(
-            "The body begins with a byte order mark (U+FEFF), which JSON has none of (RFC 8259, 8.1): send it without.",
+            "The body begins with a byte order mark (U+FEFF), which JSON does not allow (RFC 8259, 8.1): remove it.",
             code="invalid_json",
         )
     try:

@@ -130,11 +130,11 @@ def _tool(tool: Any) -> Body:
 
 def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise NotCountable("it is not in the shape that nodes take")
+        raise NotCountable("its format is not one that nodes accept")
     return value
 
 
 def _dict(value: Any) -> Body:
     if not isinstance(value, dict):
-        raise NotCountable("it is not in the shape that nodes take")
+        raise NotCountable("its format is not one that nodes accept")
     return value

@@ -74,7 +74,7 @@ class PromptCounter:
         body = _as_sent(ask, dialect, terms)
         over = dialect.over_chat(body)
         if over is not None and not over.same_prompt:
-            raise NotCountable("its tools depend on how its node is asked")
+            raise NotCountable("its tools depend on the dialect in which the node is asked")
         chat = body if over is None else over.chat
         if self._render is None:
             raise NotCountable("its model has no chat template")
@@ -84,7 +84,7 @@ class PromptCounter:
         """One text, several, token ids, or several lists of them."""
         prompt = body.get("prompt")
         if body.get("truncate_prompt_tokens") is not None or body.get("prompt_embeds") is not None:
-            raise NotCountable("its prompt is not all that it is made of")
+            raise NotCountable("it has more parts than its prompt")
         if not isinstance(prompt, list) or all(type(item) is int for item in prompt):
             prompt = [prompt]
         special = body.get("add_special_tokens") is not False
@@ -95,7 +95,7 @@ class PromptCounter:
             return self._count(prompt, special)
         if isinstance(prompt, list) and all(type(item) is int for item in prompt):
             return len(prompt)
-        raise NotCountable("it is not in the shape that nodes take")
+        raise NotCountable("its format is not one that nodes accept")
 
     def _tell(self, error: Exception) -> None:
         """The first error that the rules do not foresee; the metric counts them all."""

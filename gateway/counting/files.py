@@ -27,7 +27,7 @@ def load_counters(paths: Mapping[str, Path]) -> dict[str, PromptCounter]:
         try:
             counters[model] = load_counter(model, path)
         except UnusableTokenizer as error:
-            log.error("tokenizer_not_loaded", model=model, reason=str(error))
+            log.error("tokenizer_load_failed", model=model, reason=str(error))
     return counters
 
 
@@ -61,7 +61,7 @@ def _renderer(folder: Path) -> Callable[[Body], str] | None:
     try:
         templates = {name: ChatTemplate(text, special) for name, text in texts.items()}
     except jinja2.TemplateError as error:
-        raise UnusableTokenizer(f"the chat template in {folder} is not one: {error}") from None
+        raise UnusableTokenizer(f"the chat template in {folder} is invalid: {error}") from None
     plain = templates.get("default")
     with_tools = templates.get("tool_use", plain)
     if plain is None or with_tools is None:

@@ -44,7 +44,7 @@ class DnsWatch:
             try:
                 await self.resolve()
             except Exception:
-                log.exception("resolving_failed_unexpectedly", host=self._name.host)
+                log.exception("dns_refresh_failed", host=self._name.host)
             await asyncio.sleep(self._name.interval)
 
     async def resolve(self) -> None:
@@ -54,7 +54,7 @@ class DnsWatch:
             addresses = await self._resolve(name.host)
         except OSError as error:
             if not self._failing:
-                log.warning("name_not_resolved", host=name.host, error=str(error))
+                log.warning("dns_lookup_failed", host=name.host, error=str(error))
             self._failing = True
             return
         self._failing = False

@@ -124,7 +124,7 @@ class Drains:
             drain = None if order is None or not order.drained else _drain(order, loop_now - now)
             node.drain_for(ORDERED, drain, loop_now)
             if node.drain is not None and node.drain.until <= loop_now and node.leases:
-                log.warning("drain_deadline", node=node.name, ended=len(node.leases))
+                log.warning("drain_deadline_passed", node=node.name, ended=len(node.leases))
                 self._end(node)
 
     @property

@@ -111,11 +111,13 @@ class Fleet:
         usable = [node for node in serving if node.drain is None or model is None]
         if not usable:
             wanted = f"the model {model!r}" if model is not None else "this request"
-            raise NoNodeReady(f"No node is ready for {wanted}.", code="no_node_ready", retry_after=2.0)
+            raise NoNodeReady(f"No node is ready for {wanted}; retry in 2 s.", code="no_node_ready", retry_after=2.0)
         up = [node for node in usable if node.ready] or usable
         roomy = [node for node in up if node.in_flight < node.bound]
         if not roomy:
-            raise FleetFull("All nodes have as much to do as they can take.", retry_after=FULL_RETRY_SECONDS)
+            raise FleetFull(
+                f"All nodes are at capacity; retry in {FULL_RETRY_SECONDS:g} s.", retry_after=FULL_RETRY_SECONDS
+            )
         return [node for node in roomy if node.busy_until <= now] or roomy
 
     def has_another(self, node: Node) -> bool:

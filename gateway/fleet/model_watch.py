@@ -50,7 +50,7 @@ class ModelWatch:
         if self._fleet.serves(name):
             return ModelState(name, True, len(nodes), None)
         errors = [node.failing or node.last_error or ("drained" if node.drain else "out") for node in nodes]
-        return ModelState(name, False, len(nodes), errors[0] if errors else "no node has said that it serves it")
+        return ModelState(name, False, len(nodes), errors[0] if errors else "no node serves it")
 
     async def run(self) -> None:
         """Check and log, for ever. Before the first check nodes have time to be probed."""
@@ -59,7 +59,7 @@ class ModelWatch:
             try:
                 self.refresh(asyncio.get_running_loop().time())
             except Exception:
-                log.exception("background_work_failed", work="models")
+                log.exception("background_task_failed", task="models")
 
     def refresh(self, now: float) -> None:
         """Log what has changed by `now`, in loop time."""
@@ -68,11 +68,11 @@ class ModelWatch:
             since, due = self._gone.get(state.name, (now, now))
             if state.ready:
                 if self._gone.pop(state.name, None) is not None:
-                    log.warning("model_back", model=state.name, nodes=state.nodes, after_s=round(now - since, 1))
+                    log.warning("model_available", model=state.name, nodes=state.nodes, after_s=round(now - since, 1))
             elif now >= due:
                 self._gone[state.name] = (since, now + REPEAT_SECONDS)
                 log.error(
-                    "model_unserved",
+                    "model_unavailable",
                     model=state.name,
                     nodes=state.nodes,
                     error=state.error,

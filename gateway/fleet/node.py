@@ -255,7 +255,7 @@ class Node:
         """All its answers stand still; whether that takes it out."""
         opened = self.breaker.fell_silent(now, spare)
         self.doubted = True
-        self.last_error = "all its answers stand still"
+        self.last_error = "all its answers have stalled"
         self.failing = None if self.breaker.is_open else self.last_error
         self.refresh(now)
         return opened

@@ -61,7 +61,7 @@ async def pieces(response: httpx.Response) -> AsyncIterator[bytes]:
     """The body as it comes."""
     coding = response.headers.get("content-encoding", "identity").lower()
     if coding not in ("", "identity"):
-        raise httpx.DecodingError("its answer is compressed, though it was asked not to be")
+        raise httpx.DecodingError("its answer is compressed, although no compression was requested")
     size = 0
     async for piece in response.aiter_raw():
         size += len(piece)

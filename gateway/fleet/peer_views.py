@@ -97,4 +97,4 @@ def _readable(found: Iterable[str] | Iterable[bytes]) -> Iterator[ViewsByNode]:
         try:
             yield read(spelled)
         except ValueError as error:
-            log.warning("view_not_understood", error=str(error))
+            log.warning("fleet_view_invalid", error=str(error))

@@ -32,12 +32,14 @@ async def ask_one_token(client: httpx.AsyncClient, model: str) -> ProbeFailure |
             except httpx.TransportError:
                 status = await _ask(client, model)
     except TimeoutError:
-        return ProbeFailure(f"no answer to its trial within {TRIAL_SECONDS:g} s", certain=False)
+        return ProbeFailure(f"trial request timed out after {TRIAL_SECONDS:g} s", certain=False)
     except httpx.HTTPError as error:
         message = f"its trial failed: {error or type(error).__name__}"
         return ProbeFailure(message, certain=not isinstance(error, httpx.ConnectError), error=error)
     if status >= 500:
-        return ProbeFailure(f"answered its trial with {status}", certain=status != 503 or await _is_dead(client))
+        return ProbeFailure(
+            f"trial request was answered with {status}", certain=status != 503 or await _is_dead(client)
+        )
     return None
 
 

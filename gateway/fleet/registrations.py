@@ -59,7 +59,7 @@ class Registrations:
             try:
                 await self.poll()
             except Exception:
-                log.exception("reading_registrations_failed")
+                log.exception("registration_refresh_failed")
             await asyncio.sleep(self._rules.interval)
 
     async def poll(self) -> None:
@@ -101,7 +101,7 @@ class Registrations:
             except UntrustedRegistration as reason:
                 refused[node_id] = str(reason)
                 if node_id not in self._refused:
-                    log.warning("registration_not_believed", node_id=node_id, reason=str(reason))
+                    log.warning("registration_rejected", node_id=node_id, reason=str(reason))
         self._refused = refused
         return trusted
 

@@ -132,7 +132,7 @@ class Limiter:
         reservation.place = ReservationPlace.LOCAL_SHARE
         match self._settings.on_failure:
             case "closed":
-                raise LimitsUnknown("Limits cannot be checked at the moment: try again soon.", retry_after=1.0)
+                raise LimitsUnknown("Limits cannot be checked at the moment; retry in 1 s.", retry_after=1.0)
             case "open":
                 return None
         if self._redis is not None and self._redis.up:
@@ -224,8 +224,8 @@ class Limiter:
 
 def _unbounded() -> InvalidRequest:
     return InvalidRequest(
-        "The field 'max_output_tokens' is needed for a response in the background: it counts against limits as it is "
-        "planned, since its answer says nothing of what it will use.",
+        "The field 'max_output_tokens' is required for a background response under limits: it is charged "
+        "in full, since its usage is not reported.",
         param="max_output_tokens",
         code="max_tokens_required",
     )

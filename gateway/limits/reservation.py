@@ -146,7 +146,7 @@ class Reservation:
             cached = None if event.usage is None else event.usage.cached
             return self.rules.costs(priced(used, self._price, cached))
         except Exception:
-            log.exception("metering_failed_unexpectedly", request_id=event.request_id)
+            log.exception("metering_failed", request_id=event.request_id)
             return self.costs
 
     async def _result(self, reply: InlineFuture[Any]) -> LimitResult | None:

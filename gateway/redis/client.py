@@ -202,7 +202,7 @@ class RedisClient:
             try:
                 await self._probe()
             except Exception:
-                log.exception("redis_probe_failed_unexpectedly")
+                log.exception("redis_probe_failed")
 
     async def _probe(self) -> None:
         """Write a key, since a Redis that answers but accepts no writes (read only, full) counts as down. One that is

@@ -91,7 +91,7 @@ class RedisConnections:
         for task in self._opening.values():
             task.cancel()
         await asyncio.gather(*self._opening.values(), return_exceptions=True)
-        self.drop(RedisUnavailable("the gateway stops"))
+        self.drop(RedisUnavailable("the gateway is stopping"))
         if self._timer is not None:
             self._timer.cancel()
 

@@ -52,7 +52,7 @@ class Presence:
             try:
                 await self._beat(redis, FORGOTTEN)
             except Exception:
-                log.exception("presence_failed_unexpectedly")
+                log.exception("presence_refresh_failed")
 
     async def _beat(self, redis: RedisClient, seconds: float) -> None:
         try:

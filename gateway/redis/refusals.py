@@ -102,22 +102,22 @@ class RedisRefusals:
 
     def _drop(self, kind: tuple[str, str]) -> None:
         refusal = self.standing.pop(kind)
-        log.info("redis_serves_again", call=refusal.call, key=refusal.key, code=refusal.code)
+        log.info("redis_refusal_ended", call=refusal.call, key=refusal.key, code=refusal.code)
 
     def _remedy(self, call: str, code: str, key: str, reason: str) -> str:
         if code == "NOPERM":
             found = _COMMAND.search(reason)
             lacks = f"lacks {found[1].upper().replace('|', ' ')} on {self._prefix}*" if found else "lacks a right"
-            return f"The Redis user {lacks}: docs/configuration.md lists what it needs"
+            return f"The Redis user {lacks}: docs/configuration.md lists the rights that it needs"
         if code == "WRONGTYPE":
-            return f"A key that begins with {key} is of another type: delete it, or set another redis.prefix"
+            return f"A key that begins with {key} has another type: delete it, or set another redis.prefix"
         if code in ("MOVED", "ASK"):
             return "It is a Redis Cluster: set redis.cluster: true"
         if code == "TRYAGAIN":
-            return "The cluster is moving the slot of this key: nothing is to be done"
+            return "The cluster is moving the slot of this key: nothing needs to be done"
         if code == "SHAPE":
-            return "Something other than a gateway has written there, or this is no Redis: delete the key"
-        return "This is a mistake of the gateway's, or of a proxy before Redis: report it"
+            return "Another program has written to this key, or this is not Redis: delete the key"
+        return "This is a bug of the gateway, or of a proxy in front of Redis: report it"
 
 
 _CREDENTIALS = "set user and password in redis.url"

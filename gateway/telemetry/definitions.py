@@ -71,7 +71,7 @@ def _gauge(name: str, says: str, *labels: str, processes: AddedUp = "livesum") -
 METRICS: tuple[MetricDefinition[Any], ...] = (
     REQUESTS := _counter(
         "fleetgate_requests_total",
-        "Requests by how they ended: HTTP status seen by the client, and ok, an error code or client_gone.",
+        "Requests by the HTTP status that the client got and by ending: ok, an error code or client_gone.",
         *("dialect", "model", "tenant", "status", "ending"),
     ),
     DURATION := _seconds(
@@ -86,59 +86,59 @@ METRICS: tuple[MetricDefinition[Any], ...] = (
     ),
     TOKENS := _counter(
         "fleetgate_tokens_total",
-        "Tokens as they were charged; kind is input, cached (part of input), output, reasoning (part of output) "
-        "or wasted (nobody got it: thinking beyond its budget, and by an estimate what failed attempts made; in no "
+        "Tokens as charged; kind is input, cached (part of input), output, reasoning (part of output) "
+        "or wasted (generated and not delivered: thinking beyond its budget, failed attempts by an estimate; in no "
         "other kind).",
         *("model", "tenant", "kind"),
     ),
     ATTEMPTS := _counter(
         "fleetgate_attempts_total",
-        "Tries on nodes, first ones included; passed is one whose answer the client got, whatever it was.",
+        "Attempts on nodes, first ones included; passed means that the client got the answer.",
         *("node", "outcome"),
     ),
     RETRIES_REFUSED := _counter(
         "fleetgate_retries_refused_total",
-        "Requests that would have been tried on another node but for the model's retry budget.",
+        "Retries on another node that the model's retry budget did not allow.",
         "model",
     ),
     CUTS := _counter(
         "fleetgate_thinking_cuts_total",
-        "Answers whose thinking the gateway ended at its budget, since the node did not.",
+        "Answers whose thinking the gateway cut at its budget because the node did not.",
         *("model", "node"),
     ),
     OVERRUNS := _counter(
         "fleetgate_budget_overruns_total",
-        "Answers of nodes that had proven to hold budgets, and thought far beyond one.",
+        "Answers far over their budget, from nodes that had passed the canary.",
         "node",
     ),
     ROUTES := _counter(
         "fleetgate_routes_total",
-        "Requests by why their node was chosen: home (it has the conversation), moved (another has it), new.",
+        "Requests by the reason for their node: home (it has the conversation), moved (another has it), new.",
         *("model", "reason"),
     ),
     PROMPTS := _counter(
         "fleetgate_prompts_counted_total",
-        "Prompts of models with a tokenizer: exact, estimated (they could not be counted), or wrong (the node had "
+        "Prompts of models with a tokenizer: exact, estimated (could not be counted), or wrong (the node reported "
         "another number).",
         "model",
         "how",
     ),
     EXPECTED_CACHED := _counter(
         "fleetgate_expected_cached_tokens_total",
-        "Prompt tokens that were expected in the chosen node's cache; fleetgate_tokens_total has those that were.",
+        "Prompt tokens expected in the chosen node's cache; fleetgate_tokens_total has the actual ones.",
         "model",
     ),
     OPEN := _gauge(
         "fleetgate_open_requests",
-        "Requests that are being answered by a node now.",
+        "Requests that a node is answering now.",
     ),
     MEMORY_HELD := _gauge(
         "fleetgate_memory_held_bytes",
-        "What is held of request bodies and of answers now, by an estimate of what they become when they are read.",
+        "Memory held by request bodies and answers, estimated as parsed.",
     ),
     MEMORY_LIMIT := _gauge(
         "fleetgate_memory_limit_bytes",
-        "What may be held of them (requests.memory); beyond it requests are refused with 503.",
+        "The most that may be held (requests.memory); beyond it requests are refused with 503.",
     ),
     MODEL_READY := _gauge(
         "fleetgate_model_ready",
@@ -167,12 +167,12 @@ METRICS: tuple[MetricDefinition[Any], ...] = (
     ),
     NODE_TAKEN_OUT := _counter(
         "fleetgate_node_taken_out_total",
-        "How often a node was taken out: it refused connections, failed requests, fell silent or missed probes.",
+        "Times that a node was taken out of service: it refused connections, failed requests, hung or missed probes.",
         *("node", "cause"),
     ),
     REDIS_UP := _gauge(
         "fleetgate_redis_up",
-        "1 where Redis answers and takes what is written; with several workers, how many of them see it so.",
+        "1 while Redis answers and accepts writes; with several workers, how many of them see it so.",
     ),
     REDIS_OUTAGES := _gauge(
         "fleetgate_redis_outages",
@@ -180,15 +180,15 @@ METRICS: tuple[MetricDefinition[Any], ...] = (
     ),
     REDIS_REFUSED := _counter(
         "fleetgate_redis_refused_total",
-        "Calls that Redis answered with an error of their own: a right that its user lacks, a key of another type.",
+        "Calls that Redis refused: its user lacks a right, a key has another type.",
     ),
     REDIS_REFUSING := _gauge(
         "fleetgate_redis_refusing",
-        "Kinds of calls that Redis refuses now; the log and fleetgate status say which, and what to do.",
+        "Kinds of calls that Redis refuses now; the log and fleetgate status have the remedy.",
     ),
     LIVE_GATEWAYS := _gauge(
         "fleetgate_live_gateways",
-        "Gateway processes that live, as Redis last said.",
+        "Live gateway processes, as last read from Redis.",
         processes="livemax",
     ),
     RESERVATIONS := _gauge(
@@ -197,19 +197,19 @@ METRICS: tuple[MetricDefinition[Any], ...] = (
     ),
     SETTLEMENTS_WAITING := _gauge(
         "fleetgate_settlements_waiting",
-        "Requests whose use of limits waits to be settled until Redis is back.",
+        "Requests whose settlement waits for Redis.",
     ),
     SETTLEMENTS_DROPPED := _gauge(
         "fleetgate_settlements_dropped",
-        "Requests whose use of limits was given up since the start.",
+        "Requests whose settlement was given up since the start.",
     ),
     RECORDS_WAITING := _gauge(
         "fleetgate_usage_records_waiting",
-        "Requests that are not in the usage ledger yet.",
+        "Requests not yet in the usage ledger.",
     ),
     RECORDS_DROPPED := _counter(
         "fleetgate_usage_records_dropped_total",
-        "Usage records that the ledger could not keep; the sums have them.",
+        "Usage records that the ledger dropped; the sums have them.",
     ),
     LOG_FAILURES := _counter(
         "fleetgate_log_writes_failed_total",
@@ -217,7 +217,7 @@ METRICS: tuple[MetricDefinition[Any], ...] = (
     ),
     SHORTAGES := _counter(
         "fleetgate_shortages_total",
-        "Times that this machine had no connection to give, by what it was short of: EMFILE is open files.",
+        "Connections that this machine could not open, by what ran out: EMFILE is open files.",
         "cause",
     ),
     RELOADS := _counter(

@@ -83,10 +83,10 @@ def _log_uncaught_errors() -> None:
         if issubclass(kind, KeyboardInterrupt):
             sys.__excepthook__(kind, error, trace)
         else:
-            log.critical("process_failed_unexpectedly", exc_info=error)
+            log.critical("uncaught_exception", exc_info=error)
 
     def in_thread(args: threading.ExceptHookArgs) -> None:
-        log.error("thread_failed_unexpectedly", exc_info=args.exc_value)
+        log.error("uncaught_thread_exception", exc_info=args.exc_value)
 
     def unraisable(args: "sys.UnraisableHookArgs") -> None:
         log.error("error_could_not_be_raised", exc_info=args.exc_value)

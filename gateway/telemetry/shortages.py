@@ -13,8 +13,8 @@ log = structlog.get_logger("fleetgate")
 
 _REMEDIES = {
     "EMFILE": "raise the hard limit of open files (ulimit -Hn, LimitNOFILE=, --ulimit nofile=)",
-    "ENFILE": "raise fs.file-max: the whole system has too few open files",
-    "EADDRNOTAVAIL": "widen net.ipv4.ip_local_port_range: all local ports are in use",
+    "ENFILE": "the whole system is out of open files: raise fs.file-max",
+    "EADDRNOTAVAIL": "all local ports are in use: widen net.ipv4.ip_local_port_range",
 }
 
 

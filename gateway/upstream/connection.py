@@ -213,7 +213,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             if not self._complete:
-                self._fail(BadUpstreamResponse("The node sent something that is not an HTTP answer."))
+                self._fail(BadUpstreamResponse("The node's answer is not HTTP."))
                 return
             self._surplus = True
         if first and self._complete:
@@ -235,7 +235,7 @@ class UpstreamConnection(asyncio.Protocol):
             _end(receiver, StaleConnection("The node closed a kept connection."))
         else:
             when = "in mid-answer" if state is ConnectionState.BODY else "before it answered"
-            _end(receiver, UpstreamCut(f"The node closed the connection {when}: ask again."))
+            _end(receiver, UpstreamCut(f"The node closed the connection {when}; retry."))
 
     # What the parser finds: only noted here, told by _deliver, so that no receiver runs inside the parser
 
@@ -336,7 +336,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self._complete:
             self._finish(receiver)
         elif self._quiet_bytes > MAX_QUIET_BYTES:
-            self._fail(BadUpstreamResponse("The node sent headers without end."))
+            self._fail(BadUpstreamResponse("The node's headers or trailers are too large."))
 
     def _finish(self, receiver: Receiver) -> None:
         transport = self._transport

@@ -311,7 +311,7 @@ class Exchange:
             self._call.finish()
             self._resolve(None)
         else:
-            self._resolve(UpstreamCut("The node ended its stream before the answer was complete: ask again."))
+            self._resolve(UpstreamCut("The node ended its stream before the answer was complete; retry."))
 
     def _end_assembled(self, stream_filter: StreamFilter, body: bytes) -> None:
         if stream_filter.failed:
@@ -461,7 +461,7 @@ class Exchange:
         if self._held_bytes <= HELD_BYTES or self._request.rewrites:
             return
         if self._committed:
-            self.fail(BadUpstreamResponse("The node answered a stream with something else."))
+            self.fail(BadUpstreamResponse("The node's answer is not an event stream."))
             return
         assert self._head is not None
         held, self._held, self._committed = b"".join(self._held), None, True
@@ -518,7 +518,7 @@ class Exchange:
             self.fail(deadline_exceeded())
         elif not self._paused and now >= self._limit():
             self.fail(
-                UpstreamTimeout(f"The node was silent for {now - max(self._last, self._last_chunk):.0f} s: ask again.")
+                UpstreamTimeout(f"The node sent nothing for {now - max(self._last, self._last_chunk):.0f} s; retry.")
             )
         elif not self._paused and now >= self._comments_due():
             self._comment(now)

@@ -59,4 +59,4 @@ def unreadable(error: Exception) -> GatewayError:
     while trace is not None:
         place = f"{PurePath(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
         trace = trace.tb_next
-    return UnreadableAnswer("The node sent an answer that cannot be read.", cause=type(error).__name__, place=place)
+    return UnreadableAnswer("The node's answer cannot be parsed.", cause=type(error).__name__, place=place)

@@ -4,6 +4,7 @@ Nothing here sends anything. `Failover` belongs to the relay; `RequestTries` is 
 """
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -119,9 +120,8 @@ class Failover:
             if not tries.waits or len(tries.waits) < len(tries.tried):
                 return None
             waits = [*tries.waits, *([full.retry_after] if isinstance(full, FleetFull) and full.retry_after else ())]
-            raise FleetFull(
-                "All nodes have as much to do as they can take: come back later.", retry_after=min(waits)
-            ) from None
+            wait = min(waits)
+            raise FleetFull(f"All nodes are at capacity; retry in {math.ceil(wait)} s.", retry_after=wait) from None
         if isinstance(error, FREE) or self.budget(plan.model).spend(now):
             return lease
         lease.release()
@@ -155,11 +155,11 @@ class Failover:
         seen = (node.name, error.cause, error.place)
         if seen not in self._unreadable:
             self._unreadable.add(seen)
-            log.warning("node_answer_unreadable", node=node.name, cause=error.cause, place=error.place)
+            log.warning("node_answer_unparsable", node=node.name, cause=error.cause, place=error.place)
 
 
 def _advise_against_retry(error: UpstreamError, tries: RequestTries) -> None:
     """Where two nodes vanished over a request, SDKs should not send it to a third and a fourth by themselves."""
     if len(tries.failures) > 1 and all(failure.cut for failure in tries.failures):
         error.headers = {**error.headers, "x-should-retry": "false"}
-        error.message = "Two nodes broke off over this request, so it is tried on no other: change it, or ask later."
+        error.message = "Two nodes failed on this request, so no other is tried: change it, or retry later."

@@ -79,12 +79,12 @@ class Pool:
                     server_hostname=self._host if self._tls else None,
                 )
         except TimeoutError:
-            raise ConnectFailed(f"The node did not take a connection within {timeout:g} s.") from None
+            raise ConnectFailed(f"The connection to the node timed out after {timeout:g} s.") from None
         except OSError as error:  # ssl.SSLError is one
             raise _not_connected(error) from None
         if not connection.usable:  # by the time that its waiter was woken, something else was read: its end, mostly
             connection.abort()
-            raise ConnectFailed("The node takes no connection: it closed it at once, or spoke unasked.")
+            raise ConnectFailed("The connection to the node failed: the node closed it at once, or sent bytes first.")
         return connection
 
     def drop_idle(self) -> bool:
@@ -110,8 +110,8 @@ class Pool:
 def _not_connected(error: OSError) -> GatewayError:
     cause = shortage_behind(error)
     if cause is None:
-        return ConnectFailed(f"The node takes no connection: {error.strerror or error}.")
-    words = "The gateway cannot open another connection now: send the request again."
+        return ConnectFailed(f"The connection to the node failed: {error.strerror or error}.")
+    words = "The gateway cannot open another connection at the moment; retry."
     return OutOfResources(words, retry_after=1.0, cause=cause)
 
 

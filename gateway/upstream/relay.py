@@ -155,7 +155,7 @@ class Relay:
         """A drained node's time is up: what waits goes elsewhere, what has begun ends with an error."""
         for exchange in self._open:
             if exchange.lease.node is node:
-                exchange.fail(NodeLeaving("The node is taken away before its answer was complete: ask again."))
+                exchange.fail(NodeLeaving("The node was drained before its answer was complete; retry."))
 
     async def _prepare_large(self, plan: Plan, node: Node, call: DownstreamRequest) -> NodeRequest:
         """`node_request` in steps, one body at a time."""
@@ -211,7 +211,7 @@ class Relay:
         """Why nothing is sent."""
         if call.gone:
             return ClientGone("The client closed its connection.")
-        return shutting_down() if self._closing else NodeLeaving("The node was taken away: ask again.")
+        return shutting_down() if self._closing else NodeLeaving("The node was drained; retry.")
 
     def _record_budget_report(self, verdict: BudgetReport, node: Node, stats: RequestStats) -> None:
         """What an answer showed of the node's thinking."""
@@ -220,7 +220,7 @@ class Relay:
         if verdict.overran:
             stats.overran = True
             if verdict.evidence and node.capabilities.native_budget and node.suspect_budget():
-                log.warning("node_overran_budget", node=node.name, remedy="it is asked again whether it holds budgets")
+                log.warning("thinking_budget_overrun", node=node.name, remedy="none needed: its canary runs again")
 
     def _check_hang(self, node: Node, now: float) -> float:
         """Whether `node` hangs: then what waits there goes elsewhere. Returns the loop time to look again."""
@@ -230,7 +230,7 @@ class Relay:
         if self._fleet.fell_silent(node, now):
             for exchange in self._open:
                 if exchange.lease.node is node and exchange.waits:
-                    exchange.fail(UpstreamTimeout("The node stands still with all its answers: ask again."))
+                    exchange.fail(UpstreamTimeout("The node hangs, all its answers have stalled; retry."))
         return now + self.timing.silence
 
 
@@ -249,4 +249,4 @@ async def in_turns(steps: Iterator[Done | None], call: DownstreamRequest) -> Don
 
 def shutting_down() -> GatewayError:
     """What a request ends with that the process does not outlive."""
-    return ShuttingDown("The gateway is shutting down: send the request again.", code="shutting_down", retry_after=1.0)
+    return ShuttingDown("The gateway is shutting down; retry in 1 s.", code="shutting_down", retry_after=1.0)

@@ -34,16 +34,16 @@ def unfit(head: ResponseHead) -> BadUpstreamResponse | None:
     if status != 200 and not 400 <= status <= 599:
         if 300 <= status <= 399:
             return BadUpstreamResponse(f"The node answered with a redirect (status {status}): it is not followed.")
-        return BadUpstreamResponse(f"The node answered with status {status}, which is neither an answer nor an error.")
+        return BadUpstreamResponse(f"The node answered with status {status}, which is neither a success nor an error.")
     if head.coding:
         name, value = head.coding
         told = _PRINTABLE.fullmatch(value[:40])
         coding = value[:40].decode() if told else "unknown"
         return BadUpstreamResponse(
-            f"The node sent a compressed answer ({name.decode()}: {coding}), though it was asked not to."
+            f"The node sent a compressed answer ({name.decode()}: {coding}), although no compression was requested."
         )
     if not _PRINTABLE.fullmatch(head.content_type):
-        return BadUpstreamResponse("The node sent a content-type that is no text.")
+        return BadUpstreamResponse("The node sent an invalid content-type.")
     return None
 
 

@@ -217,7 +217,7 @@ class Ledger:
             try:
                 await self.flush()
             except Exception:
-                log.exception("usage_not_written")
+                log.exception("usage_write_failed")
 
 
 def _add(

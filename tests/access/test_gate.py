@@ -73,6 +73,6 @@ async def test_a_reload_brings_new_tenants_and_forgets_no_guesses() -> None:
 async def test_no_key_is_no_guess() -> None:
     calm = gate(wrong=1)
     for _ in range(5):
-        with pytest.raises(Unauthenticated, match="No API key"):
+        with pytest.raises(Unauthenticated, match="The API key is missing"):
             calm.known({})
     assert (await refusal(calm, "fg-none")).slug == "invalid_api_key"

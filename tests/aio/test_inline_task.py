@@ -140,4 +140,4 @@ async def test_an_error_ends_it_and_is_logged(capsys: pytest.CaptureFixture[str]
         raise ValueError("broken")
 
     await Told(fail()).over()
-    assert "story_failed_unexpectedly" in "".join(capsys.readouterr())
+    assert "request_task_failed" in "".join(capsys.readouterr())

@@ -594,7 +594,7 @@ async def test_what_is_not_listed_is_not_there(serving: Serving) -> None:
 async def test_a_wrong_base_url_is_told_the_right_path(serving: Serving, path: str, meant: str) -> None:
     async with serving() as (_, gateway):
         got = await one(gateway, post(path, b"{}"))
-        assert f"nothing at '{path}': did you mean '{meant}'?" in got.json()["error"]["message"]
+        assert f"Unknown path '{path}': did you mean '{meant}'?" in got.json()["error"]["message"]
 
 
 async def test_a_path_that_looks_like_nothing_is_told_what_there_is(serving: Serving) -> None:

@@ -171,7 +171,7 @@ async def test_guessing_the_token_is_slowed_and_told_once(capsys: pytest.Capture
     told = capsys.readouterr()
     lines = [line for line in (told.out + told.err).splitlines() if "wrong_admin_token" in line]
     assert len(lines) == 1 and "127.0.0.1" in lines[0] and "wrong-" not in lines[0]
-    assert (told.out + told.err).count("admin_tokens_refused") == 1
+    assert (told.out + told.err).count("admin_tokens_throttled") == 1
 
 
 async def test_every_answer_of_the_admin_listener_is_closed_to_pages() -> None:

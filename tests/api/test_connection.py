@@ -165,7 +165,7 @@ async def test_a_listener_of_both_families_trusts_and_counts_addresses_of_ipv4()
                 assert (await first.answer()).status == 401
                 refused = await second.answer()
                 assert refused.status == 503
-                assert "open from 127.0.0.1:" in refused.json()["error"]["message"]
+                assert "open connections from 127.0.0.1:" in refused.json()["error"]["message"]
 
 
 # Proxies that are not trusted
@@ -180,7 +180,7 @@ async def told_of(capsys: pytest.CaptureFixture[str], listen: dict[str, Any], *l
                     await client.post(path, ASK, *lines)
                     await client.answer()
     printed = capsys.readouterr().out
-    return [line for line in printed.splitlines() if "proxy_not_trusted" in line or "forwarded_not_read" in line]
+    return [line for line in printed.splitlines() if "proxy_not_trusted" in line or "forwarded_header_ignored" in line]
 
 
 @pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded", "X-Real-IP"])
@@ -197,7 +197,7 @@ async def test_a_trusted_proxy_is_not_told_of_unless_it_speaks_another_way(capsy
     assert not await told_of(capsys, trusted)
     assert not await told_of(capsys, {})
     (line,) = await told_of(capsys, trusted, "forwarded: for=192.0.2.1")
-    assert "forwarded_not_read" in line and "X-Forwarded-For" in line
+    assert "forwarded_header_ignored" in line and "X-Forwarded-For" in line
 
 
 def test_a_flood_of_addresses_tells_and_keeps_a_bounded_number(capsys: pytest.CaptureFixture[str]) -> None:

@@ -180,7 +180,7 @@ async def test_places_are_counted_from_the_head_of_a_request(kind: str) -> None:
             await begun(second, 15 * MIB)
             early = await second.answer()
             refused(early, 429, "rate_limit_exceeded")
-            assert "concurrent_requests: 1): asked 1, left 0" in early.json()["error"]["message"]
+            assert "concurrent_requests 1, requested 1, remaining 0" in early.json()["error"]["message"]
             await begun(b, len(body), "b")
             await b.send(body)
             assert (await b.answer()).status == 200

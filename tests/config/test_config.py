@@ -199,12 +199,12 @@ def test_a_mistake_is_told_with_its_place_its_path_and_what_was_expected(name: s
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("listen: [a", "fleetgate.yaml:1: is not YAML"),
-        ("a: b: c", "fleetgate.yaml:1: is not YAML"),
-        ("listen:\n\tport: 1", "fleetgate.yaml:2: is not YAML"),
-        ("listen: !!python/object/apply:os.system [ls]", "fleetgate.yaml:1: is not YAML"),
-        ("listen: *nobody", "fleetgate.yaml:1: is not YAML"),
-        ("\x00", "fleetgate.yaml: is not YAML"),
+        ("listen: [a", "fleetgate.yaml:1: is not valid YAML"),
+        ("a: b: c", "fleetgate.yaml:1: is not valid YAML"),
+        ("listen:\n\tport: 1", "fleetgate.yaml:2: is not valid YAML"),
+        ("listen: !!python/object/apply:os.system [ls]", "fleetgate.yaml:1: is not valid YAML"),
+        ("listen: *nobody", "fleetgate.yaml:1: is not valid YAML"),
+        ("\x00", "fleetgate.yaml: is not valid YAML"),
         ("- a\n- b", "expected a mapping of settings"),
         ("just text", "expected a mapping of settings"),
         ("no_auth: 2024-99-99", "fleetgate.yaml"),
@@ -568,7 +568,7 @@ REGISTRATIONS = "discovery: {registrations: {%s}}\n"
 
 def test_registrations_need_redis_and_somebody_to_believe(file: Path) -> None:
     redis = "redis: {url: 'redis://127.0.0.1'}\n"
-    with pytest.raises(ConfigError, match=r"discovery: registrations are kept in Redis: needs redis"):
+    with pytest.raises(ConfigError, match=r"discovery: registrations are kept in Redis: set redis"):
         load(file, REGISTRATIONS % "secret: s")
     with pytest.raises(ConfigError, match=r"discovery\.registrations: needs secret .* or networks"):
         load(file, redis + REGISTRATIONS % "models: [m]")
@@ -604,14 +604,14 @@ def fleetgate(*arguments: str | Path, **variables: str) -> subprocess.CompletedP
 def test_check_passes_a_good_file() -> None:
     done = fleetgate("check", EXAMPLE)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "good (1 node, 1 model, 0 tenants)" in done.stdout
+    assert "valid (1 node, 1 model, 0 tenants)" in done.stdout
 
 
 def test_check_tells_that_there_is_nothing_to_serve(file: Path) -> None:
     file.write_text("workers: 2\n")
     done = fleetgate("check", file)
     assert done.returncode == 0
-    assert "no nodes: `fleetgate serve` will want --node" in done.stdout
+    assert "No nodes are configured: `fleetgate serve` needs --node" in done.stdout
 
 
 def test_the_version_is_told() -> None:

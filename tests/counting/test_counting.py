@@ -268,7 +268,7 @@ def test_what_is_wrong_with_it_is_told_before_the_start(tmp_path: Path) -> None:
     (tmp_path / "chat_template.jinja").write_text("{% for %}")
     broken = check(tmp_path, tmp_path)
     assert (
-        broken.returncode == 2 and f"models[0].tokenizer: the chat template in {tmp_path} is not one" in broken.stderr
+        broken.returncode == 2 and f"models[0].tokenizer: the chat template in {tmp_path} is invalid" in broken.stderr
     )
 
     (tmp_path / "tokenizer.json").write_text("{}")

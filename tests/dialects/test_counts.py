@@ -185,7 +185,7 @@ def test_what_an_answer_surely_has_is_known() -> None:
 
 @pytest.mark.parametrize("prompt", [{"no": "prompt"}, 7, ["a", 1], [[1], "a"], [["a"]], [1.0, 2.0], [[True]], [None]])
 def test_a_prompt_that_could_be_read_in_two_ways_is_refused(prompt: Any) -> None:
-    with pytest.raises(InvalidRequest, match="'prompt' must be a text") as caught:
+    with pytest.raises(InvalidRequest, match="'prompt' must be a string") as caught:
         read({"prompt": prompt}, BY_NAME["completions"])
     assert caught.value.param == "prompt"
 

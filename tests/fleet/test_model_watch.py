@@ -35,13 +35,13 @@ def test_it_is_told_once_an_interval_and_again_when_it_is_back() -> None:
     nodes = fleet(2)
     watch = ModelWatch(nodes, ())
     assert told(watch, 0) == []
-    nodes.nodes[0].refused("takes no connection", 1.0)
+    nodes.nodes[0].refused("connection failed", 1.0)
     assert told(watch, 1) == []
     nodes.nodes[1].refused("takes no connection", 2.0)
     assert [told(watch, float(now)) for now in range(2, 60)] == [[("model_unserved", "big")], *[[]] * 57]
     assert told(watch, 2 + REPEAT_SECONDS) == [("model_unserved", "big")]
     nodes.nodes[0].answered(70.0)
-    assert told(watch, 70) == [("model_back", "big")]
+    assert told(watch, 70) == [("model_available", "big")]
     assert told(watch, 71) == []
 
 
@@ -87,7 +87,7 @@ async def test_a_fleet_whose_nodes_all_fail_is_not_green_and_is_back_without_a_c
                     await client.post(f"{gateway.url}/v1/chat/completions", json=ASK)
                 for _ in range(20):
                     await client.post(f"{gateway.url}/v1/chat/completions", json=ASK)
-                await eventually(lambda: [line for line in lines if line["event"] == "model_unserved"])
+                await eventually(lambda: [line for line in lines if line["event"] == "model_unavailable"])
                 status, body = await ready(gateway, model=MODEL)
                 assert (status, body["status"]) == (503, "no node is ready")
                 assert f"All nodes of the model '{MODEL}' (2) fail" in body["detail"]
@@ -103,6 +103,6 @@ async def test_a_fleet_whose_nodes_all_fail_is_not_green_and_is_back_without_a_c
                 page = (await client.get(f"{gateway.admin_url}/metrics")).text
                 assert f'fleetgate_model_ready{{model="{MODEL}"}} 0.0' in page
                 dead = False
-                await eventually(lambda: [line for line in lines if line["event"] == "model_back"])
-            assert len([line for line in lines if line["event"] == "model_unserved"]) == 1
+                await eventually(lambda: [line for line in lines if line["event"] == "model_available"])
+            assert len([line for line in lines if line["event"] == "model_unavailable"]) == 1
             assert (await ready(gateway, model=MODEL))[0] == 200

@@ -85,7 +85,7 @@ BAD = {
     "a token that would hide another": (
         "admin: {tokens: [{name: admin, token: hush}], token: hush2}",
         "admin.token",
-        "one called admin",
+        "a token named admin",
     ),
     "a value that is not of its type": ("workers: !!bool abc", "workers", "true or false"),
     "a value that can be read and printed by nobody": (
@@ -156,7 +156,7 @@ GOOD = {
     "models that are there": (f"{MODELS}tenants: [{{name: a, models: [big], keys: [{{{KEY}, models: [big]}}]}}]", ""),
     "models that nodes will tell of": (
         f"tenants: [{{name: a, models: [big], keys: [{{{KEY}, models: [big]}}]}}]",
-        "Not checked, since models is empty and nodes will say which there are: "
+        "Not checked, because models is empty and only nodes know their models: "
         "tenants[0].models[0], tenants[0].keys[0].models[0].",
     ),
     "a key that has ended": (f"tenants: [{{name: a, keys: [{{{KEY}, expires: 0001-01-01}}]}}]", ""),

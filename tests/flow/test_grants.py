@@ -110,7 +110,7 @@ async def test_too_much_is_refused_where_the_operator_wants_that(name: str, gate
     answer = await ask(gateway, name, "strict", **{field: 65})
     assert (answer.status_code, told(answer)) == (400, {"max-tokens": "64; source=tenant-model-max; asked=65"})
     error = answer.json()["error"]
-    assert error["message"] == f"The field {field!r} may be at most 64 here, and 65 were asked for: lower it."
+    assert error["message"] == f"The field {field!r} is 65, and at most 64 is allowed: lower it."
     if name != "messages":
         assert (error["param"], error["code"]) == (field, "max_tokens_exceeded")
     assert (await ask(gateway, name, "strict", **{field: 64})).status_code == 200

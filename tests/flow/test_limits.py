@@ -110,7 +110,7 @@ async def test_who_waits_as_long_as_told_passes(kind: str) -> None:
                 pass
             assert refused.status_code == 429
             assert refused.json()["error"]["code"] == "rate_limit_exceeded"
-            assert "tokens_per_minute: 1000): asked 9" in refused.json()["error"]["message"]
+            assert "tokens_per_minute 1000, requested 9" in refused.json()["error"]["message"]
             assert int(refused.headers["retry-after"]) == 1
             await asyncio.sleep(int(refused.headers["retry-after-ms"]) / 1000)  # this is what is promised
             assert (await client.post(CHAT, json=chat(900))).status_code == 200
@@ -129,7 +129,7 @@ async def test_what_can_never_fit_says_so_and_is_not_to_be_tried_again() -> None
     async with limited(output_tokens_per_minute=100) as (_, client, _):
         refused = await client.post(CHAT, json=chat(101))
         assert refused.status_code == 429 and refused.headers["x-should-retry"] == "false"
-        assert "can never hold this request: it needs 101" in refused.json()["error"]["message"]
+        assert "The request exceeds a limit of" in refused.json()["error"]["message"]
         assert "retry-after" not in refused.headers
         # Where nobody bounded the answer, only an assumption is too large.
         assert (await client.post(CHAT, json=chat() | {"max_tokens": None, "ignore_eos": False})).status_code == 200
@@ -199,7 +199,7 @@ async def test_many_at_once_on_few_places(kind: str) -> None:
         gateway, client, _ = found
         answers = await asyncio.gather(*[client.post(CHAT, json=chat(20)) for _ in range(40)])
         assert sorted(answer.status_code for answer in answers) == [200] * 7 + [429] * 33
-        assert all("concurrent_requests: 7" in a.text for a in answers if a.status_code == 429)
+        assert all("concurrent_requests 7" in a.text for a in answers if a.status_code == 429)
         await at_rest(gateway)
         assert (await client.post(CHAT, json=chat(1))).status_code == 200
 
@@ -258,4 +258,4 @@ async def test_tokens_that_are_owed_are_no_error_of_a_large_body(kind: str) -> N
         assert (await client.post(CHAT, json=chat(None, ignore_eos=False))).status_code == 200
         for body in (chat(), large, large):
             refused = await client.post(CHAT, json=body)
-            assert (refused.status_code, "tokens_per_minute: 100" in refused.text) == (429, True), refused.text
+            assert (refused.status_code, "tokens_per_minute 100" in refused.text) == (429, True), refused.text

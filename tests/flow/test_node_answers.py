@@ -219,7 +219,7 @@ async def test_whatever_a_node_says_of_itself_it_is_asked_again(path: str) -> No
         for node.page in PAGES[path]:
             probes = node.probes
             await eventually(lambda: node.probes > probes + 1)  # noqa: B023
-            assert only.last_error is None or "cannot be probed" not in only.last_error, node.page[:50]
+            assert only.last_error is None or "probe failed" not in only.last_error, node.page[:50]
             assert (await client.get(gateway.url + "/v1/models")).status_code == 200, node.page[:50]
             assert (gateway.app.fleet.window(MODEL) or 0) < 2**32
         node.path = ""

@@ -79,10 +79,10 @@ async def ask(client: RawClient, model: str) -> tuple[int, dict[str, str], bytes
 async def test_the_soft_limit_is_raised_in_every_process() -> None:
     nobody = ("--node", "http://127.0.0.1:9", "--workers", "2")
     async with gateway_process(*nobody, ready=False, under=with_limit(256, 4096)) as gateway:
-        await eventually(lambda: len(gateway.events("connections_bounded")) == 2, 2 * STARTED_SECONDS)
+        await eventually(lambda: len(gateway.events("max_connections_set")) == 2, 2 * STARTED_SECONDS)
         for pid in (gateway.process.pid, *gateway.workers()):
             assert limit_of(pid) == (4096, 4096)
-        for told in gateway.events("connections_bounded"):
+        for told in gateway.events("max_connections_set"):
             assert told["level"] == "warning" and told["open_files"] == 4096
             assert told["max_connections"] == connections_within(4096) < told["configured"] == 10_000
             assert str(files_for(10_000)) in told["remedy"]

@@ -504,7 +504,7 @@ async def test_an_answer_that_the_node_gave_up_is_no_whole_one(name: str, wanted
     async with scripted_node(streams(node_sends)) as node, running_gateway(node.url) as gateway:
         got = await post(gateway, path, body)
         assert b"[DONE]" not in got.content and b"message_stop" not in got.content
-        assert b"gave the answer up" in got.content
+        assert b"aborted the answer" in got.content
 
 
 PLAIN = {

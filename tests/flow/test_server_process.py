@@ -250,7 +250,7 @@ async def test_a_node_that_never_answers_is_told_once() -> None:
             await eventually(lambda: gateway.events("node_not_ready"))
             (told,) = gateway.events("node_not_ready")
             assert (told["level"], told["node"]) == ("warning", name)
-            assert "takes no connection" in told["error"]
+            assert "connection failed" in told["error"]
 
 
 async def test_a_running_stream_ends_well_after_sigterm_and_an_endless_one_is_told() -> None:
@@ -269,7 +269,7 @@ async def test_a_running_stream_ends_well_after_sigterm_and_an_endless_one_is_to
                 assert await gateway.ended() == 0
             await eventually(lambda: node.hung_up == 1)
         assert sorted(line["ending"] for line in gateway.events("request")) == ["ok", "shutting_down"]
-        assert [line["deadline_s"] for line in gateway.events("draining")] == [4.0]
+        assert [line["deadline_s"] for line in gateway.events("shutdown_started")] == [4.0]
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -282,7 +282,7 @@ async def test_it_says_that_it_leaves_while_it_still_serves(workers: str) -> Non
             await eventually(lambda: len(gateway.events("node_ready")) >= int(workers))  # all have begun
             before = await ask(gateway)
             gateway.signal(signal.SIGTERM)
-            await eventually(lambda: len(gateway.events("leaving")) == int(workers))
+            await eventually(lambda: len(gateway.events("shutdown_announced")) == int(workers))
             async with httpx.AsyncClient(verify=False) as client:
                 told = await client.get(f"{gateway.url}/ready")
                 assert (told.status_code, told.json()["status"]) == (503, "shutting down")
@@ -617,7 +617,7 @@ async def all_processes(
     async with scripted_node(stage.reply) as node:
         write_config(file, [node.url], {"a": KEYS["one"]})
         async with gateway_process("-c", file, "--workers", str(workers)) as gateway:
-            await eventually(lambda: len(gateway.events("connections_bounded")) == workers, 2 * STARTED_SECONDS)
+            await eventually(lambda: len(gateway.events("max_connections_set")) == workers, 2 * STARTED_SECONDS)
             yield node, gateway, [gateway.process.pid, *gateway.workers()]
 
 
@@ -659,6 +659,6 @@ async def test_a_second_interrupt_waits_for_no_stream() -> None:
     async with scripted_node(Stage().reply) as node, gateway_process("--node", node.url) as gateway:
         async with stream(gateway):
             gateway.signal(signal.SIGINT)
-            await eventually(lambda: gateway.events("draining"))
+            await eventually(lambda: gateway.events("shutdown_started"))
             gateway.signal(signal.SIGINT)
             assert await gateway.ended() in (0, -signal.SIGINT, 130)

@@ -90,7 +90,7 @@ async def test_the_table_has_a_row_for_each_node() -> None:
 
 def test_the_table_fits_a_small_terminal() -> None:
     """Nothing of it is cut off in 80 columns, however much is wrong."""
-    error = "takes no connection: All connection attempts failed"
+    error = "connection failed: All connection attempts failed"
     numbers = {"in_flight": 200, "places": 256, "running": 200, "waiting": 30, "kv_use": 1.0, "hit_rate": 0.813}
     numbers |= {"tokens_per_second": 12345.6, "ttft_p50": 0.334, "ttft_p99": 12.25}
     nodes: list[dict[str, Any]] = [

@@ -41,4 +41,4 @@ async def test_a_wrong_key_costs_a_line_an_address_and_minute(tmp_path: Path) ->
                 assert seen == {401, 429}
             await eventually(lambda: gateway.events("request"))
             told = [json.loads(line)["event"] for line in gateway.lines[before:]]
-            assert sorted(told) == ["admin_tokens_refused", "request", "wrong_admin_token", "wrong_keys_refused"]
+            assert sorted(told) == ["admin_tokens_throttled", "request", "wrong_admin_token", "wrong_keys_throttled"]

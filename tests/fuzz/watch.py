@@ -19,8 +19,8 @@ from gateway.upstream.exchange import Exchange
 from tests.support.gateways import RunningGateway, eventually
 from tests.support.raw import Answer
 
-_UNEXPECTED = ("_failed_unexpectedly", "_failed", "_not_written", "_not_refreshed", "_lost", "_refused")
-_OF_CLIENTS = ("wrong_keys_refused", "admin_tokens_refused", "cross_site_request_refused")
+_UNEXPECTED = ("_failed", "_exception", "_lost", "_refused")
+_OF_CLIENTS = ("wrong_keys_throttled", "admin_tokens_throttled", "cross_site_request_refused")
 """What the gateway tells of clients that it refused."""
 
 _OBJECTS = {"/v1/chat/completions": "chat.completion", "/v1/completions": "text_completion"}

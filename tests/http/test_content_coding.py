@@ -80,7 +80,7 @@ def test_every_cut_and_every_surplus_is_refused(kind: str) -> None:
         with pytest.raises(InvalidRequest, match=r"in the middle|invalid|incorrect"):
             unpacked(packed[:end], coding)
     for surplus in (b"\0", b"x", b"\x1f\x8b", packed[:-1]):
-        with pytest.raises(InvalidRequest, match=f"no valid {coding}"):
+        with pytest.raises(InvalidRequest, match=f"not valid {coding}"):
             unpacked(packed + surplus, coding)
 
 
@@ -106,7 +106,7 @@ def test_members_follow_each_other_up_to_a_bound() -> None:
     assert unpacked(b"".join(members), "gzip")[0] == b"".join(b"%d," % n * 8 for n in range(MAX_MEMBERS))
     with pytest.raises(InvalidRequest, match=f"more than {MAX_MEMBERS} members"):
         unpacked(b"".join([*members, members[0]]), "gzip")
-    with pytest.raises(InvalidRequest, match="follows its end"):
+    with pytest.raises(InvalidRequest, match="bytes after its end"):
         unpacked(zlib.compress(b"a") * 2, "deflate")
 
 

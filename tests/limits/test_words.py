@@ -45,7 +45,7 @@ def test_a_refusal_names_the_limit_that_takes_longest() -> None:
     error = refusal(rules, costs, LimitResult(False, NOW, (0, 200 * UNIT)), "acme")
     assert type(error) is LimitExceeded and error.retry_after == 10.0
     assert error.message == (
-        "The limit of this API key (tokens_per_minute: 600): asked 300, left 200. Try again in 10 s."
+        "Rate limit reached for this API key: tokens_per_minute 600, requested 300, remaining 200. Retry in 10 s."
     )
 
 
@@ -53,7 +53,7 @@ def test_money_is_told_in_dollars_and_days_end_at_midnight() -> None:
     rules = rules_of(Limits(nanodollars_per_day=2_000_000_000), "m:big")
     error = refusal(rules, (1_500_000_000,), LimitResult(False, NOW, (250_000_000,)), "acme")
     assert type(error) is QuotaExceeded and error.retry_after == 0.5
-    assert "acme on the model big (usd_per_day: $2.0000): asked $1.5000, left $0.2500" in error.message
+    assert "acme on model big: usd_per_day $2.0000, requested $1.5000, remaining $0.2500" in error.message
 
 
 def test_what_can_never_fit() -> None:

@@ -55,7 +55,7 @@ def gateway(vllm: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with running(["fleetgate", "serve", "--node", vllm.url, *listen], log) as process:
         wait_for(lambda: ready(server.url), process, log, 120.0)
         # Its questions to the node are over: tests count what the node runs.
-        wait_for(lambda: "node_asked" in log.read_text() or None, process, log, 120.0)
+        wait_for(lambda: "node_canary_finished" in log.read_text() or None, process, log, 120.0)
         yield server
 
 

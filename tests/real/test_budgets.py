@@ -75,7 +75,7 @@ def fronted(mode: str, node: str, directory: Path, **budgets: bool) -> Iterator[
     file, log = directory / f"{mode}.yaml", directory / f"{mode}.log"
     file.write_text(yaml.safe_dump(config))
     with running(["fleetgate", "serve", "-c", str(file)], log) as process:
-        wait_for(lambda: "node_asked" in log.read_text() or None, process, log, 120.0)
+        wait_for(lambda: "node_canary_finished" in log.read_text() or None, process, log, 120.0)
         with (
             httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120, trust_env=False) as client,
             httpx.Client(base_url=node, timeout=120, trust_env=False) as direct,

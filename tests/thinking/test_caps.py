@@ -52,7 +52,7 @@ def test_more_than_the_most_is_clamped(dialect: Dialect) -> None:
 @EVERY
 def test_more_than_the_most_is_refused_where_that_is_wanted(dialect: Dialect) -> None:
     field = dialect.output_fields[0]
-    with pytest.raises(InvalidRequest, match=f"The field '{field}' may be at most 128 here, and 1000") as caught:
+    with pytest.raises(InvalidRequest, match=f"The field '{field}' is 1000, and at most 128 is allowed") as caught:
         plan(dialect, {field: 1000}, OutputRules(max_tokens=128, on_excess="reject"))
     assert (caught.value.param, caught.value.code) == (field, "max_tokens_exceeded")
     assert caught.value.headers == {"x-fleetgate-max-tokens": "128; source=tenant-max; asked=1000"}

@@ -124,7 +124,7 @@ def test_a_hub_that_is_not_there_is_told(tmp_path: Path) -> None:
     command = ["download", "nemotron-3-ultra-8xh100-nvfp4", "--model-dir", str(tmp_path / "model")]
     run = CliRunner().invoke(app, command, env={"HF_ENDPOINT": "http://127.0.0.1:1", "HF_TOKEN": None})
     assert run.exit_code == 2, run.output
-    assert "the hub does not answer for nvidia" in run.stderr
+    assert "the hub does not answer a request for nvidia" in run.stderr
     assert isinstance(run.exception, SystemExit)
 
 

@@ -224,7 +224,7 @@ def test_a_spot_notice_in_a_file_drains_in_its_time(
     draining = wait_until(lambda: node.is_in("draining"), "draining")
     assert draining["drain_deadline"] - time.time() < 1.1  # 3 s less the 2 s for stopping
     assert node.process.wait(60) == 0
-    assert node.said("requests still running")
+    assert node.said("requests are still running")
 
 
 def test_a_spot_notice_at_an_address(launch: Callable[..., Launched], redis_url: str) -> None:
@@ -283,8 +283,8 @@ def test_without_redis_the_node_serves_on(launch: Callable[..., Launched]) -> No
     gone = f"redis://127.0.0.1:{free_port()}"
     node = launch(gone)
     wait_until(lambda: node.said("ready as nemotron-3-ultra"), "ready")
-    assert node.said("Redis does not take the registration")
-    assert node.noted("stderr").count("Redis does not take") == 1, "told once, not at every heartbeat"
+    assert node.said("Redis refused the registration")
+    assert node.noted("stderr").count("Redis refused") == 1, "told once, not at every heartbeat"
     node.process.send_signal(signal.SIGTERM)
     assert node.process.wait(60) == 0
 

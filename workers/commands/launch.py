@@ -45,22 +45,22 @@ def launch(
     ] = None,
     redis: Annotated[str | None, typer.Option(envvar=REDIS, help="Register here, e.g. redis://10.0.0.2:6379.")] = None,
     node_id: Annotated[str | None, typer.Option(envvar="FLEETGATE_WORKER_NODE_ID", help="The node's name.")] = None,
-    label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE, told to the gateways.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE, published to the gateways.")] = None,
     weight: Annotated[float, typer.Option(help="Share of work against other nodes.", min=0.01)] = 1.0,
     spot: Annotated[
         list[str] | None, typer.Option(help="Spot notice: aws, gcp, azure, file:PATH or url:ADDRESS.")
     ] = None,
-    spot_poll_seconds: Annotated[float, typer.Option(help="Between two looks for a notice.", min=0.1)] = 5.0,
+    spot_poll_seconds: Annotated[float, typer.Option(help="Seconds between two checks for a notice.", min=0.1)] = 5.0,
     role: Annotated[str, typer.Option(help="single, or head or worker of a Ray node.")] = "single",
     head: Annotated[str | None, typer.Option(help="The head's address, for --role worker.")] = None,
     address: Annotated[str | None, typer.Option(help="This machine's address on the fast network.")] = None,
-    drain_seconds: Annotated[float, typer.Option(help="Longest wait for running requests.", min=0)] = 600.0,
-    stop_seconds: Annotated[float, typer.Option(help="Between SIGTERM and SIGKILL.", min=0)] = 30.0,
+    drain_seconds: Annotated[float, typer.Option(help="Seconds to wait for running requests.", min=0)] = 600.0,
+    stop_seconds: Annotated[float, typer.Option(help="Seconds between SIGTERM and SIGKILL.", min=0)] = 30.0,
     startup_seconds: Annotated[float | None, typer.Option(help="The profile's if not given.", min=1)] = None,
     heartbeat_seconds: Annotated[float, typer.Option(min=0.1)] = 5.0,
-    backoff_seconds: Annotated[float, typer.Option(help="First wait before a restart.", min=0.01)] = 1.0,
-    proof_seconds: Annotated[float, typer.Option(help="How often an idle node has to answer.", min=0.1)] = 60.0,
-    startups: Annotated[int, typer.Option(help="Give up after so many starts without ready; 0: never.", min=0)] = 5,
+    backoff_seconds: Annotated[float, typer.Option(help="Seconds to wait before the first restart.", min=0.01)] = 1.0,
+    proof_seconds: Annotated[float, typer.Option(help="Seconds between checks of an idle node.", min=0.1)] = 60.0,
+    startups: Annotated[int, typer.Option(help="Give up after this many failed starts; 0: never.", min=0)] = 5,
     vllm: VllmVersion = "installed",
     program: VllmProgram = "vllm serve",
     command: Annotated[
@@ -118,7 +118,7 @@ def launch(
 
 async def _supervise(plan: LaunchPlan, redis: str | None, sources: Sequence[NoticeSource]) -> int:
     if redis is None:
-        _say("no --redis: the gateways have to know this node from their own config")
+        _say("no --redis: list this node in the gateways' config")
         return await Supervisor(plan, NoRegistry(), _say, _log).run(sources)
     async with RedisRegistry(redis, os.environ.get(SECRET)) as registry:
         return await Supervisor(plan, registry, _say, _log).run(sources)

@@ -21,7 +21,7 @@ from workers.profiles.load import find_profile, load_profiles
 @told
 def plan(
     names: Annotated[list[str] | None, typer.Argument(help="Profiles; none means all, one line each.")] = None,
-    gpu: Annotated[str | None, typer.Option(help="Ask for a machine instead: its GPU, e.g. h100.")] = None,
+    gpu: Annotated[str | None, typer.Option(help="Plan for a machine instead: its GPU, e.g. h100.")] = None,
     count: Annotated[int, typer.Option(help="GPUs of that machine.", min=1)] = 8,
     precision: Annotated[str, typer.Option(help="bf16, fp8 or nvfp4.")] = "fp8",
     model: Annotated[str, typer.Option(help="The model for --gpu.")] = "nemotron-3-ultra",

@@ -29,7 +29,7 @@ def preflight(
     ] = None,
     port: Annotated[int, typer.Option(help="The port that the node will listen on.")] = 8000,
     capture: Annotated[
-        Path | None, typer.Option(help="Save what this machine says, to be replayed or contributed.")
+        Path | None, typer.Option(help="Save this machine's outputs, to replay or contribute them.")
     ] = None,
     replay: Annotated[
         Path | None, typer.Option("--from", help="Judge a saved capture instead of this machine.")
@@ -71,4 +71,4 @@ def _print(title: str, machine: Capture, findings: Sequence[Finding]) -> None:
         table.add_row(level, finding.check, finding.seen, finding.needed, finding.fix)
     console.print(table)
     if not machine.verified:
-        console.print("UNVERIFIED: this capture was written from documented formats, no machine said it.")
+        console.print("UNVERIFIED: this capture was written from documented formats, not recorded on a machine.")

@@ -73,9 +73,9 @@ class NodeRecord:
             await self._registry.announce(self._record)
         except RegistryUnreachable as error:
             if not self._unreachable:
-                self._say(f"{error}; the node serves on, and every heartbeat tries again")
+                self._say(f"{error}; the node serves on, and each heartbeat retries")
             self._unreachable = True
             return
         if self._unreachable:
-            self._say("the registry takes the record again")
+            self._say("registered again")
         self._unreachable = False

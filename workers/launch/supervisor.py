@@ -158,7 +158,7 @@ class Supervisor:
     async def _try_out(self) -> None:
         """One warm-up and one budget canary; then the record says ready, with what was found."""
         if not await self._api.answers():
-            self._say("the warm-up was not answered")
+            self._say("the warm-up request failed")
             return
         obedience = "not_checked"
         if self._plan.has_budgets:
@@ -185,7 +185,7 @@ class Supervisor:
         idle = wait_until_idle(self._api, self._plan.patience.heartbeat)
         waits = [asyncio.create_task(w) for w in (idle, poll_exit(process), self._hurry.wait())]
         await asyncio.wait(waits, timeout=self._grace, return_when=asyncio.FIRST_COMPLETED)
-        told = "drained" if waits[0].done() else "stopping with requests still running"
+        told = "drained" if waits[0].done() else "stopping although requests are still running"
         for task in waits:
             task.cancel()
         await asyncio.gather(*waits, return_exceptions=True)

@@ -26,5 +26,5 @@ def _plan(profile: Profile) -> Finding:
     needed = f"{memory.total_gb:,.0f} GB for weights and sequences"
     if memory.fits:
         return Finding("plan", "ok", f"{memory.usable_gb:,.0f} GB usable", needed)
-    fix = "fleetgate-worker plan names what fits"
+    fix = "`fleetgate-worker plan` lists what fits"
     return Finding("plan", "fail", f"{memory.usable_gb:,.0f} GB usable", needed, fix)

@@ -64,7 +64,7 @@ def _memory(wanted: Gpu, seen: Gpus) -> Finding:
 def _idle(seen: Gpus) -> Finding:
     used = [(i, gpu.memory_used) for i, gpu in enumerate(seen.gpus) if gpu.memory_used > IDLE_BYTES]
     told = ", ".join(f"GPU{i}: {taken / GB:.0f} GB" for i, taken in used)
-    fix = "another process holds GPU memory: find it in `nvidia-smi`, or wait for a dying vLLM to let go"
+    fix = "another process holds GPU memory: find it in `nvidia-smi`, or wait until a stopping vLLM releases it"
     return judged("GPUs idle", not used, told or "nothing runs on them", "free memory", fix)
 
 
@@ -89,13 +89,13 @@ def _cuda(wanted: Gpu, seen: Gpus) -> Finding:
 def _links(profile: Profile, capture: Capture) -> Finding:
     count, wanted = profile.hardware.gpus_per_node, profile.hardware.gpu
     if count == 1:
-        return Finding("NVLink", "skip", "one GPU has nobody to talk to")
+        return Finding("NVLink", "skip", "a single GPU needs no NVLink")
     links = read_topology(capture.output("topology").stdout)
     pairs = count * (count - 1) // 2
     needed = f"NV{wanted.nvlink_links} between all {pairs} pairs"
     if len(links) < pairs:
-        fix = "see what `nvidia-smi topo -m` says"
-        return Finding("NVLink", "fail", f"only {len(links)} pairs are told", needed, fix)
+        fix = "check `nvidia-smi topo -m`"
+        return Finding("NVLink", "fail", f"only {len(links)} pairs are reported", needed, fix)
     slow = [f"GPU{a}-GPU{b} {link}" for (a, b), link in sorted(links.items()) if not link.startswith("NV")]
     if slow:
         fix = "tensor parallelism needs NVLink: check the fabric manager, or rent an SXM machine"

@@ -54,10 +54,10 @@ class BrowserGuard:
         if cross_site or (origin is not None and not _same(origin, host)):
             page = "pages of other sites" if origin is None else f"pages of {_shown(origin)}"
             remedy = ": list it in listen.cors_origins if they may" if self._section == "listen" else ""
-            return f"No key is asked here, so {page} cannot call it{remedy}."
+            return f"This listener requires no key, so {page} cannot call it{remedy}."
         if host and not self._trusts(host):
             remedy = f"list that name in {self._section}.hosts if it is this gateway's"
-            return f"No key is asked here, so nothing is served under the name {_shown(host)}: {remedy}."
+            return f"This listener requires no key, so it is not served under the name {_shown(host)}: {remedy}."
         return None
 
     def _trusts(self, host: bytes) -> bool:

@@ -94,7 +94,7 @@ def demanded_key(headers: Mapping[bytes, bytes]) -> bytes:
     key = presented_key(headers)
     if key is None:
         raise Unauthenticated(
-            "No API key was given: send it as 'Authorization: Bearer KEY' or as 'x-api-key: KEY'.",
+            "The API key is missing: send it as 'Authorization: Bearer KEY' or as 'x-api-key: KEY'.",
             code="missing_api_key",
         )
     return key

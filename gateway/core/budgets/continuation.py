@@ -189,7 +189,7 @@ def _check(body: Body) -> None:
 
 def _not_enforceable(field: str, remedy: str) -> InvalidRequest:
     return InvalidRequest(
-        f"A thinking budget cannot be held together with the field {field!r}, since the node does not hold it by "
+        f"A thinking budget cannot be enforced together with the field {field!r}, since the node does not hold it by "
         f"itself: {remedy}, or send no budget.",
         param=field,
         code="thinking_budget_not_enforceable",

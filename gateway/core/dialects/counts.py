@@ -76,7 +76,7 @@ def check_prompts(value: Any, name: str) -> None:
     elif type(value) is list and len(kinds) <= 1 and kinds <= {int, str}:
         return
     raise InvalidRequest(
-        f"The field {name!r} must be a text, a list of token ids, or a list of either.", param=name, code="invalid_type"
+        f"The field {name!r} must be a string, a list of token ids, or a list of both.", param=name, code="invalid_type"
     )
 
 

@@ -84,7 +84,7 @@ def _read(record: Mapping[str, Any]) -> RegisteredNode:
         raise UntrustedRegistration("its url is not http://HOST:PORT")
     price, weight = record.get("price"), float(record.get("weight", 1.0))
     if not 0 < weight <= 1000 or record["state"] not in ("starting", "ready", "draining", "failed"):
-        raise UntrustedRegistration("its weight or its state is not one")
+        raise UntrustedRegistration("its weight or its state is invalid")
     return RegisteredNode(
         node_id=str(record["node_id"]),
         url=url[0].lower().rstrip("/"),

@@ -47,7 +47,7 @@ def unsupported(coding: str, taken: Collection[str] = TAKEN) -> UnsupportedEncod
     """The error for a body in a `coding` that is not `taken`."""
     words = f"in one of {', '.join(taken)}, or plain" if taken else "plain"
     return UnsupportedEncoding(
-        f"The body has the Content-Encoding {coding!r}, which is not taken here: send it {words}.",
+        f"The body has the Content-Encoding {coding!r}, which is not supported: send it {words}.",
         param=HEADER.decode(),
         headers={"accept-encoding": ", ".join(taken) or "identity"},
     )
@@ -104,7 +104,7 @@ class BodyDecoder:
             return
         self._members += 1
         if self.coding != "gzip":
-            raise self._invalid("something follows its end")
+            raise self._invalid("there are bytes after its end")
         if self._members >= MAX_MEMBERS:
             raise self._invalid(f"it has more than {MAX_MEMBERS} members")
         self._decoder = zlib.decompressobj(self._format())
@@ -113,15 +113,15 @@ class BodyDecoder:
         read, given = self._at - len(self._tail), self._given
         if given > FREE and given > MAX_RATIO * read:
             raise BodyTooLarge(
-                f"The body unpacks to more than {MAX_RATIO} times its size: send it plain, or less of it.",
+                f"The body decompresses to more than {MAX_RATIO} times its size: send it plain, or a smaller one.",
                 param=HEADER.decode(),
             )
         if read > SLACK + 2 * given:
-            raise self._invalid("it unpacks to less than half of its size")
+            raise self._invalid("it decompresses to less than half of its size")
 
     def _invalid(self, why: str) -> InvalidRequest:
         return InvalidRequest(
-            f"The body is no valid {self.coding}, which its Content-Encoding says: {why}. Compress it anew, or send it "
+            f"The body is not valid {self.coding}, as its Content-Encoding says: {why}. Compress it again, or send it "
             "plain.",
             param=HEADER.decode(),
             code="invalid_content_encoding",

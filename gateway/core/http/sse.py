@@ -65,7 +65,7 @@ class EventSplitter:
 
     def _keep(self, rest: bytes) -> None:
         if len(rest) > self._limit:
-            raise AnswerTooLarge(f"An event of the answer has more than {self._limit} bytes: ask for less in one.")
+            raise AnswerTooLarge(f"An event of the answer exceeds {self._limit} bytes: ask for a shorter answer.")
         if len(rest) > _LONG:
             self._long, rest = bytearray(rest[:-_SEAM]), rest[-_SEAM:]
         self.rest = rest
@@ -77,7 +77,7 @@ class EventSplitter:
             long += data[:-_SEAM]
             self.rest = data[-_SEAM:]
             if len(long) > self._limit:
-                raise AnswerTooLarge(f"An event of the answer has more than {self._limit} bytes: ask for less in one.")
+                raise AnswerTooLarge(f"An event of the answer exceeds {self._limit} bytes: ask for a shorter answer.")
             return b""
         self._long = None
         long += data[:end]

@@ -83,9 +83,10 @@ def refusal(rules: Rules, costs: tuple[int, ...], taken: LimitResult, tenant: st
     wait, index = max(waits)
     rule = rules[index]
     asked, left = _amount(rule, costs[index]), _amount(rule, taken.left[index])
-    message = f"{_head(rule, tenant)}: asked {asked}, left {left}. Try again in {_words(wait)}."
-    kind = QuotaExceeded if rule.kind in (LimitKind.DAY, LimitKind.MONTH) else LimitExceeded
-    return kind(message, retry_after=wait)
+    amounts = f"{_told(rule)}, requested {asked}, remaining {left}. Retry in {_words(wait)}."
+    if rule.kind in (LimitKind.DAY, LimitKind.MONTH):
+        return QuotaExceeded(f"Quota reached for {_whose(rule, tenant)}: {amounts}", retry_after=wait)
+    return LimitExceeded(f"Rate limit reached for {_whose(rule, tenant)}: {amounts}", retry_after=wait)
 
 
 def refusal_for_ever(rules: Rules, costs: tuple[int, ...], tenant: str) -> LimitExceeded | None:
@@ -93,8 +94,8 @@ def refusal_for_ever(rules: Rules, costs: tuple[int, ...], tenant: str) -> Limit
     for rule, cost in zip(rules, costs, strict=True):
         if cost > rule.capacity:
             message = (
-                f"{_head(rule, tenant)} can never hold this request: it needs {_amount(rule, cost)}. "
-                "Shorten the prompt, or ask for fewer output tokens."
+                f"The request exceeds a limit of {_whose(rule, tenant)}: {_told(rule)}, requested "
+                f"{_amount(rule, cost)}. Shorten the prompt, or lower max_tokens."
             )
             return LimitTooSmall(message)
     return None
@@ -118,14 +119,13 @@ def moment(now: int) -> str:
     return f"{year:04}-{month:02}-{day:02}T{hours:02}:{rest // 60:02}:{rest % 60:02}Z"
 
 
-def _head(rule: Rule, tenant: str) -> str:
+def _whose(rule: Rule, tenant: str) -> str:
     kind, _, name = rule.scope.partition(":")
-    of = {"t": f"the tenant {tenant}", "k": "this API key", "m": f"the tenant {tenant} on the model {name}"}[kind]
-    return f"The limit of {of} ({_name(rule)}: {_amount(rule, rule.capacity)})"
+    return {"t": f"tenant {tenant}", "k": "this API key", "m": f"tenant {tenant} on model {name}"}[kind]
 
 
-def _name(rule: Rule) -> str:
-    return rule.name.replace("nanodollars", "usd")
+def _told(rule: Rule) -> str:
+    return f"{rule.name.replace('nanodollars', 'usd')} {_amount(rule, rule.capacity)}"
 
 
 def _amount(rule: Rule, amount: int) -> str:

@@ -44,7 +44,7 @@ def read_redis_url(url: str) -> RedisUrl:
     login, at, place = authority.rpartition("@")
     path = re.fullmatch(r"/?([0-9]{0,5})/?", rest or "")
     if path is None:
-        raise ValueError(f"behind host and port stands /DATABASE, a number, and nothing else; {_ESCAPES}")
+        raise ValueError(f"after host and port only /DATABASE, a number, may follow; {_ESCAPES}")
     user, password = _login(login) if at else (None, None)
     host, port = _place(place)
     return RedisUrl(scheme.lower() == "rediss", host, port, user, password, int(path[1] or 0))

@@ -54,7 +54,7 @@ def check_output(body: Body, fields: tuple[str, ...]) -> str | None:
             won = won or name
             if value < 0:
                 raise InvalidRequest(
-                    f"The field {name!r} must be an integer, not a negative one.", param=name, code="invalid_type"
+                    f"The field {name!r} must be an integer of 0 or more.", param=name, code="invalid_type"
                 )
     return won
 
@@ -93,7 +93,7 @@ def _too_many(asked: int, field: str | None, terms: Resolved[OutputRules]) -> In
     most = terms.rules.max_tokens or 0
     told = _told(most, terms.by("max_tokens", "max"), asked)[0]
     return InvalidRequest(
-        f"The field {field!r} may be at most {most} here, and {asked} were asked for: lower it.",
+        f"The field {field!r} is {asked}, and at most {most} is allowed: lower it.",
         param=field,
         code="max_tokens_exceeded",
         headers={told[0].decode(): told[1].decode()},

@@ -110,8 +110,8 @@ def refuse_unholdable(body: Body, budget: int | None) -> None:
     if budget is None or "use_beam_search" not in body or _is_off(body["use_beam_search"]):
         return
     raise InvalidRequest(
-        "A thinking budget cannot be held in a beam search: leave 'use_beam_search' out, or, where the budget is your "
-        "own, send none.",
+        "A thinking budget cannot be enforced in a beam search: remove 'use_beam_search', or, if the budget is your "
+        "own, remove it.",
         param="use_beam_search",
         code="thinking_budget_not_enforceable",
     )
@@ -172,8 +172,8 @@ def _with_tools(budget: _Budget, intent: Intent, terms: Resolved[ThinkingRules],
         return raised
     if rules.below == "refuse" or rules.mode == "required":
         raise InvalidRequest(
-            f"With tools at least {floor} tokens of thinking are needed, and {budget.tokens} would be left: "
-            "ask for a larger budget or more max_tokens, or leave the tools out.",
+            f"With tools at least {floor} tokens of thinking are required, and {budget.tokens} are available: "
+            "send a larger budget or max_tokens, or no tools.",
             param=intent.budget_field or "tools",
             code="thinking_budget_too_small",
         )

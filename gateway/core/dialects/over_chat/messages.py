@@ -72,7 +72,7 @@ class MessagesOverChat(OverChat):
         whole = bool(calls) and all(call["input"] is not None for call in calls)
         reason, sequence = stop_of(choice.get("finish_reason"), choice.get("stop_reason"), bool(calls), whole)
         if reason == "tool_use" and not whole:
-            raise UpstreamError("The node called a tool with arguments that are not JSON: send the request again.")
+            raise UpstreamError("The node called a tool with arguments that are not JSON; retry.")
         blocks = [*_texts(message, chat.get("id", "")), *({**call, "input": call["input"] or {}} for call in calls)]
         return {
             "id": chat.get("id"),

@@ -68,7 +68,7 @@ class MessageEvents(ChatStream):
 
     def go_on_calling(self, arguments: str) -> None:
         if self._block != "tool_use":
-            self.fail("The node sent a piece of a tool call out of its order.")
+            self.fail("The node sent a tool call delta out of order.")
             return
         self._arguments.append(arguments)
         self._delta({"type": "input_json_delta", "partial_json": arguments})

@@ -37,7 +37,7 @@ def choose_tool(body: Body, tools: bool) -> Body:
 def _function(tool: Body, where: str) -> Body:
     schema = tool.get("input_schema")
     if schema is None:
-        raise refuse(at(where, "input_schema"), "a node runs no tools of its own: send a tool with an input_schema.")
+        raise refuse(at(where, "input_schema"), "nodes run no built-in tools: send a tool with an input_schema.")
     schema = expect(schema, dict, at(where, "input_schema"))
     function = {
         "name": tool["name"],

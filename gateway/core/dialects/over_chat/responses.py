@@ -51,10 +51,10 @@ _UNHEEDED = frozenset(
 """Fields that do not change what a node generates. Those that a response repeats are repeated."""
 
 _STATE = {
-    "background": "the node works in the background only for responses that it stores. Leave it out.",
-    "enable_response_messages": "the node's own messages are chat's. Leave it out.",
-    "previous_response_id": "nothing is kept between requests. Send the conversation so far as input items.",
-    "prompt": "nodes know no prompt templates. Send instructions and input.",
+    "background": "nodes run in the background only what they store. Remove it.",
+    "enable_response_messages": "over chat there are no such messages. Remove it.",
+    "previous_response_id": "over chat nothing is stored. Send the conversation so far as input items.",
+    "prompt": "nodes have no prompt templates. Send instructions and input.",
 }
 
 _INCLUDES = frozenset(
@@ -139,7 +139,7 @@ def _format(body: Body) -> Body:
     if form is None or kind == "text":
         return {}
     if body.get("structured_outputs") is not None:
-        raise refuse("structured_outputs", "text.format says the same. Send one of the two.")
+        raise refuse("structured_outputs", "text.format sets it too. Send one of the two.")
     if kind == "json_object":
         return {"response_format": {"type": "json_object"}}
     if kind != "json_schema":

@@ -68,7 +68,7 @@ class ResponseEvents(ChatStream):
     def go_on_calling(self, arguments: str) -> None:
         kind = self._item.get("type")
         if kind not in ("function_call", "custom_tool_call"):
-            self.fail("The node sent a piece of a tool call out of its order.")
+            self.fail("The node sent a tool call delta out of order.")
             return
         self._pieces.append(arguments)
         if kind == "function_call":  # the input of a custom tool is read when it is whole

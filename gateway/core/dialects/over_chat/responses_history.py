@@ -111,7 +111,7 @@ def _part(part: Body, where: str) -> Body:
     if kind == "input_image":
         url = optional(part, "image_url", str, where)
         if url is None:
-            raise refuse(at(where, "file_id"), "nodes keep no files. Send image_url.")
+            raise refuse(at(where, "file_id"), "nodes store no files. Send image_url.")
         return {"type": "image_url", "image_url": {"url": url, "detail": part.get("detail") or "auto"}}
     if kind in ("image_url", "input_audio", "audio_url", "video_url"):
         return part  # chat's own parts, which vLLM reads in responses too

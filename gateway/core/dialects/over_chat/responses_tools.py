@@ -172,7 +172,7 @@ def _name(function: Body) -> str:
 def _custom(tool: Body, name: str, where: str) -> Body:
     form = optional(tool, "format", dict, where)
     if form is not None and form.get("type") == "grammar":
-        raise refuse(at(where, "format"), "nodes hold no custom tool to a grammar. Leave it out.")
+        raise refuse(at(where, "format"), "nodes do not enforce grammars of custom tools. Remove it.")
     text = {"type": "string", "description": "The freeform text payload for this tool."}
     parameters = {
         "type": "object",

@@ -159,7 +159,7 @@ class ChatStream(StreamFilter):
         if self.finish_reason is None or not self._begun:
             return
         if self.finish_reason in ("abort", "error"):
-            self.fail("The node gave the answer up.")
+            self.fail("The node aborted the answer.")
             return
         self.end()
         self.ended = True
