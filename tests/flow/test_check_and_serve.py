@@ -91,7 +91,7 @@ BAD = {
     "a value that can be read and printed by nobody": (
         'nodes: [{url: http://h, labels: {a: "\\ud800"}}]',
         "nodes[0].labels.a",
-        "half a character",
+        "a lone surrogate",
     ),
 }
 """A file, the path of its mistake, and what is said of it."""

@@ -78,7 +78,7 @@ class UrlNotice:
                 text = await self._ask(client)
                 if text is not None and self.sign in text and text.strip().upper() not in ("", "FALSE", "NONE"):
                     told = _seconds_in(text)
-                    return Notice(f"notice from {self.url}", self.seconds if told is None else told)
+                    return Notice(self.url, self.seconds if told is None else told)
                 await asyncio.sleep(self.poll_seconds)
 
     async def _ask(self, client: httpx.AsyncClient) -> str | None:
