@@ -101,7 +101,7 @@ class _RequestRecord:
             try:
                 observer(stats)
             except Exception:
-                log.exception("observer_failed_unexpectedly", request_id=stats.request_id)
+                log.exception("observer_failed", request_id=stats.request_id)
         return isinstance(error, Exception)
 
     def _fail(self, error: BaseException) -> None:
@@ -150,7 +150,7 @@ class _RequestRecord:
         try:
             return charge(end, stats.reported, stats.work, plan, planned, meter)
         except Exception:  # it is charged as planned, and the reservation ends all the same
-            log.exception("charging_failed_unexpectedly", request_id=self._call.request_id)
+            log.exception("charging_failed", request_id=self._call.request_id)
             return Charge(Usage(planned.input, planned.output), estimated=True)
 
 

@@ -61,7 +61,7 @@ class Audit:
                     "XADD", self._stream, "MAXLEN", "~", self.lines, "*", "line", event.dump()
                 )
             except (RedisUnavailable, ScriptFailed) as error:  # the change itself is made
-                log.warning("audit_line_not_kept", reason=str(error), what=event.what, subject=event.subject)
+                log.warning("audit_write_failed", reason=str(error), what=event.what, subject=event.subject)
 
     async def read(self, since: float, limit: int) -> list[AuditRecord]:
         """The last `limit` events after `since` (seconds since 1970), the newest first. Raises `RedisUnavailable`."""

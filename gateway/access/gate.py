@@ -77,7 +77,7 @@ class Gate:
                 return caller
         wait = self._throttle.wrong(address, time.monotonic())
         if wait > 0:
-            self._log_refusal("wrong_keys_refused", source_of(address), address=address)
+            self._log_refusal("wrong_keys_throttled", source_of(address), address=address)
             raise TooManyWrongKeys(
                 f"Too many invalid API keys from your address; retry in {wait:.0f} s with a valid key.",
                 retry_after=wait,

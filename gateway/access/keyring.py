@@ -182,7 +182,7 @@ class Keyring:
             except RedisUnavailable:
                 pass  # the client has logged it; cached keys are good for `outage`
             except Exception:
-                log.exception("keys_not_refreshed")
+                log.exception("key_refresh_failed")
             await asyncio.sleep(POLL_SECONDS)
 
     async def refresh(self) -> None:

@@ -74,7 +74,7 @@ def _settings(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _log_unreadable(kind: str, name: str, error: Exception) -> None:
-    log.error("record_not_understood", kind=kind, of=name, reason=f"{type(error).__name__}: {error}")
+    log.error("record_invalid", kind=kind, of=name, reason=f"{type(error).__name__}: {error}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -231,7 +231,7 @@ class AsgiCycle:
 
 
 def _too_large() -> GatewayError:
-    return BodyTooLarge(f"The body is larger than {MAX_BODY} bytes: no route here takes so much.")
+    return BodyTooLarge(f"The body is larger than {MAX_BODY} bytes, the most that this route accepts.")
 
 
 def refuse_coded(head: RequestHead) -> None:

@@ -217,7 +217,7 @@ class ClientRequest:
         if self._memory.size + length > self._memory.most:
             raise _too_large("one tenant's part of the memory (requests.memory)")
         if not self._memory.acquire(length):
-            raise MemoryFull("Memory for answers is used up: ask for a stream, or try again soon.", retry_after=1.0)
+            raise MemoryFull("The memory for answers is used up: use a stream, or retry.", retry_after=1.0)
 
     def add_headers(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         self._extra_headers += tuple(headers)
@@ -356,5 +356,5 @@ class ClientRequest:
 
 def _too_large(bound: str) -> AnswerTooLarge:
     return AnswerTooLarge(
-        f"The answer is larger than {bound}, and has to be held until it is whole: ask for a stream, or for less."
+        f"The answer is larger than {bound}, and must be buffered whole: use a stream, or lower max_tokens."
     )

@@ -438,10 +438,10 @@ class GatewayProtocol(ServerConnection):
     def _fail(self) -> None:
         """After an unexpected exception: the request that it hit must not hang."""
         request_id = request_id_of({})
-        log.exception("connection_failed_unexpectedly", request_id=request_id)
+        log.exception("connection_failed", request_id=request_id)
         first = self._queue[0] if self._queue else None
         if not self.transport.is_closing() and (first is None or not first.started):
-            error = InternalError("Something went wrong in the gateway; the request id finds it in its logs.")
+            error = InternalError("Internal error of the gateway: its log has the details under the request id.")
             self._send_error(error, request_id, linger=False)
         self.transport.close()
         self._drop_requests()

@@ -110,7 +110,7 @@ _UNREADABLE = (ValueError, ArithmeticError, LookupError, AttributeError, TypeErr
 """Errors of PyYAML for a value that does not fit its type. They have no line."""
 
 _EXPECTED_OF = {
-    "tag:yaml.org,2002:timestamp": "is no time: expected 2027-01-31 or 2027-01-31T12:00:00Z",
+    "tag:yaml.org,2002:timestamp": "is not a time: expected 2027-01-31 or 2027-01-31T12:00:00Z",
     "tag:yaml.org,2002:int": "expected a whole number",
     "tag:yaml.org,2002:float": "expected a number",
     "tag:yaml.org,2002:bool": "expected true or false",
@@ -126,7 +126,7 @@ def _unreadable(node: yaml.ScalarNode) -> str | None:
     except yaml.YAMLError:  # reported with its line by `safe_load`
         return None
     except _UNREADABLE:
-        return _EXPECTED_OF.get(node.tag, f"is no {node.tag.rpartition(':')[2]}")
+        return _EXPECTED_OF.get(node.tag, f"is not a valid {node.tag.rpartition(':')[2]}")
     return None
 
 

@@ -37,7 +37,7 @@ def _has_lone_surrogate(text: str) -> bool:
 def _lone_surrogate(path: str, holds: str) -> InvalidRequest:
     where = f"The field {path!r}" if path else "The body"
     return InvalidRequest(
-        f"{where} {holds} half of a surrogate pair, which is no character: text cut in the middle of one, most likely. "
+        f"{where} {holds} a lone surrogate, which is not a character: most likely text was cut inside of one. "
         "Cut it elsewhere.",
         param=path or None,
         code="invalid_json",

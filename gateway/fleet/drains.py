@@ -85,7 +85,7 @@ class Drains:
             try:
                 await self._sync()
             except Exception:
-                log.exception("looking_for_drains_failed")
+                log.exception("drain_refresh_failed")
             await asyncio.sleep(SYNC_SECONDS)
 
     async def _add(self, name: str, order: DrainOrder) -> None:

@@ -133,7 +133,7 @@ class NodeProbes:
                 return False
             self._canary.restarted()
             if self._node.heard_at <= since:
-                self._node.refused(f"takes no connection: {error}", _now())
+                self._node.refused(f"connection failed: {error}", _now())
         except (httpx.HTTPError, ValueError) as error:
             self._node.probe_failed(str(error) or type(error).__name__, tolerated, _now(), since)
         else:
@@ -244,7 +244,7 @@ def is_own_shortage(error: BaseException | None, node: Node, shortages: Resource
         return False
     shortages.note(cause, "probing a node")
     if not node.ready:
-        node.last_error = f"cannot be probed: the gateway's machine is short of something ({cause})"
+        node.last_error = f"not probed: the gateway's machine is out of resources ({cause})"
     return True
 
 
@@ -252,10 +252,10 @@ def _log_capabilities(node: Node, problem: str | None) -> None:
     found = node.capabilities
     emit = log.info if found.native_budget and found.native_off else log.warning
     emit(
-        "node_asked",
+        "node_canary_finished",
         node=node.name,
         holds_budgets=found.native_budget,
-        heeds_thinking_off=found.native_off,
+        follows_thinking_off=found.native_off,
         splits_reasoning=found.splits_reasoning,
         version=".".join(map(str, found.version or ())) or None,
         error=problem,

@@ -29,7 +29,7 @@ class NodeSources:
         came = [spec.name for spec in after if spec.url not in {old.url for old in before}]
         left = [spec.name for spec in before if spec.url not in {new.url for new in after}]
         if came or left:
-            log.info("fleet_changed", source=source, came=came, left=left)
+            log.info("fleet_changed", source=source, added=came, removed=left)
         self._on_change(after)
 
     def specs(self) -> list[NodeSpec]:

@@ -44,7 +44,7 @@ class PeerViews:
             try:
                 await self._exchange(own(), wanted=False)
             except Exception:
-                log.exception("showing_the_fleet_failed")
+                log.exception("fleet_view_publish_failed")
             await asyncio.sleep(PUBLISH_SECONDS)
 
     async def exchange(self, own: ViewsByNode) -> list[ViewsByNode]:

@@ -34,7 +34,7 @@ async def ask_one_token(client: httpx.AsyncClient, model: str) -> ProbeFailure |
     except TimeoutError:
         return ProbeFailure(f"trial request timed out after {TRIAL_SECONDS:g} s", certain=False)
     except httpx.HTTPError as error:
-        message = f"its trial failed: {error or type(error).__name__}"
+        message = f"trial request failed: {error or type(error).__name__}"
         return ProbeFailure(message, certain=not isinstance(error, httpx.ConnectError), error=error)
     if status >= 500:
         return ProbeFailure(

@@ -74,6 +74,6 @@ class Prober:
                         await probes.pause()
             except Exception as error:
                 if not is_own_shortage(error, node, self._shortages):
-                    node.refused(f"cannot be probed: {error}", asyncio.get_running_loop().time())
-                    log.exception("probing_failed_unexpectedly", node=node.name)
+                    node.refused(f"probe failed: {error}", asyncio.get_running_loop().time())
+                    log.exception("probe_loop_failed", node=node.name)
                 await asyncio.sleep(self._settings.interval)

@@ -96,7 +96,7 @@ class Registrations:
             try:
                 record = read_registration(text, self._rules.trust, time.time())
                 if record.node_id != node_id:
-                    raise UntrustedRegistration(f"it stands under the name of another node than {record.node_id!r}")
+                    raise UntrustedRegistration(f"its key does not match its node_id {record.node_id!r}")
                 trusted[node_id] = record
             except UntrustedRegistration as reason:
                 refused[node_id] = str(reason)

@@ -75,7 +75,7 @@ class LeaseRenewal:
                     self._due = loop.time() + self._lease / RENEWALS
                     await self._renew_all()
             except Exception:
-                log.exception("lease_keeping_failed_unexpectedly")
+                log.exception("lease_renewal_failed")
 
     async def _renew_all(self) -> None:
         """One call for each tenant. A request that is younger than one round needs none yet."""

@@ -179,7 +179,7 @@ class RedisClient:
         now = time.monotonic()
         if up:
             self._lost.clear()
-            log.info("redis_back", after_s=round(now - self._since, 3))
+            log.info("redis_recovered", after_s=round(now - self._since, 3))
         else:
             self.outages += 1
             self._since = now

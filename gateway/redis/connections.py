@@ -147,7 +147,7 @@ class RedisConnections:
             self._set_down(spell(error))
             return
         except Exception:
-            log.exception("redis_connection_failed_unexpectedly")
+            log.exception("redis_connection_failed")
             self._set_down("an error of the gateway")
             return
         finally:

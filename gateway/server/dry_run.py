@@ -58,7 +58,7 @@ def _gateway(config: Config) -> Iterator[_Found]:
             parts.tls(config.listen.tls)
             uvicorn_settings(config)
     except Exception as error:  # noqa: BLE001 - `serve` would fail with any of them
-        yield (), f"no gateway can be made of it ({type(error).__name__}): please report this, with the file"
+        yield (), f"building the gateway from it failed ({type(error).__name__}): please report this, with the file"
 
 
 @contextmanager

@@ -89,7 +89,7 @@ def _log_uncaught_errors() -> None:
         log.error("uncaught_thread_exception", exc_info=args.exc_value)
 
     def unraisable(args: "sys.UnraisableHookArgs") -> None:
-        log.error("error_could_not_be_raised", exc_info=args.exc_value)
+        log.error("unraisable_exception", exc_info=args.exc_value)
 
     sys.excepthook, threading.excepthook, sys.unraisablehook = uncaught, in_thread, unraisable
 

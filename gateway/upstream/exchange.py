@@ -170,7 +170,7 @@ class Exchange:
         elif is_stream(head):
             self.stream_filter = self._request.stream_filter()
         elif self._request.needs_stream:
-            self.fail(BadUpstreamResponse("The node did not stream an answer that it was asked to stream."))
+            self.fail(BadUpstreamResponse("The node did not stream its answer, although a stream was requested."))
 
     def on_data(self, data: bytes) -> None:
         if self.stream_filter is not None and self._is_quiet(data):
@@ -317,7 +317,7 @@ class Exchange:
         if stream_filter.failed:
             self._resolve(node_error(find_error_status(body), body))
         elif not stream_filter.ended:
-            self._resolve(UpstreamCut("The node ended its stream before the answer was complete: ask again."))
+            self._resolve(UpstreamCut("The node ended its stream before the answer was complete: retry."))
         else:
             self._answer_plain(200, [(b"content-type", b"application/json")], body)
 

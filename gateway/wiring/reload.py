@@ -55,7 +55,7 @@ class ConfigReload:
             try:
                 self._reload(self._watch)
             except Exception:
-                log.exception("reload_failed_unexpectedly")
+                log.exception("reload_failed")
 
     def _reload(self, watch: ConfigWatch) -> ReloadResult:
         config, problems = watch.read()

@@ -38,8 +38,8 @@ def test_it_is_told_once_an_interval_and_again_when_it_is_back() -> None:
     nodes.nodes[0].refused("connection failed", 1.0)
     assert told(watch, 1) == []
     nodes.nodes[1].refused("takes no connection", 2.0)
-    assert [told(watch, float(now)) for now in range(2, 60)] == [[("model_unserved", "big")], *[[]] * 57]
-    assert told(watch, 2 + REPEAT_SECONDS) == [("model_unserved", "big")]
+    assert [told(watch, float(now)) for now in range(2, 60)] == [[("model_unavailable", "big")], *[[]] * 57]
+    assert told(watch, 2 + REPEAT_SECONDS) == [("model_unavailable", "big")]
     nodes.nodes[0].answered(70.0)
     assert told(watch, 70) == [("model_available", "big")]
     assert told(watch, 71) == []
@@ -59,8 +59,8 @@ def test_the_last_node_is_given_requests_and_is_not_green_where_it_fails_them() 
 
 def test_a_listed_model_that_no_node_serves_is_told() -> None:
     watch = ModelWatch(fleet(1), ["bg"])
-    assert watch.states() == [("bg", False, 0, "no node has said that it serves it")]
-    assert told(watch, 0) == [("model_unserved", "bg")]
+    assert watch.states() == [("bg", False, 0, "no node serves it")]
+    assert told(watch, 0) == [("model_unavailable", "bg")]
     watch.configure(["big"])
     assert told(watch, 1) == []
 

@@ -42,12 +42,12 @@ SECRETS = {
 """What must not be in a log, by what it is."""
 
 PLACES = (
-    "request_failed_unexpectedly",
-    "story_failed_unexpectedly",
-    "background_work_failed",
-    "thread_failed_unexpectedly",
-    "error_could_not_be_raised",
-    "process_failed_unexpectedly",
+    "request_failed",
+    "request_task_failed",
+    "background_task_failed",
+    "uncaught_thread_exception",
+    "unraisable_exception",
+    "uncaught_exception",
     "asgi_failed_unexpectedly",
     "Exception in callback",
     "Exception in 'lifespan' protocol",

@@ -207,7 +207,7 @@ def _parse(event: bytes) -> dict[str, Any]:
 
 
 def _unreadable() -> BadUpstreamResponse:
-    return BadUpstreamResponse("The node sent an answer in which its reasoning, which is left out, cannot be told.")
+    return BadUpstreamResponse("The reasoning in the node's answer must be hidden and cannot be identified.")
 
 
 def _write(event: bytes, parsed: dict[str, Any]) -> bytes:

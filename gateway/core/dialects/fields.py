@@ -74,4 +74,4 @@ def objects(items: Iterable[Any], where: str) -> Iterable[tuple[Body, str]]:
 
 def refuse(where: str, why: str) -> InvalidRequest:
     """The error for a field that chat cannot carry; `why` says what to send instead."""
-    return InvalidRequest(f"The field {where!r} cannot be served here: {why}", param=where, code="not_over_chat")
+    return InvalidRequest(f"The field {where!r} is not supported over chat: {why}", param=where, code="not_over_chat")

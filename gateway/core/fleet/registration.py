@@ -120,6 +120,8 @@ def _check_place(registered: RegisteredNode, trust: RegistrationTrust) -> None:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        raise UntrustedRegistration(f"{host!r} is a name, and only listed address ranges are believed") from None
+        raise UntrustedRegistration(
+            f"{host!r} is a name, and only addresses in the listed ranges are accepted"
+        ) from None
     if not any(address in network for network in trust.networks):
         raise UntrustedRegistration(f"{host} is in none of the listed address ranges")

@@ -54,7 +54,7 @@ def _add_item(chat: list[Body], item: Body, where: str) -> None:
         content = _content(item.get("output"), at(where, "output"))
         chat.append({"role": "tool", "tool_call_id": call_id, "content": content})
     elif kind != ADDITIONAL_TOOLS:  # see `responses_tools`
-        raise refuse(at(where, "type"), f"a node runs no tools of its own and keeps nothing; {kind!r} is not known.")
+        raise refuse(at(where, "type"), f"nodes run no built-in tools and store nothing; unknown type {kind!r}.")
 
 
 def _add_message(chat: list[Body], item: Body, where: str) -> None:

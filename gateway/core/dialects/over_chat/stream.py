@@ -153,7 +153,7 @@ class ChatStream(StreamFilter):
         if index == self._call:
             self.go_on_calling(arguments)
         else:  # the block of that call is closed, and leaving the piece out would change the call
-            self.fail("The node sent a piece of a tool call out of its order.")
+            self.fail("The node sent a tool call delta out of order.")
 
     def _done(self) -> None:
         if self.finish_reason is None or not self._begun:
