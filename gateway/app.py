@@ -33,7 +33,7 @@ from gateway.fleet.discovery import Discovery
 from gateway.fleet.drains import Drains
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.model_watch import ModelWatch
-from gateway.fleet.node import NodeSpec
+from gateway.fleet.node_spec import NodeSpec
 from gateway.fleet.peer_views import PeerViews
 from gateway.fleet.prober import Prober
 from gateway.limits.limiter import Limiter

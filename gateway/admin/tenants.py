@@ -15,8 +15,8 @@ from gateway.access.records import TenantRecord
 from gateway.admin.auth import Who
 from gateway.admin.schemas import AuditLine, Deleted, NewTenant, TenantStatus, TwoNames, dump_settings, with_new_names
 from gateway.config.access import Moment, TenantConfig, TenantSettings, named_models, newer_settings
+from gateway.config.expectations import section_of
 from gateway.config.models import ModelNames
-from gateway.config.source import section_of
 from gateway.redis.client import RedisUnavailable, ScriptFailed
 
 Configured = Callable[[], tuple[TenantConfig, ...]]

@@ -4,7 +4,6 @@ Sources, later over earlier: the YAML file, `FLEETGATE_*` variables (`__` betwee
 the command line. All problems are found at once; each says where it is and what was expected there.
 """
 
-import difflib
 import json
 import os
 import re
@@ -12,14 +11,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource, SettingsError
 
 from gateway.config.deprecated import RENAMED, Deprecation
 from gateway.config.document import ConfigError, ConfigProblem, Document, spell
+from gateway.config.expectations import did_you_mean, expected_at, section_of, settings_at
 from gateway.config.tree import Config
 from gateway.config.types import Secret
 from gateway.core.setting_names import Renaming, TreePath, use_new_names
@@ -161,7 +161,7 @@ def _set_twice(place: str, other: str, old: TreePath, new: TreePath) -> ConfigPr
 def _explain(sources: _Sources, error: dict[str, Any]) -> ConfigProblem:
     path: TreePath = (*error["loc"], *error.get("ctx", {}).get("at", ()))
     place, spelled = sources.locate(path)
-    return ConfigProblem(place, spell(spelled), _expected(path, error))
+    return ConfigProblem(place, spell(spelled), expected_at(path, error))
 
 
 def place_of(file: Path | None, path: TreePath) -> str:
@@ -204,70 +204,11 @@ def _variable_place(path: TreePath) -> str:
     return f"the variable {_variable(path)}"
 
 
-def _expected(path: TreePath, error: dict[str, Any]) -> str:
-    context = error.get("ctx", {})
-    match error["type"]:
-        case "extra_forbidden":
-            return "is not a setting" + _did_you_mean(str(path[-1]), _settings_at(path[:-1]))
-        case "missing":
-            return "is missing"
-        case "value_error":
-            return str(context.get("error", error["msg"]))
-        case "given_twice" | "no_keys" | "not_there":
-            return str(error["msg"])
-        case "model_type" | "model_attributes_type" | "dict_type":
-            return "expected a mapping of settings"
-        case "tuple_type":
-            return "expected a list"
-        case "too_short":
-            return "needs at least one entry"
-        case "string_pattern_mismatch":
-            return f"must match {context.get('pattern')}"
-        case "literal_error":
-            return f"expected {context.get('expected')}"
-        case "int_parsing" | "int_type" | "int_from_float":
-            return "expected a whole number"
-        case "float_parsing" | "float_type":
-            return "expected a number"
-        case "bool_parsing" | "bool_type":
-            return "expected true or false"
-        case _:
-            return "expected: " + str(error["msg"]).removeprefix("Input should be ")
-
-
-def _did_you_mean(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    if close:
-        return f": did you mean {close[0]!r}?"
-    return f"; known here: {', '.join(known)}" if known else ""
-
-
-def _settings_at(path: TreePath) -> list[str]:
-    """The names of the settings at a place in the tree."""
-    model: type[BaseModel] | None = Config
-    for part in path:
-        if isinstance(part, str) and model is not None:
-            found = model.model_fields.get(part)
-            model = section_of(found.annotation) if found is not None else None
-    return list(model.model_fields) if model is not None else []
-
-
-def section_of(annotation: Any) -> type[BaseModel] | None:
-    """The section inside an annotation such as `Tls | None` or `tuple[NodeConfig, ...]`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in get_args(annotation):
-        found = section_of(argument)
-        if found is not None:
-            return found
-    return None
-
-
 def _unknown_settings(document: Document) -> list[ConfigProblem]:
     """Top-level names that are no settings. (pydantic finds those further down.)"""
-    known = _settings_at(())
+    known = settings_at(())
     return [
-        ConfigProblem(document.place((name,)), name, "is not a setting" + _did_you_mean(name, known))
+        ConfigProblem(document.place((name,)), name, "is not a setting" + did_you_mean(name, known))
         for name in document.data
         if name not in known
     ]
@@ -275,14 +216,14 @@ def _unknown_settings(document: Document) -> list[ConfigProblem]:
 
 def _unknown_variables(environment: Mapping[str, str]) -> list[ConfigProblem]:
     """Variables with our prefix that set nothing, such as typos."""
-    known = _settings_at(())
+    known = settings_at(())
     problems = []
     for variable, value in sorted(environment.items()):
         if not variable.startswith(PREFIX) or _is_foreign(variable, value):
             continue
         setting = variable.removeprefix(PREFIX).lower().partition("__")[0]
         if setting not in known:  # deeper levels are checked with the tree
-            hint = _two_underscores(setting, known) or _did_you_mean(setting, known)
+            hint = _two_underscores(setting, known) or did_you_mean(setting, known)
             problems.append(ConfigProblem(f"the variable {variable}", "", "sets nothing" + hint))
     return problems
 
@@ -295,7 +236,7 @@ def _two_underscores(setting: str, known: list[str]) -> str:
     """A hint for the likeliest typo: one underscore instead of two between a section and its setting."""
     for section in known:
         inner = setting.removeprefix(f"{section}_")
-        if inner != setting and inner in _settings_at((section,)):
+        if inner != setting and inner in settings_at((section,)):
             return f": did you mean {PREFIX}{section.upper()}__{inner.upper()}?"
     return ""
 

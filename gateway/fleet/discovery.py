@@ -7,8 +7,8 @@ from typing import Any
 
 from gateway.fleet.dns import DnsName, DnsWatch
 from gateway.fleet.fleet import Fleet
-from gateway.fleet.node import NodeSpec
 from gateway.fleet.node_sources import NodeSources
+from gateway.fleet.node_spec import NodeSpec
 from gateway.fleet.registrations import SOURCE, RegistrationRules, Registrations
 from gateway.redis.client import RedisClient
 

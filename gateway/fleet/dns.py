@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from gateway.fleet.node import NodeSpec
 from gateway.fleet.node_sources import NodeSources
+from gateway.fleet.node_spec import NodeSpec
 
 log = structlog.get_logger("fleetgate.discovery")
 

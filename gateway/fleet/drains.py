@@ -20,7 +20,8 @@ from pathlib import Path
 import structlog
 
 from gateway.fleet.fleet import Fleet
-from gateway.fleet.node import Drain, Node
+from gateway.fleet.node import Node
+from gateway.fleet.node_spec import Drain
 from gateway.redis.client import RedisClient, RedisUnavailable
 from gateway.redis.replies import pairs_of
 

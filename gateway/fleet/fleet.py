@@ -7,7 +7,8 @@ import structlog
 
 from gateway.core.errors import FleetFull, NoNodeReady
 from gateway.core.fleet.breaker import BreakerRules
-from gateway.fleet.node import Node, NodeSpec
+from gateway.fleet.node import Node
+from gateway.fleet.node_spec import NodeSpec
 
 log = structlog.get_logger("fleetgate.fleet")
 

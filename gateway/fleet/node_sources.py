@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from gateway.fleet.node import NodeSpec
+from gateway.fleet.node_spec import NodeSpec
 
 log = structlog.get_logger("fleetgate.discovery")
 

@@ -10,8 +10,8 @@ import structlog
 
 from gateway.core.fleet.registration import RegisteredNode, RegistrationTrust, UntrustedRegistration, read_registration
 from gateway.fleet.fleet import Fleet
-from gateway.fleet.node import Drain, NodeSpec
 from gateway.fleet.node_sources import NodeSources
+from gateway.fleet.node_spec import Drain, NodeSpec
 from gateway.redis.client import RedisClient, RedisUnavailable, ScriptFailed
 
 log = structlog.get_logger("fleetgate.discovery")

@@ -23,7 +23,7 @@ from gateway.counting.counter import PromptCounter
 from gateway.fleet.discovery import DiscoverySettings
 from gateway.fleet.dns import DnsName
 from gateway.fleet.fleet import Fleet
-from gateway.fleet.node import NodeSpec
+from gateway.fleet.node_spec import NodeSpec
 from gateway.fleet.registrations import RegistrationRules
 from gateway.redis.client import RedisClient, RedisSettings
 from gateway.redis.schema import KeySchema

@@ -7,8 +7,8 @@ from typing import Any
 import pytest_asyncio
 
 from gateway.fleet.dns import DnsName, DnsWatch
-from gateway.fleet.node import NodeSpec
 from gateway.fleet.node_sources import NodeSources
+from gateway.fleet.node_spec import NodeSpec
 from tests.support.gateways import eventually, running_gateway
 from tests.support.redis import RedisServer, redis_server
 from tests.support.registrations import record

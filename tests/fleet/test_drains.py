@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from gateway.fleet.drains import Drains
 from gateway.fleet.fleet import Fleet
-from gateway.fleet.node import NodeSpec
+from gateway.fleet.node_spec import NodeSpec
 from tests.support.gateways import eventually
 from tests.support.redis import RedisServer, linked, redis_server
 

@@ -7,7 +7,8 @@ import pytest
 from gateway.core.errors import FleetFull, NoNodeReady
 from gateway.core.fleet.capabilities import UNKNOWN
 from gateway.fleet.fleet import Fleet
-from gateway.fleet.node import Drain, Lease, Node, NodeSpec
+from gateway.fleet.node import Lease, Node
+from gateway.fleet.node_spec import Drain, NodeSpec
 
 A, B = NodeSpec("http://a:1"), NodeSpec("http://b:1")
 

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from gateway.cli.status import render_fleet
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.model_watch import REPEAT_SECONDS, ModelWatch
-from gateway.fleet.node import NodeSpec
+from gateway.fleet.node_spec import NodeSpec
 from tests.support.gateways import RunningGateway, eventually, running_gateway
 from tests.support.nodes import MODEL, Asked, ScriptedNode, answer, scripted_node
 

@@ -10,7 +10,6 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.core.budgets.hiding import HidingFilter, hider_of
 from gateway.core.dialects import DIALECTS
 from tests.support.gateways import RunningGateway, eventually, running_gateway
 from tests.support.nodes import DONE, LAST_CHUNK, STREAM_HEAD, Asked, ScriptedNode, chunk, event, scripted_node
@@ -145,53 +144,3 @@ async def test_a_node_that_thinks_unseen_is_not_taken_for_a_silent_one() -> None
                     released.set()  # the first that comes is a comment, well after `first_byte`
     assert answer.status_code == 200
     assert got.startswith(b": keep-alive\n") and event("done") in got and got.endswith(DONE)
-
-
-# Single events
-
-
-def chunk_of(**choice: Any) -> bytes:
-    return b"data: " + json.dumps({"id": "c", "choices": [{"index": 0, **choice}]}).encode() + b"\n\n"
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        (chunk_of(delta={"reasoning": "hm"}), None),
-        (chunk_of(delta={"reasoning_content": "hm"}, finish_reason=None, token_ids=[1]), None),
-        (chunk_of(delta={"reasoning": None, "content": "a"}), chunk_of(delta={"reasoning": None, "content": "a"})),
-        (chunk_of(delta={"content": 'a "reasoning": "b"'}), chunk_of(delta={"content": 'a "reasoning": "b"'})),
-        (
-            chunk_of(delta={"reasoning": "hm", "content": "a"}, logprobs={}, token_ids=[1, 2]),
-            chunk_of(delta={"content": "a"}, logprobs=None, token_ids=None),
-        ),
-        (
-            chunk_of(delta={"reasoning": "hm"}, finish_reason="length"),
-            chunk_of(delta={}, finish_reason="length"),
-        ),
-        (chunk_of(delta={"role": "assistant", "reasoning": "hm"}), chunk_of(delta={"role": "assistant"})),
-        (b"data: [DONE]\n\n", b"data: [DONE]\n\n"),
-        (b": comment\n\n", b": comment\n\n"),
-        (
-            b'data: {"error": {"message": "no \\"reasoning"}}\n\n',
-            b'data: {"error": {"message": "no \\"reasoning"}}\n\n',
-        ),
-    ],
-)
-def test_what_becomes_of_an_event_of_chat(given: bytes, expected: bytes | None) -> None:
-    watch = HidingFilter(
-        BY_NAME["chat"].stream_filter(BY_NAME["chat"].read(b'{"stream_options":{"include_usage":true}}')),
-        hider_of(BY_NAME["chat"]),
-    )
-    passed = watch.feed(given)
-    if expected is None:
-        assert passed == b""
-    else:
-        assert events_of(passed) == events_of(expected)
-        assert passed == expected or given != expected
-
-
-def test_one_of_several_choices_goes_on() -> None:
-    watch = HidingFilter(BY_NAME["chat"].stream_filter(BY_NAME["chat"].read(b'{"n":2}')), hider_of(BY_NAME["chat"]))
-    both = {"choices": [{"index": 0, "delta": {"reasoning": "hm"}}, {"index": 1, "delta": {"content": "a"}}]}
-    assert events_of(watch.feed(b"data: " + json.dumps(both).encode() + b"\n\n")) == [{"choices": [both["choices"][1]]}]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.core.fleet.breaker import BreakerRules
-from gateway.fleet.node import Drain, Node
+from gateway.fleet.node import Node
+from gateway.fleet.node_spec import Drain
 from tests.support.crowd import Seen, ask, send
 from tests.support.faults import limited_gateway, nothing_held
 from tests.support.gateways import RunningGateway, eventually

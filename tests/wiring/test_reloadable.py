@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.app import Gateway, build_app
-from gateway.config.source import section_of
+from gateway.config.expectations import section_of
 from gateway.config.tree import Config
 from gateway.config.types import Secret
 from gateway.wiring.reloadable import READ_AT_START, needs_restart

@@ -1,0 +1,70 @@
+"""What is expected of a setting: of its value, by pydantic's errors, and of its name, by the tree."""
+
+import difflib
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from gateway.config.tree import Config
+from gateway.core.setting_names import TreePath
+
+
+def expected_at(path: TreePath, error: dict[str, Any]) -> str:
+    """What pydantic's `error` expected of the setting at `path`, in one clause."""
+    context = error.get("ctx", {})
+    match error["type"]:
+        case "extra_forbidden":
+            return "is not a setting" + did_you_mean(str(path[-1]), settings_at(path[:-1]))
+        case "missing":
+            return "is missing"
+        case "value_error":
+            return str(context.get("error", error["msg"]))
+        case "given_twice" | "no_keys" | "not_there":
+            return str(error["msg"])
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return "expected a mapping of settings"
+        case "tuple_type":
+            return "expected a list"
+        case "too_short":
+            return "needs at least one entry"
+        case "string_pattern_mismatch":
+            return f"must match {context.get('pattern')}"
+        case "literal_error":
+            return f"expected {context.get('expected')}"
+        case "int_parsing" | "int_type" | "int_from_float":
+            return "expected a whole number"
+        case "float_parsing" | "float_type":
+            return "expected a number"
+        case "bool_parsing" | "bool_type":
+            return "expected true or false"
+        case _:
+            return "expected: " + str(error["msg"]).removeprefix("Input should be ")
+
+
+def did_you_mean(word: str, known: list[str]) -> str:
+    """The known name that `word` is closest to, else all known names."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if close:
+        return f": did you mean {close[0]!r}?"
+    return f"; known here: {', '.join(known)}" if known else ""
+
+
+def settings_at(path: TreePath) -> list[str]:
+    """The names of the settings at a place in the tree."""
+    model: type[BaseModel] | None = Config
+    for part in path:
+        if isinstance(part, str) and model is not None:
+            found = model.model_fields.get(part)
+            model = section_of(found.annotation) if found is not None else None
+    return list(model.model_fields) if model is not None else []
+
+
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """The section inside an annotation such as `Tls | None` or `tuple[NodeConfig, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in get_args(annotation):
+        found = section_of(argument)
+        if found is not None:
+            return found
+    return None
