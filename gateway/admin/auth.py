@@ -56,7 +56,7 @@ class AdminAccess:
         self._tokens = tokens
         self._guard = guard
         self._throttle = throttle
-        self._told = LogThrottle(crowded=True)
+        self._log_throttle = LogThrottle(crowded=True)
         self._open_paths = frozenset(open_paths)
 
     def around(self, app: AsgiApp) -> AsgiApp:
@@ -87,7 +87,7 @@ class AdminAccess:
             return f"{self._name(headers.get(b'authorization', b''), address)}@{address}"
         problem = self._guard.problem(headers)
         if problem is not None:
-            self._tell("cross_site_request_refused", address, problem=problem)
+            self._log_throttled("cross_site_request_refused", address, problem=problem)
             raise HTTPException(403, problem)
         if scope["method"] not in _READING and not _is_json(headers):
             raise HTTPException(415, "Send a body as 'content-type: application/json'.")
@@ -102,7 +102,7 @@ class AdminAccess:
         now = time.monotonic()
         wait = self._throttle.wait(address, now)
         if wait > 0:
-            self._tell("admin_tokens_throttled", address)
+            self._log_throttled("admin_tokens_throttled", address)
             seconds = max(1, math.ceil(wait))
             words = f"Too many invalid admin tokens from your address; retry in {seconds} s."
             raise HTTPException(429, words, {"retry-after": str(seconds)})
@@ -110,11 +110,11 @@ class AdminAccess:
         if names:
             return names[0]
         self._throttle.wrong(address, now)
-        self._tell("wrong_admin_token", address)
+        self._log_throttled("wrong_admin_token", address)
         raise _unauthenticated("The admin token is invalid.")
 
-    def _tell(self, event: str, address: str, **facts: str) -> None:
-        count = self._told.due(event + source_of(address), time.monotonic())
+    def _log_throttled(self, event: str, address: str, **facts: str) -> None:
+        count = self._log_throttle.due(event + source_of(address), time.monotonic())
         if count:
             log.warning(event, address=address, requests=count, **facts)
 

@@ -108,12 +108,12 @@ class KeyStatus(BaseModel):
 
     @classmethod
     def of_file(cls, tenant: str, key: KeyConfig) -> Self:
-        return cls(**_told(key, dump_settings(key, "sha256")), id=id_of(key), tenant=tenant, origin="file")
+        return cls(**_key_fields(key, dump_settings(key, "sha256")), id=id_of(key), tenant=tenant, origin="file")
 
     @classmethod
     def of_redis(cls, record: KeyRecord, last_used: float | None = None, **more: Any) -> Self:
         return cls(
-            **_told(read_key_settings(record.id, record.settings), record.settings),
+            **_key_fields(read_key_settings(record.id, record.settings), record.settings),
             **more,
             id=record.id,
             tenant=record.tenant,
@@ -169,7 +169,7 @@ def id_of(key: KeyConfig) -> str:
     return key_id(bytes.fromhex(key.sha256))
 
 
-def _told(key: KeySettings | None, settings: dict[str, Any]) -> dict[str, Any]:
+def _key_fields(key: KeySettings | None, settings: dict[str, Any]) -> dict[str, Any]:
     if key is None:
         return {"label": "", "state": "unreadable", "models": [], "settings": settings, "expires": None}
     ended = key.expires is not None and key.expires <= datetime.now(UTC)

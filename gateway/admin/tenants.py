@@ -130,20 +130,20 @@ class TenantRoutes:
 def explain_redis(app: FastAPI) -> None:
     """What went wrong in Redis, in the words of HTTP."""
 
-    def teller(
+    def responder(
         status: int, words: str, reading: str | None = None
     ) -> Callable[[Request, Exception], Awaitable[JSONResponse]]:
         """`reading`: the words where the request changes nothing."""
 
-        async def tell(request: Request, error: Exception) -> JSONResponse:
+        async def respond(request: Request, error: Exception) -> JSONResponse:
             wanted = reading if reading is not None and request.method == "GET" else words
             return JSONResponse({"detail": wanted.format(error)}, status_code=status)
 
-        return tell
+        return respond
 
     app.add_exception_handler(
         RedisUnavailable,
-        teller(
+        responder(
             503,
             "Redis is unreachable ({}). The change may have been made: check it.",
             reading="Redis is unreachable ({}); retry.",
@@ -151,15 +151,15 @@ def explain_redis(app: FastAPI) -> None:
     )
     app.add_exception_handler(
         ScriptFailed,
-        teller(503, "Redis refused the call ({}); nothing was changed. The gateway's log has the remedy."),
+        responder(503, "Redis refused the call ({}); nothing was changed. The gateway's log has the remedy."),
     )
     left = (
         "The tenant is deleted. Its keys are invalid but could not be removed ({}): they are removed before the next "
     )
-    app.add_exception_handler(KeysLeft, teller(503, f"{left}tenant of that name is created."))
-    app.add_exception_handler(AlreadyExists, teller(409, "{} already exists."))
-    app.add_exception_handler(DoesNotExist, teller(404, "{} does not exist."))
-    app.add_exception_handler(ChangedMeanwhile, teller(409, "{} was changed concurrently; retry."))
+    app.add_exception_handler(KeysLeft, responder(503, f"{left}tenant of that name is created."))
+    app.add_exception_handler(AlreadyExists, responder(409, "{} already exists."))
+    app.add_exception_handler(DoesNotExist, responder(404, "{} does not exist."))
+    app.add_exception_handler(ChangedMeanwhile, responder(409, "{} was changed concurrently; retry."))
 
 
 def refuse_unknown(known: ModelNames, named: Iterable[tuple[str, tuple[str | int, ...]]]) -> None:

@@ -108,5 +108,5 @@ class UsageRoutes:
 def _spell(since: datetime, until: datetime, per: Literal["hour", "day"], rows: list[ReportRow]) -> str:
     """A `Usage` as JSON."""
     total = grouped(rows, frozenset()) or [ReportRow.empty()]
-    told = [UsageRow.of(row) for row in rows]
-    return UsageResponse(since=since, until=until, per=per, rows=told, total=UsageRow.of(total[0])).model_dump_json()
+    shown = [UsageRow.of(row) for row in rows]
+    return UsageResponse(since=since, until=until, per=per, rows=shown, total=UsageRow.of(total[0])).model_dump_json()

@@ -82,8 +82,8 @@ def _show(tenant: dict[str, Any], as_json: bool = False) -> None:
     if as_json:
         typer.echo(json.dumps(tenant, indent=2))
         return
-    told = {"keys": tenant["keys"], "created": shown(tenant["created"]), "changed": shown(tenant["changed"])}
-    facts = {"tenant": tenant["name"], "from": tenant["origin"], **told}
+    known = {"keys": tenant["keys"], "created": shown(tenant["created"]), "changed": shown(tenant["changed"])}
+    facts = {"tenant": tenant["name"], "from": tenant["origin"], **known}
     for line in (*_lines(facts), *(f"  {line}" for line in _lines(tenant["settings"]))):
         typer.echo(line)
 

@@ -110,7 +110,7 @@ class Admin(Section):
 
     @field_validator("tokens")
     @classmethod
-    def _told_apart(cls, tokens: tuple[AdminToken, ...]) -> tuple[AdminToken, ...]:
+    def _has_distinct_tokens(cls, tokens: tuple[AdminToken, ...]) -> tuple[AdminToken, ...]:
         """Of two tokens with one name only the last would be valid."""
         names = [each.name for each in tokens]
         for index, name in enumerate(names):

@@ -29,7 +29,7 @@ def read_count(value: Any, name: str) -> int:
     elif type(value) is str and len(value) <= _DIGITS and _COUNT.fullmatch(text := value.strip(_SPACE)):
         count = int(text.partition(".")[0])
     if count is None:
-        raise _wrong(name, f"an integer, not {_told(value)}")
+        raise _wrong(name, f"an integer, not {_shown(value)}")
     if abs(count) > LARGEST:
         raise _wrong(name, f"at most {LARGEST}")
     return count
@@ -47,7 +47,7 @@ def read_switch(value: Any, name: str) -> bool:
     raise _wrong(name, f"true or false, not {json_kind(value)}")
 
 
-def _told(value: Any) -> str:
+def _shown(value: Any) -> str:
     """A number that is none of tokens is shown, other kinds are named."""
     return str(value) if type(value) is float else json_kind(value)
 

@@ -198,15 +198,15 @@ def _ruled(
     """What the rules leave of what is asked."""
     field = check_output(ask.body, dialect.output_fields)
     max_tokens = ask.max_tokens
-    told: Headers = ()
+    headers: Headers = ()
     if terms.output is not None:
         granted = cap(max_tokens, field, terms.output)
         if window is not None and not _surely_fits(granted.tokens, window, ask, bytes_per_token):
             granted = within(_room(ask, window, bytes_per_token, counted), max_tokens, granted)
-        max_tokens, told = granted
+        max_tokens, headers = granted
     grant = as_asked(ask.intent, max_tokens)
     if terms.thinking is None:
-        return grant._replace(headers=told)
+        return grant._replace(headers=headers)
     decision = decide(ask.intent, terms.thinking, max_tokens, ask.tools)
     return Grant(
         max_tokens,
@@ -215,7 +215,7 @@ def _ruled(
         grant.effort,
         grant.low,
         decision.hide or grant.hide,
-        told + decision.told,
+        headers + decision.headers,
     )
 
 

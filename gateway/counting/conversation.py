@@ -120,11 +120,11 @@ def _call(call: Any) -> Body:
 def _tool(tool: Any) -> Body:
     """The fields that vLLM knows, in its order: most templates print a tool as JSON."""
     function = _dict(_dict(tool).get("function"))
-    told = {name: function.get(name) for name in ("name", "description", "parameters")}
+    described = {name: function.get(name) for name in ("name", "description", "parameters")}
     deferred = tool.get("defer_loading")
     extra = {"strict": function.get("strict"), "defer_loading": function.get("defer_loading", deferred)}
-    told.update({name: value for name, value in extra.items() if value is not None})
-    made: Body = {"type": "function", "function": told}
+    described.update({name: value for name, value in extra.items() if value is not None})
+    made: Body = {"type": "function", "function": described}
     return made if deferred is None else {**made, "defer_loading": deferred}
 
 

@@ -45,7 +45,7 @@ class PromptCounter:
         self._count = count
         self._render = render
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="counting")
-        self._told = False
+        self._logged = False
 
     async def count(self, ask: Ask, dialect: Dialect, terms: Policy | None = None) -> int | None:
         """The tokens of the prompt of `ask` under `terms`: 0 where they have to be estimated, None where nothing is
@@ -62,7 +62,7 @@ class PromptCounter:
             else:
                 return 0
         except Exception as error:  # noqa: BLE001 - templates and bodies fail in any way, and no request is refused for it
-            self._tell(error)
+            self._log_once(error)
             return 0
         return tokens
 
@@ -97,10 +97,10 @@ class PromptCounter:
             return len(prompt)
         raise NotCountable("its format is not one that nodes accept")
 
-    def _tell(self, error: Exception) -> None:
+    def _log_once(self, error: Exception) -> None:
         """The first error that the rules do not foresee; the metric counts them all."""
-        if not self._told and not isinstance(error, (NotCountable, InvalidRequest)):
-            self._told = True
+        if not self._logged and not isinstance(error, (NotCountable, InvalidRequest)):
+            self._logged = True
             # Its text would quote the prompt: a template's own complaint names what it was given.
             log.warning("prompt_not_counted", model=self._model, reason=type(error).__name__)
 

@@ -86,10 +86,10 @@ def _is_content(node: jinja2.nodes.Node | None) -> bool:
 
 def _with_one_system(messages: list[Body]) -> list[Body]:
     """Developers' messages as system's, and all of those as one in front, for a template that knows no developer."""
-    told = [message for message in messages if message["role"] in ("system", "developer")]
-    if len(told) == 1 and messages[0] is told[0]:
-        return [{"role": "system", "content": told[0]["content"]}, *messages[1:]]
-    texts = [_joined(message["content"]) for message in told]
+    instructions = [message for message in messages if message["role"] in ("system", "developer")]
+    if len(instructions) == 1 and messages[0] is instructions[0]:
+        return [{"role": "system", "content": instructions[0]["content"]}, *messages[1:]]
+    texts = [_joined(message["content"]) for message in instructions]
     system = {"role": "system", "content": "\n\n".join(text for text in texts if text)}
     return [system, *(message for message in messages if message["role"] not in ("system", "developer"))]
 

@@ -83,15 +83,15 @@ class SharedPlacement:
     def prefilled(self, request: bytes) -> None:
         """The first byte came, or will not come. Nobody waits for it; Redis hears of it, if later."""
         if self._redis.up:
-            self._tell((request,))
+            self._send_prefilled((request,))
         else:
             self._owe((request,))
 
-    def _tell(self, requests: tuple[bytes, ...]) -> None:
+    def _send_prefilled(self, requests: tuple[bytes, ...]) -> None:
         reply = self._redis.submit(("EVALSHA", PREFILLED.sha, 3, *self._keys, *requests), PREFILLED)
-        reply.add_done_callback(partial(self._told, requests))
+        reply.add_done_callback(partial(self._sent, requests))
 
-    def _told(self, requests: tuple[bytes, ...], reply: InlineFuture[Any]) -> None:
+    def _sent(self, requests: tuple[bytes, ...], reply: InlineFuture[Any]) -> None:
         """Whether Redis has done what it did not answer is not known, and does not matter. What it refuses runs out."""
         error = reply.exception()
         if error is not None and not isinstance(error, ScriptFailed):
@@ -108,7 +108,7 @@ class SharedPlacement:
             return
         owed, self._owed = tuple(self._owed), {}
         for start in range(0, len(owed), AT_ONCE):
-            self._tell(owed[start : start + AT_ONCE])
+            self._send_prefilled(owed[start : start + AT_ONCE])
 
 
 def forget(reply: InlineFuture[Any]) -> None:

@@ -53,9 +53,9 @@ class TimeoutSweep(Generic[T]):
         if self._timer is not None:
             self._timer.cancel()
         self._at = at
-        self._timer = loop.call_at(at, self._look, loop)
+        self._timer = loop.call_at(at, self._check_due, loop)
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _check_due(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer, self._at = None, math.inf
         now = loop.time()
         try:

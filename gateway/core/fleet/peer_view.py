@@ -34,10 +34,10 @@ def spell(views: ViewsByNode) -> str:
 def read(spelled: str | bytes) -> ViewsByNode:
     """Raises ValueError where another version has written another form."""
     try:
-        told: dict[str, list[Any]] = json.loads(spelled)
+        spelled_nodes: dict[str, list[Any]] = json.loads(spelled)
         return {
             name: PeerView(str(state), int(in_flight), int(pending), tuple(map(float, waits)), error)
-            for name, (state, in_flight, pending, waits, error) in told.items()
+            for name, (state, in_flight, pending, waits, error) in spelled_nodes.items()
         }
     except (AttributeError, TypeError) as error:
         raise ValueError(str(error)) from None

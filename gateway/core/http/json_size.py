@@ -68,7 +68,7 @@ class JsonSize:
             piece = self._rest + piece
             self._rest = b""
         if self._widest < WIDEST:
-            self._look_for_wide(piece)
+            self._find_wide(piece)
         if piece.find(b"\\") >= 0:
             piece = piece.replace(b"\\\\", b"")
             if piece.endswith(b"\\"):  # the escaped character is in the next piece
@@ -84,7 +84,7 @@ class JsonSize:
             self._keys += outside.count(b":")
             self.values += containers + outside.count(b",")
 
-    def _look_for_wide(self, piece: bytes) -> None:
+    def _find_wide(self, piece: bytes) -> None:
         if not piece.isascii():
             self._widest = WIDE
             for lead in _BEYOND_FIRST_PLANE:

@@ -83,7 +83,7 @@ def refusal(rules: Rules, costs: tuple[int, ...], taken: LimitResult, tenant: st
     wait, index = max(waits)
     rule = rules[index]
     asked, left = _amount(rule, costs[index]), _amount(rule, taken.left[index])
-    amounts = f"{_told(rule)}, requested {asked}, remaining {left}. Retry in {_words(wait)}."
+    amounts = f"{_limit_text(rule)}, requested {asked}, remaining {left}. Retry in {_words(wait)}."
     if rule.kind in (LimitKind.DAY, LimitKind.MONTH):
         return QuotaExceeded(f"Quota reached for {_whose(rule, tenant)}: {amounts}", retry_after=wait)
     return LimitExceeded(f"Rate limit reached for {_whose(rule, tenant)}: {amounts}", retry_after=wait)
@@ -94,7 +94,7 @@ def refusal_for_ever(rules: Rules, costs: tuple[int, ...], tenant: str) -> Limit
     for rule, cost in zip(rules, costs, strict=True):
         if cost > rule.capacity:
             message = (
-                f"The request exceeds a limit of {_whose(rule, tenant)}: {_told(rule)}, requested "
+                f"The request exceeds a limit of {_whose(rule, tenant)}: {_limit_text(rule)}, requested "
                 f"{_amount(rule, cost)}. Shorten the prompt, or lower max_tokens."
             )
             return LimitTooSmall(message)
@@ -124,7 +124,7 @@ def _whose(rule: Rule, tenant: str) -> str:
     return {"t": f"tenant {tenant}", "k": "this API key", "m": f"tenant {tenant} on model {name}"}[kind]
 
 
-def _told(rule: Rule) -> str:
+def _limit_text(rule: Rule) -> str:
     return f"{rule.name.replace('nanodollars', 'usd')} {_amount(rule, rule.capacity)}"
 
 

@@ -34,9 +34,9 @@ def conversation_of(
 ) -> bytes:
     """`KEY_BYTES` that stand for the conversation. Two tenants never share one, whatever they call theirs."""
     name = _given_name(body, headers, naming)
-    told = [b"named", name] if name is not None else [b"opens", *_opening(body)]
+    pieces = [b"named", name] if name is not None else [b"opens", *_opening(body)]
     digest = blake2b(tenant.encode(errors="replace"), digest_size=KEY_BYTES)
-    for piece in told:
+    for piece in pieces:
         digest.update(b"%d:" % len(piece))
         digest.update(piece)
     return digest.digest()
@@ -57,19 +57,19 @@ def _given_name(body: Mapping[str, Any], headers: Mapping[bytes, bytes], naming:
 
 
 def _opening(body: Mapping[str, Any]) -> list[bytes]:
-    told = [_sample(body.get("system")), _sample(body.get("instructions")), _tools(body.get("tools"))]
+    pieces = [_sample(body.get("system")), _sample(body.get("instructions")), _tools(body.get("tools"))]
     turns = body.get("messages") or body.get("input")
     if isinstance(turns, list):
         for turn in turns[:OPENING_MESSAGES]:
             if isinstance(turn, dict):
-                told.append(_sample(turn.get("content")))
+                pieces.append(_sample(turn.get("content")))
                 if turn.get("role") == "user":
                     break
     elif isinstance(turns, str):
-        told.append(_sample(turns))
+        pieces.append(_sample(turns))
     else:
-        told.append(_beginning(body.get("prompt")))
-    return told
+        pieces.append(_beginning(body.get("prompt")))
+    return pieces
 
 
 def _sample(content: Any) -> bytes:

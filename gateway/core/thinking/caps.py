@@ -42,7 +42,7 @@ class Cap(NamedTuple):
     """`tokens` granted (None: no rule says anything), and the header that tells it."""
 
     tokens: int | None
-    told: Headers
+    headers: Headers
 
 
 def check_output(body: Body, fields: tuple[str, ...]) -> str | None:
@@ -69,14 +69,14 @@ def cap(asked: int | None, field: str | None, terms: Resolved[OutputRules]) -> C
         if asked is not None and rules.on_excess == "reject":
             raise _too_many(asked, field, terms)
         tokens, source = rules.max_tokens, terms.by("max_tokens", "max")
-    return Cap(None, ()) if tokens is None else Cap(tokens, _told(tokens, source, asked))
+    return Cap(None, ()) if tokens is None else Cap(tokens, _cap_header(tokens, source, asked))
 
 
 def within(room: int, asked: int | None, granted: Cap) -> Cap:
     """What is granted as far as the window has room for it (see `room_for`)."""
     if granted.tokens is None or granted.tokens <= room:
         return granted
-    return Cap(room, _told(room, "window", asked))
+    return Cap(room, _cap_header(room, "window", asked))
 
 
 def room_for(window: int, input_tokens: int) -> int:
@@ -91,14 +91,14 @@ def room_beside(window: int, counted: int) -> int:
 
 def _too_many(asked: int, field: str | None, terms: Resolved[OutputRules]) -> InvalidRequest:
     most = terms.rules.max_tokens or 0
-    told = _told(most, terms.by("max_tokens", "max"), asked)[0]
+    headers = _cap_header(most, terms.by("max_tokens", "max"), asked)[0]
     return InvalidRequest(
         f"The field {field!r} is {asked}, and at most {most} is allowed: lower it.",
         param=field,
         code="max_tokens_exceeded",
-        headers={told[0].decode(): told[1].decode()},
+        headers={headers[0].decode(): headers[1].decode()},
     )
 
 
-def _told(tokens: int, source: str, asked: int | None) -> Headers:
+def _cap_header(tokens: int, source: str, asked: int | None) -> Headers:
     return ((b"x-fleetgate-max-tokens", applied(str(tokens), source, None if asked is None else str(asked))),)

@@ -62,7 +62,7 @@ class ThinkingDecision(NamedTuple):
     thinking: bool | None
     budget: int | None
     hide: bool
-    told: Headers
+    headers: Headers
 
 
 class _Budget(NamedTuple):
@@ -84,22 +84,24 @@ def decide(intent: Intent, terms: Resolved[ThinkingRules], max_tokens: int | Non
     """
     rules = terms.rules
     hide = rules.hide is True
-    told: Headers = ((b"x-fleetgate-reasoning", f"hidden; source={terms.by('hide', 'hide')}".encode()),) if hide else ()
+    headers: Headers = (
+        ((b"x-fleetgate-reasoning", f"hidden; source={terms.by('hide', 'hide')}".encode()),) if hide else ()
+    )
     on, source = _switch(intent, terms)
     if on is False:
-        return ThinkingDecision(False, 0, hide, told + _tell_switch(False, source, intent))
+        return ThinkingDecision(False, 0, hide, headers + _switch_header(False, source, intent))
     room = None if max_tokens is None else max(0, max_tokens - (rules.answer_reserve or 0))
-    budget = _ask_budget(intent, terms).at_most(rules.max_budget, _source(terms, "max_budget", "max"))
+    budget = _wanted_budget(intent, terms).at_most(rules.max_budget, _source(terms, "max_budget", "max"))
     if budget.tokens is not None or rules.answer_reserve is not None:
         budget = budget.at_most(room, "answer-reserve" if rules.answer_reserve else "max-tokens")
     if tools and rules.floor_with_tools:
         budget = _with_tools(budget, intent, terms, room)
     if _too_small(budget, rules.floor or 0) and rules.mode != "required":
         under = budget.source if budget.tokens == 0 or not rules.floor else terms.by("floor", "floor")
-        return ThinkingDecision(False, 0, hide, told + _tell_switch(False, under, intent))
+        return ThinkingDecision(False, 0, hide, headers + _switch_header(False, under, intent))
     if on is not None and source != "request":
-        told += _tell_switch(on, source, intent)
-    return ThinkingDecision(on, budget.tokens, hide, told + _tell_budget(budget, intent))
+        headers += _switch_header(on, source, intent)
+    return ThinkingDecision(on, budget.tokens, hide, headers + _budget_header(budget, intent))
 
 
 def refuse_unholdable(body: Body, budget: int | None) -> None:
@@ -136,7 +138,7 @@ def _switch(intent: Intent, terms: Resolved[ThinkingRules]) -> tuple[bool | None
     return rules.default, terms.by("default", "default")
 
 
-def _ask_budget(intent: Intent, terms: Resolved[ThinkingRules]) -> _Budget:
+def _wanted_budget(intent: Intent, terms: Resolved[ThinkingRules]) -> _Budget:
     """What is asked for, by number or by effort, else the default. A required thinking heeds no wish for none."""
     rules = terms.rules
     wanted = not (rules.mode == "required" and (intent.on is False or intent.budget == 0))
@@ -191,11 +193,11 @@ def _source(terms: Resolved[ThinkingRules], field: str, rule: str) -> str:
     return terms.by(field, rule) if field in terms.layers else "request"
 
 
-def _tell_switch(on: bool, source: str, intent: Intent) -> Headers:
+def _switch_header(on: bool, source: str, intent: Intent) -> Headers:
     return ((b"x-fleetgate-thinking", applied("on" if on else "off", source, intent.asked)),)
 
 
-def _tell_budget(budget: _Budget, intent: Intent) -> Headers:
+def _budget_header(budget: _Budget, intent: Intent) -> Headers:
     if budget.tokens is None:
         return ()
     return ((b"x-fleetgate-thinking-budget", applied(str(budget.tokens), budget.source, intent.asked)),)

@@ -18,7 +18,7 @@ class Grant(NamedTuple):
 
     `thinking` is True or False where the switch is to be set, None where it stays as the model has it. `effort` and
     `low` are what the client asked for (see `Intent`). `hide` has the gateway take reasoning out of the answer.
-    `told` are the headers that tell the client what was applied.
+    `headers` tell the client what was applied.
     """
 
     max_tokens: int | None = None
@@ -32,5 +32,5 @@ class Grant(NamedTuple):
 
 def applied(value: str, source: str, asked: str | None) -> bytes:
     """`2048; source=tenant-max; asked=8192`: what was applied, why, and what the client wanted where it is not that."""
-    told = f"{value}; source={source}"
-    return (told if asked is None or asked == value else f"{told}; asked={asked}").encode()
+    text = f"{value}; source={source}"
+    return (text if asked is None or asked == value else f"{text}; asked={asked}").encode()

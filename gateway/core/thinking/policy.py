@@ -53,7 +53,7 @@ class PolicyBook:
             return self._known[key]
         if len(self._known) >= REMEMBERED:
             self._known.clear()
-        terms = self._known[key] = self._settle(tenant or PolicyLayer(), model)
+        terms = self._known[key] = self._merge(tenant or PolicyLayer(), model)
         return terms
 
     def may_hide(self, tenant: PolicyLayer | None) -> bool:
@@ -63,7 +63,7 @@ class PolicyBook:
             layers += [tenant, *tenant.per_model.values()]
         return any(rules.thinking.hide for rules in layers)
 
-    def _settle(self, tenant: PolicyLayer, model: str) -> Policy | None:
+    def _merge(self, tenant: PolicyLayer, model: str) -> Policy | None:
         layers = [
             ("tenant-model", tenant.per_model.get(model, PolicyLayer())),
             ("tenant", tenant),

@@ -121,18 +121,18 @@ SAVED_SECONDS = 10.0
 class RetryBudget:
     """One model's. `requests` is counted up by whoever asks the fleet; `now` is in seconds."""
 
-    __slots__ = ("_minimum", "_saved", "_settled", "requests", "rules")
+    __slots__ = ("_minimum", "_saved", "_updated", "requests", "rules")
 
     def __init__(self, rules: RetryRules, now: float) -> None:
         self.rules = rules
         self.requests = 0
-        self._settled = now
+        self._updated = now
         self._saved = 0.0
         self._minimum = rules.minimum * SAVED_SECONDS
 
     def spend(self, now: float) -> bool:
         """Whether one more try may be made; if so it is spent."""
-        self._settle(now)
+        self._update(now)
         if self._saved >= 1:
             self._saved -= 1
         elif self._minimum >= 1:
@@ -141,12 +141,12 @@ class RetryBudget:
             return False
         return True
 
-    def _settle(self, now: float) -> None:
+    def _update(self, now: float) -> None:
         """Requests since the last time came evenly, and what they earned fades away over `SAVED_SECONDS`."""
-        passed = max(now - self._settled, 1e-6)
+        passed = max(now - self._updated, 1e-6)
         kept = math.exp(-passed / SAVED_SECONDS)
         earned = self.rules.share * self.requests / passed
         self._saved = self._saved * kept + earned * SAVED_SECONDS * (1 - kept)
         self._minimum = min(self._minimum + self.rules.minimum * passed, self.rules.minimum * SAVED_SECONDS)
         self.requests = 0
-        self._settled = now
+        self._updated = now
