@@ -10,9 +10,9 @@ from typing import Any, Protocol
 from gateway.core.dialects.response_ids import node_tag
 from gateway.core.fleet.breaker import Breaker, BreakerRules
 from gateway.core.fleet.capabilities import UNKNOWN
+from gateway.core.fleet.node_facts import NodeFacts
 from gateway.core.fleet.node_metrics import NodeMetrics
 from gateway.core.routing.prefill_speed import PrefillSpeed
-from gateway.core.telemetry.events import NodeFacts
 from gateway.core.usage.token_usage import Usage
 from gateway.fleet.node_spec import Drain, NodeSpec
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping
 
-from gateway.core.telemetry.events import NodeFacts
+from gateway.core.fleet.node_facts import NodeFacts
 from gateway.telemetry import definitions
 
 STATES = ("closed", "probation", "open")

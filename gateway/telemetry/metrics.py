@@ -7,7 +7,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, disable_created_metrics, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from gateway.core.telemetry.events import NodeFacts
+from gateway.core.fleet.node_facts import NodeFacts
 from gateway.core.telemetry.request_stats import RequestStats
 from gateway.telemetry import definitions
 from gateway.telemetry.batches import NONE, add_up, add_up_routes

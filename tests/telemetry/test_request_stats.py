@@ -1,0 +1,17 @@
+"""The facts of a request, as the rules of the core leave them."""
+
+from gateway.core.telemetry.request_stats import RequestStats, log_table
+from gateway.core.usage.token_usage import ObservedWork, Usage
+
+
+def test_another_attempt_begins_with_nothing_seen_of_the_last_one() -> None:
+    stats = RequestStats(reported=Usage(3, 2), lost_events=1)
+    stats.work = ObservedWork(events=4)
+    stats.begin_again()
+    assert (stats.lost_events, stats.reported, stats.work.events) == (5, None, 0)
+
+
+def test_the_line_has_the_declared_fields_rendered() -> None:
+    line = log_table(RequestStats).line(RequestStats("r", usage=Usage(3, 2, 1), duration=0.25))
+    assert (line["request_id"], line["duration_ms"], line["ttft_ms"]) == ("r", 250.0, None)
+    assert (line["input_tokens"], line["output_tokens"], line["reasoning_tokens"]) == (3, 2, 1)
