@@ -28,6 +28,8 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import structlog
+from uvicorn.config import Config
+from uvicorn.server import ServerState
 
 from gateway.api.asgi import AsgiCycle, refuse_coded
 from gateway.api.connection_bounds import ConnectionBounds
@@ -75,8 +77,14 @@ class GatewayProtocol(ServerConnection):
     below: asyncio.Transport | None = None
     """Under TLS the transport of the encrypted bytes."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
         self._settings = cast(ListenerSettings, self.app_state["listener_settings"])
         self._public = True
         self._counted = False

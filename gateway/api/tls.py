@@ -11,6 +11,9 @@ handshake    it is complete                    a `GatewayProtocol` goes on, with
 import asyncio
 from typing import Any, cast
 
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
 from gateway.api.listener_settings import ListenerSettings
 from gateway.api.protocol import GatewayProtocol
 
@@ -18,8 +21,14 @@ from gateway.api.protocol import GatewayProtocol
 class TlsProtocol(asyncio.Protocol):
     """One connection up to the end of its handshake."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._protocol = GatewayProtocol(*args, **kwargs)
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self._protocol = GatewayProtocol(config, server_state, app_state, _loop)
         self._settings = cast(ListenerSettings, self._protocol.app_state["listener_settings"])
         self._transport: asyncio.Transport | None = None
         self._early: list[bytes] = []

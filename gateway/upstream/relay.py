@@ -105,8 +105,9 @@ class Relay:
             self.failover.budget(plan.model).requests += 1
             while True:
                 stats.node = lease.node.name
-                if lease.prefill is not None:
-                    stats.route, stats.expected_cached = lease.prefill.reason, lease.prefill.cached
+                placed = lease.prefill
+                stats.route = None if placed is None else placed.reason
+                stats.expected_cached = None if placed is None else placed.cached
                 stats.attempts += 1
                 try:
                     if leg is None:
