@@ -262,7 +262,7 @@ class Gateway:
         if not self._draining:
             self._draining = True
             seconds = self._started_with.timeouts.shutdown
-            log.info("draining", open_requests=self.relay.open_exchanges, deadline_s=seconds)
+            log.info("shutdown_started", open_requests=self.relay.open_exchanges, deadline_s=seconds)
             asyncio.get_running_loop().call_later(seconds, self.relay.close_all)
 
     def _update_fleet(self, specs: list[NodeSpec]) -> None:

@@ -214,6 +214,7 @@ async def end_all(stage: Scene, times: int) -> None:
                     await getattr(stage, way)(client, mode)
             stage.fake.set_faults()
         await freed(stage)
+        stage.gateway.app.metrics.flush()  # they hold the facts of what has ended for five seconds
         for _ in range(20):
             if not (left := left_over()):
                 break
