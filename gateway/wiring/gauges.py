@@ -44,7 +44,7 @@ class Gauges:
             try:
                 self.refresh()
             except Exception:
-                log.exception("background_work_failed", work="gauges")
+                log.exception("background_task_failed", task="gauges")
             await asyncio.sleep(SECONDS)
 
     def refresh(self) -> None:

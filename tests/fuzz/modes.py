@@ -13,7 +13,7 @@ KEY = "sk-fuzz-" + "0" * 24
 _WIDE: Settings = {
     "requests_per_minute": 10**8,
     "tokens_per_minute": 10**8,
-    "thinking_tokens_per_minute": 10**8,
+    "reasoning_tokens_per_minute": 10**8,
     "output_tokens_per_minute": 10**8,
     "input_tokens_per_minute": 10**8,
     "concurrent_requests": 500,

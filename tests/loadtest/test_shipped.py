@@ -16,8 +16,8 @@ def tree(tmp_path: Path) -> Path:
 
 
 def made(at: Path) -> Path:
-    (at / "gateway" / "core").mkdir(parents=True)
-    (at / "gateway" / "core" / "sse.py").write_text("A = 1\n")
+    (at / "gateway" / "core" / "http").mkdir(parents=True)
+    (at / "gateway" / "core" / "http" / "sse.py").write_text("A = 1\n")
     (at / "pyproject.toml").write_text("[project]\n")
     return at
 

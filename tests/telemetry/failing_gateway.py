@@ -101,8 +101,9 @@ class _Call:
     headers = {b"authorization": f"Bearer {SECRETS['client key']}".encode()}  # noqa: RUF012
     address = "127.0.0.1"
     gone = False
+    weighty = False
 
-    async def read_body(self) -> bytes:
+    async def read_body(self, owner: str) -> bytes:
         return json.dumps({"prompt": SECRETS["prompt"]}).encode()
 
     def fail(self, error: GatewayError) -> None:

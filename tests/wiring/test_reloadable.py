@@ -27,7 +27,7 @@ LIMITS = {
             "input_tokens_per_minute",
             "output_tokens_per_minute",
             "tokens_per_minute",
-            "thinking_tokens_per_minute",
+            "reasoning_tokens_per_minute",
             "concurrent_requests",
             "tokens_per_day",
             "usd_per_day",
@@ -123,13 +123,13 @@ OTHERS: dict[str, Any] = {
         "body": 61,
         "connect": 6,
         "first_byte": 301,
-        "silence": 31,
+        "node_hang": 31,
         "prefill": 3,
-        "plain": 1801,
+        "non_streaming": 1801,
         "idle": 121,
         "client_stall": 301,
         "keep_alive": 16,
-        "announce": 1,
+        "shutdown_delay": 1,
         "shutdown": 121,
     },
     "requests": {
@@ -140,15 +140,15 @@ OTHERS: dict[str, Any] = {
         "max_answer": 2048,
         "memory": 1 << 25,
     },
-    "health": {"interval": 3, "timeout": 6, "tolerated": 3, "failures": 4, "slow_start": 21},
+    "health": {"interval": 3, "timeout": 6, "failure_threshold": 3, "failures": 4, "slow_start": 21},
     "budgets": {"canary": False, "native": False, "overshoot": 0.06, "overshoot_tokens": 17},
     "retries": {"share": 0.3, "minimum": 11},
     "routing": {
         "policy": "affinity",
         "session_headers": ["x-other"],
         "by_user": True,
-        "remember": 60,
-        "crowding": 2,
+        "affinity_ttl": 60,
+        "load_penalty": 2,
     },
     "listen": {
         "host": "127.0.0.2",
@@ -337,7 +337,7 @@ def test_a_setting_takes_effect_at_a_reload_or_needs_a_restart(
     if is_read_at_start(path):
         assert needs_restart(before, after) == told_as(path)
         assert reloaded == held
-    elif path == "timeouts.announce":  # no part holds it
+    elif path == "timeouts.shutdown_delay":  # no part holds it
         assert gateway.announce_shutdown() != announced
         gateway.pipeline.leaving = False
     else:
