@@ -34,10 +34,11 @@ from gateway.core.http.sse import KEEP_ALIVE, PING, event_data, split_events
 from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.upstream.node_request_kinds import NodeRequest
 from gateway.fleet.node import Lease, Node
-from gateway.upstream.connection import ResponseHead, UpstreamConnection
+from gateway.upstream.connection import UpstreamConnection
 from gateway.upstream.downstream import DownstreamRequest, Headers
 from gateway.upstream.failed_answers import FAILED_STATUSES, deadline_exceeded, node_error, unreadable
 from gateway.upstream.request_heads import STREAM_HEADERS, STREAM_TYPE, is_stream, passed_headers, unfit
+from gateway.upstream.response_parser import ResponseHead
 from gateway.upstream.timeouts import UpstreamTimeouts
 
 HELD_BYTES = 1 << 20

@@ -14,9 +14,9 @@ from gateway.core.errors import (
     UpstreamError,
 )
 from gateway.core.telemetry.request_stats import RequestStats
-from gateway.upstream.connection import ResponseHead
 from gateway.upstream.downstream import DownstreamRequest
 from gateway.upstream.request_heads import retry_after
+from gateway.upstream.response_parser import ResponseHead
 
 FAILED_STATUSES = (500, 502, 503, 504)
 """What a node says that could not do its work, though another might."""

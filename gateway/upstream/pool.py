@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 from gateway.core.errors import ConnectFailed, GatewayError, OutOfResources
 from gateway.telemetry.shortages import shortage_behind
-from gateway.upstream.connection import NodeHeadCache, UpstreamConnection
+from gateway.upstream.connection import UpstreamConnection
+from gateway.upstream.node_head_cache import NodeHeadCache
 
 IDLE_LIMIT = 60.0
 """Seconds after which an idle connection is not used again (the node may have closed it sooner: see `attempts`)."""
@@ -48,7 +49,7 @@ class Pool:
         self._fixed_headers = _fixed_headers(parts.netloc.rpartition("@")[2], api_key)
         self._idle: list[UpstreamConnection] = []
         self._closed = False
-        self._memory = NodeHeadCache()
+        self._head_cache = NodeHeadCache()
 
     def head(self, method: str, path: str, headers: Mapping[bytes, bytes], length: int) -> bytes:
         """The head of a request whose body has `length` bytes; of the client's `headers` only the harmless ones."""
@@ -72,7 +73,7 @@ class Pool:
         try:
             async with asyncio.timeout(timeout):
                 _, connection = await loop.create_connection(
-                    lambda: UpstreamConnection(self._keep, self._memory),
+                    lambda: UpstreamConnection(self._keep, self._head_cache),
                     self._host,
                     self._port,
                     ssl=self._tls,

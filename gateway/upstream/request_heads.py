@@ -15,8 +15,8 @@ import math
 import re
 
 from gateway.core.errors import BadUpstreamResponse
-from gateway.upstream.connection import ResponseHead
 from gateway.upstream.downstream import Headers
+from gateway.upstream.response_parser import ResponseHead
 
 STREAM_HEADERS: Headers = [(b"x-accel-buffering", b"no"), (b"cache-control", b"no-cache")]
 STREAM_TYPE = b"text/event-stream"

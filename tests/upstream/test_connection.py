@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.errors import BadUpstreamResponse, StaleConnection, UpstreamCut, UpstreamError
-from gateway.upstream.connection import MAX_QUIET_BYTES, ResponseHead, UpstreamConnection
+from gateway.upstream.connection import MAX_QUIET_BYTES, UpstreamConnection
+from gateway.upstream.response_parser import ResponseHead
 
 
 class Wire(asyncio.Transport):
@@ -382,9 +383,9 @@ def test_an_answer_that_begins_as_the_last_one_did_is_told_as_any(
     for remembers in (True, False):
         case = talk()
         case.connection.data_received(LENGTH)
-        assert case.connection._memory.familiar is not None
+        assert case.connection._head_cache.familiar is not None
         if not remembers:
-            case.connection._memory.familiar = None
+            case.connection._head_cache.familiar = None
         case.again()
         for piece in (answer[:cut], answer[cut:] if cut is not None else b""):
             if piece:
