@@ -83,8 +83,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._parser = ResponseParser()
         self._on_chunk: Callable[[bytes, bytes], None] | None = None
         """The receiver's, while the parser stands between two chunks."""
-        self._heard = False
-        """Whether a byte came since the request was sent."""
+        self._heard = False  # whether a byte has come since the request was sent
         self._quiet_bytes = 0
         self._paused = False
         self._sent_at = 0.0
@@ -230,7 +229,8 @@ class UpstreamConnection(asyncio.Protocol):
         assert transport is not None
         self._state = ConnectionState.IDLE
         if reusable and transport.get_write_buffer_size() == 0 and not transport.is_closing():
-            self.resume()
+            if self._paused:
+                self.resume()
             self._receiver = None
             self._free(self)
         else:

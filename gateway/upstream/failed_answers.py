@@ -1,9 +1,9 @@
-"""What a node's failed answer is to the gateway, and to the client where nobody else answers."""
+"""The errors of failed answers: to the gateway, and to the client where no other node answers."""
 
 import time
 from pathlib import PurePath
 
-from gateway.core.dialects.answers import find_error_message
+from gateway.core.dialects.answers import find_error_message, find_error_status
 from gateway.core.errors import (
     DeadlineExceeded,
     GatewayError,
@@ -13,13 +13,14 @@ from gateway.core.errors import (
     UnreadableAnswer,
     UpstreamError,
 )
+from gateway.core.http.sse import event_data, split_events
 from gateway.core.telemetry.request_stats import RequestStats
 from gateway.upstream.downstream import DownstreamRequest
-from gateway.upstream.request_heads import retry_after
+from gateway.upstream.request_heads import STREAM_HEADERS, passed_headers, retry_after
 from gateway.upstream.response_parser import ResponseHead
 
 FAILED_STATUSES = (500, 502, 503, 504)
-"""What a node says that could not do its work, though another might."""
+"""The statuses of a node that failed by itself: another may succeed."""
 
 
 def deadline_exceeded() -> DeadlineExceeded:
@@ -30,19 +31,19 @@ def deadline_exceeded() -> DeadlineExceeded:
     )
 
 
-def pass_on(answer: NodeAnswer, call: DownstreamRequest, stats: RequestStats) -> None:
-    """Give the client a failed answer as the node told it."""
+def pass_on(answer: NodeAnswer, request: DownstreamRequest, stats: RequestStats) -> None:
+    """Send the client a failed answer as it came from its node."""
     stats.answered = True
     stats.first_byte = time.perf_counter()
     length = [] if answer.stream else [(b"content-length", b"%d" % len(answer.body))]
-    call.start(answer.status, answer.headers + length, stream=answer.stream)
-    call.finish(answer.body)
+    request.start(answer.status, answer.headers + length, stream=answer.stream)
+    request.finish(answer.body)
 
 
 def node_error(
     status: int, body: bytes, head: ResponseHead | None = None, answer: NodeAnswer | None = None
 ) -> UpstreamError:
-    """What a node's error answer is to the gateway; a refusal of the request is nobody else's to answer."""
+    """The error of a node's error answer. Where the request was refused it is a plain `UpstreamError`."""
     message = find_error_message(body) or f"The node answered with status {status}."
     if status == 503:
         return NodeBusy(message, retry_after=None if head is None else retry_after(head), answer=answer)
@@ -51,8 +52,22 @@ def node_error(
     return UpstreamError(message, code="upstream_error")
 
 
+def stream_failure(events: bytes, prelude: bytes, head: ResponseHead | None) -> UpstreamError | None:
+    """The error of a stream that begins with `events`, by which its node reports its own failure; None where another
+    node would answer alike. `prelude`: the events before. `head`: the answer's, None where the client has one."""
+    errors = [found for event in split_events(events) if b'"error"' in (found := event_data(event))]
+    data = errors[-1] if errors else b""
+    status = find_error_status(data)
+    if status not in FAILED_STATUSES:
+        return None
+    answer = None
+    if head is not None:
+        answer = NodeAnswer(200, passed_headers(head) + STREAM_HEADERS, prelude + events, stream=True)
+    return node_error(status, data, None, answer)
+
+
 def unreadable(error: Exception) -> GatewayError:
-    """What it is that reading an answer raised `error`: itself, where it is one that clients are told."""
+    """The error of an answer that could not be read because of `error`; itself where it is one for clients."""
     if isinstance(error, GatewayError):
         return error
     trace, place = error.__traceback__, ""

@@ -1,6 +1,6 @@
-"""After a failed attempt: what it says about the node, and where the request goes on.
+"""Failover after a failed attempt: its evidence about the node, and the node of the next attempt.
 
-Nothing here sends anything. `Failover` belongs to the relay; `RequestTries` is one request's, made when it first fails.
+Nothing is sent here. There is one `Failover` a relay, and one `RequestTries` a request, made when it first fails.
 """
 
 import asyncio
@@ -28,11 +28,11 @@ from gateway.fleet.node import AnotherLease, Lease, Node
 log = structlog.get_logger("fleetgate.failover")
 
 BUSY_SECONDS = 0.25
-"""How long a node whose queue was full is asked last, where it did not say itself."""
+"""How long a node whose queue was full is chosen last, where its answer had no `retry-after`."""
 
 
 class Failure(NamedTuple):
-    """A failure by the node's fault or the request's own, at loop time `at`. `cut`: the node broke off.
+    """A failure by the node's fault or the request's own, at loop time `at`. `cut`: the node closed the connection.
 
     Not the error itself: its traceback holds the frame that holds the `RequestTries`: a reference cycle.
     """
@@ -45,7 +45,7 @@ class Failure(NamedTuple):
 
 @dataclass(slots=True)
 class RequestTries:
-    """One request's: the nodes it has tried, its doubtful failures, and what full nodes said of their queues."""
+    """The nodes that a request has tried, its doubtful failures, and the seconds that full nodes asked it to wait."""
 
     attempts: Attempts
     tried: list[Node] = field(default_factory=list)
@@ -54,22 +54,16 @@ class RequestTries:
 
 
 class Failover:
-    """Tells the fleet what failed, and finds the next place within the request's and its model's bounds."""
+    """Records failures with the fleet, and leases the next node within the bounds of the request and its model."""
 
     def __init__(self, fleet: Fleet, rules: RetryRules, max_attempts: int) -> None:
         self._fleet = fleet
         self._budgets: dict[str | None, RetryBudget] = {}
         self._unreadable: set[tuple[str, str, str]] = set()
-        """What was logged of unreadable answers: node, cause, place."""
-        self.configure(rules, max_attempts)
-
-    def configure(self, rules: RetryRules, max_attempts: int) -> None:
-        """Go by `rules` from now on; `max_attempts`: nodes that one request may try."""
-        self.rules = rules
-        self.max_attempts = max_attempts
+        """The unreadable answers that were logged: node, cause, place."""
 
     def budget(self, model: str | None) -> RetryBudget:
-        """What requests for `model` may cost beyond their first tries."""
+        """The retry budget that all requests for `model` share."""
         budget = self._budgets.get(model)
         if budget is None:
             budget = self._budgets[model] = RetryBudget(self.rules, asyncio.get_running_loop().time())
@@ -94,12 +88,12 @@ class Failover:
         """
         now = asyncio.get_running_loop().time()
         stats.failures += ((lease.node.name, outcome(error)),)
-        stats.node_failed = False  # what the next one does will be told
+        stats.node_failed = False  # the next attempt sets it anew
         self._record(error, lease.node, tries, now)
-        verdict = tries.attempts.judge(error, stats.answered)
-        if verdict is RetryDecision.SAME_NODE:
+        decision = tries.attempts.judge(error, stats.answered)
+        if decision is RetryDecision.SAME_NODE:
             return lease
-        if verdict is RetryDecision.GIVE_UP:
+        if decision is RetryDecision.GIVE_UP:
             _advise_against_retry(error, tries)
             return None
         tries.tried.append(lease.node)
@@ -129,8 +123,8 @@ class Failover:
         return None
 
     def conclude(self, tries: RequestTries, lease: Lease) -> None:
-        """The request has ended well on the node of `lease`: whatever failed it before is at fault."""
-        if not lease.answered:  # it was refused, as what is wrong with it may have been what failed elsewhere
+        """The request has succeeded on the node of `lease`: the nodes that failed it before are at fault."""
+        if not lease.answered:  # it was refused: its own fault may have been what failed elsewhere
             return
         now = asyncio.get_running_loop().time()
         for failure in tries.failures:
@@ -151,7 +145,7 @@ class Failover:
             node.doubt(error.message)
 
     def _log_unreadable(self, error: UnreadableAnswer, node: Node) -> None:
-        """Once for each cause: the rest is counted. Nothing of the answer is told, which may be a tenant's."""
+        """Log each cause once; the rest is counted. Nothing of the answer is logged, which may be a tenant's."""
         seen = (node.name, error.cause, error.place)
         if seen not in self._unreadable:
             self._unreadable.add(seen)
@@ -159,7 +153,7 @@ class Failover:
 
 
 def _advise_against_retry(error: UpstreamError, tries: RequestTries) -> None:
-    """Where two nodes vanished over a request, SDKs should not send it to a third and a fourth by themselves."""
+    """Ask SDKs not to retry a request over which two nodes closed their connections."""
     if len(tries.failures) > 1 and all(failure.cut for failure in tries.failures):
         error.headers = {**error.headers, "x-should-retry": "false"}
         error.message = "Two nodes failed on this request, so no other is tried: change it, or retry later."

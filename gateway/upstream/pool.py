@@ -1,4 +1,4 @@
-"""The way to one node: its kept connections, how new ones are made, and the head of every request to it."""
+"""The connections to one node: idle ones are kept, new ones are made; and the head of every request to it."""
 
 import asyncio
 import ssl
@@ -67,8 +67,8 @@ class Pool:
         return None
 
     async def connect(self, timeout: float) -> UpstreamConnection:
-        """A new connection that can be used, within `timeout` seconds, else `ConnectFailed`; `OutOfResources` where it
-        is not the node that took none, but this machine that had none to give."""
+        """A new connection within `timeout` seconds. Raises `ConnectFailed`, and `OutOfResources` where this machine
+        has no port, file or memory left for it."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout):
@@ -89,7 +89,7 @@ class Pool:
         return connection
 
     def drop_idle(self) -> bool:
-        """Close the connections that nobody uses now; whether there were any."""
+        """Close the idle connections; whether there were any."""
         idle, self._idle = self._idle, []
         for connection in idle:
             connection.abort()

@@ -1,9 +1,8 @@
-"""Getting one answer out of a fleet: a node, a connection, an exchange, and another try where that is safe."""
+"""Answers a request from the fleet: a node, a connection, an exchange, and another attempt where that is safe."""
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import structlog
 
@@ -30,6 +29,7 @@ from gateway.fleet.node import AnotherLease, Lease, Node
 from gateway.telemetry.shortages import ResourceShortages
 from gateway.upstream.downstream import DownstreamRequest
 from gateway.upstream.exchange import Exchange
+from gateway.upstream.exchange_timer import ExchangeTimer
 from gateway.upstream.failed_answers import pass_on
 from gateway.upstream.failover import Failover, RequestTries
 from gateway.upstream.node_pools import NodePools
@@ -41,14 +41,19 @@ log = structlog.get_logger("fleetgate.relay")
 Done = TypeVar("Done")
 
 
-class AttemptPart(NamedTuple):
+class AttemptPart:
     """One request of an attempt; `carried` is the filter of the answer that it continues, None for the first."""
 
-    sending: NodeRequest
-    method: str
-    path: str
-    body: bytes
-    carried: StreamFilter | None = None
+    __slots__ = ("body", "carried", "method", "node_request", "path")
+
+    def __init__(
+        self, node_request: NodeRequest, method: str, path: str, body: bytes, carried: StreamFilter | None = None
+    ) -> None:
+        self.node_request = node_request
+        self.method = method
+        self.path = path
+        self.body = body
+        self.carried = carried
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +68,15 @@ class RelaySettings:
 
 
 class Relay:
-    """The data plane: the connections to all nodes, and the exchanges that are open now."""
+    """The data plane: the connections to all nodes, and the timers of the open exchanges."""
 
     def __init__(self, fleet: Fleet, settings: RelaySettings, shortages: ResourceShortages) -> None:
         self.large = asyncio.Lock()
-        """Held by who does a step with a large body: what is done with one keeps all streams waiting meanwhile."""
-        self.failover = Failover(fleet, settings.retries, settings.max_attempts)
+        """Held for each request with a large body while it is prepared: every step of that delays all streams."""
+        self.failover = Failover(fleet, retries or RetryRules(), max_attempts)
         self._fleet = fleet
-        self.pools = NodePools(shortages)
-        self._open: TimeoutSweep[Exchange] = TimeoutSweep()
+        self.pools = NodePools(shortages or ResourceShortages())
+        self._open: TimeoutSweep[ExchangeTimer] = TimeoutSweep()
         self._closing = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self.configure(settings)
@@ -85,7 +90,7 @@ class Relay:
     async def serve(
         self,
         plan: Plan,
-        call: DownstreamRequest,
+        request: DownstreamRequest,
         stats: RequestStats,
         deadline: float,
         lease: Lease,
@@ -93,14 +98,14 @@ class Relay:
         method: str = "POST",
         path: str | None = None,
     ) -> None:
-        """Answer `call` from the node of `lease`, or of `another(tried)` where that is safe; raises the `GatewayError`
-        that the client has to be told. All leases are released.
+        """Answer `request` from the node of `lease`, or of `another(tried)` where that is safe. Raises the
+        `GatewayError` that the client has to be sent. All leases are released.
 
         `deadline` is loop time (infinite: none). `stats` are filled in as things happen, also when this raises.
         """
         tries: RequestTries | None = None
         fresh = False
-        leg: AttemptPart | None = None
+        part: AttemptPart | None = None
         try:
             self.failover.budget(plan.model).requests += 1
             while True:
@@ -110,14 +115,14 @@ class Relay:
                 stats.expected_cached = None if placed is None else placed.cached
                 stats.attempts += 1
                 try:
-                    if leg is None:
+                    if part is None:
                         if len(plan.body) <= LARGE:
-                            sending = node_request(plan, lease.node.tag, lease.node.capabilities, self.overshoot)
+                            prepared = node_request(plan, lease.node.tag, lease.node.capabilities, self.overshoot)
                         else:
-                            sending = await self._prepare_large(plan, lease.node, call)
-                        leg = AttemptPart(sending, method, path or sending.path, sending.body)
-                    while leg is not None:
-                        leg = await self._attempt(leg, lease, call, stats, deadline, fresh, plan.model)
+                            prepared = await self._prepare_large(plan, lease.node, request)
+                        part = AttemptPart(prepared, method, path or prepared.path, prepared.body)
+                    while part is not None:
+                        part = await self._attempt(part, lease, request, stats, deadline, fresh, plan.model)
                     if stats.node_failed:  # in mid-answer: by its own fault, or by the request's
                         lease.node.doubt("a stream ended with the node's own error")
                     elif tries is not None:
@@ -128,15 +133,15 @@ class Relay:
                     again = self.failover.next_lease(error, lease, plan, tries, stats, another)
                     if again is None:
                         if isinstance(error, NodeFailed) and error.answer is not None:
-                            return pass_on(error.answer, call, stats)
+                            return pass_on(error.answer, request, stats)
                         raise
                     stats.begin_again()
                     fresh = again is lease
                     if again is not lease:
                         lease.release()
                         lease = again
-                        if leg is not None and leg.carried is None:
-                            leg = None  # what is sent depends on the node, until an answer has begun
+                        if part is not None and part.carried is None:
+                            part = None  # what is sent depends on the node, until an answer has begun
         finally:
             lease.release()
             if lease.prefill is not None:
@@ -147,107 +152,105 @@ class Relay:
         return len(self._open)
 
     def close_all(self) -> None:
-        """The shutdown's deadline has passed: end what is still open, each with an error its client can read."""
+        """Fail all open exchanges, each with an error for its client: the shutdown's deadline has passed."""
         self._closing = True
-        for exchange in self._open:
-            exchange.fail(shutting_down())
+        for timer in self._open:
+            timer.exchange.fail(shutting_down())
 
     def end_on(self, node: Node) -> None:
-        """A drained node's time is up: what waits goes elsewhere, what has begun ends with an error."""
-        for exchange in self._open:
-            if exchange.lease.node is node:
-                exchange.fail(NodeLeaving("The node was drained before its answer was complete; retry."))
+        """Fail the exchanges on `node`, whose drain has reached its deadline: those that wait go to another node."""
+        for timer in self._open:
+            if timer.exchange.lease.node is node:
+                timer.exchange.fail(NodeLeaving("The node is taken away before its answer was complete: ask again."))
 
-    async def _prepare_large(self, plan: Plan, node: Node, call: DownstreamRequest) -> NodeRequest:
+    async def _prepare_large(self, plan: Plan, node: Node, request: DownstreamRequest) -> NodeRequest:
         """`node_request` in steps, one body at a time."""
         async with self.large:
-            return await in_turns(node_request_steps(plan, node.tag, node.capabilities, self.overshoot), call)
+            return await in_turns(node_request_steps(plan, node.tag, node.capabilities, self.overshoot), request)
 
     async def _attempt(
         self,
-        leg: AttemptPart,
+        part: AttemptPart,
         lease: Lease,
-        call: DownstreamRequest,
+        request: DownstreamRequest,
         stats: RequestStats,
         deadline: float,
         fresh: bool,
         model: str | None,
     ) -> AttemptPart | None:
-        """One request on the lease's node; returns the next one where the answer goes on with another. `model` is None
+        """One request on the lease's node; returns the follow-up that continues the answer, if any. `model` is None
         where no new work is asked for."""
         loop = self._loop
-        if loop is None:  # once: to ask for it is a system call
+        if loop is None:  # once: asking for it is a system call
             loop = self._loop = asyncio.get_running_loop()
         node = lease.node
         pool, connection = await self.pools.connection(node, self.timing.connect, deadline, fresh, loop)
-        new = model is not None and leg.carried is None
-        if call.gone or self._closing or (new and node.closed):  # looked at again, now that there is a connection
+        new = model is not None and part.carried is None
+        if request.gone or self._closing or (new and node.closed):  # looked at again, now that there is a connection
             connection.abort()
-            raise self._refusal(call)
-        exchange = Exchange(
-            leg.sending, call, connection, self.timing, stats, deadline, loop, lease, leg.carried, self._check_hang
-        )
-        self._open.add(exchange, loop)
+            raise self._refusal(request)
+        exchange = Exchange(part.node_request, request, connection, stats, loop, lease, part.carried)
+        timer = ExchangeTimer(exchange, self.timing, deadline, self._check_hang)
+        self._open.add(timer, loop)
         try:
-            head = pool.head(leg.method, leg.path, call.headers, len(leg.body))
+            head = pool.head(part.method, part.path, request.headers, len(part.body))
             stats.sent = True
-            connection.send((head, leg.body), exchange)
-            turn = await exchange.done
+            connection.send((head, part.body), exchange)
+            follow_up = await exchange.done
         except GatewayError:
             raise
         except BaseException:  # cancelled, or nothing was sent
             exchange.stop()
             raise
         finally:
-            self._open.discard(exchange)
-        verdict = leg.sending.budget_report
-        if verdict is not None and leg.carried is None:
-            self._record_budget_report(verdict, node, stats)
-        if turn is None:
+            self._open.discard(timer)
+        report = part.node_request.budget_report
+        if report is not None and part.carried is None:
+            self._record_budget_report(report, node, stats)
+        if follow_up is None:
             return None
         stats.answered = False
-        return AttemptPart(leg.sending, "POST", turn.path, turn.body, exchange.stream_filter)
+        return AttemptPart(part.node_request, "POST", follow_up.path, follow_up.body, exchange.stream_filter)
 
-    def _refusal(self, call: DownstreamRequest) -> GatewayError:
-        """Why nothing is sent."""
-        if call.gone:
+    def _refusal(self, request: DownstreamRequest) -> GatewayError:
+        """The error of a request that is not sent."""
+        if request.gone:
             return ClientGone("The client closed its connection.")
         return shutting_down() if self._closing else NodeLeaving("The node was drained; retry.")
 
-    def _record_budget_report(self, verdict: BudgetReport, node: Node, stats: RequestStats) -> None:
-        """What an answer showed of the node's thinking."""
-        if verdict.pace is not None:
-            node.keep_pace(verdict.pace)
-        if verdict.overran:
+    def _record_budget_report(self, report: BudgetReport, node: Node, stats: RequestStats) -> None:
+        """Apply what an answer showed of its node's thinking."""
+        if report.pace is not None:
+            node.keep_pace(report.pace)
+        if report.overran:
             stats.overran = True
-            if verdict.evidence and node.capabilities.native_budget and node.suspect_budget():
-                log.warning("thinking_budget_overrun", node=node.name, remedy="none needed: its canary runs again")
+            if report.evidence and node.capabilities.native_budget and node.suspect_budget():
+                log.warning("node_overran_budget", node=node.name, remedy="it is asked again whether it holds budgets")
 
     def _check_hang(self, node: Node, now: float) -> float:
-        """Whether `node` hangs: then what waits there goes elsewhere. Returns the loop time to look again."""
+        """Send the requests that wait on `node` elsewhere if it hangs. Returns the loop time of the next check."""
         due = silent_at(node, now, self.timing.silence, self.timing.prefill)
         if due > now:
             return min(due, now + self.timing.silence)
         if self._fleet.fell_silent(node, now):
-            for exchange in self._open:
-                if exchange.lease.node is node and exchange.waits:
-                    exchange.fail(UpstreamTimeout("The node hangs, all its answers have stalled; retry."))
+            for timer in self._open:
+                if timer.exchange.lease.node is node and timer.exchange.waits:
+                    timer.exchange.fail(UpstreamTimeout("The node stands still with all its answers: ask again."))
         return now + self.timing.silence
 
 
-async def in_turns(steps: Iterator[Done | None], call: DownstreamRequest) -> Done:
-    """The last of `steps`, with a turn of the event loop for others after each. Raises `ClientGone` once the client has
-    left."""
+async def in_turns(steps: Iterator[Done | None], request: DownstreamRequest) -> Done:
+    """The last of `steps`; the event loop runs others after each. Raises `ClientGone` once the client has left."""
     done: Done | None = None
     for step in steps:
         done = step
         await asyncio.sleep(0)
-        if call.gone:
+        if request.gone:
             raise ClientGone("The client closed its connection.")
     assert done is not None
     return done
 
 
 def shutting_down() -> GatewayError:
-    """What a request ends with that the process does not outlive."""
-    return ShuttingDown("The gateway is shutting down; retry in 1 s.", code="shutting_down", retry_after=1.0)
+    """The error of a request that is cut off by the shutdown."""
+    return ShuttingDown("The gateway is shutting down: send the request again.", code="shutting_down", retry_after=1.0)

@@ -1,14 +1,13 @@
-"""The head of a node's answer: which answers are one at all, and which of its headers reach the client.
+"""The head of a node's answer: which heads are accepted, and which of their headers reach the client.
 
     status                                      the client gets
     200                                         the answer
-    400 to 599                                  the error as the node told it, or another node's answer
-    3xx                                         502: a redirect is not followed, nor is its `location` told
+    400 to 599                                  the error as the node sent it, or another node's answer
+    3xx                                         502: a redirect is not followed, and its `location` is not passed on
     every other (1xx without end, 204, 600)     502 that names the status
 
-Headers pass by name, never by default: the content type as it is, how long to wait as a number of seconds within
-`LONGEST_WAIT`. What else a node says (`set-cookie`, `location`, `server`, limits of its own, what belongs to its
-connection) is between it and the gateway.
+Only two headers pass: the content type as it is, and `retry-after` as a number of seconds within `LONGEST_WAIT`. All
+others (`set-cookie`, `location`, `server`, limits of the node's own, headers of its connection) stay here.
 """
 
 import math
@@ -22,14 +21,14 @@ STREAM_HEADERS: Headers = [(b"x-accel-buffering", b"no"), (b"cache-control", b"n
 STREAM_TYPE = b"text/event-stream"
 
 LONGEST_WAIT = 60.0
-"""Seconds that a node may ask to be left alone for: whatever it says, it is asked again after that."""
+"""The most seconds of a node's `retry-after`: after that it is asked again."""
 
 _PRINTABLE = re.compile(rb"[ -~]{0,256}")
 _SECONDS = re.compile(rb"0*([0-9]{1,15})(?:\.[0-9]{0,15})?|0*([0-9]{16,})(?:\.[0-9]*)?")
 
 
 def unfit(head: ResponseHead) -> BadUpstreamResponse | None:
-    """Why an answer that begins so can be nobody's, None where it can."""
+    """The error of an answer with this head; None where the head is accepted."""
     status = head.status
     if status != 200 and not 400 <= status <= 599:
         if 300 <= status <= 399:
@@ -37,8 +36,7 @@ def unfit(head: ResponseHead) -> BadUpstreamResponse | None:
         return BadUpstreamResponse(f"The node answered with status {status}, which is neither a success nor an error.")
     if head.coding:
         name, value = head.coding
-        told = _PRINTABLE.fullmatch(value[:40])
-        coding = value[:40].decode() if told else "unknown"
+        coding = value[:40].decode() if _PRINTABLE.fullmatch(value[:40]) else "unknown"
         return BadUpstreamResponse(
             f"The node sent a compressed answer ({name.decode()}: {coding}), although no compression was requested."
         )
@@ -52,7 +50,7 @@ def is_stream(head: ResponseHead) -> bool:
 
 
 def passed_headers(head: ResponseHead) -> Headers:
-    """What a client is told of the head, for an answer that is not `unfit`."""
+    """The headers of the client's answer, for a head that is not `unfit`."""
     headers = [(b"content-type", head.content_type)] if head.content_type else []
     if head.status >= 400 and (wait := retry_after(head)) is not None:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(wait))))
@@ -60,8 +58,7 @@ def passed_headers(head: ResponseHead) -> Headers:
 
 
 def retry_after(head: ResponseHead) -> float | None:
-    """The seconds that a node asks to be left alone for, at most `LONGEST_WAIT`; None for a date or anything else that
-    is not a number."""
+    """The seconds of `retry-after`, at most `LONGEST_WAIT`; None for a date or anything else that is not a number."""
     for name, value in head.headers:
         if name == b"retry-after-ms":
             return None if (ms := _number(value)) is None else min(ms / 1000, LONGEST_WAIT)

@@ -1,7 +1,7 @@
-"""One timer for everything that is looked at from time to time.
+"""One timer of the event loop for all exchanges.
 
-A timer for each exchange costs more than all else that is done about its time, and nearly none of them ever goes
-off. So the loop has one: set for the first that is due, and after that for the next.
+A timer for each exchange would cost more than its checks, and nearly none of them ever fires. So the loop has one: set
+for the first exchange that is due, and after that for the next.
 """
 
 import asyncio
@@ -10,29 +10,29 @@ from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
 STEP = 0.05
-"""Seconds that lie between two sweeps at the least, so that many who are due one after the other cost little."""
+"""The fewest seconds between two sweeps: many that are due one after the other are checked in one."""
 
 
 class Expirable(Protocol):
-    """Something that wants to be looked at when the loop's time is `due`."""
+    """Something that is checked when the loop's time is `due`."""
 
     due: float
 
     def check(self, now: float) -> None:
-        """It is time; moves `due`, or ends and is discarded."""
+        """`due` has come: move it, or end and be discarded."""
 
 
 T = TypeVar("T", bound=Expirable)
 
 
 class TimeoutSweep(Generic[T]):
-    """The things that are watched. `check` comes up to `STEP` later than `due`, which may only move to later."""
+    """Checks its members. `check` comes up to `STEP` later than `due`, which may only move to later."""
 
     def __init__(self) -> None:
         self._watched: set[T] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._at = math.inf
-        """When the timer goes off; infinite where there is none."""
+        """When the timer fires; infinite where there is none."""
 
     def add(self, thing: T, loop: asyncio.AbstractEventLoop) -> None:
         self._watched.add(thing)
@@ -46,23 +46,23 @@ class TimeoutSweep(Generic[T]):
         return len(self._watched)
 
     def __iter__(self) -> Iterator[T]:
-        """All of them as they are now: what is done about one may discard any."""
+        """A copy of the members: what is done about one may discard any."""
         return iter(tuple(self._watched))
 
     def _set(self, at: float, loop: asyncio.AbstractEventLoop) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._at = at
-        self._timer = loop.call_at(at, self._check_due, loop)
+        self._timer = loop.call_at(at, self._sweep, loop)
 
-    def _check_due(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer, self._at = None, math.inf
         now = loop.time()
         try:
             for thing in [thing for thing in self._watched if thing.due <= now]:
                 if thing in self._watched:
                     thing.check(now)
-        finally:  # whatever one of them raises, the others are looked at again
+        finally:  # whatever one of them raises, the others are checked again
             if self._watched:
                 next_at = max(min(thing.due for thing in self._watched), now + STEP)
                 if next_at < self._at:
