@@ -162,7 +162,7 @@ class UpstreamConnection(asyncio.Protocol):
             end(receiver, StaleConnection("The node closed a kept connection."))
         else:
             when = "in mid-answer" if state is ConnectionState.BODY else "before it answered"
-            end(receiver, UpstreamCut(f"The node closed the connection {when}: ask again."))
+            end(receiver, UpstreamCut(f"The node closed the connection {when}; retry."))
 
     def _just_sent(self) -> bool:
         """Whether a close can be the race with the node's keep-alive time-out; later the node may have worked."""
@@ -184,7 +184,7 @@ class UpstreamConnection(asyncio.Protocol):
         parser = self._parser
         self._quiet_bytes += len(data)
         if not parser.feed(data):
-            self._fail(receiver, BadUpstreamResponse("The node sent something that is not an HTTP answer."))
+            self._fail(receiver, BadUpstreamResponse("The node's answer is not HTTP."))
             return
         if first and parser.complete and parser.keep_alive and not parser.surplus and parser.head is not None:
             self._head_cache.remember(data, parser.head)
@@ -212,7 +212,7 @@ class UpstreamConnection(asyncio.Protocol):
         if parser.complete:
             self._finish(receiver, parser.keep_alive and not parser.surplus)
         elif self._quiet_bytes > MAX_QUIET_BYTES:
-            self._fail(receiver, BadUpstreamResponse("The node sent headers without end."))
+            self._fail(receiver, BadUpstreamResponse("The node's headers or trailers are too large."))
 
     def _deliver_whole(self, receiver: Receiver, head: ResponseHead, body: bytes) -> None:
         """The same for a whole answer with a familiar head: the parser would find the same, and is not fed."""

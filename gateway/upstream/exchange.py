@@ -100,7 +100,7 @@ class Exchange:
             elif is_stream(head):
                 stream_filter = node_request.stream_filter()
             elif node_request.needs_stream:
-                raise BadUpstreamResponse("The node did not stream an answer that it was asked to stream.")
+                raise BadUpstreamResponse("The node did not stream its answer, although a stream was requested.")
         if stream_filter is None:
             self._plain = PlainAnswer(head, node_request, request, stats, writer, self._carried is not None)
         else:

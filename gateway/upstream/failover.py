@@ -61,6 +61,12 @@ class Failover:
         self._budgets: dict[str | None, RetryBudget] = {}
         self._unreadable: set[tuple[str, str, str]] = set()
         """The unreadable answers that were logged: node, cause, place."""
+        self.configure(rules, max_attempts)
+
+    def configure(self, rules: RetryRules, max_attempts: int) -> None:
+        """Go by `rules` from now on; `max_attempts`: nodes that one request may try."""
+        self.rules = rules
+        self.max_attempts = max_attempts
 
     def budget(self, model: str | None) -> RetryBudget:
         """The retry budget that all requests for `model` share."""

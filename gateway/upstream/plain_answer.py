@@ -63,7 +63,7 @@ class PlainAnswer:
         self._held.append(data)
         if self._length > HELD_BYTES and not rewrites:
             if self._writer.committed:
-                raise BadUpstreamResponse("The node answered a stream with something else.")
+                raise BadUpstreamResponse("The node's answer is not an event stream.")
             held, self._held = b"".join(self._held), None
             self._writer.start_plain(self._head)
             self._pass(held)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TypeVar
 
 import structlog
@@ -73,9 +74,9 @@ class Relay:
     def __init__(self, fleet: Fleet, settings: RelaySettings, shortages: ResourceShortages) -> None:
         self.large = asyncio.Lock()
         """Held for each request with a large body while it is prepared: every step of that delays all streams."""
-        self.failover = Failover(fleet, retries or RetryRules(), max_attempts)
+        self.failover = Failover(fleet, settings.retries, settings.max_attempts)
         self._fleet = fleet
-        self.pools = NodePools(shortages or ResourceShortages())
+        self.pools = NodePools(shortages)
         self._open: TimeoutSweep[ExchangeTimer] = TimeoutSweep()
         self._closing = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -161,7 +162,7 @@ class Relay:
         """Fail the exchanges on `node`, whose drain has reached its deadline: those that wait go to another node."""
         for timer in self._open:
             if timer.exchange.lease.node is node:
-                timer.exchange.fail(NodeLeaving("The node is taken away before its answer was complete: ask again."))
+                timer.exchange.fail(NodeLeaving("The node was drained before its answer was complete; retry."))
 
     async def _prepare_large(self, plan: Plan, node: Node, request: DownstreamRequest) -> NodeRequest:
         """`node_request` in steps, one body at a time."""
@@ -235,7 +236,7 @@ class Relay:
         if self._fleet.fell_silent(node, now):
             for timer in self._open:
                 if timer.exchange.lease.node is node and timer.exchange.waits:
-                    timer.exchange.fail(UpstreamTimeout("The node stands still with all its answers: ask again."))
+                    timer.exchange.fail(UpstreamTimeout("The node hangs: none of its answers makes progress; retry."))
         return now + self.timing.silence
 
 

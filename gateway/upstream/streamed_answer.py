@@ -164,4 +164,4 @@ class StreamedAnswer:
 
 
 def _cut() -> UpstreamCut:
-    return UpstreamCut("The node ended its stream before the answer was complete: ask again.")
+    return UpstreamCut("The node ended its stream before the answer was complete; retry.")

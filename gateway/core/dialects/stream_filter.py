@@ -55,7 +55,7 @@ ABORTED = b'"finish_reason":"abort"'
 
 def gave_up() -> UpstreamCut:
     """The error for an aborted answer."""
-    return UpstreamCut("The node aborted the answer before it was complete: retry.")
+    return UpstreamCut("The node aborted the answer before it was complete; retry.")
 
 
 class FollowUpRequest(NamedTuple):
