@@ -99,7 +99,7 @@ class Dialect(ABC):
         `parsed`: the body from `parse_steps`, where `raw` was parsed before. Raises `InvalidRequest`.
         """
         body = parse_body(raw) if parsed is None else parsed
-        check_arguments(raw, body)
+        check_arguments(body)
         changes = plain_values(body, self.output_fields)
         if changes:
             raw = edit_body(raw, body, changes, frozenset())
