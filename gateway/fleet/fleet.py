@@ -97,17 +97,14 @@ class Fleet:
         where none is ready, one that misses its probes or failed before is better than none: it may be busy, and a
         request tells more than a probe. A node's own bound and a drain are always kept.
         """
-        serving = [
-            node
-            for node in self.nodes
-            if (model is None or model in node.cards)
-            and node not in tried
-            and (pinned_to is None or node.tag == pinned_to)
-        ]
-        free = [node for node in serving if node.has_place(now)]
+        serving: Sequence[Node] = self.nodes
+        if tried or pinned_to is not None:
+            serving = [node for node in serving if node not in tried and (pinned_to is None or node.tag == pinned_to)]
+        free = [node for node in serving if (model is None or model in node.cards) and node.has_place(now)]
         return free or self._second_choice(serving, model, now)
 
-    def _second_choice(self, serving: Sequence[Node], model: str | None, now: float) -> Sequence[Node]:
+    def _second_choice(self, nodes: Sequence[Node], model: str | None, now: float) -> Sequence[Node]:
+        serving = [node for node in nodes if model is None or model in node.cards]
         # A stored response can be read where it lies until the node is gone: only new work is kept off.
         usable = [node for node in serving if node.drain is None or model is None]
         if not usable:

@@ -202,7 +202,7 @@ def candidates_of(nodes: Sequence[Node], now: float) -> list[Candidate]:
         Candidate(
             node.name,
             pace / node.spec.weight,
-            node.in_flight / min(node.places, ROOMY if node.spec.max_concurrency is None else node.places),
+            node.in_flight / (ROOMY if node.spec.max_concurrency is None and node.places > ROOMY else node.places),
             node.spec.weight,
             now - node.cold_since,
         )

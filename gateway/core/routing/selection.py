@@ -117,9 +117,12 @@ def expected_wait(
     `routing/lua/choose.lua` is the same formula where Redis holds the facts; a test holds the two alike.
     """
     best, shortest = [candidates[0]], ENDLESS
+    home = None if left is None else left.node
     for candidate in candidates:
-        own = THRIFT * (prompt.tokens - in_cache(candidate, prompt, left))
-        wait = (pending.get(candidate.name, NOTHING).ahead + own) * candidate.pace + candidate.crowd * crowding
+        name = candidate.name
+        ahead = pending[name].ahead if name in pending else 0.0
+        cached = in_cache(candidate, prompt, left) if name == home else 0
+        wait = (ahead + THRIFT * (prompt.tokens - cached)) * candidate.pace + candidate.crowd * crowding
         if wait < shortest:
             best, shortest = [candidate], wait
         elif wait == shortest:
