@@ -11,7 +11,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any
 
 from gateway.core.bodies import Body, exact_body
-from gateway.core.json_text import dump
+from gateway.core.json_text import UNICODE_ESCAPE, dump
 
 _OPEN_BRACE = re.compile(rb"\s*\{\s*")
 
@@ -68,7 +68,7 @@ def _replace_value(raw: bytes, key: str, old: Any, new: Any) -> bytes | None:
     A key can also be spelled with \\u escapes; then the one plain spelling could be another object's field.
     """
     name = dump(key)
-    if raw.count(name) != 1 or b"\\u" in raw:
+    if raw.count(name) != 1 or UNICODE_ESCAPE.search(raw):
         return None
     place = re.compile(re.escape(name) + rb"\s*:\s*").search(raw)
     if place is None:
