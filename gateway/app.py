@@ -37,8 +37,9 @@ from gateway.fleet.node_spec import NodeSpec
 from gateway.fleet.peer_views import PeerViews
 from gateway.fleet.prober import Prober
 from gateway.limits.limiter import Limiter
-from gateway.pipeline import Observer, Pipeline
+from gateway.pipeline import Pipeline
 from gateway.redis.presence import Presence
+from gateway.request_record import Observer
 from gateway.telemetry.log_stream import LogStream
 from gateway.telemetry.logs import RequestLog
 from gateway.telemetry.metrics import Metrics

@@ -6,36 +6,30 @@ client's answer in its own dialect.
 
 import asyncio
 import os
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Self
 
 import structlog
 
 from gateway.access.gate import Gate
 from gateway.admission.admission import Admission
-from gateway.core.access.tenants import Identity, Tenant
+from gateway.core.access.tenants import Tenant
 from gateway.core.bodies import LARGE, parse_steps
 from gateway.core.dialects import Ask, Dialect
 from gateway.core.dialects.response_ids import NONCE_BYTES, open_id
-from gateway.core.errors import ClientGone, GatewayError, InternalError, InvalidRequest, NotFound
-from gateway.core.limits.metering import ASSUMED_OUTPUT, Meters, plan_amounts
-from gateway.core.limits.rules import NOTHING
+from gateway.core.errors import InvalidRequest, NotFound
+from gateway.core.limits.metering import Meters
 from gateway.core.models import Models
 from gateway.core.plan import IdMinting, Plan, make_plan
-from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.thinking.grant import Grant
 from gateway.core.thinking.policy import PolicyBook
 from gateway.core.thinking.sizes import BYTES_PER_TOKEN
-from gateway.core.usage.charge import Charge, RequestOutcome, charge
-from gateway.core.usage.token_usage import Usage, tokens_lost
 from gateway.counting.counter import PromptCounter
 from gateway.fleet.fleet import Fleet
 from gateway.limits.arrivals import Arrival
-from gateway.limits.reservation import Reservation
+from gateway.request_record import Observer, RequestRecord
 from gateway.upstream.downstream import DownstreamRequest
-from gateway.upstream.relay import Relay, in_turns, shutting_down
+from gateway.upstream.relay import Relay, in_turns
 
 log = structlog.get_logger("fleetgate.pipeline")
 
@@ -49,109 +43,6 @@ class RequestSettings:
     terms: PolicyBook = field(default_factory=PolicyBook)
     over_chat: frozenset[str] = frozenset()
     """Models whose nodes are asked in chat, whatever the dialect."""
-
-
-Observer = Callable[[RequestStats], None]
-
-
-class _RequestRecord:
-    """What one request holds, and its end: on every way out of `with`, once, the client gets the error, and the
-    observers get `stats`."""
-
-    __slots__ = ("_began", "_call", "_dialect", "_meters", "_observers", "arrival", "plan", "reservation", "stats")
-
-    def __init__(
-        self, call: DownstreamRequest, dialect: Dialect, meters: Meters, observers: tuple[Observer, ...]
-    ) -> None:
-        self._began = time.perf_counter()
-        self._meters = meters
-        self._call = call
-        self._dialect = dialect
-        self._observers = observers
-        self.stats = RequestStats(call.request_id, dialect.name)
-        self.arrival: Arrival | None = None
-        self.reservation: Reservation | None = None
-        self.plan: Plan | None = None
-
-    def of(self, identity: Identity) -> Identity:
-        self.stats.tenant = identity.tenant.name
-        self.stats.key = identity.key
-        return identity
-
-    def asked(self, ask: Ask) -> Ask:
-        self.stats.stream = ask.stream
-        self.stats.request_bytes = len(ask.raw)
-        return ask
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
-        if self.arrival is not None:
-            self.arrival.release()
-        if error is not None:
-            try:
-                self._fail(error)
-            except Exception:  # what the request holds is released all the same
-                log.exception("error_answer_failed_unexpectedly", request_id=self._call.request_id)
-        stats = self._conclude()
-        if self.reservation is not None:
-            self.reservation.settle(stats)
-        for observer in self._observers:
-            try:
-                observer(stats)
-            except Exception:
-                log.exception("observer_failed", request_id=stats.request_id)
-        return isinstance(error, Exception)
-
-    def _fail(self, error: BaseException) -> None:
-        """Note how the request ended, and send its client the error. An error after the client has left is not its
-        ending, unless it is the gateway's own."""
-        if not isinstance(error, Exception):  # cancelled: the server ends what is left at its shutdown's deadline
-            error = shutting_down()
-        elif not isinstance(error, GatewayError):
-            request = self._call.request_id
-            log.error("request_failed", request_id=request, dialect=self._dialect.name, exc_info=error)
-            error = _internal_error()
-        left = self._call.gone and not isinstance(error, InternalError)
-        self.stats.ending = ClientGone.default_code if left else error.slug
-        self._call.fail(error)
-
-    def _conclude(self) -> RequestStats:
-        """The facts that are known at its end."""
-        call, stats = self._call, self.stats
-        stats.at = time.time()
-        stats.status = call.status
-        if stats.ending == "ok" and (stats.node_failed or call.status >= 400):
-            stats.ending = "node_error"
-        stats.duration = time.perf_counter() - self._began
-        if stats.first_byte is not None:
-            stats.ttft = stats.first_byte - self._began
-        end = RequestOutcome(stats.ending, call.status, stats.attempts if stats.sent else 0)
-        if self.plan is not None:
-            stats.usage, stats.estimated = self._charge(end, self.plan)
-        stats.lost = stats.lost_events + (stats.work.events if end.failed else 0)
-        if stats.lost_seconds:
-            stats.lost += tokens_lost(stats.lost_seconds, stats.duration, stats.reported)
-        stats.computed = self._dialect.computes
-        stats.unauthenticated = call.address if stats.tenant is None else None
-        return stats
-
-    def _charge(self, end: RequestOutcome, plan: Plan) -> Charge:
-        """What the request is charged."""
-        stats, reservation = self.stats, self.reservation
-        meter = self._meters.of(stats.tenant or "", plan.model or "")
-        if reservation is not None:
-            planned = reservation.planned
-        elif stats.reported is not None and end.ending == "ok":
-            planned = NOTHING  # it need not be measured
-        else:
-            planned = plan_amounts(plan, meter, ASSUMED_OUTPUT)
-        try:
-            return charge(end, stats.reported, stats.work, plan, planned, meter)
-        except Exception:  # it is charged as planned, and the reservation ends all the same
-            log.exception("charging_failed", request_id=self._call.request_id)
-            return Charge(Usage(planned.input, planned.output), estimated=True)
 
 
 class Pipeline:
@@ -183,7 +74,7 @@ class Pipeline:
     async def answer(self, call: DownstreamRequest, dialect: Dialect) -> None:
         """Serve one request that asks a model for something."""
         policy = self.policy
-        with _RequestRecord(call, dialect, self._meters, self._observers) as record:
+        with RequestRecord(call, dialect, self._meters, self._observers) as record:
             who = record.of(self.gate.known(call.headers) or await self.gate.find(call.headers, call.address))
             deadline = read_deadline(call.headers)
             waits = call.weighty
@@ -218,7 +109,7 @@ class Pipeline:
         `suffix` is what follows the id in the node's path, the query included.
         """
         policy = self.policy
-        with _RequestRecord(call, dialect, self._meters, self._observers) as record:
+        with RequestRecord(call, dialect, self._meters, self._observers) as record:
             who = record.of(await self.gate.identify(call.headers, call.address))
             deadline = read_deadline(call.headers)
             waits = call.weighty
@@ -298,7 +189,3 @@ def read_deadline(headers: Mapping[bytes, bytes]) -> float:
             code="invalid_timeout",
         )
     return asyncio.get_running_loop().time() + seconds
-
-
-def _internal_error() -> InternalError:
-    return InternalError("Internal error of the gateway: its log has the details under the request id.")

@@ -52,7 +52,7 @@ class ExchangeTimer:
         if now >= self._deadline:
             exchange.fail(deadline_exceeded())
         elif not progress.paused and now >= self._silent_at():
-            exchange.fail(UpstreamTimeout(f"The node was silent for {now - progress.last_heard:.0f} s: ask again."))
+            exchange.fail(UpstreamTimeout(f"The node sent nothing for {now - progress.last_heard:.0f} s; retry."))
         elif not progress.paused and now >= self._comment_at():
             exchange.writer.comment(now)
         if exchange.waits and now >= self._check_hang_at and not exchange.done.done():

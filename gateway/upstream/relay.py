@@ -236,7 +236,7 @@ class Relay:
         if self._fleet.fell_silent(node, now):
             for timer in self._open:
                 if timer.exchange.lease.node is node and timer.exchange.waits:
-                    timer.exchange.fail(UpstreamTimeout("The node hangs: none of its answers makes progress; retry."))
+                    timer.exchange.fail(UpstreamTimeout("The node hangs, all its answers have stalled; retry."))
         return now + self.timing.silence
 
 
@@ -254,4 +254,4 @@ async def in_turns(steps: Iterator[Done | None], request: DownstreamRequest) -> 
 
 def shutting_down() -> GatewayError:
     """The error of a request that is cut off by the shutdown."""
-    return ShuttingDown("The gateway is shutting down: send the request again.", code="shutting_down", retry_after=1.0)
+    return ShuttingDown("The gateway is shutting down; retry in 1 s.", code="shutting_down", retry_after=1.0)

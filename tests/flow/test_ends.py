@@ -26,10 +26,15 @@ from gateway.core.telemetry.request_stats import RequestStats
 from gateway.fleet.node import Lease
 from gateway.limits.arrivals import Arrival
 from gateway.limits.reservation import Reservation
-from gateway.pipeline import _RequestRecord
+from gateway.request_record import RequestRecord
 from gateway.routing.router import NodeChoice
+from gateway.upstream.answer_progress import AnswerProgress
+from gateway.upstream.answer_writer import AnswerWriter
 from gateway.upstream.exchange import Exchange
+from gateway.upstream.exchange_timer import ExchangeTimer
+from gateway.upstream.plain_answer import PlainAnswer
 from gateway.upstream.relay import AttemptPart
+from gateway.upstream.streamed_answer import StreamedAnswer
 from tests.support.gateways import RunningGateway, eventually, running_gateway
 from tests.support.nodes import MODEL
 from tests.support.raw import RawClient, head, raw_client
@@ -40,7 +45,8 @@ from workers.fake.faults import Kind
 MADE_FOR_A_REQUEST = frozenset(
     (
         *(ClientRequest, RequestBody, InlineTask, Holding, Plan, Lease, NodeChoice, Arrival, Reservation),
-        *(_RequestRecord, RequestStats, Exchange, AttemptPart),
+        *(RequestRecord, RequestStats, AttemptPart, Exchange, ExchangeTimer),
+        *(AnswerProgress, AnswerWriter, StreamedAnswer, PlainAnswer),
     )
 )
 CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
