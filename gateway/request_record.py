@@ -65,7 +65,7 @@ class RequestRecord:
             try:
                 self._fail(error)
             except Exception:  # what the request holds is released all the same
-                log.exception("error_answer_failed_unexpectedly", request_id=self._call.request_id)
+                log.exception("error_response_failed", request_id=self._call.request_id)
         stats = self._conclude()
         if self.reservation is not None:
             self.reservation.settle(stats)

@@ -119,7 +119,7 @@ class AsgiCycle:
             if not self.response_complete and not self.gone:
                 raise RuntimeError("the application returned before its response was complete")
         except BaseException as error:  # also CancelledError: the client gets its answer
-            log.error("asgi_failed_unexpectedly", path=self._head.path, exc_info=error)
+            log.error("asgi_failed", path=self._head.path, exc_info=error)
             if not self.started:
                 await self._answer_failure()
             elif not self.response_complete:

@@ -139,7 +139,7 @@ async def open_connection(
                 try:
                     await call.waiter
                 except ScriptFailed:
-                    if call.command is not NAMING:
+                    if call.command != NAMING:
                         raise
         except BaseException:
             connection.close()

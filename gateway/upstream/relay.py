@@ -226,7 +226,7 @@ class Relay:
         if report.overran:
             stats.overran = True
             if report.evidence and node.capabilities.native_budget and node.suspect_budget():
-                log.warning("node_overran_budget", node=node.name, remedy="it is asked again whether it holds budgets")
+                log.warning("thinking_budget_overrun", node=node.name, remedy="none needed: its canary runs again")
 
     def _check_hang(self, node: Node, now: float) -> float:
         """Send the requests that wait on `node` elsewhere if it hangs. Returns the loop time of the next check."""

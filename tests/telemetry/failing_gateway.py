@@ -48,7 +48,7 @@ PLACES = (
     "uncaught_thread_exception",
     "unraisable_exception",
     "uncaught_exception",
-    "asgi_failed_unexpectedly",
+    "asgi_failed",
     "Exception in callback",
     "Exception in 'lifespan' protocol",
     "Task exception was never retrieved",
