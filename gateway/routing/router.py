@@ -136,10 +136,8 @@ class NodeChoice:
         placed = None if asked is None else await self._answer(asked)
         now = self._router.now()
         nodes = self._free(now)
-        if asked is None or placed is None:
-            return self._place(nodes, now)
-        if not any(node.name == placed.node for node in nodes):
-            self.cancel()
+        if placed is None or not any(node.name == placed.node for node in nodes):
+            self.cancel()  # where Redis did not answer, it may have chosen all the same
             return self._place(nodes, now)
         self._asked = None
         assert self._prompt is not None

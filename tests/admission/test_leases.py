@@ -5,10 +5,13 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support.admission import ENDLESS, Setting, drained, gone, leave, out, setting, warming_up
+from gateway.routing.shared_placement import CHOOSE
+from tests.support.admission import ENDLESS, ENTRIES, PENDING, Setting, drained, gone, leave, out, setting, warming_up
 from tests.support.crowd import ask, lost, send
-from tests.support.faults import broken_network, limited_gateway
+from tests.support.faults import broken_network, limited_gateway, nothing_held
 from tests.support.gateways import eventually
+from tests.support.redis import redis_server
+from tests.support.resp import resp_proxy
 from workers.fake import FakeSettings, serve_fake
 
 CHATS = "/v1/chat/completions"
@@ -94,3 +97,24 @@ async def test_a_node_that_is_drained_while_it_is_connected_to_gets_nothing(chan
             assert (a.stats.requests[CHATS], b.stats.requests[CHATS]) == (0, 2)
             await eventually(lambda: node.in_flight == 0)
             assert (node.access in gateway.app.relay.pools._pools) is (change is drained), "nobody would ever close it"
+
+
+async def test_what_redis_chose_without_a_readable_reply_is_given_back() -> None:
+    """Redis has carried the choice out, and the lease is made by this process's own view."""
+    async with redis_server() as redis, resp_proxy(redis) as proxy, serve_fake() as a, serve_fake() as b:
+        choices = 0
+
+        def carry_out(command: list[bytes]) -> bytes | None:
+            nonlocal choices
+            if command[0].startswith(b"EVAL") and command[1] in (CHOOSE.sha.encode(), CHOOSE.source.encode()):
+                choices += redis.do("EVAL", CHOOSE.source, *command[2:])[0] > 0
+                return b"+of another shape\r\n"
+            return None
+
+        proxy.swap = carry_out
+        async with limited_gateway(a.url, b.url, redis={**redis.settings, "url": proxy.url, "timeout": 5.0}) as gateway:
+            await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
+            assert lost([await send(gateway.url, ask("hello"))]) == []
+            assert choices == 1
+            await nothing_held(gateway, a, b)
+            await eventually(lambda: redis.do("HLEN", ENTRIES) == redis.do("HLEN", PENDING) == 0)
