@@ -115,7 +115,7 @@ class RequestRecord:
         meter = self._meters.of(stats.tenant or "", plan.model or "")
         if reservation is not None:
             planned = reservation.planned
-        elif stats.reported is not None and end.ending == "ok":
+        elif end.failed or (stats.reported is not None and end.ending == "ok"):
             planned = NOTHING  # it need not be measured
         else:
             planned = plan_amounts(plan, meter, ASSUMED_OUTPUT)

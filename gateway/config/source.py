@@ -83,11 +83,16 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     merged = dict(below)
     for key, value in above.items():
         under = merged.get(key)
-        if isinstance(under, dict) and isinstance(value, Mapping) and not value.keys() <= _SECRET_SOURCES:
+        if isinstance(under, dict) and isinstance(value, Mapping) and not _is_secret_source(value):
             merged[key] = _merge(under, value)
         else:  # also a secret, which has one source
             merged[key] = value
     return merged
+
+
+def _is_secret_source(value: Mapping[str, Any]) -> bool:
+    """Whether `value` is where a secret comes from, such as `{env: NAME}`. An empty mapping sets nothing."""
+    return bool(value) and value.keys() <= _SECRET_SOURCES
 
 
 class _Sources:

@@ -87,6 +87,16 @@ def test_lists_in_variables_are_json(file: Path, monkeypatch: pytest.MonkeyPatch
     assert [node.url for node in load(file, "nodes: [{url: http://a:1}]").nodes] == ["http://b:1", "http://c:1"]
 
 
+def test_an_empty_section_in_a_variable_sets_nothing(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would drop what the file says: an admin token, say."""
+    file.write_text("admin: {token: secret-of-the-file}\ntimeouts: {node_hang: 7}\n")
+    monkeypatch.setenv("FLEETGATE_ADMIN", "{}")
+    monkeypatch.setenv("FLEETGATE_TIMEOUTS", "{}")
+    config = load_config(file)
+    assert config.admin.token is not None and config.admin.token.reveal() == "secret-of-the-file"
+    assert config.timeouts.node_hang == 7
+
+
 def test_variables_alone_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEETGATE_TIMEOUTS__FIRST_BYTE", "7.5")
     monkeypatch.setenv("FLEETGATE_ADMIN__OPEN_METRICS", "true")
