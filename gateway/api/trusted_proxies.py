@@ -38,8 +38,11 @@ class TrustedProxies:
         if peer is None or peer[0] not in self:
             return peer
         chain = b",".join([value for name, value in fields if name == _FORWARDED_FOR]).decode("latin-1").split(",")
-        addresses = [plain_address(each.strip()) for each in chain]
-        client = next((each for each in reversed(addresses) if each not in self), addresses[0])
+        client = ""
+        for each in reversed(chain):  # no further than the client: what is before that anybody can have written
+            client = plain_address(each.strip())
+            if client not in self:
+                break
         return (client, 0) if client else peer
 
     def scheme(self, peer: Peer, fields: Fields, scheme: str) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import sys
 from asyncio import StreamReader as Reader
 from asyncio import StreamWriter as Writer
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from gateway.api.connection_bounds import ConnectionBounds
 from gateway.api.middleware import MAX_WARNED, Middleware
 from gateway.api.request_head import RequestHead
+from gateway.api.trusted_proxies import TrustedProxies
 from tests.support.gateways import running_gateway
 from tests.support.nodes import DONE, LAST_CHUNK, MODEL, STREAM_HEAD, Asked, ScriptedNode, answer, chunk, scripted_node
 from tests.support.raw import head, raw_client
@@ -135,6 +137,23 @@ def test_a_proxy_is_known_in_every_spelling_of_its_address(trusted: str, peer: s
     bounds = ConnectionBounds(10, 1, layers.proxies)
     assert [bounds.enter(peer) for _ in range(3)] == [None] * 3
     assert layers.address(("::ffff:10.9.9.9", 1), []) == "10.9.9.9"
+
+
+def test_a_list_of_addresses_is_read_no_further_than_its_client() -> None:
+    """A client can send a list as long as a head may be, which its proxy appends to."""
+    proxies, calls = TrustedProxies(["10.0.0.0/8"]), 0
+
+    def count(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    sys.setprofile(count)
+    try:
+        client = proxies.client(("10.0.0.1", 1), [(b"x-forwarded-for", b"::1," * 16_000 + b"203.0.113.9, 10.0.0.2")])
+    finally:
+        sys.setprofile(None)
+    assert client == ("203.0.113.9", 0)
+    assert calls < 1000
 
 
 def test_a_zone_is_no_part_of_an_address() -> None:
