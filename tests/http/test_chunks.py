@@ -27,6 +27,7 @@ def test_a_chunk_of_any_length_is_known(data: bytes) -> None:
         b"03\r\nhel\r\n",  # a parser may take it: at sight it is not certain
         b"hel\r\n",
         b"+3\r\nhel\r\n",
+        b"-" + b"a" * 18 + b"\r\n",  # as long as no chunk is
     ],
 )
 def test_anything_else_is_left_to_a_parser(framed: bytes) -> None:

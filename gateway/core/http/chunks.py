@@ -8,8 +8,8 @@ LONGEST = 4096
 """Bytes, the framing included, from which a chunk is left to the parser. Nearly every event is shorter."""
 
 _END = b"\r\n"
-_NO_SIZE_LINE = b"-"
-"""For lengths that no chunk has: nothing begins so."""
+_NO_SIZE_LINE = b"-" * LONGEST
+"""For lengths that no chunk has: too long for anything of that length to begin so."""
 
 
 def _size_lines() -> tuple[bytes, ...]:
