@@ -221,6 +221,7 @@ class AsgiCycle:
 
     def _finish(self) -> None:
         self.response_complete = True
+        self._stop_timer()
         self._received.set()
         early = not self._body_complete
         if not early and not self.keep_alive:

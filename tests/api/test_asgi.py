@@ -211,6 +211,21 @@ async def test_a_body_that_is_late_is_refused() -> None:
         assert await client.closed()
 
 
+async def test_a_body_is_not_late_once_its_request_was_answered() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(start(200, length(1)))
+        await send(body(b"a"))
+
+    errors: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    async with serving(app, body_timeout=0.1) as port, raw_client(port) as client:
+        await client.send(head("POST", "/", "content-length: 3") + b"a")
+        assert (await client.answer()).body == b"a"
+        await asyncio.sleep(0.3)
+        assert await client.closed()
+    assert errors == []
+
+
 async def test_an_application_waits_for_a_client_that_reads_slowly() -> None:
     sent: list[int] = []
     piece, pieces = bytes(65_536), 400
