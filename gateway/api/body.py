@@ -175,7 +175,10 @@ class RequestBody:
         if self.refused is not None or body is None:
             error, self.refused = self.refused, None  # raised once: kept, it would hold its traceback in a ring
             assert error is not None
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # as would this frame
         self.whole = b""
         return body
 

@@ -90,7 +90,10 @@ class Exchange:
         self.progress.last = self._loop.time()
         error = unfit(head)
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # else it would hold its own traceback in a reference cycle
         node_request, request, stats, writer = self._node_request, self._request, self._stats, self.writer
         stream_filter = None
         if head.status == 200:

@@ -160,7 +160,10 @@ class StreamedAnswer:
         head = None if self._writer.committed else self._writer.head
         error = stream_failure(events, b"".join(self._prelude), head)
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # else it would hold its own traceback in a reference cycle
 
 
 def _cut() -> UpstreamCut:

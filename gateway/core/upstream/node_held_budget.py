@@ -1,7 +1,9 @@
 """A request whose thinking budget the node holds, with a backstop against a node that does not."""
 
+from functools import partial
+
 from gateway.core.budgets.backstop import Backstop
-from gateway.core.budgets.continuation import BudgetTerms, Overshoot, budget_terms, countable
+from gateway.core.budgets.continuation import Overshoot, budget_terms, countable
 from gateway.core.budgets.judging import begins_in_thought, is_evidence, is_plain
 from gateway.core.budgets.messages_backstop import MessagesBackstop
 from gateway.core.dialects.chat import wants_usage
@@ -58,10 +60,9 @@ class NodeHeldBudget(NodeRequest):
             return None if self.rewrites else MessagesBackstop(limit, pace)
         if not countable(ask.body):
             return None
-        return Backstop(self._terms, self.rewrites or wants_usage(ask), limit, pace)
-
-    def _terms(self) -> BudgetTerms:
-        return budget_terms(self._inner.body, self._budget, self._max_tokens, self._capabilities, self.ask.stream)
+        # Not a method of this object, which refers to the backstop: that would be a reference cycle.
+        terms = partial(budget_terms, self._inner.body, self._budget, self._max_tokens, self._capabilities, ask.stream)
+        return Backstop(terms, self.rewrites or wants_usage(ask), limit, pace)
 
     def plain(self, status: int, body: bytes) -> bytes:
         return self._inner.plain(status, body)
