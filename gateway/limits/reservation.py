@@ -184,5 +184,8 @@ def _fitted(rules: Ruleset, costs: tuple[int, ...], tenant: str, assumed: bool) 
     if assumed:
         return tuple(map(min, costs, rules.capacities))
     if not all(map(le, costs, rules.capacities)) and (error := refusal_for_ever(rules.rules, costs, tenant)):
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # else it would hold its own traceback in a reference cycle
     return costs

@@ -161,11 +161,11 @@ async def one(port: int, sent: bytes, leave: Any, tls: ssl.SSLContext | None) ->
 
 
 @contextlib.asynccontextmanager
-async def serving(certificate: Certificate | None = None) -> AsyncIterator[RunningGateway]:
+async def serving(certificate: Certificate | None = None, **config: Any) -> AsyncIterator[RunningGateway]:
     listen = {"tls": {"cert": certificate.cert, "key": certificate.key}} if certificate else {}
     bounds = {"body": 0.3, "headers": 0.3}
     async with scripted_node(reply) as node:
-        async with running_gateway(node.url, timeouts=bounds, listen=listen) as gateway:
+        async with running_gateway(node.url, timeouts=bounds, listen=listen, **config) as gateway:
             yield gateway
 
 
@@ -207,6 +207,11 @@ async def test_nothing_is_left_where_a_node_fails() -> None:
     }
     async with serving() as gateway:
         await check(gateway.port, failing, by_gateway, 8)
+
+
+async def test_nothing_is_left_of_a_request_beyond_a_limit() -> None:
+    async with serving(limits={"default": {"tokens_per_minute": 10}}) as gateway:
+        await check(gateway.port, {"too large": post(body(max_tokens=100))}, by_gateway, 8)
 
 
 @pytest.mark.parametrize("leave", LEAVERS)
