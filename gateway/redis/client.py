@@ -130,7 +130,10 @@ class RedisClient:
             refused = self.refusals.understand(name, key, text_of(error))
             if not isinstance(refused, ScriptFailed):
                 self._set_down(str(refused))
-            raise refused from None
+            try:
+                raise refused from None
+            finally:
+                del refused  # else it would hold its own traceback in a reference cycle
         except (RedisError, *UNREADABLE) as error:
             await self._disconnect()  # the next bytes of this connection may be anything
             raise self.refusals.misshapen(name, key, error) from None
