@@ -100,7 +100,6 @@ class Gateway:
         self.models = ModelWatch(self.fleet, settings.models)
         self.fleet_routes = FleetRoutes(self.router, self.metrics, self.peer_views, self.models)
         self.meters = Meters(settings.prices)
-        self.limiter: Limiter | None = None
         self.admission = Admission(None, self.router)
         self.pipeline = Pipeline(
             settings.requests,
@@ -151,7 +150,7 @@ class Gateway:
 
     def _configure(self, settings: ReloadableSettings) -> None:
         """Hand every part its settings, as its constructor got them."""
-        self.pipeline.policy = settings.requests
+        self.pipeline.settings = settings.requests
         self.gate.configure(settings.tenants)
         self._wrong_keys.configure(settings.wrong_keys_per_minute)
         self._wrong_tokens.configure(settings.wrong_keys_per_minute)
@@ -172,10 +171,14 @@ class Gateway:
         if self.limiter is not None:
             self.limiter.configure(settings.limits)
         elif self.redis is not None or settings.limited:
-            self.limiter = Limiter(settings.limits, self.meters, self.redis, self.presence)
-            self.admission.limiter = self.limiter
+            limiter = self.admission.limiter = Limiter(settings.limits, self.meters, self.redis, self.presence)
             if self._started:
-                self.limiter.start()
+                limiter.start()
+
+    @property
+    def limiter(self) -> Limiter | None:
+        """None while nothing can be limited."""
+        return self.admission.limiter
 
     def _observers(self) -> tuple[Observer, ...]:
         always = (self.metrics.request_ended, self._request_log.request_ended)

@@ -33,15 +33,19 @@ def with_new_names(settings: dict[str, Any]) -> dict[str, Any]:
     return renaming.data
 
 
-class NewTenant(TenantSettings):
-    """A tenant to be created, with its settings."""
-
-    name: Name
+class _OldNamesAllowed(BaseModel):
+    """Reads settings under their old names, too."""
 
     @model_validator(mode="before")
     @classmethod
     def _renamed(cls, given: Any) -> Any:
         return with_new_names(given) if isinstance(given, dict) else given
+
+
+class NewTenant(_OldNamesAllowed, TenantSettings):
+    """A tenant to be created, with its settings."""
+
+    name: Name
 
 
 class TenantStatus(BaseModel):
@@ -79,15 +83,10 @@ class Deleted(BaseModel):
     keys: int
 
 
-class NewKey(KeySettings):
+class NewKey(_OldNamesAllowed, KeySettings):
     """A key to be created, with its settings."""
 
     tenant: Name
-
-    @model_validator(mode="before")
-    @classmethod
-    def _renamed(cls, given: Any) -> Any:
-        return with_new_names(given) if isinstance(given, dict) else given
 
 
 class KeyStatus(BaseModel):

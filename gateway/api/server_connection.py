@@ -20,6 +20,7 @@ Access logs and WebSockets are the protocol's to serve, and are not served here.
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from typing import Any, cast
 
 from uvicorn.config import Config
@@ -33,7 +34,7 @@ from gateway.core.errors import GatewayError
 Address = tuple[str, int]
 
 
-class ServerConnection(asyncio.Protocol):
+class ServerConnection(asyncio.Protocol, ABC):
     """A client connection as uvicorn and its requests see it; `GatewayProtocol` serves it."""
 
     transport: asyncio.Transport
@@ -72,9 +73,9 @@ class ServerConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.connections.discard(self)
 
+    @abstractmethod
     def shutdown(self) -> None:
         """Called once by uvicorn: close the connection, after the answer that is under way."""
-        raise NotImplementedError
 
     # What requests need
 
@@ -86,25 +87,25 @@ class ServerConnection(asyncio.Protocol):
             self._default_lines = header_lines(headers)
         return self._default_lines
 
+    @abstractmethod
     def address(self, fields: Fields) -> str:
         """Where the client is, for a request with these header fields."""
-        raise NotImplementedError
 
+    @abstractmethod
     def unsent(self) -> int:
         """Bytes that wait to be sent to the client."""
-        raise NotImplementedError
 
+    @abstractmethod
     def answered(self) -> None:
         """The first of the unanswered requests has its answer."""
-        raise NotImplementedError
 
+    @abstractmethod
     def refuse(self, error: GatewayError) -> None:
         """Read nothing more; answer with `error` in place of the request whose body is arriving, and close."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close_after_answer(self) -> None:
         """A request was answered before its body was complete: read nothing more, and close."""
-        raise NotImplementedError
 
 
 def own_address(transport: asyncio.Transport) -> Address | None:

@@ -19,15 +19,11 @@ from pydantic_settings import EnvSettingsSource, SettingsError
 
 from gateway.config.deprecated import RENAMED, Deprecation
 from gateway.config.document import ConfigError, ConfigProblem, Document, spell
-from gateway.config.expectations import did_you_mean, expected_at, section_of, settings_at
+from gateway.config.expectations import expected_at, section_of
 from gateway.config.tree import Config
 from gateway.config.types import Secret
+from gateway.config.unknown_names import PREFIX, unknown_settings, unknown_variables
 from gateway.core.setting_names import Renaming, TreePath, use_new_names
-
-PREFIX = "FLEETGATE_"
-
-_FOREIGN_VARIABLE = re.compile(r"FLEETGATE_WORKER_.+|FLEETGATE_(.+_)?(SERVICE_(HOST|PORT(_.+)?)|PORT_\d+_(TCP|UDP).*)")
-"""Settings of workers, and variables that Kubernetes sets for a Service called fleetgate."""
 
 _SECRET_SOURCES = {"env", "file", "value"}
 
@@ -50,7 +46,7 @@ def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -
 def load_with_deprecations(path: Path | None, overrides: Mapping[str, Any] | None = None) -> LoadedConfig:
     """As `load_config`, and which of its settings stand under deprecated names."""
     document = _document(path)
-    problems = list(document.problems) + _unknown_settings(document) + _unknown_variables(os.environ)
+    problems = list(document.problems) + unknown_settings(document) + unknown_variables(os.environ)
     environment: dict[str, Any] = {}
     try:
         environment = _Environment(Config)()
@@ -207,43 +203,6 @@ def _variable_name(path: TreePath) -> str:
 
 def _variable_place(path: TreePath) -> str:
     return f"the variable {_variable(path)}"
-
-
-def _unknown_settings(document: Document) -> list[ConfigProblem]:
-    """Top-level names that are no settings. (pydantic finds those further down.)"""
-    known = settings_at(())
-    return [
-        ConfigProblem(document.place((name,)), name, "is not a setting" + did_you_mean(name, known))
-        for name in document.data
-        if name not in known
-    ]
-
-
-def _unknown_variables(environment: Mapping[str, str]) -> list[ConfigProblem]:
-    """Variables with our prefix that set nothing, such as typos."""
-    known = settings_at(())
-    problems = []
-    for variable, value in sorted(environment.items()):
-        if not variable.startswith(PREFIX) or _is_foreign(variable, value):
-            continue
-        setting = variable.removeprefix(PREFIX).lower().partition("__")[0]
-        if setting not in known:  # deeper levels are checked with the tree
-            hint = _two_underscores(setting, known) or did_you_mean(setting, known)
-            problems.append(ConfigProblem(f"the variable {variable}", "", "sets nothing" + hint))
-    return problems
-
-
-def _is_foreign(variable: str, value: str) -> bool:
-    return _FOREIGN_VARIABLE.fullmatch(variable) is not None or value.startswith(("tcp://", "udp://"))
-
-
-def _two_underscores(setting: str, known: list[str]) -> str:
-    """A hint for the likeliest typo: one underscore instead of two between a section and its setting."""
-    for section in known:
-        inner = setting.removeprefix(f"{section}_")
-        if inner != setting and inner in settings_at((section,)):
-            return f": did you mean {PREFIX}{section.upper()}__{inner.upper()}?"
-    return ""
 
 
 def _bad_variable(error: SettingsError) -> ConfigProblem:
