@@ -28,8 +28,8 @@ from gateway.counting.counter import PromptCounter
 from gateway.fleet.fleet import Fleet
 from gateway.limits.arrivals import Arrival
 from gateway.request_record import Observer, RequestRecord
-from gateway.upstream.downstream import DownstreamRequest
-from gateway.upstream.relay import Relay, in_turns
+from gateway.upstream.downstream import DownstreamRequest, in_turns
+from gateway.upstream.relay import Relay
 
 log = structlog.get_logger("fleetgate.pipeline")
 
@@ -40,7 +40,7 @@ class RequestSettings:
 
     models: Models
     response_key: bytes
-    terms: PolicyBook = field(default_factory=PolicyBook)
+    policies: PolicyBook = field(default_factory=PolicyBook)
     over_chat: frozenset[str] = frozenset()
     """Models whose nodes are asked in chat, whatever the dialect."""
 
@@ -50,7 +50,7 @@ class Pipeline:
 
     def __init__(
         self,
-        policy: RequestSettings,
+        settings: RequestSettings,
         gate: Gate,
         admission: Admission,
         fleet: Fleet,
@@ -60,7 +60,7 @@ class Pipeline:
         meters: Meters,
     ) -> None:
         """`counters` are of the models that have a tokenizer here; the limiter of `admission` has the same `meters`."""
-        self.policy = policy
+        self.settings = settings
         self.gate = gate
         self.admission = admission
         self.leaving = False
@@ -71,99 +71,101 @@ class Pipeline:
         self._counters = counters
         self._meters = meters
 
-    async def answer(self, call: DownstreamRequest, dialect: Dialect) -> None:
+    async def answer(self, request: DownstreamRequest, dialect: Dialect) -> None:
         """Serve one request that asks a model for something."""
-        policy = self.policy
-        with RequestRecord(call, dialect, self._meters, self._observers) as record:
-            who = record.of(self.gate.known(call.headers) or await self.gate.find(call.headers, call.address))
-            deadline = read_deadline(call.headers)
-            waits = call.weighty
+        settings = self.settings
+        with RequestRecord(request, dialect, self._meters, self._observers) as record:
+            who = record.of(self.gate.known(request.headers) or await self.gate.find(request.headers, request.address))
+            deadline = read_deadline(request.headers)
+            waits = request.weighty
             if waits:
                 record.arrival = self.admission.arrive(who, dialect.anthropic)
-            raw = await call.read_body(who.tenant.name)
+            raw = await request.read_body(who.tenant.name)
             if len(raw) > LARGE:
-                ask = record.asked(await self._read_large(call, dialect, raw, record.arrival))
+                ask = record.asked(await self._read_large(request, dialect, raw, record.arrival))
             else:
                 if record.arrival is not None:
                     record.arrival.recheck()
                 ask = record.asked(dialect.read(raw))
             if waits:  # its key may have been revoked while its body came
-                who = record.of(await self.gate.identify(call.headers, call.address))
-            model = record.stats.model = policy.models.resolve(ask.model, who, self._fleet.served)
+                who = record.of(await self.gate.identify(request.headers, request.address))
+            model = record.stats.model = settings.models.resolve(ask.model, who, self._fleet.served)
             if model in self._counters:
-                record.stats.counted = await self._count(policy, ask, dialect, who.tenant, model)
-            plan = record.plan = self._plan(policy, ask, dialect, who.tenant, model, record.stats.counted)
+                record.stats.counted = await self._count(settings, ask, dialect, who.tenant, model)
+            plan = record.plan = self._plan(settings, ask, dialect, who.tenant, model, record.stats.counted)
             if len(raw) > LARGE:
                 await asyncio.sleep(0)  # where it had to be written anew, that was a step
             if plan.headers:
-                call.add_headers(plan.headers)
-            admitted = await self.admission.admit(who, plan, call.headers, call.add_headers, record.arrival)
+                request.add_headers(plan.headers)
+            admitted = await self.admission.admit(who, plan, request.headers, request.add_headers, record.arrival)
             record.reservation = admitted.reservation
-            await self._relay.serve(plan, call, record.stats, deadline, admitted.lease, admitted.another)
+            await self._relay.serve(plan, request, record.stats, deadline, admitted.lease, admitted.another)
 
     async def stored(
-        self, call: DownstreamRequest, dialect: Dialect, method: str, response_id: str, suffix: str
+        self, request: DownstreamRequest, dialect: Dialect, method: str, response_id: str, suffix: str
     ) -> None:
         """Serve a request about a stored response (retrieve, cancel): its node answers, to its owner only.
 
         `suffix` is what follows the id in the node's path, the query included.
         """
-        policy = self.policy
-        with RequestRecord(call, dialect, self._meters, self._observers) as record:
-            who = record.of(await self.gate.identify(call.headers, call.address))
-            deadline = read_deadline(call.headers)
-            waits = call.weighty
-            raw = await call.read_body(who.tenant.name)
+        settings = self.settings
+        with RequestRecord(request, dialect, self._meters, self._observers) as record:
+            who = record.of(await self.gate.identify(request.headers, request.address))
+            deadline = read_deadline(request.headers)
+            waits = request.weighty
+            raw = await request.read_body(who.tenant.name)
             if waits:
-                who = record.of(await self.gate.identify(call.headers, call.address))
+                who = record.of(await self.gate.identify(request.headers, request.address))
             ask = record.asked(Ask(raw, {}, None, stream="stream=true" in suffix.lower()))
-            node = self._node_of(policy, response_id, who.tenant, "response_id")
-            grant = Grant(hide=policy.terms.may_hide(who.tenant.rules))  # whose model it was, only the node knows
+            node = self._node_of(settings, response_id, who.tenant, "response_id")
+            grant = Grant(hide=settings.policies.may_hide(who.tenant.rules))  # whose model it was, only the node knows
             plan = Plan(ask, dialect, None, ask.raw, pinned_to=node, grant=grant)
             path = f"{dialect.path}/{response_id}{suffix}"
             limited = method == "GET"  # a cancellation ends work: that is always possible
-            admitted = await self.admission.admit(who, plan, call.headers, call.add_headers, limited=limited)
+            admitted = await self.admission.admit(who, plan, request.headers, request.add_headers, limited=limited)
             record.reservation = admitted.reservation
             lease, another = admitted.lease, admitted.another
-            await self._relay.serve(plan, call, record.stats, deadline, lease, another, method, path)
+            await self._relay.serve(plan, request, record.stats, deadline, lease, another, method, path)
 
-    async def _read_large(self, call: DownstreamRequest, dialect: Dialect, raw: bytes, arrival: Arrival | None) -> Ask:
+    async def _read_large(
+        self, request: DownstreamRequest, dialect: Dialect, raw: bytes, arrival: Arrival | None
+    ) -> Ask:
         """One such body at a time, in steps."""
         async with self._relay.large:
             if arrival is not None:
                 arrival.recheck()
             await asyncio.sleep(0)
-            ask = dialect.read(raw, await in_turns(parse_steps(raw), call))
+            ask = dialect.read(raw, await in_turns(parse_steps(raw), request))
             await asyncio.sleep(0)
             return ask
 
     async def _count(
-        self, policy: RequestSettings, ask: Ask, dialect: Dialect, tenant: Tenant, model: str
+        self, settings: RequestSettings, ask: Ask, dialect: Dialect, tenant: Tenant, model: str
     ) -> int | None:
-        return await self._counters[model].count(ask, dialect, policy.terms.of(tenant.rules, model))
+        return await self._counters[model].count(ask, dialect, settings.policies.of(tenant.rules, model))
 
     def _plan(
-        self, policy: RequestSettings, ask: Ask, dialect: Dialect, tenant: Tenant, model: str, counted: int | None
+        self, settings: RequestSettings, ask: Ask, dialect: Dialect, tenant: Tenant, model: str, counted: int | None
     ) -> Plan:
         pinned_to = (
-            None if ask.continues is None else self._node_of(policy, ask.continues, tenant, "previous_response_id")
+            None if ask.continues is None else self._node_of(settings, ask.continues, tenant, "previous_response_id")
         )
         minting = None
         if dialect.mints_ids:
-            minting = IdMinting(policy.response_key, os.urandom(NONCE_BYTES), tenant.name)
-        terms = window = None
-        if not policy.terms.silent or tenant.rules is not None:
-            terms = policy.terms.of(tenant.rules, model)
-        if terms is not None or ask.body.get("ignore_eos") is True:
+            minting = IdMinting(settings.response_key, os.urandom(NONCE_BYTES), tenant.name)
+        policy = window = None
+        if not settings.policies.silent or tenant.rules is not None:
+            policy = settings.policies.of(tenant.rules, model)
+        if policy is not None or ask.body.get("ignore_eos") is True:
             window = self._fleet.window(model)
         limiter = self.admission.limiter
         ratio = BYTES_PER_TOKEN if limiter is None else limiter.bytes_per_token(tenant.name, model)
-        plan = make_plan(ask, dialect, model, minting, pinned_to, terms, window, ratio, tenant.cache_salt, counted)
-        return plan._replace(over_chat=True) if model in policy.over_chat else plan
+        plan = make_plan(ask, dialect, model, minting, pinned_to, policy, window, ratio, tenant.cache_salt, counted)
+        return plan._replace(over_chat=True) if model in settings.over_chat else plan
 
-    def _node_of(self, policy: RequestSettings, response_id: str, tenant: Tenant, param: str) -> bytes:
+    def _node_of(self, settings: RequestSettings, response_id: str, tenant: Tenant, param: str) -> bytes:
         """The tag of the node that holds a stored response; `NotFound` for all but its owner, blaming `param`."""
-        node = open_id(policy.response_key, response_id, tenant.name)
+        node = open_id(settings.response_key, response_id, tenant.name)
         if node is None or self._fleet.by_tag(node) is None:
             raise NotFound(
                 f"Unknown response {response_id!r}: it exists as long as its node, for the tenant that created it.",

@@ -18,7 +18,7 @@ from gateway.core.usage.token_usage import Usage, tokens_lost
 from gateway.limits.arrivals import Arrival
 from gateway.limits.reservation import Reservation
 from gateway.upstream.downstream import DownstreamRequest
-from gateway.upstream.relay import shutting_down
+from gateway.upstream.failed_answers import shutting_down
 
 log = structlog.get_logger("fleetgate.pipeline")
 
@@ -30,17 +30,17 @@ class RequestRecord:
     """What one request holds, and its end: on every way out of `with`, once, the client gets the error, and the
     observers get `stats`."""
 
-    __slots__ = ("_began", "_call", "_dialect", "_meters", "_observers", "arrival", "plan", "reservation", "stats")
+    __slots__ = ("_began", "_dialect", "_meters", "_observers", "_request", "arrival", "plan", "reservation", "stats")
 
     def __init__(
-        self, call: DownstreamRequest, dialect: Dialect, meters: Meters, observers: tuple[Observer, ...]
+        self, request: DownstreamRequest, dialect: Dialect, meters: Meters, observers: tuple[Observer, ...]
     ) -> None:
         self._began = time.perf_counter()
         self._meters = meters
-        self._call = call
+        self._request = request
         self._dialect = dialect
         self._observers = observers
-        self.stats = RequestStats(call.request_id, dialect.name)
+        self.stats = RequestStats(request.request_id, dialect.name)
         self.arrival: Arrival | None = None
         self.reservation: Reservation | None = None
         self.plan: Plan | None = None
@@ -65,7 +65,7 @@ class RequestRecord:
             try:
                 self._fail(error)
             except Exception:  # what the request holds is released all the same
-                log.exception("error_response_failed", request_id=self._call.request_id)
+                log.exception("error_response_failed", request_id=self._request.request_id)
         stats = self._conclude()
         if self.reservation is not None:
             self.reservation.settle(stats)
@@ -82,31 +82,30 @@ class RequestRecord:
         if not isinstance(error, Exception):  # cancelled: the server ends what is left at its shutdown's deadline
             error = shutting_down()
         elif not isinstance(error, GatewayError):
-            request = self._call.request_id
-            log.error("request_failed", request_id=request, dialect=self._dialect.name, exc_info=error)
+            log.error("request_failed", request_id=self._request.request_id, dialect=self._dialect.name, exc_info=error)
             error = _internal_error()
-        left = self._call.gone and not isinstance(error, InternalError)
+        left = self._request.gone and not isinstance(error, InternalError)
         self.stats.ending = ClientGone.default_code if left else error.slug
-        self._call.fail(error)
+        self._request.fail(error)
 
     def _conclude(self) -> RequestStats:
         """The facts that are known at its end."""
-        call, stats = self._call, self.stats
+        request, stats = self._request, self.stats
         stats.at = time.time()
-        stats.status = call.status
-        if stats.ending == "ok" and (stats.node_failed or call.status >= 400):
+        stats.status = request.status
+        if stats.ending == "ok" and (stats.node_failed or request.status >= 400):
             stats.ending = "node_error"
         stats.duration = time.perf_counter() - self._began
         if stats.first_byte is not None:
             stats.ttft = stats.first_byte - self._began
-        end = RequestOutcome(stats.ending, call.status, stats.attempts if stats.sent else 0)
+        end = RequestOutcome(stats.ending, request.status, stats.attempts if stats.sent else 0)
         if self.plan is not None:
             stats.usage, stats.estimated = self._charge(end, self.plan)
         stats.lost = stats.lost_events + (stats.work.events if end.failed else 0)
         if stats.lost_seconds:
             stats.lost += tokens_lost(stats.lost_seconds, stats.duration, stats.reported)
         stats.computed = self._dialect.computes
-        stats.unauthenticated = call.address if stats.tenant is None else None
+        stats.unauthenticated = request.address if stats.tenant is None else None
         return stats
 
     def _charge(self, end: RequestOutcome, plan: Plan) -> Charge:
@@ -122,7 +121,7 @@ class RequestRecord:
         try:
             return charge(end, stats.reported, stats.work, plan, planned, meter)
         except Exception:  # it is charged as planned, and the reservation ends all the same
-            log.exception("charging_failed", request_id=self._call.request_id)
+            log.exception("charging_failed", request_id=self._request.request_id)
             return Charge(Usage(planned.input, planned.output), estimated=True)
 
 

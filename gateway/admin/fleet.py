@@ -84,7 +84,7 @@ class FleetView(BaseModel):
 
 
 class FleetRoutes:
-    """`metrics` keeps the latest waits, `router` what is pending, `lookout` knows what other processes see, `models`
+    """`metrics` keeps the latest waits, `router` what is pending, `peer_views` knows what other processes see, `models`
     which can be served."""
 
     def __init__(self, router: Router, metrics: Metrics, peer_views: PeerViews, models: ModelWatch) -> None:

@@ -7,7 +7,7 @@ methods below are what asyncio's tasks ask of what they wait for); a task, which
 through the loop as ever. (`asyncio.gather` and `asyncio.wait` want a real one: they look at a future's private parts.)
 
     who awaits               how it goes on
-    a `InlineTask` (api/story)    within `set_result` or `set_exception`, which return when it waits again or has ended
+    an `InlineTask`          within `set_result` or `set_exception`, which return when it waits again or has ended
     an asyncio task          in the loop's next turn
     any that is cancelled    in the loop's next turn
 """

@@ -4,7 +4,7 @@ A task is started by the loop, one turn later, and woken by it, again a turn lat
 for events that are not there. A request needs neither: all it does before it waits can be done in the stack that its
 last byte came in on, and what it waits for, an `InlineFuture` of Redis' answer or of an exchange, wakes it in the stack
 of that answer's last byte. asyncio lets others make tasks of their own (`_enter_task` and `_leave_task` are its
-documented hooks for that), so within a story `asyncio.timeout` and the like work as they do in a task.
+documented hooks for that), so within an inline task `asyncio.timeout` and the like work as they do in a task.
 
     state     what happens                                          next
     new       start()                                               stepping
@@ -23,7 +23,7 @@ from typing import Any
 
 import structlog
 
-log = structlog.get_logger("fleetgate.story")
+log = structlog.get_logger("fleetgate.inline_task")
 
 
 class InlineTask:

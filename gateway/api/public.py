@@ -60,7 +60,7 @@ def add_health(app: FastAPI, pipeline: Pipeline, fleet: Fleet) -> None:
 
     @app.get("/ready")
     async def ready(model: str | None = None) -> JSONResponse:
-        name = pipeline.policy.models.on_nodes(model) if model else None
+        name = pipeline.settings.models.on_nodes(model) if model else None
         status = "shutting down" if pipeline.leaving else "ready" if fleet.serves(name) else "no node is ready"
         body: dict[str, Any] = {"status": status, "models": sorted(fleet.served)}
         if status == "no node is ready":
@@ -80,7 +80,7 @@ async def _cards(request: Request, pipeline: Pipeline, fleet: Fleet) -> list[dic
     headers = dict(request.headers.raw)
     who = await pipeline.gate.identify(headers, address_of(request.client))
     cards = fleet.cards()
-    return [{**cards[model], "id": public} for public, model in pipeline.policy.models.offered(who, cards.keys())]
+    return [{**cards[model], "id": public} for public, model in pipeline.settings.models.offered(who, cards.keys())]
 
 
 def _dialect(request: Request) -> Dialect:

@@ -136,15 +136,15 @@ class Node:
             self.last_error = self.failing
         self.refresh(now)
 
-    def probe_failed(self, error: str, tolerated: int, now: float = 0.0, since: float = math.inf) -> None:
-        """A probe went unanswered; after `tolerated` in a row the node is not chosen any more, unless it has sent
-        tokens after `since`: then it is only busy."""
+    def probe_failed(self, error: str, failure_threshold: int, now: float = 0.0, since: float = math.inf) -> None:
+        """A probe went unanswered; after more than `failure_threshold` in a row the node is not chosen any more, unless
+        it has sent tokens after `since`: then it is only busy."""
         if self.heard_at > since:
             self.failed_probes = 0
             return
         self.failed_probes += 1
         self.last_error = error
-        if self.failed_probes > tolerated:
+        if self.failed_probes > failure_threshold:
             self.breaker.missed_probes(now)
             self.refresh(now)
 
@@ -243,7 +243,7 @@ class Node:
 
 
 class PrefillTracker(Protocol):
-    """What a lease's prompt adds to its node until its first byte (see `ticket`)."""
+    """What a lease's prompt adds to its node until its first byte (see `pending_prefill`)."""
 
     @property
     def reason(self) -> str: ...

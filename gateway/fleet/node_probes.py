@@ -42,7 +42,7 @@ class ProbeSettings:
 
     interval: float
     timeout: float
-    tolerated: int
+    failure_threshold: int
     canary: bool = True
     native: bool = True
 
@@ -119,14 +119,14 @@ class NodeProbes:
 
     async def _probe(self) -> bool:
         """Whether the node answered."""
-        tolerated, since = self._settings().tolerated, _now() - self._settings().interval
+        failure_threshold, since = self._settings().failure_threshold, _now() - self._settings().interval
         try:
             async with asyncio.timeout(self._settings().timeout):
                 cards = await _read_cards(self._client)
                 await self._read_capabilities(cards)
         except TimeoutError:
             self._node.probe_failed(
-                f"no answer to its probe within {self._settings().timeout:g} s", tolerated, _now(), since
+                f"no answer to its probe within {self._settings().timeout:g} s", failure_threshold, _now(), since
             )
         except httpx.ConnectError as error:
             if self._is_own_shortage(error):
@@ -135,7 +135,7 @@ class NodeProbes:
             if self._node.heard_at <= since:
                 self._node.refused(f"connection failed: {error}", _now())
         except (httpx.HTTPError, ValueError) as error:
-            self._node.probe_failed(str(error) or type(error).__name__, tolerated, _now(), since)
+            self._node.probe_failed(str(error) or type(error).__name__, failure_threshold, _now(), since)
         else:
             self._node.probe_succeeded(cards, _now())
             return True

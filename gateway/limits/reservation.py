@@ -12,7 +12,7 @@ from gateway.core.access.tenants import Identity
 from gateway.core.errors import LimitExceeded
 from gateway.core.limits.metering import amounts_used, priced
 from gateway.core.limits.rules import NOTHING, Amounts, LimitResult
-from gateway.core.limits.words import headers_of, refusal, refusal_for_ever
+from gateway.core.limits.words import check_capacities, headers_of, refusal
 from gateway.core.plan import Plan
 from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.thinking.grant import Headers
@@ -183,9 +183,6 @@ def _fitted(rules: Ruleset, costs: tuple[int, ...], tenant: str, assumed: bool) 
     """`costs`, or an error where they can never be had. Assumed costs are cut to what can be had instead."""
     if assumed:
         return tuple(map(min, costs, rules.capacities))
-    if not all(map(le, costs, rules.capacities)) and (error := refusal_for_ever(rules.rules, costs, tenant)):
-        try:
-            raise error
-        finally:
-            del error  # else it would hold its own traceback in a reference cycle
+    if not all(map(le, costs, rules.capacities)):
+        check_capacities(rules.rules, costs, tenant)
     return costs

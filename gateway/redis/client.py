@@ -127,13 +127,7 @@ class RedisClient:
                 self._set_down(spell(error))
             raise RedisUnavailable(spell(error)) from None
         except ResponseError as error:
-            refused = self.refusals.understand(name, key, text_of(error))
-            if not isinstance(refused, ScriptFailed):
-                self._set_down(str(refused))
-            try:
-                raise refused from None
-            finally:
-                del refused  # else it would hold its own traceback in a reference cycle
+            raise self._refused(name, key, error) from None
         except (RedisError, *UNREADABLE) as error:
             await self._disconnect()  # the next bytes of this connection may be anything
             raise self.refusals.misshapen(name, key, error) from None
@@ -144,6 +138,13 @@ class RedisClient:
         return reply
 
     # Plain commands
+
+    def _refused(self, name: str, key: str, error: ResponseError) -> RedisUnavailable:
+        """The error for the caller of a command that Redis refuses; where it refuses all, Redis is down."""
+        refused = self.refusals.understand(name, key, text_of(error))
+        if not isinstance(refused, ScriptFailed):
+            self._set_down(str(refused))
+        return refused
 
     async def _execute(self, command: tuple[Value, ...]) -> Any:
         async with asyncio.timeout(self._settings.timeout * PATIENCE + self._settings.connect_timeout):

@@ -38,14 +38,14 @@ GUESSED_PACE = 1 / 8000
 
 @dataclass(frozen=True, slots=True)
 class RoutingRules:
-    """What the config says: the policy for all models, those of single ones, what names a conversation; `remember` and
-    `crowding` as in `Placement`."""
+    """What the config says: the policy for all models, those of single ones, what names a conversation; `affinity_ttl`
+    and `load_penalty` as in `Placement`."""
 
     policy: str = EXPECTED_WAIT
     policies: Mapping[str, str] = field(default_factory=dict)
     naming: ConversationNaming = field(default_factory=ConversationNaming)
-    remember: float = 3600.0
-    crowding: float = 1.0
+    affinity_ttl: float = 3600.0
+    load_penalty: float = 1.0
 
 
 class Router:
@@ -68,7 +68,7 @@ class Router:
         self.rules = rules
         for view in (self.placement, self.shared):
             if view is not None:
-                view.remember, view.crowding = rules.remember, rules.crowding
+                view.affinity_ttl, view.load_penalty = rules.affinity_ttl, rules.load_penalty
 
     def choose(self, plan: Plan, tenant: str, headers: Mapping[bytes, bytes]) -> "NodeChoice":
         """Begin to choose a node for `plan`. Raises `NoNodeReady` at once where none serves it."""

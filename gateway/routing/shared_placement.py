@@ -46,10 +46,10 @@ LONG_AGO = 10**9
 class SharedPlacement:
     """The script calls. Keys carry one tag, so that in a cluster they are in one place."""
 
-    def __init__(self, redis: RedisClient, remember: float, crowding: float) -> None:
-        """`remember` and `crowding` as in `Placement`."""
-        self.remember = remember
-        self.crowding = crowding
+    def __init__(self, redis: RedisClient, affinity_ttl: float, load_penalty: float) -> None:
+        """`affinity_ttl` and `load_penalty` as in `Placement`."""
+        self.affinity_ttl = affinity_ttl
+        self.load_penalty = load_penalty
         self._redis = redis
         self._owed: dict[bytes, None] = {}
         redis.on_change(self._changed)
@@ -68,7 +68,7 @@ class SharedPlacement:
     def choose(self, request: bytes, liked: Sequence[Candidate], prompt: PlacedPrompt) -> InlineFuture[Any]:
         """Ask for one of `liked` (in rendezvous order) for the request named `request`; `read` makes sense of the
         reply, `prefilled` takes back what was chosen."""
-        args: list[Value] = [request, prompt.tokens, self.remember, self.crowding, THRIFT]
+        args: list[Value] = [request, prompt.tokens, self.affinity_ttl, self.load_penalty, THRIFT]
         for candidate in liked:
             warm = min(candidate.warm, LONG_AGO)
             args += (candidate.name, candidate.pace, round(candidate.crowd, 4), round(warm, 3))

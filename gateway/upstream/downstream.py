@@ -1,11 +1,14 @@
 """The client's side of a request, as pipeline and relay use it."""
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Protocol, TypeVar
 
-from gateway.core.errors import GatewayError
+from gateway.core.errors import ClientGone, GatewayError
 
 Headers = list[tuple[bytes, bytes]]
+
+Done = TypeVar("Done")
 
 
 class ClientListener(Protocol):
@@ -67,3 +70,15 @@ class DownstreamRequest(Protocol):
 
     def fail(self, error: GatewayError) -> None:
         """Send an error: as the answer, or as an event of a stream that has begun."""
+
+
+async def in_turns(steps: Iterator[Done | None], request: DownstreamRequest) -> Done:
+    """The last of `steps`; the event loop runs others after each. Raises `ClientGone` once the client has left."""
+    done: Done | None = None
+    for step in steps:
+        done = step
+        await asyncio.sleep(0)
+        if request.gone:
+            raise ClientGone("The client closed its connection.")
+    assert done is not None
+    return done

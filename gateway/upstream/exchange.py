@@ -27,7 +27,7 @@ from gateway.upstream.connection import UpstreamConnection
 from gateway.upstream.downstream import DownstreamRequest
 from gateway.upstream.failed_answers import unreadable
 from gateway.upstream.plain_answer import PlainAnswer
-from gateway.upstream.request_heads import is_stream, unfit
+from gateway.upstream.request_heads import check_head, is_stream
 from gateway.upstream.response_parser import ResponseHead
 from gateway.upstream.streamed_answer import StreamedAnswer
 
@@ -88,12 +88,7 @@ class Exchange:
     def on_head(self, head: ResponseHead) -> None:
         self.writer.head = head
         self.progress.last = self._loop.time()
-        error = unfit(head)
-        if error is not None:
-            try:
-                raise error
-            finally:
-                del error  # else it would hold its own traceback in a reference cycle
+        check_head(head)
         node_request, request, stats, writer = self._node_request, self._request, self._stats, self.writer
         stream_filter = None
         if head.status == 200:

@@ -38,7 +38,7 @@ class ExchangeTimer:
         self._deadline = deadline
         self._check_hang = check_hang
         now = exchange.progress.sent_at
-        self._check_hang_at = now + timing.silence
+        self._check_hang_at = now + timing.node_hang
         self.due = min(deadline, now + timing.shortest)
 
     def check(self, now: float) -> None:
@@ -65,7 +65,7 @@ class ExchangeTimer:
         if exchange.answer_begun:
             return exchange.progress.last_heard + timing.idle
         if not exchange.asked_for_stream:
-            return exchange.progress.sent_at + timing.plain
+            return exchange.progress.sent_at + timing.non_streaming
         return exchange.progress.sent_at + timing.first_byte + timing.prefill * exchange.lease.tokens / 1000
 
     def _comment_at(self) -> float:

@@ -10,6 +10,7 @@ from gateway.core.errors import (
     NodeAnswer,
     NodeBusy,
     NodeFailed,
+    ShuttingDown,
     UnreadableAnswer,
     UpstreamError,
 )
@@ -52,18 +53,19 @@ def node_error(
     return UpstreamError(message, code="upstream_error")
 
 
-def stream_failure(events: bytes, prelude: bytes, head: ResponseHead | None) -> UpstreamError | None:
-    """The error of a stream that begins with `events`, by which its node reports its own failure; None where another
-    node would answer alike. `prelude`: the events before. `head`: the answer's, None where the client has one."""
+def check_beginning(events: bytes, prelude: bytes, head: ResponseHead | None) -> None:
+    """Raises the error of a stream that begins with `events`, by which its node reports its own failure; nothing where
+    another node would answer alike. `prelude`: the events before. `head`: the answer's, None where the client has
+    one."""
     errors = [found for event in split_events(events) if b'"error"' in (found := event_data(event))]
     data = errors[-1] if errors else b""
     status = find_error_status(data)
     if status not in FAILED_STATUSES:
-        return None
+        return
     answer = None
     if head is not None:
         answer = NodeAnswer(200, passed_headers(head) + STREAM_HEADERS, prelude + events, stream=True)
-    return node_error(status, data, None, answer)
+    raise node_error(status, data, None, answer)
 
 
 def unreadable(error: Exception) -> GatewayError:
@@ -75,3 +77,8 @@ def unreadable(error: Exception) -> GatewayError:
         place = f"{PurePath(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
         trace = trace.tb_next
     return UnreadableAnswer("The node's answer cannot be parsed.", cause=type(error).__name__, place=place)
+
+
+def shutting_down() -> GatewayError:
+    """The error of a request that is cut off by the shutdown."""
+    return ShuttingDown("The gateway is shutting down; retry in 1 s.", code="shutting_down", retry_after=1.0)

@@ -1,9 +1,7 @@
 """Answers a request from the fleet: a node, a connection, an exchange, and another attempt where that is safe."""
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
 
 import structlog
 
@@ -15,7 +13,6 @@ from gateway.core.errors import (
     GatewayError,
     NodeFailed,
     NodeLeaving,
-    ShuttingDown,
     UpstreamError,
     UpstreamTimeout,
 )
@@ -28,18 +25,16 @@ from gateway.fleet.fleet import Fleet
 from gateway.fleet.hang_detection import silent_at
 from gateway.fleet.node import AnotherLease, Lease, Node
 from gateway.telemetry.shortages import ResourceShortages
-from gateway.upstream.downstream import DownstreamRequest
+from gateway.upstream.downstream import DownstreamRequest, in_turns
 from gateway.upstream.exchange import Exchange
 from gateway.upstream.exchange_timer import ExchangeTimer
-from gateway.upstream.failed_answers import pass_on
+from gateway.upstream.failed_answers import pass_on, shutting_down
 from gateway.upstream.failover import Failover, RequestTries
 from gateway.upstream.node_pools import NodePools
 from gateway.upstream.sweep import TimeoutSweep
 from gateway.upstream.timeouts import UpstreamTimeouts
 
 log = structlog.get_logger("fleetgate.relay")
-
-Done = TypeVar("Done")
 
 
 class AttemptPart:
@@ -117,10 +112,11 @@ class Relay:
                 stats.attempts += 1
                 try:
                     if part is None:
-                        if len(plan.body) <= LARGE:
-                            prepared = node_request(plan, lease.node.tag, lease.node.capabilities, self.overshoot)
-                        else:
-                            prepared = await self._prepare_large(plan, lease.node, request)
+                        prepared = (
+                            node_request(plan, lease.node.tag, lease.node.capabilities, self.overshoot)
+                            if len(plan.body) <= LARGE
+                            else await self._prepare_large(plan, lease.node, request)
+                        )
                         part = AttemptPart(prepared, method, path or prepared.path, prepared.body)
                     while part is not None:
                         part = await self._attempt(part, lease, request, stats, deadline, fresh, plan.model)
@@ -230,28 +226,11 @@ class Relay:
 
     def _check_hang(self, node: Node, now: float) -> float:
         """Send the requests that wait on `node` elsewhere if it hangs. Returns the loop time of the next check."""
-        due = silent_at(node, now, self.timing.silence, self.timing.prefill)
+        due = silent_at(node, now, self.timing.node_hang, self.timing.prefill)
         if due > now:
-            return min(due, now + self.timing.silence)
+            return min(due, now + self.timing.node_hang)
         if self._fleet.fell_silent(node, now):
             for timer in self._open:
                 if timer.exchange.lease.node is node and timer.exchange.waits:
                     timer.exchange.fail(UpstreamTimeout("The node hangs, all its answers have stalled; retry."))
-        return now + self.timing.silence
-
-
-async def in_turns(steps: Iterator[Done | None], request: DownstreamRequest) -> Done:
-    """The last of `steps`; the event loop runs others after each. Raises `ClientGone` once the client has left."""
-    done: Done | None = None
-    for step in steps:
-        done = step
-        await asyncio.sleep(0)
-        if request.gone:
-            raise ClientGone("The client closed its connection.")
-    assert done is not None
-    return done
-
-
-def shutting_down() -> GatewayError:
-    """The error of a request that is cut off by the shutdown."""
-    return ShuttingDown("The gateway is shutting down; retry in 1 s.", code="shutting_down", retry_after=1.0)
+        return now + self.timing.node_hang

@@ -27,22 +27,21 @@ _PRINTABLE = re.compile(rb"[ -~]{0,256}")
 _SECONDS = re.compile(rb"0*([0-9]{1,15})(?:\.[0-9]{0,15})?|0*([0-9]{16,})(?:\.[0-9]*)?")
 
 
-def unfit(head: ResponseHead) -> BadUpstreamResponse | None:
-    """The error of an answer with this head; None where the head is accepted."""
+def check_head(head: ResponseHead) -> None:
+    """Raises `BadUpstreamResponse` for an answer that no client is sent."""
     status = head.status
     if status != 200 and not 400 <= status <= 599:
         if 300 <= status <= 399:
-            return BadUpstreamResponse(f"The node answered with a redirect (status {status}): it is not followed.")
-        return BadUpstreamResponse(f"The node answered with status {status}, which is neither a success nor an error.")
+            raise BadUpstreamResponse(f"The node answered with a redirect (status {status}): it is not followed.")
+        raise BadUpstreamResponse(f"The node answered with status {status}, which is neither a success nor an error.")
     if head.coding:
         name, value = head.coding
         coding = value[:40].decode() if _PRINTABLE.fullmatch(value[:40]) else "unknown"
-        return BadUpstreamResponse(
+        raise BadUpstreamResponse(
             f"The node sent a compressed answer ({name.decode()}: {coding}), although no compression was requested."
         )
     if not _PRINTABLE.fullmatch(head.content_type):
-        return BadUpstreamResponse("The node sent an invalid content-type.")
-    return None
+        raise BadUpstreamResponse("The node sent an invalid content-type.")
 
 
 def is_stream(head: ResponseHead) -> bool:
@@ -50,7 +49,7 @@ def is_stream(head: ResponseHead) -> bool:
 
 
 def passed_headers(head: ResponseHead) -> Headers:
-    """The headers of the client's answer, for a head that is not `unfit`."""
+    """The headers of the client's answer, for a head that was checked."""
     headers = [(b"content-type", head.content_type)] if head.content_type else []
     if head.status >= 400 and (wait := retry_after(head)) is not None:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(wait))))

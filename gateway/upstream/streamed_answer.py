@@ -16,7 +16,7 @@ from gateway.core.upstream.node_request_kinds import NodeRequest
 from gateway.upstream.answer_progress import AnswerProgress
 from gateway.upstream.answer_writer import AnswerWriter
 from gateway.upstream.downstream import DownstreamRequest
-from gateway.upstream.failed_answers import node_error, stream_failure
+from gateway.upstream.failed_answers import check_beginning, node_error
 
 ASSEMBLED = 4
 """Bytes that come for each byte held of an assembled answer: an event of one token has 250, and about 60 stay."""
@@ -143,7 +143,8 @@ class StreamedAnswer:
     def _pass(self, events: bytes) -> None:
         if self._stats.first_byte is None:
             if self.filter.failed:
-                self._raise_failure(events)
+                head = None if self._writer.committed else self._writer.head
+                check_beginning(events, b"".join(self._prelude), head)  # then another node may be asked
             if self._shows_life and says_nothing(events):
                 self._progress.begun, self._progress.events = 0.0, 0
                 self._request.hold(len(events))
@@ -154,16 +155,6 @@ class StreamedAnswer:
                 self._prelude.clear()
         self._writer.push(events)
         self.write = self._request.write_chunk if self._shows_life else None
-
-    def _raise_failure(self, events: bytes) -> None:
-        """A stream that begins with its node's own failure has not begun: another node may be asked."""
-        head = None if self._writer.committed else self._writer.head
-        error = stream_failure(events, b"".join(self._prelude), head)
-        if error is not None:
-            try:
-                raise error
-            finally:
-                del error  # else it would hold its own traceback in a reference cycle
 
 
 def _cut() -> UpstreamCut:

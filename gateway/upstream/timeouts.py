@@ -5,20 +5,20 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class UpstreamTimeouts:
-    """Seconds. `first_byte` is for streams, `plain` for the whole of a plain answer, `idle` between two pieces of
-    an answer, `keep_alive` between comments on a silent stream (infinite: none). `silence`: of a whole node, before
-    what waits there goes elsewhere. `prefill`: what a thousand tokens of prompt add to `first_byte` and `silence`.
-    `shortest` is how long none of them passes."""
+    """Seconds. `first_byte` is for streams, `non_streaming` for the whole of a plain answer, `idle` between two pieces
+    of an answer, `keep_alive` between comments on a silent stream (infinite: none). `node_hang`: silence of a whole
+    node, before what waits there goes elsewhere. `prefill`: what a thousand tokens of prompt add to `first_byte` and
+    `node_hang`. `shortest` is how long none of them passes."""
 
     connect: float = 5.0
     first_byte: float = 300.0
-    silence: float = 30.0
+    node_hang: float = 30.0
     prefill: float = 2.0
-    plain: float = 1800.0
+    non_streaming: float = 1800.0
     idle: float = 120.0
     keep_alive: float = 15.0
     shortest: float = field(init=False, repr=False, default=0.0)
 
     def __post_init__(self) -> None:
-        shortest = min(self.first_byte, self.plain, self.idle, self.keep_alive, self.silence)
+        shortest = min(self.first_byte, self.non_streaming, self.idle, self.keep_alive, self.node_hang)
         object.__setattr__(self, "shortest", shortest)

@@ -99,9 +99,8 @@ def redis_client(config: Config) -> RedisClient | None:
 
 
 def router(rules: RoutingRules, fleet: Fleet, redis: RedisClient | None) -> Router:
-    remember, crowding = rules.remember, rules.crowding
-    shared = SharedPlacement(redis, remember, crowding) if redis is not None else None
-    return Router(fleet, rules, Placement(remember, crowding), shared)
+    view = (rules.affinity_ttl, rules.load_penalty)
+    return Router(fleet, rules, Placement(*view), None if redis is None else SharedPlacement(redis, *view))
 
 
 def discovery(config: Config) -> DiscoverySettings:

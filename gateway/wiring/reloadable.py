@@ -63,7 +63,7 @@ def tokenizers(config: Config) -> dict[str, Path]:
 class ReloadableSettings:
     """The values of one configuration, made whole before any part takes its own.
 
-    Each part takes its value in its constructor and again in `Gateway.configure`, by the same method. `limited`:
+    Each part takes its value in its constructor and again in `Gateway.apply`, by the same method. `limited`:
     whether the file limits anything. `models`: those that the file lists, by the nodes' names.
     """
 
@@ -106,7 +106,7 @@ def _requests(config: Config, response_key: bytes) -> RequestSettings:
     return RequestSettings(
         models=Models([model.name for model in config.models], aliases),
         response_key=response_key,
-        terms=PolicyBook(
+        policies=PolicyBook(
             PolicyLayer(config.thinking.rules(), config.output.rules()),
             {model.name: model.rules() for model in config.models},
         ),
@@ -125,9 +125,9 @@ def _relay(config: Config) -> RelaySettings:
         timeouts=UpstreamTimeouts(
             connect=timeouts.connect,
             first_byte=timeouts.first_byte,
-            silence=timeouts.node_hang,
+            node_hang=timeouts.node_hang,
             prefill=timeouts.prefill,
-            plain=timeouts.non_streaming,
+            non_streaming=timeouts.non_streaming,
             idle=timeouts.idle,
             keep_alive=timeouts.keep_alive or inf,
         ),
@@ -159,8 +159,8 @@ def _routing(config: Config) -> RoutingRules:
         policy=routing.policy,
         policies={model.name: model.routing for model in config.models if model.routing is not None},
         naming=ConversationNaming(tuple(name.lower().encode() for name in routing.session_headers), routing.by_user),
-        remember=routing.affinity_ttl,
-        crowding=routing.load_penalty,
+        affinity_ttl=routing.affinity_ttl,
+        load_penalty=routing.load_penalty,
     )
 
 

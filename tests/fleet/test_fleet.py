@@ -48,7 +48,7 @@ def test_what_is_in_flight_stays_counted_whatever_becomes_of_its_node() -> None:
     node.refused("down", 1.0)
     node.probe_succeeded({"m": {"id": "m"}}, 2.0)
     for probe in range(9):
-        node.probe_failed("late", tolerated=2, now=3.0 + probe)
+        node.probe_failed("late", failure_threshold=2, now=3.0 + probe)
     node.drain_for("ordered", Drain(), 20.0)
     node.drain_for("ordered", None, 21.0)
     fleet.update([NodeSpec(A.url, api_key="next", max_concurrency=1), B])
@@ -81,9 +81,9 @@ def test_probes_may_fail_as_often_as_is_tolerated() -> None:
     fleet = fleet_of(A)
     node = fleet.nodes[0]
     for _ in range(2):
-        node.probe_failed("late", tolerated=2)
+        node.probe_failed("late", failure_threshold=2)
         assert node.ready
-    node.probe_failed("late", tolerated=2)
+    node.probe_failed("late", failure_threshold=2)
     assert (node.ready, node.last_error) == (False, "late")
 
 

@@ -186,7 +186,7 @@ async def test_a_request_that_finds_no_node_holds_nothing() -> None:
     async with redis_server() as redis, limited(redis, concurrent_requests=2, tokens_per_minute=1000) as found:
         gateway, client, _ = found
         gateway.app.fleet.update(())  # the model is listed, and all its nodes are gone
-        gateway.app.pipeline.policy = replace(gateway.app.pipeline.policy, models=Models([MODEL]))
+        gateway.app.pipeline.settings = replace(gateway.app.pipeline.settings, models=Models([MODEL]))
         for _ in range(5):
             assert (await client.post(CHAT, json=chat(300))).status_code == 503
         await eventually(lambda: redis.do("HVALS", "fg1:{default}:held") == [b"s"] * 5)

@@ -31,7 +31,7 @@ _MINTING = IdMinting(b"k" * 32, b"n" * 12, "a")
 
 async def fuzz_plans(trial: Trial, numbers: range) -> None:
     """Plan the bodies with these numbers by the rules of the trial's mode."""
-    terms = trial.gateway.app.pipeline.policy.terms.of(None, MODEL)
+    terms = trial.gateway.app.pipeline.settings.policies.of(None, MODEL)
     for number in numbers:
         rng = random.Random(f"{trial.seed} {number}")
         path, raw = draw(rng)

@@ -4,7 +4,7 @@ import pytest
 
 from gateway.core.errors import LimitExceeded, LimitTooSmall, QuotaExceeded
 from gateway.core.limits.rules import UNIT, Amounts, LimitResult, Limits, costs_of, rules_of, weights_of
-from gateway.core.limits.words import headers_of, moment, refusal, refusal_for_ever, shown_of, span
+from gateway.core.limits.words import check_capacities, headers_of, moment, refusal, shown_of, span
 
 NOW = 1_798_761_599_500_000  # half a second before 2027
 
@@ -58,5 +58,6 @@ def test_money_is_told_in_dollars_and_days_end_at_midnight() -> None:
 
 def test_what_can_never_fit() -> None:
     rules = rules_of(Limits(tokens_per_minute=600), "t")
-    assert refusal_for_ever(rules, (600 * UNIT,), "acme") is None
-    assert type(refusal_for_ever(rules, (601 * UNIT,), "acme")) is LimitTooSmall
+    check_capacities(rules, (600 * UNIT,), "acme")
+    with pytest.raises(LimitTooSmall):
+        check_capacities(rules, (601 * UNIT,), "acme")

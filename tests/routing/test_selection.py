@@ -27,9 +27,9 @@ PROMPT = PlacedPrompt(8000, b"talk")
 CALM = RandomDraw(0, 0.0)
 
 
-def choose(*candidates: Candidate, left: LastTurn | None = None, crowding: float = 1.0, **pending: int) -> str:
+def choose(*candidates: Candidate, left: LastTurn | None = None, load_penalty: float = 1.0, **pending: int) -> str:
     backlog = {name: PrefillBacklog(tokens, 2) for name, tokens in pending.items()}
-    return expected_wait(candidates, PROMPT, backlog, left, crowding).name
+    return expected_wait(candidates, PROMPT, backlog, left, load_penalty).name
 
 
 def test_the_shorter_backlog_is_chosen_and_rendezvous_decides_between_equals() -> None:
@@ -54,7 +54,7 @@ def test_a_cache_that_began_empty_since_is_not_counted_on() -> None:
 def test_a_full_node_is_left_for_an_empty_one_where_nothing_is_pending() -> None:
     full = A._replace(crowd=1.0)
     assert choose(full, B, left=LastTurn("a", 3900)) == "b"
-    assert choose(full, B, left=LastTurn("a", 3900), crowding=0.5) == "a"
+    assert choose(full, B, left=LastTurn("a", 3900), load_penalty=0.5) == "a"
 
 
 def test_a_slow_node_gets_less() -> None:
@@ -120,7 +120,7 @@ def test_what_is_pending_is_taken_back_at_the_first_byte() -> None:
 
 
 def test_a_conversation_is_remembered_for_its_time_and_the_oldest_are_forgotten_first() -> None:
-    placement = Placement(remember=60.0, limit=2)
+    placement = Placement(affinity_ttl=60.0, limit=2)
     for number, name in enumerate((b"x", b"y", b"z")):
         prompt = PlacedPrompt(1000, name)
         placement.add(placement.choose(EXPECTED_WAIT, [A, B], prompt, CALM, number), prompt, float(number))

@@ -37,7 +37,7 @@ class linked:  # noqa: N801  # a context, used as a function
 
     async def __aenter__(self) -> SharedPlacement:
         await self._redis.start()
-        placement = SharedPlacement(self._redis, remember=3600.0, crowding=1.0)
+        placement = SharedPlacement(self._redis, affinity_ttl=3600.0, load_penalty=1.0)
         placement.prefilled(b"")  # a script that Redis does not know yet is sent behind those that it knows
         await self._redis.command("GET", PENDING)
         return placement

@@ -147,7 +147,7 @@ async def _peer_views(_: RedisServer, link: RedisClient) -> None:
 
 
 async def _placement(_: RedisServer, link: RedisClient) -> None:
-    shared = SharedPlacement(link, remember=60.0, crowding=1.0)
+    shared = SharedPlacement(link, affinity_ttl=60.0, load_penalty=1.0)
     nodes, prompt = [Candidate("a:1", 0.001), Candidate("b:1", 0.001)], PlacedPrompt(100, b"conversation")
     for request in (b"1", b"1"):  # the answer was lost: the same one again
         placed = shared.read(await shared.choose(request, nodes, prompt), nodes, prompt)

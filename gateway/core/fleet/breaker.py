@@ -20,7 +20,7 @@ An answer after a failure speaks for the node, where a model made it: what it fa
 more. The tiny completion does not: a node may serve it and nothing else. There is one at a time, and `retrial` seconds
 lie between two, so that a client cannot have the gateway flood a node.
 
-What is OPEN comes back only through a request that was answered: the prober's own tiny completion (`trial`), so that
+What is OPEN comes back only through a request that was answered: the prober's own tiny completion (`probe`), so that
 no user waits on a node that may be dead; or a user's, where nobody else was left to ask. After that the node warms up:
 its places grow from one over `slow_start` seconds.
 

@@ -89,16 +89,15 @@ def refusal(rules: Rules, costs: tuple[int, ...], taken: LimitResult, tenant: st
     return LimitExceeded(f"Rate limit reached for {_whose(rule, tenant)}: {amounts}", retry_after=wait)
 
 
-def refusal_for_ever(rules: Rules, costs: tuple[int, ...], tenant: str) -> LimitExceeded | None:
-    """The error for a request that no waiting helps: it takes more than a limit can ever hold. None if none does."""
+def check_capacities(rules: Rules, costs: tuple[int, ...], tenant: str) -> None:
+    """Raises `LimitTooSmall` for a request that takes more than a limit can ever hold, so that no waiting helps."""
     for rule, cost in zip(rules, costs, strict=True):
         if cost > rule.capacity:
             message = (
                 f"The request exceeds a limit of {_whose(rule, tenant)}: {_limit_text(rule)}, requested "
                 f"{_amount(rule, cost)}. Shorten the prompt, or lower max_tokens."
             )
-            return LimitTooSmall(message)
-    return None
+            raise LimitTooSmall(message)
 
 
 def span(microseconds: int) -> str:

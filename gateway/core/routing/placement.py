@@ -1,6 +1,6 @@
 """What one gateway knows for placing requests: prompt tokens pending on each node, and where conversations went.
 
-This is the view of one process. Where Redis is up, the view of all gateways together decides (`fleet/lua`), and
+This is the view of one process. Where Redis is up, the view of all gateways together decides (`routing/lua`), and
 this one is kept beside it, so that nothing has to be learnt when Redis is lost: the same formula goes on with less
 knowledge.
 """
@@ -29,10 +29,10 @@ REMEMBERED = 50_000
 class Placement:
     """Own pending and own memory. `now` is any clock's seconds, always the same clock's."""
 
-    def __init__(self, remember: float = 3600.0, crowding: float = 1.0, limit: int = REMEMBERED) -> None:
-        """`remember`: seconds that a conversation's last node counts; `crowding`: see `expected_wait`."""
-        self.remember = remember
-        self.crowding = crowding
+    def __init__(self, affinity_ttl: float = 3600.0, load_penalty: float = 1.0, limit: int = REMEMBERED) -> None:
+        """`affinity_ttl`: seconds that a conversation's last node counts; `load_penalty`: see `expected_wait`."""
+        self.affinity_ttl = affinity_ttl
+        self.load_penalty = load_penalty
         self.pending: dict[str, PrefillBacklog] = {}
         self._limit = limit
         self._last: OrderedDict[bytes, tuple[str, int, float]] = OrderedDict()
@@ -40,10 +40,10 @@ class Placement:
     def choose(
         self, policy: str, candidates: Sequence[Candidate], prompt: PlacedPrompt, chance: RandomDraw, now: float
     ) -> NodeScore:
-        """One of `candidates` (at least one) by `policy`, by what is known here. `take` makes it count."""
+        """One of `candidates` (at least one) by `policy`, by what is known here. `add` makes it count."""
         left = self.left(prompt.conversation, now)
         if policy == EXPECTED_WAIT:
-            chosen = expected_wait(candidates, prompt, self.pending, left, self.crowding)
+            chosen = expected_wait(candidates, prompt, self.pending, left, self.load_penalty)
         else:
             chosen = POLICIES[policy](candidates, prompt, chance)
         return placed(chosen, prompt, self.pending.get(chosen.name, NOTHING), left)
@@ -51,7 +51,7 @@ class Placement:
     def left(self, conversation: bytes, now: float) -> LastTurn | None:
         """Where `conversation` was last, if that is not too long ago."""
         found = self._last.get(conversation)
-        if found is None or now - found[2] > self.remember:
+        if found is None or now - found[2] > self.affinity_ttl:
             return None
         return LastTurn(found[0], found[1], now - found[2])
 
@@ -65,7 +65,7 @@ class Placement:
             self._last.popitem(last=False)
 
     def prefilled(self, choice: NodeScore) -> None:
-        """Its first byte came, or it will not come any more: once for every `take`."""
+        """Its first byte came, or it will not come any more: once for every `add`."""
         before = self.pending[choice.node]
         if before.prompts > 1:
             self.pending[choice.node] = PrefillBacklog(before.tokens - choice.work, before.prompts - 1)

@@ -3,7 +3,7 @@
 Theory. A prompt waits for the prompts before it, then for the part of itself that the node does not have in its
 prefix cache. Both are tokens to be computed, so affinity and load are weighed in one currency:
 
-    expected wait = (ahead(node) + THRIFT x (prompt - left(node))) x pace(node) + crowd(node) x crowding
+    expected wait = (ahead(node) + THRIFT x (prompt - left(node))) x pace(node) + crowd(node) x load_penalty
 
 `ahead` is what was sent to the node and has not come to its first byte (uncached prompt tokens), less half of a
 prompt, since the one that is being computed is half done on average. `left` is what this conversation left in that
@@ -109,11 +109,11 @@ def expected_wait(
     prompt: PlacedPrompt,
     pending: Mapping[str, PrefillBacklog],
     left: LastTurn | None,
-    crowding: float,
+    load_penalty: float,
 ) -> Candidate:
     """The least expected wait; of equal ones the first in rendezvous order.
 
-    `pending` by node name. `crowding`: seconds that a full node is worse than an empty one.
+    `pending` by node name. `load_penalty`: seconds that a full node is worse than an empty one.
     `routing/lua/choose.lua` is the same formula where Redis holds the facts; a test holds the two alike.
     """
     best, shortest = [candidates[0]], ENDLESS
@@ -122,7 +122,7 @@ def expected_wait(
         name = candidate.name
         ahead = pending[name].ahead if name in pending else 0.0
         cached = in_cache(candidate, prompt, left) if name == home else 0
-        wait = (ahead + THRIFT * (prompt.tokens - cached)) * candidate.pace + candidate.crowd * crowding
+        wait = (ahead + THRIFT * (prompt.tokens - cached)) * candidate.pace + candidate.crowd * load_penalty
         if wait < shortest:
             best, shortest = [candidate], wait
         elif wait == shortest:

@@ -18,7 +18,7 @@ end
 drop(ARGV[1])
 
 local prompt, keep = tonumber(ARGV[2]), tonumber(ARGV[3])
-local crowding, thrift = tonumber(ARGV[4]), tonumber(ARGV[5])
+local load_penalty, thrift = tonumber(ARGV[4]), tonumber(ARGV[5])
 local left, age, home = 0, 0, nil
 local last = redis.call('GET', KEYS[4])
 if last then
@@ -34,7 +34,7 @@ for number = 1, (#ARGV - 5) / 4 do
   local tokens = tonumber(redis.call('HGET', KEYS[1], node) or 0)
   local prompts = tonumber(redis.call('HGET', KEYS[1], '#' .. node) or 0)
   local ahead = prompts > 0 and tokens - tokens / (2 * prompts) or 0
-  local wait = (ahead + thrift * (prompt - held)) * pace + crowd * crowding
+  local wait = (ahead + thrift * (prompt - held)) * pace + crowd * load_penalty
   if wait < shortest then
     best, shortest, cached, before = number, wait, held, ahead
   end
