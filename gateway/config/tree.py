@@ -23,6 +23,7 @@ from gateway.config.listen import Admin, Listen
 from gateway.config.models import ModelConfig, ModelNames
 from gateway.config.redis import RedisConfig
 from gateway.config.requests import Requests
+from gateway.config.resume import Resume
 from gateway.config.routing import Routing
 from gateway.config.thinking import OutputConfig, ThinkingConfig
 from gateway.config.types import Seconds, Secret, Section, is_loopback
@@ -88,6 +89,7 @@ class Config(BaseSettings):
     health: Health = Health()
     budgets: Budgets = Budgets()
     retries: Retries = Retries()
+    resume: Resume = Resume()
     routing: Routing = Routing()
     discovery: DiscoveryConfig = DiscoveryConfig()
     log: Log = Log()

@@ -10,6 +10,7 @@ from functools import cache
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+from gateway.core.resume.note import ResumeNote
 from gateway.core.usage.token_usage import ObservedWork, Usage
 
 _LOG = "log"
@@ -104,6 +105,8 @@ class RequestStats:
     """When it ended, since 1970."""
     failures: tuple[tuple[str, str], ...] = ()
     """Node and outcome of each attempt that failed (see `attempts.outcome`)."""
+    resumes: tuple[ResumeNote, ...] = ()
+    """How the answer went on after its nodes broke off, in order."""
     retry_refused: bool = False
     """Whether one more attempt would have been made but for the retry budget."""
     wasted: int = 0
