@@ -101,7 +101,7 @@ class RequestRecord:
         end = RequestOutcome(stats.ending, request.status, stats.attempts if stats.sent else 0)
         if self.plan is not None:
             stats.usage, stats.estimated = self._charge(end, self.plan)
-        stats.lost = stats.lost_events + (stats.work.events if end.failed else 0)
+        stats.lost = stats.lost_events + (stats.made if end.failed else 0)
         if stats.lost_seconds:
             stats.lost += tokens_lost(stats.lost_seconds, stats.duration, stats.reported)
         stats.computed = self._dialect.computes
@@ -119,7 +119,7 @@ class RequestRecord:
         else:
             planned = plan_amounts(plan, meter, ASSUMED_OUTPUT)
         try:
-            return charge(end, stats.reported, stats.work, plan, planned, meter)
+            return charge(end, stats.reported, stats.work, plan, planned, meter, stats.resumed_at)
         except Exception:  # it is charged as planned, and the reservation ends all the same
             log.exception("charging_failed", request_id=self._request.request_id)
             return Charge(Usage(planned.input, planned.output), estimated=True)

@@ -11,6 +11,16 @@ def test_another_attempt_begins_with_nothing_seen_of_the_last_one() -> None:
     assert (stats.lost_events, stats.reported, stats.work.events) == (5, None, 0)
 
 
+def test_a_resumed_answer_keeps_what_came_of_it() -> None:
+    stats = RequestStats(reported=Usage(3, 2), lost_events=1, node_failed=True)
+    stats.work = ObservedWork(events=4)
+    stats.go_on(5)
+    assert (stats.lost_events, stats.reported, stats.work.events, stats.node_failed) == (1, Usage(3, 2), 0, False)
+    assert (stats.resumed_at, stats.made) == (5, 5)
+    stats.work.add(2, 1.0, 1.0, 0.0, 0.0)
+    assert stats.made == 7
+
+
 def test_the_line_has_the_declared_fields_rendered() -> None:
     line = log_table(RequestStats).line(RequestStats("r", usage=Usage(3, 2, 1), duration=0.25))
     assert (line["request_id"], line["duration_ms"], line["ttft_ms"]) == ("r", 250.0, None)

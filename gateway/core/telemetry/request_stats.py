@@ -140,9 +140,26 @@ class RequestStats:
     """Events of streams that nodes did not finish."""
     work: ObservedWork = field(default_factory=ObservedWork)
     """What was seen of the last node's work."""
+    resumed_at: int = 0
+    """Output tokens that the answer had when it was last resumed: `work` is what came after them."""
+
+    @property
+    def made(self) -> int:
+        """Tokens of the answer so far, as far as they can be estimated."""
+        return self.resumed_at + self.work.events
 
     def begin_again(self) -> None:
-        """Another attempt follows: the work of the last one is lost."""
-        self.lost_events += self.work.events
+        """Another attempt follows: the answer so far is lost."""
+        self.lost_events += self.made
+        self.resumed_at = 0
         self.work = ObservedWork()
         self.reported = None
+
+    def go_on(self, made: int) -> None:
+        """The answer is resumed: its `made` tokens stay with the client, and nothing is lost.
+
+        `reported` stays as well, as the least that was used, until the next part reports all of it.
+        """
+        self.resumed_at = made
+        self.work = ObservedWork()
+        self.node_failed = False

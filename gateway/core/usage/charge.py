@@ -15,6 +15,9 @@ A node that finished its answer says what was used. Otherwise it is estimated fr
 
 A node that hides thinking, or holds a tool call or what may become a stop text, sends no events meanwhile: then all of
 the stream's time counts. Where an answer is bounded, no estimate goes beyond that.
+
+A resumed answer had a known number of tokens when its node broke off. Those are charged once, whatever that node did
+besides, and the estimate is of the last part alone. The prompt is charged once, though each node computes it.
 """
 
 from typing import NamedTuple
@@ -66,35 +69,42 @@ NO_CHARGE = Charge(None, False)
 
 
 def charge(
-    end: RequestOutcome, reported: Usage | None, work: ObservedWork, plan: Plan, planned: Amounts, meter: Meter
+    end: RequestOutcome,
+    reported: Usage | None,
+    work: ObservedWork,
+    plan: Plan,
+    planned: Amounts,
+    meter: Meter,
+    resumed_at: int = 0,
 ) -> Charge:
-    """What a request for `plan` has used; `reported` is what its node said last."""
+    """What a request for `plan` has used; `reported` is what its node said last, of the whole answer. `work` is that on
+    the answer's last part, behind the first `resumed_at` tokens."""
     if end.failed or plan.model is None:
         return NO_CHARGE
     if reported is not None and end.ending == "ok":
-        meter.learn(plan, planned, work, reported)
+        meter.learn(plan, planned, work, reported._replace(output=max(0, reported.output - resumed_at)))
         return Charge(reported, False)
     known = reported or Usage()
     reads = known.input or planned.input
     if not plan.dialect.output_fields:
         return Charge(Usage(reads), True)
     as_planned = plan.ask.background or (end.ending == "ok" and not plan.ask.stream)
-    writes = planned.output if as_planned else _made(end, work, plan, planned.output, meter)
+    writes = planned.output if as_planned else _made(end, work, plan, planned.output, meter, resumed_at)
     return Charge(Usage(reads, max(known.output, writes), known.reasoning, known.cached), True)
 
 
-def _made(end: RequestOutcome, work: ObservedWork, plan: Plan, planned: int, meter: Meter) -> int:
+def _made(end: RequestOutcome, work: ObservedWork, plan: Plan, planned: int, meter: Meter, resumed_at: int) -> int:
     """Output tokens of all answers to it."""
     usual = meter.tokens_per_second.value * plan.sequences
     if work.events:
         seen = work.events * max(meter.tokens_per_event.value, float(tokens_an_event(plan.ask.body)))
         total = seen + _unseen(end, work, seen, usual, plan.ask)
     else:
-        streams = plan.ask.stream and not comes_at_once(plan.ask.body)
+        streams = resumed_at > 0 or (plan.ask.stream and not comes_at_once(plan.ask.body))
         seen, total = 0.0, 0.0 if streams else work.asked * usual
     if plan.output_tokens is not None:
-        return min(round(total), planned)
-    return max(round(seen), min(round(total), planned))
+        return min(resumed_at + round(total), planned)
+    return max(resumed_at + round(seen), min(resumed_at + round(total), planned))
 
 
 def _unseen(end: RequestOutcome, work: ObservedWork, seen: float, usual: float, ask: Ask) -> float:
