@@ -43,6 +43,8 @@ class RequestSettings:
     policies: PolicyBook = field(default_factory=PolicyBook)
     over_chat: frozenset[str] = frozenset()
     """Models whose nodes are asked in chat, whatever the dialect."""
+    resumed: frozenset[str] = frozenset()
+    """The names of the dialects whose answers go on on another node where theirs breaks off."""
 
 
 class Pipeline:
@@ -161,7 +163,8 @@ class Pipeline:
         limiter = self.admission.limiter
         ratio = BYTES_PER_TOKEN if limiter is None else limiter.bytes_per_token(tenant.name, model)
         plan = make_plan(ask, dialect, model, minting, pinned_to, policy, window, ratio, tenant.cache_salt, counted)
-        return plan._replace(over_chat=True) if model in settings.over_chat else plan
+        over_chat, resumes = model in settings.over_chat, dialect.name in settings.resumed and _may_resume(ask)
+        return plan._replace(over_chat=over_chat, resumes=resumes) if over_chat or resumes else plan
 
     def _node_of(self, settings: RequestSettings, response_id: str, tenant: Tenant, param: str) -> bytes:
         """The tag of the node that holds a stored response; `NotFound` for all but its owner, blaming `param`."""
@@ -173,6 +176,11 @@ class Pipeline:
                 code="response_not_found",
             )
         return node
+
+
+def _may_resume(ask: Ask) -> bool:
+    """Whether another node could go on with its answer: none but its own has what a node stores."""
+    return ask.continues is None and not ask.background
 
 
 def read_deadline(headers: Mapping[bytes, bytes]) -> float:

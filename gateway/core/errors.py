@@ -35,6 +35,7 @@ GatewayError
 │   ├── UpstreamCut           the answer broke off
 │   ├── BadUpstreamResponse   what came back is not HTTP, or not an answer of its dialect
 │   │   └── UnreadableAnswer  reading it raised
+│   ├── StreamLost            the answer broke off, and cannot go on
 │   ├── AnswerTooLarge        one event, or an answer that has to be held, beyond its bound
 │   └── UpstreamTimeout       connect, first byte or silence in mid-answer
 ├── DeadlineExceeded          the caller's own `x-request-timeout`
@@ -231,6 +232,16 @@ class UnreadableAnswer(BadUpstreamResponse):
 
     cause: str = ""
     place: str = ""
+
+
+@dataclass(eq=False)
+class StreamLost(UpstreamError):
+    """`tokens`: those of the answer that had come. `repeatable`: the same request may well succeed."""
+
+    default_code = "stream_not_resumable"
+
+    tokens: int = 0
+    repeatable: bool = True
 
 
 class AnswerTooLarge(UpstreamError):

@@ -45,6 +45,8 @@ class Plan(NamedTuple):
     grant: Grant = Grant()
     bytes_per_token: float = BYTES_PER_TOKEN
     over_chat: bool = False
+    resumes: bool = False
+    """Whether its answer goes on on another node where its node breaks off, if it can."""
     salted: bool = False
     counted: int | None = None
     """The prompt's tokens as the model's tokenizer counts them; nothing where they have to be estimated."""

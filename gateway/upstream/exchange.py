@@ -14,6 +14,7 @@ continues the client's answer. That is another exchange with the same filter; `d
 """
 
 import asyncio
+from collections.abc import Callable
 
 from gateway.aio.inline_future import InlineFuture
 from gateway.core.dialects.stream_filter import FollowUpRequest, StreamFilter
@@ -45,6 +46,7 @@ class Exchange:
         "_loop",
         "_node",
         "_node_request",
+        "_on_first",
         "_plain",
         "_request",
         "_shows_life",
@@ -65,13 +67,16 @@ class Exchange:
         loop: asyncio.AbstractEventLoop,
         lease: Lease,
         carried: StreamFilter | None,
+        on_first: Callable[[], None] | None = None,
     ) -> None:
-        """`carried`: the filter that asked for this request as a follow-up."""
+        """`carried`: the filter that asked for this request as a follow-up. `on_first` is called once something of the
+        answer has come."""
         self._loop = loop
         self.done: InlineFuture[FollowUpRequest | None] = InlineFuture(loop)
         self._node_request = node_request
         self._shows_life = node_request.shows_life
         self._carried = carried
+        self._on_first = on_first
         self.lease = lease
         self._node = lease.node
         self._request = request
@@ -118,6 +123,9 @@ class Exchange:
                 self._plain.feed(data)
                 return
             stream.feed(data)
+            if self._on_first is not None:
+                on_first, self._on_first = self._on_first, None
+                on_first()
         if stream.filter.follow_up is not None:
             self._connection.abort()
             self._finish(stream.take_follow_up())
@@ -125,13 +133,17 @@ class Exchange:
     def on_chunk(self, chunk: bytes, data: bytes) -> None:
         # The path of nearly every event: it assigns few attributes, which cost more than the filter.
         stream = self._stream
-        if stream is None or (write := stream.write) is None or not stream.filter.passes(data):
+        if (
+            stream is None
+            or (write := stream.write) is None
+            or (passed := stream.filter.pass_chunk(chunk, data)) is None
+        ):
             self.on_data(data)
             return
         progress = self.progress
         progress.last_chunk = self._node.heard_at = self._loop.time()
         progress.events += 1
-        write(chunk)
+        write(passed)
 
     def on_end(self) -> None:
         if self._stream is not None:
@@ -175,6 +187,11 @@ class Exchange:
     def stream_filter(self) -> StreamFilter | None:
         """The filter of a streamed answer."""
         return None if self._stream is None else self._stream.filter
+
+    @property
+    def resumable(self) -> bool:
+        """Whether its answer can go on on another node."""
+        return self._node_request.resumable
 
     @property
     def waits(self) -> bool:

@@ -93,9 +93,6 @@ class Failover:
         Raises `FleetFull` where every node that was asked has said that its queue is full.
         """
         now = asyncio.get_running_loop().time()
-        stats.failures += ((lease.node.name, outcome(error)),)
-        stats.node_failed = False  # the next attempt sets it anew
-        self._record(error, lease.node, tries, now)
         decision = tries.attempts.judge(error, stats.answered)
         if decision is RetryDecision.SAME_NODE:
             return lease
@@ -127,6 +124,12 @@ class Failover:
         lease.release()
         stats.retry_refused = True
         return None
+
+    def record(self, error: UpstreamError, lease: Lease, tries: RequestTries, stats: RequestStats) -> None:
+        """Note that an attempt failed, and what that says of its node."""
+        stats.failures += ((lease.node.name, outcome(error)),)
+        stats.node_failed = False  # the next attempt sets it anew
+        self._record(error, lease.node, tries, asyncio.get_running_loop().time())
 
     def conclude(self, tries: RequestTries, lease: Lease) -> None:
         """The request has succeeded on the node of `lease`: the nodes that failed it before are at fault."""

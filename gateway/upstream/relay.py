@@ -2,6 +2,8 @@
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
+from math import inf
 
 import structlog
 
@@ -13,10 +15,15 @@ from gateway.core.errors import (
     GatewayError,
     NodeFailed,
     NodeLeaving,
+    StaleConnection,
+    StreamLost,
     UpstreamError,
     UpstreamTimeout,
 )
 from gateway.core.plan import Plan
+from gateway.core.resume.checkpoint import Checkpoint
+from gateway.core.resume.followed_request import GENERATING
+from gateway.core.resume.resumability import USUAL_RULES, Resumability, ResumeRules
 from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.upstream.attempts import RetryRules
 from gateway.core.upstream.node_request import node_request, node_request_steps
@@ -31,36 +38,68 @@ from gateway.upstream.exchange_timer import ExchangeTimer
 from gateway.upstream.failed_answers import pass_on, shutting_down
 from gateway.upstream.failover import Failover, RequestTries
 from gateway.upstream.node_pools import NodePools
+from gateway.upstream.resumption import AnswerResumption, ResumeBudgets
 from gateway.upstream.sweep import TimeoutSweep
 from gateway.upstream.timeouts import UpstreamTimeouts
 
 log = structlog.get_logger("fleetgate.relay")
 
+RESUMABLE = {each: ((b"x-fleetgate-resumable", each.value.encode()),) for each in Resumability}
+"""The header that tells a client how far its stream can be resumed."""
+
 
 class AttemptPart:
-    """One request of an attempt; `carried` is the filter of the answer that it continues, None for the first."""
+    """One request of an attempt; `carried` is the filter of the answer that it continues, None for the first.
+    `resumption`: the answer broke off, and nothing has come of it since."""
 
-    __slots__ = ("body", "carried", "method", "node_request", "path")
+    __slots__ = ("body", "carried", "method", "node_request", "path", "resumption", "stream_filter")
 
     def __init__(
-        self, node_request: NodeRequest, method: str, path: str, body: bytes, carried: StreamFilter | None = None
+        self,
+        node_request: NodeRequest,
+        method: str,
+        path: str,
+        body: bytes,
+        carried: StreamFilter | None = None,
+        resumption: AnswerResumption | None = None,
     ) -> None:
         self.node_request = node_request
         self.method = method
         self.path = path
         self.body = body
         self.carried = carried
+        self.resumption = resumption
+        self.stream_filter: StreamFilter | None = None
+        """The filter of its answer, once that has begun."""
+
+    def checkpoint(self, stats: RequestStats) -> Checkpoint | None:
+        """What its answer goes on from elsewhere; None where it cannot, or where nothing is lost by asking anew."""
+        found = self.stream_filter or self.carried
+        if not isinstance(found, Checkpoint):
+            return None
+        return found if found.begun or self.carried is not None or stats.first_byte is not None else None
+
+    def may_be_stale(self, error: UpstreamError, fresh: bool) -> bool:
+        """Whether it met a kept connection that was closed, and is to be sent on a fresh one. First parts are the
+        failover's."""
+        return self.carried is not None and not fresh and isinstance(error, StaleConnection)
+
+    @property
+    def comments(self) -> bool:
+        """Whether its client gets a stream, and so comments."""
+        return self.node_request.ask.stream and not self.node_request.assembles
 
 
 @dataclass(frozen=True, slots=True)
 class RelaySettings:
-    """How long exchanges may take, how many nodes a request may try, what retries may cost a model, and by how much
-    a node may overshoot a thinking budget before it counts as one that holds none."""
+    """How long exchanges may take, how many nodes a request may try, what retries and resumes may cost a model, and by
+    how much a node may overshoot a thinking budget before it counts as one that holds none."""
 
     timeouts: UpstreamTimeouts
     max_attempts: int
     retries: RetryRules
     overshoot: Overshoot = SLACK
+    resume: ResumeRules = USUAL_RULES
 
 
 class Relay:
@@ -70,6 +109,7 @@ class Relay:
         self.large = asyncio.Lock()
         """Held for each request with a large body while it is prepared: every step of that delays all streams."""
         self.failover = Failover(fleet, settings.retries, settings.max_attempts)
+        self._resumes = ResumeBudgets(settings.resume)
         self._fleet = fleet
         self.pools = NodePools(shortages)
         self._open: TimeoutSweep[ExchangeTimer] = TimeoutSweep()
@@ -82,6 +122,7 @@ class Relay:
         self.timing = settings.timeouts
         self.overshoot = settings.overshoot
         self.failover.configure(settings.retries, settings.max_attempts)
+        self._resumes.configure(settings.resume)
 
     async def serve(
         self,
@@ -100,10 +141,13 @@ class Relay:
         `deadline` is loop time (infinite: none). `stats` are filled in as things happen, also when this raises.
         """
         tries: RequestTries | None = None
+        resumption: AnswerResumption | None = None
         fresh = False
         part: AttemptPart | None = None
+        costs = self.failover.budget(plan.model)
+        costs.requests += 1
+        costs.open += 1
         try:
-            self.failover.budget(plan.model).requests += 1
             while True:
                 stats.node = lease.node.name
                 placed = lease.prefill
@@ -112,21 +156,31 @@ class Relay:
                 stats.attempts += 1
                 try:
                     if part is None:
-                        prepared = (
-                            node_request(plan, lease.node.tag, lease.node.capabilities, self.overshoot)
-                            if len(plan.body) <= LARGE
-                            else await self._prepare_large(plan, lease.node, request)
-                        )
-                        part = AttemptPart(prepared, method, path or prepared.path, prepared.body)
+                        part = await self._first_part(plan, lease, request, stats, method, path)
                     while part is not None:
                         part = await self._attempt(part, lease, request, stats, deadline, fresh, plan.model)
+                    if resumption is not None:
+                        resumption.ended()
                     if stats.node_failed:  # in mid-answer: by its own fault, or by the request's
                         lease.node.doubt("a stream ended with the node's own error")
                     elif tries is not None:
                         self.failover.conclude(tries, lease)
                     return None
                 except UpstreamError as error:
+                    if part is not None and part.may_be_stale(error, fresh):
+                        fresh = True
+                        continue
                     tries = tries or self.failover.tries()
+                    self.failover.record(error, lease, tries, stats)
+                    if part is not None and (checkpoint := part.checkpoint(stats)) is not None:
+                        if resumption is None:
+                            comments = self.timing.keep_alive if part.comments else inf
+                            resumption = AnswerResumption(self._resumes, request, stats, another, costs, comments)
+                        gone_on = await self._go_on(error, checkpoint, part, lease, resumption, plan.model, deadline)
+                        if gone_on is not None:
+                            lease, part = gone_on
+                            fresh = False
+                            continue
                     again = self.failover.next_lease(error, lease, plan, tries, stats, another)
                     if again is None:
                         if isinstance(error, NodeFailed) and error.answer is not None:
@@ -140,9 +194,51 @@ class Relay:
                         if part is not None and part.carried is None:
                             part = None  # what is sent depends on the node, until an answer has begun
         finally:
+            costs.open -= 1
             lease.release()
-            if lease.prefill is not None:
+            if lease.prefill is not None and not stats.resumes:
                 lease.prefill.learn(stats.reported)
+
+    async def _first_part(
+        self,
+        plan: Plan,
+        lease: Lease,
+        request: DownstreamRequest,
+        stats: RequestStats,
+        method: str,
+        path: str | None,
+    ) -> AttemptPart:
+        node = lease.node
+        prepared = (
+            node_request(plan, node.tag, node.capabilities, self.overshoot)
+            if len(plan.body) <= LARGE
+            else await self._prepare_large(plan, node, request)
+        )
+        if plan.resumes and plan.ask.stream and stats.attempts == 1:
+            request.add_headers(RESUMABLE[prepared.resumability])
+        return AttemptPart(prepared, method, path or prepared.path, prepared.body)
+
+    async def _go_on(
+        self,
+        error: UpstreamError,
+        checkpoint: Checkpoint,
+        part: AttemptPart,
+        lease: Lease,
+        resumption: AnswerResumption,
+        model: str | None,
+        deadline: float,
+    ) -> tuple[Lease, AttemptPart] | None:
+        """Where and how the answer of `checkpoint`, which broke off with `error`, goes on. None where it does not, and
+        can be asked for from its beginning. `lease` is released, but for that."""
+        try:
+            resumption.judge(error, checkpoint, lease.node)
+        except StreamLost as lost:
+            if resumption.anew and lost.repeatable:
+                return None
+            raise
+        lease.release()
+        following, follow_up = await resumption.next_node(model, deadline)
+        return following, AttemptPart(part.node_request, "POST", follow_up.path, follow_up.body, checkpoint, resumption)
 
     @property
     def open_exchanges(self) -> int:
@@ -150,7 +246,7 @@ class Relay:
 
     def close_all(self) -> None:
         """Fail all open exchanges, each with an error for its client: the shutdown's deadline has passed."""
-        self._closing = True
+        self._closing = self._resumes.closing = True
         for timer in self._open:
             timer.exchange.fail(shutting_down())
 
@@ -182,11 +278,15 @@ class Relay:
             loop = self._loop = asyncio.get_running_loop()
         node = lease.node
         pool, connection = await self.pools.connection(node, self.timing.connect, deadline, fresh, loop)
-        new = model is not None and part.carried is None
+        resumption = part.resumption
+        new = model is not None and (part.carried is None or resumption is not None)
         if request.gone or self._closing or (new and node.closed):  # looked at again, now that there is a connection
             connection.abort()
             raise self._refusal(request)
-        exchange = Exchange(part.node_request, request, connection, stats, loop, lease, part.carried)
+        on_first = None
+        if resumption is not None and part.path in GENERATING:
+            on_first = partial(resumption.went_on, lease)
+        exchange = Exchange(part.node_request, request, connection, stats, loop, lease, part.carried, on_first)
         timer = ExchangeTimer(exchange, self.timing, deadline, self._check_hang)
         self._open.add(timer, loop)
         try:
@@ -201,13 +301,18 @@ class Relay:
             raise
         finally:
             self._open.discard(timer)
+            part.stream_filter = exchange.stream_filter
         report = part.node_request.budget_report
         if report is not None and part.carried is None:
             self._record_budget_report(report, node, stats)
         if follow_up is None:
             return None
         stats.answered = False
-        return AttemptPart(part.node_request, "POST", follow_up.path, follow_up.body, exchange.stream_filter)
+        if resumption is not None and part.path in GENERATING:
+            resumption = None
+        return AttemptPart(
+            part.node_request, "POST", follow_up.path, follow_up.body, exchange.stream_filter, resumption
+        )
 
     def _refusal(self, request: DownstreamRequest) -> GatewayError:
         """The error of a request that is not sent."""

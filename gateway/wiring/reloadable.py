@@ -15,6 +15,7 @@ from gateway.core.access.tenants import Tenants
 from gateway.core.budgets.continuation import Overshoot
 from gateway.core.fleet.breaker import BreakerRules
 from gateway.core.models import Models
+from gateway.core.resume.resumability import ResumeRules
 from gateway.core.routing.conversations import ConversationNaming
 from gateway.core.thinking.policy import PolicyBook, PolicyLayer
 from gateway.core.upstream.attempts import RetryRules
@@ -111,6 +112,7 @@ def _requests(config: Config, response_key: bytes) -> RequestSettings:
             {model.name: model.rules() for model in config.models},
         ),
         over_chat=frozenset(model.name for model in config.models if model.over_chat),
+        resumed=frozenset(config.resume.dialects if config.resume.enabled else ()),
     )
 
 
@@ -134,6 +136,7 @@ def _relay(config: Config) -> RelaySettings:
         max_attempts=config.requests.max_attempts,
         retries=RetryRules(retries.share, retries.minimum),
         overshoot=Overshoot(budgets.overshoot, budgets.overshoot_tokens),
+        resume=ResumeRules(config.resume.max_resumes, config.resume.wait, config.resume.rate),
     )
 
 

@@ -41,6 +41,14 @@ class AnswerAssembly(StreamFilter):
         self._take_over()
         return self._error or self._answer()
 
+    def forget_answer(self) -> bool:
+        if self._chat:
+            self._parts.pop("content", None)
+            self._tools.clear()
+            self._choice = {}
+            self._ids = None
+        return self._chat
+
     def _take_over(self) -> None:
         """Take over the state of `inner`."""
         inner = self.inner

@@ -14,7 +14,7 @@ from gateway.core.json_text import dump
 
 END_TEXT, START_TEXT = "</think>", "<think>"
 
-_CARRIED = (
+CARRIED = (
     "allowed_token_ids",
     "bad_words",
     "cache_salt",
@@ -81,7 +81,7 @@ class BudgetTerms:
 
     def continuation(self, prompt: bytes, made: list[bytes], count: int, room: int) -> bytes:
         """The body of the continuation. `prompt` and `made` are token ids as JSON writes them, with commas between."""
-        fields: Body = {key: self.body[key] for key in ("model", *_CARRIED) if self.body.get(key) is not None}
+        fields: Body = {key: self.body[key] for key in ("model", *CARRIED) if self.body.get(key) is not None}
         minimum = self.body.get("min_tokens")
         if type(minimum) is int and minimum > count:
             fields["min_tokens"] = min(minimum - count, room)

@@ -100,6 +100,14 @@ class StreamFilter(ABC):
         """
         return False
 
+    def pass_chunk(self, chunk: bytes, event: bytes) -> bytes | None:
+        """The HTTP chunk to pass on for `chunk`, in which `event` came; None where it is to be fed (see `passes`)."""
+        return chunk if self.passes(event) else None
+
+    def forget_answer(self) -> bool:
+        """Forget the answer but for its thinking: another one follows. False where the client has something of it."""
+        return False
+
     def flush(self) -> bytes:
         """The events that were held back, at the stream's end."""
         return b""

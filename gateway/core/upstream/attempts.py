@@ -1,6 +1,7 @@
 """How often and where a request is tried again.
 
-Theory. A try may be repeated only while the client has seen nothing of its answer. Where the node never took the
+Theory. A try may be repeated only while the client has seen nothing of its answer; after that a resumable answer goes
+on from where it was (see `upstream.resumption`), as does one of which anything was made. Where the node never took the
 request that is free; where it said that it did not do the work (5xx), or may have died over it, it costs a node's
 time, so it is bounded twice: by `limit` for one request and by a `RetryBudget` for all requests of a model, since a
 failing fleet that is asked everything thrice fails for good. A request over which a node failed may be the reason, and
@@ -16,7 +17,7 @@ idle is tried again (RFC 9110, section 9.2.2: the race between a server's keep-a
     NodeFailed: 500, 502, 504                ANOTHER_NODE, once            cannot be
     BadUpstreamResponse: cannot be read      ANOTHER_NODE, once            GIVE_UP
     AnswerTooLarge: by the request           GIVE_UP                       GIVE_UP
-    UpstreamCut, UpstreamTimeout             ANOTHER_NODE, once            GIVE_UP (here resume will stand)
+    UpstreamCut, UpstreamTimeout             ANOTHER_NODE, once            GIVE_UP
 
 "Once" is for all of them together.
 """
@@ -119,13 +120,15 @@ SAVED_SECONDS = 10.0
 
 
 class RetryBudget:
-    """One model's. `requests` is counted up by whoever asks the fleet; `now` is in seconds."""
+    """One model's. `requests` is counted up by whoever asks the fleet, and `open` are those that are being answered;
+    `now` is in seconds."""
 
-    __slots__ = ("_minimum", "_saved", "_updated", "requests", "rules")
+    __slots__ = ("_minimum", "_saved", "_updated", "open", "requests", "rules")
 
     def __init__(self, rules: RetryRules, now: float) -> None:
         self.rules = rules
         self.requests = 0
+        self.open = 0
         self._updated = now
         self._saved = 0.0
         self._minimum = rules.minimum * SAVED_SECONDS

@@ -14,14 +14,16 @@ translated request is a plan of its own, decided by the same table.
 
     * in dialects with a chat template (`Dialect.templated`); in others thinking off is a budget of 0
 
-A model that the config sends over chat (`Plan.over_chat`) has every dialect translated that has a translation.
+A model that the config sends over chat (`Plan.over_chat`) has every dialect translated that has a translation. So has
+a streamed request whose answer is to be resumed (`Plan.resumes`), since only chat has token ids; where chat cannot say
+what it asks for, or could not be resumed either, it is sent in its own dialect.
 """
 
 from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import NamedTuple
 
-from gateway.core.bodies import parse_trusted
+from gateway.core.bodies import Body, parse_trusted
 from gateway.core.budgets.continuation import SLACK, Overshoot
 from gateway.core.dialects.chat import Chat
 from gateway.core.dialects.over_chat.base import OverChat
@@ -29,6 +31,8 @@ from gateway.core.errors import InvalidRequest
 from gateway.core.fleet.capabilities import Capabilities
 from gateway.core.json_text import dump
 from gateway.core.plan import Plan
+from gateway.core.resume.followed_request import GENERATING
+from gateway.core.resume.resumability import Resumability, resumability
 from gateway.core.upstream.node_held_budget import NodeHeldBudget
 from gateway.core.upstream.node_request_kinds import (
     EnforcedBudget,
@@ -37,6 +41,7 @@ from gateway.core.upstream.node_request_kinds import (
     NodeRequest,
     TranslatedRequest,
 )
+from gateway.core.upstream.resumable_request import ResumableRequest
 
 NO_END = 1 << 62
 """A budget in tokens that no answer spends: the enforcement follows thinking, and never ends it."""
@@ -122,8 +127,10 @@ def node_request(plan: Plan, node: bytes, capabilities: Capabilities, overshoot:
 
     Raises `InvalidRequest` where that node cannot serve the plan.
     """
-    if plan.grant.thinking_budget is None and not (plan.over_chat or plan.grant.hide or plan.salted):
-        return NodeRequest(plan.dialect.path, plan.body_for(node), plan.ask, plan.dialect)  # it has no needs
+    needs = plan.grant.thinking_budget is not None or plan.over_chat or plan.grant.hide or plan.salted
+    if not needs and not (plan.resumes and STRATEGIES[plan.dialect.name].unable is Strategy.TRANSLATE):
+        direct = NodeRequest(plan.dialect.path, plan.body_for(node), plan.ask, plan.dialect)
+        return _resumable(direct, plan, capabilities)
     request: NodeRequest | None = None
     for step in node_request_steps(plan, node, capabilities, overshoot):
         request = step
@@ -136,21 +143,48 @@ def node_request_steps(
 ) -> Iterator[NodeRequest | None]:
     """`node_request` in steps, for large bodies: None after each, and the request after the last."""
     strategy = choose_strategy(plan, capabilities)
-    if strategy is not Strategy.TRANSLATE:
-        yield _in_own_dialect(plan, strategy, node, capabilities, overshoot)
+    wanted = plan.resumes and plan.ask.stream and STRATEGIES[plan.dialect.name].unable is Strategy.TRANSLATE
+    if strategy is not Strategy.TRANSLATE and not wanted:
+        yield _resumable(_in_own_dialect(plan, strategy, node, capabilities, overshoot), plan, capabilities)
         return
     body = parse_trusted(plan.body)
     yield None
-    over = plan.dialect.over_chat(body)
-    assert over is not None, "a dialect that is translated has a translation"
+    over = _over_chat(plan, body, strategy is Strategy.TRANSLATE)
     yield None
-    chat = _as_chat(plan, over)
+    chat = None if over is None else _as_chat(plan, over)
     yield None
+    if chat is not None and strategy is not Strategy.TRANSLATE and resumability(chat.ask) is Resumability.NO:
+        chat = None
+    if chat is None or over is None:
+        yield _in_own_dialect(plan, strategy, node, capabilities, overshoot)
+        return
     try:
         inner = node_request(chat, node, capabilities, overshoot)
     except InvalidRequest as error:
         raise over.in_own_words(error) from None
-    yield TranslatedRequest(plan, inner, over)
+    yield _resumable(TranslatedRequest(plan, inner, over), chat._replace(resumes=plan.resumes), capabilities)
+
+
+def _over_chat(plan: Plan, body: Body, needed: bool) -> OverChat | None:
+    """The translation of `plan`; None where it is not `needed` and there is none."""
+    try:
+        over = plan.dialect.over_chat(body)
+    except InvalidRequest:
+        if needed:
+            raise
+        return None
+    assert over is not None, "a dialect that is translated has a translation"
+    return over
+
+
+def _resumable(request: NodeRequest, plan: Plan, capabilities: Capabilities) -> NodeRequest:
+    """`request` such that its answer can be resumed, where that is wanted and possible. `plan`: that of the chat or
+    completions request that the node gets."""
+    if not plan.resumes or not (plan.ask.stream or request.needs_stream) or not request.shows_life:
+        return request
+    if request.path not in GENERATING or (how := resumability(plan.ask)) is Resumability.NO:
+        return request
+    return ResumableRequest(request, plan, capabilities, how)
 
 
 def _in_own_dialect(
@@ -171,4 +205,4 @@ def _as_chat(plan: Plan, over: OverChat) -> Plan:
     chat = Chat()
     body = over.chat | chat.carry(over.chat, plan.grant)
     ask = plan.ask._replace(raw=dump(body), body=body, continues=None)
-    return plan._replace(ask=ask, dialect=chat, body=ask.raw, minting=None, over_chat=False)
+    return plan._replace(ask=ask, dialect=chat, body=ask.raw, minting=None, over_chat=False, resumes=False)

@@ -14,6 +14,7 @@ from gateway.core.dialects.stream_filter import ChainedFilter, StreamFilter
 from gateway.core.fleet.capabilities import Capabilities
 from gateway.core.json_text import dump
 from gateway.core.plan import Plan
+from gateway.core.resume.resumability import Resumability
 from gateway.core.usage.token_usage import Usage
 
 
@@ -38,7 +39,13 @@ class NodeRequest:
     `path` and `body` are the node's, `ask` and `dialect` the client's.
     """
 
-    __slots__ = ("ask", "body", "dialect", "path")
+    __slots__ = ("ask", "body", "dialect", "path", "resumability")
+
+    resumable = False
+    """Whether its answer can go on on another node: its stream filter is a `Checkpoint`."""
+
+    reads_ids = False
+    """Whether the stream filter reads token ids."""
 
     assembles = False
     """Whether the node streams and the client gets a plain answer: the filter's `feed` returns nothing, its `flush` the
@@ -58,6 +65,7 @@ class NodeRequest:
         self.body = body
         self.ask = ask
         self.dialect = dialect
+        self.resumability = Resumability.NO
 
     @property
     def budget_report(self) -> BudgetReport | None:
@@ -108,6 +116,7 @@ class EnforcedBudget(NodeRequest):
 
     follows_thinking = True
     needs_stream = True
+    reads_ids = True
 
     def __init__(self, plan: Plan, body: bytes, budget: int, capabilities: Capabilities) -> None:
         self._terms, first = opening_request(
@@ -139,7 +148,7 @@ class EnforcedPlainBudget(EnforcedBudget):
 class TranslatedRequest(NodeRequest):
     """A request that is sent as chat: `inner` is the chat's request, `over` the translation."""
 
-    __slots__ = ("_inner", "_over", "assembles", "needs_stream")
+    __slots__ = ("_inner", "_over", "assembles", "needs_stream", "reads_ids")
 
     rewrites = True
 
@@ -150,6 +159,7 @@ class TranslatedRequest(NodeRequest):
         over.hide = plan.hide
         self.assembles = inner.assembles
         self.needs_stream = inner.needs_stream
+        self.reads_ids = inner.reads_ids
 
     def stream_filter(self) -> StreamFilter:
         if not self._inner.follows_thinking:  # the translation parses every chunk, and hides reasoning by itself

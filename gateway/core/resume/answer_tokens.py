@@ -1,0 +1,74 @@
+"""The token ids of one answer, as far as the client has seen their text."""
+
+import re
+
+from gateway.core.errors import BadUpstreamResponse
+
+_IDS = re.compile(rb"(?:\d+(?:,\d+)*)?")
+
+
+class AnswerTokens:
+    """Ids are kept as JSON writes them, each event's behind its bracket: `[12` and `[13,14`. That is about seven bytes
+    a token, and one slice an event.
+
+    `held`: ids whose text the node has not sent yet: half a character, a tool call that its parser holds back. A
+    continuation does without them, so that their text comes again, whole.
+    """
+
+    __slots__ = ("held", "shown")
+
+    def __init__(self) -> None:
+        self.shown = bytearray()
+        self.held = bytearray()
+
+    def hold(self, ids: bytes) -> None:
+        """The node sent `ids`, without their text."""
+        self.held += b"[" + ids
+
+    def show(self, ids: bytes) -> None:
+        """The node sent text up to the last of `ids`."""
+        if self.held:
+            self.shown += self.held
+            self.held.clear()
+        if ids:
+            self.shown += b"[" + ids
+
+    def drop_held(self) -> int:
+        """Do without the ids that were held; returns their number."""
+        count = _count(self.held)
+        self.held.clear()
+        return count
+
+    def cut_behind(self, marker: tuple[int, ...]) -> int:
+        """Do without the ids behind the first `marker`; returns their number, -1 where it does not occur."""
+        ids = self.ids()
+        at = find(ids, marker)
+        if at < 0:
+            return -1
+        end = at + len(",".join(map(str, marker)))
+        rest = ids[end:].lstrip(b",")
+        self.shown = bytearray(b"[" + ids[:end])
+        return rest.count(b",") + 1 if rest else 0
+
+    def ids(self) -> bytes:
+        """Those that are shown, with commas between. Raises `BadUpstreamResponse` where they are no token ids."""
+        ids = bytes(self.shown[1:]).replace(b"[", b",")
+        if _IDS.fullmatch(ids) is None:
+            raise BadUpstreamResponse("The node sent token ids that are none.")
+        return ids
+
+    @property
+    def count(self) -> int:
+        """The number of those that are shown."""
+        return _count(self.shown)
+
+
+def _count(kept: bytearray) -> int:
+    return kept.count(b"[") + kept.count(b",")
+
+
+def find(ids: bytes, marker: tuple[int, ...]) -> int:
+    """The offset of the first `marker` in `ids` (as JSON writes them); -1 where it does not occur."""
+    if not marker:
+        return -1
+    return (b"," + ids + b",").find(b",%b," % ",".join(map(str, marker)).encode())

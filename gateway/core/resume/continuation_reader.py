@@ -1,0 +1,202 @@
+"""Reads the completions stream that continues an answer, and writes it as the chunks of the stream that broke off.
+
+A completions stream is raw text. In a chat it is divided as a node's parsers would have done it: at the end of thinking
+into reasoning and content, and the content into text and tool calls. What the division holds back of a text stays here
+when the continuation breaks off, too: the next one goes on behind it.
+"""
+
+from typing import Any, NamedTuple
+
+from gateway.core.budgets.chunks import chat_choice, ids_of, read_chunk, text_choice
+from gateway.core.budgets.continuation import START_TEXT
+from gateway.core.budgets.split import TextSplit
+from gateway.core.dialects.answers import find_error_message, find_error_status
+from gateway.core.dialects.stream_filter import ABORTED, gave_up
+from gateway.core.errors import NodeFailed, UpstreamError
+from gateway.core.http.sse import DONE, event_data
+from gateway.core.json_text import dump
+from gateway.core.resume.answer_tokens import AnswerTokens, find
+from gateway.core.resume.raw_answer import RawAnswer
+
+_END = b"data: %b\n\n" % DONE
+
+
+class StreamForm(NamedTuple):
+    """What the chunks of the stream that broke off have in common.
+
+    `head`: their bytes up to the bracket of the choices. `field`: the name of reasoning in a delta. `keeps_ids`: they
+    have token ids. `counts`: they have a usage each. `start`, `end`: the token ids of the markers of thinking.
+    """
+
+    head: bytes
+    chat: bool
+    field: str
+    keeps_ids: bool
+    counts: bool
+    start: tuple[int, ...]
+    end: tuple[int, ...]
+
+
+class ContinuationReader:
+    """`thinking`: the end of thinking is still to come. `answering`: something of the answer itself was written."""
+
+    __slots__ = (
+        "_before",
+        "_form",
+        "_prompt_tokens",
+        "_raw",
+        "_split",
+        "_splits",
+        "_tokens",
+        "answering",
+        "finished",
+        "recomputed",
+        "thinking",
+    )
+
+    def __init__(
+        self,
+        form: StreamForm,
+        tokens: AnswerTokens,
+        raw: RawAnswer,
+        splits: bool,
+        thinking: bool,
+        answering: bool,
+    ) -> None:
+        """`splits`: the node that broke off split reasoning from content."""
+        self._form = form
+        self._tokens = tokens
+        self._raw = raw
+        self._split = TextSplit(form.start, form.end)
+        self._splits = form.chat and splits and not answering
+        self.thinking = thinking and self._splits
+        self.answering = answering
+        self.finished = False
+        self._prompt_tokens = 0
+        self._before = 0
+        self.recomputed: int | None = None
+        """Prompt tokens that the node computed though another had done it; None before it says so."""
+
+    def begin(self, prompt_tokens: int) -> None:
+        """A continuation of an answer to a prompt of `prompt_tokens` begins."""
+        self._prompt_tokens = prompt_tokens
+        self._before = self._tokens.count
+
+    def take(self, event: bytes) -> bytes:
+        """The events for one of the node's. Raises the error by which the node gives up."""
+        data = event_data(event)
+        if not data or data == DONE:
+            return event
+        chunk = read_chunk(data)
+        if chunk.get("error"):
+            raise failure(data)
+        if ABORTED in data:
+            raise gave_up()
+        choices = chunk.get("choices")
+        if not choices:
+            return self._take_usage(chunk)
+        return self._take_choice(choices[0])
+
+    def end(self, finish: str | None) -> bytes:
+        """The end of an answer of which no token is left to come; `finish`: its reason, where that is not written."""
+        usage = {"prompt_tokens": self._prompt_tokens, "completion_tokens": 0}
+        written = self._write_finish(finish, None, None) if finish is not None else b""
+        return written + self._take_usage({"usage": usage}) + _END
+
+    def _take_choice(self, choice: dict[str, Any]) -> bytes:
+        text, finish, ids = choice.get("text") or "", choice.get("finish_reason"), ids_of(choice) or []
+        joined = ",".join(map(str, ids)).encode()
+        ends = self._splits and self._split.ends(ids)
+        if text or finish or ends:
+            self._tokens.show(joined)
+        elif joined:
+            self._tokens.hold(joined)
+        shown = ids if self._form.keeps_ids else None
+        if not self._form.chat:
+            return self._write_text(text, finish, choice.get("stop_reason"), shown)
+        deltas = self._divide(text, ids, finish is not None)
+        if not deltas and shown:
+            deltas = [{}]
+        out = []
+        for delta in deltas:
+            out.append(self._write(chat_choice(delta), shown))
+            shown = None
+        if finish is not None:
+            out.append(self._write_finish(finish, choice.get("stop_reason"), shown))
+        return b"".join(out)
+
+    def _divide(self, text: str, ids: list[int], last: bool) -> list[dict[str, Any]]:
+        """The deltas of a piece of raw text."""
+        split = self._split
+        deltas: list[dict[str, Any]] = []
+        if self._splits and (text or ids or last):
+            begins = split.starts(ids) or START_TEXT in text
+            thought, text, ended = split.feed(text, ids, self.thinking, last)
+            self.thinking = (self.thinking or begins or bool(thought)) and not ended
+            self._splits = not ended
+            if thought:
+                deltas.append({self._form.field: thought})
+        if text or last:
+            deltas += self._raw.feed(text, last)
+            self.answering = self.answering or bool(text)
+        return deltas
+
+    def _write_text(self, text: str, finish: str | None, reason: Any, ids: list[int] | None) -> bytes:
+        self.finished = self.finished or finish is not None
+        self.answering = self.answering or bool(text)
+        return self._write(text_choice(text, finish, reason), ids)
+
+    def _write_finish(self, finish: str, reason: Any, ids: list[int] | None) -> bytes:
+        self.finished = True
+        if not self._form.chat:
+            return self._write(text_choice("", finish, reason), ids)
+        return self._write(chat_choice({}, self._raw.finish_reason(finish), reason), ids)
+
+    def _write(self, choice: dict[str, Any], ids: list[int] | None) -> bytes:
+        if ids:
+            choice["token_ids"] = ids
+        usage = b""
+        if self._form.counts:
+            usage = b',"usage":' + dump(self._usage(self._tokens.count))
+        return b"".join((self._form.head, dump(choice), b"]", usage, b"}\n\n"))
+
+    def _take_usage(self, chunk: dict[str, Any]) -> bytes:
+        """The chunk of the whole answer's usage for that of the continuation."""
+        usage = chunk.get("usage")
+        if not isinstance(usage, dict):
+            return b""
+        asked, made = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        details = usage.get("prompt_tokens_details")
+        cached = details.get("cached_tokens") if isinstance(details, dict) else None
+        if type(asked) is int:
+            self.recomputed = max(0, asked - (cached if type(cached) is int else 0))
+        whole = self._usage(self._before + (made if type(made) is int else 0))
+        extra = {key: value for key, value in chunk.items() if key == "system_fingerprint" and value is not None}
+        tail = dump({"usage": whole, **extra})[1:]
+        return b"".join((self._form.head, b"],", tail, b"\n\n"))
+
+    def _usage(self, made: int) -> dict[str, Any]:
+        """Each token is counted once, however often it was computed."""
+        prompt = self._prompt_tokens
+        usage: dict[str, Any] = {"prompt_tokens": prompt, "total_tokens": prompt + made, "completion_tokens": made}
+        if self._form.chat and self._form.end:
+            usage["completion_tokens_details"] = {"reasoning_tokens": self._reasoning()}
+        return usage
+
+    def _reasoning(self) -> int:
+        """The tokens of thinking, without the markers."""
+        ids = self._tokens.ids()
+        end = find(ids, self._form.end)
+        if end < 0 and not self.thinking:
+            return 0
+        thought = (ids if end < 0 else ids[:end]).strip(b",")
+        starts = find(thought, self._form.start) >= 0
+        return (thought.count(b",") + 1 if thought else 0) - (len(self._form.start) if starts else 0)
+
+
+def failure(data: bytes) -> UpstreamError:
+    """The error that a node reports in its stream: `NodeFailed` where another may do better."""
+    message = find_error_message(data) or "The node reported an error."
+    if 500 <= find_error_status(data) <= 504:
+        return NodeFailed(message)
+    return UpstreamError(message, code="upstream_error")

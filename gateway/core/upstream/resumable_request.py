@@ -1,0 +1,65 @@
+"""A request whose answer can go on on another node."""
+
+from gateway.core.bodies import parse_trusted
+from gateway.core.body_edits import insert_fields
+from gateway.core.dialects.stream_filter import StreamFilter
+from gateway.core.fleet.capabilities import Capabilities
+from gateway.core.json_text import dump
+from gateway.core.plan import Plan
+from gateway.core.resume.checkpoint import Checkpoint
+from gateway.core.resume.followed_request import FollowedRequest
+from gateway.core.resume.resumability import Resumability
+from gateway.core.upstream.node_request_kinds import BudgetReport, NodeRequest
+from gateway.core.usage.token_usage import Usage
+
+_IDS_FIELD = "return_token_ids"
+
+
+class ResumableRequest(NodeRequest):
+    """Wraps `inner`, a chat or completions request that streams, and asks its node for token ids."""
+
+    __slots__ = ("_capabilities", "_inner", "_keeps_ids", "assembles", "follows_thinking", "needs_stream", "rewrites")
+
+    resumable = True
+
+    def __init__(self, inner: NodeRequest, plan: Plan, capabilities: Capabilities, resumability: Resumability) -> None:
+        """`plan`: that of the chat or completions request."""
+        super().__init__(inner.path, inner.body, inner.ask, inner.dialect)
+        self._inner = inner
+        self._capabilities = capabilities
+        self.resumability = resumability
+        self.assembles = inner.assembles
+        self.follows_thinking = inner.follows_thinking
+        self.needs_stream = inner.needs_stream
+        self.rewrites = inner.rewrites
+        asked = plan.ask.body.get(_IDS_FIELD)
+        self._keeps_ids = inner.reads_ids or asked is True
+        if not self._keeps_ids:
+            self.body = _ask_for_ids(inner.body) if asked is None else _ask_for_ids_anew(inner.body)
+
+    def stream_filter(self) -> StreamFilter:
+        followed = FollowedRequest(self.path, self.body)
+        grammar = self.resumability is Resumability.THINKING
+        return Checkpoint(self._inner.stream_filter(), followed, self._capabilities, self._keeps_ids, grammar)
+
+    def plain(self, status: int, body: bytes) -> bytes:
+        return self._inner.plain(status, body)
+
+    def usage(self, body: bytes) -> Usage | None:
+        return self._inner.usage(body)
+
+    def gave_up(self, body: bytes) -> bool:
+        return self._inner.gave_up(body)
+
+    @property
+    def budget_report(self) -> BudgetReport | None:
+        return self._inner.budget_report
+
+
+def _ask_for_ids(body: bytes) -> bytes:
+    return insert_fields(body, {_IDS_FIELD: True})
+
+
+def _ask_for_ids_anew(body: bytes) -> bytes:
+    """The same where the client has set the field to something else."""
+    return dump({**parse_trusted(body), _IDS_FIELD: True})
