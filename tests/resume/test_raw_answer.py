@@ -90,6 +90,7 @@ TEXTS: list[tuple[str, str, Calls]] = [
     ("Use <tool_call> and " + NOW, "Use <tool_call> and ", [("clock", "{}")]),
     # calls in JSON
     (json_call("weather", CITY), "", [("weather", CITY)]),
+    ("\n" + json_call("weather", CITY) + "\n" + json_call("clock", "{}"), "\n", [("weather", CITY), ("clock", "{}")]),
     ("Look:\n" + json_call("weather", '{"a":{"b":"}"}}') + "\n" + json_call("clock", "{}"), "Look:\n",
      [("weather", '{"a":{"b":"}"}}'), ("clock", "{}")]),
     (json_call("clock", "{}") + "\nDone.", "Done.", [("clock", "{}")]),
@@ -99,7 +100,9 @@ TEXTS: list[tuple[str, str, Calls]] = [
     ('<tool_call>{"name": "clock", "arguments": {"a": 1}</tool_call>', "", [("clock", '{"a": 1}')]),
     # cut
     ("<tool_call>", "", []),
-    ("<tool_call>\n<func", "", []),
+    ("\n<tool_call>\n<func", "", []),
+    ("\n<function=", "", []),
+    ("so\n<function=", "so\n", []),
     ("<tool_call>\n<function=cl", "", [("cl", "{}")]),
     ("<tool_call>\n<function=clock>", "", [("clock", "{}")]),
     ("<tool_call>\n<function=weather>\n<parameter=ci", "", [("weather", "{}")]),
@@ -110,6 +113,7 @@ TEXTS: list[tuple[str, str, Calls]] = [
     ("<tool_call>\n<function=clock>\n<parameter=z>\n1", "", [("clock", '{"z": "1')]),
     (PARIS[: -len("call>")], "", [("weather", CITY)]),
     ('<tool_call>\n{"na', "", []),
+    ('\n<tool_call>\n{"name": "clock", "arguments": {"a": ', "\n", [("clock", '{"a":')]),
     ('<tool_call>\n{"name": "clock", "arg', "", [("clock", "")]),
     ('<tool_call>\n{"name": "clock", "arguments": {"a": "b', "", [("clock", '{"a": "b')]),
     ('<tool_call>\n{"name": "clock", "arguments": {"a": 1}}\n</tool', "", [("clock", '{"a": 1}')]),

@@ -9,7 +9,7 @@ class AnswerDeltas:
     """Collects the deltas of one answer. `take` hands out those that are new.
 
     Whitespace before the first word is held back: it is content where a word or the end follows, and is left out where
-    a call follows. It is left out between calls as well, until content has a word. Behind that it is content.
+    a call in tags follows. It is left out between calls as well, until content has a word. Behind that it is content.
 
     `calls`: the calls that have begun.
     """
@@ -52,8 +52,12 @@ class AnswerDeltas:
         """Leave out whitespace until the next word, also where content came before."""
         self._spoken = False
 
-    def end(self) -> None:
-        """Add the whitespace that was held back: the answer is over."""
+    def leave_out(self) -> None:
+        """Leave out the whitespace that was held back: what follows is no content."""
+        self._spaces = ""
+
+    def add_spaces(self) -> None:
+        """Add the whitespace that was held back, where no call came before."""
         if self._spaces and not self.calls:
             self._add_content(self._spaces)
         self._spaces = ""

@@ -59,7 +59,7 @@ class RawAnswer:
             self._read(self._held + text, last)
             self._held = ""
         if last:
-            self._deltas.end()
+            self._deltas.add_spaces()
         return self._deltas.take()
 
     def finish_reason(self, given: str) -> str:

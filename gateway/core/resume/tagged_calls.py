@@ -23,9 +23,10 @@
     json       a call, </tool_call>  the call                                content
     json       other, </tool_call>   the tags and it as content: no call     content
 
-Whitespace between tags is left out. The last text ends a call as vLLM does: the arguments so far are given, and a tag
-that says nothing yet is left out. A node reads a tag only where it is one token; text alone does not tell. vLLM leaves
-out text that is neither a call nor outside of one; here it is content, so that nothing is lost.
+Whitespace between tags is left out, and so is that before the first call where its arguments are in tags. The last text
+ends a call as in vLLM: the arguments so far are given, and a tag that says nothing yet is left out. A node reads a tag
+only where it is one token; text alone does not tell. vLLM leaves out text that is neither a call nor outside of one;
+here it is content, so that nothing is lost.
 """
 
 import re
@@ -101,6 +102,8 @@ class TaggedCalls:
         elif text.startswith(_CLOSE):
             self._enter("content", text, _CLOSE)
         elif _could_begin(text, _FUNCTION, _CLOSE):
+            if last:
+                self._deltas.leave_out()
             return False
         else:
             self._enter("content", text, "")
@@ -116,9 +119,8 @@ class TaggedCalls:
     def _read_name(self, last: bool) -> bool:
         name, end, rest = self._text.partition(">")
         if not end:
-            if last and name.strip():
-                self._deltas.begin(name.strip())
-                self._deltas.go_on("{}")
+            if last:
+                self._cut_name(name.strip())
             return False
         self._text = rest
         empty = (name + end).endswith(FUNCTION_END)
@@ -133,6 +135,12 @@ class TaggedCalls:
             self._deltas.go_on("{}")
         self._state = "closed" if empty else "arguments"
         return True
+
+    def _cut_name(self, name: str) -> None:
+        self._deltas.leave_out()
+        if name:
+            self._deltas.begin(name)
+            self._deltas.go_on("{}")
 
     def _read_arguments(self, last: bool) -> bool:
         pieces, rest = self._arguments.feed(self._text, last)
@@ -175,9 +183,14 @@ class TaggedCalls:
         if call is None:
             self._deltas.say(self._opening + text + tag)
             return
-        self._deltas.begin(call[0])
+        self._begin(call[0])
         self._deltas.go_on(call[1])
         self._deltas.end_line()
+
+    def _begin(self, name: str) -> None:
+        """Begin a call in JSON, before which vLLM leaves no whitespace out."""
+        self._deltas.add_spaces()
+        self._deltas.begin(name)
 
     def _take_cut(self) -> None:
         text = self._text[: settled(self._text, _CLOSE)]
@@ -186,8 +199,8 @@ class TaggedCalls:
             return
         name, arguments = cut_call(text)
         if name:
-            self._deltas.begin(name)
-            self._deltas.go_on(arguments)
+            self._begin(name)
+            self._deltas.go_on(arguments.rstrip())
 
 
 def _could_begin(text: str, *tags: str) -> bool:
