@@ -51,9 +51,6 @@ CAPACITY = 20
 MINIMUM_RATE = 1.0
 """The fewest resumes a second that a model's budget earns, however few streams are open."""
 
-EARLY = 0.001
-"""Seconds that a timer may fire early; the wait is longer by that, so that who has waited need not wait again."""
-
 _UNCOUNTED = (NodeLeaving, ConnectFailed, StaleConnection, NodeBusy)
 _DEATHS = (UpstreamCut, NodeFailed)
 
@@ -93,45 +90,29 @@ class Resumes:
             return ResumeDecision.GIVE_UP_KILLER
         return ResumeDecision.GO_ON if self._count <= self._limit else ResumeDecision.GIVE_UP_LIMIT
 
-    def explain(self, error: UpstreamError, decision: ResumeDecision) -> None:
-        """Have `error` tell the client why the answer is not resumed. The header counts where no head was sent yet."""
-        if decision is ResumeDecision.GIVE_UP_KILLER:
-            error.headers = {**error.headers, "x-should-retry": "false"}
-            error.message = "Two nodes died over this request, so no other is tried: change it, or retry later."
-        elif decision is ResumeDecision.GIVE_UP_LIMIT and self._count > 1:
-            error.message = (
-                f"The answer broke off {self._count} times with nearly nothing made in between, "
-                "so it is not resumed again; retry."
-            )
-
 
 class ResumeBudget:
     """One model's in one process: a token bucket. Times are in seconds, of any clock that does not go back.
 
     It holds as many resumes as streams are open (`CAPACITY` at the least) and earns `rate` a second for each of them
-    (`MINIMUM_RATE` at the least). Who has to wait is told a turn of its own, so that those that wait do not all come
-    back at once. A turn is no right: whoever asks when a resume is there has it.
+    (`MINIMUM_RATE` at the least).
     """
 
-    __slots__ = ("_saved", "_turn", "_updated", "rate")
+    __slots__ = ("_saved", "_updated", "rate")
 
     def __init__(self, rate: float) -> None:
         self.rate = rate
         self._saved = math.inf
         """Resumes that may go at once; full when first asked."""
         self._updated = 0.0
-        self._turn = -math.inf
-        """When the last one that was told to wait has its turn."""
 
     def take(self, now: float, open_streams: int) -> float:
-        """0.0 if a resume may go at `now`, which is then counted; else the seconds after which to ask again."""
+        """0.0 if a resume may go at `now`, which is then counted; else the seconds until one may."""
         earned = max(MINIMUM_RATE, self.rate * open_streams)
         passed = max(0.0, now - self._updated)
         self._saved = min(float(max(CAPACITY, open_streams)), self._saved + earned * passed)
+        self._updated = now
         if self._saved >= 1.0:
             self._saved -= 1.0
-            if self._saved >= 1.0:  # those that were told to wait do not come
-                self._turn = now
             return 0.0
-        self._turn = max(now + (1.0 - self._saved) / earned, self._turn + 1.0 / earned)
-        return self._turn - now + EARLY
+        return (1.0 - self._saved) / earned
