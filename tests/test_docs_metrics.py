@@ -1,9 +1,14 @@
-"""The table of metrics in docs/telemetry.md is the one that the gateway shows."""
+"""The table of metrics and the line of the log in docs/telemetry.md are those that the gateway shows."""
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
+from gateway.core.resume.note import ResumeNote
+from gateway.core.telemetry.request_stats import RequestStats
 from gateway.telemetry.definitions import METRICS
+from gateway.telemetry.logs import log_fields
 from gateway.telemetry.metrics import Metrics
 
 PAGE = (Path(__file__).parent.parent / "docs" / "telemetry.md").read_text()
@@ -23,3 +28,10 @@ def test_other_pages_name_metrics_that_there_are() -> None:
     for page in (Path(__file__).parent.parent / "docs").glob("*.md"):
         named = set(re.findall(r"`(fleetgate_\w+)", page.read_text()))
         assert named <= ROWS.keys(), page.name
+
+
+def test_the_line_of_the_page_has_every_field_in_order() -> None:
+    line = json.loads(PAGE.partition("## Logs")[2].partition("```json")[2].partition("```")[0])
+    fields: dict[str, Any] = log_fields(RequestStats(resumes=(ResumeNote("cut", "a", 1),)))
+    assert [*line] == ["event", "level", "timestamp", *fields]
+    assert [[*each] for each in line["resumes"]] == [[*each] for each in fields["resumes"]]

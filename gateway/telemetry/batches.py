@@ -67,3 +67,28 @@ def add_up_routes(ended: Iterable[RequestStats]) -> dict[tuple[str, str], tuple[
             requests, expected = sums.get(kind, (0, 0))
             sums[kind] = requests + 1, expected + (event.expected_cached or 0)
     return sums
+
+
+class ResumeSums:
+    """The sums of one model's resumes: by cause and outcome, pauses in seconds, and tokens."""
+
+    __slots__ = ("pauses", "recomputed", "resumes")
+
+    def __init__(self) -> None:
+        self.resumes: dict[tuple[str, str], int] = {}
+        self.pauses: list[float] = []
+        self.recomputed = 0
+
+
+def add_up_resumes(ended: Iterable[RequestStats]) -> dict[str, ResumeSums]:
+    """By model. One node that dies has hundreds at once."""
+    sums: dict[str, ResumeSums] = {}
+    for event in ended:
+        for note in event.resumes:
+            found = sums.setdefault(event.model or NONE, ResumeSums())
+            kind = note.cause, note.outcome
+            found.resumes[kind] = found.resumes.get(kind, 0) + 1
+            found.recomputed += note.recomputed or 0
+            if note.pause is not None:
+                found.pauses.append(note.pause)
+    return sums

@@ -101,6 +101,22 @@ METRICS: tuple[MetricDefinition[Any], ...] = (
         "Retries on another node that the model's retry budget did not allow.",
         "model",
     ),
+    RESUMES := _counter(
+        "fleetgate_resumes_total",
+        "Answers that broke off in the middle: cause is the attempt's outcome; outcome is resumed (on another node), "
+        "broken (again, before a token came) or refused (not resumed).",
+        *("model", "cause", "outcome"),
+    ),
+    RESUME_PAUSE := _seconds(
+        "fleetgate_resume_pause_seconds",
+        "From the break to the next token of a resumed answer.",
+        "model",
+    ),
+    RECOMPUTED := _counter(
+        "fleetgate_recomputed_tokens_total",
+        "Prompt tokens that nodes computed again to resume answers; charged to nobody.",
+        "model",
+    ),
     CUTS := _counter(
         "fleetgate_thinking_cuts_total",
         "Answers whose thinking the gateway cut at its budget because the node did not.",

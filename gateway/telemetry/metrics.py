@@ -10,7 +10,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from gateway.core.fleet.node_facts import NodeFacts
 from gateway.core.telemetry.request_stats import RequestStats
 from gateway.telemetry import definitions
-from gateway.telemetry.batches import NONE, add_up, add_up_routes
+from gateway.telemetry.batches import NONE, add_up, add_up_resumes, add_up_routes
 from gateway.telemetry.fleet_gauges import FleetGauges
 from gateway.telemetry.recent import RecentTtft
 
@@ -67,6 +67,7 @@ class Metrics:
         for (model, reason), (requests, expected) in add_up_routes(ended).items():
             self._made[definitions.ROUTES].labels(model, reason).inc(requests)
             self._made[definitions.EXPECTED_CACHED].labels(model).inc(expected)
+        self._count_resumes(ended)
 
     def _count_failures(self, event: RequestStats) -> None:
         model, node = event.model or NONE, event.node or NONE
@@ -81,6 +82,15 @@ class Metrics:
             self._made[definitions.CUTS].labels(model, node).inc()
         if event.overran:
             self._made[definitions.OVERRUNS].labels(node).inc()
+
+    def _count_resumes(self, ended: Iterable[RequestStats]) -> None:
+        for model, sums in add_up_resumes(ended).items():
+            for (cause, outcome), resumes in sums.resumes.items():
+                self._made[definitions.RESUMES].labels(model, cause, outcome).inc(resumes)
+            if sums.pauses:
+                self._made[definitions.RESUME_PAUSE].labels(model).observe_all(sums.pauses)
+            if sums.recomputed:
+                self._made[definitions.RECOMPUTED].labels(model).inc(sums.recomputed)
 
     def _count_prompt(self, event: RequestStats) -> None:
         how = "exact" if event.counted else "estimated"

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
+from gateway.core.resume.note import ResumeNote
 from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.usage.token_usage import Usage
 from gateway.telemetry.definitions import BatchHistogram
@@ -94,15 +95,53 @@ def test_the_page_adds_up_requests_of_all_kinds() -> None:
         assert sample(page, name) == value, name
 
 
+RESUMED = ResumeNote("cut", "n:1", 412, "n:2", 1.5, 8000, "resumed")
+
+
+def test_resumes_are_counted_by_cause_and_outcome() -> None:
+    metrics = Metrics()
+    for event in (
+        ended(resumes=(RESUMED,)),
+        ended(resumes=(RESUMED, ResumeNote("silent", "n:2", 500, "n:1", None, None, "broken"))),
+        ended(resumes=(ResumeNote("drained", "n:1", 7, "n:2", 0.2, 90, "resumed"),), model=None),
+        ended(resumes=(ResumeNote("cut", "n:1", 7),), tenant="b"),
+        ended(),
+    ):
+        metrics.request_ended(event)
+    page = metrics.page()
+    assert page == metrics.page(), "what was counted is not counted again"
+    for name, value in {
+        'fleetgate_resumes_total{cause="cut",model="m",outcome="resumed"}': 2,
+        'fleetgate_resumes_total{cause="silent",model="m",outcome="broken"}': 1,
+        'fleetgate_resumes_total{cause="cut",model="m",outcome="refused"}': 1,
+        'fleetgate_resumes_total{cause="drained",model="-",outcome="resumed"}': 1,
+        'fleetgate_resume_pause_seconds_count{model="m"}': 2,
+        'fleetgate_resume_pause_seconds_sum{model="m"}': 3,
+        'fleetgate_resume_pause_seconds_bucket{le="1.0",model="-"}': 1,
+        'fleetgate_recomputed_tokens_total{model="m"}': 16_000,
+        'fleetgate_recomputed_tokens_total{model="-"}': 90,
+    }.items():
+        assert sample(page, name) == value, name
+    assert page.decode().count("\nfleetgate_resumes_total{") == 4
+
+
+def test_a_resume_without_a_token_shows_no_pause() -> None:
+    metrics = Metrics()
+    metrics.request_ended(ended(resumes=(ResumeNote("cut", "n:1", 7),)))
+    page = metrics.page().decode()
+    assert "fleetgate_resume_pause_seconds_count" not in page and "fleetgate_recomputed_tokens_total{" not in page
+
+
 def test_lines_are_whole_json_with_times_to_the_millisecond(capsys: pytest.CaptureFixture[str]) -> None:
     log = RequestLog("json", LogStream())
 
     async def two() -> None:
         log.request_ended(ended(model='a"b\n'))
-        log.request_ended(ended(at=1_764_000_001.9996, usage=None))
+        log.request_ended(ended(at=1_764_000_001.9996, usage=None, resumes=(RESUMED,)))
 
     asyncio.run(two())
     log.flush()
     first, second = (json.loads(line) for line in capsys.readouterr().err.splitlines())
     assert (first["timestamp"], first["model"]) == ("2025-11-24T16:00:00.250+00:00", 'a"b\n')
+    assert first["resumes"] is None and second["resumes"][0]["to"] == "n:2"
     assert (second["timestamp"], second["input_tokens"]) == ("2025-11-24T16:00:01.999+00:00", None)

@@ -1,5 +1,6 @@
 """The facts of a request, as the rules of the core leave them."""
 
+from gateway.core.resume.note import ResumeNote
 from gateway.core.telemetry.request_stats import RequestStats, log_table
 from gateway.core.usage.token_usage import ObservedWork, Usage
 
@@ -25,3 +26,29 @@ def test_the_line_has_the_declared_fields_rendered() -> None:
     line = log_table(RequestStats).line(RequestStats("r", usage=Usage(3, 2, 1), duration=0.25))
     assert (line["request_id"], line["duration_ms"], line["ttft_ms"]) == ("r", 250.0, None)
     assert (line["input_tokens"], line["output_tokens"], line["reasoning_tokens"]) == (3, 2, 1)
+
+
+def test_the_line_tells_each_resume() -> None:
+    assert log_table(RequestStats).line(RequestStats())["resumes"] is None
+    went_on = ResumeNote("cut", "a:1", 412, "b:1", 1.23456, 8000, "resumed")
+    line = log_table(RequestStats).line(RequestStats(resumes=(went_on, ResumeNote("silent", "b:1", 500))))
+    assert line["resumes"] == [
+        {
+            "from": "a:1",
+            "to": "b:1",
+            "token": 412,
+            "pause_ms": 1234.6,
+            "recomputed_tokens": 8000,
+            "cause": "cut",
+            "outcome": "resumed",
+        },
+        {
+            "from": "b:1",
+            "to": None,
+            "token": 500,
+            "pause_ms": None,
+            "recomputed_tokens": None,
+            "cause": "silent",
+            "outcome": "refused",
+        },
+    ]

@@ -60,6 +60,23 @@ def _milliseconds(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 1)
 
 
+def _resumes(notes: tuple[ResumeNote, ...]) -> list[dict[str, object]] | None:
+    if not notes:
+        return None
+    return [
+        {
+            "from": note.source,
+            "to": note.target,
+            "token": note.token,
+            "pause_ms": _milliseconds(note.pause),
+            "recomputed_tokens": note.recomputed,
+            "cause": note.cause,
+            "outcome": note.outcome,
+        }
+        for note in notes
+    ]
+
+
 @dataclass(slots=True, eq=False)
 class RequestStats:
     """One request. Times are seconds, unless a comment says otherwise."""
@@ -98,6 +115,8 @@ class RequestStats:
     ttft: float | None = field(default=None, metadata=logged("ttft_ms", _milliseconds))
     """From the request to the first byte of its answer; None where no byte went out."""
     duration: float = field(default=0.0, metadata=logged("duration_ms", _milliseconds))
+    resumes: tuple[ResumeNote, ...] = field(default=(), metadata=logged(render=_resumes))
+    """How the answer went on after its nodes broke off, in order."""
 
     # At its end, for metrics, ledger and limits
 
@@ -105,8 +124,6 @@ class RequestStats:
     """When it ended, since 1970."""
     failures: tuple[tuple[str, str], ...] = ()
     """Node and outcome of each attempt that failed (see `attempts.outcome`)."""
-    resumes: tuple[ResumeNote, ...] = ()
-    """How the answer went on after its nodes broke off, in order."""
     retry_refused: bool = False
     """Whether one more attempt would have been made but for the retry budget."""
     wasted: int = 0
