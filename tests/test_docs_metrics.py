@@ -35,3 +35,9 @@ def test_the_line_of_the_page_has_every_field_in_order() -> None:
     fields: dict[str, Any] = log_fields(RequestStats(resumes=(ResumeNote("cut", "a", 1),)))
     assert [*line] == ["event", "level", "timestamp", *fields]
     assert [[*each] for each in line["resumes"]] == [[*each] for each in fields["resumes"]]
+
+
+def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
+    board = (Path(__file__).parent.parent / "docker" / "grafana" / "dashboards" / "fleetgate.json").read_text()
+    named = set(re.findall(r"fleetgate_[a-z_]+", board))
+    assert {re.sub("_bucket$", "", name) for name in named} <= ROWS.keys() and len(named) > 5

@@ -2,16 +2,17 @@
 
 import asyncio
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel
 
 from gateway.core.fleet.node_metrics import rates_between
-from gateway.core.fleet.peer_view import PeerView, ViewsByNode, quantile, states, together
+from gateway.core.fleet.peer_view import AnswerBreaks, PeerView, ViewsByNode, add_up, quantile, states, together
 from gateway.core.routing.selection import NOTHING
-from gateway.fleet.model_watch import ModelWatch
+from gateway.fleet.model_watch import ModelState, ModelWatch
 from gateway.fleet.node import Node
 from gateway.fleet.peer_views import PeerViews
 from gateway.routing.router import Router
@@ -33,8 +34,9 @@ class NodeView(BaseModel):
     """One node. `running`, `waiting`, `kv_use` (0 to 1), `tokens_per_second` and `hit_rate` (0 to 1, of prompt tokens)
     are the node's own, of all gateways together, over the last half minute; null where it does not say. Over all
     `views`: `in_flight` requests of `places`, `pending_tokens` of prompts whose first byte has not come, `ttft_p50` and
-    `ttft_p99` in seconds over the latest streams, and `seen`, how many processes see it in which state. The rest is as
-    the answering process sees it, `prefill_speed` in tokens a second; `last_error` is another's where it has none."""
+    `ttft_p99` in seconds over the latest streams, `broke_off` answers in the last ten minutes, and `seen`, how many
+    processes see it in which state. The rest is as the answering process sees it, `prefill_speed` in tokens a second;
+    `last_error` is another's where it has none."""
 
     name: str
     url: str
@@ -54,6 +56,7 @@ class NodeView(BaseModel):
     prefill_speed: float | None
     ttft_p50: float | None
     ttft_p99: float | None
+    broke_off: int
     weight: float
     price: float | None
     labels: dict[str, str]
@@ -61,12 +64,15 @@ class NodeView(BaseModel):
 
 class ModelView(BaseModel):
     """A model as the answering process sees it: whether a node can serve it, how many have said that they do, and what
-    was last wrong where none can."""
+    was last wrong where none can. Over all `views` and the last ten minutes: how often an answer that broke off was
+    `resumed`, and how many ended with an error instead."""
 
     name: str
     ready: bool
     nodes: int
     error: str | None
+    resumed: int
+    not_resumed: int
 
 
 class FleetView(BaseModel):
@@ -116,16 +122,14 @@ class FleetRoutes:
         own = self.own()
         views = [own, *await self._peer_views.exchange(own)]
         fleet, shared = self._router.fleet, self._router.shared
+        breaks = {each.model: each for each in add_up(_breaks(views))}
         return FleetView(
             process=os.getpid(),
             gateways=max(fleet.gateways, len(views)),
             views=len(views),
             redis=None if shared is None else shared.up,
             redis_troubles=[] if shared is None else shared.troubles,
-            models=[
-                ModelView(name=each.name, ready=each.ready, nodes=each.nodes, error=each.error)
-                for each in self._models.states()
-            ],
+            models=[_model_view(each, breaks.get(each.name)) for each in self._models.states()],
             nodes=[
                 _view(node, [view[node.name] for view in views if node.name in view])
                 for node in fleet.nodes
@@ -134,19 +138,37 @@ class FleetRoutes:
         )
 
     def own(self) -> ViewsByNode:
-        """What this process sees."""
+        """What this process sees, also of nodes that have left the fleet and lost answers of late."""
         self._metrics.flush()
         pending, recent = self._router.placement.pending, self._metrics.recent
-        return {
+        breaks = self._metrics.breaks.by_node(time.monotonic())
+        views = {
             node.name: PeerView(
                 _state(node),
                 node.in_flight,
                 pending.get(node.name, NOTHING).tokens,
                 recent.waits(node.name),
                 node.last_error,
+                breaks.pop(node.name, ()),
             )
             for node in self._router.fleet.nodes
         }
+        return {**{name: PeerView("gone", 0, 0, (), None, lost) for name, lost in breaks.items()}, **views}
+
+
+def _breaks(views: Iterable[ViewsByNode]) -> Iterator[AnswerBreaks]:
+    return (each for view in views for node in view.values() for each in node.breaks)
+
+
+def _model_view(state: ModelState, breaks: AnswerBreaks | None) -> ModelView:
+    return ModelView(
+        name=state.name,
+        ready=state.ready,
+        nodes=state.nodes,
+        error=state.error,
+        resumed=breaks.resumed if breaks else 0,
+        not_resumed=breaks.not_resumed if breaks else 0,
+    )
 
 
 def _view(node: Node, views: Sequence[PeerView]) -> NodeView:
@@ -172,6 +194,7 @@ def _view(node: Node, views: Sequence[PeerView]) -> NodeView:
         prefill_speed=None if node.speed.pace is None else 1 / node.speed.pace,
         ttft_p50=quantile(seen.waits, 0.5),
         ttft_p99=quantile(seen.waits, 0.99),
+        broke_off=sum(each.lost for each in seen.breaks),
         weight=spec.weight,
         price=spec.price,
         labels=dict(spec.labels),

@@ -12,6 +12,8 @@ from rich.text import Text
 from gateway.cli.admin_client import AdminClient
 
 REFRESH_SECONDS = 1.0
+WORST = 5
+"""Nodes that are named for the answers that broke off there."""
 COLOURS = {
     "ready": "green",
     "warming up": "yellow",
@@ -42,7 +44,7 @@ def watch_status(control: AdminClient, console: Console) -> None:
 
 def render_fleet(view: dict[str, Any]) -> RenderableType:
     """The answer of /admin/fleet for people: a table that fits a terminal of 80 columns, and below it what is wrong."""
-    return Group(_table(view["nodes"]), *_errors(view), Text(_caption(view), "dim italic"))
+    return Group(_table(view["nodes"]), *_errors(view), *_breaks(view), Text(_caption(view), "dim italic"))
 
 
 def _table(nodes: list[dict[str, Any]]) -> Table:
@@ -76,6 +78,25 @@ def _errors(view: dict[str, Any]) -> list[Text]:
     lines += [f"{node['name']}: {node['last_error']}" for node in view["nodes"] if node["last_error"]]
     lines += [f"Redis: {trouble}" for trouble in view.get("redis_troubles", ())]
     return [Text("\n".join([*lines, ""]))] if lines else []
+
+
+def _breaks(view: dict[str, Any]) -> list[Text]:
+    """What became of the answers that broke off of late, and on which nodes; nothing where none did."""
+    lines = [
+        Text(
+            f"{model['name']}: answers that broke off in the last 10 minutes: {model['resumed']} resumed, "
+            f"{model['not_resumed']} not",
+            "red" if model["not_resumed"] else "yellow",
+        )
+        for model in view.get("models", ())
+        if model.get("resumed") or model.get("not_resumed")
+    ]
+    nodes = sorted((node for node in view["nodes"] if node.get("broke_off")), key=lambda node: -node["broke_off"])
+    if nodes:
+        worst = ", ".join(f"{node['name']} ({node['broke_off']})" for node in nodes[:WORST])
+        more = f" and {len(nodes) - WORST} other nodes" if len(nodes) > WORST else ""
+        lines.append(Text(f"They broke off on {worst}{more}" if lines else f"Answers broke off on {worst}{more}"))
+    return [*lines, Text()] if lines else []
 
 
 def _caption(view: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """The metrics that Prometheus reads, as `definitions` lists them. No other module names a metric."""
 
 import os
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from gateway.core.telemetry.request_stats import RequestStats
 from gateway.telemetry import definitions
 from gateway.telemetry.batches import NONE, add_up, add_up_resumes, add_up_routes
 from gateway.telemetry.fleet_gauges import FleetGauges
-from gateway.telemetry.recent import RecentTtft
+from gateway.telemetry.recent import RecentBreaks, RecentTtft
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -35,6 +36,7 @@ class Metrics:
         self._ended: list[RequestStats] = []
         self._totals: dict[tuple[str, ...], int] = {}
         self.recent = RecentTtft()
+        self.breaks = RecentBreaks()
 
     def request_ended(self, event: RequestStats) -> None:
         """Count one request; cheaply: `flush` adds it to the metrics."""
@@ -49,6 +51,7 @@ class Metrics:
         """
         ended, self._ended = self._ended, []
         self.recent.note(ended)
+        self.breaks.note(ended, time.monotonic())
         for kind, sums in add_up(ended).items():
             dialect, model, tenant = kind.dialect, kind.model, kind.tenant
             self._made[definitions.REQUESTS].labels(dialect, model, tenant, kind.status, kind.ending).inc(sums.requests)

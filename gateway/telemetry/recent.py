@@ -1,12 +1,21 @@
-"""The latest times to the first token of each node, measured by this process."""
+"""What this process saw of each node of late: times to the first token, and answers that broke off."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from gateway.core.errors import ClientGone
+from gateway.core.fleet.peer_view import AnswerBreaks, add_up
 from gateway.core.telemetry.request_stats import RequestStats
+from gateway.telemetry.batches import NONE
 
 KEPT = 256
 """Streams of each node."""
+
+BREAK_MINUTES = 10
+"""For how long an answer that broke off is shown, to the minute."""
+
+_UNHARMED = frozenset({"ok", ClientGone.default_code})
+"""Endings of answers that nodes did not fail."""
 
 
 class RecentTtft:
@@ -29,3 +38,50 @@ class RecentTtft:
         """Forget the nodes that are not in `nodes`."""
         for name in self._seconds.keys() - nodes:
             del self._seconds[name]
+
+
+class RecentBreaks:
+    """The answers that broke off in the last `BREAK_MINUTES`, counted by minute, node and model. Nodes that have left
+    the fleet are counted, too."""
+
+    def __init__(self) -> None:
+        self._minutes: dict[int, dict[tuple[str, str], AnswerBreaks]] = {}
+
+    def __len__(self) -> int:
+        """Minutes with a break."""
+        return len(self._minutes)
+
+    def note(self, ended: Iterable[RequestStats], now: float) -> None:
+        """Add requests that have ended. `now` is in seconds, by a clock that does not jump."""
+        for event in ended:
+            if event.resumes or event.failures:
+                self._note(event, now)
+
+    def by_node(self, now: float) -> dict[str, tuple[AnswerBreaks, ...]]:
+        """The breaks of each node that has any, one entry a model."""
+        self._forget(now)
+        found: dict[str, list[AnswerBreaks]] = {}
+        for minute in self._minutes.values():
+            for (node, _), breaks in minute.items():
+                found.setdefault(node, []).append(breaks)
+        return {node: add_up(breaks) for node, breaks in found.items()}
+
+    def _note(self, event: RequestStats, now: float) -> None:
+        failed = event.ending not in _UNHARMED
+        for number, note in enumerate(event.resumes, 1):
+            resumed = note.outcome == "resumed"
+            self._add(note.source, event.model, resumed, failed and not resumed and number == len(event.resumes), now)
+        if not event.resumes and failed and event.stream and event.status == 200:  # it had begun
+            self._add(event.failures[-1][0], event.model, False, True, now)
+
+    def _add(self, node: str, model: str | None, resumed: bool, not_resumed: bool, now: float) -> None:
+        self._forget(now)
+        minute = self._minutes.setdefault(int(now // 60), {})
+        name = model or NONE
+        one = AnswerBreaks(name, 1, int(resumed), int(not_resumed))
+        known = minute.get((node, name))
+        minute[node, name] = one if known is None else add_up((known, one))[0]
+
+    def _forget(self, now: float) -> None:
+        for minute in [each for each in self._minutes if each <= now // 60 - BREAK_MINUTES]:
+            del self._minutes[minute]

@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 
 from gateway.cli.main import app
 from gateway.cli.status import render_fleet
+from gateway.core.resume.note import ResumeNote
+from gateway.core.telemetry.request_stats import RequestStats
 from tests.support.gateway_process import GatewayProcess, gateway_process
 from tests.support.gateways import RunningGateway, eventually, running_gateway
 from tests.support.redis import redis_server
@@ -99,7 +101,10 @@ def test_the_table_fits_a_small_terminal() -> None:
     ]
     for node, seen in zip(nodes, ({"warming up": 4}, {"out": 3, "ready": 1}), strict=True):
         node["seen"] = seen
-    page = printed({"process": 1, "gateways": 4, "views": 4, "redis": True, "nodes": nodes}, width=80)
+    nodes[1]["broke_off"] = 12
+    models = [{"name": MODEL, "ready": True, "nodes": 2, "error": None, "resumed": 11, "not_resumed": 1}]
+    shown = {"process": 1, "gateways": 4, "views": 4, "redis": True, "models": models, "nodes": nodes}
+    page = printed(shown, width=80)
     assert "…" not in page
     for word in (
         "gpu-1.eu:8000",
@@ -112,10 +117,53 @@ def test_the_table_fits_a_small_terminal() -> None:
         "12346",
         "0.33s",
         "12.2s",
+        "in the last 10 minutes: 11 resumed, 1 not",
+        "They broke off on gpu-2.eu:8000 (12)",
     ):
-        assert word in page
+        assert word in " ".join(page.split())
     assert f"gpu-2.eu:8000: {error}" in page
     assert "as all 4 gateway processes see them" in " ".join(page.split())
+
+
+def test_only_the_worst_nodes_are_named_for_broken_answers() -> None:
+    plain = {
+        "state": "ready",
+        "breaker": "closed",
+        "last_error": None,
+        "in_flight": 0,
+        "places": None,
+        "seen": {"ready": 1},
+    }
+    plain |= dict.fromkeys(("running", "waiting", "kv_use", "hit_rate", "tokens_per_second", "ttft_p50", "ttft_p99"))
+    shown: dict[str, Any] = {"process": 1, "gateways": 1, "views": 1, "redis": None}
+    nodes = [{"name": f"gpu-{number}:1", "broke_off": number, **plain} for number in range(8)]
+    page = printed(shown | {"nodes": nodes})
+    assert "Answers broke off on gpu-7:1 (7), gpu-6:1 (6), gpu-5:1 (5), gpu-4:1 (4), gpu-3:1 (3) and 2 other" in page
+    assert "broke off" not in printed(shown | {"nodes": nodes[:1]})
+    assert "broke off" not in printed(shown | {"nodes": [{"name": "gpu-9:1", **plain}]}), "an older gateway answers"
+
+
+def broken(source: str, outcome: str, ending: str) -> RequestStats:
+    notes = (ResumeNote("cut", source, 7, "b:1", 0.5, 9, outcome),)
+    return RequestStats(model=MODEL, stream=True, status=200, ending=ending, resumes=notes)
+
+
+async def test_answers_that_broke_off_are_shown_by_node_and_by_model() -> None:
+    """Also those of a node that has left the fleet."""
+    async with serve_fake(FakeSettings()) as node, running_gateway(node.url) as gateway:
+        await eventually(lambda: gateway.app.fleet.nodes[0].ready)
+        name = node.url.removeprefix("http://")
+        before = await view(gateway)
+        assert (before["nodes"][0]["broke_off"], before["models"][0]["resumed"]) == (0, 0)
+        for source in (name, name, "spot:1"):
+            gateway.app.metrics.request_ended(broken(source, "resumed", "ok"))
+        gateway.app.metrics.request_ended(broken(name, "refused", "upstream_cut"))
+        shown = await view(gateway)
+        assert [each["broke_off"] for each in shown["nodes"]] == [3]
+        assert [(each["resumed"], each["not_resumed"]) for each in shown["models"]] == [(3, 1)]
+        page = " ".join(printed(shown).split())
+        assert f"{MODEL}: answers that broke off in the last 10 minutes: 3 resumed, 1 not" in page
+        assert f"They broke off on {name} (3)" in page
 
 
 async def test_several_gateways_are_shown_as_one_and_alone_while_redis_is_away() -> None:
@@ -132,6 +180,10 @@ async def test_several_gateways_are_shown_as_one_and_alone_while_redis_is_away()
             shown = await until(one, lambda found: found["nodes"][0]["in_flight"] == 3)
             assert (shown["gateways"], shown["views"]) == (2, 2)
             assert (shown["nodes"][0]["places"], shown["nodes"][0]["seen"]) == (8, {"ready": 2})
+            for gateway in (one, two):
+                gateway.app.metrics.request_ended(broken(shown["nodes"][0]["name"], "resumed", "ok"))
+            shown = await until(one, lambda found: found["nodes"][0]["broke_off"] == 2)
+            assert (shown["models"][0]["resumed"], shown["models"][0]["not_resumed"]) == (2, 0)
             redis.kill()
             shown = await until(one, lambda found: found["redis"] is False)
             assert (shown["gateways"], shown["views"], shown["nodes"][0]["in_flight"]) == (2, 1, 1)
