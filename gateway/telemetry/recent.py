@@ -67,12 +67,19 @@ class RecentBreaks:
         return {node: add_up(breaks) for node, breaks in found.items()}
 
     def _note(self, event: RequestStats, now: float) -> None:
+        """A break may be followed by resumes that failed before a token came: it is one, of the node that had a stream
+        to lose."""
         failed = event.ending not in _UNHARMED
-        for number, note in enumerate(event.resumes, 1):
-            resumed = note.outcome == "resumed"
-            self._add(note.source, event.model, resumed, failed and not resumed and number == len(event.resumes), now)
-        if not event.resumes and failed and event.stream and event.status == 200:  # it had begun
-            self._add(event.failures[-1][0], event.model, False, True, now)
+        source: str | None = None
+        for note in event.resumes:
+            source = source or note.source
+            if note.outcome == "resumed":
+                self._add(source, event.model, True, False, now)
+                source = None
+        if source is None and not event.resumes and failed and event.stream and event.status == 200:  # it had begun
+            source = event.failures[-1][0]
+        if source is not None:
+            self._add(source, event.model, False, failed, now)
 
     def _add(self, node: str, model: str | None, resumed: bool, not_resumed: bool, now: float) -> None:
         self._forget(now)

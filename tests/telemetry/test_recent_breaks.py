@@ -35,19 +35,27 @@ def test_each_break_belongs_to_the_node_that_broke_off() -> None:
     assert seen(ended(), ended(status=500, ending="upstream_error")) == {}
 
 
-def test_the_last_break_of_an_answer_that_ended_with_an_error_was_not_resumed() -> None:
+def test_an_answer_that_ended_with_an_error_was_not_resumed() -> None:
     assert seen(ended(note("refused"), ending="upstream_cut")) == {"a:1": (AnswerBreaks("m", 1, 0, 1),)}
-    assert seen(ended(note("broken"), note("refused", "b:1"), ending="upstream_cut")) == {
-        "a:1": (AnswerBreaks("m", 1, 0, 0),),
+    assert seen(ended(note(), note("refused", "b:1"), ending="upstream_cut")) == {
+        "a:1": (AnswerBreaks("m", 1, 1, 0),),
         "b:1": (AnswerBreaks("m", 1, 0, 1),),
     }
 
 
-def test_a_break_behind_which_another_node_went_on_is_no_lost_answer() -> None:
-    assert seen(ended(note("broken"), note("resumed", "b:1"))) == {
-        "a:1": (AnswerBreaks("m", 1, 0, 0),),
-        "b:1": (AnswerBreaks("m", 1, 1, 0),),
+def test_a_node_that_failed_to_go_on_has_lost_no_answer() -> None:
+    """However often it was asked: the answer broke off once, on another node."""
+    tries = [note("broken"), *[note("broken", "b:1", "refused")] * 40]
+    assert seen(ended(*tries, note("resumed", "c:1"))) == {"a:1": (AnswerBreaks("m", 1, 1, 0),)}
+    assert seen(ended(*tries, ending="upstream_cut")) == {"a:1": (AnswerBreaks("m", 1, 0, 1),)}
+    assert seen(ended(*tries, note("resumed", "c:1"), note("broken", "d:1"), note("resumed", "b:1"))) == {
+        "a:1": (AnswerBreaks("m", 1, 1, 0),),
+        "d:1": (AnswerBreaks("m", 1, 1, 0),),
     }
+
+
+def test_a_plain_answer_that_was_asked_for_anew_was_lost_and_is_none() -> None:
+    assert seen(ended(note("refused"), stream=False)) == {"a:1": (AnswerBreaks("m", 1, 0, 0),)}
 
 
 def test_who_left_in_the_pause_has_not_lost_an_answer() -> None:

@@ -1,5 +1,7 @@
 """The facts of a request, as the rules of the core leave them."""
 
+from typing import Any
+
 from gateway.core.resume.note import ResumeNote
 from gateway.core.telemetry.request_stats import RequestStats, log_table
 from gateway.core.usage.token_usage import ObservedWork, Usage
@@ -52,3 +54,11 @@ def test_the_line_tells_each_resume() -> None:
             "outcome": "refused",
         },
     ]
+
+
+def test_the_line_lists_the_first_and_the_last_resumes_of_many() -> None:
+    for count in (1, 20, 21, 500):
+        notes = tuple(ResumeNote("refused", "a:1", number) for number in range(count))
+        line: Any = log_table(RequestStats).line(RequestStats(resumes=notes))["resumes"]
+        shown = [each["token"] for each in line]
+        assert shown == ([*range(count)] if count <= 20 else [*range(10), *range(count - 10, count)])

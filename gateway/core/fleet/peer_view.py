@@ -10,7 +10,7 @@ WAITS = 64
 
 class AnswerBreaks(NamedTuple):
     """Answers for `model` that broke off on a node of late: all that it `lost`, those that were `resumed`, and those
-    that ended there with an error. A client that left in between leaves neither."""
+    that ended with an error instead. The rest was asked for anew, or its client left in the pause."""
 
     model: str
     lost: int

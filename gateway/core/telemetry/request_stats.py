@@ -60,9 +60,16 @@ def _milliseconds(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 1)
 
 
+LISTED = 10
+"""Resumes that a line lists from the first on, and as many up to the last: a node that takes no connection may be asked
+twice a second while an answer waits."""
+
+
 def _resumes(notes: tuple[ResumeNote, ...]) -> list[dict[str, object]] | None:
     if not notes:
         return None
+    if len(notes) > 2 * LISTED:
+        notes = notes[:LISTED] + notes[-LISTED:]
     return [
         {
             "from": note.source,
