@@ -41,6 +41,8 @@ class Timeouts(Section):
     prefill: Annotated[float, Field(ge=0, le=3600)] = 2.0
     non_streaming: Seconds = 1800.0
     idle: Seconds = 120.0
+    stall: Seconds = 20.0
+    stall_confirmed: Seconds = 5.0
     client_stall: Seconds = 300.0
     keep_alive: Annotated[float, Field(ge=0, le=86_400)] = 15.0
     """0: nothing is sent into a silent stream."""

@@ -1,8 +1,12 @@
 """What has come of an answer, and when: what the time limits are counted from, and what its node worked."""
 
 import asyncio
+import math
 
 from gateway.core.usage.token_usage import ObservedWork
+
+PACED_EVENTS = 20
+"""How many events show how fast the next ones come."""
 
 
 class AnswerProgress:
@@ -42,6 +46,13 @@ class AnswerProgress:
     @property
     def last_heard(self) -> float:
         return max(self.last, self.last_chunk)
+
+    @property
+    def usual_gap(self) -> float:
+        """Seconds between two events, on average while the client had room; infinite where too few came to tell."""
+        if not self.begun or self.events < PACED_EVENTS:
+            return math.inf
+        return max(0.0, self.last_heard - self.begun - self._paused_for) / self.events
 
     def pause(self) -> None:
         if not self.paused:

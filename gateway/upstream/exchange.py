@@ -19,6 +19,7 @@ from collections.abc import Callable
 from gateway.aio.inline_future import InlineFuture
 from gateway.core.dialects.stream_filter import FollowUpRequest, StreamFilter
 from gateway.core.errors import BadUpstreamResponse, ClientGone, GatewayError, NodeLeaving, UpstreamCut, UpstreamError
+from gateway.core.resume.checkpoint import Checkpoint
 from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.upstream.node_request_kinds import NodeRequest
 from gateway.fleet.node import Lease
@@ -189,19 +190,24 @@ class Exchange:
         return None if self._stream is None else self._stream.filter
 
     @property
-    def resumable(self) -> bool:
-        """Whether its answer can go on on another node."""
-        return self._node_request.resumable
-
-    @property
     def waits(self) -> bool:
         """Whether nothing of this answer has reached the client."""
         return not self._stats.answered
 
     @property
     def answer_begun(self) -> bool:
-        """Whether something of the answer has come, for the client or not."""
+        """Whether something of the answer has come, for the client or not; of a continued one, from this node."""
+        if self._carried is not None:
+            return self.progress.begun > 0
         return self.progress.at_work or (self._stats.first_byte is not None and self.writer.head is not None)
+
+    @property
+    def resumable(self) -> bool:
+        """Whether the answer can go on on another node if it fails now; a whole one has nothing to go on with."""
+        if self._stream is None:
+            return self._node_request.resumable
+        found = self._stream.filter
+        return isinstance(found, Checkpoint) and found.resumable and not found.ended
 
     @property
     def asked_for_stream(self) -> bool:

@@ -18,7 +18,6 @@ from gateway.core.errors import (
     StaleConnection,
     StreamLost,
     UpstreamError,
-    UpstreamTimeout,
 )
 from gateway.core.plan import Plan
 from gateway.core.resume.checkpoint import Checkpoint
@@ -29,7 +28,6 @@ from gateway.core.upstream.attempts import RetryRules
 from gateway.core.upstream.node_request import node_request, node_request_steps
 from gateway.core.upstream.node_request_kinds import BudgetReport, NodeRequest
 from gateway.fleet.fleet import Fleet
-from gateway.fleet.hang_detection import silent_at
 from gateway.fleet.node import AnotherLease, Lease, Node
 from gateway.telemetry.shortages import ResourceShortages
 from gateway.upstream.downstream import DownstreamRequest, in_turns
@@ -37,6 +35,7 @@ from gateway.upstream.exchange import Exchange
 from gateway.upstream.exchange_timer import ExchangeTimer
 from gateway.upstream.failed_answers import pass_on, shutting_down
 from gateway.upstream.failover import Failover, RequestTries
+from gateway.upstream.hang_watch import HangWatch
 from gateway.upstream.node_pools import NodePools
 from gateway.upstream.resumption import AnswerResumption, ResumeBudgets
 from gateway.upstream.sweep import TimeoutSweep
@@ -110,9 +109,9 @@ class Relay:
         """Held for each request with a large body while it is prepared: every step of that delays all streams."""
         self.failover = Failover(fleet, settings.retries, settings.max_attempts)
         self._resumes = ResumeBudgets(settings.resume)
-        self._fleet = fleet
         self.pools = NodePools(shortages)
         self._open: TimeoutSweep[ExchangeTimer] = TimeoutSweep()
+        self._hangs = HangWatch(fleet, self._open)
         self._closing = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self.configure(settings)
@@ -287,7 +286,7 @@ class Relay:
         if resumption is not None and part.path in GENERATING:
             on_first = partial(resumption.went_on, lease)
         exchange = Exchange(part.node_request, request, connection, stats, loop, lease, part.carried, on_first)
-        timer = ExchangeTimer(exchange, self.timing, deadline, self._check_hang)
+        timer = ExchangeTimer(exchange, self.timing, deadline, self._hangs)
         self._open.add(timer, loop)
         try:
             head = pool.head(part.method, part.path, request.headers, len(part.body))
@@ -328,14 +327,3 @@ class Relay:
             stats.overran = True
             if report.evidence and node.capabilities.native_budget and node.suspect_budget():
                 log.warning("thinking_budget_overrun", node=node.name, remedy="none needed: its canary runs again")
-
-    def _check_hang(self, node: Node, now: float) -> float:
-        """Send the requests that wait on `node` elsewhere if it hangs. Returns the loop time of the next check."""
-        due = silent_at(node, now, self.timing.node_hang, self.timing.prefill)
-        if due > now:
-            return min(due, now + self.timing.node_hang)
-        if self._fleet.fell_silent(node, now):
-            for timer in self._open:
-                if timer.exchange.lease.node is node and timer.exchange.waits:
-                    timer.exchange.fail(UpstreamTimeout("The node hangs, all its answers have stalled; retry."))
-        return now + self.timing.node_hang

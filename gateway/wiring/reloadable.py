@@ -131,6 +131,8 @@ def _relay(config: Config) -> RelaySettings:
             prefill=timeouts.prefill,
             non_streaming=timeouts.non_streaming,
             idle=timeouts.idle,
+            stall=timeouts.stall,
+            stall_confirmed=timeouts.stall_confirmed,
             keep_alive=timeouts.keep_alive or inf,
         ),
         max_attempts=config.requests.max_attempts,

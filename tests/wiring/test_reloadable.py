@@ -127,6 +127,8 @@ OTHERS: dict[str, Any] = {
         "prefill": 3,
         "non_streaming": 1801,
         "idle": 121,
+        "stall": 21,
+        "stall_confirmed": 6,
         "client_stall": 301,
         "keep_alive": 16,
         "shutdown_delay": 1,

@@ -290,15 +290,26 @@ class Checkpoint(StreamFilter):
 
     def check(self) -> None:
         """Raises `StreamLost` where the answer cannot go on: it is then to be ended."""
-        why = None
-        if self._state is CheckpointState.PASSING:
-            why = "its node sends no token ids"
-        elif self._called and not self._finished:
-            why = "a tool call has begun"
-        elif self._grammar and self._answering and not self._finished:
-            why = "a grammar bounds the answer, which has begun"
+        why = self._obstacle()
         if why is not None and not self._begin_answer_anew():
             raise self.lost(why)
+
+    @property
+    def resumable(self) -> bool:
+        """Whether the answer could go on if it broke off now, from where it is."""
+        return self._obstacle() is None
+
+    def _obstacle(self) -> str | None:
+        """Why the answer cannot go on, if it cannot."""
+        if not self._followed.generates or self._finished:
+            return None
+        if self._state is CheckpointState.PASSING:
+            return "its node sends no token ids"
+        if self._called:
+            return "a tool call has begun"
+        if self._grammar and self._answering:
+            return "a grammar bounds the answer, which has begun"
+        return None
 
     def _begin_answer_anew(self) -> bool:
         """Go back to the end of thinking; False where that is not known, or the client has something of the answer."""
@@ -381,5 +392,5 @@ class Checkpoint(StreamFilter):
             known.think_start,
             known.think_end,
         )
-        raw = RawAnswer(self._followed.parsed, "")
+        raw = RawAnswer(self._followed.parsed, self._first.decode("latin-1"), self._answering)
         return ContinuationReader(form, self.tokens, raw, splits, thinking, self._answering)

@@ -11,7 +11,7 @@ from gateway.core.budgets.continuation import CARRIED
 from gateway.core.dialects.stream_filter import FollowUpRequest
 from gateway.core.fleet.capabilities import Capabilities
 from gateway.core.json_text import dump
-from gateway.core.resume.raw_answer import grammar_of
+from gateway.core.resume.tool_grammar import grammar_of
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 GENERATING = (CHAT, COMPLETIONS)

@@ -42,7 +42,8 @@ class NodeRequest:
     __slots__ = ("ask", "body", "dialect", "path", "resumability")
 
     resumable = False
-    """Whether its answer can go on on another node: its stream filter is a `Checkpoint`."""
+    """Whether its answer can go on on another node: its stream filter is a `Checkpoint`. Every step of the engine then
+    shows as an event."""
 
     reads_ids = False
     """Whether the stream filter reads token ids."""
