@@ -30,12 +30,12 @@ def silent_at(node: Node, now: float, base: float, per_1k: float) -> float:
     return began + base + per_1k * waiting / 1000
 
 
-def hold_up(node: Node, since: float, now: float, per_1k: float) -> float:
+def hold_up(node: Node, since: float, per_1k: float) -> float:
     """Seconds that waiting prompts may hold up the answers that have begun on `node`, which is silent since then. One
-    that was sent long before does not count where the node says that its queue is empty: it was begun, and answers went
-    on."""
+    that was sent long before does not count where the node has said in its silence that its queue is empty: it was
+    begun, and answers went on."""
     load = node.load
-    begun = load is not None and load.waiting == 0 and load.at >= since and now - load.at < FRESH_SECONDS
+    begun = load is not None and load.waiting == 0 and load.at >= since
     earliest = since - BEGUN_SECONDS if begun else -math.inf
     return per_1k * sum(lease.tokens for lease in node.leases if not lease.heard and lease.began >= earliest) / 1000
 

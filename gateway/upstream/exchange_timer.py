@@ -79,7 +79,7 @@ class ExchangeTimer:
     def _check_silence(self, now: float) -> None:
         exchange, node = self.exchange, self.exchange.lease.node
         can_stall = now >= self._first_stall() and self._nodes.has_another(node)
-        if now >= self._silent_at() or (can_stall and now >= stalled_at(exchange.progress, node, self._timing, now)):
+        if now >= self._silent_at() or (can_stall and now >= stalled_at(exchange.progress, node, self._timing)):
             silence = now - exchange.progress.last_heard
             exchange.fail(UpstreamTimeout(f"The node sent nothing for {silence:.0f} s; retry."))
             return
@@ -110,7 +110,7 @@ class ExchangeTimer:
             return first
         progress, node = self.exchange.progress, self.exchange.lease.node
         timing = self._timing
-        stalls = min(stalled_at(progress, node, timing, now), hangs_at(progress, node, timing, now))
+        stalls = min(stalled_at(progress, node, timing), hangs_at(progress, node, timing, now))
         return min(stalls, now + RECHECK) if stalls > now else now + RECHECK
 
     def _comment_at(self) -> float:

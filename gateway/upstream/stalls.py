@@ -26,13 +26,13 @@ ALONE_SECONDS = 5.0
 """How long the other answers of a node go on before a stream is known to be silent alone."""
 
 
-def stalled_at(progress: AnswerProgress, node: Node, timing: UpstreamTimeouts, now: float) -> float:
-    """The loop time at which the stream has stalled, going by what is known `now`."""
+def stalled_at(progress: AnswerProgress, node: Node, timing: UpstreamTimeouts) -> float:
+    """The loop time at which the stream has stalled, going by what is known of its node."""
     last = progress.last_heard
     stalled = last + timing.stall
     if node.heard_at - last >= ALONE_SECONDS:
         return stalled
-    return stalled + hold_up(node, max(last, node.heard_at), now, timing.prefill)
+    return stalled + hold_up(node, max(last, node.heard_at), timing.prefill)
 
 
 def hangs_at(progress: AnswerProgress, node: Node, timing: UpstreamTimeouts, now: float) -> float:
@@ -42,4 +42,4 @@ def hangs_at(progress: AnswerProgress, node: Node, timing: UpstreamTimeouts, now
     if limit == math.inf or not stands_still(node, now, limit / 2):
         return math.inf
     silent_since = max(progress.last_heard, node.heard_at)
-    return silent_since + limit + hold_up(node, silent_since, now, timing.prefill)
+    return silent_since + limit + hold_up(node, silent_since, timing.prefill)

@@ -124,7 +124,7 @@ def node_request(resumable: bool) -> NodeRequest:
 class Stream:
     """One streamed exchange. `failed_at`, `error`: its end, unless it is still open."""
 
-    def __init__(self, world: "World", node: Node, resumable: bool, tokens: int) -> None:
+    def __init__(self, world: "World", node: Node, resumable: bool, tokens: int, carried: StreamFilter | None) -> None:
         self._world = world
         self.client = Client()
         self.lease = Lease(node, world.now, stream=True, tokens=tokens)
@@ -132,14 +132,19 @@ class Stream:
         self.error: BaseException | None = None
         connection = UpstreamConnection(lambda _: None)
         stats = RequestStats()
-        self.exchange = Exchange(node_request(resumable), self.client, connection, stats, world.loop, self.lease, None)
+        self.exchange = Exchange(
+            node_request(resumable), self.client, connection, stats, world.loop, self.lease, carried
+        )
         self.timer = ExchangeTimer(self.exchange, world.timing, inf, world.watch)
         world.sweep.add(self.timer, world.loop)
         self.exchange.done.add_done_callback(self._ended)
 
+    def head(self) -> None:
+        self.exchange.on_head(HEAD)
+
     def begin(self) -> None:
         """The head and the first event come."""
-        self.exchange.on_head(HEAD)
+        self.head()
         self.exchange.on_data(ROLE)
 
     def event(self, text: str = "a") -> None:
@@ -193,9 +198,9 @@ class World:
     def wait(self, seconds: float) -> None:
         self.clock.run_until(self.clock.now + seconds)
 
-    def stream(self, resumable: bool = True, tokens: int = 0) -> Stream:
-        """One that waits for its first event."""
-        return Stream(self, self.node, resumable, tokens)
+    def stream(self, resumable: bool = True, tokens: int = 0, carried: StreamFilter | None = None) -> Stream:
+        """One that waits for its first event; of an answer that was begun, where it has `carried` on its filter."""
+        return Stream(self, self.node, resumable, tokens, carried)
 
     def paced(self, gap: float = 0.02, events: int = 50) -> Stream:
         """A resumable one that has had `events`."""

@@ -9,7 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.errors import UpstreamTimeout
+from gateway.core.fleet.node_metrics import NodeMetrics
 from gateway.core.upstream import node_request_kinds
+from gateway.fleet.hang_detection import hold_up
+from gateway.fleet.node import Lease
 from gateway.upstream.exchange_timer import RECHECK
 from gateway.upstream.sweep import STEP
 from tests.support.still_time import World
@@ -182,6 +185,68 @@ def test_a_prompt_that_was_begun_long_before_is_no_reason(waiting: int | None, s
     assert (stream.failed_at < inf) is stalls
 
 
+@pytest.mark.parametrize(
+    ("sent", "page", "waiting", "seconds"),
+    [
+        (89.0, 101.0, 0, 0.0),
+        (89.0, 99.0, 0, 6.0),  # its page is older than its silence
+        (89.0, 101.0, 1, 6.0),
+        (89.0, 101.0, None, 6.0),
+        (91.0, 101.0, 0, 6.0),  # it may still be on its way to the engine
+    ],
+)
+def test_how_long_a_prompt_may_hold_up_a_node_that_is_silent_since_then(
+    sent: float, page: float, waiting: int | None, seconds: float
+) -> None:
+    node = World().node
+    Lease(node, sent, stream=False, tokens=3000)
+    Lease(node, sent, stream=True, tokens=5000).heard = True
+    node.load_told(NodeMetrics(page, waiting=waiting, generated=STILL))
+    assert hold_up(node, since=100.0, per_1k=2.0) == seconds
+
+
+def test_a_nodes_silence_begins_with_the_last_of_its_answers() -> None:
+    """The other stream's last event came four seconds later, and the prompt was sent long before that one alone."""
+    world = World(stall_confirmed=1000.0)
+    stream, other = world.paced(), world.stream(resumable=False)
+    other.begin()
+    world.wait(2)
+    world.prompt(20_000)
+    stream.events(100, 0.1)
+    other.events(40, 0.1)
+    world.wait(1)
+    world.page(STILL)
+    world.wait(14.8)
+    assert stream.failed_at == inf
+    world.wait(0.2 + LATE)
+    assert stream.failed_at < inf
+
+
+def test_a_resumed_stream_waits_for_its_first_event_as_any_other() -> None:
+    """Its head comes at once, and its prompt takes as long as it is."""
+    world = World(node_hang=1000.0)
+    filter_ = world.paced().exchange.stream_filter
+    resumed = world.stream(tokens=10_000, carried=filter_)
+    resumed.head()
+    world.wait(310)
+    assert resumed.failed_at == inf
+    resumed.events(30, 0.02)
+    world.wait(19.9)
+    assert resumed.failed_at == inf
+    world.wait(LATE)
+    assert resumed.failed_at < inf
+
+
+def test_a_resumed_stream_on_a_node_that_hangs_moves_on() -> None:
+    world = World(node_hang=10.0, stall=1000.0)
+    resumed = world.stream(tokens=1000, carried=world.paced().exchange.stream_filter)
+    resumed.head()
+    world.wait(11)
+    assert resumed.failed_at == inf
+    world.wait(1 + STEP)
+    assert resumed.failed_at < inf and not world.node.ready
+
+
 def test_a_slow_client_is_no_silence_of_the_node() -> None:
     world = World()
     world.page(0)
@@ -243,11 +308,11 @@ class Told:
             return False
         if now >= self.own + 120:
             return True
-        return self.another and (now >= self._stalled_at(now) or now >= self._hangs_at(now))
+        return self.another and (now >= self._stalled_at() or now >= self._hangs_at(now))
 
-    def _stalled_at(self, now: float) -> float:
+    def _stalled_at(self) -> float:
         goes_on = self.heard - self.own >= 5
-        return self.own + 20 + (0 if goes_on else self._prompts(now))
+        return self.own + 20 + (0 if goes_on else self._prompts())
 
     def _hangs_at(self, now: float) -> float:
         if self.events < 20 or len(self.pages) < 2:
@@ -258,14 +323,14 @@ class Told:
             return inf
         if (waiting or 0) > len(self.prompts):
             return inf
-        return max(self.own, self.heard) + limit + self._prompts(now)
+        return max(self.own, self.heard) + limit + self._prompts()
 
-    def _prompts(self, now: float) -> float:
+    def _prompts(self) -> float:
         silent_since = max(self.own, self.heard)
         waiting = [(sent, tokens) for sent, tokens in self.prompts]
         if self.pages:
             at, _, queued = self.pages[-1]
-            if queued == 0 and silent_since <= at and now - at < 10:
+            if queued == 0 and silent_since <= at:
                 waiting = [(sent, tokens) for sent, tokens in waiting if sent >= silent_since - 10]
         return 2.0 * sum(tokens for _, tokens in waiting) / 1000
 
