@@ -130,11 +130,10 @@ class Stream:
         self.lease = Lease(node, world.now, stream=True, tokens=tokens)
         self.failed_at = inf
         self.error: BaseException | None = None
-        connection = UpstreamConnection(lambda _: None)
-        stats = RequestStats()
-        self.exchange = Exchange(
-            node_request(resumable), self.client, connection, stats, world.loop, self.lease, carried
-        )
+        connection, stats = UpstreamConnection(lambda _: None), RequestStats()
+        stats.first_byte = None if carried is None else 1.0
+        asked = node_request(resumable)
+        self.exchange = Exchange(asked, self.client, connection, stats, world.loop, self.lease, carried)
         self.timer = ExchangeTimer(self.exchange, world.timing, inf, world.watch)
         world.sweep.add(self.timer, world.loop)
         self.exchange.done.add_done_callback(self._ended)

@@ -132,6 +132,18 @@ def test_five_seconds_of_silence_are_no_stall_where(name: str) -> None:
     assert world.node.ready
 
 
+def test_a_count_that_was_not_read_for_ten_seconds_confirms_nothing() -> None:
+    world = World()
+    world.page(0)
+    stream = world.paced()
+    world.prompt(5000)
+    world.probe(6, STILL)
+    world.wait(22)
+    assert stream.failed_at == inf
+    world.wait(2 + LATE)
+    assert stream.failed_at < inf and world.node.ready
+
+
 def test_other_answers_that_go_on_speak_for_the_node() -> None:
     world = World()
     world.page(0)
