@@ -145,6 +145,7 @@ OTHERS: dict[str, Any] = {
     "health": {"interval": 3, "timeout": 6, "failure_threshold": 3, "failures": 4, "slow_start": 21},
     "budgets": {"canary": False, "native": False, "overshoot": 0.06, "overshoot_tokens": 17},
     "retries": {"share": 0.3, "minimum": 11},
+    "resume": {"enabled": False, "dialects": ["chat"], "max_resumes": 3, "wait": 61, "rate": 0.3},
     "routing": {
         "policy": "affinity",
         "session_headers": ["x-other"],

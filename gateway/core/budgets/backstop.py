@@ -121,6 +121,17 @@ class Backstop(ChatFilter):
         kept += text  # in place: it is a bytearray
         return True
 
+    def passes_text(self, event: bytes, end: int) -> bool:
+        left, shape = self._left, self._shape
+        if self._passed or not self._clear:
+            return self._clear
+        if left <= 0 or shape is NO_SHAPE or not event.startswith(shape.opening, shape.opens_at):
+            return False
+        self._left = left - 1
+        kept = self._text
+        kept += event[shape.begins_at : end]
+        return True
+
     def feed(self, data: bytes) -> bytes:
         if self._passed:
             return super().feed(data)

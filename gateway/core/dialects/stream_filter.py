@@ -23,12 +23,9 @@ _PLAIN_ENDS = (
 """The ends of nearly all events of vLLM's chat and completions streams. A lone event that ends so has no marker: usage,
 an error and a fingerprint would stand behind the choices."""
 
-LINE_FEED, _CARRIAGE_RETURN = b"\n\r"
+LINE_FEED, CARRIAGE_RETURN = b"\n\r"
 """Numbers: `in` converts its operand to a number first, and for bytes raises and drops an error. So longer markers are
 searched for with `find`."""
-
-_LINES = 2
-"""Line feeds of one event of one line."""
 
 _EVENT_END = b"\n\n"
 
@@ -100,6 +97,11 @@ class StreamFilter(ABC):
         """
         return False
 
+    def passes_text(self, event: bytes, end: int) -> bool:
+        """The same for an event of one line, known to have text and nothing else of its own; the text ends at `end`.
+        What stands behind the text is passed on without token ids."""
+        return False
+
     def pass_chunk(self, chunk: bytes, event: bytes) -> bytes | None:
         """The HTTP chunk to pass on for `chunk`, in which `event` came; None where it is to be fed (see `passes`)."""
         return chunk if self.passes(event) else None
@@ -133,7 +135,7 @@ class MarkerFilter(StreamFilter):
     def passes(self, event: bytes) -> bool:
         if not self._clear:
             return False
-        if event.endswith(_PLAIN_ENDS) and event.count(b"\n") == _LINES and _CARRIAGE_RETURN not in event:
+        if event.endswith(_PLAIN_ENDS) and event.find(b"\n") == len(event) - 2 and CARRIAGE_RETURN not in event:
             return True
         end = event.find(_EVENT_END)
         if end < 0 or end != len(event) - 2:  # a part of an event, or several
@@ -145,10 +147,13 @@ class MarkerFilter(StreamFilter):
                 return False
         return True
 
+    def passes_text(self, event: bytes, end: int) -> bool:
+        return self._clear
+
     def _inspect_marked(self, events: bytes) -> bytes:
         if self._holding:
             return self._inspect_all(events)
-        if events.endswith(_PLAIN_ENDS) and events.count(b"\n\n") == 1 and _CARRIAGE_RETURN not in events:
+        if events.endswith(_PLAIN_ENDS) and events.count(b"\n\n") == 1 and CARRIAGE_RETURN not in events:
             return events
         for marker in self._markers:
             if events.find(marker) >= 0:

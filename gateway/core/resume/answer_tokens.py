@@ -47,7 +47,7 @@ class AnswerTokens:
             return -1
         end = at + len(",".join(map(str, marker)))
         rest = ids[end:].lstrip(b",")
-        self.shown = bytearray(b"[" + ids[:end])
+        self.shown[:] = b"[" + ids[:end]
         return rest.count(b",") + 1 if rest else 0
 
     def ids(self) -> bytes:

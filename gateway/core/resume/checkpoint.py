@@ -29,7 +29,7 @@ from typing import Any
 from gateway.core.body_edits import insert_fields
 from gateway.core.budgets.chunks import head_of, ids_json, last_of, take_prompt_ids
 from gateway.core.dialects.answers import find_error_status
-from gateway.core.dialects.stream_filter import ABORTED, FollowUpRequest, StreamFilter, gave_up
+from gateway.core.dialects.stream_filter import ABORTED, CARRIAGE_RETURN, FollowUpRequest, StreamFilter, gave_up
 from gateway.core.errors import AnswerTooLarge, StreamLost, UpstreamCut
 from gateway.core.fleet.capabilities import Capabilities
 from gateway.core.http.sse import DONE, MAX_HELD, EventSplitter, event_data, split_events
@@ -40,9 +40,16 @@ from gateway.core.resume.followed_request import GENERATING, FollowedRequest
 from gateway.core.resume.raw_answer import RawAnswer
 
 _IDS = b',"token_ids":['
-_NO_IDS = b',"token_ids":null'
+_NO_IDS = b',"token_ids":null}]}\n\n'
+_NO_IDS_CHUNK = _NO_IDS + b"\r\n"
+_SAVED = len(_NO_IDS) - len(_IDS) + 1
+"""An event without ids is longer by this than the offset of their bracket."""
+_LONG = 2048
+_SIZES = tuple(b"%x\r\n" % size for size in range(_LONG))
+"""The first lines of chunks."""
 _CLOSE = b"]}]}\n\n"
 _CHAT_TEXT = b'"},"logprobs":null,"finish_reason":null'
+_QUOTE = b'"'[0]
 _ASKED = b'"return_token_ids":true'
 _COMPLETIONS_TEXT = b'","logprobs":null,"finish_reason":null,"stop_reason":null,"prompt_token_ids":null'
 
@@ -60,10 +67,10 @@ class Checkpoint(StreamFilter):
 
     __slots__ = (
         "_answer",
+        "_behind",
         "_called",
         "_capabilities",
         "_clear",
-        "_empty",
         "_finished",
         "_first",
         "_followed",
@@ -73,7 +80,9 @@ class Checkpoint(StreamFilter):
         "_last",
         "_prompt_check",
         "_reader",
+        "_shown",
         "_state",
+        "_tail",
         "_text",
         "_unfed",
         "prompt_tokens",
@@ -101,8 +110,11 @@ class Checkpoint(StreamFilter):
         self._followed = followed
         self._state = CheckpointState.FOLLOWING if followed.generates else CheckpointState.PASSING
         self.tokens = AnswerTokens()
+        self._shown = self.tokens.shown
         self._text = _CHAT_TEXT if followed.chat else _COMPLETIONS_TEXT
-        self._empty = b':"' + self._text
+        self._tail = self._text + _IDS
+        """What stands between an event's text and its ids, the ids' bracket included."""
+        self._behind = len(self._tail) - 1
         self._clear = True
         """Whether an event may overtake what was fed before: nothing is held back."""
         self._first = b""
@@ -127,25 +139,29 @@ class Checkpoint(StreamFilter):
     # The node's stream
 
     def pass_chunk(self, chunk: bytes, event: bytes) -> bytes | None:
-        # Nearly every event: text, and the ids that it was made of.
-        at = event.rfind(_IDS)
+        # Nearly every event: one line, with text and the ids that it was made of, and nothing else.
+        at = event.rfind(b"[")
+        end = at - self._behind
         if (
-            at < 0
+            end < 0
             or not self._clear
-            or not event.endswith(self._text, 0, at)
-            or event.endswith(self._empty, 0, at)
+            or not event.endswith(self._tail, 0, at + 1)
+            or event[end - 1] == _QUOTE  # it closes an empty text, or is escaped
+            or event.find(b"\n") != len(event) - 2
             or not event.endswith(_CLOSE)
-            or self._state is not CheckpointState.FOLLOWING
+            or CARRIAGE_RETURN in event
         ):
             passes = self._clear and self._state is CheckpointState.PASSING and self._inner.passes(event)
             return chunk if passes else None
-        passed = event if self._keeps_ids else event[:at] + b',"token_ids":null}]}\n\n'
-        if not self._inner.passes(passed):
+        if not self._inner.passes_text(event, end):
             return None
-        kept = self.tokens.shown
-        kept += event[at + 13 : -6]  # from the bracket, in place
+        shown = self._shown
+        shown += event[at:-6]  # with its bracket, in place
         self._last = event
-        return chunk if self._keeps_ids else b"%x\r\n%b\r\n" % (len(passed), passed)
+        if self._keeps_ids:
+            return chunk
+        size = at + _SAVED
+        return b"".join((_SIZES[size] if size < _LONG else b"%x\r\n" % size, event[: at - 13], _NO_IDS_CHUNK))
 
     def feed(self, data: bytes) -> bytes:
         if not self._followed.generates:
@@ -162,7 +178,7 @@ class Checkpoint(StreamFilter):
             except Exception:
                 self._unfed = unfed
                 raise
-        self._clear = not (self.tokens.held or self._splitter.rest)
+        self._clear = self._reader is None and not (self.tokens.held or self._splitter.rest)
         return self._pass(b"".join(unfed))
 
     def flush(self) -> bytes:
@@ -204,12 +220,12 @@ class Checkpoint(StreamFilter):
         if (
             at >= 0
             and event.endswith(self._text, 0, at)
-            and not event.endswith(self._empty, 0, at)
+            and event[at - len(self._text) - 1] != _QUOTE
             and event.endswith(_CLOSE)
         ):
             self.tokens.show(event[at + 14 : -6])
             self._last = event
-            return event if self._keeps_ids else event[:at] + _NO_IDS + event[-5:]
+            return event if self._keeps_ids else event[:at] + _NO_IDS
         return self._take_other(event)
 
     def _take_other(self, event: bytes) -> bytes:
@@ -278,6 +294,7 @@ class Checkpoint(StreamFilter):
             self._splitter = EventSplitter()
             return FollowUpRequest(self._followed.path, self._followed.body)
         self.check()
+        self._clear = False
         self._splitter = EventSplitter()
         self._capabilities = capabilities
         self.tokens.drop_held()
@@ -318,7 +335,7 @@ class Checkpoint(StreamFilter):
             return False
         self.tokens.drop_held()
         if self.tokens.cut_behind(end) < 0:
-            self.tokens.shown.clear()
+            self._shown.clear()
         self._called = self._finished = False
         self._last = b""
         self._reader = None
