@@ -5,8 +5,9 @@ node gets a few short requests with a small budget, and the tokens of its answer
 
     read     /version and /tokenize, before the node is ready: the gateway needs the markers' token ids to hold a budget
              itself. No tokens are generated.
-    prove    a chat with a small budget, a chat with thinking off, and the end marker as raw text: about 50 tokens. The
-             node serves meanwhile; the gateway holds the budgets until the proof is there.
+    prove    a chat with a small budget, a chat with thinking off, and the end marker as raw text: about 50 tokens; and
+             whether it stores responses, without any. The node serves meanwhile; the gateway holds the budgets until
+             the proof is there.
     recheck  the chat with a small budget again, after a request overran its budget: the request may be at fault. The
              node is trusted meanwhile, and the backstop cuts answers that overrun. A node that fails is rechecked
              later, and is trusted again once it passes.
@@ -29,6 +30,7 @@ from gateway.fleet.canary_questions import (
     ask_with_thinking_off,
     read_version,
     shows_marker,
+    stores_responses,
     think,
     tokenize,
 )
@@ -92,6 +94,7 @@ class Canary:
         self._lost = False
         start, found = self.starts, self.capabilities
         found = replace(found, **await ask_with_thinking_off(client, model, found))
+        found = replace(found, stores_responses=await stores_responses(client, model))
         if now >= self._not_before:
             self._not_before = now + self._pause  # in case the next request kills it
             found = replace(found, native_budget=False)

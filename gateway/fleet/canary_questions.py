@@ -144,3 +144,23 @@ async def shows_marker(client: httpx.AsyncClient, model: str, known: Capabilitie
         return END_TEXT in answer.json()["choices"][0]["text"] if answer.status == 200 else None
     except (KeyError, TypeError, IndexError):
         return None
+
+
+async def stores_responses(client: httpx.AsyncClient, model: str) -> bool | None:
+    """Whether it keeps responses. The request is for background work on top of a response that nobody has made: a node
+    without a store refuses the background, before it looks for the response. Nothing is generated."""
+    body = {
+        "model": model,
+        "input": QUESTION,
+        "background": True,
+        "previous_response_id": "resp_that_nobody_made",
+        "max_output_tokens": 1,
+    }
+    answer = await post(client, "/v1/responses", body, PROOF_SECONDS)
+    if answer.status == 404:
+        return True
+    try:
+        refused = answer.status == 400 and answer.json()["error"]["param"] == "background"
+    except (KeyError, TypeError, IndexError, ValueError):
+        return None
+    return False if refused else None

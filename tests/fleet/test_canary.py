@@ -34,8 +34,20 @@ async def asked(settings: FakeSettings) -> Capabilities:
         ({"budget": "absent", "reasoning_parser": False}, {"native_budget": False, "splits_reasoning": False}),
         ({"tokens_per_event": 3}, {"native_budget": True, "splits_reasoning": True}),
         ({"reasoning_field": "reasoning_content"}, {"native_budget": True, "splits_reasoning": True}),
+        ({"responses_store": True}, {"stores_responses": True}),
+        ({"responses_store": False}, {"stores_responses": False}),
     ],
-    ids=["0.32", "0.22", "disobeys", "refuses", "no parser", "several tokens an event", "older name"],
+    ids=[
+        "0.32",
+        "0.22",
+        "disobeys",
+        "refuses",
+        "no parser",
+        "several tokens an event",
+        "older name",
+        "stores responses",
+        "stores none",
+    ],
 )
 async def test_a_node_is_known_by_what_it_does(settings: dict[str, Any], expected: dict[str, Any]) -> None:
     found = await asked(FakeSettings(**settings))

@@ -11,7 +11,8 @@ class Capabilities:
     `version`: vLLM's, as numbers. `splits_reasoning`: its reasoning parser takes thinking out of the content.
     `think_start`, `think_end`: the token ids of the markers, empty where they are not known. `marker_shown`: raw text
     has the markers in it, since they are not special tokens. `window`: tokens of prompt and answer together. `pace`:
-    tokens that an event of its thinking has at least.
+    tokens that an event of its thinking has at least. `stores_responses`: a later request can continue an earlier
+    response.
     """
 
     native_budget: bool | None = None
@@ -23,6 +24,7 @@ class Capabilities:
     marker_shown: bool | None = None
     window: int | None = None
     pace: float = 1.0
+    stores_responses: bool | None = None
 
 
 UNKNOWN = Capabilities()

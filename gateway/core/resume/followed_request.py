@@ -120,7 +120,8 @@ class FollowedRequest:
             return {**fields, "skip_special_tokens": True if skips is None else skips}
         fields = {key: body[key] for key in ("model", *_CONTINUED) if body.get(key) is not None}
         grammar = grammar_of(body)
-        if grammar is not None:
+        if grammar is not None:  # it goes before the body's own, as in chat
+            fields.pop("response_format", None)
             fields["structured_outputs"] = grammar
         # Markers have to be seen where they are looked for; the node's own parsers need them, too.
         fields["skip_special_tokens"] = not (thinking or body.get("tools")) and skips is not False

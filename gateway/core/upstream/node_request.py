@@ -143,8 +143,7 @@ def node_request_steps(
 ) -> Iterator[NodeRequest | None]:
     """`node_request` in steps, for large bodies: None after each, and the request after the last."""
     strategy = choose_strategy(plan, capabilities)
-    wanted = plan.resumes and plan.ask.stream and STRATEGIES[plan.dialect.name].unable is Strategy.TRANSLATE
-    if strategy is not Strategy.TRANSLATE and not wanted:
+    if strategy is not Strategy.TRANSLATE and not _gains_by_chat(plan, capabilities):
         yield _resumable(_in_own_dialect(plan, strategy, node, capabilities, overshoot), plan, capabilities)
         return
     body = parse_trusted(plan.body)
@@ -163,6 +162,14 @@ def node_request_steps(
     except InvalidRequest as error:
         raise over.in_own_words(error) from None
     yield _resumable(TranslatedRequest(plan, inner, over), chat._replace(resumes=plan.resumes), capabilities)
+
+
+def _gains_by_chat(plan: Plan, capabilities: Capabilities) -> bool:
+    """Whether `plan` is sent as chat so that its answer can be resumed. A response that its node is to store is not:
+    chat stores nothing."""
+    if not (plan.resumes and plan.ask.stream and STRATEGIES[plan.dialect.name].unable is Strategy.TRANSLATE):
+        return False
+    return not plan.dialect.mints_ids or plan.ask.body.get("store") is False or capabilities.stores_responses is False
 
 
 def _over_chat(plan: Plan, body: Body, needed: bool) -> OverChat | None:

@@ -32,10 +32,10 @@ class ResumableRequest(NodeRequest):
         self.follows_thinking = inner.follows_thinking
         self.needs_stream = inner.needs_stream
         self.rewrites = inner.rewrites
-        asked = plan.ask.body.get(_IDS_FIELD)
-        self._keeps_ids = inner.reads_ids or asked is True
+        said = plan.ask.body
+        self._keeps_ids = inner.reads_ids or said.get(_IDS_FIELD) is True
         if not self._keeps_ids:
-            self.body = _ask_for_ids(inner.body) if asked is None else _ask_for_ids_anew(inner.body)
+            self.body = _ask_for_ids_anew(inner.body) if _IDS_FIELD in said else _ask_for_ids(inner.body)
 
     def stream_filter(self) -> StreamFilter:
         followed = FollowedRequest(self.path, self.body)
