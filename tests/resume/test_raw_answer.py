@@ -284,6 +284,36 @@ def test_deltas_come_as_early_as_they_are_certain() -> None:
     assert answer.feed("</tool_call>", last=True) == []
 
 
+@given(data=st.data())
+def test_it_is_known_whether_text_is_held_back(data: st.DataObject) -> None:
+    left_out = ("</think>", "<tool_call>\n</tool_call>")
+    text = data.draw(st.sampled_from([text for text, _, _ in TEXTS if not any(tag in text for tag in left_out)]))
+    answer = RawAnswer({**AUTO, "tool_choice": data.draw(st.sampled_from(["none", "auto", "required"]))}, "chatcmpl-1")
+    seen = shown = ""
+    for piece in _cut(data, text):
+        seen += piece
+        shown += "".join(delta.get("content", "") for delta in answer.feed(piece))
+        if answer.calls == 0:
+            assert answer.holds == (shown != seen)
+
+
+def test_it_is_known_whether_a_call_is_complete() -> None:
+    answer = RawAnswer({"tools": TOOLS, "tool_choice": "required"}, "chatcmpl-1")
+    text = LISTS[0][0]
+    answer.feed(text[:-1])
+    assert (answer.calls, answer.holds) == (1, True)
+    answer.feed(text[-1])
+    assert (answer.calls, answer.holds) == (1, False)
+    named = RawAnswer({"tools": TOOLS, "tool_choice": NAMED}, "chatcmpl-1")
+    named.feed("{")
+    assert (named.calls, named.holds) == (1, False)
+    tagged = RawAnswer(AUTO, "chatcmpl-1")
+    tagged.feed(PARIS[:-1])
+    assert (tagged.calls, tagged.holds) == (1, True)
+    tagged.feed(PARIS[-1])
+    assert (tagged.calls, tagged.holds) == (1, False)
+
+
 def _arguments(text: str) -> dict[str, Any]:
     return {"tool_calls": [{"index": 0, "function": {"arguments": text}}]}
 

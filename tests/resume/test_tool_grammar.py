@@ -47,6 +47,10 @@ LIST = {"type": "array", "minItems": 1, "items": one_of(("f", SCHEMA), ("g", EMP
         (body_of("required", parallel_tool_calls=False), {**LIST, "maxItems": 1}),
         (body_of(NAMED), {**SCHEMA, "$defs": DEFINITIONS}),
         (body_of({"type": "function", "function": {"name": "g"}}), EMPTY),
+        (
+            {"tools": [{"function": {"name": "g", "parameters": {}}}], "tool_choice": "required"},
+            {"type": "array", "minItems": 1, "items": one_of(("g", EMPTY))},
+        ),
     ],
 )
 def test_json(body: dict[str, Any], schema: dict[str, Any], parser: str) -> None:

@@ -24,6 +24,11 @@ class AnswerDeltas:
         self._new: list[dict[str, Any]] = []
         self.calls = 0
 
+    @property
+    def holds(self) -> bool:
+        """Whether whitespace is held back."""
+        return bool(self._spaces)
+
     def say(self, text: str) -> None:
         """Add content."""
         if not self._spoken:

@@ -49,6 +49,16 @@ class RawAnswer:
         if self._choice == "auto":
             self._reader = TaggedCalls(self._deltas, body)
 
+    @property
+    def holds(self) -> bool:
+        """Whether text was read that no delta shows yet. If not, and without calls, all was shown or left out."""
+        return bool(self._held) or self._deltas.holds or (self._reader is not None and self._reader.holds)
+
+    @property
+    def calls(self) -> int:
+        """The calls that have begun."""
+        return self._deltas.calls
+
     def feed(self, text: str, last: bool = False) -> list[dict[str, Any]]:
         """Read more text: the `delta` objects of chat chunks, in order. `last`: no text follows."""
         if self._choice == "none":

@@ -57,6 +57,11 @@ class TaggedCalls:
         self._searched = 0
         self._arguments = TaggedArguments(ArgumentTypes({}, ""))
 
+    @property
+    def holds(self) -> bool:
+        """Whether text was read of which it is not known yet what it is, or a call that is not complete."""
+        return bool(self._text) or self._state not in ("content", "closed")
+
     def feed(self, text: str, last: bool) -> None:
         """Read more text."""
         self._text += text

@@ -51,6 +51,11 @@ class CallList:
         self._quoted = False
         self._escaped = False
 
+    @property
+    def holds(self) -> bool:
+        """Whether the list is not complete."""
+        return self._depth > 0
+
     def feed(self, text: str, last: bool) -> None:
         """Read more text."""
         start = 0
@@ -100,6 +105,11 @@ class NamedCall:
         self._deltas = deltas
         self._name = name
         self._begun = False
+
+    @property
+    def holds(self) -> bool:
+        """Nothing is held back."""
+        return False
 
     def feed(self, text: str, last: bool) -> None:
         """Read more text. The `last` one is like any other."""
