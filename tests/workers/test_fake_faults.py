@@ -1,6 +1,7 @@
 """Faults on demand: each does what its row in the table says, and heals."""
 
 import asyncio
+import contextlib
 import json
 import socket
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.contract.client import CHAT, QUESTION, NodeClient, node_client
+from tests.contract.client import CHAT, COMPLETIONS, QUESTION, USAGE, NodeClient, node_client
 from workers.fake import FakeNode, FakeSettings, Fault, serve_fake
 from workers.fake.faults import parse_fault
 
@@ -30,6 +31,21 @@ def request(body: dict[str, Any], more: str = "connection: close\r\n") -> bytes:
     data = json.dumps(body).encode()
     head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{more}"
     return f"{head}content-length: {len(data)}\r\n\r\n".encode() + data
+
+
+async def read_body(fake: FakeNode, body: dict[str, Any], timeout: float = 20.0) -> bytes:
+    """What of a stream's body comes until it ends, breaks or is silent for `timeout` seconds."""
+    got = b""
+    async with httpx.AsyncClient(timeout=timeout) as http:
+        with contextlib.suppress(httpx.RemoteProtocolError, httpx.ReadError, httpx.ReadTimeout):
+            async with http.stream("POST", f"{fake.url}{CHAT}", json=body) as response:
+                async for data in response.aiter_raw():
+                    got += data
+    return got
+
+
+def split_events(body: bytes) -> list[bytes]:
+    return body.removesuffix(b"\n\n").split(b"\n\n")
 
 
 async def events_of(node: NodeClient, body: dict[str, Any]) -> list[str]:
@@ -173,6 +189,51 @@ async def test_a_slow_reader_of_bodies() -> None:
         assert asyncio.get_running_loop().time() - started > 0.02
 
 
+@pytest.mark.parametrize("kind", ["die", "reset", "eof", "stall", "exit"])
+async def test_a_stream_breaks_within_an_event(kind: Any) -> None:
+    async with serve_fake(FakeSettings(rate=500)) as fake:
+        whole = split_events(await read_body(fake, BODY))
+        fake.set_faults(Fault(kind, after=5, part=0.5))
+        events = split_events(await read_body(fake, BODY, 0.5 if kind == "stall" else 20))
+    assert len(events) == 6
+    assert [len(event) for event in events[:5]] == [len(event) for event in whole[:5]]
+    assert len(events[5]) == len(whole[5] + b"\n\n") // 2
+
+
+async def test_a_body_that_ends_early_is_whole_http_without_the_streams_end() -> None:
+    async with serve_fake() as fake, node_client(fake.url) as node:
+        fake.set_faults(Fault("eof", after=5))
+        got = await node.http.post(CHAT, json=BODY)
+        assert got.status_code == 200
+        assert len(split_events(got.content)) == 5
+        assert b"[DONE]" not in got.content
+        fake.set_faults()
+        assert (await node.chat_stream()).events[-1].data == "[DONE]"
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+async def test_an_engine_gives_an_answer_up(path: str) -> None:
+    body = {**PLAIN, "prompt": "Once", "stream_options": USAGE, "return_token_ids": True, "ignore_eos": True}
+    async with serve_fake(FakeSettings(tokens_per_event=2)) as fake, node_client(fake.url) as node:
+        fake.set_faults(Fault("abort", after=7))
+        stream = await node.stream(path, body)
+        plain = await node.ok(path, {**body, "stream_options": None})
+    assert [c["finish_reason"] for chunk in stream.chunks for c in chunk["choices"] if c["finish_reason"]] == ["abort"]
+    assert len(stream.token_ids()) == stream.chunks[-1]["usage"]["completion_tokens"] == 7
+    assert stream.events[-1].data == "[DONE]"
+    assert (plain["choices"][0]["finish_reason"], plain["usage"]["completion_tokens"]) == ("abort", 7)
+
+
+async def test_the_other_dialects_tell_an_answer_that_was_given_up_as_they_do() -> None:
+    async with serve_fake() as fake, node_client(fake.url) as node:
+        fake.set_faults(Fault("abort", after=7))
+        message = await node.stream("/v1/messages", {**PLAIN, "model": node.model, "max_tokens": 50})
+        response = await node.ok("/v1/responses", {"input": "hi", "model": node.model})
+    assert message.chunks[-2]["delta"]["stop_reason"] is None
+    assert message.chunks[-2]["usage"]["output_tokens"] == 7
+    assert (response["status"], response["usage"]["output_tokens"]) == ("completed", 7)
+
+
 async def test_odd_cuts_joined_events_comments_and_crlf_change_no_event() -> None:
     async with serve_fake() as fake, node_client(fake.url) as node:
         whole = (await node.chat_stream()).joined("content")
@@ -244,6 +305,7 @@ async def test_slow_start_and_faults_from_the_settings() -> None:
 
 def test_flags_read_as_faults() -> None:
     assert parse_fault("die:after=5,next=10") == Fault("die", after=5, next=10)
+    assert parse_fault("reset:after=3,part=0.5") == Fault("reset", after=3, part=0.5)
     assert parse_fault("503:next=3") == Fault("status", status=503, next=3)
     assert parse_fault("refuse:seconds=0.5") == Fault("refuse", seconds=0.5)
     with pytest.raises(ValueError, match="unknown"):

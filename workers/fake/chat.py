@@ -15,7 +15,7 @@ from workers.fake.wire import created_cache, request_id, usage
 async def serve_chat(node: Node, exchange: Exchange) -> None:
     """Answers one request. Raises Refusal where vLLM refuses."""
     data = await node.read_json(exchange)
-    job = read_chat(node, data, request_id(exchange, data.get("request_id")))
+    job = read_chat(node, data, request_id(exchange, data.get("request_id"))).under_faults(exchange.faults)
     if job.body.stream:
         await node.stream(
             exchange, job.prompt, job.plan.salt, lambda seat: chat_steps(node, job, seat.cached, seat.made)

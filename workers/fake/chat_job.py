@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from workers.fake.errors import Refusal, invalid
+from workers.fake.faults import Fault
 from workers.fake.node import Node
 from workers.fake.protocol import ChatBody, NamedChoice, Tool
-from workers.fake.sampling import Sampling, chat_script, check_model, check_raw, sampling
+from workers.fake.sampling import Sampling, chat_script, check_model, check_raw, sampling, under_faults
 from workers.fake.template import render_chat
 from workers.fake.toolcalls import parameter_types
 
@@ -33,6 +34,10 @@ class ChatJob:
     def role(self) -> str:
         """Whose turn the answer is said to be: without a generation prompt the last one's."""
         return "assistant" if self.body.add_generation_prompt else str(self.body.messages[-1].get("role"))
+
+    def under_faults(self, faults: Sequence[Fault]) -> "ChatJob":
+        """The job as the faults in force have it."""
+        return replace(self, plan=under_faults(self.plan, faults))
 
 
 def read_chat(node: Node, data: dict[str, Any], request: str, limit_name: str = "") -> ChatJob:

@@ -10,7 +10,7 @@ from workers.fake.generation import Answer, Step
 from workers.fake.http1 import Exchange
 from workers.fake.node import Node, Plain
 from workers.fake.protocol import CompletionBody
-from workers.fake.sampling import Sampling, check_model, check_raw, sampling
+from workers.fake.sampling import Sampling, check_model, check_raw, grammar_script, sampling, under_faults
 from workers.fake.tokens import VOCABULARY
 from workers.fake.wire import DONE, compact, ids_json, quoted, request_id, usage, without_nulls
 
@@ -34,6 +34,8 @@ async def serve_completion(node: Node, exchange: Exchange) -> None:
     """Answers one request. Raises Refusal where vLLM refuses."""
     data = await node.read_json(exchange)
     job = read_completion(node, data, request_id(exchange, data.get("request_id")))
+    prompts = tuple((ids, under_faults(plan, exchange.faults)) for ids, plan in job.prompts)
+    job = replace(job, prompts=prompts)
     prompt = [i for ids, _ in job.prompts for i in ids]
     if job.body.stream:
         await node.stream(exchange, prompt, job.plan.salt, lambda s: completion_steps(node, job, s.cached, s.made))
@@ -62,7 +64,10 @@ def _prompts(node: Node, body: CompletionBody) -> Iterator[tuple[list[int], Samp
         ids = node.tokenizer.encode(prompt) if isinstance(prompt, str) else [int(i) for i in prompt or ()]  # type: ignore[arg-type]
         if over := [i for i in ids if i >= VOCABULARY]:
             raise invalid(f"Token id {max(over)} is out of vocabulary")
-        yield ids, replace(sampling(body, body.max_tokens, ids, node.settings), logprobs=body.logprobs)
+        script = grammar_script(body, node.tokenizer)
+        plan = sampling(body, body.max_tokens, ids, node.settings, script)
+        wishes = replace(plan.wishes, afresh=script is not None)
+        yield ids, replace(plan, logprobs=body.logprobs, wishes=wishes)
 
 
 class CompletionLines:

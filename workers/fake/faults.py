@@ -12,6 +12,8 @@
 | die | after `after` events (half of a plain body) the connection is cut (FIN) | after |
 | reset | the same with a TCP reset; `after=-1`: before the head | after |
 | exit | after `after` events the whole node is gone: a process exits, an in-process node drops everything | after |
+| eof | after `after` events (half of a plain body) the body ends as if it were whole, without `[DONE]` | after |
+| abort | after `after` tokens the answer ends with finish_reason `abort`, as the engine ends what it gives up | after |
 | error_event | after `after` events an error event, then `[DONE]` | after |
 | truncate | a plain body ends `size` bytes before its content-length | size |
 | garbage | bytes that are not HTTP instead of an answer | |
@@ -23,6 +25,7 @@
 | comments | a keep-alive comment line before every `size`th event | size |
 | crlf | lines of the stream end in CR LF | |
 
+`part` (stall, die, reset, exit, eof): as much of the next event is still sent, 0.5 is half of it.
 `scope`: generate (requests that make tokens; the default), probes (health, models, metrics, version), or all.
 `next`: only the next N requests that it meets; 0 is no limit. `path`: only paths that start so.
 """
@@ -42,6 +45,8 @@ Kind = Literal[
     "die",
     "reset",
     "exit",
+    "eof",
+    "abort",
     "error_event",
     "truncate",
     "garbage",
@@ -55,6 +60,8 @@ Kind = Literal[
 ]
 Scope = Literal["generate", "probes", "all"]
 KINDS: frozenset[str] = frozenset(get_args(Kind))
+BREAKS: tuple[Kind, ...] = ("stall", "die", "reset", "exit", "eof")
+"""What ends an answer in its middle, without a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +76,7 @@ class Fault:
     size: int = 1
     scope: Scope = "generate"
     path: str = ""
+    part: float = 0.0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS or self.scope not in get_args(Scope):
@@ -95,8 +103,9 @@ def parse_fault(text: str) -> Fault:
     for name in ("after", "next", "status", "size"):
         if name in given:
             given[name] = int(given[name])
-    if "seconds" in given:
-        given["seconds"] = float(given["seconds"])
+    for name in ("seconds", "part"):
+        if name in given:
+            given[name] = float(given[name])
     if kind.isdigit():
         return read_fault({"kind": "status", "status": int(kind), **given})
     return read_fault({"kind": kind, **given})

@@ -14,7 +14,7 @@ from workers.fake.sampling import Sampling
 from workers.fake.tokens import EOS, IM_START, THINK_END, Tokenizer, is_special
 
 Part = Literal["reasoning", "content"]
-Finish = Literal["stop", "length"]
+Finish = Literal["stop", "length", "abort"]
 
 
 class Step(NamedTuple):
@@ -71,6 +71,9 @@ class Answer:
         segments: list[tuple[Part, str]] = []
         reason: str | int | None = None
         while len(ids) < count and self.finish is None:
+            if self.made == self._plan.abort_after:
+                self.finish = "abort"
+                break
             thought = self._speaker.thinking or self._thought
             told = self._speaker.thinking or (self._thought and self._plan.tells_thought)
             part: Part = "reasoning" if told else "content"
@@ -95,7 +98,8 @@ class Answer:
 
     def _take(self, token: int, part: Part, segments: list[tuple[Part, str]]) -> str | int | None:
         reason: str | int | None = self._ends_at(token)
-        text = "" if self.finish and token == EOS else self._text(token)
+        ends = self.finish == "stop" and (token == EOS or not self._plan.keep_stop)
+        text = "" if ends else self._text(token)
         if self._stops is None:
             if text:
                 segments.append((part, text))
@@ -119,7 +123,7 @@ class Answer:
 
     def _text(self, token: int) -> str:
         if is_special(token) and self._hidden(token):
-            return ""
+            return self._decode(b"", final=True)  # half a character before it will never be whole
         return self._decode(self._tokenizer.texts[token])
 
     def _hidden(self, token: int) -> bool:
@@ -131,37 +135,42 @@ class Answer:
 
 
 class StopStrings:
-    """Finds stop strings in text that comes in pieces; holds back what could be the beginning of one."""
+    """Finds stop strings in text that comes in pieces. Unless they are kept in the text, as many characters are held
+    back as a stop string may have before its last one, whatever they are."""
 
     def __init__(self, stops: Sequence[str], *, keep: bool) -> None:
         self._stops = stops
         self._keep = keep
-        self._hold = max(map(len, stops)) - 1
+        self._reach = max(map(len, stops)) - 1
         self._pending: list[tuple[Part, str]] = []
-        self._seen = ""
+        self._seen = ""  # what may be part of a stop string; its first `_out` characters have been put out
+        self._out = 0
 
     def feed(self, part: Part, text: str, out: list[tuple[Part, str]]) -> str | None:
         """Takes a piece, puts what is safe into `out`; the stop string, once one is complete."""
         if text:
             self._pending.append((part, text))
         self._seen += text
-        found = [(at, stop) for stop in self._stops if (at := self._seen.find(stop)) >= 0]
+        found = [(at + len(stop), stop) for stop in self._stops if (at := self._seen.find(stop)) >= 0]
         if found:
-            at, stop = min(found)
-            self._release(at + (len(stop) if self._keep else 0), out)
+            end, stop = min(found)
+            self._release(end - (0 if self._keep else len(stop)), out)
             return stop
-        self._release(len(self._seen) - self._hold, out)
+        self._release(len(self._seen) - (0 if self._keep else self._reach), out)
         return None
 
     def flush(self, out: list[tuple[Part, str]]) -> None:
         """Puts out what was held back: the answer ended without a stop string."""
         self._release(len(self._seen), out)
 
-    def _release(self, length: int, out: list[tuple[Part, str]]) -> None:
+    def _release(self, end: int, out: list[tuple[Part, str]]) -> None:
+        length = end - self._out
         while self._pending and length > 0:
             part, text = self._pending.pop(0)
             out.append((part, text[:length]))
             if len(text) > length:
                 self._pending.insert(0, (part, text[length:]))
-            self._seen = self._seen[min(length, len(text)) :]
+            self._out += min(length, len(text))
             length -= len(text)
+        past = max(0, self._out - self._reach)
+        self._seen, self._out = self._seen[past:], self._out - past

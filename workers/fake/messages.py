@@ -33,7 +33,7 @@ async def serve_messages(node: Node, exchange: Exchange) -> None:
     }
     job = read_chat(
         node, {k: v for k, v in chat.items() if v is not None}, request_id(exchange, None), "max_completion_tokens"
-    )
+    ).under_faults(exchange.faults)
     if body.stream:
         await node.stream(exchange, job.prompt, job.plan.salt, lambda s: message_steps(node, job, s.cached, s.made))
     else:
@@ -146,10 +146,12 @@ def _event(kind: str, members: dict[str, Any]) -> bytes:
     return f"event: {kind}\ndata: {compact({'type': kind, **members})}\n\n".encode()
 
 
-def stop_reason(step: Step, called: bool) -> tuple[str, str | None]:
+def stop_reason(step: Step, called: bool) -> tuple[str | None, str | None]:
     """Why a message ended, in Anthropic's words, and the stop sequence if it was one."""
     if step.finish == "length":
         return "max_tokens", None
+    if step.finish == "abort":
+        return None, None
     if called:
         return "tool_use", None
     if isinstance(step.stop_reason, str):

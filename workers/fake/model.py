@@ -15,7 +15,8 @@ The model reads where it is from the ids, as a real one does:
 | (no turns: a raw prompt) | answering, and ending where the hash says, on average after `answer_tokens` |
 
 The last user turn may steer it: `[[think=N]]`, `[[answer=N]]` (lengths in tokens), `[[call]]`, `[[call=NAME,NAME]]`
-(call the first tool, or the named ones; only where the prompt has tools). Low effort thinks a quarter as long.
+(call the first tool, or the named ones; only where the prompt has tools), `[[wide]]` (characters of several tokens, one
+for each byte). Low effort thinks a quarter as long.
 """
 
 import json
@@ -39,11 +40,14 @@ _FULL_STOP, _COMMA = ord("."), ord(",")
 _FIRST_OPENER = FIRST_WORD + len(LOWER)
 _OPENERS = len(OPENERS)
 _LOWER = len(LOWER)
+_WIDE = tuple(character.encode() for character in "éßж€中日🎉🚀𝄞")
+_LONGEST = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What bends the model besides the prompt: a script for the answer, a budget of thinking tokens, lengths."""
+    """What bends the model besides the prompt: a script for the answer, a budget of thinking tokens, lengths.
+    `afresh`: the script begins where the prompt ends, as a grammar does, whatever the prompt holds of the answer."""
 
     thinking_tokens: int
     answer_tokens: int
@@ -52,6 +56,7 @@ class Wishes:
     ignore_eos: bool = False
     min_tokens: int = 0
     salt: int = 0
+    afresh: bool = False
 
 
 class Speaker:
@@ -59,6 +64,8 @@ class Speaker:
 
     __slots__ = (
         "_answer",
+        "_begun",
+        "_half",
         "_hash",
         "_last",
         "_opening",
@@ -66,6 +73,7 @@ class Speaker:
         "_raw",
         "_script",
         "_think",
+        "_wide",
         "_wishes",
         "made",
         "thinking",
@@ -83,6 +91,9 @@ class Speaker:
         self._think = place.steer.get("think", wishes.thinking_tokens // (4 if place.low_effort else 1))
         self._answer = place.steer.get("answer", wishes.answer_tokens)
         self._script = wishes.script if wishes.script is not None else place.script
+        self._begun = self._pos if wishes.afresh and not self.thinking else 0
+        self._wide = "wide" in place.steer
+        self._half = _half_character(prompt) if self._wide else b""
         self.made = 0
 
     def next(self) -> int:
@@ -95,6 +106,8 @@ class Speaker:
         self.made += 1
         if token == THINK_END:
             self.thinking, self._pos = False, 0
+        if self._wide:
+            self._half = _grown(self._half, token)
         self._hash = crc32(_PACK(token), self._hash)
         self._last = token
         return token
@@ -102,23 +115,25 @@ class Speaker:
     def _think_token(self) -> int:
         # The newline after <think> is in the prompt and counts against the budget, as on a real node.
         budget = self._wishes.budget
-        if (budget is not None and self._pos >= budget) or self._pos > self._think:
+        if (budget is not None and self._pos >= budget) or (self._pos > self._think and not self._half):
             return THINK_END
         return self._word()
 
     def _answer_token(self) -> int:
-        if self._script is not None and self._pos < len(self._script):
-            return self._script[self._pos]
+        if self._script is not None and self._pos - self._begun < len(self._script):
+            return self._script[self._pos - self._begun]
         over = self._script is not None or self._pos >= self._answer
         if self._raw:
             over = self._hash % max(self._answer, 1) == 0
-        if over and not self._wishes.ignore_eos and self.made >= self._wishes.min_tokens:
+        if over and not (self._wishes.ignore_eos or self._half) and self.made >= self._wishes.min_tokens:
             return EOS
         return self._word()
 
     def _word(self) -> int:
         chance = self._hash ^ (self._wishes.salt * 0x9E3779B1)
         last = self._last
+        if self._half or (self._wide and chance % 3 == 0):
+            return _next_byte(self._half, chance)
         if last == _FULL_STOP:
             return _FIRST_OPENER + _OPENERS + chance % _OPENERS
         if last < 256 or last == THINK_END:
@@ -126,6 +141,25 @@ class Speaker:
         if chance % 11 == 0:
             return _FULL_STOP
         return _COMMA if chance % 13 == 0 else FIRST_WORD + (chance >> 4) % _LOWER
+
+
+def _half_character(ids: Sequence[int]) -> bytes:
+    """The bytes at the end of `ids` that are the beginning of a character."""
+    half = b""
+    for token in ids[-_LONGEST:]:
+        half = _grown(half, token)
+    return half
+
+
+def _grown(half: bytes, token: int) -> bytes:
+    """The beginning of a character with one more token; empty once it is whole, or where it will never be."""
+    more = half + bytes((token,)) if 0x80 <= token < 0x100 else b""
+    return more if any(len(more) < len(wide) and wide.startswith(more) for wide in _WIDE) else b""
+
+
+def _next_byte(half: bytes, chance: int) -> int:
+    choices = [wide[len(half)] for wide in _WIDE if wide.startswith(half)]
+    return choices[(chance >> 4) % len(choices)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +189,10 @@ def _place(tokenizer: Tokenizer, ids: Sequence[int]) -> _Place:
     tail = list(ids[start + 1 + len(head) :])
     if start < 0:
         return _Place()
-    mine, over = list(ids[start + 1 : start + 1 + len(head)]) == head, EOS in ids[start:]
-    if not mine and not over:
+    said = list(ids[start + 1 : start + 1 + len(head)])
+    mine, over = said == head, EOS in ids[start:]
+    opens = not mine and not over and said == head[: len(said)]
+    if not (mine or over or opens):
         return _Place()
     if over:
         asked = tokenizer.decode(ids[start:])
@@ -168,13 +204,16 @@ def _place(tokenizer: Tokenizer, ids: Sequence[int]) -> _Place:
     position = len(tail) - tail.index(mark) - 1 if mark in tail else len(tail)
     asked = tokenizer.decode(ids[_last_index(ids, IM_START, start) : start]) if start else ""
     steer, script = _steering(tokenizer, ids, asked)
-    return _Place(thinking, position, False, LOW_EFFORT in asked, steer, script)
+    opening = tuple(head[len(said) :]) if opens else ()
+    return _Place(thinking, position, False, LOW_EFFORT in asked, steer, script, opening)
 
 
 def _steering(tokenizer: Tokenizer, ids: Sequence[int], asked: str) -> tuple[dict[str, int], tuple[int, ...] | None]:
     """The lengths that a user's turn asks for, and the answer where it asks for calls."""
     found = dict(_TRIGGER.findall(asked))
     steer = {key: int(found[key]) for key in ("think", "answer") if found.get(key, "").isdigit()}
+    if "wide" in found:
+        steer["wide"] = 1
     return steer, _calls(tokenizer, ids, found["call"]) if "call" in found else None
 
 

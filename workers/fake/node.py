@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from workers.fake.clock import Clock
 from workers.fake.errors import bad_json, from_pydantic, malformed
-from workers.fake.faults import FaultBoard, find
+from workers.fake.faults import BREAKS, FaultBoard, find
 from workers.fake.generation import Answer, Step, merged
 from workers.fake.http1 import Broken, Exchange
 from workers.fake.sampling import Sampling
@@ -128,12 +128,14 @@ class Node:
 
     async def break_stream(self, exchange: Exchange) -> None:
         """Does to an answer what its fault says, in its middle. Raises Broken unless an error event ends it."""
-        fault = find(exchange.faults, "error_event", "stall", "die", "reset", "exit")
+        fault = find(exchange.faults, "error_event", *BREAKS)
         kind = fault.kind if fault else "die"
         if kind == "error_event" and exchange.stream_error:
             exchange.write(exchange.stream_error)
             return exchange.end()
-        if kind == "stall":
+        if kind == "eof":
+            exchange.end()
+        elif kind == "stall":
             await asyncio.Event().wait()
         elif kind == "exit":
             self.exit()
@@ -147,7 +149,7 @@ class Node:
         """Sends a whole answer; with a fault in force, half of one, or less than its length says."""
         body = compact(value).encode()
         short = find(exchange.faults, "truncate")
-        stop = find(exchange.faults, "stall", "die", "reset", "exit")
+        stop = find(exchange.faults, *BREAKS)
         if short is None and stop is None:
             return exchange.answer(status, body, JSON)
         keep = len(body) - max(short.size, 1) if short else len(body) // 2

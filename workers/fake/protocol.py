@@ -25,6 +25,20 @@ class StreamOptions(BaseModel):
     continuous_usage_stats: bool | None = False
 
 
+class JsonSchema(BaseModel):
+    """The schema of a `json_schema` response format."""
+
+    name: str
+    json_schema: dict[str, Any] | None = Field(default=None, alias="schema")
+
+
+class ResponseFormat(BaseModel):
+    """`response_format` of chat."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
 class Generation(Body):
     """What chat and completions share."""
 
@@ -46,6 +60,8 @@ class Generation(Body):
     use_beam_search: bool = False
     skip_special_tokens: bool | None = True
     thinking_token_budget: Any = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: dict[str, Any] | None = None
     return_token_ids: bool | None = None
     cache_salt: str | None = None
     request_id: str | None = None
@@ -80,20 +96,6 @@ class NamedChoice(BaseModel):
     type: Literal["function"] = "function"
 
 
-class JsonSchema(BaseModel):
-    """The schema of a `json_schema` response format."""
-
-    name: str
-    json_schema: dict[str, Any] | None = Field(default=None, alias="schema")
-
-
-class ResponseFormat(BaseModel):
-    """`response_format` of chat."""
-
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonSchema | None = None
-
-
 class ChatBody(Generation):
     """`/v1/chat/completions`."""
 
@@ -102,8 +104,6 @@ class ChatBody(Generation):
     top_logprobs: int | None = 0
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
-    response_format: ResponseFormat | None = None
-    structured_outputs: dict[str, Any] | None = None
     tools: list[Tool] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedChoice | None = "none"
     parallel_tool_calls: bool | None = True

@@ -40,7 +40,7 @@ async def serve_responses(node: Node, exchange: Exchange) -> None:
     body = node.validate(ResponsesBody, data)
     if body.background and not node.settings.responses_store:
         raise refuse_response(400, _NO_BACKGROUND, "background")
-    job = _job(node, body)
+    job = _job(node, body).under_faults(exchange.faults)
     if body.background:
         _start_background(node, job, body)
         answer_json(exchange, node.responses[job.id].shown)

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from workers.fake.errors import Refusal, invalid, unknown_model
+from workers.fake.faults import Fault, find
 from workers.fake.model import Wishes, tool_script
 from workers.fake.protocol import ChatBody, Generation, NamedChoice
 from workers.fake.settings import FakeSettings
@@ -33,6 +34,7 @@ class Sampling:
     usage: bool = False
     running_usage: bool = False
     salt: str = ""
+    abort_after: int | None = None  # the engine gives the request up once it has made so many tokens
 
 
 def check_model(body_model: str | None, settings: FakeSettings) -> None:
@@ -99,6 +101,12 @@ def sampling(
         running_usage=usage and bool(options and options.continuous_usage_stats),
         salt=body.cache_salt or "",
     )
+
+
+def under_faults(plan: Sampling, faults: Sequence[Fault]) -> Sampling:
+    """The plan as the faults in force have it."""
+    fault = find(faults, "abort")
+    return replace(plan, abort_after=max(fault.after, 0)) if fault else plan
 
 
 def _check_numbers(body: Generation) -> None:
@@ -172,13 +180,18 @@ def chat_script(body: ChatBody, tokenizer: Tokenizer) -> list[int] | None:
         return tokenizer.encode(tool_script(tool.function.model_dump()))
     if body.tools and body.tool_choice == "required":
         return tokenizer.encode(tool_script(body.tools[0].function.model_dump()))
+    return grammar_script(body, tokenizer)
+
+
+def grammar_script(body: Generation, tokenizer: Tokenizer) -> list[int] | None:
+    """The answer that a schema forces, as token ids; None without one."""
     schema = _schema(body)
     if schema is None:
         return None
     return tokenizer.encode(json.dumps(minimal_instance(schema), ensure_ascii=False))
 
 
-def _schema(body: ChatBody) -> Any:
+def _schema(body: Generation) -> Any:
     given = body.structured_outputs or {}
     if given.get("json") is not None:
         return json.loads(given["json"]) if isinstance(given["json"], str) else given["json"]

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 
 from workers.fake.clock import Clock
-from workers.fake.faults import Fault, find
+from workers.fake.faults import BREAKS, Fault, find
 from workers.fake.http1 import Exchange
 
 _BURST = 16
@@ -29,8 +29,9 @@ class Pump:
         self._done: asyncio.Future[None] = self._loop.create_future()
         split = find(exchange.faults, "split")
         self._split = max(split.size, 1) if split else 0
-        stop = find(exchange.faults, "stall", "die", "reset", "exit", "error_event")
+        stop = find(exchange.faults, *BREAKS, "error_event")
         self._left = stop.after if stop else -1
+        self._torn = stop if stop and stop.part > 0 and stop.kind in BREAKS else None
         self._due = 0.0
 
     async def run(self) -> bool:
@@ -63,15 +64,16 @@ class Pump:
             return False
         for event in step:
             if self._left == 0:
+                self._tear(event)
                 break
             self._left -= 1
             if self._split:
                 self._write_split(event)
             else:
                 self._exchange.write(event)
-        if self._left == 0:
+        if self._left == 0 and self._torn is None:
             self._finish()
-        return self._left != 0
+        return self._left != 0 or self._torn is not None
 
     def _schedule(self) -> None:
         if self._done.done():
@@ -83,6 +85,16 @@ class Pump:
         else:
             self._due += self._interval
             self._clock.call_at(self._due, self._turn)
+
+    def _tear(self, event: bytes) -> None:
+        # Where the connection breaks, it breaks within an HTTP chunk; a body that ends has whole ones.
+        torn, self._torn = self._torn, None
+        if torn is not None:
+            kept = event[: int(len(event) * torn.part)]
+            if torn.kind == "eof":
+                self._exchange.write(kept)
+            else:
+                self._exchange.write_raw(b"%x\r\n%b" % (len(event), kept))
 
     def _write_split(self, event: bytes) -> None:
         # Each piece is a TCP write and an HTTP chunk of its own: clients see cuts at odd places, as on a real network.
