@@ -103,8 +103,8 @@ METRICS: tuple[MetricDefinition[Any], ...] = (
     ),
     RESUMES := _counter(
         "fleetgate_resumes_total",
-        "Answers that broke off in the middle: cause is the attempt's outcome; outcome is resumed (on another node), "
-        "broken (again, before a token came) or refused (not resumed).",
+        "Answers that broke off, by the attempt's outcome; outcome is resumed (on another node), broken (again, before "
+        "a token came) or refused (no other node went on).",
         *("model", "cause", "outcome"),
     ),
     RESUME_PAUSE := _seconds(
@@ -114,7 +114,7 @@ METRICS: tuple[MetricDefinition[Any], ...] = (
     ),
     RECOMPUTED := _counter(
         "fleetgate_recomputed_tokens_total",
-        "Prompt tokens that nodes computed again to resume answers; charged to nobody.",
+        "Tokens that nodes computed again to resume answers, of prompts and answers so far; charged to nobody.",
         "model",
     ),
     CUTS := _counter(
