@@ -40,6 +40,7 @@ from gateway.limits.limiter import Limiter
 from gateway.pipeline import Pipeline
 from gateway.redis.presence import Presence
 from gateway.request_record import Observer
+from gateway.resume.moves import Moves
 from gateway.telemetry.log_stream import LogStream
 from gateway.telemetry.logs import RequestLog
 from gateway.telemetry.metrics import Metrics
@@ -81,7 +82,8 @@ class Gateway:
         self.router = parts.router(settings.routing, self.fleet, self.redis)
         self.prober = Prober(self.fleet, settings.probes, self.shortages)
         self.relay = Relay(self.fleet, settings.relay, self.shortages)
-        self.drains = Drains(self.fleet, self.redis, shared, self.relay.end_on)
+        self.moves = Moves(self.fleet, self.relay)
+        self.drains = Drains(self.fleet, self.redis, shared, self.moves.follow)
         self.discovery = Discovery(parts.discovery(config), self.fleet, self.redis, self._update_fleet)
         self.discovery.configure(settings.nodes)
         self.metrics = Metrics()
@@ -240,6 +242,7 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.moves.stop()
         await self.peer_views.withdraw()
         await self.discovery.stop()
         await self.prober.stop()

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("gateway", "workers", "loadtest")
 
 _AREAS = {"core", "aio", "redis", "telemetry", "access", "fleet", "routing", "limits", "usage"}
-_BELOW_APP = _AREAS | {"admission", "upstream", "request_record", "pipeline", "counting", "api", "admin"}
+_BELOW_APP = _AREAS | {"admission", "upstream", "resume", "request_record", "pipeline", "counting", "api", "admin"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "core": set(),
@@ -36,6 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "routing": {"core", "aio", "redis", "fleet"},
     "admission": {"core", "fleet", "limits", "routing"},
     "upstream": {"core", "aio", "telemetry", "fleet"},
+    "resume": {"core", "fleet", "upstream"},
     "request_record": _AREAS | {"upstream"},
     "pipeline": _AREAS | {"admission", "upstream", "counting", "request_record"},
     "api": _AREAS | {"upstream", "pipeline"},

@@ -18,12 +18,13 @@ SETTLED_SECONDS = 4 * SYNC_SECONDS
 
 
 class DrainRequest(BaseModel):
-    """Which node (its name, host:port, or its URL), and after how many seconds what still runs there is ended."""
+    """Which node (its name, host:port, or its URL), and after how many seconds what still runs there is ended; what
+    can go on on another node is moved there before that."""
 
     model_config = ConfigDict(extra="forbid")
 
     node: str
-    deadline: Annotated[float, Field(gt=0, le=86_400)] | None = None
+    deadline: Annotated[float, Field(ge=0, le=86_400)] | None = None
 
 
 class NodeName(BaseModel):

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from gateway.cli import admin_client
-from gateway.cli.options import LOCAL, AdminToken, AdminUrl, AsJson, asking
+from gateway.cli.options import LOCAL, AdminToken, AdminUrl, AsJson, asking, misused
 from gateway.cli.status import show_status, watch_status
 
 NOT_EMPTY = 3
@@ -18,13 +18,21 @@ Node = Annotated[str, typer.Argument(help="The node's name (host:port) or URL.")
 def drain(
     node: Node,
     deadline: Annotated[float | None, typer.Option(help="Seconds after which running requests are ended.")] = None,
+    now: Annotated[
+        bool, typer.Option("--now", help="The same as --deadline 0: move what can be moved at once.")
+    ] = False,
     wait: Annotated[float, typer.Option(help="Seconds to wait for running requests; 0 does not wait.")] = 600.0,
     admin: AdminUrl = LOCAL,
     token: AdminToken = None,
 ) -> None:
-    """Give a node no new work, and wait until what runs there has ended; exit status 3 where it has not."""
+    """Give a node no new work, and wait until what runs there has ended; exit status 3 where it has not.
+
+    What would not end before the deadline goes on on another node, shortly before it and one by one.
+    """
+    if now and deadline:
+        raise misused("choose one of --now and --deadline")
     with asking(admin, token) as control:
-        if not admin_client.drain(control, node, deadline, wait, typer.echo) and wait > 0:
+        if not admin_client.drain(control, node, 0.0 if now else deadline, wait, typer.echo) and wait > 0:
             raise typer.Exit(NOT_EMPTY)
 
 

@@ -28,7 +28,7 @@ from gateway.redis.replies import pairs_of
 log = structlog.get_logger("fleetgate.drains")
 
 SYNC_SECONDS = 0.5
-"""Seconds between two syncs, and between two checks for deadlines that have passed."""
+"""Seconds between two syncs."""
 
 ORDERED = "ordered"
 """The source of these drains, for `Node.drain_for`; a node's registration is another."""
@@ -52,14 +52,14 @@ class Drains:
     await."""
 
     def __init__(
-        self, fleet: Fleet, redis: RedisClient | None, shared: Path | None, end: Callable[[Node], None]
+        self, fleet: Fleet, redis: RedisClient | None, shared: Path | None, follow: Callable[[Node], None]
     ) -> None:
-        """`shared`: the directory of this gateway's worker processes, None where there is one only; `end(node)` ends
-        the requests that run on a node."""
+        """`shared`: the directory of this gateway's worker processes, None where there is one only; `follow(node)` is
+        told of each node's drain, or that there is none, with each sync: it moves and ends what runs there."""
         self._fleet = fleet
         self._redis = redis
         self._file = shared / "drains.json" if shared is not None else None
-        self._end = end
+        self._follow = follow
         self._orders: Orders = {}
         self._synced: Orders = {}
         """The orders in Redis, when they were last read or written."""
@@ -81,7 +81,7 @@ class Drains:
         await self._add(name, DrainOrder(time.time(), drained=False))
 
     async def run(self) -> None:
-        """Sync orders and check deadlines, for ever."""
+        """Sync orders, for ever."""
         while True:
             try:
                 await self._sync()
@@ -124,9 +124,7 @@ class Drains:
             order = self._orders.get(node.name)
             drain = None if order is None or not order.drained else _drain(order, loop_now - now)
             node.drain_for(ORDERED, drain, loop_now)
-            if node.drain is not None and node.drain.until <= loop_now and node.leases:
-                log.warning("drain_deadline_passed", node=node.name, ended=len(node.leases))
-                self._end(node)
+            self._follow(node)
 
     @property
     def _key(self) -> str:

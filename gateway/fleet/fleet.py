@@ -124,6 +124,13 @@ class Fleet:
             other is not node and other.ready and not node.cards.keys().isdisjoint(other.cards) for other in self.nodes
         )
 
+    def has_place_beside(self, node: Node, model: str | None, now: float) -> bool:
+        """Whether another node could be given what `node` has of `model` (None: any). True until the next await."""
+        return any(
+            other is not node and other.has_place(now) and (model is None or model in other.cards)
+            for other in self.nodes
+        )
+
     def convict(self, node: Node, error: str, failed_at: float, now: float) -> None:
         """Another node answered a request that failed on `node` at `failed_at`."""
         if node.convict(error, failed_at, now, spare=not self.has_another(node)):

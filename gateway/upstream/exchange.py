@@ -55,6 +55,7 @@ class Exchange:
         "_stream",
         "done",
         "lease",
+        "model",
         "progress",
         "writer",
     )
@@ -69,9 +70,10 @@ class Exchange:
         lease: Lease,
         carried: StreamFilter | None,
         on_first: Callable[[], None] | None = None,
+        model: str | None = None,
     ) -> None:
         """`carried`: the filter that asked for this request as a follow-up. `on_first` is called once something of the
-        answer has come."""
+        answer has come. `model`: what its node has to serve, None where any may answer."""
         self._loop = loop
         self.done: InlineFuture[FollowUpRequest | None] = InlineFuture(loop)
         self._node_request = node_request
@@ -79,6 +81,7 @@ class Exchange:
         self._carried = carried
         self._on_first = on_first
         self.lease = lease
+        self.model = model
         self._node = lease.node
         self._request = request
         self._connection = connection
@@ -228,6 +231,12 @@ class Exchange:
         if not self.done.done():
             self._connection.abort()
             self._fail(error)
+
+    def leave(self, error: NodeLeaving) -> None:
+        """The same where its node is to be left; an answer that is complete, but for the node's end, is not failed."""
+        if not self.done.done():
+            self._connection.abort()
+            self.on_error(error)
 
     def stop(self) -> None:
         """Close the node's connection, without a result: `done` is not awaited any more."""

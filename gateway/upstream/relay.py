@@ -249,11 +249,14 @@ class Relay:
         for timer in self._open:
             timer.exchange.fail(shutting_down())
 
+    def exchanges_on(self, node: Node) -> list[Exchange]:
+        """The open exchanges on `node`."""
+        return [timer.exchange for timer in self._open if timer.exchange.lease.node is node]
+
     def end_on(self, node: Node) -> None:
-        """Fail the exchanges on `node`, whose drain has reached its deadline: those that wait go to another node."""
-        for timer in self._open:
-            if timer.exchange.lease.node is node:
-                timer.exchange.fail(NodeLeaving("The node was drained before its answer was complete; retry."))
+        """Fail the exchanges on `node`, whose drain has reached its deadline: those that can go on elsewhere do."""
+        for exchange in self.exchanges_on(node):
+            exchange.leave(NodeLeaving("The node was drained before its answer was complete; retry."))
 
     async def _prepare_large(self, plan: Plan, node: Node, request: DownstreamRequest) -> NodeRequest:
         """`node_request` in steps, one body at a time."""
@@ -285,7 +288,7 @@ class Relay:
         on_first = None
         if resumption is not None and part.path in GENERATING:
             on_first = partial(resumption.went_on, lease)
-        exchange = Exchange(part.node_request, request, connection, stats, loop, lease, part.carried, on_first)
+        exchange = Exchange(part.node_request, request, connection, stats, loop, lease, part.carried, on_first, model)
         timer = ExchangeTimer(exchange, self.timing, deadline, self._hangs)
         self._open.add(timer, loop)
         try:
