@@ -22,6 +22,7 @@ from gateway.core.errors import BadUpstreamResponse, ClientGone, GatewayError, N
 from gateway.core.resume.checkpoint import Checkpoint
 from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.upstream.node_request_kinds import NodeRequest
+from gateway.core.usage.token_usage import Usage
 from gateway.fleet.node import Lease
 from gateway.upstream.answer_progress import AnswerProgress
 from gateway.upstream.answer_writer import AnswerWriter
@@ -269,6 +270,11 @@ class Exchange:
         self.done.set_exception(error)
 
     def _note_usage(self) -> None:
-        """Keep the usage that the node reported before its answer was cut."""
-        if self._stream is not None and self._stats.reported is None:
-            self._stats.reported = self._stream.filter.usage
+        """Keep what is known of the usage of an answer that was cut."""
+        if self._stream is None:
+            return
+        found = self._stream.filter
+        reported = found.usage
+        if reported is None and isinstance(found, Checkpoint) and found.prompt_tokens:
+            reported = Usage(found.prompt_tokens, found.tokens.count)
+        self._stats.reported = reported or self._stats.reported
