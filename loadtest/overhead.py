@@ -43,7 +43,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def chosen(names: str, policies: bool) -> list[Proxy]:
     """The proxies asked for, all by default. Raises SystemExit where one is unknown."""
-    everyone = {proxy.name: proxy for proxy in (*proxies.EVERYONE, proxies.FLOOR, proxies.BUDGETS, proxies.POLICIES)}
+    everyone = {proxy.name: proxy for proxy in (*proxies.EVERYONE, *proxies.OWN)}
     wanted = names.split(",") if names else [proxy.name for proxy in proxies.EVERYONE]
     unknown = sorted(set(wanted) - set(everyone))
     if unknown:

@@ -216,6 +216,12 @@ BUDGETS = replace(
     note="one process; thinking budgets and token caps, held by the node, and nothing else",
     argv=_fleetgate_with_budgets,
 )
+UNRESUMED = replace(
+    FLEETGATE,
+    name="fleetgate-without-resume",
+    note="one process, no policy; no token ids are asked of the node, and no stream is resumed",
+    environment={"FLEETGATE_RESUME__ENABLED": "false"},
+)
 POLICIES = replace(
     FLEETGATE,
     name="fleetgate-policies",
@@ -241,6 +247,8 @@ ROUTER = Proxy(
     requirements=("vllm-router==0.1.17",),
     environment=ONE_THREAD,
 )
+OWN = (FLOOR, BUDGETS, UNRESUMED, POLICIES)
+"""What is measured on wish: variants of the gateway, and what no proxy in Python can do without."""
 RIVALS = (
     Proxy("nginx", "system", "1 worker, keep-alive to the node, proxy_buffering off", _nginx, program="nginx"),
     ROUTER,

@@ -13,7 +13,7 @@ import threading
 from contextlib import ExitStack
 
 from loadtest.measure import QUICK, Bench, Extent, hold, per, warm_up
-from loadtest.proxies import BUDGETS, EVERYONE, FLOOR, POLICIES, Proxy
+from loadtest.proxies import EVERYONE, FLOOR, OWN, Proxy
 from loadtest.shipped import add_options, built
 
 
@@ -52,7 +52,7 @@ def table(names: list[str], rounds: list[list[float]]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, and print the table."""
-    known = {proxy.name: proxy for proxy in (*EVERYONE, BUDGETS, POLICIES, FLOOR)}
+    known = {proxy.name: proxy for proxy in (*EVERYONE, *OWN)}
     parser = argparse.ArgumentParser(description="The cost of an event, of several proxies at once.")
     parser.add_argument("proxies", nargs="+", choices=sorted(known), metavar="proxy", help=", ".join(known))
     parser.add_argument("--rounds", type=int, default=7)
