@@ -5,7 +5,7 @@ import contextlib
 import os
 import random
 import signal
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from itertools import cycle
 from types import MappingProxyType
@@ -77,10 +77,10 @@ class StormNode:
     async def set_faults(self, *faults: dict[str, Any]) -> None:
         """Exactly these faults, for the requests that come."""
         assert self._process is not None
-        self.harmed += 1
         async with httpx.AsyncClient(timeout=30) as client:
             got = await client.post(f"{self._process.control}/fake/control", json={"faults": list(faults)})
             got.raise_for_status()
+        self.harmed += 1
 
     async def restarted(self) -> None:
         """Wait until it is up again."""
@@ -143,7 +143,14 @@ async def _break(nodes: Sequence[StormNode], every: float, ways: Sequence[dict[s
     while True:
         await asyncio.sleep(every / len(nodes))
         after = chance.randrange(20, 50)
-        await next(turn).set_faults({**next(way), "after": after, "next": 3})
+        if (node := next(turn)).up:
+            with contextlib.suppress(httpx.TransportError):  # it has been killed meanwhile
+                await node.set_faults({**next(way), "after": after, "next": 3})
+
+
+async def mixed(nodes: Sequence[StormNode], every: float) -> None:
+    """Nodes are killed, and the streams that begin in between are reset within an event."""
+    await asyncio.gather(kills(nodes, every), tears(nodes, every))
 
 
 async def nothing(nodes: Sequence[StormNode], every: float) -> None:
@@ -151,7 +158,7 @@ async def nothing(nodes: Sequence[StormNode], every: float) -> None:
     await asyncio.Event().wait()
 
 
-Harm = Callable[[Sequence[StormNode], float], Awaitable[None]]
-HARMS: Mapping[str, Any] = MappingProxyType(
-    {"none": nothing, "kill": kills, "turns": turns, "stop": stops, "tear": tears, "faults": faults}
+Harm = Callable[[Sequence[StormNode], float], Coroutine[Any, Any, None]]
+HARMS: Mapping[str, Harm] = MappingProxyType(
+    {"none": nothing, "kill": kills, "turns": turns, "stop": stops, "tear": tears, "faults": faults, "mixed": mixed}
 )
