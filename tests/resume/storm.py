@@ -51,7 +51,7 @@ class Storm:
     nodes: int = 4
     rate: float = 25.0
     length: float = 1.0
-    variables: dict[str, str] = field(default_factory=dict)
+    variables: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -165,7 +165,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=25.0)
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="the gateway's environment")
     given = parser.parse_args()
-    variables = dict(one.split("=", 1) for one in given.set)
+    variables: dict[str, Any] = dict(one.split("=", 1) for one in given.set)
     results = []
     for harm in given.harm:
         nodes = 2 if harm == "turns" else given.nodes

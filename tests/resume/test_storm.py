@@ -13,7 +13,7 @@ from tests.resume.storm_harm import HARMS
 from tests.resume.storm_requests import KINDS, Said, storm_request
 from tests.resume.storm_verdict import StormResult, judge
 
-SMALL = Storm("mixed", streams=16, seconds=4.0, every=1.0, nodes=3, rate=60.0, length=0.5)
+SMALL = Storm("mixed", streams=16, seconds=3.0, every=1.0, nodes=3, rate=60.0, length=0.5)
 LONG = {
     "kill": Storm("kill"),
     "turns": Storm("turns", nodes=2),
