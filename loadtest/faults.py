@@ -3,9 +3,10 @@
     python -m loadtest.faults [--only fleetgate vllm-router smg] [--json FILE]
 
 The nodes are fakes in processes of their own, broken through their control port. Everybody runs with its defaults but
-for one setting of the gateway: a node from which nothing comes is given up after `SILENCE` seconds, for a load test
-should not wait for the 30 of production. Clients give up after `PATIENCE` seconds. A request is lost where its client
-got an error, half an answer, or none.
+for two settings of the gateway: a node or a stream from which nothing comes is given up after `SILENCE` seconds, for a
+load test should not wait for the 30 and 20 of production. Clients give up after `PATIENCE` seconds. A request is lost
+where its client got an error, half an answer, or none. It is wrong where the answer looks whole and says something
+else than a third node, which is asked directly.
 """
 
 import argparse
@@ -14,92 +15,22 @@ import contextlib
 import json
 import subprocess
 import time
-import urllib.request
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import httpx
 from rich.console import Console
 from rich.table import Table
 
 from loadtest import proxies
-from loadtest.answers import MODEL
 from loadtest.processes import HOST, Child, StartError, end_on_signals, free_port, wait_until_answers
+from loadtest.stage import START_SECONDS, FakeNode, Got, Stage, tell
 
 SILENCE = 3.0
-PATIENCE = 20.0
-START_SECONDS = 60.0
-CHAT = "/v1/chat/completions"
-HEALTH = b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
 READY = b"GET /ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
 LISTED = b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
-WORKER = Path(proxies.FLEETGATE.program).with_name("fleetgate-worker")
-
-
-class FakeNode:
-    """A node in a process, at a port that it keeps over restarts."""
-
-    def __init__(self, folder: Path, *flags: str) -> None:
-        self.port = free_port()
-        self._folder = folder
-        self._flags = flags
-        self.control = ""
-        self.start()
-
-    def start(self) -> None:
-        log = self._folder / f"node-{self.port}.log"
-        self.child = Child([str(WORKER), "fake", "--port", str(self.port), *self._flags], log)
-        wait_until_answers(self.child, self.port, HEALTH, START_SECONDS)
-        self.control = json.loads(log.read_text().splitlines()[0])["control"]
-
-    def stop(self) -> None:
-        """SIGTERM, and SIGKILL where that is not enough."""
-        self.child.stop()
-
-    @property
-    def url(self) -> str:
-        return f"http://{HOST}:{self.port}"
-
-    def set_fault(self, **fault: Any) -> None:
-        """Exactly this fault from now on; none at all heals the node."""
-        body = json.dumps({"faults": [fault] if fault else []}).encode()
-        urllib.request.urlopen(urllib.request.Request(f"{self.control}/fake/control", body), timeout=5).close()
-
-    def count(self, name: str) -> int:
-        with urllib.request.urlopen(f"{self.control}/fake/stats", timeout=5) as answer:
-            found: int = json.load(answer)[name]
-        return found
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One proxy in front of a bad and a good node; `admin` is the gateway's, empty for rivals."""
-
-    url: str
-    admin: str
-    bad: FakeNode
-    good: FakeNode
-
-    async def ask(self, text: str, stream: bool) -> bool:
-        """Whether the client got a whole answer."""
-        body = {"model": MODEL, "stream": stream, "messages": [{"role": "user", "content": text}]}
-        try:
-            async with asyncio.timeout(PATIENCE), httpx.AsyncClient(timeout=None) as client:
-                got = await client.post(self.url + CHAT, json=body)
-        except (httpx.HTTPError, TimeoutError):
-            return False
-        whole = not stream or (got.content.rstrip().endswith(b"data: [DONE]") and b'"error"' not in got.content)
-        return got.status_code == 200 and whole
-
-    async def lost(self, count: int, stream: bool) -> str:
-        answered = await asyncio.gather(*(self.ask(f"request {number}", stream) for number in range(count)))
-        return f"{answered.count(False)} of {count} lost"
-
-
 Scene = Callable[[Stage], Awaitable[str]]
 
 
@@ -108,7 +39,19 @@ def broken(count: int, stream: bool, **fault: Any) -> Scene:
 
     async def play(stage: Stage) -> str:
         stage.bad.set_fault(**fault)
-        return await stage.lost(count, stream)
+        return tell(await stage.asking(count, stream))
+
+    return play
+
+
+def harmed(count: int, harm: Callable[[FakeNode], None]) -> Scene:
+    """`count` streams that are under way, on both nodes, when the bad one is harmed."""
+
+    async def play(stage: Stage) -> str:
+        asking = stage.asking(count, True, "[[answer=300]]")
+        await asyncio.sleep(1.5)
+        await asyncio.to_thread(harm, stage.bad)
+        return tell(await asking)
 
     return play
 
@@ -118,7 +61,7 @@ async def wedged(stage: Stage) -> str:
     before = [asyncio.create_task(stage.ask(f"[[answer=2000]] {number}", True)) for number in range(4)]
     await asyncio.sleep(1.0)
     stage.bad.set_fault(kind="wedge")
-    said = await stage.lost(8, True)
+    said = tell(await stage.asking(8, True))
     for task in before:
         task.cancel()
     await asyncio.gather(*before, return_exceptions=True)
@@ -139,7 +82,7 @@ async def client_leaves(stage: Stage) -> str:
 
 async def rolling_restart(stage: Stage) -> str:
     """Both nodes are restarted under load: drained first where the proxy can do that."""
-    answered: list[bool] = []
+    answered: list[Got] = []
     stopped = False
 
     async def client(number: int) -> None:
@@ -158,7 +101,7 @@ async def rolling_restart(stage: Stage) -> str:
         await asyncio.sleep(3.0)
     stopped = True
     await asyncio.gather(*clients)
-    return f"{answered.count(False)} of {len(answered)} lost"
+    return tell(answered)
 
 
 async def _fleetgate(*arguments: str) -> None:
@@ -180,7 +123,11 @@ SCENES: tuple[tuple[str, Scene], ...] = (
     ("stands still in mid-stream, 8 new streams", wedged),
     ("a plain answer breaks off, 20 plain", broken(20, False, kind="die", after=3)),
     ("dies after 5 events, 20 streams", broken(20, True, kind="die", after=5)),
+    ("resets within an event, 20 streams", broken(20, True, kind="reset", after=5, part=0.5)),
+    ("runs out of memory after 5 events, 20 streams", broken(20, True, kind="error_event", after=5)),
     ("stalls after 5 events, 8 streams", broken(8, True, kind="stall", after=5)),
+    ("is killed with streams under way, 20 streams", harmed(20, FakeNode.kill)),
+    ("stands still with streams under way, 8 streams", harmed(8, lambda node: node.set_fault(kind="wedge"))),
     ("clients leave plain calls, 10", client_leaves),
     ("both nodes restarted under load", rolling_restart),
 )
@@ -193,7 +140,7 @@ def command(name: str, nodes: Sequence[str], port: int, admin: int) -> tuple[lis
         argv = [proxies.FLEETGATE.program, "serve", "--port", str(port), "--admin-port", str(admin)]
         return (
             [*argv, *(part for node in nodes for part in ("--node", node))],
-            {"FLEETGATE_TIMEOUTS__NODE_HANG": f"{SILENCE:g}"},
+            {"FLEETGATE_TIMEOUTS__NODE_HANG": f"{SILENCE:g}", "FLEETGATE_TIMEOUTS__STALL": f"{SILENCE:g}"},
             READY,
         )
     proxy = next(rival for rival in proxies.RIVALS if rival.name == name)
@@ -206,14 +153,16 @@ async def play(name: str, scene: Scene) -> str:
     """One scene on fresh nodes and a fresh proxy."""
     with TemporaryDirectory() as place, ExitStack() as stack:
         folder = Path(place)
-        bad, good = (FakeNode(folder, *FLAGS) for _ in range(2))
-        for node in (bad, good):
+        bad, good, reference = (FakeNode(folder, *FLAGS) for _ in range(3))
+        for node in (bad, good, reference):
             stack.callback(node.stop)
         port, admin = free_port(), free_port()
         argv, environment, question = command(name, [bad.url, good.url], port, admin)
         child = stack.enter_context(Child(argv, folder / "proxy.log", environment))
         wait_until_answers(child, port, question, START_SECONDS)
-        stage = Stage(f"http://{HOST}:{port}", f"http://{HOST}:{admin}" if name == "fleetgate" else "", bad, good)
+        stage = Stage(
+            f"http://{HOST}:{port}", f"http://{HOST}:{admin}" if name == "fleetgate" else "", bad, good, reference
+        )
         await _both_serve(stage)
         return await scene(stage)
 
@@ -233,12 +182,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=["fleetgate", "vllm-router", "smg"])
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--scenes", default="", help="only those whose title has this in it")
     given = parser.parse_args()
     end_on_signals()
     console = Console()
     table = Table("fault", *given.only)
     found: dict[str, dict[str, str]] = {}
-    for title, scene in SCENES:
+    for title, scene in [scene for scene in SCENES if given.scenes in scene[0]]:
         row = found.setdefault(title, {})
         for name in given.only:
             with contextlib.suppress(KeyboardInterrupt):
