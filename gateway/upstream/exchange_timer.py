@@ -23,7 +23,7 @@ from gateway.core.errors import UpstreamTimeout
 from gateway.fleet.node import Node
 from gateway.upstream.exchange import Exchange
 from gateway.upstream.failed_answers import deadline_exceeded, unreadable
-from gateway.upstream.stalls import hangs_at, stalled_at
+from gateway.upstream.stalls import hangs_at, is_alone, stalled_at
 from gateway.upstream.timeouts import UpstreamTimeouts
 
 RECHECK = 0.25
@@ -77,16 +77,22 @@ class ExchangeTimer:
         return self.exchange.waits or (self.exchange.resumable and not self.exchange.progress.begun)
 
     def _check_silence(self, now: float) -> None:
-        exchange, node = self.exchange, self.exchange.lease.node
-        can_stall = now >= self._first_stall() and self._nodes.has_another(node)
-        if now >= self._silent_at() or (can_stall and now >= stalled_at(exchange.progress, node, self._timing)):
+        exchange = self.exchange
+        if now >= self._silent_at() or (now >= self._first_stall() and self._has_stalled(now)):
             silence = now - exchange.progress.last_heard
             exchange.fail(UpstreamTimeout(f"The node sent nothing for {silence:.0f} s; retry."))
-            return
-        if can_stall and now >= hangs_at(exchange.progress, node, self._timing, now):
-            self._nodes.hangs(node, now)
         if now >= self._comment_at() and not exchange.done.done():
             exchange.writer.comment(now)
+
+    def _has_stalled(self, now: float) -> bool:
+        """Whether the stream has stalled and can go on somewhere. Where its node hangs, it fails with the rest."""
+        progress, node, timing = self.exchange.progress, self.exchange.lease.node, self._timing
+        another = self._nodes.has_another(node)
+        if now >= stalled_at(progress, node, timing):
+            return another or is_alone(progress, node)
+        if another and now >= hangs_at(progress, node, timing, now):
+            self._nodes.hangs(node, now)
+        return False
 
     def _silent_at(self) -> float:
         """The loop time at which the node has been silent too long, given what it has sent so far."""

@@ -135,6 +135,7 @@ class AnswerResumption:
         except BaseException:
             lease.release()
             raise
+        lease.tokens += checkpoint.tokens.count  # they are part of the prompt now
         self._stats.resumes[-1].target = lease.node.name
         return lease, follow_up
 

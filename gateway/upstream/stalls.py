@@ -26,11 +26,16 @@ ALONE_SECONDS = 5.0
 """How long the other answers of a node go on before a stream is known to be silent alone."""
 
 
+def is_alone(progress: AnswerProgress, node: Node) -> bool:
+    """Whether the other answers of `node` go on without the stream: then it may as well go on there."""
+    return node.heard_at - progress.last_heard >= ALONE_SECONDS
+
+
 def stalled_at(progress: AnswerProgress, node: Node, timing: UpstreamTimeouts) -> float:
     """The loop time at which the stream has stalled, going by what is known of its node."""
     last = progress.last_heard
     stalled = last + timing.stall
-    if node.heard_at - last >= ALONE_SECONDS:
+    if is_alone(progress, node):
         return stalled
     return stalled + hold_up(node, max(last, node.heard_at), timing.prefill)
 

@@ -9,11 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.errors import UpstreamTimeout
+from gateway.core.fleet.capabilities import UNKNOWN
 from gateway.core.fleet.node_metrics import NodeMetrics
+from gateway.core.resume.checkpoint import Checkpoint
 from gateway.core.upstream import node_request_kinds
 from gateway.fleet.hang_detection import hold_up
 from gateway.fleet.node import Lease
 from gateway.upstream.exchange_timer import RECHECK
+from gateway.upstream.response_parser import ResponseHead
 from gateway.upstream.sweep import STEP
 from tests.support.still_time import World
 
@@ -95,6 +98,31 @@ def test_a_stream_stays_while_there_is_no_other_node() -> None:
     world.other.ready = True
     world.wait(LATE)
     assert stream.failed_at < inf
+
+
+def test_one_that_is_silent_alone_goes_on_where_it_was() -> None:
+    world = World()
+    world.other.ready = False
+    stream, other = world.paced(), world.stream(resumable=False)
+    other.begin()
+    other.events(190, 0.1)
+    assert stream.failed_at == inf
+    other.events(14, 0.1)
+    assert stream.failed_at < inf
+
+
+def test_a_tokenizers_answer_is_no_sign_of_an_engine() -> None:
+    """On its way to another node a stream asks for its prompt's ids first: that prompt is still to be computed."""
+    world = World()
+    checkpoint = world.paced().exchange.stream_filter
+    assert isinstance(checkpoint, Checkpoint)
+    heard_at = world.node.heard_at
+    assert checkpoint.resume(UNKNOWN).path == "/tokenize"
+    world.wait(1)
+    asking = world.stream(tokens=1000, carried=checkpoint)
+    asking.exchange.on_head(ResponseHead(200, ((b"content-type", b"application/json"),), b"application/json"))
+    asking.exchange.on_data(b'{"count":3,')
+    assert (asking.lease.heard, world.node.heard_at) == (False, heard_at)
 
 
 def test_it_ends_after_idle_all_the_same() -> None:
@@ -320,11 +348,9 @@ class Told:
             return False
         if now >= self.own + 120:
             return True
-        return self.another and (now >= self._stalled_at() or now >= self._hangs_at(now))
-
-    def _stalled_at(self) -> float:
-        goes_on = self.heard - self.own >= 5
-        return self.own + 20 + (0 if goes_on else self._prompts())
+        alone = self.heard - self.own >= 5
+        stalled = now >= self.own + 20 + (0 if alone else self._prompts())
+        return (stalled and (alone or self.another)) or (self.another and now >= self._hangs_at(now))
 
     def _hangs_at(self, now: float) -> float:
         if self.events < 20 or len(self.pages) < 2:

@@ -132,6 +132,11 @@ class Checkpoint(StreamFilter):
         return bool(self.tokens.shown) or self._reader is not None
 
     @property
+    def generates(self) -> bool:
+        """Whether what is asked of a node now makes tokens; `/tokenize` makes none."""
+        return self._followed.generates and self._state is not CheckpointState.TOKENIZING
+
+    @property
     def recomputed(self) -> int | None:
         """Prompt tokens that the last continuation's node computed again; None where that is not known."""
         return None if self._reader is None else self._reader.recomputed
