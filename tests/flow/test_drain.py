@@ -41,9 +41,9 @@ async def fleetgate(*arguments: str) -> tuple[int, str]:
 
 
 @asynccontextmanager
-async def two_nodes(settings: FakeSettings) -> AsyncIterator[tuple[FakeNode, FakeNode, RunningGateway]]:
+async def two_nodes(settings: FakeSettings, **config: Any) -> AsyncIterator[tuple[FakeNode, FakeNode, RunningGateway]]:
     async with serve_fake(settings) as a, serve_fake(settings) as b:
-        async with limited_gateway(a.url, b.url, routing=IN_TURN) as gateway:
+        async with limited_gateway(a.url, b.url, routing=IN_TURN, **config) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             yield a, b, gateway
 
@@ -64,8 +64,8 @@ async def test_a_drained_node_finishes_what_it_has_and_gets_nothing_new() -> Non
 
 
 async def test_what_has_not_finished_by_the_deadline_ends_with_a_clear_error() -> None:
-    """A spot notice: what has begun cannot be moved (until resume), what waits can."""
-    async with two_nodes(ENDLESS) as (a, b, gateway):
+    """A spot notice, and streams that cannot go on elsewhere: what waits can (`test_moves` has those that can)."""
+    async with two_nodes(ENDLESS, resume={"enabled": False}) as (a, b, gateway):
         asking = asyncio.create_task(crowd(gateway.url, 2, stream=True))
         await eventually(lambda: all(node.running for node in (a, b)))
         await eventually(lambda: all(lease.heard for lease in gateway.app.fleet.nodes[0].leases))
