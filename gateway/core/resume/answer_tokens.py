@@ -47,7 +47,8 @@ class AnswerTokens:
             return -1
         end = at + len(",".join(map(str, marker)))
         rest = ids[end:].lstrip(b",")
-        self.shown[:] = b"[" + ids[:end]
+        before = ids[:at].rstrip(b",")
+        self.shown[:] = (b"[%b" % before if before else b"") + b"[" + ids[at:end]
         return rest.count(b",") + 1 if rest else 0
 
     def ids(self) -> bytes:
@@ -61,6 +62,24 @@ class AnswerTokens:
     def count(self) -> int:
         """The number of those that are shown."""
         return _count(self.shown)
+
+    @property
+    def lone(self) -> bool:
+        """Whether the last event that was shown had one id at most."""
+        return b"," not in self.shown[self.shown.rfind(b"[") + 1 :]
+
+    def behind(self, start: int, dropped: int) -> bytes:
+        """Those from number `start` on, shown and held, but for the last `dropped`; with commas between."""
+        every = bytes(self.shown + self.held).replace(b"[", b",").split(b",")[1:]
+        return b",".join(every[start : len(every) - dropped])
+
+    def keep(self, dropped: int) -> None:
+        """Count those that were held as shown, and do without the last `dropped` of all."""
+        every = self.shown + self.held
+        for _ in range(dropped):
+            del every[max(every.rfind(b"["), every.rfind(b",")) :]
+        self.shown[:] = every
+        self.held.clear()
 
 
 def _count(kept: bytearray) -> int:

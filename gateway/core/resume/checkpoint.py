@@ -12,12 +12,21 @@ continues from them. What comes is written as the chunks of the first stream, so
     FOLLOWING    a 5xx error, or `abort`             FOLLOWING    raises it: the answer has broken off
     PASSING      anything                            PASSING      passes it on
     any          `inner` asks for a follow-up        FOLLOWING    that is the request whose answer is followed: no ids
-    any          `resume`                            TOKENIZING   drops held ids; asks /tokenize for the prompt's ids
-    any          `resume`, these ids are known       CONTINUED    asks /v1/completions
-    TOKENIZING   the ids that the first node had     CONTINUED    asks /v1/completions
-    TOKENIZING   the same, nothing is left to come   ENDED        writes the end
-    TOKENIZING   other ids                           -            raises `StreamLost`
+    any          `resume`                            TOKENIZING   asks /tokenize for the prompt's ids
+    TOKENIZING   other ids than the first node had   -            raises `StreamLost`
+    any          the prompt's ids are known          DETOKENIZING asks /detokenize for the text of the kept ids
+    any          the same, nothing was held back     CONTINUED    drops held ids; asks /v1/completions
+    any          the same, nothing is left to come   ENDED        writes the end
+    DETOKENIZING text that ends in half a character  DETOKENIZING asks again, without the last id
+    DETOKENIZING text that the client has no part of -            raises `StreamLost`
+    DETOKENIZING other text                          CONTINUED    writes what was held back; asks /v1/completions
+    DETOKENIZING the same, nothing is left to come   ENDED        writes what was held back, and the end
     CONTINUED    a chunk                             CONTINUED    keeps its ids, passes it on as a chunk of the first
+    CONTINUED    one that completes a stop string    CONTINUED    writes the end; `follow_up` closes the request
+
+A node holds text back (see `shown_text`): only the text of its tokens tells what of it the client has. Where a node
+does not tell that text, the next one is asked only if text is held for certain reasons: stop strings, or several ids in
+the last event.
 
 An event of which only a part came is forgotten: its tokens are made again.
 """
@@ -29,15 +38,16 @@ from typing import Any
 from gateway.core.body_edits import insert_fields
 from gateway.core.budgets.chunks import head_of, ids_json, last_of, take_prompt_ids
 from gateway.core.dialects.answers import find_error_status
-from gateway.core.dialects.stream_filter import ABORTED, CARRIAGE_RETURN, FollowUpRequest, StreamFilter, gave_up
+from gateway.core.dialects.stream_filter import ABORTED, CARRIAGE_RETURN, STOP, FollowUpRequest, StreamFilter, gave_up
 from gateway.core.errors import AnswerTooLarge, StreamLost, UpstreamCut
 from gateway.core.fleet.capabilities import Capabilities
 from gateway.core.http.sse import DONE, MAX_HELD, EventSplitter, event_data, split_events
 from gateway.core.json_text import load_object, parse_object
-from gateway.core.resume.answer_tokens import AnswerTokens
+from gateway.core.resume.answer_tokens import AnswerTokens, find
 from gateway.core.resume.continuation_reader import ContinuationReader, StreamForm, failure
 from gateway.core.resume.followed_request import GENERATING, FollowedRequest
 from gateway.core.resume.raw_answer import RawAnswer
+from gateway.core.resume.shown_text import ShownText, UnshownText, find_unshown, last_text
 
 _IDS = b',"token_ids":['
 _NO_IDS = b',"token_ids":null}]}\n\n'
@@ -49,7 +59,10 @@ _SIZES = tuple(b"%x\r\n" % size for size in range(_LONG))
 """The first lines of chunks."""
 _CLOSE = b"]}]}\n\n"
 _CHAT_TEXT = b'"},"logprobs":null,"finish_reason":null'
-_QUOTE = b'"'[0]
+_HALF = "\ufffd"
+"""What a tokenizer writes for half a character."""
+_MAX_DROPPED = 16
+"""The most ids of half characters at the end of an answer: more than three are of a model that writes no UTF-8."""
 _ASKED = b'"return_token_ids":true'
 _COMPLETIONS_TEXT = b'","logprobs":null,"finish_reason":null,"stop_reason":null,"prompt_token_ids":null'
 
@@ -58,8 +71,12 @@ class CheckpointState(Enum):
     FOLLOWING = "following"
     PASSING = "passing"
     TOKENIZING = "tokenizing"
+    DETOKENIZING = "detokenizing"
     CONTINUED = "continued"
     ENDED = "ended"
+
+
+_ASKING = (CheckpointState.TOKENIZING, CheckpointState.DETOKENIZING)
 
 
 class Checkpoint(StreamFilter):
@@ -71,6 +88,8 @@ class Checkpoint(StreamFilter):
         "_called",
         "_capabilities",
         "_clear",
+        "_counted",
+        "_dropped",
         "_finished",
         "_first",
         "_followed",
@@ -78,6 +97,7 @@ class Checkpoint(StreamFilter):
         "_inner",
         "_keeps_ids",
         "_last",
+        "_prompt",
         "_prompt_check",
         "_reader",
         "_shown",
@@ -85,6 +105,7 @@ class Checkpoint(StreamFilter):
         "_tail",
         "_text",
         "_unfed",
+        "_window",
         "prompt_tokens",
         "tokens",
     )
@@ -101,6 +122,11 @@ class Checkpoint(StreamFilter):
         self._grammar = grammar
         self._answer = bytearray()
         """The tokenizer's answer so far."""
+        self._prompt = b""
+        self._window: int | None = None
+        """What the tokenizer said: the prompt's ids, and the node's window."""
+        self._dropped = 0
+        """Ids at the end that are not kept, those of half a character; -1 where no text is asked for."""
         self._unfed: list[bytes] = []
         """Events that came before one that broke the answer off in the same piece."""
         self._follow(followed)
@@ -111,6 +137,7 @@ class Checkpoint(StreamFilter):
         self._state = CheckpointState.FOLLOWING if followed.generates else CheckpointState.PASSING
         self.tokens = AnswerTokens()
         self._shown = self.tokens.shown
+        self._counted = ShownText()
         self._text = _CHAT_TEXT if followed.chat else _COMPLETIONS_TEXT
         self._tail = self._text + _IDS
         """What stands between an event's text and its ids, the ids' bracket included."""
@@ -147,11 +174,13 @@ class Checkpoint(StreamFilter):
         # Nearly every event: one line, with text and the ids that it was made of, and nothing else.
         at = event.rfind(b"[")
         end = at - self._behind
+        counted = self._counted
+        size = end - counted.begins
         if (
-            end < 0
+            size <= 0
             or not self._clear
+            or event[counted.spot] != counted.letter
             or not event.endswith(self._tail, 0, at + 1)
-            or event[end - 1] == _QUOTE  # it closes an empty text, or is escaped
             or event.find(b"\n") != len(event) - 2
             or not event.endswith(_CLOSE)
             or CARRIAGE_RETURN in event
@@ -162,6 +191,7 @@ class Checkpoint(StreamFilter):
             return None
         shown = self._shown
         shown += event[at:-6]  # with its bracket, in place
+        counted.size += size
         self._last = event
         if self._keeps_ids:
             return chunk
@@ -171,7 +201,7 @@ class Checkpoint(StreamFilter):
     def feed(self, data: bytes) -> bytes:
         if not self._followed.generates:
             return self._pass(data)
-        if self._state is CheckpointState.TOKENIZING:
+        if self._state in _ASKING:
             self._answer += data
             if len(self._answer) > MAX_HELD:
                 raise AnswerTooLarge(f"The node's tokenizer answered with more than {MAX_HELD} bytes.")
@@ -184,11 +214,16 @@ class Checkpoint(StreamFilter):
                 self._unfed = unfed
                 raise
         self._clear = self._reader is None and not (self.tokens.held or self._splitter.rest)
-        return self._pass(b"".join(unfed))
+        passed = self._pass(b"".join(unfed))
+        if self._reader is not None and self._reader.stopped:
+            self.follow_up = STOP
+        return passed
 
     def flush(self) -> bytes:
         if self._state is CheckpointState.TOKENIZING:
             return self._take_prompt()
+        if self._state is CheckpointState.DETOKENIZING:
+            return self._take_text()
         if self._followed.generates and not (self.ended or self.failed):
             raise UpstreamCut("The node ended its stream before the answer was complete; retry.")
         held = self._inner.flush()
@@ -222,13 +257,16 @@ class Checkpoint(StreamFilter):
         if self._reader is not None:
             return self._reader.take(event)
         at = event.rfind(_IDS)
+        counted = self._counted
+        size = at - len(self._text) - counted.begins
         if (
-            at >= 0
+            size > 0
+            and event[counted.spot] == counted.letter
             and event.endswith(self._text, 0, at)
-            and event[at - len(self._text) - 1] != _QUOTE
             and event.endswith(_CLOSE)
         ):
             self.tokens.show(event[at + 14 : -6])
+            counted.size += size
             self._last = event
             return event if self._keeps_ids else event[:at] + _NO_IDS
         return self._take_other(event)
@@ -271,6 +309,7 @@ class Checkpoint(StreamFilter):
         ends = last_of(ids, self._capabilities.think_end) >= 0
         if text:
             self._last = event
+            self._counted.add(event, said, self._followed.chat)
         if text or called or finished or ends:
             self.tokens.show(ids)
         elif ids:
@@ -299,16 +338,29 @@ class Checkpoint(StreamFilter):
             self._splitter = EventSplitter()
             return FollowUpRequest(self._followed.path, self._followed.body)
         self.check()
+        refused = self._state is CheckpointState.DETOKENIZING
         self._clear = False
         self._splitter = EventSplitter()
         self._capabilities = capabilities
-        self.tokens.drop_held()
         self._answer.clear()
+        self._prompt, self._window, self._dropped = b"", None, 0
+        if not self._holds_back(refused):
+            self.tokens.drop_held()
+            self._dropped = -1
         known = None if self._finished else self._followed.prompt_ids()
         if known is not None:
-            return self._continue(known, None)
+            self._prompt = known
+            return self._go_on()
         self._state = CheckpointState.TOKENIZING
         return self._followed.tokenize()
+
+    def _holds_back(self, refused: bool) -> bool:
+        """Whether the node may have held text back of the tokens that it sent. `refused`: another did not tell."""
+        if self._finished or not self.tokens.shown:
+            return False
+        if self._reader is not None:  # a stream of raw text, without stop strings
+            return not self.tokens.lone
+        return not refused or self._followed.stops or not self.tokens.lone
 
     def check(self) -> None:
         """Raises `StreamLost` where the answer cannot go on: it is then to be ended."""
@@ -339,11 +391,16 @@ class Checkpoint(StreamFilter):
         if self._state is CheckpointState.PASSING or not end or not self._inner.forget_answer():
             return False
         self.tokens.drop_held()
-        if self.tokens.cut_behind(end) < 0:
+        thought = self.tokens.cut_behind(end) >= 0
+        if not thought:
             self._shown.clear()
+        if self._reader is not None:
+            if thought:
+                self._unfed.append(self._reader.end_thinking())
+            self._reader = None
+        self._counted.forget_answer(not thought)
         self._called = self._finished = False
         self._last = b""
-        self._reader = None
         return True
 
     def lost(self, why: str, repeatable: bool = True) -> StreamLost:
@@ -367,26 +424,71 @@ class Checkpoint(StreamFilter):
         prompt = ids_json(answer.get("tokens"))
         if self.prompt_tokens and zlib.crc32(prompt) != self._prompt_check and self._followed.prompt_ids() is None:
             raise self.lost("the other node renders its prompt in another way")
-        window = answer.get("max_model_len")
         known = self._followed.prompt_ids()
-        follow_up = self._continue(prompt if known is None else known, window if type(window) is int else None)
-        if self._state is CheckpointState.ENDED:
-            assert self._reader is not None
-            unfed, self._unfed = self._unfed, []
-            return self._pass(b"".join((*unfed, self._reader.end(None if self._finished else "length"))))
-        self.follow_up = follow_up
-        return b""
+        self._prompt = prompt if known is None else known
+        window = answer.get("max_model_len")
+        self._window = window if type(window) is int else None
+        return self._send(self._go_on())
 
-    def _continue(self, prompt: bytes, window: int | None) -> FollowUpRequest:
-        tokens = self.tokens
+    def _send(self, follow_up: FollowUpRequest) -> bytes:
+        """Ask for `follow_up`, unless the answer has ended; returns the end."""
+        if self._state is not CheckpointState.ENDED:
+            self.follow_up = follow_up
+            return b""
+        assert self._reader is not None
+        unfed, self._unfed = self._unfed, []
+        return self._pass(b"".join((*unfed, self._reader.end(None if self._finished else "length"))))
+
+    def _go_on(self) -> FollowUpRequest:
+        """The next request, now that the prompt's ids are known."""
+        return self._continue(None) if self._dropped < 0 else self._ask_text()
+
+    def _ask_text(self) -> FollowUpRequest:
+        self._state = CheckpointState.DETOKENIZING
+        start = 0 if self._reader is None else self._reader.anchor
+        return self._followed.detokenize(self.tokens.behind(start, self._dropped))
+
+    def _take_text(self) -> bytes:
+        """The text of the kept ids is complete."""
+        text = parse_object(bytes(self._answer)).get("prompt")
+        self._answer.clear()
+        if not isinstance(text, str):
+            raise self.lost("the other node does not tell the text of its tokens")
+        if text.endswith(_HALF) and self._dropped < _MAX_DROPPED:
+            self._dropped += 1
+            self.follow_up = self._ask_text()
+            return b""
+        unshown = self._find_unshown(text)
+        if unshown is None:
+            raise self.lost("its text is not the text of its tokens")
+        self.tokens.keep(self._dropped)
+        return self._send(self._continue(unshown))
+
+    def _find_unshown(self, text: str) -> UnshownText | None:
+        """What of `text` the client has not been sent; None where the two do not agree."""
+        reader, known = self._reader, self._capabilities
+        if reader is not None:
+            return UnshownText(text, "", True) if reader.agrees(text) else None
+        choice = (parse_object(event_data(self._last)).get("choices") or [{}])[0]
+        last = last_text(choice.get("delta") or {} if self._followed.chat else choice)
+        marked = known.marker_shown is True or self._followed.parsed.get("skip_special_tokens") is False
+        return find_unshown(text, self._counted, last, self._splits, marked)
+
+    def _continue(self, unshown: UnshownText | None) -> FollowUpRequest:
+        """The request for the rest of the answer. `unshown`: the text that the client is to get before, if any."""
+        tokens, prompt = self.tokens, self._prompt
         prompt_tokens, made = prompt.count(b",") + 1 if prompt else 0, tokens.count
         ids = tokens.ids()
         self.prompt_tokens = self.prompt_tokens or prompt_tokens
-        reader = self._reader = self._reader or self._new_reader(prompt, ids)
+        reader = self._reader
+        if reader is None:
+            reader = self._reader = self._new_reader(ids, unshown)
+            if unshown is not None:
+                self._unfed.append(reader.give(unshown.before, unshown.text))
         reader.begin(prompt_tokens)
         self._finished = self._finished or reader.finished
         most = self._followed.max_tokens()
-        window = window if window is not None else self._capabilities.window
+        window = self._window if self._window is not None else self._capabilities.window
         if most is None:
             most = (window or 0) - prompt_tokens
         room = most - made if window is None else min(most - made, window - prompt_tokens - made)
@@ -396,23 +498,44 @@ class Checkpoint(StreamFilter):
             self._state = CheckpointState.CONTINUED
         return self._followed.continuation(prompt, ids, made, max(1, room), reader.thinking, self._capabilities)
 
-    def _new_reader(self, prompt: bytes, ids: bytes) -> ContinuationReader:
-        chat, known = self._followed.chat, self._capabilities
-        reasoning = next((name for name in (b"reasoning", b"reasoning_content") if b'"%b":"' % name in self._last), b"")
-        splits = known.splits_reasoning is not False or bool(reasoning)
-        every = b",".join((prompt, ids))
-        thinking = bool(reasoning)
-        if known.think_end:
-            thinking = last_of(every, known.think_start) > last_of(every, known.think_end)
+    @property
+    def _reasoning(self) -> str:
+        """The field of reasoning in the last event; empty where it had none."""
+        names = ("reasoning", "reasoning_content")
+        return next((name for name in names if b'"%b":"' % name.encode() in self._last), "")
+
+    @property
+    def _splits(self) -> bool:
+        """Whether the node splits reasoning from content."""
+        return self._followed.chat and (self._capabilities.splits_reasoning is not False or bool(self._reasoning))
+
+    def _thinks(self, ids: bytes, unshown: UnshownText | None) -> bool:
+        """Whether what follows in the text of the answer's tokens `ids`, or in `unshown`, is thinking."""
+        known = self._capabilities
+        if unshown is not None and unshown.behind_thinking:
+            return False
+        if not known.think_end:
+            return bool(self._reasoning)
+        prompt, start, end = self._prompt, known.think_start, known.think_end
+        if unshown is None:
+            prompt += b"," + ids
+        elif self._reasoning or find(ids, start) >= 0:
+            return True
+        return last_of(prompt, start) > last_of(prompt, end)
+
+    def _new_reader(self, ids: bytes, unshown: UnshownText | None) -> ContinuationReader:
+        known = self._capabilities
         options = self._followed.parsed.get("stream_options") or {}
         form = StreamForm(
             head_of(self._first),
-            chat,
-            reasoning.decode() or "reasoning",
+            self._followed.chat,
+            self._reasoning or "reasoning",
             self._keeps_ids,
             bool(options.get("continuous_usage_stats")),
             known.think_start,
             known.think_end,
+            unshown is None or unshown.trims,
         )
         raw = RawAnswer(self._followed.parsed, self._first.decode("latin-1"), self._answering)
-        return ContinuationReader(form, self.tokens, raw, splits, thinking, self._answering)
+        stops, thinking = self._followed.stop_strings(), self._thinks(ids, unshown)
+        return ContinuationReader(form, self.tokens, raw, stops, self._splits, thinking, self._answering)

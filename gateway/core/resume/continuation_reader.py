@@ -2,13 +2,18 @@
 
 A completions stream is raw text. In a chat it is divided as a node's parsers would have done it: at the end of thinking
 into reasoning and content, and the content into text and tool calls. What the division holds back of a text stays here
-when the continuation breaks off, too: the next one goes on behind it.
+when the continuation breaks off, too: the next one goes on behind it. Stop strings are matched here, in the text that
+the first node held back as well: a node looks for them only in what it makes itself.
+
+A chat's continuation that begins in thinking has its special tokens in the text, the marker among them. Special tokens
+of the answer itself, which a chat node leaves out, are then shown: an answer has none as a rule, and no list of them is
+known here.
 """
 
 from typing import Any, NamedTuple
 
 from gateway.core.budgets.chunks import chat_choice, ids_of, read_chunk, text_choice
-from gateway.core.budgets.continuation import START_TEXT
+from gateway.core.budgets.continuation import END_TEXT, START_TEXT
 from gateway.core.budgets.split import TextSplit
 from gateway.core.dialects.answers import find_error_message, find_error_status
 from gateway.core.dialects.stream_filter import ABORTED, gave_up
@@ -17,6 +22,7 @@ from gateway.core.http.sse import DONE, event_data
 from gateway.core.json_text import dump
 from gateway.core.resume.answer_tokens import AnswerTokens, find
 from gateway.core.resume.raw_answer import RawAnswer
+from gateway.core.resume.stop_strings import StopStrings
 
 _END = b"data: %b\n\n" % DONE
 
@@ -25,7 +31,8 @@ class StreamForm(NamedTuple):
     """What the chunks of the stream that broke off have in common.
 
     `head`: their bytes up to the bracket of the choices. `field`: the name of reasoning in a delta. `keeps_ids`: they
-    have token ids. `counts`: they have a usage each. `start`, `end`: the token ids of the markers of thinking.
+    have token ids. `counts`: they have a usage each. `start`, `end`: the token ids of the markers of thinking. `trims`:
+    whitespace at the end of thinking is left out.
     """
 
     head: bytes
@@ -35,22 +42,32 @@ class StreamForm(NamedTuple):
     counts: bool
     start: tuple[int, ...]
     end: tuple[int, ...]
+    trims: bool
 
 
 class ContinuationReader:
-    """`thinking`: the end of thinking is still to come. `answering`: something of the answer itself was written."""
+    """`thinking`: the end of thinking is still to come. `answering`: something of the answer itself was written.
+
+    `received`: characters of raw text since the last continuation began. `anchor`: the number of tokens before it.
+    `stopped`: a stop string ended the answer, of which the node does not know.
+    """
 
     __slots__ = (
-        "_before",
         "_form",
+        "_made",
         "_prompt_tokens",
         "_raw",
+        "_spaces",
         "_split",
         "_splits",
+        "_stops",
         "_tokens",
+        "anchor",
         "answering",
         "finished",
+        "received",
         "recomputed",
+        "stopped",
         "thinking",
     )
 
@@ -59,6 +76,7 @@ class ContinuationReader:
         form: StreamForm,
         tokens: AnswerTokens,
         raw: RawAnswer,
+        stops: StopStrings | None,
         splits: bool,
         thinking: bool,
         answering: bool,
@@ -67,24 +85,40 @@ class ContinuationReader:
         self._form = form
         self._tokens = tokens
         self._raw = raw
+        self._stops = stops
         self._split = TextSplit(form.start, form.end)
         self._splits = form.chat and splits and not answering
+        self._spaces = ""
+        """Whitespace that may be the end of thinking."""
         self.thinking = thinking and self._splits
         self.answering = answering
-        self.finished = False
+        self.finished = self.stopped = False
         self._prompt_tokens = 0
-        self._before = 0
+        self._made = self.anchor = self.received = 0
         self.recomputed: int | None = None
         """Prompt tokens that the node computed though another had done it; None before it says so."""
 
     def begin(self, prompt_tokens: int) -> None:
         """A continuation of an answer to a prompt of `prompt_tokens` begins."""
         self._prompt_tokens = prompt_tokens
-        self._before = self._tokens.count
+        self._made = self.anchor = self._tokens.count
+        self.received = 0
+
+    def give(self, before: str, unshown: str) -> bytes:
+        """The events for text of the kept tokens that the first node had not sent; it follows `before`."""
+        if self._stops is not None:
+            unshown = self._stops.begin(before, unshown)
+        return self._write_raw(unshown, [], None) if unshown else b""
+
+    def agrees(self, text: str) -> bool:
+        """Whether `text`, that of the tokens since the last continuation began, is what came of them."""
+        return self.received in (len(text), len(text.replace(START_TEXT, "").replace(END_TEXT, "")))
 
     def take(self, event: bytes) -> bytes:
         """The events for one of the node's. Raises the error by which the node gives up."""
         data = event_data(event)
+        if self.stopped:
+            return b""
         if not data or data == DONE:
             return event
         chunk = read_chunk(data)
@@ -99,21 +133,50 @@ class ContinuationReader:
 
     def end(self, finish: str | None) -> bytes:
         """The end of an answer of which no token is left to come; `finish`: its reason, where that is not written."""
-        usage = {"prompt_tokens": self._prompt_tokens, "completion_tokens": 0}
-        written = self._write_finish(finish, None, None) if finish is not None else b""
-        return written + self._take_usage({"usage": usage}) + _END
+        written = b""
+        if finish is not None:
+            text = self._stops.flush() if self._stops is not None else ""
+            written = self._write_raw(text, [], finish)
+        return written + self._write_end()
+
+    def end_thinking(self) -> bytes:
+        """The events for thinking that is held back, where it is over and its answer is forgotten."""
+        text = self._stops.flush() if self._stops is not None else ""
+        deltas = self._divide(text, [], False)
+        return b"".join(self._write(chat_choice(delta), None) for delta in deltas if self._form.field in delta)
+
+    def _write_end(self) -> bytes:
+        asked = self._prompt_tokens + (self.anchor if self.stopped else 0)
+        usage = {"prompt_tokens": asked, "completion_tokens": self._made - self.anchor}
+        return self._take_usage({"usage": usage}) + _END
 
     def _take_choice(self, choice: dict[str, Any]) -> bytes:
         text, finish, ids = choice.get("text") or "", choice.get("finish_reason"), ids_of(choice) or []
         joined = ",".join(map(str, ids)).encode()
-        ends = self._splits and self._split.ends(ids)
-        if text or finish or ends:
+        if text or finish or (self._splits and self._split.ends(ids)):
             self._tokens.show(joined)
         elif joined:
             self._tokens.hold(joined)
-        shown = ids if self._form.keeps_ids else None
+        self._made += len(ids)
+        self.received += len(text)
+        reason, shown = choice.get("stop_reason"), ids if self._form.keeps_ids else None
+        if self._stops is None:
+            return self._write_raw(text, ids, finish, reason, shown)
+        text = self._stops.feed(text, self._made)
+        if self._stops.matched is not None:
+            self.stopped = finish is None
+            finish, reason = "stop", self._stops.matched
+        elif finish is not None:
+            text += self._stops.flush()
+        # Text lags behind its ids.
+        return self._write_raw(text, [], finish, reason, shown) + (self._write_end() if self.stopped else b"")
+
+    def _write_raw(
+        self, text: str, ids: list[int], finish: str | None, reason: Any = None, shown: list[int] | None = None
+    ) -> bytes:
+        """The events for raw text. `ids`: those it is made of, where that is known; `shown`: those for the client."""
         if not self._form.chat:
-            return self._write_text(text, finish, choice.get("stop_reason"), shown)
+            return self._write_text(text, finish, reason, shown)
         deltas = self._divide(text, ids, finish is not None)
         if not deltas and shown:
             deltas = [{}]
@@ -122,7 +185,7 @@ class ContinuationReader:
             out.append(self._write(chat_choice(delta), shown))
             shown = None
         if finish is not None:
-            out.append(self._write_finish(finish, choice.get("stop_reason"), shown))
+            out.append(self._write_finish(finish, reason, shown))
         return b"".join(out)
 
     def _divide(self, text: str, ids: list[int], last: bool) -> list[dict[str, Any]]:
@@ -134,12 +197,22 @@ class ContinuationReader:
             thought, text, ended = split.feed(text, ids, self.thinking, last)
             self.thinking = (self.thinking or begins or bool(thought)) and not ended
             self._splits = not ended
+            thought = self._trim(thought, ended or last)
             if thought:
                 deltas.append({self._form.field: thought})
         if text or last:
             deltas += self._raw.feed(text, last)
             self.answering = self.answering or bool(text)
         return deltas
+
+    def _trim(self, thought: str, ended: bool) -> str:
+        """Thinking without whitespace at its end, which follows with the next word if one comes."""
+        if not self._form.trims:
+            return thought
+        thought = self._spaces + thought
+        trimmed = thought.rstrip()
+        self._spaces = "" if ended else thought[len(trimmed) :]
+        return trimmed
 
     def _write_text(self, text: str, finish: str | None, reason: Any, ids: list[int] | None) -> bytes:
         self.finished = self.finished or finish is not None
@@ -170,7 +243,7 @@ class ContinuationReader:
         cached = details.get("cached_tokens") if isinstance(details, dict) else None
         if type(asked) is int:
             self.recomputed = max(0, asked - (cached if type(cached) is int else 0))
-        whole = self._usage(self._before + (made if type(made) is int else 0))
+        whole = self._usage(self.anchor + (made if type(made) is int else 0))
         extra = {key: value for key, value in chunk.items() if key == "system_fingerprint" and value is not None}
         tail = dump({"usage": whole, **extra})[1:]
         return b"".join((self._form.head, b"],", tail, b"\n\n"))

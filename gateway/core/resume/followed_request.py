@@ -11,6 +11,7 @@ from gateway.core.budgets.continuation import CARRIED
 from gateway.core.dialects.stream_filter import FollowUpRequest
 from gateway.core.fleet.capabilities import Capabilities
 from gateway.core.json_text import dump
+from gateway.core.resume.stop_strings import StopStrings
 from gateway.core.resume.tool_grammar import grammar_of
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -30,9 +31,10 @@ _RENDERED = (
 )
 """Fields of a chat that say what its prompt is, and mean the same for `/tokenize`."""
 
-_CONTINUED = (*CARRIED, "repetition_detection")
+_CONTINUED = (*(field for field in CARRIED if field != "stop"), "repetition_detection")
+"""Stop strings are matched here, see `stop_strings`."""
 _REPLACED = frozenset(
-    {"add_special_tokens", "max_tokens", "min_tokens", "prompt", "stream_options", "truncate_prompt_tokens"}
+    {"add_special_tokens", "max_tokens", "min_tokens", "prompt", "stop", "stream_options", "truncate_prompt_tokens"}
 )
 """Fields of a completions request that its continuation has another value of, or none."""
 
@@ -87,6 +89,26 @@ class FollowedRequest:
             "/tokenize", dump({"model": body.get("model"), "prompt": text, "add_special_tokens": special})
         )
 
+    def detokenize(self, ids: bytes) -> FollowUpRequest:
+        """The request for the text of `ids`, as JSON writes them."""
+        return FollowUpRequest(
+            "/detokenize", b"".join((dump({"model": self.parsed.get("model")})[:-1], b',"tokens":[', ids, b"]}"))
+        )
+
+    @property
+    def stops(self) -> bool:
+        """Whether stop strings end its answer."""
+        return bool(_texts(self.parsed.get("stop")))
+
+    def stop_strings(self) -> StopStrings | None:
+        """Its stop strings, None where it has none."""
+        stops = _texts(self.parsed.get("stop"))
+        if not stops:
+            return None
+        minimum = self.parsed.get("min_tokens")
+        included = self.parsed.get("include_stop_str_in_output") is True
+        return StopStrings(stops, included, minimum if type(minimum) is int else 0)
+
     def max_tokens(self) -> int | None:
         """The most tokens of its whole answer; None: up to the node's window."""
         body = self.parsed
@@ -126,6 +148,11 @@ class FollowedRequest:
         # Markers have to be seen where they are looked for; the node's own parsers need them, too.
         fields["skip_special_tokens"] = not (thinking or body.get("tools")) and skips is not False
         return fields
+
+
+def _texts(stop: object) -> list[str]:
+    texts = stop if isinstance(stop, list) else [stop]
+    return [text for text in texts if isinstance(text, str) and text]
 
 
 def rendering(body: Body) -> dict[str, Any]:
