@@ -11,6 +11,7 @@ from collections.abc import Callable
 from gateway.core.dialects.answers import find_error_status
 from gateway.core.dialects.stream_filter import COLON, STOP, FollowUpRequest, StreamFilter, says_nothing
 from gateway.core.errors import UpstreamCut
+from gateway.core.resume.checkpoint import Checkpoint
 from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.upstream.node_request_kinds import NodeRequest
 from gateway.upstream.answer_progress import AnswerProgress
@@ -63,8 +64,8 @@ class StreamedAnswer:
         self._stats = stats
         self._progress = progress
         self._writer = writer
-        self._prelude: list[bytes] = []
-        """The events before the first that says something of the answer."""
+        self._prelude = stream_filter.prelude if isinstance(stream_filter, Checkpoint) else []
+        """The events before the first that says something of the answer; also those of exchanges before this one."""
         self._between = True
         """Whether the next piece begins an event, or a line behind a comment."""
         self._quiet = False

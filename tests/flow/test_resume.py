@@ -27,7 +27,7 @@ PATH = {
 }
 
 
-VARYING = {"id", "created", "created_at", "item_id", "signature", "system_fingerprint"}
+VARYING = {"id", "created", "created_at", "item_id", "signature", "system_fingerprint", "call_id"}
 
 
 @dataclass(slots=True)
@@ -85,7 +85,7 @@ def normal(text: str) -> list[str]:
 def _count_cached_as_read(data: Any) -> None:
     """What the last node had in its cache is not what the first one had."""
     for place in (data, data.get("response"), data.get("message")):
-        usage = (place or {}).get("usage")
+        usage = place.get("usage") if isinstance(place, dict) else None
         if usage:
             usage.pop("prompt_tokens_details", None)
             usage.pop("input_tokens_details", None)

@@ -81,6 +81,11 @@ class AnswerTokens:
         self.shown[:] = every
         self.held.clear()
 
+    @property
+    def made(self) -> int:
+        """The number of all, those that are held included."""
+        return _count(self.shown) + _count(self.held)
+
 
 def _count(kept: bytearray) -> int:
     return kept.count(b"[") + kept.count(b",")

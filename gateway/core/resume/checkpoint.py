@@ -97,6 +97,7 @@ class Checkpoint(StreamFilter):
         "_inner",
         "_keeps_ids",
         "_last",
+        "_over",
         "_prompt",
         "_prompt_check",
         "_reader",
@@ -105,7 +106,9 @@ class Checkpoint(StreamFilter):
         "_tail",
         "_text",
         "_unfed",
+        "_usage_told",
         "_window",
+        "prelude",
         "prompt_tokens",
         "tokens",
     )
@@ -129,6 +132,8 @@ class Checkpoint(StreamFilter):
         """Ids at the end that are not kept, those of half a character; -1 where no text is asked for."""
         self._unfed: list[bytes] = []
         """Events that came before one that broke the answer off in the same piece."""
+        self.prelude: list[bytes] = []
+        """Events for the client that wait for the first that says something of the answer."""
         self._follow(followed)
 
     def _follow(self, followed: FollowedRequest) -> None:
@@ -147,7 +152,7 @@ class Checkpoint(StreamFilter):
         self._first = b""
         self._last = b""
         """The first event, and the last with text: the form of all others."""
-        self._called = self._finished = False
+        self._called = self._finished = self._usage_told = self._over = False
         self._prompt_check = 0
         self.prompt_tokens = 0
         self._reader: ContinuationReader | None = None
@@ -273,7 +278,8 @@ class Checkpoint(StreamFilter):
 
     def _take_other(self, event: bytes) -> bytes:
         data = event_data(event)
-        if not data or data == DONE:
+        self._over = self._over or data == DONE
+        if not data or self._over:
             return event
         whole, prompt = take_prompt_ids(event)
         chunk = load_object(event_data(whole) if prompt is not None else data)
@@ -290,6 +296,7 @@ class Checkpoint(StreamFilter):
             self._prompt_check = zlib.crc32(prompt)
         choices = chunk.get("choices")
         if not following or not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+            self._usage_told = self._usage_told or (choices == [] and isinstance(chunk.get("usage"), dict))
             return self._without_ids(event, whole, chunk, prompt)
         return self._take_choice(event, whole, chunk, choices[0], prompt)
 
@@ -399,7 +406,7 @@ class Checkpoint(StreamFilter):
                 self._unfed.append(self._reader.end_thinking())
             self._reader = None
         self._counted.forget_answer(not thought)
-        self._called = self._finished = False
+        self._called = self._finished = self._usage_told = False
         self._last = b""
         return True
 
@@ -437,7 +444,10 @@ class Checkpoint(StreamFilter):
             return b""
         assert self._reader is not None
         unfed, self._unfed = self._unfed, []
-        return self._pass(b"".join((*unfed, self._reader.end(None if self._finished else "length"))))
+        passed = self._pass(b"".join((*unfed, self._reader.end(None if self._finished else "length"))))
+        held = self._inner.flush()
+        self._take_over()
+        return passed + held
 
     def _go_on(self) -> FollowUpRequest:
         """The next request, now that the prompt's ids are known."""
@@ -538,4 +548,6 @@ class Checkpoint(StreamFilter):
         )
         raw = RawAnswer(self._followed.parsed, self._first.decode("latin-1"), self._answering)
         stops, thinking = self._followed.stop_strings(), self._thinks(ids, unshown)
-        return ContinuationReader(form, self.tokens, raw, stops, self._splits, thinking, self._answering)
+        reader = ContinuationReader(form, self.tokens, raw, stops, self._splits, thinking, self._answering)
+        reader.counted = self._usage_told
+        return reader

@@ -61,9 +61,11 @@ class ContinuationReader:
         "_split",
         "_splits",
         "_stops",
+        "_tells_thought",
         "_tokens",
         "anchor",
         "answering",
+        "counted",
         "finished",
         "received",
         "recomputed",
@@ -93,6 +95,9 @@ class ContinuationReader:
         self.thinking = thinking and self._splits
         self.answering = answering
         self.finished = self.stopped = False
+        self.counted = False
+        """The usage of the whole answer was written."""
+        self._tells_thought = form.chat and splits and bool(form.end)
         self._prompt_tokens = 0
         self._made = self.anchor = self.received = 0
         self.recomputed: int | None = None
@@ -148,7 +153,7 @@ class ContinuationReader:
     def _write_end(self) -> bytes:
         asked = self._prompt_tokens + (self.anchor if self.stopped else 0)
         usage = {"prompt_tokens": asked, "completion_tokens": self._made - self.anchor}
-        return self._take_usage({"usage": usage}) + _END
+        return (b"" if self.counted else self._take_usage({"usage": usage})) + _END
 
     def _take_choice(self, choice: dict[str, Any]) -> bytes:
         text, finish, ids = choice.get("text") or "", choice.get("finish_reason"), ids_of(choice) or []
@@ -177,16 +182,7 @@ class ContinuationReader:
         """The events for raw text. `ids`: those it is made of, where that is known; `shown`: those for the client."""
         if not self._form.chat:
             return self._write_text(text, finish, reason, shown)
-        deltas = self._divide(text, ids, finish is not None)
-        if not deltas and shown:
-            deltas = [{}]
-        out = []
-        for delta in deltas:
-            out.append(self._write(chat_choice(delta), shown))
-            shown = None
-        if finish is not None:
-            out.append(self._write_finish(finish, reason, shown))
-        return b"".join(out)
+        return self._write_deltas(self._divide(text, ids, finish is not None), finish, reason, shown)
 
     def _divide(self, text: str, ids: list[int], last: bool) -> list[dict[str, Any]]:
         """The deltas of a piece of raw text."""
@@ -219,18 +215,25 @@ class ContinuationReader:
         self.answering = self.answering or bool(text)
         return self._write(text_choice(text, finish, reason), ids)
 
-    def _write_finish(self, finish: str, reason: Any, ids: list[int] | None) -> bytes:
-        self.finished = True
-        if not self._form.chat:
-            return self._write(text_choice("", finish, reason), ids)
-        return self._write(chat_choice({}, self._raw.finish_reason(finish), reason), ids)
+    def _write_deltas(
+        self, deltas: list[dict[str, Any]], finish: str | None, reason: Any, ids: list[int] | None
+    ) -> bytes:
+        """The chunks of one event: the last one has its token ids and its finish reason, as the node's would."""
+        if not deltas and not ids and finish is None:
+            return b""
+        *before, last = deltas or [{}]
+        if finish is not None:
+            self.finished = True
+            finish = self._raw.finish_reason(finish)
+        chunks = [self._write(chat_choice(delta), None) for delta in before]
+        return b"".join([*chunks, self._write(chat_choice(last, finish, reason), ids)])
 
     def _write(self, choice: dict[str, Any], ids: list[int] | None) -> bytes:
         if ids:
             choice["token_ids"] = ids
         usage = b""
         if self._form.counts:
-            usage = b',"usage":' + dump(self._usage(self._tokens.count))
+            usage = b',"usage":' + dump(self._usage(self._tokens.made))
         return b"".join((self._form.head, dump(choice), b"]", usage, b"}\n\n"))
 
     def _take_usage(self, chunk: dict[str, Any]) -> bytes:
@@ -238,6 +241,7 @@ class ContinuationReader:
         usage = chunk.get("usage")
         if not isinstance(usage, dict):
             return b""
+        self.counted = True
         asked, made = usage.get("prompt_tokens"), usage.get("completion_tokens")
         details = usage.get("prompt_tokens_details")
         cached = details.get("cached_tokens") if isinstance(details, dict) else None
@@ -252,7 +256,7 @@ class ContinuationReader:
         """Each token is counted once, however often it was computed."""
         prompt = self._prompt_tokens
         usage: dict[str, Any] = {"prompt_tokens": prompt, "total_tokens": prompt + made, "completion_tokens": made}
-        if self._form.chat and self._form.end:
+        if self._tells_thought:
             usage["completion_tokens_details"] = {"reasoning_tokens": self._reasoning()}
         return usage
 
