@@ -62,9 +62,15 @@ def failed(answer: httpx.Response) -> bool:
 
 
 async def resumes_everywhere(
-    made: Fleet, dialect: str, body: dict[str, Any], path: str = "/v1/chat", kind: Any = "die", first: int = 2
+    made: Fleet,
+    dialect: str,
+    body: dict[str, Any],
+    path: str = "/v1/chat",
+    kind: Any = "die",
+    first: int = 2,
+    most: int = _MOST,
 ) -> int:
-    """Assert that the answer to `body` is the same wherever it is cut; returns the number of cuts."""
+    """Assert that the answer to `body` is the same wherever it is cut; returns the number of cuts, `most` at most."""
     _, _, answer = await unbroken(made, dialect, body)
     assert not failed(answer), answer.text
     if body.get("stream"):
@@ -73,6 +79,8 @@ async def resumes_everywhere(
     async for after, got in cut_answers(made, dialect, body, path, kind, first):
         assert whole(got.text) == expected, f"cut behind event {after} of {path}"
         cuts += 1
+        if cuts == most:
+            break
     return cuts
 
 

@@ -117,4 +117,5 @@ async def test_however_it_is_cut(name: str, kind: str) -> None:
     path = "/v1/completions" if mode.dialect == "completions" else "/v1/chat"
     async with fleet(config=mode.config, **mode.settings) as made:
         body = {"stream": True, **ASK[mode.dialect], **mode.body}
-        assert await resumes_everywhere(made, mode.dialect, body, path, kind)
+        most = await resumes_everywhere(made, mode.dialect, body, path)
+        assert await resumes_everywhere(made, mode.dialect, body, path, kind, most=most) == most
