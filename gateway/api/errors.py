@@ -45,7 +45,13 @@ def shape_error(error: e.GatewayError, request_id: str) -> ErrorShape:
     """The error as clients see it, before a dialect gives it a shape."""
     status, fault = next(_HTTP[kind] for kind in type(error).__mro__ if kind in _HTTP)
     param = None if error.param is None else _bounded(error.param, MAX_PARAM)
-    return ErrorShape(_bounded(error.message, MAX_MESSAGE), fault, status, error.slug, param, request_id)
+    message, facts = _bounded(error.message, MAX_MESSAGE), _facts(error)
+    return ErrorShape(message, fault, status, error.slug, param, request_id, facts)
+
+
+def _facts(error: e.GatewayError) -> dict[str, object]:
+    """What programs can read of an error besides its code."""
+    return {"tokens": error.tokens, "retry_safe": error.repeatable} if isinstance(error, e.StreamLost) else {}
 
 
 def _bounded(text: str, most: int) -> str:
@@ -60,7 +66,7 @@ def error_headers(error: e.GatewayError, body: bytes) -> list[tuple[bytes, bytes
     if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
         headers.append((b"retry-after-ms", b"%d" % math.ceil(error.retry_after * 1000)))
-    if isinstance(error, _FINAL):
+    if isinstance(error, _FINAL) or (isinstance(error, e.StreamLost) and not error.repeatable):
         headers.append((b"x-should-retry", b"false"))
     if isinstance(error, e.Unauthenticated):
         headers.append((b"www-authenticate", b"Bearer"))

@@ -1,6 +1,7 @@
 """Dialects: how a stream of each is followed, whatever pieces it comes in, and how errors look in each."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.core.dialects import DIALECTS, Ask, Dialect, ErrorKind, ErrorShape
 from gateway.core.dialects.stream_filter import StreamFilter, says_nothing
+from gateway.core.http.sse import event_data
 from gateway.core.usage.token_usage import Usage
 
 BY_NAME = {dialect.name: dialect for dialect in DIALECTS}
@@ -288,6 +290,15 @@ def test_every_fault_has_its_form(dialect: Dialect, fault: ErrorKind) -> None:
         assert body == {"type": "error", "error": error, "request_id": "req_1"} and set(error) == {"type", "message"}
     else:
         assert body == {"error": error} and (error["param"], error["code"]) == ("a_field", "a_code")
+
+
+@EVERY
+def test_the_facts_of_an_error_stand_beside_its_code(dialect: Dialect) -> None:
+    error = replace(shape(ErrorKind.INTERNAL), facts={"tokens": 7, "retry_safe": False})
+    told = json.loads(dialect.error(error))["error"]
+    assert (told["code"], told["tokens"], told["retry_safe"]) == ("a_code", 7, False)
+    event = json.loads(event_data(dialect.error_event(error)))
+    assert {"code": "a_code", "tokens": 7, "retry_safe": False}.items() <= event.get("error", event).items()
 
 
 @EVERY

@@ -1,6 +1,7 @@
 """Errors as the public formats know them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 
@@ -20,7 +21,8 @@ class ErrorKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ErrorShape:
-    """An error that a client is told, independent of its dialect."""
+    """An error that a client is told, independent of its dialect. `facts`: fields for programs, beside its code,
+    that only this error has."""
 
     message: str
     fault: ErrorKind
@@ -28,3 +30,4 @@ class ErrorShape:
     code: str | None
     param: str | None
     request_id: str
+    facts: Mapping[str, object] = field(default_factory=dict)

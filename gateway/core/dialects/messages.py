@@ -34,8 +34,11 @@ MIN_BUDGET = 1024
 
 
 def anthropic_error(shape: ErrorShape) -> bytes:
-    """`{"type": "error", "error": {"type", "message"}, "request_id"}`."""
-    error = {"type": _TYPES[shape.fault], "message": shape.message}
+    """`{"type": "error", "error": {"type", "message"}, "request_id"}`; in the inner one also an error's own facts, and
+    its code beside those."""
+    error: dict[str, object] = {"type": _TYPES[shape.fault], "message": shape.message}
+    if shape.facts:
+        error |= {"code": shape.code, **shape.facts}
     return dump({"type": "error", "error": error, "request_id": shape.request_id})
 
 

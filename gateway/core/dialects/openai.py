@@ -17,7 +17,7 @@ _TYPES = {
 
 
 def openai_error(shape: ErrorShape) -> bytes:
-    """`{"error": {"message", "type", "param", "code"}}`."""
+    """`{"error": {"message", "type", "param", "code"}}`, and the error's own facts beside these."""
     return dump(
         {
             "error": {
@@ -25,6 +25,7 @@ def openai_error(shape: ErrorShape) -> bytes:
                 "type": _TYPES[shape.fault],
                 "param": shape.param,
                 "code": shape.code,
+                **shape.facts,
             }
         }
     )

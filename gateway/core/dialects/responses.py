@@ -101,6 +101,7 @@ class Responses(Dialect):
             "code": shape.code,
             "message": shape.message,
             "param": shape.param,
+            **shape.facts,
             "sequence_number": 0,
         }
         return b"event: error\ndata: " + dump(event) + b"\n\n"
