@@ -13,7 +13,7 @@ import threading
 from contextlib import ExitStack
 
 from loadtest.measure import QUICK, Bench, Extent, hold, per, warm_up
-from loadtest.proxies import EVERYONE, FLOOR, OWN, Proxy
+from loadtest.proxies import EVERYONE, OWN, Proxy
 from loadtest.shipped import add_options, built
 
 
