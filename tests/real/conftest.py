@@ -41,7 +41,7 @@ def vllm(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) 
     log = tmp_path_factory.mktemp("vllm") / "cpu-node.log"
     command = ["fleetgate-worker", "cpu-node", "--port", "0", "--dtype", "float32", "--log", f"{log}.vllm"]
     with running(command, log) as process:
-        progress = _Progress(log, pytestconfig)
+        progress = Progress(log, pytestconfig)
         yield Server(wait_for(progress.url, process, log, SET_UP_SECONDS))
 
 
@@ -59,7 +59,7 @@ def gateway(vllm: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield server
 
 
-class _Progress:
+class Progress:
     """Shows what the command says while it sets up: minutes without a word look like a hang."""
 
     def __init__(self, log: Path, config: pytest.Config) -> None:

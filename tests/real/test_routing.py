@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from gateway.core.fleet.node_metrics import read_node_metrics
-from tests.real.conftest import SET_UP_SECONDS, Server, _Progress
+from tests.real.conftest import SET_UP_SECONDS, Progress, Server
 from tests.real.processes import running, wait_for
 from tests.real.transparency_cases import CHAT, MODEL
 from workers.cpu_node import free_port
@@ -26,7 +26,7 @@ def second(vllm: Server, tmp_path_factory: pytest.TempPathFactory, pytestconfig:
     log = tmp_path_factory.mktemp("second") / "cpu-node.log"
     command = ["fleetgate-worker", "cpu-node", "--port", "0", "--dtype", "float32", "--log", f"{log}.vllm"]
     with running(command, log) as process:
-        yield Server(wait_for(_Progress(log, pytestconfig).url, process, log, SET_UP_SECONDS))
+        yield Server(wait_for(Progress(log, pytestconfig).url, process, log, SET_UP_SECONDS))
 
 
 def hit_rate(policy: str, nodes: list[Server], folder: Path) -> float:

@@ -1,0 +1,79 @@
+"""A real vLLM that a test may kill, freeze and start again at the same address."""
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.real.conftest import SET_UP_SECONDS, Progress
+from tests.real.processes import running, wait_for
+from workers.cpu_node import free_port
+
+
+class KillableNode:
+    """`start` and `end` may follow each other any number of times; the port stays."""
+
+    def __init__(self, directory: Path, config: pytest.Config) -> None:
+        self.port = free_port("127.0.0.1")
+        self._directory = directory
+        self._config = config
+        self._starts = 0
+        self._running = contextlib.ExitStack()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log = directory
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def runs(self) -> bool:
+        return self._process is not None
+
+    def start(self) -> None:
+        """Returns at once; `ready` waits."""
+        self._starts += 1
+        self._log = self._directory / f"cpu-node-{self._starts}.log"
+        command = ["fleetgate-worker", "cpu-node", "--port", str(self.port), "--dtype", "float32"]
+        self._process = self._running.enter_context(running([*command, "--log", f"{self._log}.vllm"], self._log))
+
+    def ready(self) -> None:
+        assert self._process is not None
+        wait_for(Progress(self._log, self._config).url, self._process, self._log, SET_UP_SECONDS)
+
+    def signal(self, number: signal.Signals) -> None:
+        """To all processes of vLLM at once: its server and its engine are one group."""
+        os.killpg(self._server(), number)
+
+    def kill(self) -> None:
+        """SIGKILL; returns when the process that started vLLM has seen it."""
+        assert self._process is not None
+        self.signal(signal.SIGKILL)
+        self._process.wait(60)
+        self.end()
+
+    def end(self) -> None:
+        self._running.close()
+        self._process = None
+
+    def _server(self) -> int:
+        assert self._process is not None
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        (server,) = [int(child) for child in children if b"api_server" in Path(f"/proc/{child}/cmdline").read_bytes()]
+        return server
+
+
+@contextlib.contextmanager
+def killable_node(directory: Path, config: pytest.Config) -> Iterator[KillableNode]:
+    """A node that is started and not yet ready."""
+    node = KillableNode(directory, config)
+    node.start()
+    try:
+        yield node
+    finally:
+        node.end()
