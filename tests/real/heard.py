@@ -89,7 +89,7 @@ def _messages(url: str, question: str, most: int, on_delta: OnDelta) -> Heard:
 
 def _responses(url: str, question: str, most: int, on_delta: OnDelta) -> Heard:
     texts = {"response.reasoning_text.delta": "", "response.output_text.delta": ""}
-    numbers = []
+    numbers, ends = [], []
     with (
         openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0, timeout=240) as client,
         client.responses.stream(model=MODEL, input=question, max_output_tokens=most, temperature=0) as stream,
@@ -99,7 +99,9 @@ def _responses(url: str, question: str, most: int, on_delta: OnDelta) -> Heard:
             if event.type in texts:
                 texts[event.type] += str(event.delta)  # type: ignore[union-attr]
                 on_delta()
-        response = stream.get_final_response()
+            if event.type in ("response.completed", "response.incomplete"):
+                ends.append(event.response)
+    (response,) = ends
     assert numbers == list(range(len(numbers))), "events are numbered without a gap"
     whole = {"reasoning": "", "message": ""}
     for item in response.output:

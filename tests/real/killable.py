@@ -17,7 +17,9 @@ from workers.cpu_node import free_port
 class KillableNode:
     """`start` and `end` may follow each other any number of times; the port stays."""
 
-    def __init__(self, directory: Path, config: pytest.Config) -> None:
+    def __init__(self, directory: Path, config: pytest.Config, *arguments: str) -> None:
+        """`arguments`: of vLLM, beside the usual ones."""
+        self._arguments = ("--", *arguments)
         self.port = free_port("127.0.0.1")
         self._directory = directory
         self._config = config
@@ -39,7 +41,8 @@ class KillableNode:
         self._starts += 1
         self._log = self._directory / f"cpu-node-{self._starts}.log"
         command = ["fleetgate-worker", "cpu-node", "--port", str(self.port), "--dtype", "float32"]
-        self._process = self._running.enter_context(running([*command, "--log", f"{self._log}.vllm"], self._log))
+        command += ["--log", f"{self._log}.vllm", *self._arguments]
+        self._process = self._running.enter_context(running(command, self._log))
 
     def ready(self) -> None:
         assert self._process is not None
@@ -69,9 +72,9 @@ class KillableNode:
 
 
 @contextlib.contextmanager
-def killable_node(directory: Path, config: pytest.Config) -> Iterator[KillableNode]:
+def killable_node(directory: Path, config: pytest.Config, *arguments: str) -> Iterator[KillableNode]:
     """A node that is started and not yet ready."""
-    node = KillableNode(directory, config)
+    node = KillableNode(directory, config, *arguments)
     node.start()
     try:
         yield node
