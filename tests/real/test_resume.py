@@ -16,7 +16,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.real.answers import Answer, difference, read_answer
+from tests.real.answers import Answer, difference, read_answer, without
 from tests.real.conftest import SET_UP_SECONDS, Server
 from tests.real.cutting import WAYS, Cuts, Way, cutting
 from tests.real.heard import DIALECTS, Heard, hear
@@ -110,7 +110,8 @@ class Cutter:
 
     def ask(self, path: str) -> Answer:
         with httpx.Client(base_url=self.url, timeout=240, trust_env=False) as client:
-            return merged(read_answer(client.post(path, json=_SHORT[path])))
+            # Only a node knows its fingerprint, and one that is cut behind its last token has not told it.
+            return without(merged(read_answer(client.post(path, json=_SHORT[path]))), "system_fingerprint")
 
     def unbroken(self, path: str) -> Answer:
         if path not in self.whole:
