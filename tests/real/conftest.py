@@ -1,6 +1,5 @@
 """A real vLLM and a real gateway, started by the commands that people use and shared by all tests of the run."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +7,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.real.killable import KillableNode, killable_node
 from tests.real.processes import running, wait_for
+from tests.real.progress import SET_UP_SECONDS, Progress
 from tests.real.transparency_cases import MODEL
 from workers.cpu_node import free_port
-
-SET_UP_SECONDS = 900.0  # a first run installs vLLM and builds the model: about three minutes where downloads are quick
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +45,16 @@ def vllm(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) 
 
 
 @pytest.fixture(scope="session")
+def second(
+    vllm: Server, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Iterator[KillableNode]:
+    """Another vLLM beside it, which tests may kill: whoever needs it starts it again."""
+    with killable_node(tmp_path_factory.mktemp("second"), pytestconfig) as node:
+        node.ready()
+        yield node
+
+
+@pytest.fixture(scope="session")
 def gateway(vllm: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The gateway in front of it, with no policy: `fleetgate serve --node URL`."""
     log = tmp_path_factory.mktemp("gateway") / "gateway.log"
@@ -57,31 +66,6 @@ def gateway(vllm: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         # Its questions to the node are over: tests count what the node runs.
         wait_for(lambda: "node_canary_finished" in log.read_text() or None, process, log, 120.0)
         yield server
-
-
-class Progress:
-    """Shows what the command says while it sets up: minutes without a word look like a hang."""
-
-    def __init__(self, log: Path, config: pytest.Config) -> None:
-        self._log = log
-        self._config = config
-        self._shown = 0
-
-    def url(self) -> str | None:
-        """Show what is new; the node's URL once it is ready."""
-        lines = self._log.read_text(errors="replace").splitlines()
-        for line in lines[self._shown :]:
-            self._show(line)
-        self._shown = len(lines)
-        ready = [match for line in lines if (match := re.match(r"ready: (http://\S+)", line))]
-        return ready[0][1] if ready else None
-
-    def _show(self, line: str) -> None:
-        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
-        capture = self._config.pluginmanager.get_plugin("capturemanager")
-        if reporter is not None and capture is not None:  # neither is there in a worker of pytest-xdist
-            with capture.global_and_fixture_disabled():
-                reporter.write_line(line)
 
 
 def ready(url: str) -> bool | None:

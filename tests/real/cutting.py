@@ -28,26 +28,28 @@ _INSIDE = 60
 
 @dataclass(slots=True)
 class Cuts:
-    """What the proxies that share it do. `streams`: those that sent a stream since `arm`, in order. `made`: how often a
-    stream was cut."""
+    """What the proxies that share it do to the next stream; `made`: that was done."""
 
     after: int | None = None
     way: Way = "reset"
-    made: int = 0
-    streams: list[str] = field(default_factory=list)
+    made: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def arm(self, after: int, way: Way) -> None:
         """Cut the next stream once `after` of its events have passed, the first one counts as 1."""
         with self.lock:
             self.after, self.way = after, way
-            self.made = 0
-            self.streams.clear()
+            self.made = False
 
-    def begin(self, name: str) -> tuple[int, Way] | None:
+    def disarm(self) -> bool:
+        """Cut nothing any more; returns whether a stream was cut since `arm`."""
+        with self.lock:
+            self.after = None
+            return self.made
+
+    def begin(self) -> tuple[int, Way] | None:
         """A proxy has a stream to pass on: what to do with it. Only the first one since `arm` is cut."""
         with self.lock:
-            self.streams.append(name)
             after, self.after = self.after, None
             return None if after is None else (after, self.way)
 
@@ -55,8 +57,7 @@ class Cuts:
 class _Answers:
     """The way from the node to the gateway on one connection: finds streams, and says where one is cut."""
 
-    def __init__(self, name: str, cuts: Cuts) -> None:
-        self._name = name
+    def __init__(self, cuts: Cuts) -> None:
         self._cuts = cuts
         self._way: Way | None = None
         self._events = 0
@@ -70,7 +71,7 @@ class _Answers:
         at = 0
         if data.startswith(b"HTTP/1.") and _HEAD in data.lower():
             at = data.index(b"\r\n\r\n") + 4
-            if (found := self._cuts.begin(self._name)) is not None:
+            if (found := self._cuts.begin()) is not None:
                 self._events, self._way = found
                 self._bytes = _CHUNK_END + (_INSIDE if self._way == "inside" else 0)
                 self._last = b""
@@ -84,7 +85,7 @@ class _Answers:
         if self._bytes:
             return data, None
         with self._cuts.lock:
-            self._cuts.made += 1
+            self._cuts.made = True
         return data[: at + passing], self._way
 
     def _behind_events(self, data: bytes, at: int) -> int:
@@ -100,21 +101,21 @@ class _Answers:
 
 @contextlib.contextmanager
 def cutting(target: tuple[str, int], cuts: Cuts) -> Iterator[str]:
-    """A proxy to `target`; yields its URL, which is its name in `cuts.streams`."""
+    """A proxy to `target`; yields its URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        accepting = threading.Thread(target=_accept, args=(listener, url, target, cuts), daemon=True)
+        accepting = threading.Thread(target=_accept, args=(listener, target, cuts), daemon=True)
         accepting.start()
         yield url
         listener.shutdown(socket.SHUT_RDWR)
         accepting.join()
 
 
-def _accept(listener: socket.socket, url: str, target: tuple[str, int], cuts: Cuts) -> None:
+def _accept(listener: socket.socket, target: tuple[str, int], cuts: Cuts) -> None:
     with contextlib.suppress(OSError):
         while True:
             client, _ = listener.accept()
-            threading.Thread(target=_carry, args=(client, target, _Answers(url, cuts)), daemon=True).start()
+            threading.Thread(target=_carry, args=(client, target, _Answers(cuts)), daemon=True).start()
 
 
 def _carry(client: socket.socket, target: tuple[str, int], answers: _Answers) -> None:

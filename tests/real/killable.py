@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.real.conftest import SET_UP_SECONDS, Progress
 from tests.real.processes import running, wait_for
+from tests.real.progress import SET_UP_SECONDS, Progress
 from workers.cpu_node import free_port
 
 

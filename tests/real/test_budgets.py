@@ -17,8 +17,9 @@ import pytest
 import yaml
 
 from tests.real.budget_cases import DIALECTS, MESSAGES, ROOM, THOUGHT, Thought, ask, count_tokens
-from tests.real.conftest import SET_UP_SECONDS, Server
+from tests.real.conftest import Server
 from tests.real.processes import running, wait_for
+from tests.real.progress import SET_UP_SECONDS
 from tests.real.transparency_cases import MODEL
 from workers.cpu_node import free_port
 

@@ -64,7 +64,10 @@ def test_a_stream_is_cut_behind_an_event(node: tuple[str, int], after: int, way:
             assert (whole + EVENTS[after]).startswith(passed)
             assert len(passed) < len(whole + EVENTS[after])
         assert client.get("/stream").content == b"".join(EVENTS)
-        assert (cuts.made, cuts.streams) == (1, [url, url])
+        assert cuts.disarm()
+        cuts.arm(99, way)
+        assert client.get("/stream").content == b"".join(EVENTS)
+        assert not cuts.disarm()
 
 
 def test_a_node_that_is_gone(node: tuple[str, int]) -> None:

@@ -9,8 +9,9 @@ import httpx
 import pytest
 
 from gateway.core.fleet.node_metrics import read_node_metrics
-from tests.real.conftest import SET_UP_SECONDS, Progress, Server
+from tests.real.conftest import Server
 from tests.real.processes import running, wait_for
+from tests.real.progress import SET_UP_SECONDS, Progress
 from tests.real.transparency_cases import CHAT, MODEL
 from workers.cpu_node import free_port
 

@@ -1,0 +1,152 @@
+"""A node is killed, drained or frozen with nine streams on it: each goes on on the other node, to the last letter."""
+
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.real.conftest import Server
+from tests.real.heard import DIALECTS, Heard, hear
+from tests.real.killable import KillableNode
+from tests.real.progress import SET_UP_SECONDS
+from tests.real.resume_fleet import BUDGET, THOUGHT, Gateway, fronted
+from tests.real.transparency_cases import CHAT, MODEL
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(SET_UP_SECONDS + 900)]
+
+LONG = ("Who are you?", 90)
+"""A question whose answer goes on, and its tokens: prompt and answer fill no KV block (128 tokens)."""
+
+SEED = 19
+
+
+@pytest.fixture(scope="module")
+def front(vllm: Server, second: KillableNode, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    with fronted([vllm.url, second.url], tmp_path_factory.mktemp("front")) as gateway:
+        yield gateway
+
+
+@dataclass(slots=True)
+class Listener:
+    """One client: its dialect, at which event it wants the kill to happen, and what it has heard."""
+
+    dialect: str
+    point: int
+    heard: int = 0
+    at_the_kill: int | None = None
+    answer: "Future[Heard] | None" = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def count(self) -> None:
+        with self.lock:
+            self.heard += 1
+
+
+def listeners(dice: random.Random) -> list[Listener]:
+    """Three of each dialect: one is in the middle of its thinking, one at its end, one in the answer."""
+    return [
+        Listener(dialect, point)
+        for dialect in DIALECTS
+        for point in (
+            dice.randrange(2, THOUGHT - 1),
+            dice.choice((THOUGHT, THOUGHT + 1)),
+            dice.randrange(THOUGHT + 3, LONG[1] - 12),
+        )
+    ]
+
+
+def break_streams(
+    gateway: Gateway, other: str, crowd: list[Listener], breaks: Callable[[], None]
+) -> list[tuple[Listener, Heard]]:
+    """Start them all on one node (`other` is drained meanwhile), so that all are about at their points when `breaks` is
+    called. Returns what they heard."""
+    ordered = sorted(crowd, key=lambda listener: -listener.point)
+    lead = ordered[0]
+    gateway.order("drain", other)
+    with ThreadPoolExecutor(len(crowd)) as threads:
+        for listener in ordered:
+            _until(lambda: lead.heard >= lead.point - listener.point or _over(lead))  # noqa: B023
+            listener.answer = threads.submit(hear, listener.dialect, gateway.url, *LONG, listener.count)
+        _until(lambda: all(listener.heard or _over(listener) for listener in crowd))
+        gateway.order("undrain", other)
+        _until(lambda: lead.heard >= lead.point or _over(lead))
+        breaks()
+        for listener in crowd:
+            listener.at_the_kill = listener.heard
+        return [(listener, listener.answer.result()) for listener in crowd if listener.answer is not None]
+
+
+def _over(listener: Listener) -> bool:
+    return listener.answer is not None and listener.answer.done()
+
+
+def _until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def check(gateway: Gateway, unbroken: dict[str, Heard], told: list[tuple[Listener, Heard]]) -> None:
+    """Each heard what the unbroken run says, and was really broken on the way."""
+    for listener, heard in told:
+        assert listener.at_the_kill is not None
+        print(
+            f"{listener.dialect}: killed at event {listener.at_the_kill} of {listener.heard}, wanted {listener.point}"
+        )
+        assert listener.at_the_kill < LONG[1] - 3, "it was under way"
+        assert heard == unbroken[listener.dialect]
+
+
+@pytest.fixture(scope="module")
+def unbroken(front: Gateway, vllm: Server) -> dict[str, Heard]:
+    """Asked through the gateway, in each dialect; their texts are what the node itself says in chat."""
+    heard = {dialect: hear(dialect, front.url, *LONG, lambda: None) for dialect in DIALECTS}
+    messages = [{"role": "user", "content": LONG[0]}]
+    body = {"model": MODEL, "messages": messages, "max_tokens": LONG[1], "temperature": 0}
+    with vllm.client() as node:
+        said = node.post(CHAT, json={**body, "thinking_token_budget": BUDGET}).json()["choices"][0]["message"]
+    assert {(one.thinking, one.answer) for one in heard.values()} == {(said["reasoning"], said["content"])}
+    assert said["content"]
+    return heard
+
+
+def test_a_node_is_drained(front: Gateway, vllm: Server, second: KillableNode, unbroken: dict[str, Heard]) -> None:
+    """Its deadline passes in the middle of nine streams."""
+    told = break_streams(
+        front, vllm.url, listeners(random.Random(SEED)), lambda: front.order("drain", second.url, deadline=0.1)
+    )
+    front.order("undrain", second.url)
+    check(front, unbroken, told)
+
+
+@pytest.mark.prove
+def test_a_node_is_frozen(front: Gateway, vllm: Server, second: KillableNode, unbroken: dict[str, Heard]) -> None:
+    """SIGSTOP: its connections stay, and nothing comes any more."""
+    second_is_up(front, second)
+    told = break_streams(front, vllm.url, listeners(random.Random(SEED)), lambda: second.signal(signal.SIGSTOP))
+    second.signal(signal.SIGCONT)
+    check(front, unbroken, told)
+
+
+@pytest.mark.parametrize("seed", [SEED, *(pytest.param(SEED + n, marks=pytest.mark.prove) for n in range(1, 7))])
+def test_a_node_is_killed(
+    seed: int, front: Gateway, vllm: Server, second: KillableNode, unbroken: dict[str, Heard]
+) -> None:
+    """kill -9, with three streams of each dialect on it: in thinking, at its end, in the answer."""
+    second_is_up(front, second)
+    told = break_streams(front, vllm.url, listeners(random.Random(seed)), second.kill)
+    check(front, unbroken, told)
+
+
+def second_is_up(gateway: Gateway, second: KillableNode) -> None:
+    """Started again where an earlier test has killed it."""
+    if not second.runs:
+        second.start()
+        second.ready()
+    _until(lambda: bool(gateway.both_ready()))
