@@ -43,7 +43,7 @@ class AnswerDeltas:
         self._spaces = ""
         call_id = derived_id("chatcmpl-tool-", self._chat_id, self.calls)
         function = {"name": name, "arguments": ""}
-        call = {"index": self.calls, "id": call_id, "type": "function", "function": function}
+        call = {"id": call_id, "type": "function", "index": self.calls, "function": function}
         self._new.append({"tool_calls": [call]})
         self.calls += 1
 
