@@ -147,8 +147,8 @@ class AnswerResumption:
             lease.node.answered(now)
         if lease.prefill is not None:
             lease.prefill.first_byte(now)
-        ended = self._checkpoint is not None and self._checkpoint.ended
-        if self._comments != inf and note.pause is not None and not ended:
+        whole = self._checkpoint is not None and self._checkpoint.ended  # nothing may stand behind its end
+        if self._comments != inf and note.pause is not None and not whole:
             comment = b": resumed on another node after %d tokens, %.1f s\n" % (note.token, note.pause)
             if not self._request.push(comment) and self._request.listener is not None:
                 self._request.listener.on_full()

@@ -74,11 +74,11 @@ async def test_a_node_that_takes_requests_and_says_nothing_costs_none(stream: bo
             await nothing_held(gateway, bad, good)
 
 
-async def test_a_wedged_nodes_waiting_requests_move_on_and_its_streams_end_clearly() -> None:
-    """Its engine stands still in mid-stream: what had begun cannot be moved (yet), what waited can."""
+async def test_what_waits_on_a_wedged_node_and_what_streams_there_moves_on() -> None:
+    """Its engine stands still in mid-stream; what waits finds that out."""
     paced = FakeSettings(rate=50, answer_tokens=100)
     async with serve_fake(paced) as bad, serve_fake(FAST) as good:
-        timeouts = {**SOON, "idle": 1.0}
+        timeouts = {**SOON, "stall": 600.0, "stall_confirmed": 600.0}
         async with limited_gateway(bad.url, good.url, timeouts=timeouts, routing=IN_TURN) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             under_way = asyncio.create_task(crowd(gateway.url, 4, stream=True))
@@ -86,9 +86,9 @@ async def test_a_wedged_nodes_waiting_requests_move_on_and_its_streams_end_clear
             await eventually(lambda: all(lease.heard for lease in gateway.app.fleet.nodes[0].leases))
             bad.set_faults(Fault("wedge"))
             assert lost(await crowd(gateway.url, 8, stream=True, text="later")) == []
-            assert [code for _, code in lost(await under_way)] == ["upstream_timeout"] * 2
+            assert lost(await under_way) == []
             bad.set_faults()
-            await nothing_held(gateway, bad, good)
+            await nothing_held(gateway)
 
 
 async def test_a_zombie_comes_back_only_through_an_answered_request() -> None:
