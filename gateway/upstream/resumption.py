@@ -16,7 +16,7 @@ import asyncio
 from math import inf
 
 from gateway.core.dialects.stream_filter import FollowUpRequest
-from gateway.core.errors import ClientGone, GatewayError, Overloaded, UpstreamError
+from gateway.core.errors import ClientGone, GatewayError, NodeLeaving, Overloaded, UpstreamError
 from gateway.core.http.sse import KEEP_ALIVE
 from gateway.core.resume.budget import ResumeBudget, ResumeDecision, Resumes
 from gateway.core.resume.checkpoint import Checkpoint
@@ -97,7 +97,7 @@ class AnswerResumption:
         if not self._avoided:
             self._since = self._failed_at
         self._avoided.append(node)
-        self._paid = False
+        self._paid = isinstance(error, NodeLeaving)  # drains pace their moves by themselves
         if stats.resumes and stats.resumes[-1].pause is None:
             stats.resumes[-1].outcome = "broken"
         stats.resumes += (ResumeNote(outcome(error), node.name, tokens),)

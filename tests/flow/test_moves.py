@@ -133,6 +133,7 @@ async def test_streams_move_before_the_deadline_and_nothing_is_lost() -> None:
         *answers, first, second = await made.answers()
         all_whole([*answers, second], first)
         assert made.causes == ["drained"] * 4
+        assert made.gateway.app.relay._resumes._budgets == {}, "the budget is for what breaks by itself"
 
 
 async def test_the_command_moves_at_once_and_returns_when_the_node_is_empty() -> None:
