@@ -1,15 +1,16 @@
 """Moves: what will not end before a drain's deadline goes on on another node, in mid-answer and one by one.
 
-    a drain's deadline   exchanges that can go on elsewhere               the others
-    none                 stay                                             stay
-    is to come           moved as `MoveSchedule` plans, where another     stay
-                         node has a place now
-    comes                ended: those that can go on wait for a place     ended
-    had come already     moved within seconds, as above                   ended at once
-    is taken back        stay                                             stay
+    a drain's deadline   resumable exchanges                   those that wait: the      the others
+                                                               client has nothing yet
+    none                 stay                                  stay                      stay
+    is to come           moved as `MoveSchedule` plans, where  stay, and may end         stay
+                         another node has a place now
+    comes                left: go on where a place is free     left: asked anew          ended
+    had come already     moved within seconds, as above        moved in the same way     ended at once
+    is taken back        stay                                  stay                      stay
 
 A move ends the exchange with `NodeLeaving`; the relay does the rest, in the same call: it leases another node and asks
-the checkpoint how to go on. Each process moves its own exchanges.
+the checkpoint how to go on, or begins anew where nothing has come. Each process moves its own exchanges.
 """
 
 import asyncio
@@ -109,11 +110,14 @@ class Departure:
             self._end()
             return
         self._exchanges = [exchange for exchange in self._exchanges if not exchange.done.done()]
-        movable = [exchange for exchange in self._exchanges if exchange.resumable]
+        movable = [exchange for exchange in self._exchanges if self._may_move(exchange)]
         due = self.schedule.next_move(len(movable)) if movable else inf
         if due <= now:
             due = self._move(movable, now)
         self._timer = self._loop.call_at(min(due, self.schedule.end), self._step)
+
+    def _may_move(self, exchange: Exchange) -> bool:
+        return exchange.resumable or (self.schedule.overdue and exchange.waits)
 
     def _move(self, movable: list[Exchange], now: float) -> float:
         """Move the first that another node has a place for. Returns when the next one is due."""
@@ -125,9 +129,9 @@ class Departure:
         return now + RESPITE
 
     def _end_fixed(self) -> None:
-        """End what can never go on elsewhere: the deadline had come before the drain was seen."""
+        """End what cannot go on elsewhere: the deadline had come before the drain was seen."""
         for exchange in self._relay.exchanges_on(self._node):
-            if not exchange.resumable:
+            if not self._may_move(exchange):
                 exchange.leave(NodeLeaving("The node was drained before its answer was complete; retry."))
 
     def _end(self) -> None:

@@ -53,13 +53,15 @@ class Fleet:
     def running(self) -> list[int]:
         return [node.running for node in self.nodes]
 
-    async def ask(self, count: int, **fields: Any) -> None:
-        """Have `count` more streams run."""
-        body = ask("Tell me about Paris.", True, **fields)
+    async def ask(self, count: int, stream: bool = True, **fields: Any) -> None:
+        """Have `count` more requests run."""
+        body = ask("Tell me about Paris.", stream, **fields)
         before = self.served
         self.asked += [asyncio.create_task(send(self.gateway.url, body)) for _ in range(count)]
         await eventually(lambda: self.served == before + count)
-        await eventually(lambda: all(lease.heard for node in self.known for lease in node.leases))
+        await eventually(lambda: sum(self.running) >= count)
+        if stream:
+            await eventually(lambda: all(lease.heard for node in self.known for lease in node.leases))
 
     async def drain(self, number: int = 0, **order: Any) -> None:
         assert (await admin(self.gateway, "/admin/drain", node=self.nodes[number].url, **order)).status_code == 200
@@ -147,6 +149,26 @@ async def test_the_command_moves_at_once_and_returns_when_the_node_is_empty() ->
         *answers, unbroken = await made.answers()
         all_whole(answers, unbroken)
         assert made.causes == ["drained"] * 12
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_what_moves_at_once_moves_one_by_one(stream: bool) -> None:
+    """Streams go on; plain requests, of which the client has nothing, are asked anew."""
+    async with fleet() as made:
+        await made.ask(24, stream)
+        seen: set[int] = set()
+        watching = asyncio.create_task(watch(made.known[0], seen))
+        await made.drain(deadline=0)
+        await watching
+        assert len(seen) > 6, "many at once would hold up the other node"
+        assert lost(await made.answers()) == []
+
+
+async def watch(node: Node, seen: set[int]) -> None:
+    """Note the requests that `node` has in flight, until it has none."""
+    while node.in_flight:
+        seen.add(node.in_flight)
+        await asyncio.sleep(0.005)
 
 
 async def test_the_command_takes_one_deadline() -> None:
