@@ -47,7 +47,7 @@ from gateway.core.resume.answer_tokens import AnswerTokens, find
 from gateway.core.resume.continuation_reader import ContinuationReader, StreamForm, failure
 from gateway.core.resume.followed_request import GENERATING, FollowedRequest
 from gateway.core.resume.raw_answer import RawAnswer
-from gateway.core.resume.shown_text import ShownText, UnshownText, find_unshown, last_text
+from gateway.core.resume.shown_text import ShownText, UnshownText, find_unshown, last_text, without_markers
 
 _IDS = b',"token_ids":['
 _NO_IDS = b',"token_ids":null}]}\n\n'
@@ -350,6 +350,7 @@ class Checkpoint(StreamFilter):
         self._splitter = EventSplitter()
         self._capabilities = capabilities
         self._answer.clear()
+        self._finished = self._finished or (self._reader is not None and self._reader.finished)
         self._prompt, self._window, self._dropped = b"", None, 0
         if not self._holds_back(refused):
             self.tokens.drop_held()
@@ -429,7 +430,7 @@ class Checkpoint(StreamFilter):
         answer = parse_object(bytes(self._answer))
         self._answer.clear()
         prompt = ids_json(answer.get("tokens"))
-        if self.prompt_tokens and zlib.crc32(prompt) != self._prompt_check and self._followed.prompt_ids() is None:
+        if self._prompt_check and zlib.crc32(prompt) != self._prompt_check and self._followed.prompt_ids() is None:
             raise self.lost("the other node renders its prompt in another way")
         known = self._followed.prompt_ids()
         self._prompt = prompt if known is None else known
@@ -464,7 +465,9 @@ class Checkpoint(StreamFilter):
         self._answer.clear()
         if not isinstance(text, str):
             raise self.lost("the other node does not tell the text of its tokens")
-        if text.endswith(_HALF) and self._dropped < _MAX_DROPPED:
+        if text.endswith(_HALF) or (not self._marked and without_markers(text).endswith(_HALF)):
+            if self._dropped >= _MAX_DROPPED:
+                raise self.lost("its text is no UTF-8")
             self._dropped += 1
             self.follow_up = self._ask_text()
             return b""
@@ -476,13 +479,12 @@ class Checkpoint(StreamFilter):
 
     def _find_unshown(self, text: str) -> UnshownText | None:
         """What of `text` the client has not been sent; None where the two do not agree."""
-        reader, known = self._reader, self._capabilities
+        reader = self._reader
         if reader is not None:
             return UnshownText(text, "", True) if reader.agrees(text) else None
         choice = (parse_object(event_data(self._last)).get("choices") or [{}])[0]
         last = last_text(choice.get("delta") or {} if self._followed.chat else choice)
-        marked = known.marker_shown is True or self._followed.parsed.get("skip_special_tokens") is False
-        return find_unshown(text, self._counted, last, self._splits, marked)
+        return find_unshown(text, self._counted, last, self._splits, self._marked)
 
     def _continue(self, unshown: UnshownText | None) -> FollowUpRequest:
         """The request for the rest of the answer. `unshown`: the text that the client is to get before, if any."""
@@ -496,7 +498,6 @@ class Checkpoint(StreamFilter):
             if unshown is not None:
                 self._unfed.append(reader.give(unshown.before, unshown.text))
         reader.begin(prompt_tokens)
-        self._finished = self._finished or reader.finished
         most = self._followed.max_tokens()
         window = self._window if self._window is not None else self._capabilities.window
         if most is None:
@@ -518,6 +519,13 @@ class Checkpoint(StreamFilter):
     def _splits(self) -> bool:
         """Whether the node splits reasoning from content."""
         return self._followed.chat and (self._capabilities.splits_reasoning is not False or bool(self._reasoning))
+
+    @property
+    def _marked(self) -> bool:
+        """Whether the node's text has the markers of thinking in it, be it for its own parser."""
+        if self._splits or self._capabilities.marker_shown is True:
+            return True
+        return self._followed.parsed.get("skip_special_tokens") is False
 
     def _thinks(self, ids: bytes, unshown: UnshownText | None) -> bool:
         """Whether what follows in the text of the answer's tokens `ids`, or in `unshown`, is thinking."""

@@ -50,8 +50,9 @@ class StopStrings:
         return len(self._text) if self._included else len(self._text) - self._reach
 
     def _release(self, end: int) -> str:
+        end = max(self._out, end)
         passed = self._text[self._out : end]
-        self._out = max(self._out, end)
+        self._out = end
         past = min(self._out, max(0, len(self._text) - self._reach))
         self._text, self._out = self._text[past:], self._out - past
         return passed
