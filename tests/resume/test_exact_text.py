@@ -167,6 +167,18 @@ WHOLE = [*THOUGHT, THINK_END, *ANSWER, EOS]
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+@pytest.mark.parametrize("cut", [1, 2, 3, 4])
+def test_half_a_character_before_a_special_token(path: str, cut: int) -> None:
+    """The node leaves the token out, so that its prompt ends in half a character: it would show it all."""
+    node = PlainNode(WORDS, [11, 26, THINK_END, 11, EOS], [1])
+    body = body_of(path)
+    events = node.stream(path, body)
+    expected = unbroken(node, path, body)
+    assert broken(node, path, body, [sum(map(len, events[1 : cut + 1]))], None) == expected
+    assert broken(node, path, body, [sum(map(len, events[1 : cut + 1])), 0, 0], None) == expected
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 @pytest.mark.parametrize("fields", [{}, {"stop": "ßEND"}, {"stop": ["never there"]}, {"max_tokens": 20}], ids=str)
 def test_cut_at_every_event(path: str, count: int, fields: dict[str, Any]) -> None:

@@ -96,3 +96,8 @@ def find(ids: bytes, marker: tuple[int, ...]) -> int:
     if not marker:
         return -1
     return (b"," + ids + b",").find(b",%b," % ",".join(map(str, marker)).encode())
+
+
+def ends_with(ids: bytes, marker: tuple[int, ...]) -> bool:
+    """Whether `marker` stands at the end of `ids` (as JSON writes them)."""
+    return bool(marker) and (b"," + ids).endswith(b",%b" % ",".join(map(str, marker)).encode())

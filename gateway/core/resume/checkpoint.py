@@ -31,6 +31,7 @@ the last event.
 An event of which only a part came is forgotten: its tokens are made again.
 """
 
+import re
 import zlib
 from enum import Enum
 from typing import Any
@@ -43,11 +44,11 @@ from gateway.core.errors import AnswerTooLarge, StreamLost, UpstreamCut
 from gateway.core.fleet.capabilities import Capabilities
 from gateway.core.http.sse import DONE, MAX_HELD, EventSplitter, event_data, split_events
 from gateway.core.json_text import load_object, parse_object
-from gateway.core.resume.answer_tokens import AnswerTokens, find
+from gateway.core.resume.answer_tokens import AnswerTokens, ends_with, find
 from gateway.core.resume.continuation_reader import ContinuationReader, StreamForm, failure
 from gateway.core.resume.followed_request import GENERATING, FollowedRequest
 from gateway.core.resume.raw_answer import RawAnswer
-from gateway.core.resume.shown_text import ShownText, UnshownText, find_unshown, last_text, without_markers
+from gateway.core.resume.shown_text import ShownText, UnshownText, find_unshown, last_text
 
 _IDS = b',"token_ids":['
 _NO_IDS = b',"token_ids":null}]}\n\n'
@@ -61,6 +62,9 @@ _CLOSE = b"]}]}\n\n"
 _CHAT_TEXT = b'"},"logprobs":null,"finish_reason":null'
 _HALF = "\ufffd"
 """What a tokenizer writes for half a character."""
+_HIDES_HALF = re.compile(r"\ufffd(?:<[^<>\s]{1,40}>)+\Z")
+"""Half a character with special tokens behind it: the end of a prompt may not be half a character, not even to a node
+that leaves special tokens out. It would send its prompt as text."""
 _MAX_DROPPED = 16
 """The most ids of half characters at the end of an answer: more than three are of a model that writes no UTF-8."""
 _ASKED = b'"return_token_ids":true'
@@ -102,6 +106,7 @@ class Checkpoint(StreamFilter):
         "_prompt_check",
         "_reader",
         "_shown",
+        "_shows_special",
         "_state",
         "_tail",
         "_text",
@@ -128,6 +133,8 @@ class Checkpoint(StreamFilter):
         self._prompt = b""
         self._window: int | None = None
         """What the tokenizer said: the prompt's ids, and the node's window."""
+        self._shows_special = False
+        """Whether the continuation is to show special tokens, as its prompt hides half a character otherwise."""
         self._dropped = 0
         """Ids at the end that are not kept, those of half a character; -1 where no text is asked for."""
         self._unfed: list[bytes] = []
@@ -313,7 +320,7 @@ class Checkpoint(StreamFilter):
             return event
         self._called = self._called or called
         self._finished = self._finished or finished
-        ends = last_of(ids, self._capabilities.think_end) >= 0
+        ends = self._followed.chat and last_of(ids, self._capabilities.think_end) >= 0
         if text:
             self._last = event
             self._counted.add(event, said, self._followed.chat)
@@ -351,7 +358,7 @@ class Checkpoint(StreamFilter):
         self._capabilities = capabilities
         self._answer.clear()
         self._finished = self._finished or (self._reader is not None and self._reader.finished)
-        self._prompt, self._window, self._dropped = b"", None, 0
+        self._prompt, self._window, self._dropped, self._shows_special = b"", None, 0, False
         if not self._holds_back(refused):
             self.tokens.drop_held()
             self._dropped = -1
@@ -465,12 +472,13 @@ class Checkpoint(StreamFilter):
         self._answer.clear()
         if not isinstance(text, str):
             raise self.lost("the other node does not tell the text of its tokens")
-        if text.endswith(_HALF) or (not self._marked and without_markers(text).endswith(_HALF)):
+        if text.endswith(_HALF) or (not self._marked and _HIDES_HALF.search(text)):
             if self._dropped >= _MAX_DROPPED:
                 raise self.lost("its text is no UTF-8")
             self._dropped += 1
             self.follow_up = self._ask_text()
             return b""
+        self._shows_special = _HIDES_HALF.search(text) is not None
         unshown = self._find_unshown(text)
         if unshown is None:
             raise self.lost("its text is not the text of its tokens")
@@ -507,7 +515,10 @@ class Checkpoint(StreamFilter):
             self._state = CheckpointState.ENDED
         else:
             self._state = CheckpointState.CONTINUED
-        return self._followed.continuation(prompt, ids, made, max(1, room), reader.thinking, self._capabilities)
+        known = self._capabilities
+        marker = any(ends_with(ids, each) for each in (known.think_start, known.think_end))
+        special = reader.thinking or marker or self._shows_special
+        return self._followed.continuation(prompt, ids, made, max(1, room), special, known)
 
     @property
     def _reasoning(self) -> str:

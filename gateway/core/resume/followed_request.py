@@ -117,12 +117,12 @@ class FollowedRequest:
         return bound if bound is not None or self.chat else _USUAL_MAX_TOKENS
 
     def continuation(
-        self, prompt: bytes, ids: bytes, made: int, room: int, thinking: bool, capabilities: Capabilities
+        self, prompt: bytes, ids: bytes, made: int, room: int, special: bool, capabilities: Capabilities
     ) -> FollowUpRequest:
         """The request that continues the answer from its `made` tokens `ids`, for `room` more, on a node with these
-        capabilities. `thinking`: the end of thinking is still to come."""
+        capabilities. `special`: a chat's special tokens are to be shown, such as the end of thinking."""
         body = self.parsed
-        fields = self._fields(thinking)
+        fields = self._fields(special)
         if body.get("thinking_token_budget") is not None and capabilities.native_budget is not False:
             fields["thinking_token_budget"] = body["thinking_token_budget"]
         minimum = body.get("min_tokens")
@@ -133,7 +133,7 @@ class FollowedRequest:
         every = prompt + b"," + ids if ids else prompt
         return FollowUpRequest(COMPLETIONS, b"".join((dump(fields)[:-1], b',"prompt":[', every, b"]}")))
 
-    def _fields(self, thinking: bool) -> Body:
+    def _fields(self, special: bool) -> Body:
         """What the continuation has of the body as it is."""
         body = self.parsed
         skips = body.get("skip_special_tokens")
@@ -146,7 +146,7 @@ class FollowedRequest:
             fields.pop("response_format", None)
             fields["structured_outputs"] = grammar
         # Markers have to be seen where they are looked for; the node's own parsers need them, too.
-        fields["skip_special_tokens"] = not (thinking or body.get("tools")) and skips is not False
+        fields["skip_special_tokens"] = not (special or body.get("tools")) and skips is not False
         return fields
 
 

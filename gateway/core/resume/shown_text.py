@@ -83,7 +83,7 @@ def find_unshown(text: str, shown: ShownText, last: str, splits: bool, marked: b
     markers of thinking, where it does not split them off.
     """
     if not splits:
-        found = _find_in_raw(text if marked else without_markers(text), shown, last)
+        found = _find_in_raw(text if marked else _without_markers(text), shown, last)
         return found or (_find_in_raw(text, shown, last) if not marked else None)
     if shown.thought >= 0:
         return _find_in_answer(text, shown, last)
@@ -124,7 +124,7 @@ def _offset(text: str, size: int, last: str) -> int:
     return len(part) if isinstance(part, str) and part.endswith(last) else -1
 
 
-def without_markers(text: str) -> str:
+def _without_markers(text: str) -> str:
     """The text as a node gives it that leaves special tokens out."""
     return text.replace(START_TEXT, "").replace(END_TEXT, "")
 
