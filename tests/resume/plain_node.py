@@ -78,19 +78,22 @@ def _beginning(text: str, tag: str) -> int:
 
 @dataclass
 class PlainNode:
-    """`answer`: the ids that the model makes. `sizes`: ids of its events, in turn."""
+    """`answer`: the ids that the model makes. `sizes`: ids of its events, in turn. `grammar`: one bounds the answer
+    itself, so that no prompt may have a part of it."""
 
     words: dict[int, bytes]
     answer: list[int]
     sizes: list[int]
     trims: bool = True
     detokenizes: bool = True
+    grammar: bool = False
 
     def ask(self, path: str, body: dict[str, Any]) -> bytes:
         if path == "/tokenize":
             return json.dumps({"tokens": PROMPT, "max_model_len": 100000}).encode()
         if path == "/detokenize":
-            assert self.detokenizes
+            if not self.detokenizes:
+                return b'{"error":{"message":"Not Found","code":404}}'
             made = b"".join(SPECIALS[i].encode() if i in SPECIALS else self.words[i] for i in body["tokens"])
             return json.dumps({"prompt": made.decode("utf-8", "replace")}).encode()
         return b"".join(self.stream(path, body))
@@ -102,6 +105,7 @@ class PlainNode:
         assert prompt[: len(PROMPT)] == PROMPT
         before = prompt[len(PROMPT) :]
         assert self.answer[: len(before)] == before
+        assert not (self.grammar and THINK_END in before[:-1])
         stops = [body["stop"]] if isinstance(body.get("stop"), str) else body.get("stop") or []
         keeps = bool(body.get("include_stop_str_in_output"))
         hold = max(map(len, stops)) - 1 if stops and not keeps else 0

@@ -30,6 +30,26 @@ class Passing(StreamFilter):
         return data
 
 
+class Forgetting(StreamFilter):
+    """Holds the answer itself until its end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._events: list[bytes] = []
+
+    def feed(self, data: bytes) -> bytes:
+        self.ended = self.ended or b"data: [DONE]" in data
+        self._events += split_events(self._splitter.feed(data))
+        return b""
+
+    def forget_answer(self) -> bool:
+        self._events = [event for event in self._events if b'"content":"' not in event or b'"role"' in event]
+        return True
+
+    def flush(self) -> bytes:
+        return b"".join(self._events)
+
+
 @dataclass
 class Client:
     """An answer as its client reads it."""
@@ -67,20 +87,25 @@ def unbroken(node: PlainNode, path: str, body: dict[str, Any]) -> Client:
     return read(b"".join(events))
 
 
-def broken(node: PlainNode, path: str, body: dict[str, Any], cuts: list[int], step: int | None) -> Client:
+def broken(
+    node: PlainNode, path: str, body: dict[str, Any], cuts: list[int], step: int | None, grammar: bool = False
+) -> Client:
     """The answer where the connection breaks after the bytes of `cuts`, one a request. `step`: bytes of a piece of a
     stream; None: an event."""
-    checkpoint = Checkpoint(Passing(), FollowedRequest(path, json.dumps(body).encode()), KNOWN, False, False)
+    inner = Forgetting() if grammar else Passing()
+    checkpoint = Checkpoint(inner, FollowedRequest(path, json.dumps(body).encode()), KNOWN, False, grammar)
     passed = b""
+    begun = False
     follow_up = FollowUpRequest(path, json.dumps(body).encode())
     while True:
         stream = node.ask(follow_up.path, json.loads(follow_up.body))
         generates = follow_up.path in (CHAT, COMPLETIONS)
-        least = len(split_events(stream)[0]) if generates and passed == b"" else 0  # else it is asked for anew
+        least = len(split_events(stream)[0]) if generates and not begun else 0  # else it is asked for anew
+        begun = True
         cut = least + cuts.pop(0) % (len(stream) + 1 - least) if generates and cuts else None
         passed += feed(checkpoint, stream if cut is None else stream[:cut], step)
         if checkpoint.follow_up is STOP:
-            return read(passed)
+            return read(passed + checkpoint.flush())
         if cut is not None and not checkpoint.ended:
             follow_up = checkpoint.resume(KNOWN)
             continue
@@ -164,6 +189,19 @@ def test_cut_anywhere(
 THOUGHT = [13, 10, 11, 26, 27, 28, 13, 12, 10, 24, 25, 19, 21, 10, 13]
 ANSWER = [12, 10, 15, 34, 26, 27, 28, 30, 31, 19, 21, 22, 10, 16, 32, 10, 35, 36, 10, 29]
 WHOLE = [*THOUGHT, THINK_END, *ANSWER, EOS]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("stop", [None, "never there, it is that long"])
+def test_an_answer_with_a_grammar_begins_anew(count: int, stop: str | None) -> None:
+    node = PlainNode(WORDS, WHOLE, [count], grammar=True)
+    body = body_of(CHAT, stop=stop)
+    expected = unbroken(node, CHAT, body)
+    events = node.stream(CHAT, body)
+    ends = [sum(map(len, events[1:number])) for number in range(1, len(events))]
+    for end in ends:
+        for cuts in ([end], [end, 0], [end, 500], [end, 1100, 200]):
+            assert broken(node, CHAT, body, cuts, None, grammar=True) == expected, cuts
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])

@@ -105,6 +105,7 @@ class Checkpoint(StreamFilter):
         "_prompt",
         "_prompt_check",
         "_reader",
+        "_settled",
         "_shown",
         "_shows_special",
         "_state",
@@ -163,6 +164,8 @@ class Checkpoint(StreamFilter):
         self._prompt_check = 0
         self.prompt_tokens = 0
         self._reader: ContinuationReader | None = None
+        self._settled = False
+        """Whether `inner` has all text of the kept ids, where no reader knows it."""
         self._splitter = EventSplitter()
 
     @property
@@ -359,6 +362,8 @@ class Checkpoint(StreamFilter):
         self._answer.clear()
         self._finished = self._finished or (self._reader is not None and self._reader.finished)
         self._prompt, self._window, self._dropped, self._shows_special = b"", None, 0, False
+        if self._grammar and not (self._finished or self._answering):
+            self._drop_answer()
         if not self._holds_back(refused):
             self.tokens.drop_held()
             self._dropped = -1
@@ -375,6 +380,8 @@ class Checkpoint(StreamFilter):
             return False
         if self._reader is not None:  # a stream of raw text, without stop strings
             return not self.tokens.lone
+        if self._settled:
+            return False
         return not refused or self._followed.stops or not self.tokens.lone
 
     def check(self) -> None:
@@ -402,21 +409,35 @@ class Checkpoint(StreamFilter):
 
     def _begin_answer_anew(self) -> bool:
         """Go back to the end of thinking; False where that is not known, or the client has something of the answer."""
-        end = self._capabilities.think_end
-        if self._state is CheckpointState.PASSING or not end or not self._inner.forget_answer():
+        if self._state is CheckpointState.PASSING or not self._capabilities.think_end:
             return False
-        self.tokens.drop_held()
-        thought = self.tokens.cut_behind(end) >= 0
-        if not thought:
-            self._shown.clear()
-        if self._reader is not None:
-            if thought:
-                self._unfed.append(self._reader.end_thinking())
-            self._reader = None
-        self._counted.forget_answer(not thought)
+        if (self._counted.thinks and not self._thought) or not self._inner.forget_answer():
+            return False
+        self._drop_answer()
         self._called = self._finished = self._usage_told = False
         self._last = b""
         return True
+
+    @property
+    def _thought(self) -> bool:
+        """Whether the end of thinking is one of the answer's tokens."""
+        return find(self.tokens.behind(0, 0), self._capabilities.think_end) >= 0
+
+    def _drop_answer(self) -> None:
+        """Do without the tokens behind the end of thinking, of which the client has nothing."""
+        thought = self._thought
+        if not thought and (self._counted.thinks or (self._reader is not None and self._reader.thinking)):
+            return
+        self.tokens.keep(0)
+        if thought:
+            self.tokens.cut_behind(self._capabilities.think_end)
+        else:
+            self._shown.clear()
+        if self._reader is not None and thought:
+            self._unfed.append(self._reader.end_thinking())
+            self._settled = True
+        self._reader = None
+        self._counted.forget_answer(not thought)
 
     def lost(self, why: str, repeatable: bool = True) -> StreamLost:
         """The error for an answer that ends here."""

@@ -45,6 +45,11 @@ class ShownText:
             self.size += json_size(said[answer])
         self._learn(event, answer or thinking, chat)
 
+    @property
+    def thinks(self) -> bool:
+        """Whether there is thinking and nothing else."""
+        return self.size > 0 and self.thought < 0
+
     def forget_answer(self, everything: bool) -> None:
         """Count anew behind the thinking, or from the beginning."""
         self.size = 0 if everything else self.size if self.thought < 0 else self.thought
