@@ -162,9 +162,9 @@ class Pipeline:
             window = self._fleet.window(model)
         limiter = self.admission.limiter
         ratio = BYTES_PER_TOKEN if limiter is None else limiter.bytes_per_token(tenant.name, model)
-        plan = make_plan(ask, dialect, model, minting, pinned_to, policy, window, ratio, tenant.cache_salt, counted)
-        over_chat, resumes = model in settings.over_chat, dialect.name in settings.resumed and _may_resume(ask)
-        return plan._replace(over_chat=over_chat, resumes=resumes) if over_chat or resumes else plan
+        resumes, salt = dialect.name in settings.resumed and _may_resume(ask), tenant.cache_salt
+        plan = make_plan(ask, dialect, model, minting, pinned_to, policy, window, ratio, salt, counted, resumes)
+        return plan._replace(over_chat=True) if model in settings.over_chat else plan
 
     def _node_of(self, settings: RequestSettings, response_id: str, tenant: Tenant, param: str) -> bytes:
         """The tag of the node that holds a stored response; `NotFound` for all but its owner, blaming `param`."""

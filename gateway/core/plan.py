@@ -119,12 +119,14 @@ def make_plan(
     bytes_per_token: float = BYTES_PER_TOKEN,
     salt: str | None = None,
     counted: int | None = None,
+    resumes: bool = False,
 ) -> Plan:
     """The plan for `ask`: what its tenant may have, the node's own name for the model, what the gateway needs set.
 
     `terms` are the rules for this tenant on this model (None: there are none), `window` the model's context window in
     tokens (None: not known), `salt` keeps its prompt apart from other tenants' in nodes' caches, `counted` is the
-    prompt's length where it is known. Raises `InvalidRequest` where the rules refuse what is asked.
+    prompt's length where it is known. `resumes`: its answer is to go on on another node where its node breaks off.
+    Raises `InvalidRequest` where the rules refuse what is asked.
     """
     changes = dialect.changes(ask)
     if ask.model is not None and ask.model != model:
@@ -140,6 +142,10 @@ def make_plan(
         grant = Grant(ask.max_tokens) if ask.intent is UNSAID else as_asked(ask.intent, ask.max_tokens)
         if not ask.intent.heeded:
             changes.update(dialect.carry(ask.body, grant))
+    if resumes and ask.stream and ask.body.get("include_reasoning") is False:
+        # A node that hides reasoning sends no token ids of it, nor of what follows: the gateway hides it instead.
+        changes["include_reasoning"] = True
+        grant = grant._replace(hide=True)
     if "use_beam_search" in ask.body and dialect.name in ("chat", "completions"):
         off = grant.thinking is False and dialect.name == "chat"  # by the template: there is nothing to hold
         refuse_unholdable(ask.body, None if off else grant.thinking_budget)
@@ -152,6 +158,7 @@ def make_plan(
         pinned_to,
         grant,
         bytes_per_token,
+        resumes=resumes,
         salted="cache_salt" in changes,
         counted=counted,
         least=least_output(ask.body, window),

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.flow.resume_cuts import resumes_everywhere
+from tests.flow.resume_cuts import resumes_everywhere, unbroken, whole
 from tests.flow.test_resume import ASK, fleet
 
 HIDING: dict[str, Any] = {"thinking": {"hide_reasoning": True}}
@@ -59,6 +59,12 @@ MODES = {
     "thinking off, messages": Mode("messages", {"thinking": {"type": "disabled"}}),
     "little thinking": Mode("chat", {"reasoning_effort": "low"}),
     "a large body": Mode("chat", {"messages": [{"role": "user", "content": FILLER}]}),
+    **{f"left out, {name}": Mode(name, {"include_reasoning": False}) for name in BUDGET},
+    "left out, a large body": Mode(
+        "chat", {"include_reasoning": False, "messages": [{"role": "user", "content": FILLER}]}
+    ),
+    "left out, a large body, responses": Mode("responses", {"include_reasoning": False, "input": FILLER}),
+    "left out, a budget": Mode("chat", {"include_reasoning": False, "thinking_token_budget": 3}),
     "a large body, responses": Mode("responses", {"input": FILLER}),
 }
 
@@ -79,6 +85,8 @@ ENFORCED = {
     },
     "hidden": Mode("chat", {"thinking_token_budget": 3}, DISOBEYED, HIDING),
     "hidden, not known": Mode("chat", {"thinking_token_budget": 3}, UNKNOWN, HIDING),
+    "left out": Mode("chat", {"thinking_token_budget": 3, "include_reasoning": False}, DISOBEYED),
+    "left out, plain": Mode("chat", {"thinking_token_budget": 3, "stream": False, "include_reasoning": False}, UNKNOWN),
     "ids": Mode("chat", {"thinking_token_budget": 3, **IDS, **USAGE}, DISOBEYED),
     "completions": Mode("completions", {"thinking_token_budget": 3, "max_tokens": 30}, DISOBEYED),
     "plain": Mode("chat", {"thinking_token_budget": 3, "stream": False}, DISOBEYED),
@@ -95,6 +103,17 @@ async def test_a_budget_that_the_gateway_holds_is_that_of_the_whole_answer(mode:
         if mode.dialect == "chat":
             assert await resumes_everywhere(made, mode.dialect, body, "/v1/chat")
         assert await resumes_everywhere(made, mode.dialect, body, "/v1/completions", first=1)
+
+
+async def test_reasoning_is_left_out_as_its_node_would_leave_it_out() -> None:
+    body = {"stream": True, **ASK["chat"], "include_reasoning": False}
+    told = []
+    for enabled in (True, False):
+        async with fleet(config={"resume": {"enabled": enabled}}) as made:
+            _, _, answer = await unbroken(made, "chat", body)
+            assert ("x-fleetgate-resumable" in answer.headers) is enabled
+            told.append(whole(answer.text))
+    assert told[0] == told[1]
 
 
 @pytest.mark.parametrize("config", [{}, HIDING], ids=["shown", "hidden"])

@@ -49,8 +49,6 @@ def resumability(ask: Ask) -> Resumability:
     for field in ("n", "best_of"):
         if body.get(field) not in (None, 1):
             return Resumability.NO
-    if body.get("include_reasoning") is False:  # its node sends neither thinking nor the ids of that
-        return Resumability.NO
     prompt = body.get("prompt")
     if type(prompt) is list and len(prompt) != 1 and not (prompt and type(prompt[0]) is int):
         return Resumability.NO
