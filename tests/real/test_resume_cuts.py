@@ -41,7 +41,7 @@ def cut_everywhere(cutter: Cutter, name: str, ask: Ask, ways: tuple[Way, ...] = 
     """Cut behind each event, in turn in each way; returns the damages."""
     found, count, after = [], 0, 1
     while (damage := cutter.damage(ask, after, ways[after % len(ways)])) is not None:
-        lost = ask.calls and '"stream_lost"' in damage
+        lost = ask.calls and '"stream_not_resumable"' in damage
         if damage and not lost:
             found.append(f"{name}, {ways[after % len(ways)]} behind event {after}:\n{damage}")
         count, after = count + 1, after + 1
