@@ -7,12 +7,13 @@ Each client compares what it got with the answer of a node that is asked directl
 | column | |
 |---|---|
 | harmed | times that a node was killed, stopped, or given faults |
-| streams | answers |
+| answers | of all clients |
 | resumed | resumes, as the gateway counts them |
 | broken | answers without a proper end |
 | lost, doubled | tokens that are missing in answers, and that are too many |
 | usage | answers whose `usage` has other counts |
 | form | answers that do not have one role event, one finish, one usage, one end and one head, in their order |
+| plain refused | plain requests that ended with an error that says so: a plain answer is asked for again once |
 """
 
 import argparse
@@ -146,12 +147,15 @@ async def _resumed(gateway: GatewayProcess) -> int:
     return int(sum(map(float, found)))
 
 
-def report(*results: StormResult) -> str:
-    """The table, and below it what was wrong."""
-    head = f"| {StormResult.HEAD} |"
+def table(*results: StormResult) -> str:
+    """A line for each storm."""
     rule = "|" + "---|" * (StormResult.HEAD.count("|") + 1)
-    faults = [f"  {result.title}: {n} x {fault}" for result in results for fault, n in result.faults().most_common(12)]
-    return "\n".join([head, rule, *(result.row() for result in results), *faults])
+    return "\n".join([f"| {StormResult.HEAD} |", rule, *(result.row() for result in results)])
+
+
+def report(result: StormResult) -> str:
+    """The table, and below it what was wrong."""
+    return "\n".join([table(result), *(f"  {n} x {fault}" for fault, n in result.faults().most_common(12))])
 
 
 def main() -> None:
@@ -173,7 +177,7 @@ def main() -> None:
         results.append(asyncio.run(play(storm)))
         print(report(results[-1]), flush=True)
     if len(results) > 1:
-        print(report(*results))
+        print(table(*results))
 
 
 if __name__ == "__main__":

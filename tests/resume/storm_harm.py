@@ -33,7 +33,7 @@ class StormNode:
     """A fake node's process, at a port that it keeps over restarts. `harmed`: how often something was done to it."""
 
     def __init__(self, rate: float) -> None:
-        self._flags = ("--rate", f"{rate:g}", "--tokens-per-event", "2")
+        self._flags = ("--rate", f"{rate:g}", "--tokens-per-event", "2", "--no-responses-store")
         self._stack = AsyncExitStack()
         self._process: FakeProcess | None = None
         self._port = 0

@@ -69,7 +69,8 @@ def storm_request(number: int, length: float = 1.0) -> StormRequest:
             asked = (MESSAGES, chat)
         case "responses":
             limit = chat["max_tokens"]
-            asked = (RESPONSES, {"model": MODEL, "input": text, "max_output_tokens": limit, "stream": True})
+            body = {"model": MODEL, "input": text, "max_output_tokens": limit, "stream": True, "store": False}
+            asked = (RESPONSES, body)
         case _:
             asked = (CHAT, streamed)
     return StormRequest(kind, *asked, CHAT, chat)

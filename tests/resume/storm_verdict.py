@@ -1,5 +1,6 @@
 """Holds a client's answer against the unbroken one, and adds such verdicts up."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -18,9 +19,11 @@ _COUNTS = ("prompt_tokens", "output_tokens", "reasoning_tokens")
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`broken`: why there is no proper end. `lost`, `doubled`: tokens that are missing, and that are too many. `usage`,
-    `form`: what is wrong with it. `resumes`: as its comments tell them. `where`: the first difference of the texts."""
+    """`refused`: a plain request that two nodes failed on, told so by an error. `broken`: why there is no proper end.
+    `lost`, `doubled`: tokens that are missing, and that are too many. `usage`, `form`: what is wrong with it.
+    `resumes`: as its comments tell them. `where`: the first difference of the texts."""
 
+    refused: bool = False
     broken: str = ""
     lost: int = 0
     doubled: int = 0
@@ -42,19 +45,22 @@ def judge(asked: StormRequest, status: int, body: bytes, ended: bool, expected: 
     try:
         text = read_answer(asked, status, body, ended)
     except AnswerBroken as error:
+        if not asked.body.get("stream") and ended and 500 <= status < 600 and "error" in json.loads(body):
+            return Verdict(refused=True)
         lost, doubled = compare(expected, read_part(asked, body))
-        return Verdict(str(error), lost, doubled, resumes=resumes, where="")
+        return Verdict(False, str(error), lost, doubled, resumes=resumes)
     said = text.said()
     lost, doubled = compare(expected, said)
     form = [] if said.finish == expected.finish else [f"finish {said.finish} for {expected.finish}"]
     form += text.form()
-    return Verdict("", lost, doubled, _usage_fault(expected, said), "; ".join(form), resumes, _where(expected, said))
+    wrong, where = _usage_fault(expected, said), _where(expected, said) if lost or doubled else ""
+    return Verdict(False, "", lost, doubled, wrong, "; ".join(form), resumes, where)
 
 
 def compare(expected: Said, said: Said) -> tuple[int, int]:
     """Tokens that are missing, and that are too many."""
     lost = doubled = 0
-    for whole, got in ((expected.reasoning, said.reasoning), (expected.content, said.content)):
+    for whole, got in _texts(expected, said):
         if whole != got:
             matcher = SequenceMatcher(None, _TOKENS.findall(whole), _TOKENS.findall(got), autojunk=False)
             for kind, i, j, k, m in matcher.get_opcodes():
@@ -63,8 +69,14 @@ def compare(expected: Said, said: Said) -> tuple[int, int]:
     return lost, doubled
 
 
+def _texts(expected: Said, said: Said) -> Sequence[tuple[str, str]]:
+    """The texts to compare. Half a character at the end of thinking, where a budget ended it, is no text."""
+    reasoning = expected.reasoning.rstrip("\ufffd"), said.reasoning.rstrip("\ufffd")
+    return (reasoning, (expected.content, said.content))
+
+
 def _where(expected: Said, said: Said) -> str:
-    for whole, got in ((expected.reasoning, said.reasoning), (expected.content, said.content)):
+    for whole, got in _texts(expected, said):
         if whole != got:
             at = next(
                 (i for i, (a, b) in enumerate(zip(whole, got, strict=False)) if a != b), min(len(whole), len(got))
@@ -89,7 +101,7 @@ class StormResult:
     resumed: int
     verdicts: Sequence[tuple[StormRequest, Verdict]]
 
-    HEAD = "storm | harmed | streams | resumed | broken | lost | doubled | usage | form"
+    HEAD = "storm | harmed | answers | resumed | broken | lost | doubled | usage | form | plain refused"
 
     def row(self) -> str:
         """The table's line."""
@@ -97,7 +109,7 @@ class StormResult:
         numbers = [
             *(self.harmed, len(found), self.resumed, sum(bool(v.broken) for v in found)),
             *(sum(v.lost for v in found), sum(v.doubled for v in found)),
-            *(sum(bool(v.usage) for v in found), sum(bool(v.form) for v in found)),
+            *(sum(bool(v.usage) for v in found), sum(bool(v.form) for v in found), sum(v.refused for v in found)),
         ]
         return f"| {self.title} | {' | '.join(map(str, numbers))} |"
 

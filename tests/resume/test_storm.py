@@ -26,7 +26,9 @@ EXPECTED = Said("I think. So", " it is so.", "stop", 10, 8, 4)
 
 def check(result: StormResult) -> None:
     print(report(result))
+    plain = [verdict for asked, verdict in result.verdicts if not asked.body.get("stream")]
     assert result.resumed > 0, "nothing was put to the test"
+    assert not all(verdict.refused for verdict in plain)
     assert result.faults() == {}, report(result)
 
 
@@ -99,6 +101,15 @@ def test_what_is_wrong_is_named(events: tuple[bytes, ...], fault: str) -> None:
 def test_a_connection_that_ends_is_no_end() -> None:
     assert spoilt(*WHOLE, ended=False) == "the connection ended in the answer"
     assert spoilt(ROLE, *THOUGHT[:2], ended=False) == "the connection ended in the answer; 6 tokens lost, 0 doubled"
+
+
+def test_a_plain_request_may_be_refused_and_not_cut() -> None:
+    plain = storm_request(KINDS.index("plain"))
+    refused = judge(plain, 502, b'{"error":{"code":"upstream_cut"}}', True, EXPECTED)
+    assert (refused.refused, refused.faults) == (True, "")
+    assert judge(plain, 200, b"", True, EXPECTED).faults == "200 without a body; 8 tokens lost, 0 doubled"
+    assert judge(plain, 200, b'{"choices"', False, EXPECTED).broken
+    assert judge(storm_request(KINDS.index("chat")), 502, b'{"error":{}}', True, EXPECTED).broken
 
 
 def test_no_two_clients_ask_the_same() -> None:
