@@ -9,6 +9,7 @@ Each client compares what it got with the answer of a node that is asked directl
 | harmed | times that a node was killed, stopped, or given faults |
 | answers | of all clients |
 | resumed | resumes, as the gateway counts them |
+| pause | from the break to the next token, on average |
 | broken | answers without a proper end |
 | lost, doubled | tokens that are missing in answers, and that are too many |
 | usage | answers whose `usage` has other counts |
@@ -128,11 +129,11 @@ async def play(storm: Storm) -> StormResult:
         finally:
             harming.cancel()
             await asyncio.gather(harming, return_exceptions=True)
-        resumed = await _resumed(gateway)
+        resumed, pause = await _resumed(gateway)
         harmed = sum(node.harmed for node in nodes)
     expected = await _expected([asked for asked, _ in answers])
     verdicts = [(asked, judge(asked, *got, said)) for (asked, got), said in zip(answers, expected, strict=True)]
-    return StormResult(storm.harm, harmed, resumed, verdicts)
+    return StormResult(storm.harm, harmed, resumed, pause, verdicts)
 
 
 async def _expected(asked: list[StormRequest]) -> list[Said]:
@@ -140,11 +141,16 @@ async def _expected(asked: list[StormRequest]) -> list[Said]:
         return [await unbroken(client, one) for one in asked]
 
 
-async def _resumed(gateway: GatewayProcess) -> int:
+async def _resumed(gateway: GatewayProcess) -> tuple[int, float]:
+    """How many answers were resumed, and the seconds that it took on average."""
     async with httpx.AsyncClient(timeout=30) as client:
         shown = (await client.get(f"{gateway.admin_url}/metrics")).text
-    found = re.findall(r'^fleetgate_resumes_total\{.*outcome="resumed".*\} ([0-9.e+]+)$', shown, re.MULTILINE)
-    return int(sum(map(float, found)))
+
+    def total(name: str) -> float:
+        return sum(map(float, re.findall(rf"^{name} ([0-9.e+-]+)$", shown, re.MULTILINE)))
+
+    pauses = [total(rf"fleetgate_resume_pause_seconds_{part}\{{.*\}}") for part in ("sum", "count")]
+    return int(total(r'fleetgate_resumes_total\{.*outcome="resumed".*\}')), pauses[0] / max(pauses[1], 1)
 
 
 def table(*results: StormResult) -> str:

@@ -94,20 +94,22 @@ def _usage_fault(expected: Said, said: Said) -> str:
 
 @dataclass(frozen=True, slots=True)
 class StormResult:
-    """`harmed`: how often a node was. `resumed`: resumes, as the gateway counts them."""
+    """`harmed`: how often a node was. `resumed`: resumes, as the gateway counts them. `pause`: seconds that
+    one lasted, on average."""
 
     title: str
     harmed: int
     resumed: int
+    pause: float
     verdicts: Sequence[tuple[StormRequest, Verdict]]
 
-    HEAD = "storm | harmed | answers | resumed | broken | lost | doubled | usage | form | plain refused"
+    HEAD = "storm | harmed | answers | resumed | pause, s | broken | lost | doubled | usage | form | plain refused"
 
     def row(self) -> str:
         """The table's line."""
         found = [verdict for _, verdict in self.verdicts]
         numbers = [
-            *(self.harmed, len(found), self.resumed, sum(bool(v.broken) for v in found)),
+            *(self.harmed, len(found), self.resumed, f"{self.pause:.2f}", sum(bool(v.broken) for v in found)),
             *(sum(v.lost for v in found), sum(v.doubled for v in found)),
             *(sum(bool(v.usage) for v in found), sum(bool(v.form) for v in found), sum(v.refused for v in found)),
         ]
