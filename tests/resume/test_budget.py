@@ -60,7 +60,8 @@ def plain(limit: int, *breaks: Break) -> list[ResumeDecision]:
         if kind in UNCOUNTED:
             decisions.append(GO_ON)
             continue
-        history.append((kind in DEATHS, node, tokens))
+        got_on = tokens - (history[-1][2] if history else 0) >= PROGRESS
+        history.append((kind in DEATHS and not got_on, node, tokens))
         run = [history[-1]]
         for earlier in reversed(history[:-1]):
             if run[0][2] - earlier[2] >= PROGRESS:
@@ -109,9 +110,12 @@ def test_a_request_over_which_two_nodes_died_is_ended(
     first: type[UpstreamError], second: type[UpstreamError], between: type[UpstreamError] | None
 ) -> None:
     more: list[Break] = [] if between is None else [(between, "B", 0)]
-    assert judged(9, (first, "A", 200), *more, (second, "C", PROGRESS - 1))[-1] is KILLER
-    assert judged(9, (first, "A", 200), *more, (second, "C", PROGRESS))[-1] is GO_ON, "it had got on"
-    assert judged(9, (first, "A", 200), *more, (second, "A", 0))[-1] is GO_ON, "one node: it may be its own fault"
+    assert judged(9, (first, "A", 3), *more, (second, "C", PROGRESS - 1))[-1] is KILLER
+    assert judged(9, (first, "A", 3), *more, (second, "C", PROGRESS))[-1] is GO_ON, "it had got on"
+    assert judged(9, (first, "A", 3), *more, (second, "A", 0))[-1] is GO_ON, "one node: it may be its own fault"
+    late = (first, "A", PROGRESS)
+    assert judged(9, late, *more, (second, "C", 0))[-1] is GO_ON, "it had got on where the first node died"
+    assert judged(9, late, *more, (second, "C", 0), (first, "D", 0))[-1] is KILLER, "at the same token as on C"
 
 
 @pytest.mark.parametrize("kind", OTHERS)
@@ -120,7 +124,7 @@ def test_a_stall_is_no_death(kind: type[UpstreamError]) -> None:
 
 
 def test_tokens_that_are_cut_back_are_no_progress() -> None:
-    assert judged(9, (UpstreamCut, "A", 100), (UpstreamCut, "B", -5)) == [GO_ON, KILLER]
+    assert judged(9, (UpstreamCut, "A", 10), (UpstreamCut, "B", -5)) == [GO_ON, KILLER]
 
 
 RATES = st.sampled_from([0.0, 0.01, 0.2, 1.0, 100.0])

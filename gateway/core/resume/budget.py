@@ -6,8 +6,9 @@ fail already, and a request that kills nodes takes down one after the other. So 
 
 - `Resumes`, limit: an answer that is resumed again and again without getting on is given up. One that gets on is not,
   however many nodes it loses: an answer of an hour on spot nodes may lose many.
-- `Resumes`, killer rule: a node that dies while it works on a request may have died of it. Where a second node dies of
-  the same request before it has got on, no third is risked.
+- `Resumes`, killer rule: a node that dies of a request dies soon after it was sent, or at the token at which another
+  died. So a death counts against a request that did not get on there; where a second one does, no third is risked.
+  Those that got on are innocent, as are most of the hundred answers that a node takes along.
 - `ResumeBudget`: a token bucket for each model paces what the fleet computes again. It refuses nothing, it makes wait.
 
 What `Resumes.judge` makes of a break; "made" are the output tokens since the request's last counted break:
@@ -21,7 +22,8 @@ What `Resumes.judge` makes of a break; "made" are the output tokens since the re
     UpstreamTimeout: it stalled                yes       no        LIMIT beyond the limit
     BadUpstreamResponse and all others         yes       no        LIMIT beyond the limit
 
-In all other cases: GO_ON. Where `PROGRESS` tokens were made, counts and deaths begin anew with this break.
+In all other cases: GO_ON. Where `PROGRESS` tokens were made, counts and deaths begin anew with this break, which is no
+death then.
 
 The limit bounds the deaths of one node, too. A break that is not counted cost no node any work, so it is no evidence;
 how often it may happen is bounded by the nodes there are and by the time that an answer may wait for one. A stall is no
@@ -79,12 +81,13 @@ class Resumes:
         """Whether to resume after `error` on the node `node_name`, when the answer had `tokens` output tokens."""
         if isinstance(error, _UNCOUNTED):
             return ResumeDecision.GO_ON
-        if tokens - self._tokens >= PROGRESS:
+        got_on = tokens - self._tokens >= PROGRESS
+        if got_on:
             self._count = 0
             self._dead = ()
         self._tokens = tokens
         self._count += 1
-        if isinstance(error, _DEATHS) and node_name not in self._dead:
+        if isinstance(error, _DEATHS) and not got_on and node_name not in self._dead:
             self._dead = (*self._dead, node_name)
         if len(self._dead) > 1:
             return ResumeDecision.GIVE_UP_KILLER
