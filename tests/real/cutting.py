@@ -69,6 +69,8 @@ class _Answers:
     def pass_on(self, data: bytes) -> tuple[bytes, Way | None]:
         """What of `data` may pass, and how the connection ends behind it. Nodes write a head as one piece."""
         at = 0
+        if data.startswith(b"HTTP/1."):
+            self._way = None  # the answer before it had fewer events
         if data.startswith(b"HTTP/1.") and _HEAD in data.lower():
             at = data.index(b"\r\n\r\n") + 4
             if (found := self._cuts.begin()) is not None:

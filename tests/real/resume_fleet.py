@@ -63,11 +63,13 @@ def fronted(urls: list[str], folder: Path, **settings: Any) -> Iterator[Gateway]
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A streamed request at temperature 0. `calls`: its answer has a tool call, and cannot go on behind that."""
+    """A streamed request at temperature 0. `calls`: its answer has a tool call, and cannot go on behind that. `counted`:
+    its usage is compared, too."""
 
     path: str
     body: Json
     calls: bool = False
+    counted: bool = True
 
 
 _USER = "Name a color."
@@ -120,6 +122,15 @@ SPECIAL = {
         },
         calls=True,
     ),
+    "a stop string that does not come": Ask(
+        CHAT, {**_WITH_USAGE, "messages": [_user(_USER)], "max_tokens": 90, "stop": ["shades of red and zebras"]}
+    ),
+    # The gateway finds it in an event, and counts all tokens of that; a node counts those up to the one that ends it.
+    "a stop string": Ask(
+        CHAT,
+        {**_WITH_USAGE, "messages": [_user(_USER)], "max_tokens": 90, "stop": ["color of a particular"]},
+        counted=False,
+    ),
     "cut by its length": Ask(CHAT, {**_WITH_USAGE, "messages": [_user(_USER)], "max_tokens": 30}),
     "at least so many tokens": Ask(
         CHAT, {**_WITH_USAGE, "messages": [_user(_USER)], "max_tokens": 60, "min_tokens": 45}
@@ -140,8 +151,10 @@ class Cutter:
 
     def ask(self, ask: Ask) -> Answer:
         with httpx.Client(base_url=self.url, timeout=240, trust_env=False) as client:
-            # Only a node knows its fingerprint, and one that is cut behind its last token has not told it.
-            return without(merged(read_answer(client.post(ask.path, json=ask.body))), "system_fingerprint")
+            answer = merged(read_answer(client.post(ask.path, json=ask.body)))
+        # Only a node knows its fingerprint, and one that is cut behind its last token has not told it.
+        answer = without(answer, "system_fingerprint")
+        return answer if ask.counted else without(answer, "usage")
 
     def damage(self, ask: Ask, after: int, way: Way) -> str | None:
         """What differs from the unbroken answer where the node's stream is cut behind that event; empty: nothing. None:

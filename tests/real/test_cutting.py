@@ -68,6 +68,7 @@ def test_a_stream_is_cut_behind_an_event(node: tuple[str, int], after: int, way:
         cuts.arm(99, way)
         assert client.get("/stream").content == b"".join(EVENTS)
         assert not cuts.disarm()
+        assert [client.get("/stream").content for _ in range(20)] == [b"".join(EVENTS)] * 20
 
 
 def test_a_node_that_is_gone(node: tuple[str, int]) -> None:
