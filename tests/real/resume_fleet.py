@@ -63,7 +63,7 @@ def fronted(urls: list[str], folder: Path, **settings: Any) -> Iterator[Gateway]
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A streamed request at temperature 0. `calls`: its answer has a tool call, and cannot go on behind that. `counted`:
+    """A streamed request at temperature 0. `calls`: its answer has a tool call, which cannot go on. `counted`:
     its usage is compared, too."""
 
     path: str
