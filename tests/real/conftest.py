@@ -48,9 +48,8 @@ def vllm(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) 
 def second(
     vllm: Server, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
 ) -> Iterator[KillableNode]:
-    """Another vLLM beside it, which tests may kill: whoever needs it starts it again."""
+    """Another vLLM beside it, which tests may kill: whoever needs it says `up`."""
     with killable_node(tmp_path_factory.mktemp("second"), pytestconfig) as node:
-        node.ready()
         yield node
 
 

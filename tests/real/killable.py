@@ -15,7 +15,7 @@ from workers.cpu_node import free_port
 
 
 class KillableNode:
-    """`start` and `end` may follow each other any number of times; the port stays."""
+    """`up` and `kill` may follow each other any number of times; the port stays."""
 
     def __init__(self, directory: Path, config: pytest.Config, *arguments: str) -> None:
         """`arguments`: of vLLM, beside the usual ones."""
@@ -32,20 +32,15 @@ class KillableNode:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    @property
-    def runs(self) -> bool:
-        return self._process is not None
-
-    def start(self) -> None:
-        """Returns at once; `ready` waits."""
+    def up(self) -> None:
+        """Start it, unless it runs, and wait until it is ready."""
+        if self._process is not None:
+            return
         self._starts += 1
         self._log = self._directory / f"cpu-node-{self._starts}.log"
         command = ["fleetgate-worker", "cpu-node", "--port", str(self.port), "--dtype", "float32"]
         command += ["--log", f"{self._log}.vllm", *self._arguments]
         self._process = self._running.enter_context(running(command, self._log))
-
-    def ready(self) -> None:
-        assert self._process is not None
         wait_for(Progress(self._log, self._config).url, self._process, self._log, SET_UP_SECONDS)
 
     def signal(self, number: signal.Signals) -> None:
@@ -73,9 +68,8 @@ class KillableNode:
 
 @contextlib.contextmanager
 def killable_node(directory: Path, config: pytest.Config, *arguments: str) -> Iterator[KillableNode]:
-    """A node that is started and not yet ready."""
+    """A node that is not started yet."""
     node = KillableNode(directory, config, *arguments)
-    node.start()
     try:
         yield node
     finally:

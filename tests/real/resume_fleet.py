@@ -40,6 +40,10 @@ class Gateway:
         except httpx.TransportError:
             return None
 
+    def resumed(self) -> int:
+        """The answers that were resumed, by its log."""
+        return self.log.read_text().count('"outcome":"resumed"')
+
     def order(self, what: str, node: str, **more: float) -> None:
         """`what`: drain or undrain."""
         answer = httpx.post(f"{self.admin}/admin/{what}", json={"node": node, **more}, trust_env=False)

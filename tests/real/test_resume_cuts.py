@@ -20,6 +20,7 @@ POINTS = {"thinking": 9, "end of thinking": THOUGHT + 1, "behind it": THOUGHT + 
 
 @pytest.fixture(scope="module")
 def cut(vllm: Server, second: KillableNode, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cutter]:
+    second.up()
     with cutter([vllm.url, second.url], tmp_path_factory.mktemp("cut")) as found:
         yield found
 
@@ -61,6 +62,7 @@ MODES: dict[str, Json] = {
 @pytest.mark.parametrize("mode", MODES)
 def test_a_connection_is_cut_at_every_token(mode: str, vllm: Server, second: KillableNode, tmp_path: Path) -> None:
     """In every dialect, and in chat in every way."""
+    second.up()
     with cutter([vllm.url, second.url], tmp_path, **MODES[mode]) as found:
         damages = [
             damage
@@ -83,7 +85,7 @@ def test_a_node_that_puts_several_tokens_into_an_event(
 ) -> None:
     """As a busy one does, and one with speculative decoding: half a character may stand at an event's end."""
     with killable_node(tmp_path, pytestconfig, "--stream-interval", "3") as node:
-        node.ready()
+        node.up()
         with cutter([node.url, node.url], tmp_path) as found:
             asks = {**DIALECTS, **SPECIAL}
             damages = [damage for name, ask in asks.items() for damage in cut_everywhere(found, name, ask)]

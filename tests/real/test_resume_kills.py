@@ -27,6 +27,7 @@ SEED = 19
 
 @pytest.fixture(scope="module")
 def front(vllm: Server, second: KillableNode, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    second.up()
     with fronted([vllm.url, second.url], tmp_path_factory.mktemp("front")) as gateway:
         yield gateway
 
@@ -65,6 +66,7 @@ def break_streams(
 ) -> list[tuple[Listener, Heard]]:
     """Start them all on one node (`other` is drained meanwhile), so that all are about at their points when `breaks` is
     called. Returns what they heard."""
+    resumed = gateway.resumed()
     ordered = sorted(crowd, key=lambda listener: -listener.point)
     lead = ordered[0]
     gateway.order("drain", other)
@@ -78,7 +80,9 @@ def break_streams(
         breaks()
         for listener in crowd:
             listener.at_the_kill = listener.heard
-        return [(listener, listener.answer.result()) for listener in crowd if listener.answer is not None]
+        told = [(listener, listener.answer.result()) for listener in crowd if listener.answer is not None]
+    _until(lambda: gateway.resumed() >= resumed + len(crowd))
+    return told
 
 
 def _over(listener: Listener) -> bool:
@@ -118,6 +122,8 @@ def unbroken(front: Gateway, vllm: Server) -> dict[str, Heard]:
 
 def test_a_node_is_drained(front: Gateway, vllm: Server, second: KillableNode, unbroken: dict[str, Heard]) -> None:
     """Its deadline passes in the middle of nine streams."""
+    second.up()
+    _until(lambda: bool(front.both_ready()))
     told = break_streams(
         front, vllm.url, listeners(random.Random(SEED)), lambda: front.order("drain", second.url, deadline=0.1)
     )
@@ -128,7 +134,8 @@ def test_a_node_is_drained(front: Gateway, vllm: Server, second: KillableNode, u
 @pytest.mark.prove
 def test_a_node_is_frozen(front: Gateway, vllm: Server, second: KillableNode, unbroken: dict[str, Heard]) -> None:
     """SIGSTOP: its connections stay, and nothing comes any more."""
-    second_is_up(front, second)
+    second.up()
+    _until(lambda: bool(front.both_ready()))
     told = break_streams(front, vllm.url, listeners(random.Random(SEED)), lambda: second.signal(signal.SIGSTOP))
     second.signal(signal.SIGCONT)
     check(front, unbroken, told)
@@ -139,14 +146,7 @@ def test_a_node_is_killed(
     seed: int, front: Gateway, vllm: Server, second: KillableNode, unbroken: dict[str, Heard]
 ) -> None:
     """kill -9, with three streams of each dialect on it: in thinking, at its end, in the answer."""
-    second_is_up(front, second)
+    second.up()
+    _until(lambda: bool(front.both_ready()))
     told = break_streams(front, vllm.url, listeners(random.Random(seed)), second.kill)
     check(front, unbroken, told)
-
-
-def second_is_up(gateway: Gateway, second: KillableNode) -> None:
-    """Started again where an earlier test has killed it."""
-    if not second.runs:
-        second.start()
-        second.ready()
-    _until(lambda: bool(gateway.both_ready()))

@@ -1,7 +1,6 @@
 """Two real vLLMs: what the gateway's routing is worth, by vLLM's own count of what it found in its prefix cache."""
 
 import random
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,8 +9,8 @@ import pytest
 
 from gateway.core.fleet.node_metrics import read_node_metrics
 from tests.real.conftest import Server
+from tests.real.killable import KillableNode
 from tests.real.processes import running, wait_for
-from tests.real.progress import SET_UP_SECONDS, Progress
 from tests.real.transparency_cases import CHAT, MODEL
 from workers.cpu_node import free_port
 
@@ -19,15 +18,6 @@ pytestmark = [pytest.mark.real, pytest.mark.prove]
 
 TALKS, TURNS = 6, 4
 WORDS = ["river", "stone", "light", "morning", "garden", "letter", "winter", "music", "island", "bridge"]
-
-
-@pytest.fixture(scope="module")
-def second(vllm: Server, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Server]:
-    """Another vLLM beside the run's own."""
-    log = tmp_path_factory.mktemp("second") / "cpu-node.log"
-    command = ["fleetgate-worker", "cpu-node", "--port", "0", "--dtype", "float32", "--log", f"{log}.vllm"]
-    with running(command, log) as process:
-        yield Server(wait_for(Progress(log, pytestconfig).url, process, log, SET_UP_SECONDS))
 
 
 def hit_rate(policy: str, nodes: list[Server], folder: Path) -> float:
@@ -49,8 +39,9 @@ def hit_rate(policy: str, nodes: list[Server], folder: Path) -> float:
     return sum(new[1] - old[1] for new, old in zip(after, before, strict=True)) / queries
 
 
-def test_conversations_find_their_caches(vllm: Server, second: Server, tmp_path: Path) -> None:
-    nodes = [vllm, second]
+def test_conversations_find_their_caches(vllm: Server, second: KillableNode, tmp_path: Path) -> None:
+    second.up()
+    nodes = [vllm, Server(second.url)]
     turns, ours = (hit_rate(policy, nodes, tmp_path) for policy in ("round_robin", "expected_wait"))
     print(f"prefix cache hits: {turns:.3f} of the prompt tokens with round robin, {ours:.3f} with expected wait")
     assert ours > 1.2 * turns
