@@ -32,10 +32,16 @@ async def unbroken(made: Fleet, dialect: str, body: dict[str, Any]) -> tuple[Fak
 
 
 async def cut_answers(
-    made: Fleet, dialect: str, body: dict[str, Any], path: str = "/v1/chat", kind: Any = "die", first: int = 2
+    made: Fleet,
+    dialect: str,
+    body: dict[str, Any],
+    path: str = "/v1/chat",
+    kind: Any = "die",
+    first: int = 2,
+    most: int | None = None,
 ) -> AsyncIterator[tuple[int, httpx.Response]]:
     """The answers to `body` whose first request on `path` is cut behind event `first`, behind the next one, and so on
-    to the last at which a cut matters; each with the number of that event."""
+    to the last at which a cut matters, or to number `most`; each with the number of that event."""
     home, usual, _ = await unbroken(made, dialect, body)
     for after in range(first, _MOST):
         for _ in made.nodes:
@@ -51,6 +57,8 @@ async def cut_answers(
         if sum(map(asked, made.nodes)) - sum(before.values()) <= usual and not failed(answer):
             return
         yield after, answer
+        if after == most:
+            return
     raise AssertionError("the answer has no end")
 
 

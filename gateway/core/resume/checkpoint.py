@@ -355,6 +355,8 @@ class Checkpoint(StreamFilter):
             self._splitter = EventSplitter()
             return FollowUpRequest(self._followed.path, self._followed.body)
         self.check()
+        if self._grammar and self._reader is None and not self._finished:
+            self._drop_grammar()
         refused = self._state is CheckpointState.DETOKENIZING
         self._clear = False
         self._splitter = EventSplitter()
@@ -373,6 +375,14 @@ class Checkpoint(StreamFilter):
             return self._go_on()
         self._state = CheckpointState.TOKENIZING
         return self._followed.tokenize()
+
+    def _drop_grammar(self) -> None:
+        """Do without the tokens of an answer that the client has nothing of: its grammar begins with the next one."""
+        self.tokens.drop_held()
+        if self._last:
+            self.tokens.cut_behind(self._capabilities.think_end)
+        else:
+            self._shown.clear()
 
     def _holds_back(self, refused: bool) -> bool:
         """Whether the node may have held text back of the tokens that it sent. `refused`: another did not tell."""
