@@ -4,8 +4,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-THINK, THINK_END, EOS = 1, 2, 3
-SPECIALS = {THINK: "<think>", THINK_END: "</think>", EOS: "<eos>"}
+THINK, THINK_END, EOS, OTHER = 1, 2, 3, 4
+SPECIALS = {THINK: "<think>", THINK_END: "</think>", EOS: "<eos>", OTHER: "<|other|>"}
 PROMPT = [5, 6, 7, THINK]
 """Ids whose text must never be shown."""
 TEXTS = {5: b"SECRET", 6: b"PROMPT", 7: b"TEXT"}

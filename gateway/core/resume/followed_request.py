@@ -68,6 +68,10 @@ class FollowedRequest:
             self._parsed = parse_trusted(self.body)
         return self._parsed
 
+    def forget_parsed(self) -> None:
+        """Keep the bytes alone: parsed, a body takes ten times as much memory."""
+        self._parsed = None
+
     def prompt_ids(self) -> bytes | None:
         """The ids of a prompt that is given as such, as JSON writes them; None for text and messages."""
         prompt = self.parsed.get("prompt")

@@ -1,0 +1,239 @@
+"""Reads a node's own stream: keeps the token ids of its events, and gives the events without them.
+
+Text of one answer is in one kind of event at a time, which differs from the next in its text and ids alone. Such events
+are known by their bytes at a few places; all others are parsed.
+"""
+
+import zlib
+from typing import Any
+
+from gateway.core.body_edits import insert_fields
+from gateway.core.budgets.chunks import ids_json, last_of, take_prompt_ids
+from gateway.core.dialects.answers import find_error_status
+from gateway.core.dialects.stream_filter import ABORTED, CARRIAGE_RETURN, FollowUpRequest, StreamFilter, gave_up
+from gateway.core.fleet.capabilities import Capabilities
+from gateway.core.http.sse import DONE, EventSplitter, event_data
+from gateway.core.json_text import load_object
+from gateway.core.resume.answer_tokens import AnswerTokens
+from gateway.core.resume.continuation_reader import failure
+from gateway.core.resume.followed_request import GENERATING, FollowedRequest
+from gateway.core.resume.shown_text import ShownText
+
+_IDS = b',"token_ids":['
+_NO_IDS = b',"token_ids":null}]}\n\n'
+_NO_IDS_CHUNK = _NO_IDS + b"\r\n"
+_SAVED = len(_NO_IDS) - len(_IDS) + 1
+"""An event without ids is longer by this than the offset of their bracket."""
+_LONG = 2048
+_SIZES = tuple(b"%x\r\n" % size for size in range(_LONG))
+"""The first lines of chunks."""
+_CLOSE = b"]}]}\n\n"
+_CHAT_TEXT = b'"},"logprobs":null,"finish_reason":null'
+_ASKED = b'"return_token_ids":true'
+_COMPLETIONS_TEXT = b'","logprobs":null,"finish_reason":null,"stop_reason":null,"prompt_token_ids":null'
+
+
+class FollowedStream(StreamFilter):
+    """What has come of an answer, and the filter `inner` that it goes to. `tokens`: its ids. `prompt_tokens`: 0 where
+    the node did not tell them."""
+
+    __slots__ = (
+        "_behind",
+        "_called",
+        "_capabilities",
+        "_clear",
+        "_counted",
+        "_finished",
+        "_first",
+        "_followed",
+        "_inner",
+        "_keeps_ids",
+        "_last",
+        "_over",
+        "_passing",
+        "_prompt_check",
+        "_shown",
+        "_tail",
+        "_text",
+        "_usage_told",
+        "prompt_tokens",
+        "tokens",
+    )
+
+    def __init__(
+        self, inner: StreamFilter, followed: FollowedRequest, capabilities: Capabilities, keeps_ids: bool
+    ) -> None:
+        """`capabilities`: of the node that is asked first. `keeps_ids`: `inner` is to see them."""
+        super().__init__()
+        self._inner = inner
+        self._capabilities = capabilities
+        self._keeps_ids = keeps_ids
+        self._follow(followed)
+
+    def _follow(self, followed: FollowedRequest) -> None:
+        """Begin to follow the answer to this request."""
+        self._followed = followed
+        self._passing = not followed.generates
+        """Whether the answer has no ids, or not all of them."""
+        self.tokens = AnswerTokens()
+        self._shown = self.tokens.shown
+        self._counted = ShownText()
+        self._text = _CHAT_TEXT if followed.chat else _COMPLETIONS_TEXT
+        self._tail = self._text + _IDS
+        """What stands between an event's text and its ids, the ids' bracket included."""
+        self._behind = len(self._tail) - 1
+        self._clear = True
+        """Whether an event may overtake what was fed before: nothing is held back."""
+        self._first = b""
+        self._last = b""
+        """The first event, and the last with text: the form of all others."""
+        self._called = self._finished = self._usage_told = self._over = False
+        self._prompt_check = 0
+        self.prompt_tokens = 0
+        self._splitter = EventSplitter()
+
+    def pass_chunk(self, chunk: bytes, event: bytes) -> bytes | None:
+        # Nearly every event: one line, with text and the ids that it was made of, and nothing else.
+        at = event.rfind(b"[")
+        end = at - self._behind
+        counted = self._counted
+        size = end - counted.begins
+        if (
+            size <= 0
+            or not self._clear
+            or event[counted.spot] != counted.letter
+            or not event.endswith(self._tail, 0, at + 1)
+            or event.find(b"\n") != len(event) - 2
+            or not event.endswith(_CLOSE)
+            or CARRIAGE_RETURN in event
+        ):
+            passes = self._clear and self._passing and self._inner.passes(event)
+            return chunk if passes else None
+        if not self._inner.passes_text(event, end):
+            return None
+        shown = self._shown
+        shown += event[at:-6]  # with its bracket, in place
+        counted.size += size
+        self._last = event
+        if self._keeps_ids:
+            return chunk
+        size = at + _SAVED
+        return b"".join((_SIZES[size] if size < _LONG else b"%x\r\n" % size, event[: at - 13], _NO_IDS_CHUNK))
+
+    def _read(self, event: bytes) -> bytes:
+        """The event for `inner`."""
+        at = event.rfind(_IDS)
+        counted = self._counted
+        size = at - len(self._text) - counted.begins
+        if (
+            size > 0
+            and event[counted.spot] == counted.letter
+            and event.endswith(self._text, 0, at)
+            and event.endswith(_CLOSE)
+        ):
+            self.tokens.show(event[at + 14 : -6])
+            counted.size += size
+            self._last = event
+            return event if self._keeps_ids else event[:at] + _NO_IDS
+        return self._take_other(event)
+
+    def _take_other(self, event: bytes) -> bytes:
+        data = event_data(event)
+        self._over = self._over or data == DONE
+        if not data or self._over:
+            return event
+        whole, prompt = take_prompt_ids(event)
+        chunk = load_object(event_data(whole) if prompt is not None else data)
+        if chunk is None:
+            return event
+        following = not self._passing
+        if following and chunk.get("error") and self._first and 500 <= find_error_status(data) <= 504:
+            raise failure(data)
+        if ABORTED in data:
+            raise gave_up()
+        self._first = self._first or whole
+        if prompt is not None and not self.prompt_tokens:
+            self.prompt_tokens = prompt.count(b",") + 1 if prompt else 0
+            self._prompt_check = zlib.crc32(prompt)
+        choices = chunk.get("choices")
+        if not following or not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+            self._usage_told = self._usage_told or (choices == [] and isinstance(chunk.get("usage"), dict))
+            return self._without_ids(event, whole, chunk, prompt)
+        return self._take_choice(event, whole, chunk, choices[0], prompt)
+
+    def _take_choice(
+        self, event: bytes, whole: bytes, chunk: dict[str, Any], choice: dict[str, Any], prompt: bytes | None
+    ) -> bytes:
+        delta = choice.get("delta") if self._followed.chat else choice
+        said = delta if isinstance(delta, dict) else {}
+        text = any(said.get(name) for name in ("reasoning", "reasoning_content", "content", "text"))
+        called, finished = bool(said.get("tool_calls")), choice.get("finish_reason") is not None
+        ids = ids_json(choice.get("token_ids"))
+        if (text or called) and not ids:
+            self._passing = True
+            return event
+        self._called = self._called or called
+        self._finished = self._finished or finished
+        ends = last_of(ids, self._capabilities.think_end) >= 0
+        ends = ends and (self._followed.chat or not self.tokens.held)  # raw text may hide half a character before it
+        if text:
+            self._last = event
+            self._counted.add(event, said, self._followed.chat)
+        if text or called or finished or ends:
+            self.tokens.show(ids)
+        elif ids:
+            self.tokens.hold(ids)
+        if ids and self._followed.chat and not (said or finished or self._keeps_ids):
+            return b""  # without ids asked for there would be no such event
+        return self._without_ids(event, whole, chunk, prompt)
+
+    def _without_ids(self, event: bytes, whole: bytes, chunk: dict[str, Any], prompt: bytes | None) -> bytes:
+        """The event as it would be if no ids had been asked for."""
+        if self._keeps_ids:
+            return event
+        if prompt is not None:
+            whole = whole.replace(b'"prompt_token_ids":[]', b'"prompt_token_ids":null', 1)
+        at = whole.rfind(b'"token_ids":[')
+        if at < 0:
+            return whole
+        return whole[: at + 12] + b"null" + whole[whole.find(b"]", at) + 1 :]
+
+    def _pass(self, events: bytes) -> bytes:
+        passed = self._inner.feed(events) if events else b""
+        self._take_over()
+        return passed
+
+    def _take_over(self) -> None:
+        """Take over the state of `inner`; a follow-up that it asks for is followed from now on."""
+        inner = self._inner
+        self.ended, self.failed, self.usage, self.wasted = inner.ended, inner.failed, inner.usage, inner.wasted
+        self.follow_up, inner.follow_up = inner.follow_up, None
+        if self.follow_up is not None and self.follow_up.path:
+            self.follow_up = self._follow_next(self.follow_up)
+
+    def _follow_next(self, follow_up: FollowUpRequest) -> FollowUpRequest:
+        """Follow the answer to what `inner` asks for; returns the request with its ids asked for, too."""
+        path, body = follow_up
+        if path in GENERATING:
+            self._keeps_ids = _ASKED in body
+            body = body if self._keeps_ids else insert_fields(body, {"return_token_ids": True})
+        self._follow(FollowedRequest(path, body))
+        return FollowUpRequest(path, body)
+
+    @property
+    def _reasoning(self) -> str:
+        """The field of reasoning in the last event; empty where it had none."""
+        names = ("reasoning", "reasoning_content")
+        return next((name for name in names if b'"%b":"' % name.encode() in self._last), "")
+
+    @property
+    def _splits(self) -> bool:
+        """Whether the node splits reasoning from content."""
+        return self._followed.chat and (self._capabilities.splits_reasoning is not False or bool(self._reasoning))
+
+    @property
+    def _marked(self) -> bool:
+        """Whether the node's text has the markers of thinking in it, be it for its own parser."""
+        if self._splits or self._capabilities.marker_shown is True:
+            return True
+        return self._followed.parsed.get("skip_special_tokens") is False
