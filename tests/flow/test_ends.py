@@ -30,10 +30,10 @@ from gateway.request_record import RequestRecord
 from gateway.routing.router import NodeChoice
 from gateway.upstream.answer_progress import AnswerProgress
 from gateway.upstream.answer_writer import AnswerWriter
+from gateway.upstream.attempt_part import AttemptPart
 from gateway.upstream.exchange import Exchange
 from gateway.upstream.exchange_timer import ExchangeTimer
 from gateway.upstream.plain_answer import PlainAnswer
-from gateway.upstream.relay import AttemptPart
 from gateway.upstream.streamed_answer import StreamedAnswer
 from tests.support.gateways import RunningGateway, eventually, running_gateway
 from tests.support.nodes import MODEL
