@@ -41,8 +41,9 @@ def unbroken(answer: Answer) -> bytes:
 
 def same(told: bytes | bytearray) -> bytes:
     """Without what two nodes' parts differ in."""
-    lines = bytes(told).replace(b"\r\n", b"\n")
-    return re.sub(rb',"system_fingerprint":"\w+"', b"", lines.replace(COMMENT.encode(), b""))
+    lines = bytes(told).replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(COMMENT.encode(), b"")
+    events = re.sub(rb"\n\n+", b"\n\n", lines)  # the end of a line may come in two pieces
+    return re.sub(rb',"system_fingerprint":"\w+"', b"", events)
 
 
 class Client:
@@ -106,7 +107,7 @@ def answers(draw: st.DrawFn) -> Answer:
     finish = draw(st.sampled_from(["stop", "length"]))
     if finish == "stop":
         tokens.append(EOS)
-    size = draw(st.sampled_from([1, 1, 2, 3]))
+    size = draw(st.sampled_from([1, 1, 2]))
     return Answer(tuple(tokens), finish, size, usage=draw(st.booleans()), counts=draw(st.booleans()))
 
 
@@ -213,12 +214,14 @@ def test_an_answer_of_which_nothing_came_is_asked_for_again() -> None:
     assert same(client.told) == same(unbroken(ANSWER))
 
 
-def test_events_in_another_form_cannot_go_on() -> None:
+@pytest.mark.parametrize("form", ["data:{", ": comment\ndata: {", "\ndata: {", "event: chunk\ndata: {"])
+def test_events_in_another_form_go_on(form: str) -> None:
     client = Client(ANSWER)
-    events = [event.replace("data: {", "data:{") for event in ANSWER.chat(ids=True)]
-    client.push(events[:4], None)
-    with pytest.raises(StreamLost):
-        client.checkpoint.resume(CAPABILITIES)
+    client.push([event.replace("data: {", form) for event in ANSWER.chat(ids=True)[:4]], None)
+    follow_up = client.resume()
+    assert follow_up is not None
+    client.push(ANSWER.completions(json.loads(follow_up.body)), None)
+    assert content_of(client.told) == content_of(unbroken(ANSWER))
 
 
 def test_another_prompt_is_lost() -> None:
