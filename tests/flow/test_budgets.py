@@ -36,13 +36,18 @@ FEW_MANNERS = pytest.mark.parametrize(
 EVERY_MANNER = pytest.mark.parametrize("manners", MANNERS.values(), ids=MANNERS.keys())
 
 
+RESUME = pytest.mark.parametrize("resume", [True, False], ids=["resume", "no resume"])
+
+
 @asynccontextmanager
-async def proven(**settings: Any) -> AsyncIterator[tuple[FakeNode, RunningGateway, httpx.AsyncClient]]:
+async def proven(
+    resume: bool = True, **settings: Any
+) -> AsyncIterator[tuple[FakeNode, RunningGateway, httpx.AsyncClient]]:
     """A node, a gateway that has asked it what it can do, and a client."""
     made = FakeSettings(thinking_tokens=THINKING, answer_tokens=12, **settings)
     async with (
         serve_fake(made) as node,
-        running_gateway(node.url, budgets={"canary": True}) as gateway,
+        running_gateway(node.url, budgets={"canary": True}, resume={"enabled": resume}) as gateway,
         httpx.AsyncClient(base_url=gateway.url, timeout=30, trust_env=False) as client,
     ):
         await eventually(lambda: gateway.app.fleet.nodes[0].capabilities.marker_shown is not None)
@@ -90,7 +95,7 @@ def heard_plain(answer: dict[str, Any]) -> Heard:
 def heard_stream(text: str) -> Heard:
     heard = Heard()
     for event in text.removesuffix("\n\n").split("\n\n"):
-        data = event.removeprefix("data: ")
+        data = "\n".join(line for line in event.split("\n") if line[:1] != ":").removeprefix("data: ")
         if data == "[DONE]":
             heard.done += 1
             continue
@@ -284,9 +289,11 @@ async def test_a_response_has_its_opening_also_where_its_thinking_was_cut_before
 
 
 @asynccontextmanager
-async def turned(**settings: Any) -> AsyncIterator[tuple[FakeNode, RunningGateway, httpx.AsyncClient]]:
+async def turned(
+    resume: bool = True, **settings: Any
+) -> AsyncIterator[tuple[FakeNode, RunningGateway, httpx.AsyncClient]]:
     """A node that obeyed while it was asked, and disobeys now."""
-    async with proven(**settings) as (node, gateway, client):
+    async with proven(resume, **settings) as (node, gateway, client):
         assert gateway.app.fleet.nodes[0].capabilities.native_budget is True
         async with httpx.AsyncClient(trust_env=False) as control:
             told = await control.post(f"{node.control_url}/fake/control", json={"settings": {"budget": "disobey"}})
@@ -326,13 +333,16 @@ async def test_a_plain_answer_that_overran_ends_the_trust() -> None:
         assert (await ask(client, stream=False, thinking_token_budget=8, max_tokens=200)).thought == 8
 
 
-async def test_a_node_that_obeys_is_sent_the_budget_and_nothing_else() -> None:
-    async with proven() as (node, gateway, client):
+@RESUME
+async def test_a_node_that_obeys_is_sent_the_budget_and_nothing_else(resume: bool) -> None:
+    """But for the ids of a stream that can be resumed."""
+    async with proven(resume) as (node, gateway, client):
         for stream in (True, False):
             heard = await ask(client, stream, thinking_token_budget=8, max_tokens=200)
             assert heard.thought <= 8 and heard.content
             sent = [seen for seen in node.stats.recent if "chat" in seen.path][-1].json  # probes come between
-            assert sent["thinking_token_budget"] == 8 and "return_token_ids" not in sent
+            assert sent["thinking_token_budget"] == 8
+            assert sent.get("return_token_ids") is (True if resume and stream else None)
         assert gateway.app.fleet.nodes[0].capabilities.native_budget is True
 
 
@@ -384,14 +394,28 @@ async def test_the_continuation_goes_to_another_node_where_the_first_takes_no_co
         assert all(node.in_flight == 0 for node in gateway.app.fleet.nodes)
 
 
-async def test_a_node_that_dies_behind_the_cut_leaves_an_error_and_not_half_an_answer() -> None:
-    async with proven(budget="disobey") as (node, gateway, client):
+@RESUME
+async def test_a_node_that_dies_behind_the_cut_leaves_an_error_and_not_half_an_answer(resume: bool) -> None:
+    """Each time that the answer is continued, resumes included."""
+    async with proven(resume, budget="disobey") as (node, gateway, client):
         node.set_faults(Fault("die", after=2, path="/v1/completions"))
         body = {**ASK, "thinking_token_budget": 4, "max_tokens": 100, "stream": True}
         told = (await client.post("/v1/chat/completions", json=body)).text
-        assert "upstream_cut" in told and "[DONE]" not in told
+        assert ("stream_not_resumable" if resume else "upstream_cut") in told and "[DONE]" not in told
         plain = await client.post("/v1/chat/completions", json={**body, "stream": False})
         assert plain.status_code == 502
+        assert gateway.app.relay.open_exchanges == 0 and gateway.app.fleet.nodes[0].in_flight == 0
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "plain"])
+async def test_a_node_that_dies_once_behind_the_cut_costs_nothing(stream: bool) -> None:
+    async with proven(budget="disobey") as (node, gateway, client):
+        whole = await ask(client, stream, thinking_token_budget=4, max_tokens=100)
+        for after in range(9):
+            node.set_faults(Fault("die", after=after, next=1, path="/v1/completions"))
+            heard = await ask(client, stream, thinking_token_budget=4, max_tokens=100)
+            assert (heard.reasoning, heard.content, heard.finish) == (whole.reasoning, whole.content, whole.finish)
+            assert heard.thought == whole.thought and len(heard.ids) == heard.done == 1
         assert gateway.app.relay.open_exchanges == 0 and gateway.app.fleet.nodes[0].in_flight == 0
 
 
@@ -404,17 +428,17 @@ async def test_what_cannot_be_counted_is_a_clear_error() -> None:
         assert (heard.thought, heard.content, heard.finish) == (4, "", "length")
 
 
-async def test_a_trusted_node_that_overruns_in_messages_is_trusted_no_more() -> None:
-    async with turned() as (_, gateway, client):
-        body = {
-            "model": MODEL,
-            "max_tokens": 3000,
-            "stream": True,
-            "thinking": {"type": "enabled", "budget_tokens": 1024},
-        }
+@RESUME
+async def test_a_trusted_node_that_overruns_in_messages_is_trusted_no_more(resume: bool) -> None:
+    """Its stream is whole where it is one of messages, and cut at the slack where it is asked for as chat."""
+    async with turned(resume) as (_, gateway, client):
+        thinking = {"type": "enabled", "budget_tokens": 1024}
+        body = {"model": MODEL, "max_tokens": 3000, "stream": True, "thinking": thinking}
         body["messages"] = [{"role": "user", "content": "Think. [[think=1200]]"}]
+        free = {**body, "thinking": {"type": "enabled", "budget_tokens": 2048}}
+        whole, _, _ = message_of((await client.post("/v1/messages", json=free)).text, stream=True)
         long, text, _ = message_of((await client.post("/v1/messages", json=body)).text, stream=True)
-        assert text
+        assert text and whole.startswith(long) and (len(long) < 0.95 * len(whole)) is resume
         await distrusted(gateway)
         short, text, _ = message_of((await client.post("/v1/messages", json=body)).text, stream=True)
-        assert text and long.startswith(short) and len(short) < 0.9 * len(long)
+        assert text and long.startswith(short) and len(short) < 0.9 * len(whole) and len(short) < len(long)
