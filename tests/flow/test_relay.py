@@ -129,6 +129,7 @@ async def test_usage_is_asked_for_and_taken_out_again() -> None:
 
 @pytest.mark.parametrize("reply", [cut_after_two, no_end])
 async def test_a_cut_stream_never_ends_as_if_whole(reply: object) -> None:
+    """The node sends no token ids, so the stream cannot be resumed."""
     async with scripted_node(reply) as node, running_gateway(node.url) as gateway:  # type: ignore[arg-type]
         got = await post(gateway.url, STREAMED)
         assert got.status_code == 200
