@@ -34,12 +34,25 @@ STEP = 0.05
 RESPITE = 0.5
 """Seconds before a node that broke off is asked again, where there is no other."""
 
+VAIN_LOOKS = 500.0
+"""Looks a second that may find no node, of all answers of a model: each costs up to a millisecond of the event loop."""
+
+AT_ONCE = 50
+"""Answers that wait with a look every `STEP`; where more do, each looks less often."""
+
+LONGEST_STEP = 1.0
+"""Seconds between two looks of one answer, at the most."""
+
 
 class ResumeBudgets:
-    """What resumes may cost each model. `closing`: the process ends, and nothing is resumed any more."""
+    """What resumes may cost each model, and what waiting may cost the process. `closing`: the process ends, and nothing
+    is resumed any more. `waiting`: answers that wait for a node."""
 
     def __init__(self, rules: ResumeRules) -> None:
         self.closing = False
+        self.waiting = 0
+        self._next_looks: dict[str | None, float] = {}
+        """By model: the loop time from which an answer may look for a node again."""
         self._budgets: dict[str | None, ResumeBudget] = {}
         self.configure(rules)
 
@@ -55,6 +68,23 @@ class ResumeBudgets:
         if budget is None:
             budget = self._budgets[model] = ResumeBudget(self.rules.rate)
         return budget.take(now, open_answers) <= 0
+
+    def give_back(self, model: str | None) -> None:
+        """What was taken is not used: no node has a place."""
+        self._budgets[model].give_back()
+
+    @property
+    def step(self) -> float:
+        """Seconds until an answer that waits looks again."""
+        return min(LONGEST_STEP, STEP * max(1.0, self.waiting / AT_ONCE))
+
+    def may_look(self, model: str | None, now: float) -> bool:
+        """Whether one more answer of `model` may look for a node at loop time `now`, which may be in vain."""
+        return now >= self._next_looks.get(model, now)
+
+    def looked_in_vain(self, model: str | None, now: float) -> None:
+        """A look found no node. Those of one `STEP` may come at once."""
+        self._next_looks[model] = max(self._next_looks.get(model, 0.0), now - STEP) + 1 / VAIN_LOOKS
 
 
 class AnswerResumption:
@@ -120,16 +150,7 @@ class AnswerResumption:
         `deadline` (loop time), or within the rules' wait."""
         checkpoint = self._checkpoint
         assert checkpoint is not None
-        next_comment = self._loop.time() + self._comments
-        while (lease := self._lease(model)) is None:
-            await asyncio.sleep(STEP)
-            now = self._loop.time()
-            error = self._end_of_wait(checkpoint, deadline, now)
-            if error is not None:
-                raise error
-            if now >= next_comment and self._request.started:
-                self._request.push(KEEP_ALIVE)
-                next_comment = now + self._comments
+        lease = self._lease(model) or await self._wait(checkpoint, model, deadline)
         try:
             follow_up = checkpoint.resume(lease.node.capabilities)
         except BaseException:
@@ -138,6 +159,25 @@ class AnswerResumption:
         lease.tokens += checkpoint.tokens.count  # they are part of the prompt now
         self._stats.resumes[-1].target = lease.node.name
         return lease, follow_up
+
+    async def _wait(self, checkpoint: Checkpoint, model: str | None, deadline: float) -> Lease:
+        """The lease, once there is one; as `next_node`."""
+        next_comment = self._loop.time() + self._comments
+        self._budgets.waiting += 1
+        try:
+            while True:
+                await asyncio.sleep(self._budgets.step)
+                now = self._loop.time()
+                error = self._end_of_wait(checkpoint, deadline, now)
+                if error is not None:
+                    raise error
+                if now >= next_comment and self._request.started:
+                    self._request.push(KEEP_ALIVE)
+                    next_comment = now + self._comments
+                if (lease := self._lease(model)) is not None:
+                    return lease
+        finally:
+            self._budgets.waiting -= 1
 
     def went_on(self, lease: Lease) -> None:
         """The first token came behind the break, on this lease."""
@@ -171,21 +211,29 @@ class AnswerResumption:
 
     def _lease(self, model: str | None) -> Lease | None:
         """None where no node has a place, or too many answers are resumed."""
-        now = self._loop.time()
+        now, budgets = self._loop.time(), self._budgets
+        if not budgets.may_look(model, now) or not (self._paid or budgets.take(model, now, self._costs.open)):
+            return None
+        lease = self._free_lease(now)
+        if lease is not None:
+            self._paid = True
+            return lease
+        budgets.looked_in_vain(model, now)
+        if not self._paid:
+            budgets.give_back(model)
+        return None
+
+    def _free_lease(self, now: float) -> Lease | None:
+        """None where no node has a place."""
         try:
-            lease = self._another(self._avoided)
+            return self._another(self._avoided)
         except Overloaded:
             if now < self._failed_at + RESPITE:
                 return None
-            try:
-                lease = self._another(())
-            except Overloaded:
-                return None
-        self._paid = self._paid or self._budgets.take(model, now, self._costs.open)
-        if self._paid:
-            return lease
-        lease.release()
-        return None
+        try:
+            return self._another(())
+        except Overloaded:
+            return None
 
     def _end_of_wait(self, checkpoint: Checkpoint, deadline: float, now: float) -> GatewayError | None:
         if self._request.gone:

@@ -119,3 +119,7 @@ class ResumeBudget:
             self._saved -= 1.0
             return 0.0
         return (1.0 - self._saved) / earned
+
+    def give_back(self) -> None:
+        """The resume that was taken last does not go after all."""
+        self._saved += 1.0

@@ -1,0 +1,49 @@
+"""Answers that wait for a node: what their looks cost the process."""
+
+import pytest
+
+from gateway.core.resume.resumability import ResumeRules
+from gateway.upstream.resumption import LONGEST_STEP, STEP, VAIN_LOOKS, ResumeBudgets
+
+
+def looks(budgets: ResumeBudgets, model: str, now: float, asked: int) -> int:
+    """The looks of `asked` answers that find no node."""
+    made = 0
+    for _ in range(asked):
+        if budgets.may_look(model, now):
+            budgets.looked_in_vain(model, now)
+            made += 1
+    return made
+
+
+def test_vain_looks_are_bounded_however_many_wait() -> None:
+    budgets = ResumeBudgets(ResumeRules())
+    made = sum(looks(budgets, "m", 100 + tick / 1000, 100) for tick in range(1000))
+    assert VAIN_LOOKS <= made <= VAIN_LOOKS * (1 + STEP) + 1
+
+
+def test_one_model_without_nodes_holds_up_no_other() -> None:
+    budgets = ResumeBudgets(ResumeRules())
+    assert looks(budgets, "full", 5.0, 10_000) < 100
+    assert not budgets.may_look("full", 5.0)
+    assert budgets.may_look("free", 5.0) and budgets.may_look("full", 5.1)
+
+
+def test_looks_that_find_a_node_are_not_bounded() -> None:
+    budgets = ResumeBudgets(ResumeRules())
+    assert all(budgets.may_look("m", 5.0) for _ in range(10_000))
+
+
+@pytest.mark.parametrize(("waiting", "step"), [(0, STEP), (1, STEP), (50, STEP), (100, 2 * STEP), (9999, LONGEST_STEP)])
+def test_the_more_wait_the_less_often_each_looks(waiting: int, step: float) -> None:
+    budgets = ResumeBudgets(ResumeRules())
+    budgets.waiting = waiting
+    assert budgets.step == step
+
+
+def test_a_resume_that_finds_no_node_costs_the_model_nothing() -> None:
+    budgets = ResumeBudgets(ResumeRules(rate=0.0))
+    for _ in range(1000):
+        assert budgets.take("m", 0.0, 30)
+        budgets.give_back("m")
+    assert [budgets.take("m", 0.0, 30) for _ in range(31)] == [True] * 30 + [False]
