@@ -63,6 +63,9 @@ def test_a_plain_answer_is_asked_for_as_ever(dialect: str) -> None:
         ({"prompt_logprobs": 1}, NO),
         ({"use_beam_search": True}, NO),
         ({"messages": PICTURE}, NO),
+        ({"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": ""}}]}]}, NO),
+        ({"messages": [{"role": "user", "content": "caf\u00e9"}]}, EXACT),
+        ({"stop": ["a", "b", "c", "d"]}, EXACT),
         ({"messages": [{"role": "user", "content": 'an "image_url" in words'}]}, EXACT),
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]}, EXACT),
     ],
@@ -71,6 +74,21 @@ def test_a_plain_answer_is_asked_for_as_ever(dialect: str) -> None:
 def test_how_far_a_chat_can_be_resumed(fields: dict[str, Any], expected: Resumability) -> None:
     request = node_request(planned("chat", fields), b"n", KNOWN)
     assert request.resumability is expected and request.resumable is (expected is not NO)
+
+
+@pytest.mark.parametrize("stop", [["a" * 100_000], "a" * 100_000, list(map(str, range(100)))], ids=["1", "2", "3"])
+@pytest.mark.parametrize("dialect", ["chat", "completions"])
+def test_an_answer_with_very_many_stop_strings_cannot_be_resumed(dialect: str, stop: Any) -> None:
+    """Each is searched for in each event: half a million of them cost 0.4 s an event."""
+    assert not node_request(planned(dialect, {"stop": stop}), b"n", KNOWN).resumable
+
+
+def test_a_picture_in_another_spelling_is_one() -> None:
+    raw = b'{"model":"m","stream":true,"messages":[{"role":"user","content":[{"type":"\\u0069mage_url",'
+    raw += b'"\\u0069mage_url":{"url":"data:,"}}]}]}'
+    chat = next(each for each in DIALECTS if each.name == "chat")
+    plan = make_plan(chat.read(raw), chat, "m", None, None)._replace(resumes=True)
+    assert not node_request(plan, b"n", KNOWN).resumable
 
 
 def test_an_answer_of_several_prompts_cannot_be_resumed() -> None:

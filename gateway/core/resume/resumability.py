@@ -23,8 +23,13 @@ _ALONE = ("logprobs", "prompt_logprobs", "echo", "use_beam_search", "suffix", "p
 
 _GRAMMARS = ("response_format", "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
 
-_PICTURES = re.compile(rb'"(?:image|audio|video|file)_?\w*"')
-"""Parts of messages that are not text. A quote inside a JSON string is escaped."""
+_PICTURES = re.compile(rb'"(?:input_)?(?:image|audio|video|file)_?\w*"|\\u')
+"""Parts of messages that are not text, or a name that may be spelled in another way. A quote inside a JSON string is
+escaped."""
+
+_MOST_STOPS, _LONGEST_STOPS = 64, 1 << 16
+"""Stop strings, and their characters, that are matched here for an answer that goes on: each is searched for in each
+event. OpenAI's API takes four."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +57,16 @@ def resumability(ask: Ask) -> Resumability:
     prompt = body.get("prompt")
     if type(prompt) is list and len(prompt) != 1 and not (prompt and type(prompt[0]) is int):
         return Resumability.NO
+    if not _few_stops(body.get("stop")):
+        return Resumability.NO
     if body.get("messages") is not None and _PICTURES.search(ask.raw) is not None and _shows_pictures(body):
         return Resumability.NO
     return Resumability.THINKING if has_grammar(body) else Resumability.EXACT
+
+
+def _few_stops(stop: object) -> bool:
+    stops = stop if type(stop) is list else [stop]
+    return len(stops) <= _MOST_STOPS and sum(len(each) for each in stops if type(each) is str) <= _LONGEST_STOPS
 
 
 def has_grammar(body: Body) -> bool:
