@@ -35,7 +35,7 @@ class AttemptPart:
     def checkpoint(self, stats: RequestStats) -> Checkpoint | None:
         """What its answer goes on from elsewhere; None where it cannot, or where nothing is lost by asking anew."""
         found = self.stream_filter or self.carried
-        if not isinstance(found, Checkpoint):
+        if not isinstance(found, Checkpoint) or not found.has_ids:
             return None
         return found if found.begun or self.carried is not None or stats.first_byte is not None else None
 

@@ -12,6 +12,7 @@ continues from them. What comes is written as the chunks of the first stream, so
     FOLLOWING    a 5xx error, or `abort`             FOLLOWING    raises it: the answer has broken off
     PASSING      anything                            PASSING      passes it on
     any          `inner` asks for a follow-up        FOLLOWING    that is the request whose answer is followed: no ids
+    FOLLOWING    `resume`, and nothing has come      FOLLOWING    asks again for what is followed
     any          `resume`                            TOKENIZING   asks /tokenize for the prompt's ids
     TOKENIZING   other ids than the first node had   -            raises `StreamLost`
     any          the prompt's ids are known          DETOKENIZING asks /detokenize for the text of the kept ids
@@ -31,6 +32,7 @@ the last event.
 An event of which only a part came is forgotten: its tokens are made again.
 """
 
+from gateway.core.budgets.chunks import head_of
 from gateway.core.dialects.stream_filter import FollowUpRequest
 from gateway.core.fleet.capabilities import Capabilities
 from gateway.core.http.sse import EventSplitter
@@ -48,10 +50,15 @@ class Checkpoint(ContinuedStream):
         """Whether the node has made anything of the answer that would be lost."""
         return bool(self.tokens.shown) or self._reader is not None
 
+    @property
+    def has_ids(self) -> bool:
+        """False where the node sends text without token ids from the beginning: the stream passes as if unwatched."""
+        return self.begun or not self._passing or not self._followed.generates
+
     def resume(self, capabilities: Capabilities) -> FollowUpRequest:
         """The request that goes on with the answer on another node, with these capabilities; call it once it is certain
         which one. Raises `StreamLost` where the answer cannot go on."""
-        if not self._followed.generates:  # nothing has come of it that is not asked for again
+        if not self._followed.generates or not (self._first or self.begun):  # nothing has come of it
             self._splitter = EventSplitter()
             return FollowUpRequest(self._followed.path, self._followed.body)
         self.check()
@@ -89,6 +96,7 @@ class Checkpoint(ContinuedStream):
 
     def check(self) -> None:
         """Raises `StreamLost` where the answer cannot go on: it is then to be ended."""
+        self._finished = self._finished or (self._reader is not None and self._reader.finished)
         why = self._obstacle()
         if why is not None and not self._begin_answer_anew():
             raise self.lost(why)
@@ -100,14 +108,18 @@ class Checkpoint(ContinuedStream):
 
     def _obstacle(self) -> str | None:
         """Why the answer cannot go on, if it cannot."""
-        if not self._followed.generates or self._finished:
+        if not self._followed.generates or self._finished or not (self._first or self.begun):
             return None
+        if not head_of(self._first):
+            return "its node's events cannot be read"
         if self._passing:
             return "its node sends no token ids"
         if self._called:
             return "a tool call has begun"
         if self._grammar and self._answering:
             return "a grammar bounds the answer, which has begun"
+        if not self._last and self._cannot_tell(None):
+            return "whether it begins with thinking is not known"
         return None
 
     def _begin_answer_anew(self) -> bool:

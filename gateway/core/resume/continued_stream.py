@@ -222,6 +222,8 @@ class ContinuedStream(FollowedStream):
         self.prompt_tokens = self.prompt_tokens or prompt_tokens
         reader = self._reader
         if reader is None:
+            if self._cannot_tell(unshown):
+                raise self.lost("whether it begins with thinking is not known")
             reader = self._reader = self._new_reader(ids, unshown)
             if unshown is not None:
                 self._unfed.append(reader.give(unshown.before, unshown.text))
@@ -242,6 +244,13 @@ class ContinuedStream(FollowedStream):
         self._followed.forget_parsed()
         self._prompt = b""
         return follow_up
+
+    def _cannot_tell(self, unshown: UnshownText | None) -> bool:
+        """Whether what follows may be thinking or not: neither the markers nor an event tell. It is nobody's guess, as
+        thinking may be hidden from the client."""
+        if not self._splits or self._finished or self._capabilities.think_end or self._reader is not None:
+            return False
+        return not (self._reasoning or self._answering or (unshown is not None and unshown.behind_thinking))
 
     def _thinks(self, ids: bytes, unshown: UnshownText | None) -> bool:
         """Whether what follows in the text of the answer's tokens `ids`, or in `unshown`, is thinking."""

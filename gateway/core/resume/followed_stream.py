@@ -151,7 +151,8 @@ class FollowedStream(StreamFilter):
             raise failure(data)
         if ABORTED in data:
             raise gave_up()
-        self._first = self._first or whole
+        # A comment, or the rest of a line's end, may stand before it.
+        self._first = self._first or (whole if whole.startswith(b"data: {") else b"data: " + event_data(whole))
         if prompt is not None and not self.prompt_tokens:
             self.prompt_tokens = prompt.count(b",") + 1 if prompt else 0
             self._prompt_check = zlib.crc32(prompt)
