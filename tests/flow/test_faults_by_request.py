@@ -10,6 +10,7 @@ from asyncio import StreamReader as Reader
 from asyncio import StreamWriter as Writer
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import httpx
 import pytest
@@ -69,7 +70,41 @@ async def test_poison_takes_no_node_out_however_much_of_it_comes_at_once(at_once
 async def test_poison_that_breaks_streams_in_mid_answer_takes_no_node_out() -> None:
     async with three_nodes() as gateway:
         seen = await crowd(gateway.url, 60, stream=True, text="break", at_once=10)
-        assert {one.code for one in seen} == {"upstream_cut"}
+        assert {one.code for one in seen} == {"upstream_cut"}, "there are no token ids to go on from"
+        assert taken_out(gateway) == 0
+        await nothing_held(gateway)
+
+
+def with_ids(text: str, chat: bool, **more: object) -> bytes:
+    """A stream's event with one token."""
+    said: dict[str, object] = {"delta": {"content": text}} if chat else {"text": text}
+    choice = {"index": 0, **said, "logprobs": None, "finish_reason": None, "token_ids": [7]}
+    return chunk(
+        b"data: " + json.dumps({"id": "c", "choices": [choice], **more}, separators=(",", ":")).encode() + b"\n\n"
+    )
+
+
+async def breaks_resumes(node: ScriptedNode, asked: Asked, reader: Reader, writer: Writer) -> None:
+    """A healthy node that poison breaks after two tokens, each time that it goes on there, too."""
+    chat = asked.path == CHAT
+    if asked.path == "/tokenize":
+        writer.write(answer(b'{"tokens":[1,2,3],"count":3,"max_model_len":4096}'))
+    elif asked.path == "/detokenize":
+        writer.write(answer(b'{"prompt":"ab"}'))
+    elif b'"stream":true' not in asked.body:
+        writer.write(answer(b"{}"))
+    else:
+        writer.write(STREAM_HEAD + with_ids("a", chat, prompt_token_ids=[1, 2, 3]) + with_ids("b", chat))
+        await writer.drain()
+        writer.close()
+
+
+async def test_poison_that_breaks_resumed_streams_too_ends_on_two_nodes_and_takes_none_out() -> None:
+    async with three_nodes(breaks_resumes) as gateway:
+        seen = await crowd(gateway.url, 60, stream=True, text="break", at_once=10)
+        assert {one.code for one in seen} == {"stream_not_resumable"}
+        assert {b'"retry_safe":false' in one.body for one in seen} == {True}
+        assert {(one.body.count(b": resumed on"), one.body.count(b'"content":"a"')) for one in seen} == {(1, 2)}
         assert taken_out(gateway) == 0
         await nothing_held(gateway)
 
@@ -113,9 +148,11 @@ async def test_a_request_that_kills_engines_kills_two() -> None:
 
 
 async def test_an_error_in_mid_stream_has_the_node_asked() -> None:
-    """It may be the node's or the request's: one whose engine is dead goes out, one that is well stays."""
+    """It may be the node's or the request's: one whose engine is dead goes out, one that is well stays. Without resume,
+    whose own requests would tell as much."""
+    settings: dict[str, Any] = {"routing": IN_TURN, "health": RARELY, "resume": {"enabled": False}}
     async with serve_fake(FAST) as bad, serve_fake(FAST) as good:
-        async with limited_gateway(bad.url, good.url, routing=IN_TURN, health=RARELY) as gateway:
+        async with limited_gateway(bad.url, good.url, **settings) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             for node in (bad, good):
                 node.set_faults(Fault("error_event", after=2, path="/v1/chat"))
@@ -131,6 +168,24 @@ async def test_an_error_in_mid_stream_has_the_node_asked() -> None:
 
             while not await is_out():
                 await asyncio.sleep(0.05)
+            assert gateway.app.fleet.nodes[1].ready
+            assert lost(await crowd(gateway.url, 10, stream=True)) == []
+            await nothing_held(gateway, bad, good)
+
+
+async def test_an_error_in_mid_stream_costs_no_answer_and_takes_a_dead_engine_out() -> None:
+    """With resume. Where all streams break off once, each node is well, and stays."""
+    async with serve_fake(FAST) as bad, serve_fake(FAST) as good:
+        async with limited_gateway(bad.url, good.url, routing=IN_TURN, health=RARELY) as gateway:
+            await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
+            for node in (bad, good):
+                node.set_faults(Fault("error_event", after=2, path="/v1/chat"))
+            assert lost(await crowd(gateway.url, 6, stream=True)) == []
+            assert taken_out(gateway) == 0
+            bad.set_faults(Fault("error_event", after=2, path="/v1/chat"), Fault("status", path="/v1/completions"))
+            good.set_faults()
+            while gateway.app.fleet.nodes[0].ready:
+                assert lost(await crowd(gateway.url, 2, stream=True)) == []
             assert gateway.app.fleet.nodes[1].ready
             assert lost(await crowd(gateway.url, 10, stream=True)) == []
             await nothing_held(gateway, bad, good)

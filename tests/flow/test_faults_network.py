@@ -4,13 +4,15 @@ kill -9, SIGSTOP. `tests/support/faults.py` is the network."""
 import asyncio
 import os
 import signal
+from typing import Any
 
 import pytest
 
-from tests.support.crowd import crowd, lost
+from tests.support.crowd import crowd, lost, text_of
 from tests.support.fake_process import fake_process
 from tests.support.faults import broken_network, limited_gateway, nothing_held
 from tests.support.gateways import eventually
+from tests.support.nodes import MODEL
 from workers.fake import FakeSettings, Fault, serve_fake
 
 FAST = FakeSettings(thinking_tokens=2, answer_tokens=3)
@@ -70,23 +72,46 @@ async def test_a_reset_before_the_first_event_costs_no_request(size: int) -> Non
             await nothing_held(gateway, far, near)
 
 
-@pytest.mark.parametrize(
-    ("fault", "code"),
-    [
-        (Fault("die", after=3), "upstream_cut"),
-        (Fault("reset", after=3), "upstream_cut"),
-        (Fault("stall", after=3), "upstream_timeout"),
-    ],
-    ids=lambda value: value.kind if isinstance(value, Fault) else None,
-)
-async def test_what_breaks_in_mid_stream_ends_with_a_clear_error(fault: Fault, code: str) -> None:
-    """Until resume stands in its place. The node is doubted for it."""
+BREAKS = [
+    (Fault("die", after=3), "upstream_cut"),
+    (Fault("reset", after=3), "upstream_cut"),
+    (Fault("stall", after=3), "upstream_timeout"),
+]
+"""Faults in mid-stream, and their codes where the stream cannot be resumed."""
+
+
+def kind(value: object) -> str | None:
+    return value.kind if isinstance(value, Fault) else None
+
+
+@pytest.mark.parametrize("why", ["resume is off", "logprobs"])
+@pytest.mark.parametrize(("fault", "code"), BREAKS, ids=kind)
+async def test_what_breaks_in_mid_stream_ends_with_a_clear_error(fault: Fault, code: str, why: str) -> None:
+    """Where it is not resumed. The node is doubted for it."""
+    settings: dict[str, Any] = {"timeouts": {"idle": 2.0}, "routing": IN_TURN, "resume": {"enabled": why == "logprobs"}}
+    fields: dict[str, Any] = {"logprobs": True} if why == "logprobs" else {}
+    async with serve_fake(FAST) as bad, serve_fake(FAST) as good:
+        async with limited_gateway(bad.url, good.url, **settings) as gateway:
+            await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
+            bad.set_faults(fault)
+            broken = lost(await crowd(gateway.url, 8, stream=True, **fields))
+            assert broken == [(200, code)] * 4
+            bad.set_faults()
+            await nothing_held(gateway, bad, good)
+
+
+@pytest.mark.parametrize(("fault", "code"), BREAKS, ids=kind)
+async def test_what_breaks_in_mid_stream_goes_on_elsewhere(fault: Fault, code: str) -> None:
     async with serve_fake(FAST) as bad, serve_fake(FAST) as good:
         async with limited_gateway(bad.url, good.url, timeouts={"idle": 2.0}, routing=IN_TURN) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
+            whole = [text_of(seen) for seen in await crowd(gateway.url, 8, stream=True)]
             bad.set_faults(fault)
-            broken = lost(await crowd(gateway.url, 8, stream=True))
-            assert broken == [(200, code)] * 4
+            seen = await crowd(gateway.url, 8, stream=True)
+            assert [text_of(one) for one in seen] == whole
+            cause = {"upstream_cut": "cut", "upstream_timeout": "silent"}[code]
+            page = gateway.app.metrics.page().decode()
+            assert f'fleetgate_resumes_total{{cause="{cause}",model="{MODEL}",outcome="resumed"}} 4.0' in page
             bad.set_faults()
             await nothing_held(gateway, bad, good)
 

@@ -445,15 +445,19 @@ ERROR = b'data: {"type":"error","error":{"message":"engine dead","type":"interna
 IN_TURN: dict[str, Any] = {"routing": {"policy": "round_robin"}, "health": {"interval": 60}}
 
 
+@pytest.mark.parametrize("resume", [True, False], ids=["resume", "no resume"])
 @pytest.mark.parametrize("path", TAKEN)
 @pytest.mark.parametrize("how", ["cut", "error", "still"])
-async def test_what_a_server_says_before_its_engine_answers_is_no_answer(path: str, how: str) -> None:
+async def test_what_a_server_says_before_its_engine_answers_is_no_answer(path: str, how: str, resume: bool) -> None:
     """bifrost#5395, claude-code-router#1759, litellm#38610: comments, pings or `response.created` came first, then the
     request failed; as the stream had begun, no other node was asked. vllm#47647 has comments sent by nodes.
+
+    With resume the node is asked for messages as chat; a response that it may store stays one.
     """
+    asked_as = CHAT if resume and path == MESSAGES else path
 
     async def fails(node: ScriptedNode, asked: Asked, reader: Reader, writer: Writer) -> None:
-        writer.write(STREAM_HEAD + chunk(TAKEN[path]))
+        writer.write(STREAM_HEAD + chunk(TAKEN[asked_as]))
         await writer.drain()
         if how == "error":
             writer.write(chunk(ERROR) + LAST_CHUNK)
@@ -468,14 +472,19 @@ async def test_what_a_server_says_before_its_engine_answers_is_no_answer(path: s
                         await asyncio.sleep(0.05)
 
     body = STREAMED_RESPONSE if path == RESPONSES else STREAMED
-    quick = {**IN_TURN, "timeouts": {"node_hang": 1.0, "prefill": 0.0}}
-    async with scripted_node(fails) as ill, scripted_node(streams(TAKEN[path], ENDS[path])) as good:
+    quick = {**IN_TURN, "timeouts": {"node_hang": 1.0, "prefill": 0.0}, "resume": {"enabled": resume}}
+    sent = TAKEN[asked_as] + ENDS[asked_as]
+    async with scripted_node(fails) as ill, scripted_node(streams(TAKEN[asked_as], ENDS[asked_as])) as good:
         async with running_gateway(ill.url, good.url, **quick) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             got = [(await post(gateway, path, body)).content for _ in range(2)]
-            assert [asked.path for asked in ill.asked if b'"stream":true' in asked.body] == [path]
+            assert [asked.path for asked in ill.asked if b'"stream":true' in asked.body] == [asked_as]
             for content in got:
-                assert content.endswith(TAKEN[path] + ENDS[path].replace(USAGE, b""))
+                if asked_as == path:
+                    assert content.endswith(sent.replace(USAGE, b""))
+                else:
+                    texts = [each["delta"].get("text") for each in events_of(content) if "delta" in each]
+                    assert texts == ["whole", None] and content.count(b"message_stop") == 2
                 assert b"engine dead" not in content and content.count(b"response.created") <= 2
 
 
@@ -493,15 +502,19 @@ GIVEN_UP = {
 }
 
 
+@pytest.mark.parametrize("resume", [True, False], ids=["resume", "no resume"])
 @pytest.mark.parametrize("wanted", [False, True], ids=["", "usage asked for"])
 @pytest.mark.parametrize("name", GIVEN_UP)
-async def test_an_answer_that_the_node_gave_up_is_no_whole_one(name: str, wanted: bool) -> None:
+async def test_an_answer_that_the_node_gave_up_is_no_whole_one(name: str, wanted: bool, resume: bool) -> None:
     """vllm#57082: a node that is stopped gives its requests up, with `finish_reason: abort` and `[DONE]` behind it, as
-    if half an answer was the whole one.
+    if half an answer was the whole one. Without token ids there is nothing to resume.
     """
     path, node_sends = GIVEN_UP[name]
+    if resume and path == MESSAGES:  # the node is asked for it as chat
+        _, node_sends = GIVEN_UP["chat"]
     body = {**STREAMED, "prompt": "hi", **({"stream_options": {"include_usage": True}} if wanted else {})}
-    async with scripted_node(streams(node_sends)) as node, running_gateway(node.url) as gateway:
+    settings = {"resume": {"enabled": resume}}
+    async with scripted_node(streams(node_sends)) as node, running_gateway(node.url, **settings) as gateway:
         got = await post(gateway, path, body)
         assert b"[DONE]" not in got.content and b"message_stop" not in got.content
         assert b"aborted the answer" in got.content
@@ -532,21 +545,28 @@ async def test_a_plain_answer_that_the_node_gave_up_is_asked_of_another_one(path
             assert ill.asked
 
 
+PING = b'event: ping\ndata: {"type":"ping"}\n\n'
+
+
 @pytest.mark.parametrize(
-    ("path", "sign", "last"),
+    ("path", "sign", "last", "resume"),
     [
-        (CHAT, b": keep-alive\n\n", "upstream_timeout"),
-        (CHAT, b": keep-alive\n", "upstream_timeout"),
-        (MESSAGES, b'event: ping\ndata: {"type":"ping"}\n\n', "timeout_error"),
+        (CHAT, b": keep-alive\n\n", "upstream_timeout", False),
+        (CHAT, b": keep-alive\n\n", "upstream_timeout", True),
+        (CHAT, b": keep-alive\n", "upstream_timeout", True),
+        (MESSAGES, PING, "timeout_error", False),
+        (f"over chat {MESSAGES}", b": keep-alive\n\n", "timeout_error", True),
     ],
 )
-async def test_comments_in_mid_stream_are_no_sign_of_life(path: str, sign: bytes, last: str) -> None:
+async def test_comments_in_mid_stream_are_no_sign_of_life(path: str, sign: bytes, last: str, resume: bool) -> None:
     """vllm#47647: a server's comments go on while its engine stands still. The stream ends when the engine has said
-    nothing for `timeouts.idle`."""
+    nothing for `timeouts.idle`. There are no token ids that another node could go on from."""
+    asked_as = CHAT if path.startswith("over chat") else path
+    path = path.removeprefix("over chat ")
     begun = {CHAT: ROLE + delta({"content": "a"}), MESSAGES: ENDS[MESSAGES].split(b"event: message_stop")[0]}
 
     async def stands_still(node: ScriptedNode, asked: Asked, reader: Reader, writer: Writer) -> None:
-        writer.write(STREAM_HEAD + chunk(begun[path]))
+        writer.write(STREAM_HEAD + chunk(begun[asked_as]))
         with contextlib.suppress(ConnectionError, TimeoutError):
             async with asyncio.timeout(30):
                 while True:
@@ -554,10 +574,38 @@ async def test_comments_in_mid_stream_are_no_sign_of_life(path: str, sign: bytes
                     await writer.drain()
                     await asyncio.sleep(0.05)
 
-    async with scripted_node(stands_still) as node, running_gateway(node.url, timeouts={"idle": 1.0}) as gateway:
+    settings = {"timeouts": {"idle": 1.0}, "resume": {"enabled": resume}}
+    async with scripted_node(stands_still) as node, running_gateway(node.url, **settings) as gateway:
         async with asyncio.timeout(20):
             got = (await post(gateway, path, STREAMED)).content
         assert last.encode() in got.strip().split(b"\n\n")[-1]
+
+
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+@pytest.mark.parametrize("first", [True, False], ids=["before a token", "in mid-stream"])
+async def test_comments_keep_no_stream_on_a_node_that_stands_still(path: str, first: bool) -> None:
+    """The same where there are ids: another node goes on with the answer."""
+    kept = FakeSettings(thinking_tokens=4, answer_tokens=4)
+    async with serve_fake(kept) as ill, serve_fake(kept) as good:
+        quick = {"idle": 1.0, "node_hang": 1.0, "prefill": 0.0}
+        settings: dict[str, Any] = {**IN_TURN, "budgets": {"canary": True}, "timeouts": quick}
+        async with running_gateway(ill.url, good.url, **settings) as gateway:
+            await eventually(lambda: all(node.capabilities.marker_shown for node in gateway.app.fleet.nodes))
+            whole = [_texts((await post(gateway, path, STREAMED)).content) for _ in range(2)]
+            for node in (ill, good):
+                node.set_faults(Fault("comments", size=1), Fault("stall", after=1 if first else 5, path=CHAT, next=1))
+            got = [_texts((await post(gateway, path, STREAMED)).content) for _ in range(2)]
+            assert got == whole
+
+
+def _texts(stream: bytes) -> tuple[str, ...]:
+    """The texts of a whole stream's deltas."""
+    assert b"[DONE]" in stream or b"message_stop" in stream
+    events = events_of(stream.replace(DONE, b""))
+    deltas = [each["delta"] for each in events if "delta" in each]
+    deltas += [choice["delta"] for each in events for choice in each.get("choices", ())]
+    names = ("reasoning", "thinking", "content", "text")
+    return tuple("".join(delta.get(name) or "" for delta in deltas) for name in names)
 
 
 async def test_comments_are_no_tokens() -> None:

@@ -1,13 +1,12 @@
 """A stream that stalls goes on: alone, with all of its node, by the node's own count, and whoever reads it."""
 
 import asyncio
-import json
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.support.crowd import CHAT, Seen, ask, lost, send
+from tests.support.crowd import CHAT, ask, lost, send, text_of
 from tests.support.faults import limited_gateway, nothing_held
 from tests.support.gateways import RunningGateway, eventually
 from workers.fake import FakeNode, FakeSettings, Fault, serve_fake
@@ -26,15 +25,6 @@ def timeouts(**seconds: float) -> dict[str, Any]:
     """None of those that decide about silence passes, but for `seconds`."""
     names = ("idle", "stall", "stall_confirmed", "node_hang", "first_byte")
     return {**SETTINGS, "timeouts": {**dict.fromkeys(names, NEVER), "prefill": 0.0, **seconds}}
-
-
-def text_of(seen: Seen) -> tuple[str, str]:
-    """Thinking and answer."""
-    assert seen.whole, seen
-    events = [json.loads(line[6:]) for line in seen.body.decode().splitlines() if line.startswith("data: {")]
-    deltas = [choice["delta"] for event in events for choice in event["choices"]]
-    reasoning, content = ("".join(delta.get(name) or "" for delta in deltas) for name in ("reasoning", "content"))
-    return reasoning, content
 
 
 async def known(gateway: RunningGateway) -> None:

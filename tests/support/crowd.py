@@ -25,7 +25,7 @@ class Seen:
     @property
     def code(self) -> str | None:
         """The code of its error, wherever it stands."""
-        last = self.body.strip().split(b"\n\n")[-1].removeprefix(b"data: ")
+        last = self.body.strip().split(b"\n")[-1].removeprefix(b"data: ")
         try:
             code: str | None = json.loads(last)["error"]["code"]
         except (ValueError, KeyError, TypeError):
@@ -55,14 +55,16 @@ async def send_by(client: httpx.AsyncClient, url: str, body: dict[str, Any], **h
     return Seen(got.status_code, whole, got.content, got.headers)
 
 
-async def crowd(url: str, count: int, stream: bool = False, text: str = "hello", at_once: int = 100) -> Sequence[Seen]:
+async def crowd(
+    url: str, count: int, stream: bool = False, text: str = "hello", at_once: int = 100, **fields: Any
+) -> Sequence[Seen]:
     """`count` requests with different bodies, `at_once` at a time."""
     gate = asyncio.Semaphore(at_once)
     async with httpx.AsyncClient(timeout=30, limits=httpx.Limits(max_connections=at_once)) as client:
 
         async def one(number: int) -> Seen:
             async with gate:
-                return await send_by(client, url, ask(f"{text} {number}", stream))
+                return await send_by(client, url, ask(f"{text} {number}", stream, **fields))
 
         return await asyncio.gather(*map(one, range(count)))
 
@@ -70,3 +72,12 @@ async def crowd(url: str, count: int, stream: bool = False, text: str = "hello",
 def lost(seen: Sequence[Seen]) -> list[tuple[int, str | None]]:
     """Status and error of those that were not answered whole; what broke where there is no status."""
     return [(one.status, one.code if one.status else one.body.decode()) for one in seen if not one.whole]
+
+
+def text_of(seen: Seen) -> tuple[str, str]:
+    """Thinking and answer of a stream that came whole."""
+    assert seen.whole, seen
+    events = [json.loads(line[6:]) for line in seen.body.decode().splitlines() if line.startswith("data: {")]
+    deltas = [choice["delta"] for event in events for choice in event["choices"]]
+    reasoning, content = ("".join(delta.get(name) or "" for delta in deltas) for name in ("reasoning", "content"))
+    return reasoning, content
