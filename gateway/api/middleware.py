@@ -16,9 +16,10 @@ from gateway.api.request_head import Fields, RequestHead
 from gateway.api.trusted_proxies import Peer, TrustedProxies
 from gateway.core.http.addresses import plain_address, source_of
 from gateway.core.limits.words import LIMIT_HEADERS
+from gateway.core.resume.resumability import RESUMABLE_HEADER
 from gateway.core.thinking.grant import GRANT_HEADERS
 
-SHOWN_HEADERS = (*ID_HEADERS, *GRANT_HEADERS, *ERROR_HEADERS, *LIMIT_HEADERS)
+SHOWN_HEADERS = (*ID_HEADERS, *GRANT_HEADERS, RESUMABLE_HEADER, *ERROR_HEADERS, *LIMIT_HEADERS)
 """Headers of an answer that scripts of listed origins may read."""
 
 log = structlog.get_logger("fleetgate.connection")

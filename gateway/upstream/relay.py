@@ -20,7 +20,7 @@ from gateway.core.errors import (
 from gateway.core.plan import Plan
 from gateway.core.resume.checkpoint import Checkpoint
 from gateway.core.resume.followed_request import GENERATING
-from gateway.core.resume.resumability import USUAL_RULES, Resumability, ResumeRules
+from gateway.core.resume.resumability import RESUMABLE_HEADER, USUAL_RULES, Resumability, ResumeRules
 from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.upstream.attempts import RetryRules
 from gateway.core.upstream.node_request import node_request, node_request_steps
@@ -43,8 +43,7 @@ from gateway.upstream.timeouts import UpstreamTimeouts
 log = structlog.get_logger("fleetgate.relay")
 
 
-RESUMABLE = {each: ((b"x-fleetgate-resumable", each.value.encode()),) for each in Resumability}
-"""The header that tells a client how far its stream can be resumed."""
+RESUMABLE = {each: ((RESUMABLE_HEADER.encode(), each.value.encode()),) for each in Resumability}
 
 
 @dataclass(frozen=True, slots=True)

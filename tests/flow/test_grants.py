@@ -76,6 +76,7 @@ async def test_a_tenants_budget_is_told_and_holds(name: str, stream: bool, gatew
     assert told(answer) == {
         "thinking-budget": "32; source=tenant-max",
         "max-tokens": f"{tokens}; source={source}{asked}",
+        **({"resumable": "exact"} if stream else {}),
     }
     assert output_tokens(answer) <= tokens
 
@@ -127,10 +128,15 @@ async def test_errors_tell_as_well(name: str, gateway: RunningGateway, node: Fak
     assert unreachable.status_code in (502, 503) and told(unreachable)["thinking-budget"].startswith("32;")
 
 
-async def test_a_stream_that_breaks_has_told_before(gateway: RunningGateway, node: FakeNode) -> None:
+@pytest.mark.parametrize(("more", "code"), [({}, b'"stream_not_resumable"'), ({"n": 2}, b'"upstream_cut"')])
+async def test_a_stream_that_breaks_has_told_before(
+    more: dict[str, Any], code: bytes, gateway: RunningGateway, node: FakeNode
+) -> None:
+    """Be it one that cannot be resumed, or one that was, and broke off each time."""
     node.set_faults(Fault("die", after=5))
-    answer = await ask(gateway, "chat", "small", stream=True)
-    assert b'"upstream_cut"' in answer.content and told(answer)["thinking-budget"].startswith("32;")
+    answer = await ask(gateway, "chat", "small", stream=True, **more)
+    assert code in answer.content and told(answer)["thinking-budget"].startswith("32;")
+    assert told(answer)["resumable"] == ("no" if more else "exact")
 
 
 @EVERY

@@ -7,9 +7,12 @@ from enum import Enum
 from gateway.core.bodies import Body
 from gateway.core.dialects.base import Ask
 
+RESUMABLE_HEADER = "x-fleetgate-resumable"
+"""The header that tells a client how far its stream can be resumed."""
+
 
 class Resumability(Enum):
-    """How far an answer can be resumed; the value is that of the header `x-fleetgate-resumable`."""
+    """How far an answer can be resumed; the value is that of `RESUMABLE_HEADER`."""
 
     EXACT = "exact"
     """At every token. A tool call that has begun is the exception."""
