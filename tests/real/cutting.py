@@ -1,7 +1,7 @@
-"""A TCP proxy before a node that breaks the next stream of an answer behind a given event. Everything else passes.
+"""A TCP proxy before a node that breaks a stream of an answer behind a given event. Everything else passes.
 
 with cutting(node.port, cuts) as url:
-    cuts.arm(5, "reset")    # the next stream, whichever node of those that share `cuts` sends it
+    cuts.arm(5, "reset")    # behind the fifth event, whichever node of those that share `cuts` sends it
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 Way = Literal["reset", "close", "inside"]
@@ -28,30 +28,21 @@ _INSIDE = 60
 
 @dataclass(slots=True)
 class Cuts:
-    """What the proxies that share it do to the next stream; `made`: that was done."""
+    """What the proxies that share it do. `left`: events that are still to pass before a stream is cut, None: nothing is
+    cut. `made`: one was cut. They count together, as one answer may be made of several streams, one after the other."""
 
-    after: int | None = None
+    left: int | None = None
     way: Way = "reset"
     made: bool = False
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def arm(self, after: int, way: Way) -> None:
-        """Cut the next stream once `after` of its events have passed, the first one counts as 1."""
-        with self.lock:
-            self.after, self.way = after, way
-            self.made = False
+        """Cut once `after` more events of streams have passed."""
+        self.left, self.way, self.made = after, way, False
 
     def disarm(self) -> bool:
         """Cut nothing any more; returns whether a stream was cut since `arm`."""
-        with self.lock:
-            self.after = None
-            return self.made
-
-    def begin(self) -> tuple[int, Way] | None:
-        """A proxy has a stream to pass on: what to do with it. Only the first one since `arm` is cut."""
-        with self.lock:
-            after, self.after = self.after, None
-            return None if after is None else (after, self.way)
+        self.left = None
+        return self.made
 
 
 class _Answers:
@@ -59,46 +50,42 @@ class _Answers:
 
     def __init__(self, cuts: Cuts) -> None:
         self._cuts = cuts
-        self._way: Way | None = None
-        self._events = 0
-        """Events that are still to pass whole."""
+        self._streams = False
+        """Whether the present answer is a stream."""
         self._bytes = 0
-        """Bytes that are still to pass behind them."""
+        """Bytes that are still to pass behind its last event; 0: that has not come."""
         self._last = b""
 
     def pass_on(self, data: bytes) -> tuple[bytes, Way | None]:
         """What of `data` may pass, and how the connection ends behind it. Nodes write a head as one piece."""
         at = 0
         if data.startswith(b"HTTP/1."):
-            self._way = None  # the answer before it had fewer events
-        if data.startswith(b"HTTP/1.") and _HEAD in data.lower():
+            self._streams = _HEAD in data.lower()
+            self._bytes, self._last = 0, b""
             at = data.index(b"\r\n\r\n") + 4
-            if (found := self._cuts.begin()) is not None:
-                self._events, self._way = found
-                self._bytes = _CHUNK_END + (_INSIDE if self._way == "inside" else 0)
-                self._last = b""
-        if self._way is None:
+        if not self._streams or self._cuts.left is None:
             return data, None
-        at = self._behind_events(data, at)
-        if self._events:
-            return data, None
+        if not self._bytes:
+            at = self._count_events(data, at)
+            if self._cuts.left:
+                return data, None
+            self._bytes = _CHUNK_END + (_INSIDE if self._cuts.way == "inside" else 0)
         passing = min(self._bytes, len(data) - at)
         self._bytes -= passing
         if self._bytes:
             return data, None
-        with self._cuts.lock:
-            self._cuts.made = True
-        return data[: at + passing], self._way
+        self._cuts.left, self._cuts.made = None, True
+        return data[: at + passing], self._cuts.way
 
-    def _behind_events(self, data: bytes, at: int) -> int:
-        """Where those events of the stream end in `data` that are still to pass; its end where not all of them do."""
+    def _count_events(self, data: bytes, at: int) -> int:
+        """Count the events that end in `data`; returns where the last one that is to pass does."""
         text, at = self._last + data[at:], at - len(self._last)  # an event's end may lie across two pieces
         behind = 0
-        while self._events and (end := text.find(b"\n\n", behind)) >= 0:
+        while self._cuts.left and (end := text.find(b"\n\n", behind)) >= 0:
             behind = end + 2
-            self._events -= 1
-        self._last = text[behind:][-1:] if self._events else b""
-        return len(data) if self._events else at + behind
+            self._cuts.left -= 1
+        self._last = text[behind:][-1:]
+        return at + behind
 
 
 @contextlib.contextmanager
