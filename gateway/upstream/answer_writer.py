@@ -9,7 +9,7 @@ from gateway.core.upstream.node_request_kinds import NodeRequest
 from gateway.fleet.node import Lease
 from gateway.upstream.answer_progress import AnswerProgress
 from gateway.upstream.downstream import DownstreamRequest, Headers
-from gateway.upstream.request_heads import STREAM_HEADERS, STREAM_TYPE, passed_headers
+from gateway.upstream.request_heads import STREAM_HEADERS, STREAM_TYPE, is_stream, passed_headers
 from gateway.upstream.response_parser import ResponseHead
 
 
@@ -53,7 +53,7 @@ class AnswerWriter:
         """Send the head of a stream: the node's, or where it has not answered yet, the one that it will send."""
         self.committed = True
         headers = [(b"content-type", STREAM_TYPE + b"; charset=utf-8")]
-        if self.head is not None:
+        if self.head is not None and is_stream(self.head):  # that of a tokenizer, asked in between, is none
             headers = passed_headers(self.head)
         self._request.start(200, headers + STREAM_HEADERS, stream=True)
 

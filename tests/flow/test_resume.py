@@ -124,3 +124,15 @@ async def test_completions_go_on_from_every_event(kind: Any) -> None:
             answer = await made.ask("completions", body)
             made.heal()
             assert normal(answer) == expected, after
+
+
+@pytest.mark.parametrize("dialect", ["chat", "messages", "responses"])
+async def test_a_stream_is_one_though_its_head_is_sent_after_a_break(dialect: str) -> None:
+    """Hidden thinking keeps the head back. The tokenizer that is asked meanwhile answers in JSON."""
+    async with fleet(config={"thinking": {"hide_reasoning": True, "default_budget": 64}}) as made:
+        body = {"model": MODEL, "stream": True, **ASK[dialect]}
+        for after in range(2, 10):
+            made.break_off(Fault("die", after=after, next=1, path="/v1/chat"))
+            answer = await made.client.post(PATH[dialect], json=body)
+            made.heal()
+            assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
