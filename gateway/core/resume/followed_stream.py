@@ -102,9 +102,9 @@ class FollowedStream(StreamFilter):
             size <= 0
             or not self._clear
             or event[counted.spot] != counted.letter
-            or not event.endswith(self._tail, 0, at + 1)
+            or event[end : at + 1] != self._tail
             or event.find(b"\n") != len(event) - 2
-            or not event.endswith(_CLOSE)
+            or event[-6:] != _CLOSE
             or CARRIAGE_RETURN in event
         ):
             passes = self._clear and self._passing and self._inner.passes(event)
