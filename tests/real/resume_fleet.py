@@ -126,8 +126,11 @@ SPECIAL = {
         },
         calls=True,
     ),
+    # With stop strings a node holds text back, and counts a token of thinking less: the gateway counts ids.
     "a stop string that does not come": Ask(
-        CHAT, {**_WITH_USAGE, "messages": [_user(_USER)], "max_tokens": 90, "stop": ["shades of red and zebras"]}
+        CHAT,
+        {**_WITH_USAGE, "messages": [_user(_USER)], "max_tokens": 90, "stop": ["shades of red and zebras"]},
+        counted=False,
     ),
     # The gateway finds it in an event, and counts all tokens of that; a node counts those up to the one that ends it.
     "a stop string": Ask(
