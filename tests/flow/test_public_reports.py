@@ -590,7 +590,9 @@ async def test_comments_keep_no_stream_on_a_node_that_stands_still(path: str, fi
         quick = {"idle": 1.0, "node_hang": 1.0, "prefill": 0.0}
         settings: dict[str, Any] = {**IN_TURN, "budgets": {"canary": True}, "timeouts": quick}
         async with running_gateway(ill.url, good.url, **settings) as gateway:
-            await eventually(lambda: all(node.capabilities.marker_shown for node in gateway.app.fleet.nodes))
+            await eventually(
+                lambda: all(node.capabilities.marker_shown is not None for node in gateway.app.fleet.nodes)
+            )
             whole = [_texts((await post(gateway, path, STREAMED)).content) for _ in range(2)]
             for node in (ill, good):
                 node.set_faults(Fault("comments", size=1), Fault("stall", after=1 if first else 5, path=CHAT, next=1))
