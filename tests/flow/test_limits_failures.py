@@ -90,11 +90,12 @@ async def test_what_a_node_made_that_died_over_it_is_counted_apart() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_what_nobody_saw_of_a_node_that_died_is_counted(stream: bool) -> None:
-    """An answer that the gateway makes out of a stream goes elsewhere, and its events are nobody's. Of a stream whose
-    thinking is hidden the client has the beginning: its events are charged."""
+    """Without resume. An answer that the gateway makes out of a stream goes elsewhere, and its events are nobody's. Of
+    a stream whose thinking is hidden the client has the beginning: its events are charged."""
     hidden: dict[str, Any] = {"reasoning": {"exclude": True}} if stream else {"thinking_token_budget": 500}
     budgets = {"canary": True, "native": False}  # the gateway holds them, on a stream
-    async with two_nodes(budgets=budgets) as (gateway, redis, first), httpx.AsyncClient(timeout=30) as client:
+    more: dict[str, Any] = {"budgets": budgets, "resume": {"enabled": False}}
+    async with two_nodes(**more) as (gateway, redis, first), httpx.AsyncClient(timeout=30) as client:
         await eventually(lambda: all(node.capabilities.native_budget is False for node in gateway.app.fleet.nodes))
         first.set_faults(Fault("die", after=20))
         body = chat(60, stream=stream, **hidden) | {"messages": [{"role": "user", "content": "[[think=40]]"}]}
@@ -106,10 +107,31 @@ async def test_what_nobody_saw_of_a_node_that_died_is_counted(stream: bool) -> N
         assert 15 <= record["output" if stream else "wasted"] <= 25
 
 
-async def test_a_stream_that_breaks_off_counts_what_came_of_it() -> None:
-    async with two_nodes() as (gateway, redis, first), httpx.AsyncClient(timeout=30) as client:
+@pytest.mark.parametrize(
+    ("hidden", "stream"),
+    [({"reasoning": {"exclude": True}}, True), ({"thinking_token_budget": 500}, False), ({}, True)],
+)
+async def test_what_goes_on_after_its_node_died_is_charged_as_if_unbroken(hidden: dict[str, Any], stream: bool) -> None:
+    budgets = {"canary": True, "native": False}
+    async with two_nodes(budgets=budgets) as (gateway, redis, first), httpx.AsyncClient(timeout=30) as client:
+        await eventually(lambda: all(node.capabilities.native_budget is False for node in gateway.app.fleet.nodes))
+        body = chat(60, stream=stream, **hidden) | {"messages": [{"role": "user", "content": "[[think=40]]"}]}
+        first.set_faults(Fault("die", after=20, path=CHAT))
+        assert (await client.post(gateway.url + CHAT, json=body)).status_code == 200
+        day, live = await used(gateway.app, redis)
+        record = await recorded(gateway.app, redis)
+        assert (day, live) == (record["input"] + record["output"], 0)
+        assert (record["attempts"], record["estimated"], record["output"], record["wasted"]) == (2, False, 60, 0)
+
+
+@pytest.mark.parametrize("why", ["resume is off", "logprobs"])
+async def test_a_stream_that_breaks_off_counts_what_came_of_it(why: str) -> None:
+    """Where it is not resumed."""
+    settings: dict[str, Any] = {"resume": {"enabled": why == "logprobs"}}
+    fields: dict[str, Any] = {"logprobs": True} if why == "logprobs" else {}
+    async with two_nodes(**settings) as (gateway, redis, first), httpx.AsyncClient(timeout=30) as client:
         first.set_faults(Fault("die", after=100))
-        answer = await client.post(gateway.url + CHAT, json=chat(5000, stream=True))
+        answer = await client.post(gateway.url + CHAT, json=chat(5000, stream=True, **fields))
         assert '"code":"upstream_cut"' in answer.text
         day, live = await used(gateway.app, redis)
         assert live == 0 and 50 < day < 250, "about a hundred tokens came, and the prompt"

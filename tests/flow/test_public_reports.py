@@ -472,7 +472,7 @@ async def test_what_a_server_says_before_its_engine_answers_is_no_answer(path: s
                         await asyncio.sleep(0.05)
 
     body = STREAMED_RESPONSE if path == RESPONSES else STREAMED
-    quick = {**IN_TURN, "timeouts": {"node_hang": 1.0, "prefill": 0.0}, "resume": {"enabled": resume}}
+    quick: dict[str, Any] = {**IN_TURN, "timeouts": {"node_hang": 1.0, "prefill": 0.0}, "resume": {"enabled": resume}}
     sent = TAKEN[asked_as] + ENDS[asked_as]
     async with scripted_node(fails) as ill, scripted_node(streams(TAKEN[asked_as], ENDS[asked_as])) as good:
         async with running_gateway(ill.url, good.url, **quick) as gateway:
@@ -513,7 +513,7 @@ async def test_an_answer_that_the_node_gave_up_is_no_whole_one(name: str, wanted
     if resume and path == MESSAGES:  # the node is asked for it as chat
         _, node_sends = GIVEN_UP["chat"]
     body = {**STREAMED, "prompt": "hi", **({"stream_options": {"include_usage": True}} if wanted else {})}
-    settings = {"resume": {"enabled": resume}}
+    settings: dict[str, Any] = {"resume": {"enabled": resume}}
     async with scripted_node(streams(node_sends)) as node, running_gateway(node.url, **settings) as gateway:
         got = await post(gateway, path, body)
         assert b"[DONE]" not in got.content and b"message_stop" not in got.content
@@ -574,7 +574,7 @@ async def test_comments_in_mid_stream_are_no_sign_of_life(path: str, sign: bytes
                     await writer.drain()
                     await asyncio.sleep(0.05)
 
-    settings = {"timeouts": {"idle": 1.0}, "resume": {"enabled": resume}}
+    settings: dict[str, Any] = {"timeouts": {"idle": 1.0}, "resume": {"enabled": resume}}
     async with scripted_node(stands_still) as node, running_gateway(node.url, **settings) as gateway:
         async with asyncio.timeout(20):
             got = (await post(gateway, path, STREAMED)).content
