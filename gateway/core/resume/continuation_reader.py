@@ -55,6 +55,7 @@ class ContinuationReader:
     __slots__ = (
         "_form",
         "_made",
+        "_over",
         "_prompt_tokens",
         "_raw",
         "_spaces",
@@ -94,7 +95,7 @@ class ContinuationReader:
         """Whitespace that may be the end of thinking."""
         self.thinking = thinking and self._splits
         self.answering = answering
-        self.finished = self.stopped = False
+        self.finished = self.stopped = self._over = False
         self.counted = False
         """The usage of the whole answer was written."""
         self._tells_thought = form.chat and splits and bool(form.end)
@@ -122,9 +123,14 @@ class ContinuationReader:
     def take(self, event: bytes) -> bytes:
         """The events for one of the node's. Raises the error by which the node gives up."""
         data = event_data(event)
-        if self.stopped:
+        if self.stopped or self._over:
             return b""
-        if not data or data == DONE:
+        if data == DONE:
+            if not self.finished:  # no success: the answer has no end
+                raise gave_up()
+            self._over = True
+            return event
+        if not data:
             return event
         chunk = read_chunk(data)
         if chunk.get("error"):
@@ -247,7 +253,7 @@ class ContinuationReader:
         cached = details.get("cached_tokens") if isinstance(details, dict) else None
         if type(asked) is int:
             self.recomputed = max(0, asked - (cached if type(cached) is int else 0))
-        whole = self._usage(self.anchor + (made if type(made) is int else 0))
+        whole = self._usage(self.anchor + made if type(made) is int and made >= 0 else self._tokens.made)
         extra = {key: value for key, value in chunk.items() if key == "system_fingerprint" and value is not None}
         tail = dump({"usage": whole, **extra})[1:]
         return b"".join((self._form.head, b"],", tail, b"\n\n"))

@@ -1,0 +1,69 @@
+"""Continuations from nodes that do not do as vLLM does: nothing of it reaches the client as a whole answer."""
+
+import json
+from typing import Any
+
+import pytest
+
+from gateway.core.errors import UpstreamCut
+from gateway.core.resume.checkpoint import Checkpoint
+from gateway.core.resume.followed_request import FollowedRequest
+from tests.resume.plain_node import PROMPT
+from tests.resume.test_exact_text import CHAT, KNOWN, Passing
+
+BODY = {"model": "m", "messages": [{"role": "user", "content": "a"}], "stream": True, "max_tokens": 100}
+DONE = b"data: [DONE]\n\n"
+
+
+def event(chunk: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(chunk, separators=(",", ":")).encode() + b"\n\n"
+
+
+def said(text: str, ids: list[int], finish: str | None = None) -> bytes:
+    choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": finish, "stop_reason": None}
+    return event({"id": "y", "choices": [{**choice, "prompt_token_ids": None, "token_ids": ids}]})
+
+
+def used(prompt: Any, made: Any) -> bytes:
+    return event({"id": "y", "choices": [], "usage": {"prompt_tokens": prompt, "completion_tokens": made}})
+
+
+def broken_off() -> Checkpoint:
+    """An answer of which three tokens have come, and that another node goes on with now."""
+    followed = FollowedRequest(CHAT, json.dumps({**BODY, "return_token_ids": True}).encode())
+    checkpoint = Checkpoint(Passing(), followed, KNOWN, False, False)
+    head = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    role = {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
+    checkpoint.feed(event({**head, "choices": [role], "prompt_token_ids": PROMPT}))
+    for token in (21, 22, 23):
+        choice = {"index": 0, "delta": {"reasoning": "a"}, "logprobs": None, "finish_reason": None}
+        checkpoint.feed(event({**head, "choices": [{**choice, "token_ids": [token]}]}))
+    assert checkpoint.resume(KNOWN).path == "/tokenize"
+    checkpoint.feed(json.dumps({"tokens": PROMPT}).encode())
+    checkpoint.flush()
+    checkpoint.feed(b'{"prompt":"aaa"}')
+    checkpoint.flush()
+    assert checkpoint.follow_up is not None and checkpoint.follow_up.path == "/v1/completions"
+    checkpoint.follow_up = None
+    return checkpoint
+
+
+@pytest.mark.parametrize("events", [[], [said("b", [24])], [used(7, 0)]], ids=["nothing", "text", "usage"])
+def test_an_end_without_a_finish_reason_is_none(events: list[bytes]) -> None:
+    checkpoint = broken_off()
+    with pytest.raises(UpstreamCut):
+        checkpoint.feed(b"".join([*events, DONE]))
+    assert not checkpoint.ended
+    assert checkpoint.resume(KNOWN).path == "/tokenize"
+
+
+def test_nothing_comes_behind_the_end() -> None:
+    passed = broken_off().feed(said("b", [24], "stop") + DONE + said("late", [25]) + DONE)
+    assert passed.count(b"[DONE]") == 1 and passed.endswith(DONE) and b"late" not in passed
+
+
+@pytest.mark.parametrize("made", [-300, "1", None, 10**30, 1.0])
+def test_usage_that_is_none_is_counted_by_the_tokens(made: Any) -> None:
+    passed = broken_off().feed(said("b", [24], "stop") + used(10, made) + DONE)
+    usage = json.loads(passed.split(b"\n\n")[-3][6:])["usage"]
+    assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (len(PROMPT), 4, 8)
