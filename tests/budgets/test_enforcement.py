@@ -174,7 +174,8 @@ def test_the_continuation_samples_as_the_request_did() -> None:
     form = {"response_format": {"type": "json_object"}}
     _, body = follow(2, opening() + thinking(*"abcd"), continued("x"), [], **sampling, **form, n=1, tool_choice="none")
     assert {key: body[key] for key in (*sampling, *form)} == {**sampling, **form, "min_tokens": 27}
-    assert body.keys() - sampling.keys() - form.keys() == {"model", "prompt", "max_tokens", "stream", "stream_options"}
+    own = {"model", "prompt", "max_tokens", "stream", "stream_options", "skip_special_tokens"}
+    assert body.keys() - sampling.keys() - form.keys() == own and body["skip_special_tokens"] is True
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any, cast
 from gateway.core.dialects.chat import Chat
 from gateway.core.dialects.stream_filter import StreamFilter
 from gateway.core.errors import GatewayError
-from gateway.core.fleet.capabilities import UNKNOWN
+from gateway.core.fleet.capabilities import Capabilities
 from gateway.core.fleet.node_metrics import NodeMetrics
 from gateway.core.resume.checkpoint import Checkpoint
 from gateway.core.resume.followed_request import FollowedRequest
@@ -31,6 +31,7 @@ from tests.support.nodes import DONE, MODEL, chunk, event
 
 ASK = Chat().read(b'{"model":"m","stream":true,"messages":[{"role":"user","content":"hello"}]}')
 HEAD = ResponseHead(200, ((b"content-type", b"text/event-stream"),), b"text/event-stream")
+KNOWN = Capabilities(think_start=(98,), think_end=(99,))
 ROLE = b'data: {"id":"c","choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'
 
 
@@ -116,7 +117,7 @@ def node_request(resumable: bool) -> NodeRequest:
         resumable = True
 
         def stream_filter(self) -> StreamFilter:
-            return Checkpoint(super().stream_filter(), FollowedRequest(self.path, self.body), UNKNOWN, False, False)
+            return Checkpoint(super().stream_filter(), FollowedRequest(self.path, self.body), KNOWN, False, False)
 
     return (Resumable if resumable else NodeRequest)("/v1/chat/completions", b"{}", ASK, Chat())
 

@@ -86,6 +86,7 @@ class BudgetTerms:
         if type(minimum) is int and minimum > count:
             fields["min_tokens"] = min(minimum - count, room)
         fields |= {"max_tokens": room, "stream": True, "stream_options": {"include_usage": True}}
+        fields.setdefault("skip_special_tokens", True)  # as chat does; from 0.33 on a model may have it otherwise
         if self.keep_ids:
             fields["return_token_ids"] = True
         ids = b",".join([prompt, *made, ",".join(map(str, self.end)).encode()])
