@@ -165,15 +165,19 @@ async def test_of_a_nodes_headers_the_type_alone_passes() -> None:
         assert node.asked[0].headers["accept-encoding"] == "identity"
 
 
+@pytest.mark.parametrize("resume", [True, False], ids=["resume", "no resume"])
 @pytest.mark.parametrize("size", [5 << 20, 1 << 20, 40 << 20])
-async def test_a_first_event_may_be_long_and_not_endless(size: int) -> None:
-    """The token ids of a long prompt, say; what is too long is not asked of the next."""
+async def test_a_first_event_may_be_long_and_not_endless(size: int, resume: bool) -> None:
+    """The token ids of a long prompt, say; what is too long is not asked of the next. With resume it is the gateway
+    that asks for them, and the client sees none."""
     ids = b'data: {"id":"c","choices":[],"prompt_token_ids":[' + b"7," * (size // 2) + b"7]}\n\n"
     stream = STREAM_HEAD + chunk(ids) + chunk(event("a")) + chunk(DONE) + LAST_CHUNK
-    async with scripted_node(says(stream)) as node, limited_gateway(node.url, **SLOW) as gateway:
+    settings: dict[str, Any] = {**SLOW, "resume": {"enabled": resume}}
+    async with scripted_node(says(stream)) as node, limited_gateway(node.url, **settings) as gateway:
         got = await ask(gateway, stream=True)
         if size < 32 << 20:
-            assert got.content == ids + event("a") + DONE
+            shown = b'data: {"id":"c","choices":[],"prompt_token_ids":null}\n\n' if resume else ids
+            assert got.content == shown + event("a") + DONE
         else:
             assert (got.status_code, got.json()["error"]["code"]) == (502, "answer_too_large")
             assert len(node.asked) == 1
