@@ -162,7 +162,9 @@ class Pipeline:
             window = self._fleet.window(model)
         limiter = self.admission.limiter
         ratio = BYTES_PER_TOKEN if limiter is None else limiter.bytes_per_token(tenant.name, model)
-        resumes, salt = dialect.name in settings.resumed and _may_resume(ask), tenant.cache_salt
+        # What a node stores, none but that one has: nobody else could go on with it.
+        resumes = dialect.name in settings.resumed and ask.continues is None and not ask.background
+        salt = tenant.cache_salt
         plan = make_plan(ask, dialect, model, minting, pinned_to, policy, window, ratio, salt, counted, resumes)
         return plan._replace(over_chat=True) if model in settings.over_chat else plan
 
@@ -176,11 +178,6 @@ class Pipeline:
                 code="response_not_found",
             )
         return node
-
-
-def _may_resume(ask: Ask) -> bool:
-    """Whether another node could go on with its answer: none but its own has what a node stores."""
-    return ask.continues is None and not ask.background
 
 
 def read_deadline(headers: Mapping[bytes, bytes]) -> float:

@@ -78,7 +78,9 @@ class Exchange:
         self._loop = loop
         self.done: InlineFuture[FollowUpRequest | None] = InlineFuture(loop)
         self._node_request = node_request
-        self._shows_life = node_request.shows_life and (not isinstance(carried, Checkpoint) or carried.generates)
+        self._shows_life = node_request.shows_life
+        if carried is not None and isinstance(carried, Checkpoint):
+            self._shows_life = self._shows_life and carried.generates
         self._carried = carried
         self._on_first = on_first
         self.lease = lease

@@ -112,7 +112,14 @@ class Relay:
                 stats.attempts += 1
                 try:
                     if part is None:
-                        part = await self._first_part(plan, lease, request, stats, method, path)
+                        prepared = (
+                            node_request(plan, lease.node.tag, lease.node.capabilities, self.overshoot)
+                            if len(plan.body) <= LARGE
+                            else await self._prepare_large(plan, lease.node, request)
+                        )
+                        if plan.resumes and plan.ask.stream and stats.attempts == 1:
+                            request.add_headers(RESUMABLE[prepared.resumability])
+                        part = AttemptPart(prepared, method, path or prepared.path, prepared.body)
                     while part is not None:
                         part = await self._attempt(part, lease, request, stats, deadline, fresh, plan.model)
                     if resumption is not None:
@@ -154,25 +161,6 @@ class Relay:
             lease.release()
             if lease.prefill is not None and not stats.resumes:
                 lease.prefill.learn(stats.reported)
-
-    async def _first_part(
-        self,
-        plan: Plan,
-        lease: Lease,
-        request: DownstreamRequest,
-        stats: RequestStats,
-        method: str,
-        path: str | None,
-    ) -> AttemptPart:
-        node = lease.node
-        prepared = (
-            node_request(plan, node.tag, node.capabilities, self.overshoot)
-            if len(plan.body) <= LARGE
-            else await self._prepare_large(plan, node, request)
-        )
-        if plan.resumes and plan.ask.stream and stats.attempts == 1:
-            request.add_headers(RESUMABLE[prepared.resumability])
-        return AttemptPart(prepared, method, path or prepared.path, prepared.body)
 
     async def _go_on(
         self,
@@ -254,13 +242,13 @@ class Relay:
             connection.send((head, part.body), exchange)
             follow_up = await exchange.done
         except GatewayError:
+            part.stream_filter = exchange.stream_filter
             raise
         except BaseException:  # cancelled, or nothing was sent
             exchange.stop()
             raise
         finally:
             self._open.discard(timer)
-            part.stream_filter = exchange.stream_filter
         report = part.node_request.budget_report
         if report is not None and part.carried is None:
             self._record_budget_report(report, node, stats)

@@ -130,7 +130,7 @@ def node_request(plan: Plan, node: bytes, capabilities: Capabilities, overshoot:
     needs = plan.grant.thinking_budget is not None or plan.over_chat or plan.grant.hide or plan.salted
     if not needs and not (plan.resumes and STRATEGIES[plan.dialect.name].unable is Strategy.TRANSLATE):
         direct = NodeRequest(plan.dialect.path, plan.body_for(node), plan.ask, plan.dialect)
-        return _resumable(direct, plan, capabilities)
+        return _resumable(direct, plan, capabilities) if plan.resumes and plan.ask.stream else direct
     request: NodeRequest | None = None
     for step in node_request_steps(plan, node, capabilities, overshoot):
         request = step

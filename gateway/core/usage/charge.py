@@ -82,7 +82,8 @@ def charge(
     if end.failed or plan.model is None:
         return NO_CHARGE
     if reported is not None and end.ending == "ok":
-        meter.learn(plan, planned, work, reported._replace(output=max(0, reported.output - resumed_at)))
+        part = reported if resumed_at == 0 else reported._replace(output=max(0, reported.output - resumed_at))
+        meter.learn(plan, planned, work, part)
         return Charge(reported, False)
     known = reported or Usage()
     reads = known.input or planned.input
