@@ -3,6 +3,7 @@
     limit                        counted                                  once it has passed
     deadline                     always                                   fails with `DeadlineExceeded`
     first byte, plain, idle      while the client has room                fails with `UpstreamTimeout`
+    stall, of a tokenizer        the same                                 the same
     stall (see `stalls`)         of a resumable stream that has begun,    fails with `UpstreamTimeout`, or `hangs` of
                                  while the client has room                  `NodeWatch` is called
     keep-alive                   of a stream, while the client has room   a comment is sent
@@ -99,6 +100,8 @@ class ExchangeTimer:
         exchange, timing = self.exchange, self._timing
         if exchange.answer_begun:
             return exchange.progress.last_heard + timing.idle
+        if exchange.asks_tokenizer:
+            return exchange.progress.sent_at + timing.stall + timing.prefill * exchange.lease.tokens / 1000
         if not exchange.asked_for_stream:
             return exchange.progress.sent_at + timing.non_streaming
         return exchange.progress.sent_at + timing.first_byte + timing.prefill * exchange.lease.tokens / 1000

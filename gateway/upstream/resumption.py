@@ -16,7 +16,7 @@ import asyncio
 from math import inf
 
 from gateway.core.dialects.stream_filter import FollowUpRequest
-from gateway.core.errors import ClientGone, GatewayError, NodeLeaving, Overloaded, UpstreamError
+from gateway.core.errors import ClientGone, GatewayError, NodeLeaving, Overloaded, StreamLost, UpstreamError
 from gateway.core.http.sse import KEEP_ALIVE
 from gateway.core.resume.budget import ResumeBudget, ResumeDecision, Resumes
 from gateway.core.resume.checkpoint import Checkpoint
@@ -135,6 +135,8 @@ class AnswerResumption:
         if decision is ResumeDecision.GIVE_UP_KILLER:
             raise checkpoint.lost("two nodes have died over this request", repeatable=False) from None
         if decision is ResumeDecision.GIVE_UP_LIMIT:
+            if isinstance(error, StreamLost):  # the other nodes could not go on with it, and say why
+                raise error
             raise checkpoint.lost("it broke off again and again with nearly nothing made in between") from None
         checkpoint.check()
         stats.go_on(checkpoint.tokens.count)

@@ -67,3 +67,16 @@ def test_usage_that_is_none_is_counted_by_the_tokens(made: Any) -> None:
     passed = broken_off().feed(said("b", [24], "stop") + used(10, made) + DONE)
     usage = json.loads(passed.split(b"\n\n")[-3][6:])["usage"]
     assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (len(PROMPT), 4, 8)
+
+
+def test_a_tokenizer_shows_no_life_of_its_engine() -> None:
+    followed = FollowedRequest(CHAT, json.dumps({**BODY, "return_token_ids": True}).encode())
+    checkpoint = Checkpoint(Passing(), followed, KNOWN, False, False)
+    checkpoint.feed(event({"id": "x", "choices": [{"index": 0, "delta": {"reasoning": "a"}, "token_ids": [21]}]}))
+    asked = [(checkpoint.resume(KNOWN).path, checkpoint.generates)]
+    for told in ({"tokens": PROMPT}, {"prompt": "a"}):
+        checkpoint.feed(json.dumps(told).encode())
+        checkpoint.flush()
+        assert checkpoint.follow_up is not None
+        asked.append((checkpoint.follow_up.path, checkpoint.generates))
+    assert asked == [("/tokenize", False), ("/detokenize", False), ("/v1/completions", True)]
