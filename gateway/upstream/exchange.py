@@ -54,6 +54,7 @@ class Exchange:
         "_shows_life",
         "_stats",
         "_stream",
+        "asks_tokenizer",
         "done",
         "lease",
         "model",
@@ -78,9 +79,9 @@ class Exchange:
         self._loop = loop
         self.done: InlineFuture[FollowUpRequest | None] = InlineFuture(loop)
         self._node_request = node_request
-        self._shows_life = node_request.shows_life
-        if carried is not None and isinstance(carried, Checkpoint):
-            self._shows_life = self._shows_life and carried.generates
+        self.asks_tokenizer = carried is not None and isinstance(carried, Checkpoint) and not carried.generates
+        """Whether its node only reads or writes token ids, which takes no engine."""
+        self._shows_life = node_request.shows_life and not self.asks_tokenizer
         self._carried = carried
         self._on_first = on_first
         self.lease = lease

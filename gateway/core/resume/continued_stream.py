@@ -89,8 +89,8 @@ class ContinuedStream(FollowedStream):
 
     @property
     def generates(self) -> bool:
-        """Whether what is asked of a node now makes tokens; `/tokenize` makes none."""
-        return self._followed.generates and self._state is not CheckpointState.TOKENIZING
+        """Whether what is asked of a node now makes tokens; `/tokenize` and `/detokenize` make none."""
+        return self._followed.generates and self._state not in _ASKING
 
     @property
     def recomputed(self) -> int | None:
