@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from gateway.core.errors import UpstreamCut
+from gateway.core.dialects.chat import Chat
+from gateway.core.errors import BadUpstreamResponse, UpstreamCut
 from gateway.core.resume.checkpoint import Checkpoint
 from gateway.core.resume.followed_request import FollowedRequest
 from tests.resume.plain_node import PROMPT
@@ -80,3 +81,33 @@ def test_a_tokenizer_shows_no_life_of_its_engine() -> None:
         assert checkpoint.follow_up is not None
         asked.append((checkpoint.follow_up.path, checkpoint.generates))
     assert asked == [("/tokenize", False), ("/detokenize", False), ("/v1/completions", True)]
+
+
+@pytest.mark.parametrize("ids", ['"1"', "1],2", '1,"x":{', "-1", "1.5", "1,,2", "1 ,2"])
+def test_ids_that_are_none_go_into_no_request(ids: str) -> None:
+    """Nearly every event is read by its bytes; what stands for the ids there may be anything."""
+    followed = FollowedRequest(CHAT, json.dumps({**BODY, "return_token_ids": True}).encode())
+    checkpoint = Checkpoint(Passing(), followed, KNOWN, False, False)
+    checkpoint.feed(event({"id": "x", "choices": [{"index": 0, "delta": {"reasoning": "a"}, "token_ids": [21]}]}))
+    text = '{"index":0,"delta":{"reasoning":"a"},"logprobs":null,"finish_reason":null,"token_ids":['
+    for told in ("21", ids):
+        sent = f'data: {{"id":"x","choices":[{text}{told}]}}]}}\n\n'.encode()
+        if checkpoint.pass_chunk(b"%x\r\n%b\r\n" % (len(sent), sent), sent) is None:
+            checkpoint.feed(sent)
+    assert checkpoint.resume(KNOWN).path == "/tokenize"
+    checkpoint.feed(json.dumps({"tokens": PROMPT}).encode())
+    with pytest.raises(BadUpstreamResponse):
+        checkpoint.flush()
+
+
+def test_no_ids_reach_a_client_where_only_some_events_have_them() -> None:
+    raw = json.dumps({**BODY, "return_token_ids": True}).encode()
+    inner = Chat().stream_filter(Chat().read(json.dumps(BODY).encode()))
+    checkpoint = Checkpoint(inner, FollowedRequest(CHAT, raw), KNOWN, False, False)
+    head = 'data: {"id":"x","choices":[{"index":0,"delta":{"reasoning":"a"},"logprobs":null,"finish_reason":null'
+    passed = []
+    for ids in ("", ',"token_ids":[21]', ',"x":1,"token_ids":[22]', ',"token_ids":[23],"x":1'):
+        sent = f"{head}{ids}}}]}}\n\n".encode()
+        told = checkpoint.pass_chunk(b"%x\r\n%b\r\n" % (len(sent), sent), sent)
+        passed.append(checkpoint.feed(sent) if told is None else told)
+    assert all(passed) and not any(b'"token_ids":[' in told for told in passed)

@@ -98,6 +98,8 @@ def test_an_answer_of_several_prompts_cannot_be_resumed() -> None:
         ([1, 2], True),
         ([[1, 2]], True),
         ([[1], [2]], False),
+        ([[]], False),
+        ([], False),
     ):
         assert node_request(planned("completions", {"prompt": prompt}), b"n", KNOWN).resumable is resumable
 

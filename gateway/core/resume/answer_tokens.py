@@ -53,10 +53,7 @@ class AnswerTokens:
 
     def ids(self) -> bytes:
         """Those that are shown, with commas between. Raises `BadUpstreamResponse` where they are no token ids."""
-        ids = bytes(self.shown[1:]).replace(b"[", b",")
-        if _IDS.fullmatch(ids) is None:
-            raise BadUpstreamResponse("The node sent token ids that are none.")
-        return ids
+        return _checked(bytes(self.shown[1:]).replace(b"[", b","))
 
     @property
     def count(self) -> int:
@@ -69,9 +66,10 @@ class AnswerTokens:
         return b"," not in self.shown[self.shown.rfind(b"[") + 1 :]
 
     def behind(self, start: int, dropped: int) -> bytes:
-        """Those from number `start` on, shown and held, but for the last `dropped`; with commas between."""
+        """Those from number `start` on, shown and held, but for the last `dropped`; with commas between. Raises as
+        `ids`."""
         every = bytes(self.shown + self.held).replace(b"[", b",").split(b",")[1:]
-        return b",".join(every[start : len(every) - dropped])
+        return _checked(b",".join(every[start : len(every) - dropped]))
 
     def keep(self, dropped: int) -> None:
         """Count those that were held as shown, and do without the last `dropped` of all."""
@@ -85,6 +83,12 @@ class AnswerTokens:
     def made(self) -> int:
         """The number of all, those that are held included."""
         return _count(self.shown) + _count(self.held)
+
+
+def _checked(ids: bytes) -> bytes:
+    if _IDS.fullmatch(ids) is None:
+        raise BadUpstreamResponse("The node sent token ids that are none.")
+    return ids
 
 
 def _count(kept: bytearray) -> int:

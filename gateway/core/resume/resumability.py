@@ -58,9 +58,9 @@ def resumability(ask: Ask) -> Resumability:
         if body.get(field) not in (None, 1):
             return Resumability.NO
     prompt = body.get("prompt")
-    if type(prompt) is list and len(prompt) != 1 and not (prompt and type(prompt[0]) is int):
+    if prompt == [[]] or (type(prompt) is list and len(prompt) != 1 and not (prompt and type(prompt[0]) is int)):
         return Resumability.NO
-    if not _few_stops(body.get("stop")):
+    if body.get("stop") is not None and not _few_stops(body["stop"]):
         return Resumability.NO
     if body.get("messages") is not None and _PICTURES.search(ask.raw) is not None and _shows_pictures(body):
         return Resumability.NO

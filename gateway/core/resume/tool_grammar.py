@@ -56,8 +56,10 @@ def _list_schema(functions: list[dict[str, Any]], single: bool) -> dict[str, Any
     definitions: dict[str, Any] = {}
     calls = []
     for function in functions:
-        parameters = dict(function.get("parameters") or _ANY_ARGUMENTS)
-        definitions |= parameters.pop("$defs", {})
+        given = function.get("parameters")
+        parameters = dict(given) if isinstance(given, dict) and given else dict(_ANY_ARGUMENTS)
+        shared = parameters.pop("$defs", None)
+        definitions |= shared if isinstance(shared, dict) else {}
         named = {"type": "string", "enum": [function["name"]]}
         calls.append({"properties": {"name": named, "parameters": parameters}, "required": ["name", "parameters"]})
     schema: dict[str, Any] = {"type": "array", "minItems": 1, "items": {"type": "object", "anyOf": calls}}
