@@ -20,6 +20,7 @@ from gateway.core.resume.followed_request import GENERATING, FollowedRequest
 from gateway.core.resume.shown_text import ShownText
 
 _IDS = b',"token_ids":['
+_ANY_IDS = b'"token_ids":['
 _NO_IDS = b',"token_ids":null}]}\n\n'
 _NO_IDS_CHUNK = _NO_IDS + b"\r\n"
 _SAVED = len(_NO_IDS) - len(_IDS) + 1
@@ -107,8 +108,8 @@ class FollowedStream(StreamFilter):
             or event[-6:] != _CLOSE
             or CARRIAGE_RETURN in event
         ):
-            passes = self._clear and self._passing and self._inner.passes(event)
-            return chunk if passes else None
+            passes = self._clear and self._passing and event.find(_ANY_IDS) < 0
+            return chunk if passes and self._inner.passes(event) else None
         if not self._inner.passes_text(event, end):
             return None
         shown = self._shown
