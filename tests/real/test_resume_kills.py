@@ -24,6 +24,9 @@ LONG = ("Who are you?", 90)
 
 SEED = 19
 
+TRIES = 5
+"""On a busy machine the first of nine streams may be over before the last has begun."""
+
 
 @pytest.fixture(scope="module")
 def front(vllm: Server, second: KillableNode, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
@@ -56,7 +59,7 @@ def listeners(dice: random.Random) -> list[Listener]:
         for point in (
             dice.randrange(2, THOUGHT - 1),
             dice.choice((THOUGHT, THOUGHT + 1)),
-            dice.randrange(THOUGHT + 3, LONG[1] - 12),
+            dice.randrange(THOUGHT + 3, THOUGHT + 20),
         )
     ]
 
@@ -66,9 +69,22 @@ def break_streams(
 ) -> list[tuple[Listener, Heard]]:
     """Start them all on one node (`other` is drained meanwhile), so that all are about at their points when `breaks` is
     called. Returns what they heard."""
+    for _ in range(TRIES):
+        told = _try_to_break(gateway, other, crowd, breaks)
+        if told is not None:
+            return told
+    raise AssertionError("on this machine, some had ended each time before all had begun")
+
+
+def _try_to_break(
+    gateway: Gateway, other: str, crowd: list[Listener], breaks: Callable[[], None]
+) -> list[tuple[Listener, Heard]] | None:
+    """None where one had ended before all had begun: nothing is broken then."""
     resumed = gateway.resumed()
     ordered = sorted(crowd, key=lambda listener: -listener.point)
     lead = ordered[0]
+    for listener in crowd:
+        listener.heard, listener.answer = 0, None
     gateway.order("drain", other)
     with ThreadPoolExecutor(len(crowd)) as threads:
         for listener in ordered:
@@ -77,10 +93,14 @@ def break_streams(
         _until(lambda: all(listener.heard or _over(listener) for listener in crowd))
         gateway.order("undrain", other)
         _until(lambda: lead.heard >= lead.point or _over(lead))
-        breaks()
-        for listener in crowd:
-            listener.at_the_kill = listener.heard
+        whole = not any(listener.heard > LONG[1] - 20 or _over(listener) for listener in crowd)
+        if whole:
+            breaks()
+            for listener in crowd:
+                listener.at_the_kill = listener.heard
         told = [(listener, listener.answer.result()) for listener in crowd if listener.answer is not None]
+    if not whole:
+        return None
     _until(lambda: gateway.resumed() >= resumed + len(crowd))
     return told
 
