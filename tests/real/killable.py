@@ -32,16 +32,17 @@ class KillableNode:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def up(self) -> None:
-        """Start it, unless it runs, and wait until it is ready."""
+    def up(self) -> bool:
+        """Start it, unless it runs, and wait until it is ready. Returns whether it was started."""
         if self._process is not None:
-            return
+            return False
         self._starts += 1
         self._log = self._directory / f"cpu-node-{self._starts}.log"
         command = ["fleetgate-worker", "cpu-node", "--port", str(self.port), "--dtype", "float32"]
         command += ["--log", f"{self._log}.vllm", *self._arguments]
         self._process = self._running.enter_context(running(command, self._log))
         wait_for(Progress(self._log, self._config).url, self._process, self._log, SET_UP_SECONDS)
+        return True
 
     def signal(self, number: signal.Signals) -> None:
         """To all processes of vLLM at once: its server and its engine are one group."""

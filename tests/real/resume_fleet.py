@@ -1,5 +1,6 @@
 """A gateway process before two real nodes of which one may end, and what a test of resumes asks there."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,6 +44,11 @@ class Gateway:
     def resumed(self) -> int:
         """The answers that were resumed, by its log."""
         return self.log.read_text().count('"outcome":"resumed"')
+
+    def proofs(self, url: str) -> int:
+        """How often the node at `url` has shown what it can do: before, the gateway holds budgets by itself."""
+        told = [json.loads(line) for line in self.log.read_text().splitlines() if "node_canary_finished" in line]
+        return sum(line["error"] is None and line["node"] == url.removeprefix("http://") for line in told)
 
     def order(self, what: str, node: str, **more: float) -> None:
         """`what`: drain or undrain."""

@@ -32,7 +32,15 @@ TRIES = 5
 def front(vllm: Server, second: KillableNode, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     second.up()
     with fronted([vllm.url, second.url], tmp_path_factory.mktemp("front")) as gateway:
+        _until(lambda: gateway.proofs(vllm.url) > 0 and gateway.proofs(second.url) > 0)
         yield gateway
+
+
+def start(second: KillableNode, front: Gateway) -> None:
+    """Start it unless it runs, and wait until the gateway trusts it as it did before."""
+    before = front.proofs(second.url)
+    started = second.up()
+    _until(lambda: bool(front.both_ready()) and (front.proofs(second.url) > before or not started))
 
 
 @dataclass(slots=True)
@@ -142,8 +150,7 @@ def unbroken(front: Gateway, vllm: Server) -> dict[str, Heard]:
 
 def test_a_node_is_drained(front: Gateway, vllm: Server, second: KillableNode, unbroken: dict[str, Heard]) -> None:
     """Its deadline passes in the middle of nine streams."""
-    second.up()
-    _until(lambda: bool(front.both_ready()))
+    start(second, front)
     told = break_streams(
         front, vllm.url, listeners(random.Random(SEED)), lambda: front.order("drain", second.url, deadline=0.1)
     )
@@ -154,8 +161,7 @@ def test_a_node_is_drained(front: Gateway, vllm: Server, second: KillableNode, u
 @pytest.mark.prove
 def test_a_node_is_frozen(front: Gateway, vllm: Server, second: KillableNode, unbroken: dict[str, Heard]) -> None:
     """SIGSTOP: its connections stay, and nothing comes any more."""
-    second.up()
-    _until(lambda: bool(front.both_ready()))
+    start(second, front)
     told = break_streams(front, vllm.url, listeners(random.Random(SEED)), lambda: second.signal(signal.SIGSTOP))
     second.signal(signal.SIGCONT)
     check(front, unbroken, told)
@@ -166,7 +172,6 @@ def test_a_node_is_killed(
     seed: int, front: Gateway, vllm: Server, second: KillableNode, unbroken: dict[str, Heard]
 ) -> None:
     """kill -9, with three streams of each dialect on it: in thinking, at its end, in the answer."""
-    second.up()
-    _until(lambda: bool(front.both_ready()))
+    start(second, front)
     told = break_streams(front, vllm.url, listeners(random.Random(seed)), second.kill)
     check(front, unbroken, told)
