@@ -29,6 +29,8 @@ ASKS: dict[str, dict[str, Any]] = {
     RESPONSES: {"input": "hello"},
 }
 OVER_CHAT: dict[str, Any] = {"models": [{"name": MODEL, "over_chat": True}]}
+IN_OWN_DIALECT: dict[str, Any] = {"resume": {"enabled": False}}
+"""Streams of messages are asked of nodes as chat so that they can be resumed."""
 HIDDEN: dict[str, Any] = {"thinking": {"hide_reasoning": True}}
 WAYS = [
     *((path, {}) for path in ASKS),
@@ -122,14 +124,16 @@ async def slow_stream(path: str, settings: dict[str, Any], pauses: bool = True) 
     timeouts = {"keep_alive": SILENCE if pauses else 0}
     async with (
         scripted_node(reply) as node,
-        running_gateway(node.url, timeouts=timeouts, **settings) as gateway,
+        running_gateway(node.url, timeouts=timeouts, **(settings or IN_OWN_DIALECT)) as gateway,
     ):
         line = Line(gateway.port)
         server = await asyncio.start_server(line.connected, "127.0.0.1", 0)
         line.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        yield line
-        server.close()
-        await line.close()
+        try:
+            yield line
+        finally:
+            server.close()
+            await line.close()
 
 
 async def read(line: Line, path: str) -> bytes:
@@ -233,7 +237,8 @@ async def test_nothing_follows_the_end(path: str) -> None:
         await asyncio.sleep(10 * SILENCE)
         writer.write(LAST_CHUNK)
 
-    async with scripted_node(reply) as node, running_gateway(node.url, timeouts={"keep_alive": SILENCE}) as gateway:
+    settings: dict[str, Any] = {"timeouts": {"keep_alive": SILENCE}, **IN_OWN_DIALECT}
+    async with scripted_node(reply) as node, running_gateway(node.url, **settings) as gateway:
         async with httpx.AsyncClient(base_url=gateway.url, timeout=60) as client:
             got = await client.post(path, json={"model": MODEL, "stream": True, **ASKS[path]})
     assert got.content.endswith(events[-1])
