@@ -31,11 +31,14 @@ def read_plain(body: bytes) -> Said:
 
 
 def read_stream(body: bytes) -> Said | None:
-    """A chat stream; None where it is not whole: without one end, or with an error."""
+    """A chat stream; None where it is not whole: without one end, with an error, or with half an event."""
     lines = [line[6:] for line in body.decode().split("\n") if line.startswith("data: ")]
     if not lines or lines[-1] != "[DONE]" or lines.count("[DONE]") != 1:
         return None
-    chunks: list[dict[str, Any]] = [json.loads(line) for line in lines[:-1]]
+    try:
+        chunks: list[dict[str, Any]] = [json.loads(line) for line in lines[:-1]]
+    except ValueError:
+        return None
     if any("error" in chunk for chunk in chunks):
         return None
     choices = [choice for chunk in chunks for choice in chunk["choices"]]
