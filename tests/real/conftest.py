@@ -1,5 +1,6 @@
 """A real vLLM and a real gateway, started by the commands that people use and shared by all tests of the run."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,13 +57,29 @@ def second(
 @pytest.fixture(scope="session")
 def gateway(vllm: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The gateway in front of it, with no policy: `fleetgate serve --node URL`."""
-    log = tmp_path_factory.mktemp("gateway") / "gateway.log"
+    with serving(tmp_path_factory.mktemp("gateway"), "--node", vllm.url) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def passing(vllm: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The same without resume, for which streams of messages and responses are asked of nodes as chat."""
+    folder = tmp_path_factory.mktemp("passing")
+    config = folder / "fleetgate.yaml"
+    config.write_text(f"nodes: [{{url: '{vllm.url}'}}]\nresume: {{enabled: false}}\n")
+    with serving(folder, "-c", str(config)) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def serving(folder: Path, *options: str) -> Iterator[Server]:
+    """A gateway whose questions to its node are over: tests count what the node runs."""
+    log = folder / "gateway.log"
     host, port, admin = "127.0.0.1", free_port("127.0.0.1"), free_port("127.0.0.1")
     server = Server(f"http://{host}:{port}")
     listen = ["--host", host, "--port", str(port), "--admin-port", str(admin)]
-    with running(["fleetgate", "serve", "--node", vllm.url, *listen], log) as process:
+    with running(["fleetgate", "serve", *options, *listen], log) as process:
         wait_for(lambda: ready(server.url), process, log, 120.0)
-        # Its questions to the node are over: tests count what the node runs.
         wait_for(lambda: "node_canary_finished" in log.read_text() or None, process, log, 120.0)
         yield server
 

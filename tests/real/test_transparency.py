@@ -1,4 +1,5 @@
-"""With no policy, an answer through the gateway equals the node's own: status, content type, every field, every event.
+"""With no policy and no resume, an answer through the gateway equals the node's own: status, content type, every field,
+every event.
 
 Compared strictly (order of fields, digits of numbers, cuts between events), ids and times aside: see answers.py. What
 may differ is this list and nothing else:
@@ -41,12 +42,12 @@ def _names(case: Case) -> str:
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if not case.name.startswith(OWN_WORDS)], ids=_names)
-def test_the_same_answer(case: Case, vllm: Server, gateway: Server) -> None:
+def test_the_same_answer(case: Case, vllm: Server, passing: Server) -> None:
     """Word for word, in the same events; after three attempts on a busy machine in the same meaning."""
     if case.warm:
         ask(vllm, case)
     for _ in range(ATTEMPTS):
-        direct, through = ask(vllm, case), ask(gateway, case)
+        direct, through = ask(vllm, case), ask(passing, case)
         assert direct.status == case.status
         if case.name in WITHOUT_FINGERPRINT:
             direct = without(direct, "system_fingerprint")
@@ -57,9 +58,9 @@ def test_the_same_answer(case: Case, vllm: Server, gateway: Server) -> None:
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.name.startswith(OWN_WORDS)], ids=_names)
-def test_own_words_in_the_dialects_format(case: Case, vllm: Server, gateway: Server) -> None:
+def test_own_words_in_the_dialects_format(case: Case, vllm: Server, passing: Server) -> None:
     """The status that the node would have given, and an error that the dialect's clients can read."""
-    direct, through = ask(vllm, case), ask(gateway, case)
+    direct, through = ask(vllm, case), ask(passing, case)
     assert (through.status, through.content_type) == (direct.status, direct.content_type)
     assert direct.status == case.status
     answer = dict(through.content)
