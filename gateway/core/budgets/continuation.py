@@ -42,6 +42,20 @@ CARRIED = (
 """Fields that mean the same in chat and in completions, including those that only the gateway may set. A grammar begins
 with the answer, so the continuation has it too."""
 
+_RENDERED = (
+    "add_generation_prompt",
+    "add_special_tokens",
+    "chat_template",
+    "continue_final_message",
+    "documents",
+    "media_io_kwargs",
+    "messages",
+    "mm_processor_kwargs",
+    "model",
+    "tools",
+)
+"""Fields of a chat that say what its prompt is, and mean the same for `/tokenize`."""
+
 _COUNTS = ("n", "best_of")
 _SWITCHES = ("logprobs", "prompt_logprobs", "echo", "use_beam_search", "suffix")
 
@@ -109,7 +123,7 @@ SLACK = Overshoot()
 
 
 def countable(body: Body) -> bool:
-    """Whether the thinking of an answer to `body` can be counted on its stream."""
+    """Whether `body` asks for one answer that is the text of its tokens: they can be counted, and continued."""
     try:
         _check(body)
     except InvalidRequest:
@@ -140,7 +154,7 @@ def opening_request(
         chat=chat,
         start=capabilities.think_start,
         end=capabilities.think_end,
-        exact=bool(capabilities.think_end) and not (chat and (_calls_tools(body) or _shows_pictures(body))),
+        exact=bool(capabilities.think_end) and not (chat and (_calls_tools(body) or shows_pictures(body))),
         splits=capabilities.splits_reasoning if chat else False,
         shows_marker=body.get("skip_special_tokens") is False or bool(capabilities.marker_shown),
         hide=hide or body.get("include_reasoning") is False,
@@ -166,8 +180,8 @@ def tokenize_prompt(body: Body) -> Body:
     effort = body.get("reasoning_effort")
     if effort is not None:
         kwargs = {"reasoning_effort": effort, "enable_thinking": effort != "none", **kwargs}
-    fields = {key: body[key] for key in ("model", "messages", "tools", "chat_template") if body.get(key) is not None}
-    return {**fields, "chat_template_kwargs": kwargs, "add_generation_prompt": True}
+    fields = {key: body[key] for key in _RENDERED if body.get(key) is not None}
+    return {"add_generation_prompt": True, **fields, "chat_template_kwargs": kwargs}
 
 
 def tokenize_text(body: Body, text: str) -> Body:
@@ -184,7 +198,7 @@ def _check(body: Body) -> None:
         if body.get(field) is not None and body[field] is not False:
             raise _not_enforceable(field, "leave it out")
     prompt = body.get("prompt")
-    if isinstance(prompt, list) and len(prompt) != 1 and not all(type(item) is int for item in prompt):
+    if isinstance(prompt, list) and len(prompt) > 1 and type(prompt[0]) is not int:  # its items are of one kind
         raise _not_enforceable("prompt", "send one prompt a request")
 
 
@@ -201,13 +215,12 @@ def _calls_tools(body: Body) -> bool:
     return bool(body.get("tools")) and body.get("tool_choice") != "none"
 
 
-def _shows_pictures(body: Body) -> bool:
-    """Whether a message holds more than text, which token ids could not carry."""
+def shows_pictures(body: Body, texts: tuple[str | None, ...] = ("text", None)) -> bool:
+    """Whether a message holds more than text, which token ids cannot carry. `texts`: the types of parts that are."""
     messages = body.get("messages")
-    parts = [
-        part
-        for message in (messages if isinstance(messages, list) else ())
-        if isinstance(message, dict) and isinstance(message.get("content"), list)
-        for part in message["content"]
-    ]
-    return any(isinstance(part, dict) and part.get("type") not in ("text", None) for part in parts)
+    for message in messages if type(messages) is list else ():
+        content = message.get("content") if type(message) is dict else None
+        for part in content if type(content) is list else ():
+            if type(part) is dict and part.get("type") not in texts:
+                return True
+    return False

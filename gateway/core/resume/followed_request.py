@@ -4,10 +4,8 @@
 answer so far. The node is then in the state that the first one was in.
 """
 
-from typing import Any
-
 from gateway.core.bodies import Body, parse_trusted
-from gateway.core.budgets.continuation import CARRIED
+from gateway.core.budgets.continuation import CARRIED, tokenize_prompt
 from gateway.core.dialects.stream_filter import FollowUpRequest
 from gateway.core.fleet.capabilities import Capabilities
 from gateway.core.json_text import dump
@@ -16,20 +14,6 @@ from gateway.core.resume.tool_grammar import grammar_of
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 GENERATING = (CHAT, COMPLETIONS)
-
-_RENDERED = (
-    "add_generation_prompt",
-    "add_special_tokens",
-    "chat_template",
-    "continue_final_message",
-    "documents",
-    "media_io_kwargs",
-    "messages",
-    "mm_processor_kwargs",
-    "model",
-    "tools",
-)
-"""Fields of a chat that say what its prompt is, and mean the same for `/tokenize`."""
 
 _CONTINUED = (*(field for field in CARRIED if field != "stop"), "repetition_detection")
 """Stop strings are matched here, see `stop_strings`."""
@@ -83,7 +67,7 @@ class FollowedRequest:
         """The request for the ids of its prompt."""
         body = self.parsed
         if self.chat:
-            return FollowUpRequest("/tokenize", dump(rendering(body)))
+            return FollowUpRequest("/tokenize", dump(tokenize_prompt(body)))
         prompt = body.get("prompt")
         text = prompt[0] if type(prompt) is list and prompt else prompt
         if type(text) is not str:  # the ids are known: what is asked for is only that the node answers
@@ -157,13 +141,3 @@ class FollowedRequest:
 def _texts(stop: object) -> list[str]:
     texts = stop if isinstance(stop, list) else [stop]
     return [text for text in texts if isinstance(text, str) and text]
-
-
-def rendering(body: Body) -> dict[str, Any]:
-    """The body for `/tokenize` that renders the prompt of the chat `body` as its node did."""
-    kwargs = dict(body.get("chat_template_kwargs") or {})
-    effort = body.get("reasoning_effort")
-    if effort is not None:
-        kwargs = {"reasoning_effort": effort, "enable_thinking": effort != "none", **kwargs}
-    fields = {key: body[key] for key in _RENDERED if body.get(key) is not None}
-    return {**fields, "chat_template_kwargs": kwargs}
