@@ -10,18 +10,17 @@ from gateway.core.dialects.chat import wants_usage
 from gateway.core.dialects.stream_filter import ChainedFilter, StreamFilter
 from gateway.core.fleet.capabilities import Capabilities
 from gateway.core.plan import Plan
-from gateway.core.upstream.node_request_kinds import BudgetReport, NodeRequest
+from gateway.core.upstream.node_request_kinds import BudgetReport, NodeRequest, WrappedRequest
 from gateway.core.usage.token_usage import Usage
 
 
-class NodeHeldBudget(NodeRequest):
+class NodeHeldBudget(WrappedRequest):
     """Wraps `inner`, a request that passes through, and reports whether its answer overran the budget."""
 
     __slots__ = (
         "_backstop",
         "_budget",
         "_capabilities",
-        "_inner",
         "_limit",
         "_max_tokens",
         "_overran",
@@ -34,9 +33,8 @@ class NodeHeldBudget(NodeRequest):
     def __init__(
         self, inner: NodeRequest, plan: Plan, budget: int, capabilities: Capabilities, overshoot: Overshoot
     ) -> None:
-        super().__init__(inner.path, inner.body, inner.ask, inner.dialect)
+        super().__init__(inner, inner.ask, inner.dialect)
         self.rewrites = inner.rewrites
-        self._inner = inner
         self._limit = overshoot.limit(budget)
         self._capabilities = capabilities
         self._budget = budget
@@ -63,9 +61,6 @@ class NodeHeldBudget(NodeRequest):
         # Not a method of this object, which refers to the backstop: that would be a reference cycle.
         terms = partial(budget_terms, self._inner.body, self._budget, self._max_tokens, self._capabilities, ask.stream)
         return Backstop(terms, self.rewrites or wants_usage(ask), limit, pace)
-
-    def plain(self, status: int, body: bytes) -> bytes:
-        return self._inner.plain(status, body)
 
     def usage(self, body: bytes) -> Usage | None:
         usage = self._inner.usage(body)

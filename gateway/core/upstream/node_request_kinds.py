@@ -96,6 +96,29 @@ class NodeRequest:
         return self.dialect.gave_up(body)
 
 
+class WrappedRequest(NodeRequest):
+    """A request that is sent as `inner` is, and leaves to it what it does not change itself."""
+
+    __slots__ = ("_inner",)
+
+    def __init__(self, inner: NodeRequest, ask: Ask, dialect: Dialect) -> None:
+        super().__init__(inner.path, inner.body, ask, dialect)
+        self._inner = inner
+
+    def plain(self, status: int, body: bytes) -> bytes:
+        return self._inner.plain(status, body)
+
+    def usage(self, body: bytes) -> Usage | None:
+        return self._inner.usage(body)
+
+    def gave_up(self, body: bytes) -> bool:
+        return self._inner.gave_up(body)
+
+    @property
+    def budget_report(self) -> BudgetReport | None:
+        return self._inner.budget_report
+
+
 class HiddenReasoning(NodeRequest):
     """A request whose answer is passed on without its reasoning."""
 
@@ -146,16 +169,15 @@ class EnforcedPlainBudget(EnforcedBudget):
         return AnswerAssembly(Enforcement(self._terms), self._terms.chat)
 
 
-class TranslatedRequest(NodeRequest):
+class TranslatedRequest(WrappedRequest):
     """A request that is sent as chat: `inner` is the chat's request, `over` the translation."""
 
-    __slots__ = ("_inner", "_over", "assembles", "needs_stream", "reads_ids")
+    __slots__ = ("_over", "assembles", "needs_stream", "reads_ids")
 
     rewrites = True
 
     def __init__(self, plan: Plan, inner: NodeRequest, over: OverChat) -> None:
-        super().__init__(inner.path, inner.body, plan.ask, plan.dialect)
-        self._inner = inner
+        super().__init__(inner, plan.ask, plan.dialect)
         self._over = over
         over.hide = plan.hide
         self.assembles = inner.assembles
@@ -170,13 +192,3 @@ class TranslatedRequest(NodeRequest):
 
     def plain(self, status: int, body: bytes) -> bytes:
         return self._over.plain(status, self._inner.plain(status, body))
-
-    def usage(self, body: bytes) -> Usage | None:
-        return self._inner.usage(body)
-
-    def gave_up(self, body: bytes) -> bool:
-        return self._inner.gave_up(body)
-
-    @property
-    def budget_report(self) -> BudgetReport | None:
-        return self._inner.budget_report

@@ -9,23 +9,21 @@ from gateway.core.plan import Plan
 from gateway.core.resume.checkpoint import Checkpoint
 from gateway.core.resume.followed_request import FollowedRequest
 from gateway.core.resume.resumability import Resumability
-from gateway.core.upstream.node_request_kinds import BudgetReport, NodeRequest
-from gateway.core.usage.token_usage import Usage
+from gateway.core.upstream.node_request_kinds import NodeRequest, WrappedRequest
 
 _IDS_FIELD = "return_token_ids"
 
 
-class ResumableRequest(NodeRequest):
+class ResumableRequest(WrappedRequest):
     """Wraps `inner`, a chat or completions request that streams, and asks its node for token ids."""
 
-    __slots__ = ("_capabilities", "_inner", "_keeps_ids", "assembles", "follows_thinking", "needs_stream", "rewrites")
+    __slots__ = ("_capabilities", "_keeps_ids", "assembles", "follows_thinking", "needs_stream", "rewrites")
 
     resumable = True
 
     def __init__(self, inner: NodeRequest, plan: Plan, capabilities: Capabilities, resumability: Resumability) -> None:
         """`plan`: that of the chat or completions request."""
-        super().__init__(inner.path, inner.body, inner.ask, inner.dialect)
-        self._inner = inner
+        super().__init__(inner, inner.ask, inner.dialect)
         self._capabilities = capabilities
         self.resumability = resumability
         self.assembles = inner.assembles
@@ -41,19 +39,6 @@ class ResumableRequest(NodeRequest):
         followed = FollowedRequest(self.path, self.body)
         grammar = self.resumability is Resumability.THINKING
         return Checkpoint(self._inner.stream_filter(), followed, self._capabilities, self._keeps_ids, grammar)
-
-    def plain(self, status: int, body: bytes) -> bytes:
-        return self._inner.plain(status, body)
-
-    def usage(self, body: bytes) -> Usage | None:
-        return self._inner.usage(body)
-
-    def gave_up(self, body: bytes) -> bool:
-        return self._inner.gave_up(body)
-
-    @property
-    def budget_report(self) -> BudgetReport | None:
-        return self._inner.budget_report
 
 
 def _ask_for_ids(body: bytes) -> bytes:
