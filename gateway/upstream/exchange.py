@@ -141,17 +141,13 @@ class Exchange:
     def on_chunk(self, chunk: bytes, data: bytes) -> None:
         # The path of nearly every event: it assigns few attributes, which cost more than the filter.
         stream = self._stream
-        if (
-            stream is None
-            or (write := stream.write) is None
-            or (passed := stream.filter.pass_chunk(chunk, data)) is None
-        ):
+        if stream is None or (write := stream.write) is None or (passed := stream.filter.pass_event(data)) is None:
             self.on_data(data)
             return
         progress = self.progress
         progress.last_chunk = self._node.heard_at = self._loop.time()
         progress.events += 1
-        write(passed)
+        write(chunk if passed is data else b"%x\r\n%b\r\n" % (len(passed), passed))
 
     def on_end(self) -> None:
         if self._stream is not None:

@@ -157,6 +157,26 @@ def test_an_event_costs_a_dozen_calls_and_wakes_no_task() -> None:
     run(measure)
 
 
+def test_an_event_with_ids_goes_out_as_one_without_in_as_many_calls() -> None:
+    """As a chunk whose size is its own."""
+    head = b'data: {"id":"c","choices":[{"index":0,"delta":{"reasoning":" word"},"logprobs":null,"finish_reason":null'
+    sent, passed = head + b',"token_ids":[48127]}]}\n\n', head + b',"token_ids":null}]}\n\n'
+    chunk, expected = b"%x\r\n%b\r\n" % (len(sent), sent), b"%x\r\n%b\r\n" % (len(passed), passed)
+
+    def measure(bench: Bench) -> None:
+        bench.ask(BODY)
+        bench.node_side.data_received(HEAD + chunk)
+        written = len(bench.client_wire.written)
+        with Calls() as calls:
+            for _ in range(100):
+                bench.node_side.data_received(chunk)
+        assert bench.client_wire.written[written:] == [expected] * 100
+        assert calls.count <= 100 * CALLS_PER_EVENT
+        bench.node_side.data_received(END)
+
+    run(measure)
+
+
 def test_budgets_and_caps_cost_next_to_nothing_per_event() -> None:
     """On a node that holds budgets itself no event is parsed: the backstop counts bytes and keeps a slice."""
     counts = []

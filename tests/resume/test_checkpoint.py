@@ -74,14 +74,8 @@ class Client:
             self.told += self.checkpoint.feed(rest)
 
     def _push_chunk(self, event: bytes) -> None:
-        chunk = b"%x\r\n%b\r\n" % (len(event), event)
-        passed = self.checkpoint.pass_chunk(chunk, event)
-        if passed is None:
-            self.told += self.checkpoint.feed(event)
-            return
-        size, _, rest = passed.partition(b"\r\n")
-        assert int(size, 16) == len(rest) - 2 and rest.endswith(b"\r\n")
-        self.told += rest[:-2]
+        passed = self.checkpoint.pass_event(event)
+        self.told += self.checkpoint.feed(event) if passed is None else passed
 
     def resume(self) -> FollowUpRequest | None:
         """Until the answer goes on: what the completions are asked. None where the answer has ended."""

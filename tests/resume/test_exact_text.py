@@ -120,8 +120,8 @@ def feed(checkpoint: Checkpoint, stream: bytes, step: int | None) -> bytes:
     pieces = split_events(stream) if step is None else [stream[at : at + step] for at in range(0, len(stream), step)]
     passed = b""
     for piece in pieces:
-        quick = checkpoint.pass_chunk(b"%x\r\n%b\r\n" % (len(piece), piece), piece) if step is None else None
-        passed += checkpoint.feed(piece) if quick is None else quick.partition(b"\r\n")[2][:-2]
+        quick = checkpoint.pass_event(piece) if step is None else None
+        passed += checkpoint.feed(piece) if quick is None else quick
         if checkpoint.follow_up is not None:
             break
     return passed

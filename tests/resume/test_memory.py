@@ -26,7 +26,7 @@ def followed() -> Checkpoint:
     text = '{"index":0,"delta":{"reasoning":" word"},"logprobs":null,"finish_reason":null,"token_ids":['
     for token in range(100_000, 100_000 + TOKENS):
         event = f"{head}{text}{token}]}}]}}\n\n".encode()
-        if checkpoint.pass_chunk(b"%x\r\n%b\r\n" % (len(event), event), event) is None:
+        if checkpoint.pass_event(event) is None:
             checkpoint.feed(event)
     assert checkpoint.tokens.count == TOKENS
     return checkpoint

@@ -124,8 +124,8 @@ def test_a_backstop_counts_the_thinking_that_passes_as_chunks() -> None:
     thought = event({"reasoning": "t"}, [8])
     checkpoint.feed(ROLE + thought)
     for _ in range(2):
-        assert checkpoint.pass_chunk(b"chunk", thought) is not None
-    assert checkpoint.pass_chunk(b"chunk", thought) is None, "the budget is spent"
+        assert checkpoint.pass_event(thought) is not None
+    assert checkpoint.pass_event(thought) is None, "the budget is spent"
     checkpoint.feed(thought)
     assert checkpoint.follow_up is not None and behind.overran
 
@@ -137,7 +137,7 @@ def test_behind_thinking_a_backstop_counts_nothing() -> None:
     checkpoint.feed(event({"reasoning": "t"}, [8]))
     checkpoint.feed(answer)
     for _ in range(5):
-        assert checkpoint.pass_chunk(b"chunk", answer) is not None
+        assert checkpoint.pass_event(answer) is not None
 
 
 def test_raw_text_of_a_prompt_of_ids_is_continued_at_once() -> None:

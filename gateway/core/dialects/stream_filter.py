@@ -102,9 +102,10 @@ class StreamFilter(ABC):
         What stands behind the text is passed on without token ids."""
         return False
 
-    def pass_chunk(self, chunk: bytes, event: bytes) -> bytes | None:
-        """The HTTP chunk to pass on for `chunk`, in which `event` came; None where it is to be fed (see `passes`)."""
-        return chunk if self.passes(event) else None
+    def pass_event(self, event: bytes) -> bytes | None:
+        """The event to pass on for `event`, the same object where nothing changes; None where it is to be fed (see
+        `passes`)."""
+        return event if self.passes(event) else None
 
     def forget_answer(self) -> bool:
         """Forget the answer but for its thinking: another one follows. False where the client has something of it."""

@@ -11,8 +11,8 @@ class AnswerTokens:
     """Ids are kept as JSON writes them, each event's behind its bracket: `[12` and `[13,14`. That is about seven bytes
     a token, and one slice an event.
 
-    `held`: ids whose text the node has not sent yet: half a character, a tool call that its parser holds back. A
-    continuation does without them, so that their text comes again, whole.
+    `held`: ids whose text the node has not sent yet: half a character, a tool call that its parser holds back. Where
+    another node tells that text they are kept (`keep`); else a continuation makes them again (`drop_held`).
     """
 
     __slots__ = ("held", "shown")

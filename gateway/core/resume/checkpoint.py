@@ -67,7 +67,6 @@ class Checkpoint(ContinuedStream):
         self._splitter = EventSplitter()
         self._capabilities = capabilities
         self._answer.clear()
-        self._finished = self._finished or (self._reader is not None and self._reader.finished)
         self._prompt, self._window, self._dropped, self._shows_special = b"", None, 0, False
         if self._grammar and not (self._finished or self._answering):
             self._drop_answer()

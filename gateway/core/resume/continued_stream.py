@@ -32,7 +32,7 @@ _MAX_DROPPED = 16
 
 class CheckpointState(Enum):
     FOLLOWING = "following"
-    PASSING = "passing"
+    """Or passing, where the stream has no ids (see `FollowedStream`)."""
     TOKENIZING = "tokenizing"
     DETOKENIZING = "detokenizing"
     CONTINUED = "continued"
@@ -82,7 +82,7 @@ class ContinuedStream(FollowedStream):
 
     def _follow(self, followed: FollowedRequest) -> None:
         super()._follow(followed)
-        self._state = CheckpointState.FOLLOWING if followed.generates else CheckpointState.PASSING
+        self._state = CheckpointState.FOLLOWING
         self._reader: ContinuationReader | None = None
         self._settled = False
         """Whether `inner` has all text of the kept ids, where no reader knows it."""

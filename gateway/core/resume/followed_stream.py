@@ -9,8 +9,8 @@ from typing import Any
 
 from gateway.core.body_edits import insert_fields
 from gateway.core.budgets.chunks import ids_json, last_of, take_prompt_ids
-from gateway.core.dialects.answers import find_error_status
 from gateway.core.dialects.stream_filter import ABORTED, CARRIAGE_RETURN, FollowUpRequest, StreamFilter, gave_up
+from gateway.core.errors import NodeFailed
 from gateway.core.fleet.capabilities import Capabilities
 from gateway.core.http.sse import DONE, EventSplitter, event_data
 from gateway.core.json_text import load_object
@@ -22,12 +22,6 @@ from gateway.core.resume.shown_text import ShownText
 _IDS = b',"token_ids":['
 _ANY_IDS = b'"token_ids":['
 _NO_IDS = b',"token_ids":null}]}\n\n'
-_NO_IDS_CHUNK = _NO_IDS + b"\r\n"
-_SAVED = len(_NO_IDS) - len(_IDS) + 1
-"""An event without ids is longer by this than the offset of their bracket."""
-_LONG = 2048
-_SIZES = tuple(b"%x\r\n" % size for size in range(_LONG))
-"""The first lines of chunks."""
 _CLOSE = b"]}]}\n\n"
 _CHAT_TEXT = b'"},"logprobs":null,"finish_reason":null'
 _ASKED = b'"return_token_ids":true'
@@ -55,7 +49,6 @@ class FollowedStream(StreamFilter):
         "_prompt_check",
         "_shown",
         "_tail",
-        "_text",
         "_usage_told",
         "prompt_tokens",
         "tokens",
@@ -79,8 +72,7 @@ class FollowedStream(StreamFilter):
         self.tokens = AnswerTokens()
         self._shown = self.tokens.shown
         self._counted = ShownText()
-        self._text = _CHAT_TEXT if followed.chat else _COMPLETIONS_TEXT
-        self._tail = self._text + _IDS
+        self._tail = (_CHAT_TEXT if followed.chat else _COMPLETIONS_TEXT) + _IDS
         """What stands between an event's text and its ids, the ids' bracket included."""
         self._behind = len(self._tail) - 1
         self._clear = True
@@ -93,7 +85,7 @@ class FollowedStream(StreamFilter):
         self.prompt_tokens = 0
         self._splitter = EventSplitter()
 
-    def pass_chunk(self, chunk: bytes, event: bytes) -> bytes | None:
+    def pass_event(self, event: bytes) -> bytes | None:
         # Nearly every event: one line, with text and the ids that it was made of, and nothing else.
         at = event.rfind(b"[")
         end = at - self._behind
@@ -109,33 +101,31 @@ class FollowedStream(StreamFilter):
             or CARRIAGE_RETURN in event
         ):
             passes = self._clear and self._passing and event.find(_ANY_IDS) < 0
-            return chunk if passes and self._inner.passes(event) else None
+            return event if passes and self._inner.passes(event) else None
         if not self._inner.passes_text(event, end):
             return None
         shown = self._shown
         shown += event[at:-6]  # with its bracket, in place
         counted.size += size
         self._last = event
-        if self._keeps_ids:
-            return chunk
-        size = at + _SAVED
-        return b"".join((_SIZES[size] if size < _LONG else b"%x\r\n" % size, event[: at - 13], _NO_IDS_CHUNK))
+        return event if self._keeps_ids else event[: at - 13] + _NO_IDS
 
     def _read(self, event: bytes) -> bytes:
         """The event for `inner`."""
-        at = event.rfind(_IDS)
+        at = event.rfind(b"[")
+        end = at - self._behind
         counted = self._counted
-        size = at - len(self._text) - counted.begins
+        size = end - counted.begins
         if (
             size > 0
             and event[counted.spot] == counted.letter
-            and event.endswith(self._text, 0, at)
-            and event.endswith(_CLOSE)
+            and event[end : at + 1] == self._tail
+            and event[-6:] == _CLOSE
         ):
-            self.tokens.show(event[at + 14 : -6])
+            self.tokens.show(event[at + 1 : -6])
             counted.size += size
             self._last = event
-            return event if self._keeps_ids else event[:at] + _NO_IDS
+            return event if self._keeps_ids else event[: at - 13] + _NO_IDS
         return self._take_other(event)
 
     def _take_other(self, event: bytes) -> bytes:
@@ -148,8 +138,8 @@ class FollowedStream(StreamFilter):
         if chunk is None:
             return event
         following = not self._passing
-        if following and chunk.get("error") and self._first and 500 <= find_error_status(data) <= 504:
-            raise failure(data)
+        if following and chunk.get("error") and self._first and isinstance(error := failure(data), NodeFailed):
+            raise error
         if ABORTED in data:
             raise gave_up()
         # A comment, or the rest of a line's end, may stand before it.
@@ -195,7 +185,7 @@ class FollowedStream(StreamFilter):
             return event
         if prompt is not None:
             whole = whole.replace(b'"prompt_token_ids":[]', b'"prompt_token_ids":null', 1)
-        at = whole.rfind(b'"token_ids":[')
+        at = whole.rfind(_ANY_IDS)
         if at < 0:
             return whole
         return whole[: at + 12] + b"null" + whole[whole.find(b"]", at) + 1 :]
