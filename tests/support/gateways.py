@@ -20,6 +20,9 @@ QUICK: dict[str, Any] = {"health": {"interval": 0.05, "timeout": 2.0}, "budgets"
 
 POLL_SECONDS = 0.005
 
+PATIENT: dict[str, Any] = {"headers": 60}
+"""Of `timeouts`: a machine that stands still for ten seconds may not cost a test the connection it has just opened."""
+
 ANY_HOST: dict[str, Any] = {"hosts": ["*"]}
 """For a listener's section: tests write requests by hand, to whatever name (tests/api/test_browsers.py does not)."""
 
@@ -77,6 +80,7 @@ async def running_gateway(
     the public listener is bound."""
     merged = {**QUICK, "nodes": [{"url": url} for url in nodes], **settings}
     merged |= {name: {**ANY_HOST, **merged.get(name, {})} for name in ("listen", "admin")}
+    merged["timeouts"] = {**PATIENT, **merged.get("timeouts", {})}
     app = build_app(Config(**merged), watch)
     public, admin = listen(host, 0), listen("127.0.0.1", 0)
     port, admin_port = public.getsockname()[1], admin.getsockname()[1]
