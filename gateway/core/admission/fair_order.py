@@ -1,0 +1,213 @@
+"""The order in which waiting requests of one model are served.
+
+Theory. Every class, and within it every tenant, has a virtual counter: the tokens that it was served, each at its cost,
+over its share. The next request is the oldest one of the tenant with the least counter, in the class with the least
+counter (Sheng et al., "Fairness in Serving Large Language Models", OSDI 2024: service of two tenants that both wait
+never differs by more than twice the bound that no work-conserving order can beat).
+
+    event                              effect on the counters
+    a tenant begins to wait            its counter is lifted to the least of those that wait, or to the floor where
+                                       none does: idling earns nothing; its class's likewise
+    a request gets a place             its planned cost is added; the floor rises to the counter that it had before
+    it ends                            planned cost gives way to the real one
+    a class has to yield               its requests are left out; its counter is lifted when it goes on
+
+The floor is the start tag of the last request that got a place (Goyal et al., "Start-time fair queuing", 1996).
+
+A conversation may stay on its node: where a place on a node is free, a request of a conversation that was there last
+may go before the one whose turn it is, as long as its tenant is not ahead by more than `PATIENCE` tokens (Cao et al.,
+"Locality-aware fair scheduling in LLM serving", 2025). Service then differs by that much more at the most.
+
+The same counters may be kept in Redis for all gateways (`routing/lua/turns.lua`); `refresh` brings them here.
+"""
+
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+PATIENCE = 16_384
+"""Tokens by which a tenant may be ahead of its turn where its conversation's node has a place."""
+
+UNIT = 1000
+"""Counters are whole numbers, of thousandths of a token."""
+
+MAX_IDLE = 4096
+"""Counters that are kept of tenants that do not wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Who pays for a request, and how much: `tokens` at their cost, over the shares of class and tenant."""
+
+    service_class: str
+    tenant: str
+    class_share: float
+    tenant_share: float
+    tokens: float
+
+    @property
+    def of_class(self) -> int:
+        """What is added to the class's counter."""
+        return round(self.tokens * UNIT / self.class_share)
+
+    @property
+    def of_tenant(self) -> int:
+        return round(self.tokens * UNIT / self.tenant_share)
+
+    @property
+    def member(self) -> str:
+        """The name of the tenant's counter: it has one in each class."""
+        return f"{self.service_class}|{self.tenant}"
+
+
+class Waiter(Protocol):
+    """A request that waits. `home`: the node where its conversation was last."""
+
+    @property
+    def turn(self) -> Turn: ...
+    @property
+    def home(self) -> str | None: ...
+
+
+Waiting = TypeVar("Waiting", bound=Waiter)
+
+
+class FairOrder(Generic[Waiting]):
+    """The waiting requests of one model, and the counters of their tenants. Nothing here waits or knows the time."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._waiting: dict[str, dict[str, OrderedDict[int, Waiting]]] = {}
+        """By class and tenant's counter, the oldest first."""
+        self._counters: dict[str, int] = {}
+        self._floors: dict[str, int] = {}
+        self.lifted: dict[str, int] = {}
+        """Counters that were lifted since all gateways were last told."""
+
+    # Counters
+
+    def counter(self, name: str) -> int:
+        return self._counters.get(name, 0)
+
+    def charge(self, turn: Turn, waited: bool) -> None:
+        """A request got a place. One that had not to wait (`waited`) is lifted first, as if it had begun to."""
+        for level, name, amount in (("", turn.service_class, turn.of_class), _of_tenant(turn)):
+            floor = self._floors.get(level, 0)
+            before = self._counters.get(name, 0) if waited else max(self._counters.get(name, 0), floor)
+            self._counters[name] = before + amount
+            if before > floor:
+                self._floors[level] = before
+        if len(self._counters) > MAX_IDLE:
+            self._forget_idle()
+
+    def correct(self, turn: Turn, tokens: float) -> tuple[int, int]:
+        """A request of `turn` has ended, and used `tokens` in place of those that were planned. Returns what that
+        changes of the counters of its class and tenant."""
+        used = Turn(turn.service_class, turn.tenant, turn.class_share, turn.tenant_share, tokens)
+        changes = used.of_class - turn.of_class, used.of_tenant - turn.of_tenant
+        for name, change in zip((turn.service_class, turn.member), changes, strict=True):
+            if name in self._counters:
+                self._counters[name] = max(0, self._counters[name] + change)
+        return changes
+
+    def refresh(self, counters: Mapping[str, int], floors: Mapping[str, int]) -> None:
+        """Take over the counters of all gateways."""
+        self._counters.update(counters)
+        for level, floor in floors.items():
+            self._floors[level] = max(floor, self._floors.get(level, 0))
+
+    def _lift(self, level: str, name: str) -> None:
+        beside = self._waiting if level == "" else self._waiting[level]
+        floor = min((self._counters[each] for each in beside if each != name), default=self._floors.get(level, 0))
+        if self._counters.get(name, 0) < floor:
+            self._counters[name] = floor
+        self._counters.setdefault(name, 0)
+        self.lifted[name] = self._counters[name]
+
+    def _forget_idle(self) -> None:
+        """Forget the counters that the floor would lift anyway, and then the least."""
+        waiting = {name for members in self._waiting.values() for name in members} | self._waiting.keys()
+        idle = [name for name in self._counters if name not in waiting and "|" in name]
+        idle.sort(key=lambda name: self._counters[name] - self._floors.get(name.partition("|")[0], 0))
+        for name in idle[: max(0, len(self._counters) - MAX_IDLE // 2)]:
+            del self._counters[name]
+
+    # Requests
+
+    def add(self, waiter: Waiting) -> None:
+        turn = waiter.turn
+        members = self._waiting.get(turn.service_class)
+        if members is None:
+            members = self._waiting[turn.service_class] = {}
+            self._lift("", turn.service_class)
+        queue = members.get(turn.member)
+        if queue is None:
+            queue = members[turn.member] = OrderedDict()
+            self._lift(turn.service_class, turn.member)
+        queue[id(waiter)] = waiter
+        self.size += 1
+
+    def remove(self, waiter: Waiting) -> None:
+        """It has a place, or leaves; a second time changes nothing."""
+        turn = waiter.turn
+        members = self._waiting.get(turn.service_class, {})
+        queue = members.get(turn.member)
+        if queue is None or queue.pop(id(waiter), None) is None:
+            return
+        self.size -= 1
+        if not queue:
+            del members[turn.member]
+            self.lifted.pop(turn.member, None)
+            if not members:
+                del self._waiting[turn.service_class]
+                self.lifted.pop(turn.service_class, None)
+
+    def next(self, yielding: Collection[str] = (), node: str | None = None) -> Waiting | None:
+        """The request whose turn it is; None where none waits but in classes that are `yielding`. `node` has a place: a
+        request that was there last may go first."""
+        classes = [name for name in self._waiting if name not in yielding]
+        if not classes:
+            return None
+        name = min(classes, key=self.counter)
+        members = self._waiting[name]
+        first = min(members, key=self.counter)
+        if node is not None:
+            near = self._counters[first] + PATIENCE * UNIT
+            for member in sorted((each for each in members if self._counters[each] <= near), key=self.counter):
+                for waiter in _first(members[member], LOOKED_AT):
+                    if waiter.home == node:
+                        return waiter
+        return next(iter(members[first].values()))
+
+    def count(self, service_class: str, tenant: str | None = None) -> int:
+        """How many wait in the class, or of the tenant's there."""
+        members = self._waiting.get(service_class, {})
+        if tenant is not None:
+            return len(members.get(f"{service_class}|{tenant}", ()))
+        return sum(map(len, members.values()))
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the counters of those that wait: classes and tenants."""
+        return [*self._waiting, *(member for members in self._waiting.values() for member in members)]
+
+    def firsts(self) -> list[Waiting]:
+        """The oldest request of each tenant, in each class."""
+        return [next(iter(queue.values())) for members in self._waiting.values() for queue in members.values()]
+
+    def everybody(self) -> list[Waiting]:
+        """All that wait, in no order."""
+        return [waiter for members in self._waiting.values() for queue in members.values() for waiter in queue.values()]
+
+
+LOOKED_AT = 16
+"""Requests of one tenant that are looked at for one whose node has a place."""
+
+
+def _of_tenant(turn: Turn) -> tuple[str, str, int]:
+    return turn.service_class, turn.member, turn.of_tenant
+
+
+def _first(queue: OrderedDict[int, Waiting], most: int) -> list[Waiting]:
+    return [waiter for _, waiter in zip(range(most), queue.values(), strict=False)]
