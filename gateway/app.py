@@ -17,6 +17,7 @@ from gateway.admin.reload import ReloadRoutes
 from gateway.admin.tenants import TenantRoutes
 from gateway.admin.usage import UsageRoutes
 from gateway.admission.admission import Admission
+from gateway.admission.queue import RequestQueue
 from gateway.api.body import RequestBounds
 from gateway.api.connection_bounds import ConnectionBounds
 from gateway.api.dispatcher import Dispatcher
@@ -80,6 +81,7 @@ class Gateway:
         self.redis = parts.redis_client(config)
         self.fleet = Fleet((), settings.breaker)
         self.router = parts.router(settings.routing, self.fleet, self.redis)
+        self.queue = RequestQueue(self.router, settings.queue)
         self.prober = Prober(self.fleet, settings.probes, self.shortages)
         self.relay = Relay(self.fleet, settings.relay, self.shortages)
         self.moves = Moves(self.fleet, self.relay)
@@ -100,9 +102,9 @@ class Gateway:
             self.fleet.share_with(config.workers)
         self.peer_views = PeerViews(self.fleet, self.redis, shared)
         self.models = ModelWatch(self.fleet, settings.models)
-        self.fleet_routes = FleetRoutes(self.router, self.metrics, self.peer_views, self.models)
+        self.fleet_routes = FleetRoutes(self.router, self.metrics, self.peer_views, self.models, self.queue)
         self.meters = Meters(settings.prices)
-        self.admission = Admission(None, self.router)
+        self.admission = Admission(None, self.router, self.queue)
         self.pipeline = Pipeline(
             settings.requests,
             self.gate,
@@ -165,6 +167,7 @@ class Gateway:
         self.prober.configure(settings.probes)
         self.fleet.configure(settings.breaker)
         self.router.configure(settings.routing)
+        self.queue.configure(settings.queue)
         self.models.configure(settings.models)
         self.discovery.configure(settings.nodes)
 
@@ -220,6 +223,8 @@ class Gateway:
         if self.redis is not None:
             await self.redis.start()
             await self.presence.start()
+        if self.router.places is not None:
+            await self.router.places.start()
         for part in (self.limiter, self.keyring, self.ledger):
             if part is not None:
                 part.start()
@@ -243,6 +248,7 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.moves.stop()
+        await self.queue.stop()
         await self.peer_views.withdraw()
         await self.discovery.stop()
         await self.prober.stop()
@@ -251,6 +257,8 @@ class Gateway:
             if part is not None:
                 await part.stop()
         if self.redis is not None:
+            if self.router.places is not None:
+                await self.router.places.stop()
             await self.presence.stop()
             await self.redis.stop()
         self._request_log.flush()
@@ -270,7 +278,12 @@ class Gateway:
             self._draining = True
             seconds = self._started_with.timeouts.shutdown
             log.info("shutdown_started", open_requests=self.relay.open_exchanges, deadline_s=seconds)
-            asyncio.get_running_loop().call_later(seconds, self.relay.close_all)
+            asyncio.get_running_loop().call_later(seconds, self._end_requests)
+
+    def _end_requests(self) -> None:
+        """The shutdown's deadline has passed."""
+        self.queue.close()
+        self.relay.close_all()
 
     def _update_fleet(self, specs: list[NodeSpec]) -> None:
         """Make the fleet these nodes. Requests that run on a node that has left go on to their end."""

@@ -76,7 +76,7 @@ class Pipeline:
     async def answer(self, request: DownstreamRequest, dialect: Dialect) -> None:
         """Serve one request that asks a model for something."""
         settings = self.settings
-        with RequestRecord(request, dialect, self._meters, self._observers) as record:
+        with RequestRecord(request, dialect, self._meters, self._observers, self.admission) as record:
             who = record.of(self.gate.known(request.headers) or await self.gate.find(request.headers, request.address))
             deadline = read_deadline(request.headers)
             waits = request.weighty
@@ -99,8 +99,9 @@ class Pipeline:
                 await asyncio.sleep(0)  # where it had to be written anew, that was a step
             if plan.headers:
                 request.add_headers(plan.headers)
-            admitted = await self.admission.admit(who, plan, request.headers, request.add_headers, record.arrival)
-            record.reservation = admitted.reservation
+            admitted = record.admitted(
+                await self.admission.admit(who, plan, request, record.stats, deadline, record.arrival)
+            )
             await self._relay.serve(plan, request, record.stats, deadline, admitted.lease, admitted.another)
 
     async def stored(
@@ -111,7 +112,7 @@ class Pipeline:
         `suffix` is what follows the id in the node's path, the query included.
         """
         settings = self.settings
-        with RequestRecord(request, dialect, self._meters, self._observers) as record:
+        with RequestRecord(request, dialect, self._meters, self._observers, self.admission) as record:
             who = record.of(await self.gate.identify(request.headers, request.address))
             deadline = read_deadline(request.headers)
             waits = request.weighty
@@ -124,8 +125,9 @@ class Pipeline:
             plan = Plan(ask, dialect, None, ask.raw, pinned_to=node, grant=grant)
             path = f"{dialect.path}/{response_id}{suffix}"
             limited = method == "GET"  # a cancellation ends work: that is always possible
-            admitted = await self.admission.admit(who, plan, request.headers, request.add_headers, limited=limited)
-            record.reservation = admitted.reservation
+            admitted = record.admitted(
+                await self.admission.admit(who, plan, request, record.stats, deadline, limited=limited)
+            )
             lease, another = admitted.lease, admitted.another
             await self._relay.serve(plan, request, record.stats, deadline, lease, another, method, path)
 

@@ -6,6 +6,8 @@ from typing import Self
 
 import structlog
 
+from gateway.admission.admission import Admission, Admitted
+from gateway.admission.turn_charge import TurnCharge
 from gateway.core.access.tenants import Identity
 from gateway.core.dialects import Ask, Dialect
 from gateway.core.errors import ClientGone, GatewayError, InternalError
@@ -30,19 +32,38 @@ class RequestRecord:
     """What one request holds, and its end: on every way out of `with`, once, the client gets the error, and the
     observers get `stats`."""
 
-    __slots__ = ("_began", "_dialect", "_meters", "_observers", "_request", "arrival", "plan", "reservation", "stats")
+    __slots__ = (
+        "_admission",
+        "_began",
+        "_dialect",
+        "_meters",
+        "_observers",
+        "_request",
+        "_turn_charge",
+        "arrival",
+        "plan",
+        "reservation",
+        "stats",
+    )
 
     def __init__(
-        self, request: DownstreamRequest, dialect: Dialect, meters: Meters, observers: tuple[Observer, ...]
+        self,
+        request: DownstreamRequest,
+        dialect: Dialect,
+        meters: Meters,
+        observers: tuple[Observer, ...],
+        admission: Admission,
     ) -> None:
         self._began = time.perf_counter()
         self._meters = meters
+        self._admission = admission
         self._request = request
         self._dialect = dialect
         self._observers = observers
         self.stats = RequestStats(request.request_id, dialect.name)
         self.arrival: Arrival | None = None
         self.reservation: Reservation | None = None
+        self._turn_charge: TurnCharge | None = None
         self.plan: Plan | None = None
 
     def of(self, identity: Identity) -> Identity:
@@ -54,6 +75,11 @@ class RequestRecord:
         self.stats.stream = ask.stream
         self.stats.request_bytes = len(ask.raw)
         return ask
+
+    def admitted(self, admitted: Admitted) -> Admitted:
+        self.reservation = admitted.reservation
+        self._turn_charge = admitted.charge
+        return admitted
 
     def __enter__(self) -> Self:
         return self
@@ -69,6 +95,8 @@ class RequestRecord:
         stats = self._conclude()
         if self.reservation is not None:
             self.reservation.settle(stats)
+        if self._turn_charge is not None:
+            self._admission.settle(self._turn_charge, stats)
         for observer in self._observers:
             try:
                 observer(stats)

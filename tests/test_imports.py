@@ -1,6 +1,6 @@
 """Imports point one way. Each rule says why it is there, so that whoever breaks it knows what they would lose.
 
-    cli -> server -> app -> {api | admin} -> pipeline -> {admission | upstream}
+    cli -> server -> app -> {api | admin} -> pipeline -> {admission | resume} -> upstream
         -> routing -> {access | fleet | limits | usage} -> telemetry -> redis -> {core | aio}
 
 `core` holds rules, `aio` what a request awaits, `redis` the way to Redis. `config` is a strand that only `wiring` and
@@ -34,14 +34,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "usage": {"core", "redis", "telemetry"},
     "counting": {"core"},
     "routing": {"core", "aio", "redis", "fleet"},
-    "admission": {"core", "fleet", "limits", "routing"},
     "upstream": {"core", "aio", "telemetry", "fleet"},
+    "admission": {"core", "aio", "fleet", "limits", "routing", "upstream"},
     "resume": {"core", "fleet", "upstream"},
-    "request_record": _AREAS | {"upstream"},
+    "request_record": _AREAS | {"admission", "upstream"},
     "pipeline": _AREAS | {"admission", "upstream", "counting", "request_record"},
     "api": _AREAS | {"upstream", "pipeline"},
     "config": {"core"},
-    "admin": _AREAS | {"pipeline", "api", "config"},  # its routes take tenants in the file's words
+    "admin": _AREAS | {"admission", "pipeline", "api", "config"},  # its routes take tenants in the file's words
     "wiring": _BELOW_APP | {"config"},
     "app": _BELOW_APP | {"config", "wiring"},
     "server": _BELOW_APP | {"config", "wiring", "app"},

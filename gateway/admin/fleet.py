@@ -4,11 +4,14 @@ import asyncio
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from math import inf
 from typing import Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel
 
+from gateway.admission.queue import RequestQueue
+from gateway.core.admission.queue_facts import QueueFacts
 from gateway.core.fleet.node_metrics import rates_between
 from gateway.core.fleet.peer_view import AnswerBreaks, PeerView, ViewsByNode, add_up, quantile, states, together
 from gateway.core.routing.selection import NOTHING
@@ -65,7 +68,9 @@ class NodeView(BaseModel):
 class ModelView(BaseModel):
     """A model as the answering process sees it: whether a node can serve it, how many have said that they do, and what
     was last wrong where none can. Over all `views` and the last ten minutes: how often an answer that broke off was
-    `resumed`, and how many ended with an error instead."""
+    `resumed`, and how many ended with an error instead. `waiting`: requests that wait for a place in the answering
+    process, by class, `waiting_elsewhere` in others, as far as it hears of them; `expected_wait` in seconds, null where
+    it is not known."""
 
     name: str
     ready: bool
@@ -73,6 +78,9 @@ class ModelView(BaseModel):
     error: str | None
     resumed: int
     not_resumed: int
+    waiting: dict[str, int]
+    waiting_elsewhere: int
+    expected_wait: float | None
 
 
 class FleetView(BaseModel):
@@ -91,10 +99,13 @@ class FleetView(BaseModel):
 
 class FleetRoutes:
     """`metrics` keeps the latest waits, `router` what is pending, `peer_views` knows what other processes see, `models`
-    which can be served."""
+    which can be served, `queue` what waits."""
 
-    def __init__(self, router: Router, metrics: Metrics, peer_views: PeerViews, models: ModelWatch) -> None:
+    def __init__(
+        self, router: Router, metrics: Metrics, peer_views: PeerViews, models: ModelWatch, queue: RequestQueue
+    ) -> None:
         self._router = router
+        self._queue = queue
         self._models = models
         self._metrics = metrics
         self._peer_views = peer_views
@@ -123,13 +134,14 @@ class FleetRoutes:
         views = [own, *await self._peer_views.exchange(own)]
         fleet, shared = self._router.fleet, self._router.shared
         breaks = {each.model: each for each in add_up(_breaks(views))}
+        queues = {facts.model: facts for facts in self._queue.facts()}
         return FleetView(
             process=os.getpid(),
             gateways=max(fleet.gateways, len(views)),
             views=len(views),
             redis=None if shared is None else shared.up,
             redis_troubles=[] if shared is None else shared.troubles,
-            models=[_model_view(each, breaks.get(each.name)) for each in self._models.states()],
+            models=[_model_view(each, breaks.get(each.name), queues.get(each.name)) for each in self._models.states()],
             nodes=[
                 _view(node, [view[node.name] for view in views if node.name in view])
                 for node in fleet.nodes
@@ -160,7 +172,7 @@ def _breaks(views: Iterable[ViewsByNode]) -> Iterator[AnswerBreaks]:
     return (each for view in views for node in view.values() for each in node.breaks)
 
 
-def _model_view(state: ModelState, breaks: AnswerBreaks | None) -> ModelView:
+def _model_view(state: ModelState, breaks: AnswerBreaks | None, queue: QueueFacts | None) -> ModelView:
     return ModelView(
         name=state.name,
         ready=state.ready,
@@ -168,6 +180,9 @@ def _model_view(state: ModelState, breaks: AnswerBreaks | None) -> ModelView:
         error=state.error,
         resumed=breaks.resumed if breaks else 0,
         not_resumed=breaks.not_resumed if breaks else 0,
+        waiting={name: count for name, count in queue.waiting.items() if count} if queue else {},
+        waiting_elsewhere=queue.elsewhere if queue else 0,
+        expected_wait=None if queue is None or queue.expected_wait == inf else queue.expected_wait,
     )
 
 
@@ -184,7 +199,7 @@ def _view(node: Node, views: Sequence[PeerView]) -> NodeView:
         breaker=node.breaker.state.value,
         last_error=seen.error,
         in_flight=seen.in_flight,
-        places=None if spec.max_concurrency is None else int(node.bound) * len(views),
+        places=None if spec.max_concurrency is None else int(node.bound) * (1 if node.shared else len(views)),
         running=load.running if load else None,
         waiting=load.waiting if load else None,
         kv_use=load.kv_use if load else None,

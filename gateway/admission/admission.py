@@ -5,33 +5,44 @@
     choose a node                 -                 the choice's call to Redis is under way, in the same round trip
     the reservation is granted    Redis             what the plan takes of the limits, until the request is settled
     the lease is made             the choice        one unit of the node's concurrency, until its last byte
+    or: the queue                 its turn          the same
 
 A lease is made in one piece, behind the last await: bound, drain, slow start and the fleet itself are looked at then,
 since others were admitted meanwhile. Where a step fails, what the steps before it took is given back.
 
-A queue for a full fleet belongs in `Admission.admit`, in place of the `FleetFull` that `NodeChoice.lease` raises.
+No node is chosen for a request that finds others waiting: it waits behind them (`RequestQueue`).
 """
 
-from collections.abc import Callable, Mapping
-
+from gateway.admission.queue import RequestQueue
+from gateway.admission.turn_charge import TurnCharge
 from gateway.core.access.tenants import Identity
+from gateway.core.admission.fair_order import Turn
+from gateway.core.admission.service_classes import CLASS_HEADER
+from gateway.core.admission.token_costs import CostForecast
+from gateway.core.errors import FleetFull
 from gateway.core.plan import Plan
-from gateway.core.thinking.grant import Headers
+from gateway.core.telemetry.request_stats import RequestStats
 from gateway.fleet.node import AnotherLease, Lease
 from gateway.limits.arrivals import Arrival
 from gateway.limits.limiter import Limiter
 from gateway.limits.reservation import Reservation
 from gateway.routing.router import NodeChoice, Router
+from gateway.routing.shared_placement import SharedTurn
+from gateway.upstream.downstream import DownstreamRequest
 
 
 class Admitted:
     """A request that may be served: `lease` is released by who serves it, `reservation` (None: nothing is limited)
-    settled when it has ended. `another(tried)` leases a node that was not tried."""
+    settled when it has ended, and `charge` too (`Admission.settle`). `another(tried)` leases a node that was not
+    tried."""
 
-    __slots__ = ("another", "lease", "reservation")
+    __slots__ = ("another", "charge", "lease", "reservation")
 
-    def __init__(self, reservation: Reservation | None, lease: Lease, another: AnotherLease) -> None:
+    def __init__(
+        self, reservation: Reservation | None, charge: TurnCharge, lease: Lease, another: AnotherLease
+    ) -> None:
         self.reservation = reservation
+        self.charge = charge
         self.lease = lease
         self.another = another
 
@@ -39,8 +50,10 @@ class Admitted:
 class Admission:
     """`limiter` is None where nothing can be limited."""
 
-    def __init__(self, limiter: Limiter | None, router: Router) -> None:
+    def __init__(self, limiter: Limiter | None, router: Router, queue: RequestQueue) -> None:
         self.limiter = limiter
+        self.queue = queue
+        self.forecast = CostForecast()
         self._router = router
 
     def arrive(self, who: Identity, anthropic: bool) -> Arrival | None:
@@ -51,30 +64,72 @@ class Admission:
         self,
         who: Identity,
         plan: Plan,
-        headers: Mapping[bytes, bytes],
-        on_granted: Callable[[Headers], None],
+        request: DownstreamRequest,
+        stats: RequestStats,
+        deadline: float,
         arrival: Arrival | None = None,
         limited: bool = True,
     ) -> Admitted:
-        """Reserve what `plan` takes, and lease a node for it. `headers` are the client's. `on_granted` gets the limits'
-        headers for the answer once the reservation is granted, and `arrival` ends then. A request that is not `limited`
-        takes nothing of the limits.
+        """Reserve what `plan` takes, and lease a node for it, at once or when it is its turn. `deadline` is loop time.
+        `request` gets the limits' headers once the reservation is granted, and `arrival` ends then. A request that is
+        not `limited` takes nothing of the limits.
 
-        Raises `LimitExceeded`, `LimitTooSmall` or `LimitsUnknown` by the limits, `NoNodeReady` or `FleetFull` by the
-        fleet: then it holds nothing.
+        Raises `LimitExceeded`, `LimitTooSmall` or `LimitsUnknown` by the limits, `NoNodeReady`, `FleetFull` or
+        `QueueFull` by the fleet, `ClientGone` and `DeadlineExceeded` while it waits: then it holds nothing.
         """
+        charge = self._charge(who, plan, request, stats)
         reservation = None if self.limiter is None or not limited else self.limiter.begin(who, plan)
         choice: NodeChoice | None = None
         try:
-            choice = self._router.choose(plan, who.tenant.name, headers)
+            if not self.queue.holds_back(charge):
+                turn = SharedTurn(charge.model, charge.turn)
+                choice = self._router.choose(plan, who.tenant.name, request.headers, turn)
             if reservation is not None:
-                on_granted(await reservation.granted())
+                request.add_headers(await reservation.granted())
             if arrival is not None:
                 arrival.release()
-            return Admitted(reservation, await choice.lease(), choice.another)
+            if choice is not None:
+                lease = await self._lease(choice)
+                if lease is not None:
+                    self.queue.charge(charge, choice)
+                    return Admitted(reservation, charge, lease, choice.another)
+            began = self._router.now()
+            try:
+                lease, another = await self.queue.wait(plan, charge, request, deadline)
+            finally:
+                stats.queued = self._router.now() - began
+            return Admitted(reservation, charge, lease, another)
         except BaseException:
             if choice is not None:
                 choice.cancel()
             if reservation is not None:
                 reservation.cancel()
             raise
+
+    async def _lease(self, choice: NodeChoice) -> Lease | None:
+        """None where all nodes are at capacity, or others wait whose turn it is."""
+        try:
+            return await choice.lease()
+        except FleetFull:
+            return None
+
+    def settle(self, charge: TurnCharge, stats: RequestStats) -> None:
+        """The request of `charge` has ended."""
+        self.queue.correct(charge, charge.used(stats))
+
+    def _charge(self, who: Identity, plan: Plan, request: DownstreamRequest, stats: RequestStats) -> TurnCharge:
+        """Whose turn the request takes, and what it is charged for that as planned."""
+        tenant, rules = who.tenant, self.queue.rules
+        asked = plan.ask.body.get("service_tier")
+        header = request.headers.get(CLASS_HEADER)
+        chosen = rules.classes.of(tenant.service_class, who.service_class, header, asked)
+        stats.service_class, stats.priority = chosen.name, chosen.priority
+        if isinstance(asked, str) and chosen.tiers:
+            stats.service_tier = chosen.tiers[0]
+        turn = Turn(chosen.name, tenant.name, chosen.share, tenant.share, 0.0)
+        reads: int = 0
+        most: int | None = None
+        if plan.model is not None and self._router.fleet.bounded:  # else nobody ever waits
+            request.add_headers(chosen.headers)
+            reads, most = plan.input_tokens, plan.output_tokens
+        return TurnCharge(self.forecast, rules.costs, plan.model or "", turn, reads, most)

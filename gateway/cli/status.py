@@ -44,7 +44,9 @@ def watch_status(control: AdminClient, console: Console) -> None:
 
 def render_fleet(view: dict[str, Any]) -> RenderableType:
     """The answer of /admin/fleet for people: a table that fits a terminal of 80 columns, and below it what is wrong."""
-    return Group(_table(view["nodes"]), *_errors(view), *_breaks(view), Text(_caption(view), "dim italic"))
+    return Group(
+        _table(view["nodes"]), *_errors(view), *_breaks(view), *_queues(view), Text(_caption(view), "dim italic")
+    )
 
 
 def _table(nodes: list[dict[str, Any]]) -> Table:
@@ -96,6 +98,21 @@ def _breaks(view: dict[str, Any]) -> list[Text]:
         worst = ", ".join(f"{node['name']} ({node['broke_off']})" for node in nodes[:WORST])
         more = f" and {len(nodes) - WORST} other nodes" if len(nodes) > WORST else ""
         lines.append(Text(f"They broke off on {worst}{more}" if lines else f"Answers broke off on {worst}{more}"))
+    return [*lines, Text()] if lines else []
+
+
+def _queues(view: dict[str, Any]) -> list[Text]:
+    """What waits for a place; nothing where none does."""
+    lines = []
+    for model in view.get("models", ()):
+        waiting, elsewhere = model.get("waiting", {}), model.get("waiting_elsewhere", 0)
+        if not waiting and not elsewhere:
+            continue
+        parts = [f"{count} {name}" for name, count in waiting.items()]
+        parts += [f"{elsewhere} in other gateway processes"] if elsewhere else []
+        expected = model.get("expected_wait")
+        wait = "not known yet" if expected is None else f"{expected:.0f} s"
+        lines.append(Text(f"{model['name']}: {', '.join(parts)} wait for a place; expected wait {wait}", "yellow"))
     return [*lines, Text()] if lines else []
 
 

@@ -9,6 +9,7 @@ import structlog
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
 from gateway.config.limits import LimitSettings
+from gateway.config.queue import ClassName, Share
 from gateway.config.thinking import OnModelConfig, Ruled
 from gateway.config.types import Count, Name, Seconds, Section
 from gateway.core.access.api_keys import key_id
@@ -45,6 +46,10 @@ class TenantSettings(Ruled):
     per_model: tuple[OnModelConfig, ...] = ()
     """Rules for thinking and output, and further limits, that hold on one model only."""
     limits: LimitSettings = LimitSettings()
+    service_class: ClassName | None = None
+    """The highest class that its requests may have in the queue, and that of those that do not say."""
+    share: Share = 1.0
+    """Its part of the tokens against other tenants that wait in the same class."""
 
     def rules(self) -> PolicyLayer:
         own = super().rules()
@@ -60,6 +65,8 @@ class KeySettings(Section):
     expires: Moment | None = None
     limits: LimitSettings = LimitSettings()
     """Under the tenant's, which all its keys share."""
+    service_class: ClassName | None = None
+    """The class of its requests, where that is lower than the tenant's."""
 
     @field_validator("label")
     @classmethod
@@ -144,13 +151,16 @@ def tenant_of(name: str, settings: TenantSettings, secret: bytes) -> Tenant:
         None if rules.empty else rules,
         settings.limits.limits,
         of_models,
+        settings.service_class,
+        settings.share,
     )
 
 
 def grant_of(tenant: str, digest: bytes, settings: KeySettings) -> KeyGrant:
     """What the key with the SHA-256 `digest` opens."""
     expires = NEVER if settings.expires is None else settings.expires.timestamp()
-    return KeyGrant(digest, tenant, frozenset(settings.models) or None, expires, settings.limits.limits)
+    models = frozenset(settings.models) or None
+    return KeyGrant(digest, tenant, models, expires, settings.limits.limits, settings.service_class)
 
 
 def newer_settings(kind: type[Section], settings: dict[str, Any]) -> list[str]:

@@ -29,6 +29,8 @@ class NodeConfig(Section):
     """Share of work against other nodes."""
     price: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """US dollars an hour."""
+    priority_scheduling: bool = False
+    """Whether it was started with `--scheduling-policy priority`: else vLLM ignores priorities without a word."""
     labels: dict[Name, Printable] = Field(default_factory=dict)
     """The operator's own names and values."""
 

@@ -21,6 +21,7 @@ from gateway.config.fleet import Health, NodeConfig, Retries
 from gateway.config.limits import LimitsConfig
 from gateway.config.listen import Admin, Listen
 from gateway.config.models import ModelConfig, ModelNames
+from gateway.config.queue import QueueConfig
 from gateway.config.redis import RedisConfig
 from gateway.config.requests import Requests
 from gateway.config.resume import Resume
@@ -92,6 +93,7 @@ class Config(BaseSettings):
     budgets: Budgets = Budgets()
     retries: Retries = Retries()
     resume: Resume = Resume()
+    queue: QueueConfig = QueueConfig()
     routing: Routing = Routing()
     discovery: DiscoveryConfig = DiscoveryConfig()
     log: Log = Log()

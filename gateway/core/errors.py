@@ -134,6 +134,12 @@ class QuotaExceeded(LimitExceeded):
     default_code = "quota_exceeded"
 
 
+class QueueFull(RateLimited):
+    """As many of a tenant's requests wait for a place as may."""
+
+    default_code = "queue_full"
+
+
 class LimitTooSmall(LimitExceeded):
     default_code = "request_too_large_for_limit"
 

@@ -68,6 +68,7 @@ class DnsWatch:
             api_key=spec.api_key,
             ca_file=spec.ca_file,
             max_concurrency=spec.max_concurrency,
+            priority_scheduling=spec.priority_scheduling,
             weight=spec.weight,
             price=spec.price,
             labels=spec.labels,

@@ -1,13 +1,13 @@
 """All nodes of all models, and which of them a request may be given."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import structlog
 
 from gateway.core.errors import FleetFull, NoNodeReady
 from gateway.core.fleet.breaker import BreakerRules
-from gateway.fleet.node import Node
+from gateway.fleet.node import Lease, Node
 from gateway.fleet.node_spec import NodeSpec
 
 log = structlog.get_logger("fleetgate.fleet")
@@ -23,6 +23,11 @@ class Fleet:
         self.nodes: tuple[Node, ...] = ()
         self.configure(rules or BreakerRules())
         self.gateways = 1
+        self.shared = False
+        self.bounded = False
+        """Whether a node has a bound."""
+        self.on_free: Callable[[Lease], None] | None = None
+        """Called when a request on one of the nodes has ended. Set before there are any."""
         self._begun = False
         self.update(specs)
 
@@ -33,10 +38,18 @@ class Fleet:
             node.breaker.rules = rules
 
     def share_with(self, gateways: int) -> None:
-        """`gateways` processes, this one included, use the same nodes: each keeps to its part of their places."""
+        """`gateways` processes, this one included, use the same nodes: each keeps to its part of their places, unless
+        they count them together."""
         self.gateways = max(1, gateways)
         for node in self.nodes:
             node.share(node.spec, self.gateways)
+
+    def share_places(self, shared: bool, now: float) -> None:
+        """Whether all gateways count the requests on every node together, from loop time `now` on."""
+        self.shared = shared
+        for node in self.nodes:
+            node.shared = shared
+            node.refresh(now)
 
     def update(self, specs: Iterable[NodeSpec]) -> tuple[Node, ...]:
         """Make the fleet the nodes of `specs`, keeping the state of those that stay; returns those that are new
@@ -52,12 +65,14 @@ class Fleet:
             elif node.access != spec.access:
                 node.reconnect(spec, trusted=True)
                 new.append(node)
+            node.shared, node.on_free = self.shared, self.on_free
             node.share(spec, self.gateways)
             nodes.setdefault(spec.url, node)
         for url in known.keys() - nodes.keys():
             known[url].leave()
         self.nodes = tuple(nodes.values())
         self._begun = self._begun or bool(nodes)
+        self.bounded = any(node.bounded for node in self.nodes)
         return tuple(new)
 
     @property

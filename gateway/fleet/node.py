@@ -63,6 +63,12 @@ class Node:
         self.speed = PrefillSpeed()
         self.cold_since = -math.inf
         self.gateways = 1
+        self.shared = False
+        """Whether all gateways count its requests together (`routing/places.py`): each may use all its places then."""
+        self.elsewhere = 0
+        """Requests that other gateways have on it, as far as is known."""
+        self.on_free: Callable[[Lease], None] | None = None
+        """Called when a request on it has ended."""
         self.in_flight = 0
         self.leases: set[Lease] = set()
         self.heard_at = 0.0
@@ -96,9 +102,21 @@ class Node:
 
     @property
     def bound(self) -> float:
-        """Requests at once that this process may have on it at the most: an even share of what it can take."""
+        """Requests at once that this process may have on it at the most."""
         most = self.spec.max_concurrency
-        return math.inf if most is None else max(1, most // self.gateways)
+        return math.inf if most is None else most if self.shared else max(1, most // self.gateways)
+
+    @property
+    def bounded(self) -> bool:
+        return self.spec.max_concurrency is not None
+
+    def has_room_alone(self) -> bool:
+        """Whether it may have one more request without asking what other gateways have on it: within an even share of
+        its places, or by what is known of theirs."""
+        most = self.spec.max_concurrency
+        if most is None:
+            return True
+        return self.in_flight < max(1, most // self.gateways) or self.in_flight + self.elsewhere < most
 
     @property
     def facts(self) -> NodeFacts:
@@ -242,6 +260,12 @@ class Node:
         self.ready = False
 
 
+class LeasedPlaces(Protocol):
+    """What all gateways know of a lease (see `routing/places.py`)."""
+
+    def release(self, lease: "Lease") -> None: ...
+
+
 class PrefillTracker(Protocol):
     """What a lease's prompt adds to its node until its first byte (see `pending_prefill`)."""
 
@@ -250,7 +274,9 @@ class PrefillTracker(Protocol):
     @property
     def cached(self) -> int: ...
     def first_byte(self, now: float) -> None: ...
-    def close(self) -> None: ...
+    def close(self, told: bool) -> None:
+        """`told`: all gateways hear of it with the end of the lease."""
+
     def learn(self, usage: Usage | None) -> None: ...
 
 
@@ -259,10 +285,10 @@ class Lease:
 
     `began`: loop time of its beginning. `heard`: whether a byte of a model's answer has come. `stream`: it should come
     bit by bit. `answered`: its node has answered it with 200, and the client has a byte of it. `tokens`: about the size
-    of its prompt.
+    of its prompt. `name`: how all gateways call it, None where they do not know of it; `places` are told of its end.
     """
 
-    __slots__ = ("_held", "answered", "began", "heard", "node", "prefill", "stream", "tokens")
+    __slots__ = ("_held", "answered", "began", "heard", "name", "node", "places", "prefill", "stream", "tokens")
 
     def __init__(self, node: Node, now: float = 0.0, stream: bool = False, tokens: int = 0) -> None:
         self.node = node
@@ -272,6 +298,8 @@ class Lease:
         self.stream = stream
         self.tokens = tokens
         self.prefill: PrefillTracker | None = None
+        self.name: bytes | None = None
+        self.places: LeasedPlaces | None = None
         self._held = True
         node.in_flight += 1
         node.leases.add(self)
@@ -279,11 +307,15 @@ class Lease:
     def release(self) -> None:
         if self._held:
             self._held = False
-            if self.prefill is not None:
-                self.prefill.close()
             node = self.node
             node.in_flight -= 1
             node.leases.discard(self)
+            if self.prefill is not None:
+                self.prefill.close(self.places is not None)
+            if self.places is not None:
+                self.places.release(self)
+            if node.on_free is not None:
+                node.on_free(self)
 
 
 AnotherLease = Callable[[Collection[Node]], Lease]

@@ -58,10 +58,12 @@ class PendingPrefill:
             self._ttft = now - self._sent
         self._done()
 
-    def close(self) -> None:
-        """The lease is over, whether a byte came or not."""
+    def close(self, told: bool = False) -> None:
+        """The lease is over, whether a byte came or not. `told`: all gateways hear of it with the end of the lease."""
         if self._timer is not None:
             self._timer.cancel()
+        if told:
+            self._shared = None
         self._done()
 
     def learn(self, usage: Usage | None) -> None:

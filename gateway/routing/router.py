@@ -1,7 +1,15 @@
 """Which node each request goes to: gathers what the policies judge by, and makes the lease on what they choose.
 
 Where Redis is up, the choice is asked of all gateways' facts, together with whatever else this turn of the loop asks
-of Redis; else it is made on this process's own view, by the same formula.
+of Redis; else it is made on this process's own view, by the same formula:
+
+    nodes                        policy         asked of
+    several                      expected wait  Redis
+    one with a bound             any            Redis: whether it has a place, that all gateways count together
+    several, one with a bound    others         this process, then Redis: the first in its order that has a place
+    one without a bound          any            nobody
+    several without a bound      others         this process
+    any, Redis is down           any            this process, within an even share of each bound
 """
 
 import asyncio
@@ -13,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.aio.inline_future import InlineFuture
+from gateway.core.admission.fair_order import Turn
 from gateway.core.errors import FleetFull
 from gateway.core.plan import Plan
 from gateway.core.routing.conversations import ConversationNaming, conversation_of
@@ -26,11 +35,18 @@ from gateway.core.routing.selection import (
     level,
     rendezvous,
 )
-from gateway.fleet.fleet import Fleet
+from gateway.fleet.fleet import FULL_RETRY_SECONDS, Fleet
 from gateway.fleet.node import ROOMY, Lease, Node
-from gateway.redis.client import RedisUnavailable
+from gateway.redis.client import RedisClient, RedisUnavailable
 from gateway.routing.pending_prefill import PendingPrefill
-from gateway.routing.shared_placement import SharedPlacement, forget
+from gateway.routing.places import Places
+from gateway.routing.shared_placement import SharedChoice, SharedPlacement, SharedTurn, forget
+
+NO_TURN = Turn("standard", "", 1.0, 1.0, 0.0)
+"""That of a request which is charged to nobody."""
+
+MOST_ASKED = 3
+"""Times that Redis is asked for one choice: what it chose may have left meanwhile."""
 
 GUESSED_PACE = 1 / 8000
 """Seconds per prompt token before anything was measured: an 8x H200 node with a 55B-active model."""
@@ -49,18 +65,23 @@ class RoutingRules:
 
 
 class Router:
-    """Chooses nodes. `placement` is this process's view; `shared` all gateways', None without Redis."""
+    """Chooses nodes. `placement` is this process's view; `shared` all gateways', `places` what they know of this one's
+    requests: both None without Redis."""
 
     def __init__(
-        self, fleet: Fleet, rules: RoutingRules, placement: Placement, shared: SharedPlacement | None = None
+        self, fleet: Fleet, rules: RoutingRules, placement: Placement, redis: RedisClient | None = None
     ) -> None:
         self.fleet = fleet
         self.placement = placement
-        self.shared = shared
+        self.shared: SharedPlacement | None = None
+        self.places: Places | None = None
         self._turns = itertools.count()
         self._own_name = os.urandom(6).hex().encode()
         self._numbers = itertools.count()
         self._loop: asyncio.AbstractEventLoop | None = None
+        if redis is not None:
+            self.shared = SharedPlacement(redis, self._own_name, rules.affinity_ttl, rules.load_penalty)
+            self.places = Places(redis, fleet, self._own_name, self.next_name)
         self.configure(rules)
 
     def configure(self, rules: RoutingRules) -> None:
@@ -70,9 +91,17 @@ class Router:
             if view is not None:
                 view.affinity_ttl, view.load_penalty = rules.affinity_ttl, rules.load_penalty
 
-    def choose(self, plan: Plan, tenant: str, headers: Mapping[bytes, bytes]) -> "NodeChoice":
-        """Begin to choose a node for `plan`. Raises `NoNodeReady` at once where none serves it."""
-        return NodeChoice(self, plan, tenant, headers)
+    def choose(
+        self, plan: Plan, tenant: str, headers: Mapping[bytes, bytes], turn: SharedTurn | None = None
+    ) -> "NodeChoice":
+        """Begin to choose a node for `plan`, which is charged to `turn`. Raises `NoNodeReady` at once where none serves
+        it."""
+        return NodeChoice(self, plan, tenant, headers, turn or SharedTurn(plan.model or "", NO_TURN))
+
+    def home(self, plan: Plan, tenant: str, headers: Mapping[bytes, bytes]) -> str | None:
+        """The node where the conversation of `plan` was last, as far as this process knows."""
+        last = self.placement.left(self.prompt(plan, tenant, headers).conversation, self.now())
+        return None if last is None else last.node
 
     def prompt(self, plan: Plan, tenant: str, headers: Mapping[bytes, bytes]) -> PlacedPrompt:
         owner = f"{plan.model}/{tenant}"
@@ -100,53 +129,84 @@ class Router:
 
 
 class NodeChoice:
-    """The choice of a node for one request: `lease` it, or `cancel` it."""
+    """The choice of a node for one request: `lease` it, or `cancel` it. `answer` is what Redis said last."""
 
-    __slots__ = ("_asked", "_headers", "_name", "_nodes", "_plan", "_preferred", "_prompt", "_router", "_tenant")
+    __slots__ = (
+        "_asked",
+        "_headers",
+        "_name",
+        "_nodes",
+        "_plan",
+        "_preferred",
+        "_prompt",
+        "_router",
+        "_tenant",
+        "_turn",
+        "answer",
+    )
 
-    def __init__(self, router: Router, plan: Plan, tenant: str, headers: Mapping[bytes, bytes]) -> None:
+    def __init__(
+        self, router: Router, plan: Plan, tenant: str, headers: Mapping[bytes, bytes], turn: SharedTurn
+    ) -> None:
         self._router = router
         self._plan = plan
         self._tenant = tenant
         self._headers = headers
+        self._turn = turn
         self._prompt: PlacedPrompt | None = None
         self._asked: InlineFuture[Any] | None = None
+        self.answer: SharedChoice | None = None
         try:
             self._nodes = router.fleet.candidates(plan.model, (), plan.pinned_to, router.now())
         except FleetFull:  # until the lease is made a place may become free
             self._nodes = ()
-        if len(self._nodes) > 1 and router.shared is not None and router.shared.up:
-            self._ask(router.shared)
+        self._ask(self._nodes)
 
     def cancel(self) -> None:
         """Give back what Redis chose, or is yet to choose. Once the lease is made this changes nothing."""
         asked, self._asked = self._asked, None
         if asked is not None:
             forget(asked)
-            if self._router.shared is not None:
-                self._router.shared.prefilled(self._name)
+            if self._router.places is not None:
+                self._router.places.asked.discard(self._name)
+                self._router.places.give_back(self._name)
 
     async def lease(self) -> Lease:
         """A lease on the chosen node, or on another where that one may not have the request any more: while Redis was
         asked others were admitted, and the node may be drained, full or gone.
 
-        Raises `NoNodeReady` where no node is left, and `FleetFull` where all are at capacity.
+        Raises `NoNodeReady` where no node is left, and `FleetFull` where all are at capacity, or others wait whose turn
+        it is.
         """
-        asked = self._asked
-        placed = None if asked is None else await self._answer(asked)
+        for _ in range(MOST_ASKED):
+            asked = self._asked
+            if asked is None:
+                break
+            self.answer = answer = await self._read(asked)
+            now = self._router.now()
+            if answer is None or not answer.known:
+                if answer is not None and self._router.places is not None:
+                    self._router.places.forgotten()
+                self.cancel()  # where Redis did not answer, it may have chosen all the same
+                return self._place([node for node in self._free(now) if node.has_room_alone()], now)
+            if answer.score is None:
+                self._asked = None
+                raise full()
+            nodes = self._free(now)
+            if any(node.name == answer.score.node for node in nodes):
+                self._asked = None
+                assert self._prompt is not None
+                return self._lease_on(answer.score, nodes, self._prompt, self._name, now)
+            self.cancel()
+            self._ask(nodes)
         now = self._router.now()
-        nodes = self._free(now)
-        if placed is None or not any(node.name == placed.node for node in nodes):
-            self.cancel()  # where Redis did not answer, it may have chosen all the same
-            return self._place(nodes, now)
-        self._asked = None
-        assert self._prompt is not None
-        return self._lease_on(placed, nodes, self._prompt, self._name, now)
+        return self._place(self._free(now), now)
 
     def another(self, tried: Collection[Node]) -> Lease:
         """A lease on a node that was not `tried`, by this process's own view. Raises as `lease`."""
         router, plan, now = self._router, self._plan, self._router.now()
-        return self._place(router.fleet.candidates(plan.model, tried, plan.pinned_to, now), now)
+        nodes = router.fleet.candidates(plan.model, tried, plan.pinned_to, now)
+        return self._place([node for node in nodes if not node.shared or node.has_room_alone()], now)
 
     def _free(self, now: float) -> Sequence[Node]:
         """The nodes that were candidates and still are; where none is, those that are candidates now."""
@@ -154,32 +214,52 @@ class NodeChoice:
         free = [node for node in self._nodes if node.has_place(now) and (model is None or model in node.cards)]
         return free or self._router.fleet.candidates(model, (), self._plan.pinned_to, now)
 
-    def _ask(self, shared: SharedPlacement) -> None:
-        router = self._router
-        if router.policy(self._plan.model) != EXPECTED_WAIT:
+    def _ask(self, nodes: Sequence[Node]) -> None:
+        """Ask Redis for one of `nodes`, if it is to be asked."""
+        router, shared, places = self._router, self._router.shared, self._router.places
+        if shared is None or places is None or not shared.up or not nodes:
             return
-        self._prompt = router.prompt(self._plan, self._tenant, self._headers)
-        self._preferred = rendezvous(candidates_of(self._nodes, router.now()), self._prompt.conversation)
+        by_wait = router.policy(self._plan.model) == EXPECTED_WAIT
+        if not (len(nodes) > 1 and by_wait) and not (places.known and any(node.bounded for node in nodes)):
+            return
+        now = router.now()
+        prompt = self._prompt = self._prompt or router.prompt(self._plan, self._tenant, self._headers)
+        candidates = candidates_of(nodes, now)
+        self._preferred = rendezvous(candidates, prompt.conversation)
+        if not by_wait:
+            placed = router.choose_locally(router.policy(self._plan.model), candidates, prompt, now)
+            self._preferred.sort(key=lambda each: each.name != placed.node)
+            self._preferred = [each._replace(pace=0.0, crowd=0.0) for each in self._preferred]  # the first with a place
         self._name = router.next_name()
-        self._asked = shared.choose(self._name, self._preferred, self._prompt)
+        places.asked.add(self._name)
+        self._asked = shared.choose(self._name, self._preferred, prompt, self._turn)
 
-    async def _answer(self, asked: InlineFuture[Any]) -> NodeScore | None:
+    async def _read(self, asked: InlineFuture[Any]) -> SharedChoice | None:
         """What Redis chose, None where it did not answer, or refused."""
-        shared, prompt = self._router.shared, self._prompt
-        assert shared is not None and prompt is not None
+        shared, places, prompt = self._router.shared, self._router.places, self._prompt
+        assert shared is not None and places is not None and prompt is not None
         try:
-            return shared.read(await asked, self._preferred, prompt)
+            return shared.read(await asked, self._preferred, prompt, self._turn)
         except RedisUnavailable:
             return None
+        finally:
+            places.asked.discard(self._name)
 
     def _place(self, nodes: Sequence[Node], now: float) -> Lease:
-        """By this process's own view; where there is no choice, nothing is noted."""
-        if len(nodes) == 1:
-            return Lease(nodes[0], now, self._plan.ask.stream, len(self._plan.ask.raw) >> 2)
+        """By this process's own view; where there is no choice, nothing is noted. Raises `FleetFull` where there are no
+        `nodes`."""
+        if not nodes:
+            raise full()
         router = self._router
-        prompt = self._prompt = self._prompt or router.prompt(self._plan, self._tenant, self._headers)
-        placed = router.choose_locally(router.policy(self._plan.model), candidates_of(nodes, now), prompt, now)
-        return self._lease_on(placed, nodes, prompt, None, now)
+        if len(nodes) == 1:
+            lease = Lease(nodes[0], now, self._plan.ask.stream, len(self._plan.ask.raw) >> 2)
+        else:
+            prompt = self._prompt = self._prompt or router.prompt(self._plan, self._tenant, self._headers)
+            placed = router.choose_locally(router.policy(self._plan.model), candidates_of(nodes, now), prompt, now)
+            lease = self._lease_on(placed, nodes, prompt, None, now)
+        if router.places is not None and lease.node.bounded:
+            router.places.adopt(lease)
+        return lease
 
     def _lease_on(
         self, placed: NodeScore, nodes: Sequence[Node], prompt: PlacedPrompt, name: bytes | None, now: float
@@ -190,7 +270,13 @@ class NodeChoice:
         shared = router.shared if name is not None else None
         lease = Lease(node, now, self._plan.ask.stream, prompt.tokens)
         lease.prefill = PendingPrefill(router.placement, shared, placed, name, node, self._plan.ask.stream, now)
+        if name is not None and router.places is not None:
+            router.places.add(lease, name)
         return lease
+
+
+def full() -> FleetFull:
+    return FleetFull(f"All nodes are at capacity; retry in {FULL_RETRY_SECONDS:g} s.", retry_after=FULL_RETRY_SECONDS)
 
 
 def candidates_of(nodes: Sequence[Node], now: float) -> list[Candidate]:
@@ -200,9 +286,10 @@ def candidates_of(nodes: Sequence[Node], now: float) -> list[Candidate]:
         Candidate(
             node.name,
             pace / node.spec.weight,
-            node.in_flight / (ROOMY if node.spec.max_concurrency is None and node.places > ROOMY else node.places),
+            node.in_flight / (ROOMY if not node.bounded and node.places > ROOMY else node.places),
             node.spec.weight,
             now - node.cold_since,
+            int(min(node.places, node.bound)) if node.bounded else 0,
         )
         for node, pace in zip(nodes, paces, strict=True)
     ]

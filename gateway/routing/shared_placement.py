@@ -1,38 +1,54 @@
 """What all gateways together know for placing requests: the same facts as `core.placement`, kept in Redis.
 
-Choosing and adding is one script call, so that two gateways that choose at the same time see each other. Everything
-has a time to live: the pending work of a gateway that died stops to count by itself. That of one that lives is taken
-back by it: what Redis did not hear of is told again when Redis is back, or a node would seem busy for half a minute.
+Choosing and adding is one script call, so that two gateways that choose at the same time see each other: the call takes
+one of the node's places, and charges the request to its tenant's turn (`core/admission/fair_order.py`). Everything has
+a time to live: the pending work of a gateway that died stops to count by itself. That of one that lives is taken back
+by it: what Redis did not hear of is told again when Redis is back, or a node would seem busy for half a minute.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gateway.aio.inline_future import InlineFuture
+from gateway.core.admission.fair_order import Turn
 from gateway.core.routing.selection import THRIFT, Candidate, NodeScore, PlacedPrompt
 from gateway.redis.client import RedisClient, RedisUnavailable, Script, ScriptFailed, Value
-from gateway.redis.replies import integer, integers
+from gateway.redis.replies import integer
 
 _LUA = Path(__file__).parent / "lua"
 
+CANDIDATES_AT = 3 + 8 + 11
+"""Where an EVALSHA of choose.lua has the number of its candidates."""
+
 
 def _chosen(reply: Any, command: Sequence[Any]) -> bool:
-    """A candidate's number, tokens in its cache and ahead of it, the reason: see choose.lua."""
-    if not integers(4)(reply, command):
+    """As choose.lua says."""
+    if type(reply) is not list or len(reply) != 7 or set(map(type, reply[:4])) != {int}:
         return False
-    number, cached, ahead, reason = reply
-    candidates = (len(command) - 3 - 4 - 5) // 4
-    return bool(
-        1 <= number <= candidates and 0 <= cached <= int(command[8]) and ahead >= 0 and 0 <= reason < len(REASONS)
-    )
+    number, cached, ahead, reason, counters, floors, others = reply
+    candidates = int(command[CANDIDATES_AT])
+    if not all(type(each) is list for each in (counters, floors, others)) or len(floors) != 2:
+        return False
+    if set(map(type, [*counters, *floors])) - {int} or set(map(type, others)) - {bytes}:
+        return False
+    if len(counters) != (len(command) - CANDIDATES_AT - 1 - 5 * candidates) // 2:
+        return False
+    if number == 0:
+        return reason in (FULL, NOT_ITS_TURN, UNKNOWN_GATEWAY)
+    prompt = int(command[3 + 8 + 1])
+    return bool(1 <= number <= candidates and 0 <= cached <= prompt and ahead >= 0 and 0 <= reason < len(REASONS))
 
 
-CHOOSE = Script.read(_LUA / "pending.lua", _LUA / "choose.lua", fits=_chosen)
+_SHARED = (_LUA / "pending.lua", _LUA / "places.lua")
+CHOOSE = Script.read(*_SHARED, _LUA / "choose.lua", fits=_chosen)
 PREFILLED = Script.read(_LUA / "pending.lua", _LUA / "prefilled.lua", fits=integer)
 
 REASONS = ("new", "home", "moved")
+FULL, NOT_ITS_TURN, UNKNOWN_GATEWAY = 3, 4, 5
+
 OWED = 4096
 """Requests, the latest, of which Redis is told when it is back: more cannot have been waiting for a first byte."""
 
@@ -43,17 +59,43 @@ LONG_AGO = 10**9
 """Seconds, for a node whose beginning was not seen: a number that Lua reads."""
 
 
+@dataclass(frozen=True, slots=True)
+class SharedTurn:
+    """A request's turn among those of all gateways. `waiting`: how many wait here with it, and facts about them for
+    other gateways; empty for a request that has just come. `lifted`: the counters to be told, by name, and what each is
+    lifted to."""
+
+    model: str
+    turn: Turn
+    waiting: str = ""
+    lifted: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SharedChoice:
+    """`score` is None where no node was chosen; `known`: whether this gateway's requests count. `counters` and
+    `floors` as in `FairOrder.refresh`, `others`: what other gateways said of those that wait there."""
+
+    score: NodeScore | None
+    known: bool
+    counters: Mapping[str, int]
+    floors: Mapping[str, int]
+    others: tuple[bytes, ...]
+
+
 class SharedPlacement:
     """The script calls. Keys carry one tag, so that in a cluster they are in one place."""
 
-    def __init__(self, redis: RedisClient, affinity_ttl: float, load_penalty: float) -> None:
-        """`affinity_ttl` and `load_penalty` as in `Placement`."""
+    def __init__(self, redis: RedisClient, gateway: bytes, affinity_ttl: float, load_penalty: float) -> None:
+        """`gateway`: this process's name. `affinity_ttl` and `load_penalty` as in `Placement`."""
         self.affinity_ttl = affinity_ttl
         self.load_penalty = load_penalty
         self._redis = redis
+        self._gateway = gateway
         self._owed: dict[bytes, None] = {}
         redis.on_change(self._changed)
-        self._keys = [f"{redis.schema.live}:{{route}}:{name}" for name in ("pending", "entries", "expiry")]
+        self._base = f"{redis.schema.live}:{{route}}"
+        self._keys = [f"{self._base}:{name}" for name in ("pending", "entries", "expiry")]
 
     @property
     def up(self) -> bool:
@@ -65,20 +107,39 @@ class SharedPlacement:
         down = [] if self._redis.reason is None else [self._redis.reason]
         return down + [str(refusal) for refusal in self._redis.refusals.standing.values()]
 
-    def choose(self, request: bytes, liked: Sequence[Candidate], prompt: PlacedPrompt) -> InlineFuture[Any]:
+    def choose(
+        self, request: bytes, liked: Sequence[Candidate], prompt: PlacedPrompt, shared: SharedTurn
+    ) -> InlineFuture[Any]:
         """Ask for one of `liked` (in rendezvous order) for the request named `request`; `read` makes sense of the
-        reply, `prefilled` takes back what was chosen."""
+        reply, `Places.give_back` takes back what was chosen."""
+        turn = shared.turn
         args: list[Value] = [request, prompt.tokens, self.affinity_ttl, self.load_penalty, THRIFT]
+        args += (self._gateway, turn.service_class, turn.member, turn.of_class, turn.of_tenant)
+        args += (shared.waiting, len(liked))
         for candidate in liked:
             warm = min(candidate.warm, LONG_AGO)
-            args += (candidate.name, candidate.pace, round(candidate.crowd, 4), round(warm, 3))
-        last = f"{self._redis.schema.live}:{{route}}:last:{prompt.conversation.hex()}"
-        keys = (*self._keys, last)
-        return self._redis.submit(("EVALSHA", CHOOSE.sha, len(keys), *keys, *args), CHOOSE)
+            args += (candidate.name, candidate.pace, round(candidate.crowd, 4), round(warm, 3), candidate.bound)
+        for name, lift in (shared.lifted or {}).items():
+            args += (name, lift)
+        base, model = self._base, shared.model
+        keys = (*self._keys, f"{base}:places", f"{base}:gateways", f"{base}:waiting:{model}", f"{base}:turns:{model}")
+        last = f"{base}:last:{prompt.conversation.hex()}"
+        return self._redis.submit(("EVALSHA", CHOOSE.sha, 8, *keys, last, *args), CHOOSE)
 
-    def read(self, reply: Sequence[int], liked: Sequence[Candidate], prompt: PlacedPrompt) -> NodeScore:
-        number, cached, ahead, reason = reply
-        return NodeScore(liked[number - 1].name, prompt.tokens - cached, cached, ahead, REASONS[reason])
+    def read(
+        self, reply: Sequence[Any], liked: Sequence[Candidate], prompt: PlacedPrompt, shared: SharedTurn
+    ) -> SharedChoice:
+        number, cached, ahead, reason, counters, floors, others = reply
+        score = None
+        if number:
+            score = NodeScore(liked[number - 1].name, prompt.tokens - cached, cached, ahead, REASONS[reason])
+        return SharedChoice(
+            score,
+            reason != UNKNOWN_GATEWAY,
+            dict(zip(shared.lifted or {}, counters, strict=True)),
+            {"": floors[0], shared.turn.service_class: floors[1]},
+            tuple(others),
+        )
 
     def prefilled(self, request: bytes) -> None:
         """The first byte came, or will not come. Nobody waits for it; Redis hears of it, if later."""

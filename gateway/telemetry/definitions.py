@@ -144,6 +144,39 @@ METRICS: tuple[MetricDefinition[Any], ...] = (
         "Prompt tokens expected in the chosen node's cache; fleetgate_tokens_total has the actual ones.",
         "model",
     ),
+    QUEUE_WAIT := _seconds(
+        "fleetgate_queue_wait_seconds",
+        "Time that requests waited for a place on a node; those that got one at once are not counted.",
+        *("model", "service_class"),
+    ),
+    QUEUED := _counter(
+        "fleetgate_queued_requests_total",
+        "Requests that waited for a place on a node; ending is served, or an error code or client_gone.",
+        *("model", "tenant", "service_class", "ending"),
+    ),
+    QUEUED_SECONDS := _counter(
+        "fleetgate_queued_seconds_total",
+        "Time that the requests of a tenant waited for a place, in all.",
+        *("model", "tenant", "service_class"),
+    ),
+    WAITING := _gauge(
+        "fleetgate_waiting_requests",
+        "Requests that wait for a place on a node now.",
+        *("model", "service_class"),
+    ),
+    EXPECTED_WAIT := _gauge(
+        "fleetgate_expected_wait_seconds",
+        "How long a request that came now would wait for a place, by how long places are held; 0 while none "
+        "waits, -1 where too little is known.",
+        "model",
+        processes="livemax",
+    ),
+    TURN_COUNTER := _gauge(
+        "fleetgate_turn_counter",
+        "The virtual counter of a tenant that waits: tokens served, at their cost, over its share.",
+        *("model", "service_class", "tenant"),
+        processes="livemax",
+    ),
     OPEN := _gauge(
         "fleetgate_open_requests",
         "Requests that a node is answering now.",

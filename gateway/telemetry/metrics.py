@@ -8,11 +8,13 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, disable_created_metrics, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from gateway.core.admission.queue_facts import QueueFacts
 from gateway.core.fleet.node_facts import NodeFacts
 from gateway.core.telemetry.request_stats import RequestStats
 from gateway.telemetry import definitions
 from gateway.telemetry.batches import NONE, add_up, add_up_resumes, add_up_routes
 from gateway.telemetry.fleet_gauges import FleetGauges
+from gateway.telemetry.queue_gauges import QueueGauges
 from gateway.telemetry.recent import RecentBreaks, RecentTtft
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -33,6 +35,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._made = definitions.MetricSet(self._registry)
         self._fleet = FleetGauges(self._made)
+        self._queues = QueueGauges(self._made)
         self._ended: list[RequestStats] = []
         self._totals: dict[tuple[str, ...], int] = {}
         self.recent = RecentTtft()
@@ -71,6 +74,16 @@ class Metrics:
             self._made[definitions.ROUTES].labels(model, reason).inc(requests)
             self._made[definitions.EXPECTED_CACHED].labels(model).inc(expected)
         self._count_resumes(ended)
+        for event in ended:
+            if event.queued is not None:
+                self._count_queued(event, event.queued)
+
+    def _count_queued(self, event: RequestStats, seconds: float) -> None:
+        model, tenant, name = event.model or NONE, event.tenant or NONE, event.service_class or NONE
+        self._made[definitions.QUEUE_WAIT].labels(model, name).observe(seconds)
+        ending = "served" if event.attempts else event.ending
+        self._made[definitions.QUEUED].labels(model, tenant, name, ending).inc()
+        self._made[definitions.QUEUED_SECONDS].labels(model, tenant, name).inc(seconds)
 
     def _count_failures(self, event: RequestStats) -> None:
         model, node = event.model or NONE, event.node or NONE
@@ -130,6 +143,10 @@ class Metrics:
         now = list(nodes)
         self.recent.keep({facts.name for facts in now})
         self._fleet.set_nodes(now)
+
+    def queue_state(self, queues: Iterable[QueueFacts]) -> None:
+        """What waits now, by model."""
+        self._queues.set(queues)
 
     def models_state(self, ready: Mapping[str, bool]) -> None:
         """Which models a node can serve; a model that is not among them is removed."""

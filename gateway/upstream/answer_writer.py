@@ -75,6 +75,10 @@ class AnswerWriter:
     def send_plain(self, status: int, headers: Headers, body: bytes) -> None:
         """Send a whole plain answer, which is rewritten first where its request says so."""
         body = self._node_request.plain(status, body)
+        tier = self._stats.service_tier
+        if tier is not None and status == 200:
+            # Unescaped quotes stand in no generated text, so this is the field, which vLLM leaves empty.
+            body = body.replace(b'"service_tier":null', b'"service_tier":"%b"' % tier.encode(), 1)
         self._note_first_byte()
         headers.append((b"content-length", b"%d" % len(body)))
         self._request.start(status, headers, stream=False)

@@ -8,6 +8,7 @@ from math import inf
 import structlog
 
 from gateway.core.bodies import LARGE
+from gateway.core.body_edits import insert_fields
 from gateway.core.budgets.continuation import SLACK, Overshoot
 from gateway.core.errors import (
     ClientGone,
@@ -42,6 +43,9 @@ from gateway.upstream.timeouts import UpstreamTimeouts
 
 log = structlog.get_logger("fleetgate.relay")
 
+
+PRIORITISED = (*GENERATING, "/v1/responses")
+"""The requests that vLLM takes a `priority` in."""
 
 RESUMABLE = {each: ((RESUMABLE_HEADER.encode(), each.value.encode()),) for each in Resumability}
 
@@ -237,9 +241,12 @@ class Relay:
         timer = ExchangeTimer(exchange, self.timing, deadline, self._hangs)
         self._open.add(timer, loop)
         try:
-            head = pool.head(part.method, part.path, request.headers, len(part.body))
+            body = part.body
+            if node.spec.priority_scheduling and part.path in PRIORITISED:
+                body = insert_fields(body, {"priority": stats.priority})
+            head = pool.head(part.method, part.path, request.headers, len(body))
             stats.sent = True
-            connection.send((head, part.body), exchange)
+            connection.send((head, body), exchange)
             follow_up = await exchange.done
         except GatewayError:
             part.stream_filter = exchange.stream_filter

@@ -53,6 +53,7 @@ class Gauges:
         if self.ledger is not None:
             metrics.ledger_state(self.ledger.waiting, self.ledger.dropped)
         metrics.log_state(self.log_stream.failed)
+        metrics.queue_state(self.admission.queue.facts())
         metrics.memory_state(self.memory.held, self.memory.limit)
         if self.shortages.found_now("accepting connections"):
             self.relay.pools.drop_idle()

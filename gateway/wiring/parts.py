@@ -28,7 +28,6 @@ from gateway.fleet.registrations import RegistrationRules
 from gateway.redis.client import RedisClient, RedisSettings
 from gateway.redis.schema import KeySchema
 from gateway.routing.router import Router, RoutingRules
-from gateway.routing.shared_placement import SharedPlacement
 from gateway.usage.ledger import Ledger, UsageRetention
 from gateway.wiring.reloadable import tokenizers
 
@@ -99,8 +98,7 @@ def redis_client(config: Config) -> RedisClient | None:
 
 
 def router(rules: RoutingRules, fleet: Fleet, redis: RedisClient | None) -> Router:
-    view = (rules.affinity_ttl, rules.load_penalty)
-    return Router(fleet, rules, Placement(*view), None if redis is None else SharedPlacement(redis, *view))
+    return Router(fleet, rules, Placement(rules.affinity_ttl, rules.load_penalty), redis)
 
 
 def discovery(config: Config) -> DiscoverySettings:
@@ -118,6 +116,7 @@ def _dns_name(name: DnsConfig) -> DnsName:
         ca_file=str(name.ca_file) if name.ca_file is not None else None,
         max_concurrency=name.max_concurrency,
         weight=name.weight,
+        priority_scheduling=name.priority_scheduling,
     )
     return DnsName(name.host, name.port, name.interval, spec)
 

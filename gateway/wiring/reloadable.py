@@ -6,12 +6,15 @@ from math import inf
 from operator import attrgetter
 from pathlib import Path
 
+from gateway.admission.queue import QueueRules
 from gateway.api.body import BodyLimits
 from gateway.config.access import tenants_of
 from gateway.config.fleet import NodeConfig
 from gateway.config.models import prices_of
 from gateway.config.tree import Config
 from gateway.core.access.tenants import Tenants
+from gateway.core.admission.service_classes import ServiceClass, ServiceClasses
+from gateway.core.admission.token_costs import TokenCosts
 from gateway.core.budgets.continuation import Overshoot
 from gateway.core.fleet.breaker import BreakerRules
 from gateway.core.models import Models
@@ -79,6 +82,7 @@ class ReloadableSettings:
     probes: ProbeSettings
     breaker: BreakerRules
     routing: RoutingRules
+    queue: QueueRules
     nodes: tuple[NodeSpec, ...]
     models: tuple[str, ...]
 
@@ -97,6 +101,7 @@ def reloadable(config: Config, started_with: Config, response_key: bytes) -> Rel
         probes=_probes(config),
         breaker=BreakerRules(failures=config.health.failures, slow_start=config.health.slow_start),
         routing=_routing(config),
+        queue=_queue(config),
         nodes=tuple(_node(node) for node in config.nodes),
         models=tuple(model.name for model in config.models),
     )
@@ -169,6 +174,24 @@ def _routing(config: Config) -> RoutingRules:
     )
 
 
+def _queue(config: Config) -> QueueRules:
+    queue = config.queue
+    classes = [
+        ServiceClass(each.name, each.share, each.service_tiers, each.yields_at, each.priority, rank)
+        for rank, each in enumerate(queue.classes)
+    ]
+    costs = queue.costs
+    return QueueRules(
+        max_wait=queue.max_wait,
+        max_waiting=queue.max_waiting,
+        max_bytes=queue.max_bytes,
+        tenant_share=queue.tenant_share,
+        comments=config.timeouts.keep_alive or inf,
+        classes=ServiceClasses(classes, queue.default_class),
+        costs=TokenCosts(costs.input, costs.cached_input, costs.reasoning, costs.output),
+    )
+
+
 def _node(node: NodeConfig) -> NodeSpec:
     return NodeSpec(
         url=node.url,
@@ -178,4 +201,5 @@ def _node(node: NodeConfig) -> NodeSpec:
         weight=node.weight,
         price=node.price,
         labels=tuple(node.labels.items()),
+        priority_scheduling=node.priority_scheduling,
     )

@@ -129,15 +129,14 @@ async def test_a_redis_that_dies_or_comes_back_empty_costs_no_node(redis: RedisS
             assert gateway.app.fleet.serves()
 
 
-async def test_gateways_are_counted_and_share_a_nodes_places(redis: RedisServer) -> None:
+async def test_gateways_are_counted(redis: RedisServer) -> None:
     async with serve_fake(FakeSettings()) as node:
         settings: dict[str, Any] = {"redis": redis.settings, "nodes": [{"url": node.url, "max_concurrency": 9}]}
         async with running_gateway(**settings) as one, running_gateway(**settings) as two:
-            for gateway in (one, two):
-                await eventually(lambda gateway=gateway: gateway.app.fleet.nodes[0].bound == 4)
+            await eventually(lambda: one.app.fleet.gateways == two.app.fleet.gateways == 2)
             async with running_gateway(**settings):
-                await eventually(lambda: one.app.fleet.nodes[0].bound == 3)
-            await eventually(lambda: one.app.fleet.nodes[0].bound == 4)
+                await eventually(lambda: one.app.fleet.gateways == 3)
+            await eventually(lambda: one.app.fleet.gateways == 2)
 
 
 def test_both_sides_agree_on_a_records_life() -> None:

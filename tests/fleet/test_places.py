@@ -16,7 +16,8 @@ async def test_gateways_that_cannot_be_counted_keep_their_places() -> None:
         settings: dict[str, Any] = {"redis": redis.settings, "nodes": [{"url": node.url, "max_concurrency": 9}]}
         async with running_gateway(**settings) as one:
             async with running_gateway(**settings) as two:
-                await eventually(lambda: (places(one), places(two)) == (4, 4))
+                await eventually(lambda: one.app.fleet.gateways == two.app.fleet.gateways == 2)
+                assert (places(one), places(two)) == (9, 9), "all gateways count together what a node has"
                 redis.kill()
                 await eventually(lambda: one.app.redis is not None and not one.app.redis.up)
                 assert places(one) == 4, "to forget the others would give every node twice what it can take"

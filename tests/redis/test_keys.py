@@ -25,6 +25,7 @@ from tests.support.nodes import (
 )
 from tests.support.redis import RedisServer, redis_server
 from tests.support.registrations import record
+from workers.registration import Capacity
 from workers.registry import RedisRegistry
 
 ROOT = Path(__file__).parents[2]
@@ -115,10 +116,12 @@ async def use_everything(gateway: RunningGateway, keys: Keys, curtain: Curtain) 
         key = (await admin_does("POST", "/keys", tenant="acme", limits=LIMITS))["key"]
         async with httpx.AsyncClient(headers={"authorization": f"Bearer {key}"}, timeout=60) as client:
             body = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}], "stream": True}
-            asking = asyncio.create_task(client.post(f"{gateway.url}/v1/chat/completions", json=body))
-            await eventually(lambda: "fg1:{route}:pending" in keys.look())
+            url = f"{gateway.url}/v1/chat/completions"
+            asking = [asyncio.create_task(client.post(url, json=body)) for _ in range(3)]  # one of them has to wait
+            await eventually(lambda: {"fg1:{route}:pending", f"fg1:{{route}}:waiting:{MODEL}"} <= keys.look())
             curtain.up.set()
-            assert (await asking).status_code == 200
+            assert [(await each).status_code for each in asking] == [200] * 3
+            await eventually(lambda: any("corrected" in key for key in keys.look()))
         node = gateway.app.fleet.nodes[0].name
         await admin_does("POST", "/drain", node=node)
         await admin_does("POST", "/undrain", node=node)
@@ -131,9 +134,12 @@ async def test_every_key_is_on_the_page_and_every_row_is_a_key() -> None:
     curtain = Curtain()
     async with redis_server() as redis, scripted_node(curtain.reply) as one, scripted_node(curtain.reply) as other:
         keys, settings = Keys(redis, {}), gateway_settings(redis)
-        async with running_gateway(one.url, **settings) as first, running_gateway(one.url, **settings):
+        settings["nodes"] = [{"url": one.url, "max_concurrency": 1}]
+        async with running_gateway(**settings) as first, running_gateway(**settings):
             async with RedisRegistry(redis.url, None) as registry:
-                await registry.announce(record(other.url, models=(MODEL,)))
+                await registry.announce(
+                    record(other.url, models=(MODEL,), capacity=Capacity(max_concurrency=1, max_model_len=4096))
+                )
             fleet = first.app.fleet
             await eventually(
                 lambda: sum(node.ready for node in fleet.nodes) == 2

@@ -7,14 +7,17 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from gateway.core.admission.fair_order import Turn
 from gateway.core.routing.placement import Placement
 from gateway.core.routing.selection import EXPECTED_WAIT, Candidate, NodeScore, PlacedPrompt, RandomDraw, rendezvous
+from gateway.fleet.fleet import Fleet
 from gateway.redis.client import RedisClient, RedisSettings
-from gateway.routing.shared_placement import SharedPlacement, forget
+from gateway.routing.router import Router, RoutingRules
+from gateway.routing.shared_placement import SharedPlacement, SharedTurn, forget
 from tests.support.gateways import eventually
 from tests.support.redis import Kind, RedisServer, redis_server
 
-PENDING, ENTRIES, EXPIRY = (f"fg1:{{route}}:{name}" for name in ("pending", "entries", "expiry"))
+PENDING, ENTRIES, EXPIRY, GATEWAYS = (f"fg1:{{route}}:{name}" for name in ("pending", "entries", "expiry", "gateways"))
 NODES = [Candidate(f"10.0.0.{i}:8000", 1 / 8000) for i in range(5)]
 CALM = RandomDraw(0, 0.0)
 
@@ -37,18 +40,28 @@ class linked:  # noqa: N801  # a context, used as a function
 
     async def __aenter__(self) -> SharedPlacement:
         await self._redis.start()
-        placement = SharedPlacement(self._redis, affinity_ttl=3600.0, load_penalty=1.0)
+        router = Router(Fleet(), RoutingRules(), Placement(), self._redis)
+        placement, places = router.shared, router.places
+        assert placement is not None and places is not None
+        await places.start()
+        self._places = places
         placement.prefilled(b"")  # a script that Redis does not know yet is sent behind those that it knows
         await self._redis.command("GET", PENDING)
         return placement
 
     async def __aexit__(self, *_: object) -> None:
+        await self._places.stop()
         await self._redis.stop()
+
+
+TURN = SharedTurn("model", Turn("standard", "tenant", 1.0, 1.0, 0.0))
 
 
 async def choose(shared: SharedPlacement, request: bytes, nodes: list[Candidate], prompt: PlacedPrompt) -> NodeScore:
     liked = rendezvous(nodes, prompt.conversation)
-    return shared.read(await shared.choose(request, liked, prompt), liked, prompt)
+    chosen = shared.read(await shared.choose(request, liked, prompt, TURN), liked, prompt, TURN)
+    assert chosen.score is not None
+    return chosen.score
 
 
 @pytest.mark.parametrize("kind", ["valkey9", "redis7"])
@@ -124,7 +137,7 @@ async def test_what_a_frozen_redis_did_not_hear_is_told_when_it_thaws(redis: Red
             await asyncio.gather(*[choose(shared, name, NODES[:2], PlacedPrompt(1000, name)) for name in some])
         redis.freeze()
         if not told_meanwhile:
-            asked = shared.choose(b"nobody waits for this", NODES, PlacedPrompt(9, b""))
+            asked = shared.choose(b"nobody waits for this", NODES, PlacedPrompt(9, b""), TURN)
             await eventually(lambda: not shared.up)
             forget(asked)
             shared.prefilled(b"nobody waits for this")
@@ -143,6 +156,7 @@ async def test_a_redis_that_lost_its_keys_is_not_driven_below_nothing(
     await choose(shared, b"one", NODES, PlacedPrompt(1000, b"talk"))
     redis.flush()
     shared.prefilled(b"one")
+    await eventually(lambda: redis.do("ZCARD", GATEWAYS) == 1)
     await choose(shared, b"two", NODES[:1], PlacedPrompt(10, b"talk"))
     assert sorted(redis.do("HVALS", PENDING)) == [b"1", b"10"]
 

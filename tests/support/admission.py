@@ -1,7 +1,7 @@
 """Requests held between the choice of a node and its lease, and what may become of the node meanwhile."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ from tests.support.redis import RedisServer, redis_server
 from workers.fake import FakeNode, FakeSettings, serve_fake
 
 ENDLESS = FakeSettings(rate=20, answer_tokens=4000)
-PENDING, ENTRIES = "fg1:{route}:pending", "fg1:{route}:entries"
+PENDING, ENTRIES, PLACES = (f"fg1:{{route}}:{name}" for name in ("pending", "entries", "places"))
 HEALTH = {"interval": 0.05, "timeout": 30.0, "slow_start": 3000}
 
 
@@ -81,7 +81,8 @@ class Setting:
             await nothing_held(gateway, *self.nodes)
         redis = self.redis
         if redis is not None:
-            await eventually(lambda: redis.do("HLEN", PENDING) == redis.do("HLEN", ENTRIES) == 0)
+            keys = (PENDING, ENTRIES, PLACES)
+            await eventually(lambda: all(redis.do("HLEN", key) == 0 for key in keys))
 
 
 def waiting_for_redis(gateway: RunningGateway) -> int:
@@ -93,15 +94,24 @@ def waiting_for_redis(gateway: RunningGateway) -> int:
 
 @asynccontextmanager
 async def setting(
-    settings: FakeSettings, nodes: int, gateways: int = 1, bound: int | None = None, alone: bool = False
+    settings: FakeSettings,
+    nodes: int,
+    gateways: int = 1,
+    bound: int | None = None,
+    alone: bool = False,
+    max_wait: float = 0.0,
+    queue: Mapping[str, Any] | None = None,
+    **more: Any,
 ) -> AsyncIterator[Setting]:
-    """All nodes are ready in all gateways, and these know of each other. `alone`: there is no Redis."""
+    """All nodes are ready in all gateways, and these know of each other. `alone`: there is no Redis.
+    `max_wait`, `queue`: of the configuration's `queue`; `more`: further settings."""
     async with AsyncExitStack() as stack:
         redis = None if alone else await stack.enter_async_context(redis_server())
         served = [await stack.enter_async_context(serve_fake(settings)) for _ in range(nodes)]
         listed = [{"url": node.url, "max_concurrency": bound} for node in served]
         shared = {} if redis is None else {"redis": {**redis.settings, "timeout": 5.0}}
-        common: dict[str, Any] = {**shared, "nodes": listed, "health": HEALTH}
+        common: dict[str, Any] = {**shared, "nodes": listed, "health": HEALTH, **more}
+        common["queue"] = {"max_wait": max_wait, **(queue or {})}
         running = [await stack.enter_async_context(limited_gateway(**common)) for _ in range(gateways)]
         made = Setting(redis, served, running)
         await eventually(lambda: all(node.ready for each in running for node in each.app.fleet.nodes))

@@ -16,23 +16,28 @@ from gateway.access.keyring import Keyring, RecordReaders
 from gateway.access.new_keys import make_key
 from gateway.config.access import read_grant, read_tenant
 from gateway.core.access.tenants import Tenants
+from gateway.core.admission.fair_order import Turn
 from gateway.core.errors import KeysUnknown
 from gateway.core.fleet.registration import RegistrationTrust
 from gateway.core.limits.rules import Limits, rules_of
+from gateway.core.routing.placement import Placement
 from gateway.core.routing.selection import Candidate, PlacedPrompt
 from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.usage.ledger import HOUR
 from gateway.core.usage.token_usage import Usage
 from gateway.fleet.drains import Drains
 from gateway.fleet.fleet import Fleet
+from gateway.fleet.node import Lease, Node
 from gateway.fleet.node_sources import NodeSources
+from gateway.fleet.node_spec import NodeSpec
 from gateway.fleet.peer_views import PeerViews
 from gateway.fleet.registrations import RegistrationRules, Registrations
 from gateway.limits.rulesets import Ruleset
 from gateway.limits.stores import RedisStore
 from gateway.redis.client import RedisClient, RedisSettings, RedisUnavailable
 from gateway.redis.presence import Presence
-from gateway.routing.shared_placement import SharedPlacement
+from gateway.routing.router import Router, RoutingRules
+from gateway.routing.shared_placement import SharedTurn
 from gateway.usage.ledger import Ledger, UsageRetention
 from gateway.usage.report import UsageReport
 from tests.limits.awaited import AwaitedStore
@@ -147,12 +152,21 @@ async def _peer_views(_: RedisServer, link: RedisClient) -> None:
 
 
 async def _placement(_: RedisServer, link: RedisClient) -> None:
-    shared = SharedPlacement(link, affinity_ttl=60.0, load_penalty=1.0)
-    nodes, prompt = [Candidate("a:1", 0.001), Candidate("b:1", 0.001)], PlacedPrompt(100, b"conversation")
+    router = Router(Fleet(), RoutingRules(), Placement(), link)
+    shared, places = router.shared, router.places
+    assert shared is not None and places is not None
+    await places.start()
+    nodes = [Candidate("a:1", 0.001, bound=2), Candidate("b:1", 0.001)]
+    prompt = PlacedPrompt(100, b"conversation")
+    turn = SharedTurn("m", Turn("standard", "t", 1.0, 1.0, 5.0), "1|", {"standard": 1})
     for request in (b"1", b"1"):  # the answer was lost: the same one again
-        placed = shared.read(await shared.choose(request, nodes, prompt), nodes, prompt)
-        assert placed.node in ("a:1", "b:1")
+        placed = shared.read(await shared.choose(request, nodes, prompt, turn), nodes, prompt, turn)
+        assert placed.score is not None and placed.score.node in ("a:1", "b:1")
     shared.prefilled(b"1")
+    places.correct("m", "standard", 3)
+    places.adopt(Lease(Node(NodeSpec("http://a:1"))))
+    places.give_back(b"1")
+    await places.stop()
     await link.submit(("GET", "fg1:{route}:last:none"))  # answered after it
 
 

@@ -82,6 +82,7 @@ OTHERS: dict[str, Any] = {
             "max_concurrency": 5,
             "weight": 2,
             "price": 3,
+            "priority_scheduling": True,
             "labels": {"zone": "a"},
         }
     ],
@@ -105,6 +106,8 @@ OTHERS: dict[str, Any] = {
             "models": ["m"],
             "cache_salt": True,
             "limits": LIMITS,
+            "service_class": "batch",
+            "share": 2,
             "keys": [
                 {
                     "sha256": OTHER_DIGEST,
@@ -112,6 +115,7 @@ OTHERS: dict[str, Any] = {
                     "models": ["m"],
                     "expires": "2099-01-01",
                     "limits": LIMITS,
+                    "service_class": "batch",
                 }
             ],
             "per_model": [{"model": "m", "limits": LIMITS, **RULES}],
@@ -146,6 +150,15 @@ OTHERS: dict[str, Any] = {
     "budgets": {"canary": False, "native": False, "overshoot": 0.06, "overshoot_tokens": 17},
     "retries": {"share": 0.3, "minimum": 11},
     "resume": {"enabled": False, "dialects": ["chat"], "max_resumes": 3, "wait": 61, "rate": 0.3},
+    "queue": {
+        "max_wait": 61,
+        "max_waiting": 7,
+        "max_bytes": 2048,
+        "tenant_share": 0.25,
+        "costs": {"input": 2, "cached_input": 0.2, "reasoning": 3, "output": 3},
+        "classes": [{"name": "first", "share": 7, "service_tiers": ["scale"], "yields_at": 9, "priority": 3}],
+        "default_class": "first",
+    },
     "routing": {
         "policy": "affinity",
         "session_headers": ["x-other"],
@@ -193,6 +206,7 @@ OTHERS: dict[str, Any] = {
                 "api_key": "k",
                 "ca_file": "CERT",
                 "max_concurrency": 5,
+                "priority_scheduling": True,
                 "weight": 2,
             }
         ],
@@ -213,11 +227,14 @@ OTHERS: dict[str, Any] = {
 """Another value for every setting. The one entry of a list stands for any of its entries."""
 
 PRICE_OF_NODE = {"node_hour": 1, "input_per_second": 2, "output_per_second": 3}
+CLASS_SETTINGS = ("name", "share", "service_tiers", "yields_at", "priority")
 TOGETHER: dict[str, Any] = {
     "redis.cert_file": {"redis.key_file": "KEY"},
     "redis.key_file": {"redis.cert_file": "CERT"},
     "listen.tls.cert": {"listen.tls": {"cert": "CERT", "key": "KEY"}},
     "listen.tls.key": {"listen.tls": {"cert": "CERT", "key": "KEY"}},
+    **{f"queue.classes.{name}": {"queue.default_class": "first"} for name in CLASS_SETTINGS},
+    "queue.default_class": {"queue.classes": [{"name": "first"}, {"name": "standard"}]},
     **{f"models.price.{name}": {"models.price": PRICE_OF_NODE} for name in PRICE_OF_NODE},
 }
 """What goes with a setting that is refused without it."""

@@ -18,7 +18,8 @@ class Tenant:
 
     `cache_salt` keeps its prompts apart in the nodes' prefix caches; None shares them with everybody.
     `rules` are its own for thinking and output, None where it has none. `limits` are of all it does, `model_limits`
-    of what it does with one model, by the nodes' name for it.
+    of what it does with one model, by the nodes' name for it. `service_class` is the highest that it may have, None for
+    the default one; `share` its part against other tenants that wait in the same class.
     """
 
     name: str
@@ -27,6 +28,8 @@ class Tenant:
     rules: PolicyLayer | None = None
     limits: Limits | None = None
     model_limits: Mapping[str, Limits] = field(default_factory=dict)
+    service_class: str | None = None
+    share: float = 1.0
 
     def may_use(self, model: str) -> bool:
         return self.models is None or model in self.models
@@ -49,6 +52,7 @@ class KeyGrant:
     models: frozenset[str] | None = None
     expires: float = NEVER
     limits: Limits | None = None
+    service_class: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,7 @@ class Identity:
     models: frozenset[str] | None = None
     expires: float = NEVER
     limits: Limits | None = None
+    service_class: str | None = None
 
     def may_use(self, model: str) -> bool:
         return (self.models is None or model in self.models) and self.tenant.may_use(model)
@@ -67,7 +72,7 @@ class Identity:
 
 def identity_of(tenant: Tenant, grant: KeyGrant) -> Identity:
     """`tenant` as it comes in by the key of `grant`."""
-    return Identity(tenant, key_id(grant.digest), grant.models, grant.expires, grant.limits)
+    return Identity(tenant, key_id(grant.digest), grant.models, grant.expires, grant.limits, grant.service_class)
 
 
 class Tenants:

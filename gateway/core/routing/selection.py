@@ -35,6 +35,7 @@ class Candidate(NamedTuple):
     `name`: how the gateways call it. `pace`: seconds per uncached prompt token, weight and slow start included.
     `crowd`: the share of its places that is taken (1: full). `weight`: its share of work against others.
     `warm`: seconds since it is known to have started with empty caches, endless where that was never seen.
+    `bound`: requests that it may have at once of all gateways together, 0 for any number.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Candidate(NamedTuple):
     crowd: float = 0.0
     weight: float = 1.0
     warm: float = ENDLESS
+    bound: int = 0
 
 
 class PlacedPrompt(NamedTuple):

@@ -119,6 +119,10 @@ class RequestStats:
     """Why the node was chosen (`NodeScore.reason`); None where there was no choice."""
     expected_cached: int | None = field(default=None, metadata=logged("expected_cached_tokens"))
     """Prompt tokens that were expected in the node's cache."""
+    service_class: str | None = field(default=None, metadata=logged())
+    """The class in which it waits for a place."""
+    queued: float | None = field(default=None, metadata=logged("queued_ms", _milliseconds))
+    """For how long it waited for a place; None where it got one at once."""
     ttft: float | None = field(default=None, metadata=logged("ttft_ms", _milliseconds))
     """From the request to the first byte of its answer; None where no byte went out."""
     duration: float = field(default=0.0, metadata=logged("duration_ms", _milliseconds))
@@ -147,6 +151,11 @@ class RequestStats:
     """The address of a client without a valid key; None of all others."""
 
     # While it is answered, for the relay and for `charge`
+
+    priority: int = 0
+    """What a node is told that schedules by priority; lower goes first."""
+    service_tier: str | None = None
+    """What a plain answer says of its service tier; None where the client named none."""
 
     sent: bool = False
     """Whether a node was asked."""

@@ -3,11 +3,21 @@
 -- KEYS  1 pending   hash: node -> uncached prompt tokens sent to it whose first byte has not come; "#node" -> of how many
 --       2 entries   hash: id -> "tokens|node", each of what makes up `pending`
 --       3 expiry    sorted set: id -> when it stops to count (a gateway that died takes nothing back)
---       4 last      string: "tokens|milliseconds|node", where the conversation was last
+--       4 places    hash: node -> requests that it has
+--       5 gateways  sorted set: gateway -> until when (ms) its requests count
+--       6 waiting   hash: gateway -> "until|class|counter's name|how many|facts", of the model: whose turn it is there
+--       7 turns     hash: the virtual counters of the model, and "^" their floors (core/admission/fair_order.py)
+--       8 last      string: "tokens|milliseconds|node", where the conversation was last
 -- ARGV  1 id, 2 tokens of the prompt, 3 seconds that `last` is kept, 4 seconds that a full node is worse by, 5 thrift,
---       then for each candidate, in the conversation's own order: name, seconds per token, crowd, seconds since its caches began
--- Returns the candidate's number (from 1), the tokens expected in its cache, the tokens ahead of it, and the reason
--- (0 new, 1 home, 2 moved). The formula is that of core/routing/selection.py. Called again with the same id, it chooses nothing.
+--       6 gateway, 7 class, 8 the tenant's counter there, 9 and 10 what is added to the two, 11 how many wait at the gateway
+--       and their facts ("n|facts"; empty: the request has just come), 12 candidates,
+--       then for each candidate, in the conversation's own order: name, seconds per token, crowd, seconds since its caches
+--       began, requests that it may have (0: any number),
+--       then counters of those that wait: name, and what it is lifted to
+-- Returns the candidate's number (from 1), the tokens expected in its cache, the tokens ahead of it, and the reason (0 new, 1
+-- home, 2 moved; and with number 0: 3 all full, 4 others wait whose turn it is, 5 the gateway is not known), the counters
+-- that were asked for, the floors of classes and of the class, and what other gateways said of those that wait there.
+-- The formula is that of core/routing/selection.py. Called again with the same id, it chooses anew and charges nothing.
 
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -16,35 +26,105 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0
   drop(id)
 end
 drop(ARGV[1])
+sweep(now)
+
+local gateway, class, member = ARGV[6], ARGV[7], ARGV[8]
+local again = release(gateway, ARGV[1])
+local candidates = tonumber(ARGV[12])
+local waits = ARGV[11] ~= ''
+local asked = 13 + 5 * candidates
+
+local function number(field) return tonumber(redis.call('HGET', KEYS[7], field) or 0) end
+
+local counters, others = {}, {}
+for at = asked, #ARGV, 2 do
+  local value, lift = number(ARGV[at]), tonumber(ARGV[at + 1])
+  if value < lift then
+    value = lift
+    redis.call('HSET', KEYS[7], ARGV[at], lift)
+  end
+  counters[#counters + 1] = value
+end
+local floor_of_classes, floor_of_class = number('^'), number('^' .. class)
+
+local function refuse(reason)
+  return { 0, 0, 0, reason, counters, { floor_of_classes, floor_of_class }, others }
+end
+
+if not is_known(gateway) then return refuse(5) end
+
+-- Whose turn it is at other gateways.
+local mine_of_class, mine = number(class), number(member)
+local before_mine = 0
+local all = redis.call('HGETALL', KEYS[6])
+for i = 1, #all, 2 do
+  if all[i] ~= gateway then
+    local till, of, name, count = all[i + 1]:match('^(%d+)|([^|]*)|([^|]*|[^|]*)|(%d+)|')
+    if not till or tonumber(till) <= now then
+      redis.call('HDEL', KEYS[6], all[i])
+    else
+      others[#others + 1] = all[i + 1]
+      local theirs, own = number(name), mine
+      if of ~= class then theirs, own = number(of), mine_of_class end
+      if not waits or theirs < own then before_mine = before_mine + tonumber(count) end
+    end
+  end
+end
+if waits then
+  redis.call('HSET', KEYS[6], gateway, (now + 250) .. '|' .. class .. '|' .. member .. '|' .. ARGV[11])
+  redis.call('PEXPIRE', KEYS[6], 60000)
+end
 
 local prompt, keep = tonumber(ARGV[2]), tonumber(ARGV[3])
 local load_penalty, thrift = tonumber(ARGV[4]), tonumber(ARGV[5])
 local left, age, home = 0, 0, nil
-local last = redis.call('GET', KEYS[4])
+local last = redis.call('GET', KEYS[8])
 if last then
   local tokens, at, node = last:match('^(%d+)|(%d+)|(.*)$')
   left, age, home = math.min(tonumber(tokens), prompt), (now - tonumber(at)) / 1000, node
 end
 
-local best, shortest, cached, before = 1, math.huge, 0, 0
-for number = 1, (#ARGV - 5) / 4 do
-  local at = 4 * number + 1
+local best, shortest, cached, before, free = 0, math.huge, 0, 0, 0
+for number = 1, candidates do
+  local at = 5 * number + 7
   local node, pace, crowd, warm = ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
-  local held = (node == home and age <= warm) and left or 0
-  local tokens = tonumber(redis.call('HGET', KEYS[1], node) or 0)
-  local prompts = tonumber(redis.call('HGET', KEYS[1], '#' .. node) or 0)
-  local ahead = prompts > 0 and tokens - tokens / (2 * prompts) or 0
-  local wait = (ahead + thrift * (prompt - held)) * pace + crowd * load_penalty
-  if wait < shortest then
-    best, shortest, cached, before = number, wait, held, ahead
+  local bound = tonumber(ARGV[at + 5])
+  local room = math.huge
+  if bound > 0 then room = bound - tonumber(redis.call('HGET', KEYS[4], node) or 0) end
+  if room > 0 then
+    free = free + room
+    local held = (node == home and age <= warm) and left or 0
+    local tokens = tonumber(redis.call('HGET', KEYS[1], node) or 0)
+    local prompts = tonumber(redis.call('HGET', KEYS[1], '#' .. node) or 0)
+    local ahead = prompts > 0 and tokens - tokens / (2 * prompts) or 0
+    local wait = (ahead + thrift * (prompt - held)) * pace + crowd * load_penalty
+    if wait < shortest then
+      best, shortest, cached, before = number, wait, held, ahead
+    end
   end
 end
+if best == 0 then return refuse(3) end
+if free <= before_mine then return refuse(4) end
 
-local node, work = ARGV[4 * best + 2], prompt - cached
+local node, work = ARGV[5 * best + 8], prompt - cached
+occupy(gateway, ARGV[1], node)
+if not again then
+  local function charge(level, name, value, floor, amount)
+    if not waits then value = math.max(value, floor) end
+    redis.call('HSET', KEYS[7], name, string.format('%.0f', value + amount))
+    if value > floor then redis.call('HSET', KEYS[7], level, string.format('%.0f', value)) end
+  end
+  charge('^', class, mine_of_class, floor_of_classes, tonumber(ARGV[9]))
+  charge('^' .. class, member, mine, floor_of_class, tonumber(ARGV[10]))
+  redis.call('PEXPIRE', KEYS[7], 86400000)
+end
 redis.call('HINCRBY', KEYS[1], node, work)
 redis.call('HINCRBY', KEYS[1], '#' .. node, 1)
 redis.call('HSET', KEYS[2], ARGV[1], work .. '|' .. node)
 -- Three times what it should take, and half a minute: what is later is late for other reasons.
 redis.call('ZADD', KEYS[3], now + 30000 + math.floor(3000 * math.min(shortest, 1200)), ARGV[1])
-redis.call('SET', KEYS[4], prompt .. '|' .. now .. '|' .. node, 'PX', math.floor(keep * 1000))
-return { best, cached, math.floor(before), home == nil and 0 or (home == node and 1 or 2) }
+redis.call('SET', KEYS[8], prompt .. '|' .. now .. '|' .. node, 'PX', math.floor(keep * 1000))
+return {
+  best, cached, math.floor(before), home == nil and 0 or (home == node and 1 or 2),
+  counters, { floor_of_classes, floor_of_class }, others,
+}

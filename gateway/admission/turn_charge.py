@@ -1,0 +1,41 @@
+"""What one request is charged in the fair order: forecast when it gets its place, and corrected when it has ended."""
+
+from dataclasses import replace
+
+from gateway.core.admission.fair_order import Turn
+from gateway.core.admission.token_costs import CostForecast, TokenCosts
+from gateway.core.telemetry.request_stats import RequestStats
+
+
+class TurnCharge:
+    """`turn` says whose counters are charged, and how much as planned. `reads`: tokens of the prompt; `most`: tokens
+    that may be made, None where nothing bounds them."""
+
+    __slots__ = ("_costs", "_forecast", "_most", "_name", "_reads", "model", "turn")
+
+    def __init__(
+        self, forecast: CostForecast, costs: TokenCosts, model: str, turn: Turn, reads: int, most: int | None
+    ) -> None:
+        self.model = model
+        self.turn = turn
+        self._forecast = forecast
+        self._costs = costs
+        self._name = (model, turn.tenant, turn.service_class)
+        self._reads = reads
+        self._most = most
+        self.plan()
+
+    def plan(self) -> Turn:
+        """Forecast its cost by what is known now: others may have taught since it came."""
+        tokens = self._forecast.of(self._name, self._reads, self._most, self._costs)
+        turn = self.turn = replace(self.turn, tokens=tokens)
+        return turn
+
+    def used(self, stats: RequestStats) -> float:
+        """What the request has cost in the end, from which later forecasts learn."""
+        usage = stats.usage
+        if usage is None:
+            return 0.0
+        if stats.ending == "ok":
+            self._forecast.learn(self._name, usage)
+        return self._costs.of(usage)

@@ -1,0 +1,71 @@
+"""Settings of the queue: what waits where all nodes are at capacity, for how long, and in which order."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from gateway.config.types import Count, Seconds, Section
+from gateway.core.admission.service_classes import USUAL_CLASSES
+
+ClassName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+Share = Annotated[float, Field(gt=0, le=1000)]
+TokenWeight = Annotated[float, Field(ge=0, le=1000)]
+
+
+class ServiceClassConfig(Section):
+    """One class. `share`: its part of the tokens against other classes that wait. `service_tiers`: OpenAI's names for
+    it. `yields_at`: seconds of the expected wait of higher classes from which it gets no place. `priority`: what nodes
+    with `priority_scheduling` are told, lower first."""
+
+    name: ClassName
+    share: Share = 1.0
+    service_tiers: tuple[ClassName, ...] = ()
+    yields_at: Seconds | None = None
+    priority: Annotated[int, Field(ge=-(2**31), le=2**31 - 1)] = 0
+
+
+class TokenCostsConfig(Section):
+    """What a token of each kind costs in the fair order."""
+
+    input: TokenWeight = 1.0
+    cached_input: TokenWeight = 0.1
+    reasoning: TokenWeight = 2.0
+    output: TokenWeight = 2.0
+
+
+def _usual() -> tuple[ServiceClassConfig, ...]:
+    return tuple(
+        ServiceClassConfig(
+            name=each.name,
+            share=each.share,
+            service_tiers=each.tiers,
+            yields_at=each.yields_at,
+            priority=each.priority,
+        )
+        for each in USUAL_CLASSES.all
+    )
+
+
+class QueueConfig(Section):
+    """What waits for a place. `max_wait`: seconds that a request may wait, 0 for not at all. `max_waiting` and
+    `max_bytes`: requests that wait in one process, and bytes of their bodies; `tenant_share`: the part of both that one
+    tenant may have."""
+
+    max_wait: Annotated[float, Field(ge=0, le=86_400)] = 60.0
+    max_waiting: Count = 4096
+    max_bytes: Count = 256 * 1024 * 1024
+    tenant_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    costs: TokenCostsConfig = TokenCostsConfig()
+    classes: tuple[ServiceClassConfig, ...] = Field(default_factory=_usual, min_length=1, max_length=16)
+    """The highest first. Where they are listed, these are all."""
+    default_class: ClassName = USUAL_CLASSES.default.name
+    """Of tenants that have none."""
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        names = [each.name for each in self.classes]
+        if len(set(names)) < len(names):
+            raise ValueError("two classes have the same name")
+        if self.default_class not in names:
+            raise ValueError(f"default_class {self.default_class!r} is none of the classes: {', '.join(names)}")
+        return self
