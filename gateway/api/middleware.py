@@ -18,8 +18,9 @@ from gateway.core.http.addresses import plain_address, source_of
 from gateway.core.limits.words import LIMIT_HEADERS
 from gateway.core.resume.resumability import RESUMABLE_HEADER
 from gateway.core.thinking.grant import GRANT_HEADERS
+from gateway.core.thinking.loops import LOOP_HEADER
 
-SHOWN_HEADERS = (*ID_HEADERS, *GRANT_HEADERS, RESUMABLE_HEADER, *ERROR_HEADERS, *LIMIT_HEADERS)
+SHOWN_HEADERS = (*ID_HEADERS, *GRANT_HEADERS, RESUMABLE_HEADER, LOOP_HEADER, *ERROR_HEADERS, *LIMIT_HEADERS)
 """Headers of an answer that scripts of listed origins may read."""
 
 log = structlog.get_logger("fleetgate.connection")

@@ -1,4 +1,4 @@
-"""Settings of thinking and output: for the gateway, a model, a tenant, a tenant on a model.
+"""Settings of thinking, output and loops: for the gateway, a model, a tenant, a tenant on a model.
 
 Of the layers that set a field, the most specific one wins: tenant on a model, tenant, model, gateway.
 """
@@ -11,6 +11,7 @@ from gateway.config.limits import LimitSettings
 from gateway.config.types import MOST, Count, Name, Section
 from gateway.core.thinking.caps import OutputRules
 from gateway.core.thinking.decision import ThinkingRules
+from gateway.core.thinking.loops import LoopRules
 from gateway.core.thinking.policy import PolicyLayer
 
 Tokens = Annotated[int, Field(ge=0, le=MOST)]
@@ -84,14 +85,28 @@ class OutputConfig(Section):
         return OutputRules(self.default_tokens, self.max_tokens, self.on_excess)
 
 
+class LoopsConfig(Section):
+    """Which loops are ended: an exact repeat of 4 to 128 tokens, `repeats` times in a row and 48 tokens besides."""
+
+    reasoning: bool | None = None
+    """Whether the thinking is ended at a loop, and the answer follows; `on` where nobody says."""
+    answer: bool | None = None
+    """Whether the answer itself ends at a loop, with `finish_reason` stop."""
+    repeats: Annotated[int, Field(ge=2, le=50)] | None = None
+
+    def rules(self) -> LoopRules:
+        return LoopRules(self.reasoning, self.answer, self.repeats)
+
+
 class Ruled(Section):
-    """A section with rules for thinking and output."""
+    """A section with rules for thinking, output and loops."""
 
     thinking: ThinkingConfig = ThinkingConfig()
     output: OutputConfig = OutputConfig()
+    loops: LoopsConfig = LoopsConfig()
 
     def rules(self) -> PolicyLayer:
-        return PolicyLayer(self.thinking.rules(), self.output.rules())
+        return PolicyLayer(self.thinking.rules(), self.output.rules(), loops=self.loops.rules())
 
 
 class OnModelConfig(Ruled):

@@ -26,7 +26,7 @@ from gateway.config.redis import RedisConfig
 from gateway.config.requests import Requests
 from gateway.config.resume import Resume
 from gateway.config.routing import Routing
-from gateway.config.thinking import OutputConfig, ThinkingConfig
+from gateway.config.thinking import LoopsConfig, OutputConfig, ThinkingConfig
 from gateway.config.types import Seconds, Secret, Section, is_loopback
 from gateway.config.usage import UsageConfig
 
@@ -81,6 +81,7 @@ class Config(BaseSettings):
     access: Access = Access()
     thinking: ThinkingConfig = ThinkingConfig()
     output: OutputConfig = OutputConfig()
+    loops: LoopsConfig = LoopsConfig()
     """For every tenant on every model, where theirs say nothing."""
     tenants: tuple[TenantConfig, ...] = ()
     """Where none are listed and none are stored, every caller on loopback is the tenant `default`."""

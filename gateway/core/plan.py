@@ -14,6 +14,7 @@ from gateway.core.thinking.caps import cap, check_output, room_beside, room_for,
 from gateway.core.thinking.decision import decide, refuse_unholdable
 from gateway.core.thinking.grant import Grant, Headers
 from gateway.core.thinking.intent import INTENT_FIELDS, UNLIMITED, UNSAID, Intent
+from gateway.core.thinking.loops import USUAL_BOUNDS, LoopBounds, loop_bounds
 from gateway.core.thinking.policy import Policy
 from gateway.core.thinking.sizes import BYTES_PER_TOKEN, estimate_input
 
@@ -47,6 +48,8 @@ class Plan(NamedTuple):
     over_chat: bool = False
     resumes: bool = False
     """Whether its answer goes on on another node where its node breaks off, if it can."""
+    loops: LoopBounds = USUAL_BOUNDS
+    """Which loops of its answer are ended, where its token ids are known."""
     salted: bool = False
     counted: int | None = None
     """The prompt's tokens as the model's tokenizer counts them; nothing where they have to be estimated."""
@@ -159,6 +162,7 @@ def make_plan(
         grant,
         bytes_per_token,
         resumes=resumes,
+        loops=USUAL_BOUNDS if terms is None else loop_bounds(terms.loops),
         salted="cache_salt" in changes,
         counted=counted,
         least=least_output(ask.body, window),

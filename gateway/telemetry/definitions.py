@@ -122,6 +122,11 @@ METRICS: tuple[MetricDefinition[Any], ...] = (
         "Answers whose thinking the gateway cut at its budget because the node did not.",
         *("model", "node"),
     ),
+    LOOPS := _counter(
+        "fleetgate_loops_ended_total",
+        "Loops of the same few tokens that were ended; part is reasoning (the answer followed) or answer (it ended).",
+        *("model", "part"),
+    ),
     OVERRUNS := _counter(
         "fleetgate_budget_overruns_total",
         "Answers far over their budget, from nodes that had passed the canary.",

@@ -68,6 +68,8 @@ class Metrics:
         for event in ended:
             if event.failures or event.retry_refused or event.wasted or event.overran or event.lost:
                 self._count_failures(event)
+            for note in event.loops:
+                self._made[definitions.LOOPS].labels(event.model or NONE, note.part).inc()
             if event.counted is not None:
                 self._count_prompt(event)
         for (model, reason), (requests, expected) in add_up_routes(ended).items():

@@ -12,7 +12,9 @@ from gateway.core.dialects.answers import find_error_status
 from gateway.core.dialects.stream_filter import COLON, STOP, FollowUpRequest, StreamFilter, says_nothing
 from gateway.core.errors import UpstreamCut
 from gateway.core.resume.checkpoint import Checkpoint
+from gateway.core.resume.loop_checkpoint import LoopCheckpoint
 from gateway.core.telemetry.request_stats import RequestStats
+from gateway.core.thinking.loops import LOOP_HEADER
 from gateway.core.upstream.node_request_kinds import NodeRequest
 from gateway.upstream.answer_progress import AnswerProgress
 from gateway.upstream.answer_writer import AnswerWriter
@@ -107,6 +109,8 @@ class StreamedAnswer:
     def take_follow_up(self) -> FollowUpRequest | None:
         """The follow-up that the filter asks for; None where it asks to end the answer here."""
         follow_up, self.filter.follow_up = self.filter.follow_up, None
+        if isinstance(self.filter, LoopCheckpoint):
+            self._stats.loops = self.filter.loops
         if follow_up is STOP:
             return self.end()
         if self._prelude:  # the next exchange begins with what follows
@@ -139,6 +143,8 @@ class StreamedAnswer:
             raise node_error(find_error_status(body), body)
         if not self.filter.ended:
             raise _cut()
+        if self._stats.loops:
+            self._request.add_headers(tuple((LOOP_HEADER.encode(), note.header()) for note in self._stats.loops[-1:]))
         self._writer.send_plain(200, [(b"content-type", b"application/json")], body)
 
     def _pass(self, events: bytes) -> None:

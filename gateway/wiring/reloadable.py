@@ -113,7 +113,7 @@ def _requests(config: Config, response_key: bytes) -> RequestSettings:
         models=Models([model.name for model in config.models], aliases),
         response_key=response_key,
         policies=PolicyBook(
-            PolicyLayer(config.thinking.rules(), config.output.rules()),
+            PolicyLayer(config.thinking.rules(), config.output.rules(), loops=config.loops.rules()),
             {model.name: model.rules() for model in config.models},
         ),
         over_chat=frozenset(model.name for model in config.models if model.over_chat),

@@ -16,7 +16,8 @@ The model reads where it is from the ids, as a real one does:
 
 The last user turn may steer it: `[[think=N]]`, `[[answer=N]]` (lengths in tokens), `[[call]]`, `[[call=NAME,NAME]]`
 (call the first tool, or the named ones; only where the prompt has tools), `[[wide]]` (characters of several tokens, one
-for each byte). Low effort thinks a quarter as long.
+for each byte), `[[loop=N]]`, `[[answer_loop=N]]` (from its token 8 on, thought or answer repeats the same N tokens).
+Low effort thinks a quarter as long.
 """
 
 import json
@@ -42,6 +43,7 @@ _OPENERS = len(OPENERS)
 _LOWER = len(LOWER)
 _WIDE = tuple(character.encode() for character in "éßж€中日🎉🚀𝄞")
 _LONGEST = 4
+_LOOPS_FROM = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class Speaker:
         "_half",
         "_hash",
         "_last",
+        "_loops",
         "_opening",
         "_pos",
         "_raw",
@@ -93,6 +96,8 @@ class Speaker:
         self._script = wishes.script if wishes.script is not None else place.script
         self._begun = self._pos if wishes.afresh and not self.thinking else 0
         self._wide = "wide" in place.steer
+        self._loops = (place.steer.get("answer_loop", 0), place.steer.get("loop", 0))
+        """Tokens of a period in the answer, and in the thought."""
         self._half = _half_character(prompt) if self._wide else b""
         self.made = 0
 
@@ -132,6 +137,9 @@ class Speaker:
     def _word(self) -> int:
         chance = self._hash ^ (self._wishes.salt * 0x9E3779B1)
         last = self._last
+        period = self._loops[self.thinking]
+        if period and self._pos >= _LOOPS_FROM:
+            return FIRST_WORD + self._pos % period
         if self._half or (self._wide and chance % 3 == 0):
             return _next_byte(self._half, chance)
         if last == _FULL_STOP:
@@ -211,7 +219,8 @@ def _place(tokenizer: Tokenizer, ids: Sequence[int]) -> _Place:
 def _steering(tokenizer: Tokenizer, ids: Sequence[int], asked: str) -> tuple[dict[str, int], tuple[int, ...] | None]:
     """The lengths that a user's turn asks for, and the answer where it asks for calls."""
     found = dict(_TRIGGER.findall(asked))
-    steer = {key: int(found[key]) for key in ("think", "answer") if found.get(key, "").isdigit()}
+    lengths = ("think", "answer", "loop", "answer_loop")
+    steer = {key: int(found[key]) for key in lengths if found.get(key, "").isdigit()}
     if "wide" in found:
         steer["wide"] = 1
     return steer, _calls(tokenizer, ids, found["call"]) if "call" in found else None

@@ -33,17 +33,31 @@ An event of which only a part came is forgotten: its tokens are made again.
 """
 
 from gateway.core.budgets.chunks import head_of
-from gateway.core.dialects.stream_filter import FollowUpRequest
+from gateway.core.dialects.stream_filter import FollowUpRequest, StreamFilter
 from gateway.core.fleet.capabilities import Capabilities
 from gateway.core.http.sse import EventSplitter
 from gateway.core.resume.answer_tokens import find
 from gateway.core.resume.continued_stream import CheckpointState, ContinuedStream
+from gateway.core.resume.followed_request import FollowedRequest
 
 
 class Checkpoint(ContinuedStream):
     """The node's stream in, the client's out; and what another node needs to go on with it."""
 
-    __slots__ = ()
+    __slots__ = ("_moves",)
+
+    def __init__(
+        self,
+        inner: StreamFilter,
+        followed: FollowedRequest,
+        capabilities: Capabilities,
+        keeps_ids: bool,
+        grammar: bool,
+        moves: bool = True,
+    ) -> None:
+        """As `ContinuedStream`. `moves`: the answer goes on on another node where its node breaks off."""
+        self._moves = moves
+        super().__init__(inner, followed, capabilities, keeps_ids, grammar)
 
     @property
     def begun(self) -> bool:
@@ -52,8 +66,9 @@ class Checkpoint(ContinuedStream):
 
     @property
     def has_ids(self) -> bool:
-        """False where the node sends text without token ids from the beginning: the stream passes as if unwatched."""
-        return self.begun or not self._passing or not self._followed.generates
+        """False where the node sends text without token ids from the beginning: the stream passes as if unwatched. Also
+        where the answer is not to go on on another node."""
+        return self._moves and (self.begun or not self._passing or not self._followed.generates)
 
     def resume(self, capabilities: Capabilities) -> FollowUpRequest:
         """The request that goes on with the answer on another node, with these capabilities; call it once it is certain
@@ -103,7 +118,7 @@ class Checkpoint(ContinuedStream):
     @property
     def resumable(self) -> bool:
         """Whether the answer could go on if it broke off now, from where it is."""
-        return self._obstacle() is None
+        return self._moves and self._obstacle() is None
 
     def _obstacle(self) -> str | None:
         """Why the answer cannot go on, if it cannot."""

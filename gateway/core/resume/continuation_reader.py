@@ -110,6 +110,11 @@ class ContinuationReader:
         self._made = self.anchor = self._tokens.count
         self.received = 0
 
+    @property
+    def calls(self) -> bool:
+        """Whether a tool call was written."""
+        return self._raw.calls > 0
+
     def give(self, before: str, unshown: str) -> bytes:
         """The events for text of the kept tokens that the first node had not sent; it follows `before`."""
         if self._stops is not None:
@@ -155,6 +160,15 @@ class ContinuationReader:
         text = self._stops.flush() if self._stops is not None else ""
         deltas = self._divide(text, [], False)
         return b"".join(self._write(chat_choice(delta), None) for delta in deltas if self._form.field in delta)
+
+    def close_thinking(self, marked: bool) -> bytes:
+        """The events for an end of thinking that the model did not write. `marked`: raw text shows it."""
+        text = self._stops.flush() if self._stops is not None else ""
+        ids = [*self._form.end]
+        shown = ids if self._form.keeps_ids else None
+        if marked or self.thinking:
+            text += END_TEXT
+        return self._write_raw(text, ids, None, None, shown) if text or shown else b""
 
     def _write_end(self) -> bytes:
         asked = self._prompt_tokens + (self.anchor if self.stopped else 0)

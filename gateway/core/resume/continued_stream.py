@@ -112,11 +112,17 @@ class ContinuedStream(FollowedStream):
             except Exception:
                 self._unfed = unfed
                 raise
+            if self._breaks():  # the rest of the node's answer is dropped
+                break
         self._clear = self._reader is None and not (self.tokens.held or self._splitter.rest)
         passed = self._pass(b"".join(unfed))
         if self._reader is not None and self._reader.stopped:
             self.follow_up = STOP
         return passed
+
+    def _breaks(self) -> bool:
+        """Whether the node's stream is left behind the last event."""
+        return False
 
     def flush(self) -> bytes:
         if self._state is CheckpointState.TOKENIZING:
@@ -217,7 +223,7 @@ class ContinuedStream(FollowedStream):
     def _continue(self, unshown: UnshownText | None) -> FollowUpRequest:
         """The request for the rest of the answer. `unshown`: the text that the client is to get before, if any."""
         tokens, prompt = self.tokens, self._prompt
-        prompt_tokens, made = prompt.count(b",") + 1 if prompt else 0, tokens.count
+        prompt_tokens = prompt.count(b",") + 1 if prompt else 0
         ids = tokens.ids()
         self.prompt_tokens = self.prompt_tokens or prompt_tokens
         reader = self._reader
@@ -227,6 +233,9 @@ class ContinuedStream(FollowedStream):
             reader = self._reader = self._new_reader(ids, unshown)
             if unshown is not None:
                 self._unfed.append(reader.give(unshown.before, unshown.text))
+        if self._end_thought(reader):
+            ids = tokens.ids()
+        made = tokens.count
         reader.begin(prompt_tokens)
         most = self._followed.max_tokens()
         window = self._window if self._window is not None else self._capabilities.window
@@ -244,6 +253,10 @@ class ContinuedStream(FollowedStream):
         self._followed.forget_parsed()
         self._prompt = b""
         return follow_up
+
+    def _end_thought(self, reader: ContinuationReader) -> bool:
+        """End the thinking before the answer goes on, where that is to be done; whether the answer's tokens changed."""
+        return False
 
     def _cannot_tell(self, unshown: UnshownText | None) -> bool:
         """Whether what follows may be thinking or not: neither the markers nor an event tell. It is nobody's guess, as

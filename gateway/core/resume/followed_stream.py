@@ -18,6 +18,7 @@ from gateway.core.resume.answer_tokens import AnswerTokens
 from gateway.core.resume.continuation_reader import failure
 from gateway.core.resume.followed_request import GENERATING, FollowedRequest
 from gateway.core.resume.shown_text import ShownText
+from gateway.core.thinking.loop_detector import NEVER
 
 _IDS = b',"token_ids":['
 _ANY_IDS = b'"token_ids":['
@@ -44,6 +45,8 @@ class FollowedStream(StreamFilter):
         "_inner",
         "_keeps_ids",
         "_last",
+        "_next_look",
+        "_opened",
         "_over",
         "_passing",
         "_prompt_check",
@@ -82,6 +85,10 @@ class FollowedStream(StreamFilter):
         """The first event, and the last with text: the form of all others."""
         self._called = self._finished = self._usage_told = self._over = False
         self._prompt_check = 0
+        self._opened = False
+        """Whether the prompt ends inside of thinking, by its markers."""
+        self._next_look = NEVER
+        """The length of the ids from which `_look` is called with each event."""
         self.prompt_tokens = 0
         self._splitter = EventSplitter()
 
@@ -102,13 +109,17 @@ class FollowedStream(StreamFilter):
         ):
             passes = self._clear and self._passing and event.find(_ANY_IDS) < 0
             return event if passes and self._inner.passes(event) else None
-        if not self._inner.passes_text(event, end):
-            return None
         shown = self._shown
+        if (len(shown) >= self._next_look and self._look()) or not self._inner.passes_text(event, end):
+            return None
         shown += event[at:-6]  # with its bracket, in place
         counted.size += size
         self._last = event
         return event if self._keeps_ids else event[: at - 13] + _NO_IDS
+
+    def _look(self) -> bool:
+        """Look at the ids that have come; whether the next event is to be fed, and not passed."""
+        return False
 
     def _read(self, event: bytes) -> bytes:
         """The event for `inner`."""
@@ -147,6 +158,8 @@ class FollowedStream(StreamFilter):
         if prompt is not None and not self.prompt_tokens:
             self.prompt_tokens = prompt.count(b",") + 1 if prompt else 0
             self._prompt_check = zlib.crc32(prompt)
+            known = self._capabilities
+            self._opened = last_of(prompt, known.think_start) > last_of(prompt, known.think_end)
         choices = chunk.get("choices")
         if not following or not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
             self._usage_told = self._usage_told or (choices == [] and isinstance(chunk.get("usage"), dict))

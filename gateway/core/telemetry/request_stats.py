@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from gateway.core.resume.note import ResumeNote
+from gateway.core.thinking.loops import LoopNote
 from gateway.core.usage.token_usage import ObservedWork, Usage
 
 _LOG = "log"
@@ -84,6 +85,10 @@ def _resumes(notes: tuple[ResumeNote, ...]) -> list[dict[str, object]] | None:
     ]
 
 
+def _loops(notes: tuple[LoopNote, ...]) -> list[dict[str, object]] | None:
+    return [{"part": note.part, "period": note.period, "token": note.token} for note in notes] or None
+
+
 @dataclass(slots=True, eq=False)
 class RequestStats:
     """One request. Times are seconds, unless a comment says otherwise."""
@@ -128,6 +133,9 @@ class RequestStats:
     duration: float = field(default=0.0, metadata=logged("duration_ms", _milliseconds))
     resumes: tuple[ResumeNote, ...] = field(default=(), metadata=logged(render=_resumes))
     """How the answer went on after its nodes broke off, in order."""
+
+    loops: tuple[LoopNote, ...] = field(default=(), metadata=logged(render=_loops))
+    """The loops that were ended, in order."""
 
     # At its end, for metrics, ledger and limits
 

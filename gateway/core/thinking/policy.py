@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from gateway.core.thinking.caps import OutputRules
 from gateway.core.thinking.decision import ThinkingRules
+from gateway.core.thinking.loops import LoopRules
 from gateway.core.thinking.resolved import Resolved, resolve
 
 REMEMBERED = 10_000
@@ -22,10 +23,12 @@ class PolicyLayer:
     thinking: ThinkingRules = field(default_factory=ThinkingRules)
     output: OutputRules = field(default_factory=OutputRules)
     per_model: Mapping[str, "PolicyLayer"] = field(default_factory=dict)
+    loops: LoopRules = field(default_factory=LoopRules)
 
     @property
     def empty(self) -> bool:
-        return self.thinking == ThinkingRules() and self.output == OutputRules() and not self.per_model
+        silent = self.thinking == ThinkingRules() and self.output == OutputRules() and self.loops == LoopRules()
+        return silent and not self.per_model
 
 
 class Policy(NamedTuple):
@@ -33,6 +36,7 @@ class Policy(NamedTuple):
 
     thinking: Resolved[ThinkingRules] | None
     output: Resolved[OutputRules] | None
+    loops: Resolved[LoopRules] | None = None
 
 
 class PolicyBook:
@@ -72,4 +76,5 @@ class PolicyBook:
         ]
         thinking = resolve(ThinkingRules(), [(name, rules.thinking) for name, rules in layers])
         output = resolve(OutputRules(), [(name, rules.output) for name, rules in layers])
-        return None if thinking is None and output is None else Policy(thinking, output)
+        loops = resolve(LoopRules(), [(name, rules.loops) for name, rules in layers])
+        return None if thinking is None and output is None and loops is None else Policy(thinking, output, loops)

@@ -33,6 +33,7 @@ from gateway.core.json_text import dump
 from gateway.core.plan import Plan
 from gateway.core.resume.followed_request import GENERATING
 from gateway.core.resume.resumability import Resumability, resumability
+from gateway.core.thinking.loops import NO_BOUNDS
 from gateway.core.upstream.node_held_budget import NodeHeldBudget
 from gateway.core.upstream.node_request_kinds import (
     EnforcedBudget,
@@ -161,7 +162,8 @@ def node_request_steps(
         inner = node_request(chat, node, capabilities, overshoot)
     except InvalidRequest as error:
         raise over.in_own_words(error) from None
-    yield _resumable(TranslatedRequest(plan, inner, over), chat._replace(resumes=plan.resumes), capabilities)
+    chat = chat._replace(resumes=plan.resumes, loops=plan.loops)
+    yield _resumable(TranslatedRequest(plan, inner, over), chat, capabilities)
 
 
 def _gains_by_chat(plan: Plan, capabilities: Capabilities) -> bool:
@@ -185,9 +187,11 @@ def _over_chat(plan: Plan, body: Body, needed: bool) -> OverChat | None:
 
 
 def _resumable(request: NodeRequest, plan: Plan, capabilities: Capabilities) -> NodeRequest:
-    """`request` such that its answer can be resumed, where that is wanted and possible. `plan`: that of the chat or
+    """`request` such that its answer can be resumed, and its loops are ended, where that is wanted and possible: token
+    ids are asked for where it is to be resumed, and where the gateway holds a budget. `plan`: that of the chat or
     completions request that the node gets."""
-    if not plan.resumes or not (plan.ask.stream or request.needs_stream) or not request.shows_life:
+    wanted = plan.resumes or (plan.loops.any and request.reads_ids)
+    if not wanted or not (plan.ask.stream or request.needs_stream) or not request.shows_life:
         return request
     if request.path not in GENERATING or (how := resumability(plan.ask)) is Resumability.NO:
         return request
@@ -212,4 +216,6 @@ def _as_chat(plan: Plan, over: OverChat) -> Plan:
     chat = Chat()
     body = over.chat | chat.carry(over.chat, plan.grant)
     ask = plan.ask._replace(raw=dump(body), body=body, continues=None)
-    return plan._replace(ask=ask, dialect=chat, body=ask.raw, minting=None, over_chat=False, resumes=False)
+    return plan._replace(
+        ask=ask, dialect=chat, body=ask.raw, minting=None, over_chat=False, resumes=False, loops=NO_BOUNDS
+    )

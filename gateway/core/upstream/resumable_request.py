@@ -1,4 +1,4 @@
-"""A request whose answer can go on on another node."""
+"""A request whose answer can go on on another node, and whose loops are ended."""
 
 from gateway.core.bodies import parse_trusted
 from gateway.core.body_edits import insert_fields
@@ -8,6 +8,7 @@ from gateway.core.json_text import dump
 from gateway.core.plan import Plan
 from gateway.core.resume.checkpoint import Checkpoint
 from gateway.core.resume.followed_request import FollowedRequest
+from gateway.core.resume.loop_checkpoint import LoopCheckpoint
 from gateway.core.resume.resumability import Resumability
 from gateway.core.upstream.node_request_kinds import NodeRequest, WrappedRequest
 
@@ -17,19 +18,30 @@ _IDS_FIELD = "return_token_ids"
 class ResumableRequest(WrappedRequest):
     """Wraps `inner`, a chat or completions request that streams, and asks its node for token ids."""
 
-    __slots__ = ("_capabilities", "_keeps_ids", "assembles", "follows_thinking", "needs_stream", "rewrites")
-
-    resumable = True
+    __slots__ = (
+        "_capabilities",
+        "_grammar",
+        "_keeps_ids",
+        "_loops",
+        "assembles",
+        "follows_thinking",
+        "needs_stream",
+        "resumable",
+        "rewrites",
+    )
 
     def __init__(self, inner: NodeRequest, plan: Plan, capabilities: Capabilities, resumability: Resumability) -> None:
         """`plan`: that of the chat or completions request."""
         super().__init__(inner, inner.ask, inner.dialect)
         self._capabilities = capabilities
-        self.resumability = resumability
+        self.resumability = resumability if plan.resumes else Resumability.NO
+        self._grammar = resumability is Resumability.THINKING
         self.assembles = inner.assembles
         self.follows_thinking = inner.follows_thinking
         self.needs_stream = inner.needs_stream
         self.rewrites = inner.rewrites
+        self.resumable = plan.resumes
+        self._loops = plan.loops
         said = plan.ask.body
         self._keeps_ids = inner.reads_ids or said.get(_IDS_FIELD) is True
         if not self._keeps_ids:
@@ -37,8 +49,11 @@ class ResumableRequest(WrappedRequest):
 
     def stream_filter(self) -> StreamFilter:
         followed = FollowedRequest(self.path, self.body)
-        grammar = self.resumability is Resumability.THINKING
-        return Checkpoint(self._inner.stream_filter(), followed, self._capabilities, self._keeps_ids, grammar)
+        inner, known, loops = self._inner.stream_filter(), self._capabilities, self._loops
+        if not loops.any:
+            return Checkpoint(inner, followed, known, self._keeps_ids, self._grammar, self.resumable)
+        comments = self.ask.stream and not self.assembles
+        return LoopCheckpoint(inner, followed, known, self._keeps_ids, self._grammar, self.resumable, loops, comments)
 
 
 def _ask_for_ids(body: bytes) -> bytes:
