@@ -222,6 +222,12 @@ UNRESUMED = replace(
     note="one process, no policy; no token ids are asked of the node, and no stream is resumed",
     environment={"FLEETGATE_RESUME__ENABLED": "false"},
 )
+UNWATCHED = replace(
+    FLEETGATE,
+    name="fleetgate-without-loops",
+    note="one process, no policy; no loop is looked for",
+    environment={"FLEETGATE_LOOPS__REASONING": "false"},
+)
 POLICIES = replace(
     FLEETGATE,
     name="fleetgate-policies",
@@ -247,7 +253,7 @@ ROUTER = Proxy(
     requirements=("vllm-router==0.1.17",),
     environment=ONE_THREAD,
 )
-OWN = (FLOOR, BUDGETS, UNRESUMED, POLICIES)
+OWN = (FLOOR, BUDGETS, UNRESUMED, UNWATCHED, POLICIES)
 """What is measured on wish: variants of the gateway, and what no proxy in Python can do without."""
 RIVALS = (
     Proxy("nginx", "system", "1 worker, keep-alive to the node, proxy_buffering off", _nginx, program="nginx"),

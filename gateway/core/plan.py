@@ -14,7 +14,7 @@ from gateway.core.thinking.caps import cap, check_output, room_beside, room_for,
 from gateway.core.thinking.decision import decide, refuse_unholdable
 from gateway.core.thinking.grant import Grant, Headers
 from gateway.core.thinking.intent import INTENT_FIELDS, UNLIMITED, UNSAID, Intent
-from gateway.core.thinking.loops import USUAL_BOUNDS, LoopBounds, loop_bounds
+from gateway.core.thinking.loops import NO_BOUNDS, USUAL_BOUNDS, LoopBounds, loop_bounds
 from gateway.core.thinking.policy import Policy
 from gateway.core.thinking.sizes import BYTES_PER_TOKEN, estimate_input
 
@@ -48,7 +48,7 @@ class Plan(NamedTuple):
     over_chat: bool = False
     resumes: bool = False
     """Whether its answer goes on on another node where its node breaks off, if it can."""
-    loops: LoopBounds = USUAL_BOUNDS
+    loops: LoopBounds = NO_BOUNDS
     """Which loops of its answer are ended, where its token ids are known."""
     salted: bool = False
     counted: int | None = None

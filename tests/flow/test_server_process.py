@@ -191,6 +191,7 @@ async def test_a_request_is_one_json_line_without_prompt_or_key(tmp_path: Path) 
             "route": None,
             "expected_cached_tokens": None,
             "resumes": None,
+            "loops": None,
         }
         assert 0 < times["ttft_ms"] <= times["duration_ms"] < 10_000
         endings = sorted((line["status"], line["ending"]) for line in requests.values())

@@ -1,6 +1,7 @@
 """Which requests are sent such that their answers can be resumed."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,10 +10,14 @@ from gateway.core.budgets.continuation import SLACK
 from gateway.core.dialects import DIALECTS
 from gateway.core.fleet.capabilities import Capabilities
 from gateway.core.plan import Plan, make_plan
+from gateway.core.resume.loop_checkpoint import LoopCheckpoint
 from gateway.core.resume.resumability import Resumability
+from gateway.core.thinking.grant import Grant
+from gateway.core.thinking.loops import NO_BOUNDS, LoopBounds
 from gateway.core.upstream.node_request import node_request, node_request_steps
 
 KNOWN = Capabilities(True, True, (0, 32), True, think_start=(5,), think_end=(7,), stores_responses=False)
+KNOWN_TO_DISOBEY = replace(KNOWN, native_budget=False)
 BODIES: dict[str, dict[str, Any]] = {
     "chat": {"messages": [{"role": "user", "content": "a"}]},
     "completions": {"prompt": "a"},
@@ -36,6 +41,22 @@ def test_a_streamed_answer_is_asked_for_with_its_ids(dialect: str) -> None:
     assert request.resumable and request.resumability is EXACT
     assert request.path == ("/v1/completions" if dialect == "completions" else "/v1/chat/completions")
     assert json.loads(request.body)["return_token_ids"] is True
+
+
+@pytest.mark.parametrize("loops", [LoopBounds(), LoopBounds(False, True), NO_BOUNDS])
+@pytest.mark.parametrize("resumes", [True, False])
+@pytest.mark.parametrize("dialect", BODIES)
+def test_loops_are_looked_for_where_the_ids_are_there(dialect: str, resumes: bool, loops: LoopBounds) -> None:
+    """Without a resume and without a budget that the gateway holds no ids are asked for."""
+    plan = planned(dialect, {})._replace(resumes=resumes, loops=loops)
+    watched = isinstance(node_request(plan, b"n", KNOWN).stream_filter(), LoopCheckpoint)
+    assert watched is (resumes and loops.any)
+    held = plan._replace(grant=Grant(4096, None, 2000))
+    for asked in (held, held._replace(ask=held.ask._replace(stream=False))):
+        request = node_request(asked, b"n", KNOWN_TO_DISOBEY)
+        assert isinstance(request.stream_filter(), LoopCheckpoint) is loops.any
+        assert request.resumable is resumes
+        assert request.resumability is (EXACT if resumes else NO)
 
 
 @pytest.mark.parametrize("dialect", BODIES)

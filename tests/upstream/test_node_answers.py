@@ -13,6 +13,7 @@ from gateway.core.dialects.stream_filter import STOP, StreamFilter
 from gateway.core.errors import InvalidRequest
 from gateway.core.fleet.capabilities import BELIEVED, UNKNOWN, Capabilities
 from gateway.core.plan import Plan, make_plan
+from gateway.core.thinking.loops import NO_BOUNDS
 from gateway.core.upstream.node_held_budget import NodeHeldBudget
 from gateway.core.upstream.node_request import node_request, node_request_steps
 from gateway.core.upstream.node_request_kinds import (
@@ -45,7 +46,7 @@ MARKERS = Capabilities(think_start=(7,), think_end=(8,), window=1000)
 def plan_of(name: str, salt: str | None = None, **fields: Any) -> Plan:
     dialect = BY_NAME[name]
     raw = json.dumps({"model": "m", **BODIES[name], **fields}).encode()
-    return make_plan(dialect.read(raw), dialect, "m", None, None, salt=salt)
+    return make_plan(dialect.read(raw), dialect, "m", None, None, salt=salt)._replace(loops=NO_BOUNDS)
 
 
 def sent(name: str, capabilities: Capabilities = UNKNOWN, **fields: Any) -> NodeRequest:

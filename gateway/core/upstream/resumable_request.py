@@ -1,4 +1,4 @@
-"""A request whose answer can go on on another node, and whose loops are ended."""
+"""A request whose answer is followed by its token ids: it can go on on another node, and its loops are ended."""
 
 from gateway.core.bodies import parse_trusted
 from gateway.core.body_edits import insert_fields
@@ -16,7 +16,10 @@ _IDS_FIELD = "return_token_ids"
 
 
 class ResumableRequest(WrappedRequest):
-    """Wraps `inner`, a chat or completions request that streams, and asks its node for token ids."""
+    """Wraps `inner`, a chat or completions request that streams, and asks its node for token ids.
+
+    `resumable`: its answer goes on on another node; false where it is followed for its loops alone.
+    """
 
     __slots__ = (
         "_capabilities",
