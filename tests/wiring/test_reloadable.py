@@ -50,7 +50,8 @@ THINKING = {
     "hide_reasoning": True,
 }
 OUTPUT = {"default_tokens": 12, "max_tokens": 5000, "on_excess": "reject"}
-RULES = {"thinking": THINKING, "output": OUTPUT}
+LOOPS = {"reasoning": False, "answer": True, "repeats": 5}
+RULES = {"thinking": THINKING, "output": OUTPUT, "loops": LOOPS}
 BUSY_LIMITS = {"requests_per_minute": 1}
 BASE: dict[str, Any] = {
     "nodes": [{"url": "http://10.0.0.1:8000"}],
