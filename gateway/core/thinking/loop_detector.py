@@ -66,9 +66,11 @@ class LoopDetector:
                 return False
             shift = end - size - at
             if shift <= size:
-                if shift != known and self._measure(kept, recent[end - shift :]):
-                    return True
-                known = shift
+                if shift != known:
+                    found = self._measure(kept, recent[end - shift :])
+                    if found or recent[shift:] == recent[: end - shift]:  # all of it: there is no other period
+                        return found
+                    known = shift
                 size *= 2
             while size < shift:
                 size *= 2
