@@ -43,16 +43,17 @@ def found(ids: Sequence[int], events: Sequence[int], repeats: int) -> tuple[int,
 def answers(draw: st.DrawFn) -> list[int]:
     """Token ids with a repeat in them, whose block may have repeats of its own."""
     rng = Random(draw(st.integers(0, 1 << 32)))
-    words = draw(st.sampled_from([2, 3, 10, 1000, 150_000, 9_999_999]))
+    words = draw(st.sampled_from([2, 3, 10, 1000, 150_000, 9_000_000]))
+    least = draw(st.sampled_from([0, 10]))
     period = draw(st.one_of(st.integers(1, 12), st.integers(1, LONGEST + 12)))
-    block = [rng.randrange(words) for _ in range(period)]
+    block = [least + rng.randrange(words) for _ in range(period)]
     if draw(st.booleans()):
         size = rng.randint(1, period)
         begin = rng.randint(0, period - size)
         block[begin : begin + size] = [block[begin]] * size
-    before = [rng.randrange(words) for _ in range(draw(st.integers(0, 300)))]
+    before = [least + rng.randrange(words) for _ in range(draw(st.integers(0, 300)))]
     length = draw(st.integers(0, 3 * period + 130))
-    after = [rng.randrange(words) for _ in range(draw(st.integers(0, 40)))]
+    after = [least + rng.randrange(words) for _ in range(draw(st.integers(0, 40)))]
     return [*before, *(block[at % period] for at in range(length)), *after]
 
 
@@ -63,8 +64,14 @@ def answers(draw: st.DrawFn) -> list[int]:
 @example(ids=[5, 123] * 200, repeats=3)
 def test_the_detector_agrees_with_the_model(ids: list[int], repeats: int) -> None:
     expected, got = first_loop(ids, repeats), found(ids, [1], repeats)
-    if repeats > 2:
+    if repeats > 2 and min(ids, default=10) >= 10:
         assert got == expected
+    elif repeats > 2 and got is not None:  # ids of one digit may take eight tokens more
+        assert expected is not None and expected[0] <= got[0]
+        assert first_loop(ids[: got[0]], repeats) is not None
+    elif repeats > 2 and expected is not None:
+        later = ids[expected[0] : expected[0] + 8]
+        assert len(later) < 8 or any(ids[expected[0] + at - expected[1]] != token for at, token in enumerate(later))
     elif got is not None or expected is not None:  # a period is certain once it has come three times
         assert expected is not None
         assert got is None or (got[1] == expected[1] and expected[0] <= got[0])
