@@ -39,6 +39,7 @@ from gateway.fleet.peer_views import PeerViews
 from gateway.fleet.prober import Prober
 from gateway.limits.limiter import Limiter
 from gateway.pipeline import Pipeline
+from gateway.pressure.thinking_pressure import ThinkingPressure
 from gateway.redis.presence import Presence
 from gateway.request_record import Observer
 from gateway.resume.moves import Moves
@@ -85,6 +86,9 @@ class Gateway:
         self.prober = Prober(self.fleet, settings.probes, self.shortages)
         self.relay = Relay(self.fleet, settings.relay, self.shortages)
         self.moves = Moves(self.fleet, self.relay)
+        self.pressure = ThinkingPressure(
+            settings.pressure, self.fleet, self.relay, self.redis, self.queue.expected_wait_for
+        )
         self.drains = Drains(self.fleet, self.redis, shared, self.moves.follow)
         self.discovery = Discovery(parts.discovery(config), self.fleet, self.redis, self._update_fleet)
         self.discovery.configure(settings.nodes)
@@ -102,7 +106,9 @@ class Gateway:
             self.fleet.share_with(config.workers)
         self.peer_views = PeerViews(self.fleet, self.redis, shared)
         self.models = ModelWatch(self.fleet, settings.models)
-        self.fleet_routes = FleetRoutes(self.router, self.metrics, self.peer_views, self.models, self.queue)
+        self.fleet_routes = FleetRoutes(
+            self.router, self.metrics, self.peer_views, self.models, self.queue, self.pressure
+        )
         self.meters = Meters(settings.prices)
         self.admission = Admission(None, self.router, self.queue)
         self.pipeline = Pipeline(
@@ -114,6 +120,7 @@ class Gateway:
             self._observers(),
             parts.counters(config),
             self.meters,
+            self.pressure,
         )
         self._configure_limits(settings)
         self._bounds = RequestBounds(settings.bodies)
@@ -135,6 +142,7 @@ class Gateway:
             self.redis,
             self.ledger,
             log_stream,
+            self.pressure,
         )
         self.config_reload = ConfigReload(watch, config, self.apply, self.metrics.reloaded)
         self.admin = build_admin(
@@ -169,6 +177,7 @@ class Gateway:
         self.router.configure(settings.routing)
         self.queue.configure(settings.queue)
         self.models.configure(settings.models)
+        self.pressure.configure(settings.pressure)
         self.discovery.configure(settings.nodes)
 
     def _configure_limits(self, settings: ReloadableSettings) -> None:
@@ -235,6 +244,7 @@ class Gateway:
             ("drains", self.drains.run()),
             ("gauges", self._gauges.run()),
             ("models", self.models.run()),
+            ("pressure", self.pressure.run()),
             ("peer views", self.peer_views.run(self.fleet_routes.own)),
             ("config watch", self.config_reload.run()),
         ):

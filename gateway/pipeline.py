@@ -13,7 +13,7 @@ import structlog
 
 from gateway.access.gate import Gate
 from gateway.admission.admission import Admission
-from gateway.core.access.tenants import Tenant
+from gateway.core.access.tenants import Identity, Tenant
 from gateway.core.bodies import LARGE, parse_steps
 from gateway.core.dialects import Ask, Dialect
 from gateway.core.dialects.response_ids import NONCE_BYTES, open_id
@@ -21,12 +21,15 @@ from gateway.core.errors import InvalidRequest, NotFound
 from gateway.core.limits.metering import Meters
 from gateway.core.models import Models
 from gateway.core.plan import IdMinting, Plan, make_plan
+from gateway.core.pressure.pressed_plan import press
+from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.thinking.grant import Grant
 from gateway.core.thinking.policy import PolicyBook
 from gateway.core.thinking.sizes import BYTES_PER_TOKEN
 from gateway.counting.counter import PromptCounter
 from gateway.fleet.fleet import Fleet
 from gateway.limits.arrivals import Arrival
+from gateway.pressure.thinking_pressure import ThinkingPressure
 from gateway.request_record import Observer, RequestRecord
 from gateway.upstream.downstream import DownstreamRequest, in_turns
 from gateway.upstream.relay import Relay
@@ -60,6 +63,7 @@ class Pipeline:
         observers: tuple[Observer, ...],
         counters: Mapping[str, PromptCounter],
         meters: Meters,
+        pressure: ThinkingPressure,
     ) -> None:
         """`counters` are of the models that have a tokenizer here; the limiter of `admission` has the same `meters`."""
         self.settings = settings
@@ -72,6 +76,7 @@ class Pipeline:
         self._observers = observers
         self._counters = counters
         self._meters = meters
+        self._pressure = pressure
 
     async def answer(self, request: DownstreamRequest, dialect: Dialect) -> None:
         """Serve one request that asks a model for something."""
@@ -95,12 +100,18 @@ class Pipeline:
             if model in self._counters:
                 record.stats.counted = await self._count(settings, ask, dialect, who.tenant, model)
             plan = record.plan = self._plan(settings, ask, dialect, who.tenant, model, record.stats.counted)
+            service_class = self.admission.classify(who, ask, request.headers, record.stats)
+            if self._pressure.squeezes:
+                if len(raw) > LARGE:
+                    await asyncio.sleep(0)  # its body is read once more
+                plan = record.plan = self._press(settings, plan, who, model, record.stats)
+            record.stats.thinking_budget = plan.grant.thinking_budget
             if len(raw) > LARGE:
                 await asyncio.sleep(0)  # where it had to be written anew, that was a step
             if plan.headers:
                 request.add_headers(plan.headers)
             admitted = record.admitted(
-                await self.admission.admit(who, plan, request, record.stats, deadline, record.arrival)
+                await self.admission.admit(who, plan, service_class, request, record.stats, deadline, record.arrival)
             )
             await self._relay.serve(plan, request, record.stats, deadline, admitted.lease, admitted.another)
 
@@ -124,9 +135,10 @@ class Pipeline:
             grant = Grant(hide=settings.policies.may_hide(who.tenant.rules))  # whose model it was, only the node knows
             plan = Plan(ask, dialect, None, ask.raw, pinned_to=node, grant=grant)
             path = f"{dialect.path}/{response_id}{suffix}"
+            service_class = self.admission.classify(who, ask, request.headers, record.stats)
             limited = method == "GET"  # a cancellation ends work: that is always possible
             admitted = record.admitted(
-                await self.admission.admit(who, plan, request, record.stats, deadline, limited=limited)
+                await self.admission.admit(who, plan, service_class, request, record.stats, deadline, limited=limited)
             )
             lease, another = admitted.lease, admitted.another
             await self._relay.serve(plan, request, record.stats, deadline, lease, another, method, path)
@@ -169,6 +181,23 @@ class Pipeline:
         salt = tenant.cache_salt
         plan = make_plan(ask, dialect, model, minting, pinned_to, policy, window, ratio, salt, counted, resumes)
         return plan._replace(over_chat=True) if model in settings.over_chat else plan
+
+    def _press(
+        self,
+        settings: RequestSettings,
+        plan: Plan,
+        who: Identity,
+        model: str,
+        stats: RequestStats,
+    ) -> Plan:
+        """`plan` with what pressure leaves of its thinking budget."""
+        squeeze = self._pressure.squeezes.get(model)
+        if squeeze is None:
+            return plan
+        policy = settings.policies.of(who.tenant.rules, model)
+        rules = None if policy is None or policy.thinking is None else policy.thinking.rules
+        pressed, stats.claim = press(plan, squeeze, rules, stats.service_class or "")
+        return pressed
 
     def _node_of(self, settings: RequestSettings, response_id: str, tenant: Tenant, param: str) -> bytes:
         """The tag of the node that holds a stored response; `NotFound` for all but its owner, blaming `param`."""

@@ -15,6 +15,7 @@ from gateway.core.limits.metering import ASSUMED_OUTPUT, Meters, plan_amounts
 from gateway.core.limits.rules import NOTHING
 from gateway.core.plan import Plan
 from gateway.core.telemetry.request_stats import RequestStats
+from gateway.core.thinking.intent import UNSAID
 from gateway.core.usage.charge import Charge, RequestOutcome, charge
 from gateway.core.usage.token_usage import Usage, tokens_lost
 from gateway.limits.arrivals import Arrival
@@ -74,6 +75,8 @@ class RequestRecord:
     def asked(self, ask: Ask) -> Ask:
         self.stats.stream = ask.stream
         self.stats.request_bytes = len(ask.raw)
+        if ask.intent is not UNSAID:
+            self.stats.thinking_asked = ask.intent.asked
         return ask
 
     def admitted(self, admitted: Admitted) -> Admitted:

@@ -1,6 +1,6 @@
 """Imports point one way. Each rule says why it is there, so that whoever breaks it knows what they would lose.
 
-    cli -> server -> app -> {api | admin} -> pipeline -> {admission | resume} -> upstream
+    cli -> server -> app -> {api | admin} -> pipeline -> {admission | pressure | resume} -> upstream
         -> routing -> {access | fleet | limits | usage} -> telemetry -> redis -> {core | aio}
 
 `core` holds rules, `aio` what a request awaits, `redis` the way to Redis. `config` is a strand that only `wiring` and
@@ -21,7 +21,17 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("gateway", "workers", "loadtest")
 
 _AREAS = {"core", "aio", "redis", "telemetry", "access", "fleet", "routing", "limits", "usage"}
-_BELOW_APP = _AREAS | {"admission", "upstream", "resume", "request_record", "pipeline", "counting", "api", "admin"}
+_BELOW_APP = _AREAS | {
+    "admission",
+    "upstream",
+    "resume",
+    "pressure",
+    "request_record",
+    "pipeline",
+    "counting",
+    "api",
+    "admin",
+}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "core": set(),
@@ -37,11 +47,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "upstream": {"core", "aio", "telemetry", "fleet"},
     "admission": {"core", "aio", "fleet", "limits", "routing", "upstream"},
     "resume": {"core", "fleet", "upstream"},
+    "pressure": {"core", "redis", "fleet", "upstream"},
     "request_record": _AREAS | {"admission", "upstream"},
-    "pipeline": _AREAS | {"admission", "upstream", "counting", "request_record"},
+    "pipeline": _AREAS | {"admission", "upstream", "pressure", "counting", "request_record"},
     "api": _AREAS | {"upstream", "pipeline"},
     "config": {"core"},
-    "admin": _AREAS | {"admission", "pipeline", "api", "config"},  # its routes take tenants in the file's words
+    "admin": _AREAS | {"admission", "pressure", "pipeline", "api", "config"},  # tenants in the file's words
     "wiring": _BELOW_APP | {"config"},
     "app": _BELOW_APP | {"config", "wiring"},
     "server": _BELOW_APP | {"config", "wiring", "app"},

@@ -18,6 +18,7 @@ from gateway.core.routing.selection import NOTHING
 from gateway.fleet.model_watch import ModelState, ModelWatch
 from gateway.fleet.node import Node
 from gateway.fleet.peer_views import PeerViews
+from gateway.pressure.thinking_pressure import ThinkingPressure
 from gateway.routing.router import Router
 from gateway.telemetry.metrics import Metrics
 
@@ -67,15 +68,16 @@ class NodeView(BaseModel):
 
 class ModelView(BaseModel):
     """A model as the answering process sees it: whether a node can serve it, how many have said that they do, and what
-    was last wrong where none can. Over all `views` and the last ten minutes: how often an answer that broke off was
-    `resumed`, and how many ended with an error instead. `waiting`: requests that wait for a place in the answering
-    process, by class, `waiting_elsewhere` in others, as far as it hears of them; `expected_wait` in seconds, null where
-    it is not known."""
+    was last wrong where none can. `thinking_factor` is that of its thinking budgets, null while pressure is off. Over
+    all `views` and the last ten minutes: how often an answer that broke off was `resumed`, and how many ended with an
+    error instead. `waiting`: requests that wait for a place in the answering process, by class, `waiting_elsewhere` in
+    others, as far as it hears of them; `expected_wait` in seconds, null where it is not known."""
 
     name: str
     ready: bool
     nodes: int
     error: str | None
+    thinking_factor: float | None
     resumed: int
     not_resumed: int
     waiting: dict[str, int]
@@ -99,16 +101,23 @@ class FleetView(BaseModel):
 
 class FleetRoutes:
     """`metrics` keeps the latest waits, `router` what is pending, `peer_views` knows what other processes see, `models`
-    which can be served, `queue` what waits."""
+    which can be served, `queue` what waits, `pressure` what is left of thinking budgets."""
 
     def __init__(
-        self, router: Router, metrics: Metrics, peer_views: PeerViews, models: ModelWatch, queue: RequestQueue
+        self,
+        router: Router,
+        metrics: Metrics,
+        peer_views: PeerViews,
+        models: ModelWatch,
+        queue: RequestQueue,
+        pressure: ThinkingPressure,
     ) -> None:
         self._router = router
         self._queue = queue
         self._models = models
         self._metrics = metrics
         self._peer_views = peer_views
+        self._pressure = pressure
 
     def add_to(self, router: APIRouter) -> None:
         router.get("/nodes")(self.nodes)
@@ -135,13 +144,17 @@ class FleetRoutes:
         fleet, shared = self._router.fleet, self._router.shared
         breaks = {each.model: each for each in add_up(_breaks(views))}
         queues = {facts.model: facts for facts in self._queue.facts()}
+        factors = self._pressure.factors
         return FleetView(
             process=os.getpid(),
             gateways=max(fleet.gateways, len(views)),
             views=len(views),
             redis=None if shared is None else shared.up,
             redis_troubles=[] if shared is None else shared.troubles,
-            models=[_model_view(each, breaks.get(each.name), queues.get(each.name)) for each in self._models.states()],
+            models=[
+                _model_view(each, breaks.get(each.name), queues.get(each.name), factors.get(each.name))
+                for each in self._models.states()
+            ],
             nodes=[
                 _view(node, [view[node.name] for view in views if node.name in view])
                 for node in fleet.nodes
@@ -172,12 +185,15 @@ def _breaks(views: Iterable[ViewsByNode]) -> Iterator[AnswerBreaks]:
     return (each for view in views for node in view.values() for each in node.breaks)
 
 
-def _model_view(state: ModelState, breaks: AnswerBreaks | None, queue: QueueFacts | None) -> ModelView:
+def _model_view(
+    state: ModelState, breaks: AnswerBreaks | None, queue: QueueFacts | None, factor: float | None
+) -> ModelView:
     return ModelView(
         name=state.name,
         ready=state.ready,
         nodes=state.nodes,
         error=state.error,
+        thinking_factor=factor,
         resumed=breaks.resumed if breaks else 0,
         not_resumed=breaks.not_resumed if breaks else 0,
         waiting={name: count for name, count in queue.waiting.items() if count} if queue else {},

@@ -13,12 +13,15 @@ since others were admitted meanwhile. Where a step fails, what the steps before 
 No node is chosen for a request that finds others waiting: it waits behind them (`RequestQueue`).
 """
 
+from collections.abc import Mapping
+
 from gateway.admission.queue import RequestQueue
 from gateway.admission.turn_charge import TurnCharge
 from gateway.core.access.tenants import Identity
 from gateway.core.admission.fair_order import Turn
-from gateway.core.admission.service_classes import CLASS_HEADER
+from gateway.core.admission.service_classes import CLASS_HEADER, ServiceClass
 from gateway.core.admission.token_costs import CostForecast
+from gateway.core.dialects import Ask
 from gateway.core.errors import FleetFull
 from gateway.core.plan import Plan
 from gateway.core.telemetry.request_stats import RequestStats
@@ -60,10 +63,21 @@ class Admission:
         """For a request whose body costs something to read: refuses it before, as `Limiter.arrive`."""
         return None if self.limiter is None else self.limiter.arrive(who, anthropic)
 
+    def classify(self, who: Identity, ask: Ask, headers: Mapping[bytes, bytes], stats: RequestStats) -> ServiceClass:
+        """The class of a request, which `stats` gets. Raises `InvalidRequest` where its header names none."""
+        asked = ask.body.get("service_tier")
+        classes = self.queue.rules.classes
+        chosen = classes.of(who.tenant.service_class, who.service_class, headers.get(CLASS_HEADER), asked)
+        stats.service_class, stats.priority = chosen.name, chosen.priority
+        if isinstance(asked, str) and chosen.tiers:
+            stats.service_tier = chosen.tiers[0]
+        return chosen
+
     async def admit(
         self,
         who: Identity,
         plan: Plan,
+        service_class: ServiceClass,
         request: DownstreamRequest,
         stats: RequestStats,
         deadline: float,
@@ -77,7 +91,7 @@ class Admission:
         Raises `LimitExceeded`, `LimitTooSmall` or `LimitsUnknown` by the limits, `NoNodeReady`, `FleetFull` or
         `QueueFull` by the fleet, `ClientGone` and `DeadlineExceeded` while it waits: then it holds nothing.
         """
-        charge = self._charge(who, plan, request, stats)
+        charge = self._charge(who, plan, service_class, request)
         reservation = None if self.limiter is None or not limited else self.limiter.begin(who, plan)
         choice: NodeChoice | None = None
         try:
@@ -117,19 +131,12 @@ class Admission:
         """The request of `charge` has ended."""
         self.queue.correct(charge, charge.used(stats))
 
-    def _charge(self, who: Identity, plan: Plan, request: DownstreamRequest, stats: RequestStats) -> TurnCharge:
+    def _charge(self, who: Identity, plan: Plan, service_class: ServiceClass, request: DownstreamRequest) -> TurnCharge:
         """Whose turn the request takes, and what it is charged for that as planned."""
-        tenant, rules = who.tenant, self.queue.rules
-        asked = plan.ask.body.get("service_tier")
-        header = request.headers.get(CLASS_HEADER)
-        chosen = rules.classes.of(tenant.service_class, who.service_class, header, asked)
-        stats.service_class, stats.priority = chosen.name, chosen.priority
-        if isinstance(asked, str) and chosen.tiers:
-            stats.service_tier = chosen.tiers[0]
-        turn = Turn(chosen.name, tenant.name, chosen.share, tenant.share, 0.0)
+        turn = Turn(service_class.name, who.tenant.name, service_class.share, who.tenant.share, 0.0)
         reads: int = 0
         most: int | None = None
         if plan.model is not None and self._router.fleet.bounded:  # else nobody ever waits
-            request.add_headers(chosen.headers)
+            request.add_headers(service_class.headers)
             reads, most = plan.input_tokens, plan.output_tokens
-        return TurnCharge(self.forecast, rules.costs, plan.model or "", turn, reads, most)
+        return TurnCharge(self.forecast, self.queue.rules.costs, plan.model or "", turn, reads, most)

@@ -202,6 +202,13 @@ class RequestQueue:
                 retry_after=_advice(wait),
             )
 
+    def expected_wait_for(self, model: str) -> float:
+        """Seconds that a request for `model` waits for a place if it comes now; 0 where none waits, or too little is
+        known."""
+        queue = self.models.get(model)
+        wait = 0.0 if queue is None else self.expected_wait(queue)
+        return 0.0 if wait == inf else wait
+
     def expected_wait(self, queue: ModelQueue, turn: Turn | None = None) -> float:
         """Seconds that a request of `turn` would wait if it came now, or any request where None; infinite where too
         little is known of how long places are held."""

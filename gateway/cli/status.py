@@ -45,7 +45,12 @@ def watch_status(control: AdminClient, console: Console) -> None:
 def render_fleet(view: dict[str, Any]) -> RenderableType:
     """The answer of /admin/fleet for people: a table that fits a terminal of 80 columns, and below it what is wrong."""
     return Group(
-        _table(view["nodes"]), *_errors(view), *_breaks(view), *_queues(view), Text(_caption(view), "dim italic")
+        _table(view["nodes"]),
+        *_errors(view),
+        *_pressure(view),
+        *_breaks(view),
+        *_queues(view),
+        Text(_caption(view), "dim italic"),
     )
 
 
@@ -80,6 +85,15 @@ def _errors(view: dict[str, Any]) -> list[Text]:
     lines += [f"{node['name']}: {node['last_error']}" for node in view["nodes"] if node["last_error"]]
     lines += [f"Redis: {trouble}" for trouble in view.get("redis_troubles", ())]
     return [Text("\n".join([*lines, ""]))] if lines else []
+
+
+def _pressure(view: dict[str, Any]) -> list[Text]:
+    """The models of which thinking budgets are smaller now; nothing where none are."""
+    return [
+        Text(f"{model['name']}: thinking budgets are at {100 * model['thinking_factor']:.0f}% under pressure", "yellow")
+        for model in view.get("models", ())
+        if (model.get("thinking_factor") or 1.0) < 1.0
+    ]
 
 
 def _breaks(view: dict[str, Any]) -> list[Text]:

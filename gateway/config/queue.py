@@ -61,11 +61,16 @@ class QueueConfig(Section):
     default_class: ClassName = USUAL_CLASSES.default.name
     """Of tenants that have none."""
 
+    def problem(self, name: str | None) -> str | None:
+        """What is wrong with a class name that other settings use; None where nothing is."""
+        names = [each.name for each in self.classes]
+        return None if name is None or name in names else f"{name!r} is none of the classes: {', '.join(names)}"
+
     @model_validator(mode="after")
     def _names(self) -> Self:
         names = [each.name for each in self.classes]
         if len(set(names)) < len(names):
             raise ValueError("two classes have the same name")
-        if self.default_class not in names:
-            raise ValueError(f"default_class {self.default_class!r} is none of the classes: {', '.join(names)}")
+        if problem := self.problem(self.default_class):
+            raise ValueError(f"default_class {problem}")
         return self

@@ -42,11 +42,13 @@ class ThinkingConfig(Section):
     floor_with_tools: Tokens | None = None
     below_floor_with_tools: Literal["raise", "refuse"] | None = None
     hide_reasoning: bool | None = None
+    guaranteed_budget: Tokens | None = None
+    """What pressure leaves of a budget in any case (docs/pressure.md)."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         most = self.max_budget
-        for name in ("default_budget", "floor", "floor_with_tools"):
+        for name in ("default_budget", "floor", "floor_with_tools", "guaranteed_budget"):
             value = getattr(self, name)
             if most is not None and value is not None and value > most:
                 raise ValueError(f"{name} ({value}) is more than max_budget ({most})")
@@ -64,6 +66,7 @@ class ThinkingConfig(Section):
             floor_with_tools=self.floor_with_tools,
             below=self.below_floor_with_tools,
             hide=self.hide_reasoning,
+            guaranteed_budget=self.guaranteed_budget,
         )
 
 

@@ -21,6 +21,7 @@ from gateway.config.fleet import Health, NodeConfig, Retries
 from gateway.config.limits import LimitsConfig
 from gateway.config.listen import Admin, Listen
 from gateway.config.models import ModelConfig, ModelNames
+from gateway.config.pressure import Pressure
 from gateway.config.queue import QueueConfig
 from gateway.config.redis import RedisConfig
 from gateway.config.requests import Requests
@@ -83,6 +84,7 @@ class Config(BaseSettings):
     output: OutputConfig = OutputConfig()
     loops: LoopsConfig = LoopsConfig()
     """For every tenant on every model, where theirs say nothing."""
+    queue: QueueConfig = QueueConfig()
     tenants: tuple[TenantConfig, ...] = ()
     """Where none are listed and none are stored, every caller on loopback is the tenant `default`."""
     usage: UsageConfig = UsageConfig()
@@ -92,9 +94,9 @@ class Config(BaseSettings):
     requests: Requests = Requests()
     health: Health = Health()
     budgets: Budgets = Budgets()
+    pressure: Pressure = Pressure()
     retries: Retries = Retries()
     resume: Resume = Resume()
-    queue: QueueConfig = QueueConfig()
     routing: Routing = Routing()
     discovery: DiscoveryConfig = DiscoveryConfig()
     log: Log = Log()
@@ -153,6 +155,30 @@ class Config(BaseSettings):
                         beyond = f"{name} is not in the tenant's models: {', '.join(tenant.models)}"
                         raise _not_there(beyond, index, "keys", number, "models", place)
         return tenants
+
+    @field_validator("tenants")
+    @classmethod
+    def _of_classes_that_are_there(
+        cls, tenants: tuple[TenantConfig, ...], info: ValidationInfo
+    ) -> tuple[TenantConfig, ...]:
+        known = info.data.get("queue", QueueConfig())
+        for index, tenant in enumerate(tenants):
+            if problem := known.problem(tenant.service_class):
+                raise _not_there(problem, index, "service_class")
+            for number, key in enumerate(tenant.keys):
+                if problem := known.problem(key.service_class):
+                    raise _not_there(problem, index, "keys", number, "service_class")
+        return tenants
+
+    @field_validator("pressure")
+    @classmethod
+    def _on_classes_that_are_there(cls, pressure: Pressure, info: ValidationInfo) -> Pressure:
+        known = info.data.get("queue", QueueConfig())
+        for field in pressure.model_fields_set & {"weights", "cut_classes"}:
+            for at, name in enumerate(getattr(pressure, field)):
+                if problem := known.problem(name):
+                    raise _not_there(problem, field, name if field == "weights" else at)
+        return pressure
 
     @field_validator("tenants")
     @classmethod

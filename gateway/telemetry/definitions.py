@@ -14,7 +14,7 @@ from prometheus_client.metrics import MetricWrapperBase
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1280.0)
 """The upper bounds of the histograms' buckets, from a cached answer to a long thinking one."""
 
-AddedUp = Literal["livesum", "livemax"]
+AddedUp = Literal["livesum", "livemax", "livemin"]
 MetricT = TypeVar("MetricT", bound=MetricWrapperBase)
 
 
@@ -131,6 +131,18 @@ METRICS: tuple[MetricDefinition[Any], ...] = (
         "fleetgate_budget_overruns_total",
         "Answers far over their budget, from nodes that had passed the canary.",
         "node",
+    ),
+    ENDED_EARLY := _counter(
+        "fleetgate_thinking_ended_early_total",
+        "Answers whose thinking pressure ended before its budget.",
+        "model",
+    ),
+    FACTOR := _gauge(
+        "fleetgate_thinking_factor",
+        "The factor of thinking budgets under pressure, 1 for none; of several workers' the smallest. No series while "
+        "pressure is off.",
+        "model",
+        processes="livemin",
     ),
     ROUTES := _counter(
         "fleetgate_routes_total",

@@ -15,6 +15,7 @@ class FleetGauges:
     def __init__(self, made: definitions.MetricSet) -> None:
         self._made = made
         self._models: set[str] = set()
+        self._pressed: set[str] = set()
         self._seen: dict[str, NodeFacts] = {}
 
     def set_nodes(self, nodes: Iterable[NodeFacts]) -> None:
@@ -41,6 +42,17 @@ class FleetGauges:
         for name, is_ready in ready.items():
             gauge.labels(name).set(int(is_ready))
         self._models = set(ready)
+
+    def set_factors(self, factors: Mapping[str, float]) -> None:
+        """As `set_models`, for the factors of thinking budgets."""
+        gauge = self._made[definitions.FACTOR]
+        for name in self._pressed - factors.keys():
+            gauge.labels(name).set(1)
+            if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+                gauge.remove(name)
+        for name, factor in factors.items():
+            gauge.labels(name).set(factor)
+        self._pressed = set(factors)
 
     def _count(self, facts: NodeFacts, before: NodeFacts | None) -> None:
         known = {} if before is None else before.opened

@@ -72,6 +72,8 @@ class Metrics:
                 self._made[definitions.LOOPS].labels(event.model or NONE, note.part).inc()
             if event.counted is not None:
                 self._count_prompt(event)
+            if event.thinking_ended_early:
+                self._made[definitions.ENDED_EARLY].labels(event.model or NONE).inc()
         for (model, reason), (requests, expected) in add_up_routes(ended).items():
             self._made[definitions.ROUTES].labels(model, reason).inc(requests)
             self._made[definitions.EXPECTED_CACHED].labels(model).inc(expected)
@@ -96,7 +98,7 @@ class Metrics:
         if event.wasted or event.lost:
             nobodys = event.wasted + event.lost
             self._made[definitions.TOKENS].labels(model, event.tenant or NONE, "wasted").inc(nobodys)
-        if event.wasted:
+        if event.wasted and not event.thinking_ended_early:
             self._made[definitions.CUTS].labels(model, node).inc()
         if event.overran:
             self._made[definitions.OVERRUNS].labels(node).inc()
@@ -153,6 +155,10 @@ class Metrics:
     def models_state(self, ready: Mapping[str, bool]) -> None:
         """Which models a node can serve; a model that is not among them is removed."""
         self._fleet.set_models(ready)
+
+    def pressure_state(self, factors: Mapping[str, float]) -> None:
+        """The factor of each model's thinking budgets; a model that is not among them is removed."""
+        self._fleet.set_factors(factors)
 
     def redis_refusals(self, calls: int, kinds: int) -> None:
         """Calls that Redis refused since the start, and the kinds of calls that it refuses now."""

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from gateway.aio.inline_future import InlineFuture
 from gateway.core.dialects.stream_filter import FollowUpRequest, StreamFilter
 from gateway.core.errors import BadUpstreamResponse, ClientGone, GatewayError, NodeLeaving, UpstreamCut, UpstreamError
+from gateway.core.pressure.early_ends import RunningThought
 from gateway.core.resume.checkpoint import Checkpoint
 from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.upstream.node_request_kinds import NodeRequest
@@ -191,6 +192,21 @@ class Exchange:
     def stream_filter(self) -> StreamFilter | None:
         """The filter of a streamed answer."""
         return None if self._stream is None else self._stream.filter
+
+    @property
+    def running_thought(self) -> RunningThought | None:
+        """The thinking that is under way, where pressure may end it."""
+        claim = self._stats.claim
+        thought = None if self._stream is None or claim is None else self._stream.filter.thought
+        return None if claim is None or thought is None else RunningThought(claim, thought)
+
+    def end_thinking(self) -> bool:
+        """End it. Where the answer could not go on, it is left alone from now on."""
+        if self.done.done() or self._stream is None:
+            return False
+        ends = self._stats.thinking_ended_early = self._stream.filter.end_thinking()
+        self._stats.claim = None
+        return ends
 
     @property
     def waits(self) -> bool:

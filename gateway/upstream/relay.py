@@ -202,6 +202,10 @@ class Relay:
         """The open exchanges on `node`."""
         return [timer.exchange for timer in self._open if timer.exchange.lease.node is node]
 
+    def exchanges_for(self, model: str) -> list[Exchange]:
+        """The open exchanges in which `model` is asked."""
+        return [timer.exchange for timer in self._open if timer.exchange.model == model]
+
     def end_on(self, node: Node) -> None:
         """Fail the exchanges on `node`, whose drain has reached its deadline: those that can go on elsewhere do."""
         for exchange in self.exchanges_on(node):

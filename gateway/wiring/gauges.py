@@ -9,6 +9,7 @@ from gateway.admission.admission import Admission
 from gateway.core.memory import MemoryBudget
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.model_watch import ModelWatch
+from gateway.pressure.thinking_pressure import ThinkingPressure
 from gateway.redis.client import RedisClient
 from gateway.redis.presence import Presence
 from gateway.telemetry.log_stream import LogStream
@@ -37,6 +38,7 @@ class Gauges:
     redis: RedisClient | None
     ledger: Ledger | None
     log_stream: LogStream
+    pressure: ThinkingPressure
 
     async def run(self) -> None:
         """Refresh every `SECONDS`, for ever."""
@@ -58,6 +60,7 @@ class Gauges:
         if self.shortages.found_now("accepting connections"):
             self.relay.pools.drop_idle()
         metrics.shortages_state(self.shortages.counts)
+        metrics.pressure_state(self.pressure.factors)
         metrics.models_state({each.name: each.ready for each in self.models.states()})
         metrics.fleet_state(self.relay.open_exchanges, [node.facts for node in self.fleet.nodes])
         if self.redis is not None:

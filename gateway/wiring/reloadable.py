@@ -18,6 +18,7 @@ from gateway.core.admission.token_costs import TokenCosts
 from gateway.core.budgets.continuation import Overshoot
 from gateway.core.fleet.breaker import BreakerRules
 from gateway.core.models import Models
+from gateway.core.pressure.rules import PressureRules
 from gateway.core.resume.resumability import ResumeRules
 from gateway.core.routing.conversations import ConversationNaming
 from gateway.core.thinking.policy import PolicyBook, PolicyLayer
@@ -85,6 +86,7 @@ class ReloadableSettings:
     queue: QueueRules
     nodes: tuple[NodeSpec, ...]
     models: tuple[str, ...]
+    pressure: PressureRules
 
 
 def reloadable(config: Config, started_with: Config, response_key: bytes) -> ReloadableSettings:
@@ -104,6 +106,7 @@ def reloadable(config: Config, started_with: Config, response_key: bytes) -> Rel
         queue=_queue(config),
         nodes=tuple(_node(node) for node in config.nodes),
         models=tuple(model.name for model in config.models),
+        pressure=config.pressure.rules(),
     )
 
 

@@ -143,6 +143,16 @@ def test_only_the_worst_nodes_are_named_for_broken_answers() -> None:
     assert "broke off" not in printed(shown | {"nodes": [{"name": "gpu-9:1", **plain}]}), "an older gateway answers"
 
 
+def test_models_whose_budgets_are_smaller_are_named() -> None:
+    plain: dict[str, Any] = {"ready": True, "nodes": 1, "error": None, "resumed": 0, "not_resumed": 0}
+    factors = {"pressed": 0.45, "whole": 1.0, "off": None}
+    models = [{"name": name, "thinking_factor": factor, **plain} for name, factor in factors.items()]
+    shown = {"process": 1, "gateways": 1, "views": 1, "redis": None, "nodes": [], "models": [*models, plain]}
+    page = printed(shown)
+    assert "pressed: thinking budgets are at 45% under pressure" in page
+    assert page.count("thinking budgets") == 1
+
+
 def broken(source: str, outcome: str, ending: str) -> RequestStats:
     notes = (ResumeNote("cut", source, 7, "b:1", 0.5, 9, outcome),)
     return RequestStats(model=MODEL, stream=True, status=200, ending=ending, resumes=notes)

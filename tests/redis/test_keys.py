@@ -97,6 +97,7 @@ def gateway_settings(redis: RedisServer) -> dict[str, Any]:
         "redis": redis.settings,
         "access": {"stored": True},
         "admin": {"token": "admin"},
+        "pressure": {"enabled": True},
         "models": [{"name": MODEL, "price": {"input": 1, "output": 2}}],
         "discovery": {"registrations": {"networks": ["127.0.0.0/8"], "interval": 0.05}},
     }
@@ -145,7 +146,7 @@ async def test_every_key_is_on_the_page_and_every_row_is_a_key() -> None:
                 lambda: sum(node.ready for node in fleet.nodes) == 2
             )  # a choice is only made among several
             await use_everything(first, keys, curtain)
-            await eventually(lambda: "fg1:{sights}:views" in keys.look())
+            await eventually(lambda: {"fg1:{sights}:views", f"fg1:{{pressure}}:{MODEL}"} <= keys.look())
         keys.look()  # what is noted at the end: when keys were used last
     page = rows()
     assert len({row.name for row in page}) == len(page) > 20

@@ -20,6 +20,7 @@ from gateway.core.admission.fair_order import Turn
 from gateway.core.errors import KeysUnknown
 from gateway.core.fleet.registration import RegistrationTrust
 from gateway.core.limits.rules import Limits, rules_of
+from gateway.core.pressure.factor import FactorRules
 from gateway.core.routing.placement import Placement
 from gateway.core.routing.selection import Candidate, PlacedPrompt
 from gateway.core.telemetry.request_stats import RequestStats
@@ -34,6 +35,7 @@ from gateway.fleet.peer_views import PeerViews
 from gateway.fleet.registrations import RegistrationRules, Registrations
 from gateway.limits.rulesets import Ruleset
 from gateway.limits.stores import RedisStore
+from gateway.pressure.shared_factor import SharedFactor
 from gateway.redis.client import RedisClient, RedisSettings, RedisUnavailable
 from gateway.redis.presence import Presence
 from gateway.routing.router import Router, RoutingRules
@@ -76,7 +78,7 @@ async def linked_as(redis: RedisServer, url: str) -> AsyncIterator[RedisClient]:
 
 async def use_everything(redis: RedisServer, link: RedisClient) -> list[str]:
     """Do all that a gateway does with Redis; returns what did not work."""
-    uses = (_limits, _keys, _usage, _presence, _peer_views, _placement, _drains, _registrations, _audit)
+    uses = (_limits, _keys, _usage, _presence, _peer_views, _placement, _drains, _registrations, _audit, _pressure)
     failed = []
     for use in uses:
         try:
@@ -186,6 +188,12 @@ async def _registrations(redis: RedisServer, link: RedisClient) -> None:
     rules = RegistrationRules(RegistrationTrust(networks=(ip_network("10.0.0.0/8"),)))
     await Registrations(link, rules, sources, Fleet()).poll()
     assert found == [NODE]
+
+
+async def _pressure(_: RedisServer, link: RedisClient) -> None:
+    factor, rules = SharedFactor("m", link), FactorRules(hold=0.0)
+    await factor.refresh(rules, 1000.0, 0.0)
+    assert factor.seen, "it lies in Redis"
 
 
 async def _audit(_: RedisServer, link: RedisClient) -> None:

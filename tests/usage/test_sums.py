@@ -112,3 +112,7 @@ def test_the_record_of_a_request() -> None:
     thought = record_of(ended(usage=Usage(10, 5, 3)), 0)
     assert (thought["reasoning_tokens"], thought["thinking"]) == (3, 3)
     assert cost_of_request(ended(usage=None), PRICES) == cost_of_request(event, {}) == 0
+    event = ended(usage=Usage(10, 5, 3))
+    event.thinking_asked, event.thinking_budget = "max", 4
+    granted = record_of(event, 0)
+    assert (granted["thinking_asked"], granted["thinking_budget"], granted["reasoning_tokens"]) == ("max", 4, 3)

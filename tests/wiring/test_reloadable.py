@@ -48,6 +48,7 @@ THINKING = {
     "floor_with_tools": 10,
     "below_floor_with_tools": "refuse",
     "hide_reasoning": True,
+    "guaranteed_budget": 3000,
 }
 OUTPUT = {"default_tokens": 12, "max_tokens": 5000, "on_excess": "reject"}
 LOOPS = {"reasoning": False, "answer": True, "repeats": 5}
@@ -149,6 +150,22 @@ OTHERS: dict[str, Any] = {
     },
     "health": {"interval": 3, "timeout": 6, "failure_threshold": 3, "failures": 4, "slow_start": 21},
     "budgets": {"canary": False, "native": False, "overshoot": 0.06, "overshoot_tokens": 17},
+    "pressure": {
+        "enabled": True,
+        "begin": 6,
+        "end": 1,
+        "full": 31,
+        "hold": 6,
+        "floor": 0.3,
+        "shrink": 0.06,
+        "grow": 0.03,
+        "default_budget": 8193,
+        "budget_floor": 257,
+        "weights": {"interactive": 0.6, "standard": 1.1, "batch": 2.1},
+        "cut": 61,
+        "cut_interval": 3,
+        "cut_classes": ["standard"],
+    },
     "retries": {"share": 0.3, "minimum": 11},
     "resume": {"enabled": False, "dialects": ["chat"], "max_resumes": 3, "wait": 61, "rate": 0.3},
     "queue": {
@@ -157,8 +174,12 @@ OTHERS: dict[str, Any] = {
         "max_bytes": 2048,
         "tenant_share": 0.25,
         "costs": {"input": 2, "cached_input": 0.2, "reasoning": 3, "output": 3},
-        "classes": [{"name": "first", "share": 7, "service_tiers": ["scale"], "yields_at": 9, "priority": 3}],
-        "default_class": "first",
+        "classes": [
+            {"name": "standard", "share": 7, "service_tiers": ["scale"], "yields_at": 9, "priority": 3},
+            {"name": "interactive"},
+            {"name": "batch"},
+        ],
+        "default_class": "batch",
     },
     "routing": {
         "policy": "affinity",
@@ -228,14 +249,11 @@ OTHERS: dict[str, Any] = {
 """Another value for every setting. The one entry of a list stands for any of its entries."""
 
 PRICE_OF_NODE = {"node_hour": 1, "input_per_second": 2, "output_per_second": 3}
-CLASS_SETTINGS = ("name", "share", "service_tiers", "yields_at", "priority")
 TOGETHER: dict[str, Any] = {
     "redis.cert_file": {"redis.key_file": "KEY"},
     "redis.key_file": {"redis.cert_file": "CERT"},
     "listen.tls.cert": {"listen.tls": {"cert": "CERT", "key": "KEY"}},
     "listen.tls.key": {"listen.tls": {"cert": "CERT", "key": "KEY"}},
-    **{f"queue.classes.{name}": {"queue.default_class": "first"} for name in CLASS_SETTINGS},
-    "queue.default_class": {"queue.classes": [{"name": "first"}, {"name": "standard"}]},
     **{f"models.price.{name}": {"models.price": PRICE_OF_NODE} for name in PRICE_OF_NODE},
 }
 """What goes with a setting that is refused without it."""

@@ -41,6 +41,13 @@ class AnswerAssembly(StreamFilter):
         self._take_over()
         return self._error or self._answer()
 
+    @property
+    def thought(self) -> int | None:
+        return self.inner.thought
+
+    def end_thinking(self) -> bool:
+        return self.inner.end_thinking()
+
     def forget_answer(self) -> bool:
         if self._chat:
             self._parts.pop("content", None)

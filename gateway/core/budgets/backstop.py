@@ -35,6 +35,9 @@ from gateway.core.errors import AnswerTooLarge
 from gateway.core.http.sse import MAX_HELD, split_events
 from gateway.core.json_text import dump, parse_object
 
+ROOM = 64
+"""Tokens that have to be left for the answer where thinking ends early: how many it has is counted by events."""
+
 _ANSWER = (b'"content":"', b'"tool_calls":[')
 
 
@@ -52,12 +55,14 @@ class Backstop(ChatFilter):
         "_after",
         "_before",
         "_beyond",
+        "_early",
         "_enforcement",
         "_frame",
         "_left",
         "_limit",
         "_make_terms",
         "_most",
+        "_pace",
         "_passed",
         "_prompt",
         "_shape",
@@ -75,9 +80,12 @@ class Backstop(ChatFilter):
         self._make_terms = make_terms
         self._terms: BudgetTerms | None = None
         self._limit = limit
+        self._pace = pace
         self._most = self._left = int(limit / pace)
         """Events of thinking that are allowed in all, and those of them that are left."""
         self._beyond = 0
+        self._early = False
+        """Whether the thinking is ended before its budget: no overrun of the node's."""
         self._state = BackstopState.PASSING
         self._passed = False
         """Whether the state is PASSED: a flag, since `passes` asks with each event."""
@@ -100,6 +108,23 @@ class Backstop(ChatFilter):
     @property
     def _events(self) -> int:
         return self._most - self._left
+
+    @property
+    def thought(self) -> int | None:
+        over = self._enforcement is not None or self._passed or self._early
+        return None if over or self._shape is NO_SHAPE else int(self._events * self._pace)
+
+    def end_thinking(self) -> bool:
+        thought = self.thought
+        if thought is None:
+            return False
+        terms = self._make_terms()
+        room = terms.room(0, thought + ROOM)
+        if not terms.exact or room is None or room < 1:
+            return False
+        self._early = True
+        self._most, self._left = self._events, 0
+        return True
 
     def passes(self, event: bytes) -> bool:
         if self._passed:
@@ -198,7 +223,7 @@ class Backstop(ChatFilter):
     # After an overrun
 
     def _cut(self, beyond: int) -> bytes:
-        self.overran = True
+        self.overran = not self._early
         self._shape = NO_SHAPE
         self._left, self._beyond = 0, beyond
         head = head_of(self._before)

@@ -8,6 +8,7 @@ would be in had it ended thinking there by itself.
 from dataclasses import dataclass
 
 from gateway.core.bodies import Body, parse_trusted
+from gateway.core.budgets.transcript import TokenTranscript
 from gateway.core.errors import InvalidRequest
 from gateway.core.fleet.capabilities import Capabilities
 from gateway.core.json_text import dump
@@ -92,6 +93,11 @@ class BudgetTerms:
         if self.max_tokens is not None:
             return self.max_tokens - made
         return None if self.window is None else self.window - prompt - made
+
+    def goes_on(self, transcript: TokenTranscript) -> int:
+        """Tokens left for the answer where it goes on behind the thinking of `transcript`; 0 where it cannot."""
+        room = self.room(transcript.prompt_tokens, transcript.made + len(self.end))
+        return max(0, room or 0) if self.exact and transcript.complete else 0
 
     def continuation(self, prompt: bytes, made: list[bytes], count: int, room: int) -> bytes:
         """The body of the continuation. `prompt` and `made` are token ids as JSON writes them, with commas between."""

@@ -20,6 +20,7 @@ then shorter than the budget by less than one event. Tokens made beyond the budg
 A node without a reasoning parser sends thinking as content: the gateway splits it by the markers.
 """
 
+from dataclasses import replace
 from enum import Enum
 from typing import Any
 
@@ -148,6 +149,17 @@ class Enforcement(StreamFilter):
         self._transcript.resume(prompt, thinking, events)
         return self._cut(beyond)
 
+    @property
+    def thought(self) -> int | None:
+        return self._transcript.reasoning if self._state is EnforcementState.THINKING else None
+
+    def end_thinking(self) -> bool:
+        thought = self.thought
+        if thought is None or not self._terms.goes_on(self._transcript):
+            return False
+        self._terms = replace(self._terms, budget=thought)
+        return True
+
     # The first request
 
     def _choose(self, chunk: dict[str, Any], choice: dict[str, Any], prompt: bytes | None) -> bytes:
@@ -182,12 +194,10 @@ class Enforcement(StreamFilter):
         held = self._reading.flush()
         passed = write_chunk({**self._frame, "choices": [chat_choice({"reasoning": held})]}) if held else b""
         terms, transcript = self._terms, self._transcript
-        made = transcript.made + len(terms.end)
-        room = terms.room(transcript.prompt_tokens, made)
-        prompt = transcript.prompt
-        if not terms.exact or not transcript.complete or prompt is None or room is None or room < 1:
+        room, prompt = terms.goes_on(transcript), transcript.prompt
+        if not room or prompt is None:
             return passed + self._end_here()
-        transcript.made = made
+        transcript.made = made = transcript.made + len(terms.end)
         self.usage = from_openai(transcript.usage(made))  # should nothing more come
         self._state = EnforcementState.CONTINUED
         self._splitter = EventSplitter()

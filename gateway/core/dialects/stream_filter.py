@@ -111,6 +111,17 @@ class StreamFilter(ABC):
         """Forget the answer but for its thinking: another one follows. False where the client has something of it."""
         return False
 
+    @property
+    def thought(self) -> int | None:
+        """The tokens of the thinking that is under way, as far as this filter counts them; None where it counts none,
+        or thinking is over."""
+        return None
+
+    def end_thinking(self) -> bool:
+        """End the thinking that is under way with its next event, and have the answer go on without it. False, and
+        nothing is changed, where the answer could not go on."""
+        return False
+
     def flush(self) -> bytes:
         """The events that were held back, at the stream's end."""
         return b""
@@ -190,6 +201,13 @@ class ChainedFilter(StreamFilter):
         events = self._outer.feed(self._inner.feed(data))
         self._update()
         return events
+
+    @property
+    def thought(self) -> int | None:
+        return self._inner.thought
+
+    def end_thinking(self) -> bool:
+        return self._inner.end_thinking()
 
     def flush(self) -> bytes:
         events = self._outer.feed(self._inner.flush()) + self._outer.flush()

@@ -203,6 +203,13 @@ class FollowedStream(StreamFilter):
             return whole
         return whole[: at + 12] + b"null" + whole[whole.find(b"]", at) + 1 :]
 
+    @property
+    def thought(self) -> int | None:
+        return self._inner.thought
+
+    def end_thinking(self) -> bool:
+        return self._inner.end_thinking()
+
     def _pass(self, events: bytes) -> bytes:
         passed = self._inner.feed(events) if events else b""
         self._take_over()

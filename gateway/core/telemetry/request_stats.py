@@ -10,6 +10,7 @@ from functools import cache
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+from gateway.core.pressure.squeeze import ThinkingClaim
 from gateway.core.resume.note import ResumeNote
 from gateway.core.thinking.loops import LoopNote
 from gateway.core.usage.token_usage import ObservedWork, Usage
@@ -120,6 +121,12 @@ class RequestStats:
     """The tokens that the request is charged (see `core.usage.charge`); None where it is charged none."""
     estimated: bool = field(default=False, metadata=logged("usage_estimated"))
     """Whether `usage` is an estimate: the node did not report it."""
+    thinking_asked: str | None = field(default=None, metadata=logged())
+    """What the client asked of thinking, in the word of the answer's headers; None where it said nothing."""
+    thinking_budget: int | None = field(default=None, metadata=logged())
+    """The most tokens that were granted to thinking; None: no limit."""
+    thinking_ended_early: bool = field(default=False, metadata=logged())
+    """Whether pressure ended the thinking before its budget."""
     route: str | None = field(default=None, metadata=logged())
     """Why the node was chosen (`NodeScore.reason`); None where there was no choice."""
     expected_cached: int | None = field(default=None, metadata=logged("expected_cached_tokens"))
@@ -165,6 +172,8 @@ class RequestStats:
     service_tier: str | None = None
     """What a plain answer says of its service tier; None where the client named none."""
 
+    claim: ThinkingClaim | None = None
+    """What pressure may do to it; None: nothing."""
     sent: bool = False
     """Whether a node was asked."""
     answered: bool = False
@@ -195,6 +204,7 @@ class RequestStats:
         self.resumed_at = 0
         self.work = ObservedWork()
         self.reported = None
+        self.thinking_ended_early = False
 
     def go_on(self, made: int) -> None:
         """The answer is resumed: its `made` tokens stay with the client, and nothing is lost.

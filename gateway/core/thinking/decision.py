@@ -39,6 +39,7 @@ class ThinkingRules:
     """What one layer of the config says; None leaves it to the layer below. Budgets, reserve and floors in tokens.
 
     `efforts` maps an effort's word to a budget. `below` says what becomes of a budget under `floor_with_tools`.
+    `guaranteed_budget` bounds what pressure takes (see `core.pressure`), and grants nothing.
     """
 
     mode: Mode | None = None
@@ -51,6 +52,7 @@ class ThinkingRules:
     floor_with_tools: int | None = None
     below: Below | None = None
     hide: bool | None = None
+    guaranteed_budget: int | None = None
 
 
 _OFF = frozenset({"0", "off", "f", "false", "n", "no"})

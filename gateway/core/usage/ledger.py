@@ -86,6 +86,8 @@ def record_of(event: RequestStats, cost: int) -> dict[str, Any]:
         "output": usage.output,
         "reasoning_tokens": usage.reasoning,
         "thinking": usage.reasoning,  # deprecated name of the same
+        "thinking_asked": event.thinking_asked,
+        "thinking_budget": event.thinking_budget,
         "wasted": event.wasted + event.lost,
         "estimated": event.estimated,
         "cost_usd": cost / 1e9,
