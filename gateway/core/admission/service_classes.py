@@ -47,7 +47,11 @@ class ServiceClasses:
         for each in classes:
             for tier in each.tiers:
                 self._by_tier.setdefault(tier, each)
-        self.default = self._by_name[default]
+        self.default_name = default
+
+    @property
+    def default(self) -> ServiceClass:
+        return self._by_name[self.default_name]
 
     def named(self, name: str | None) -> ServiceClass | None:
         return None if name is None else self._by_name.get(name)
