@@ -36,13 +36,13 @@ from gateway.upstream.downstream import DownstreamRequest
 
 class Admitted:
     """A request that may be served: `lease` is released by who serves it, `reservation` (None: nothing is limited)
-    settled when it has ended, and `charge` too (`Admission.settle`). `another(tried)` leases a node that was not
-    tried."""
+    settled when it has ended, and `charge` (None: no node has a bound) too, by `Admission.settle`. `another(tried)`
+    leases a node that was not tried."""
 
     __slots__ = ("another", "charge", "lease", "reservation")
 
     def __init__(
-        self, reservation: Reservation | None, charge: TurnCharge, lease: Lease, another: AnotherLease
+        self, reservation: Reservation | None, charge: TurnCharge | None, lease: Lease, another: AnotherLease
     ) -> None:
         self.reservation = reservation
         self.charge = charge
@@ -91,12 +91,12 @@ class Admission:
         Raises `LimitExceeded`, `LimitTooSmall` or `LimitsUnknown` by the limits, `NoNodeReady`, `FleetFull` or
         `QueueFull` by the fleet, `ClientGone` and `DeadlineExceeded` while it waits: then it holds nothing.
         """
-        charge = self._charge(who, plan, service_class, request)
+        charge = self._charge(who, plan, service_class, request) if self._router.fleet.bounded else None
         reservation = None if self.limiter is None or not limited else self.limiter.begin(who, plan)
         choice: NodeChoice | None = None
         try:
-            if not self.queue.holds_back(charge):
-                turn = SharedTurn(charge.model, charge.turn)
+            if charge is None or not self.queue.holds_back(charge, plan.pinned_to):
+                turn = None if charge is None else SharedTurn(charge.model, charge.turn)
                 choice = self._router.choose(plan, who.tenant.name, request.headers, turn)
             if reservation is not None:
                 request.add_headers(await reservation.granted())
@@ -105,8 +105,10 @@ class Admission:
             if choice is not None:
                 lease = await self._lease(choice)
                 if lease is not None:
-                    self.queue.charge(charge, choice)
+                    if charge is not None:
+                        self.queue.charge(charge)
                     return Admitted(reservation, charge, lease, choice.another)
+            charge = charge or self._charge(who, plan, service_class, request)
             began = self._router.now()
             try:
                 lease, another = await self.queue.wait(plan, charge, request, deadline)
@@ -134,9 +136,7 @@ class Admission:
     def _charge(self, who: Identity, plan: Plan, service_class: ServiceClass, request: DownstreamRequest) -> TurnCharge:
         """Whose turn the request takes, and what it is charged for that as planned."""
         turn = Turn(service_class.name, who.tenant.name, service_class.share, who.tenant.share, 0.0)
-        reads: int = 0
-        most: int | None = None
-        if plan.model is not None and self._router.fleet.bounded:  # else nobody ever waits
-            request.add_headers(service_class.headers)
-            reads, most = plan.input_tokens, plan.output_tokens
+        request.add_headers(service_class.headers)
+        reads = 0 if plan.model is None else plan.input_tokens
+        most = 0 if plan.model is None else plan.output_tokens
         return TurnCharge(self.forecast, self.queue.rules.costs, plan.model or "", turn, reads, most)

@@ -25,19 +25,17 @@ from math import ceil, inf
 
 import structlog
 
+from gateway.admission.model_queue import ModelQueue
 from gateway.admission.turn_charge import TurnCharge
 from gateway.admission.waiting import WaitingRequest
-from gateway.core.admission.fair_order import UNIT, FairOrder, Turn
-from gateway.core.admission.peers import PeerQueues, spell_facts
+from gateway.core.admission.fair_order import Turn
 from gateway.core.admission.queue_facts import QueueFacts
 from gateway.core.admission.service_classes import USUAL_CLASSES, ServiceClasses
-from gateway.core.admission.service_time import ServiceTime
 from gateway.core.admission.token_costs import TokenCosts
 from gateway.core.errors import FleetFull, Overloaded, QueueFull
 from gateway.core.plan import Plan
 from gateway.fleet.node import AnotherLease, Lease
-from gateway.routing.router import NodeChoice, Router
-from gateway.routing.shared_placement import SharedTurn
+from gateway.routing.router import Router
 from gateway.upstream.downstream import DownstreamRequest
 from gateway.upstream.failed_answers import deadline_exceeded
 
@@ -65,23 +63,6 @@ class QueueRules:
     costs: TokenCosts = field(default_factory=TokenCosts)
 
 
-class ModelQueue:
-    """The waiting requests of one model, and how its places become free."""
-
-    def __init__(self, model: str) -> None:
-        self.model = model
-        self.order: FairOrder[WaitingRequest] = FairOrder()
-        self.service = ServiceTime()
-        self.peers = PeerQueues()
-        self.free: list[str] = []
-        """Nodes of which a place has become free since the last look."""
-        self.woken = asyncio.Event()
-        self.task: asyncio.Task[None] | None = None
-
-    def wake(self) -> None:
-        self.woken.set()
-
-
 class RequestQueue:
     """All queues of one process. `size` and `held` (bytes of bodies) of all that wait."""
 
@@ -89,7 +70,8 @@ class RequestQueue:
         self.size = 0
         self.held = 0
         self.closing = False
-        self.models: dict[str, ModelQueue] = {}
+        self.queues: dict[tuple[str, bytes | None], ModelQueue] = {}
+        """By model, and by the node where requests are pinned to one."""
         self._router = router
         self._by_tenant: dict[str, tuple[int, int]] = {}
         """Requests and bytes that wait."""
@@ -99,19 +81,22 @@ class RequestQueue:
     def configure(self, rules: QueueRules) -> None:
         """Go by `rules` from now on. What waits keeps its class and its deadline."""
         self.rules = rules
-        for queue in self.models.values():
-            queue.wake()
+        for queue in self.queues.values():
+            queue.woken.set()
 
-    def of(self, model: str) -> ModelQueue:
-        queue = self.models.get(model)
+    def of(self, model: str, pinned_to: bytes | None = None) -> ModelQueue:
+        queue = self.queues.get((model, pinned_to))
         if queue is None:
-            queue = self.models[model] = ModelQueue(model)
+            queue = self.queues[model, pinned_to] = ModelQueue(self._router.fleet, model, pinned_to)
         return queue
 
-    def holds_back(self, charge: TurnCharge) -> bool:
+    def holds_back(self, charge: TurnCharge, pinned_to: bytes | None) -> bool:
         """Whether a request that comes now has to wait: behind others, or since its class gives way to higher ones."""
-        queue = self.models.get(charge.model)
-        return queue is not None and (queue.order.size > 0 or charge.turn.service_class in self._yielding(queue))
+        queue = self.queues.get((charge.model, pinned_to))
+        if queue is None:
+            return False
+        yielding = queue.yielding(self.rules.classes, self._router.now())
+        return queue.order.size > 0 or charge.turn.service_class in yielding
 
     async def wait(
         self, plan: Plan, charge: TurnCharge, request: DownstreamRequest, deadline: float
@@ -122,7 +107,7 @@ class RequestQueue:
         `DeadlineExceeded`.
         """
         loop = asyncio.get_running_loop()
-        queue = self.of(charge.model)
+        queue = self.of(charge.model, plan.pinned_to)
         ends = loop.time() + self.rules.max_wait
         self._check(queue, charge.turn, len(plan.ask.raw), min(deadline, ends) - loop.time())
         home = self._router.home(plan, charge.turn.tenant, request.headers)
@@ -144,32 +129,28 @@ class RequestQueue:
             waiter.close()
 
     def facts(self) -> list[QueueFacts]:
-        """Of each model of which places are counted."""
+        """Of each model of which places are counted. Requests that are pinned to a node are waiting, too."""
         now = self._router.now()
-        return [
-            QueueFacts(
-                model,
-                {each.name: queue.order.count(each.name) for each in self.rules.classes.all},
-                queue.peers.waiting(now),
-                self.expected_wait(queue),
-                {
-                    (waiter.turn.service_class, waiter.turn.tenant): queue.order.counter(waiter.turn.member) / UNIT
-                    for waiter in queue.order.firsts()
-                },
-            )
-            for model, queue in self.models.items()
-            if model
-        ]
+        found: dict[str, QueueFacts] = {}
+        for queue in sorted(self.queues.values(), key=lambda each: each.pinned_to is not None):
+            facts = queue.facts(self.rules.classes, now)
+            before = found.get(queue.model)
+            if before is not None:
+                waiting = {name: count + before.waiting.get(name, 0) for name, count in facts.waiting.items()}
+                facts = before._replace(waiting=waiting)
+            if queue.model:
+                found[queue.model] = facts
+        return list(found.values())
 
     def close(self) -> None:
         """The process ends: nobody waits any longer."""
         self.closing = True
-        for queue in self.models.values():
+        for queue in self.queues.values():
             for waiter in queue.order.everybody():
                 waiter.end_with(FleetFull("The gateway is shutting down; retry.", retry_after=1.0))
 
     async def stop(self) -> None:
-        tasks = [queue.task for queue in self.models.values() if queue.task is not None]
+        tasks = [queue.task for queue in self.queues.values() if queue.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -179,7 +160,7 @@ class RequestQueue:
     def _check(self, queue: ModelQueue, turn: Turn, size: int, patience: float) -> None:
         """Raises the error of a request that may not wait."""
         rules = self.rules
-        wait = self.expected_wait(queue, turn)
+        wait = queue.expected_wait(self._router.now(), turn)
         if rules.max_wait <= 0 or self.closing:
             raise FleetFull(f"All nodes are at capacity; retry in {_advice(wait)} s.", retry_after=_advice(wait))
         tenant = turn.tenant
@@ -205,34 +186,9 @@ class RequestQueue:
     def expected_wait_for(self, model: str) -> float:
         """Seconds that a request for `model` waits for a place if it comes now; 0 where none waits, or too little is
         known."""
-        queue = self.models.get(model)
-        wait = 0.0 if queue is None else self.expected_wait(queue)
+        queue = self.queues.get((model, None))
+        wait = 0.0 if queue is None else queue.expected_wait(self._router.now())
         return 0.0 if wait == inf else wait
-
-    def expected_wait(self, queue: ModelQueue, turn: Turn | None = None) -> float:
-        """Seconds that a request of `turn` would wait if it came now, or any request where None; infinite where too
-        little is known of how long places are held."""
-        places = self._places(queue)
-        ahead = queue.order.size + queue.peers.waiting(self._router.now())
-        wait = queue.service.wait_for(ahead, places)
-        if turn is None:
-            return wait if ahead else 0.0
-        own = queue.order.count(turn.service_class, turn.tenant)
-        return min(wait, queue.service.wait_for(own, places * self._share(queue, turn)))
-
-    def _places(self, queue: ModelQueue) -> float:
-        """The places of the model's ready nodes, as far as this process may use them."""
-        return sum(node.bound for node in self._router.fleet.nodes if node.ready and queue.model in node.cards)
-
-    def _share(self, queue: ModelQueue, turn: Turn) -> float:
-        """The part of the places that a tenant gets, by the shares of all that wait here."""
-        classes = {turn.service_class: turn.class_share}
-        tenants = {turn.member: turn.tenant_share}
-        for waiter in queue.order.firsts():
-            classes[waiter.turn.service_class] = waiter.turn.class_share
-            if waiter.turn.service_class == turn.service_class:
-                tenants[waiter.turn.member] = waiter.turn.tenant_share
-        return turn.class_share / sum(classes.values()) * turn.tenant_share / sum(tenants.values())
 
     def _timed_out(self, seconds: float) -> FleetFull:
         return FleetFull(
@@ -249,7 +205,7 @@ class RequestQueue:
         self._by_tenant[waiter.turn.tenant] = count + 1, held + waiter.size
         if queue.task is None or queue.task.done():
             queue.task = asyncio.create_task(self._hand_out(queue), name="queue")
-        queue.wake()
+        queue.woken.set()
 
     def _remove(self, queue: ModelQueue, waiter: WaitingRequest) -> None:
         queue.order.remove(waiter)
@@ -276,14 +232,13 @@ class RequestQueue:
         if not node.bounded:
             return
         for model in node.cards:
-            queue = self.of(model)
-            queue.service.note(self._router.now() - lease.began)
-            if queue.order.size:
-                queue.free.append(node.name)
-                queue.wake()
+            self.of(model).ended(node.name, self._router.now() - lease.began)
+            pinned = self.queues.get((model, node.tag))
+            if pinned is not None:
+                pinned.place_freed(node.name)
 
     async def _hand_out(self, queue: ModelQueue) -> None:
-        """Give places to those whose turn it is, as long as somebody waits."""
+        """Give places to those whose turn it is, as long as somebody waits. The queue of a node goes with the last."""
         while queue.order.size:
             try:
                 served = await self._serve_next(queue)
@@ -295,26 +250,28 @@ class RequestQueue:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(POLL):
                         await queue.woken.wait()
+        if queue.pinned_to is not None:
+            self.queues.pop((queue.model, queue.pinned_to), None)
 
     async def _serve_next(self, queue: ModelQueue) -> bool:
         """Ask for a place for the request whose turn it is; whether it got one."""
-        near = queue.free.pop(0) if queue.free else None
-        waiter = queue.order.next(self._yielding(queue), near)
+        near = queue.free.popleft() if queue.free else None
+        waiter = queue.order.next(queue.yielding(self.rules.classes, self._router.now()), near)
         if waiter is None:
             return False
         choice = None
         try:
-            turn = self._shared_turn(queue, waiter)
+            turn = queue.shared_turn(waiter, self.rules.classes)
             choice = self._router.choose(waiter.plan, waiter.turn.tenant, waiter.headers, turn)
             lease = await choice.lease()
         except Overloaded:
-            self._take_over(queue, choice)
+            queue.take_over(choice, self._router.now())
             return False
         except BaseException:
             if choice is not None:
                 choice.cancel()
             raise
-        self._take_over(queue, choice)
+        queue.take_over(choice, self._router.now())
         if waiter.place.done():  # it left while Redis was asked
             lease.release()
             queue.order.charge(waiter.turn, waited=True)
@@ -327,10 +284,9 @@ class RequestQueue:
 
     # Turns
 
-    def charge(self, charge: TurnCharge, choice: NodeChoice) -> None:
-        """A request that had not to wait has got the place that was chosen. Where Redis chose it, all gateways know."""
-        if choice.answer is None or choice.answer.score is None:
-            self.of(charge.model).order.charge(charge.turn, waited=False)
+    def charge(self, charge: TurnCharge) -> None:
+        """A request that had not to wait has got a place."""
+        self.of(charge.model).order.charge(charge.turn, waited=False)
 
     def correct(self, charge: TurnCharge, tokens: float) -> None:
         """The request of `charge` has used `tokens` in place of those that were planned."""
@@ -340,37 +296,6 @@ class RequestQueue:
         if places is not None and places.known:
             places.correct(model, turn.service_class, of_class)
             places.correct(model, turn.member, of_tenant)
-
-    def _take_over(self, queue: ModelQueue, choice: NodeChoice | None) -> None:
-        """What Redis said of the order of all gateways."""
-        answer = None if choice is None else choice.answer
-        if answer is None or not answer.known:
-            return
-        for name in answer.counters:
-            queue.order.lifted.pop(name, None)
-        queue.order.refresh(answer.counters, answer.floors)
-        queue.peers.update(answer.others, self._router.now())
-
-    def _shared_turn(self, queue: ModelQueue, waiter: WaitingRequest) -> SharedTurn:
-        order = queue.order
-        waiter.charge.plan()
-        waiting = {each.name: order.count(each.name) for each in self.rules.classes.all}
-        names = {name: order.lifted.get(name, 0) for name in order.names[:MOST_REFRESHED]}
-        return SharedTurn(waiter.plan.model or "", waiter.turn, f"{order.size}|{spell_facts(waiting)}", names)
-
-    def _yielding(self, queue: ModelQueue) -> set[str]:
-        """The classes that get no place now, since higher ones wait too long."""
-        now, found, above = self._router.now(), set(), 0
-        for each in self.rules.classes.all:
-            yields_at = inf if each.yields_at is None or not above else each.yields_at
-            if queue.service.wait_for(above - 1, self._places(queue)) > yields_at:
-                found.add(each.name)
-            above += queue.order.count(each.name) + queue.peers.waiting(now, each.name)
-        return found
-
-
-MOST_REFRESHED = 128
-"""Counters that one question to Redis brings up to date."""
 
 
 def _advice(wait: float) -> int:

@@ -1,7 +1,5 @@
 """What one request is charged in the fair order: forecast when it gets its place, and corrected when it has ended."""
 
-from dataclasses import replace
-
 from gateway.core.admission.fair_order import Turn
 from gateway.core.admission.token_costs import CostForecast, TokenCosts
 from gateway.core.telemetry.request_stats import RequestStats
@@ -25,11 +23,9 @@ class TurnCharge:
         self._most = most
         self.plan()
 
-    def plan(self) -> Turn:
+    def plan(self) -> None:
         """Forecast its cost by what is known now: others may have taught since it came."""
-        tokens = self._forecast.of(self._name, self._reads, self._most, self._costs)
-        turn = self.turn = replace(self.turn, tokens=tokens)
-        return turn
+        self.turn.tokens = self._forecast.of(self._name, self._reads, self._most, self._costs)
 
     def used(self, stats: RequestStats) -> float:
         """What the request has cost in the end, from which later forecasts learn."""

@@ -96,7 +96,7 @@ class Router:
     ) -> "NodeChoice":
         """Begin to choose a node for `plan`, which is charged to `turn`. Raises `NoNodeReady` at once where none serves
         it."""
-        return NodeChoice(self, plan, tenant, headers, turn or SharedTurn(plan.model or "", NO_TURN))
+        return NodeChoice(self, plan, tenant, headers, turn)
 
     def home(self, plan: Plan, tenant: str, headers: Mapping[bytes, bytes]) -> str | None:
         """The node where the conversation of `plan` was last, as far as this process knows."""
@@ -146,7 +146,7 @@ class NodeChoice:
     )
 
     def __init__(
-        self, router: Router, plan: Plan, tenant: str, headers: Mapping[bytes, bytes], turn: SharedTurn
+        self, router: Router, plan: Plan, tenant: str, headers: Mapping[bytes, bytes], turn: SharedTurn | None
     ) -> None:
         self._router = router
         self._plan = plan
@@ -230,6 +230,7 @@ class NodeChoice:
             placed = router.choose_locally(router.policy(self._plan.model), candidates, prompt, now)
             self._preferred.sort(key=lambda each: each.name != placed.node)
             self._preferred = [each._replace(pace=0.0, crowd=0.0) for each in self._preferred]  # the first with a place
+        self._turn = self._turn or SharedTurn(self._plan.model or "", NO_TURN)
         self._name = router.next_name()
         places.asked.add(self._name)
         self._asked = shared.choose(self._name, self._preferred, prompt, self._turn)
@@ -237,7 +238,7 @@ class NodeChoice:
     async def _read(self, asked: InlineFuture[Any]) -> SharedChoice | None:
         """What Redis chose, None where it did not answer, or refused."""
         shared, places, prompt = self._router.shared, self._router.places, self._prompt
-        assert shared is not None and places is not None and prompt is not None
+        assert shared is not None and places is not None and prompt is not None and self._turn is not None
         try:
             return shared.read(await asked, self._preferred, prompt, self._turn)
         except RedisUnavailable:

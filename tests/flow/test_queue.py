@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.core.errors import ClientGone
 from tests.support.admission import ENDLESS, Setting, leave, setting
 from tests.support.crowd import Seen, ask, lost, send, text_of
 from tests.support.gateways import eventually
@@ -309,4 +310,29 @@ async def test_a_gateway_that_dies_gives_its_places_back() -> None:
         assert redis is not None
         await eventually(lambda: redis.do("HVALS", "fg1:{route}:places") == [b"5"])
         await leave([*asking, late])
+        await there.nothing_held()
+
+
+async def test_a_request_that_only_a_full_node_can_serve_holds_up_no_other(mode: tuple[bool, int]) -> None:
+    alone, gateways = mode
+    async with setting(ENDLESS, 2, gateways, bound=1, alone=alone, max_wait=30.0, response_secret="s") as there:
+        url = there.gateways[0].url
+        async with httpx.AsyncClient(timeout=60) as client:
+            ask_once = {"model": "nemotron-3-ultra", "input": "x", "max_output_tokens": 3}
+            first = (await client.post(f"{url}/v1/responses", json=ask_once)).json()
+            home = next(number for number, node in enumerate(there.nodes) if node.stats.requests["/v1/responses"])
+            holders = there.ask(2)
+            await eventually(lambda: in_flight(there) == 2)
+            pinned = {**ask_once, "previous_response_id": first["id"]}
+            asking = asyncio.create_task(client.post(f"{url}/v1/responses", json=pinned))
+            await eventually(lambda: waiting(there) == 1)
+            other = asyncio.create_task(send(url, ask("other", max_tokens=3)))
+            await eventually(lambda: waiting(there) == 2)
+            for gateway in there.gateways:
+                for exchange in gateway.app.relay.exchanges_on(gateway.app.fleet.nodes[1 - home]):
+                    exchange.fail(ClientGone("it left"))
+            assert (await other).whole
+            assert waiting(there) == 1 and not asking.done()
+            await leave(holders)
+            assert (await asking).status_code == 200
         await there.nothing_held()

@@ -222,7 +222,7 @@ def held(gateway: RunningGateway, *nodes: FakeNode) -> dict[str, int]:
         "waiting": app.queue.size,
         "waiting bytes": app.queue.held,
         "waiting tenants": len(app.queue._by_tenant),
-        "waiting in order": sum(queue.order.size for queue in app.queue.models.values()),
+        "waiting in order": sum(queue.order.size for queue in app.queue.queues.values()),
         "shared leases": 0 if app.router.places is None else len(app.router.places.leases),
         "reservations": 0 if app.limiter is None else len(app.limiter.live),
         "exchanges": app.relay.open_exchanges,

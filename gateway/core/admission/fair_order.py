@@ -23,7 +23,6 @@ The same counters may be kept in Redis for all gateways (`routing/lua/turns.lua`
 
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 PATIENCE = 16_384
@@ -36,15 +35,18 @@ MAX_IDLE = 4096
 """Counters that are kept of tenants that do not wait."""
 
 
-@dataclass(frozen=True, slots=True)
 class Turn:
-    """Who pays for a request, and how much: `tokens` at their cost, over the shares of class and tenant."""
+    """Who pays for a request, and how much: `tokens` at their cost, over the shares of class and tenant. `tokens` may
+    change until they are charged."""
 
-    service_class: str
-    tenant: str
-    class_share: float
-    tenant_share: float
-    tokens: float
+    __slots__ = ("class_share", "service_class", "tenant", "tenant_share", "tokens")
+
+    def __init__(self, service_class: str, tenant: str, class_share: float, tenant_share: float, tokens: float) -> None:
+        self.service_class = service_class
+        self.tenant = tenant
+        self.class_share = class_share
+        self.tenant_share = tenant_share
+        self.tokens = tokens
 
     @property
     def of_class(self) -> int:
