@@ -79,7 +79,8 @@ class ModelQueue:
         waiter.charge.plan()
         waiting = {each.name: order.count(each.name) for each in classes.all}
         names = {name: order.lifted.get(name, 0) for name in order.names[:MOST_REFRESHED]}
-        return SharedTurn(self.model, waiter.turn, f"{order.size}|{spell_facts(waiting)}", names)
+        mine = order.count(waiter.turn.service_class, waiter.turn.tenant)
+        return SharedTurn(self.model, waiter.turn, f"{mine}|{order.slack}|{spell_facts(waiting)}", names)
 
     def take_over(self, choice: NodeChoice | None, now: float) -> None:
         """What Redis has said of the order of all gateways."""

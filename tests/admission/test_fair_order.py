@@ -88,7 +88,14 @@ class AgainstAPlainModel(RuleBasedStateMachine):
         if found.home == node and node is not None:
             assert mine <= min(tenants) + PATIENCE * UNIT
         else:
-            assert mine == min(tenants)
+            near = min(tenants) + self.order.slack
+            assert mine <= near
+            counts = {
+                each.turn.tenant: len([w for w in able if w.turn.member == each.turn.member])
+                for each in able
+                if each.turn.service_class == of_class and self.counters[(of_class, each.turn.tenant)] <= near
+            }
+            assert counts[found.turn.tenant] == min(counts.values())
             older = [each for each in able if each.turn.member == found.turn.member and each.number < found.number]
             assert not older
         for level, counter, amount in self.levels(found.turn):
@@ -134,10 +141,11 @@ TestAgainstAPlainModel.settings = settings(max_examples=60, stateful_step_count=
     shares=st.tuples(st.sampled_from([1.0, 2.0, 3.0]), st.sampled_from([1.0, 2.0, 3.0])),
     sizes=st.lists(st.tuples(st.integers(1, 8000), st.integers(1, 8000)), min_size=20, max_size=120),
 )
-def test_service_of_two_that_wait_all_the_time_never_differs_by_more_than_two_requests(
+def test_service_of_two_that_wait_all_the_time_never_differs_by_more_than_four_requests(
     shares: tuple[float, float], sizes: list[tuple[int, int]]
 ) -> None:
-    """Service over share: the bound of the paper, for costs that are known, is twice the largest request."""
+    """Service over share: the bound of the paper, for costs that are known, is twice the largest request; two more are
+    the slack."""
     order: FairOrder[Waiting] = FairOrder()
     served = {"a": 0.0, "b": 0.0}
     for pair in sizes:
@@ -150,7 +158,7 @@ def test_service_of_two_that_wait_all_the_time_never_differs_by_more_than_two_re
         order.charge(waiter.turn, waited=True)
         order.remove(waiter)
         served[waiter.turn.tenant] += waiter.turn.tokens / waiter.turn.tenant_share
-        assert abs(served["a"] - served["b"]) <= 2 * most + 1
+        assert abs(served["a"] - served["b"]) <= 4 * most + 1
 
 
 def test_idling_earns_nothing() -> None:

@@ -2,9 +2,9 @@
 
     python -m tests.pressure.on_fake_nodes line|refusals|elastic|early [--seconds 300] [--seed 1]
 
-Two nodes with four places each decode 200 tokens a second for every request. The nodes' own queues are the line: the
-expected wait is what the gateway has on them beyond their places, by the answers that ended in the last minute. Times
-are real, so a run takes as long as it says, and some minutes to come to its end. Prints one row of the table.
+Two nodes with four places each decode 200 tokens a second for every request; what they have no place for waits in the
+gateway's queue, as long as it takes, or for `TTFT` seconds at the most (refusals). Times are real, so a run takes as
+long as it says, and some minutes to come to its end. Prints one row of the table.
 """
 
 import argparse
@@ -12,7 +12,6 @@ import asyncio
 import math
 import random
 import time
-from collections import deque
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from itertools import pairwise
@@ -29,16 +28,14 @@ MODEL = "nemotron-3-ultra"
 NODES, PLACES, RATE, ANSWER, BUDGET = 2, 4, 200.0, 100, 8000
 LOAD, MEDIAN, SIGMA = 1.3, 4000.0, 0.6
 TTFT, END_TO_END = 10.0, 60.0
-WINDOW = 60.0
-
 WAYS: dict[str, dict[str, Any]] = {
     "line": {},
     "refusals": {},
     "elastic": {"pressure": {"enabled": True}},
     "early": {"pressure": {"enabled": True, "cut": 10, "cut_classes": ["standard"]}},
 }
-BOUNDS = {"refusals": PLACES + 1}
-"""The places that the gateway gives to a node, where there is a bound."""
+WAITS = {"refusals": TTFT}
+"""`queue.max_wait`, where a request is refused rather than served late."""
 
 
 @dataclass(slots=True)
@@ -51,30 +48,18 @@ class Heard:
 
 
 class Line:
-    """The expected wait, by what the gateway knows."""
+    """What the gateway tells: its requests, and the factor each time that it is asked for the expected wait."""
 
     def __init__(self, gateway: RunningGateway) -> None:
-        self._fleet = gateway.app.fleet
-        self._ended: deque[float] = deque()
         self.stats: list[RequestStats] = []
         self.factors: list[float] = []
-        gateway.app.pipeline._observers += (self._request_ended,)
-        gateway.app.pressure.expected_wait = self.wait
+        gateway.app.pipeline._observers += (self.stats.append,)
         self._pressure = gateway.app.pressure
-
-    def _request_ended(self, stats: RequestStats) -> None:
-        self.stats.append(stats)
-        self._ended.append(time.monotonic())
+        self._wait, self._pressure.expected_wait = self._pressure.expected_wait, self.wait
 
     def wait(self, model: str) -> float:
         self.factors.append(self._pressure.factors.get(model, 1.0))
-        now = time.monotonic()
-        while self._ended and self._ended[0] < now - WINDOW:
-            self._ended.popleft()
-        if any(node.in_flight < PLACES for node in self._fleet.nodes):
-            return 0.0
-        waiting = sum(node.in_flight - PLACES for node in self._fleet.nodes)
-        return (waiting + 1) * WINDOW / max(1, len(self._ended))
+        return self._wait(model)
 
     @property
     def turns(self) -> int:
@@ -110,8 +95,14 @@ async def run(way: str, seconds: float, seed: int) -> str:
     made = FakeSettings(rate=RATE, max_num_seqs=PLACES, tokens_per_event=10, capacity=1 << 20)
     async with AsyncExitStack() as stack:
         nodes = [await stack.enter_async_context(serve_fake(made)) for _ in range(NODES)]
-        listed = [{"url": node.url, "max_concurrency": BOUNDS.get(way)} for node in nodes]
-        settings = {"nodes": listed, "budgets": {"canary": True}, "log": {"level": "error"}, **WAYS[way]}
+        listed = [{"url": node.url, "max_concurrency": PLACES} for node in nodes]
+        settings = {
+            "nodes": listed,
+            "queue": {"max_wait": WAITS.get(way, 3600.0)},
+            "budgets": {"canary": True},
+            "log": {"level": "error"},
+            **WAYS[way],
+        }
         gateway = await stack.enter_async_context(running_gateway(**settings))
         fleet = gateway.app.fleet
         await eventually(lambda: all(node.capabilities.native_budget for node in fleet.nodes))

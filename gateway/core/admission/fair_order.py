@@ -3,7 +3,8 @@
 Theory. Every class, and within it every tenant, has a virtual counter: the tokens that it was served, each at its cost,
 over its share. The next request is the oldest one of the tenant with the least counter, in the class with the least
 counter (Sheng et al., "Fairness in Serving Large Language Models", OSDI 2024: service of two tenants that both wait
-never differs by more than twice the bound that no work-conserving order can beat).
+never differs by more than twice the bound that no work-conserving order can beat). Of tenants whose counters differ by
+less than `SLACK` requests, the one with the fewest that wait goes first: who asks now and then is served at once.
 
     event                              effect on the counters
     a tenant begins to wait            its counter is lifted to the least of those that wait, or to the floor where
@@ -27,6 +28,13 @@ from typing import Generic, Protocol, TypeVar
 
 PATIENCE = 16_384
 """Tokens by which a tenant may be ahead of its turn where its conversation's node has a place."""
+
+SLACK = 2.0
+"""Mean requests by which tenants' counters may be apart and count as equal: a request that ends moves its tenant's
+counter by as much as its forecast was wrong, just when its place is to be given away."""
+
+WEIGHT = 0.05
+"""Of the last request, in the mean."""
 
 UNIT = 1000
 """Counters are whole numbers, of thousandths of a token."""
@@ -80,6 +88,8 @@ class FairOrder(Generic[Waiting]):
 
     def __init__(self) -> None:
         self.size = 0
+        self._mean = 0.0
+        """The mean of what tenants were charged lately, in units of their counters."""
         self._waiting: dict[str, dict[str, OrderedDict[int, Waiting]]] = {}
         """By class and tenant's counter, the oldest first."""
         self._counters: dict[str, int] = {}
@@ -92,6 +102,11 @@ class FairOrder(Generic[Waiting]):
     def counter(self, name: str) -> int:
         return self._counters.get(name, 0)
 
+    @property
+    def slack(self) -> int:
+        """How far counters of tenants may be apart and count as equal."""
+        return round(SLACK * self._mean)
+
     def charge(self, turn: Turn, waited: bool) -> None:
         """A request got a place. One that had not to wait (`waited`) is lifted first, as if it had begun to."""
         for level, name, amount in (("", turn.service_class, turn.of_class), _of_tenant(turn)):
@@ -100,6 +115,7 @@ class FairOrder(Generic[Waiting]):
             self._counters[name] = before + amount
             if before > floor:
                 self._floors[level] = before
+        self._mean += WEIGHT * (turn.of_tenant - self._mean)
         if len(self._counters) > MAX_IDLE:
             self._forget_idle()
 
@@ -173,7 +189,11 @@ class FairOrder(Generic[Waiting]):
             return None
         name = min(classes, key=self.counter)
         members = self._waiting[name]
-        first = min(members, key=self.counter)
+        near = min(self._counters[member] for member in members) + self.slack
+        first = min(
+            (member for member in members if self._counters[member] <= near),
+            key=lambda member: (len(members[member]), self._counters[member]),
+        )
         if node is not None:
             near = self._counters[first] + PATIENCE * UNIT
             for member in sorted((each for each in members if self._counters[each] <= near), key=self.counter):

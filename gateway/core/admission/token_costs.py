@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from gateway.core.usage.token_usage import Usage
 
-FIRST_OUTPUT = 1024.0
-"""Tokens that the first request for a model is expected to make."""
+FIRST_OUTPUT = 64.0
+"""Tokens that the first requests for a model are expected to make. Few: who begins to wait is lifted to the counters of
+those that are served, and what these were charged too much would later go before it."""
 
 WEIGHT = 0.1
 """Of the last request, in the averages."""

@@ -5,12 +5,13 @@
 --       3 expiry    sorted set: id -> when it stops to count (a gateway that died takes nothing back)
 --       4 places    hash: node -> requests that it has
 --       5 gateways  sorted set: gateway -> until when (ms) its requests count
---       6 waiting   hash: gateway -> "until|class|counter's name|how many|facts", of the model: whose turn it is there
+--       6 waiting   hash: gateway -> "until|class|counter's name|how many|slack|facts", of the model: whose turn it is there
 --       7 turns     hash: the virtual counters of the model, and "^" their floors (core/admission/fair_order.py)
 --       8 last      string: "tokens|milliseconds|node", where the conversation was last
 -- ARGV  1 id, 2 tokens of the prompt, 3 seconds that `last` is kept, 4 seconds that a full node is worse by, 5 thrift,
---       6 gateway, 7 class, 8 the tenant's counter there, 9 and 10 what is added to the two, 11 how many wait at the gateway
---       and their facts ("n|facts"; empty: the request has just come), 12 candidates,
+--       6 gateway, 7 class, 8 the tenant's counter there, 9 and 10 what is added to the two, 11 how many of the tenant wait
+--       at the gateway, by how much counters may differ and count as equal, and facts of all that wait there ("n|slack|facts";
+--       empty: the request has just come), 12 candidates,
 --       then for each candidate, in the conversation's own order: name, seconds per token, crowd, seconds since its caches
 --       began, requests that it may have (0: any number),
 --       then counters of those that wait: name, and what it is lifted to
@@ -56,6 +57,8 @@ if not is_known(gateway) then return refuse(5) end
 -- Whose turn it is at other gateways.
 local mine_of_class, mine = number(class), number(member)
 local before_mine = 0
+local my_count, slack = ARGV[11]:match('^(%d+)|(%d+)|')
+my_count, slack = tonumber(my_count or 0), tonumber(slack or 0)
 local all = redis.call('HGETALL', KEYS[6])
 for i = 1, #all, 2 do
   if all[i] ~= gateway then
@@ -64,9 +67,15 @@ for i = 1, #all, 2 do
       redis.call('HDEL', KEYS[6], all[i])
     else
       others[#others + 1] = all[i + 1]
+      count = tonumber(count)
       local theirs, own = number(name), mine
-      if of ~= class then theirs, own = number(of), mine_of_class end
-      if not waits or theirs < own then before_mine = before_mine + tonumber(count) end
+      local first = theirs < own
+      if of ~= class then
+        first = number(of) < mine_of_class
+      elseif math.abs(theirs - own) <= slack and count ~= my_count then
+        first = count < my_count
+      end
+      if not waits or first then before_mine = before_mine + count end
     end
   end
 end
