@@ -61,9 +61,9 @@ LONG_AGO = 10**9
 
 @dataclass(frozen=True, slots=True)
 class SharedTurn:
-    """A request's turn among those of all gateways. `waiting`: how many of its tenant wait here, by how much counters may
-    differ and count as equal, and facts for other gateways; empty for a request that has just come. `lifted`: the
-    counters to be told, by name, and what each is lifted to."""
+    """A request's turn among those of all gateways. `lifted`: the counters to be told, by name, and what each is lifted
+    to. `waiting`: how many of its tenant wait here, by how much counters may differ and count as equal, and facts for
+    other gateways; empty for a request that has just come."""
 
     model: str
     turn: Turn
