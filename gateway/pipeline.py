@@ -110,9 +110,10 @@ class Pipeline:
                 await asyncio.sleep(0)  # where it had to be written anew, that was a step
             if plan.headers:
                 request.add_headers(plan.headers)
-            admitted = record.admitted(
-                await self.admission.admit(who, plan, service_class, request, record.stats, deadline, record.arrival)
+            admitted = await self.admission.admit(
+                who, plan, service_class, request, record.stats, deadline, record.arrival
             )
+            record.reservation, record.turn_charge = admitted.reservation, admitted.charge
             await self._relay.serve(plan, request, record.stats, deadline, admitted.lease, admitted.another)
 
     async def stored(
@@ -137,9 +138,10 @@ class Pipeline:
             path = f"{dialect.path}/{response_id}{suffix}"
             service_class = self.admission.classify(who, ask, request.headers, record.stats)
             limited = method == "GET"  # a cancellation ends work: that is always possible
-            admitted = record.admitted(
-                await self.admission.admit(who, plan, service_class, request, record.stats, deadline, limited=limited)
+            admitted = await self.admission.admit(
+                who, plan, service_class, request, record.stats, deadline, limited=limited
             )
+            record.reservation, record.turn_charge = admitted.reservation, admitted.charge
             lease, another = admitted.lease, admitted.another
             await self._relay.serve(plan, request, record.stats, deadline, lease, another, method, path)
 

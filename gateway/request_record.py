@@ -6,7 +6,7 @@ from typing import Self
 
 import structlog
 
-from gateway.admission.admission import Admission, Admitted
+from gateway.admission.admission import Admission
 from gateway.admission.turn_charge import TurnCharge
 from gateway.core.access.tenants import Identity
 from gateway.core.dialects import Ask, Dialect
@@ -40,11 +40,11 @@ class RequestRecord:
         "_meters",
         "_observers",
         "_request",
-        "_turn_charge",
         "arrival",
         "plan",
         "reservation",
         "stats",
+        "turn_charge",
     )
 
     def __init__(
@@ -64,7 +64,7 @@ class RequestRecord:
         self.stats = RequestStats(request.request_id, dialect.name)
         self.arrival: Arrival | None = None
         self.reservation: Reservation | None = None
-        self._turn_charge: TurnCharge | None = None
+        self.turn_charge: TurnCharge | None = None
         self.plan: Plan | None = None
 
     def of(self, identity: Identity) -> Identity:
@@ -78,11 +78,6 @@ class RequestRecord:
         if ask.intent is not UNSAID:
             self.stats.thinking_asked = ask.intent.asked
         return ask
-
-    def admitted(self, admitted: Admitted) -> Admitted:
-        self.reservation = admitted.reservation
-        self._turn_charge = admitted.charge
-        return admitted
 
     def __enter__(self) -> Self:
         return self
@@ -98,8 +93,8 @@ class RequestRecord:
         stats = self._conclude()
         if self.reservation is not None:
             self.reservation.settle(stats)
-        if self._turn_charge is not None:
-            self._admission.settle(self._turn_charge, stats)
+        if self.turn_charge is not None:
+            self._admission.settle(self.turn_charge, stats)
         for observer in self._observers:
             try:
                 observer(stats)

@@ -67,7 +67,10 @@ class Admission:
         """The class of a request, which `stats` gets. Raises `InvalidRequest` where its header names none."""
         asked = ask.body.get("service_tier")
         classes = self.queue.rules.classes
-        chosen = classes.of(who.tenant.service_class, who.service_class, headers.get(CLASS_HEADER), asked)
+        header, tenant = headers.get(CLASS_HEADER), who.tenant.service_class
+        chosen = classes.default
+        if asked is not None or header is not None or tenant is not None or who.service_class is not None:
+            chosen = classes.of(tenant, who.service_class, header, asked)
         stats.service_class, stats.priority = chosen.name, chosen.priority
         if isinstance(asked, str) and chosen.tiers:
             stats.service_tier = chosen.tiers[0]
@@ -91,7 +94,9 @@ class Admission:
         Raises `LimitExceeded`, `LimitTooSmall` or `LimitsUnknown` by the limits, `NoNodeReady`, `FleetFull` or
         `QueueFull` by the fleet, `ClientGone` and `DeadlineExceeded` while it waits: then it holds nothing.
         """
-        charge = self._charge(who, plan, service_class, request) if self._router.fleet.bounded else None
+        charge = None
+        if self._router.fleet.bounded and plan.model is not None:  # what was made before is read beyond all bounds
+            charge = self._charge(who, plan, service_class, request)
         reservation = None if self.limiter is None or not limited else self.limiter.begin(who, plan)
         choice: NodeChoice | None = None
         try:
@@ -103,10 +108,13 @@ class Admission:
             if arrival is not None:
                 arrival.release()
             if choice is not None:
-                lease = await self._lease(choice)
-                if lease is not None:
+                try:
+                    lease = await choice.lease()
+                except FleetFull:  # all nodes are, or others wait whose turn it is
+                    pass
+                else:
                     if charge is not None:
-                        self.queue.charge(charge)
+                        self.queue.charge(charge, choice)
                     return Admitted(reservation, charge, lease, choice.another)
             charge = charge or self._charge(who, plan, service_class, request)
             began = self._router.now()
@@ -122,13 +130,6 @@ class Admission:
                 reservation.cancel()
             raise
 
-    async def _lease(self, choice: NodeChoice) -> Lease | None:
-        """None where all nodes are at capacity, or others wait whose turn it is."""
-        try:
-            return await choice.lease()
-        except FleetFull:
-            return None
-
     def settle(self, charge: TurnCharge, stats: RequestStats) -> None:
         """The request of `charge` has ended."""
         self.queue.correct(charge, charge.used(stats))
@@ -137,6 +138,5 @@ class Admission:
         """Whose turn the request takes, and what it is charged for that as planned."""
         turn = Turn(service_class.name, who.tenant.name, service_class.share, who.tenant.share, 0.0)
         request.add_headers(service_class.headers)
-        reads = 0 if plan.model is None else plan.input_tokens
-        most = 0 if plan.model is None else plan.output_tokens
-        return TurnCharge(self.forecast, self.queue.rules.costs, plan.model or "", turn, reads, most)
+        most = plan.output_tokens if plan.dialect.output_fields else 0
+        return TurnCharge(self.forecast, self.queue.rules.costs, plan.model or "", turn, plan.input_tokens, most)

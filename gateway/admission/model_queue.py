@@ -35,12 +35,9 @@ class ModelQueue:
         """Nodes of which a place has become free since the last look."""
         self.woken = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
+        self.none_since: float | None = None
+        """Since when no node has served the model, while requests wait."""
         self._fleet = fleet
-
-    def ended(self, node: str, seconds: float) -> None:
-        """A request on `node` has ended, which had its place for `seconds`."""
-        self.service.note(seconds)
-        self.place_freed(node)
 
     def place_freed(self, node: str) -> None:
         if self.order.size:
@@ -78,17 +75,17 @@ class ModelQueue:
         order = self.order
         waiter.charge.plan()
         waiting = {each.name: order.count(each.name) for each in classes.all}
-        names = {name: order.lifted.get(name, 0) for name in order.names[:MOST_REFRESHED]}
-        mine = order.count(waiter.turn.service_class, waiter.turn.tenant)
-        return SharedTurn(self.model, waiter.turn, f"{mine}|{order.slack}|{spell_facts(waiting)}", names)
+        # Others would leave free places to a pinned request, which can use none of them.
+        mine = 0 if self.pinned_to is not None else order.count(waiter.turn.service_class, waiter.turn.tenant)
+        told = f"{mine}|{order.slack}|{spell_facts(waiting)}"
+        return SharedTurn(self.model, waiter.turn, told, order.names(MOST_REFRESHED))
 
     def take_over(self, choice: NodeChoice | None, now: float) -> None:
         """What Redis has said of the order of all gateways."""
         answer = None if choice is None else choice.answer
         if answer is None or not answer.known:
             return
-        for name in answer.counters:
-            self.order.lifted.pop(name, None)
+        self.order.begun -= answer.counters.keys()
         self.order.refresh(answer.counters, answer.floors)
         self.peers.update(answer.others, now)
 

@@ -20,6 +20,7 @@ A request is refused where its expected wait is beyond what it may wait, or wher
 
 import asyncio
 import contextlib
+import itertools
 from dataclasses import dataclass, field
 from math import ceil, inf
 
@@ -32,17 +33,25 @@ from gateway.core.admission.fair_order import Turn
 from gateway.core.admission.queue_facts import QueueFacts
 from gateway.core.admission.service_classes import USUAL_CLASSES, ServiceClasses
 from gateway.core.admission.token_costs import TokenCosts
-from gateway.core.errors import FleetFull, Overloaded, QueueFull
+from gateway.core.errors import FleetFull, GatewayError, InternalError, NoNodeReady, Overloaded, QueueFull
 from gateway.core.plan import Plan
 from gateway.fleet.node import AnotherLease, Lease
-from gateway.routing.router import Router
+from gateway.routing.router import NodeChoice, Router
 from gateway.upstream.downstream import DownstreamRequest
-from gateway.upstream.failed_answers import deadline_exceeded
+from gateway.upstream.failed_answers import deadline_exceeded, shutting_down
 
 log = structlog.get_logger("fleetgate.admission")
 
+NO_NODE_SECONDS = 5.0
+"""How long requests wait where no node serves their model."""
+
+FAULT = "Internal error of the gateway: its log has the details."
+
 POLL = 0.025
 """Seconds between two looks for a place while somebody waits."""
+
+KEPT_FOR_HIGHER = 0.05
+"""The part of the queue that a class leaves to each class above it."""
 
 LONGEST_ADVICE = 3600.0
 """Seconds of `retry-after` at the most."""
@@ -73,6 +82,7 @@ class RequestQueue:
         self.queues: dict[tuple[str, bytes | None], ModelQueue] = {}
         """By model, and by the node where requests are pinned to one."""
         self._router = router
+        self._turns = itertools.count()
         self._by_tenant: dict[str, tuple[int, int]] = {}
         """Requests and bytes that wait."""
         router.fleet.on_free = self._freed
@@ -147,7 +157,7 @@ class RequestQueue:
         self.closing = True
         for queue in self.queues.values():
             for waiter in queue.order.everybody():
-                waiter.end_with(FleetFull("The gateway is shutting down; retry.", retry_after=1.0))
+                waiter.end_with(shutting_down())
 
     async def stop(self) -> None:
         tasks = [queue.task for queue in self.queues.values() if queue.task is not None]
@@ -171,7 +181,8 @@ class RequestQueue:
                 f"The tenant {tenant} has {count} requests waiting, which is its bound; retry in {_advice(wait)} s.",
                 retry_after=_advice(wait),
             )
-        if self.size >= rules.max_waiting or self.held + size > rules.max_bytes:
+        part = 1.0 - KEPT_FOR_HIGHER * rules.classes.rank(turn.service_class)
+        if self.size >= rules.max_waiting * part or self.held + size > rules.max_bytes * part:
             raise FleetFull(
                 f"All nodes are at capacity, and the queue is full; retry in {_advice(wait)} s.",
                 retry_after=_advice(wait),
@@ -227,15 +238,17 @@ class RequestQueue:
     # Places
 
     def _freed(self, lease: Lease) -> None:
-        """A request has ended."""
+        """A request on a node with a bound has ended."""
         node = lease.node
-        if not node.bounded:
-            return
-        for model in node.cards:
-            self.of(model).ended(node.name, self._router.now() - lease.began)
-            pinned = self.queues.get((model, node.tag))
-            if pinned is not None:
-                pinned.place_freed(node.name)
+        if lease.model is not None and lease.answered:
+            self.of(lease.model).service.note(self._router.now() - lease.began)
+        models = list(node.cards)
+        turn = next(self._turns) % len(models) if models else 0
+        for model in models[turn:] + models[:turn]:  # each in turn: the first to be woken gets the place
+            for pinned_to in (None, node.tag):
+                queue = self.queues.get((model, pinned_to))
+                if queue is not None:
+                    queue.place_freed(node.name)
 
     async def _hand_out(self, queue: ModelQueue) -> None:
         """Give places to those whose turn it is, as long as somebody waits. The queue of a node goes with the last."""
@@ -264,14 +277,22 @@ class RequestQueue:
             turn = queue.shared_turn(waiter, self.rules.classes)
             choice = self._router.choose(waiter.plan, waiter.turn.tenant, waiter.headers, turn)
             lease = await choice.lease()
+        except NoNodeReady as error:
+            self._none_ready(queue, error)
+            return False
         except Overloaded:
+            queue.none_since = None
             queue.take_over(choice, self._router.now())
             return False
-        except BaseException:
+        except BaseException as error:
             if choice is not None:
                 choice.cancel()
+            if isinstance(error, Exception):  # it is this request's, and holds up no other
+                waiter.end_with(error if isinstance(error, GatewayError) else InternalError(FAULT))
             raise
+        queue.none_since = None
         queue.take_over(choice, self._router.now())
+        waiter.charge.shared = choice.answer is not None and choice.answer.score is not None
         if waiter.place.done():  # it left while Redis was asked
             lease.release()
             queue.order.charge(waiter.turn, waited=True)
@@ -282,18 +303,32 @@ class RequestQueue:
         waiter.give(lease, choice.another)
         return True
 
+    def _none_ready(self, queue: ModelQueue, error: NoNodeReady) -> None:
+        """No node serves the model. One may come back: requests wait for it, but not for long."""
+        now = self._router.now()
+        queue.none_since = queue.none_since or now
+        if queue.pinned_to is not None or now >= queue.none_since + NO_NODE_SECONDS:
+            queue.none_since = None
+            for waiter in queue.order.everybody():
+                waiter.end_with(NoNodeReady(error.message, code=error.code, retry_after=error.retry_after))
+
     # Turns
 
-    def charge(self, charge: TurnCharge) -> None:
+    def charge(self, charge: TurnCharge, choice: NodeChoice) -> None:
         """A request that had not to wait has got a place."""
-        self.of(charge.model).order.charge(charge.turn, waited=False)
+        order = self.of(charge.model).order
+        answer = choice.answer
+        if answer is not None and answer.known:
+            order.refresh({}, answer.floors)
+        charge.shared = answer is not None and answer.score is not None
+        order.charge(charge.turn, waited=False)
 
     def correct(self, charge: TurnCharge, tokens: float) -> None:
         """The request of `charge` has used `tokens` in place of those that were planned."""
         turn, model = charge.turn, charge.model
         of_class, of_tenant = self.of(model).order.correct(turn, tokens)
         places = self._router.places
-        if places is not None and places.known:
+        if places is not None and charge.shared:
             places.correct(model, turn.service_class, of_class)
             places.correct(model, turn.member, of_tenant)
 

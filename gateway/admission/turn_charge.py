@@ -7,15 +7,17 @@ from gateway.core.telemetry.request_stats import RequestStats
 
 class TurnCharge:
     """`turn` says whose counters are charged, and how much as planned. `reads`: tokens of the prompt; `most`: tokens
-    that may be made, None where nothing bounds them."""
+    that may be made, 0 where none are, None where nothing bounds them."""
 
-    __slots__ = ("_costs", "_forecast", "_most", "_name", "_reads", "model", "turn")
+    __slots__ = ("_costs", "_forecast", "_most", "_name", "_reads", "model", "shared", "turn")
 
     def __init__(
         self, forecast: CostForecast, costs: TokenCosts, model: str, turn: Turn, reads: int, most: int | None
     ) -> None:
         self.model = model
         self.turn = turn
+        self.shared = False
+        """Whether Redis has charged it, too."""
         self._forecast = forecast
         self._costs = costs
         self._name = (model, turn.tenant, turn.service_class)
@@ -32,6 +34,6 @@ class TurnCharge:
         usage = stats.usage
         if usage is None:
             return 0.0
-        if stats.ending == "ok":
+        if stats.ending == "ok" and self._most != 0:
             self._forecast.learn(self._name, usage)
         return self._costs.of(usage)

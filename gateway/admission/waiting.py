@@ -29,6 +29,7 @@ class WaitingRequest:
         "granted",
         "headers",
         "home",
+        "passed",
         "place",
         "plan",
         "request",
@@ -55,7 +56,8 @@ class WaitingRequest:
         """The lease that came, set before `place`."""
         self.place: InlineFuture[tuple[Lease, AnotherLease]] = InlineFuture(loop)
         self._loop = loop
-        self._comments = comments if plan.ask.stream else inf
+        self._comments = comments if plan.ask.stream and plan.dialect.output_fields else inf
+        self.passed = 0
         self._timers: list[asyncio.TimerHandle] = []
         request.listener = self
         if self._comments != inf:

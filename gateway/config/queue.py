@@ -8,7 +8,7 @@ from gateway.config.types import Count, Seconds, Section
 from gateway.core.admission.service_classes import USUAL_CLASSES
 
 ClassName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
-Share = Annotated[float, Field(gt=0, le=1000)]
+Share = Annotated[float, Field(ge=0.001, le=1000)]
 TokenWeight = Annotated[float, Field(ge=0, le=1000)]
 
 

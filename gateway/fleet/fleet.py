@@ -65,8 +65,9 @@ class Fleet:
             elif node.access != spec.access:
                 node.reconnect(spec, trusted=True)
                 new.append(node)
-            node.shared, node.on_free = self.shared, self.on_free
+            node.shared = self.shared
             node.share(spec, self.gateways)
+            node.on_free = self.on_free if node.bounded else None
             nodes.setdefault(spec.url, node)
         for url in known.keys() - nodes.keys():
             known[url].leave()
@@ -126,7 +127,7 @@ class Fleet:
             wanted = f"the model {model!r}" if model is not None else "this request"
             raise NoNodeReady(f"No node is ready for {wanted}; retry in 2 s.", code="no_node_ready", retry_after=2.0)
         up = [node for node in usable if node.ready] or usable
-        roomy = [node for node in up if node.in_flight < node.bound]
+        roomy = [node for node in up if node.in_flight < node.bound or model is None]
         if not roomy:
             raise FleetFull(
                 f"All nodes are at capacity; retry in {FULL_RETRY_SECONDS:g} s.", retry_after=FULL_RETRY_SECONDS

@@ -65,8 +65,6 @@ class Node:
         self.gateways = 1
         self.shared = False
         """Whether all gateways count its requests together (`routing/places.py`): each may use all its places then."""
-        self.elsewhere = 0
-        """Requests that other gateways have on it, as far as is known."""
         self.on_free: Callable[[Lease], None] | None = None
         """Called when a request on it has ended."""
         self.in_flight = 0
@@ -110,13 +108,10 @@ class Node:
     def bounded(self) -> bool:
         return self.spec.max_concurrency is not None
 
-    def has_room_alone(self) -> bool:
-        """Whether it may have one more request without asking what other gateways have on it: within an even share of
-        its places, or by what is known of theirs."""
+    def is_within_share(self) -> bool:
+        """Whether it may have one more request within an even share of its places, whatever others have on it."""
         most = self.spec.max_concurrency
-        if most is None:
-            return True
-        return self.in_flight < max(1, most // self.gateways) or self.in_flight + self.elsewhere < most
+        return most is None or self.in_flight < max(1, most // self.gateways)
 
     @property
     def facts(self) -> NodeFacts:
@@ -285,10 +280,23 @@ class Lease:
 
     `began`: loop time of its beginning. `heard`: whether a byte of a model's answer has come. `stream`: it should come
     bit by bit. `answered`: its node has answered it with 200, and the client has a byte of it. `tokens`: about the size
-    of its prompt. `name`: how all gateways call it, None where they do not know of it; `places` are told of its end.
+    of its prompt. `model`: the one that works for it, None where nothing is generated. `name`: how all gateways call
+    it, None where they do not know of it; `places` are told of its end.
     """
 
-    __slots__ = ("_held", "answered", "began", "heard", "name", "node", "places", "prefill", "stream", "tokens")
+    __slots__ = (
+        "_held",
+        "answered",
+        "began",
+        "heard",
+        "model",
+        "name",
+        "node",
+        "places",
+        "prefill",
+        "stream",
+        "tokens",
+    )
 
     def __init__(self, node: Node, now: float = 0.0, stream: bool = False, tokens: int = 0) -> None:
         self.node = node
@@ -298,6 +306,7 @@ class Lease:
         self.stream = stream
         self.tokens = tokens
         self.prefill: PrefillTracker | None = None
+        self.model: str | None = None
         self.name: bytes | None = None
         self.places: LeasedPlaces | None = None
         self._held = True

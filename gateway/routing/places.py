@@ -8,10 +8,10 @@ leases are the truth about its part:
     a lease that was made without asking     `occupy`
     the end of a lease                       `release`, together with its pending work
     every `BEAT` seconds                     this gateway lives; corrections of virtual counters
-    Redis is back, did not know this         all anew: its leases go, and each is told again
+    Redis is back, did not know this         all leases, and the ends of others
     gateway, or did not do a `release`
-    every `AUDIT` seconds                    `release` of what it has and this process does not: a Redis that was frozen
-                                             may carry out calls that were given up
+    every `AUDIT` seconds                    `release` of what it has and this process does not, as a Redis that was
+                                             frozen may carry out calls that were given up; `occupy` of what it lacks
 
 A gateway that dies gives its places back after `FORGOTTEN` seconds. A call may arrive twice, so each changes nothing
 the second time: leases have names, and corrections numbers.
@@ -29,8 +29,9 @@ import structlog
 from gateway.aio.inline_future import InlineFuture
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Lease
-from gateway.redis.client import RedisClient, RedisUnavailable, Script
+from gateway.redis.client import RedisClient, RedisUnavailable, Script, Value
 from gateway.redis.replies import integer, pairs_of
+from gateway.routing.shared_placement import SharedTurn
 
 log = structlog.get_logger("fleetgate.routing")
 
@@ -55,6 +56,7 @@ MAX_CORRECTED = 1024
 
 _LUA = Path(__file__).parent / "lua"
 _SHARED = (_LUA / "pending.lua", _LUA / "places.lua")
+CANCEL = Script.read(*_SHARED, _LUA / "cancel.lua", fits=integer)
 RELEASE = Script.read(*_SHARED, _LUA / "release.lua", fits=integer)
 OCCUPY = Script.read(*_SHARED, _LUA / "occupy.lua", fits=integer)
 PRESENT = Script.read(*_SHARED, _LUA / "present.lua", fits=integer)
@@ -86,6 +88,8 @@ class Places:
         self._audit_at = 0.0
         self._unknown: set[bytes] = set()
         """Leases that Redis had at the last look, and this process did not."""
+        self._lacking: set[bytes] = set()
+        """The reverse."""
         self._wanted = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
@@ -109,6 +113,17 @@ class Places:
         name = lease.name
         if name is not None and self.leases.pop(name, None) is not None:
             self.give_back(name)
+
+    def cancel(self, name: bytes, shared: SharedTurn) -> None:
+        """The choice of this name is not wanted any more: it has no place, and is charged nothing."""
+        if not self._redis.up:
+            self._owe((name,))
+            return
+        turn = shared.turn
+        keys = (*self._keys, f"{self._base}:turns:{shared.model}")
+        charges = (turn.service_class, turn.member, turn.of_class, turn.of_tenant)
+        command: tuple[Value, ...] = ("EVALSHA", CANCEL.sha, 6, *keys, self._gateway, name, *charges)
+        self._redis.submit(command, CANCEL).add_done_callback(partial(self._released, (name,)))
 
     def give_back(self, name: bytes) -> None:
         """The request of this name has no place any more, or is not to get one."""
@@ -208,20 +223,21 @@ class Places:
             self._set_known(False)
 
     async def _audit(self) -> None:
-        """Give back what Redis has had twice of this gateway, and this process has not."""
+        """Give back what Redis has had twice of this gateway and this process has not, and tell it what it lacks."""
         key = f"{self._base}:gateways:{self._gateway.decode()}"
         held = pairs_of(await self._redis.submit(("HGETALL", key)))
         unknown = held.keys() - self.leases.keys() - self.asked - {b"#"}
         for name in unknown & self._unknown:
             self.give_back(name)
         self._unknown = unknown
+        lacking = self.leases.keys() - held.keys()
+        for name in lacking & self._lacking:
+            self._occupy(name, self.leases[name].node.name)
+        self._lacking = lacking
 
     def _tell_all(self) -> None:
-        """Tell Redis of all leases anew. The calls are carried out in this order, and before any that come later."""
+        """Tell Redis of all leases anew. What it has beside them is given back by the audit."""
         self._stale = False
-        milliseconds = round(FORGOTTEN * 1000)
-        for until in (0, milliseconds):
-            self._redis.submit(self._sign_of_life(until, 0, {}), PRESENT).add_done_callback(self._sent)
         for node in self._fleet.nodes:
             for lease in node.leases:
                 if lease.name is None and node.bounded:

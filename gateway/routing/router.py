@@ -160,7 +160,8 @@ class NodeChoice:
             self._nodes = router.fleet.candidates(plan.model, (), plan.pinned_to, router.now())
         except FleetFull:  # until the lease is made a place may become free
             self._nodes = ()
-        self._ask(self._nodes)
+        if router.shared is not None:
+            self._ask(self._nodes)
 
     def cancel(self) -> None:
         """Give back what Redis chose, or is yet to choose. Once the lease is made this changes nothing."""
@@ -169,7 +170,8 @@ class NodeChoice:
             forget(asked)
             if self._router.places is not None:
                 self._router.places.asked.discard(self._name)
-                self._router.places.give_back(self._name)
+                assert self._turn is not None
+                self._router.places.cancel(self._name, self._turn)
 
     async def lease(self) -> Lease:
         """A lease on the chosen node, or on another where that one may not have the request any more: while Redis was
@@ -188,7 +190,7 @@ class NodeChoice:
                 if answer is not None and self._router.places is not None:
                     self._router.places.forgotten()
                 self.cancel()  # where Redis did not answer, it may have chosen all the same
-                return self._place([node for node in self._free(now) if node.has_room_alone()], now)
+                return self._place([node for node in self._free(now) if node.is_within_share()], now)
             if answer.score is None:
                 self._asked = None
                 raise full()
@@ -206,7 +208,8 @@ class NodeChoice:
         """A lease on a node that was not `tried`, by this process's own view. Raises as `lease`."""
         router, plan, now = self._router, self._plan, self._router.now()
         nodes = router.fleet.candidates(plan.model, tried, plan.pinned_to, now)
-        return self._place([node for node in nodes if not node.shared or node.has_room_alone()], now)
+        # Redis is not asked: within an even share no node gets too much; beyond it that is better than a lost answer.
+        return self._place([node for node in nodes if node.is_within_share()] or nodes, now)
 
     def _free(self, now: float) -> Sequence[Node]:
         """The nodes that were candidates and still are; where none is, those that are candidates now."""
@@ -247,13 +250,14 @@ class NodeChoice:
             places.asked.discard(self._name)
 
     def _place(self, nodes: Sequence[Node], now: float) -> Lease:
-        """By this process's own view; where there is no choice, nothing is noted. Raises `FleetFull` where there are no
+        """By this process's own view; in a fleet of one node, nothing is noted. Raises `FleetFull` where there are no
         `nodes`."""
         if not nodes:
             raise full()
         router = self._router
-        if len(nodes) == 1:
+        if len(nodes) == 1 and len(router.fleet.nodes) == 1:
             lease = Lease(nodes[0], now, self._plan.ask.stream, len(self._plan.ask.raw) >> 2)
+            lease.model = self._plan.model if self._plan.dialect.output_fields else None
         else:
             prompt = self._prompt = self._prompt or router.prompt(self._plan, self._tenant, self._headers)
             placed = router.choose_locally(router.policy(self._plan.model), candidates_of(nodes, now), prompt, now)
@@ -270,6 +274,7 @@ class NodeChoice:
         router.placement.add(placed, prompt, now)
         shared = router.shared if name is not None else None
         lease = Lease(node, now, self._plan.ask.stream, prompt.tokens)
+        lease.model = self._plan.model if self._plan.dialect.output_fields else None
         lease.prefill = PendingPrefill(router.placement, shared, placed, name, node, self._plan.ask.stream, now)
         if name is not None and router.places is not None:
             router.places.add(lease, name)
@@ -290,7 +295,7 @@ def candidates_of(nodes: Sequence[Node], now: float) -> list[Candidate]:
             node.in_flight / (ROOMY if not node.bounded and node.places > ROOMY else node.places),
             node.spec.weight,
             now - node.cold_since,
-            int(min(node.places, node.bound)) if node.bounded else 0,
+            int(node.bound) if node.bounded else 0,
         )
         for node, pace in zip(nodes, paces, strict=True)
     ]

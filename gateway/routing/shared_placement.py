@@ -61,14 +61,14 @@ LONG_AGO = 10**9
 
 @dataclass(frozen=True, slots=True)
 class SharedTurn:
-    """A request's turn among those of all gateways. `lifted`: the counters to be told, by name, and what each is lifted
-    to. `waiting`: how many of its tenant wait here, by how much counters may differ and count as equal, and facts for
+    """A request's turn among those of all gateways. `names`: the counters to be told, and whether each has begun to
+    wait. `waiting`: how many of its tenant wait here, by how much counters may differ and count as equal, and facts for
     other gateways; empty for a request that has just come."""
 
     model: str
     turn: Turn
     waiting: str = ""
-    lifted: Mapping[str, int] | None = None
+    names: Mapping[str, bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +119,8 @@ class SharedPlacement:
         for candidate in liked:
             warm = min(candidate.warm, LONG_AGO)
             args += (candidate.name, candidate.pace, round(candidate.crowd, 4), round(warm, 3), candidate.bound)
-        for name, lift in (shared.lifted or {}).items():
-            args += (name, lift)
+        for name, begun in (shared.names or {}).items():
+            args += (name, int(begun))
         base, model = self._base, shared.model
         keys = (*self._keys, f"{base}:places", f"{base}:gateways", f"{base}:waiting:{model}", f"{base}:turns:{model}")
         last = f"{base}:last:{prompt.conversation.hex()}"
@@ -136,7 +136,7 @@ class SharedPlacement:
         return SharedChoice(
             score,
             reason != UNKNOWN_GATEWAY,
-            dict(zip(shared.lifted or {}, counters, strict=True)),
+            dict(zip(shared.names or {}, counters, strict=True)),
             {"": floors[0], shared.turn.service_class: floors[1]},
             tuple(others),
         )

@@ -17,6 +17,7 @@ class Waiting:
     turn: Turn
     home: str | None = None
     number: int = field(default=0)
+    passed: int = 0
 
 
 def turn(name: str = "standard", tenant: str = "a", tokens: float = 100.0) -> Turn:
@@ -61,7 +62,7 @@ class AgainstAPlainModel(RuleBasedStateMachine):
         for key, beside, floor in levels:
             if key not in beside:
                 least = min((self.counters[other] for other in beside), default=self.floors.get(floor, 0))
-                self.counters[key] = max(self.counters.get(key, 0), least)
+                self.counters[key] = max(self.counters.get(key, 0), least - 2 * self.order.slack)
         self.order.add(waiter)
         self.waiting.append(waiter)
 
@@ -175,7 +176,7 @@ def test_idling_earns_nothing() -> None:
         order.charge(waiter.turn, waited=True)
         order.remove(waiter)
         first.append(waiter.turn.tenant)
-    assert abs(first.count("a") - first.count("b")) <= 2
+    assert abs(first.count("a") - first.count("b")) <= 6, "twice the slack that is left to it, and the slack"
 
 
 def test_a_conversation_stays_on_its_node_as_long_as_its_tenant_is_not_far_ahead() -> None:

@@ -159,7 +159,7 @@ async def test_a_node_is_given_no_more_than_it_can_take() -> None:
     paced = FakeSettings(rate=20, answer_tokens=10)
     async with serve_fake(paced) as a, serve_fake(paced) as b:
         nodes = [{"url": node.url, "max_concurrency": 2} for node in (a, b)]
-        async with limited_gateway(nodes=nodes) as gateway:
+        async with limited_gateway(nodes=nodes, queue={"max_wait": 0}) as gateway:
             await eventually(lambda: all(node.ready for node in gateway.app.fleet.nodes))
             seen = await crowd(gateway.url, 10, stream=True)
             assert sum(one.whole for one in seen) == 4

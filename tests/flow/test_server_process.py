@@ -193,6 +193,8 @@ async def test_a_request_is_one_json_line_without_prompt_or_key(tmp_path: Path) 
             "thinking_ended_early": False,
             "route": None,
             "expected_cached_tokens": None,
+            "service_class": "standard",
+            "queued_ms": None,
             "resumes": None,
             "loops": None,
         }

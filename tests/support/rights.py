@@ -160,7 +160,7 @@ async def _placement(_: RedisServer, link: RedisClient) -> None:
     await places.start()
     nodes = [Candidate("a:1", 0.001, bound=2), Candidate("b:1", 0.001)]
     prompt = PlacedPrompt(100, b"conversation")
-    turn = SharedTurn("m", Turn("standard", "t", 1.0, 1.0, 5.0), "1|0|", {"standard": 1})
+    turn = SharedTurn("m", Turn("standard", "t", 1.0, 1.0, 5.0), "1|0|", {"standard": True})
     for request in (b"1", b"1"):  # the answer was lost: the same one again
         placed = shared.read(await shared.choose(request, nodes, prompt, turn), nodes, prompt, turn)
         assert placed.score is not None and placed.score.node in ("a:1", "b:1")
@@ -168,6 +168,7 @@ async def _placement(_: RedisServer, link: RedisClient) -> None:
     places.correct("m", "standard", 3)
     places.adopt(Lease(Node(NodeSpec("http://a:1"))))
     places.give_back(b"1")
+    places.cancel(b"2", turn)
     await places.stop()
     await link.submit(("GET", "fg1:{route}:last:none"))  # answered after it
 

@@ -8,7 +8,8 @@ less than `SLACK` requests, the one with the fewest that wait goes first: who as
 
     event                              effect on the counters
     a tenant begins to wait            its counter is lifted to the least of those that wait, or to the floor where
-                                       none does: idling earns nothing; its class's likewise
+                                       none does, less twice the slack: idling earns next to nothing; its class's
+                                       likewise
     a request gets a place             its planned cost is added; the floor rises to the counter that it had before
     it ends                            planned cost gives way to the real one
     a class has to yield               its requests are left out; its counter is lifted when it goes on
@@ -17,9 +18,9 @@ The floor is the start tag of the last request that got a place (Goyal et al., "
 
 A conversation may stay on its node: where a place on a node is free, a request of a conversation that was there last
 may go before the one whose turn it is, as long as its tenant is not ahead by more than `PATIENCE` tokens (Cao et al.,
-"Locality-aware fair scheduling in LLM serving", 2025). Service then differs by that much more at the most.
+"Locality-aware fair scheduling in LLM serving", 2025), and no request is passed by more than `PASSES` times.
 
-The same counters may be kept in Redis for all gateways (`routing/lua/turns.lua`); `refresh` brings them here.
+The same counters may be kept in Redis for all gateways (`routing/lua/choose.lua`); `refresh` brings them here.
 """
 
 from collections import OrderedDict
@@ -38,6 +39,9 @@ WEIGHT = 0.05
 
 UNIT = 1000
 """Counters are whole numbers, of thousandths of a token."""
+
+PASSES = 8
+"""Times that requests of other conversations may go before one whose turn it is."""
 
 MAX_IDLE = 4096
 """Counters that are kept of tenants that do not wait."""
@@ -72,7 +76,10 @@ class Turn:
 
 
 class Waiter(Protocol):
-    """A request that waits. `home`: the node where its conversation was last."""
+    """A request that waits. `home`: the node where its conversation was last; `passed`: times that another went first
+    although it was this one's turn."""
+
+    passed: int
 
     @property
     def turn(self) -> Turn: ...
@@ -94,8 +101,8 @@ class FairOrder(Generic[Waiting]):
         """By class and tenant's counter, the oldest first."""
         self._counters: dict[str, int] = {}
         self._floors: dict[str, int] = {}
-        self.lifted: dict[str, int] = {}
-        """Counters that were lifted since all gateways were last told."""
+        self.begun: set[str] = set()
+        """The counters of those that have begun to wait since all gateways were last told."""
 
     # Counters
 
@@ -138,10 +145,8 @@ class FairOrder(Generic[Waiting]):
     def _lift(self, level: str, name: str) -> None:
         beside = self._waiting if level == "" else self._waiting[level]
         floor = min((self._counters[each] for each in beside if each != name), default=self._floors.get(level, 0))
-        if self._counters.get(name, 0) < floor:
-            self._counters[name] = floor
-        self._counters.setdefault(name, 0)
-        self.lifted[name] = self._counters[name]
+        self._counters[name] = max(self._counters.get(name, 0), floor - 2 * self.slack)
+        self.begun.add(name)
 
     def _forget_idle(self) -> None:
         """Forget the counters that the floor would lift anyway, and then the least."""
@@ -176,10 +181,10 @@ class FairOrder(Generic[Waiting]):
         self.size -= 1
         if not queue:
             del members[turn.member]
-            self.lifted.pop(turn.member, None)
+            self.begun.discard(turn.member)
             if not members:
                 del self._waiting[turn.service_class]
-                self.lifted.pop(turn.service_class, None)
+                self.begun.discard(turn.service_class)
 
     def next(self, yielding: Collection[str] = (), node: str | None = None) -> Waiting | None:
         """The request whose turn it is; None where none waits but in classes that are `yielding`. `node` has a place: a
@@ -194,13 +199,15 @@ class FairOrder(Generic[Waiting]):
             (member for member in members if self._counters[member] <= near),
             key=lambda member: (len(members[member]), self._counters[member]),
         )
-        if node is not None:
+        oldest = next(iter(members[first].values()))
+        if node is not None and oldest.home != node and oldest.passed < PASSES:
             near = self._counters[first] + PATIENCE * UNIT
             for member in sorted((each for each in members if self._counters[each] <= near), key=self.counter):
                 for waiter in _first(members[member], LOOKED_AT):
                     if waiter.home == node:
+                        oldest.passed += 1
                         return waiter
-        return next(iter(members[first].values()))
+        return oldest
 
     def count(self, service_class: str, tenant: str | None = None) -> int:
         """How many wait in the class, or of the tenant's there."""
@@ -209,10 +216,12 @@ class FairOrder(Generic[Waiting]):
             return len(members.get(f"{service_class}|{tenant}", ()))
         return sum(map(len, members.values()))
 
-    @property
-    def names(self) -> list[str]:
-        """The names of the counters of those that wait: classes and tenants."""
-        return [*self._waiting, *(member for members in self._waiting.values() for member in members)]
+    def names(self, most: int) -> dict[str, bool]:
+        """The names of the counters of those that wait, and whether each has begun to: classes, and those tenants with
+        the least counters, `most` in all."""
+        members = sorted((member for each in self._waiting.values() for member in each), key=self.counter)
+        chosen = [*self._waiting, *(each for each in members if each in self.begun), *members]
+        return {name: name in self.begun for name in list(dict.fromkeys(chosen))[:most]}
 
     def firsts(self) -> list[Waiting]:
         """The oldest request of each tenant, in each class."""

@@ -48,10 +48,12 @@ class ServiceClasses:
             for tier in each.tiers:
                 self._by_tier.setdefault(tier, each)
         self.default_name = default
+        self.default = self._by_name[default]
 
-    @property
-    def default(self) -> ServiceClass:
-        return self._by_name[self.default_name]
+    def rank(self, name: str) -> int:
+        """0 for the highest class, and for a name that is not there any more."""
+        found = self._by_name.get(name)
+        return 0 if found is None else found.rank
 
     def named(self, name: str | None) -> ServiceClass | None:
         return None if name is None else self._by_name.get(name)
@@ -59,6 +61,8 @@ class ServiceClasses:
     def of(self, tenant: str | None, key: str | None, header: bytes | None, tier: Any) -> ServiceClass:
         """The class of a request, by the class names of its tenant and key (None: they have none), its header and its
         `service_tier`. A name that a tenant or key has and the configuration does not counts as none."""
+        if tenant is None and key is None and header is None and tier is None:
+            return self.default
         chosen = self.named(tenant) or self.default
         for lower in (self.named(key), self._asked(header), self._by_tier.get(tier) if type(tier) is str else None):
             if lower is not None and lower.rank > chosen.rank:

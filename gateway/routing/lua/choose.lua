@@ -10,11 +10,11 @@
 --       8 last      string: "tokens|milliseconds|node", where the conversation was last
 -- ARGV  1 id, 2 tokens of the prompt, 3 seconds that `last` is kept, 4 seconds that a full node is worse by, 5 thrift,
 --       6 gateway, 7 class, 8 the tenant's counter there, 9 and 10 what is added to the two, 11 how many of the tenant wait
---       at the gateway, by how much counters may differ and count as equal, and facts of all that wait there ("n|slack|facts";
+--       at the gateway (0: others are not told), by how much counters may differ and count as equal, and facts of all that wait there ("n|slack|facts";
 --       empty: the request has just come), 12 candidates,
 --       then for each candidate, in the conversation's own order: name, seconds per token, crowd, seconds since its caches
 --       began, requests that it may have (0: any number),
---       then counters of those that wait: name, and what it is lifted to
+--       then counters of those that wait: name, and 1 where it has begun to wait
 -- Returns the candidate's number (from 1), the tokens expected in its cache, the tokens ahead of it, and the reason (0 new, 1
 -- home, 2 moved; and with number 0: 3 all full, 4 others wait whose turn it is, 5 the gateway is not known), the counters
 -- that were asked for, the floors of classes and of the class, and what other gateways said of those that wait there.
@@ -37,12 +37,20 @@ local asked = 13 + 5 * candidates
 
 local function number(field) return tonumber(redis.call('HGET', KEYS[7], field) or 0) end
 
+local my_count, slack = ARGV[11]:match('^(%d+)|(%d+)|')
+my_count, slack = tonumber(my_count or 0), tonumber(slack or 0)
+
 local counters, others = {}, {}
 for at = asked, #ARGV, 2 do
-  local value, lift = number(ARGV[at]), tonumber(ARGV[at + 1])
-  if value < lift then
-    value = lift
-    redis.call('HSET', KEYS[7], ARGV[at], lift)
+  local name = ARGV[at]
+  local value = number(name)
+  if ARGV[at + 1] == '1' then
+    local of = name:match('^([^|]*)|')
+    local least = number(of and '^' .. of or '^') - 2 * slack
+    if value < least then
+      value = least
+      redis.call('HSET', KEYS[7], name, string.format('%.0f', least))
+    end
   end
   counters[#counters + 1] = value
 end
@@ -57,8 +65,6 @@ if not is_known(gateway) then return refuse(5) end
 -- Whose turn it is at other gateways.
 local mine_of_class, mine = number(class), number(member)
 local before_mine = 0
-local my_count, slack = ARGV[11]:match('^(%d+)|(%d+)|')
-my_count, slack = tonumber(my_count or 0), tonumber(slack or 0)
 local all = redis.call('HGETALL', KEYS[6])
 for i = 1, #all, 2 do
   if all[i] ~= gateway then
@@ -79,7 +85,7 @@ for i = 1, #all, 2 do
     end
   end
 end
-if waits then
+if my_count > 0 then
   redis.call('HSET', KEYS[6], gateway, (now + 250) .. '|' .. class .. '|' .. member .. '|' .. ARGV[11])
   redis.call('PEXPIRE', KEYS[6], 60000)
 end
