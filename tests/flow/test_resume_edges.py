@@ -48,7 +48,7 @@ async def test_an_answer_goes_on_over_several_breaks_on_three_nodes(dialect: str
             for node in nodes:
                 node.set_faults(
                     Fault("die", after=first, next=1, path="/v1/chat"),
-                    Fault("die", after=then, next=1, path="/v1/completions"),
+                    Fault("die", after=then, next=2, path="/v1/completions"),  # the prober may take one
                 )
             got = await client.post(PATH[dialect], json=body_of(dialect))
             assert got.text.count(": resumed on another node") >= 2
