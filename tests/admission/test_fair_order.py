@@ -62,7 +62,8 @@ class AgainstAPlainModel(RuleBasedStateMachine):
         for key, beside, floor in levels:
             if key not in beside:
                 least = min((self.counters[other] for other in beside), default=self.floors.get(floor, 0))
-                self.counters[key] = max(self.counters.get(key, 0), least - 2 * self.order.slack)
+                credit = 2 * self.order.slack if len(key) == 2 else 0
+                self.counters[key] = max(self.counters.get(key, 0), least - credit)
         self.order.add(waiter)
         self.waiting.append(waiter)
 

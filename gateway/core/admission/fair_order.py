@@ -9,7 +9,7 @@ less than `SLACK` requests, the one with the fewest that wait goes first: who as
     event                              effect on the counters
     a tenant begins to wait            its counter is lifted to the least of those that wait, or to the floor where
                                        none does, less twice the slack: idling earns next to nothing; its class's
-                                       likewise
+                                       likewise, with nothing less
     a request gets a place             its planned cost is added; the floor rises to the counter that it had before
     it ends                            planned cost gives way to the real one
     a class has to yield               its requests are left out; its counter is lifted when it goes on
@@ -145,7 +145,8 @@ class FairOrder(Generic[Waiting]):
     def _lift(self, level: str, name: str) -> None:
         beside = self._waiting if level == "" else self._waiting[level]
         floor = min((self._counters[each] for each in beside if each != name), default=self._floors.get(level, 0))
-        self._counters[name] = max(self._counters.get(name, 0), floor - 2 * self.slack)
+        credit = 0 if level == "" else 2 * self.slack
+        self._counters[name] = max(self._counters.get(name, 0), floor - credit)
         self.begun.add(name)
 
     def _forget_idle(self) -> None:

@@ -46,7 +46,7 @@ for at = asked, #ARGV, 2 do
   local value = number(name)
   if ARGV[at + 1] == '1' then
     local of = name:match('^([^|]*)|')
-    local least = number(of and '^' .. of or '^') - 2 * slack
+    local least = of and number('^' .. of) - 2 * slack or number('^')
     if value < least then
       value = least
       redis.call('HSET', KEYS[7], name, string.format('%.0f', least))
