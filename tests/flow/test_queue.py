@@ -13,6 +13,7 @@ from gateway.core.errors import ClientGone
 from tests.support.admission import ENDLESS, Setting, leave, setting
 from tests.support.crowd import Seen, ask, lost, send, text_of
 from tests.support.gateways import eventually
+from tests.support.nodes import MODEL
 from workers.fake import FakeSettings
 
 MODES = {"without Redis": (True, 1), "with Redis": (False, 1), "four gateways": (False, 4)}
@@ -228,9 +229,11 @@ async def test_batch_gives_way_while_others_wait(mode: tuple[bool, int]) -> None
         await there.nothing_held()
 
 
-async def test_shares_hold_whoever_floods(mode: tuple[bool, int]) -> None:
+@pytest.mark.parametrize(
+    ("alone", "gateways"), [(True, 1), (False, 4), pytest.param(False, 1, marks=pytest.mark.prove)]
+)
+async def test_shares_hold_whoever_floods(alone: bool, gateways: int) -> None:
     """The tenant c has three times the share of the others; each has far more to do than there are places."""
-    alone, gateways = mode
     settings = FakeSettings(rate=400, thinking_tokens=4, answer_tokens=12)
     given = tenants(c={"share": 3.0})
     async with setting(settings, 2, gateways, bound=2, alone=alone, max_wait=120.0, tenants=given) as there:
@@ -262,8 +265,15 @@ async def test_shares_hold_whoever_floods(mode: tuple[bool, int]) -> None:
         await there.nothing_held()
 
 
-@pytest.mark.parametrize("gateways", [1, 3])
-@pytest.mark.parametrize("harm", ["kill", "freeze", "flush"])
+@pytest.mark.parametrize(
+    ("harm", "gateways"),
+    [
+        ("kill", 1),
+        ("flush", 1),
+        ("freeze", 3),
+        *(pytest.param(*each, marks=pytest.mark.prove) for each in (("kill", 3), ("flush", 3), ("freeze", 1))),
+    ],
+)
 async def test_a_redis_that_goes_and_comes_back_leaves_nothing_stuck(harm: str, gateways: int) -> None:
     settings = FakeSettings(rate=100, thinking_tokens=0, answer_tokens=30)
     async with setting(settings, 2, gateways, bound=2 * gateways, max_wait=60.0) as there:
@@ -336,3 +346,60 @@ async def test_a_request_that_only_a_full_node_can_serve_holds_up_no_other(mode:
             await leave(holders)
             assert (await asking).status_code == 200
         await there.nothing_held()
+
+
+async def test_a_request_that_its_limits_refuse_is_charged_nothing() -> None:
+    given = tenants(a={"limits": {"requests_per_minute": 1, "burst_seconds": 60}})
+    async with setting(FakeSettings(), 2, bound=2, max_wait=5.0, tenants=given) as there:
+        redis, url = there.redis, there.gateways[0].url
+        assert redis is not None and (await send(url, ask("first"), **of("a"))).whole
+        counter = f"fg1:{{route}}:turns:{MODEL}"
+        await eventually(lambda: not there.gateways[0].app.router.places._corrections)  # type: ignore[union-attr]
+        await asyncio.sleep(0.5)  # they have been sent
+        before = redis.do("HGET", counter, "standard|a")
+        assert [(await send(url, ask(f"{n}"), **of("a"))).status for n in range(5)] == [429] * 5
+        await there.nothing_held()
+        assert redis.do("HGET", counter, "standard|a") == before
+
+
+@pytest.mark.parametrize("alone", [True, False])
+async def test_who_was_busy_while_others_idled_owes_them_nothing(alone: bool) -> None:
+    settings = FakeSettings(rate=400, thinking_tokens=4, answer_tokens=12)
+    async with setting(settings, 2, bound=1, alone=alone, max_wait=60.0, tenants=tenants()) as there:
+        url = there.gateways[0].url
+        for number in range(60):
+            assert (await send(url, ask(f"alone {number}"), **of("a"))).whole
+        ended: list[str] = []
+
+        async def one(name: str, number: int) -> None:
+            assert (await send(url, ask(f"{name} {number}"), **of(name))).whole
+            ended.append(name)
+
+        await asyncio.gather(*(one(name, number) for number in range(60) for name in "ab"))
+        assert 20 <= ended[:80].count("a") <= 60, ended
+        await there.nothing_held()
+
+
+async def test_two_models_on_one_node_take_turns() -> None:
+    settings = FakeSettings(models=("one", "two"), rate=400, thinking_tokens=4, answer_tokens=12)
+    async with setting(settings, 1, bound=1, alone=True, max_wait=60.0) as there:
+        ended: list[str] = []
+
+        async def ask_for(model: str, number: int) -> None:
+            assert (await send(there.gateways[0].url, {**ask(f"{number}"), "model": model})).whole
+            ended.append(model)
+
+        await asyncio.gather(*(ask_for(model, number) for number in range(20) for model in ("one", "two")))
+        assert 8 <= ended[:20].count("one") <= 12, ended
+        await there.nothing_held()
+
+
+async def test_requests_do_not_wait_for_a_model_that_no_node_serves_any_more(endless: Setting) -> None:
+    asking = endless.ask(4)
+    await eventually(lambda: in_flight(endless) == 4)
+    late = endless.ask(2)
+    await eventually(lambda: waiting(endless) == 2)
+    for gateway in endless.gateways:
+        gateway.app.fleet.update(())
+    assert {(each.status, each.code) for each in await asyncio.gather(*late)} == {(503, "no_node_ready")}
+    await leave(asking)
