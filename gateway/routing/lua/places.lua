@@ -21,7 +21,7 @@ local function occupy(gateway, id, node)
   if redis.call('HSET', leases_of(gateway), id, node) == 1 then redis.call('HINCRBY', KEYS[4], node, 1) end
 end
 
-local function is_known(gateway) return redis.call('HGET', leases_of(gateway), '#') end
+local function is_known(gateway) return redis.call('HMGET', leases_of(gateway), '#')[1] end
 
 local function leave(gateway)
   local leases = redis.call('HGETALL', leases_of(gateway))
