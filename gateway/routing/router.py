@@ -250,12 +250,12 @@ class NodeChoice:
             places.asked.discard(self._name)
 
     def _place(self, nodes: Sequence[Node], now: float) -> Lease:
-        """By this process's own view; in a fleet of one node, nothing is noted. Raises `FleetFull` where there are no
-        `nodes`."""
+        """By this process's own view. Where there is no choice nothing is noted, but where the others were full: what
+        waits looks for its conversation's node. Raises `FleetFull` where there are no `nodes`."""
         if not nodes:
             raise full()
         router = self._router
-        if len(nodes) == 1 and len(router.fleet.nodes) == 1:
+        if len(nodes) == 1 and (not nodes[0].bounded or len(router.fleet.nodes) == 1):
             lease = Lease(nodes[0], now, self._plan.ask.stream, len(self._plan.ask.raw) >> 2)
             lease.model = self._plan.model if self._plan.dialect.output_fields else None
         else:
