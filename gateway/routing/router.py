@@ -255,7 +255,7 @@ class NodeChoice:
         if not nodes:
             raise full()
         router = self._router
-        if len(nodes) == 1 and (not nodes[0].bounded or len(router.fleet.nodes) == 1):
+        if len(nodes) == 1 and (not router.fleet.bounded or len(router.fleet.nodes) == 1):
             lease = Lease(nodes[0], now, self._plan.ask.stream, len(self._plan.ask.raw) >> 2)
             lease.model = self._plan.model if self._plan.dialect.output_fields else None
         else:
