@@ -111,7 +111,7 @@ class Admission:
                 try:
                     lease = await choice.lease()
                 except FleetFull:  # all nodes are, or others wait whose turn it is
-                    pass
+                    choice.cancel()  # what Redis chose may have left meanwhile
                 else:
                     if charge is not None:
                         self.queue.charge(charge, choice)

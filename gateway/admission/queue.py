@@ -33,7 +33,7 @@ from gateway.core.admission.fair_order import Turn
 from gateway.core.admission.queue_facts import QueueFacts
 from gateway.core.admission.service_classes import USUAL_CLASSES, ServiceClasses
 from gateway.core.admission.token_costs import TokenCosts
-from gateway.core.errors import FleetFull, GatewayError, InternalError, NoNodeReady, Overloaded, QueueFull
+from gateway.core.errors import FleetFull, NoNodeReady, Overloaded, QueueFull
 from gateway.core.plan import Plan
 from gateway.fleet.node import AnotherLease, Lease
 from gateway.routing.router import NodeChoice, Router
@@ -44,8 +44,6 @@ log = structlog.get_logger("fleetgate.admission")
 
 NO_NODE_SECONDS = 5.0
 """How long requests wait where no node serves their model."""
-
-FAULT = "Internal error of the gateway: its log has the details."
 
 POLL = 0.025
 """Seconds between two looks for a place while somebody waits."""
@@ -103,10 +101,9 @@ class RequestQueue:
     def holds_back(self, charge: TurnCharge, pinned_to: bytes | None) -> bool:
         """Whether a request that comes now has to wait: behind others, or since its class gives way to higher ones."""
         queue = self.queues.get((charge.model, pinned_to))
-        if queue is None:
-            return False
-        yielding = queue.yielding(self.rules.classes, self._router.now())
-        return queue.order.size > 0 or charge.turn.service_class in yielding
+        if queue is None or queue.order.size:
+            return queue is not None
+        return charge.turn.service_class in queue.yielding(self.rules.classes, self._router.now())
 
     async def wait(
         self, plan: Plan, charge: TurnCharge, request: DownstreamRequest, deadline: float
@@ -277,19 +274,20 @@ class RequestQueue:
             turn = queue.shared_turn(waiter, self.rules.classes)
             choice = self._router.choose(waiter.plan, waiter.turn.tenant, waiter.headers, turn)
             lease = await choice.lease()
-        except NoNodeReady as error:
-            self._none_ready(queue, error)
-            return False
-        except Overloaded:
-            queue.none_since = None
-            queue.take_over(choice, self._router.now())
-            return False
         except BaseException as error:
-            if choice is not None:
+            if choice is not None:  # what Redis chose may have left meanwhile
                 choice.cancel()
-            if isinstance(error, Exception):  # it is this request's, and holds up no other
-                waiter.end_with(error if isinstance(error, GatewayError) else InternalError(FAULT))
-            raise
+            match error:
+                case NoNodeReady():
+                    self._none_ready(queue, error)
+                case Overloaded():
+                    queue.none_since = None
+                    queue.take_over(choice, self._router.now())
+                case Exception():  # it is this request's, and holds up no other
+                    waiter.end_with(error)
+                case _:
+                    raise
+            return False
         queue.none_since = None
         queue.take_over(choice, self._router.now())
         waiter.charge.shared = choice.answer is not None and choice.answer.score is not None

@@ -67,8 +67,8 @@ class WaitingRequest:
     def turn(self) -> Turn:
         return self.charge.turn
 
-    def end_with(self, error: GatewayError) -> None:
-        """The wait is over, without a place."""
+    def end_with(self, error: Exception) -> None:
+        """The wait is over, without a place. What is no `GatewayError` becomes an internal error (`RequestRecord`)."""
         if not self.place.done():
             self.place.set_exception(error)
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from gateway.core.errors import ClientGone
-from tests.support.admission import ENDLESS, Setting, leave, setting
+from tests.support.admission import ENDLESS, Setting, drained, leave, setting
 from tests.support.crowd import Seen, ask, lost, send, text_of
 from tests.support.gateways import eventually
 from tests.support.nodes import MODEL
@@ -403,3 +403,26 @@ async def test_requests_do_not_wait_for_a_model_that_no_node_serves_any_more(end
         gateway.app.fleet.update(())
     assert {(each.status, each.code) for each in await asyncio.gather(*late)} == {(503, "no_node_ready")}
     await leave(asking)
+
+
+async def test_a_place_on_a_node_that_left_meanwhile_is_given_back_uncharged() -> None:
+    """Redis chose it while it was drained; nobody is served."""
+    async with setting(ENDLESS, 1, bound=1, max_wait=30.0) as there:
+        redis, counters = there.redis, f"fg1:{{route}}:turns:{MODEL}"
+        assert redis is not None
+        holder = there.ask(1)
+        await eventually(lambda: there.in_flight(0) == 1)
+        late = there.ask(1)
+        await eventually(lambda: waiting(there) == 1)
+        before = redis.do("HGET", counters, "standard|default")
+        app = there.gateways[0].app
+        assert app.router.places is not None
+        redis.freeze()
+        await leave(holder)
+        await eventually(lambda: there.in_flight(0) == 0 and len(app.router.places.asked) > 0)
+        drained(there)
+        there.thaw()
+        assert [(each.status, each.code) for each in await asyncio.gather(*late)] == [(503, "no_node_ready")]
+        await there.nothing_held()
+        await asyncio.sleep(0.5)  # corrections have been sent
+        assert int(redis.do("HGET", counters, "standard|default")) <= int(before)

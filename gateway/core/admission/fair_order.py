@@ -12,7 +12,7 @@ less than `SLACK` requests, the one with the fewest that wait goes first: who as
                                        likewise, with nothing less
     a request gets a place             its planned cost is added; the floor rises to the counter that it had before
     it ends                            planned cost gives way to the real one
-    a class has to yield               its requests are left out; its counter is lifted when it goes on
+    a class has to yield               its requests are left out; its counter stays
 
 The floor is the start tag of the last request that got a place (Goyal et al., "Start-time fair queuing", 1996).
 

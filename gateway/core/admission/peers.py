@@ -1,7 +1,7 @@
 """What other gateways say of the requests that wait there: how many of each class.
 
 One line of text for each gateway travels through Redis with its question for a place (`routing/lua/choose.lua`):
-`until|class|counter|requests|class=requests,class=requests`.
+`until|class|counter|requests|slack|class=requests,class=requests`, of which the last part is read here.
 """
 
 from collections.abc import Iterable, Mapping

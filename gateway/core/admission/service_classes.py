@@ -61,8 +61,6 @@ class ServiceClasses:
     def of(self, tenant: str | None, key: str | None, header: bytes | None, tier: Any) -> ServiceClass:
         """The class of a request, by the class names of its tenant and key (None: they have none), its header and its
         `service_tier`. A name that a tenant or key has and the configuration does not counts as none."""
-        if tenant is None and key is None and header is None and tier is None:
-            return self.default
         chosen = self.named(tenant) or self.default
         for lower in (self.named(key), self._asked(header), self._by_tier.get(tier) if type(tier) is str else None):
             if lower is not None and lower.rank > chosen.rank:
