@@ -215,7 +215,7 @@ def _view(node: Node, views: Sequence[PeerView]) -> NodeView:
         breaker=node.breaker.state.value,
         last_error=seen.error,
         in_flight=seen.in_flight,
-        places=None if spec.max_concurrency is None else int(node.bound) * (1 if node.shared else len(views)),
+        places=None if not node.bounded else int(node.bound) * (1 if node.shared else len(views)),
         running=load.running if load else None,
         waiting=load.waiting if load else None,
         kv_use=load.kv_use if load else None,

@@ -15,7 +15,7 @@ TokenWeight = Annotated[float, Field(ge=0, le=1000)]
 class ServiceClassConfig(Section):
     """One class. `share`: its part of the tokens against other classes that wait. `service_tiers`: OpenAI's names for
     it. `yields_at`: seconds of the expected wait of higher classes from which it gets no place. `priority`: what nodes
-    with `priority_scheduling` are told, lower first."""
+    are told, lower first."""
 
     name: ClassName
     share: Share = 1.0
@@ -55,6 +55,8 @@ class QueueConfig(Section):
     max_waiting: Count = 4096
     max_bytes: Count = 256 * 1024 * 1024
     tenant_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    find_concurrency: bool = True
+    """Whether a node without `max_concurrency` gets the one that its metrics show it to work best with."""
     costs: TokenCostsConfig = TokenCostsConfig()
     classes: tuple[ServiceClassConfig, ...] = Field(default_factory=_usual, min_length=1, max_length=16)
     """The highest first. Where they are listed, these are all."""

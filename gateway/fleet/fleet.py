@@ -7,6 +7,7 @@ import structlog
 
 from gateway.core.errors import FleetFull, NoNodeReady
 from gateway.core.fleet.breaker import BreakerRules
+from gateway.core.fleet.node_metrics import NodeMetrics
 from gateway.fleet.node import Lease, Node
 from gateway.fleet.node_spec import NodeSpec
 
@@ -26,6 +27,8 @@ class Fleet:
         self.shared = False
         self.bounded = False
         """Whether a node has a bound."""
+        self.on_bounds: Callable[[], None] | None = None
+        """Called when a node has got a bound that it had not."""
         self.on_free: Callable[[Lease], None] | None = None
         """Called when a request on one of the nodes has ended. Set before there are any."""
         self._begun = False
@@ -67,14 +70,31 @@ class Fleet:
                 new.append(node)
             node.shared = self.shared
             node.share(spec, self.gateways)
-            node.on_free = self.on_free if node.bounded else None
             nodes.setdefault(spec.url, node)
         for url in known.keys() - nodes.keys():
             known[url].leave()
         self.nodes = tuple(nodes.values())
         self._begun = self._begun or bool(nodes)
-        self.bounded = any(node.bounded for node in self.nodes)
+        self._refresh_bounds()
         return tuple(new)
+
+    def load_told(self, node: Node, load: NodeMetrics, find_knee: bool) -> None:
+        """A page of the metrics of `node` was read: with `find_knee`, how much it can take may have shown."""
+        before = node.max_concurrency
+        node.load_told(load, find_knee)
+        found = node.max_concurrency
+        if found == before:
+            return
+        self._refresh_bounds()
+        if before is None or found is None:
+            log.info("node_concurrency_found", node=node.name, max_concurrency=found)
+        if before is None and self.on_bounds is not None:
+            self.on_bounds()
+
+    def _refresh_bounds(self) -> None:
+        for node in self.nodes:
+            node.on_free = self.on_free if node.bounded else None
+        self.bounded = any(node.bounded for node in self.nodes)
 
     @property
     def served(self) -> "ServedModels":

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from gateway.core.dialects.response_ids import node_tag
 from gateway.core.fleet.breaker import Breaker, BreakerRules
 from gateway.core.fleet.capabilities import UNKNOWN
+from gateway.core.fleet.knee import ConcurrencyKnee
 from gateway.core.fleet.node_facts import NodeFacts
 from gateway.core.fleet.node_metrics import NodeMetrics
 from gateway.core.routing.prefill_speed import PrefillSpeed
@@ -21,6 +22,9 @@ ROOMY = 64
 
 PAGES = 16
 """Pages of a node's metrics that are kept: half a minute of them, over which its rates are taken."""
+
+STALE = 15.0
+"""Seconds after which a page of its metrics says nothing of how much a node can take."""
 
 
 class Node:
@@ -60,6 +64,7 @@ class Node:
         self.capabilities = UNKNOWN
         self.load: NodeMetrics | None = None
         self.loads: deque[NodeMetrics] = deque(maxlen=PAGES)
+        self.knee = ConcurrencyKnee()
         self.speed = PrefillSpeed()
         self.cold_since = -math.inf
         self.gateways = 1
@@ -78,6 +83,8 @@ class Node:
         """Bring what requests read up to date: after anything was told, and with every probe."""
         self.ready = self.drain is None and not self.left and not self.breaker.is_open
         self.doubted = self.doubted or self.breaker.is_open
+        if self.load is not None and now - self.load.at > STALE:
+            self.knee.forget()
         self.places = self.bound
         share = self.breaker.share(now)
         if share < 1 and not self.breaker.is_open:
@@ -99,18 +106,30 @@ class Node:
         self.ready = False
 
     @property
+    def max_concurrency(self) -> int | None:
+        """Requests at once that it may have of all gateways: as configured, or else as found; None: any number."""
+        configured = self.spec.max_concurrency
+        return self.knee.limit if configured is None else configured
+
+    @property
+    def takes_priority(self) -> bool:
+        """Whether it is told the priority of requests. A vLLM that schedules otherwise ignores it."""
+        told = self.spec.priority_scheduling
+        return self.capabilities.version is not None if told is None else told
+
+    @property
     def bound(self) -> float:
         """Requests at once that this process may have on it at the most."""
-        most = self.spec.max_concurrency
+        most = self.max_concurrency
         return math.inf if most is None else most if self.shared else max(1, most // self.gateways)
 
     @property
     def bounded(self) -> bool:
-        return self.spec.max_concurrency is not None
+        return self.max_concurrency is not None
 
     def is_within_share(self) -> bool:
         """Whether it may have one more request within an even share of its places, whatever others have on it."""
-        most = self.spec.max_concurrency
+        most = self.max_concurrency
         return most is None or self.in_flight < max(1, most // self.gateways)
 
     @property
@@ -118,7 +137,13 @@ class Node:
         """What metrics are told."""
         breaker = self.breaker
         return NodeFacts(
-            self.name, self.ready, breaker.state.value, dict(breaker.opened), self.drain is not None, self.in_flight
+            self.name,
+            self.ready,
+            breaker.state.value,
+            dict(breaker.opened),
+            self.drain is not None,
+            self.in_flight,
+            self.max_concurrency,
         )
 
     def drain_for(self, source: str, drain: Drain | None, now: float) -> None:
@@ -161,11 +186,15 @@ class Node:
             self.breaker.missed_probes(now)
             self.refresh(now)
 
-    def load_told(self, load: NodeMetrics) -> None:
+    def load_told(self, load: NodeMetrics, find_knee: bool = True) -> None:
         """A page of its metrics was read. Tokens that were made since the last one are a sign of life."""
         before = self.load
         self.load = load
         self.loads.append(load)
+        if find_knee:
+            self.knee.observe(self.loads)
+        else:
+            self.knee.forget()
         if before is None or before.generated is None or load.generated is None:
             return
         if load.generated != before.generated:

@@ -37,7 +37,8 @@ class ProbeSettings:
     """Seconds between probes (with a tenth of jitter), seconds for one, and how many may fail in a row.
 
     `canary`: each node is asked to show what it can do; otherwise it is trusted to hold budgets. `native`: a node
-    that has shown that it holds budgets is relied on.
+    that has shown that it holds budgets is relied on. `find_knee`: how many requests at once a node works best with is
+    found from its metrics, where it is not configured.
     """
 
     interval: float
@@ -45,6 +46,7 @@ class ProbeSettings:
     failure_threshold: int
     canary: bool = True
     native: bool = True
+    find_knee: bool = True
 
 
 class NodeProbes:
@@ -161,7 +163,8 @@ class NodeProbes:
                 page = await get(self._client, "/metrics")
             if page.status == 200:
                 before = self._node.load
-                self._node.load_told(load := read_node_metrics(page.body.decode(errors="replace"), _now()))
+                load = read_node_metrics(page.body.decode(errors="replace"), _now())
+                self._fleet.load_told(self._node, load, self._settings().find_knee)
                 if before is not None and (load.generated or 0) < (before.generated or 0):
                     self._canary.restarted()  # faster than a probe could fail
 

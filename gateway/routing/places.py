@@ -97,6 +97,7 @@ class Places:
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         redis.on_change(self._changed)
+        fleet.on_bounds = self.forgotten
 
     # Leases
 
@@ -162,7 +163,7 @@ class Places:
         self._wanted.set()
 
     def forgotten(self) -> None:
-        """Redis has said that it does not know this gateway: all is told anew."""
+        """Tell Redis all anew: it has said that it does not know this gateway, or a node has a bound now."""
         self._stale = True
         self._wanted.set()
 

@@ -221,6 +221,12 @@ METRICS: tuple[MetricDefinition[Any], ...] = (
         "Requests that this gateway has on the node.",
         "node",
     ),
+    NODE_MAX_CONCURRENCY := _gauge(
+        "fleetgate_node_max_concurrency",
+        "Requests at once that all gateways may have on the node, as configured or found; 0 where nothing bounds them.",
+        "node",
+        processes="livemax",
+    ),
     NODE_DRAINING := _gauge(
         "fleetgate_node_draining",
         "1 where the node is drained: it gets nothing new.",

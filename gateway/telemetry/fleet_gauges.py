@@ -26,6 +26,7 @@ class FleetGauges:
         for name, facts in now.items():
             self._made[definitions.NODE_READY].labels(name).set(int(facts.ready))
             self._made[definitions.NODE_IN_FLIGHT].labels(name).set(facts.in_flight)
+            self._made[definitions.NODE_MAX_CONCURRENCY].labels(name).set(facts.max_concurrency or 0)
             self._made[definitions.NODE_DRAINING].labels(name).set(int(facts.draining))
             for state in STATES:
                 self._made[definitions.NODE_BREAKER].labels(name, state).set(int(facts.breaker == state))
@@ -64,7 +65,12 @@ class FleetGauges:
     def _forget(self, name: str) -> None:
         """Remove the metrics of a node that has left the fleet. (With several processes they can only be set to 0.)"""
         single = "PROMETHEUS_MULTIPROC_DIR" not in os.environ
-        for gauge in (definitions.NODE_READY, definitions.NODE_IN_FLIGHT, definitions.NODE_DRAINING):
+        for gauge in (
+            definitions.NODE_READY,
+            definitions.NODE_IN_FLIGHT,
+            definitions.NODE_MAX_CONCURRENCY,
+            definitions.NODE_DRAINING,
+        ):
             self._made[gauge].labels(name).set(0)
             if single:
                 self._made[gauge].remove(name)

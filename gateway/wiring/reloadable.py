@@ -163,7 +163,14 @@ def _bodies(config: Config, workers: int) -> BodyLimits:
 
 def _probes(config: Config) -> ProbeSettings:
     health, budgets = config.health, config.budgets
-    return ProbeSettings(health.interval, health.timeout, health.failure_threshold, budgets.canary, budgets.native)
+    return ProbeSettings(
+        health.interval,
+        health.timeout,
+        health.failure_threshold,
+        budgets.canary,
+        budgets.native,
+        config.queue.find_concurrency,
+    )
 
 
 def _routing(config: Config) -> RoutingRules:

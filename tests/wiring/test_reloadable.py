@@ -173,6 +173,7 @@ OTHERS: dict[str, Any] = {
         "max_waiting": 7,
         "max_bytes": 2048,
         "tenant_share": 0.25,
+        "find_concurrency": False,
         "costs": {"input": 2, "cached_input": 0.2, "reasoning": 3, "output": 3},
         "classes": [
             {"name": "standard", "share": 7, "service_tiers": ["scale"], "yields_at": 9, "priority": 3},

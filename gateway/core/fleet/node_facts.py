@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 class NodeFacts(NamedTuple):
     """One node as a process sees it. `breaker` is its state (see `BreakerState`), `opened` how often it opened by
-    cause; `in_flight` what this process has there."""
+    cause; `in_flight` what this process has there; `max_concurrency` what all gateways may have there, None without a
+    bound."""
 
     name: str
     ready: bool
@@ -14,3 +15,4 @@ class NodeFacts(NamedTuple):
     opened: Mapping[str, int]
     draining: bool
     in_flight: int
+    max_concurrency: int | None = None

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 class NodeMetrics:
     """A node's load at `at` (seconds of the caller's clock). None: the page did not say.
 
-    `running`, `waiting`: requests of all gateways; `kv_use`: 0 to 1; the others are counted in tokens since the node
-    began (`cache_queries` of its prefix cache).
+    `running`, `waiting`: requests of all gateways; `short_of_room`: those that wait since the node runs as many as it
+    can, and not for something of their own; `kv_use`: 0 to 1; the others are counted in tokens since the node began
+    (`cache_queries` of its prefix cache).
     """
 
     at: float
@@ -18,6 +19,12 @@ class NodeMetrics:
     cache_queries: int | None = None
     cache_hits: int | None = None
     generated: int | None = None
+    short_of_room: int | None = None
+
+    @property
+    def queued(self) -> int | None:
+        """Requests in the node's own queue, as far as the page tells them from others that wait."""
+        return self.waiting if self.short_of_room is None else self.short_of_room
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,12 @@ def rates_between(first: NodeMetrics, last: NodeMetrics) -> NodeRates:
     )
 
 
+def computed_between(first: NodeMetrics, last: NodeMetrics) -> int:
+    """Prompt tokens that were computed, and not found in the prefix cache; 0 where it cannot be told."""
+    asked, hit = _grown(first.cache_queries, last.cache_queries), _grown(first.cache_hits, last.cache_hits)
+    return 0 if asked is None or hit is None else max(0, asked - hit)
+
+
 def _grown(before: int | None, after: int | None) -> int | None:
     return after - before if before is not None and after is not None and after >= before else None
 
@@ -50,11 +63,15 @@ MOST = 1e15
 _NAMES = {
     "vllm:num_requests_running": "running",
     "vllm:num_requests_waiting": "waiting",
+    "vllm:num_requests_waiting_by_reason": "short_of_room",
     "vllm:kv_cache_usage_perc": "kv_use",
     "vllm:prefix_cache_queries_total": "cache_queries",
     "vllm:prefix_cache_hits_total": "cache_hits",
     "vllm:generation_tokens_total": "generated",
 }
+
+
+_CAPACITY = 'reason="capacity"'
 
 
 def read_node_metrics(page: str, now: float) -> NodeMetrics:
@@ -63,7 +80,10 @@ def read_node_metrics(page: str, now: float) -> NodeMetrics:
     for line in page.splitlines():
         if not line.startswith("vllm:"):
             continue
-        field = _NAMES.get(line.partition("{")[0].partition(" ")[0])
+        name, _, labels = line.partition("{")
+        field = _NAMES.get(name.partition(" ")[0])
+        if field == "short_of_room" and _CAPACITY not in labels:
+            continue
         if field is None:
             continue
         try:

@@ -1,0 +1,184 @@
+"""How many requests at once a node works best with, found from the pages of its metrics.
+
+Below its knee a node that gets one request more makes more tokens a second. Above it the request waits in the node's
+own queue, or all requests get slower; there it had better wait where it can still be put in order. `limit` is None
+until a knee was seen, and then follows it, as the mean length of requests moves it:
+
+    limit    the pages show                                                 then
+    none     requests wait on `FULL_PAGES` pages in a row, no more run      what runs
+    none     a longer plateau made no more tokens than one with fewer       the running requests of the lower one
+    found    requests wait on `FULL_PAGES` pages in a row, no more run      what runs, if that is fewer; held
+    found    the limit is used up, nothing waits, it was held long enough   more by `GROWTH`
+    raised   the same, and the tokens a second have grown                   more again
+    raised   the tokens a second have not                                   as before it was raised; held
+    any      the node has begun anew, or says nothing any more              none
+
+Requests that wait while more and more run are no sign: long prompts are computed one after the other. Pages on which
+more prompt tokens were computed than tokens made say nothing of the rate.
+"""
+
+from collections.abc import Iterable, Sequence
+from math import ceil
+from typing import NamedTuple
+
+from gateway.core.fleet.node_metrics import NodeMetrics, computed_between, rates_between
+
+FEWEST = 4
+"""The lowest limit: fewer requests that run are no knee."""
+
+FULL_PAGES = 3
+"""Pages in a row on which requests wait."""
+
+HOLD = 30.0
+"""Seconds that a limit is kept before more is tried."""
+
+GROWTH = 0.2
+"""The part of itself that a limit grows by."""
+
+STEP_PAGES = 2
+"""Pages that a raised limit is judged by."""
+
+WORTH = 0.25
+"""The part of its growth by which the rate has to rise for a raised limit to stay."""
+
+USED = 0.9
+"""The part of its limit that a node runs when more is tried."""
+
+PLATEAU_PAGES = 15
+"""Pages over which what runs has to be about the same for a plateau."""
+
+STEADY = 1.3
+"""How much more may run on a page of a plateau than on another."""
+
+PLATEAUS = 8
+"""Plateaus that are kept, the latest."""
+
+PLATEAU_SECONDS = 1800.0
+"""How long a plateau is believed."""
+
+MANY_MORE = 1.5
+"""How much more has to run on one of two plateaus that are compared."""
+
+NO_MORE = 1.1
+"""The rate of a plateau over that of a lower one, below which the lower one is the knee."""
+
+
+class _Plateau(NamedTuple):
+    """`running` requests made `rate` tokens a second, until `at`."""
+
+    at: float
+    running: int
+    rate: float
+
+
+class _Raise(NamedTuple):
+    """The limit and the tokens a second (None: not known) before a limit was raised, and the time of that."""
+
+    limit: int
+    rate: float | None
+    at: float
+
+
+class ConcurrencyKnee:
+    """The knee of one node. `limit`: requests at once; None where it is not known."""
+
+    def __init__(self) -> None:
+        self.limit: int | None = None
+        self._held_until = 0.0
+        self._raised: _Raise | None = None
+        self._plateaus: list[_Plateau] = []
+
+    def forget(self) -> None:
+        """Nothing is known of the node any more."""
+        self.__init__()  # type: ignore[misc]
+
+    def observe(self, kept: Iterable[NodeMetrics]) -> None:
+        """The last one of the pages that are `kept`, oldest first, is new."""
+        pages = tuple(kept)
+        page = pages[-1]
+        if len(pages) > 1 and _began_anew(pages[-2], page):
+            self.forget()
+        elif page.running is None or page.queued is None:
+            return
+        elif page.queued:
+            if (full := _full_at(pages)) is not None:
+                self._hold(full if self.limit is None else min(self.limit, full), page.at)
+        elif self.limit is None:
+            self._compare_plateaus(pages)
+        elif self._raised is not None:
+            self._judge(self._raised, pages)
+        elif page.at >= self._held_until and page.running >= USED * self.limit:
+            self._raise(self.limit, pages)
+
+    def _hold(self, limit: int, now: float) -> None:
+        self.limit = limit
+        self._raised = None
+        self._held_until = now + HOLD
+
+    def _raise(self, limit: int, pages: Sequence[NodeMetrics]) -> None:
+        self._raised = _Raise(limit, _rate(pages[-1 - STEP_PAGES :]), pages[-1].at)
+        self.limit = ceil(limit * (1 + GROWTH))
+
+    def _judge(self, raised: _Raise, pages: Sequence[NodeMetrics]) -> None:
+        """Whether the raised limit stays, once there are pages enough on which it was used."""
+        assert self.limit is not None
+        since = [page for page in pages if page.at >= raised.at][-1 - STEP_PAGES :]
+        if len(since) <= STEP_PAGES:
+            return
+        if since[-1].running is None or since[-1].running < USED * self.limit:
+            self._hold(self.limit, since[-1].at)  # there is no more to run
+            return
+        rate = _rate(since)
+        if rate is not None and raised.rate is not None and rate < raised.rate * (1 + GROWTH * WORTH):
+            self._hold(raised.limit, since[-1].at)
+        else:
+            self._raise(self.limit, pages)
+
+    def _compare_plateaus(self, pages: Sequence[NodeMetrics]) -> None:
+        plateau = _plateau(pages[-PLATEAU_PAGES:])
+        if plateau is None:
+            return
+        fresh = [each for each in self._plateaus if each.at > plateau.at - PLATEAU_SECONDS]
+        lower = [
+            each.running
+            for each in fresh
+            if each.running * MANY_MORE <= plateau.running and each.rate * NO_MORE >= plateau.rate
+        ]
+        apart = [each for each in fresh if not plateau.running / STEADY <= each.running <= plateau.running * STEADY]
+        self._plateaus = [*apart[1 - PLATEAUS :], plateau]
+        if lower:
+            self._hold(max(lower), plateau.at)
+
+
+def _began_anew(before: NodeMetrics, page: NodeMetrics) -> bool:
+    return before.generated is not None and page.generated is not None and page.generated < before.generated
+
+
+def _full_at(pages: Sequence[NodeMetrics]) -> int | None:
+    """The requests that a node runs which can run no more; None where it might."""
+    last = pages[-FULL_PAGES:]
+    running = [page.running or 0 for page in last if page.queued]
+    if len(running) < FULL_PAGES or running[-1] > max(running[:-1]):
+        return None
+    return max(FEWEST, *running)
+
+
+def _plateau(pages: Sequence[NodeMetrics]) -> _Plateau | None:
+    running = [page.running or 0 for page in pages]
+    if len(pages) < PLATEAU_PAGES or any(page.queued for page in pages):
+        return None
+    if min(running) < FEWEST or max(running) > STEADY * min(running):
+        return None
+    rate = _rate(pages)
+    return None if not rate else _Plateau(pages[-1].at, round(sum(running) / len(running)), rate)
+
+
+def _rate(pages: Sequence[NodeMetrics]) -> float | None:
+    """Tokens a second over `pages`; None where it is not known, or prompts took the node's time."""
+    if len(pages) < 2:
+        return None
+    first, last = pages[0], pages[-1]
+    rate = rates_between(first, last).tokens_per_second
+    if rate is None or computed_between(first, last) > rate * (last.at - first.at):
+        return None
+    return rate

@@ -1,0 +1,177 @@
+"""`ConcurrencyKnee` against a plain model of a node: what it runs, what waits in it, and how many tokens it makes."""
+
+import math
+import random
+from collections import deque
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.fleet.knee import FEWEST, GROWTH, HOLD, ConcurrencyKnee
+from gateway.core.fleet.node_metrics import NodeMetrics, read_node_metrics
+
+PAGE_SECONDS = 2.0
+
+
+class ModelNode:
+    """A node that runs `most` requests at once; `rate(running)` is what it makes, in tokens a second."""
+
+    def __init__(self, most: int, rate: Callable[[int], float] = lambda running: 20.0 * running) -> None:
+        self.most = most
+        self.rate = rate
+        self.now = 100.0
+        self.made = 0.0
+        self.computed = 0
+        self.pages: deque[NodeMetrics] = deque(maxlen=16)
+        self.knee = ConcurrencyKnee()
+        self.highest_waiting = 0
+
+    def page(self, demand: int, prompts: int = 0) -> int | None:
+        """One more page while clients have `demand` requests, as many as the gateway lets through."""
+        limit = self.knee.limit
+        sent = demand if limit is None else min(demand, limit)
+        running = min(sent, self.most)
+        self.highest_waiting = sent - running
+        self.now += PAGE_SECONDS
+        self.made += self.rate(running) * PAGE_SECONDS
+        self.computed += prompts
+        page = NodeMetrics(self.now, running, sent - running, 0.1, self.computed, 0, int(self.made))
+        self.pages.append(page)
+        self.knee.observe(self.pages)
+        return self.knee.limit
+
+    def run(self, seconds: float, demand: int, prompts: int = 0) -> int | None:
+        for _ in range(math.ceil(seconds / PAGE_SECONDS)):
+            self.page(demand, prompts)
+        return self.knee.limit
+
+
+def test_what_a_full_node_runs_becomes_its_limit() -> None:
+    node = ModelNode(64)
+    assert node.run(60, demand=50) is None
+    assert node.run(4, demand=200) is None, "requests may wait for a moment"
+    assert node.run(2, demand=200) == 64
+    assert node.run(20, demand=200) == 64
+    assert node.highest_waiting == 0, "what waits, waits in the gateway"
+
+
+@given(most=st.integers(FEWEST, 500), excess=st.floats(1.05, 50.0), seconds=st.integers(120, 900))
+def test_under_any_load_it_stays_near_what_the_node_can_run(most: int, excess: float, seconds: int) -> None:
+    node = ModelNode(most)
+    node.run(10, demand=math.ceil(most * excess) + 1)
+    for _ in range(seconds // 2):
+        limit = node.page(math.ceil(most * excess) + 1)
+        assert limit is not None
+        assert most <= limit <= math.ceil(most * (1 + GROWTH))
+
+
+@given(before=st.integers(8, 64), after=st.integers(8, 256), seed=st.integers(0, 1000))
+def test_it_follows_a_node_whose_requests_become_longer_or_shorter(before: int, after: int, seed: int) -> None:
+    node = ModelNode(before)
+    node.run(60, demand=1000)
+    node.most = after
+    steps = max(1, math.ceil(math.log(after / before) / math.log(1 + GROWTH))) if after > before else 1
+    limit = node.run(HOLD + 20 + steps * 3 * PAGE_SECONDS, demand=1000)
+    assert limit is not None
+    assert after <= limit <= math.ceil(after * (1 + GROWTH))
+
+
+def test_a_load_below_the_limit_does_not_move_it() -> None:
+    node = ModelNode(64)
+    node.run(10, demand=200)
+    assert node.run(3600, demand=30) == 64
+
+
+def test_prompts_that_are_computed_one_after_the_other_are_no_sign() -> None:
+    """Requests wait while more and more run: the node takes all of them in the end."""
+    node = ModelNode(1000)
+    for running in range(4, 60, 2):
+        node.now += PAGE_SECONDS
+        node.made += 100
+        node.pages.append(NodeMetrics(node.now, running, 60 - running, 0.1, 0, 0, int(node.made)))
+        node.knee.observe(node.pages)
+    assert node.knee.limit is None
+
+
+def test_few_requests_are_no_knee() -> None:
+    """One that compiles a grammar waits beside one that runs: four may be sent at any rate."""
+    node = ModelNode(1)
+    assert node.run(60, demand=2) == FEWEST
+
+
+def test_a_rate_that_has_stopped_growing_is_a_knee_as_well() -> None:
+    """It never says that anything waits: from 64 on all requests get slower."""
+    node = ModelNode(1024, rate=lambda running: 20.0 * min(running, 64))
+    assert node.run(60, demand=64) is None
+    node.run(30, demand=300)
+    limits = [node.page(300) for _ in range(300)]
+    assert set(limits) == {64, math.ceil(64 * (1 + GROWTH))}, "more is tried now and then"
+    assert limits.count(64) > 0.8 * len(limits)
+
+
+def test_a_rate_that_grows_is_none() -> None:
+    node = ModelNode(1024, rate=lambda running: 20.0 * running**0.7)
+    for demand in (16, 64, 256, 1000):
+        assert node.run(60, demand) is None
+
+
+def test_bursts_are_no_plateau() -> None:
+    """Short requests that come at once: what runs on a page says little of what ran between two."""
+    draw = random.Random(1)
+    node = ModelNode(1024)
+    node.run(60, demand=10)
+    for _ in range(1000):
+        running = 40 if draw.random() < 0.5 else draw.randint(0, 6)
+        node.now += PAGE_SECONDS
+        node.made += 20 * 10 * PAGE_SECONDS
+        node.pages.append(NodeMetrics(node.now, running, 0, 0.1, 0, 0, int(node.made)))
+        node.knee.observe(node.pages)
+        assert node.knee.limit is None
+
+
+def test_long_prompts_say_nothing_of_the_rate() -> None:
+    node = ModelNode(1024, rate=lambda running: 20.0 * running)
+    node.run(60, demand=64)
+    node.rate = lambda running: 1000.0
+    assert node.run(120, demand=300, prompts=10_000) is None
+
+
+def test_a_node_that_has_begun_anew_is_not_known() -> None:
+    node = ModelNode(64)
+    assert node.run(10, demand=200) == 64
+    node.made = 0.0
+    node.most = 256
+    assert node.page(200) is None
+    assert node.run(60, demand=200) is None
+
+
+def test_a_page_that_does_not_say_changes_nothing() -> None:
+    node = ModelNode(64)
+    node.run(10, demand=200)
+    node.pages.append(NodeMetrics(node.now + 2))
+    node.knee.observe(node.pages)
+    assert node.knee.limit == 64
+
+
+@pytest.mark.parametrize(
+    ("page", "queued"),
+    [
+        ("vllm:num_requests_waiting 5\n", 5),
+        (
+            'vllm:num_requests_waiting{engine="0"} 5\n'
+            'vllm:num_requests_waiting_by_reason{engine="0",reason="capacity"} 2\n'
+            'vllm:num_requests_waiting_by_reason{engine="0",reason="deferred"} 3\n',
+            2,
+        ),
+        (
+            'vllm:num_requests_waiting_by_reason{engine="0",reason="capacity"} 2\n'
+            'vllm:num_requests_waiting_by_reason{engine="1",reason="capacity"} 1\n',
+            3,
+        ),
+        ("vllm:num_requests_running 5\n", None),
+    ],
+)
+def test_what_waits_for_something_of_its_own_is_not_queued(page: str, queued: int | None) -> None:
+    assert read_node_metrics(page, 1.0).queued == queued

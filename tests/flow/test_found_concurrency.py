@@ -1,0 +1,85 @@
+"""Nodes without a `max_concurrency`: what their own queues show becomes their bound, and then requests wait here."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from tests.support.admission import PLACES, Setting, leave, setting
+from tests.support.crowd import lost
+from tests.support.gateways import eventually
+from workers.fake import FakeSettings
+
+ROOM = 6
+FULL = FakeSettings(rate=20, answer_tokens=4000, max_num_seqs=ROOM)
+MODES = {"without Redis": (True, 1), "with Redis": (False, 1), "two gateways": (False, 2)}
+
+
+@pytest.fixture(params=MODES)
+async def full(request: pytest.FixtureRequest) -> AsyncIterator[Setting]:
+    alone, gateways = MODES[request.param]
+    async with setting(FULL, 1, gateways, alone=alone, max_wait=30.0) as made:
+        yield made
+
+
+def bounds(there: Setting) -> set[int | None]:
+    return {node.max_concurrency for node in there.seen(0)}
+
+
+def waiting(there: Setting) -> int:
+    return sum(gateway.app.queue.size for gateway in there.gateways)
+
+
+async def test_what_fills_a_node_shows_how_much_it_takes(full: Setting) -> None:
+    asking = full.ask(4 * ROOM)
+    await eventually(lambda: full.nodes[0].waiting == 3 * ROOM)
+    await eventually(lambda: bounds(full) == {ROOM})
+    if full.redis is not None:  # what came before is counted by all as well
+        redis, node = full.redis, full.seen(0)[0].name
+        await eventually(lambda: int(redis.do("HGET", PLACES, node) or 0) == 4 * ROOM)
+    later = full.ask(ROOM)
+    await eventually(lambda: waiting(full) == ROOM)
+    assert full.nodes[0].waiting == 3 * ROOM, "nothing is added to what waits in the node"
+
+    await leave(asking)
+    await eventually(lambda: full.in_flight(0) == ROOM and waiting(full) == 0)
+    more = full.ask(2 * ROOM)
+    await eventually(lambda: waiting(full) == 2 * ROOM)
+    await leave([*later, *more])
+    await full.nothing_held()
+
+
+async def test_a_node_that_begins_anew_has_no_bound_and_what_waits_goes_on(full: Setting) -> None:
+    asking = full.ask(2 * ROOM)
+    await eventually(lambda: bounds(full) == {ROOM})
+    await leave(asking)
+    asking = full.ask(2 * ROOM)
+    await eventually(lambda: waiting(full) == ROOM)
+    for node in full.seen(0):
+        node.knee.forget()
+        node.refresh(asyncio.get_running_loop().time())
+    full.nodes[0].node.change(replace(FULL, max_num_seqs=1000))  # or it would show its bound again
+    await eventually(lambda: waiting(full) == 0)
+    assert full.in_flight(0) == 2 * ROOM
+    await leave(asking)
+    await full.nothing_held()
+
+
+async def test_without_the_setting_nothing_is_found() -> None:
+    async with setting(FULL, 1, alone=True, max_wait=30.0, queue={"find_concurrency": False}) as there:
+        asking = there.ask(3 * ROOM)
+        await eventually(lambda: there.nodes[0].waiting == 2 * ROOM)
+        since = asyncio.get_running_loop().time()
+        await eventually(lambda: there.seen(0)[0].loads[0].at > since)
+        assert bounds(there) == {None}
+        await leave(asking)
+        await there.nothing_held()
+
+
+async def test_answers_are_whole_while_the_bound_is_being_found() -> None:
+    quick = FakeSettings(rate=200, thinking_tokens=8, answer_tokens=60, max_num_seqs=ROOM)
+    async with setting(quick, 2, 2, max_wait=60.0) as there:
+        seen = await asyncio.gather(*there.ask(150))
+        assert lost(seen) == []
+        await there.nothing_held()
