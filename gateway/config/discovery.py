@@ -19,7 +19,7 @@ class DnsConfig(Section):
     api_key: Secret | None = None
     ca_file: CaFile | None = None
     max_concurrency: Count | None = None
-    priority_scheduling: bool = False
+    priority_scheduling: bool | None = None
     weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
 
 

@@ -29,8 +29,9 @@ class NodeConfig(Section):
     """Share of work against other nodes."""
     price: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """US dollars an hour."""
-    priority_scheduling: bool = False
-    """Whether it was started with `--scheduling-policy priority`: else vLLM ignores priorities without a word."""
+    priority_scheduling: bool | None = None
+    """Whether it is told the `priority` of a request's class; None: if it is a vLLM, which ignores priorities without a
+    word unless it was started with `--scheduling-policy priority`."""
     labels: dict[Name, Printable] = Field(default_factory=dict)
     """The operator's own names and values."""
 

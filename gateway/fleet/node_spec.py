@@ -10,8 +10,8 @@ class NodeSpec:
 
     `max_concurrency`: requests at once from all gateways together (None: no bound); `weight`: its share of work
     against other nodes; `price`: US dollars an hour, None where unknown; `labels`: the operator's own names and
-    values; `models`: what it may serve, empty where it may serve whatever it says. `priority_scheduling`: it runs
-    requests by their `priority`.
+    values; `models`: what it may serve, empty where it may serve whatever it says. `priority_scheduling`: whether it
+    is told the priority of requests; None: if it is a vLLM.
     """
 
     url: str
@@ -22,7 +22,7 @@ class NodeSpec:
     price: float | None = None
     labels: tuple[tuple[str, str], ...] = ()
     models: tuple[str, ...] = ()
-    priority_scheduling: bool = False
+    priority_scheduling: bool | None = None
 
     @property
     def name(self) -> str:

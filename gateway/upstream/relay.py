@@ -246,7 +246,7 @@ class Relay:
         self._open.add(timer, loop)
         try:
             body = part.body
-            if node.spec.priority_scheduling and part.path in PRIORITISED:
+            if stats.priority and node.takes_priority and part.path in PRIORITISED:
                 body = insert_fields(body, {"priority": stats.priority})
             head = pool.head(part.method, part.path, request.headers, len(body))
             stats.sent = True

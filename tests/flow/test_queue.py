@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import random
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
@@ -11,10 +12,11 @@ import pytest
 
 from gateway.core.errors import ClientGone
 from tests.support.admission import ENDLESS, Setting, drained, leave, setting
-from tests.support.crowd import Seen, ask, lost, send, text_of
+from tests.support.crowd import CHAT, Seen, ask, lost, send, text_of
+from tests.support.faults import limited_gateway
 from tests.support.gateways import eventually
 from tests.support.nodes import MODEL
-from workers.fake import FakeSettings
+from workers.fake import FakeSettings, serve_fake
 
 MODES = {"without Redis": (True, 1), "with Redis": (False, 1), "four gateways": (False, 4)}
 QUICK = FakeSettings(rate=200, thinking_tokens=8, answer_tokens=8)
@@ -199,6 +201,30 @@ async def test_a_class_is_lowered_by_the_client_and_never_raised() -> None:
         got = await send(gateway.url, ask(), **of("a"), **{"x-fleetgate-class": "first"})
         assert (got.status, got.code) == (400, "unknown_service_class")
         assert "interactive, standard, batch" in got.body.decode()
+
+
+@pytest.mark.parametrize("told", [None, True, False])
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/v1/messages", "/v1/responses"])
+async def test_nodes_are_told_the_priority_of_a_class(path: str, told: bool | None) -> None:
+    given = tenants(a={"service_class": "interactive"}, b={"service_class": "batch"})
+    async with AsyncExitStack() as stack:
+        node = await stack.enter_async_context(serve_fake(FakeSettings()))
+        nodes = [{"url": node.url, **({} if told is None else {"priority_scheduling": told})}]
+        setting = limited_gateway(nodes=nodes, tenants=given, budgets={"canary": True})  # which reads the version
+        gateway = await stack.enter_async_context(setting)
+        await eventually(lambda: gateway.app.fleet.nodes[0].takes_priority is (told is not False))
+        given_to = {"input": "hello"} if path == "/v1/responses" else {"prompt": "hello"}
+        if path in (CHAT, "/v1/messages"):
+            given_to = {"messages": [{"role": "user", "content": "hello"}]}  # type: ignore[dict-item]
+        body = {"model": MODEL, "max_tokens": 50, **given_to}
+        async with httpx.AsyncClient() as client:
+            for name, priority in [("a", -10), ("c", None), ("b", 10)]:
+                node.node.stats.reset()
+                got = await client.post(gateway.url + path, json={**body, "priority": -99}, headers=of(name))
+                assert got.status_code == 200, got.text
+                sent = [each.json for each in node.node.stats.recent if b"hello" in each.body]
+                expected = None if told is False or path == "/v1/messages" else priority
+                assert [each.get("priority") for each in sent] == [expected], (name, sent)
 
 
 async def test_batch_gives_way_while_others_wait(mode: tuple[bool, int]) -> None:

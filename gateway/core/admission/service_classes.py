@@ -22,7 +22,8 @@ CLASS_HEADER = b"x-fleetgate-class"
 class ServiceClass:
     """`share`: its part of the tokens against other classes that wait. `tiers`: OpenAI's names for it, the first of
     which answers echo. `yields_at`: seconds of the expected wait of higher classes from which it gets no place; None:
-    never. `priority`: what a node that schedules by priority is told, lower first. `rank`: 0 is the highest."""
+    never. `priority`: what nodes are told, lower first; 0 is what a node takes without being told. `rank`: 0 is the
+    highest."""
 
     name: str
     share: float = 1.0
@@ -83,9 +84,9 @@ class ServiceClasses:
 
 USUAL_CLASSES = ServiceClasses(
     (
-        ServiceClass("interactive", 16.0, ("priority",), None, 0, 0),
-        ServiceClass("standard", 4.0, ("default",), None, 10, 1),
-        ServiceClass("batch", 1.0, ("flex",), 2.0, 20, 2),
+        ServiceClass("interactive", 16.0, ("priority",), None, -10, 0),
+        ServiceClass("standard", 4.0, ("default",), None, 0, 1),
+        ServiceClass("batch", 1.0, ("flex",), 2.0, 10, 2),
     ),
     "standard",
 )
