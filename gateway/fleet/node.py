@@ -121,7 +121,9 @@ class Node:
     def bound(self) -> float:
         """Requests at once that this process may have on it at the most."""
         most = self.max_concurrency
-        return math.inf if most is None else most if self.shared else max(1, most // self.gateways)
+        if most is None:
+            return self.knee.trial
+        return most if self.shared else max(1, most // self.gateways)
 
     @property
     def bounded(self) -> bool:

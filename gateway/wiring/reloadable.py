@@ -169,7 +169,7 @@ def _probes(config: Config) -> ProbeSettings:
         health.failure_threshold,
         budgets.canary,
         budgets.native,
-        config.queue.find_concurrency,
+        config.queue.find_concurrency and config.queue.max_wait > 0,
     )
 
 

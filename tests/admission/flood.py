@@ -33,6 +33,7 @@ CHAT = "/v1/chat/completions"
 async def fleet(
     settings: FakeSettings, nodes: int, bound: int | None, gateways: int = 1, shared: bool = False, **shares: float
 ) -> AsyncIterator[tuple[list[FakeNode], list[RunningGateway]]]:
+    """`bound`: requests at once on each node; 0 where that is to be found, None where there is to be none."""
     tenants = [
         {"name": name, "share": shares.get(name, 1.0), "keys": [{"sha256": hashlib.sha256(name.encode()).hexdigest()}]}
         for name in TENANTS
@@ -40,8 +41,8 @@ async def fleet(
     async with AsyncExitStack() as stack:
         made = [await stack.enter_async_context(serve_fake(settings)) for _ in range(nodes)]
         common: dict[str, Any] = {
-            "nodes": [{"url": node.url, "max_concurrency": bound} for node in made],
-            "queue": {"max_wait": 3600},
+            "nodes": [{"url": node.url, "max_concurrency": bound or None} for node in made],
+            "queue": {"max_wait": 3600, "find_concurrency": bound is not None},
             "tenants": tenants,
             "log": {"level": "error"},
         }
@@ -65,11 +66,11 @@ def client_of(gateway: RunningGateway, name: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=gateway.url, timeout=3600, trust_env=False, limits=limits, headers=headers)
 
 
-async def waits() -> None:
+async def waits(bound: int) -> None:
     """Sixteen places; the flood's requests take 1.5 to 4.5 seconds."""
     dice = random.Random(20)
     settings = FakeSettings(rate=100, tokens_per_event=5, max_num_seqs=8)
-    async with fleet(settings, 2, 8) as (_, (gateway,)):
+    async with fleet(settings, 2, bound) as (_, (gateway,)):
         freed: list[float] = []
         queued: list[tuple[str, float]] = []
 
@@ -103,7 +104,7 @@ async def waits() -> None:
 
 async def cost() -> None:
     """Sixty conversations of six turns, each turn with all that was said before; sixteen places."""
-    for name, bound in (("the nodes' own queues", None), ("the queue", 8)) * 2:
+    for name, bound in (("the nodes' own queues", None), ("the queue", 8), ("the queue, bounds found", 0)) * 2:
         print(f"| {name} | {await _talks(bound)} |")
 
 
@@ -173,8 +174,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("waits", "cost", "shares"))
     parser.add_argument("--seconds", type=float, default=600.0, help="of shares, for each number of gateways")
+    parser.add_argument("--find", action="store_true", help="of waits: no max_concurrency is configured")
     given = parser.parse_args()
-    asyncio.run(shares(given.seconds) if given.what == "shares" else {"waits": waits, "cost": cost}[given.what]())
+    match given.what:
+        case "shares":
+            asyncio.run(shares(given.seconds))
+        case "waits":
+            asyncio.run(waits(0 if given.find else 8))
+        case _:
+            asyncio.run(cost())
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ class AgainstAPlainModel(RuleBasedStateMachine):
         self.counters: dict[tuple[str, ...], int] = {}
         self.floors: dict[tuple[str, ...], int] = {}
         self.numbers = 0
+        self.yielding: set[str] = set()
 
     running = Bundle("running")
 
@@ -56,7 +57,7 @@ class AgainstAPlainModel(RuleBasedStateMachine):
         classes = {each.turn.service_class for each in self.waiting}
         members = {each.turn.tenant for each in self.waiting if each.turn.service_class == name}
         levels: list[tuple[tuple[str, ...], set[tuple[str, ...]], tuple[str, ...]]] = [
-            ((name,), {(other,) for other in classes}, ()),
+            ((name,), {(other,) for other in classes if other not in self.yielding or other == name}, ()),
             ((name, tenant), {(name, other) for other in members}, (name,)),
         ]
         for key, beside, floor in levels:
@@ -76,6 +77,12 @@ class AgainstAPlainModel(RuleBasedStateMachine):
 
     @rule(target=running, yielding=st.sets(st.sampled_from(sorted(CLASSES))), node=st.sampled_from([None, "n1", "n2"]))
     def gets_a_place(self, yielding: set[str], node: str | None) -> Turn:
+        classes = {each.turn.service_class for each in self.waiting}
+        for name in (self.yielding - yielding) & classes:
+            beside = [self.counters[(other,)] for other in classes - self.yielding]
+            least = min(beside, default=self.floors.get((), 0))
+            self.counters[(name,)] = max(self.counters[(name,)], least)
+        self.yielding = yielding
         found = self.order.next(yielding, node)
         able = [each for each in self.waiting if each.turn.service_class not in yielding]
         if not able:
@@ -178,6 +185,23 @@ def test_idling_earns_nothing() -> None:
         order.remove(waiter)
         first.append(waiter.turn.tenant)
     assert abs(first.count("a") - first.count("b")) <= 6, "twice the slack that is left to it, and the slack"
+
+
+def test_yielding_earns_nothing() -> None:
+    """A class that had to give way for long does not go before all others as soon as it need not."""
+    order: FairOrder[Waiting] = FairOrder()
+    for number in range(200):
+        order.add(Waiting(turn("interactive", "a", tokens=1000.0), number=number))
+        order.add(Waiting(turn("batch", "b", tokens=1000.0), number=number))
+    served = []
+    for number in range(120):
+        waiter = order.next({"batch"} if number < 80 else ())
+        assert waiter is not None
+        order.charge(waiter.turn, waited=True)
+        order.remove(waiter)
+        served.append(waiter.turn.service_class)
+    assert set(served[:80]) == {"interactive"}
+    assert served[80:].count("batch") <= 4, "a seventeenth of them, by the shares"
 
 
 def test_a_conversation_stays_on_its_node_as_long_as_its_tenant_is_not_far_ahead() -> None:

@@ -9,9 +9,11 @@ import pytest
 from tests.support.admission import PLACES, Setting, leave, setting
 from tests.support.crowd import lost
 from tests.support.gateways import eventually
-from workers.fake import FakeSettings
+from workers.fake import FakeSettings, Fault
 
 ROOM = 6
+BOUND = ROOM + 1
+"""One waits in the node."""
 FULL = FakeSettings(rate=20, answer_tokens=4000, max_num_seqs=ROOM)
 MODES = {"without Redis": (True, 1), "with Redis": (False, 1), "two gateways": (False, 2)}
 
@@ -34,7 +36,7 @@ def waiting(there: Setting) -> int:
 async def test_what_fills_a_node_shows_how_much_it_takes(full: Setting) -> None:
     asking = full.ask(4 * ROOM)
     await eventually(lambda: full.nodes[0].waiting == 3 * ROOM)
-    await eventually(lambda: bounds(full) == {ROOM})
+    await eventually(lambda: bounds(full) == {BOUND})
     if full.redis is not None:  # what came before is counted by all as well
         redis, node = full.redis, full.seen(0)[0].name
         await eventually(lambda: int(redis.do("HGET", PLACES, node) or 0) == 4 * ROOM)
@@ -45,25 +47,42 @@ async def test_what_fills_a_node_shows_how_much_it_takes(full: Setting) -> None:
     await leave(asking)
     await eventually(lambda: full.in_flight(0) == ROOM and waiting(full) == 0)
     more = full.ask(2 * ROOM)
-    await eventually(lambda: waiting(full) == 2 * ROOM)
+    await eventually(lambda: waiting(full) == 2 * ROOM - 1 and full.nodes[0].waiting == 1)
     await leave([*later, *more])
     await full.nothing_held()
 
 
-async def test_a_node_that_begins_anew_has_no_bound_and_what_waits_goes_on(full: Setting) -> None:
+async def test_a_node_that_has_room_after_all_is_given_more(full: Setting) -> None:
     asking = full.ask(2 * ROOM)
-    await eventually(lambda: bounds(full) == {ROOM})
+    await eventually(lambda: bounds(full) == {BOUND})
     await leave(asking)
-    asking = full.ask(2 * ROOM)
-    await eventually(lambda: waiting(full) == ROOM)
-    for node in full.seen(0):
-        node.knee.forget()
-        node.refresh(asyncio.get_running_loop().time())
-    full.nodes[0].node.change(replace(FULL, max_num_seqs=1000))  # or it would show its bound again
-    await eventually(lambda: waiting(full) == 0)
-    assert full.in_flight(0) == 2 * ROOM
+    asking = full.ask(6 * ROOM)
+    await eventually(lambda: waiting(full) == 6 * ROOM - BOUND)
+    full.nodes[0].node.change(replace(FULL, max_num_seqs=1000))
+    await eventually(lambda: full.nodes[0].running == full.in_flight(0) == 6 * ROOM)
     await leave(asking)
     await full.nothing_held()
+
+
+async def test_a_burst_waits_here_until_the_node_has_shown_what_it_takes() -> None:
+    settings = FakeSettings(rate=20, answer_tokens=4000, max_num_seqs=100)
+    async with setting(settings, 1, alone=True, max_wait=30.0) as there:
+        asking = there.ask(200)
+        await eventually(lambda: there.in_flight(0) >= 100)
+        assert there.nodes[0].waiting <= 128 - 100
+        await eventually(lambda: bounds(there) == {105})
+        await leave(asking)
+        await there.nothing_held()
+
+
+async def test_a_node_that_does_not_say_takes_everything() -> None:
+    faults = (Fault("status", status=404, path="/metrics", scope="all"),)
+    async with setting(replace(FULL, max_num_seqs=1000, faults=faults), 1, alone=True, max_wait=30.0) as there:
+        asking = there.ask(100)
+        await eventually(lambda: there.nodes[0].running == 100)
+        assert bounds(there) == {None}
+        await leave(asking)
+        await there.nothing_held()
 
 
 async def test_without_the_setting_nothing_is_found() -> None:
@@ -80,6 +99,6 @@ async def test_without_the_setting_nothing_is_found() -> None:
 async def test_answers_are_whole_while_the_bound_is_being_found() -> None:
     quick = FakeSettings(rate=200, thinking_tokens=8, answer_tokens=60, max_num_seqs=ROOM)
     async with setting(quick, 2, 2, max_wait=60.0) as there:
-        seen = await asyncio.gather(*there.ask(150))
+        seen = await asyncio.gather(*there.ask(60))
         assert lost(seen) == []
         await there.nothing_held()

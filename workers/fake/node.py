@@ -68,7 +68,7 @@ class Node:
     def change(self, settings: FakeSettings) -> None:
         """Other settings from now on; the cache stays as it is."""
         self.settings = settings
-        self.engine.settings = settings
+        self.engine.change(settings)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Runs work beside the requests; `settle` ends it."""

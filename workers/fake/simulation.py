@@ -88,6 +88,11 @@ class Engine:
         self.aborted = 0
         self.broken = 0
 
+    def change(self, settings: FakeSettings) -> None:
+        """Other settings from now on: where there is room for more, it is used at once."""
+        self.settings = settings
+        self._call_next()
+
     @asynccontextmanager
     async def seat(self, prompt: Sequence[int], salt: str = "") -> AsyncIterator[Seat]:
         """A place in the batch, with the prompt computed. Counted as aborted when its client leaves,

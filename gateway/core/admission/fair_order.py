@@ -13,6 +13,7 @@ less than `SLACK` requests, the one with the fewest that wait goes first: who as
     a request gets a place             its planned cost is added; the floor rises to the counter that it had before
     it ends                            planned cost gives way to the real one
     a class has to yield               its requests are left out; its counter stays
+    it has to yield no more            its counter is lifted, as if it had begun to wait: yielding earns nothing
 
 The floor is the start tag of the last request that got a place (Goyal et al., "Start-time fair queuing", 1996).
 
@@ -103,6 +104,8 @@ class FairOrder(Generic[Waiting]):
         self._floors: dict[str, int] = {}
         self.begun: set[str] = set()
         """The counters of those that have begun to wait since all gateways were last told."""
+        self._yielding: frozenset[str] = frozenset()
+        """The classes that had to yield at the last look."""
 
     # Counters
 
@@ -143,7 +146,7 @@ class FairOrder(Generic[Waiting]):
             self._floors[level] = max(floor, self._floors.get(level, 0))
 
     def _lift(self, level: str, name: str) -> None:
-        beside = self._waiting if level == "" else self._waiting[level]
+        beside = self._waiting.keys() - self._yielding if level == "" else self._waiting[level]
         floor = min((self._counters[each] for each in beside if each != name), default=self._floors.get(level, 0))
         credit = 0 if level == "" else 2 * self.slack
         self._counters[name] = max(self._counters.get(name, 0), floor - credit)
@@ -190,6 +193,9 @@ class FairOrder(Generic[Waiting]):
     def next(self, yielding: Collection[str] = (), node: str | None = None) -> Waiting | None:
         """The request whose turn it is; None where none waits but in classes that are `yielding`. `node` has a place: a
         request that was there last may go first."""
+        for name in (self._yielding - set(yielding)) & self._waiting.keys():
+            self._lift("", name)
+        self._yielding = frozenset(yielding)
         classes = [name for name in self._waiting if name not in yielding]
         if not classes:
             return None

@@ -5,32 +5,43 @@ own queue, or all requests get slower; there it had better wait where it can sti
 until a knee was seen, and then follows it, as the mean length of requests moves it:
 
     limit    the pages show                                                 then
-    none     requests wait on `FULL_PAGES` pages in a row, no more run      what runs
+    none     requests wait on `FULL_PAGES` pages in a row, no more run      what runs, and a few that wait
     none     a longer plateau made no more tokens than one with fewer       the running requests of the lower one
-    found    requests wait on `FULL_PAGES` pages in a row, no more run      what runs, if that is fewer; held
-    found    the limit is used up, nothing waits, it was held long enough   more by `GROWTH`
+    found    requests wait on `FULL_PAGES` pages in a row, no more run      the same, if that is fewer
+    found    the limit is used up, and nothing waits                        more by `GROWTH`
     raised   the same, and the tokens a second have grown                   more again
-    raised   the tokens a second have not                                   as before it was raised; held
+    raised   the tokens a second have not                                   as before, for `HOLD` seconds
     any      the node has begun anew, or says nothing any more              none
 
-Requests that wait while more and more run are no sign: long prompts are computed one after the other. Pages on which
-more prompt tokens were computed than tokens made say nothing of the rate.
+The few that wait in a full node tell it from one that has room: there a limit that is used up leaves nothing waiting,
+so one that was found too low does not last. They also fill a free place at once. Requests that wait while more and more
+run are no sign: long prompts are computed one after the other. Pages on which more prompt tokens were computed than
+tokens made say nothing of the rate.
+
+Until a knee is seen, `trial` is what may be sent at once: `ROOM`, or twice as many as have run while nothing waited. So
+a burst does not end up in the queue of a node before that has shown what it can take.
 """
 
 from collections.abc import Iterable, Sequence
-from math import ceil
+from math import ceil, inf
 from typing import NamedTuple
 
 from gateway.core.fleet.node_metrics import NodeMetrics, computed_between, rates_between
 
+ROOM = 64
+"""Requests at once that any node is sent."""
+
 FEWEST = 4
-"""The lowest limit: fewer requests that run are no knee."""
+"""Fewer requests that run are no knee."""
+
+FEW = 0.05
+"""Requests that wait in a full node, as a part of those that run; one at the least."""
 
 FULL_PAGES = 3
 """Pages in a row on which requests wait."""
 
 HOLD = 30.0
-"""Seconds that a limit is kept before more is tried."""
+"""Seconds for which a limit is kept beyond which tokens did not grow."""
 
 GROWTH = 0.2
 """The part of itself that a limit grows by."""
@@ -42,7 +53,7 @@ WORTH = 0.25
 """The part of its growth by which the rate has to rise for a raised limit to stay."""
 
 USED = 0.9
-"""The part of its limit that a node runs when more is tried."""
+"""The part of its limit that a node runs where that is used up."""
 
 PLATEAU_PAGES = 15
 """Pages over which what runs has to be about the same for a plateau."""
@@ -84,9 +95,16 @@ class ConcurrencyKnee:
 
     def __init__(self) -> None:
         self.limit: int | None = None
+        self._proven = 0
+        self._told = False
         self._held_until = 0.0
         self._raised: _Raise | None = None
         self._plateaus: list[_Plateau] = []
+
+    @property
+    def trial(self) -> float:
+        """Requests at once, of one gateway, while no limit is known; infinite where the node tells nothing."""
+        return max(ROOM, 2 * self._proven) if self._told else inf
 
     def forget(self) -> None:
         """Nothing is known of the node any more."""
@@ -98,26 +116,30 @@ class ConcurrencyKnee:
         page = pages[-1]
         if len(pages) > 1 and _began_anew(pages[-2], page):
             self.forget()
-        elif page.running is None or page.queued is None:
+        if page.running is None or page.queued is None:
             return
-        elif page.queued:
+        self._told = True
+        if page.queued:
             if (full := _full_at(pages)) is not None:
-                self._hold(full if self.limit is None else min(self.limit, full), page.at)
-        elif self.limit is None:
+                self._raised = None
+                self.limit = full if self.limit is None else min(self.limit, full)
+            return
+        self._proven = max(self._proven, page.running)
+        if self.limit is None:
             self._compare_plateaus(pages)
         elif self._raised is not None:
             self._judge(self._raised, pages)
         elif page.at >= self._held_until and page.running >= USED * self.limit:
             self._raise(self.limit, pages)
 
+    def _raise(self, limit: int, pages: Sequence[NodeMetrics]) -> None:
+        self._raised = _Raise(limit, _rate(pages[-1 - STEP_PAGES :]), pages[-1].at)
+        self.limit = ceil(limit * (1 + GROWTH))
+
     def _hold(self, limit: int, now: float) -> None:
         self.limit = limit
         self._raised = None
         self._held_until = now + HOLD
-
-    def _raise(self, limit: int, pages: Sequence[NodeMetrics]) -> None:
-        self._raised = _Raise(limit, _rate(pages[-1 - STEP_PAGES :]), pages[-1].at)
-        self.limit = ceil(limit * (1 + GROWTH))
 
     def _judge(self, raised: _Raise, pages: Sequence[NodeMetrics]) -> None:
         """Whether the raised limit stays, once there are pages enough on which it was used."""
@@ -126,7 +148,7 @@ class ConcurrencyKnee:
         if len(since) <= STEP_PAGES:
             return
         if since[-1].running is None or since[-1].running < USED * self.limit:
-            self._hold(self.limit, since[-1].at)  # there is no more to run
+            self._raised = None  # there is no more to run
             return
         rate = _rate(since)
         if rate is not None and raised.rate is not None and rate < raised.rate * (1 + GROWTH * WORTH):
@@ -155,12 +177,13 @@ def _began_anew(before: NodeMetrics, page: NodeMetrics) -> bool:
 
 
 def _full_at(pages: Sequence[NodeMetrics]) -> int | None:
-    """The requests that a node runs which can run no more; None where it might."""
+    """The limit of a node that can run no more; None where it might."""
     last = pages[-FULL_PAGES:]
     running = [page.running or 0 for page in last if page.queued]
     if len(running) < FULL_PAGES or running[-1] > max(running[:-1]):
         return None
-    return max(FEWEST, *running)
+    most = max(FEWEST, *running)
+    return most + max(1, ceil(FEW * most))
 
 
 def _plateau(pages: Sequence[NodeMetrics]) -> _Plateau | None:
