@@ -22,6 +22,7 @@ _HTTP: dict[type[e.GatewayError], tuple[int, ErrorKind]] = {
     e.Overloaded: (503, ErrorKind.OVERLOADED),
     e.UpstreamError: (502, ErrorKind.INTERNAL),
     e.NodeBusy: (503, ErrorKind.OVERLOADED),
+    e.RequestRefused: (400, ErrorKind.INVALID),
     e.NodeLeaving: (503, ErrorKind.OVERLOADED),
     e.UpstreamTimeout: (504, ErrorKind.TIMEOUT),
     e.AnswerTooLarge: (502, ErrorKind.INTERNAL),

@@ -31,6 +31,7 @@ GatewayError
 │   ├── StaleConnection       a kept connection was closed before a byte came back
 │   ├── NodeBusy              503: its queue is full
 │   ├── NodeFailed            500, 502, 504: it did not do the work
+│   ├── RequestRefused        it refuses the request itself, behind the head of a stream: its status is the node's
 │   ├── NodeLeaving           it is taken away: what has not ended by then is ended
 │   ├── UpstreamCut           the answer broke off
 │   ├── BadUpstreamResponse   what came back is not HTTP, or not an answer of its dialect
@@ -213,6 +214,10 @@ class NodeFailed(UpstreamError):
 @dataclass(eq=False)
 class NodeBusy(NodeFailed):
     """`retry_after`: what the node said, if anything."""
+
+
+class RequestRefused(UpstreamError):
+    default_code = "invalid_request"
 
 
 class NodeLeaving(UpstreamError):

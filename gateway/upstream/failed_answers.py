@@ -10,6 +10,7 @@ from gateway.core.errors import (
     NodeAnswer,
     NodeBusy,
     NodeFailed,
+    RequestRefused,
     ShuttingDown,
     UnreadableAnswer,
     UpstreamError,
@@ -22,6 +23,10 @@ from gateway.upstream.response_parser import ResponseHead
 
 FAILED_STATUSES = (500, 502, 503, 504)
 """The statuses of a node that failed by itself: another may succeed."""
+
+
+NOT_THE_CLIENTS = (401, 403, 407, 408, 429)
+"""The statuses of a node that refused the gateway, or had no time: no client can do anything about it."""
 
 
 def deadline_exceeded() -> DeadlineExceeded:
@@ -42,14 +47,20 @@ def pass_on(answer: NodeAnswer, request: DownstreamRequest, stats: RequestStats)
 
 
 def node_error(
-    status: int, body: bytes, head: ResponseHead | None = None, answer: NodeAnswer | None = None
+    status: int,
+    body: bytes,
+    head: ResponseHead | None = None,
+    answer: NodeAnswer | None = None,
+    clients: bool = True,
 ) -> UpstreamError:
-    """The error of a node's error answer. Where the request was refused it is a plain `UpstreamError`."""
+    """The error of a node's error answer. `clients`: it was the client's own request, and none that goes on with it."""
     message = find_error_message(body) or f"The node answered with status {status}."
     if status == 503:
         return NodeBusy(message, retry_after=None if head is None else retry_after(head), answer=answer)
     if status in FAILED_STATUSES:
         return NodeFailed(message, answer=answer)
+    if clients and 400 <= status < 500 and status not in NOT_THE_CLIENTS:
+        return RequestRefused(message)
     return UpstreamError(message, code="upstream_error")
 
 

@@ -76,7 +76,7 @@ class PlainAnswer:
         body = b"".join(self._held)
         self._held.clear()
         if self._writer.committed or self._continues:  # the answer has begun: its error can only be the gateway's
-            raise node_error(status, body, head)
+            raise node_error(status, body, head, clients=not self._continues)
         if status in FAILED_STATUSES:
             answer = NodeAnswer(status, passed_headers(head), self._node_request.plain(status, body))
             raise node_error(status, body, head, answer)

@@ -16,7 +16,7 @@ from tests.support.crowd import CHAT, Seen, ask, lost, send, text_of
 from tests.support.faults import limited_gateway
 from tests.support.gateways import eventually
 from tests.support.nodes import MODEL
-from workers.fake import FakeSettings, serve_fake
+from workers.fake import FakeSettings, Fault, serve_fake
 
 MODES = {"without Redis": (True, 1), "with Redis": (False, 1), "four gateways": (False, 4)}
 QUICK = FakeSettings(rate=200, thinking_tokens=8, answer_tokens=8)
@@ -135,6 +135,31 @@ async def test_the_wait_ends_with_an_error_in_the_clients_dialect(path: str) -> 
             assert comments < 1 or int(got.headers["retry-after"]) >= 1
             await leave(holder)
             await there.nothing_held()
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses", "/v1/chat/completions", "/v1/completions"])
+async def test_what_the_node_refuses_after_the_wait_is_the_clients_error(path: str) -> None:
+    """The stream has begun with comments: the node's status can only be told by an event."""
+    body = {"model": "nemotron-3-ultra", "max_tokens": 50, "stream": True, "temperature": "hot"}
+    body |= {"messages": [{"role": "user", "content": "x"}]} if "messages" in path or "chat" in path else {}
+    body |= {"input": "x"} if "responses" in path else {"prompt": "x"} if path.endswith("v1/completions") else {}
+    refusal = Fault("status", status=400, path="/v1/", next=1)
+    async with setting(ENDLESS, 1, bound=1, alone=True, max_wait=30.0, timeouts={"keep_alive": 0.05}) as there:
+        holder = there.ask(1)
+        await eventually(lambda: there.in_flight(0) == 1)
+        async with httpx.AsyncClient(timeout=30) as client:
+            asking = asyncio.create_task(client.post(there.gateways[0].url + path, json=body))
+            await eventually(lambda: waiting(there) == 1)
+            await asyncio.sleep(0.2)
+            there.nodes[0].set_faults(refusal)
+            await leave(holder)
+            got = await asking
+        assert got.status_code == 200
+        last = [line for line in got.text.splitlines() if line.startswith("data: {")][-1]
+        assert "invalid_request" in last
+        assert "upstream_error" not in got.text
+        assert there.seen(0)[0].ready
+        await there.nothing_held()
 
 
 async def test_the_clients_own_deadline_ends_the_wait(endless: Setting) -> None:

@@ -17,6 +17,7 @@ idle is tried again (RFC 9110, section 9.2.2: the race between a server's keep-a
     NodeFailed: 500, 502, 504                ANOTHER_NODE, once            cannot be
     BadUpstreamResponse: cannot be read      ANOTHER_NODE, once            GIVE_UP
     AnswerTooLarge: by the request           GIVE_UP                       GIVE_UP
+    RequestRefused: 4xx                      GIVE_UP                       cannot be
     UpstreamCut, UpstreamTimeout             ANOTHER_NODE, once            GIVE_UP
 
 "Once" is for all of them together.
