@@ -96,7 +96,7 @@ class Admission:
         """
         charge = None
         if (
-            self._router.fleet.bounded or self.queue.size
+            self._router.fleet.bounded or self.queue.bounds.size
         ) and plan.model is not None:  # what was made before is read beyond all bounds
             charge = self._charge(who, plan, service_class, request)
         reservation = None if self.limiter is None or not limited else self.limiter.begin(who, plan)

@@ -15,25 +15,23 @@ put in order, given up or moved. One task for each model with waiting requests h
 Between asking for a place and getting it others may come, leave, or be lifted over: the order is looked at again with
 each question, and the answer is for the request that asked.
 
-A request is refused where its expected wait is beyond what it may wait, or where the queue is at its bounds.
+A request is refused where its expected wait is beyond what it may wait, or where the queue is at its bounds
+(`QueueBounds`).
 """
 
 import asyncio
 import contextlib
 import itertools
-from dataclasses import dataclass, field
-from math import ceil, inf
+from math import inf
 
 import structlog
 
 from gateway.admission.model_queue import ModelQueue
+from gateway.admission.queue_bounds import QueueBounds, QueueRules, full
 from gateway.admission.turn_charge import TurnCharge
 from gateway.admission.waiting import WaitingRequest
-from gateway.core.admission.fair_order import Turn
 from gateway.core.admission.queue_facts import QueueFacts
-from gateway.core.admission.service_classes import USUAL_CLASSES, ServiceClasses
-from gateway.core.admission.token_costs import TokenCosts
-from gateway.core.errors import FleetFull, NoNodeReady, Overloaded, QueueFull
+from gateway.core.errors import FleetFull, NoNodeReady, Overloaded
 from gateway.core.plan import Plan
 from gateway.fleet.node import AnotherLease, Lease
 from gateway.routing.router import NodeChoice, Router
@@ -48,47 +46,23 @@ NO_NODE_SECONDS = 5.0
 POLL = 0.025
 """Seconds between two looks for a place while somebody waits."""
 
-KEPT_FOR_HIGHER = 0.05
-"""The part of the queue that a class leaves to each class above it."""
-
-LONGEST_ADVICE = 3600.0
-"""Seconds of `retry-after` at the most."""
-
-
-@dataclass(frozen=True, slots=True)
-class QueueRules:
-    """What may wait. `max_wait` in seconds, 0: nothing waits. `max_waiting` requests and `max_bytes` of their bodies,
-    in one process; `tenant_share` of both for a single tenant. `comments`: seconds between two comments to a client
-    that waits for a stream."""
-
-    max_wait: float = 60.0
-    max_waiting: int = 4096
-    max_bytes: int = 1 << 28
-    tenant_share: float = 0.5
-    comments: float = inf
-    classes: ServiceClasses = USUAL_CLASSES
-    costs: TokenCosts = field(default_factory=TokenCosts)
-
 
 class RequestQueue:
-    """All queues of one process. `size` and `held` (bytes of bodies) of all that wait."""
+    """All queues of one process."""
 
     def __init__(self, router: Router, rules: QueueRules) -> None:
-        self.size = 0
-        self.held = 0
+        self.bounds = QueueBounds(rules)
         self.closing = False
         self.queues: dict[tuple[str, bytes | None], ModelQueue] = {}
         """By model, and by the node where requests are pinned to one."""
         self._router = router
         self._turns = itertools.count()
-        self._by_tenant: dict[str, tuple[int, int]] = {}
-        """Requests and bytes that wait."""
         router.fleet.on_free = self._freed
         self.configure(rules)
 
     def configure(self, rules: QueueRules) -> None:
         """Go by `rules` from now on. What waits keeps its class and its deadline."""
-        self.rules = rules
+        self.rules = self.bounds.rules = rules
         for queue in self.queues.values():
             queue.woken.set()
 
@@ -116,7 +90,10 @@ class RequestQueue:
         loop = asyncio.get_running_loop()
         queue = self.of(charge.model, plan.pinned_to)
         ends = loop.time() + self.rules.max_wait
-        self._check(queue, charge.turn, len(plan.ask.raw), min(deadline, ends) - loop.time())
+        expected = queue.expected_wait(self._router.now(), charge.turn)
+        if self.closing:
+            raise full(expected)
+        self.bounds.check(charge.turn, len(plan.ask.raw), expected, min(deadline, ends) - loop.time())
         home = self._router.home(plan, charge.turn.tenant, request.headers)
         waiter = WaitingRequest(plan, charge, home, request, self.rules.comments, loop)
         try:
@@ -162,35 +139,6 @@ class RequestQueue:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    # Bounds
-
-    def _check(self, queue: ModelQueue, turn: Turn, size: int, patience: float) -> None:
-        """Raises the error of a request that may not wait."""
-        rules = self.rules
-        wait = queue.expected_wait(self._router.now(), turn)
-        if rules.max_wait <= 0 or self.closing:
-            raise FleetFull(f"All nodes are at capacity; retry in {_advice(wait)} s.", retry_after=_advice(wait))
-        tenant = turn.tenant
-        count, held = self._by_tenant.get(tenant, (0, 0))
-        share = rules.tenant_share
-        if count >= max(1, rules.max_waiting * share) or held + size > rules.max_bytes * share:
-            raise QueueFull(
-                f"The tenant {tenant} has {count} requests waiting, which is its bound; retry in {_advice(wait)} s.",
-                retry_after=_advice(wait),
-            )
-        part = 1.0 - KEPT_FOR_HIGHER * rules.classes.rank(turn.service_class)
-        if self.size >= rules.max_waiting * part or self.held + size > rules.max_bytes * part:
-            raise FleetFull(
-                f"All nodes are at capacity, and the queue is full; retry in {_advice(wait)} s.",
-                retry_after=_advice(wait),
-            )
-        if wait > patience and wait != inf:
-            raise FleetFull(
-                f"All nodes are at capacity: the expected wait of {wait:.0f} s is longer than the "
-                f"{max(0.0, patience):.0f} s that the request may wait; retry in {_advice(wait)} s.",
-                retry_after=_advice(wait),
-            )
-
     def expected_wait_for(self, model: str) -> float:
         """Seconds that a request for `model` waits for a place if it comes now; 0 where none waits, or too little is
         known."""
@@ -207,23 +155,14 @@ class RequestQueue:
 
     def _add(self, queue: ModelQueue, waiter: WaitingRequest) -> None:
         queue.order.add(waiter)
-        self.size += 1
-        self.held += waiter.size
-        count, held = self._by_tenant.get(waiter.turn.tenant, (0, 0))
-        self._by_tenant[waiter.turn.tenant] = count + 1, held + waiter.size
+        self.bounds.add(waiter.turn.tenant, waiter.size)
         if queue.task is None or queue.task.done():
             queue.task = asyncio.create_task(self._hand_out(queue), name="queue")
         queue.woken.set()
 
     def _remove(self, queue: ModelQueue, waiter: WaitingRequest) -> None:
         queue.order.remove(waiter)
-        self.size -= 1
-        self.held -= waiter.size
-        count, held = self._by_tenant[waiter.turn.tenant]
-        if count == 1:
-            del self._by_tenant[waiter.turn.tenant]
-        else:
-            self._by_tenant[waiter.turn.tenant] = count - 1, held - waiter.size
+        self.bounds.remove(waiter.turn.tenant, waiter.size)
 
     def _leave(self, queue: ModelQueue, waiter: WaitingRequest) -> None:
         """It ends without a place; where one came at the same time, that is given back."""
@@ -329,8 +268,3 @@ class RequestQueue:
         if places is not None and charge.shared:
             places.correct(model, turn.service_class, of_class)
             places.correct(model, turn.member, of_tenant)
-
-
-def _advice(wait: float) -> int:
-    """Whole seconds after which to come again."""
-    return 1 if wait == inf else max(1, ceil(min(wait, LONGEST_ADVICE)))

@@ -6,7 +6,7 @@ from math import inf
 from operator import attrgetter
 from pathlib import Path
 
-from gateway.admission.queue import QueueRules
+from gateway.admission.queue_bounds import QueueRules
 from gateway.api.body import BodyLimits
 from gateway.config.access import tenants_of
 from gateway.config.fleet import NodeConfig

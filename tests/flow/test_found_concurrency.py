@@ -30,7 +30,7 @@ def bounds(there: Setting) -> set[int | None]:
 
 
 def waiting(there: Setting) -> int:
-    return sum(gateway.app.queue.size for gateway in there.gateways)
+    return sum(gateway.app.queue.bounds.size for gateway in there.gateways)
 
 
 async def test_what_fills_a_node_shows_how_much_it_takes(full: Setting) -> None:

@@ -48,7 +48,7 @@ async def endless(mode: tuple[bool, int]) -> AsyncIterator[Setting]:
 
 
 def waiting(there: Setting) -> int:
-    return sum(gateway.app.queue.size for gateway in there.gateways)
+    return sum(gateway.app.queue.bounds.size for gateway in there.gateways)
 
 
 def in_flight(there: Setting) -> int:
@@ -363,9 +363,9 @@ async def test_a_gateway_that_dies_gives_its_places_back() -> None:
         asking = [asyncio.create_task(send(dying.url, ask(f"{n}", stream=True))) for n in range(4)]
         await eventually(lambda: there.in_flight(0) == 4)
         late = asyncio.create_task(send(living.url, ask("late", stream=True)))
-        await eventually(lambda: living.app.queue.size == 1)
+        await eventually(lambda: living.app.queue.bounds.size == 1)
         places._task.cancel()  # as far as the other one sees, it is dead
-        await eventually(lambda: living.app.queue.size == 0 and living.app.fleet.nodes[0].in_flight == 1, 30)
+        await eventually(lambda: living.app.queue.bounds.size == 0 and living.app.fleet.nodes[0].in_flight == 1, 30)
         places._task = asyncio.create_task(places._run())  # it was only slow: what it has counts again
         redis = there.redis
         assert redis is not None
