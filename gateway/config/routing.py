@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from gateway.config.types import Seconds, Section
+from gateway.core.routing.known_clients import SESSION_HEADERS
 
 RoutingPolicy = Literal["expected_wait", "affinity", "least_loaded", "power_of_two", "round_robin"]
 
@@ -14,8 +15,8 @@ class Routing(Section):
     it; `load_penalty`: seconds of waiting that a full node is worse by than an empty one."""
 
     policy: RoutingPolicy = "expected_wait"
-    session_headers: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")], ...] = ("x-session-id",)
-    """Headers that name a conversation, in the order in which they are looked for."""
+    session_headers: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], ...] = SESSION_HEADERS
+    """Headers that name a session, in the order in which they are looked for. Its agents are conversations each."""
     by_user: bool = False
     """Whether a request's `user` (`metadata.user_id` of messages) names a conversation."""
     affinity_ttl: Seconds = 3600.0

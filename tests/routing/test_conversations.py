@@ -61,8 +61,33 @@ def test_a_growing_prompt_keeps_its_conversation() -> None:
 
 def test_what_the_client_calls_it_goes_before_its_opening() -> None:
     assert key({"prompt_cache_key": "one", **chat()}) == key({"prompt_cache_key": "one", "messages": []})
-    assert key(chat(), x_session_id="one") == key({"messages": []}, x_session_id="one")
-    assert key(chat(), x_session_id="one") != key(chat(), x_session_id="two")
+    by_user = ConversationNaming((), by_user=True)
+    assert key(chat(user="u"), naming=by_user) == key({"user": "u"}, naming=by_user)
+
+
+def test_a_session_is_joined_with_its_opening() -> None:
+    assert key(chat(), x_session_id="one") == key(chat(*LATER), x_session_id="one")
+    different = {key(chat()), key(chat(), x_session_id="one"), key(chat(), x_session_id="two")}
+    assert len(different | {key({"messages": []}, x_session_id="one")}) == 4
+
+
+def test_the_attribution_is_no_part_of_an_opening() -> None:
+    """Whether it is a block of its own, or the first line of the system prompt."""
+
+    def with_block(nonce: str) -> dict[str, Any]:
+        block = {"type": "text", "text": f"x-anthropic-billing-header: cc_version=2; cch={nonce};"}
+        return {"system": [block, {"type": "text", "text": "You are an agent."}], "messages": OPENING[1:]}
+
+    def with_line(nonce: str, prompt: str = "You are an agent. ") -> dict[str, Any]:
+        return {"system": f"x-anthropic-billing-header: cch={nonce};\n{prompt * 200}", "messages": OPENING[1:]}
+
+    assert key(with_block("1f2e3")) == key(with_block("00a1b"))
+    assert (
+        key(with_line("1f2e3"))
+        == key(with_line("00a1b"))
+        == key({**with_line(""), "system": "You are an agent. " * 200})
+    )
+    assert key(with_line("1f2e3")) != key(with_line("1f2e3", "You are a smith. "))
 
 
 def test_a_user_names_a_conversation_only_where_that_is_configured() -> None:

@@ -184,7 +184,7 @@ OTHERS: dict[str, Any] = {
     },
     "routing": {
         "policy": "affinity",
-        "session_headers": ["x-other"],
+        "session_headers": ["x_other"],
         "by_user": True,
         "affinity_ttl": 60,
         "load_penalty": 2,

@@ -1,14 +1,25 @@
-"""Which conversation a request belongs to: what the client calls it, or else what it opens with.
+"""Which conversation a request belongs to: what the client calls it, what it opens with, and which agent it is.
 
 A conversation is what shares a growing prefix, so that the node of its last turn has most of the next prompt in its
-cache. A client that names it (`prompt_cache_key`, a session header, the user where that is configured) is believed.
-Otherwise its opening stands for it: system prompt, tools and first user message stay the same from turn to turn.
-Long texts are not hashed whole: their length, their beginning and their end tell them apart.
+cache. Its opening is system prompt, tools and first user message: they stay the same from turn to turn.
+
+    a request has                           its conversation is
+    `prompt_cache_key`                      that key
+    a session header                        the session and the opening: a session has several agents, and its title
+                                            or its summary is asked for with another prompt
+    a user, where users name conversations  that user
+    none of these                           the opening
+
+In each case an agent's header (`AGENT_HEADERS`) is added. Claude Code's attribution is not part of an opening, and
+neither is today's date where the session is named: without a name, the day is what tells two sessions apart that begin
+with the same words. Long texts are not hashed whole: their length, their beginning and their end tell them apart.
 """
 
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
+
+from gateway.core.routing.known_clients import AGENT_HEADERS, ATTRIBUTION, SESSION_HEADERS, behind_attribution, lasting
 
 EDGE = 512
 """Characters of a text's beginning and of its end that count."""
@@ -21,11 +32,14 @@ OPENING_MESSAGES = 8
 
 KEY_BYTES = 16
 
+_SESSION_HEADERS = tuple([name.encode() for name in SESSION_HEADERS])
+
 
 class ConversationNaming(NamedTuple):
-    """What else than `prompt_cache_key` names a conversation: headers (lower case), and the user if `by_user`."""
+    """What else than `prompt_cache_key` names a conversation: headers of sessions (lower case), and the user if
+    `by_user`."""
 
-    headers: tuple[bytes, ...] = (b"x-session-id",)
+    headers: tuple[bytes, ...] = _SESSION_HEADERS
     by_user: bool = False
 
 
@@ -33,8 +47,10 @@ def conversation_of(
     body: Mapping[str, Any], headers: Mapping[bytes, bytes], tenant: str, naming: ConversationNaming
 ) -> bytes:
     """`KEY_BYTES` that stand for the conversation. Two tenants never share one, whatever they call theirs."""
-    name = _given_name(body, headers, naming)
-    pieces = [b"named", name] if name is not None else [b"opens", *_opening(body)]
+    pieces = _pieces(body, headers, naming)
+    for header in AGENT_HEADERS:
+        if header in headers:
+            pieces += (header, headers[header])
     digest = blake2b(tenant.encode(errors="replace"), digest_size=KEY_BYTES)
     for piece in pieces:
         digest.update(b"%d:" % len(piece))
@@ -42,18 +58,19 @@ def conversation_of(
     return digest.digest()
 
 
-def _given_name(body: Mapping[str, Any], headers: Mapping[bytes, bytes], naming: ConversationNaming) -> bytes | None:
+def _pieces(body: Mapping[str, Any], headers: Mapping[bytes, bytes], naming: ConversationNaming) -> list[bytes]:
     key = body.get("prompt_cache_key")
     if isinstance(key, str) and key:
-        return _encoded(key)
+        return [b"named", _encoded(key)]
     for header in naming.headers:
         if headers.get(header):
-            return headers[header]
-    if not naming.by_user:
-        return None
-    metadata = body.get("metadata")
-    user = body.get("user") or (metadata.get("user_id") if isinstance(metadata, dict) else None)
-    return _encoded(user) if isinstance(user, str) and user else None
+            return [b"session", headers[header], *map(lasting, _opening(body))]
+    if naming.by_user:
+        metadata = body.get("metadata")
+        user = body.get("user") or (metadata.get("user_id") if isinstance(metadata, dict) else None)
+        if isinstance(user, str) and user:
+            return [b"named", _encoded(user)]
+    return [b"opens", *_opening(body)]
 
 
 def _opening(body: Mapping[str, Any]) -> list[bytes]:
@@ -75,6 +92,8 @@ def _opening(body: Mapping[str, Any]) -> list[bytes]:
 def _sample(content: Any) -> bytes:
     """A text's length and edges; of a list of parts each text's, of other parts (images) their kind."""
     if isinstance(content, str):
+        if content.startswith(ATTRIBUTION):
+            content = behind_attribution(content)
         text = content if len(content) <= 2 * EDGE else f"{len(content)} {content[:EDGE]}{content[-EDGE:]}"
         return _encoded(text)
     if not isinstance(content, list):

@@ -10,11 +10,7 @@ from typing import Any
 
 from gateway.core.bodies import Body
 from gateway.core.dialects.fields import at, expect, objects, optional, refuse, required
-
-_ATTRIBUTION = "x-anthropic-billing-header"
-"""The beginning of a system block in which Claude Code sends a hash of each request. It would keep every prompt out of
-the node's prefix cache; vLLM leaves it out too."""
-
+from gateway.core.routing.known_clients import ATTRIBUTION
 
 _SILENT = ("redacted_thinking", "tool_reference")
 """Blocks that the model does not see."""
@@ -56,7 +52,7 @@ def _joined(content: object, where: str) -> str:
 
 
 def _texts(texts: list[str]) -> list[str]:
-    return [text for text in texts if not text.startswith(_ATTRIBUTION)]
+    return [text for text in texts if not text.startswith(ATTRIBUTION)]
 
 
 def _add_turn(chat: list[Body], role: str, content: object, where: str) -> None:
