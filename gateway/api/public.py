@@ -1,4 +1,7 @@
-"""The small public routes: models, health and readiness, and 404 or 405 for all other paths."""
+"""The small public routes: models, health and readiness, and 404 or 405 for all other paths.
+
+Models are listed in OpenAI's format, or in Anthropic's for a client that says which version of that it speaks.
+"""
 
 from typing import Any
 
@@ -8,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from gateway.api.errors import id_headers, method_not_allowed, unknown_path, whole_answer
 from gateway.api.middleware import address_of
+from gateway.api.model_pages import OfferedModel, anthropic_page, anthropic_view, openai_view, read_page_request
 from gateway.api.request_head import request_id_of
 from gateway.core.dialects import DIALECTS, Dialect
 from gateway.core.errors import GatewayError
@@ -25,14 +29,18 @@ def build_public(pipeline: Pipeline, fleet: Fleet) -> FastAPI:
 
     @app.get("/v1/models")
     async def list_models(request: Request) -> Response:
-        """The models that the caller may use, as the nodes describe them."""
-        return _answer(request, {"object": "list", "data": await _cards(request, pipeline, fleet)})
+        """The models that the caller may use, by name, in pages for Anthropic's clients."""
+        models = await _offered(request, pipeline, fleet)
+        if not _is_anthropic(request):
+            return _answer(request, {"object": "list", "data": [openai_view(model) for model in models]})
+        return _answer(request, anthropic_page(models, read_page_request(request.query_params.multi_items())))
 
     @app.get("/v1/models/{name:path}")
     async def show_model(request: Request, name: str) -> Response:
-        for card in await _cards(request, pipeline, fleet):
-            if card["id"] == name:
-                return _answer(request, card)
+        view = anthropic_view if _is_anthropic(request) else openai_view
+        for model in await _offered(request, pipeline, fleet):
+            if model.name == name:
+                return _answer(request, view(model))
         raise model_not_found(name)
 
     @app.exception_handler(GatewayError)
@@ -76,17 +84,30 @@ def _why_not(model: str | None, nodes: int) -> str:
     return f"All nodes {which} ({nodes}) fail or are drained: see the log and `fleetgate status`."
 
 
-async def _cards(request: Request, pipeline: Pipeline, fleet: Fleet) -> list[dict[str, Any]]:
+async def _offered(request: Request, pipeline: Pipeline, fleet: Fleet) -> list[OfferedModel]:
+    """By name: an order that no node and no gateway changes between two pages."""
     headers = dict(request.headers.raw)
     who = await pipeline.gate.identify(headers, address_of(request.client))
-    cards = fleet.cards()
-    return [{**cards[model], "id": public} for public, model in pipeline.settings.models.offered(who, cards.keys())]
+    settings, cards = pipeline.settings, fleet.cards()
+    found = []
+    for public, model in sorted(settings.models.offered(who, cards.keys())):
+        policy = settings.policies.of(who.tenant.rules, model)
+        described = settings.models.described(public)
+        found.append(OfferedModel(public, cards[model], fleet.window(model), described, policy))
+    return found
+
+
+def _is_anthropic(request: Request) -> bool:
+    return "anthropic-version" in request.headers
 
 
 def _dialect(request: Request) -> Dialect:
-    """The dialect of an error: that of the endpoint closest to the path, OpenAI's by default."""
+    """The dialect of an error: that of the endpoint closest to the path, else messages' for Anthropic's clients, and
+    OpenAI's by default."""
     path = request.url.path
     found = [dialect for dialect in DIALECTS if path.startswith(dialect.path)]
+    if not found and _is_anthropic(request):
+        found = [dialect for dialect in DIALECTS if dialect.anthropic]
     return found[0] if found else DIALECTS[0]
 
 

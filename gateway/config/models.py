@@ -1,20 +1,51 @@
 """The models of the configuration: their names, their rules, their prices."""
 
 from collections.abc import Iterable
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
 
 from gateway.config.counting import TokenizerPath
 from gateway.config.routing import RoutingPolicy
 from gateway.config.thinking import Ruled
-from gateway.config.types import Name
+from gateway.config.types import Name, Section
 from gateway.config.usage import PriceConfig
+from gateway.core.models import ModelDescription
 from gateway.core.usage.cost import Price
+
+DisplayName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+
+
+class AliasConfig(Section):
+    """A further name that clients may use; a name alone stands for one without settings."""
+
+    name: Name
+    display_name: DisplayName | None = None
+    """What people are shown in its place; the model's where it says nothing."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, given: Any) -> Any:
+        return {"name": given} if isinstance(given, str) else given
+
+
+class CapabilitiesConfig(Section):
+    """What clients are told that the model can do. Nodes are not asked: vLLM does all of it for a model that can."""
+
+    thinking: bool = True
+    tools: bool = True
+    structured_outputs: bool = True
+    images: bool = False
 
 
 class ModelConfig(Ruled):
     """A model by the name that nodes serve it under, and further names that clients may use."""
 
     name: Name
-    aliases: tuple[Name, ...] = ()
+    aliases: tuple[AliasConfig, ...] = ()
+    display_name: DisplayName | None = None
+    """What people are shown in place of its name."""
+    capabilities: CapabilitiesConfig = CapabilitiesConfig()
     price: PriceConfig | None = None
     over_chat: bool = False
     """Whether responses and messages are translated to chat for its nodes."""
@@ -23,12 +54,23 @@ class ModelConfig(Ruled):
     routing: RoutingPolicy | None = None
     """How its requests are spread over its nodes; `routing.policy` where it says nothing."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names that clients may use, the nodes' first."""
+        return (self.name, *(alias.name for alias in self.aliases))
+
+    def descriptions(self) -> dict[str, ModelDescription]:
+        """What clients are told of it, by each of its names."""
+        told = ModelDescription(self.display_name, **self.capabilities.model_dump())
+        shown = {alias.name: alias.display_name or self.display_name for alias in self.aliases}
+        return {self.name: told} | {name: told._replace(display_name=shown[name]) for name in shown}
+
 
 class ModelNames:
     """The nodes' names of the models that the configuration lists. Where it lists none, every name is valid."""
 
     def __init__(self, models: Iterable[ModelConfig]) -> None:
-        self._known = {alias: model.name for model in models for alias in (model.name, *model.aliases)}
+        self._known = {alias: model.name for model in models for alias in model.names}
 
     def problem(self, name: str) -> str | None:
         """Why settings for the model `name` would have no effect, and what to do; None where they have one."""

@@ -259,7 +259,7 @@ def _identities(item: Any) -> list[tuple[Any, ...]]:
         case NodeConfig():
             return [("the node URL", item.url)]
         case ModelConfig():
-            return [("the model name or alias", name) for name in (item.name, *item.aliases)]
+            return [("the model name or alias", name) for name in item.names]
         case TenantConfig():
             keys = [("the key with the SHA-256", key.sha256, "keys", at, "sha256") for at, key in enumerate(item.keys)]
             models = [

@@ -1,7 +1,7 @@
 """Which model a request means: the name that nodes serve, an alias of it, or the only one there is."""
 
 from collections.abc import Collection, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gateway.core.errors import InvalidRequest, ModelNotFound, NoNodeReady
 
@@ -12,16 +12,39 @@ class ModelAccess(Protocol):
     def may_use(self, model: str) -> bool: ...
 
 
+class ModelDescription(NamedTuple):
+    """What the operator says of a model, for clients that let people choose one. `display_name` None: its id."""
+
+    display_name: str | None = None
+    thinking: bool = True
+    tools: bool = True
+    structured_outputs: bool = True
+    images: bool = False
+
+
+UNDESCRIBED = ModelDescription()
+
+
 class Models:
     """The names that clients may use.
 
     `listed`: the models of the config; where there are any, only these are offered. `aliases`: further name ->
-    the name that nodes serve.
+    the name that nodes serve. `described`: what is said of models and aliases, by each name.
     """
 
-    def __init__(self, listed: Collection[str] = (), aliases: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        listed: Collection[str] = (),
+        aliases: Mapping[str, str] | None = None,
+        described: Mapping[str, ModelDescription] | None = None,
+    ) -> None:
         self._listed = frozenset(listed)
         self._aliases = dict(aliases or {})
+        self._described = dict(described or {})
+
+    def described(self, name: str) -> ModelDescription | None:
+        """What the operator says of the model with this public name; None where the config does not list it."""
+        return self._described.get(name)
 
     def offered(self, caller: ModelAccess, served: Collection[str]) -> list[tuple[str, str]]:
         """All (public name, name on the node) pairs that `caller` may use, of the models in `served`."""

@@ -111,9 +111,10 @@ def reloadable(config: Config, started_with: Config, response_key: bytes) -> Rel
 
 
 def _requests(config: Config, response_key: bytes) -> RequestSettings:
-    aliases = {alias: model.name for model in config.models for alias in model.aliases}
+    aliases = {alias.name: model.name for model in config.models for alias in model.aliases}
+    described = {name: told for model in config.models for name, told in model.descriptions().items()}
     return RequestSettings(
-        models=Models([model.name for model in config.models], aliases),
+        models=Models([model.name for model in config.models], aliases, described),
         response_key=response_key,
         policies=PolicyBook(
             PolicyLayer(config.thinking.rules(), config.output.rules(), loops=config.loops.rules()),

@@ -1,6 +1,7 @@
 """Two real vLLMs: what the gateway's routing is worth, by vLLM's own count of what it found in its prefix cache."""
 
 import random
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,8 +21,8 @@ TALKS, TURNS = 6, 4
 WORDS = ["river", "stone", "light", "morning", "garden", "letter", "winter", "music", "island", "bridge"]
 
 
-def hit_rate(policy: str, nodes: list[Server], folder: Path) -> float:
-    """The share of prompt tokens that the two found in their caches while the talks went through the gateway."""
+def hit_rate(policy: str, nodes: Sequence[Server], folder: Path, play: Callable[[str], None]) -> float:
+    """The share of prompt tokens that `nodes` found in their caches while `play` used a gateway, whose URL it gets."""
     config = folder / f"{policy}.yaml"
     listed = "".join(f"\n  - url: {node.url}" for node in nodes)
     config.write_text(f"nodes:{listed}\nrouting:\n  policy: {policy}\nbudgets:\n  canary: false\n")
@@ -32,8 +33,7 @@ def hit_rate(policy: str, nodes: list[Server], folder: Path) -> float:
     with running(command, log) as process:
         wait_for(lambda: _both_ready(f"http://127.0.0.1:{admin}"), process, log, 60.0)
         before = [_counted(node) for node in nodes]
-        with ThreadPoolExecutor(TALKS) as threads:
-            list(threads.map(lambda number: _talk(url, f"{policy} {number}"), range(TALKS)))
+        play(url)
         after = [_counted(node) for node in nodes]
     queries = sum(new[0] - old[0] for new, old in zip(after, before, strict=True))
     return sum(new[1] - old[1] for new, old in zip(after, before, strict=True)) / queries
@@ -42,9 +42,17 @@ def hit_rate(policy: str, nodes: list[Server], folder: Path) -> float:
 def test_conversations_find_their_caches(vllm: Server, second: KillableNode, tmp_path: Path) -> None:
     second.up()
     nodes = [vllm, Server(second.url)]
-    turns, ours = (hit_rate(policy, nodes, tmp_path) for policy in ("round_robin", "expected_wait"))
+    turns, ours = (
+        hit_rate(policy, nodes, tmp_path, lambda url, policy=policy: _talks(url, policy))  # type: ignore[misc]
+        for policy in ("round_robin", "expected_wait")
+    )
     print(f"prefix cache hits: {turns:.3f} of the prompt tokens with round robin, {ours:.3f} with expected wait")
     assert ours > 1.2 * turns
+
+
+def _talks(url: str, policy: str) -> None:
+    with ThreadPoolExecutor(TALKS) as threads:
+        list(threads.map(lambda number: _talk(url, f"{policy} {number}"), range(TALKS)))
 
 
 def _talk(url: str, name: str) -> None:

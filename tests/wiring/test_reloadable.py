@@ -91,7 +91,9 @@ OTHERS: dict[str, Any] = {
     "models": [
         {
             "name": "o",
-            "aliases": ["alias"],
+            "aliases": [{"name": "alias", "display_name": "Alias"}],
+            "display_name": "Model",
+            "capabilities": {"thinking": False, "tools": False, "structured_outputs": False, "images": True},
             "price": {"input": 1, "cached": 0.5, "output": 2},
             "over_chat": True,
             "tokenizer": "TOKENIZER",
