@@ -49,7 +49,8 @@ async def fuzz_plans(trial: Trial, numbers: range) -> None:
 def _plan(dialect: Dialect, ask: Ask, terms: Policy | None, rng: random.Random) -> None:
     minting = _MINTING if dialect.mints_ids else None
     salt, window = rng.choice((None, "salt")), rng.choice((None, 64, 4096))
-    assert len(conversation_of(ask.body, {}, "a", ConversationNaming(by_user=rng.random() < 0.5))) == KEY_BYTES
+    headers = {b"session-id": b"s"} if rng.random() < 0.5 else {}
+    assert len(conversation_of(ask.body, headers, "a", ConversationNaming(by_user=rng.random() < 0.5))) == KEY_BYTES
     plan = make_plan(ask, dialect, MODEL, minting, None, rng.choice((None, terms)), window, 4.0, salt)
     assert min(plan_amounts(plan, Meter(), 4096)) >= 0
     assert plan.output_tokens is None or plan.output_tokens >= 0
