@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from gateway.core.fleet.node_metrics import read_node_metrics
-from tests.real.conftest import Server
+from tests.real.conftest import Server, ready
 from tests.real.killable import KillableNode
 from tests.real.processes import running, wait_for
 from tests.real.transparency_cases import CHAT, MODEL
@@ -31,7 +31,7 @@ def hit_rate(policy: str, nodes: Sequence[Server], folder: Path, play: Callable[
     log = folder / f"{policy}.log"
     command = ["fleetgate", "serve", "-c", str(config), "--port", str(port), "--admin-port", str(admin)]
     with running(command, log) as process:
-        wait_for(lambda: _both_ready(f"http://127.0.0.1:{admin}"), process, log, 60.0)
+        wait_for(lambda: _all_ready(f"http://127.0.0.1:{admin}") and ready(url), process, log, 60.0)
         before = [_counted(node) for node in nodes]
         play(url)
         after = [_counted(node) for node in nodes]
@@ -74,7 +74,7 @@ def _counted(node: Server) -> tuple[int, int]:
     return load.cache_queries, load.cache_hits
 
 
-def _both_ready(admin: str) -> bool | None:
+def _all_ready(admin: str) -> bool | None:
     try:
         nodes = httpx.get(f"{admin}/admin/nodes", trust_env=False).json()
     except httpx.TransportError:
