@@ -74,11 +74,12 @@ async def test_a_reset_before_the_first_event_costs_no_request(size: int) -> Non
 
 
 BREAKS = [
-    (Fault("die", after=3), "upstream_cut"),
-    (Fault("reset", after=3), "upstream_cut"),
-    (Fault("stall", after=3), "upstream_timeout"),
+    (Fault("die", after=3, path=CHAT), "upstream_cut"),
+    (Fault("reset", after=3, path=CHAT), "upstream_cut"),
+    (Fault("stall", after=3, path=CHAT), "upstream_timeout"),
 ]
-"""Faults in mid-stream, and their codes where the stream cannot be resumed."""
+"""Faults in mid-stream, and their codes where the stream cannot be resumed. The trial of a doubted node, a completion,
+is left alone: one that stalls is waited for, for 30 seconds."""
 
 
 def kind(value: object) -> str | None:
@@ -88,7 +89,7 @@ def kind(value: object) -> str | None:
 @pytest.mark.parametrize("why", ["resume is off", "logprobs"])
 @pytest.mark.parametrize(("fault", "code"), BREAKS, ids=kind)
 async def test_what_breaks_in_mid_stream_ends_with_a_clear_error(fault: Fault, code: str, why: str) -> None:
-    """Where it is not resumed. The node is doubted for it."""
+    """Where it is not resumed. The node is doubted for it: it gets a trial, and the other one does not."""
     settings: dict[str, Any] = {"timeouts": {"idle": 2.0}, "routing": IN_TURN, "resume": {"enabled": why == "logprobs"}}
     fields: dict[str, Any] = {"logprobs": True} if why == "logprobs" else {}
     async with serve_fake(FAST) as bad, serve_fake(FAST) as good:
@@ -97,6 +98,8 @@ async def test_what_breaks_in_mid_stream_ends_with_a_clear_error(fault: Fault, c
             bad.set_faults(fault)
             broken = lost(await crowd(gateway.url, 8, stream=True, **fields))
             assert broken == [(200, code)] * 4
+            await eventually(lambda: bad.stats.requests["/v1/completions"] > 0)
+            assert good.stats.requests["/v1/completions"] == 0
             bad.set_faults()
             await nothing_held(gateway, bad, good)
 
