@@ -1,9 +1,15 @@
-"""What every test has: the event loop that production runs on, and property tests that no busy machine can fail."""
+"""What every test has: the event loop that production runs on, property tests that no busy machine can fail, and HTTP
+clients that cost a test next to nothing."""
 
 import asyncio
+import os
+import ssl
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
+from typing import Any
 
+import certifi
 import pytest
 import uvloop
 from hypothesis import HealthCheck, settings
@@ -12,6 +18,23 @@ from tests.core_tests import knows_only_core
 
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
+
+PUBLIC = (certifi.where(), os.environ.get("SSL_CERT_FILE"))
+"""The files that httpx takes the public authorities from."""
+
+make_context = ssl.create_default_context
+public_authorities = cache(make_context)
+
+
+def create_default_context(*args: Any, **options: Any) -> ssl.SSLContext:
+    """As ssl's, but that of the public authorities is made once: each client of httpx would read them, 20 ms and more,
+    and tests make one for nearly every request."""
+    if not args and options.keys() == {"cafile"} and options["cafile"] in PUBLIC:
+        return public_authorities(**options)
+    return make_context(*args, **options)
+
+
+ssl.create_default_context = create_default_context
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
