@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.flow.test_resume import UNPACED
 from tests.support.crowd import CHAT, ask, crowd, lost, send, send_by
 from tests.support.faults import limited_gateway, nothing_held
 from tests.support.gateways import RunningGateway, eventually
@@ -100,7 +101,7 @@ async def breaks_resumes(node: ScriptedNode, asked: Asked, reader: Reader, write
 
 
 async def test_poison_that_breaks_resumed_streams_too_ends_on_two_nodes_and_takes_none_out() -> None:
-    async with three_nodes(breaks_resumes) as gateway:
+    async with three_nodes(breaks_resumes, resume=UNPACED) as gateway:
         seen = await crowd(gateway.url, 60, stream=True, text="break", at_once=10)
         assert {one.code for one in seen} == {"stream_not_resumable"}
         assert {b'"retry_safe":false' in one.body for one in seen} == {True}

@@ -27,6 +27,9 @@ PATH = {
 }
 
 
+UNPACED = {"rate": 100.0}
+"""Of `resume`: a model's budget saves up twenty resumes and earns one a second for few streams, and tests make more."""
+
 VARYING = {"id", "created", "created_at", "item_id", "signature", "system_fingerprint", "call_id"}
 
 
@@ -58,6 +61,7 @@ async def fleet(count: int = 2, config: dict[str, Any] | None = None, **settings
     async with serve_fake(made) as one, serve_fake(made) as other:
         nodes = [one, other][:count]
         chosen = {"budgets": {"canary": True}, "health": {"interval": 0.05, "failures": 1000}, **(config or {})}
+        chosen["resume"] = UNPACED | chosen.get("resume", {})
         async with (
             running_gateway(*(node.url for node in nodes), **chosen) as gateway,
             httpx.AsyncClient(base_url=gateway.url, timeout=30, trust_env=False) as client,
