@@ -35,6 +35,7 @@ from gateway.upstream.exchange import Exchange
 from gateway.upstream.exchange_timer import ExchangeTimer
 from gateway.upstream.plain_answer import PlainAnswer
 from gateway.upstream.streamed_answer import StreamedAnswer
+from gateway.usage import ledger
 from tests.support.gateways import RunningGateway, eventually, running_gateway
 from tests.support.nodes import MODEL
 from tests.support.raw import RawClient, head, raw_client
@@ -229,7 +230,8 @@ async def end_all(stage: Scene, times: int) -> None:
 
 
 @pytest.mark.parametrize(("kind", "redis"), [("as it came", True), ("over chat", False), ("budget held", False)])
-async def test_what_ends_is_freed(kind: str, redis: bool) -> None:
+async def test_what_ends_is_freed(kind: str, redis: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "FLUSH_SECONDS", 0.05)  # until then it holds the facts of what has ended
     async with scene(kind, redis) as stage:
         with collector_resting():
             await end_all(stage, 1)
