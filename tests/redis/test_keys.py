@@ -103,7 +103,7 @@ def gateway_settings(redis: RedisServer) -> dict[str, Any]:
     }
 
 
-async def use_everything(gateway: RunningGateway, keys: Keys, curtain: Curtain) -> None:
+async def use_everything(gateway: RunningGateway, other: RunningGateway, keys: Keys, curtain: Curtain) -> None:
     """Tenants, keys, limits in every scope, placement, usage, drains and the audit, by way of HTTP alone."""
     async with httpx.AsyncClient(base_url=gateway.admin_url, headers=ADMIN, timeout=30) as admin:
 
@@ -117,8 +117,9 @@ async def use_everything(gateway: RunningGateway, keys: Keys, curtain: Curtain) 
         key = (await admin_does("POST", "/keys", tenant="acme", limits=LIMITS))["key"]
         async with httpx.AsyncClient(headers={"authorization": f"Bearer {key}"}, timeout=60) as client:
             body = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}], "stream": True}
-            url = f"{gateway.url}/v1/chat/completions"
-            asking = [asyncio.create_task(client.post(url, json=body)) for _ in range(3)]  # one of them has to wait
+            # One of them has to wait. A gateway tells that where it does not know by itself that all nodes are full.
+            urls = [f"{each.url}/v1/chat/completions" for each in (gateway, other, gateway)]
+            asking = [asyncio.create_task(client.post(url, json=body)) for url in urls]
             await eventually(lambda: {"fg1:{route}:pending", f"fg1:{{route}}:waiting:{MODEL}"} <= keys.look())
             curtain.up.set()
             assert [(await each).status_code for each in asking] == [200] * 3
@@ -136,16 +137,14 @@ async def test_every_key_is_on_the_page_and_every_row_is_a_key() -> None:
     async with redis_server() as redis, scripted_node(curtain.reply) as one, scripted_node(curtain.reply) as other:
         keys, settings = Keys(redis, {}), gateway_settings(redis)
         settings["nodes"] = [{"url": one.url, "max_concurrency": 1}]
-        async with running_gateway(**settings) as first, running_gateway(**settings):
+        async with running_gateway(**settings) as first, running_gateway(**settings) as second:
             async with RedisRegistry(redis.url, None) as registry:
                 await registry.announce(
                     record(other.url, models=(MODEL,), capacity=Capacity(max_concurrency=1, max_model_len=4096))
                 )
-            fleet = first.app.fleet
-            await eventually(
-                lambda: sum(node.ready for node in fleet.nodes) == 2
-            )  # a choice is only made among several
-            await use_everything(first, keys, curtain)
+            for each in (first, second):  # a choice is only made among several
+                await eventually(lambda: sum(node.ready for node in each.app.fleet.nodes) == 2)  # noqa: B023
+            await use_everything(first, second, keys, curtain)
             await eventually(lambda: {"fg1:{sights}:views", f"fg1:{{pressure}}:{MODEL}"} <= keys.look())
         keys.look()  # what is noted at the end: when keys were used last
     page = rows()
