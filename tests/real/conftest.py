@@ -36,19 +36,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def vllm(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Server]:
+def vllm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One vLLM for the whole run; float32, since texts are compared and near-ties flip in bfloat16."""
     log = tmp_path_factory.mktemp("vllm") / "cpu-node.log"
     command = ["fleetgate-worker", "cpu-node", "--port", "0", "--dtype", "float32", "--log", f"{log}.vllm"]
     with running(command, log) as process:
-        progress = Progress(log, pytestconfig)
+        if any("second" in getattr(item, "fixturenames", ()) for item in request.session.items):
+            second: KillableNode = request.getfixturevalue("second")
+            second.begin()  # at the same time: most of a start keeps one core busy
+        progress = Progress(log, request.config)
         yield Server(wait_for(progress.url, process, log, SET_UP_SECONDS))
 
 
 @pytest.fixture(scope="session")
-def second(
-    vllm: Server, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
-) -> Iterator[KillableNode]:
+def second(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[KillableNode]:
     """Another vLLM beside it, which tests may kill: whoever needs it says `up`."""
     with killable_node(tmp_path_factory.mktemp("second"), pytestconfig) as node:
         yield node

@@ -26,22 +26,31 @@ class KillableNode:
         self._starts = 0
         self._running = contextlib.ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
+        self._ready = False
         self._log = directory
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def up(self) -> bool:
-        """Start it, unless it runs, and wait until it is ready. Returns whether it was started."""
+    def begin(self) -> None:
+        """Start it, unless it runs."""
         if self._process is not None:
-            return False
+            return
         self._starts += 1
         self._log = self._directory / f"cpu-node-{self._starts}.log"
         command = ["fleetgate-worker", "cpu-node", "--port", str(self.port), "--dtype", "float32"]
         command += ["--log", f"{self._log}.vllm", *self._arguments]
         self._process = self._running.enter_context(running(command, self._log))
+
+    def up(self) -> bool:
+        """Start it, unless it runs, and wait until it is ready. Returns whether it was not ready before."""
+        if self._ready:
+            return False
+        self.begin()
+        assert self._process is not None
         wait_for(Progress(self._log, self._config).url, self._process, self._log, SET_UP_SECONDS)
+        self._ready = True
         return True
 
     def signal(self, number: signal.Signals) -> None:
@@ -58,6 +67,7 @@ class KillableNode:
     def end(self) -> None:
         self._running.close()
         self._process = None
+        self._ready = False
 
     def _server(self) -> int:
         assert self._process is not None
