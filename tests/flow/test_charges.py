@@ -76,12 +76,18 @@ class Stage:
         return round(sum(float(line.rpartition(" ")[2]) for line in page.splitlines() if line.startswith(start)))
 
     async def leave(self, path: str, body: dict[str, Any], seconds: float) -> None:
-        """Ask, and hang up after a while."""
-        with contextlib.suppress(TimeoutError, httpx.RemoteProtocolError):
-            async with asyncio.timeout(seconds):
-                async with self.client.stream("POST", path, json=body) as answer:
-                    async for _ in answer.aiter_raw():
-                        pass
+        """Ask, and hang up so long after the node has begun, unless the answer has come."""
+        asking = asyncio.create_task(self._read(path, body))
+        await eventually(lambda: self._node.node.engine.running or asking.done())
+        await asyncio.wait((asking,), timeout=seconds)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+
+    async def _read(self, path: str, body: dict[str, Any]) -> None:
+        with contextlib.suppress(httpx.RemoteProtocolError):
+            async with self.client.stream("POST", path, json=body) as answer:
+                async for _ in answer.aiter_raw():
+                    pass
 
     def faults(self, *faults: Fault) -> None:
         self._node.set_faults(*faults)

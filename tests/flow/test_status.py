@@ -63,6 +63,7 @@ async def test_the_fleet_is_shown_with_what_nodes_and_requests_tell() -> None:
                 await ask(gateway, f"question {number}")
             loads = [node.loads for node in gateway.app.fleet.nodes]
             await eventually(lambda: sum(pages[-1].generated or 0 for pages in loads) > 12 * 20)
+            await eventually(lambda: not any(pages[-1].running or pages[-1].waiting for pages in loads))
             shown = await view(gateway)
             assert (shown["gateways"], shown["views"], shown["redis"]) == (1, 1, None)
             first, second = shown["nodes"]
