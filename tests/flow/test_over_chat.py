@@ -173,6 +173,21 @@ async def test_a_cut_response_ends_as_on_a_node_of_today(cut: int) -> None:
         )
 
 
+@pytest.mark.parametrize("hidden", [{}, {"thinking": {"hide_reasoning": True}}], ids=["shown", "hidden"])
+async def test_a_response_that_an_older_node_cuts_ends_as_openais(hidden: dict[str, Any]) -> None:
+    """In its own dialect: vLLM 0.32 says that it is completed, and in the plain answer that it is not."""
+    async with serve_fake(FakeSettings()) as node, running_gateway(node.url, **hidden) as gateway:
+        for cut in (3, 30):
+            got = await ask(gateway.url, RESPONSES, {"input": "hello", "max_output_tokens": cut, "stream": True})
+            assert asked_last(node).path == RESPONSES
+            last = events_of(got.content)[-1]
+            assert last["type"] == "response.incomplete" and b"response.completed" not in got.content
+            assert last["response"]["incomplete_details"] == {"reason": "max_output_tokens"}
+            assert last["response"]["usage"]["output_tokens"] == cut
+        whole = await ask(gateway.url, RESPONSES, {"input": "hello", "stream": True})
+        assert events_of(whole.content)[-1]["type"] == "response.completed"
+
+
 @pytest.mark.parametrize(
     ("path", "body", "param"),
     [

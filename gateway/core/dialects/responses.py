@@ -18,7 +18,10 @@ _ENDS = ("response.completed", "response.incomplete", "response.failed", "respon
 
 
 class ResponsesFilter(MarkerFilter):
-    """Inspects only closing events and errors."""
+    """Inspects only closing events and errors.
+
+    Before 0.33 vLLM ends a truncated response with `response.completed`; it is made OpenAI's `response.incomplete`.
+    """
 
     __slots__ = ()
 
@@ -36,7 +39,14 @@ class ResponsesFilter(MarkerFilter):
             usage = response.get("usage") if isinstance(response, dict) else None
             if isinstance(usage, dict):
                 self.usage = from_openai(usage) or self.usage
+            if kind == "response.completed" and isinstance(response, dict) and response.get("status") == "incomplete":
+                return _ended_incomplete(parsed)
         return event
+
+
+def _ended_incomplete(event: dict[str, Any]) -> bytes:
+    kind = "response.incomplete"
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), dump({**event, "type": kind}))
 
 
 class StoredResponseFilter(ResponsesFilter):
