@@ -40,7 +40,7 @@ def _ended_as_today(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A response that ran into its limit ends with `response.incomplete`, and its last item is incomplete; before vLLM
     0.33 both are said to be completed."""
     end = parts[-1]
-    whole = end.get("response") if end.get("type") == "response.completed" else end
+    whole = end.get("response", end)
     if not isinstance(whole, dict) or whole.get("status") != "incomplete":
         return parts
     ended = {**whole, "output": [*whole["output"][:-1], *map(_cut, whole["output"][-1:])]}

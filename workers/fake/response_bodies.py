@@ -82,8 +82,8 @@ def as_chat(body: ResponsesBody, before: list[dict[str, Any]]) -> dict[str, Any]
         chat["response_format"] = {"type": "json_schema", "json_schema": schema}
     elif wanted.get("type") == "json_object":
         chat["response_format"] = {"type": "json_object"}
-    if body.tools:
-        chat["tools"] = [_tool(t) for t in body.tools if t.get("type") == "function"]
+    if functions := [_tool(t) for t in body.tools or () if t.get("type") == "function"]:
+        chat["tools"] = functions
         choice = body.tool_choice
         named = isinstance(choice, dict) and {"type": "function", "function": {"name": choice.get("name")}}
         chat["tool_choice"] = named or choice

@@ -100,7 +100,7 @@ class Dialect(ABC):
         """
         body = parse_body(raw) if parsed is None else parsed
         check_arguments(body)
-        changes = plain_values(body, self.output_fields)
+        changes = plain_values(body, self.output_fields) | self.adapt(body)
         if changes:
             raw = edit_body(raw, body, changes, frozenset())
             body.update(changes)
@@ -118,6 +118,10 @@ class Dialect(ABC):
             intent=self.intent(body) if self.output_fields and not INTENT_FIELDS.isdisjoint(body) else UNSAID,
             max_tokens=max_tokens,
         )
+
+    def adapt(self, body: Body) -> Body:
+        """The fields to set in a client's `body`, so that nodes understand it. Raises `InvalidRequest`."""
+        return {}
 
     def intent(self, body: Body) -> Intent:
         """What `body`, which has a field for it, asks of thinking."""

@@ -9,6 +9,7 @@ from gateway.core.dialects.error_shape import ErrorShape
 from gateway.core.dialects.fields import optional
 from gateway.core.dialects.openai import openai_error
 from gateway.core.dialects.over_chat import OverChat, responses_over_chat
+from gateway.core.dialects.responses_input import known_to_nodes
 from gateway.core.dialects.stream_filter import MarkerFilter, StreamFilter
 from gateway.core.json_text import dump
 from gateway.core.thinking.grant import Grant
@@ -85,6 +86,9 @@ class Responses(Dialect):
         if continues is None and not background:
             return ask
         return ask._replace(continues=continues, background=bool(background))
+
+    def adapt(self, body: Body) -> Body:
+        return known_to_nodes(body)
 
     def carry(self, body: Body, grant: Grant) -> dict[str, Any]:
         return {

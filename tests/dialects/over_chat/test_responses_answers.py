@@ -7,6 +7,7 @@ import pytest
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
+from gateway.core.dialects.opaque_text import REASONING, decode_text
 from gateway.core.dialects.over_chat import responses_over_chat
 from gateway.core.usage.token_usage import Usage
 from tests.dialects.over_chat import chat_streams as recorded
@@ -236,3 +237,20 @@ def test_the_tool_choice_that_holds_is_repeated(asked: Json, told: object) -> No
 def test_an_error_names_the_clients_field() -> None:
     node = {"error": {"message": "too long", "type": "BadRequestError", "param": "messages", "code": 400}}
     assert json.loads(ASK.plain(400, json.dumps(node).encode()))["error"] == {**node["error"], "param": "input"}
+
+
+KEEPING = responses_over_chat({"input": "hi", "include": ["reasoning.encrypted_content"]})
+
+
+def test_thinking_is_kept_for_the_client_where_it_asks_for_that() -> None:
+    """In `encrypted_content`, which Codex sends back, unlike the content."""
+    streamed = translated(KEEPING.stream_filter(), THOUGHT)
+    added = next(event["item"] for event in streamed if event["type"] == "response.output_item.added")
+    assert "encrypted_content" not in added
+    done = next(event["item"] for event in streamed if event["type"] == "response.output_item.done")
+    assert done == streamed[-1]["response"]["output"][0]
+    choice = {"message": {"reasoning": "The capital of", "content": "Paris"}, "finish_reason": "stop"}
+    plain = KEEPING.answer({"id": "c", "choices": [choice]})["output"][0]
+    for item in (done, plain):
+        assert decode_text(REASONING, item["encrypted_content"]) == "The capital of" == item["content"][0]["text"]
+    assert "encrypted_content" not in json.dumps(translated(ASK.stream_filter(), THOUGHT))

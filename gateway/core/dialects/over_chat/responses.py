@@ -96,7 +96,7 @@ class ResponsesOverChat(OverChat):
 
     def answer(self, chat: Mapping[str, Any]) -> Body:
         choice = chat["choices"][0]
-        output = items_of(choice, chat.get("id", ""), self._names)
+        output = items_of(choice, chat.get("id", ""), self._form, self._names)
         return self._form.ended(chat, choice.get("finish_reason"), output, chat.get("usage") or {})
 
     def error(self, status: int, error: Mapping[str, Any]) -> Body:

@@ -14,7 +14,6 @@ from gateway.core.dialects.over_chat.responses_object import (
     call_item,
     finish_call,
     message_item,
-    reasoning_item,
     response_logprobs,
     status_of,
     text_part,
@@ -48,8 +47,9 @@ class ResponseEvents(ChatStream):
 
     def reason(self, text: str) -> None:
         if self._item.get("type") != "reasoning":
-            item = reasoning_item(self._next_id("rs_"), "", "in_progress")
-            self._open({**item, "content": []}, {"type": "reasoning_text", "text": ""})
+            item_id = self._next_id("rs_")
+            item = {"type": "reasoning", "id": item_id, "summary": [], "content": [], "status": "in_progress"}
+            self._open(item, {"type": "reasoning_text", "text": ""})
         self._pieces.append(text)
         self._of_part("response.reasoning_text.delta", {"delta": text})
 
@@ -117,7 +117,7 @@ class ResponseEvents(ChatStream):
         if kind == "reasoning":
             self._of_part("response.reasoning_text.done", {"text": text})
             self._of_part("response.content_part.done", {"part": {"type": "reasoning_text", "text": text}})
-            return reasoning_item(self._item["id"], text, status)
+            return self._form.reasoning(self._item["id"], text, status)
         if kind == "message":
             self._of_part("response.output_text.done", {"text": text, "logprobs": []})
             self._of_part("response.content_part.done", {"part": text_part(text, self._logprobs)})

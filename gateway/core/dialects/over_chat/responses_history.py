@@ -88,8 +88,6 @@ def _add_call(chat: list[Body], item: Body, name: str, arguments: str, where: st
 
 def _reasoning(item: Body, where: str) -> str:
     """The text of a reasoning item: its `content`, else its summary."""
-    if item.get("encrypted_content"):
-        raise refuse(at(where, "encrypted_content"), "nodes do not encrypt their thinking. Send the content.")
     for name in ("content", "summary"):
         for part, path in objects(optional(item, name, list, where) or (), at(where, name)):
             return str(required(part, "text", str, path))

@@ -5,6 +5,7 @@ from typing import Any
 
 from gateway.core.bodies import Body
 from gateway.core.dialects.fields import count, switch
+from gateway.core.dialects.opaque_text import REASONING, encode_text
 from gateway.core.dialects.over_chat.base import reasoning_of
 from gateway.core.dialects.over_chat.responses_history import CUSTOM_INPUT
 from gateway.core.dialects.over_chat.responses_tools import ToolNames
@@ -30,12 +31,13 @@ _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"
 class ResponseForm:
     """Makes the response objects of one request."""
 
-    __slots__ = ("_common",)
+    __slots__ = ("_common", "_keeps_thoughts")
 
     def __init__(self, request: Body, choice: Any) -> None:
         """`choice` is the effective `tool_choice`."""
-        tools = request.get("tools") or []
-        logprobs = "message.output_text.logprobs" in (request.get("include") or ())
+        tools, include = request.get("tools") or [], request.get("include") or ()
+        logprobs = "message.output_text.logprobs" in include
+        self._keeps_thoughts = "reasoning.encrypted_content" in include
         self._common: Body = {
             **{name: request.get(name) for name in _REPEATED},
             "background": False,
@@ -59,6 +61,13 @@ class ResponseForm:
         details = {"reason": reason} if reason else None
         return self._response(chunk, status_of(finish), details, output, response_usage(usage))
 
+    def reasoning(self, item_id: str, text: str, status: str | None) -> Body:
+        """A reasoning item. Its text is in `encrypted_content` too where the request includes that: Codex sends nothing
+        else of it back."""
+        content = [{"type": "reasoning_text", "text": text}]
+        item = {"type": "reasoning", "id": item_id, "summary": [], "content": content, "status": status}
+        return {**item, "encrypted_content": encode_text(REASONING, text)} if self._keeps_thoughts else item
+
     def _response(
         self, chunk: Mapping[str, Any], status: str, details: Body | None, output: list[Body], usage: Body | None
     ) -> Body:
@@ -81,7 +90,7 @@ def status_of(finish: str | None) -> str:
     return "incomplete" if finish in _INCOMPLETE else "completed"
 
 
-def items_of(choice: Mapping[str, Any], chat_id: str, names: ToolNames) -> list[Body]:
+def items_of(choice: Mapping[str, Any], chat_id: str, form: ResponseForm, names: ToolNames) -> list[Body]:
     """The output items of a plain answer."""
     message = choice["message"]
     calls = message.get("tool_calls") or ()
@@ -89,7 +98,7 @@ def items_of(choice: Mapping[str, Any], chat_id: str, names: ToolNames) -> list[
     output: list[Body] = []
     reasoning = reasoning_of(message)
     if reasoning:
-        output.append(reasoning_item(derived_id("rs_", chat_id, len(output)), reasoning, None))
+        output.append(form.reasoning(derived_id("rs_", chat_id, len(output)), reasoning, None))
     if message.get("content"):
         item_id, logprobs = derived_id("msg_", chat_id, len(output)), response_logprobs(choice)
         output.append(message_item(item_id, message["content"], logprobs, "completed" if calls else status))
@@ -100,11 +109,6 @@ def items_of(choice: Mapping[str, Any], chat_id: str, names: ToolNames) -> list[
         last = index == len(calls) - 1
         output.append(finish_call(item, function.get("arguments") or "", status if last else "completed"))
     return output
-
-
-def reasoning_item(item_id: str, text: str, status: str | None) -> Body:
-    content = [{"type": "reasoning_text", "text": text}]
-    return {"type": "reasoning", "id": item_id, "summary": [], "content": content, "status": status}
 
 
 def message_item(item_id: str, text: str, logprobs: list[Body], status: str) -> Body:

@@ -19,6 +19,7 @@ from typing import Any
 from gateway.core.bodies import Body
 from gateway.core.dialects.fields import at, expect, objects, optional, refuse, required, switch
 from gateway.core.dialects.over_chat.responses_history import ADDITIONAL_TOOLS, CUSTOM_INPUT
+from gateway.core.dialects.responses_input import free_text, has_grammar
 
 _HOSTED = (
     "apply_patch",
@@ -170,9 +171,9 @@ def _name(function: Body) -> str:
 
 
 def _custom(tool: Body, name: str, where: str) -> Body:
-    form = optional(tool, "format", dict, where)
-    if form is not None and form.get("type") == "grammar":
-        raise refuse(at(where, "format"), "nodes do not enforce grammars of custom tools. Remove it.")
+    optional(tool, "format", dict, where)
+    if has_grammar(tool):
+        tool = free_text(tool, where)
     text = {"type": "string", "description": "The freeform text payload for this tool."}
     parameters = {
         "type": "object",
