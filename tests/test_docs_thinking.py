@@ -48,6 +48,7 @@ def words(intent: Intent) -> str:
         {True: "on", False: "off", None: ""}[intent.on],
         "" if budget is None else f"budget {budget}",
         f"effort {intent.effort}" if intent.effort else "",
+        f"at most {intent.most}" if intent.most is not None else "",
         "hidden" if intent.hide else "",
     ]
     return ", ".join(part for part in parts if part)

@@ -172,6 +172,8 @@ def make_plan(
 def as_asked(intent: Intent, max_tokens: int | None) -> Grant:
     """Where no rule speaks, everything is granted. What the node hides by itself is not the gateway's to hide."""
     budget = 0 if intent.on is False else None if intent.budget == UNLIMITED else intent.budget
+    if intent.most is not None and (budget is None or budget > intent.most):
+        budget = intent.most
     return Grant(max_tokens, intent.on, budget, intent.effort, intent.low, intent.hide is True and not intent.heeded)
 
 

@@ -4,15 +4,30 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
 import pytest_asyncio
 
-from tests.flow.test_over_chat import FUNCTION, MODEL, OVER_CHAT, RESPONSES, Both, ask, asked_last, turn
+from tests.flow.test_over_chat import (
+    AUTHORITIES,
+    CHAT,
+    FUNCTION,
+    MESSAGES,
+    MODEL,
+    OVER_CHAT,
+    RESPONSES,
+    SCHEMA,
+    Both,
+    ask,
+    asked_last,
+    turn,
+)
 from tests.support.gateways import running_gateway
 from tests.support.meaning import events_of
 from workers.fake import FakeSettings, serve_fake
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+FORMAT = {"type": "json_schema", "schema": SCHEMA}
 STREAM = pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
 
 
@@ -84,3 +99,108 @@ async def test_a_tool_with_a_grammar_there_and_back(both: Both, stream: bool) ->
         assert json.loads(messages[1]["tool_calls"][0]["function"]["arguments"]) == {"input": call["input"]}
         assert messages[2] == {"role": "tool", "tool_call_id": call["call_id"], "content": "Done"}
         assert asked_last(both.node).json["model"] == MODEL
+
+
+def message_of(got: httpx.Response, stream: bool) -> dict[str, Any]:
+    """What a message says at its end: its usage and stop reason, and its text."""
+    if not stream:
+        whole: dict[str, Any] = got.json()
+        text = "".join(block.get("text", "") for block in whole["content"])
+        return {"usage": whole["usage"], "stop_reason": whole["stop_reason"], "text": text}
+    events = events_of(got.content)
+    end = next(event for event in events if event["type"] == "message_delta")
+    text = "".join(event["delta"].get("text", "") for event in events if event["type"] == "content_block_delta")
+    return {"usage": end["usage"], "stop_reason": end["delta"]["stop_reason"], "text": text}
+
+
+@STREAM
+@pytest.mark.parametrize("version", ["vllm-0.22", "vllm-0.32"])
+async def test_a_schema_holds_whatever_the_version(version: Any, stream: bool) -> None:
+    """vLLM 0.22 ignores `output_config` in messages, so it is asked in chat."""
+    async with (
+        serve_fake(FakeSettings(version=version)) as node,
+        running_gateway(node.url, resume={"enabled": False}, budgets={"canary": True}) as gateway,
+    ):
+        for fields in ({"output_format": FORMAT}, {"output_config": {"format": FORMAT}}):
+            body = {"messages": [turn("hello")], **fields, "stream": stream}
+            got = await ask(gateway.url, MESSAGES, body)
+            assert got.status_code == 200, got.text
+            assert json.loads(message_of(got, stream)["text"]).keys() == {"city"}
+            paths = {seen.path for seen in node.stats.recent if b'"city"' in seen.body}
+            assert paths == {CHAT if version == "vllm-0.22" else MESSAGES}
+
+
+@STREAM
+async def test_the_tokens_of_a_messages_thinking(both: Both, stream: bool) -> None:
+    got = await ask(both.over_chat, MESSAGES, {"messages": [turn("hello [[think=9]]")], "stream": stream})
+    usage = message_of(got, stream)["usage"]
+    assert usage["output_tokens_details"] == {"thinking_tokens": 9}
+    assert usage["output_tokens"] > 9
+
+
+@STREAM
+async def test_the_tokens_of_a_thinking_that_the_gateway_held(stream: bool) -> None:
+    capped: dict[str, Any] = {"thinking": {"max_budget": 12}, "budgets": {"native": False, "canary": True}}
+    async with serve_fake(FakeSettings(budget="disobey")) as node, running_gateway(node.url, **capped) as gateway:
+        body = {"messages": [turn("hello [[think=90]]")], "stream": stream}
+        usage = message_of(await ask(gateway.url, MESSAGES, body), stream)["usage"]
+        assert 0 < usage["output_tokens_details"]["thinking_tokens"] <= 12
+
+
+@STREAM
+async def test_thinking_between_tools_is_off(both: Both, stream: bool) -> None:
+    for url in (both.native, both.over_chat):
+        body = {"messages": [turn("hello")], "thinking": {"type": "between_tools"}, "stream": stream}
+        got = await ask(url, MESSAGES, body)
+        assert got.status_code == 200, got.text
+        assert "thinking_delta" not in got.text and '"type":"thinking"' not in got.text
+        assert message_of(got, stream)["stop_reason"] == "end_turn"
+
+
+@STREAM
+async def test_what_is_left_of_a_task_bounds_its_thinking(both: Both, stream: bool) -> None:
+    task = {"task_budget": {"type": "tokens", "total": 20_000, "remaining": 7}}
+    for url in (both.native, both.over_chat):
+        body = {"messages": [turn("hello [[think=90]]")], "output_config": task, "stream": stream}
+        got = await ask(url, MESSAGES, body)
+        assert got.status_code == 200, got.text
+        assert asked_last(both.node).json["thinking_token_budget"] == 7
+
+
+@STREAM
+@pytest.mark.parametrize("beta", ["what-nobody-knows-2031-01-01", "a-1,b-2", ",,", "é"])
+async def test_any_beta_is_taken(both: Both, beta: str, stream: bool) -> None:
+    """And the query that Anthropic's SDK asks for betas with."""
+    body = {"model": MODEL, "max_tokens": 60, "messages": [turn("hello")], "stream": stream}
+    for url in (both.native, both.over_chat):
+        async with httpx.AsyncClient(timeout=20, verify=AUTHORITIES) as client:
+            headers = {b"anthropic-version": b"2023-06-01", b"anthropic-beta": beta.encode()}
+            for path in (f"{MESSAGES}?beta=true", f"{MESSAGES}/count_tokens?beta=true"):
+                got = await client.post(url + path, json=body, headers=headers)
+                assert got.status_code == 200, got.text
+
+
+@STREAM
+async def test_anthropics_thoughts_reach_the_model_again(both: Both, stream: bool) -> None:
+    """Whoever signed them: with a signature, with an empty one, and with none; what is redacted has no text."""
+    thoughts = [
+        {"type": "thinking", "thinking": "A", "signature": "EqQBCgIYAhIM"},
+        {"type": "redacted_thinking", "data": "EmwKAhgB"},
+        {"type": "thinking", "thinking": "B", "signature": ""},
+        {"type": "thinking", "thinking": "C"},
+    ]
+    tool = {"name": "look", "input_schema": {"type": "object"}}
+    history = [
+        turn("hello"),
+        {"role": "assistant", "content": [*thoughts, {"type": "tool_use", "id": "t1", "name": "look", "input": {}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "Sunny"}]},
+    ]
+    for url in (both.native, both.over_chat):
+        got = await ask(url, MESSAGES, {"messages": history, "tools": [tool], "stream": stream})
+        assert got.status_code == 200, got.text
+        sent = asked_last(both.node).json["messages"]
+        if url == both.native:
+            assert sent == history
+        else:
+            assert [message["role"] for message in sent] == ["user", "assistant", "tool"]
+            assert sent[1]["reasoning"] == "ABC"

@@ -60,7 +60,14 @@ async def test_a_stream_without_reasoning_has_the_same_answer(name: str) -> None
     assert b"thinking_delta" in shown.content or b"reasoning" in shown.content
     assert text_of(name, after) == text_of(name, before) != ""
     assert len(after) < len(before) - 20
-    for mark in (b'"reasoning":"', b'"reasoning_content"', b"thinking", b"response.reasoning", b"signature"):
+    for mark in (
+        b'"reasoning":"',
+        b'"reasoning_content"',
+        b'thinking"',
+        b"thinking_delta",
+        b"response.reasoning",
+        b"signature",
+    ):
         assert mark not in hidden.content
     assert hidden.headers["x-fleetgate-reasoning"] == "hidden; source=gateway-hide"
     if name == "messages":

@@ -14,6 +14,7 @@ from typing import Any
 PERMITTED = {
     "cached_tokens": "a node tells them in chat only with --enable-prompt-tokens-details",
     "cache_write_tokens": "the same",
+    "thinking_tokens": "no node counts them in messages",
     "frequency_penalty": "the node's default where the request has none",
     "presence_penalty": "the node's default where the request has none",
     "temperature": "the node's default where the request has none",

@@ -40,6 +40,9 @@ def told(made: Plan) -> dict[str, str]:
 
 
 Case = tuple[ThinkingRules, dict[str, Any], bool | None, int | None, dict[str, str]]
+TASK = {"output_config": {"task_budget": {"type": "tokens", "total": 128}}}
+SPENT = {"output_config": {"task_budget": {"type": "tokens", "total": 128, "remaining": 0}}}
+
 CASES: dict[str, Case] = {
     "forbidden": (
         ThinkingRules(mode="forbidden"),
@@ -116,6 +119,41 @@ CASES: dict[str, Case] = {
         None,
         4,
         {"thinking-budget": "4; source=request"},
+    ),
+    "what is left of a task": (
+        ThinkingRules(max_budget=4096, efforts={"low": 64, "high": 512}),
+        {**TASK, "reasoning_effort": "high"},
+        None,
+        128,
+        {"thinking-budget": "128; source=request; asked=high"},
+    ),
+    "more is left of a task": (
+        ThinkingRules(max_budget=100, efforts={"low": 64}),
+        {**TASK, "reasoning_effort": "low"},
+        None,
+        64,
+        {"thinking-budget": "64; source=tenant-effort; asked=low"},
+    ),
+    "a task's budget alone": (
+        ThinkingRules(max_budget=100),
+        TASK,
+        None,
+        100,
+        {"thinking-budget": "100; source=tenant-max"},
+    ),
+    "nothing is left of a task": (
+        ThinkingRules(max_budget=100),
+        SPENT,
+        None,
+        0,
+        {"thinking-budget": "0; source=request"},
+    ),
+    "nothing is left, but thinking is required": (
+        ThinkingRules(mode="required", default_budget=64),
+        SPENT,
+        True,
+        64,
+        {"thinking": "on; source=tenant-required", "thinking-budget": "64; source=tenant-default"},
     ),
     "an answer's reserve": (
         ThinkingRules(answer_reserve=100),

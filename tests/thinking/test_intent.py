@@ -21,8 +21,13 @@ WRONG = {
     "_low_effort": "yes",
     "_hide": 0,
     "_show": "no",
+    "_task_budget": 2048,
     "_type": 1,
 }
+
+
+TASK = {"output_config": {"task_budget": {"type": "tokens", "total": 90_000, "remaining": 2048}}}
+ENABLED = {"type": "enabled", "budget_tokens": 8192}
 
 
 def at(path: str, value: Any) -> dict[str, Any]:
@@ -111,10 +116,35 @@ def test_contradictions_name_both_fields(dialect: Dialect, body: dict[str, Any],
         ({"thinking_budget": 8, "reasoning_budget": 8}, Intent(budget=8)),
         ({"enable_thinking": True, "thinking_budget": 0}, Intent(on=True, budget=0)),
         ({"reasoning_effort": "low", "nvidia": {"low_effort": True}}, Intent(effort="low", low=True)),
+        ({"output_config": {"task_budget": {"type": "tokens", "total": 90}}}, Intent(most=90)),
+        ({"output_config": {"task_budget": {"total": 90, "remaining": "8"}}}, Intent(most=8)),
+        (
+            {"output_config": {"task_budget": {"total": 90, "remaining": 0}}, "thinking_budget": 8},
+            Intent(None, 8, most=0),
+        ),
+        ({"thinking": {"type": "between_tools"}}, Intent(on=False)),
     ],
 )
 def test_what_agrees_is_one_wish(body: dict[str, Any], expected: Intent) -> None:
     assert intent(BY_NAME["chat"], body)._replace(heeded=True, budget_field=None) == expected
+
+
+@EVERY
+@pytest.mark.parametrize(
+    ("budget", "member"),
+    [
+        ({}, "total"),
+        ({"total": -1}, "total"),
+        ({"total": "many"}, "total"),
+        ({"total": 9, "remaining": -1}, "remaining"),
+        ({"total": 9, "remaining": True}, "remaining"),
+        ({"type": "hours", "total": 9}, "type"),
+        ({"type": [], "total": 9}, "type"),
+    ],
+)
+def test_a_tasks_budget_is_tokens(dialect: Dialect, budget: dict[str, Any], member: str) -> None:
+    error = refused(dialect, {"output_config": {"task_budget": budget}})
+    assert (error.param, error.code) == (f"output_config.task_budget.{member}", "invalid_type")
 
 
 @pytest.mark.parametrize("name", ["count_tokens", "embeddings", "tokenize", "detokenize"])
@@ -139,6 +169,18 @@ def test_what_generates_nothing_has_no_intent(name: str) -> None:
         ("responses", {"reasoning_effort": "low"}, {"reasoning": {"effort": "low"}}),
         ("messages", {"reasoning_budget": 2048}, {"thinking": {"type": "enabled", "budget_tokens": 2048}}),
         ("messages", {"enable_thinking": False}, {"chat_template_kwargs": {"enable_thinking": False}}),
+        ("messages", TASK, {"thinking": {"type": "enabled", "budget_tokens": 2048}}),
+        (
+            "messages",
+            {**TASK, "thinking": ENABLED},
+            {"thinking": {**ENABLED, "budget_tokens": 2048}, "chat_template_kwargs": {"enable_thinking": True}},
+        ),
+        ("messages", {**TASK, "thinking": {**ENABLED, "budget_tokens": 1024}}, {}),
+        ("messages", {"thinking": {"type": "between_tools"}}, {"thinking": {"type": "disabled"}}),
+        ("chat", {**TASK, "reasoning_effort": "low"}, {"thinking_token_budget": 2048}),
+        ("chat", {**TASK, "thinking_token_budget": 8}, {}),
+        ("chat", {**TASK, "thinking_token_budget": -1}, {"thinking_token_budget": 2048}),
+        ("chat", {**TASK, "enable_thinking": False}, {"chat_template_kwargs": {"enable_thinking": False}}),
     ],
 )
 def test_what_a_node_would_ignore_is_said_in_its_own_words(name: str, body: dict[str, Any], sent: Any) -> None:

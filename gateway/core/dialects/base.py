@@ -29,13 +29,18 @@ _ENGINE_ARGUMENTS = FORBIDDEN_FIELDS | {"kv_cache_report_mode"}
 """Fields that vLLM also reads in `vllm_xargs`, which it hands to its engine unchecked."""
 
 
+NEVER = (1 << 30,)
+"""A version that no node has."""
+
+
 class Ask(NamedTuple):
     """A client's request, read in its dialect.
 
     `raw`: the body as it came, its counts as plain numbers (see `counts`). `body`: the same, parsed.
     `model`: None where the client named none. `continues`: the id of an earlier response that this one continues.
     `intent`: what is asked of thinking. `max_tokens`: of the answer; None where none, or a negative number, is given.
-    `background`: the node answers at once, and works whether or not the client stays.
+    `background`: the node answers at once, and works whether or not the client stays. `taken_since`: the first version
+    of vLLM that is known to read all its fields in its dialect, `NEVER` where none does.
     """
 
     raw: bytes
@@ -46,6 +51,7 @@ class Ask(NamedTuple):
     intent: Intent = UNSAID
     max_tokens: int | None = None
     background: bool = False
+    taken_since: tuple[int, ...] = ()
 
     @property
     def tools(self) -> bool:
@@ -90,6 +96,9 @@ class Dialect(ABC):
     anthropic: ClassVar[bool] = False
     """Whether it is one of Anthropic's formats, whose clients read Anthropic's headers."""
 
+    adapts: ClassVar[bool] = False
+    """Whether clients send in it what no node understands."""
+
     mints_ids: ClassVar[bool] = False
     """Whether the gateway chooses the answer's id, by which later requests find its node and owner."""
 
@@ -100,7 +109,9 @@ class Dialect(ABC):
         """
         body = parse_body(raw) if parsed is None else parsed
         check_arguments(body)
-        changes = plain_values(body, self.output_fields) | self.adapt(body)
+        changes = plain_values(body, self.output_fields)
+        if self.adapts:
+            changes |= self.adapt(body)
         if changes:
             raw = edit_body(raw, body, changes, frozenset())
             body.update(changes)
@@ -120,7 +131,8 @@ class Dialect(ABC):
         )
 
     def adapt(self, body: Body) -> Body:
-        """The fields to set in a client's `body`, so that nodes understand it. Raises `InvalidRequest`."""
+        """The fields to set in a client's `body`, so that nodes understand it; called where the dialect `adapts`.
+        Raises `InvalidRequest`."""
         return {}
 
     def intent(self, body: Body) -> Intent:

@@ -8,6 +8,7 @@ from gateway.core.dialects.answers import find_usage
 from gateway.core.dialects.base import Ask, Dialect
 from gateway.core.dialects.carrying import carry_effort, carry_switch
 from gateway.core.dialects.error_shape import ErrorKind, ErrorShape
+from gateway.core.dialects.messages_fields import has_format, known_to_nodes
 from gateway.core.dialects.over_chat import OverChat, messages_over_chat
 from gateway.core.dialects.stream_filter import MarkerFilter, StreamFilter, gave_up
 from gateway.core.json_text import dump
@@ -28,6 +29,9 @@ _TYPES = {
 
 _MESSAGE = re.compile(rb'"type"\s*:\s*"message"')
 _STOP_REASON = re.compile(rb'"stop_reason"\s*:\s*"')
+
+_CONFIG_SINCE = (0, 32)
+"""The first version of vLLM that is known to read `output_config`; 0.22 ignores it."""
 
 MIN_BUDGET = 1024
 """The smallest budget in tokens that vLLM takes in this dialect."""
@@ -74,6 +78,7 @@ class Messages(Dialect):
     path = "/v1/messages"
     templated = True
     anthropic = True
+    adapts = True
     budget_since = (0, 32)  # 0.22 ignores both
     salt_since = (0, 32)
     output_fields: ClassVar[tuple[str, ...]] = ("max_tokens",)
@@ -86,6 +91,14 @@ class Messages(Dialect):
             "output_config.effort",
         }
     )
+
+    def adapt(self, body: Body) -> Body:
+        return known_to_nodes(body)
+
+    def read(self, raw: bytes, parsed: Body | None = None) -> Ask:
+        ask = super().read(raw, parsed)
+        has_effort = ask.intent.effort is not None and not ask.intent.low
+        return ask._replace(taken_since=_CONFIG_SINCE) if has_effort or has_format(ask.body) else ask
 
     def carry(self, body: Body, grant: Grant) -> dict[str, Any]:
         return {

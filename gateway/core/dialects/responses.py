@@ -67,6 +67,7 @@ class Responses(Dialect):
     name = "responses"
     path = "/v1/responses"
     templated = True
+    adapts = True
     mints_ids = True
     output_fields = ("max_output_tokens",)
     heeds = frozenset(

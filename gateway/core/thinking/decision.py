@@ -8,7 +8,7 @@ one that did is named as the source:
 | switch | `mode` forbidden, required | off, on, whatever is asked |
 | | asked | as asked |
 | | `default` | on or off where nothing is asked |
-| budget | asked | tokens; an effort is tokens by `efforts` |
+| budget | asked | tokens; an effort is tokens by `efforts`; at most what is left of the client's task |
 | | `default_budget` | where nothing is asked |
 | cap | `max_budget` | at most this |
 | room | `answer_reserve` | at most max_tokens less the reserve |
@@ -93,7 +93,9 @@ def decide(intent: Intent, terms: Resolved[ThinkingRules], max_tokens: int | Non
     if on is False:
         return ThinkingDecision(False, 0, hide, headers + _switch_header(False, source, intent))
     room = None if max_tokens is None else max(0, max_tokens - (rules.answer_reserve or 0))
-    budget = _wanted_budget(intent, terms).at_most(rules.max_budget, _source(terms, "max_budget", "max"))
+    task = None if rules.mode == "required" and intent.most == 0 else intent.most
+    budget = _wanted_budget(intent, terms).at_most(task, "request")
+    budget = budget.at_most(rules.max_budget, _source(terms, "max_budget", "max"))
     if budget.tokens is not None or rules.answer_reserve is not None:
         budget = budget.at_most(room, "answer-reserve" if rules.answer_reserve else "max-tokens")
     if tools and rules.floor_with_tools:

@@ -28,7 +28,8 @@ class Intent(NamedTuple):
 
     `budget` is in tokens, `UNLIMITED` where the client says so. `effort` is never `none`: that is `on` False.
     `low` is the Nemotron templates' own low effort, `hide` a wish to leave reasoning out of the answer. `heeded` says
-    that the node understands all of it as it stands in the body. `budget_field` is where the budget stands.
+    that the node understands all of it as it stands in the body. `budget_field` is where the budget stands. `most` is
+    what is left of a task's tokens: no budget is above it.
     """
 
     on: bool | None = None
@@ -38,6 +39,7 @@ class Intent(NamedTuple):
     hide: bool | None = None
     heeded: bool = True
     budget_field: str | None = None
+    most: int | None = None
 
     @property
     def wants_thinking(self) -> bool | None:
@@ -95,8 +97,20 @@ def _show(value: Any, path: str) -> Wish:
     return {"hide": not _kind(value, path, bool, "true or false")}
 
 
+def _task_budget(value: Any, path: str) -> Wish:
+    """Anthropic's budget of a whole task, over all its requests: `total` tokens, of which `remaining` are left."""
+    budget = _kind(value, path, dict, "an object")
+    if budget.get("type", "tokens") != "tokens":
+        raise _wrong(f"{path}.type", "tokens")
+    left = "total" if budget.get("remaining") is None else "remaining"
+    tokens = _lax_budget(budget.get(left), f"{path}.{left}")["budget"]
+    if tokens == UNLIMITED:
+        raise _wrong(f"{path}.{left}", "a number of tokens")
+    return {"most": tokens}
+
+
 def _type(value: Any, path: str) -> Wish:
-    switches = {"enabled": True, "adaptive": True, "disabled": False}
+    switches = {"enabled": True, "adaptive": True, "disabled": False, "between_tools": False}
     if type(value) is not str or value not in switches:
         raise _wrong(path, "one of " + ", ".join(switches))
     return {"on": switches[value]}
@@ -128,6 +142,7 @@ SPELLINGS = (
     Spelling("thinking.type", _type),  # Anthropic, DeepSeek
     Spelling("thinking.budget_tokens", _lax_budget),
     Spelling("output_config.effort", _effort),  # Anthropic
+    Spelling("output_config.task_budget", _task_budget),
     Spelling("include_reasoning", _show),  # vLLM, OpenRouter
 )
 """Every spelling, in every dialect."""
@@ -165,12 +180,19 @@ def read_intent(body: Body, heeds: frozenset[str]) -> Intent:
             for value, spelling in _values(body[top], top):
                 wish = spelling.means(value, spelling.path)
                 _add(said, wish, spelling.path)
-                heeded = heeded and (not wish or spelling.path in heeds)
+                heeded = heeded and (not wish or "most" in wish or spelling.path in heeds)
     if not said:
         return UNSAID
     _check_budget_fits_switch(said)
     budget_field = said["budget"][1] if "budget" in said else None
-    return Intent(**{name: value for name, (value, _) in said.items()}, heeded=heeded, budget_field=budget_field)
+    intent = Intent(**{name: value for name, (value, _) in said.items()}, heeded=heeded, budget_field=budget_field)
+    return intent if intent.most is None else _within_task(intent, intent.most)
+
+
+def _within_task(intent: Intent, most: int) -> Intent:
+    """The intent, which no node heeds where the task's budget bounds it."""
+    free = intent.budget in (None, UNLIMITED) or intent.budget > most
+    return intent._replace(heeded=False) if free and intent.on is not False else intent
 
 
 def _values(value: Any, top: str) -> list[tuple[Any, Spelling]]:

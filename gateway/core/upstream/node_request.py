@@ -6,6 +6,7 @@ needs of a plan (`NEEDS`) is sent the request in the client's dialect. For any o
 translated request is a plan of its own, decided by the same table.
 
     a plan may need       met by a node
+    its fields read       of a version that reads them in the dialect (`Ask.taken_since`); an unknown one does not count
     a cache salt          of a version that reads salts in the dialect; an unknown version does not count
     hidden reasoning *    whose parser splits reasoning from content, or is not known not to
     thinking off *        that answered without thinking when it was off, or is not known not to
@@ -105,6 +106,7 @@ class Need(NamedTuple):
 
 
 NEEDS: tuple[Need, ...] = (
+    Need(lambda plan: plan.ask.taken_since != (), lambda plan, node: (node.version or ()) >= plan.ask.taken_since),
     Need(lambda plan: plan.salted, _takes_salt),
     Need(lambda plan: plan.hide and plan.dialect.templated, lambda _, node: node.splits_reasoning is not False),
     Need(_switches_off, lambda _, node: node.native_off is not False),
@@ -129,6 +131,7 @@ def node_request(plan: Plan, node: bytes, capabilities: Capabilities, overshoot:
     Raises `InvalidRequest` where that node cannot serve the plan.
     """
     needs = plan.grant.thinking_budget is not None or plan.over_chat or plan.grant.hide or plan.salted
+    needs = needs or plan.ask.taken_since != ()
     if not needs and not (plan.resumes and STRATEGIES[plan.dialect.name].unable is Strategy.TRANSLATE):
         direct = NodeRequest(plan.dialect.path, plan.body_for(node), plan.ask, plan.dialect)
         return _resumable(direct, plan, capabilities) if plan.resumes and plan.ask.stream else direct

@@ -78,11 +78,12 @@ def from_anthropic(usage: Mapping[str, Any], earlier: Usage | None = None) -> Us
     if cached < 0 or created < 0 or read < 0 or written < 0:
         return earlier
     known = base.cached if usage.get("cache_read_input_tokens") is None else cached
+    details = usage.get("output_tokens_details")
     reported = 0 if usage.get("input_tokens") is None else read + created + (known or 0)
     return Usage(
         input=max(base.input, reported),  # a prompt does not shrink: an event that is silent about the cache says less
         output=written or base.output,
-        reasoning=base.reasoning,
+        reasoning=_part(details.get("thinking_tokens"), written) if isinstance(details, dict) else base.reasoning,
         cached=known,
     )
 

@@ -47,7 +47,8 @@ def test_thinking_then_an_answer() -> None:
     assert (message["id"], message["role"], message["model"]) == (ID, "assistant", "nemotron-3-ultra")
     assert message["usage"] == {"input_tokens": 18, "output_tokens": 0}
     assert events[-2]["delta"] == {"stop_reason": "end_turn", "stop_sequence": None}
-    assert events[-2]["usage"] == {"input_tokens": 18, "output_tokens": 8}
+    thought = {"output_tokens_details": {"thinking_tokens": 3}}
+    assert events[-2]["usage"] == {"input_tokens": 18, "output_tokens": 8, **thought}
     assert (stream_filter.ended, stream_filter.failed, stream_filter.usage) == (True, False, Usage(18, 8, 3, None))
 
 
@@ -186,7 +187,7 @@ def test_a_plain_answer() -> None:
         "model": "nemotron-3-ultra",
         "stop_reason": "tool_use",
         "stop_sequence": None,
-        "usage": {"input_tokens": 18, "output_tokens": 8},
+        "usage": {"input_tokens": 18, "output_tokens": 8, "output_tokens_details": {"thinking_tokens": 3}},
     }
 
 

@@ -146,6 +146,9 @@ def anthropic_usage(usage: Mapping[str, Any]) -> Body:
             counts[name] = details[source]
             cached += details[source]
     counts["input_tokens"] = max(0, (usage.get("prompt_tokens") or 0) - cached)
+    thought = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens")
+    if thought is not None:
+        counts["output_tokens_details"] = {"thinking_tokens": thought}
     return counts
 
 
