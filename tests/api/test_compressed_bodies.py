@@ -77,6 +77,9 @@ def said(node: ScriptedNode) -> Any:
     return {key: value for key, value in body.items() if key != "request_id"}
 
 
+NEVER_AS_IT_CAME = ("compact", "input_tokens")
+"""Nodes do not know these dialects."""
+
 ENCODINGS: list[tuple[str, Callable[[bytes], bytes]]] = [
     ("gzip", gzip.compress),
     ("X-GZip", gzip.compress),
@@ -87,7 +90,7 @@ ENCODINGS: list[tuple[str, Callable[[bytes], bytes]]] = [
 ]
 
 
-@pytest.mark.parametrize("path", [dialect.path for dialect in DIALECTS])
+@pytest.mark.parametrize("path", [dialect.path for dialect in DIALECTS if dialect.name not in NEVER_AS_IT_CAME])
 async def test_the_node_gets_the_plain_body_in_every_dialect(path: str) -> None:
     async with serving() as (gateway, node):
         await sent(gateway, ask(), path=path)

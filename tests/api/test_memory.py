@@ -34,7 +34,8 @@ def ask(**more: Any) -> bytes:
 
 
 async def ok(node: ScriptedNode, *_: Any) -> None:
-    _[-1].write(answer(b'{"usage":{"prompt_tokens":1,"completion_tokens":1}}'))
+    said = b'"choices":[{"message":{"content":"a"},"finish_reason":"stop"}]'  # for what is asked in chat
+    _[-1].write(answer(b'{"count":1,%b,"usage":{"prompt_tokens":1,"completion_tokens":1}}' % said))
 
 
 @contextlib.asynccontextmanager

@@ -24,10 +24,12 @@ def read(name: str = "messages", **fields: Any) -> Ask:
 
 
 def path_to(version: tuple[int, ...] | None, **fields: Any) -> str:
-    """The path of a node of `version` that is asked."""
+    """The path of a node of `version` that is asked, which is trusted with what nobody asks for."""
     dialect = BY_NAME["messages"]
     plan = make_plan(read(**fields), dialect, "m", None, None)
-    return node_request(plan, b"node", Capabilities(version=version, native_off=True, native_budget=True)).path
+    request = node_request(plan, b"node", Capabilities(version=version, native_off=True, native_budget=True))
+    assert not request.needs_stream
+    return request.path
 
 
 @pytest.mark.parametrize("name", ["messages", "count_tokens"])

@@ -5,11 +5,15 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import openai
 import pytest
 import pytest_asyncio
 
+from gateway.core.access.api_keys import key_digest
+from gateway.core.dialects.opaque_text import COMPACTION, encode_text
 from tests.flow.test_over_chat import (
     AUTHORITIES,
+    CALLED,
     CHAT,
     FUNCTION,
     MESSAGES,
@@ -24,7 +28,7 @@ from tests.flow.test_over_chat import (
 )
 from tests.support.gateways import running_gateway
 from tests.support.meaning import events_of
-from workers.fake import FakeSettings, serve_fake
+from workers.fake import FakeSettings, Fault, serve_fake
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 FORMAT = {"type": "json_schema", "schema": SCHEMA}
@@ -204,3 +208,62 @@ async def test_anthropics_thoughts_reach_the_model_again(both: Both, stream: boo
         else:
             assert [message["role"] for message in sent] == ["user", "assistant", "tool"]
             assert sent[1]["reasoning"] == "ABC"
+
+
+PROMPTS: list[dict[str, Any]] = [
+    {"input": "hello"},
+    {"input": [turn("hello"), turn("there")], "instructions": "Be brief."},
+    {"input": "hello", "reasoning": {"effort": "none"}},
+    {"input": "weather?", "tools": [FUNCTION]},
+    {
+        "input": [turn("weather?"), CALLED, {"type": "function_call_output", "call_id": "t1", "output": "Sunny"}],
+        "tools": [FUNCTION],
+    },
+    {"input": [{"type": "compaction", "encrypted_content": encode_text(COMPACTION, "We spoke.")}, turn("hello")]},
+]
+
+
+@pytest.mark.parametrize("body", PROMPTS)
+async def test_a_prompt_is_counted_as_its_response_will_be(both: Both, body: dict[str, Any]) -> None:
+    for url in (both.native, both.over_chat):
+        counted = await ask(url, f"{RESPONSES}/input_tokens", body)
+        assert counted.status_code == 200, counted.text
+        answer = await ask(url, RESPONSES, {**body, "max_output_tokens": 1})
+        tokens = answer.json()["usage"]["input_tokens"]
+        assert counted.json() == {"object": "response.input_tokens", "input_tokens": tokens}
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"input": "hi", "previous_response_id": "resp_1"}, "previous_response_id"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "input.0.type"),
+        ({"input": 3}, "input"),
+        ({"input": [{"type": "compaction", "encrypted_content": "gAAAA"}]}, "input.0.encrypted_content"),
+    ],
+)
+async def test_what_cannot_be_counted_is_refused_by_name(both: Both, body: dict[str, Any], param: str) -> None:
+    refused = await ask(both.native, f"{RESPONSES}/input_tokens", body)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
+
+
+async def test_a_count_costs_a_request_and_no_output() -> None:
+    tenants = [{"name": "a", "keys": [{"sha256": key_digest("fg-a").hex()}], "limits": {"requests_per_minute": 1}}]
+    async with serve_fake(FakeSettings()) as node, running_gateway(node.url, tenants=tenants) as gateway:
+        client = openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="fg-a", max_retries=0)
+        counted = await client.responses.input_tokens.count(model=MODEL, input="hello")
+        assert counted.input_tokens > 0
+        with pytest.raises(openai.RateLimitError):
+            await client.responses.input_tokens.count(model=MODEL, input="hello")
+        with pytest.raises(openai.AuthenticationError):
+            await client.with_options(api_key="fg-b").responses.input_tokens.count(model=MODEL, input="hello")
+        await client.close()
+
+
+async def test_a_node_that_cannot_count_says_so(both: Both) -> None:
+    both.node.set_faults(Fault("status", status=500, scope="all"))
+    try:
+        failed = await ask(both.native, f"{RESPONSES}/input_tokens", {"input": "hello"})
+    finally:
+        both.node.set_faults()
+    assert failed.status_code >= 500 and failed.json()["error"]["message"]

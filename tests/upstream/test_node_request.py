@@ -31,6 +31,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "chat": {"messages": [{"role": "user", "content": "a"}]},
     "completions": {"prompt": "a"},
     "responses": {"input": "a"},
+    "input_tokens": {"input": "a"},
     "messages": {"messages": [{"role": "user", "content": "a"}], "max_tokens": 4096},
 }
 VARIANTS: dict[str, dict[str, Any]] = {

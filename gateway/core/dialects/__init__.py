@@ -3,6 +3,7 @@
 from gateway.core.dialects.base import Ask, Dialect
 from gateway.core.dialects.chat import Chat, Completions
 from gateway.core.dialects.error_shape import ErrorKind, ErrorShape
+from gateway.core.dialects.input_tokens import InputTokens
 from gateway.core.dialects.messages import CountTokens, Messages
 from gateway.core.dialects.plain import Detokenize, Embeddings, Tokenize
 from gateway.core.dialects.responses import Responses, StoredResponses
@@ -16,6 +17,7 @@ DIALECTS: tuple[Dialect, ...] = (
     Embeddings(),
     Tokenize(),
     Detokenize(),
+    InputTokens(),
 )
 
 __all__ = ["DIALECTS", "Ask", "Dialect", "ErrorKind", "ErrorShape", "StoredResponses"]

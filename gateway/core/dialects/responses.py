@@ -1,6 +1,6 @@
 """`/v1/responses`: typed events; the last one carries the whole response with its usage."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from gateway.core.bodies import Body
 from gateway.core.dialects.base import Ask, Dialect
@@ -69,7 +69,7 @@ class Responses(Dialect):
     templated = True
     adapts = True
     mints_ids = True
-    output_fields = ("max_output_tokens",)
+    output_fields: ClassVar[tuple[str, ...]] = ("max_output_tokens",)
     heeds = frozenset(
         {
             "chat_template_kwargs.enable_thinking",

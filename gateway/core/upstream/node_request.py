@@ -41,6 +41,7 @@ from gateway.core.upstream.node_request_kinds import (
     EnforcedPlainBudget,
     HiddenReasoning,
     NodeRequest,
+    TokenizedRequest,
     TranslatedRequest,
 )
 from gateway.core.upstream.resumable_request import ResumableRequest
@@ -60,6 +61,8 @@ class Strategy(Enum):
     """In the client's dialect; the gateway holds the budget, and finds where thinking ends."""
     TRANSLATE = "translate"
     """As chat."""
+    TOKENIZE = "tokenize"
+    """The chat is tokenized, and not answered."""
 
 
 class DialectStrategies(NamedTuple):
@@ -76,6 +79,7 @@ STRATEGIES: dict[str, DialectStrategies] = {
     "completions": DialectStrategies(Strategy.PASS_THROUGH, Strategy.ENFORCE),
     "messages": DialectStrategies(Strategy.TRUST_NODE, Strategy.TRANSLATE),
     "responses": DialectStrategies(Strategy.PASS_THROUGH, Strategy.TRANSLATE),
+    "input_tokens": DialectStrategies(Strategy.TOKENIZE, Strategy.TOKENIZE),
     "count_tokens": _ONLY_PASSED_THROUGH,
     "embeddings": _ONLY_PASSED_THROUGH,
     "tokenize": _ONLY_PASSED_THROUGH,
@@ -147,12 +151,17 @@ def node_request_steps(
 ) -> Iterator[NodeRequest | None]:
     """`node_request` in steps, for large bodies: None after each, and the request after the last."""
     strategy = choose_strategy(plan, capabilities)
+    if strategy is Strategy.TOKENIZE:
+        counted = _over_chat(plan, parse_trusted(plan.body))
+        yield None
+        yield TokenizedRequest(plan, counted)
+        return
     if strategy is not Strategy.TRANSLATE and not _gains_by_chat(plan, capabilities):
         yield _resumable(_in_own_dialect(plan, strategy, node, capabilities, overshoot), plan, capabilities)
         return
     body = parse_trusted(plan.body)
     yield None
-    over = _over_chat(plan, body, strategy is Strategy.TRANSLATE)
+    over = _over_chat(plan, body) if strategy is Strategy.TRANSLATE else _over_chat_if_possible(plan, body)
     yield None
     chat = None if over is None else _as_chat(plan, over)
     yield None
@@ -177,16 +186,18 @@ def _gains_by_chat(plan: Plan, capabilities: Capabilities) -> bool:
     return not plan.dialect.mints_ids or plan.ask.body.get("store") is False or capabilities.stores_responses is False
 
 
-def _over_chat(plan: Plan, body: Body, needed: bool) -> OverChat | None:
-    """The translation of `plan`; None where it is not `needed` and there is none."""
-    try:
-        over = plan.dialect.over_chat(body)
-    except InvalidRequest:
-        if needed:
-            raise
-        return None
+def _over_chat(plan: Plan, body: Body) -> OverChat:
+    """The translation of `plan`."""
+    over = plan.dialect.over_chat(body)
     assert over is not None, "a dialect that is translated has a translation"
     return over
+
+
+def _over_chat_if_possible(plan: Plan, body: Body) -> OverChat | None:
+    try:
+        return _over_chat(plan, body)
+    except InvalidRequest:
+        return None
 
 
 def _resumable(request: NodeRequest, plan: Plan, capabilities: Capabilities) -> NodeRequest:
@@ -218,7 +229,7 @@ def _as_chat(plan: Plan, over: OverChat) -> Plan:
     """The plan of the chat that stands for `plan`: the same grant in chat's fields."""
     chat = Chat()
     body = over.chat | chat.carry(over.chat, plan.grant)
-    ask = plan.ask._replace(raw=dump(body), body=body, continues=None)
+    ask = plan.ask._replace(raw=dump(body), body=body, continues=None, taken_since=())
     return plan._replace(
         ask=ask, dialect=chat, body=ask.raw, minting=None, over_chat=False, resumes=False, loops=NO_BOUNDS
     )

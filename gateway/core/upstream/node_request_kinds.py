@@ -5,14 +5,15 @@ They compose: a translated request wraps the request of its chat. `node_request`
 
 from gateway.core.bodies import parse_trusted
 from gateway.core.budgets.assembly import AnswerAssembly
-from gateway.core.budgets.continuation import opening_request
+from gateway.core.budgets.continuation import opening_request, tokenize_prompt
 from gateway.core.budgets.enforcement import Enforcement
 from gateway.core.budgets.hiding import HidingFilter, hide_whole, hider_of
 from gateway.core.dialects.base import Ask, Dialect
 from gateway.core.dialects.over_chat.base import OverChat
 from gateway.core.dialects.stream_filter import ChainedFilter, StreamFilter
+from gateway.core.errors import BadUpstreamResponse
 from gateway.core.fleet.capabilities import Capabilities
-from gateway.core.json_text import dump
+from gateway.core.json_text import dump, parse_object
 from gateway.core.plan import Plan
 from gateway.core.resume.resumability import Resumability
 from gateway.core.usage.token_usage import Usage
@@ -192,3 +193,23 @@ class TranslatedRequest(WrappedRequest):
 
     def plain(self, status: int, body: bytes) -> bytes:
         return self._over.plain(status, self._inner.plain(status, body))
+
+
+class TokenizedRequest(NodeRequest):
+    """A request for the tokens of a prompt: the chat `over` that it would be is tokenized."""
+
+    __slots__ = ("_over",)
+
+    rewrites = True
+
+    def __init__(self, plan: Plan, over: OverChat) -> None:
+        super().__init__("/tokenize", dump(tokenize_prompt(over.chat)), plan.ask, plan.dialect)
+        self._over = over
+
+    def plain(self, status: int, body: bytes) -> bytes:
+        if status != 200:
+            return self._over.plain(status, body)
+        count = parse_object(body).get("count")
+        if type(count) is not int:
+            raise BadUpstreamResponse("The node's answer is not a count of tokens.")
+        return dump({"object": "response.input_tokens", "input_tokens": count})
