@@ -32,6 +32,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "completions": {"prompt": "a"},
     "responses": {"input": "a"},
     "input_tokens": {"input": "a"},
+    "compact": {"input": "a"},
     "messages": {"messages": [{"role": "user", "content": "a"}], "max_tokens": 4096},
 }
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -2,6 +2,7 @@
 
 from gateway.core.dialects.base import Ask, Dialect
 from gateway.core.dialects.chat import Chat, Completions
+from gateway.core.dialects.compact import Compact
 from gateway.core.dialects.error_shape import ErrorKind, ErrorShape
 from gateway.core.dialects.input_tokens import InputTokens
 from gateway.core.dialects.messages import CountTokens, Messages
@@ -18,6 +19,7 @@ DIALECTS: tuple[Dialect, ...] = (
     Tokenize(),
     Detokenize(),
     InputTokens(),
+    Compact(),
 )
 
 __all__ = ["DIALECTS", "Ask", "Dialect", "ErrorKind", "ErrorShape", "StoredResponses"]

@@ -3,13 +3,13 @@
 from typing import Any, ClassVar
 
 from gateway.core.bodies import Body
-from gateway.core.dialects.base import Ask, Dialect
+from gateway.core.dialects.base import NEVER, Ask, Dialect
 from gateway.core.dialects.carrying import carry_effort, carry_switch
 from gateway.core.dialects.error_shape import ErrorShape
 from gateway.core.dialects.fields import optional
 from gateway.core.dialects.openai import openai_error
-from gateway.core.dialects.over_chat import OverChat, responses_over_chat
-from gateway.core.dialects.responses_input import known_to_nodes
+from gateway.core.dialects.over_chat import OverChat, compaction_over_chat, responses_over_chat
+from gateway.core.dialects.responses_input import asks_for_compaction, known_to_nodes
 from gateway.core.dialects.stream_filter import MarkerFilter, StreamFilter
 from gateway.core.json_text import dump
 from gateway.core.thinking.grant import Grant
@@ -84,9 +84,9 @@ class Responses(Dialect):
         optional(ask.body, "store", bool)
         background = optional(ask.body, "background", bool)
         continues = optional(ask.body, "previous_response_id", str)
-        if continues is None and not background:
-            return ask
-        return ask._replace(continues=continues, background=bool(background))
+        if continues is not None or background:
+            ask = ask._replace(continues=continues, background=bool(background))
+        return ask._replace(taken_since=NEVER) if asks_for_compaction(ask.body) else ask
 
     def adapt(self, body: Body) -> Body:
         return known_to_nodes(body)
@@ -102,7 +102,7 @@ class Responses(Dialect):
         return grant.thinking is False or grant.thinking_budget is None
 
     def over_chat(self, body: Body) -> OverChat | None:
-        return responses_over_chat(body)
+        return compaction_over_chat(body, alone=False) if asks_for_compaction(body) else responses_over_chat(body)
 
     def stream_filter(self, ask: Ask) -> StreamFilter:
         return ResponsesFilter()

@@ -35,6 +35,13 @@ _HOSTED_CALLS = (
 """Items of tools that ran at OpenAI. A tuple, since a client's value may not be hashable."""
 
 
+def asks_for_compaction(body: Body) -> bool:
+    """Whether the last item of the input is a `compaction_trigger`: a summary is asked for, and no answer."""
+    items: Any = body.get("input")
+    last = items[-1] if type(items) is list and items else None
+    return type(last) is dict and last.get("type") == "compaction_trigger"
+
+
 def known_to_nodes(body: Body) -> Body:
     """The top-level fields to set in `body`. Raises `InvalidRequest`."""
     changes: Body = {}

@@ -79,6 +79,7 @@ STRATEGIES: dict[str, DialectStrategies] = {
     "completions": DialectStrategies(Strategy.PASS_THROUGH, Strategy.ENFORCE),
     "messages": DialectStrategies(Strategy.TRUST_NODE, Strategy.TRANSLATE),
     "responses": DialectStrategies(Strategy.PASS_THROUGH, Strategy.TRANSLATE),
+    "compact": DialectStrategies(Strategy.TRANSLATE, Strategy.TRANSLATE),
     "input_tokens": DialectStrategies(Strategy.TOKENIZE, Strategy.TOKENIZE),
     "count_tokens": _ONLY_PASSED_THROUGH,
     "embeddings": _ONLY_PASSED_THROUGH,

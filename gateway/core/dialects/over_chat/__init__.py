@@ -6,7 +6,8 @@ request that chat cannot carry is refused with the field's name.
 """
 
 from gateway.core.dialects.over_chat.base import OverChat
+from gateway.core.dialects.over_chat.compaction import compaction_over_chat
 from gateway.core.dialects.over_chat.messages import messages_over_chat
 from gateway.core.dialects.over_chat.responses import responses_over_chat
 
-__all__ = ["OverChat", "messages_over_chat", "responses_over_chat"]
+__all__ = ["OverChat", "compaction_over_chat", "messages_over_chat", "responses_over_chat"]

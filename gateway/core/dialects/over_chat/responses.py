@@ -14,6 +14,7 @@ from gateway.core.dialects.over_chat.responses_events import ResponseEvents
 from gateway.core.dialects.over_chat.responses_history import chat_history
 from gateway.core.dialects.over_chat.responses_object import ResponseForm, items_of
 from gateway.core.dialects.over_chat.responses_tools import ResponseTools, ToolNames
+from gateway.core.dialects.over_chat.stream import ChatStream
 
 _UNDERSTOOD = frozenset(
     {
@@ -75,7 +76,7 @@ _LOGPROBS = "message.output_text.logprobs"
 class ResponsesOverChat(OverChat):
     """OpenAI's responses as chat."""
 
-    __slots__ = ("_form", "_names")
+    __slots__ = ("_form", "names")
 
     own_names: ClassVar = {
         "logprobs": "include",
@@ -89,14 +90,14 @@ class ResponsesOverChat(OverChat):
     def __init__(self, chat: Body, form: ResponseForm, names: ToolNames) -> None:
         super().__init__(chat)
         self._form = form
-        self._names = names
+        self.names = names
 
-    def stream_filter(self) -> ResponseEvents:
-        return ResponseEvents(self.hide, self._form, self._names)
+    def stream_filter(self) -> ChatStream:
+        return ResponseEvents(self.hide, self._form, self.names)
 
     def answer(self, chat: Mapping[str, Any]) -> Body:
         choice = chat["choices"][0]
-        output = items_of(choice, chat.get("id", ""), self._form, self._names)
+        output = items_of(choice, chat.get("id", ""), self._form, self.names)
         return self._form.ended(chat, choice.get("finish_reason"), output, chat.get("usage") or {})
 
     def error(self, status: int, error: Mapping[str, Any]) -> Body:
