@@ -24,7 +24,7 @@ class Dispatcher:
         self._pipeline = pipeline
         self._bounds = bounds
         self.middleware = middleware
-        self._endpoints = {dialect.path: Endpoint(dialect) for dialect in DIALECTS}
+        self._endpoints = {path: Endpoint(dialect) for dialect in DIALECTS for path in (dialect.path, *dialect.also_at)}
         self._responses = StoredResponses()
 
     def find(self, head: RequestHead) -> Endpoint | None:

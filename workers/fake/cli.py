@@ -39,6 +39,7 @@ def fake(
     tool_parser: Annotated[bool, typer.Option(help="Without: tool_choice auto is 400.")] = True,
     prompt_tokens_details: Annotated[bool, typer.Option(help="Whether usage tells cached tokens.")] = True,
     responses_store: Annotated[bool, typer.Option(help="Whether /v1/responses keeps answers.")] = True,
+    pooling: Annotated[bool, typer.Option(help="The model pools (embeddings, rerank) and does not generate.")] = False,
     slow_start: Annotated[float, typer.Option(help="Seconds of 503 on /health after the start.")] = 0.0,
     fault: Annotated[
         list[str] | None, typer.Option(help="KIND[:name=value,...], e.g. die:after=5,next=10; may be repeated.")
@@ -71,6 +72,7 @@ def fake(
         tool_parser=tool_parser,
         prompt_tokens_details=prompt_tokens_details,
         responses_store=responses_store,
+        pooling=pooling,
         slow_start=slow_start,
         faults=faults,
     )

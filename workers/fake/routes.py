@@ -11,6 +11,7 @@ from workers.fake.faults import Scope
 from workers.fake.http1 import Exchange
 from workers.fake.messages import serve_count, serve_messages
 from workers.fake.node import Node
+from workers.fake.pooling import serve_embeddings, serve_pooling, serve_rerank, serve_score
 from workers.fake.responses import serve_response, serve_responses
 from workers.fake.settings import FakeSettings
 from workers.fake.small import (
@@ -29,13 +30,24 @@ _ENGINE_GONE = (
     "EngineCore died)"
 )
 _ENGINE_GONE_033 = "The server had an error while processing your request."
-ROUTES: Mapping[str, tuple[str, Serve, Scope]] = MappingProxyType(
+_GENERATING: Mapping[str, tuple[str, Serve, Scope]] = {
+    "/v1/chat/completions": ("POST", serve_chat, "generate"),
+    "/v1/completions": ("POST", serve_completion, "generate"),
+    "/v1/messages": ("POST", serve_messages, "generate"),
+    "/v1/messages/count_tokens": ("POST", serve_count, "probes"),
+    "/v1/responses": ("POST", serve_responses, "generate"),
+}
+_POOLING: Mapping[str, tuple[str, Serve, Scope]] = {
+    "/v1/embeddings": ("POST", serve_embeddings, "generate"),
+    "/pooling": ("POST", serve_pooling, "generate"),
+    "/rerank": ("POST", serve_rerank, "generate"),
+    "/v1/rerank": ("POST", serve_rerank, "generate"),
+    "/v2/rerank": ("POST", serve_rerank, "generate"),
+    "/score": ("POST", serve_score, "generate"),
+    "/v1/score": ("POST", serve_score, "generate"),
+}
+_SHARED: Mapping[str, tuple[str, Serve, Scope]] = MappingProxyType(
     {
-        "/v1/chat/completions": ("POST", serve_chat, "generate"),
-        "/v1/completions": ("POST", serve_completion, "generate"),
-        "/v1/messages": ("POST", serve_messages, "generate"),
-        "/v1/messages/count_tokens": ("POST", serve_count, "probes"),
-        "/v1/responses": ("POST", serve_responses, "generate"),
         "/v1/models": ("GET", serve_models, "probes"),
         "/tokenize": ("POST", serve_tokenize, "probes"),
         "/detokenize": ("POST", serve_detokenize, "probes"),
@@ -48,11 +60,13 @@ _UNKNOWN: tuple[str, Serve | None, Scope] = ("", None, "probes")
 CONTROL: Mapping[str, Serve] = MappingProxyType({"/fake/control": serve_control, "/fake/stats": serve_stats})
 
 
-def route(exchange: Exchange) -> tuple[str, Serve | None, Scope]:
-    """The method that a path takes, who serves it (None: nobody), and the scope of faults it is in."""
-    if exchange.path.startswith("/v1/responses/"):
+def route(exchange: Exchange, pools: bool) -> tuple[str, Serve | None, Scope]:
+    """The method that a path takes, who serves it (None: nobody), and the scope of faults it is in. `pools`: the model
+    does not generate."""
+    if exchange.path.startswith("/v1/responses/") and not pools:
         return exchange.method, serve_response, "probes"
-    return ROUTES.get(exchange.path, _UNKNOWN)
+    found = _SHARED.get(exchange.path) or (_POOLING if pools else _GENERATING).get(exchange.path)
+    return found or _UNKNOWN
 
 
 def stream_break(path: str, settings: FakeSettings) -> bytes:

@@ -156,7 +156,7 @@ class FakeNode:
         if control is not None:
             return await control(self.node, exchange)
         self.node.stats.request(exchange)
-        method, serve, scope = route(exchange)
+        method, serve, scope = route(exchange, self.node.settings.pooling)
         exchange.stream_error = stream_break(exchange.path, self.node.settings)
         exchange.faults = self.node.faults.take(exchange.path, scope)
         try:

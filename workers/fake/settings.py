@@ -40,6 +40,7 @@ class FakeSettings:
     reasoning_parser: bool = True
     prompt_tokens_details: bool = True
     responses_store: bool = True
+    pooling: bool = False
     slow_start: float = 0.0
     faults: tuple[Fault, ...] = ()
 

@@ -6,7 +6,7 @@ from gateway.core.dialects.compact import Compact
 from gateway.core.dialects.error_shape import ErrorKind, ErrorShape
 from gateway.core.dialects.input_tokens import InputTokens
 from gateway.core.dialects.messages import CountTokens, Messages
-from gateway.core.dialects.plain import Detokenize, Embeddings, Tokenize
+from gateway.core.dialects.plain import Detokenize, Embeddings, Pooling, Rerank, Score, Tokenize
 from gateway.core.dialects.responses import Responses, StoredResponses
 
 DIALECTS: tuple[Dialect, ...] = (
@@ -20,6 +20,9 @@ DIALECTS: tuple[Dialect, ...] = (
     Detokenize(),
     InputTokens(),
     Compact(),
+    Rerank(),
+    Score(),
+    Pooling(),
 )
 
 __all__ = ["DIALECTS", "Ask", "Dialect", "ErrorKind", "ErrorShape", "StoredResponses"]

@@ -71,6 +71,9 @@ class Dialect(ABC):
     path: ClassVar[str]
     """The path at which the gateway and the nodes serve it."""
 
+    also_at: ClassVar[tuple[str, ...]] = ()
+    """Other paths at which the gateway serves the same; nodes are asked at `path`."""
+
     heeds: ClassVar[frozenset[str]] = frozenset()
     """The spellings of thinking (paths, see `intent`) that a node reads in this dialect."""
 

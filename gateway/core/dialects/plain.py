@@ -1,4 +1,6 @@
-"""Endpoints without streams and thinking: embeddings and vLLM's tokenizer."""
+"""Endpoints without streams and thinking: those of pooling models, and vLLM's tokenizer."""
+
+from typing import ClassVar
 
 from gateway.core.bodies import Body
 from gateway.core.dialects.base import Ask, Dialect
@@ -25,6 +27,29 @@ class Plain(Dialect):
 class Embeddings(Plain):
     name = "embeddings"
     path = "/v1/embeddings"
+
+
+class Rerank(Plain):
+    """Documents in the order of their relevance to a query, in the format of Jina and Cohere."""
+
+    name = "rerank"
+    path = "/v1/rerank"
+    also_at: ClassVar[tuple[str, ...]] = ("/rerank", "/v2/rerank")
+
+
+class Score(Plain):
+    """How much two texts, or each of several and one, have to do with each other."""
+
+    name = "score"
+    path = "/v1/score"
+    also_at: ClassVar[tuple[str, ...]] = ("/score",)
+
+
+class Pooling(Plain):
+    """What the model's pooler makes of a prompt."""
+
+    name = "pooling"
+    path = "/pooling"
 
 
 class Tokenize(Plain):

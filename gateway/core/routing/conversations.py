@@ -27,6 +27,9 @@ EDGE = 512
 GROWING = 2048
 """Characters of a raw prompt that count: it has no parts, and its end moves with every turn."""
 
+_RAW = ("prompt", "query", "queries", "text_1", "data_1")
+"""Fields of a raw prompt, and of what is reranked or scored."""
+
 OPENING_MESSAGES = 8
 """Messages among which the first of a user is looked for."""
 
@@ -76,7 +79,9 @@ def _pieces(body: Mapping[str, Any], headers: Mapping[bytes, bytes], naming: Con
 def _opening(body: Mapping[str, Any]) -> list[bytes]:
     pieces = [_sample(body.get("system")), _sample(body.get("instructions")), _tools(body.get("tools"))]
     turns = body.get("messages") or body.get("input")
-    if isinstance(turns, list):
+    if isinstance(turns, list) and turns and not isinstance(turns[0], dict):
+        pieces.append(_beginning(turns))  # texts to embed, or token ids
+    elif isinstance(turns, list):
         for turn in turns[:OPENING_MESSAGES]:
             if isinstance(turn, dict):
                 pieces.append(_sample(turn.get("content")))
@@ -85,7 +90,7 @@ def _opening(body: Mapping[str, Any]) -> list[bytes]:
     elif isinstance(turns, str):
         pieces.append(_sample(turns))
     else:
-        pieces.append(_beginning(body.get("prompt")))
+        pieces.append(_beginning(next((body[name] for name in _RAW if body.get(name)), None)))
     return pieces
 
 

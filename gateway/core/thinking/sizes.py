@@ -10,20 +10,38 @@ BYTES_PER_TOKEN = 4.0
 MEDIA_TOKENS = 1024
 """What a picture, a sound or a file is taken for: models make some hundreds to some thousands of tokens of one."""
 
-_PROMPTS = (
-    "messages",
-    "system",
-    "tools",
-    "input",
-    "instructions",
-    "prompt",
-    "documents",
-    "chat_template",
-    "previous_input_messages",
-    "prompt_embeds",
-    "tokens",
+_PROMPTS = frozenset(
+    {
+        "messages",
+        "system",
+        "tools",
+        "input",
+        "instructions",
+        "prompt",
+        "documents",
+        "chat_template",
+        "previous_input_messages",
+        "prompt_embeds",
+        "tokens",
+        "query",
+        "queries",
+        "items",
+        "text_1",
+        "text_2",
+        "data",
+        "data_1",
+        "data_2",
+    }
 )
 """The top-level fields that a prompt is made of, in any dialect."""
+
+_READ_WITH = {
+    "query": ("documents",),
+    "queries": ("documents", "items"),
+    "text_1": ("text_2",),
+    "data_1": ("data_2",),
+}
+"""Fields of reranking and scoring, and those whose texts a lone text of theirs is read with, one after the other."""
 
 _TURNS = frozenset({"messages", "system", "input"})
 """Those of them in which media stand: elsewhere a member with such a name is text, of a tool's schema, say."""
@@ -38,12 +56,22 @@ def estimate_input(body: Body, bytes_per_token: float) -> int:
     """Tokens of a body's prompt, at least 1: UTF-8 bytes of its text over `bytes_per_token`, token ids one by one,
     media at `MEDIA_TOKENS` each."""
     ids = size = 0
-    for name in _PROMPTS:
-        if name in body:
+    for name in body:
+        if name in _PROMPTS:
             more_ids, more_size = _measure(body[name], _MEDIA if name in _TURNS else _NO_MEDIA)
-            ids += more_ids
-            size += more_size
+            times = _readings(body, name) if name in _READ_WITH else 1
+            ids += more_ids * times
+            size += more_size * times
     return max(1, ids + round(size / bytes_per_token))
+
+
+def _readings(body: Body, name: str) -> int:
+    """How often the text in `name` is read."""
+    texts: Any = body[name]
+    if type(texts) is list and len(texts) > 1:
+        return 1  # each with its own
+    others = [len(body[other]) for other in _READ_WITH[name] if type(body.get(other)) is list]
+    return max(1, *others) if others else 1
 
 
 def _measure(value: Any, media: frozenset[str]) -> tuple[int, int]:

@@ -83,6 +83,9 @@ STRATEGIES: dict[str, DialectStrategies] = {
     "input_tokens": DialectStrategies(Strategy.TOKENIZE, Strategy.TOKENIZE),
     "count_tokens": _ONLY_PASSED_THROUGH,
     "embeddings": _ONLY_PASSED_THROUGH,
+    "pooling": _ONLY_PASSED_THROUGH,
+    "rerank": _ONLY_PASSED_THROUGH,
+    "score": _ONLY_PASSED_THROUGH,
     "tokenize": _ONLY_PASSED_THROUGH,
     "detokenize": _ONLY_PASSED_THROUGH,
 }
