@@ -233,14 +233,20 @@ def test_a_response_ends_with_its_closing_event(kind: str, failed: bool) -> None
 def test_a_truncated_response_ends_as_openais(reason: str) -> None:
     """vLLM before 0.33 calls its end `response.completed`. All else of the event stays."""
     dialect = BY_NAME["responses"]
+    kind = "response.completed"
     usage = {"input_tokens": 3, "output_tokens": 4, "output_tokens_details": {"reasoning_tokens": 2}}
     details = {"reason": reason}
     whole = {"status": "incomplete", "incomplete_details": details, "metadata": {"a": "é"}, "usage": usage, "t": 0.1}
     event = {"response": whole, "sequence_number": 7}
-    sent = data({**event, "type": "response.completed"}, "response.completed")
-    expected = data({**event, "type": "response.incomplete"}, "response.incomplete")
-    stream_filter = seen_alike(dialect, ask(dialect), CREATED + TEXT + sent, CREATED + TEXT + expected)
-    assert (stream_filter.ended, stream_filter.failed, stream_filter.usage) == (True, False, Usage(3, 4, reasoning=2))
+    tricky = {"text": 'event: response.completed\n"type":"response.completed"'}
+    for said in ({}, {"output": [tricky]}, {"tools": [{"parameters": {"type": kind}}]}):
+        whole |= said
+        for name in (kind, None):
+            sent = data({**event, "type": kind}, name)
+            expected = data({**event, "type": "response.incomplete"}, "response.incomplete")
+            stream_filter = seen_alike(dialect, ask(dialect), CREATED + TEXT + sent, CREATED + TEXT + expected)
+            state = (stream_filter.ended, stream_filter.failed, stream_filter.usage)
+            assert state == (True, False, Usage(3, 4, reasoning=2))
 
 
 def test_a_response_without_its_closing_event_was_cut() -> None:

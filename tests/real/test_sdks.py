@@ -208,9 +208,8 @@ async def test_responses_async(async_openai: openai.AsyncOpenAI) -> None:
     made = await async_openai.responses.create(model=MODEL, input=QUESTION, max_output_tokens=8, temperature=0)
     async with async_openai.responses.stream(model=MODEL, input=QUESTION, max_output_tokens=8, temperature=0) as stream:
         kinds = [event.type async for event in stream]
-    assert made.status in ("completed", "incomplete")
     assert kinds[0] == "response.created"
-    assert kinds[-1] == "response.completed"
+    assert kinds[-1] == f"response.{made.status}"
 
 
 def test_models(openai_client: openai.OpenAI) -> None:

@@ -15,6 +15,8 @@ from gateway.core.json_text import dump
 from gateway.core.thinking.grant import Grant
 from gateway.core.usage.token_usage import Usage, from_openai
 
+_COMPLETED, _INCOMPLETE = b'"response.completed"', b'"response.incomplete"'
+_COMPLETED_LINE, _INCOMPLETE_LINE = b"event: response.completed\n", b"event: response.incomplete\n"
 _ENDS = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
 
 
@@ -41,13 +43,15 @@ class ResponsesFilter(MarkerFilter):
             if isinstance(usage, dict):
                 self.usage = from_openai(usage) or self.usage
             if kind == "response.completed" and isinstance(response, dict) and response.get("status") == "incomplete":
-                return _ended_incomplete(parsed)
+                return _ended_incomplete(event, parsed)
         return event
 
 
-def _ended_incomplete(event: dict[str, Any]) -> bytes:
-    kind = "response.incomplete"
-    return b"event: %b\ndata: %b\n\n" % (kind.encode(), dump({**event, "type": kind}))
+def _ended_incomplete(event: bytes, parsed: dict[str, Any]) -> bytes:
+    """The event with another type, and every other byte as it came where the type's place is certain."""
+    if event.count(_COMPLETED) == 1 and event.startswith(_COMPLETED_LINE):
+        return _INCOMPLETE_LINE + event[len(_COMPLETED_LINE) :].replace(_COMPLETED, _INCOMPLETE)
+    return _INCOMPLETE_LINE + b"data: %b\n\n" % dump({**parsed, "type": "response.incomplete"})
 
 
 class StoredResponseFilter(ResponsesFilter):
