@@ -22,17 +22,21 @@ from gateway.core.errors import InvalidRequest
 SUMMARY_LEAD = "The conversation before this message was compacted. This is a summary of it:\n\n"
 """Stands before the summary in the message that a compaction item becomes."""
 
-_HOSTED_CALLS = (
-    "code_interpreter_call",
-    "file_search_call",
-    "image_generation_call",
-    "mcp_approval_request",
-    "mcp_approval_response",
-    "mcp_call",
-    "mcp_list_tools",
-    "web_search_call",
+_UNKNOWN = frozenset(
+    {
+        "code_interpreter_call",
+        "compaction",
+        "file_search_call",
+        "image_generation_call",
+        "mcp_approval_request",
+        "mcp_approval_response",
+        "mcp_call",
+        "mcp_list_tools",
+        "reasoning",
+        "web_search_call",
+    }
 )
-"""Items of tools that ran at OpenAI. A tuple, since a client's value may not be hashable."""
+"""Types of items of which something is unknown to nodes: calls of OpenAI's own tools, and those in the table."""
 
 
 def asks_for_compaction(body: Body) -> bool:
@@ -61,7 +65,9 @@ def _is_unknown(item: Any) -> bool:
     if type(item) is not dict:
         return False
     kind = item.get("type")
-    return kind == "compaction" or (kind == "reasoning" and item.get("encrypted_content")) or kind in _HOSTED_CALLS
+    if type(kind) is not str or kind not in _UNKNOWN:
+        return False
+    return kind != "reasoning" or bool(item.get("encrypted_content"))
 
 
 def _item(item: Any, where: str) -> Any:
