@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+from gateway.core.dialects.opaque_text import COMPACTION, REASONING, encode_text
 from tests.support.nodes import MODEL
 
 Body = dict[str, Any]
@@ -17,6 +18,7 @@ _RESPONSES_TOOLS = [
     {"type": "function", "name": "look", "parameters": {"type": "object", "properties": {}}},
     {"type": "custom", "name": "free", "format": {"type": "text"}},
     {"type": "namespace", "name": "space", "tools": [{"type": "function", "name": "inner"}]},
+    {"type": "custom", "name": "bound", "description": "d", "format": {"type": "grammar", "definition": "start: x"}},
 ]
 _SCHEMA = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}
 _CHAT = [
@@ -50,6 +52,11 @@ _MESSAGES = [
         ],
     },
 ]
+_KEPT = [
+    {"type": "compaction", "id": "cmp_1", "encrypted_content": encode_text(COMPACTION, "Before.")},
+    {"type": "reasoning", "summary": [], "encrypted_content": encode_text(REASONING, "t")},
+    {"type": "web_search_call", "id": "ws_1", "status": "completed"},
+]
 _INPUT = [
     {"role": "user", "content": [{"type": "input_text", "text": "a"}, {"type": "input_image", "image_url": "data:x"}]},
     {"type": "reasoning", "id": "r", "summary": [], "content": [{"type": "reasoning_text", "text": "t"}]},
@@ -80,6 +87,9 @@ THINKING: tuple[Body, ...] = (
     {"reasoning": {"enabled": False}},
     {"thinking": {"type": "disabled"}},
     {"thinking": {"type": "enabled", "budget_tokens": 15}},
+    {"thinking": {"type": "between_tools"}},
+    {"output_config": {"task_budget": {"type": "tokens", "total": 90, "remaining": 7}}},
+    {"output_format": {"type": "json_schema", "schema": {"type": "object"}}, "output_config": {"effort": "low"}},
     {"output_config": {"effort": "max", "format": {"type": "json_schema", "schema": {"type": "object"}}}},
     {"include_reasoning": False},
 )
@@ -113,12 +123,19 @@ def _answering() -> Iterator[tuple[str, Body]]:
     yield responses, {"input": _INPUT, "max_output_tokens": 30, **said, **form, "reasoning": {"effort": "low"}}
     shown = {"include": ["message.output_text.logprobs"], "top_logprobs": 2, "truncation": "auto"}
     yield responses, {"input": "hi", "max_output_tokens": 20, "metadata": {"a": "b"}, **shown}
+    kept_for_us = [*_KEPT, *_INPUT[:1], {"type": "compaction_trigger"}]
+    yield responses, {"input": kept_for_us, "include": ["reasoning.encrypted_content"], "tools": _RESPONSES_TOOLS}
     yield responses, {"input": "x", "previous_response_id": "resp_" + "0" * 48, "background": False}
 
 
 def _small() -> Iterator[tuple[str, Body]]:
     yield "/v1/messages/count_tokens", {"messages": _MESSAGES, "tools": _MESSAGES_TOOLS}
+    yield "/v1/responses/input_tokens", {"input": [*_KEPT, *_INPUT], "tools": _RESPONSES_TOOLS, "instructions": "i"}
+    yield "/v1/responses/compact", {"input": [*_KEPT, *_INPUT], "tools": _RESPONSES_TOOLS, "max_output_tokens": 30}
     yield "/v1/embeddings", {"input": ["a", "b"]}
+    yield "/v1/rerank", {"query": "a", "documents": ["b", "c"], "top_n": 1}
+    yield "/v1/score", {"text_1": "a", "text_2": ["b", "c"]}
+    yield "/pooling", {"messages": _CHAT[-1:]}
     yield "/tokenize", {"messages": _CHAT, "tools": _TOOLS, "add_generation_prompt": True}
     yield "/tokenize", {"prompt": "abc"}
     yield "/detokenize", {"tokens": [1, 2, 3]}
@@ -167,6 +184,7 @@ TEXTS = (
         "tool_addition",
         "tool_removal",
     ),
+    *("compaction", "compaction_trigger", "web_search_call", COMPACTION, REASONING + "YQ=="),
     *("thinking", "message", "reasoning", "function_call", "function_call_output", "in_progress", "json_object"),
     *("resp_" + "0" * 48, "resp_zz", "1", "10.0", "1e400", "NaN", "true", MODEL, ALIAS, "../..", "a\r\nb: c"),
     *(

@@ -67,6 +67,9 @@ def test_a_summary_has_no_form() -> None:
     form = {"format": {"type": "json_object"}}
     fields: Json = {"text": form, "include": ["message.output_text.logprobs"], "top_logprobs": 3}
     assert chat(input="hi", **fields) == chat(input="hi")
+    for odd in (True, 1, [1], {"a": 1}):  # nothing of it is read
+        shapeless = triggered(SAID, include=odd, top_logprobs=odd, text=odd, tool_choice=odd)
+        assert shapeless.chat == chat(input=[SAID])
 
 
 @pytest.mark.parametrize(

@@ -122,8 +122,8 @@ def compaction_over_chat(body: Body, alone: bool) -> CompactionOverChat:
     if not alone:
         items = items[:-1]
     asked = {name: value for name, value in body.items() if name not in _NOT_SUMMARISED}
-    asked |= {"input": [*items, {"role": "user", "content": INSTRUCTION}], "tool_choice": "none"}
-    return CompactionOverChat(responses_over_chat(asked), ResponseForm(body, "none"), items, alone)
+    chat = {**asked, "input": [*items, {"role": "user", "content": INSTRUCTION}], "tool_choice": "none"}
+    return CompactionOverChat(responses_over_chat(chat), ResponseForm(asked, "none"), items, alone)
 
 
 def _compaction_item(chat_id: str, summary: str) -> Body:
