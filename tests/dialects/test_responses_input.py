@@ -144,6 +144,13 @@ def test_a_grammar_that_is_less(form: Json, told: str) -> None:
     assert made == [{"type": "custom", "name": "run", "format": {"type": "text"}, "description": told}]
 
 
+def test_what_stands_beside_it_keeps_its_numbers() -> None:
+    """Beyond 64 bits, which the parser rounds."""
+    large = {"type": "function", "name": "f", "parameters": {"maximum": 10**30}}
+    custom = {"type": "custom", "name": "run", "format": GRAMMAR}
+    assert read(SAID, tools=[large, custom])["tools"][0]["parameters"]["maximum"] == 10**30
+
+
 def test_a_grammar_that_is_none_is_refused_by_name() -> None:
     with pytest.raises(InvalidRequest) as refused:
         read(SAID, tools=[{"type": "custom", "name": "run", "format": {**GRAMMAR, "definition": 3}}])

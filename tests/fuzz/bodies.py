@@ -5,6 +5,7 @@ import json
 import random
 from typing import Any
 
+from gateway.core.dialects import DIALECTS
 from tests.fuzz.grammar import draw
 from tests.fuzz.modes import KEY
 from tests.fuzz.trial import PATIENCE, Trial
@@ -25,7 +26,10 @@ _UNTOUCHED = (
     "top_p",
     "tokens",
 )
-"""Fields that no rule changes: a node asked in the client's dialect gets them as they came."""
+"""Fields that no rule changes: a node asked in the client's dialect gets them as they came, but for what it does not
+know (`Dialect.adapt`)."""
+
+_DIALECTS = {dialect.path: dialect for dialect in DIALECTS}
 
 
 async def fuzz_bodies(trial: Trial, numbers: range) -> None:
@@ -77,6 +81,9 @@ def _misread(trial: Trial, path: str, number: int, raw: bytes) -> str | None:
     if asked is None or asked[0] != path:
         return None
     sent: dict[str, Any] = json.loads(raw)
+    dialect = _DIALECTS[path]
+    if dialect.adapts:
+        sent |= dialect.adapt(sent)
     for name in _UNTOUCHED:
         if asked[1].get(name) != sent.get(name):
             return f"{name} reached the node as {str(asked[1].get(name))[:200]}"

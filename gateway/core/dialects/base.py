@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NamedTuple
 
-from gateway.core.bodies import Body, parse_body
+from gateway.core.bodies import Body, exact_body, parse_body
 from gateway.core.body_edits import edit_body
 from gateway.core.dialects.answers import find_usage
 from gateway.core.dialects.arguments import check_arguments
@@ -113,8 +113,9 @@ class Dialect(ABC):
         body = parse_body(raw) if parsed is None else parsed
         check_arguments(body)
         changes = plain_values(body, self.output_fields)
-        if self.adapts:
-            changes |= self.adapt(body)
+        if self.adapts and (adapted := self.adapt(body)):
+            exact = exact_body(raw, body)  # fields that are written anew keep their large numbers
+            changes |= adapted if exact is body else self.adapt(exact)
         if changes:
             raw = edit_body(raw, body, changes, frozenset())
             body.update(changes)
