@@ -1,6 +1,8 @@
 """The fake's tokenizer, template and model: reversible, and a function of the prompt alone."""
 
+import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -116,3 +118,33 @@ def test_ignore_eos_and_min_tokens_keep_it_talking() -> None:
 )  # fmt: skip
 def test_the_smallest_instance_of_a_schema(schema: object, instance: object) -> None:
     assert minimal_instance(schema) == instance
+
+
+TURNS = ["Let me look.", {"look": {"at": 'the "sea" [[here]]'}}, ["And:", {"look": {"at": "b"}}, {"look": {}}], "Done."]
+SESSION = f"go [[turns={json.dumps(TURNS)}]]"
+LOOK = "<tool_call>\n<function=look>\n{}</function>\n</tool_call>"
+
+
+def test_a_session_is_told_turn_by_turn() -> None:
+    """The prompt's own turns are counted, so the same prompt always gets the same turn; then it speaks as ever."""
+    messages: list[dict[str, Any]] = [{"role": "system", "content": "s"}, {"role": "user", "content": SESSION}]
+    said = []
+    for _ in range(5):
+        ids = TOKENIZER.encode(render_chat(messages, [TOOL]))
+        made = speak(ids)
+        answer = TOKENIZER.decode(made[made.index(THINK_END) + 1 : -1])
+        said.append(answer)
+        cut = made.index(THINK_END) + 3
+        assert speak(ids + made[:cut]) == made[cut:]
+        messages += [{"role": "assistant", "content": answer}, {"role": "user", "content": "noted [[think=3]]"}]
+    first = LOOK.format('<parameter=at>\nthe "sea" [[here]]\n</parameter>\n')
+    second = LOOK.format("<parameter=at>\nb\n</parameter>\n")
+    assert said[:4] == ["Let me look.", first, f"And:\n{second}\n{LOOK.format('')}", "Done."]
+    assert said[4] not in said[:4]
+
+
+def test_a_turn_without_its_tools_is_spoken_freely() -> None:
+    """A client's side request (a title, a summary) that quotes the session has no tools and calls none."""
+    text = 'title of: [[turns=[{"look": {}}]]]'
+    assert TOKENIZER.encode("<tool_call>")[0] not in speak(prompt(text))
+    assert speak(prompt("[[turns=[oops]]]"))[-1] == EOS

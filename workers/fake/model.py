@@ -17,25 +17,21 @@ The model reads where it is from the ids, as a real one does:
 The last user turn may steer it: `[[think=N]]`, `[[answer=N]]` (lengths in tokens), `[[call]]`, `[[call=NAME,NAME]]`
 (call the first tool, or the named ones; only where the prompt has tools), `[[wide]]` (characters of several tokens, one
 for each byte), `[[loop=N]]`, `[[answer_loop=N]]` (from its token 8 on, thought or answer repeats the same N tokens).
+`[[turns=[...]]]` in any user turn says what each turn after it is (`workers/fake/steering.py`).
 Low effort thinks a quarter as long.
 """
 
-import json
-import re
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from struct import Struct
-from typing import Any
 from zlib import crc32
 
-from workers.fake.structured import minimal_instance
-from workers.fake.template import LOW_EFFORT, call_script
+from workers.fake.steering import read_steering
+from workers.fake.template import LOW_EFFORT
 from workers.fake.tokens import EOS, FIRST_WORD, IM_START, THINK, THINK_END, Tokenizer
 from workers.fake.words import LOWER, OPENERS
 
-_TRIGGER = re.compile(r"\[\[(\w+)(?:=([^\]]*))?\]\]")
-_TOOLS = re.compile(r"<tools>\n(.*?)\n</tools>", re.DOTALL)
 _PACK = Struct("<I").pack
 _FULL_STOP, _COMMA = ord("."), ord(",")
 _FIRST_OPENER = FIRST_WORD + len(LOWER)
@@ -204,45 +200,13 @@ def _place(tokenizer: Tokenizer, ids: Sequence[int]) -> _Place:
         return _Place()
     if over:
         asked = tokenizer.decode(ids[start:])
-        steer, script = _steering(tokenizer, ids, asked)
+        steer, script = read_steering(tokenizer, ids, len(ids), asked)
         opening = (EOS,) if mine else (IM_START, *head)
         return _Place(False, 0, False, LOW_EFFORT in asked, steer, script, opening)
     thinking = THINK in tail and THINK_END not in tail
     mark = THINK if thinking else THINK_END
     position = len(tail) - tail.index(mark) - 1 if mark in tail else len(tail)
     asked = tokenizer.decode(ids[_last_index(ids, IM_START, start) : start]) if start else ""
-    steer, script = _steering(tokenizer, ids, asked)
+    steer, script = read_steering(tokenizer, ids, start, asked)
     opening = tuple(head[len(said) :]) if opens else ()
     return _Place(thinking, position, False, LOW_EFFORT in asked, steer, script, opening)
-
-
-def _steering(tokenizer: Tokenizer, ids: Sequence[int], asked: str) -> tuple[dict[str, int], tuple[int, ...] | None]:
-    """The lengths that a user's turn asks for, and the answer where it asks for calls."""
-    found = dict(_TRIGGER.findall(asked))
-    lengths = ("think", "answer", "loop", "answer_loop")
-    steer = {key: int(found[key]) for key in lengths if found.get(key, "").isdigit()}
-    if "wide" in found:
-        steer["wide"] = 1
-    return steer, _calls(tokenizer, ids, found["call"]) if "call" in found else None
-
-
-def _calls(tokenizer: Tokenizer, ids: Sequence[int], names: str) -> tuple[int, ...] | None:
-    # The tools are read from the prompt, not from the request: a resumed prompt has only ids.
-    block = _TOOLS.search(tokenizer.decode(ids[: list(ids).index(EOS)]) if EOS in ids else "")
-    if block is None:
-        return None
-    tools = {f["name"]: f for f in (_function(line) for line in block[1].split("\n"))}
-    chosen = [n for n in names.split(",") if n in tools] or list(tools)[:1]
-    return tuple(tokenizer.encode("\n".join(tool_script(tools[n]) for n in chosen)))
-
-
-def _function(line: str) -> dict[str, Any]:
-    tool: dict[str, Any] = json.loads(line)
-    function: dict[str, Any] = tool.get("function", tool)
-    return function
-
-
-def tool_script(function: dict[str, Any]) -> str:
-    """The text with which the model calls a function, with the smallest arguments that its schema allows."""
-    arguments = minimal_instance(function.get("parameters") or {"type": "object"})
-    return call_script(str(function["name"]), arguments if isinstance(arguments, dict) else {})

@@ -7,9 +7,10 @@ from typing import Any
 
 from workers.fake.errors import Refusal, invalid, unknown_model
 from workers.fake.faults import Fault, find
-from workers.fake.model import Wishes, tool_script
+from workers.fake.model import Wishes
 from workers.fake.protocol import ChatBody, Generation, NamedChoice
 from workers.fake.settings import FakeSettings
+from workers.fake.steering import tool_script
 from workers.fake.structured import minimal_instance
 from workers.fake.tokens import Tokenizer
 
