@@ -38,8 +38,9 @@ ID_HEADERS = ("x-request-id", "request-id")
 ERROR_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry", "www-authenticate", "allow", "accept-encoding")
 """Headers that an error's answer can have besides its type and length."""
 
-_FINAL = (e.AnswerTooLarge, e.DeadlineExceeded, e.QuotaExceeded, e.LimitTooSmall)
-"""Errors whose status SDKs retry by themselves, though a retry does not help."""
+_FINAL = (e.Unauthenticated, e.AnswerTooLarge, e.DeadlineExceeded, e.QuotaExceeded, e.LimitTooSmall)
+"""Errors that clients retry by themselves, though a retry does not help: Claude Code sends a wrong key ten times in two
+minutes."""
 
 
 def shape_error(error: e.GatewayError, request_id: str) -> ErrorShape:

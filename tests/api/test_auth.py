@@ -119,6 +119,7 @@ async def test_without_a_good_key_nothing_is_served(headers: dict[str, str], cod
         got = await ask(gateway, path, **headers)
         assert got.status_code == 401
         assert got.headers["www-authenticate"] == "Bearer"
+        assert got.headers["x-should-retry"] == "false"
         assert got.headers["x-request-id"] == got.headers["request-id"]
         error = got.json()["error"]
         assert error["type"] == "authentication_error"
@@ -136,6 +137,7 @@ async def test_without_a_good_key_nothing_is_listed(path: str, served: Pair) -> 
         got = await client.get(served[1].url + path)
         assert (got.status_code, got.json()["error"]["code"]) == (401, "missing_api_key")
         assert got.headers["www-authenticate"] == "Bearer"
+        assert got.headers["x-should-retry"] == "false"
 
 
 async def test_health_needs_no_key(served: Pair) -> None:
