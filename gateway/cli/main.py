@@ -6,6 +6,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from gateway.cli.connect.command import connect
 from gateway.cli.keys import keys
 from gateway.cli.nodes import drain, status, undrain
 from gateway.cli.reports import show_audit, show_usage
@@ -95,6 +96,7 @@ def demo(
         raise typer.Exit(1) from None
 
 
+app.command()(connect)
 app.command()(drain)
 app.command()(undrain)
 app.command()(status)

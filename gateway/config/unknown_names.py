@@ -9,8 +9,8 @@ from gateway.config.expectations import did_you_mean, settings_at
 PREFIX = "FLEETGATE_"
 """Begins the variables that are settings."""
 
-_FOREIGN_VARIABLE = re.compile(r"FLEETGATE_WORKER_.+|FLEETGATE_(.+_)?(SERVICE_(HOST|PORT(_.+)?)|PORT_\d+_(TCP|UDP).*)")
-"""Settings of workers, and variables that Kubernetes sets for a Service called fleetgate."""
+_FOREIGN_VARIABLE = re.compile(r"FLEETGATE_(KEY|WORKER_.+|(.+_)?(SERVICE_(HOST|PORT(_.+)?)|PORT_\d+_(TCP|UDP).*))")
+"""`fleetgate connect`'s key, settings of workers, variables that Kubernetes sets for a Service called fleetgate."""
 
 
 def unknown_settings(document: Document) -> list[ConfigProblem]:
