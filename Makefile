@@ -13,7 +13,7 @@ SEED ?= 1
 # Where `make compiled` builds: outside of the checkout, as a library beside a module would hide the module from then on.
 COMPILED := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/fleetgate/compiled
 
-.PHONY: setup demo check test test-flow test-parts test-real test-containers test-clients test-bounds prove fuzz bench bench-routing faults lock audit compiled test-compiled clean
+.PHONY: setup demo check test test-flow test-parts test-real test-containers test-clients soak-clients test-bounds prove fuzz bench bench-routing faults lock audit compiled test-compiled clean
 
 setup: $(VENV)/.ready
 
@@ -74,6 +74,12 @@ fuzz: setup
 
 test-clients: setup
 	$(BIN)/python -m tests.clients.run
+	$(BIN)/python -m tests.clients.agents.run
+
+# Ten agents at once, session after session: before a release (docs/clients.md).
+MINUTES ?= 30
+soak-clients: setup
+	$(BIN)/python -m tests.clients.agents.soak --minutes $(MINUTES)
 
 # The tests that real libraries matter to, with the lowest and with the newest version of all that pyproject.toml names: before
 # a release. Two environments in the user's cache; half an hour on an idle machine. TESTS narrows it down.

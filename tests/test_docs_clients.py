@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway.cli.connect.clients import CLIENTS as CONNECTED
+from tests.clients.agents.known import AGENTS
+from tests.clients.agents.run import version_of
 from tests.clients.run import CLIENTS
 
 ROOT = Path(__file__).parents[1]
@@ -49,6 +52,18 @@ def test_the_versions_are_the_pinned_ones() -> None:
     assert {row[1] for row in rows if row[0] in names} == expected
 
 
+def test_every_agent_is_on_the_page() -> None:
+    """With a row of the pinned version that names how it asks and where its thinking shows."""
+    for agent in AGENTS:
+        start = f"| {agent.name} | {version_of(agent)} | {agent.dialect} | yes | {agent.thinking} | yes |"
+        assert start in PAGE, start
+
+
+def test_every_client_that_is_set_up_is_on_the_page() -> None:
+    for name in CONNECTED:
+        assert f"| `{name}` | " in PAGE
+
+
 def _imported(code: str) -> set[tuple[str, str]]:
     """Module and name of each import; the name is empty where the module is what is named."""
     found = set()
@@ -61,7 +76,8 @@ def _imported(code: str) -> set[tuple[str, str]]:
 
 
 def _requirements() -> str:
-    return "\n".join(path.read_text() for path in sorted(FOLDER.glob("requirements-*.txt")))
+    files = sorted({*FOLDER.glob("requirements-*.txt")} - {FOLDER / "requirements-aider.txt"})
+    return "\n".join(path.read_text() for path in files)
 
 
 def _without_indentation(text: str) -> str:

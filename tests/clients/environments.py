@@ -37,19 +37,27 @@ def python_environment(name: str, say: Say) -> Path:
 
 def node_environment(script: Path, say: Say) -> Path:
     """A copy of `script` beside the node_modules folder of package.json, from where it finds its packages."""
+    if shutil.which("node") is None:
+        raise EnvironmentMissing("node is not on the PATH")
+    return Path(shutil.copy(script, node_modules("", say).parent))
+
+
+def node_modules(name: str, say: Say) -> Path:
+    """The node_modules folder of package-NAME.json (package.json without a name), made first where it is missing."""
     npm = shutil.which("npm")
-    if npm is None or shutil.which("node") is None:
-        raise EnvironmentMissing("node and npm are not on the PATH")
-    place = _place("node", HERE / "package.json")
+    if npm is None:
+        raise EnvironmentMissing("npm is not on the PATH")
+    package = HERE / (f"package-{name}.json" if name else "package.json")
+    place = _place(f"node-{name}" if name else "node", package)
     with exclusive(place.with_suffix(".lock"), say):
         if not (place / ".ready").exists():
-            say(f"installing the package of package.json into {place}")
+            say(f"installing the packages of {package.name} into {place}")
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir(parents=True)
-            shutil.copy(HERE / "package.json", place)
+            shutil.copy(package, place / "package.json")
             _run([npm, "install", "--prefix", str(place), "--no-audit", "--no-fund", "--ignore-scripts"])
             (place / ".ready").touch()
-        return Path(shutil.copy(script, place))
+    return place / "node_modules"
 
 
 def _place(name: str, content: Path) -> Path:

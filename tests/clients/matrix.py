@@ -64,12 +64,17 @@ def read_facts(text: str) -> list[dict[str, Any]]:
 def render(outcomes: Iterable[Outcome]) -> str:
     """A Markdown table, aligned for the terminal, with notes below."""
     done = list(outcomes)
-    rows = [HEADER, *(outcome.row() for outcome in done)]
-    widths = [max(len(row[at]) for row in rows) for at in range(len(HEADER))]
+    notes = [f"- {note}" for outcome in done for note in outcome.notes()]
+    return "\n".join([table(HEADER, [outcome.row() for outcome in done]), "", *notes]).rstrip()
+
+
+def table(header: Sequence[str], cells: Iterable[Sequence[str]]) -> str:
+    """Rows as a Markdown table, aligned for the terminal."""
+    rows = [header, *cells]
+    widths = [max(len(row[at]) for row in rows) for at in range(len(header))]
     lines = [_line(row, widths) for row in rows]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    notes = [f"- {note}" for outcome in done for note in outcome.notes()]
-    return "\n".join([*lines, "", *notes]).rstrip()
+    return "\n".join(lines)
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

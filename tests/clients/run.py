@@ -22,6 +22,7 @@ import httpx
 from gateway.access.new_keys import make_key
 from tests.clients.environments import HERE, EnvironmentMissing, node_environment, python_environment
 from tests.clients.matrix import Outcome, read_facts, render
+from tests.clients.say import say
 from tests.real.processes import running, wait_for
 from workers.cpu_node import MODEL_NAME, free_port
 
@@ -74,7 +75,7 @@ def main() -> int:
     wanted = options.only.lower()
     clients = [client for client in CLIENTS if wanted in f"{client.name} {client.script}".lower()]
     folder = Path(tempfile.mkdtemp(prefix="fleetgate-clients-"))
-    _say(f"logs are in {folder}")
+    say(f"logs are in {folder}")
     commands = {client: _prepared(client) for client in clients}
     with _node(options.node, folder) as node, _gateway(node, folder) as gateway:
         outcomes = [_outcome(client, commands[client], gateway, folder) for client in clients]
@@ -86,8 +87,8 @@ def _prepared(client: Client) -> list[str] | EnvironmentMissing:
     # Before the servers start: an installation takes cores that vLLM wants for itself.
     try:
         if client.environment == "node":
-            return ["node", str(node_environment(HERE / "scripts" / f"{client.script}.mjs", _say))]
-        python = python_environment(client.environment, _say)
+            return ["node", str(node_environment(HERE / "scripts" / f"{client.script}.mjs", say))]
+        python = python_environment(client.environment, say)
     except EnvironmentMissing as missing:
         return missing
     return [str(python), "-m", f"tests.clients.scripts.{client.script}", *client.arguments]
@@ -102,7 +103,7 @@ def _node(kind: str, folder: Path) -> Iterator[str]:
         # float32: in bfloat16 near-ties flip, and with them how long the tiny model thinks.
         command = ["fleetgate-worker", "cpu-node", "--port", "0", "--dtype", "float32", "--log", f"{log}.vllm"]
         pattern = r"ready: (http://\S+)"
-        _say("starting a real vLLM on the CPU; the first time sets it up, which takes some minutes")
+        say("starting a real vLLM on the CPU; the first time sets it up, which takes some minutes")
     with running(command, log) as process:
         yield wait_for(lambda: _said(log, pattern), process, log, SET_UP_SECONDS)
 
@@ -144,7 +145,7 @@ def _outcome(client: Client, command: list[str] | EnvironmentMissing, gateway: G
     began = time.monotonic()
     status = _run_client(command, log, _environment(gateway, results), folder)
     outcome = Outcome(client.name, read_facts(results.read_text()), log=str(log), status=status)
-    _say(f"{client.name}: {outcome.result} in {time.monotonic() - began:.0f} s")
+    say(f"{client.name}: {outcome.result} in {time.monotonic() - began:.0f} s")
     return outcome
 
 
@@ -183,10 +184,6 @@ def _environment(gateway: Gateway, results: Path) -> dict[str, str]:
         "MSWEA_SILENT_STARTUP": "1",
         "HF_HUB_OFFLINE": "1",
     }
-
-
-def _say(line: str) -> None:
-    print(f"[clients] {line}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
