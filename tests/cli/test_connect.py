@@ -191,6 +191,26 @@ async def test_a_broken_answer_is_told(home: Path) -> None:
             assert result.exit_code == 1 and levels(result)["answer"] == "fail", result.output
 
 
+async def test_a_long_answer_is_not_read_to_its_end(home: Path) -> None:
+    """A model may think for minutes; what the check wants to know it has seen."""
+    async with serve_fake(FakeSettings(rate=50)) as node:
+        async with running_gateway(node.url, tenants=TENANTS) as gateway:
+            words = ("aider", "--url", gateway.url, "--key", KEY, "--check", "--wait", "1")
+            result = await run(*words, "--ask", "[[think=5000]]")
+            assert result.exit_code == 0, result.output
+            assert levels(result) | {"thinking": "ok", "stream": "warn"} == levels(result)
+
+
+async def test_no_more_output_is_asked_for_than_the_context_holds(home: Path) -> None:
+    """A node refuses a request whose limit is above its context; agents ask for 32,000 tokens by themselves."""
+    async with serve_fake(FakeSettings(max_model_len=8192)) as node:
+        async with running_gateway(node.url, tenants=TENANTS) as gateway:
+            for name, line in (("claude", '"CLAUDE_CODE_MAX_OUTPUT_TOKENS": "4096"'), ("opencode", '"output": 4096')):
+                assert line in (await run(name, "--url", gateway.url, "--key", KEY)).stdout
+                result = await run(name, "--url", gateway.url, "--key", KEY, "--check")
+                assert (result.exit_code, levels(result)["stream"]) == (0, "ok"), result.output
+
+
 async def test_over_tls(served: Pair, home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """A certificate that is not trusted, one that is, and plain HTTP to a port that speaks TLS."""
     made = self_signed(tmp_path_factory.mktemp("tls"))

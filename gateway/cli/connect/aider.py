@@ -1,6 +1,6 @@
 """aider: `~/.aider.conf.yml`, and what it does not know of the model in two files beside it."""
 
-from gateway.cli.connect.client import Call, Client, ConfigFile, Configured, Machine, Target, at
+from gateway.cli.connect.client import Asked, Call, Client, ConfigFile, Configured, Machine, Target, at
 from gateway.cli.connect.shapes import chat_body
 
 FILE = ".aider.conf.yml"
@@ -34,8 +34,8 @@ def _configured(machine: Machine) -> Configured | None:
     return Configured(f"~/{FILE} and the environment", str(base), str(key), str(model).removeprefix(_PREFIX))
 
 
-def _call(model: str, question: str) -> Call:
-    body = chat_body(model, question, tools=False, usage=False)
+def _call(asked: Asked) -> Call:
+    body = chat_body(asked, tools=False, usage=False)
     return Call("/chat/completions", {"user-agent": "OpenAI/Python 2.20.0", "x-stainless-retry-count": "0"}, body)
 
 

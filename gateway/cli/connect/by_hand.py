@@ -1,6 +1,6 @@
 """Clients whose settings lie where no other program should write: in an editor's own store, in a container's start."""
 
-from gateway.cli.connect.client import Call, Client, Configured, Machine, Target
+from gateway.cli.connect.client import Asked, Call, Client, Configured, Machine, Target
 from gateway.cli.connect.shapes import chat_body
 
 
@@ -29,12 +29,12 @@ def _in_environment(machine: Machine) -> Configured | None:
     return Configured("the environment", base, key, model) if base else None
 
 
-def _cline_call(model: str, question: str) -> Call:
-    return Call("/chat/completions", {"user-agent": "OpenAI/JS 5.12.2"}, chat_body(model, question))
+def _cline_call(asked: Asked) -> Call:
+    return Call("/chat/completions", {"user-agent": "OpenAI/JS 5.12.2"}, chat_body(asked))
 
 
-def _openwebui_call(model: str, question: str) -> Call:
-    body = chat_body(model, question, tools=False, usage=False)
+def _openwebui_call(asked: Asked) -> Call:
+    body = chat_body(asked, tools=False, usage=False)
     return Call("/chat/completions", {"user-agent": "Python/3.11 aiohttp/3.13.2"}, body)
 
 

@@ -9,8 +9,8 @@ from typing import Any, Literal, NamedTuple
 import httpx
 
 from gateway.cli.connect.answer import Seen, read_stream
-from gateway.cli.connect.client import Client, at
-from gateway.cli.connect.target import Trust
+from gateway.cli.connect.client import Asked, Client, Target, at
+from gateway.cli.connect.target import Trust, context_of
 
 Level = Literal["ok", "warn", "fail"]
 _CONNECT_SECONDS = 10.0
@@ -26,10 +26,11 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How to look: what the model is asked, the longest silence in seconds, the certificates that are trusted."""
+    """How to look: what the model is asked, the longest that an answer is waited for in seconds, the certificates that
+    are trusted."""
 
     question: str
-    silence: float
+    wait: float
     trust: Trust
 
 
@@ -40,10 +41,10 @@ class _Stop(Exception):
 def check(client: Client, base: str, key: str, model: str, manner: Manner) -> Iterator[Finding]:
     """The findings, as they come. `base` is the URL that the client is given."""
     try:
-        timeout = httpx.Timeout(manner.silence, connect=_CONNECT_SECONDS)
+        timeout = httpx.Timeout(manner.wait, connect=_CONNECT_SECONDS)
         # As clients do, this heeds the proxies of the environment.
         with httpx.Client(timeout=timeout, verify=manner.trust, headers=_key_headers(key)) as http:
-            yield from _look(http, client, base.rstrip("/"), model, manner.question)
+            yield from _look(http, client, base.rstrip("/"), model, manner)
     except _Stop as stop:
         yield stop.args[0]
     except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
@@ -59,13 +60,15 @@ def _key_headers(key: str) -> dict[str, str]:
         raise _Stop(Finding("fail", "key", "it has characters other than ASCII: it was cut off or mistyped")) from None
 
 
-def _look(http: httpx.Client, client: Client, base: str, model: str, question: str) -> Iterator[Finding]:
+def _look(http: httpx.Client, client: Client, base: str, model: str, manner: Manner) -> Iterator[Finding]:
     listing = http.get(base + client.models_path)
     _expect_success(listing, client, base)
     yield Finding("ok", "address", f"a gateway answers on {base}")
     yield Finding("ok", "key", "it is accepted")
-    yield _find_model(listing, model)
-    call = client.call(model, question)
+    card = _card(listing, model)
+    yield _judge_card(listing, card, model)
+    context = None if card is None else context_of(card)
+    call = client.call(Asked(model, manner.question, Target("", "", model, context).most_output))
     began = time.monotonic()
     with http.stream("POST", base + call.path, headers=dict(call.headers), json=call.body) as answer:
         if answer.status_code != 200:
@@ -74,8 +77,18 @@ def _look(http: httpx.Client, client: Client, base: str, model: str, question: s
         if "text/event-stream" not in answer.headers.get("content-type", ""):
             raise _Stop(Finding("fail", "answer", "it is not a stream: something in between changes it"))
         first = time.monotonic() - began
-        seen = read_stream(answer.iter_lines(), client.dialect)
-    yield from _judge(seen, first, time.monotonic() - began, offered="tools" in call.body)
+        seen = read_stream(_until(answer.iter_lines(), began + manner.wait), client.dialect)
+    whole = time.monotonic() - began
+    yield _judge_end(seen, first, whole, is_late=whole >= manner.wait)
+    yield from _judge_parts(seen, offered="tools" in call.body)
+
+
+def _until(lines: Iterator[str], end: float) -> Iterator[str]:
+    """The lines that come until then. A thinking model may go on for minutes, and nobody reads what it says here."""
+    for line in lines:
+        yield line
+        if time.monotonic() >= end:
+            return
 
 
 def _expect_success(answer: httpx.Response, client: Client, base: str) -> None:
@@ -111,27 +124,39 @@ def _error_of(answer: httpx.Response) -> tuple[str, str]:
     return str(at(body, "error", "code") or at(body, "error", "type") or ""), str(message or "")
 
 
-def _find_model(listing: httpx.Response, model: str) -> Finding:
+def _cards(listing: httpx.Response) -> list[dict[str, Any]]:
     try:
-        listed = [item for item in listing.json()["data"] if isinstance(item, dict)]
+        return [item for item in listing.json()["data"] if isinstance(item, dict)]
     except (ValueError, KeyError, TypeError):
         raise _Stop(Finding("fail", "model", "the list of models is not one: this is no gateway")) from None
-    card = next((item for item in listed if item.get("id") == model), None)
+
+
+def _card(listing: httpx.Response, model: str) -> dict[str, Any] | None:
+    return next((card for card in _cards(listing) if card.get("id") == model), None)
+
+
+def _judge_card(listing: httpx.Response, card: dict[str, Any] | None, model: str) -> Finding:
     if card is None:
-        names = ", ".join(str(item.get("id")) for item in listed) or "none"
+        names = ", ".join(str(each.get("id")) for each in _cards(listing)) or "none"
         return Finding("warn", "model", f"{model!r} is not listed (listed: {names}); an alias may still be served")
-    length = card.get("max_model_len")
-    return Finding("ok", "model", f"{model} is listed" + (f", context {length} tokens" if length else ""))
+    context = context_of(card)
+    return Finding("ok", "model", f"{model} is listed" + (f", context {context} tokens" if context else ""))
 
 
-def _judge(seen: Seen, first: float, whole: float, offered: bool) -> Iterator[Finding]:
-    tokens = "" if seen.output_tokens is None else f", {seen.output_tokens} tokens"
+def _judge_end(seen: Seen, first: float, whole: float, is_late: bool) -> Finding:
     if seen.error:
-        yield Finding("fail", "stream", f"an error in the middle: {seen.error}")
-    elif not seen.ended:
-        yield Finding("fail", "stream", "it was cut: the connection ended without the end of the answer")
-    else:
-        yield Finding("ok", "stream", f"first event after {first:.1f} s, whole after {whole:.1f} s{tokens}")
+        return Finding("fail", "stream", f"an error in the middle: {seen.error}")
+    if seen.ended:
+        tokens = "" if seen.output_tokens is None else f", {seen.output_tokens} tokens"
+        return Finding("ok", "stream", f"first event after {first:.1f} s, whole after {whole:.1f} s{tokens}")
+    if is_late:
+        return Finding(
+            "warn", "stream", f"first event after {first:.1f} s, not over after {whole:.0f} s: read no further"
+        )
+    return Finding("fail", "stream", "it was cut: the connection ended without the end of the answer")
+
+
+def _judge_parts(seen: Seen, offered: bool) -> Iterator[Finding]:
     if seen.thinking:
         yield Finding("ok", "thinking", f"{seen.thinking} characters, apart from the answer")
     else:

@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import uuid4
 
-from gateway.cli.connect.client import Call, Client, ConfigFile, Configured, Machine, Target, at
+from gateway.cli.connect.client import Asked, Call, Client, ConfigFile, Configured, Machine, Target, at
 from gateway.cli.connect.shapes import messages_body
 
 FILE = ".claude/settings.json"
@@ -25,6 +25,7 @@ def _files(target: Target) -> tuple[ConfigFile, ...]:
     }
     if target.context is not None:
         env["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] = str(target.context)
+        env["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(target.most_output)
     return (ConfigFile(FILE, "json", {"env": env}),)
 
 
@@ -37,7 +38,7 @@ def _configured(machine: Machine) -> Configured | None:
     return Configured(f"~/{FILE} and the environment", base, str(key), str(env.get("ANTHROPIC_MODEL") or ""))
 
 
-def _call(model: str, question: str) -> Call:
+def _call(asked: Asked) -> Call:
     session = str(uuid4())
     headers = {
         "user-agent": "claude-cli/2.1.332 (external, sdk-cli)",
@@ -47,7 +48,7 @@ def _call(model: str, question: str) -> Call:
         "anthropic-beta": "claude-code-20250219,interleaved-thinking-2025-05-14,context-management-2025-06-27,"
         "effort-2025-11-24",
     }
-    return Call("/v1/messages?beta=true", headers, messages_body(model, question, session))
+    return Call("/v1/messages?beta=true", headers, messages_body(asked, session))
 
 
 CLAUDE = Client(

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from gateway.cli.connect.merging import CannotEdit, Format, read
 
+_MOST_OUTPUT = 32_000
+
 SpokenDialect = Literal["messages", "responses", "chat"]
 
 
@@ -19,6 +21,11 @@ class Target:
     key: str
     model: str
     context: int | None = None
+
+    @property
+    def most_output(self) -> int:
+        """Tokens that an answer may have: what agents ask for, or half the context, as a node refuses more than all."""
+        return _MOST_OUTPUT if self.context is None else min(_MOST_OUTPUT, self.context // 2)
 
     @property
     def base(self) -> str:
@@ -84,6 +91,15 @@ def at(tree: Any, *path: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What a client is to ask: a question of a model, for at most `most_output` tokens where it says so itself."""
+
+    model: str
+    question: str
+    most_output: int
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """The request that a client begins with: the path behind its base URL, headers without the key, the body."""
 
@@ -105,7 +121,7 @@ class Client:
     v1_in_base: bool
     files: Callable[[Target], tuple[ConfigFile, ...]]
     configured: Callable[[Machine], Configured | None]
-    call: Callable[[str, str], Call]
+    call: Callable[[Asked], Call]
     by_hand: Callable[[Target], str] | None = None
     remarks: tuple[str, ...] = ()
 

@@ -2,7 +2,7 @@
 
 from uuid import uuid4
 
-from gateway.cli.connect.client import Call, Client, ConfigFile, Configured, Machine, Target, at
+from gateway.cli.connect.client import Asked, Call, Client, ConfigFile, Configured, Machine, Target, at
 from gateway.cli.connect.shapes import responses_body
 
 FILE = ".codex/config.toml"
@@ -33,7 +33,7 @@ def _configured(machine: Machine) -> Configured | None:
     return Configured(f"~/{FILE}", str(provider["base_url"]), str(key), str(tree.get("model") or ""))
 
 
-def _call(model: str, question: str) -> Call:
+def _call(asked: Asked) -> Call:
     session = str(uuid4())
     headers = {
         "user-agent": "codex_exec/0.171.0 (Debian 12.0.0; x86_64) unknown (codex_exec; 0.171.0)",
@@ -42,7 +42,7 @@ def _call(model: str, question: str) -> Call:
         "session-id": session,
         "thread-id": session,
     }
-    return Call("/responses", headers, responses_body(model, question, session))
+    return Call("/responses", headers, responses_body(asked, session))
 
 
 CODEX = Client(

@@ -32,7 +32,7 @@ def connect(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     check_it: Annotated[bool, typer.Option("--check", help="Send what it sends, tell what it would see.")] = False,
     ask: Annotated[str, typer.Option(help="What --check asks the model.", show_default=False)] = QUESTION,
-    silence: Annotated[float, typer.Option(help="Seconds of silence that --check bears.")] = 120.0,
+    wait: Annotated[float, typer.Option(help="Seconds that --check waits for an answer, and reads of it.")] = 60.0,
     ca_file: Annotated[str | None, typer.Option(help="CA certificates (PEM) that the gateway is checked by.")] = None,
 ) -> None:
     """Set up a client for this gateway: print its lines, write its files, or check what it would see.
@@ -41,7 +41,7 @@ def connect(
     """
     chosen, machine = CLIENTS[client.value], Machine(Path.home(), os.environ)
     try:
-        manner = Manner(ask, silence, trusted(ca_file))
+        manner = Manner(ask, wait, trusted(ca_file))
         if check_it and not write_files:
             raise typer.Exit(_check(chosen, machine, (url, key, model), config, manner))
         target = find_target(url or own_url(config), key, model, manner.trust)

@@ -1,6 +1,6 @@
 """Continue: `~/.continue/config.yaml`, one more model in its list."""
 
-from gateway.cli.connect.client import Call, Client, ConfigFile, Configured, Machine, Target, at
+from gateway.cli.connect.client import Asked, Call, Client, ConfigFile, Configured, Machine, Target, at
 from gateway.cli.connect.shapes import chat_body
 
 FILE = ".continue/config.yaml"
@@ -33,8 +33,8 @@ def _configured(machine: Machine) -> Configured | None:
     return Configured(f"~/{FILE}", base, key, str(model.get("model") or ""))
 
 
-def _call(model: str, question: str) -> Call:
-    return Call("/chat/completions", {"user-agent": "node-fetch"}, chat_body(model, question, usage=False))
+def _call(asked: Asked) -> Call:
+    return Call("/chat/completions", {"user-agent": "node-fetch"}, chat_body(asked, usage=False))
 
 
 CONTINUE = Client(

@@ -2,14 +2,13 @@
 
 from uuid import uuid4
 
-from gateway.cli.connect.client import Call, Client, ConfigFile, Configured, Machine, Target, at
+from gateway.cli.connect.client import Asked, Call, Client, ConfigFile, Configured, Machine, Target, at
 from gateway.cli.connect.shapes import chat_body
 from gateway.cli.connect.trees import merge
 
 FILE = ".config/opencode/opencode.json"
 OVER = ".config/opencode/opencode.jsonc"
 PROVIDER = "fleetgate"
-_MOST_OUTPUT = 32_000
 
 
 def _files(target: Target) -> tuple[ConfigFile, ...]:
@@ -20,7 +19,7 @@ def _files(target: Target) -> tuple[ConfigFile, ...]:
         "interleaved": {"field": "reasoning_content"},
     }
     if target.context is not None:
-        model["limit"] = {"context": target.context, "output": min(_MOST_OUTPUT, target.context // 2)}
+        model["limit"] = {"context": target.context, "output": target.most_output}
     provider = {
         "npm": "@ai-sdk/openai-compatible",
         "name": "fleetgate",
@@ -42,14 +41,14 @@ def _configured(machine: Machine) -> Configured | None:
     return Configured(f"~/{FILE}", machine.expand(options["baseURL"]), key, model)
 
 
-def _call(model: str, question: str) -> Call:
+def _call(asked: Asked) -> Call:
     session = f"ses_{uuid4().hex[:26]}"
     headers = {
         "user-agent": "opencode/1.18.33 ai-sdk/provider-utils/4.0.23 runtime/bun/1.3.14",
         "x-session-affinity": session,
         "x-session-id": session,
     }
-    return Call("/chat/completions", headers, {"max_tokens": _MOST_OUTPUT, **chat_body(model, question)})
+    return Call("/chat/completions", headers, {"max_tokens": asked.most_output, **chat_body(asked)})
 
 
 OPENCODE = Client(

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from gateway.cli.connect.client import Asked
+
 TOOL = "report_status"
 QUESTION = f"Call the tool {TOOL} with the status ready. Then say in one sentence that you are ready."
 SYSTEM = "You are an agent. Use tools where they help."
@@ -14,11 +16,11 @@ _SCHEMA = {
 }
 
 
-def chat_body(model: str, question: str, *, tools: bool = True, usage: bool = True) -> dict[str, Any]:
+def chat_body(asked: Asked, *, tools: bool = True, usage: bool = True) -> dict[str, Any]:
     """Chat, as OpenAI's SDKs and Vercel's AI SDK send it."""
     body: dict[str, Any] = {
-        "model": model,
-        "messages": [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}],
+        "model": asked.model,
+        "messages": [{"role": "system", "content": SYSTEM}, {"role": "user", "content": asked.question}],
         "stream": True,
     }
     if usage:
@@ -29,18 +31,18 @@ def chat_body(model: str, question: str, *, tools: bool = True, usage: bool = Tr
     return body
 
 
-def messages_body(model: str, question: str, session: str) -> dict[str, Any]:
+def messages_body(asked: Asked, session: str) -> dict[str, Any]:
     """Messages, as Claude Code sends them: adaptive thinking, an effort, system turns, the session in the metadata."""
     return {
-        "model": model,
+        "model": asked.model,
         "messages": [
-            {"role": "user", "content": [{"type": "text", "text": question}]},
+            {"role": "user", "content": [{"type": "text", "text": asked.question}]},
             {"role": "system", "content": [{"type": "text", "text": "# Environment\nPlatform: linux"}]},
         ],
         "system": [{"type": "text", "text": SYSTEM, "cache_control": {"type": "ephemeral"}}],
         "tools": [{"name": TOOL, "description": _ABOUT, "input_schema": _SCHEMA}],
         "metadata": {"user_id": f'{{"device_id":"check","account_uuid":"","session_id":"{session}"}}'},
-        "max_tokens": 32000,
+        "max_tokens": asked.most_output,
         "thinking": {"type": "adaptive", "display": "updates"},
         "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
         "output_config": {"effort": "high"},
@@ -48,16 +50,16 @@ def messages_body(model: str, question: str, session: str) -> dict[str, Any]:
     }
 
 
-def responses_body(model: str, question: str, session: str) -> dict[str, Any]:
+def responses_body(asked: Asked, session: str) -> dict[str, Any]:
     """Responses, as Codex sends them: developer turns, a namespace of tools, a hosted tool, nothing stored."""
     tool = {"type": "function", "name": TOOL, "description": _ABOUT, "strict": False, "parameters": _SCHEMA}
     inner = {**tool, "name": "wait", "description": "Wait for another agent."}
     return {
-        "model": model,
+        "model": asked.model,
         "input": [
             _item("developer", SYSTEM),
             _item("user", "<environment_context>\n  <shell>bash</shell>\n</environment_context>"),
-            _item("user", question),
+            _item("user", asked.question),
         ],
         "tools": [tool, {"type": "namespace", "name": "agents", "description": "Other agents.", "tools": [inner]}],
         "tool_choice": "auto",

@@ -72,8 +72,14 @@ def find_target(url: str, key: str | None, model: str | None, trust: Trust = Tru
         if len(set(names)) > 1:
             raise TargetUnknown(f"{url} serves several models ({', '.join(names)}): give --model")
         model = names[0]
-    length = next((card.get("max_model_len") for card in cards if card.get("id") == model), None)
-    return Target(url, key or NO_KEY, model, length if isinstance(length, int) and length > 0 else None)
+    card = next((card for card in cards if card.get("id") == model), {})
+    return Target(url, key or NO_KEY, model, context_of(card))
+
+
+def context_of(card: dict[str, Any]) -> int | None:
+    """The context of a listed model, in tokens; None where it is not told."""
+    length = card.get("max_model_len")
+    return length if isinstance(length, int) and length > 0 else None
 
 
 def _cards(url: str, key: str | None, trust: Trust) -> list[dict[str, Any]]:
