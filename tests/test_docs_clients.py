@@ -45,8 +45,8 @@ def test_the_versions_are_the_pinned_ones() -> None:
     """The table was made with what `make test-clients` installs."""
     pins = dict(re.findall(r"^([\w-]+)(?:\[\w+\])?==(\S+)$", _requirements(), re.MULTILINE))
     package = json.loads((FOLDER / "package.json").read_text())
-    pins["openai (npm)"] = package["dependencies"]["openai"]
-    expected = {pin for name, pin in pins.items() if name != "mcp"}
+    pins |= {f"{name} (npm)": pin for name, pin in package["dependencies"].items()}
+    expected = {pin for name, pin in pins.items() if name not in ("mcp", "ai (npm)")}
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in PAGE.splitlines() if line.startswith("| ")]
     names = {client.name for client in CLIENTS}
     assert {row[1] for row in rows if row[0] in names} == expected

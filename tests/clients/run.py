@@ -54,6 +54,12 @@ CLIENTS = (
     Client("smolagents", "smolagents_client", "openai3"),
     Client("mini-swe-agent", "mini_swe_agent", "openai2"),
     Client("OpenAI for Node", "openai_node", "node"),
+    Client("LangGraph", "langgraph_agent", "openai3"),
+    Client("instructor", "instructor_client", "openai2"),
+    Client("DSPy", "dspy_client", "openai2"),
+    Client("llm", "llm_models", "llm"),
+    Client("Vercel AI SDK, chat", "vercel_ai", "node"),
+    Client("Vercel AI SDK, messages", "vercel_ai", "node", ("messages",)),
 )
 
 
@@ -69,11 +75,13 @@ def main() -> int:
     """Parse the command line, run the matrix, print it."""
     parser = argparse.ArgumentParser(prog="python -m tests.clients.run", description=__doc__)
     parser.add_argument("--node", choices=("vllm", "fake"), default="vllm", help="what stands behind the gateway")
-    parser.add_argument("--only", default="", metavar="TEXT", help="only clients whose name or script contains TEXT")
+    parser.add_argument(
+        "--only", default="", metavar="TEXTS", help="only clients with one of these (a,b) in their name"
+    )
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    wanted = options.only.lower()
-    clients = [client for client in CLIENTS if wanted in f"{client.name} {client.script}".lower()]
+    wanted = options.only.lower().split(",")
+    clients = [client for client in CLIENTS if any(text in f"{client.name} {client.script}".lower() for text in wanted)]
     folder = Path(tempfile.mkdtemp(prefix="fleetgate-clients-"))
     say(f"logs are in {folder}")
     commands = {client: _prepared(client) for client in clients}
@@ -87,7 +95,8 @@ def _prepared(client: Client) -> list[str] | EnvironmentMissing:
     # Before the servers start: an installation takes cores that vLLM wants for itself.
     try:
         if client.environment == "node":
-            return ["node", str(node_environment(HERE / "scripts" / f"{client.script}.mjs", say))]
+            script = node_environment(HERE / "scripts" / f"{client.script}.mjs", say)
+            return ["node", str(script), *client.arguments]
         python = python_environment(client.environment, say)
     except EnvironmentMissing as missing:
         return missing
@@ -183,6 +192,8 @@ def _environment(gateway: Gateway, results: Path) -> dict[str, str]:
         "MSWEA_GLOBAL_CONFIG_DIR": str(results.parent / "mini-swe-agent"),
         "MSWEA_SILENT_STARTUP": "1",
         "HF_HUB_OFFLINE": "1",
+        "LLM_USER_PATH": str(results.parent / "llm"),
+        "DSPY_CACHEDIR": str(results.parent / "dspy"),
     }
 
 

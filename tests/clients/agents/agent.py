@@ -14,11 +14,13 @@ DONE = "All copied."
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One start of an agent: `work` is its folder, `prompt` what it is asked; `again`: the conversation goes on."""
+    """One start of an agent: `work` is its folder, `prompt` what it is asked; `again`: the conversation goes on;
+    `extra`: further words of the command."""
 
     work: Path
     prompt: str
     again: bool = False
+    extra: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,7 @@ class Agent:
 
     `turns`: what the node says, turn by turn, so that the agent copies notes.txt to copy.txt in the folder. `requests`:
     the most requests that a session of those turns may take. `goes_on`: whether a conversation can be taken up again.
+    `brief`: words with which its prompt fits into the 8,192 tokens of a tiny model; without tools, as that calls none.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Agent:
     turns: Callable[[Path], list[Any]]
     requests: int
     shows_thinking: Callable[[str], bool]
+    brief: Callable[[Path], Sequence[str]]
     goes_on: bool = True
     stdin: bool = True
     environment: Mapping[str, str] = field(default_factory=dict)

@@ -19,6 +19,8 @@ from workers.cpu_node import free_port
 _CONTEXT = 400_000
 """Of the fake node, whose tokenizer makes about twice as many tokens of an agent's prompt as a real one."""
 _SET_UP_SECONDS = 900.0
+_SHORT = {"thinking": {"max_budget": 48}, "output": {"max_tokens": 1024}, "loops": {"answer": True}}
+"""What a tiny model on a CPU may do: it repeats itself to the end of its context where nothing stops it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ def agent_fleet(folder: Path, sessions: int, kind: str = "fake", rate: int = 400
             nodes = [stack.enter_context(_fake_node(folder, number, rate)) for number in range(2)]
         else:
             nodes = [stack.enter_context(_real_node(folder))]
-        yield stack.enter_context(_gateway(folder, nodes, sessions))
+        yield stack.enter_context(_gateway(folder, nodes, sessions, {} if kind == "fake" else _SHORT))
 
 
 @contextmanager
@@ -72,7 +74,7 @@ def _real_node(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _gateway(folder: Path, nodes: Sequence[str], sessions: int) -> Iterator[AgentFleet]:
+def _gateway(folder: Path, nodes: Sequence[str], sessions: int, more: dict[str, Any]) -> Iterator[AgentFleet]:
     made = [make_key() for _ in range(sessions)]
     keys = [Key(key, key_id(bytes.fromhex(digest))) for key, digest in made]
     port, log, config = free_port("127.0.0.1"), folder / "gateway.log", folder / "fleetgate.yaml"
@@ -82,6 +84,7 @@ def _gateway(folder: Path, nodes: Sequence[str], sessions: int) -> Iterator[Agen
         "nodes": [{"url": node} for node in nodes],
         "tenants": [{"name": "agents", "keys": [{"sha256": digest} for _, digest in made]}],
         "log": {"format": "json"},
+        **more,
     }
     config.write_text(json.dumps(settings))
     url = f"http://127.0.0.1:{port}"

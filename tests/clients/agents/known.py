@@ -1,5 +1,6 @@
 """The agents, as they are started without a person."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 from tests.clients.agents.agent import DONE, NOTES, Agent, Run, events
 from tests.clients.environments import EnvironmentMissing, node_modules, python_environment
 from tests.clients.say import say
+
+BRIEF = "You are brief."
 
 
 def _native(pattern: str) -> Path:
@@ -19,7 +22,7 @@ def _native(pattern: str) -> Path:
 
 def _claude(binary: Path, run: Run) -> Sequence[str]:
     words = [str(binary), "--print", "--output-format", "stream-json", "--verbose", "--allowedTools", "Read,Write,Bash"]
-    return [*words, "--continue"] if run.again else words
+    return [*words, *(["--continue"] if run.again else []), *run.extra]
 
 
 def _claude_turns(work: Path) -> list[Any]:
@@ -36,9 +39,13 @@ def _claude_thinks(output: str) -> bool:
     return any(block.get("type") == "thinking" and block["thinking"] for blocks in messages for block in blocks)
 
 
+def _claude_brief(work: Path) -> Sequence[str]:
+    return ["--system-prompt", BRIEF, "--tools", ""]
+
+
 def _codex(binary: Path, run: Run) -> Sequence[str]:
     rights = ["--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox"]
-    return [str(binary), "exec", *rights, *(["resume", "--last"] if run.again else []), "-"]
+    return [str(binary), "exec", *rights, *(["resume", "--last"] if run.again else []), *run.extra, "-"]
 
 
 def _codex_turns(work: Path) -> list[Any]:
@@ -51,13 +58,20 @@ def _codex_turns(work: Path) -> list[Any]:
 
 
 def _codex_thinks(output: str) -> bool:
-    """Its thoughts stand on lines of their own between what it is asked and what it answers; the fake node's words."""
-    lines = output.split("warning: Model metadata")[-1].split("\ncodex\n")[0].splitlines()
-    return any(len(line.split()) > 10 for line in lines[1:])
+    """Its thoughts stand on lines without a heading, behind the last warning and before what it says or does."""
+    told = output.rpartition("\nwarning: ")[2].partition("\n")[2]
+    return bool(re.split(r"^(?:codex|exec|tokens used)$", told, maxsplit=1, flags=re.MULTILINE)[0].strip())
+
+
+def _codex_brief(work: Path) -> Sequence[str]:
+    instructions = work / "instructions.md"
+    instructions.write_text(BRIEF)
+    settings = (f'model_instructions_file="{instructions}"', "features.multi_agent=false", "features.goals=false")
+    return [word for setting in settings for word in ("-c", setting)]
 
 
 def _opencode(binary: Path, run: Run) -> Sequence[str]:
-    words = [str(binary), "run", "--format", "json", "--thinking"]
+    words = [str(binary), "run", "--format", "json", "--thinking", *run.extra]
     return [*words, "--continue"] if run.again else words
 
 
@@ -72,6 +86,13 @@ def _opencode_turns(work: Path) -> list[Any]:
 
 def _opencode_thinks(output: str) -> bool:
     return any(event.get("type") == "reasoning" and event["part"]["text"] for event in events(output))
+
+
+def _opencode_brief(work: Path) -> Sequence[str]:
+    agent = work / ".opencode" / "agent" / "brief.md"
+    agent.parent.mkdir(parents=True)
+    agent.write_text(f'---\ndescription: brief\nmode: primary\ntools:\n  "*": false\n---\n{BRIEF}\n')
+    return ["--agent", "brief"]
 
 
 def _aider(binary: Path, run: Run) -> Sequence[str]:
@@ -100,7 +121,8 @@ AGENTS = (
         turns=_claude_turns,
         requests=4,
         shows_thinking=_claude_thinks,
-        environment={"DISABLE_AUTOUPDATER": "1", "DISABLE_TELEMETRY": "1"},
+        brief=_claude_brief,
+        environment={"DISABLE_AUTOUPDATER": "1", "DISABLE_TELEMETRY": "1", "DISABLE_AUTO_COMPACT": "1"},
     ),
     Agent(
         name="Codex",
@@ -113,6 +135,7 @@ AGENTS = (
         turns=_codex_turns,
         requests=4,
         shows_thinking=_codex_thinks,
+        brief=_codex_brief,
     ),
     Agent(
         name="OpenCode",
@@ -125,6 +148,7 @@ AGENTS = (
         turns=_opencode_turns,
         requests=5,  # a title too
         shows_thinking=_opencode_thinks,
+        brief=_opencode_brief,
         environment=OFFLINE_OPENCODE,
     ),
     Agent(
@@ -138,6 +162,7 @@ AGENTS = (
         turns=_aider_turns,
         requests=1,
         shows_thinking=lambda output: "THINKING" in output,
+        brief=lambda work: (),
         goes_on=False,
         stdin=False,
         environment={"LITELLM_LOCAL_MODEL_COST_MAP": "True"},

@@ -14,6 +14,8 @@ from tests.real.processes import BIN
 
 SECONDS = 300.0
 """The longest that one start of an agent may take, on a busy machine."""
+_MOST_BRIEF = 3
+"""Requests for one answer: beside it a title, or a second try where the model ended within its thought."""
 _SOON = 60.0
 """By when an agent has given up on a wrong key."""
 _SIDE_REQUEST = 10_000
@@ -74,6 +76,17 @@ def work_through(session: Session) -> None:
     judge(session, session.fleet.requests(session.key)[before:], most)
 
 
+def answer_briefly(session: Session) -> None:
+    """Have the agent answer a question, without tools: for a real node, whose tiny model calls none."""
+    agent = session.agent
+    before = len(session.fleet.requests(session.key))
+    extra = tuple(agent.brief(session.work))
+    _start(session, Run(session.work, "What is the capital of France? Tell me about it.", extra=extra))
+    if not agent.shows_thinking(session.output):
+        session.blame("thinking", "no thinking was shown")
+    judge(session, session.fleet.requests(session.key)[before:], _MOST_BRIEF)
+
+
 def try_a_wrong_key(session: Session) -> None:
     """The agent has to end soon, and to say why. Its files have a wrong key from then on."""
     for path in session.home.rglob("*"):
@@ -91,7 +104,7 @@ def try_a_wrong_key(session: Session) -> None:
 def _start(session: Session, run: Run) -> None:
     status = _run(session, run, "again.log" if run.again else "first.log")
     if status != 0:
-        session.blame("tools", f"ended with {status}: {session.output[-500:]}")
+        session.blame("answer", f"ended with {status}: {session.output[-500:]}")
 
 
 def _run(session: Session, run: Run, name: str) -> int:
@@ -136,7 +149,9 @@ def judge(session: Session, requests: list[dict[str, Any]], most: int) -> None:
     turns = [request for request in requests if request["request_bytes"] > _SIDE_REQUEST]
     if len({turn["node"] for turn in turns}) > 1:
         session.blame("session", "its turns went to several nodes")
-    if any(turn["cached_tokens"] < turn["input_tokens"] / 2 for turn in turns[1:]):
+    if any(
+        turn["cached_tokens"] is not None and turn["cached_tokens"] < turn["input_tokens"] / 2 for turn in turns[1:]
+    ):
         session.blame("session", "a turn did not find the tokens of the last one in the node's cache")
 
 
