@@ -161,6 +161,17 @@ async def test_a_wrong_base_url_is_explained(served: Pair, home: Path) -> None:
     assert result.exit_code == 1 and f"Codex needs it: {url}/v1" in result.stdout
 
 
+async def test_a_key_of_ours_is_not_sent_elsewhere(served: Pair, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a client is set up with may be another's service: it is checked with its own key."""
+    await run("claude", "--url", served[1].url, "--key", "fg-another", "--model", "m", "--write", "--yes")
+    monkeypatch.setenv("FLEETGATE_KEY", KEY)
+    result = await run("claude", "--check")
+    assert (result.exit_code, levels(result)) == (1, {"key": "fail"})
+    (home / ".claude" / "settings.json").write_text("{")
+    result = await run("claude", "--check")
+    assert result.exit_code == 1 and ".claude/settings.json: it is not valid JSON" in result.stderr
+
+
 async def test_what_goes_wrong_is_told(served: Pair, home: Path) -> None:
     gateway = served[1]
     checked = ("--url", gateway.url, "--check")

@@ -70,7 +70,10 @@ class Machine:
             return {}
         except (OSError, UnicodeDecodeError) as error:
             raise CannotEdit(f"{path} cannot be read: {error}") from None
-        tree = read(text, form)
+        try:
+            tree = read(text, form)
+        except CannotEdit as error:
+            raise CannotEdit(f"{path}: {error}") from None
         return {} if tree is None else tree
 
     def first(self, *names: str) -> str:

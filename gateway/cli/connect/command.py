@@ -37,7 +37,7 @@ def connect(
 ) -> None:
     """Set up a client for this gateway: print its lines, write its files, or check what it would see.
 
-    --check uses what the client is configured with on this machine; --url, --key and --model go over that.
+    --check uses what the client is configured with on this machine; with --url, what it would be configured with.
     """
     chosen, machine = CLIENTS[client.value], Machine(Path.home(), os.environ)
     try:
@@ -102,7 +102,10 @@ def _check(
     config: Path | None,
     manner: Manner,
 ) -> int:
-    """Check the client as it is set up here, or as it would be; `given` are URL, key and model that go over that."""
+    """Check the client as it is set up here, or as it would be for `given` URL, key and model.
+
+    What is set up here is checked with its own key: it may be another's service, which is not to see a key of ours.
+    """
     url, key, model = given
     found = client.configured(machine) if url is None else None
     if found is None:
@@ -114,7 +117,7 @@ def _check(
     chosen = model or found.model
     if not chosen:
         raise TargetUnknown("no model is set: give --model")
-    return _report(client, found.base, key or found.key, chosen, manner)
+    return _report(client, found.base, found.key, chosen, manner)
 
 
 def _report(client: Client, base: str, key: str, model: str, manner: Manner) -> int:
