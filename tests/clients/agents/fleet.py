@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from workers.cpu_node import free_port
 _CONTEXT = 400_000
 """Of the fake node, whose tokenizer makes about twice as many tokens of an agent's prompt as a real one."""
 _SET_UP_SECONDS = 900.0
+_LOG_SECONDS = 10.0
 _SHORT = {"thinking": {"max_budget": 48}, "output": {"max_tokens": 1024}, "loops": {"answer": True}}
 """What a tiny model on a CPU may do: it repeats itself to the end of its context where nothing stops it."""
 
@@ -43,6 +45,14 @@ class AgentFleet:
         """What was logged of the requests that came with a key, in their order."""
         lines = [line for line in self.log.read_text(errors="replace").splitlines() if '"event":"request"' in line]
         return [entry for entry in map(json.loads, lines) if entry["key"] == key.id]
+
+    def new_requests(self, key: Key, before: int) -> list[dict[str, Any]]:
+        """Those behind the first `before`, once the log has them: it is written a little later than the answer."""
+        end = time.monotonic() + _LOG_SECONDS
+        while len(found := self.requests(key)[before:]) == 0 and time.monotonic() < end:
+            time.sleep(0.1)
+        time.sleep(0.5)
+        return self.requests(key)[before:] or found
 
 
 @contextmanager

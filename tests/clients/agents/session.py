@@ -3,7 +3,7 @@
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ _AGAIN = "Thank you. That is all."
 
 @dataclass(slots=True)
 class Session:
-    """Where an agent runs and what it printed; `faults` says by part what was wrong."""
+    """Where an agent runs and what it printed; `faults` says by part what was wrong; `extra`: words of its command."""
 
     agent: Agent
     fleet: AgentFleet
@@ -33,6 +33,7 @@ class Session:
     home: Path
     work: Path
     output: str = ""
+    extra: Sequence[str] = ()
     faults: dict[str, list[str]] = field(default_factory=dict)
 
     def blame(self, part: str, why: str) -> None:
@@ -73,18 +74,18 @@ def work_through(session: Session) -> None:
         if _AGAIN not in session.output:
             session.blame("session", "the conversation did not go on")
         most += agent.requests - len(agent.turns(session.work)) + 1
-    judge(session, session.fleet.requests(session.key)[before:], most)
+    judge(session, session.fleet.new_requests(session.key, before), most)
 
 
 def answer_briefly(session: Session) -> None:
     """Have the agent answer a question, without tools: for a real node, whose tiny model calls none."""
     agent = session.agent
     before = len(session.fleet.requests(session.key))
-    extra = tuple(agent.brief(session.work))
-    _start(session, Run(session.work, "What is the capital of France? Tell me about it.", extra=extra))
+    session.extra = agent.brief(session.work)
+    _start(session, Run(session.work, "What is the capital of France? Tell me about it.", extra=session.extra))
     if not agent.shows_thinking(session.output):
         session.blame("thinking", "no thinking was shown")
-    judge(session, session.fleet.requests(session.key)[before:], _MOST_BRIEF)
+    judge(session, session.fleet.new_requests(session.key, before), _MOST_BRIEF)
 
 
 def try_a_wrong_key(session: Session) -> None:
@@ -93,7 +94,7 @@ def try_a_wrong_key(session: Session) -> None:
         if path.is_file() and session.key.key in (text := path.read_text(errors="replace")):
             path.write_text(text.replace(session.key.key, "fg-this-key-is-nobodys"))
     began = time.monotonic()
-    status = _run(session, Run(session.work, "Hello."), "wrong-key.log")
+    status = _run(session, Run(session.work, "Hello.", extra=session.extra), "wrong-key.log")
     if time.monotonic() - began > _SOON:
         session.blame("wrong_key", f"it took {time.monotonic() - began:.0f} s to give up")
     said = " ".join(session.output.split())
