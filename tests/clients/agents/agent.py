@@ -29,6 +29,7 @@ class Agent:
 
     `turns`: what the node says, turn by turn, so that the agent copies notes.txt to copy.txt in the folder. `requests`:
     the most requests that a session of those turns may take. `goes_on`: whether a conversation can be taken up again.
+    `to_stream`: words for an agent that else asks for whole answers.
     `brief`: words with which its prompt fits into the 8,192 tokens of a tiny model; without tools, as that calls none.
     """
 
@@ -45,6 +46,7 @@ class Agent:
     brief: Callable[[Path], Sequence[str]]
     goes_on: bool = True
     stdin: bool = True
+    to_stream: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def prompt(self, text: str, turns: list[Any]) -> str:

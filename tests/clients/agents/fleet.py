@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,23 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class AgentFleet:
-    """Where the gateway listens, the keys of its sessions, its log."""
+    """Where the gateway listens, the keys of its sessions, its log, where fake nodes are told to fail."""
 
     url: str
     keys: Sequence[Key]
     log: Path
+    controls: Sequence[str] = ()
+
+    def let_nodes_die(self) -> None:
+        """Each node cuts its next chat after a few tokens; what goes on with a stream comes as completions."""
+        fault = {"kind": "die", "after": 12, "next": 1, "path": "/v1/chat/completions"}
+        for control in self.controls:
+            httpx.post(f"{control}/fake/control", json={"faults": [fault]}, trust_env=False).raise_for_status()
+
+    def heal_nodes(self) -> None:
+        """No faults any more."""
+        for control in self.controls:
+            httpx.post(f"{control}/fake/control", json={"faults": []}, trust_env=False).raise_for_status()
 
     def requests(self, key: Key) -> list[dict[str, Any]]:
         """What was logged of the requests that came with a key, in their order."""
@@ -63,7 +75,9 @@ def agent_fleet(folder: Path, sessions: int, kind: str = "fake", rate: int = 400
             nodes = [stack.enter_context(_fake_node(folder, number, rate)) for number in range(2)]
         else:
             nodes = [stack.enter_context(_real_node(folder))]
-        yield stack.enter_context(_gateway(folder, nodes, sessions, {} if kind == "fake" else _SHORT))
+        fleet = stack.enter_context(_gateway(folder, nodes, sessions, {} if kind == "fake" else _SHORT))
+        found = (_said(log, r'"control": "(http://[^"]+)"') for log in sorted(folder.glob("node-*.log")))
+        yield replace(fleet, controls=[control for control in found if control])
 
 
 @contextmanager

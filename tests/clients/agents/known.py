@@ -97,7 +97,7 @@ def _opencode_brief(work: Path) -> Sequence[str]:
 
 def _aider(binary: Path, run: Run) -> Sequence[str]:
     quiet = ["--no-check-update", "--analytics-disable", "--no-show-release-notes", "--no-gitignore", "--no-git"]
-    return [str(binary), "--yes", "--no-pretty", "--no-stream", *quiet, "--message", run.prompt, "copy.txt"]
+    return [str(binary), "--yes", "--no-pretty", "--no-stream", *quiet, *run.extra, "--message", run.prompt, "copy.txt"]
 
 
 def _aider_turns(work: Path) -> list[Any]:
@@ -165,6 +165,7 @@ AGENTS = (
         brief=lambda work: (),
         goes_on=False,
         stdin=False,
+        to_stream=("--stream",),
         environment={"LITELLM_LOCAL_MODEL_COST_MAP": "True"},
     ),
 )

@@ -19,19 +19,37 @@ from pathlib import Path
 from tests.clients.agents.agent import Agent
 from tests.clients.agents.fleet import AgentFleet, Key, agent_fleet
 from tests.clients.agents.known import AGENTS
-from tests.clients.agents.session import Session, answer_briefly, new_session, try_a_wrong_key, work_through
+from tests.clients.agents.session import (
+    Session,
+    answer_briefly,
+    new_session,
+    outlive_a_node,
+    try_a_wrong_key,
+    work_through,
+)
 from tests.clients.environments import HERE, EnvironmentMissing
 from tests.clients.matrix import table
 from tests.clients.say import say
 
-HEADER = ("agent", "version", "asks in", "tool calls", "thinking", "no retries", "session", "wrong key", "result")
+HEADER = (
+    "agent",
+    "version",
+    "asks in",
+    "tool calls",
+    "thinking",
+    "no retries",
+    "session",
+    "a node dies",
+    "wrong key",
+    "result",
+)
 Step = Callable[[Session], None]
 STEPS: dict[str, Sequence[Step]] = {
-    "fake": (work_through, try_a_wrong_key),
+    "fake": (work_through, outlive_a_node, try_a_wrong_key),
     "vllm": (answer_briefly, try_a_wrong_key),
 }
-UNTRIED: dict[str, Collection[str]] = {"fake": (), "vllm": ("tools", "session")}
-PARTS = ("tools", "thinking", "retries", "session", "wrong_key")
+UNTRIED: dict[str, Collection[str]] = {"fake": (), "vllm": ("tools", "session", "node_dies")}
+PARTS = ("tools", "thinking", "retries", "session", "node_dies", "wrong_key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +76,7 @@ class AgentOutcome:
         if not agent.goes_on and cells["session"] == "yes":
             cells["session"] = "has none"
         thinking = agent.thinking if cells["thinking"] == "yes" else "FAILED"
-        shown = (cells["tools"], thinking, cells["retries"], cells["session"], cells["wrong_key"])
+        shown = (cells["tools"], thinking, *(cells[part] for part in PARTS[2:]))
         return (agent.name, version_of(agent), agent.dialect, *shown, self.result)
 
     def notes(self) -> list[str]:

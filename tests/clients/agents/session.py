@@ -20,6 +20,7 @@ _SOON = 60.0
 """By when an agent has given up on a wrong key."""
 _SIDE_REQUEST = 10_000
 """Bytes: a request for a title is far shorter than a turn, which has the tools."""
+_AFTER_DEATH = "I have gone on."
 _AGAIN = "Thank you. That is all."
 
 
@@ -75,6 +76,25 @@ def work_through(session: Session) -> None:
             session.blame("session", "the conversation did not go on")
         most += agent.requests - len(agent.turns(session.work)) + 1
     judge(session, session.fleet.new_requests(session.key, before), most)
+
+
+def outlive_a_node(session: Session) -> None:
+    """Have the node of the next answer die in the middle: the agent is to notice nothing, and to ask no second time."""
+    agent, fleet = session.agent, session.fleet
+    before = len(fleet.requests(session.key))
+    fleet.let_nodes_die()
+    asked = agent.prompt("Go on. [[think=60]]", [_AFTER_DEATH])
+    _start(session, Run(session.work, asked, again=agent.goes_on, extra=agent.to_stream))
+    fleet.heal_nodes()
+    if _AFTER_DEATH not in session.output:
+        session.blame("node_dies", "the answer was not shown")
+    requests = fleet.new_requests(session.key, before)
+    if not any(request["attempts"] > 1 for request in requests):
+        session.blame("node_dies", "no node died")
+    if [request["status"] for request in requests if request["ending"] != "ok"]:
+        session.blame("node_dies", "an answer was lost")
+    if len(requests) > agent.requests - len(agent.turns(session.work)) + 1:
+        session.blame("node_dies", f"the agent asked again: {len(requests)} requests")
 
 
 def answer_briefly(session: Session) -> None:

@@ -40,12 +40,14 @@ async function tools() {
   const city = { type: "string", enum: ["Paris", "Rome"] };
   const inputSchema = jsonSchema({ type: "object", properties: { city }, required: ["city"], additionalProperties: false });
   const execute = async (input) => `Sunny in ${input.city}`;
-  const weather = tool({ description: "Get the weather of a city.", inputSchema, execute });
+  const weather = tool({ strict: true, description: "Get the weather of a city.", inputSchema, execute });
+  const off = MESSAGES ? { anthropic: { thinking: { type: "disabled" } } } : { fleetgate: { reasoningEffort: "none" } };
   const once = ({ stepNumber }) => ({ toolChoice: stepNumber === 0 ? "required" : "none" });
   const answer = await generateText({
     ...asked,
     prompt: "What is the weather in Paris?",
     tools: { get_weather: weather },
+    providerOptions: off,
     prepareStep: once,
     stopWhen: stepCountIs(2),
   });
