@@ -222,6 +222,13 @@ async def test_no_more_output_is_asked_for_than_the_context_holds(home: Path) ->
                 assert (result.exit_code, levels(result)["stream"]) == (0, "ok"), result.output
 
 
+async def test_the_operators_limit_of_answers_is_told(served: Pair, home: Path) -> None:
+    models = [{"name": "nemotron-3-ultra", "output": {"max_tokens": 3000}}]
+    async with running_gateway(served[0].url, tenants=TENANTS, models=models) as gateway:
+        result = await run("claude", "--url", gateway.url, "--key", KEY)
+        assert '"CLAUDE_CODE_MAX_OUTPUT_TOKENS": "3000"' in result.stdout, result.output
+
+
 async def test_over_tls(served: Pair, home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """A certificate that is not trusted, one that is, and plain HTTP to a port that speaks TLS."""
     made = self_signed(tmp_path_factory.mktemp("tls"))

@@ -10,7 +10,7 @@ import httpx
 
 from gateway.cli.connect.answer import Seen, read_stream
 from gateway.cli.connect.client import Asked, Client, Target, at
-from gateway.cli.connect.target import Trust, context_of
+from gateway.cli.connect.target import Trust, described
 
 Level = Literal["ok", "warn", "fail"]
 _CONNECT_SECONDS = 10.0
@@ -66,9 +66,9 @@ def _look(http: httpx.Client, client: Client, base: str, model: str, manner: Man
     yield Finding("ok", "address", f"a gateway answers on {base}")
     yield Finding("ok", "key", "it is accepted")
     card = _card(listing, model)
-    yield _judge_card(listing, card, model)
-    context = None if card is None else context_of(card)
-    call = client.call(Asked(model, manner.question, Target("", "", model, context).most_output))
+    target = described(Target(base, "", model), card or {})
+    yield _judge_card(listing, card, target)
+    call = client.call(Asked(model, manner.question, target.most_output))
     began = time.monotonic()
     with http.stream("POST", base + call.path, headers=dict(call.headers), json=call.body) as answer:
         if answer.status_code != 200:
@@ -135,12 +135,14 @@ def _card(listing: httpx.Response, model: str) -> dict[str, Any] | None:
     return next((card for card in _cards(listing) if card.get("id") == model), None)
 
 
-def _judge_card(listing: httpx.Response, card: dict[str, Any] | None, model: str) -> Finding:
+def _judge_card(listing: httpx.Response, card: dict[str, Any] | None, target: Target) -> Finding:
     if card is None:
         names = ", ".join(str(each.get("id")) for each in _cards(listing)) or "none"
-        return Finding("warn", "model", f"{model!r} is not listed (listed: {names}); an alias may still be served")
-    context = context_of(card)
-    return Finding("ok", "model", f"{model} is listed" + (f", context {context} tokens" if context else ""))
+        return Finding(
+            "warn", "model", f"{target.model!r} is not listed (listed: {names}); an alias may still be served"
+        )
+    context = "" if target.context is None else f", context {target.context} tokens"
+    return Finding("ok", "model", f"{target.model} is listed{context}")
 
 
 def _judge_end(seen: Seen, first: float, whole: float, is_late: bool) -> Finding:

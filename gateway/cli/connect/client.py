@@ -15,17 +15,20 @@ SpokenDialect = Literal["messages", "responses", "chat"]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The gateway as a client is to use it. `url` without `/v1`; `context` in tokens, None where it is not known."""
+    """The gateway as a client is to use it. `url` without `/v1`. In tokens, None where it is not known: `context`, and
+    `output_cap`, the longest answer that the operator lets this key have."""
 
     url: str
     key: str
     model: str
     context: int | None = None
+    output_cap: int | None = None
 
     @property
     def most_output(self) -> int:
         """Tokens that an answer may have: what agents ask for, or half the context, as a node refuses more than all."""
-        return _MOST_OUTPUT if self.context is None else min(_MOST_OUTPUT, self.context // 2)
+        half = None if self.context is None else self.context // 2
+        return min(most for most in (_MOST_OUTPUT, half, self.output_cap) if most is not None)
 
     @property
     def base(self) -> str:

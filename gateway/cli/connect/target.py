@@ -2,6 +2,7 @@
 
 import ipaddress
 import ssl
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -73,13 +74,18 @@ def find_target(url: str, key: str | None, model: str | None, trust: Trust = Tru
             raise TargetUnknown(f"{url} serves several models ({', '.join(names)}): give --model")
         model = names[0]
     card = next((card for card in cards if card.get("id") == model), {})
-    return Target(url, key or NO_KEY, model, context_of(card))
+    return described(Target(url, key or NO_KEY, model), card)
 
 
-def context_of(card: dict[str, Any]) -> int | None:
-    """The context of a listed model, in tokens; None where it is not told."""
-    length = card.get("max_model_len")
-    return length if isinstance(length, int) and length > 0 else None
+def described(target: Target, card: dict[str, Any]) -> Target:
+    """The target with what the model's entry in the list tells of it."""
+    context = _tokens(card, "context_length") or _tokens(card, "max_model_len")
+    return replace(target, context=context, output_cap=_tokens(card, "max_output_tokens"))
+
+
+def _tokens(card: dict[str, Any], name: str) -> int | None:
+    count = card.get(name)
+    return count if isinstance(count, int) and count > 0 else None
 
 
 def _cards(url: str, key: str | None, trust: Trust) -> list[dict[str, Any]]:
