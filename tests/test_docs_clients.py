@@ -22,7 +22,7 @@ SNIPPETS = re.findall(r"<!-- (\S+) -->\n```\w+\n(.*?)```", PAGE, re.DOTALL)
 def test_the_lines_stand_in_the_script(script: str, snippet: str) -> None:
     """Imports by what they name; the rest paragraph by paragraph, in the same order, at any indentation."""
     text = (FOLDER / "scripts" / script).read_text()
-    imports, *paragraphs = snippet.strip().split("\n\n")
+    imports, *paragraphs = re.split(r"\n{2,}", snippet.strip())
     if script.endswith(".py"):
         assert _imported(imports) <= _imported(text)
     else:
