@@ -118,6 +118,32 @@ def test_other_streams_are_left_alone(name: str) -> None:
     assert sent(BY_NAME[name], body) == body
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "expected"),
+    [
+        ("responses", {"service_tier": "fast"}, {"service_tier": "auto"}),
+        ("responses", {"service_tier": None}, {"service_tier": "auto"}),
+        ("responses", {"service_tier": "flex"}, {}),
+        ("responses", {"service_tier": ["fast"]}, {}),
+        (
+            "responses",
+            {"include": ["web_search_call.results", "reasoning.encrypted_content", "web_search_call.action.sources"]},
+            {"include": ["reasoning.encrypted_content"]},
+        ),
+        ("responses", {"include": ["message.output_text.logprobs"]}, {}),
+        ("responses", {"include": "web_search_call.results"}, {}),
+        ("responses", {"include": [{}, 5]}, {}),
+        ("completions", {"n": None}, {"n": 1}),
+        ("completions", {"n": 2}, {}),
+        ("chat", {"n": None}, {}),
+        ("chat", {"service_tier": "fast"}, {}),
+    ],
+)
+def test_what_nodes_refuse_though_it_has_no_effect_there(name: str, given: Any, expected: dict[str, Any]) -> None:
+    body = {"model": "m", "store": False, **given}
+    assert sent(BY_NAME[name], body) == {**body, **expected}
+
+
 @pytest.mark.parametrize("fields", [{}, {"store": True}, {"store": None}, {"request_id": "mine"}])
 def test_a_stored_response_gets_an_id_that_names_its_node(fields: dict[str, Any]) -> None:
     made = plan(BY_NAME["responses"], {"model": "m", "input": "x", **fields})

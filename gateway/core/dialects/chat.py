@@ -134,6 +134,11 @@ class Completions(Chat):
         check_prompts(ask.body.get("prompt"), "prompt")
         return ask
 
+    def changes(self, ask: Ask) -> dict[str, Any]:
+        """Sets an `n` of null, which OpenAI takes and nodes refuse, to what it means."""
+        changes = super().changes(ask)
+        return {**changes, "n": 1} if "n" in ask.body and ask.body["n"] is None else changes
+
     def carry(self, body: Body, grant: Grant) -> dict[str, Any]:
         """No template switches thinking off: a budget of 0 ends it where the prompt opened it."""
         return carry_budget(body, grant.thinking_budget)

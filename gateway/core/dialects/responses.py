@@ -17,6 +17,13 @@ from gateway.core.usage.token_usage import Usage, from_openai
 
 _COMPLETED, _INCOMPLETE = b'"response.completed"', b'"response.incomplete"'
 _COMPLETED_LINE, _INCOMPLETE_LINE = b"event: response.completed\n", b"event: response.incomplete\n"
+
+_TIERS = ("auto", "default", "flex", "scale", "priority")
+"""The service tiers that nodes read; they serve all alike."""
+
+_SEARCHES = ("web_search_call.action.sources", "web_search_call.results")
+"""What a client may want included of a provider's web searches. Nodes refuse the names, and have no searches."""
+
 _ENDS = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
 
 
@@ -94,6 +101,16 @@ class Responses(Dialect):
 
     def adapt(self, body: Body) -> Body:
         return known_to_nodes(body)
+
+    def changes(self, ask: Ask) -> dict[str, Any]:
+        """Sets what has no effect on a node, but is refused by it, to what the node reads."""
+        changes: dict[str, Any] = {}
+        tier, include = ask.body.get("service_tier", "auto"), ask.body.get("include")
+        if tier not in _TIERS and (tier is None or type(tier) is str):
+            changes["service_tier"] = "auto"
+        if type(include) is list and any(name in _SEARCHES for name in include):
+            changes["include"] = [name for name in include if name not in _SEARCHES]
+        return changes
 
     def carry(self, body: Body, grant: Grant) -> dict[str, Any]:
         return {

@@ -218,6 +218,8 @@ def test_tools_that_the_conversation_adds_and_takes_away() -> None:
         ("thinking.budget_tokens", {"thinking": {"type": "enabled"}}),
         ("output_config.effort", {"output_config": {"effort": "huge"}}),
         ("tools.0.input_schema", {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}),
+        ("tools.0.input_schema", {"tools": [{"type": "computer_toolset_20260801"}]}),
+        ("tools.0.name", {"tools": [{"input_schema": {}}]}),
         ("tool_choice.type", {"tools": [TOOL], "tool_choice": {"type": "some"}}),
         ("system.0.type", {"system": [{"type": "riddle"}]}),
         ("system.0.type", {"system": [{"type": ["text"]}]}),

@@ -203,6 +203,7 @@ def test_an_output_may_not_say_which_call_it_is_of() -> None:
         ("input.0", {"input": ["hi"]}),
         ("input.0.role", {"input": [{"content": "hi"}]}),
         ("input.0.type", {"input": [{"type": "item_reference", "id": "msg_1"}]}),
+        ("input.0.type", {"input": [{"type": None, "id": "msg_1"}]}),
         ("input.0.content.0.type", {"input": [{"role": "user", "content": [{"type": "input_file"}]}]}),
         ("input.0.content.0.file_id", {"input": [{"role": "user", "content": [{"type": "input_image"}]}]}),
         ("include.0", {"include": ["everything"]}),

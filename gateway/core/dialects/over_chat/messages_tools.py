@@ -10,10 +10,10 @@ _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 def chat_tools(body: Body) -> Body:
     """`tools`, after the additions and removals in the conversation."""
-    tools = {
-        required(tool, "name", str, where): _function(tool, where)
-        for tool, where in objects(optional(body, "tools", list) or (), "tools")
-    }
+    tools: dict[str, Body] = {}
+    for tool, where in objects(optional(body, "tools", list) or (), "tools"):
+        function = _function(tool, where)
+        tools[function["function"]["name"]] = function
     _change(tools, body)
     return {"tools": list(tools.values())} if tools else {}
 
@@ -40,7 +40,7 @@ def _function(tool: Body, where: str) -> Body:
         raise refuse(at(where, "input_schema"), "nodes run no built-in tools: send a tool with an input_schema.")
     schema = expect(schema, dict, at(where, "input_schema"))
     function = {
-        "name": tool["name"],
+        "name": required(tool, "name", str, where),
         "description": optional(tool, "description", str, where),
         "parameters": schema if "type" in schema else {**schema, "type": "object"},
         "strict": switch(tool, "strict", where),

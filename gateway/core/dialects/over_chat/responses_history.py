@@ -37,7 +37,7 @@ def chat_history(body: Body) -> tuple[list[Body], bool]:
 
 
 def _add_item(chat: list[Body], item: Body, where: str) -> None:
-    kind = item.get("type") or "message"
+    kind = item.get("type") or ("message" if "role" in item or "id" not in item else "item_reference")
     if kind == "message":
         _add_message(chat, item, where)
     elif kind == "reasoning":
