@@ -96,7 +96,8 @@ def test_text_within_a_call_waits_for_its_end() -> None:
         "content_block_delta 0 input_json_delta }",
         "content_block_stop 0",
         "content_block_start 1 text",
-        "content_block_delta 1 text_delta hm hm",
+        "content_block_delta 1 text_delta hm ",
+        "content_block_delta 1 text_delta hm",
         "content_block_stop 1",
     ]
 
@@ -160,10 +161,45 @@ def test_an_error_keeps_its_kind() -> None:
 
 
 def test_what_cannot_be_told_right_is_an_error() -> None:
-    late = [recorded.call(0, "{", "look", "t1"), recorded.call(1, "{", "see", "t2"), recorded.call(0, "}")]
-    stream_filter = ASK.stream_filter()
-    assert translated(stream_filter, opening() + delta(tool_calls=late) + ending())[-1]["type"] == "error"
-    assert stream_filter.failed
+    """Nothing follows in a call that is whole, and no call begins without a name."""
+    late = [recorded.call(0, "{}", "look", "t1"), recorded.call(1, "{", "see", "t2"), recorded.call(0, "}")]
+    nameless = [recorded.call(0, "{}"), recorded.call(1, "{", "see", "t2")]
+    for calls in (late, nameless):
+        stream_filter = ASK.stream_filter()
+        events = translated(stream_filter, opening() + delta(tool_calls=calls, content="So") + ending())
+        assert [event["type"] for event in events].count("error") == 1
+        assert events[-1]["type"] == "error"
+        assert stream_filter.failed
+
+
+def test_calls_by_turns_come_one_after_the_other() -> None:
+    """The first goes on as it comes; the others wait until it is whole, and so does the text between them."""
+    turns = [
+        delta(tool_calls=[recorded.call(0, "", "look", "t1"), recorded.call(1, "", "see", "t2")]),
+        delta(tool_calls=[recorded.call(0, '{"at"')], content="So"),
+        delta(tool_calls=[recorded.call(1, '{"of"'), recorded.call(0, ": 1")]),
+        delta(tool_calls=[recorded.call(0, "}")]),
+        delta(tool_calls=[recorded.call(1, ": 2}")]),
+        delta(reasoning="Hm", finish="tool_calls"),
+    ]
+    assert brief(translated(ASK.stream_filter(), opening() + b"".join(turns) + ending()))[1:-2] == [
+        "content_block_start 0 tool_use look",
+        'content_block_delta 0 input_json_delta {"at"',
+        "content_block_delta 0 input_json_delta : 1",
+        "content_block_delta 0 input_json_delta }",
+        "content_block_stop 0",
+        "content_block_start 1 tool_use see",
+        'content_block_delta 1 input_json_delta {"of"',
+        "content_block_delta 1 input_json_delta : 2}",
+        "content_block_stop 1",
+        "content_block_start 2 text",
+        "content_block_delta 2 text_delta So",
+        "content_block_stop 2",
+        "content_block_start 3 thinking",
+        "content_block_delta 3 thinking_delta Hm",
+        "content_block_delta 3 signature_delta",
+        "content_block_stop 3",
+    ]
 
 
 def test_comments_pass() -> None:

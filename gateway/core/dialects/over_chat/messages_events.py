@@ -25,16 +25,14 @@ _ERRORS = {
 
 
 class MessageEvents(ChatStream):
-    """Writes blocks. Text that comes while a tool's block is open is held back until that block's end."""
+    """Writes blocks."""
 
-    __slots__ = ("_arguments", "_block", "_index", "_pending")
+    __slots__ = ("_block", "_index")
 
     def __init__(self, hide: bool) -> None:
         super().__init__(hide)
         self._index = 0
         self._block: str | None = None
-        self._pending: list[str] = []
-        self._arguments: list[str] = []
 
     def begin(self, chunk: Mapping[str, Any]) -> None:
         message: Body = {
@@ -55,28 +53,23 @@ class MessageEvents(ChatStream):
         self._delta({"type": "thinking_delta", "thinking": text})
 
     def speak(self, text: str, choice: Mapping[str, Any]) -> None:
-        if self._block == "tool_use":
-            self._pending.append(text)
-            return
         if self._block != "text":
             self._open("text", {"type": "text", "text": ""})
         self._delta({"type": "text_delta", "text": text})
 
     def begin_call(self, call_id: str, name: str) -> None:
         self._open("tool_use", {"type": "tool_use", "id": call_id, "name": name, "input": {}})
-        self._arguments = []
 
     def go_on_calling(self, arguments: str) -> None:
         if self._block != "tool_use":
             self.fail("The node sent a tool call delta out of order.")
             return
-        self._arguments.append(arguments)
         self._delta({"type": "input_json_delta", "partial_json": arguments})
 
     def end(self) -> None:
         self._close()
         called = self._call is not None
-        complete = called and load_object("".join(self._arguments) or "{}") is not None
+        complete = self._call is not None and load_object(self._call.arguments or "{}") is not None
         reason, sequence = stop_of(self.finish_reason, self.stop_reason, called, complete)
         delta = {"stop_reason": reason, "stop_sequence": sequence}
         self.emit("message_delta", {"type": "message_delta", "delta": delta, "usage": anthropic_usage(self.used)})
@@ -94,7 +87,7 @@ class MessageEvents(ChatStream):
         self.emit("content_block_delta", {"type": "content_block_delta", "delta": delta, "index": self._index})
 
     def _close(self) -> None:
-        """Close the open block; text that was held back during it gets a block of its own."""
+        """Close the open block."""
         if self._block is None:
             return
         if self._block == "thinking":
@@ -102,10 +95,6 @@ class MessageEvents(ChatStream):
         self.emit("content_block_stop", {"type": "content_block_stop", "index": self._index})
         self._index += 1
         self._block = None
-        if self._pending:
-            text, self._pending = "".join(self._pending), []
-            self.speak(text, {})
-            self._close()
 
 
 def anthropic_error(message: object, status: int) -> Body:

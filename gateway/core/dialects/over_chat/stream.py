@@ -14,6 +14,9 @@ close blocks. At most one block is open: a delta of another kind closes it and o
     any       error chunk              the dialect's error event                    failed
     ended,    anything                 nothing                                      same
     failed
+
+A block cannot be opened again, and pieces of several calls may come by turns. So what comes while a call's arguments
+are not whole is held, in its order, until they are, or until the end.
 """
 
 import hashlib
@@ -22,6 +25,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.core.dialects.over_chat.base import NOT_CHAT, reasoning_of
+from gateway.core.dialects.over_chat.chat_call import ChatCall, WaitingText
 from gateway.core.dialects.stream_filter import StreamFilter
 from gateway.core.http.sse import DONE, event_data, is_comment, split_events
 from gateway.core.json_text import dump, load_object
@@ -31,7 +35,18 @@ from gateway.core.usage.token_usage import from_openai
 class ChatStream(StreamFilter):
     """A translator of chat chunks. Subclasses write their dialect's events with `emit`."""
 
-    __slots__ = ("_begun", "_call", "_hide", "_out", "chat_id", "finish_reason", "stop_reason", "used")
+    __slots__ = (
+        "_begun",
+        "_call",
+        "_calls",
+        "_hide",
+        "_out",
+        "_waiting",
+        "chat_id",
+        "finish_reason",
+        "stop_reason",
+        "used",
+    )
 
     def __init__(self, hide: bool) -> None:
         """`hide` leaves thinking out."""
@@ -39,7 +54,10 @@ class ChatStream(StreamFilter):
         self._hide = hide
         self._out: list[bytes] = []
         self._begun = False
-        self._call: int | None = None
+        self._calls: dict[int, ChatCall] = {}
+        self._call: ChatCall | None = None
+        """The call that was begun last."""
+        self._waiting: list[ChatCall | WaitingText] = []
         self.chat_id = ""
         self.finish_reason: str | None = None
         self.stop_reason: int | str | None = None
@@ -132,28 +150,67 @@ class ChatStream(StreamFilter):
         delta = choice.get("delta") or {}
         reasoning = reasoning_of(delta)
         if reasoning and not self._hide:
-            self.reason(reasoning)
+            if self._call is None:
+                self.reason(reasoning)
+            else:
+                self._queue(WaitingText(reasoning, None))
         content = delta.get("content")
         if content:  # logprobs beside a text spell out the thinking that came with it
-            self.speak(content, {} if reasoning and self._hide else choice)
+            beside: Mapping[str, Any] = {} if reasoning and self._hide else choice
+            if self._call is None:
+                self.speak(content, beside)
+            else:
+                self._queue(WaitingText(content, beside))
         for call in delta.get("tool_calls") or ():
             self._take_call(call)
+            if self.failed:
+                return
         if choice.get("finish_reason") is not None:
             self.finish_reason = choice["finish_reason"]
             self.stop_reason = choice.get("stop_reason")
 
-    def _take_call(self, call: Mapping[str, Any]) -> None:
-        index, function = call.get("index") or 0, call.get("function") or {}
-        if function.get("name") and (self._call is None or index > self._call):
-            self._call = index
-            self.begin_call(call.get("id") or derived_id("call_", self.chat_id, index), function["name"])
+    # Tool calls, and what comes behind the first of them
+
+    def _take_call(self, given: Mapping[str, Any]) -> None:
+        index, function = given.get("index") or 0, given.get("function") or {}
+        call = self._calls.get(index)
+        if call is None and function.get("name"):
+            call_id = given.get("id") or derived_id("call_", self.chat_id, index)
+            call = self._calls[index] = ChatCall(call_id, function["name"])
+            self._queue(call)
         arguments = function.get("arguments")
         if not arguments:
             return
-        if index == self._call:
+        if call is not None and not call.begun:
+            call.pieces.append(arguments)
+            self._advance()
+        elif call is not None and call is self._call:
+            call.pieces.append(arguments)
             self.go_on_calling(arguments)
-        else:  # the block of that call is closed, and leaving the piece out would change the call
+        elif not arguments.isspace():  # the block of that call is closed; leaving the piece out would change the call
             self.fail("The node sent a tool call delta out of order.")
+
+    def _queue(self, step: ChatCall | WaitingText) -> None:
+        """Pass a step on behind those that wait, or have it wait."""
+        self._waiting.append(step)
+        self._advance()
+
+    def _advance(self) -> None:
+        """Pass on what waits, up to a call that is not whole."""
+        while self._waiting and (self._call is None or self._call.is_whole()):
+            self._pass_on(self._waiting.pop(0))
+
+    def _pass_on(self, step: ChatCall | WaitingText) -> None:
+        if isinstance(step, ChatCall):
+            self._call = step
+            step.begun = True
+            self.begin_call(step.call_id, step.name)
+            for piece in step.pieces:
+                self.go_on_calling(piece)
+        elif step.choice is None:
+            self.reason(step.text)
+        else:
+            self.speak(step.text, step.choice)
 
     def _done(self) -> None:
         if self.finish_reason is None or not self._begun:
@@ -161,6 +218,8 @@ class ChatStream(StreamFilter):
         if self.finish_reason in ("abort", "error"):
             self.fail("The node aborted the answer.")
             return
+        for step in self._waiting:
+            self._pass_on(step)
         self.end()
         self.ended = True
 
