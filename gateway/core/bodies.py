@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import orjson
 
 from gateway.core.errors import InvalidRequest
-from gateway.core.json_text import json_kind
+from gateway.core.json_text import is_exact, json_kind
 from gateway.core.surrogates import check_surrogates
 
 MAX_DEPTH = 99
@@ -24,9 +24,6 @@ LARGE = 256 * 1024
 """Bytes from which a body is read in steps, so that the event loop runs in between."""
 
 Body = dict[str, Any]
-
-_BEYOND = 2.0**63
-"""The smallest float that orjson may have made of an integer."""
 
 
 class _DuplicateKeyError(ValueError):
@@ -78,23 +75,7 @@ def parse_trusted(raw: bytes) -> Body:
 
 def exact_body(raw: bytes, body: Body) -> Body:
     """`body`, orjson's parse of `raw`, with exact numbers: orjson rounds integers beyond 64 bits to floats."""
-    return body if _is_exact(body) else _parse_slowly(raw)
-
-
-def _is_exact(body: Body) -> bool:
-    """Whether no number in it can be a rounded integer."""
-    waiting: list[Any] = [body]
-    while waiting:
-        value = waiting.pop()
-        kind = type(value)
-        if kind is float:
-            if abs(value) >= _BEYOND:
-                return False
-        elif kind is list:
-            waiting += value
-        elif kind is dict:
-            waiting += value.values()
-    return True
+    return body if is_exact(body) else _parse_slowly(raw)
 
 
 def _refuse_depth(raw: bytes, body: Body) -> None:

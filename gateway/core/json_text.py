@@ -13,6 +13,10 @@ UNICODE_ESCAPE = re.compile(rb"\\u")
 """To be searched for: where no such escape is, `re` finds that out three times faster than `in` does, for two bytes."""
 
 
+_BEYOND = 2.0**63
+"""The smallest float that orjson may have made of an integer."""
+
+
 def dump(value: object) -> bytes:
     """`value` as compact UTF-8 JSON. Lone surrogates, which UTF-8 cannot carry, are written as escapes."""
     try:
@@ -41,6 +45,28 @@ def load_object(data: bytes | str) -> dict[str, Any] | None:
     """The JSON object in `data`; None where it holds no object."""
     value = load_json(data)
     return value if isinstance(value, dict) else None
+
+
+def load_exact_object(data: bytes | str) -> dict[str, Any] | None:
+    """The same, with integers beyond 64 bits, of which orjson makes floats."""
+    value = load_object(data)
+    return value if value is None or is_exact(value) else json.loads(data)
+
+
+def is_exact(parsed: object) -> bool:
+    """Whether no number in what orjson parsed can be a rounded integer."""
+    waiting: list[Any] = [parsed]
+    while waiting:
+        value = waiting.pop()
+        kind = type(value)
+        if kind is float:
+            if abs(value) >= _BEYOND:
+                return False
+        elif kind is list:
+            waiting += value
+        elif kind is dict:
+            waiting += value.values()
+    return True
 
 
 def parse_object(data: bytes | str) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """The shape of errors in OpenAI's formats."""
 
+from typing import Any
+
 from gateway.core.dialects.error_shape import ErrorKind, ErrorShape
 from gateway.core.json_text import dump
 
@@ -16,19 +18,20 @@ _TYPES = {
 }
 
 
+def error_object(shape: ErrorShape) -> dict[str, Any]:
+    """`{"message", "type", "param", "code"}`, and the error's own facts beside these."""
+    return {
+        "message": shape.message,
+        "type": _TYPES[shape.fault],
+        "param": shape.param,
+        "code": shape.code,
+        **shape.facts,
+    }
+
+
 def openai_error(shape: ErrorShape) -> bytes:
-    """`{"error": {"message", "type", "param", "code"}}`, and the error's own facts beside these."""
-    return dump(
-        {
-            "error": {
-                "message": shape.message,
-                "type": _TYPES[shape.fault],
-                "param": shape.param,
-                "code": shape.code,
-                **shape.facts,
-            }
-        }
-    )
+    """`{"error": ...}`, as a whole answer."""
+    return dump({"error": error_object(shape)})
 
 
 def openai_error_event(shape: ErrorShape) -> bytes:

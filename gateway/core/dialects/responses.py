@@ -7,7 +7,7 @@ from gateway.core.dialects.base import NEVER, Ask, Dialect
 from gateway.core.dialects.carrying import carry_effort, carry_switch
 from gateway.core.dialects.error_shape import ErrorShape
 from gateway.core.dialects.fields import optional
-from gateway.core.dialects.openai import openai_error
+from gateway.core.dialects.openai import error_object, openai_error
 from gateway.core.dialects.over_chat import OverChat, compaction_over_chat, responses_over_chat
 from gateway.core.dialects.responses_input import asks_for_compaction, known_to_nodes
 from gateway.core.dialects.stream_filter import MarkerFilter, StreamFilter
@@ -132,12 +132,14 @@ class Responses(Dialect):
         return openai_error(shape)
 
     def error_event(self, shape: ErrorShape) -> bytes:
+        """Flat, as OpenAI documents it, and with `error`, as OpenAI sends it: its SDK raises an error for that one."""
         event = {
             "type": "error",
             "code": shape.code,
             "message": shape.message,
             "param": shape.param,
             **shape.facts,
+            "error": error_object(shape),
             "sequence_number": 0,
         }
         return b"event: error\ndata: " + dump(event) + b"\n\n"

@@ -227,6 +227,14 @@ def test_a_plain_answer() -> None:
     }
 
 
+def test_numbers_in_a_call_keep_their_digits() -> None:
+    arguments = '{"id":123456789012345678901234567890,"of":[{"at":-9223372036854775809}],"x":1e300}'
+    call = {"id": "t1", "function": {"name": "look", "arguments": arguments}}
+    made = ASK.plain(200, recorded.plain("tool_calls", tool_calls=[call]))
+    assert b"123456789012345678901234567890" in made
+    assert json.loads(made)["content"][0]["input"] == json.loads(arguments)
+
+
 def test_an_empty_answer_has_a_block() -> None:
     assert json.loads(ASK.plain(200, recorded.plain()))["content"] == [{"type": "text", "text": ""}]
 

@@ -16,7 +16,7 @@ from gateway.core.dialects.over_chat.messages_events import (
 from gateway.core.dialects.over_chat.messages_history import chat_history
 from gateway.core.dialects.over_chat.messages_tools import chat_tools, choose_tool
 from gateway.core.errors import UpstreamError
-from gateway.core.json_text import load_object
+from gateway.core.json_text import load_exact_object
 
 _UNDERSTOOD = frozenset(
     {
@@ -156,5 +156,5 @@ def _tool_use(call: Mapping[str, Any]) -> Body:
         "type": "tool_use",
         "id": call.get("id"),
         "name": function.get("name"),
-        "input": load_object(function.get("arguments") or "{}"),
+        "input": load_exact_object(function.get("arguments") or "{}"),
     }

@@ -81,8 +81,12 @@ class ResponseEvents(ChatStream):
         self._event(f"response.{status}", {"response": response})
 
     def complain(self, message: str, status: int) -> None:
-        code = "upstream_error" if status >= 500 else "invalid_request"
-        self._event("error", {"code": code, "message": message, "param": None})
+        """Both flat and with `error`, as the dialect's own errors (see `Responses.error_event`)."""
+        code, kind = (
+            ("upstream_error", "server_error") if status >= 500 else ("invalid_request", "invalid_request_error")
+        )
+        error = {"code": code, "message": message, "param": None}
+        self._event("error", {**error, "error": {**error, "type": kind}})
 
     # Items
 
