@@ -233,7 +233,7 @@ class ResponsesReader(StrictReader):
         if name == "response.output_item.added":
             self.demand(self._item is None, "an item within an item")
             self.demand(item.get("status") in ("in_progress", None), f"an item that begins as {item.get('status')}")
-            texts = [item.get("arguments", ""), item.get("input", ""), *item.get("content", [])]
+            texts = [item.get("arguments", ""), item.get("input", ""), *(item.get("content") or ())]
             self.demand(not any(texts), "an item that begins with an answer")
             self.demand(item["id"] not in [each["id"] for each in self._items], "an item's id")
             self._item, self._text, self._done, self._part = item, None, False, None
