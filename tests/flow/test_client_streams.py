@@ -22,12 +22,13 @@ from tests.flow.test_resume import PATH, fleet
 from tests.support.gateways import RunningGateway, running_gateway
 from tests.support.nodes import LAST_CHUNK, STREAM_HEAD, ScriptedNode, chunk, scripted_node
 from tests.support.nodes import Asked as Seen
-from tests.support.strict_readers import MessagesReader, ResponsesReader, StrictReader
+from tests.support.strict_readers import MessagesReader, ResponsesReader, StrictReader, sse
 from workers.fake import FakeSettings, serve_fake
 from workers.fake.server import FakeNode
 
 MODEL = "nemotron-3-ultra"
 MESSAGES, RESPONSES = "/v1/messages", "/v1/responses"
+PROMPT = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOLS = {
     MESSAGES: [{"name": "get_weather", "input_schema": SCHEMA}],
@@ -88,6 +89,11 @@ async def ask(gateway: RunningGateway, path: str, body: dict[str, Any]) -> bytes
     return got.content
 
 
+def counted(usage: dict[str, int]) -> int:
+    """The prompt's tokens, those of the cache among them."""
+    return sum(usage.get(name, 0) for name in PROMPT)
+
+
 def said(answer: dict[str, Any]) -> list[tuple[Any, ...]]:
     """The parts of an answer, without what no two answers have in common. An empty plain message has a block."""
     parts: list[tuple[Any, ...]] = []
@@ -111,7 +117,8 @@ async def test_a_stream_is_in_order_and_says_what_the_plain_answer_says(
 ) -> None:
     async with running_gateway(node.url, **settings) as gateway:
         for name, asked in QUESTIONS.items():
-            reader = READERS[path]().read(await ask(gateway, path, body_of(path, asked, stream=True)))
+            stream = await ask(gateway, path, body_of(path, asked, stream=True))
+            reader = READERS[path]().read(stream)
             assert reader.answer is not None, name
             plain = json.loads(await ask(gateway, path, body_of(path, asked, stream=False)))
             assert said(reader.answer) == said(plain), name
@@ -119,6 +126,9 @@ async def test_a_stream_is_in_order_and_says_what_the_plain_answer_says(
             assert {"thinking", "reasoning"}.isdisjoint(kind for kind, *_ in said(plain)) is hidden, name
             assert reader.answer.get("stop_reason") == plain.get("stop_reason"), name
             assert reader.answer["usage"]["output_tokens"] == plain["usage"]["output_tokens"], name
+            if path == MESSAGES:
+                begun = json.loads(next(sse(stream))[1])["message"]["usage"]
+                assert begun["input_tokens"] == counted(reader.answer["usage"]) == counted(plain["usage"]), name
 
 
 @pytest.mark.parametrize("asked", QUESTIONS.values(), ids=QUESTIONS.keys())
