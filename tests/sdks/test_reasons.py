@@ -28,20 +28,16 @@ REFUSED: dict[tuple[str, str], Body] = {
     (RESPONSES, "prompt"): {"prompt": {"id": "pmpt_1"}},
     (RESPONSES, "input.N.type"): {"input": [{"type": "item_reference", "id": "msg_1"}]},
     (RESPONSES, "input.N.encrypted_content"): {
-        "input": [{"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAAA"}]
+        "input": [{"type": "compaction", "id": "cmp_1", "encrypted_content": "gAAAA"}, {"role": "user", "content": "x"}]
     },
     (RESPONSES, "input.N.content.N.type"): turn_of({"type": "input_file", "file_id": "file-1"}),
     (RESPONSES, "input.N.content.N.file_id"): turn_of({"type": "input_image", "detail": "auto", "file_id": "file-1"}),
     (RESPONSES, "input.N.output.N.type"): result_of({"type": "input_file", "file_id": "file-1"}),
     (RESPONSES, "input.N.output.N.file_id"): result_of({"type": "input_image", "file_id": "file-1"}),
-    (RESPONSES, "tools.N.format"): {
-        "tools": [{"type": "custom", "name": "sum", "format": {"type": "grammar", "syntax": "lark", "definition": "x"}}]
-    },
     (MESSAGES, "tools.N.input_schema"): {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
     (MESSAGES, "messages.N.content.N.type"): {
         "messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "file", "file_id": "f"}}]}]
     },
-    (MESSAGES, "thinking.type"): {"thinking": {"type": "between_tools"}},
 }
 
 
