@@ -40,7 +40,6 @@ REASONS: dict[tuple[str, str], Callable[[Any], bool]] = {
     ("/v1/messages", "messages.N.content.N.type"): lambda value: value not in _READ_BLOCKS,
     ("/v1/messages/count_tokens", "tools.N.input_schema"): lambda value: value is None,
     ("/v1/messages/count_tokens", "messages.N.content.N.type"): lambda value: value not in _READ_BLOCKS,
-    ("/v1/messages/count_tokens", "thinking.type"): lambda value: value == "between_tools",
 }
 
 
