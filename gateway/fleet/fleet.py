@@ -58,6 +58,7 @@ class Fleet:
         """Make the fleet the nodes of `specs`, keeping the state of those that stay; returns those that are new
         or reached in a new way. What is in flight on a node is never forgotten while its URL stays."""
         known = {node.spec.url: node for node in self.nodes}
+        unbounded = [node for node in self.nodes if not node.bounded]
         nodes: dict[str, Node] = {}
         new: list[Node] = []
         for spec in specs:
@@ -76,12 +77,15 @@ class Fleet:
         self.nodes = tuple(nodes.values())
         self._begun = self._begun or bool(nodes)
         self._refresh_bounds()
+        if self.on_bounds is not None and any(node.bounded for node in unbounded):
+            self.on_bounds()
         return tuple(new)
 
-    def load_told(self, node: Node, load: NodeMetrics, find_knee: bool) -> None:
-        """A page of the metrics of `node` was read: with `find_knee`, how much it can take may have shown."""
+    def load_told(self, node: Node, load: NodeMetrics, find_knee: bool, sent: int) -> None:
+        """A page of the metrics of `node` was read: with `find_knee`, how much it can take may have shown. `sent`: as
+        in `Node.load_told`."""
         before = node.max_concurrency
-        node.load_told(load, find_knee)
+        node.load_told(load, find_knee, sent)
         found = node.max_concurrency
         if found == before:
             return
@@ -122,7 +126,12 @@ class Fleet:
         )
 
     def candidates(
-        self, model: str | None, tried: Collection[Node] = (), pinned_to: bytes | None = None, now: float = 0.0
+        self,
+        model: str | None,
+        tried: Collection[Node] = (),
+        pinned_to: bytes | None = None,
+        now: float = 0.0,
+        moves: bool = False,
     ) -> Sequence[Node]:
         """The nodes that serve `model` (None: any model) and may be given a request at loop time `now`, at least one.
         `tried` are left out; `pinned_to` (a node's tag) allows that node only. True until the next await.
@@ -131,15 +140,16 @@ class Fleet:
 
         Ready ones with a place are preferred. Where all that have room are only warming up, they are asked for more;
         where none is ready, one that misses its probes or failed before is better than none: it may be busy, and a
-        request tells more than a probe. A node's own bound and a drain are always kept.
+        request tells more than a probe. A node's own bound and a drain are always kept, but for a request that `moves`
+        from a failed node: one that was found, and nobody configured, is no reason to lose it.
         """
         serving: Sequence[Node] = self.nodes
         if tried or pinned_to is not None:
             serving = [node for node in serving if node not in tried and (pinned_to is None or node.tag == pinned_to)]
         free = [node for node in serving if (model is None or model in node.cards) and node.has_place(now)]
-        return free or self._second_choice(serving, model, now)
+        return free or self._second_choice(serving, model, now, moves)
 
-    def _second_choice(self, nodes: Sequence[Node], model: str | None, now: float) -> Sequence[Node]:
+    def _second_choice(self, nodes: Sequence[Node], model: str | None, now: float, moves: bool) -> Sequence[Node]:
         serving = [node for node in nodes if model is None or model in node.cards]
         # A stored response can be read where it lies until the node is gone: only new work is kept off.
         usable = [node for node in serving if node.drain is None or model is None]
@@ -147,7 +157,11 @@ class Fleet:
             wanted = f"the model {model!r}" if model is not None else "this request"
             raise NoNodeReady(f"No node is ready for {wanted}; retry in 2 s.", code="no_node_ready", retry_after=2.0)
         up = [node for node in usable if node.ready] or usable
-        roomy = [node for node in up if node.in_flight < node.bound or model is None]
+        roomy = [
+            node
+            for node in up
+            if node.in_flight < node.bound or model is None or (moves and node.spec.max_concurrency is None)
+        ]
         if not roomy:
             raise FleetFull(
                 f"All nodes are at capacity; retry in {FULL_RETRY_SECONDS:g} s.", retry_after=FULL_RETRY_SECONDS

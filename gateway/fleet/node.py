@@ -188,13 +188,14 @@ class Node:
             self.breaker.missed_probes(now)
             self.refresh(now)
 
-    def load_told(self, load: NodeMetrics, find_knee: bool = True) -> None:
-        """A page of its metrics was read. Tokens that were made since the last one are a sign of life."""
+    def load_told(self, load: NodeMetrics, find_knee: bool = True, sent: int = 0) -> None:
+        """A page of its metrics was read; `sent`: requests that it had of this process when the page was asked for.
+        Tokens that were made since the last one are a sign of life."""
         before = self.load
         self.load = load
         self.loads.append(load)
         if find_knee:
-            self.knee.observe(self.loads)
+            self.knee.observe(self.loads, min(sent, self.in_flight), self.gateways)
         else:
             self.knee.forget()
         if before is None or before.generated is None or load.generated is None:

@@ -160,11 +160,12 @@ class NodeProbes:
         """Best effort: the last load stays where none can be read."""
         with contextlib.suppress(TimeoutError, httpx.HTTPError, ValueError):
             async with asyncio.timeout(self._settings().timeout):
+                sent = self._node.in_flight
                 page = await get(self._client, "/metrics")
             if page.status == 200:
                 before = self._node.load
                 load = read_node_metrics(page.body.decode(errors="replace"), _now())
-                self._fleet.load_told(self._node, load, self._settings().find_knee)
+                self._fleet.load_told(self._node, load, self._settings().find_knee, sent)
                 if before is not None and (load.generated or 0) < (before.generated or 0):
                     self._canary.restarted()  # faster than a probe could fail
 

@@ -207,7 +207,7 @@ class NodeChoice:
     def another(self, tried: Collection[Node]) -> Lease:
         """A lease on a node that was not `tried`, by this process's own view. Raises as `lease`."""
         router, plan, now = self._router, self._plan, self._router.now()
-        nodes = router.fleet.candidates(plan.model, tried, plan.pinned_to, now)
+        nodes = router.fleet.candidates(plan.model, tried, plan.pinned_to, now, moves=True)
         # Redis is not asked: within an even share no node gets too much; beyond it that is better than a lost answer.
         return self._place([node for node in nodes if node.is_within_share()] or nodes, now)
 

@@ -6,6 +6,7 @@ import pytest
 
 from gateway.core.errors import FleetFull, NoNodeReady
 from gateway.core.fleet.capabilities import UNKNOWN
+from gateway.core.fleet.node_metrics import NodeMetrics
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Lease, Node
 from gateway.fleet.node_spec import Drain, NodeSpec
@@ -99,6 +100,47 @@ def test_a_bound_that_shrinks_holds_before_the_next_probe() -> None:
     with pytest.raises(FleetFull):
         lease_of(fleet)
     assert len(leases) == node.in_flight == 1
+
+
+def full_page(at: float) -> NodeMetrics:
+    return NodeMetrics(at, running=8, waiting=5, generated=0)
+
+
+def test_a_request_that_moves_goes_beyond_a_bound_that_was_found() -> None:
+    """Nobody asked for the bound: it is no reason to lose an answer whose node has died."""
+    fleet = fleet_of(A, B)
+    first, second = fleet.nodes
+    fleet.load_told(second, NodeMetrics(0, running=0, waiting=0, generated=0), True, 0)
+    second.refresh(0)
+    leases = [Lease(second) for _ in range(64)]
+    with pytest.raises(FleetFull):
+        fleet.candidates("m", (first,))
+    assert fleet.candidates("m", (first,), moves=True) == [second], "it was not shown yet how much it can take"
+    for page in range(1, 4):
+        fleet.load_told(second, full_page(page), True, 64)
+    second.refresh(4)
+    assert second.max_concurrency == 9
+    assert fleet.candidates("m", (first,), moves=True) == [second]
+    fleet.update([A, NodeSpec(B.url, max_concurrency=64)])
+    with pytest.raises(FleetFull):
+        fleet.candidates("m", (first,), moves=True)
+    second.leave()
+    assert len(leases) == second.in_flight == 64
+
+
+def test_all_gateways_are_told_what_a_node_has_once_it_has_a_bound() -> None:
+    fleet = fleet_of(A, B)
+    told = []
+    fleet.on_bounds = lambda: told.append(1)
+    fleet.update([A, B])
+    assert not told
+    fleet.update([A, NodeSpec(B.url, max_concurrency=8)])
+    assert len(told) == 1, "a reload bounds it"
+    for page in range(3):
+        fleet.load_told(fleet.nodes[0], full_page(page), True, 64)
+    assert len(told) == 2, "its metrics do"
+    fleet.update([A, NodeSpec(B.url, max_concurrency=9)])
+    assert len(told) == 2
 
 
 def test_a_node_that_left_has_no_place_however_it_is_probed() -> None:

@@ -128,6 +128,65 @@ def test_few_requests_are_no_knee() -> None:
     assert node.run(60, demand=2) == room(FEWEST)
 
 
+def test_requests_that_are_done_in_one_step_have_others_wait_for_the_next() -> None:
+    """Embeddings: none of them is ever seen to run. Of 300 a second it takes 150 in half a second."""
+    knee = ConcurrencyKnee()
+    pages = [NodeMetrics(2.0 * n, 0, 400, 0.0, 0, 0, 0, ended=600 * n) for n in range(10)]
+    for n in range(10):
+        knee.observe(pages[: n + 1], 400)
+    assert knee.limit == FEWEST + 150
+
+
+@pytest.mark.parametrize("gateways", [1, 2, 5])
+def test_what_one_engine_of_several_tells_bounds_them_all_for_a_moment_only(gateways: int) -> None:
+    """Four behind one address, of which one is read. It is full once, and then each of the four has room."""
+    knee, pages, generated = ConcurrencyKnee(), list[NodeMetrics](), 0
+    seen = []
+    for number in range(80):
+        sent = min(1000.0, knee.trial * gateways if knee.limit is None else knee.limit)
+        full = 20 <= number < 24
+        running = 256 if full else round(sent / 4)
+        generated += 40 * running
+        pages.append(NodeMetrics(2.0 * number, running, 10 if full else 0, 0.0, 0, 0, generated))
+        knee.observe(pages[-16:], round(sent / gateways), gateways)
+        seen.append(sent)
+    assert seen[19] == 1000, "64, 128, 256"
+    assert seen[24] == room(256)
+    assert seen[-1] == 1000
+
+
+def test_a_request_that_waits_for_ever_does_not_hold_the_others_back() -> None:
+    """What waits may wait for something that the page does not tell apart."""
+    knee, pages = ConcurrencyKnee(), list[NodeMetrics]()
+    for number in range(120):
+        running = min(100, 4 if knee.limit is None else knee.limit)
+        pages.append(NodeMetrics(2.0 * number, running, 1, 0.0, 0, 0, 100 * running * number))
+        knee.observe(pages[-16:])
+    assert knee.limit is not None and knee.limit > 50
+
+
+def test_long_prompts_leave_no_low_limit_behind() -> None:
+    node = ModelNode(4)
+    assert node.run(60, demand=300, prompts=20_000) == room(4)
+    node.most = 256
+    limit = node.run(60, demand=300)
+    assert limit is not None and limit >= 256
+
+
+def test_the_prompts_that_come_with_a_raised_limit_are_not_held_against_it() -> None:
+    """They take more than half of the node's time for the first page."""
+    node = ModelNode(10)
+    node.run(10, demand=300)
+    node.most = 1000
+    before = node.knee.limit
+    for _ in range(30):
+        raised = node.knee.limit != before
+        before = node.knee.limit
+        node.rate = (lambda running: 8.0 * running) if raised else (lambda running: 20.0 * running)
+        node.page(300)
+    assert node.knee.limit is not None and node.knee.limit >= 100
+
+
 def test_a_rate_that_has_stopped_growing_is_a_knee_as_well() -> None:
     """It never says that anything waits: from 64 on all requests get slower."""
     node = ModelNode(1024, rate=lambda running: 20.0 * min(running, 64))
@@ -180,6 +239,16 @@ def test_a_page_that_does_not_say_changes_nothing() -> None:
     node.pages.append(NodeMetrics(node.now + 2))
     node.knee.observe(node.pages)
     assert node.knee.limit == room(40)
+
+
+def test_a_node_that_says_nothing_any_more_takes_everything() -> None:
+    node = ModelNode(40)
+    node.run(10, demand=200)
+    for _ in range(3):
+        node.now += PAGE_SECONDS
+        node.pages.append(NodeMetrics(node.now))
+        node.knee.observe(node.pages)
+    assert (node.knee.limit, node.knee.trial) == (None, math.inf)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,14 @@
 
 import pytest
 
-from gateway.core.fleet.node_metrics import NodeMetrics, NodeRates, rates_between, read_node_metrics
+from gateway.core.fleet.node_metrics import (
+    NodeMetrics,
+    NodeRates,
+    computed_between,
+    ended_per_second,
+    rates_between,
+    read_node_metrics,
+)
 
 PAGE = """\
 # HELP vllm:num_requests_running Number of requests in model execution batches.
@@ -15,13 +22,17 @@ vllm:kv_cache_usage_perc{engine="1",model_name="m"} 0.75
 vllm:prefix_cache_queries_total{engine="0",model_name="m"} 1000.0
 vllm:prefix_cache_hits_total{engine="0",model_name="m"} 4e2
 vllm:generation_tokens_total 12345
+vllm:request_success_total{engine="0",finished_reason="stop",model_name="m"} 7.0
+vllm:request_success_total{engine="0",finished_reason="length",model_name="m"} 2.0
+vllm:request_success_total{engine="0",finished_reason="abort",model_name="m"} 50.0
+vllm:prompt_tokens_total{engine="0",model_name="m"} 900.0
 vllm:unheard_of_total 7
 python_gc_objects_collected_total{generation="0"} 1.0
 """
 
 
 def test_engines_behind_one_port_are_added_up_and_the_fullest_cache_counts() -> None:
-    assert read_node_metrics(PAGE, 5.0) == NodeMetrics(5.0, 5, 1, 0.75, 1000, 400, 12345)
+    assert read_node_metrics(PAGE, 5.0) == NodeMetrics(5.0, 5, 1, 0.75, 1000, 400, 12345, ended=9, prompts=900)
 
 
 @pytest.mark.parametrize("page", ["", "no metrics", "<html>", "vllm:", "vllm:num_requests_running"])
@@ -59,3 +70,23 @@ def test_rates_are_told_between_two_pages_of_one_run(
     first: NodeMetrics, last: NodeMetrics, expected: NodeRates
 ) -> None:
     assert rates_between(first, last) == expected
+
+
+@pytest.mark.parametrize(
+    ("last", "computed"),
+    [
+        (NodeMetrics(2, cache_queries=1000, cache_hits=400, prompts=900), 600),
+        (NodeMetrics(2, cache_queries=0, cache_hits=0, prompts=900), 900),  # prefix caching is off
+        (NodeMetrics(2, prompts=900), 900),
+        (NodeMetrics(2, cache_queries=1000, cache_hits=400), 600),
+        (NodeMetrics(2), 0),
+    ],
+)
+def test_prompt_tokens_that_were_computed(last: NodeMetrics, computed: int) -> None:
+    assert computed_between(NodeMetrics(0, cache_queries=0, cache_hits=0, prompts=0), last) == computed
+
+
+def test_requests_that_ended() -> None:
+    assert ended_per_second(NodeMetrics(1, ended=3), NodeMetrics(5, ended=13)) == 2.5
+    for last in (NodeMetrics(5), NodeMetrics(1, ended=13), NodeMetrics(5, ended=2)):
+        assert ended_per_second(NodeMetrics(1, ended=3), last) == 0

@@ -115,6 +115,11 @@ class Engine:
             self.generation_tokens += len(seat.made)
             self._leave(seat)
 
+    @property
+    def generated(self) -> int:
+        """Tokens that were made, those of unfinished answers included."""
+        return self.generation_tokens + sum(len(seat.made) for seat in self.running)
+
     async def _enter(self, seat: Seat) -> None:
         if len(self.running) + self._promised >= self.settings.max_num_seqs:
             turn = asyncio.get_running_loop().create_future()

@@ -118,7 +118,7 @@ def _metrics(node: Node) -> bytes:
         "vllm:prefix_cache_hits": ("Prefix cache hits, in cached tokens.", engine.cache.hits),
         "vllm:num_preemptions": ("Cumulative number of preemptions.", 0),
         "vllm:prompt_tokens": ("Number of prefill tokens processed.", engine.prompt_tokens),
-        "vllm:generation_tokens": ("Number of generation tokens processed.", engine.generation_tokens),
+        "vllm:generation_tokens": ("Number of generation tokens processed.", engine.generated),
     }
     labels = ("model_name", "engine")
     for metric, (text, value) in gauges.items():

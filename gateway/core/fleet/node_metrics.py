@@ -8,8 +8,8 @@ class NodeMetrics:
     """A node's load at `at` (seconds of the caller's clock). None: the page did not say.
 
     `running`, `waiting`: requests of all gateways; `short_of_room`: those that wait since the node runs as many as it
-    can, and not for something of their own; `kv_use`: 0 to 1; the others are counted in tokens since the node began
-    (`cache_queries` of its prefix cache).
+    can, and not for something of their own; `kv_use`: 0 to 1; `ended`: requests that were answered since the node
+    began; the others are counted in tokens since then (`cache_queries` of its prefix cache, `prompts` of all requests).
     """
 
     at: float
@@ -20,6 +20,8 @@ class NodeMetrics:
     cache_hits: int | None = None
     generated: int | None = None
     short_of_room: int | None = None
+    ended: int | None = None
+    prompts: int | None = None
 
     @property
     def queued(self) -> int | None:
@@ -50,7 +52,14 @@ def rates_between(first: NodeMetrics, last: NodeMetrics) -> NodeRates:
 def computed_between(first: NodeMetrics, last: NodeMetrics) -> int:
     """Prompt tokens that were computed, and not found in the prefix cache; 0 where it cannot be told."""
     asked, hit = _grown(first.cache_queries, last.cache_queries), _grown(first.cache_hits, last.cache_hits)
-    return 0 if asked is None or hit is None else max(0, asked - hit)
+    read = max(asked or 0, _grown(first.prompts, last.prompts) or 0)  # without a cache nothing is asked of it
+    return max(0, read - (hit or 0))
+
+
+def ended_per_second(first: NodeMetrics, last: NodeMetrics) -> float:
+    """Requests that ended, a second; 0 where it cannot be told."""
+    ended, seconds = _grown(first.ended, last.ended), last.at - first.at
+    return ended / seconds if ended is not None and seconds > 0 else 0.0
 
 
 def _grown(before: int | None, after: int | None) -> int | None:
@@ -68,10 +77,13 @@ _NAMES = {
     "vllm:prefix_cache_queries_total": "cache_queries",
     "vllm:prefix_cache_hits_total": "cache_hits",
     "vllm:generation_tokens_total": "generated",
+    "vllm:request_success_total": "ended",
+    "vllm:prompt_tokens_total": "prompts",
 }
 
 
 _CAPACITY = 'reason="capacity"'
+_ABORT = 'finished_reason="abort"'
 
 
 def read_node_metrics(page: str, now: float) -> NodeMetrics:
@@ -83,6 +95,8 @@ def read_node_metrics(page: str, now: float) -> NodeMetrics:
         name, _, labels = line.partition("{")
         field = _NAMES.get(name.partition(" ")[0])
         if field == "short_of_room" and _CAPACITY not in labels:
+            continue
+        if field == "ended" and _ABORT in labels:
             continue
         if field is None:
             continue
