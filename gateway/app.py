@@ -85,6 +85,7 @@ class Gateway:
         self.queue = RequestQueue(self.router, settings.queue)
         self.prober = Prober(self.fleet, settings.probes, self.shortages)
         self.relay = Relay(self.fleet, settings.relay, self.shortages)
+        self.queue.is_wanted = self.relay.resumes.wants_place
         self.moves = Moves(self.fleet, self.relay)
         self.pressure = ThinkingPressure(
             settings.pressure, self.fleet, self.relay, self.redis, self.queue.expected_wait_for

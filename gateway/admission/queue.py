@@ -7,6 +7,8 @@ put in order, given up or moved. One task for each model with waiting requests h
     a request comes, and none waits          it asks for a place like any; where there is none, it waits
     a request comes, and others wait         it waits: none overtakes
     a place becomes free here                the request whose turn it is asks for it (core/admission/fair_order.py)
+    the same, and an answer that broke off   that answer gets it: it looks for one by itself
+    waits for one, too (upstream/resumption)
     a place becomes free elsewhere           the next poll finds it, `POLL` seconds later at the most
     it is the turn of another gateway's      Redis says so; the next poll asks again
     a place comes, and its request has left  the place is given back, and goes to the next one
@@ -22,6 +24,7 @@ A request is refused where its expected wait is beyond what it may wait, or wher
 import asyncio
 import contextlib
 import itertools
+from collections.abc import Callable
 from math import inf
 
 import structlog
@@ -55,6 +58,8 @@ class RequestQueue:
         self.closing = False
         self.queues: dict[tuple[str, bytes | None], ModelQueue] = {}
         """By model, and by the node where requests are pinned to one."""
+        self.is_wanted: Callable[[str, float], bool] = lambda model, now: False
+        """Whether a place of this model is wanted, at this loop time, by an answer that has begun already."""
         self._router = router
         self._turns = itertools.count()
         router.fleet.on_free = self._freed
@@ -204,6 +209,8 @@ class RequestQueue:
 
     async def _serve_next(self, queue: ModelQueue) -> bool:
         """Ask for a place for the request whose turn it is; whether it got one."""
+        if self.is_wanted(queue.model, self._router.now()):
+            return False
         near = queue.free.popleft() if queue.free else None
         waiter = queue.order.next(queue.yielding(self.rules.classes, self._router.now()), near)
         if waiter is None:

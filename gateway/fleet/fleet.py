@@ -1,5 +1,6 @@
 """All nodes of all models, and which of them a request may be given."""
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,10 @@ from gateway.fleet.node import Lease, Node
 from gateway.fleet.node_spec import NodeSpec
 
 log = structlog.get_logger("fleetgate.fleet")
+
+SPARE = 0.1
+"""The part of a configured bound, one place at the least, by which requests that move from a failed node may pass
+it."""
 
 FULL_RETRY_SECONDS = 1.0
 """What a client is told where nothing is known of when a place will be free."""
@@ -140,8 +145,9 @@ class Fleet:
 
         Ready ones with a place are preferred. Where all that have room are only warming up, they are asked for more;
         where none is ready, one that misses its probes or failed before is better than none: it may be busy, and a
-        request tells more than a probe. A node's own bound and a drain are always kept, but for a request that `moves`
-        from a failed node: one that was found, and nobody configured, is no reason to lose it.
+        request tells more than a probe. A drain is always kept, and a node's own bound but for a request that `moves`
+        from a failed node: a bound that was found is no reason to lose it, and one that is configured may be passed by
+        `SPARE`.
         """
         serving: Sequence[Node] = self.nodes
         if tried or pinned_to is not None:
@@ -158,9 +164,7 @@ class Fleet:
             raise NoNodeReady(f"No node is ready for {wanted}; retry in 2 s.", code="no_node_ready", retry_after=2.0)
         up = [node for node in usable if node.ready] or usable
         roomy = [
-            node
-            for node in up
-            if node.in_flight < node.bound or model is None or (moves and node.spec.max_concurrency is None)
+            node for node in up if model is None or node.in_flight < (_bound_of_moves(node) if moves else node.bound)
         ]
         if not roomy:
             raise FleetFull(
@@ -201,6 +205,11 @@ class Fleet:
     def by_tag(self, tag: bytes) -> Node | None:
         """The node that a response id names (see `response_ids`)."""
         return next((node for node in self.nodes if node.tag == tag), None)
+
+
+def _bound_of_moves(node: Node) -> float:
+    """Requests at once that a node may have with one that moves to it."""
+    return math.inf if node.spec.max_concurrency is None else node.bound + max(1.0, SPARE * node.bound)
 
 
 class ServedModels(Collection[str]):

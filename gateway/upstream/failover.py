@@ -24,6 +24,7 @@ from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.upstream.attempts import FREE, Attempts, RetryBudget, RetryDecision, RetryRules, is_doubtful, outcome
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import AnotherLease, Lease, Node
+from gateway.upstream.resume_budgets import ResumeBudgets
 
 log = structlog.get_logger("fleetgate.failover")
 
@@ -51,6 +52,8 @@ class RequestTries:
     tried: list[Node] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
+    full: bool = False
+    """Whether there are other nodes, and none of them had a place: the request may wait for one."""
 
 
 class Failover:
@@ -114,16 +117,41 @@ class Failover:
         try:
             lease = another(tries.tried)
         except Overloaded as full:
+            if not tries.waits and isinstance(full, FleetFull):
+                tries.full = self._pays_for(error, plan, stats, now)
+                return None
             if not tries.waits or len(tries.waits) < len(tries.tried):
                 return None
             waits = [*tries.waits, *([full.retry_after] if isinstance(full, FleetFull) and full.retry_after else ())]
             wait = min(waits)
             raise FleetFull(f"All nodes are at capacity; retry in {math.ceil(wait)} s.", retry_after=wait) from None
-        if isinstance(error, FREE) or self.budget(plan.model).spend(now):
+        if self._pays_for(error, plan, stats, now):
             return lease
         lease.release()
-        stats.retry_refused = True
         return None
+
+    def _pays_for(self, error: UpstreamError, plan: Plan, stats: RequestStats, now: float) -> bool:
+        """Whether there may be one more try after `error`."""
+        if isinstance(error, FREE) or self.budget(plan.model).spend(now):
+            return True
+        stats.retry_refused = True
+        return False
+
+    def look_again(
+        self, tries: RequestTries, model: str | None, another: AnotherLease, resumes: ResumeBudgets
+    ) -> Lease | None:
+        """The lease for a request that waits for a place; None where there is none yet."""
+        now = asyncio.get_running_loop().time()
+        if not resumes.may_look(model, now):
+            return None
+        try:
+            lease = another(tries.tried)
+        except FleetFull:
+            resumes.looked_in_vain(model, now)
+            return None
+        resumes.found(model)
+        tries.full = False
+        return lease
 
     def record(self, error: UpstreamError, lease: Lease, tries: RequestTries, stats: RequestStats) -> None:
         """Note that an attempt failed, and what that says of its node."""

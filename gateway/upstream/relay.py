@@ -12,6 +12,7 @@ from gateway.core.body_edits import insert_fields
 from gateway.core.budgets.continuation import SLACK, Overshoot
 from gateway.core.errors import (
     ClientGone,
+    FleetFull,
     GatewayError,
     NodeFailed,
     NodeLeaving,
@@ -37,7 +38,9 @@ from gateway.upstream.failed_answers import pass_on, shutting_down
 from gateway.upstream.failover import Failover, RequestTries
 from gateway.upstream.hang_watch import HangWatch
 from gateway.upstream.node_pools import NodePools
-from gateway.upstream.resumption import AnswerResumption, ResumeBudgets
+from gateway.upstream.place_wait import check_waiting, wait_for_place
+from gateway.upstream.resume_budgets import ResumeBudgets
+from gateway.upstream.resumption import AnswerResumption
 from gateway.upstream.sweep import TimeoutSweep
 from gateway.upstream.timeouts import UpstreamTimeouts
 
@@ -69,7 +72,7 @@ class Relay:
         self.large = asyncio.Lock()
         """Held for each request with a large body while it is prepared: every step of that delays all streams."""
         self.failover = Failover(fleet, settings.retries, settings.max_attempts)
-        self._resumes = ResumeBudgets(settings.resume)
+        self.resumes = ResumeBudgets(settings.resume)
         self.pools = NodePools(shortages)
         self._open: TimeoutSweep[ExchangeTimer] = TimeoutSweep()
         self._hangs = HangWatch(fleet, self._open)
@@ -82,7 +85,7 @@ class Relay:
         self.timing = settings.timeouts
         self.overshoot = settings.overshoot
         self.failover.configure(settings.retries, settings.max_attempts)
-        self._resumes.configure(settings.resume)
+        self.resumes.configure(settings.resume)
 
     async def serve(
         self,
@@ -142,13 +145,16 @@ class Relay:
                     if part is not None and (checkpoint := part.checkpoint(stats)) is not None:
                         if resumption is None:
                             comments = self.timing.keep_alive if part.comments else inf
-                            resumption = AnswerResumption(self._resumes, request, stats, another, costs, comments)
+                            resumption = AnswerResumption(self.resumes, request, stats, another, costs, comments)
                         gone_on = await self._go_on(error, checkpoint, part, lease, resumption, plan.model, deadline)
                         if gone_on is not None:
                             lease, part = gone_on
                             fresh = False
                             continue
                     again = self.failover.next_lease(error, lease, plan, tries, stats, another)
+                    if again is None and tries.full:
+                        lease.release()
+                        again = await self._wait_for_another(tries, plan, request, another, deadline)
                     if again is None:
                         if isinstance(error, NodeFailed) and error.answer is not None:
                             return pass_on(error.answer, request, stats)
@@ -165,6 +171,22 @@ class Relay:
             lease.release()
             if lease.prefill is not None and not stats.resumes:
                 lease.prefill.learn(stats.reported)
+
+    async def _wait_for_another(
+        self, tries: RequestTries, plan: Plan, request: DownstreamRequest, another: AnotherLease, deadline: float
+    ) -> Lease:
+        """The lease of another node, once one has a place. Raises `FleetFull` where none has in time."""
+        ends = asyncio.get_running_loop().time() + self.resumes.rules.wait
+
+        def check(now: float) -> None:
+            check_waiting(request, self._closing, deadline, now)
+            if now >= ends:
+                raise FleetFull("Its node failed, and no other had a place in time; retry in 1 s.", retry_after=1.0)
+
+        def look() -> Lease | None:
+            return self.failover.look_again(tries, plan.model, another, self.resumes)
+
+        return await wait_for_place(self.resumes, request, self.timing.keep_alive, look, check)
 
     async def _go_on(
         self,
@@ -194,7 +216,7 @@ class Relay:
 
     def close_all(self) -> None:
         """Fail all open exchanges, each with an error for its client: the shutdown's deadline has passed."""
-        self._closing = self._resumes.closing = True
+        self._closing = self.resumes.closing = True
         for timer in self._open:
             timer.exchange.fail(shutting_down())
 

@@ -13,78 +13,23 @@ only where no other has a place.
 """
 
 import asyncio
+from functools import partial
 from math import inf
 
 from gateway.core.dialects.stream_filter import FollowUpRequest
-from gateway.core.errors import ClientGone, GatewayError, NodeLeaving, Overloaded, StreamLost, UpstreamError
-from gateway.core.http.sse import KEEP_ALIVE
-from gateway.core.resume.budget import ResumeBudget, ResumeDecision, Resumes
+from gateway.core.errors import NodeLeaving, Overloaded, StreamLost, UpstreamError
+from gateway.core.resume.budget import ResumeDecision, Resumes
 from gateway.core.resume.checkpoint import Checkpoint
 from gateway.core.resume.note import ResumeNote
-from gateway.core.resume.resumability import ResumeRules
 from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.upstream.attempts import RetryBudget, outcome
 from gateway.fleet.node import AnotherLease, Lease, Node
 from gateway.upstream.downstream import DownstreamRequest
-from gateway.upstream.failed_answers import deadline_exceeded, shutting_down
-
-STEP = 0.05
-"""Seconds between two looks for a node."""
+from gateway.upstream.place_wait import check_waiting, wait_for_place
+from gateway.upstream.resume_budgets import ResumeBudgets
 
 RESPITE = 0.5
 """Seconds before a node that broke off is asked again, where there is no other."""
-
-VAIN_LOOKS = 500.0
-"""Looks a second that may find no node, of all answers of a model: each costs up to a millisecond of the event loop."""
-
-AT_ONCE = 50
-"""Answers that wait with a look every `STEP`; where more do, each looks less often."""
-
-LONGEST_STEP = 1.0
-"""Seconds between two looks of one answer, at the most."""
-
-
-class ResumeBudgets:
-    """What resumes may cost each model, and what waiting may cost the process. `closing`: the process ends, and nothing
-    is resumed any more. `waiting`: answers that wait for a node."""
-
-    def __init__(self, rules: ResumeRules) -> None:
-        self.closing = False
-        self.waiting = 0
-        self._next_looks: dict[str | None, float] = {}
-        """By model: the loop time from which an answer may look for a node again."""
-        self._budgets: dict[str | None, ResumeBudget] = {}
-        self.configure(rules)
-
-    def configure(self, rules: ResumeRules) -> None:
-        """Go by `rules` from now on."""
-        self.rules = rules
-        for budget in self._budgets.values():
-            budget.rate = rules.rate
-
-    def take(self, model: str | None, now: float, open_answers: int) -> bool:
-        """Whether one more answer of `model`, of which `open_answers` are open, may go on at loop time `now`."""
-        budget = self._budgets.get(model)
-        if budget is None:
-            budget = self._budgets[model] = ResumeBudget(self.rules.rate)
-        return budget.take(now, open_answers) <= 0
-
-    def give_back(self, model: str | None) -> None:
-        """What was taken is not used: no node has a place."""
-        self._budgets[model].give_back()
-
-    @property
-    def step(self) -> float:
-        """Seconds until an answer that waits looks again."""
-        return min(LONGEST_STEP, STEP * max(1.0, self.waiting / AT_ONCE))
-
-    def may_look(self, model: str | None, now: float) -> bool:
-        """Whether one more answer of `model` may look for a node at loop time `now`, which may be in vain."""
-        return now >= self._next_looks.get(model, now)
-
-    def looked_in_vain(self, model: str | None, now: float) -> None:
-        """A look found no node. Those of one `STEP` may come at once."""
-        self._next_looks[model] = max(self._next_looks.get(model, 0.0), now - STEP) + 1 / VAIN_LOOKS
 
 
 class AnswerResumption:
@@ -164,22 +109,8 @@ class AnswerResumption:
 
     async def _wait(self, checkpoint: Checkpoint, model: str | None, deadline: float) -> Lease:
         """The lease, once there is one; as `next_node`."""
-        next_comment = self._loop.time() + self._comments
-        self._budgets.waiting += 1
-        try:
-            while True:
-                await asyncio.sleep(self._budgets.step)
-                now = self._loop.time()
-                error = self._end_of_wait(checkpoint, deadline, now)
-                if error is not None:
-                    raise error
-                if now >= next_comment and self._request.started:
-                    self._request.push(KEEP_ALIVE)
-                    next_comment = now + self._comments
-                if (lease := self._lease(model)) is not None:
-                    return lease
-        finally:
-            self._budgets.waiting -= 1
+        look, check = partial(self._lease, model), partial(self._check_wait, checkpoint, deadline)
+        return await wait_for_place(self._budgets, self._request, self._comments, look, check)
 
     def went_on(self, lease: Lease) -> None:
         """The first token came behind the break, on this lease."""
@@ -219,6 +150,7 @@ class AnswerResumption:
         lease = self._free_lease(now)
         if lease is not None:
             self._paid = True
+            budgets.found(model)
             return lease
         budgets.looked_in_vain(model, now)
         if not self._paid:
@@ -237,13 +169,8 @@ class AnswerResumption:
         except Overloaded:
             return None
 
-    def _end_of_wait(self, checkpoint: Checkpoint, deadline: float, now: float) -> GatewayError | None:
-        if self._request.gone:
-            return ClientGone("The client closed its connection.")
-        if self._budgets.closing:
-            return shutting_down()
-        if now >= deadline:
-            return deadline_exceeded()
+    def _check_wait(self, checkpoint: Checkpoint, deadline: float, now: float) -> None:
+        """Raises the error that ends the wait at loop time `now`."""
+        check_waiting(self._request, self._budgets.closing, deadline, now)
         if now >= self._since + self._rules.wait:
-            return checkpoint.lost(f"no node had a place for it within {self._rules.wait:g} s")
-        return None
+            raise checkpoint.lost(f"no node had a place for it within {self._rules.wait:g} s")

@@ -141,7 +141,7 @@ async def test_streams_move_before_the_deadline_and_nothing_is_lost() -> None:
         assert asyncio.get_running_loop().time() < end
         all_whole(await made.answers(), await made.unbroken())
         assert set(made.causes) == {"drained"}
-        assert made.gateway.app.relay._resumes._budgets == {}, "the budget is for what breaks by itself"
+        assert made.gateway.app.relay.resumes._budgets == {}, "the budget is for what breaks by itself"
 
 
 async def test_the_command_moves_at_once_and_returns_when_the_node_is_empty() -> None:

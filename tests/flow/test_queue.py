@@ -234,6 +234,59 @@ async def test_a_class_is_lowered_by_the_client_and_never_raised() -> None:
         assert "interactive, standard, batch" in got.body.decode()
 
 
+async def test_an_answer_that_broke_off_goes_before_those_that_wait() -> None:
+    """Its client has waited already, and has a part of it."""
+    settings = FakeSettings(rate=60, thinking_tokens=0, answer_tokens=60)
+    async with setting(settings, 2, bound=1, alone=True, max_wait=60.0) as there:
+        ended: list[str] = []
+
+        async def one(name: str) -> None:
+            assert (await send(there.gateways[0].url, ask(name, stream=True))).whole
+            ended.append(name)
+
+        asking = [asyncio.create_task(one(f"first {number}")) for number in range(2)]
+        await eventually(lambda: in_flight(there) == 2 and all(node.running == 1 for node in there.nodes))
+        asking += [asyncio.create_task(one(f"waits {number}")) for number in range(6)]
+        await eventually(lambda: waiting(there) == 6)
+        await asyncio.sleep(0.3)
+        there.nodes[0].crash()
+        await asyncio.gather(*asking)
+        assert {name.split()[0] for name in ended[:2]} == {"first"}, ended
+        await there.nothing_held()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("fault", [Fault("die"), Fault("status", status=500)])
+async def test_a_node_that_fails_while_all_others_are_full_costs_nobody_an_answer(fault: Fault, stream: bool) -> None:
+    settings = FakeSettings(rate=60, thinking_tokens=0, answer_tokens=30)
+    async with setting(settings, 3, bound=1, alone=True, max_wait=60.0) as there:
+        there.nodes[0].set_faults(fault)
+        asking = [
+            asyncio.create_task(send(there.gateways[0].url, ask(f"{number}", stream=stream))) for number in range(9)
+        ]
+        assert lost(await asyncio.gather(*asking)) == []
+        await there.nothing_held()
+
+
+@pytest.mark.parametrize("ends", ["late", "leaves"])
+async def test_who_leaves_or_is_late_while_it_waits_for_another_node_holds_nothing(ends: str) -> None:
+    async with setting(ENDLESS, 2, bound=1, alone=True, max_wait=60.0) as there:
+        gateway, full = there.gateways[0], there.seen(1)[0]
+        full.in_flight += 2  # beyond its bound, so that nothing can move there
+        there.nodes[0].set_faults(Fault("status", status=500))
+        late = {"x-request-timeout": "1"} if ends == "late" else {}
+        asking = asyncio.create_task(send(gateway.url, ask(), **late))
+        await eventually(lambda: gateway.app.relay.resumes.waiting == 1)
+        assert there.in_flight(0) == 0
+        if ends == "leaves":
+            await leave([asking])
+        else:
+            assert (await asking).code == "deadline_exceeded"
+        await eventually(lambda: gateway.app.relay.resumes.waiting == 0)
+        full.in_flight -= 2
+        await there.nothing_held()
+
+
 @pytest.mark.parametrize("told", [None, True, False])
 @pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/v1/messages", "/v1/responses"])
 async def test_nodes_are_told_the_priority_of_a_class(path: str, told: bool | None) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.core.resume.resumability import ResumeRules
-from gateway.upstream.resumption import LONGEST_STEP, STEP, VAIN_LOOKS, ResumeBudgets
+from gateway.upstream.resume_budgets import LONGEST_STEP, STEP, VAIN_LOOKS, ResumeBudgets
 
 
 def looks(budgets: ResumeBudgets, model: str, now: float, asked: int) -> int:
