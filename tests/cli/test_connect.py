@@ -179,7 +179,10 @@ async def test_what_goes_wrong_is_told(served: Pair, home: Path) -> None:
     assert (result.exit_code, levels(result)) == (1, {"key": "fail"})
     result = await run("codex", *checked, "--key", KEY, "--model", "nobody")
     assert result.exit_code == 1 and levels(result)["model"] == "fail"
-    result = await run("opencode", *checked, "--key", "fg-ü", "--model", "m")
+    await run("opencode", "--url", gateway.url, "--key", KEY, "--model", "m", "--write", "--yes")
+    path = home / ".config" / "opencode" / "opencode.json"
+    path.write_text(path.read_text().replace(KEY, "fg-ü"))
+    result = await run("opencode", "--check")
     assert (result.exit_code, levels(result)) == (1, {"key": "fail"})
     result = await run(
         "codex", "--url", gateway.url.replace("http:", "https:"), "--check", "--key", KEY, "--model", "m"
@@ -266,3 +269,43 @@ async def test_the_url_comes_from_the_config(served: Pair, home: Path) -> None:
     assert f"http://127.0.0.1:{served[1].port}/v1" in result.stdout
     config.write_text("listen: {port: many}\n")
     assert (await run("codex", "-c", str(config), "--key", KEY)).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1", "http://[bad]:80", "http://h:port", "http://h:99999", "http://a\nb", "http://a b"]
+)
+async def test_what_is_no_url_is_refused(url: str, home: Path) -> None:
+    result = await run("claude", "--url", url, "--model", "m", "--write", "--yes")
+    assert (result.exit_code, "is not the URL of a gateway" in result.stderr) == (1, True), result.output
+    assert files_of(home) == []
+
+
+@pytest.mark.parametrize("key", ["fg-key\r", " fg-key", "fg-kéy", "fg-\udcffkey", "fg\nkey"])
+async def test_a_key_that_no_client_can_send_is_not_written(key: str, home: Path) -> None:
+    result = await run("codex", "--url", "http://127.0.0.1:9", "--key", key, "--model", "m", "--write", "--yes")
+    assert (result.exit_code, "mistyped" in result.stderr) == (1, True), result.output
+    assert files_of(home) == []
+
+
+@pytest.mark.parametrize("name", WITH_FILES)
+async def test_no_spelling_of_a_key_is_shown(name: str, home: Path) -> None:
+    key = "fg-'\"\\-secret"
+    result = await run(name, "--url", "http://127.0.0.1:9", "--key", key, "--model", "m", "--write", "--yes")
+    assert (result.exit_code, "-secret" in result.output) == (0, False), result.output
+
+
+async def test_a_name_in_another_encoding_is_refused(home: Path) -> None:
+    """Written as it is it would be no UTF-8, and shown it would fail."""
+    result = await run("codex", "--url", "http://127.0.0.1:9", "--model", "m\udcff", "--write", "--yes")
+    assert (result.exit_code, "not the name of a model" in result.stderr) == (1, True), result.output
+    assert files_of(home) == []
+
+
+async def test_settings_of_an_older_version_are_renewed(served: Pair, home: Path) -> None:
+    """Lists that were written before, or by hand."""
+    path = home / ".continue" / "config.yaml"
+    path.parent.mkdir()
+    path.write_text("name: x\nmodels:\n  - name: fleetgate\n    model: old\n    roles: [chat]  # mine\n")
+    result = await run("continue", "--url", served[1].url, "--key", KEY, "--write", "--yes")
+    assert result.exit_code == 0, result.output
+    assert '    roles: ["chat", "edit", "apply"]  # mine\n' in path.read_text()

@@ -88,6 +88,35 @@ def test_yaml_keeps_comments_and_other_models() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "model = 'x' # don't ask",
+        'model = "a # b" # say "x" # twice',
+        'model = "x"# close',
+        'model = "x" \t # tab\r',
+    ],
+)
+def test_any_comment_behind_a_key_of_toml_stays(line: str) -> None:
+    after = merged_text(f"{line}\nother = 1\n", {"model": "m"}, "toml")
+    comment = {"'": " # don't ask", "a": ' # say "x" # twice', "x": line[11:]}[line[9] if line[8] == '"' else "'"]
+    assert after == f'model = "m"{comment}\nother = 1\n'
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("roles: [chat] # mine\n", 'roles: ["chat", "edit"] # mine\n'),
+        ("roles:\n- chat\n- apply\n# mine\n", "roles:\n- chat\n- edit\n# mine\n"),
+        ("roles:\n    - chat\n    - apply\na: 1\n", "roles:\n    - chat\n    - edit\na: 1\n"),
+        ("roles: []\n", 'roles: ["chat", "edit"]\n'),
+        ("roles:\n  - chat\n  - edit\n", "roles:\n  - chat\n  - edit\n"),
+    ],
+)
+def test_a_list_of_yaml_is_replaced(before: str, after: str) -> None:
+    assert merged_text(before + "b: 1\n", {"roles": ["chat", "edit"], "b": 2}, "yaml") == after + "b: 2\n"
+
+
 @pytest.mark.parametrize("form", ["json", "yaml", "toml"])
 @pytest.mark.parametrize("text", ["", "\n", "\n\n"])
 def test_an_empty_file_is_written(form: Format, text: str) -> None:
@@ -128,6 +157,7 @@ def test_a_second_time_changes_nothing(form: Format, text: str) -> None:
         ("yaml", "a: [", "not valid YAML"),
         ("yaml", "{a: 1}", "a form that is not edited"),
         ("yaml", "env: &x\n  URL: old\nother: *x\n", "a form that is not edited"),
+        ("yaml", "model:\n- a # why\n", "a form that is not edited"),
         ("toml", "a =", "not valid TOML"),
         ("toml", 'env = {URL = "old"}\n', "a form that is not edited"),
         ("toml", 'env.URL = "old"\n', "a form that is not edited"),

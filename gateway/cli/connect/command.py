@@ -85,7 +85,7 @@ def _write(client: Client, target: Target, machine: Machine, yes: bool) -> None:
     for change in changes:
         try:
             write(change)
-        except OSError as error:
+        except (OSError, UnicodeEncodeError) as error:  # half a surrogate pair in what was there
             raise CannotEdit(f"{change.path} cannot be written: {error}") from None
         typer.echo(f"wrote {change.path}")
 

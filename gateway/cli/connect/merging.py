@@ -61,7 +61,7 @@ def merged_text(text: str, settings: Any, form: Format) -> str:
     try:
         after = kind.edit(text, settings)
         made = kind.read(after)
-    except (ValueError, LookupError, yaml.YAMLError) as error:
+    except (ValueError, LookupError, RecursionError, yaml.YAMLError) as error:
         raise CannotEdit(f"it has a form that is not edited here ({error})") from None
     if made != wanted:
         raise CannotEdit("it has a form that is not edited here")

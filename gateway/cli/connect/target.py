@@ -51,15 +51,36 @@ def own_url(config: Path | None) -> str:
 
 def clean_url(url: str) -> str:
     """A gateway's URL without `/v1`. Raises `TargetUnknown`."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+    if not _is_url(url):
         raise TargetUnknown(f"{url!r} is not the URL of a gateway: use http://HOST:8080")
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+def _is_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 -- raises where it is no number of a port
+    except ValueError:
+        return False
+    if not url.isprintable() or " " in url or parts.query or parts.fragment:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+def check_key(key: str | None) -> None:
+    """Raises `TargetUnknown` for a key that no header can carry: it would be written where clients fail over it."""
+    if key is not None and not (key.isascii() and key.isprintable() and key == key.strip()):
+        raise TargetUnknown(
+            "the key has blanks at its ends, or characters other than ASCII: it was cut off or mistyped"
+        )
 
 
 def find_target(url: str, key: str | None, model: str | None, trust: Trust = True) -> Target:
     """The gateway's model and what is known of it. Raises `TargetUnknown`."""
     url = clean_url(url)
+    check_key(key)
+    if model is not None and not model.isprintable():
+        raise TargetUnknown(f"{model!a} is not the name of a model: it has characters that cannot be shown")
     try:
         cards = _cards(url, key, trust)
     except TargetUnknown:

@@ -1,7 +1,9 @@
 """Keys set in a text of TOML: bare keys at its top, and tables with a header of their own."""
 
+import contextlib
 import json
 import re
+import tomllib
 from typing import Any
 
 _HEADER = re.compile(r"^\s*\[")
@@ -49,7 +51,7 @@ def _set(text: str, header: str, name: str, value: Any) -> str:
     line = f"{_key(name)} = {json.dumps(value, ensure_ascii=False)}"
     for number in range(start, end):
         if re.match(rf"\s*{re.escape(_key(name))}\s*=", lines[number]):
-            lines[number] = line + _comment(lines[number]) + "\n"
+            lines[number] = line + _comment(lines[number]) + ("\r\n" if lines[number].endswith("\r\n") else "\n")
             return "".join(lines)
     while end > start and not lines[end - 1].strip():
         end -= 1
@@ -61,9 +63,13 @@ def _set(text: str, header: str, name: str, value: Any) -> str:
 
 
 def _comment(line: str) -> str:
-    """The comment at the end of a line, where it is certain that it is one."""
-    found = re.search(r"""\s+#[^"']*$""", line.rstrip("\n"))
-    return found[0] if found else ""
+    """The comment at the end of a line, with the blanks before it: what stands before that is TOML by itself."""
+    line = line.rstrip("\r\n")
+    for found in re.finditer(r"\s*#", line):
+        with contextlib.suppress(tomllib.TOMLDecodeError):
+            tomllib.loads(line[: found.start()])
+            return line[found.start() :]
+    return ""
 
 
 def _key(name: str) -> str:

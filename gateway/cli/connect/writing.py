@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import json
 import os
 import secrets
 import stat
@@ -64,7 +65,14 @@ def show_difference(change: Change, secret: str) -> Iterator[str]:
     before, after = (text.splitlines() for text in (change.before or "", change.after))
     from_file = "/dev/null" if change.before is None else name
     for line in difflib.unified_diff(before, after, from_file, name, lineterm=""):
-        yield line.replace(secret, shortened(secret)) if secret else line
+        yield _without(secret, line) if secret else line
+
+
+def _without(secret: str, line: str) -> str:
+    """The line with `secret` shortened, in each way in which a file may quote it."""
+    for spelling in {secret, json.dumps(secret)[1:-1], secret.replace("'", "''")}:
+        line = line.replace(spelling, shortened(secret))
+    return line
 
 
 def shortened(secret: str) -> str:

@@ -5,6 +5,8 @@ from typing import Any
 
 import yaml
 
+from gateway.cli.connect.trees import is_named
+
 _Edit = tuple[int, int, str]
 
 
@@ -21,7 +23,8 @@ def _merge(text: str, node: yaml.Node | None, settings: Any, edits: list[_Edit])
     if isinstance(node, yaml.MappingNode) and isinstance(settings, dict):
         _merge_members(text, node, settings, edits)
     elif isinstance(node, yaml.SequenceNode) and isinstance(settings, list):
-        _merge_items(text, node, settings, edits)
+        merge_list = _merge_items if is_named(settings) else _replace_items
+        merge_list(text, node, settings, edits)
     elif isinstance(node, yaml.ScalarNode) and not isinstance(settings, dict | list):
         start, end = node.start_mark.index, _end(node, text)
         if yaml.safe_load(text[start:end]) != settings:
@@ -58,6 +61,24 @@ def _merge_items(text: str, node: yaml.SequenceNode, settings: list[Any], edits:
     if node.flow_style or not node.value:
         raise ValueError("a list in brackets")
     edits.append(_below(text, _end(node.value[-1], text), _block(new, node.start_mark.column)))
+
+
+def _replace_items(text: str, node: yaml.SequenceNode, settings: list[Any], edits: list[_Edit]) -> None:
+    """A list of texts is replaced, if it is another one and has no comments, which would be lost."""
+    start, end = node.start_mark.index, _end(node, text)
+    if yaml.safe_load(_dedented(text[start:end], node)) == settings:
+        return
+    if "#" in text[start:end]:
+        raise ValueError("a list with comments")
+    new = json.dumps(settings, ensure_ascii=False)
+    if not node.flow_style:
+        new = _block(settings, node.start_mark.column).strip()
+    edits.append((start, end, new))
+
+
+def _dedented(text: str, node: yaml.Node) -> str:
+    """The text of a block as it reads alone: its first line stands at the column of the others."""
+    return f"{' ' * node.start_mark.column}{text}"
 
 
 def _name(item: yaml.Node) -> Any:
