@@ -26,6 +26,7 @@ _HTTP: dict[type[e.GatewayError], tuple[int, ErrorKind]] = {
     e.NodeLeaving: (503, ErrorKind.OVERLOADED),
     e.UpstreamTimeout: (504, ErrorKind.TIMEOUT),
     e.AnswerTooLarge: (502, ErrorKind.INTERNAL),
+    e.NoSummary: (502, ErrorKind.INTERNAL),
     e.DeadlineExceeded: (504, ErrorKind.TIMEOUT),
     e.ClientGone: (499, ErrorKind.INTERNAL),
     e.InternalError: (500, ErrorKind.INTERNAL),
@@ -38,7 +39,7 @@ ID_HEADERS = ("x-request-id", "request-id")
 ERROR_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry", "www-authenticate", "allow", "accept-encoding")
 """Headers that an error's answer can have besides its type and length."""
 
-_FINAL = (e.Unauthenticated, e.AnswerTooLarge, e.DeadlineExceeded, e.QuotaExceeded, e.LimitTooSmall)
+_FINAL = (e.Unauthenticated, e.AnswerTooLarge, e.NoSummary, e.DeadlineExceeded, e.QuotaExceeded, e.LimitTooSmall)
 """Errors that clients retry by themselves, though a retry does not help: Claude Code sends a wrong key ten times in two
 minutes."""
 

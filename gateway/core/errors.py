@@ -38,6 +38,7 @@ GatewayError
 │   │   └── UnreadableAnswer  reading it raised
 │   ├── StreamLost            the answer broke off, and cannot go on
 │   ├── AnswerTooLarge        one event, or an answer that has to be held, beyond its bound
+│   ├── NoSummary             a compaction in which the model wrote none: no room was left for it
 │   └── UpstreamTimeout       connect, first byte or silence in mid-answer
 ├── DeadlineExceeded          the caller's own `x-request-timeout`
 ├── ClientGone                nobody is left to answer
@@ -257,6 +258,10 @@ class StreamLost(UpstreamError):
 
 class AnswerTooLarge(UpstreamError):
     default_code = "answer_too_large"
+
+
+class NoSummary(UpstreamError):
+    default_code = "no_summary"
 
 
 class UpstreamTimeout(UpstreamError):

@@ -92,6 +92,18 @@ async def test_it_is_charged_what_it_used() -> None:
         assert await left(client) == pytest.approx(before - used - 1, abs=20), "20 come back in a second"
 
 
+@STREAM
+async def test_no_summary_is_charged_too(stream: bool) -> None:
+    """Else long prompts would cost nothing where no room is left for an answer. Nor is it the node's failure."""
+    async with limited(tokens_per_minute=100_000) as (_, client, _):
+        before = await left(client)
+        body = {"model": MODEL, "input": [turn("hello " * 2000), TRIGGER], "max_output_tokens": 3, "stream": stream}
+        got = await client.post(RESPONSES, json=body)
+        assert (got.status_code, b'"no_summary"' in got.content) == (200 if stream else 502, True), got.text
+        assert stream or got.headers["x-should-retry"] == "false"
+        assert before - await left(client) > 2000
+
+
 async def test_it_is_limited_as_any_response() -> None:
     tenant = {"name": "a", "keys": [{"sha256": key_digest("fg-a").hex()}], "limits": {"requests_per_minute": 2}}
     async with (

@@ -16,7 +16,7 @@ idle is tried again (RFC 9110, section 9.2.2: the race between a server's keep-a
     NodeBusy: 503                            ANOTHER_NODE                  cannot be
     NodeFailed: 500, 502, 504                ANOTHER_NODE, once            cannot be
     BadUpstreamResponse: cannot be read      ANOTHER_NODE, once            GIVE_UP
-    AnswerTooLarge: by the request           GIVE_UP                       GIVE_UP
+    AnswerTooLarge, NoSummary: the request's GIVE_UP                       GIVE_UP
     RequestRefused: 4xx                      GIVE_UP                       cannot be
     UpstreamCut, UpstreamTimeout             ANOTHER_NODE, once            GIVE_UP
 
@@ -34,6 +34,7 @@ from gateway.core.errors import (
     NodeBusy,
     NodeFailed,
     NodeLeaving,
+    NoSummary,
     StaleConnection,
     UnreadableAnswer,
     UpstreamCut,
@@ -69,6 +70,7 @@ _OUTCOMES: tuple[tuple[type[UpstreamError], str], ...] = (
     (UnreadableAnswer, "unreadable"),
     (BadUpstreamResponse, "garbled"),
     (AnswerTooLarge, "too_large"),
+    (NoSummary, "passed"),
     (UpstreamCut, "cut"),
     (UpstreamTimeout, "silent"),
 )

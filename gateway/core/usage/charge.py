@@ -25,6 +25,7 @@ from typing import NamedTuple
 from gateway.core.bodies import Body
 from gateway.core.dialects.base import Ask
 from gateway.core.dialects.counts import comes_at_once, tokens_an_event
+from gateway.core.errors import NoSummary
 from gateway.core.limits.metering import STEADY, Meter
 from gateway.core.limits.rules import Amounts
 from gateway.core.plan import Plan
@@ -33,8 +34,12 @@ from gateway.core.usage.token_usage import ObservedWork, Usage
 OUT_OF_TIME = "deadline_exceeded"
 """How a request ends whose client gave the node too little time: it worked all the same."""
 
-_WORKED = frozenset({OUT_OF_TIME, "answer_too_large", "memory_full"})
-"""Errors that a client is told although a node did its work: what it asked for was too much for its time or for us."""
+_WHOLE = frozenset({"ok", NoSummary.default_code})
+"""Endings of answers that were read to their end, so that what their node reported is all that was used."""
+
+_WORKED = frozenset({OUT_OF_TIME, "answer_too_large", "memory_full", NoSummary.default_code})
+"""Errors that a client is told although a node did its work: what it asked for was too much for its time or for us, or
+left no room for what it was for."""
 
 LONG_STOP = 64
 """Characters of a stop text from which it counts: a node sends a text only once it cannot be the beginning of one."""
@@ -81,7 +86,7 @@ def charge(
     the answer's last part, behind the first `resumed_at` tokens."""
     if end.failed or plan.model is None:
         return NO_CHARGE
-    if reported is not None and end.ending == "ok":
+    if reported is not None and end.ending in _WHOLE:
         part = reported if resumed_at == 0 else reported._replace(output=max(0, reported.output - resumed_at))
         meter.learn(plan, planned, work, part)
         return Charge(reported, False)

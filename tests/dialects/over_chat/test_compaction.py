@@ -13,7 +13,7 @@ from gateway.core.dialects.over_chat import compaction_over_chat
 from gateway.core.dialects.over_chat.compaction import INSTRUCTION
 from gateway.core.dialects.responses import Responses
 from gateway.core.dialects.responses_input import SUMMARY_LEAD
-from gateway.core.errors import InvalidRequest, UpstreamError
+from gateway.core.errors import InvalidRequest, NoSummary
 from tests.dialects.over_chat.chat_streams import CALLED, CUT, FAILED, THOUGHT, delta, ending, opening, translated
 
 Json = dict[str, Any]
@@ -163,11 +163,12 @@ def test_no_summary_is_an_error(said: Any) -> None:
     """Else the client would throw its conversation away for nothing."""
     empty = {**CHAT, "choices": [{"message": {"reasoning": "Hm.", "content": said}, "finish_reason": "length"}]}
     for over in (triggered(SAID), compaction_over_chat({"input": "hi"}, alone=True)):
-        with pytest.raises(UpstreamError):
+        with pytest.raises(NoSummary):
             over.plain(200, json.dumps(empty).encode())
     stream_filter = triggered(SAID).stream_filter()
     events = translated(stream_filter, opening() + delta(reasoning="Hm.", finish="length") + ending())
-    assert (events[-1]["type"], stream_filter.failed) == ("error", True)
+    assert (events[-1]["type"], events[-1]["code"]) == ("error", "no_summary")
+    assert (stream_filter.ended, stream_filter.failed) == (True, False), "the node did its work"
     assert not any(event["type"] == "response.completed" for event in events)
 
 
@@ -175,6 +176,17 @@ def test_no_summary_is_an_error(said: Any) -> None:
 def test_a_stream_that_breaks_has_no_end(stream: bytes) -> None:
     events = translated(triggered(SAID).stream_filter(), stream)
     assert not any(event["type"] == "response.completed" for event in events)
+
+
+def test_errors_are_in_the_form_that_sdks_raise() -> None:
+    event = translated(triggered(SAID).stream_filter(), FAILED)[-1]
+    assert event["type"] == "error" and event["error"]["message"] == event["message"]
+    assert event["error"]["code"] == event["code"]
+
+
+def test_a_message_without_a_type_is_kept() -> None:
+    made = compaction_over_chat({"input": [{"type": None, "role": "user", "content": "hi"}]}, alone=True).answer(CHAT)
+    assert [item["type"] for item in made["output"]] == ["message", "compaction"]
 
 
 def test_a_call_is_no_part_of_a_summary() -> None:

@@ -11,10 +11,10 @@ from gateway.core.bodies import Body
 from gateway.core.dialects.fields import expect
 from gateway.core.dialects.opaque_text import COMPACTION, encode_text
 from gateway.core.dialects.over_chat.responses import ResponsesOverChat, responses_over_chat
-from gateway.core.dialects.over_chat.responses_object import ResponseForm, response_usage
+from gateway.core.dialects.over_chat.responses_object import ResponseForm, error_event, error_words, response_usage
 from gateway.core.dialects.over_chat.stream import ChatStream, derived_id
 from gateway.core.dialects.responses_input import SUMMARY_LEAD
-from gateway.core.errors import UpstreamError
+from gateway.core.errors import NoSummary
 
 INSTRUCTION = """\
 Write a summary of the conversation above. Whoever continues the work sees the summary and nothing else of it. Keep:
@@ -49,7 +49,7 @@ class CompactionOverChat(ResponsesOverChat):
     def answer(self, chat: Mapping[str, Any]) -> Body:
         summary = chat["choices"][0]["message"].get("content")
         if not summary:
-            raise UpstreamError(_NO_SUMMARY)
+            raise NoSummary(_NO_SUMMARY)
         chat_id, used = chat.get("id", ""), chat.get("usage") or {}
         item = _compaction_item(chat_id, summary)
         if not self._alone:
@@ -98,8 +98,8 @@ class CompactionEvents(ChatStream):
         """The same."""
 
     def end(self) -> None:
-        if not self._pieces:
-            self.fail(_NO_SUMMARY)
+        if not self._pieces:  # the node did its work: this is no failure of it
+            self._tell(NoSummary.default_code, "server_error", _NO_SUMMARY)
             return
         item = _compaction_item(self.chat_id, "".join(self._pieces))
         self._event("response.output_item.done", {"output_index": 0, "item": item})
@@ -107,8 +107,10 @@ class CompactionEvents(ChatStream):
         self._event("response.completed", {"response": response})
 
     def complain(self, message: str, status: int) -> None:
-        code = "upstream_error" if status >= 500 else "invalid_request"
-        self._event("error", {"code": code, "message": message, "param": None})
+        self._tell(*error_words(status), message)
+
+    def _tell(self, code: str, kind: str, message: str) -> None:
+        self._event("error", error_event(code, kind, message))
 
     def _event(self, kind: str, fields: Body) -> None:
         self.emit(kind, {"type": kind, "sequence_number": self._sequence, **fields})
@@ -136,7 +138,7 @@ def _said_by_the_user(items: list[Any], chat_id: str) -> list[Body]:
     kept = []
     for index, item in enumerate(items):
         content = item.get("content")
-        if item.get("role") != "user" or item.get("type", "message") != "message":
+        if item.get("role") != "user" or (item.get("type") or "message") != "message":
             continue
         if isinstance(content, str):
             if content.startswith(SUMMARY_LEAD):

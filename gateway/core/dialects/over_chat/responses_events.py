@@ -12,6 +12,8 @@ from gateway.core.bodies import Body
 from gateway.core.dialects.over_chat.responses_object import (
     ResponseForm,
     call_item,
+    error_event,
+    error_words,
     finish_call,
     message_item,
     response_logprobs,
@@ -81,12 +83,7 @@ class ResponseEvents(ChatStream):
         self._event(f"response.{status}", {"response": response})
 
     def complain(self, message: str, status: int) -> None:
-        """Both flat and with `error`, as the dialect's own errors (see `Responses.error_event`)."""
-        code, kind = (
-            ("upstream_error", "server_error") if status >= 500 else ("invalid_request", "invalid_request_error")
-        )
-        error = {"code": code, "message": message, "param": None}
-        self._event("error", {**error, "error": {**error, "type": kind}})
+        self._event("error", error_event(*error_words(status), message))
 
     # Items
 

@@ -90,6 +90,17 @@ def status_of(finish: str | None) -> str:
     return "incomplete" if finish in _INCOMPLETE else "completed"
 
 
+def error_words(status: int) -> tuple[str, str]:
+    """Code and type of a node's error."""
+    return ("upstream_error", "server_error") if status >= 500 else ("invalid_request", "invalid_request_error")
+
+
+def error_event(code: str, kind: str, message: str) -> Body:
+    """The fields of an error event: both flat and with `error`, as the dialect's own (see `Responses.error_event`)."""
+    error = {"code": code, "message": message, "param": None}
+    return {**error, "error": {**error, "type": kind}}
+
+
 def items_of(choice: Mapping[str, Any], chat_id: str, form: ResponseForm, names: ToolNames) -> list[Body]:
     """The output items of a plain answer."""
     message = choice["message"]
