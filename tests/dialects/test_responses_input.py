@@ -52,6 +52,16 @@ def test_half_a_character_is_no_error() -> None:
     assert decode_text(REASONING, encode_text(REASONING, "a\ud800b")) == "a?b"
 
 
+@pytest.mark.parametrize("character", ["\0", "\x1b", "\n", '"', "\\", "\x7f", "é", "\U0001f600"])
+def test_a_body_hardly_grows_by_what_it_keeps(character: str) -> None:
+    """Memory was reserved for the body as it came."""
+    for text in (character * 3000, f"{'Hm. ' * 300}{character * 15}"):
+        item = {"type": "reasoning", "encrypted_content": encode_text(REASONING, text)}
+        raw = json.dumps({"model": "m", "input": [item]}).encode()
+        assert len(Responses().read(raw).raw) < 1.6 * len(raw)
+    assert decode_text(REASONING, encode_text(REASONING, text)) == text
+
+
 def test_a_thought_comes_back_without_its_content() -> None:
     """As Codex sends it."""
     made = items(SAID, thought(encode_text(REASONING, TEXT)), SAID)

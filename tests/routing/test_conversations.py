@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gateway.core.routing.conversations import KEY_BYTES, ConversationNaming, conversation_of
+from gateway.core.routing.conversations import EDGE, KEY_BYTES, ConversationNaming, conversation_of
 
 NAMING = ConversationNaming((b"x-session-id",))
 OPENING = [{"role": "system", "content": "You are an agent. " * 300}, {"role": "user", "content": "Mend the roof."}]
@@ -115,3 +115,19 @@ def test_tenants_do_not_share_names() -> None:
 )
 def test_odd_bodies_have_a_conversation_too(odd: dict[str, Any]) -> None:
     assert len(key(odd, naming=ConversationNaming((), by_user=True))) == KEY_BYTES
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda odd: {"tools": [{"name": odd}], "input": "hi"},
+        lambda odd: {"tools": [{"function": {"name": "x" * EDGE + odd[0]}}], "input": "hi"},
+        lambda odd: {"messages": [{"role": "user", "content": [{"type": odd}]}]},
+        lambda odd: {"input": [1, odd]},
+        lambda odd: {"prompt": [[1, {"a": odd}]]},
+    ],
+)
+def test_what_is_no_name_is_not_written_out(body: Any) -> None:
+    """It may have the length of the whole body: the event loop would stand still for it."""
+    one, other = (conversation_of(body([word]), {}, "t", ConversationNaming()) for word in ("a", "b"))
+    assert one == other

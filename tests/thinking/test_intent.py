@@ -118,6 +118,7 @@ def test_contradictions_name_both_fields(dialect: Dialect, body: dict[str, Any],
         ({"reasoning_effort": "low", "nvidia": {"low_effort": True}}, Intent(effort="low", low=True)),
         ({"output_config": {"task_budget": {"type": "tokens", "total": 90}}}, Intent(most=90)),
         ({"output_config": {"task_budget": {"total": 90, "remaining": "8"}}}, Intent(most=8)),
+        ({"output_config": {"task_budget": {"type": None, "total": 90, "remaining": None}}}, Intent(most=90)),
         (
             {"output_config": {"task_budget": {"total": 90, "remaining": 0}}, "thinking_budget": 8},
             Intent(None, 8, most=0),

@@ -104,22 +104,27 @@ def _sample(content: Any) -> bytes:
     if not isinstance(content, list):
         return b""
     parts = [part for part in content[:OPENING_MESSAGES] if isinstance(part, dict)]
-    return b"\0".join(_sample(part.get("text")) or _encoded(str(part.get("type"))) for part in parts)
+    return b"\0".join(_sample(part.get("text")) or _word(part.get("type")) for part in parts)
 
 
 def _tools(tools: Any) -> bytes:
     """How many there are, and what the first and the last are called."""
     if not isinstance(tools, list) or not tools:
         return b""
-    return _encoded(f"{len(tools)} {_tool_name(tools[0])} {_tool_name(tools[-1])}")
+    return b"%d %b %b" % (len(tools), _tool_name(tools[0]), _tool_name(tools[-1]))
 
 
-def _tool_name(tool: Any) -> str:
+def _tool_name(tool: Any) -> bytes:
     """Chat puts it into a function, the other dialects have it at the top."""
     if not isinstance(tool, dict):
-        return ""
+        return b""
     function = tool.get("function")
-    return str((function if isinstance(function, dict) else tool).get("name"))
+    return _word((function if isinstance(function, dict) else tool).get("name"))
+
+
+def _word(value: Any) -> bytes:
+    """A name, where it is one: what else a client may send in its place is long, and costs time to write."""
+    return _encoded(value[:EDGE]) if isinstance(value, str) else b""
 
 
 def _beginning(prompt: Any) -> bytes:
@@ -128,7 +133,9 @@ def _beginning(prompt: Any) -> bytes:
         return _encoded(prompt[:GROWING])
     if isinstance(prompt, Sequence) and prompt:
         first = prompt[0]
-        return _beginning(first) if isinstance(first, str | list) else _encoded(str(list(prompt[:EDGE])))
+        if isinstance(first, str | list):
+            return _beginning(first)
+        return _encoded(str([token for token in prompt[:EDGE] if isinstance(token, int)]))
     return b""
 
 

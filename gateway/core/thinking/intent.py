@@ -100,7 +100,7 @@ def _show(value: Any, path: str) -> Wish:
 def _task_budget(value: Any, path: str) -> Wish:
     """Anthropic's budget of a whole task, over all its requests: `total` tokens, of which `remaining` are left."""
     budget = _kind(value, path, dict, "an object")
-    if budget.get("type", "tokens") != "tokens":
+    if budget.get("type") not in (None, "tokens"):
         raise _wrong(f"{path}.type", "tokens")
     left = "total" if budget.get("remaining") is None else "remaining"
     tokens = _lax_budget(budget.get(left), f"{path}.{left}")["budget"]
