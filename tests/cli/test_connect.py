@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 import pytest
@@ -309,3 +309,22 @@ async def test_settings_of_an_older_version_are_renewed(served: Pair, home: Path
     result = await run("continue", "--url", served[1].url, "--key", KEY, "--write", "--yes")
     assert result.exit_code == 0, result.output
     assert '    roles: ["chat", "edit", "apply"]  # mine\n' in path.read_text()
+
+
+@pytest.mark.parametrize("name", WITH_FILES)
+@pytest.mark.parametrize("odd", ["3", '"x"', "[1]", "[[]]", "true"])
+async def test_odd_settings_are_as_good_as_none(name: str, odd: str, served: Pair, home: Path) -> None:
+    url = served[1].url
+    for file in CLIENTS[name].files(Target(url, KEY, "m")):
+        path = home / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        each = file.settings if isinstance(file.settings, dict) else ()
+        path.write_text("\n".join(f"{key} = {odd}" for key in each) if file.form == "toml" else _odd_json(each, odd))
+    result = await run(name, "--check", "--url", url, "--key", KEY)
+    assert result.exit_code == 0, result.output
+    result = await run(name, "--check")
+    assert isinstance(result.exception, SystemExit), result.output
+
+
+def _odd_json(names: Iterable[str], odd: str) -> str:
+    return "{" + ", ".join(f'"{name}": {odd}' for name in names) + "}"

@@ -30,7 +30,8 @@ def _files(target: Target) -> tuple[ConfigFile, ...]:
 
 
 def _configured(machine: Machine) -> Configured | None:
-    env: dict[str, Any] = {**machine.environment, **(at(machine.tree(FILE, "json"), "env") or {})}
+    settings = at(machine.tree(FILE, "json"), "env")
+    env: dict[str, Any] = {**machine.environment, **(settings if isinstance(settings, dict) else {})}
     base = str(env.get("ANTHROPIC_BASE_URL") or "")
     if not base:
         return None
