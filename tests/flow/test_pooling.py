@@ -107,6 +107,9 @@ async def test_a_query_is_read_with_each_document() -> None:
     lone = estimate_input({"query": long, "documents": ["a"]}, 4.0)
     assert estimate_input({"query": long, "documents": ["a"] * 50}, 4.0) == pytest.approx(50 * lone, rel=0.02)
     assert estimate_input({"text_1": [long], "text_2": ["a"] * 50}, 4.0) == pytest.approx(50 * lone, rel=0.02)
+    for one in (long, {"content": [{"text": long}]}):
+        many = {"content": [{"text": "a"}] * 50}
+        assert estimate_input({"query": one, "documents": many}, 4.0) == pytest.approx(50 * lone, rel=0.02)
     pairs = {"queries": [long] * 50, "documents": ["a"] * 50}
     assert estimate_input(pairs, 4.0) == pytest.approx(50 * lone, rel=0.02), "each with its own"
     for odd in ({"query": long}, {"query": long, "documents": []}, {"query": long, "documents": "a"}, {"query": 3}):

@@ -67,11 +67,16 @@ def estimate_input(body: Body, bytes_per_token: float) -> int:
 
 def _readings(body: Body, name: str) -> int:
     """How often the text in `name` is read."""
-    texts: Any = body[name]
-    if type(texts) is list and len(texts) > 1:
+    if _parts(body[name]) > 1:
         return 1  # each with its own
-    others = [len(body[other]) for other in _READ_WITH[name] if type(body.get(other)) is list]
-    return max(1, *others) if others else 1
+    return max(1, *[_parts(body.get(other)) for other in _READ_WITH[name]])
+
+
+def _parts(texts: Any) -> int:
+    """How many texts there are: in a list, or in the `content` of a multi-modal one."""
+    if type(texts) is dict:
+        texts = texts.get("content")
+    return len(texts) if type(texts) is list else 1
 
 
 def _measure(value: Any, media: frozenset[str]) -> tuple[int, int]:
