@@ -328,3 +328,15 @@ async def test_odd_settings_are_as_good_as_none(name: str, odd: str, served: Pai
 
 def _odd_json(names: Iterable[str], odd: str) -> str:
     return "{" + ", ".join(f'"{name}": {odd}' for name in names) + "}"
+
+
+@pytest.mark.parametrize(
+    ("key", "told"), [((), "wants a key of a tenant"), (("--key", "fg-another"), "refuses the key")], ids=str
+)
+async def test_a_missing_key_and_a_wrong_one_are_told_apart(
+    served: Pair, home: Path, key: tuple[str, ...], told: str
+) -> None:
+    result = await run("claude", "--url", served[1].url, *key)
+    assert result.exit_code == 1
+    assert told in result.output
+    assert files_of(home) == []

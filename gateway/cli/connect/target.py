@@ -115,6 +115,8 @@ def _cards(url: str, key: str | None, trust: Trust) -> list[dict[str, Any]]:
         answer = httpx.get(f"{url}/v1/models", headers=headers, timeout=_SECONDS, verify=trust)
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, OSError) as error:
         raise TargetUnknown(f"no gateway answers on {url} ({error}): give --url, or --model to go on without") from None
+    if answer.status_code == 401 and key:
+        raise TargetUnknown(f"{url} refuses the key: it is unknown, revoked or mistyped (`fleetgate keys list`)")
     if answer.status_code == 401:
         raise TargetUnknown(f"{url} wants a key of a tenant: give --key or set FLEETGATE_KEY (`fleetgate keys new`)")
     try:
