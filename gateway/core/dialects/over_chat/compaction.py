@@ -11,6 +11,7 @@ from gateway.core.bodies import Body
 from gateway.core.dialects.fields import expect
 from gateway.core.dialects.opaque_text import COMPACTION, encode_text
 from gateway.core.dialects.over_chat.responses import ResponsesOverChat, responses_over_chat
+from gateway.core.dialects.over_chat.responses_events import NumberedEvents
 from gateway.core.dialects.over_chat.responses_object import ResponseForm, error_event, error_words, response_usage
 from gateway.core.dialects.over_chat.stream import ChatStream, derived_id
 from gateway.core.dialects.responses_input import SUMMARY_LEAD
@@ -63,23 +64,14 @@ class CompactionOverChat(ResponsesOverChat):
         }
 
 
-class CompactionEvents(ChatStream):
+class CompactionEvents(NumberedEvents):
     """A streamed compaction as responses' events: one item, of whose text nothing is shown before its end."""
 
-    __slots__ = ("_first", "_form", "_pieces", "_sequence")
+    __slots__ = ("_pieces",)
 
     def __init__(self, form: ResponseForm) -> None:
-        super().__init__(hide=True)
-        self._form = form
-        self._first: Mapping[str, Any] = {}
+        super().__init__(hide=True, form=form)
         self._pieces: list[str] = []
-        self._sequence = 0
-
-    def begin(self, chunk: Mapping[str, Any]) -> None:
-        self._first = chunk
-        response = self._form.in_progress(chunk)
-        self._event("response.created", {"response": response})
-        self._event("response.in_progress", {"response": response})
 
     def reason(self, text: str) -> None:
         """Thinking is no part of a summary."""
@@ -111,10 +103,6 @@ class CompactionEvents(ChatStream):
 
     def _tell(self, code: str, kind: str, message: str) -> None:
         self._event("error", error_event(code, kind, message))
-
-    def _event(self, kind: str, fields: Body) -> None:
-        self.emit(kind, {"type": kind, "sequence_number": self._sequence, **fields})
-        self._sequence += 1
 
 
 def compaction_over_chat(body: Body, alone: bool) -> CompactionOverChat:

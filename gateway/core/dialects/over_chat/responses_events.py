@@ -25,27 +25,40 @@ from gateway.core.dialects.over_chat.responses_tools import ToolNames
 from gateway.core.dialects.over_chat.stream import ChatStream, derived_id
 
 
-class ResponseEvents(ChatStream):
-    """Writes items. `_item` is the open one as it was added, `_pieces` its text so far."""
+class NumberedEvents(ChatStream):
+    """Events with their numbers; the first two have the response as it begins. `_first` is chat's first chunk."""
 
-    __slots__ = ("_first", "_form", "_item", "_logprobs", "_names", "_output", "_pieces", "_sequence")
+    __slots__ = ("_first", "_form", "_sequence")
 
-    def __init__(self, hide: bool, form: ResponseForm, names: ToolNames) -> None:
+    def __init__(self, hide: bool, form: ResponseForm) -> None:
         super().__init__(hide)
         self._form = form
-        self._names = names
         self._first: Mapping[str, Any] = {}
         self._sequence = 0
-        self._output: list[Body] = []
-        self._item: Body = {}
-        self._pieces: list[str] = []
-        self._logprobs: list[Body] = []
 
     def begin(self, chunk: Mapping[str, Any]) -> None:
         self._first = chunk
         response = self._form.in_progress(chunk)
         self._event("response.created", {"response": response})
         self._event("response.in_progress", {"response": response})
+
+    def _event(self, kind: str, fields: Body) -> None:
+        self.emit(kind, {"type": kind, "sequence_number": self._sequence, **fields})
+        self._sequence += 1
+
+
+class ResponseEvents(NumberedEvents):
+    """Writes items. `_item` is the open one as it was added, `_pieces` its text so far."""
+
+    __slots__ = ("_item", "_logprobs", "_names", "_output", "_pieces")
+
+    def __init__(self, hide: bool, form: ResponseForm, names: ToolNames) -> None:
+        super().__init__(hide, form)
+        self._names = names
+        self._output: list[Body] = []
+        self._item: Body = {}
+        self._pieces: list[str] = []
+        self._logprobs: list[Body] = []
 
     def reason(self, text: str) -> None:
         if self._item.get("type") != "reasoning":
@@ -139,7 +152,3 @@ class ResponseEvents(ChatStream):
 
     def _of_item(self, kind: str, fields: Body) -> None:
         self._event(kind, {"item_id": self._item["id"], "output_index": len(self._output), **fields})
-
-    def _event(self, kind: str, fields: Body) -> None:
-        self.emit(kind, {"type": kind, "sequence_number": self._sequence, **fields})
-        self._sequence += 1
