@@ -95,9 +95,8 @@ class Admission:
         `QueueFull` by the fleet, `ClientGone` and `DeadlineExceeded` while it waits: then it holds nothing.
         """
         charge = None
-        if (
-            self._router.fleet.bounded or self.queue.bounds.size
-        ) and plan.model is not None:  # what was made before is read beyond all bounds
+        counts = self._router.fleet.bounded or self.queue.bounds.size
+        if counts and plan.model is not None:  # what was made before is read beyond all bounds
             charge = self._charge(who, plan, service_class, request)
         reservation = None if self.limiter is None or not limited else self.limiter.begin(who, plan)
         choice: NodeChoice | None = None

@@ -168,9 +168,9 @@ def _probes(config: Config) -> ProbeSettings:
         health.interval,
         health.timeout,
         health.failure_threshold,
-        budgets.canary,
-        budgets.native,
-        config.queue.find_concurrency and config.queue.max_wait > 0,
+        canary=budgets.canary,
+        native=budgets.native,
+        find_knee=config.queue.find_concurrency and config.queue.max_wait > 0,
     )
 
 

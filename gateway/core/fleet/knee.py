@@ -109,13 +109,9 @@ class ConcurrencyKnee:
     """The knee of one node. `limit`: requests at once; None where it is not known."""
 
     def __init__(self) -> None:
-        self.limit: int | None = None
-        self._proven = 0
         self._sent: tuple[int, ...] = ()
-        self._told = False
-        self._held_until = 0.0
-        self._raised: _Raise | None = None
-        self._plateaus: list[_Plateau] = []
+        """What this gateway had sent, on each of the last pages."""
+        self.forget()
 
     @property
     def trial(self) -> float:
@@ -124,9 +120,12 @@ class ConcurrencyKnee:
 
     def forget(self) -> None:
         """Nothing is known of the node any more."""
-        sent = self._sent
-        self.__init__()  # type: ignore[misc]
-        self._sent = sent
+        self.limit: int | None = None
+        self._proven = 0
+        self._told = False
+        self._held_until = 0.0
+        self._raised: _Raise | None = None
+        self._plateaus: list[_Plateau] = []
 
     def observe(self, kept: Iterable[NodeMetrics], sent: int = 0, gateways: int = 1) -> None:
         """The last one of the pages that are `kept`, oldest first, is new. `sent`: requests that the node had of this
