@@ -91,9 +91,7 @@ def answers(draw: st.DrawFn, interleaved: bool = True, usage: bool | None = None
             begun = max(begun, index + 1) if index == begun else begun
             places.append({"tool_calls": [queues[index].pop(0)]})
         for step in places:
-            steps.insert(
-                draw(st.integers(steps.index(last) + 1 if (last := _last_call(steps)) else 0, len(steps))), step
-            )
+            steps.insert(draw(st.integers(_behind_calls(steps), len(steps))), step)
     else:
         steps += [{"tool_calls": [piece]} for queue in queues for piece in queue]
     told_usage = draw(st.booleans()) if usage is None else usage
@@ -108,8 +106,9 @@ def answers(draw: st.DrawFn, interleaved: bool = True, usage: bool | None = None
     )
 
 
-def _last_call(steps: list[Json]) -> Json | None:
-    return next((step for step in reversed(steps) if "tool_calls" in step), None)
+def _behind_calls(steps: list[Json]) -> int:
+    """The first place behind every piece of a call. Not looked for by its content: two pieces may be equal."""
+    return max((place + 1 for place, step in enumerate(steps) if "tool_calls" in step), default=0)
 
 
 def _written(draw: st.DrawFn, steps: list[Json], finish: str) -> bytes:
