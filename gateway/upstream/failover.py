@@ -20,6 +20,8 @@ from gateway.core.errors import (
     UpstreamError,
 )
 from gateway.core.plan import Plan
+from gateway.core.resume.budget import DEATHS
+from gateway.core.resume.node_deaths import NodeDeath, NodeDeaths
 from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.upstream.attempts import FREE, Attempts, RetryBudget, RetryDecision, RetryRules, is_doubtful, outcome
 from gateway.fleet.fleet import Fleet
@@ -46,14 +48,28 @@ class Failure(NamedTuple):
 
 @dataclass(slots=True)
 class RequestTries:
-    """The nodes that a request has tried, its doubtful failures, and the seconds that full nodes asked it to wait."""
+    """The nodes that a request has tried, its doubtful failures, and the seconds that full nodes asked it to wait.
+    `deaths`: those of its model's nodes."""
 
     attempts: Attempts
+    deaths: NodeDeaths
     tried: list[Node] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
     full: bool = False
     """Whether there are other nodes, and none of them had a place: the request may wait for one."""
+    own: list[NodeDeath] = field(default_factory=list)
+    number: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.number = self.deaths.number()
+
+    def is_innocent(self, error: UpstreamError, node: Node, now: float) -> bool:
+        """Note that `node` failed with `error`; whether it died as other nodes did without the request."""
+        if not isinstance(error, DEATHS) or isinstance(error, NodeBusy):
+            return False
+        self.own.append(self.deaths.record(node.name, now, self.number, got_on=False))
+        return any(self.deaths.without(self.own, now))
 
 
 class Failover:
@@ -79,8 +95,9 @@ class Failover:
         budget.rules = self.rules
         return budget
 
-    def tries(self) -> RequestTries:
-        return RequestTries(Attempts(self.max_attempts))
+    def tries(self, deaths: NodeDeaths) -> RequestTries:
+        """`deaths`: those of its model's nodes."""
+        return RequestTries(Attempts(self.max_attempts), deaths)
 
     def next_lease(
         self,
@@ -96,7 +113,8 @@ class Failover:
         Raises `FleetFull` where every node that was asked has said that its queue is full.
         """
         now = asyncio.get_running_loop().time()
-        decision = tries.attempts.judge(error, stats.answered)
+        innocent = not stats.answered and tries.is_innocent(error, lease.node, now)
+        decision = tries.attempts.judge(error, stats.answered, innocent)
         if decision is RetryDecision.SAME_NODE:
             return lease
         if decision is RetryDecision.GIVE_UP:
@@ -192,5 +210,7 @@ class Failover:
 def _advise_against_retry(error: UpstreamError, tries: RequestTries) -> None:
     """Ask SDKs not to retry a request over which two nodes closed their connections."""
     if len(tries.failures) > 1 and all(failure.cut for failure in tries.failures):
+        for death in tries.own:
+            death.explained = True
         error.headers = {**error.headers, "x-should-retry": "false"}
         error.message = "Two nodes failed on this request, so no other is tried: change it, or retry later."

@@ -140,12 +140,14 @@ class Relay:
                     if part is not None and part.may_be_stale(error, fresh):
                         fresh = True
                         continue
-                    tries = tries or self.failover.tries()
+                    tries = tries or self.failover.tries(self.resumes.deaths(plan.model))
                     self.failover.record(error, lease, tries, stats)
                     if part is not None and (checkpoint := part.checkpoint(stats)) is not None:
                         if resumption is None:
                             comments = self.timing.keep_alive if part.comments else inf
-                            resumption = AnswerResumption(self.resumes, request, stats, another, costs, comments)
+                            resumption = AnswerResumption(
+                                self.resumes, tries.deaths, request, stats, another, costs, comments
+                            )
                         gone_on = await self._go_on(error, checkpoint, part, lease, resumption, plan.model, deadline)
                         if gone_on is not None:
                             lease, part = gone_on
@@ -201,7 +203,7 @@ class Relay:
         """Where and how the answer of `checkpoint`, which broke off with `error`, goes on. None where it does not, and
         can be asked for from its beginning. `lease` is released, but for that."""
         try:
-            resumption.judge(error, checkpoint, lease.node)
+            await resumption.judge(error, checkpoint, lease.node)
         except StreamLost as lost:
             if resumption.anew and lost.repeatable:
                 return None

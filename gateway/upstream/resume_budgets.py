@@ -1,6 +1,7 @@
 """What answers that have broken off may cost: resumes of each model, and looks for a node of all that wait for one."""
 
 from gateway.core.resume.budget import ResumeBudget
+from gateway.core.resume.node_deaths import NodeDeaths
 from gateway.core.resume.resumability import ResumeRules
 
 STEP = 0.05
@@ -28,6 +29,7 @@ class ResumeBudgets:
         self._wanted_until: dict[str | None, float] = {}
         """By model: the loop time until which a place that becomes free is an answer's that waits for one."""
         self._budgets: dict[str | None, ResumeBudget] = {}
+        self._deaths: dict[str | None, NodeDeaths] = {}
         self.configure(rules)
 
     def configure(self, rules: ResumeRules) -> None:
@@ -35,6 +37,10 @@ class ResumeBudgets:
         self.rules = rules
         for budget in self._budgets.values():
             budget.rate = rules.rate
+
+    def deaths(self, model: str | None) -> NodeDeaths:
+        """Of the nodes of `model`."""
+        return self._deaths.setdefault(model, NodeDeaths())
 
     def take(self, model: str | None, now: float, open_answers: int) -> bool:
         """Whether one more answer of `model`, of which `open_answers` are open, may go on at loop time `now`."""

@@ -18,8 +18,9 @@ from math import inf
 
 from gateway.core.dialects.stream_filter import FollowUpRequest
 from gateway.core.errors import NodeLeaving, Overloaded, StreamLost, UpstreamError
-from gateway.core.resume.budget import ResumeDecision, Resumes
+from gateway.core.resume.budget import SETTLING, ResumeDecision, Resumes
 from gateway.core.resume.checkpoint import Checkpoint
+from gateway.core.resume.node_deaths import NodeDeaths
 from gateway.core.resume.note import ResumeNote
 from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.upstream.attempts import RetryBudget, outcome
@@ -38,14 +39,15 @@ class AnswerResumption:
     def __init__(
         self,
         budgets: ResumeBudgets,
+        deaths: NodeDeaths,
         request: DownstreamRequest,
         stats: RequestStats,
         another: AnotherLease,
         costs: RetryBudget,
         comments: float,
     ) -> None:
-        """`costs`: its model's, which knows how many answers are open. `comments`: seconds between two comments to a
-        client that waits, infinite where it gets no stream."""
+        """`deaths`: those of its model's nodes. `costs`: its model's, which knows how many answers are open.
+        `comments`: seconds between two comments to a client that waits, infinite where it gets no stream."""
         self._budgets = budgets
         self._rules = budgets.rules
         self._request = request
@@ -53,7 +55,7 @@ class AnswerResumption:
         self._another = another
         self._costs = costs
         self._comments = comments
-        self._bounds = Resumes(self._rules.max_resumes)
+        self._bounds = Resumes(self._rules.max_resumes, deaths)
         self._loop = asyncio.get_running_loop()
         self._checkpoint: Checkpoint | None = None
         self._avoided: list[Node] = []
@@ -64,7 +66,7 @@ class AnswerResumption:
         self._paid = False
         """Whether the model's budget has let the present resume go."""
 
-    def judge(self, error: UpstreamError, checkpoint: Checkpoint, node: Node) -> None:
+    async def judge(self, error: UpstreamError, checkpoint: Checkpoint, node: Node) -> None:
         """Note that the answer broke off on `node`. Raises the client's error where it is not to be resumed."""
         tokens, stats = checkpoint.tokens.count, self._stats
         self._checkpoint = checkpoint
@@ -76,8 +78,12 @@ class AnswerResumption:
         if stats.resumes and stats.resumes[-1].pause is None:
             stats.resumes[-1].outcome = "broken"
         stats.resumes += (ResumeNote(outcome(error), node.name, tokens),)
-        decision = self._bounds.judge(error, node.name, tokens)
+        decision = self._bounds.judge(error, node.name, tokens, self._failed_at)
+        if decision is not ResumeDecision.GO_ON:
+            await asyncio.sleep(SETTLING)
+            decision = self._bounds.decide(self._loop.time())
         if decision is ResumeDecision.GIVE_UP_KILLER:
+            self._bounds.convict()
             raise checkpoint.lost("two nodes have died over this request", repeatable=False) from None
         if decision is ResumeDecision.GIVE_UP_LIMIT:
             if isinstance(error, StreamLost):  # the other nodes could not go on with it, and say why

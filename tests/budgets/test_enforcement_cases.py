@@ -145,3 +145,35 @@ def test_hidden_thinking_is_counted_and_not_shown() -> None:
     assert [chunk["choices"][0]["delta"].get("content") for chunk in told(passed)][-2:] == ["hi", None]
     watch.feed(event(None, usage={"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}) + DONE)
     assert watch.usage == Usage(3, 4, 2, None)
+
+
+@pytest.mark.parametrize("count", range(7))
+def test_tokens_that_are_made_again_count_once(count: int) -> None:
+    """They are the last ones; the marker that begins thinking is none of it."""
+    watch = Enforcement(terms(5, capabilities=Capabilities(think_start=(6,), think_end=(8,), window=1000)))
+    watch.feed(event({"delta": {"role": "assistant", "content": ""}, "finish_reason": None}, prompt_token_ids=[1, 2]))
+    ids = [6, 31, 32, 33, 34, 35]
+    watch.feed(delta(ids[:2], reasoning="a") + delta(ids[2:5]) + delta(ids[5:], reasoning="b"))
+    assert watch.thought == 5
+    assert watch.forget_tokens(count)
+    assert watch.thought == 5 - min(count, 5)
+    if count == 6:  # the marker was made again, too
+        return
+    left = ids[: 6 - count]
+    watch.feed(b"".join(delta([made], reasoning="c") for made in range(41, 41 + count)))
+    watch.feed(delta([99], reasoning="beyond"))
+    assert watch.follow_up is not None
+    prompt = json.loads(watch.follow_up.body)["prompt"]
+    assert prompt[2:] == [*left, *range(41, 41 + count), 8]
+
+
+def test_tokens_that_the_client_has_are_not_forgotten() -> None:
+    watch = Enforcement(terms(5, return_token_ids=True))
+    watch.feed(OPENING + delta([31], reasoning="a"))
+    assert (watch.forget_tokens(1), watch.thought) == (False, 1)
+
+
+def test_an_answer_has_no_thinking_to_forget() -> None:
+    watch = Enforcement(terms(5))
+    watch.feed(OPENING + delta([31], reasoning="a") + delta([8, 50], content="b"))
+    assert (watch.forget_tokens(1), watch.thought) == (True, None)

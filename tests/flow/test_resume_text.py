@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.flow.test_resume import ASK, MODEL, fleet, normal
+from tests.support.crowd import CHAT
 from workers.fake import Fault
 
 WIDE = {"messages": [{"role": "user", "content": "[[wide]] Tell me about Paris."}]}
@@ -69,3 +70,52 @@ async def test_a_node_that_tells_no_text(sure: bool) -> None:
             assert text_of(normal(answer)) == expected
         else:
             assert "stream_not_resumable" in answer
+
+
+@pytest.mark.parametrize("tokens", [1, 2])
+async def test_half_a_character_counts_once_in_a_budget_that_the_gateway_holds(tokens: int) -> None:
+    """Its tokens are made again. With two tokens an event the thinking may be one token shorter than its budget."""
+    settings: dict[str, Any] = {"thinking_tokens": 40, "answer_tokens": 12, "budget": "disobey"}
+    body = {"model": MODEL, "stream": True, **WIDE, "stream_options": {"include_usage": True}}
+    async with fleet(**settings) as made:
+        asked = [{**body, "thinking_token_budget": budget} for budget in range(26 - tokens, 26)]
+        expected = [text_of(normal(await made.ask("chat", each))) for each in asked]
+    async with fleet(tokens_per_event=tokens, **settings) as made:
+        halves = 0
+        for after in range(2, 24 // tokens):
+            for node in made.nodes:
+                node.set_faults(Fault("die", after=after, next=1, path="/v1/chat"))
+            before = sum(node.stats.requests.get("/detokenize", 0) for node in made.nodes)
+            got = text_of(normal(await made.ask("chat", {**body, "thinking_token_budget": 25})))
+            halves += sum(node.stats.requests.get("/detokenize", 0) for node in made.nodes) > before + 1
+            made.heal()
+            assert got in expected, after
+        assert halves, "no cut was in the middle of a character"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "more"),
+    [
+        (1, {}),
+        (3, {}),
+        (1, {"thinking_token_budget": 9}),
+        (1, {"thinking_token_budget": 9, "stream": False}),
+    ],
+)
+async def test_a_client_of_token_ids_gets_each_once(tokens: int, more: dict[str, Any]) -> None:
+    def ids_of(text: str) -> list[int]:
+        lines = [line[6:] for line in text.splitlines() if line.startswith("data: {")] or [text]
+        choices = [choice for line in lines for choice in json.loads(line).get("choices", ())]
+        return [each for choice in choices for each in choice.get("token_ids") or ()]
+
+    settings: dict[str, Any] = {"budget": "disobey"} if more else {}
+    async with fleet(tokens_per_event=tokens, thinking_tokens=12, answer_tokens=24, **settings) as made:
+        body = {"model": MODEL, "stream": True, **WIDE, "return_token_ids": True, **more}
+        expected = ids_of((await made.client.post(CHAT, json=body)).text)
+        assert len(expected) > 30
+        for after in range(2, 36 // tokens):
+            for node in made.nodes:
+                node.set_faults(Fault("die", after=after, next=1, path="/v1/chat"))
+            got = ids_of((await made.client.post(CHAT, json=body)).text)
+            made.heal()
+            assert got == expected, after

@@ -33,7 +33,7 @@ import httpx
 
 from tests.resume.storm_harm import HARMS, StormNode
 from tests.resume.storm_requests import Said, StormRequest, storm_request, unbroken
-from tests.resume.storm_verdict import StormResult, judge
+from tests.resume.storm_verdict import StormResult, judge_any
 from tests.support.gateway_process import GatewayProcess, gateway_process
 from workers.fake import serve_fake
 
@@ -132,11 +132,11 @@ async def play(storm: Storm) -> StormResult:
         resumed, pause = await _resumed(gateway)
         harmed = sum(node.harmed for node in nodes)
     expected = await _expected([asked for asked, _ in answers])
-    verdicts = [(asked, judge(asked, *got, said)) for (asked, got), said in zip(answers, expected, strict=True)]
+    verdicts = [(asked, judge_any(asked, *got, said)) for (asked, got), said in zip(answers, expected, strict=True)]
     return StormResult(storm.harm, harmed, resumed, pause, verdicts)
 
 
-async def _expected(asked: list[StormRequest]) -> list[Said]:
+async def _expected(asked: list[StormRequest]) -> list[list[Said]]:
     async with serve_fake() as fake, httpx.AsyncClient(base_url=fake.url, timeout=60) as client:
         return [await unbroken(client, one) for one in asked]
 

@@ -19,7 +19,11 @@ MAX_TOKENS = 600
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What an answer says, in any dialect. Counts are in tokens; None where the dialect does not tell them."""
+    """What an answer says, in any dialect. Counts are in tokens; None where the dialect does not tell them.
+
+    `held`: characters at the end of the reasoning that a client may not be shown. A node holds back as many as its
+    longest stop string has, less one; where the gateway holds the budget, those of the cut thought stay unknown.
+    """
 
     reasoning: str = ""
     content: str = ""
@@ -27,6 +31,7 @@ class Said:
     prompt_tokens: int | None = None
     output_tokens: int | None = None
     reasoning_tokens: int | None = None
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +90,18 @@ def _vary(chat: dict[str, Any], number: int) -> None:
         chat["stop"] = ["is never said", "nor this"]  # its node holds text back
 
 
-async def unbroken(node: httpx.AsyncClient, asked: StormRequest) -> Said:
-    """The answer of a node that is asked directly, without a stream."""
-    got = await node.post(asked.direct_path, json=asked.direct)
+async def unbroken(node: httpx.AsyncClient, asked: StormRequest) -> list[Said]:
+    """The answer of a node that is asked directly, without a stream. Two answers where there is a budget, one with a
+    token of thinking more: where the gateway holds the budget, what an event of two tokens may take of it depends on
+    where the answer was cut."""
+    budget = asked.direct.get("thinking_token_budget")
+    return [await _unbroken(node, asked, {})] + (
+        [] if budget is None else [await _unbroken(node, asked, {"thinking_token_budget": budget + 1})]
+    )
+
+
+async def _unbroken(node: httpx.AsyncClient, asked: StormRequest, more: dict[str, Any]) -> Said:
+    got = await node.post(asked.direct_path, json={**asked.direct, **more})
     got.raise_for_status()
     whole = got.json()
     choice, usage = whole["choices"][0], whole["usage"]
@@ -100,4 +114,5 @@ async def unbroken(node: httpx.AsyncClient, asked: StormRequest) -> Said:
         usage["prompt_tokens"],
         usage["completion_tokens"],
         details.get("reasoning_tokens"),
+        max(map(len, asked.body.get("stop", [""]))) if "thinking_token_budget" in asked.body else 0,
     )

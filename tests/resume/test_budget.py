@@ -17,13 +17,8 @@ from gateway.core.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
-from gateway.core.resume.budget import (
-    MINIMUM_RATE,
-    PROGRESS,
-    ResumeBudget,
-    ResumeDecision,
-    Resumes,
-)
+from gateway.core.resume.budget import MINIMUM_RATE, PROGRESS, ResumeBudget, ResumeDecision, Resumes
+from gateway.core.resume.node_deaths import NodeDeaths
 
 GO_ON, KILLER, LIMIT = ResumeDecision.GO_ON, ResumeDecision.GIVE_UP_KILLER, ResumeDecision.GIVE_UP_LIMIT
 
@@ -41,11 +36,12 @@ BREAKS = st.lists(
 
 
 def judged(limit: int, *breaks: Break) -> list[ResumeDecision]:
-    """The decisions on each, up to the first that gives up."""
-    resumes, tokens, decisions = Resumes(limit), 0, []
+    """The decisions on each, up to the first that gives up: of a request that is alone."""
+    resumes, tokens = Resumes(limit, NodeDeaths()), 0
+    decisions: list[ResumeDecision] = []
     for kind, node, made in breaks:
         tokens = max(0, tokens + made)
-        decisions.append(resumes.judge(kind("x"), node, tokens))
+        decisions.append(resumes.judge(kind("x"), node, tokens, 600.0 * len(decisions)))
         if decisions[-1] is not GO_ON:
             break
     return decisions

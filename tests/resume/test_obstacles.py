@@ -108,7 +108,7 @@ def test_ids_are_held_until_their_text_shows() -> None:
     tokens.hold(b"1,2")
     tokens.show(b"")
     tokens.hold(b"3")
-    assert (tokens.ids(), tokens.made, tokens.drop_held(), tokens.made) == (b"1,2", 3, 1, 2)
+    assert (tokens.ids(), tokens.made, tokens.drop_held(), tokens.made) == (b"1,2", 3, b"3", 2)
     assert tokens.cut_behind((9,)) == -1 and tokens.cut_behind(()) == -1
     assert tokens.cut_behind((1,)) == 1 and tokens.ids() == b"1"
 

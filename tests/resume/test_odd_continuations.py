@@ -29,21 +29,25 @@ def used(prompt: Any, made: Any) -> bytes:
     return event({"id": "y", "choices": [], "usage": {"prompt_tokens": prompt, "completion_tokens": made}})
 
 
-def broken_off() -> Checkpoint:
-    """An answer of which three tokens have come, and that another node goes on with now."""
+def broken_off(held: tuple[int, ...] = ()) -> Checkpoint:
+    """An answer of which three tokens have come, and that another node goes on with now. `held`: tokens without text,
+    which the client has the ids of."""
     followed = FollowedRequest(CHAT, json.dumps({**BODY, "return_token_ids": True}).encode())
-    checkpoint = Checkpoint(Passing(), followed, KNOWN, False, False)
+    checkpoint = Checkpoint(Passing(), followed, KNOWN, bool(held), False)
     head = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m"}
     role = {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
     checkpoint.feed(event({**head, "choices": [role], "prompt_token_ids": PROMPT}))
     for token in (21, 22, 23):
         choice = {"index": 0, "delta": {"reasoning": "a"}, "logprobs": None, "finish_reason": None}
         checkpoint.feed(event({**head, "choices": [{**choice, "token_ids": [token]}]}))
+    for token in held:
+        checkpoint.feed(event({**head, "choices": [{**choice, "delta": {}, "token_ids": [token]}]}))
     assert checkpoint.resume(KNOWN).path == "/tokenize"
     checkpoint.feed(json.dumps({"tokens": PROMPT}).encode())
     checkpoint.flush()
-    checkpoint.feed(b'{"prompt":"aaa"}')
-    checkpoint.flush()
+    for known in range(len(held), -1, -1):
+        checkpoint.feed(json.dumps({"prompt": "aaa" + "\ufffd" * bool(known)}).encode())
+        checkpoint.flush()
     assert checkpoint.follow_up is not None and checkpoint.follow_up.path == "/v1/completions"
     checkpoint.follow_up = None
     return checkpoint
@@ -111,3 +115,34 @@ def test_no_ids_reach_a_client_where_only_some_events_have_them() -> None:
         told = checkpoint.pass_event(sent)
         passed.append(checkpoint.feed(sent) if told is None else told)
     assert all(passed) and not any(b'"token_ids":[' in told for told in passed)
+
+
+@pytest.mark.parametrize(
+    ("made", "passed"),
+    [
+        ([[31], [32], [33]], [[], [], [33]]),
+        ([[31, 32, 33]], [[33]]),
+        ([[31], [32, 33, 34]], [[], [33, 34]]),
+        ([[31, 40]], [[40]]),
+        ([[40, 31]], [[40, 31]]),
+        ([[31], [40], [32]], [[], [40], [32]]),
+    ],
+)
+def test_a_client_gets_the_ids_that_are_made_again_once(made: list[list[int]], passed: list[list[int]]) -> None:
+    """As far as they are the same: it keeps what it has."""
+    checkpoint = broken_off(held=(31, 32))
+    told = checkpoint.feed(b"".join(said("b", ids) for ids in made)).split(b"\n\n")
+    chunks = [json.loads(each[6:]) for each in told if each.startswith(b"data: {")]
+    assert [each["choices"][0]["token_ids"] for each in chunks] == passed
+    assert checkpoint.tokens.ids() == b"21,22,23," + ",".join(str(each) for ids in made for each in ids).encode()
+
+
+def test_a_client_gets_ids_once_over_two_breaks() -> None:
+    checkpoint = broken_off(held=(31, 32))
+    checkpoint.feed(said("", [31]))
+    assert checkpoint.resume(KNOWN).path == "/tokenize"
+    checkpoint.feed(json.dumps({"tokens": PROMPT}).encode())
+    checkpoint.flush()
+    assert checkpoint.follow_up is not None and checkpoint.follow_up.path == "/v1/completions"
+    told = checkpoint.feed(said("", [31]) + said("b", [32, 33]))
+    assert b"31" not in told and b'"token_ids":[33]' in told

@@ -117,3 +117,14 @@ def test_no_two_clients_ask_the_same() -> None:
     assert len({json.dumps(one.body) for one in asked}) == len({json.dumps(one.direct) for one in asked}) == 500
     assert {one.kind for one in asked} == set(KINDS)
     assert replace(asked[3], kind="") == replace(storm_request(3), kind="")
+
+
+def test_only_a_thought_s_end_may_be_held_back() -> None:
+    expected = replace(EXPECTED, held=3)
+    chat = storm_request(KINDS.index("chat"))
+
+    def faults(*thought: bytes) -> str:
+        return judge(chat, 200, b"".join((ROLE, *thought, *ANSWER, FINISH, USAGE, END)), True, expected).faults
+
+    assert faults(*THOUGHT) == faults(*THOUGHT[:-1]) == "", "as a node's stop strings have it"
+    assert faults(*THOUGHT[:-2]) and faults(*THOUGHT[1:]) and faults(THOUGHT[0], *THOUGHT[2:])

@@ -50,6 +50,16 @@ def test_no_more_nodes_are_tried_than_allowed(limit: int) -> None:
     assert verdicts == [RetryDecision.ANOTHER_NODE] * (limit - 1) + [RetryDecision.GIVE_UP] * 3
 
 
+@pytest.mark.parametrize("limit", [1, 2, 3, 16])
+def test_a_node_that_died_as_others_did_counts_towards_the_limit_alone(limit: int) -> None:
+    attempts = Attempts(limit)
+    cuts = [attempts.judge(UpstreamCut("x"), answered=False, innocent=True) for _ in range(limit)]
+    assert cuts == [RetryDecision.ANOTHER_NODE] * (limit - 1) + [RetryDecision.GIVE_UP]
+    attempts = Attempts(16)
+    verdicts = [attempts.judge(UpstreamCut("x"), answered=False, innocent=each) for each in (True, False, True, False)]
+    assert verdicts == [RetryDecision.ANOTHER_NODE] * 3 + [RetryDecision.GIVE_UP], "the second of its own"
+
+
 @pytest.mark.parametrize("order", list(product(KINDS, repeat=3)))
 def test_every_run_of_failures_comes_to_an_end(order: tuple[type[UpstreamError], ...]) -> None:
     """Whatever nodes do in turn, one request is not sent to more of them than allowed, and not without bound to one."""

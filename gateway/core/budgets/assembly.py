@@ -41,6 +41,9 @@ class AnswerAssembly(StreamFilter):
         self._take_over()
         return self._error or self._answer()
 
+    def forget_tokens(self, count: int) -> bool:
+        return self.inner.forget_tokens(count)
+
     @property
     def thought(self) -> int | None:
         return self.inner.thought

@@ -149,6 +149,14 @@ class Enforcement(StreamFilter):
         self._transcript.resume(prompt, thinking, events)
         return self._cut(beyond)
 
+    def forget_tokens(self, count: int) -> bool:
+        if self._terms.keep_ids:
+            return False
+        if self._state is EnforcementState.THINKING:
+            dropped = self._transcript.drop(count)
+            self._transcript.reasoning -= self._reading.count(dropped)
+        return True
+
     @property
     def thought(self) -> int | None:
         return self._transcript.reasoning if self._state is EnforcementState.THINKING else None

@@ -33,6 +33,10 @@ class ThinkingReader:
         answers = self.parsed is True and bool(text) and not thought and not self._split.ends(ids)
         return thinking, self._split.count(ids, thought) if thinking and not answers else 0
 
+    def count(self, ids: list[int]) -> int:
+        """How many of these tokens of thinking are no markers."""
+        return self._split.count(ids, True)
+
     def pass_on(
         self, chunk: dict[str, Any], choice: dict[str, Any], ids: list[int] | None, thinking: bool
     ) -> tuple[bytes, bool]:

@@ -25,6 +25,18 @@ class TokenTranscript:
             self.thinking.append(ids)
             self.made += ids.count(b",") + 1
 
+    def drop(self, count: int) -> list[int]:
+        """Do without the last `count` ids of thinking; returns them. Their `reasoning` is the caller's to take off."""
+        dropped: list[int] = []
+        while self.thinking and len(dropped) < count:
+            ids = [int(item) for item in self.thinking.pop().split(b",")]
+            rest, last = ids[: -(count - len(dropped))], ids[-(count - len(dropped)) :]
+            if rest:
+                self.thinking.append(",".join(map(str, rest)).encode())
+            dropped = last + dropped
+        self.made -= len(dropped)
+        return dropped
+
     def resume(self, prompt: bytes, thinking: bytes, events: int) -> None:
         """Take in an answer that was followed without ids until now. `events` is the number of its events of thinking,
         for which there may be no ids."""

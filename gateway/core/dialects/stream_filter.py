@@ -111,6 +111,11 @@ class StreamFilter(ABC):
         """Forget the answer but for its thinking: another one follows. False where the client has something of it."""
         return False
 
+    def forget_tokens(self, count: int) -> bool:
+        """Forget the last `count` of the token ids that were fed: they are made again. False where this filter has
+        passed them on."""
+        return False
+
     @property
     def thought(self) -> int | None:
         """The tokens of the thinking that is under way, as far as this filter counts them; None where it counts none,
@@ -201,6 +206,9 @@ class ChainedFilter(StreamFilter):
         events = self._outer.feed(self._inner.feed(data))
         self._update()
         return events
+
+    def forget_tokens(self, count: int) -> bool:
+        return self._inner.forget_tokens(count)
 
     @property
     def thought(self) -> int | None:

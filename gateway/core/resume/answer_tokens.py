@@ -33,11 +33,11 @@ class AnswerTokens:
         if ids:
             self.shown += b"[" + ids
 
-    def drop_held(self) -> int:
-        """Do without the ids that were held; returns their number."""
-        count = _count(self.held)
+    def drop_held(self) -> bytes:
+        """Do without the ids that were held; returns them, with commas between. Raises as `ids`."""
+        dropped = bytes(self.held[1:]).replace(b"[", b",")
         self.held.clear()
-        return count
+        return _checked(dropped)
 
     def cut_behind(self, marker: tuple[int, ...]) -> int:
         """Do without the ids behind the first `marker`; returns their number, -1 where it does not occur."""
@@ -71,13 +71,16 @@ class AnswerTokens:
         every = bytes(self.shown + self.held).replace(b"[", b",").split(b",")[1:]
         return _checked(b",".join(every[start : len(every) - dropped]))
 
-    def keep(self, dropped: int) -> None:
-        """Count those that were held as shown, and do without the last `dropped` of all."""
+    def keep(self, dropped: int) -> bytes:
+        """Count those that were held as shown, and do without the last `dropped` of all; returns these. As
+        `drop_held`."""
         every = self.shown + self.held
+        end = len(every)
         for _ in range(dropped):
-            del every[max(every.rfind(b"["), every.rfind(b",")) :]
-        self.shown[:] = every
+            end = max(every.rfind(b"[", 0, end), every.rfind(b",", 0, end), 0)
+        self.shown[:] = every[:end]
         self.held.clear()
+        return _checked(bytes(every[end + 1 :]).replace(b"[", b","))
 
     @property
     def made(self) -> int:

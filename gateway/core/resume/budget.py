@@ -8,7 +8,8 @@ fail already, and a request that kills nodes takes down one after the other. So 
   however many nodes it loses: an answer of an hour on spot nodes may lose many.
 - `Resumes`, killer rule: a node that dies of a request dies soon after it was sent, or at the token at which another
   died. So a death counts against a request that did not get on there; where a second one does, no third is risked.
-  Those that got on are innocent, as are most of the hundred answers that a node takes along.
+  Those that got on are innocent, as are most of the hundred answers that a node takes along. Where nodes die without
+  the request as well, or another request explains the same deaths (`NodeDeaths`), it goes on, up to `MOST_DEATHS`.
 - `ResumeBudget`: a token bucket for each model paces what the fleet computes again. It refuses nothing, it makes wait.
 
 What `Resumes.judge` makes of a break; "made" are the output tokens since the request's last counted break:
@@ -17,13 +18,16 @@ What `Resumes.judge` makes of a break; "made" are the output tokens since the re
     NodeLeaving: a drain moved or ended it     no        no        never
     ConnectFailed, StaleConnection: not sent   no        no        never
     NodeBusy: 503, its queue is full           no        no        never
-    UpstreamCut: the connection was closed     yes       yes       KILLER at the second node, LIMIT beyond the limit
-    NodeFailed: 5xx, or an error event         yes       yes       KILLER at the second node, LIMIT beyond the limit
-    UpstreamTimeout: it stalled                yes       no        LIMIT beyond the limit
-    BadUpstreamResponse and all others         yes       no        LIMIT beyond the limit
+    UpstreamCut: the connection was closed     yes       yes       KILLER at the second node that it explains
+    NodeFailed: 5xx, or an error event         yes       yes       KILLER at the second node that it explains
+    UpstreamTimeout: it stalled                yes       no        -
+    BadUpstreamResponse and all others         yes       no        -
 
-In all other cases: GO_ON. Where `PROGRESS` tokens were made, counts and deaths begin anew with this break, which is no
-death then.
+LIMIT: more than `limit` were counted, but for deaths that took others along which had got on. Else: GO_ON.
+Where `PROGRESS` tokens were made, counts and deaths begin anew with this break, which then is no death of the request.
+
+The answers that a node takes along break within moments, one after the other, and each is judged by all of them: a
+request is given up only where `decide` says the same again after `SETTLING` seconds.
 
 The limit bounds the deaths of one node, too. A break that is not counted cost no node any work, so it is no evidence;
 how often it may happen is bounded by the nodes there are and by the time that an answer may wait for one. A stall is no
@@ -42,10 +46,21 @@ from gateway.core.errors import (
     UpstreamCut,
     UpstreamError,
 )
+from gateway.core.resume.node_deaths import NodeDeath, NodeDeaths, shared
 
 PROGRESS = 16
 """Output tokens after which an answer counts as having got on: more than a node makes by chance before it dies of what
 it was asked, and less than half a second of a stream."""
+
+PASSED = 4
+"""Output tokens behind the one at which a node died, with which another has passed it: more than an event has."""
+
+MOST_DEATHS = 8
+"""The deaths at which a request is given up, whatever else died: a fleet in which none lives long enough is not asked
+for ever."""
+
+SETTLING = 0.25
+"""Seconds until all answers that a node took along have broken off."""
 
 CAPACITY = 20
 """The fewest resumes that a model's budget saves up: as many may go at once, however few streams are open."""
@@ -54,7 +69,8 @@ MINIMUM_RATE = 1.0
 """The fewest resumes a second that a model's budget earns, however few streams are open."""
 
 _UNCOUNTED = (NodeLeaving, ConnectFailed, StaleConnection, NodeBusy)
-_DEATHS = (UpstreamCut, NodeFailed)
+DEATHS = (UpstreamCut, NodeFailed)
+"""The errors by which a node may have died."""
 
 
 class ResumeDecision(Enum):
@@ -65,33 +81,69 @@ class ResumeDecision(Enum):
 
 class Resumes:
     """Judges the breaks of one request, those before its first token included. `limit`: resumes with fewer than
-    `PROGRESS` tokens made in between."""
+    `PROGRESS` tokens made in between. `deaths`: of the nodes of its model."""
 
-    __slots__ = ("_count", "_dead", "_limit", "_tokens")
+    __slots__ = ("_breaks", "_deaths", "_late", "_limit", "_number", "_passed_at", "_tokens")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, deaths: NodeDeaths) -> None:
         self._limit = limit
-        self._count = 0
+        self._deaths = deaths
+        self._number = deaths.number()
         self._tokens = 0
         """Output tokens of the answer at the last counted break."""
-        self._dead: tuple[str, ...] = ()
-        """The nodes that died over the request since it last got on."""
+        self._breaks: list[NodeDeath | None] = []
+        """The counted breaks since the request last got on, that one included. None: not a death."""
+        self._late: NodeDeath | None = None
+        """The last death of a node on which the request had got on."""
+        self._passed_at = 0
+        """Output tokens with which the answer is past the token at which `_late` happened."""
 
-    def judge(self, error: UpstreamError, node_name: str, tokens: int) -> ResumeDecision:
-        """Whether to resume after `error` on the node `node_name`, when the answer had `tokens` output tokens."""
+    def judge(self, error: UpstreamError, node_name: str, tokens: int, now: float) -> ResumeDecision:
+        """Whether to resume after `error` on the node `node_name`, when the answer had `tokens` output tokens, at `now`
+        (seconds of the clock of `deaths`)."""
         if isinstance(error, _UNCOUNTED):
             return ResumeDecision.GO_ON
         got_on = tokens - self._tokens >= PROGRESS
         if got_on:
-            self._count = 0
-            self._dead = ()
+            self._breaks.clear()
         self._tokens = tokens
-        self._count += 1
-        if isinstance(error, _DEATHS) and not got_on and node_name not in self._dead:
-            self._dead = (*self._dead, node_name)
-        if len(self._dead) > 1:
+        death = None
+        if isinstance(error, DEATHS):
+            death = self._deaths.record(node_name, now, self._number, got_on)
+            if got_on:
+                self._late, self._passed_at = death, tokens + PASSED
+        self._breaks.append(death)
+        return self.decide(now)
+
+    def decide(self, now: float) -> ResumeDecision:
+        """What is known now of the break that was judged last."""
+        own = self._own()
+        if len({death.node_name for death in own}) > 1 and self._explains(own, now):
             return ResumeDecision.GIVE_UP_KILLER
-        return ResumeDecision.GO_ON if self._count <= self._limit else ResumeDecision.GIVE_UP_LIMIT
+        if sum(death is None or death.innocents <= {self._number} for death in self._breaks) > self._limit:
+            return ResumeDecision.GIVE_UP_LIMIT
+        return ResumeDecision.GO_ON if len(own) < MOST_DEATHS else ResumeDecision.GIVE_UP_KILLER
+
+    def convict(self) -> None:
+        """The request is ended for its deaths."""
+        for death in self._own():
+            death.explained = True
+
+    def _own(self) -> list[NodeDeath]:
+        """The deaths of nodes on which the request did not get on, since it last did, as far as no other request is
+        known to be the reason."""
+        return [
+            death
+            for death in self._breaks
+            if death is not None and self._number in death.suspects and not (death.explained and death.innocents)
+        ]
+
+    def _explains(self, own: list[NodeDeath], now: float) -> bool:
+        """Whether the request, and no other, may be what the nodes of `own` died of."""
+        late = [self._late] if self._late is not None and self._tokens < self._passed_at else []
+        if any(self._deaths.without([*own, *late], now)):
+            return False
+        return not shared(own, self._number)
 
 
 class ResumeBudget:

@@ -86,7 +86,7 @@ class Checkpoint(ContinuedStream):
         if self._grammar and not (self._finished or self._answering):
             self._drop_answer()
         if not self._holds_back(refused):
-            self.tokens.drop_held()
+            self._forget(self.tokens.drop_held())
             self._dropped = -1
         known = None if self._finished else self._followed.prompt_ids()
         if known is not None:

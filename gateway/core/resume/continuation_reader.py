@@ -68,6 +68,7 @@ class ContinuationReader:
         "answering",
         "counted",
         "finished",
+        "passed_on",
         "received",
         "recomputed",
         "stopped",
@@ -99,6 +100,8 @@ class ContinuationReader:
         self.counted = False
         """The usage of the whole answer was written."""
         self._tells_thought = form.chat and splits and bool(form.end)
+        self.passed_on: list[int] = []
+        """The ids that come next, as far as the model makes them again, and that the client has."""
         self._prompt_tokens = 0
         self._made = self.anchor = self.received = 0
         self.recomputed: int | None = None
@@ -119,7 +122,7 @@ class ContinuationReader:
         """The events for text of the kept tokens that the first node had not sent; it follows `before`."""
         if self._stops is not None:
             unshown = self._stops.begin(before, unshown)
-        return self._write_raw(unshown, [], None) if unshown else b""
+        return self._write_raw(unshown, [], None, None, [] if self._form.keeps_ids else None) if unshown else b""
 
     def agrees(self, text: str) -> bool:
         """Whether `text`, that of the tokens since the last continuation began, is what came of them."""
@@ -184,7 +187,7 @@ class ContinuationReader:
             self._tokens.hold(joined)
         self._made += len(ids)
         self.received += len(text)
-        reason, shown = choice.get("stop_reason"), ids if self._form.keeps_ids else None
+        reason, shown = choice.get("stop_reason"), self._new_ids(ids) if self._form.keeps_ids else None
         if self._stops is None:
             return self._write_raw(text, ids, finish, reason, shown)
         text = self._stops.feed(text, self._made)
@@ -195,6 +198,16 @@ class ContinuationReader:
             text += self._stops.flush()
         # Text lags behind its ids.
         return self._write_raw(text, [], finish, reason, shown) + (self._write_end() if self.stopped else b"")
+
+    def _new_ids(self, ids: list[int]) -> list[int]:
+        """Those of `ids` that the client does not have yet."""
+        for known, made in enumerate(ids):
+            if not self.passed_on:
+                return ids[known:]
+            if self.passed_on.pop(0) != made:  # drawn otherwise: what the client has of them stays
+                self.passed_on.clear()
+                return ids[known:]
+        return []
 
     def _write_raw(
         self, text: str, ids: list[int], finish: str | None, reason: Any = None, shown: list[int] | None = None
@@ -249,7 +262,7 @@ class ContinuationReader:
         return b"".join([*chunks, self._write(chat_choice(last, finish, reason), ids)])
 
     def _write(self, choice: dict[str, Any], ids: list[int] | None) -> bytes:
-        if ids:
+        if ids is not None:
             choice["token_ids"] = ids
         usage = b""
         if self._form.counts:

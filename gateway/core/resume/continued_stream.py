@@ -48,6 +48,7 @@ class ContinuedStream(FollowedStream):
     __slots__ = (
         "_answer",
         "_dropped",
+        "_forgotten",
         "_grammar",
         "_prompt",
         "_reader",
@@ -74,6 +75,8 @@ class ContinuedStream(FollowedStream):
         """Whether the continuation is to show special tokens, as its prompt hides half a character otherwise."""
         self._dropped = 0
         """Ids at the end that are not kept, those of half a character; -1 where no text is asked for."""
+        self._forgotten: list[int] = []
+        """The ids at the end that `inner` has been fed, and that are made again."""
         self._unfed: list[bytes] = []
         """Events that came before one that broke the answer off in the same piece."""
         self.prelude: list[bytes] = []
@@ -105,6 +108,11 @@ class ContinuedStream(FollowedStream):
             if len(self._answer) > MAX_HELD:
                 raise AnswerTooLarge(f"The node's tokenizer answered with more than {MAX_HELD} bytes.")
             return b""
+        told = b""
+        if self._forgotten and self._reader is not None:
+            told = self._tell_forgotten(self._reader)
+            if self.follow_up is not None or self.ended or self.failed:  # by what came before the break
+                return told
         unfed, self._unfed = self._unfed, []
         for event in split_events(self._splitter.feed(data)):
             try:
@@ -115,9 +123,23 @@ class ContinuedStream(FollowedStream):
             if self._breaks():  # the rest of the node's answer is dropped
                 break
         self._clear = self._reader is None and not (self.tokens.held or self._splitter.rest)
-        passed = self._pass(b"".join(unfed))
+        passed = told + self._pass(b"".join(unfed))
         if self._reader is not None and self._reader.stopped:
             self.follow_up = STOP
+        return passed
+
+    def _forget(self, ids: bytes) -> None:
+        """These token ids, the answer's last, are made again."""
+        if ids and self._keeps_ids:
+            self._forgotten[:0] = map(int, ids.split(b","))
+
+    def _tell_forgotten(self, reader: ContinuationReader) -> bytes:
+        """Have `inner` forget the ids that are made again, once it has what came before the break."""
+        unfed, self._unfed = self._unfed, []
+        forgotten, self._forgotten = self._forgotten, []
+        passed = self._pass(b"".join(unfed))
+        if not self._inner.forget_tokens(len(forgotten)):
+            reader.passed_on[:0] = forgotten
         return passed
 
     def _breaks(self) -> bool:
@@ -205,10 +227,10 @@ class ContinuedStream(FollowedStream):
         if unshown is None and not self._speaks_for_itself:
             raise self.lost("its text is not the text of its tokens")
         if unshown is None:  # special tokens that the node leaves out, which are not known here
-            self.tokens.drop_held()
+            self._forget(self.tokens.drop_held())
             self._shows_special = True
         else:
-            self.tokens.keep(self._dropped)
+            self._forget(self.tokens.keep(self._dropped))
         return self._send(self._continue(unshown))
 
     def _find_unshown(self, text: str) -> UnshownText | None:

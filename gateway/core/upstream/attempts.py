@@ -2,12 +2,13 @@
 
 Theory. A try may be repeated only while the client has seen nothing of its answer; after that a resumable answer goes
 on from where it was (see `upstream.resumption`), as does one of which anything was made. Where the node never took the
-request that is free; where it said that it did not do the work (5xx), or may have died over it, it costs a node's
-time, so it is bounded twice: by `limit` for one request and by a `RetryBudget` for all requests of a model, since a
-failing fleet that is asked everything thrice fails for good. A request over which a node failed may be the reason, and
-may have killed it: it is given one more node, not all of them. What failed on both is the request's own fault; what
-one failed and the other answered is that node's (see `breaker`). On the same node only a connection that had stood
-idle is tried again (RFC 9110, section 9.2.2: the race between a server's keep-alive timeout and the next request).
+request that is free; where it said that it did not do the work (5xx), or may have died over it, it costs a node's time,
+so it is bounded twice: by `limit` for one request and by a `RetryBudget` for all requests of a model, since a failing
+fleet that is asked everything thrice fails for good. A request over which a node failed may be the reason, and may have
+killed it: it is given one more node, not all of them, unless nodes die without it as well (`NodeDeaths`). What failed
+on both is the request's own fault; what one failed and the other answered is that node's (see `breaker`). On the same
+node only a connection that had stood idle is tried again (RFC 9110, section 9.2.2: the race between a server's
+keep-alive timeout and the next request).
 
     what the node did                        the client has seen nothing   the client has seen bytes
     ConnectFailed: took no connection        ANOTHER_NODE, free            cannot be
@@ -20,7 +21,7 @@ idle is tried again (RFC 9110, section 9.2.2: the race between a server's keep-a
     RequestRefused: 4xx                      GIVE_UP                       cannot be
     UpstreamCut, UpstreamTimeout             ANOTHER_NODE, once            GIVE_UP
 
-"Once" is for all of them together.
+"Once" is for all of them together; a death of a node does not count where other nodes died without the request.
 """
 
 import math
@@ -90,23 +91,24 @@ class Attempts:
     stale: bool = False
     doubtful: int = 0
 
-    def judge(self, error: UpstreamError, answered: bool) -> RetryDecision:
-        """What to do after `error`; `answered` says whether the client has already got bytes of this answer."""
+    def judge(self, error: UpstreamError, answered: bool, innocent: bool = False) -> RetryDecision:
+        """What to do after `error`; `answered` says whether the client has already got bytes of this answer,
+        `innocent` whether the node died as others did without the request."""
         if answered:
             return RetryDecision.GIVE_UP
         if isinstance(error, StaleConnection) and not self.stale:
             self.stale = True  # once a node: a fresh connection cannot be stale
             return RetryDecision.SAME_NODE
-        if self.nodes >= self.limit or not self._may_go_on(error):
+        if self.nodes >= self.limit or not self._may_go_on(error, innocent):
             return RetryDecision.GIVE_UP
         self.nodes += 1
         self.stale = False
         return RetryDecision.ANOTHER_NODE
 
-    def _may_go_on(self, error: UpstreamError) -> bool:
+    def _may_go_on(self, error: UpstreamError, innocent: bool) -> bool:
         if is_doubtful(error):
-            self.doubtful += 1
-            return self.doubtful == 1
+            self.doubtful += not innocent
+            return innocent or self.doubtful == 1
         return isinstance(error, _ELSEWHERE)
 
 

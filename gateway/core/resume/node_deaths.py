@@ -1,0 +1,94 @@
+"""Which nodes of a model have died lately, and of which requests that may have been.
+
+Theory. A request that kills nodes shows by its deaths alone: it moves on, and the next node dies. So do the streams of
+nodes that are killed from outside one after the other, by a spot market, a rack, a rollout. What tells them apart is
+who else was there. A node dies of a request soon after it was sent: answers that had got on there are innocent.
+
+    who was there when its nodes died                        the request
+    no innocents: only its own answers break, nodes live     explains its deaths
+    innocents, and no other request at all of these deaths   explains its deaths
+    innocents, and another request at all of these deaths    may be innocent: either may be the killer
+    nodes died with innocents where it was not, in `WINDOW`  is innocent: nodes die without it
+
+A death that a request was ended for is explained: it counts neither against others nor for them.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import count
+
+TOGETHER = 1.0
+"""Seconds behind the first within which a node's breaks are one death."""
+
+WINDOW = 60.0
+"""Seconds for which a death is remembered."""
+
+MOST = 512
+"""Deaths that are remembered at the most: where there are more, no request is the reason."""
+
+
+class NodeDeath:
+    """The node `node_name` broke off answers, first at `at` (seconds of any clock that does not go back).
+
+    `suspects`: the numbers of the requests that had not got on there. `innocents`: of those that had. `explained`: a
+    request was ended for it.
+    """
+
+    __slots__ = ("at", "explained", "innocents", "node_name", "suspects")
+
+    def __init__(self, node_name: str, at: float) -> None:
+        self.node_name = node_name
+        self.at = at
+        self.suspects: set[int] = set()
+        self.innocents: set[int] = set()
+        self.explained = False
+
+
+class NodeDeaths:
+    """Those of one model's nodes, as this process saw them."""
+
+    __slots__ = ("_deaths", "_last", "_numbers")
+
+    def __init__(self) -> None:
+        self._deaths: deque[NodeDeath] = deque(maxlen=MOST)
+        self._last: dict[str, NodeDeath] = {}
+        """By node: its last one in the deque."""
+        self._numbers = count()
+
+    def number(self) -> int:
+        """A number for one more request."""
+        return next(self._numbers)
+
+    def record(self, node_name: str, now: float, number: int, got_on: bool) -> NodeDeath:
+        """The answer to the request of `number` broke off at `now`. `got_on`: it had made some tokens on the node."""
+        self._forget(now)
+        death = self._last.get(node_name)
+        if death is None or now > death.at + TOGETHER:
+            if len(self._deaths) == MOST:
+                self._drop_oldest()
+            death = self._last[node_name] = NodeDeath(node_name, now)
+            self._deaths.append(death)
+        (death.innocents if got_on else death.suspects).add(number)
+        return death
+
+    def without(self, own: Sequence[NodeDeath], now: float) -> Iterator[NodeDeath]:
+        """The deaths with innocents that are none of `own`, and that no request was ended for."""
+        self._forget(now)
+        return (death for death in self._deaths if death.innocents and not death.explained and death not in own)
+
+    def _forget(self, now: float) -> None:
+        while self._deaths and now > self._deaths[0].at + WINDOW:
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        oldest = self._deaths.popleft()
+        if self._last.get(oldest.node_name) is oldest:
+            del self._last[oldest.node_name]
+
+
+def shared(own: Sequence[NodeDeath], number: int) -> bool:
+    """Whether another request than `number` was a suspect at each of the deaths `own`, all of which had innocents."""
+    if not all(death.innocents for death in own):
+        return False
+    common = set.intersection(*(death.suspects for death in own))
+    return bool(common - {number})

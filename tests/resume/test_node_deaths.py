@@ -1,0 +1,191 @@
+"""A request that kills nodes, told from those that nodes take along."""
+
+import random
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.errors import UpstreamCut
+from gateway.core.resume.budget import MOST_DEATHS, PASSED, PROGRESS, SETTLING, ResumeDecision, Resumes
+from gateway.core.resume.node_deaths import MOST, TOGETHER, WINDOW, NodeDeath, NodeDeaths
+
+GO_ON, KILLER, LIMIT = ResumeDecision.GO_ON, ResumeDecision.GIVE_UP_KILLER, ResumeDecision.GIVE_UP_LIMIT
+
+
+@dataclass
+class Answer:
+    """An answer at its own count of tokens."""
+
+    deaths: NodeDeaths
+    limit: int = 2
+    tokens: int = 0
+    resumes: Resumes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.resumes = Resumes(self.limit, self.deaths)
+
+    def breaks(self, node: str, made: int, now: float) -> ResumeDecision:
+        self.tokens += made
+        return self.resumes.judge(UpstreamCut("x"), node, self.tokens, now)
+
+
+def die(node: str, now: float, *answers: tuple[Answer, int]) -> list[ResumeDecision]:
+    """A node dies: each answer has made so many tokens there. What is decided when all have broken off."""
+    for number, (answer, made) in enumerate(answers):
+        answer.breaks(node, made, now + number * 1e-3)
+    decisions = [answer.resumes.decide(now + SETTLING) for answer, _ in answers]
+    for (answer, _), decision in zip(answers, decisions, strict=True):
+        if decision is KILLER:
+            answer.resumes.convict()
+    return decisions
+
+
+def answers(many: int) -> list[Answer]:
+    deaths = NodeDeaths()
+    return [Answer(deaths) for _ in range(many)]
+
+
+def test_a_killer_takes_two_nodes_and_its_innocents_go_on() -> None:
+    """Those that got on at the first node are at the second when it dies at once."""
+    killer, *others = answers(30)
+    assert die("A", 0.0, (killer, 0), *((other, 100) for other in others)) == [GO_ON] * 30
+    assert die("B", 1.5, *((other, 3) for other in others), (killer, 0)) == [GO_ON] * 29 + [KILLER]
+    assert die("C", 9.0, *((other, 50) for other in others)) == [GO_ON] * 29
+
+
+def test_the_order_in_which_answers_break_decides_nothing() -> None:
+    """Whoever breaks first cannot know yet that others break, too."""
+    killer, *others = answers(4)
+    die("A", 0.0, (killer, 0), (others[0], 0), (others[1], 99))
+    assert killer.breaks("B", 0, 5.0) is KILLER, "alone, for all that is known"
+    others[0].breaks("B", 0, 5.001)
+    others[2].breaks("B", 99, 5.002)
+    assert killer.resumes.decide(5.0 + SETTLING) is others[0].resumes.decide(5.0 + SETTLING) is GO_ON
+
+
+def test_of_two_that_were_at_both_deaths_none_is_ended_until_they_part() -> None:
+    killer, other, long = answers(3)
+    die("A", 0.0, (killer, 0), (other, 0), (long, 99))
+    assert die("B", 2.0, (killer, 0), (other, 2), (long, 40)) == [GO_ON] * 3
+    assert die("C", 4.0, (killer, 0), (long, 40)) == [KILLER, GO_ON]
+    assert die("D", 6.0, (other, 2), (long, 40)) == [GO_ON, GO_ON], "its first two deaths are explained"
+
+
+def test_only_its_own_answers_break() -> None:
+    """Poison that many clients send: nodes live, so it is not said that nodes die without it."""
+    poisons = answers(10)
+    assert die("A", 0.0, *((poison, 2) for poison in poisons)) == [GO_ON] * 10
+    assert [die("B", 0.1, (poison, 2)) for poison in poisons] == [[KILLER]] * 10
+
+
+@pytest.mark.parametrize(("before", "decision"), [(1.0, GO_ON), (WINDOW - 10, GO_ON), (WINDOW + 1, KILLER)])
+def test_nodes_that_lately_died_without_it_acquit_it(before: float, decision: ResumeDecision) -> None:
+    suspect, long = answers(2)
+    die("Z", 0.0, (long, 99))
+    assert die("A", before, (suspect, 0)) == [GO_ON]
+    assert die("B", before + 2, (suspect, 0)) == [decision]
+
+
+def test_what_another_killer_did_acquits_none() -> None:
+    first, second, long = answers(3)
+    die("A", 0.0, (first, 0), (long, 99))
+    assert die("B", 2.0, (first, 0), (long, 99)) == [KILLER, GO_ON]
+    die("C", 4.0, (second, 0), (long, 99))
+    assert die("D", 6.0, (second, 0), (long, 99)) == [KILLER, GO_ON], "as when a client sends it again"
+
+
+@pytest.mark.parametrize(("made", "decision"), [(0, KILLER), (PASSED - 1, KILLER), (PASSED, GO_ON)])
+def test_a_node_that_died_at_the_same_token_is_no_other_death(made: int, decision: ResumeDecision) -> None:
+    """It got on at the first, where it may have been the killer at a late token: unless it passed that token."""
+    late, long = answers(2)
+    die("A", 0.0, (late, 1000), (long, 99))
+    die("B", 2.0, (late, made), (long, 99))
+    assert die("C", 4.0, (late, 0), (long, 99))[0] is decision
+
+
+def test_a_fleet_in_which_no_node_lives_is_not_asked_for_ever() -> None:
+    suspect, long = answers(2)
+    die("Z", 0.0, (long, 99))
+    decisions = [die("AB"[number % 2], 2 + 3.0 * number, (long, 99), (suspect, 1))[1] for number in range(MOST_DEATHS)]
+    assert decisions == [GO_ON] * (MOST_DEATHS - 1) + [KILLER]
+
+
+def test_only_what_breaks_alone_counts_towards_the_limit() -> None:
+    suspect, long = answers(2)
+    die("Z", 0.0, (long, 99))
+    for number in range(5):
+        assert die("A", 2.0 + 2 * number, (long, 99), (suspect, 1)) == [GO_ON, GO_ON]
+    assert [suspect.breaks("A", 1, 20.0 + 2 * number) for number in range(3)] == [GO_ON, GO_ON, LIMIT]
+
+
+@pytest.mark.parametrize("nodes", [2, 3, 8])
+@pytest.mark.parametrize("seed", range(3))
+def test_streams_outlive_nodes_that_are_killed_in_turn(nodes: int, seed: int) -> None:
+    """Two hundred streams that have run for a while, and for six minutes of kills a sixth of those that a node takes
+    along has just come to it."""
+    chance, deaths = random.Random(seed), NodeDeaths()
+    streams = [Answer(deaths) for _ in range(200)]
+    at = [chance.randrange(nodes) for _ in streams]
+    for turn in range(120):
+        now, dies = 3.0 * turn, turn % nodes
+        there = [number for number, node in enumerate(at) if node == dies]
+        decisions = die(str(dies), now, *((streams[number], _made(chance) if turn else 99) for number in there))
+        for number, decision in zip(there, decisions, strict=True):
+            assert decision is GO_ON
+            at[number] = chance.choice([node for node in range(nodes) if node != dies])
+            if chance.random() < 0.3:  # its answer ends, and another begins
+                streams[number] = Answer(deaths)
+
+
+def _made(chance: random.Random) -> int:
+    return chance.randrange(PROGRESS) if chance.random() < 0.15 else chance.randrange(PROGRESS, 100)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_killer_among_many_is_found(seed: int) -> None:
+    """Eight nodes, each with 25 streams and some that have just come. It goes from node to node until it is ended."""
+    chance, deaths = random.Random(seed), NodeDeaths()
+    killer = Answer(deaths)
+    streams = [[Answer(deaths) for _ in range(25)] for _ in range(8)]
+    left, taken = list(range(8)), 0
+    while True:
+        dies = left.pop(chance.randrange(len(left)))
+        there = [(stream, _made(chance)) for stream in streams[dies]] + [(killer, 0)]
+        chance.shuffle(there)
+        decisions = die(str(dies), 2.0 * taken, *there)
+        taken += 1
+        for (stream, _), decision in zip(there, decisions, strict=True):
+            if stream is not killer:
+                assert decision is GO_ON
+                streams[chance.choice(left)].append(stream)
+        if decisions[there.index((killer, 0))] is KILLER:
+            break
+    assert taken <= 4
+
+
+@given(st.lists(st.tuples(st.floats(0, 3), st.sampled_from("ABC"), st.integers(0, 5), st.booleans()), max_size=200))
+def test_breaks_of_a_node_that_come_together_are_one_death(breaks: list[tuple[float, str, int, bool]]) -> None:
+    """Against all breaks in a list. Those of a second behind the first of a node are one death, for a minute."""
+    deaths, now = NodeDeaths(), 0.0
+    model: list[tuple[float, str, set[int], set[int]]] = []  # suspects, innocents
+    for passed, node, number, got_on in breaks:
+        now += passed
+        death = deaths.record(node, now, number, got_on)
+        last = next((each for each in reversed(model) if each[1] == node), None)
+        if last is None or now > last[0] + TOGETHER:
+            last = (now, node, set(), set())
+            model.append(last)
+        (last[3] if got_on else last[2]).add(number)
+        assert (death.at, death.node_name, death.suspects, death.innocents) == last
+        recent = [each for each in model if now <= each[0] + WINDOW and each[3]]
+        assert [(each.at, each.node_name) for each in deaths.without([], now)] == [each[:2] for each in recent]
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    deaths = NodeDeaths()
+    recorded: list[NodeDeath] = [deaths.record(f"node {n}", n * 1e-3, n, True) for n in range(3 * MOST)]
+    assert [*deaths.without([], 2.0)] == recorded[-MOST:]
+    assert deaths.record("node 0", 2.0, 1, True) is not recorded[0]
+    assert [*deaths.without([], 1e6)] == []
