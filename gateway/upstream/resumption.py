@@ -84,7 +84,7 @@ class AnswerResumption:
             decision = self._bounds.decide(self._loop.time())
         if decision is ResumeDecision.GIVE_UP_KILLER:
             self._bounds.convict()
-            raise checkpoint.lost("two nodes have died over this request", repeatable=False) from None
+            raise checkpoint.lost("two nodes have failed over this request", repeatable=False) from None
         if decision is ResumeDecision.GIVE_UP_LIMIT:
             if isinstance(error, StreamLost):  # the other nodes could not go on with it, and say why
                 raise error

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.errors import UpstreamCut
-from gateway.core.resume.budget import MOST_DEATHS, PASSED, PROGRESS, SETTLING, ResumeDecision, Resumes
-from gateway.core.resume.node_deaths import MOST, TOGETHER, WINDOW, NodeDeath, NodeDeaths
+from gateway.core.errors import UpstreamCut, UpstreamError, UpstreamTimeout
+from gateway.core.resume.budget import MOST as MOST_BREAKS
+from gateway.core.resume.budget import PASSED, PROGRESS, SETTLING, ResumeDecision, Resumes
+from gateway.core.resume.node_deaths import MOST, STALLED_TOGETHER, TOGETHER, WINDOW, NodeDeath, NodeDeaths
 
 GO_ON, KILLER, LIMIT = ResumeDecision.GO_ON, ResumeDecision.GIVE_UP_KILLER, ResumeDecision.GIVE_UP_LIMIT
 
@@ -26,15 +27,17 @@ class Answer:
     def __post_init__(self) -> None:
         self.resumes = Resumes(self.limit, self.deaths)
 
-    def breaks(self, node: str, made: int, now: float) -> ResumeDecision:
+    def breaks(self, node: str, made: int, now: float, kind: type[UpstreamError] = UpstreamCut) -> ResumeDecision:
         self.tokens += made
-        return self.resumes.judge(UpstreamCut("x"), node, self.tokens, now)
+        return self.resumes.judge(kind("x"), node, self.tokens, now)
 
 
-def die(node: str, now: float, *answers: tuple[Answer, int]) -> list[ResumeDecision]:
+def die(
+    node: str, now: float, *answers: tuple[Answer, int], kind: type[UpstreamError] = UpstreamCut
+) -> list[ResumeDecision]:
     """A node dies: each answer has made so many tokens there. What is decided when all have broken off."""
     for number, (answer, made) in enumerate(answers):
-        answer.breaks(node, made, now + number * 1e-3)
+        answer.breaks(node, made, now + number * 1e-3, kind)
     decisions = [answer.resumes.decide(now + SETTLING) for answer, _ in answers]
     for (answer, _), decision in zip(answers, decisions, strict=True):
         if decision is KILLER:
@@ -108,8 +111,8 @@ def test_a_node_that_died_at_the_same_token_is_no_other_death(made: int, decisio
 def test_a_fleet_in_which_no_node_lives_is_not_asked_for_ever() -> None:
     suspect, long = answers(2)
     die("Z", 0.0, (long, 99))
-    decisions = [die("AB"[number % 2], 2 + 3.0 * number, (long, 99), (suspect, 1))[1] for number in range(MOST_DEATHS)]
-    assert decisions == [GO_ON] * (MOST_DEATHS - 1) + [KILLER]
+    decisions = [die("AB"[number % 2], 2 + 3.0 * number, (long, 99), (suspect, 1))[1] for number in range(MOST_BREAKS)]
+    assert decisions == [GO_ON] * (MOST_BREAKS - 1) + [KILLER]
 
 
 def test_only_what_breaks_alone_counts_towards_the_limit() -> None:
@@ -118,6 +121,38 @@ def test_only_what_breaks_alone_counts_towards_the_limit() -> None:
     for number in range(5):
         assert die("A", 2.0 + 2 * number, (long, 99), (suspect, 1)) == [GO_ON, GO_ON]
     assert [suspect.breaks("A", 1, 20.0 + 2 * number) for number in range(3)] == [GO_ON, GO_ON, LIMIT]
+
+
+def stand_still(node: str, now: float, *answers: tuple[Answer, int]) -> list[ResumeDecision]:
+    return die(node, now, *answers, kind=UpstreamTimeout)
+
+
+def test_answers_that_come_to_nodes_that_stand_still_go_on() -> None:
+    """Each was alive when it was chosen, and others had got on there; what came later is noticed later."""
+    long, moved, other = answers(3)
+    stand_still("A", 0.0, (long, 99), (moved, 99), (other, 99))
+    for number, node in enumerate("BCDEFG"):
+        assert stand_still(node, 10.0 * number, (long, 99)) == [GO_ON]
+        assert stand_still(node, 10.0 * number + 5.0, (moved, 0), (other, 0)) == [GO_ON, GO_ON]
+
+
+def test_a_request_that_hangs_nodes_hangs_two() -> None:
+    hangs, long = answers(2)
+    assert stand_still("A", 0.0, (long, 99), (hangs, 0)) == [GO_ON, GO_ON]
+    assert stand_still("B", 10.0, (long, 99), (hangs, 0)) == [GO_ON, KILLER]
+
+
+def test_stalls_of_one_answer_alone_are_no_death() -> None:
+    slow = answers(1)[0]
+    decisions = [stand_still(node, 20.0 * number, (slow, 0))[0] for number, node in enumerate("ABC")]
+    assert decisions == [GO_ON, GO_ON, LIMIT]
+
+
+def test_its_own_progress_before_does_not_excuse_a_request() -> None:
+    """It got on at a node, and came back to it while that is still the same stall."""
+    slow = answers(1)[0]
+    decisions = [stand_still("A", 5.0 * number, (slow, made))[0] for number, made in enumerate((99, 0, 0))]
+    assert decisions == [GO_ON, GO_ON, LIMIT]
 
 
 @pytest.mark.parametrize("nodes", [2, 3, 8])
@@ -165,20 +200,24 @@ def test_a_killer_among_many_is_found(seed: int) -> None:
     assert taken <= 4
 
 
-@given(st.lists(st.tuples(st.floats(0, 3), st.sampled_from("ABC"), st.integers(0, 5), st.booleans()), max_size=200))
-def test_breaks_of_a_node_that_come_together_are_one_death(breaks: list[tuple[float, str, int, bool]]) -> None:
-    """Against all breaks in a list. Those of a second behind the first of a node are one death, for a minute."""
+BREAKS = st.tuples(st.floats(0, 3), st.sampled_from("ABC"), st.integers(0, 5), st.booleans(), st.booleans())
+
+
+@given(st.lists(BREAKS, max_size=200))
+def test_breaks_of_a_node_that_come_together_are_one_death(breaks: list[tuple[float, str, int, bool, bool]]) -> None:
+    """Against all breaks in a list. Those of a second behind the first of a node are one death, for a minute; of half a
+    minute where it stalled."""
     deaths, now = NodeDeaths(), 0.0
-    model: list[tuple[float, str, set[int], set[int]]] = []  # suspects, innocents
-    for passed, node, number, got_on in breaks:
+    model: list[tuple[float, str, set[int], set[int], bool]] = []  # suspects, innocents, stalled
+    for passed, node, number, got_on, stalled in breaks:
         now += passed
-        death = deaths.record(node, now, number, got_on)
-        last = next((each for each in reversed(model) if each[1] == node), None)
-        if last is None or now > last[0] + TOGETHER:
-            last = (now, node, set(), set())
+        death = deaths.record(node, now, number, got_on, stalled)
+        last = next((each for each in reversed(model) if (each[1], each[4]) == (node, stalled)), None)
+        if last is None or now > last[0] + (STALLED_TOGETHER if stalled else TOGETHER):
+            last = (now, node, set(), set(), stalled)
             model.append(last)
         (last[3] if got_on else last[2]).add(number)
-        assert (death.at, death.node_name, death.suspects, death.innocents) == last
+        assert (death.at, death.node_name, death.suspects, death.innocents, death.stalled) == last
         recent = [each for each in model if now <= each[0] + WINDOW and each[3]]
         assert [(each.at, each.node_name) for each in deaths.without([], now)] == [each[:2] for each in recent]
 

@@ -9,7 +9,7 @@ fail already, and a request that kills nodes takes down one after the other. So 
 - `Resumes`, killer rule: a node that dies of a request dies soon after it was sent, or at the token at which another
   died. So a death counts against a request that did not get on there; where a second one does, no third is risked.
   Those that got on are innocent, as are most of the hundred answers that a node takes along. Where nodes die without
-  the request as well, or another request explains the same deaths (`NodeDeaths`), it goes on, up to `MOST_DEATHS`.
+  the request as well, or another request explains the same deaths (`NodeDeaths`), it goes on, up to `MOST` times.
 - `ResumeBudget`: a token bucket for each model paces what the fleet computes again. It refuses nothing, it makes wait.
 
 What `Resumes.judge` makes of a break; "made" are the output tokens since the request's last counted break:
@@ -20,18 +20,19 @@ What `Resumes.judge` makes of a break; "made" are the output tokens since the re
     NodeBusy: 503, its queue is full           no        no        never
     UpstreamCut: the connection was closed     yes       yes       KILLER at the second node that it explains
     NodeFailed: 5xx, or an error event         yes       yes       KILLER at the second node that it explains
-    UpstreamTimeout: it stalled                yes       no        -
+    UpstreamTimeout: it stalled                yes       with its  KILLER at the second node that it explains
+                                                         node
     BadUpstreamResponse and all others         yes       no        -
 
-LIMIT: more than `limit` were counted, but for deaths that took others along which had got on. Else: GO_ON.
+LIMIT: more than `limit` were counted, but for those of nodes that took others along which had got on; and at `MOST`
+counted ones, whatever they were. Else: GO_ON.
 Where `PROGRESS` tokens were made, counts and deaths begin anew with this break, which then is no death of the request.
 
 The answers that a node takes along break within moments, one after the other, and each is judged by all of them: a
 request is given up only where `decide` says the same again after `SETTLING` seconds.
 
 The limit bounds the deaths of one node, too. A break that is not counted cost no node any work, so it is no evidence;
-how often it may happen is bounded by the nodes there are and by the time that an answer may wait for one. A stall is no
-death, since a full queue, a paused machine and a broken network look the same from here.
+how often it may happen is bounded by the nodes there are and by the time that an answer may wait for one.
 """
 
 import math
@@ -45,6 +46,7 @@ from gateway.core.errors import (
     StaleConnection,
     UpstreamCut,
     UpstreamError,
+    UpstreamTimeout,
 )
 from gateway.core.resume.node_deaths import NodeDeath, NodeDeaths, shared
 
@@ -55,9 +57,9 @@ it was asked, and less than half a second of a stream."""
 PASSED = 4
 """Output tokens behind the one at which a node died, with which another has passed it: more than an event has."""
 
-MOST_DEATHS = 8
-"""The deaths at which a request is given up, whatever else died: a fleet in which none lives long enough is not asked
-for ever."""
+MOST = 8
+"""The counted breaks in a row at which a request is given up, whatever else broke off: a fleet in which no node lives
+long enough is not asked for ever."""
 
 SETTLING = 0.25
 """Seconds until all answers that a node took along have broken off."""
@@ -92,7 +94,7 @@ class Resumes:
         self._tokens = 0
         """Output tokens of the answer at the last counted break."""
         self._breaks: list[NodeDeath | None] = []
-        """The counted breaks since the request last got on, that one included. None: not a death."""
+        """The counted breaks since the request last got on, that one included. None: of no node."""
         self._late: NodeDeath | None = None
         """The last death of a node on which the request had got on."""
         self._passed_at = 0
@@ -108,8 +110,9 @@ class Resumes:
             self._breaks.clear()
         self._tokens = tokens
         death = None
-        if isinstance(error, DEATHS):
-            death = self._deaths.record(node_name, now, self._number, got_on)
+        if isinstance(error, (*DEATHS, UpstreamTimeout)):
+            stalled = isinstance(error, UpstreamTimeout)
+            death = self._deaths.record(node_name, now, self._number, got_on, stalled)
             if got_on:
                 self._late, self._passed_at = death, tokens + PASSED
         self._breaks.append(death)
@@ -120,9 +123,11 @@ class Resumes:
         own = self._own()
         if len({death.node_name for death in own}) > 1 and self._explains(own, now):
             return ResumeDecision.GIVE_UP_KILLER
-        if sum(death is None or death.innocents <= {self._number} for death in self._breaks) > self._limit:
+        if sum(death is None or not death.took_along(self._number) for death in self._breaks) > self._limit:
             return ResumeDecision.GIVE_UP_LIMIT
-        return ResumeDecision.GO_ON if len(own) < MOST_DEATHS else ResumeDecision.GIVE_UP_KILLER
+        if len(self._breaks) < MOST:
+            return ResumeDecision.GO_ON
+        return ResumeDecision.GIVE_UP_KILLER if own else ResumeDecision.GIVE_UP_LIMIT
 
     def convict(self) -> None:
         """The request is ended for its deaths."""
@@ -135,7 +140,9 @@ class Resumes:
         return [
             death
             for death in self._breaks
-            if death is not None and self._number in death.suspects and not (death.explained and death.innocents)
+            if death is not None
+            and self._number in death.suspects
+            and (not death.explained if death.took_along(self._number) else not death.stalled)
         ]
 
     def _explains(self, own: list[NodeDeath], now: float) -> bool:

@@ -11,6 +11,9 @@ who else was there. A node dies of a request soon after it was sent: answers tha
     nodes died with innocents where it was not, in `WINDOW`  is innocent: nodes die without it
 
 A death that a request was ended for is explained: it counts neither against others nor for them.
+
+A node that stalls is taken for dead where it stalled with innocents. A stall of one answer alone says nothing of its
+node: a full queue and a broken network look the same from here.
 """
 
 from collections import deque
@@ -19,6 +22,9 @@ from itertools import count
 
 TOGETHER = 1.0
 """Seconds behind the first within which a node's breaks are one death."""
+
+STALLED_TOGETHER = 30.0
+"""The same for stalls: those that have come to the node since it stands still are noticed later."""
 
 WINDOW = 60.0
 """Seconds for which a death is remembered."""
@@ -31,17 +37,22 @@ class NodeDeath:
     """The node `node_name` broke off answers, first at `at` (seconds of any clock that does not go back).
 
     `suspects`: the numbers of the requests that had not got on there. `innocents`: of those that had. `explained`: a
-    request was ended for it.
+    request was ended for it. `stalled`: its connections stayed, and nothing came.
     """
 
-    __slots__ = ("at", "explained", "innocents", "node_name", "suspects")
+    __slots__ = ("at", "explained", "innocents", "node_name", "stalled", "suspects")
 
-    def __init__(self, node_name: str, at: float) -> None:
+    def __init__(self, node_name: str, at: float, stalled: bool) -> None:
         self.node_name = node_name
         self.at = at
+        self.stalled = stalled
         self.suspects: set[int] = set()
         self.innocents: set[int] = set()
         self.explained = False
+
+    def took_along(self, number: int) -> bool:
+        """Whether an answer to another request than `number` broke off that had got on there."""
+        return not self.innocents <= {number}
 
 
 class NodeDeaths:
@@ -51,22 +62,23 @@ class NodeDeaths:
 
     def __init__(self) -> None:
         self._deaths: deque[NodeDeath] = deque(maxlen=MOST)
-        self._last: dict[str, NodeDeath] = {}
-        """By node: its last one in the deque."""
+        self._last: dict[tuple[str, bool], NodeDeath] = {}
+        """By node and `stalled`: its last one in the deque."""
         self._numbers = count()
 
     def number(self) -> int:
         """A number for one more request."""
         return next(self._numbers)
 
-    def record(self, node_name: str, now: float, number: int, got_on: bool) -> NodeDeath:
-        """The answer to the request of `number` broke off at `now`. `got_on`: it had made some tokens on the node."""
+    def record(self, node_name: str, now: float, number: int, got_on: bool, stalled: bool = False) -> NodeDeath:
+        """The answer to the request of `number` broke off at `now`. `got_on`: it had made some tokens on the node.
+        `stalled`: it was silent for too long."""
         self._forget(now)
-        death = self._last.get(node_name)
-        if death is None or now > death.at + TOGETHER:
+        death = self._last.get((node_name, stalled))
+        if death is None or now > death.at + (STALLED_TOGETHER if stalled else TOGETHER):
             if len(self._deaths) == MOST:
                 self._drop_oldest()
-            death = self._last[node_name] = NodeDeath(node_name, now)
+            death = self._last[node_name, stalled] = NodeDeath(node_name, now, stalled)
             self._deaths.append(death)
         (death.innocents if got_on else death.suspects).add(number)
         return death
@@ -82,13 +94,14 @@ class NodeDeaths:
 
     def _drop_oldest(self) -> None:
         oldest = self._deaths.popleft()
-        if self._last.get(oldest.node_name) is oldest:
-            del self._last[oldest.node_name]
+        place = oldest.node_name, oldest.stalled
+        if self._last.get(place) is oldest:
+            del self._last[place]
 
 
 def shared(own: Sequence[NodeDeath], number: int) -> bool:
     """Whether another request than `number` was a suspect at each of the deaths `own`, all of which had innocents."""
-    if not all(death.innocents for death in own):
+    if not all(death.took_along(number) for death in own):
         return False
     common = set.intersection(*(death.suspects for death in own))
     return bool(common - {number})
