@@ -37,8 +37,9 @@ from tests.resume.storm_verdict import StormResult, judge_any
 from tests.support.gateway_process import GatewayProcess, gateway_process
 from workers.fake import serve_fake
 
-PATIENCE = 120.0
-"""Seconds that a client waits for its answer."""
+PATIENCE = 300.0
+"""Seconds that a client waits for its answer: longer than `timeouts.idle`, after which half of a plain answer is given
+up."""
 
 
 @dataclass(frozen=True, slots=True)
