@@ -4,8 +4,8 @@ Attention keeps a key and a value per token; a Mamba layer keeps one state per s
 with its length. So a hybrid model is cheap in long contexts and dear in many sequences. The sizes follow
 vLLM's own count (`MambaStateShapeCalculator.mamba2_state_shape`, `MambaSpec.max_memory_usage_bytes` and
 `AttentionSpec` in 0.22 and 0.32), including what a naive count misses: key/value heads are copied when
-there are fewer than tensor-parallel ranks, and a sequence holds several Mamba states when states are cached
-or tokens are guessed ahead.
+there are fewer than tensor-parallel ranks, a sequence holds several Mamba states when states are cached or
+tokens are guessed ahead, and the layers that guess (MTP) keep keys and values of their own.
 """
 
 from collections import Counter
@@ -26,6 +26,8 @@ class Architecture:
     attention_layers: int
     kv_heads: int
     head_dim: int
+    heads: int | None = None
+    mtp_attention_layers: int = 1
     mamba_layers: int = 0
     mamba_heads: int = 0
     mamba_head_dim: int = 0
@@ -38,13 +40,31 @@ class Architecture:
         """Whether a sequence holds a state that does not grow."""
         return self.mamba_layers > 0
 
-    def kv_bytes_per_token(self, dtype: str, tensor_parallel: int) -> int:
-        """Bytes of keys and values that one token takes on the whole node.
+    def kv_bytes_per_token(self, dtype: str, tensor_parallel: int, guesses: bool = False) -> int:
+        """Bytes of keys and values that one token takes on the whole node; `guesses`: with multi-token prediction.
 
-        vLLM gives every rank at least one key/value head, so 2 heads on 8 GPUs are stored 8 times over.
+        vLLM gives every rank at least one key/value head, so 2 heads on 8 GPUs are stored 4 times over each.
         """
         stored_heads = max(self.kv_heads, tensor_parallel)
-        return 2 * self.attention_layers * stored_heads * self.head_dim * DTYPE_BYTES[dtype]
+        layers = self.attention_layers + (self.mtp_attention_layers if guesses else 0)
+        return 2 * layers * stored_heads * self.head_dim * DTYPE_BYTES[dtype]
+
+    def tensor_fault(self, tensor_parallel: int) -> str | None:
+        """Why the layers cannot be cut over so many ranks, as vLLM checks it when it starts; None if they can.
+
+        Attention and Mamba heads are divided evenly. Key/value heads are divided, or each is copied to equally many
+        ranks.
+        """
+        for count, kind in ((self.heads, "attention"), (self.mamba_heads, "Mamba")):
+            if count and count % tensor_parallel:
+                return f"{count} {kind} heads cannot be divided by {tensor_parallel}"
+        if self.kv_heads % tensor_parallel and tensor_parallel % self.kv_heads:
+            return f"{self.kv_heads} key/value heads can neither be divided by {tensor_parallel} nor copied evenly"
+        return None
+
+    def tensor_sizes(self, most: int) -> tuple[int, ...]:
+        """The tensor-parallel sizes up to `most` that the architecture allows."""
+        return tuple(size for size in range(1, most + 1) if self.tensor_fault(size) is None)
 
     def state_bytes(self, tensor_parallel: int, ssm_dtype: str = "float32", guessed_tokens: int = 0) -> int:
         """Bytes of one copy of a sequence's Mamba state, all layers: convolution window plus SSM state."""
@@ -74,7 +94,9 @@ def read_architecture(config: Mapping[str, Any]) -> Architecture:
     Raises ConfigError where a needed key is missing. Understands Nemotron-H (`hybrid_override_pattern` or
     `layers_block_type`), NAS models (`block_configs`) and plain transformers.
     """
-    text = config.get("text_config", config)
+    text = config.get("text_config", config) if isinstance(config, Mapping) else None
+    if not isinstance(text, Mapping):
+        raise ConfigError("config.json is not a JSON object; cannot compute its memory")
     try:
         layers = _count_layers(text)
         head_dim = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
@@ -82,10 +104,14 @@ def read_architecture(config: Mapping[str, Any]) -> Architecture:
             attention_layers=layers["attention"],
             kv_heads=_kv_heads(text),
             head_dim=head_dim,
+            heads=text.get("num_attention_heads"),
+            mtp_attention_layers=_mtp_attention_layers(text),
             **_mamba_sizes(text, layers["mamba"]),
         )
     except KeyError as missing:
         raise ConfigError(f"config.json has no {missing}; cannot compute its memory") from missing
+    except (TypeError, ValueError, AttributeError, ZeroDivisionError) as wrong:
+        raise ConfigError(f"config.json has a value of another kind than expected ({wrong})") from wrong
 
 
 def _mamba_sizes(config: Mapping[str, Any], layers: int) -> dict[str, int]:
@@ -99,6 +125,12 @@ def _mamba_sizes(config: Mapping[str, Any], layers: int) -> dict[str, int]:
         "mamba_groups": config["n_groups"],
         "conv_kernel": config["conv_kernel"],
     }
+
+
+def _mtp_attention_layers(config: Mapping[str, Any]) -> int:
+    """Attention layers of one prediction module (vLLM runs one, again for each guess): 1 where nothing is said."""
+    layers = config.get("mtp_layers_block_type") or config.get("mtp_hybrid_override_pattern") or "*"
+    return sum(layer in ("*", "attention") for layer in layers)
 
 
 def _kv_heads(config: Mapping[str, Any]) -> int:

@@ -20,14 +20,13 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from workers.checkpoint import Marker, check_checkpoint, read_marker, write_marker
-from workers.download_plan import candidates
+from workers.download_plan import candidates, disk_bytes
 from workers.errors import DownloadFailed
 from workers.profile import Profile
 
 # Formats that vLLM does not load, and other people's copies of the weights.
 IGNORED = ("*.bin", "*.pth", "*.pt", "*.gguf", "*.onnx", "original/*", "consolidated*", "*.msgpack", "*.h5")
 ATTEMPTS = 6
-MARGIN = 1.02
 GB = 1e9
 POLL_SECONDS = 0.5
 
@@ -99,7 +98,7 @@ def check_folder(found: Found, folder: Path) -> None:
 
 def check_space(found: Found, folder: Path) -> None:
     """Raises DownloadFailed if what is still to come does not fit on the folder's disk."""
-    needed = int((found.total - _bytes_on_disk(folder)) * MARGIN)
+    needed = disk_bytes(found.total, _bytes_on_disk(folder))
     free = shutil.disk_usage(next(f for f in (folder.absolute(), *folder.absolute().parents) if f.exists())).free
     if needed > free:
         raise DownloadFailed(

@@ -2,14 +2,17 @@
 mind.
 """
 
+import datetime
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from workers.architecture import Architecture
 from workers.catalog.facts import Precision, find_gpu, find_model
-from workers.cost import BreakEven, CostPlan
+from workers.catalog.prices import ApiPrice, Price, PriceKind, PriceList, age_days, newest_apis, newest_by_kind
+from workers.cost import BreakEven, CostPlan, RequestShape
 from workers.errors import ConfigError
-from workers.profile import Hardware, Parallel, Price, Profile
+from workers.plan_advice import advice
+from workers.profile import Hardware, Parallel, Profile, check_tensor_size
 from workers.vram import MemoryPlan, plan_memory
 
 GPUS_PER_MACHINE = 8
@@ -19,14 +22,24 @@ TIGHT_UTILIZATION = 0.88
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked of a profile. None means the profile's own value; prices in US dollars per GPU hour."""
+    """What is asked of a profile. None means the profile's own value; prices in US dollars per GPU hour.
+
+    `api_prices` None: those of the list. `day` is the day whose prices are used, `today` the one their age is counted
+    to. `by_parameters`: the memory rule of the deployment guide, which knows no checkpoints.
+    """
 
     context: int | None = None
     sequences: int | None = None
     usd_per_gpu_hour: float | None = None
+    price_kind: PriceKind | None = None
     tokens_per_second: float | None = None
-    api_prices: tuple[float, ...] = (4.0, 8.0)
+    api_prices: tuple[ApiPrice, ...] | None = None
+    shape: RequestShape = field(default_factory=RequestShape)
     architecture: Architecture | None = None
+    by_parameters: bool = False
+    prices: PriceList = field(default_factory=PriceList)
+    day: datetime.date = field(default_factory=datetime.date.today)
+    today: datetime.date = field(default_factory=datetime.date.today)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +61,25 @@ class Plan:
 
 
 def make_plan(profile: Profile, question: Question, others: Iterable[Profile] = ()) -> Plan:
-    """Answer `question` for `profile`; `others` are the profiles that advice may name."""
-    memory = plan_memory(profile, question.context, question.sequences, question.architecture)
-    return Plan(profile, memory, _costs(profile, question), tuple(_advice(profile, memory, question, others)))
+    """Answer `question` for `profile`; `others` are the profiles that advice may name. Raises ConfigError where the
+    model's real config.json does not allow the profile's tensor parallelism.
+    """
+    if question.architecture is not None:
+        _check_size(question.architecture, profile.parallel.tensor, profile.hardware.gpus_per_node)
+    memory = plan_memory(profile, question.context, question.sequences, question.architecture, question.by_parameters)
+    fitting = [] if memory.verdict == "fits" else fitting_profiles(profile, others, question)
+    told = advice(profile, memory, [p.name for p in fitting])
+    return Plan(profile, memory, _costs(profile, question), tuple(told))
 
 
 def machine_profile(base: Profile, gpu: str, count: int, precision: Precision) -> Profile:
     """A profile for a machine in mind: `base` moved to `count` GPUs of one kind at one precision.
 
     Up to 8 GPUs are one machine; more are machines of 8 joined by pipeline stages over Ray. Raises
-    ConfigError for counts that no machine has.
+    ConfigError for counts that no machine has, or over which the model's layers cannot be cut.
     """
     nodes, gpus = _machines(count)
+    _check_size(base.model.architecture(), gpus, gpus)
     tight = nodes > 1 or (precision == "nvfp4" and not find_gpu(gpu).fp4_compute and gpu == "h100")
     return base.model_copy(
         update={
@@ -87,10 +107,44 @@ def base_profile(profiles: Sequence[Profile], model: str) -> Profile:
     return min(same, key=lambda p: p.role != "recommended")
 
 
-def fitting_profiles(profile: Profile, others: Iterable[Profile]) -> list[Profile]:
-    """Profiles of the same model that fit, least memory first."""
+def fitting_profiles(profile: Profile, others: Iterable[Profile], question: Question) -> list[Profile]:
+    """Profiles of the same model that fit with the 15%, by role and dollars a million tokens."""
     same = [p for p in others if p.model.name == profile.model.name and p.name != profile.name]
-    return sorted((p for p in same if plan_memory(p).fits), key=lambda p: p.hardware.memory_gb)
+    plans = [Plan(p, plan_memory(p), _costs(p, question), ()) for p in same]
+    return [plan.profile for plan in ranked(p for p in plans if p.memory.verdict == "fits")]
+
+
+ROLES = ("recommended", "budget", "vendor", "alternative", "family", "development", "on-paper")
+VERDICTS = ("fits", "tight", "no")
+
+
+def ranked(plans: Iterable[Plan]) -> list[Plan]:
+    """Plans by what fits, then by role, then by dollars a million tokens; those without a figure last."""
+
+    def key(plan: Plan) -> tuple[int, int, float, str]:
+        role = plan.profile.role
+        place = ROLES.index(role) if role in ROLES else len(ROLES)
+        return VERDICTS.index(plan.memory.verdict), place, usd_per_million(plan) or float("inf"), plan.profile.name
+
+    return sorted(plans, key=key)
+
+
+def usd_per_million(plan: Plan) -> float | None:
+    """US dollars per million output tokens at the plan's first price; None where price or throughput is unknown."""
+    return plan.costs[0].cost.per_million if plan.costs else None
+
+
+def prices_of(profile: Profile, prices: PriceList, day: datetime.date) -> tuple[Price, ...]:
+    """The prices of a profile's GPU on a day, one of a kind, on demand first: the profile's own, else the list's."""
+    rows = profile.prices or tuple(row for row in prices.gpu_hours if row.gpu == profile.hardware.gpu.name)
+    return newest_by_kind(rows, day)
+
+
+def _check_size(architecture: Architecture, tensor: int, most: int) -> None:
+    try:
+        check_tensor_size(architecture, tensor, most)
+    except ValueError as fault:
+        raise ConfigError(str(fault)) from fault
 
 
 def _machines(count: int) -> tuple[int, int]:
@@ -102,45 +156,30 @@ def _machines(count: int) -> tuple[int, int]:
 
 
 def _costs(profile: Profile, question: Question) -> tuple[CostAnswer, ...]:
-    prices: tuple[Price, ...] = profile.prices
+    prices = prices_of(profile, question.prices, question.day)
+    if question.price_kind is not None:
+        prices = tuple(price for price in prices if price.kind == question.price_kind)
     if question.usd_per_gpu_hour is not None:
+        kind, today = question.price_kind or "on_demand", question.today.isoformat()
         given = question.usd_per_gpu_hour
-        prices = (Price(kind="on_demand", usd_per_gpu_hour=given, date="now", source="given on the command line"),)
-    speed = question.tokens_per_second or _expected_speed(profile)
-    plans = [
-        CostPlan(p.kind, f"{p.source}, {p.date}", p.usd_per_gpu_hour * profile.hardware.gpus, speed) for p in prices
-    ]
-    return tuple(CostAnswer(c, tuple(c.break_even(api) for api in question.api_prices)) for c in plans)
+        prices = (Price(kind=kind, usd_per_gpu_hour=given, date=today, source="given on the command line"),)
+    apis = question.api_prices
+    if apis is None:
+        apis = newest_apis(question.prices.apis, profile.model.name, question.day)
+    return tuple(_answer(profile, price, apis, question) for price in prices)
+
+
+def _answer(profile: Profile, price: Price, apis: Sequence[ApiPrice], question: Question) -> CostAnswer:
+    cost = CostPlan(
+        price.kind,
+        price.source,
+        price.usd_per_gpu_hour * profile.hardware.gpus,
+        question.tokens_per_second or _expected_speed(profile),
+        price.date,
+        age_days(price.date, question.today),
+    )
+    return CostAnswer(cost, tuple(cost.break_even(question.shape.api_usd_per_million(api), api) for api in apis))
 
 
 def _expected_speed(profile: Profile) -> float | None:
     return profile.throughput[0].middle if profile.throughput else None
-
-
-def _advice(profile: Profile, memory: MemoryPlan, question: Question, others: Iterable[Profile]) -> Iterable[str]:
-    if memory.fits:
-        yield from _notes_on_fit(profile, memory)
-        return
-    yield f"{-memory.headroom_gb:,.0f} GB are missing."
-    if memory.room_gb >= 0 and memory.max_sequences > 0:
-        yield f"Plan at most {memory.max_sequences} sequences of {memory.context:,} tokens."
-    elif memory.room_gb >= 0:
-        yield "Shorten the context."
-    if profile.precision == "bf16":
-        yield "Quantise: FP8 halves the weights, NVFP4 quarters them."
-    elif profile.precision == "fp8":
-        yield "NVFP4 halves the weights."
-    names = [p.name for p in fitting_profiles(profile, others)]
-    if names:
-        yield "Profiles of this model that fit: " + ", ".join(names) + "."
-
-
-def _notes_on_fit(profile: Profile, memory: MemoryPlan) -> Iterable[str]:
-    bound = profile.scheduling.max_sequences
-    if memory.max_sequences < bound:
-        yield (
-            f"Only {memory.max_sequences} of max_sequences={bound} fit at the full "
-            f"{memory.context:,} tokens; beyond that vLLM preempts. Shorter sequences fit in greater number."
-        )
-    if profile.checkpoint.size_gb and profile.checkpoint.vendor_minimum_gb:
-        yield f"The vendor's minimum is {profile.checkpoint.vendor_minimum_gb:,.0f} GB."

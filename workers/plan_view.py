@@ -1,4 +1,4 @@
-"""Plans on the terminal and as JSON."""
+"""Plans on the terminal."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from workers.plan import CostAnswer, Plan
+from workers.catalog.prices import OLD_DAYS
+from workers.cost import BreakEven, CostPlan
+from workers.download_plan import download_bytes
+from workers.plan import CostAnswer, Plan, ranked, usd_per_million
 from workers.vram import MemoryPlan
 
 WIDE = 10_000
@@ -27,7 +30,7 @@ def print_plan(console: Console, plan: Plan) -> None:
     profile = plan.profile
     console.print(f"\n[bold]{profile.title}[/]  ({profile.name}, {profile.role})")
     console.print(f"Source: {profile.source}", style="dim")
-    console.print(_memory_table(plan.memory))
+    console.print(_memory_table(plan.memory, download_bytes(profile) / 1e9))
     console.print(_verdict(plan.memory))
     for line in plan.advice:
         console.print(f"  {line}")
@@ -35,8 +38,10 @@ def print_plan(console: Console, plan: Plan) -> None:
         console.print(_cost_table(plan.costs))
         for line in _assumptions(plan.costs):
             console.print(f"  {line}")
+        for line in price_lines(answer.cost for answer in plan.costs):
+            console.print(f"  {line}")
     else:
-        console.print("Cost: no price is known for this machine; give one with --price.")
+        console.print("Cost: no price is known for this machine; give one with --price, or a row in --prices FILE.")
     for source in profile.throughput:
         span = whole(source.low) if source.low == source.high else f"{whole(source.low)}-{whole(source.high)}"
         console.print(f"  {span} tokens/s {source.kind}: {source.workload} ({source.source})", style="dim")
@@ -45,12 +50,14 @@ def print_plan(console: Console, plan: Plan) -> None:
 
 
 def print_summary(console: Console, plans: Iterable[Plan]) -> None:
-    """One line per profile."""
+    """One line per profile, by what fits, role and dollars a million tokens; then what to start with."""
+    rows = ranked(plans)
     table = Table(title="Memory in GB, cost in US dollars", title_justify="left", **_LEAN)
     for column in ("profile", "role", "fits"):
         table.add_column(column)
     for column in (
         "node",
+        "NVML",
         "usable",
         "weights x 1.15",
         "checkpoint",
@@ -59,26 +66,70 @@ def print_summary(console: Console, plans: Iterable[Plan]) -> None:
         "context",
         "$/h",
         "$/month",
+        "$/M tokens",
     ):
         table.add_column(column, justify="right")
-    for plan in plans:
+    table.add_column("price")
+    for plan in rows:
         memory, cost = plan.memory, plan.costs[0].cost if plan.costs else None
+        per_million = usd_per_million(plan)
         table.add_row(
             plan.profile.name,
             plan.profile.role,
-            "[green]yes[/]" if memory.fits else "[red]no[/]",
-            *(whole(v) for v in (memory.node_gb, memory.usable_gb, memory.formula_gb)),
-            "-" if memory.checkpoint_gb is None else whole(memory.checkpoint_gb),
+            {"fits": "[green]yes[/]", "tight": "[yellow]tight[/]", "no": "[red]no[/]"}[memory.verdict],
+            *(_known(v) for v in (memory.node_gb, memory.nvml_gb, memory.usable_gb, memory.formula_gb)),
+            _known(memory.checkpoint_gb),
             whole(memory.headroom_gb),
             f"{memory.max_sequences:,}",
             f"{memory.context:,}",
             f"{cost.hourly:,.2f}" if cost else "-",
             whole(cost.monthly) if cost else "-",
+            "-" if per_million is None else f"{per_million:,.2f}",
+            f"{cost.kind} {cost.date}" if cost else "-",
         )
     console.print(table)
+    for line in _recommendations(rows):
+        console.print(line)
+    for line in price_lines(plan.costs[0].cost for plan in rows if plan.costs):
+        console.print(line)
 
 
-def _memory_table(memory: MemoryPlan) -> Table:
+def _recommendations(rows: Sequence[Plan]) -> Iterable[str]:
+    """For each model with a recommended profile: that one, and the cheapest that fits by the figures known."""
+    for first in (plan for plan in rows if plan.profile.role == "recommended" and plan.memory.verdict == "fits"):
+        same = [p for p in rows if p.profile.model.name == first.profile.model.name and p.memory.verdict == "fits"]
+        yield f"Recommended for {first.profile.model.title}: {first.profile.name}{_rate(first)}."
+        priced = [plan for plan in same if usd_per_million(plan) is not None]
+        cheapest = min(priced, key=lambda plan: usd_per_million(plan) or 0.0, default=first)
+        if cheapest is not first:
+            yield f"Cheapest a million output tokens by the figures known: {cheapest.profile.name}{_rate(cheapest)}."
+
+
+def _rate(plan: Plan) -> str:
+    per_million = usd_per_million(plan)
+    if per_million is None:
+        return ""
+    cost, speeds = plan.costs[0].cost, plan.profile.throughput
+    basis = f", {speeds[0].kind}: {speeds[0].workload}" if speeds else ", as given"
+    return f" (${per_million:,.2f} {cost.kind} at {whole(cost.tokens_per_second or 0)} tokens/s{basis})"
+
+
+def price_lines(costs: Iterable[CostPlan]) -> Iterable[str]:
+    """Date and source of each price, and a warning for those older than 60 days."""
+    told = {(cost.source, cost.kind, cost.date): cost for cost in costs}
+    for cost in told.values():
+        line = f"Price {cost.kind}: {cost.source}, {cost.date}"
+        if cost.age_days > OLD_DAYS:
+            yield f"[yellow]{line}: {cost.age_days} days old[/], ask for today's and give it with --price or --prices."
+        else:
+            yield f"{line}."
+
+
+def _known(value: float | None) -> str:
+    return "-" if value is None else whole(value)
+
+
+def _memory_table(memory: MemoryPlan, disk_gb: float) -> Table:
     table = Table(show_header=False, box=None, padding=(0, 2))
     table.add_column(justify="left")
     table.add_column(justify="right")
@@ -91,9 +142,11 @@ def _memory_table(memory: MemoryPlan) -> Table:
         ("needed", memory.needed_gb, "decides"),
         ("KV budget", memory.kv_budget_gb, f"{memory.sequences} sequences of {memory.context:,} tokens"),
         ("total", memory.total_gb, ""),
-        ("node", memory.node_gb, ""),
-        ("usable", memory.usable_gb, f"at utilisation {memory.utilization:.2f}"),
+        ("node", memory.node_gb, "as sold; this is what the rule counts with"),
+        ("node by NVML", memory.nvml_gb, "memory.total of nvidia-smi: what is there"),
+        ("usable", memory.usable_gb, f"at utilisation {memory.utilization:.2f}, of the memory as sold"),
         ("headroom", memory.headroom_gb, ""),
+        ("disk", disk_gb or None, "free before `download`: the largest checkpoint that may be taken, with 5%"),
     ]
     for name, value, why in rows:
         if value is not None:
@@ -108,8 +161,13 @@ def _verdict(memory: MemoryPlan) -> str:
         f"({sequence.kv_bytes_per_token / 1024:.0f} KiB per token, "
         f"{sequence.state_bytes / 2**20:.0f} MiB state x {sequence.state_copies})."
     )
-    if memory.fits:
+    if memory.verdict == "fits":
         return f"[green]Fits[/] with {whole(memory.headroom_gb)} GB to spare. {carries}"
+    if memory.verdict == "tight":
+        most = carries.replace("Carries", "Carries, before activations and buffers, at most")
+        return f"[yellow]Tight[/]: the rule misses {whole(-memory.headroom_gb)} GB, a vendor lists it. {most}"
+    if memory.headroom_gb >= 0:
+        return f"[red]Does not fit[/]: below the published minimum. {carries}"
     return f"[red]Does not fit[/], by {whole(-memory.headroom_gb)} GB. {carries}"
 
 
@@ -121,7 +179,8 @@ def _cost_table(costs: Sequence[CostAnswer]) -> Table:
         "$/month (730 h)",
         "tokens/s",
         "$/million tokens",
-        "API $/million",
+        "API in/cached/out",
+        "API $/million out, with input",
         "break-even",
         "nodes for it",
     ):
@@ -135,9 +194,12 @@ def _cost_table(costs: Sequence[CostAnswer]) -> Table:
             "?" if cost.tokens_per_second is None else whole(cost.tokens_per_second),
             "?" if cost.per_million is None else f"{cost.per_million:,.3f}",
         )
+        if not answer.break_evens:
+            table.add_row(*first, "-", "-", "-", "-")
         for row, point in enumerate(answer.break_evens):
             table.add_row(
                 *(first if row == 0 else ("",) * len(first)),
+                _api(point),
                 f"{point.api_usd_per_million:.2f}",
                 f"{point.tokens_per_month / 1e9:.1f} B tokens/month",
                 "?" if point.nodes is None else str(point.nodes),
@@ -145,7 +207,18 @@ def _cost_table(costs: Sequence[CostAnswer]) -> Table:
     return table
 
 
+def _api(point: BreakEven) -> str:
+    if point.api is None or point.api.input is None:
+        return "output alone"
+    cached = "-" if point.api.cached is None else f"{point.api.cached:g}"
+    return f"{point.api.input:g}/{cached}/{point.api.output:g}"
+
+
 def _assumptions(costs: Sequence[CostAnswer]) -> Iterable[str]:
+    apis = {point.api.name: point.api for answer in costs for point in answer.break_evens if point.api is not None}
+    for api in apis.values():
+        if api.input is not None:
+            yield f"API {api.name}: {api.source}, {api.date}; for a million output tokens and their input (--shape)."
     for answer in costs:
         cost = answer.cost
         if cost.tokens_per_month is None:
@@ -160,60 +233,3 @@ def _assumptions(costs: Sequence[CostAnswer]) -> Iterable[str]:
                     f"{point.nodes} nodes, and each costs as much again: never cheaper at this speed. "
                     f"One node breaks even from {whole(point.needed_tokens_per_second)} tokens/s."
                 )
-
-
-def plan_json(plan: Plan) -> dict[str, Any]:
-    """A plan as plain data: GB decimal, US dollars, tokens."""
-    memory, profile = plan.memory, plan.profile
-    return {
-        "profile": profile.name,
-        "title": profile.title,
-        "role": profile.role,
-        "source": profile.source,
-        "fits": memory.fits,
-        "memory_gb": {
-            "node": memory.node_gb,
-            "usable": memory.usable_gb,
-            "weights": memory.weights_gb,
-            "formula": memory.formula_gb,
-            "checkpoint": memory.checkpoint_gb,
-            "vendor_minimum": memory.vendor_minimum_gb,
-            "needed": memory.needed_gb,
-            "kv_budget": memory.kv_budget_gb,
-            "total": memory.total_gb,
-            "headroom": memory.headroom_gb,
-        },
-        "sequences": {
-            "context": memory.context,
-            "planned": memory.sequences,
-            "max": memory.max_sequences,
-            "kv_bytes_per_token": memory.sequence.kv_bytes_per_token,
-            "state_bytes": memory.sequence.state_bytes,
-            "state_copies": memory.sequence.state_copies,
-        },
-        "costs": [_cost_json(answer) for answer in plan.costs],
-        "advice": list(plan.advice),
-    }
-
-
-def _cost_json(answer: CostAnswer) -> dict[str, Any]:
-    cost = answer.cost
-    return {
-        "kind": cost.kind,
-        "source": cost.source,
-        "usd_per_hour": cost.hourly,
-        "usd_per_month": cost.monthly,
-        "tokens_per_second": cost.tokens_per_second,
-        "usd_per_million_tokens": cost.per_million,
-        "tokens_per_month_at_most": cost.tokens_per_month,
-        "break_even": [
-            {
-                "api_usd_per_million": point.api_usd_per_million,
-                "tokens_per_month": point.tokens_per_month,
-                "nodes": point.nodes,
-                "reachable": point.reachable,
-                "needed_tokens_per_second": point.needed_tokens_per_second,
-            }
-            for point in answer.break_evens
-        ],
-    }

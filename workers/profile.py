@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from workers.architecture import Architecture
 from workers.catalog.facts import (
     Checkpoint,
     Fact,
@@ -15,6 +16,8 @@ from workers.catalog.facts import (
     find_gpu,
     find_model,
 )
+from workers.catalog.prices import Price
+from workers.errors import ConfigError
 
 
 def _gpu_of_name(given: Any) -> Any:
@@ -23,6 +26,14 @@ def _gpu_of_name(given: Any) -> Any:
 
 def _model_of_name(given: Any) -> Any:
     return find_model(given) if isinstance(given, str) else given
+
+
+StateType = Literal["float32", "float16", "bfloat16"]
+SHORT_TYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+
+def _dtype_of_short(given: Any) -> Any:
+    return SHORT_TYPES.get(given, given) if isinstance(given, str) else given
 
 
 class Hardware(Fact):
@@ -62,6 +73,14 @@ class Parallel(Fact):
         return self.tensor * self.pipeline
 
 
+def check_tensor_size(architecture: Architecture, tensor: int, most: int) -> None:
+    """Raises ValueError with the possible sizes (up to `most`, or 8) where no layer can be cut over `tensor` GPUs."""
+    fault = architecture.tensor_fault(tensor)
+    if fault is not None:
+        possible = ", ".join(map(str, architecture.tensor_sizes(max(most, tensor, 8))))
+        raise ValueError(f"tensor parallelism over {tensor} GPUs: {fault}; possible sizes: {possible}")
+
+
 class Caching(Fact):
     """Prefix caching and chunked prefill. On Mamba models both or neither: vLLM's `align` mode needs the
     chunks.
@@ -87,15 +106,6 @@ class Speculation(Fact):
 
     method: str
     tokens: int = Field(ge=1)
-
-
-class Price(Fact):
-    """What one GPU costs per hour in US dollars, as seen on `date` at `source`."""
-
-    kind: Literal["on_demand", "spot"]
-    usd_per_gpu_hour: float = Field(gt=0)
-    date: str
-    source: str
 
 
 class Throughput(Fact):
@@ -143,7 +153,7 @@ class Profile(Fact):
     utilization_reason: str
     max_model_len: int = Field(ge=256)
     kv_cache_dtype: Literal["auto", "fp8"] = "auto"
-    ssm_cache_dtype: Literal["float32", "bfloat16"] | None = None
+    ssm_cache_dtype: Annotated[StateType, BeforeValidator(_dtype_of_short)] | None = None
     trust_remote_code: bool = True
     reasoning_parser: str | None
     tool_parser: str | None
@@ -174,9 +184,14 @@ class Profile(Fact):
     def _hangs_together(self) -> "Profile":
         if self.parallel.gpus != self.hardware.gpus:
             raise ValueError(f"parallel uses {self.parallel.gpus} GPUs, hardware has {self.hardware.gpus}")
+        try:
+            architecture = self.model.architecture()
+        except ConfigError as error:
+            raise ValueError(f"model.config: {error}") from error
+        check_tensor_size(architecture, self.parallel.tensor, self.hardware.gpus_per_node)
         if self.hardware.nodes > 1 and self.parallel.backend != "ray":
             raise ValueError("several machines need parallel.backend: ray")
-        if self.model.architecture().has_mamba and self.caching.prefix != self.caching.chunked_prefill:
+        if architecture.has_mamba and self.caching.prefix != self.caching.chunked_prefill:
             raise ValueError("Mamba models need prefix caching and chunked prefill both on or both off")
         if self.max_model_len > self.model.native_context:
             raise ValueError(f"max_model_len is above the model's {self.model.native_context}")

@@ -43,7 +43,7 @@ class Cost(Part):
     """What the whole node costs, US dollars per hour."""
 
     usd_per_hour: float = Field(ge=0)
-    kind: Literal["on_demand", "spot"]
+    kind: Literal["on_demand", "reserved", "spot"]
 
 
 class Canary(Part):

@@ -64,6 +64,7 @@ def test_gpu_nodes_launch_a_profile_of_ours_with_time_to_drain(profile: str) -> 
     assert command == "launch"
     assert load_profiles()[name].min_shared_memory_gb <= 64
     assert f"--model-dir=/models/{name}" in options
+    assert "--price-kind=${PRICE_KIND:-on-demand}" in options, "the source of spot notices sets no price"
     assert node["shm_size"] == "64gb"
     assert node["stop_grace_period"] == "11m"  # 600 s of drain and the rest
     assert node["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]

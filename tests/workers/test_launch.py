@@ -217,8 +217,9 @@ def test_a_spot_notice_in_a_file_drains_in_its_time(
     launch: Callable[..., Launched], redis_url: str, tmp_path: Path
 ) -> None:
     notice = tmp_path / "notice"
-    node = launch(redis_url, "--spot", f"file:{notice}")
-    wait_until(lambda: node.is_in("ready"), "ready")
+    node = launch(redis_url, "--spot", f"file:{notice}", "--price", "2", "--price-kind", "on-demand")
+    ready = wait_until(lambda: node.is_in("ready"), "ready")
+    assert ready["price"] == {"usd_per_hour": 2.0, "kind": "on_demand"}, "a source of notices sets no price"
     (tmp_path / "running").write_text("1")  # a request that does not end in time
     notice.write_text('{"seconds": 3}')
     draining = wait_until(lambda: node.is_in("draining"), "draining")
@@ -248,6 +249,8 @@ def test_a_spot_notice_at_an_address(launch: Callable[..., Launched], redis_url:
         assert node.process.wait(60) == 0
         server.shutdown()
     assert node.said("notice: http://127.0.0.1")
+    assert node.said("say --price-kind spot"), "without a kind --spot means the spot price, as it did"
+    assert node.said("no spot price of cpu is known")
 
 
 def test_a_second_signal_waits_no_longer_and_a_deaf_server_is_killed(

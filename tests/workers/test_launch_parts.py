@@ -4,12 +4,14 @@ import asyncio
 import os
 import stat
 import sys
+from datetime import date
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from workers.argv import Binding
+from workers.catalog.prices import load_prices
 from workers.cli import app
 from workers.errors import ConfigError, MissingTool, NodeFailed
 from workers.launch.backoff import HEALTHY_SECONDS, LAST_SECONDS, Backoff
@@ -19,6 +21,7 @@ from workers.launch.progress import Step, is_news, read_line
 from workers.launch.ray_cluster import head_command, start_head, stop_ray, worker_command
 from workers.launch.spot import FileNotice, UrlNotice, parse_source
 from workers.profiles.load import find_profile
+from workers.registration import Cost
 
 PAIR = find_profile("nemotron-3-ultra-16xh100-fp8")
 
@@ -94,12 +97,14 @@ async def test_output_arrives_by_lines_and_nothing_is_lost() -> None:
 
 
 def test_prices_and_addresses_of_a_launch() -> None:
-    profile = find_profile("nemotron-3-ultra-8xh200-fp8")
-    on_demand, spot = price_of(profile, False), price_of(profile, True)
+    profile, prices, day = find_profile("nemotron-3-ultra-8xh200-fp8"), load_prices(), date(2026, 6, 30)
+    on_demand, spot = price_of(profile, "on_demand", prices, day), price_of(profile, "spot", prices, day)
     assert on_demand is not None
     assert spot is not None
     assert (round(on_demand.usd_per_hour, 2), spot.kind, round(spot.usd_per_hour, 2)) == (38.72, "spot", 14.56)
-    assert price_of(find_profile("tiny-cpu"), False) is None
+    assert price_of(profile, "reserved", prices, day) is None, "no other kind's price stands in for one"
+    assert price_of(profile, "reserved", prices, day, 2.5) == Cost(usd_per_hour=20, kind="reserved")
+    assert price_of(find_profile("tiny-cpu"), "on_demand", prices, day) is None
     assert local_url(Binding("0.0.0.0", 8000)) == "http://127.0.0.1:8000"
     assert local_url(Binding("::1", 1)) == "http://[::1]:1"
     assert fill_command(["x", "{host}:{port}"], Binding("h", 7)) == ("x", "h:7")

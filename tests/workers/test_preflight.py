@@ -84,7 +84,10 @@ def test_lesser_faults_warn() -> None:
 
 
 def test_a_profile_that_cannot_fit_fails_before_anything_is_rented() -> None:
-    assert findings("good-16xh100-head", "nemotron-3-ultra-16xh100-bf16")["plan"].level == "fail"
+    refused = findings("good-8xh100", "nemotron-3-super-1xh100-nvfp4")["plan"]
+    assert (refused.level, refused.needed) == ("fail", "75 GB as published")
+    tight = findings("good-16xh100-head", "nemotron-3-ultra-16xh100-bf16")["plan"]
+    assert tight.level == "warn" and "1,204 GB usable by NVML" in tight.seen
 
 
 def test_a_real_topology_table_is_read_around_its_escapes_nics_and_legend() -> None:

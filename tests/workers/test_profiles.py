@@ -76,6 +76,14 @@ def test_an_operators_file_extends_a_profile(tmp_path: Path) -> None:
     assert run.exit_code == 0
 
 
+@pytest.mark.parametrize(
+    ("given", "read"), [("fp32", "float32"), ("fp16", "float16"), ("bf16", "bfloat16"), ("float16", "float16")]
+)
+def test_the_type_of_the_mamba_state_in_any_spelling(tmp_path: Path, given: str, read: str) -> None:
+    (tmp_path / "ours.yaml").write_text(f"extends: nemotron-3-ultra-8xh200-fp8\nname: ours\nssm_cache_dtype: {given}\n")
+    assert find_profile("ours", [tmp_path]).ssm_cache_dtype == read
+
+
 def test_an_operators_own_gpu_and_model_need_no_change_here(tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
     file.write_text(
@@ -99,10 +107,21 @@ hardware:
     [
         ("extends: nemotron-3-ultra-8xh200-fp8\nmax_model_length: 1", "max_model_length"),
         ("extends: nemotron-3-ultra-8xh200-fp8\nparallel: {tensor: 4}", "parallel uses 4 GPUs"),
+        (
+            "extends: nemotron-3-ultra-8xh200-fp8\nparallel: {tensor: 5}\nhardware: {gpus_per_node: 5}",
+            "64 attention heads cannot be divided by 5; possible sizes: 1, 2, 4, 8",
+        ),
+        ("extends: nemotron-3-ultra-8xh200-fp8\nssm_cache_dtype: fp4", "float16"),
+        (
+            "extends: tiny-cpu\nmodel: {name: m, title: M, parameters_billion: 1, active_billion: 1,"
+            " native_context: 8192, license: MIT, checkpoints: [{precision: bf16, repository: a/b}], config: {}}",
+            "num_attention_heads|num_",
+        ),
         ("extends: nemotron-3-ultra-8xh200-fp8\ncaching: {prefix: false}", "both on or both off"),
         ("extends: nemotron-3-ultra-16xh100-fp8\nparallel: {backend: mp}", "ray"),
         ("extends: nemotron-3-ultra-8xh200-fp8\nmax_model_len: 9000000", "max_model_len"),
         ("extends: nobody", "not a built-in profile"),
+        ("extends: tiny-cpu\nprices: [{kind: spot, date: 2026-02-31}]", "cannot read"),
         ("- a list", "not a YAML mapping"),
         ("a: [", "cannot read"),
     ],

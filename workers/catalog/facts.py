@@ -5,7 +5,7 @@ from importlib.resources import files
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from workers.architecture import Architecture, read_architecture
 from workers.errors import ConfigError
@@ -21,11 +21,16 @@ class Fact(BaseModel):
 
 
 class Gpu(Fact):
-    """One kind of GPU. `memory_gb` is decimal GB; `nvlink_links` is the n of NV<n> on an SXM board."""
+    """One kind of GPU. `memory_gb` is what the vendor sells, `nvml_gb` what NVML counts, both in decimal GB.
+
+    `nvlink_links` is the n of NV<n> on an SXM board. `dense_tflops` are the data sheet's figures without sparsity, by
+    the precision of the arithmetic.
+    """
 
     name: str
     title: str
-    memory_gb: float
+    memory_gb: float = Field(gt=0)
+    nvml_gb: float | None = Field(default=None, gt=0)
     family: Literal["ampere", "hopper", "blackwell", "cpu"]
     form: Literal["sxm", "pcie", "none"]
     nvlink_links: int
@@ -33,6 +38,7 @@ class Gpu(Fact):
     min_driver: str | None
     fp8_compute: bool
     fp4_compute: bool
+    dense_tflops: dict[Precision, float] = Field(default_factory=dict)
 
 
 class Fallback(Fact):
@@ -42,17 +48,33 @@ class Fallback(Fact):
     quantization: str
 
 
+class ListedNode(Fact):
+    """A node that a vendor lists for a checkpoint: `gpus` of one kind, and where it is listed."""
+
+    gpu: str
+    gpus: int = Field(ge=1)
+    source: str
+
+
 class Checkpoint(Fact):
-    """A model's weights at one precision. Sizes in decimal GB, None where nobody has told us."""
+    """A model's weights at one precision. Sizes in decimal GB, None where nobody has told us.
+
+    `size_gb` counts the tensors; `vendor_minimum_gb` is the GPU memory that a published recipe asks for.
+    """
 
     precision: Precision
     repository: str
-    size_gb: float | None = None
-    vendor_minimum_gb: float | None = None
+    size_gb: float | None = Field(default=None, gt=0)
+    vendor_minimum_gb: float | None = Field(default=None, gt=0)
+    listed_nodes: tuple[ListedNode, ...] = ()
     may_be_missing: bool = False
     local: bool = False
     fallback: Fallback | None = None
     note: str = ""
+
+    def listed_on(self, gpu: str, gpus: int) -> ListedNode | None:
+        """The vendor's entry for a node of so many GPUs of that kind, or a smaller one."""
+        return next((node for node in self.listed_nodes if node.gpu == gpu and node.gpus <= gpus), None)
 
 
 class Model(Fact):
@@ -80,8 +102,13 @@ class Model(Fact):
 
 
 def read_yaml(text: str) -> Any:
-    """A YAML document as plain data, by libyaml where it is there. Raises yaml.YAMLError."""
-    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    """A YAML document as plain data, by libyaml where it is there. Raises yaml.YAMLError, also for what the library
+    lets through as other errors: a 31st of February, thousands of nested brackets.
+    """
+    try:
+        return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise yaml.YAMLError(f"a value cannot be read: {error}") from error
 
 
 def parse(kind: Any, document: Any, where: str) -> Any:

@@ -20,6 +20,10 @@ ProfileFolder = Annotated[
     list[Path] | None,
     typer.Option("--profiles", help="A folder of your own profiles. Also $FLEETGATE_WORKER_PROFILES."),
 ]
+PriceFile = Annotated[
+    Path | None,
+    typer.Option("--prices", envvar="FLEETGATE_WORKER_PRICES", help="Prices of your own, by date (YAML)."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import datetime
 import os
 import shlex
 import signal
@@ -13,9 +14,10 @@ from typing import Annotated, Literal
 import typer
 
 from workers.argv import Binding, command_line, flags_of
+from workers.catalog.prices import checked_usd, load_prices, price_kind
 from workers.checkpoint import find_weights
 from workers.commands.argv import Host, ModelFolder, Port, VllmProgram, VllmVersion
-from workers.commands.edge import ProfileFolder, ProfileName, told
+from workers.commands.edge import PriceFile, ProfileFolder, ProfileName, told
 from workers.errors import ConfigError
 from workers.flags.flagset import usable
 from workers.flags.known import known_flags
@@ -26,11 +28,13 @@ from workers.launch.spot import NoticeSource, parse_source
 from workers.launch.supervisor import Supervisor
 from workers.profile import Profile
 from workers.profiles.load import find_profile
-from workers.registration import Capacity
+from workers.registration import Capacity, Cost
 from workers.registry import NoRegistry, RedisRegistry
 
 SECRET = "FLEETGATE_WORKER_SECRET"
 REDIS = "FLEETGATE_WORKER_REDIS"
+PRICE = "FLEETGATE_WORKER_PRICE"
+PRICE_KIND = "FLEETGATE_WORKER_PRICE_KIND"
 Role = Literal["single", "head", "worker"]
 
 
@@ -50,6 +54,13 @@ def launch(
     spot: Annotated[
         list[str] | None, typer.Option(help="Spot notice: aws, gcp, azure, file:PATH or url:ADDRESS.")
     ] = None,
+    price: Annotated[
+        float | None, typer.Option(envvar=PRICE, help="US dollars per GPU hour; else by the list.", min=0)
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option("--price-kind", envvar=PRICE_KIND, help="on-demand, reserved or spot.")
+    ] = None,
+    prices: PriceFile = None,
     spot_poll_seconds: Annotated[float, typer.Option(help="Seconds between two checks for a notice.", min=0.1)] = 5.0,
     role: Annotated[str, typer.Option(help="single, or head or worker of a Ray node.")] = "single",
     head: Annotated[str | None, typer.Option(help="The head's address, for --role worker.")] = None,
@@ -97,7 +108,7 @@ def launch(
         local_url=local_url(binding),
         advertise=advertise or local_url(binding),
         capacity=Capacity(max_concurrency=profile.scheduling.max_sequences, max_model_len=profile.max_model_len),
-        price=price_of(profile, bool(spot)),
+        price=_price(profile, kind, price, prices, bool(spot)),
         has_budgets=profile.reasoning_parser is not None,
         api_key=os.environ.get("VLLM_API_KEY"),
         weight=weight,
@@ -122,6 +133,17 @@ async def _supervise(plan: LaunchPlan, redis: str | None, sources: Sequence[Noti
         return await Supervisor(plan, NoRegistry(), _say, _log).run(sources)
     async with RedisRegistry(redis, os.environ.get(SECRET)) as registry:
         return await Supervisor(plan, registry, _say, _log).run(sources)
+
+
+def _price(profile: Profile, kind: str | None, usd: float | None, own: Path | None, spot: bool) -> Cost | None:
+    """What the node is announced to cost. Raises ConfigError for a kind or a price that is none."""
+    if kind is None and spot:
+        _say("the price is the spot one because of --spot; this will end: say --price-kind spot")
+    wanted = price_kind(kind or ("spot" if spot else "on-demand"))
+    cost = price_of(profile, wanted, load_prices(own), datetime.date.today(), checked_usd(usd))
+    if cost is None:
+        _say(f"no {wanted} price of {profile.hardware.gpu.name} is known: give --price, or a row in --prices FILE")
+    return cost
 
 
 def _vllm_command(

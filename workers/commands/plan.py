@@ -1,5 +1,6 @@
 """`fleetgate-worker plan`: does it fit, how much does it carry, what does it cost."""
 
+import datetime
 import json
 from pathlib import Path
 from typing import Annotated
@@ -9,13 +10,19 @@ from rich.console import Console
 
 from workers.architecture import Architecture, read_architecture
 from workers.catalog.facts import BYTES_PER_PARAMETER, Precision
-from workers.commands.edge import FAILED, AsJson, ProfileFolder, print_json, told
+from workers.catalog.prices import ApiPrice, PriceKind, checked_usd, load_prices, price_kind
+from workers.commands.edge import FAILED, AsJson, PriceFile, ProfileFolder, print_json, told
+from workers.cost import RequestShape
 from workers.errors import ConfigError
-from workers.plan import Plan, Question, base_profile, machine_profile, make_plan
+from workers.plan import Plan, Question, base_profile, machine_profile, make_plan, ranked
+from workers.plan_json import plan_json
 from workers.plan_plot import plot_plans
-from workers.plan_view import WIDE, plan_json, print_plan, print_summary
+from workers.plan_view import WIDE, print_plan, print_summary
 from workers.profile import Profile
 from workers.profiles.load import find_profile, load_profiles
+
+GUIDE_DAY = datetime.date(2026, 6, 30)
+GUIDE_API_PRICES = ("4", "8")
 
 
 @told
@@ -28,8 +35,23 @@ def plan(
     context: Annotated[int | None, typer.Option(help="Tokens per sequence.", min=1)] = None,
     sequences: Annotated[int | None, typer.Option(help="Sequences at once.", min=1)] = None,
     price: Annotated[float | None, typer.Option(help="US dollars per GPU hour.", min=0.001)] = None,
+    kind: Annotated[
+        str | None, typer.Option("--price-kind", help="on-demand, reserved or spot; without it all that are known.")
+    ] = None,
+    spot: Annotated[bool, typer.Option("--spot", help="Deprecated: --price-kind spot.")] = False,
+    prices: PriceFile = None,
     tokens_per_second: Annotated[float | None, typer.Option(help="Output tokens/s of the node.", min=0.1)] = None,
-    api_price: Annotated[list[float] | None, typer.Option(help="US dollars per million tokens to beat.")] = None,
+    api_price: Annotated[
+        list[str] | None,
+        typer.Option(help="US dollars per million tokens to beat: OUT, IN/OUT or IN/CACHED/OUT; else the list's."),
+    ] = None,
+    shape: Annotated[
+        str | None, typer.Option(help="IN/CACHED/OUT tokens of a request, to weigh an API's three prices.")
+    ] = None,
+    guide: Annotated[
+        bool,
+        typer.Option("--guide", help="As the deployment guide counts: parameters x bytes, June 2026, API $4 and $8."),
+    ] = False,
     config: Annotated[Path | None, typer.Option(help="The model's real config.json, for its memory.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a picture of memory by part (.png, .svg).")] = None,
     profiles: ProfileFolder = None,
@@ -37,13 +59,20 @@ def plan(
 ) -> None:
     """Plan memory, concurrency and cost. Exit code 1 if a single thing asked for does not fit."""
     known = list(load_profiles(profiles or ()).values())
+    today = datetime.date.today()
     question = Question(
         context=context,
         sequences=sequences,
-        usd_per_gpu_hour=price,
+        usd_per_gpu_hour=checked_usd(price),
+        price_kind=_kind(kind, spot),
         tokens_per_second=tokens_per_second,
-        api_prices=tuple(api_price or (4.0, 8.0)),
+        api_prices=_apis(api_price or (GUIDE_API_PRICES if guide else ()), today),
+        shape=_shape(shape),
         architecture=_read_config(config),
+        by_parameters=guide,
+        prices=load_prices(prices),
+        day=GUIDE_DAY if guide else today,
+        today=today,
     )
     chosen = [find_profile(name, profiles or ()) for name in names or ()]
     if gpu is not None:
@@ -58,13 +87,19 @@ def plan(
 
 def _show(plans: list[Plan], chosen: list[Profile], as_json: bool) -> None:
     if as_json:
-        print_json([plan_json(p) for p in plans])
+        print_json([plan_json(p) for p in (plans if chosen else ranked(plans))])
         return
     console = Console(width=WIDE)
     if not chosen:
         print_summary(console, plans)
     for answer in plans if chosen else ():
         print_plan(console, answer)
+
+
+def _kind(given: str | None, spot: bool) -> PriceKind | None:
+    if given is not None:
+        return price_kind(given)
+    return "spot" if spot else None
 
 
 def _precision(name: str) -> Precision:
@@ -79,5 +114,42 @@ def _read_config(file: Path | None) -> Architecture | None:
         return None
     try:
         return read_architecture(json.loads(file.read_text()))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"cannot read {file}: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
+
+
+def _numbers(text: str, option: str, expected: str) -> list[float]:
+    try:
+        numbers = [float(part) for part in text.split("/")]
+    except ValueError:
+        numbers = []
+    if not numbers or len(numbers) > 3 or not all(0 <= number < 1e12 for number in numbers) or numbers[-1] <= 0:
+        raise ConfigError(f"{option}: {text!r} is not {expected}")
+    return numbers
+
+
+def _apis(given: tuple[str, ...] | list[str], today: datetime.date) -> tuple[ApiPrice, ...] | None:
+    return tuple(_api(text, today) for text in given) or None
+
+
+def _api(text: str, today: datetime.date) -> ApiPrice:
+    *reads, output = _numbers(text, "--api-price", "OUT, IN/OUT or IN/CACHED/OUT in US dollars per million tokens")
+    return ApiPrice(
+        name=text,
+        input=reads[0] if reads else None,
+        cached=reads[1] if len(reads) > 1 else None,
+        output=output,
+        date=today.isoformat(),
+        source="given on the command line",
+    )
+
+
+def _shape(text: str | None) -> RequestShape:
+    if text is None:
+        return RequestShape()
+    numbers = _numbers(text, "--shape", "IN/CACHED/OUT tokens of a request, CACHED at most IN")
+    if len(numbers) != 3 or numbers[1] > numbers[0]:
+        raise ConfigError(f"--shape: {text!r} is not IN/CACHED/OUT tokens of a request, CACHED at most IN")
+    return RequestShape(*numbers)

@@ -1,11 +1,14 @@
 """Everything that one launch is to do, decided before anything is started."""
 
+import datetime
 import secrets
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from workers.argv import Binding
+from workers.catalog.prices import PriceKind, PriceList
+from workers.plan import prices_of
 from workers.profile import Profile
 from workers.registration import Capacity, Cost
 
@@ -55,12 +58,15 @@ def local_url(binding: Binding) -> str:
     return f"http://[{host}]:{binding.port}" if ":" in host else f"http://{host}:{binding.port}"
 
 
-def price_of(profile: Profile, spot: bool) -> Cost | None:
-    """The profile's price of the whole node: the spot one on a spot machine, else on demand; None if unknown."""
-    wanted = "spot" if spot else "on_demand"
-    for price in sorted(profile.prices, key=lambda p: p.kind != wanted):
-        return Cost(usd_per_hour=price.usd_per_gpu_hour * profile.hardware.gpus, kind=price.kind)
-    return None
+def price_of(
+    profile: Profile, kind: PriceKind, prices: PriceList, day: datetime.date, given: float | None = None
+) -> Cost | None:
+    """The price of the whole node on a day: `given` US dollars per GPU hour, else the newest of that kind; None where
+    none is known.
+    """
+    known = (price.usd_per_gpu_hour for price in prices_of(profile, prices, day) if price.kind == kind)
+    per_gpu = given if given is not None else next(known, None)
+    return None if per_gpu is None else Cost(usd_per_hour=per_gpu * profile.hardware.gpus, kind=kind)
 
 
 def fill_command(words: Sequence[str], binding: Binding) -> tuple[str, ...]:

@@ -24,7 +24,13 @@ def check_machine(profile: Profile, capture: Capture, folder: Path | None) -> li
 def _plan(profile: Profile) -> Finding:
     memory = plan_memory(profile)
     needed = f"{memory.total_gb:,.0f} GB for weights and sequences"
-    if memory.fits:
+    if memory.verdict == "fits":
         return Finding("plan", "ok", f"{memory.usable_gb:,.0f} GB usable", needed)
+    if memory.verdict == "tight" and memory.listed is not None:
+        seen = f"{memory.nvml_usable_gb:,.0f} GB usable by NVML, listed by {memory.listed.source}"
+        fix = "start with few sequences and a short context, or take a profile that `fleetgate-worker plan` says fits"
+        return Finding("plan", "warn", seen, needed, fix)
+    if memory.below_minimum:
+        needed = f"{memory.vendor_minimum_gb:,.0f} GB as published"
     fix = "`fleetgate-worker plan` lists what fits"
     return Finding("plan", "fail", f"{memory.usable_gb:,.0f} GB usable", needed, fix)

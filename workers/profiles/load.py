@@ -36,7 +36,7 @@ def load_profile_file(file: Path) -> Profile:
     """
     try:
         document = read_yaml(file.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read {file}: {error}") from error
     if not isinstance(document, dict):
         raise ConfigError(f"{file} is not a YAML mapping")
