@@ -17,7 +17,7 @@ from workers.vram import MemoryPlan
 WIDE = 10_000
 """Columns of the output, whatever the terminal has: a cut name or figure is worth less than a long line."""
 
-_LEAN: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "show_edge": False}
+LEAN: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "show_edge": False}
 
 
 def whole(value: float) -> str:
@@ -52,7 +52,7 @@ def print_plan(console: Console, plan: Plan) -> None:
 def print_summary(console: Console, plans: Iterable[Plan]) -> None:
     """One line per profile, by what fits, role and dollars a million tokens; then what to start with."""
     rows = ranked(plans)
-    table = Table(title="Memory in GB, cost in US dollars", title_justify="left", **_LEAN)
+    table = Table(title="Memory in GB, cost in US dollars", title_justify="left", **LEAN)
     for column in ("profile", "role", "fits"):
         table.add_column(column)
     for column in (
@@ -172,7 +172,7 @@ def _verdict(memory: MemoryPlan) -> str:
 
 
 def _cost_table(costs: Sequence[CostAnswer]) -> Table:
-    table = Table(title="Cost (US dollars)", title_justify="left", **_LEAN)
+    table = Table(title="Cost (US dollars)", title_justify="left", **LEAN)
     table.add_column("price")
     for column in (
         "$/h",

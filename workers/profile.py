@@ -108,6 +108,28 @@ class Speculation(Fact):
     tokens: int = Field(ge=1)
 
 
+class Load(Fact):
+    """What a throughput was measured under: `users` requests at once, each `input` prompt tokens, of which the share
+    `cached` came from the prefix cache, and `output` tokens. `prefill`: prompt tokens a second, where that was
+    measured.
+    """
+
+    input: float = Field(ge=1)
+    cached: float = Field(ge=0, le=1)
+    output: float = Field(ge=1)
+    users: float = Field(gt=0)
+    prefill: float | None = Field(default=None, gt=0)
+
+    @property
+    def fresh_tokens(self) -> float:
+        """Prompt tokens of a request that were computed."""
+        return max(1.0, self.input * (1 - self.cached))
+
+    def is_like(self, other: "Load | None") -> bool:
+        """Whether the requests have the same lengths, however many there were at once."""
+        return other is not None and (self.input, self.cached, self.output) == (other.input, other.cached, other.output)
+
+
 class Throughput(Fact):
     """Output tokens per second of the whole node, as a range (low = high for one measured value)."""
 
@@ -116,6 +138,7 @@ class Throughput(Fact):
     high: float = Field(gt=0)
     workload: str
     source: str
+    load: Load | None = None
     hardware: str = ""
 
     @property

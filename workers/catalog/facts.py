@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
@@ -13,6 +14,9 @@ from workers.errors import ConfigError
 Precision = Literal["bf16", "fp8", "nvfp4"]
 BYTES_PER_PARAMETER: Mapping[Precision, float] = {"bf16": 2.0, "fp8": 1.0, "nvfp4": 0.5}
 
+LONGEST_FILE = 16 << 20
+"""Bytes of a YAML or JSON file that is read at all."""
+
 
 class Fact(BaseModel):
     """Base of everything read from YAML: frozen, and a misspelt key is an error."""
@@ -23,8 +27,7 @@ class Fact(BaseModel):
 class Gpu(Fact):
     """One kind of GPU. `memory_gb` is what the vendor sells, `nvml_gb` what NVML counts, both in decimal GB.
 
-    `nvlink_links` is the n of NV<n> on an SXM board. `dense_tflops` are the data sheet's figures without sparsity, by
-    the precision of the arithmetic.
+    `nvlink_links` is the n of NV<n> on an SXM board. `bf16_tflops` is the data sheet's figure without sparsity.
     """
 
     name: str
@@ -38,7 +41,7 @@ class Gpu(Fact):
     min_driver: str | None
     fp8_compute: bool
     fp4_compute: bool
-    dense_tflops: dict[Precision, float] = Field(default_factory=dict)
+    bf16_tflops: float | None = Field(default=None, gt=0)
 
 
 class Fallback(Fact):
@@ -109,6 +112,18 @@ def read_yaml(text: str) -> Any:
         return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (ValueError, TypeError, RecursionError) as error:
         raise yaml.YAMLError(f"a value cannot be read: {error}") from error
+
+
+def read_document(file: Path) -> Any:
+    """A file's YAML as plain data. Raises ConfigError where it cannot be read, is too long, or is no YAML."""
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(LONGEST_FILE + 1)
+        if len(data) > LONGEST_FILE:
+            raise ConfigError(f"{file} is longer than {LONGEST_FILE >> 20} MiB: is it the right file?")
+        return read_yaml(data.decode())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read {file}: {error}") from error
 
 
 def parse(kind: Any, document: Any, where: str) -> Any:

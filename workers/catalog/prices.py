@@ -9,10 +9,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from workers.catalog.facts import Fact, parse, read_yaml
+from workers.catalog.facts import Fact, parse, read_document, read_yaml
 from workers.errors import ConfigError
 
 PriceKind = Literal["on_demand", "reserved", "spot"]
@@ -94,10 +93,7 @@ def load_prices(own: Path | None = None) -> PriceList:
     rows: PriceList = parse(PriceList, read_yaml(built_in.read_text()), built_in.name)
     if own is None:
         return rows
-    try:
-        document = read_yaml(own.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read the prices in {own}: {error}") from error
+    document = read_document(own)
     more: PriceList = parse(PriceList, {} if document is None else document, str(own))
     return PriceList(gpu_hours=rows.gpu_hours + more.gpu_hours, apis=rows.apis + more.apis)
 

@@ -1,7 +1,6 @@
 """`fleetgate-worker plan`: does it fit, how much does it carry, what does it cost."""
 
 import datetime
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +8,7 @@ import typer
 from rich.console import Console
 
 from workers.architecture import Architecture, read_architecture
-from workers.catalog.facts import BYTES_PER_PARAMETER, Precision
+from workers.catalog.facts import BYTES_PER_PARAMETER, Precision, read_document
 from workers.catalog.prices import ApiPrice, PriceKind, checked_usd, load_prices, price_kind
 from workers.commands.edge import FAILED, AsJson, PriceFile, ProfileFolder, print_json, told
 from workers.cost import RequestShape
@@ -20,6 +19,11 @@ from workers.plan_plot import plot_plans
 from workers.plan_view import WIDE, print_plan, print_summary
 from workers.profile import Profile
 from workers.profiles.load import find_profile, load_profiles
+from workers.workload.answer import PREEMPTIONS_PER_DAY, WorkloadQuestion, plan_workload, plan_workloads
+from workers.workload.document import workload_json
+from workers.workload.speed import read_points
+from workers.workload.view import print_workload, print_workloads
+from workers.workload.workload import FORM, read_workload
 
 GUIDE_DAY = datetime.date(2026, 6, 30)
 GUIDE_API_PRICES = ("4", "8")
@@ -52,6 +56,19 @@ def plan(
         bool,
         typer.Option("--guide", help="As the deployment guide counts: parameters x bytes, June 2026, API $4 and $8."),
     ] = False,
+    workload: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Plan nodes for a workload: {FORM}; several are laid over each other.", show_default=False),
+    ] = None,
+    prefill_rate: Annotated[
+        float | None, typer.Option(help="Prompt tokens/s that a node computes, for --workload.", min=0.1, max=1e9)
+    ] = None,
+    decode: Annotated[
+        list[str] | None, typer.Option(help="USERS:RATE, answers at once and tokens/s of each, for --workload.")
+    ] = None,
+    preemptions_per_day: Annotated[
+        float, typer.Option(help="How often one spot node is taken back, for --workload.", min=0, max=1000)
+    ] = PREEMPTIONS_PER_DAY,
     config: Annotated[Path | None, typer.Option(help="The model's real config.json, for its memory.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a picture of memory by part (.png, .svg).")] = None,
     profiles: ProfileFolder = None,
@@ -77,6 +94,10 @@ def plan(
     chosen = [find_profile(name, profiles or ()) for name in names or ()]
     if gpu is not None:
         chosen.append(machine_profile(base_profile(known, model), gpu.lower(), count, _precision(precision)))
+    if workload:
+        asked = WorkloadQuestion(read_workload(workload), prefill_rate, read_points(decode or ()), preemptions_per_day)
+        _show_workload(chosen, base_profile(known, model), known, asked, question, as_json)
+        return
     plans = [make_plan(profile, question, known) for profile in chosen or known]
     _show(plans, chosen, as_json)
     if plot is not None:
@@ -96,6 +117,32 @@ def _show(plans: list[Plan], chosen: list[Profile], as_json: bool) -> None:
         print_plan(console, answer)
 
 
+def _show_workload(
+    chosen: list[Profile],
+    base: Profile,
+    known: list[Profile],
+    asked: WorkloadQuestion,
+    question: Question,
+    as_json: bool,
+) -> None:
+    """What is chosen in full, else one line for each profile of the model."""
+    console = Console(width=WIDE, highlight=False)
+    refusals: list[str] = []
+    if chosen:
+        plans = [plan_workload(profile, asked, question) for profile in chosen]
+    else:
+        plans, refusals = plan_workloads([p for p in known if p.model.name == base.model.name], asked, question)
+    if as_json:
+        print_json([workload_json(plan) for plan in plans])
+    elif chosen:
+        for plan in plans:
+            print_workload(console, plan, question)
+    else:
+        print_workloads(console, asked.workload, plans, refusals, question)
+    if not plans:
+        raise typer.Exit(FAILED)
+
+
 def _kind(given: str | None, spot: bool) -> PriceKind | None:
     if given is not None:
         return price_kind(given)
@@ -113,9 +160,7 @@ def _read_config(file: Path | None) -> Architecture | None:
     if file is None:
         return None
     try:
-        return read_architecture(json.loads(file.read_text()))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"cannot read {file}: {error}") from error
+        return read_architecture(read_document(file))
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error
 

@@ -6,9 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from workers.catalog.facts import parse, read_yaml
+from workers.catalog.facts import parse, read_document, read_yaml
 from workers.errors import ConfigError
 from workers.profile import Profile
 
@@ -34,10 +32,7 @@ def load_profile_file(file: Path) -> Profile:
     """The profile in one file. It may say `extends: NAME` and then only what differs from that built-in
     profile.
     """
-    try:
-        document = read_yaml(file.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read {file}: {error}") from error
+    document = read_document(file)
     if not isinstance(document, dict):
         raise ConfigError(f"{file} is not a YAML mapping")
     return _build(document, _built_in(), str(file))

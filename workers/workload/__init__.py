@@ -1,0 +1,1 @@
+"""How many nodes a workload needs, which resource decides it, and what that costs."""
