@@ -8,7 +8,7 @@ import pytest
 from gateway.config.source import load_config
 
 DOCS = Path(__file__).parent.parent / "docs"
-OF_WORKERS = "extends:"
+OF_WORKERS = ("extends:", "gpu_hours:")
 EXAMPLES = [
     pytest.param(block, id=f"{page.name}-{block.split(':')[0].splitlines()[-1]}")
     for page in sorted(DOCS.glob("*.md"))

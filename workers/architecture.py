@@ -99,12 +99,12 @@ def read_architecture(config: Mapping[str, Any]) -> Architecture:
         raise ConfigError("config.json is not a JSON object; cannot compute its memory")
     try:
         layers = _count_layers(text)
-        head_dim = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
-        return Architecture(
+        heads = text.get("num_attention_heads")
+        architecture = Architecture(
             attention_layers=layers["attention"],
             kv_heads=_kv_heads(text),
-            head_dim=head_dim,
-            heads=text.get("num_attention_heads"),
+            head_dim=int(text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]),
+            heads=None if heads is None else int(heads),
             mtp_attention_layers=_mtp_attention_layers(text),
             **_mamba_sizes(text, layers["mamba"]),
         )
@@ -112,6 +112,9 @@ def read_architecture(config: Mapping[str, Any]) -> Architecture:
         raise ConfigError(f"config.json has no {missing}; cannot compute its memory") from missing
     except (TypeError, ValueError, AttributeError, ZeroDivisionError) as wrong:
         raise ConfigError(f"config.json has a value of another kind than expected ({wrong})") from wrong
+    if architecture.state_bytes(1) + architecture.kv_bytes_per_token("auto", 1) <= 0 or architecture.kv_heads < 1:
+        raise ConfigError("config.json has no layer that keeps anything of a token: its counts are not positive")
+    return architecture
 
 
 def _mamba_sizes(config: Mapping[str, Any], layers: int) -> dict[str, int]:
@@ -119,11 +122,11 @@ def _mamba_sizes(config: Mapping[str, Any], layers: int) -> dict[str, int]:
         return {}
     return {
         "mamba_layers": layers,
-        "mamba_heads": config["mamba_num_heads"],
-        "mamba_head_dim": config["mamba_head_dim"],
-        "mamba_state": config["ssm_state_size"],
-        "mamba_groups": config["n_groups"],
-        "conv_kernel": config["conv_kernel"],
+        "mamba_heads": int(config["mamba_num_heads"]),
+        "mamba_head_dim": int(config["mamba_head_dim"]),
+        "mamba_state": int(config["ssm_state_size"]),
+        "mamba_groups": int(config["n_groups"]),
+        "conv_kernel": int(config["conv_kernel"]),
     }
 
 

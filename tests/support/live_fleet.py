@@ -138,7 +138,7 @@ async def _turn(
                 continue
             event = json.loads(line[6:])
             if event.get("error"):
-                return None, None
+                raise AssertionError(f"a stream ended with {event['error']}")
             usage = event.get("usage") or usage
             delta = event["choices"][0]["delta"] if event.get("choices") else {}
             if first is None and (delta.get("content") or delta.get("reasoning")):

@@ -18,6 +18,10 @@ RECOMMENDED = "nemotron-3-ultra-8xh200-fp8"
 JUNE = Question(prices=load_prices(), day=datetime.date(2026, 6, 30), today=datetime.date(2026, 6, 30))
 
 
+NO_LAYERS = '{"num_hidden_layers": 0, "hidden_size": 64, "num_attention_heads": 4}'
+TEXT_HEADS = '{"num_hidden_layers": 2, "hidden_size": 64, "head_dim": 16, "num_attention_heads": "four"}'
+
+
 def test_a_machine_in_mind_is_refused_with_the_profiles_that_fit() -> None:
     run = CliRunner().invoke(app, ["plan", "--gpu", "h100", "--count", "8", "--precision", "fp8", "--json"])
     assert run.exit_code == 1
@@ -105,7 +109,13 @@ def test_the_picture_is_written(tmp_path: Path) -> None:
         ["--gpu", "h100", "--count", "5"],
         ["--gpu", "h200", "--count", "3"],
         [RECOMMENDED, "--price", "nan"],
+        [RECOMMENDED, "--price", "1e300"],
+        [RECOMMENDED, "--tokens-per-second", "nan"],
+        [RECOMMENDED, "--tokens-per-second", "1e300"],
+        [RECOMMENDED, "--api-price", "1e-300"],
         [RECOMMENDED, "--price-kind", "free"],
+        [RECOMMENDED, "--as-of", "yesterday"],
+        [RECOMMENDED, "--as-of", "2026-13"],
         [RECOMMENDED, "--prices", "/no/such/file"],
         [RECOMMENDED, "--prices", "/dev"],
         [RECOMMENDED, "--api-price", "cheap"],
@@ -141,7 +151,10 @@ def test_a_config_json_of_another_kind_is_told_with_its_file(tmp_path: Path, tex
     ("text", "says"),
     [
         ("gpu_hours: [{gpu: h200, kind: rent, usd_per_gpu_hour: 3, date: 2026-11-01, source: us}]", "kind"),
-        ("gpu_hours: [{gpu: h200, kind: spot, usd_per_gpu_hour: .nan, date: 2026-11-01, source: us}]", "finite"),
+        (
+            "gpu_hours: [{gpu: h200, kind: spot, usd_per_gpu_hour: .nan, date: 2026-11-01, source: us}]",
+            "usd_per_gpu_hour",
+        ),
         (
             "gpu_hours: [{gpu: h200, kind: spot, usd_per_gpu_hour: -1, date: 2026-11-01, source: us}]",
             "usd_per_gpu_hour",

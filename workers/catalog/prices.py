@@ -2,7 +2,6 @@
 
 import calendar
 import datetime
-import math
 import re
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
@@ -42,7 +41,10 @@ def day_of(text: str) -> datetime.date:
 
 
 Seen = Annotated[str, BeforeValidator(_text_of_date), AfterValidator(_checked_date)]
-Usd = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+LEAST_USD, MOST_USD = 1e-6, 1e6
+"""Prices outside of these are slips of the pen, and would divide to nothing."""
+
+Usd = Annotated[float, Field(ge=LEAST_USD, le=MOST_USD)]
 
 
 class Price(Fact):
@@ -67,8 +69,8 @@ class ApiPrice(Fact):
 
     name: str
     model: str = ""
-    input: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    cached: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    input: float | None = Field(default=None, ge=0, le=MOST_USD)
+    cached: float | None = Field(default=None, ge=0, le=MOST_USD)
     output: Usd
     date: Seen
     source: str
@@ -128,7 +130,7 @@ def age_days(date: str, today: datetime.date) -> int:
 
 def checked_usd(given: float | None) -> float | None:
     """A price from the command line as it is. Raises ConfigError for one that is no amount of dollars (nan, inf)."""
-    if given is not None and not (0 <= given < math.inf):
+    if given is not None and not (given == 0 or LEAST_USD <= given <= MOST_USD):
         raise ConfigError(f"--price: {given} is no amount of US dollars per GPU hour")
     return given
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from workers.architecture import Architecture, read_architecture
 from workers.catalog.facts import BYTES_PER_PARAMETER, Precision, read_document
-from workers.catalog.prices import ApiPrice, PriceKind, checked_usd, load_prices, price_kind
+from workers.catalog.prices import ApiPrice, PriceKind, checked_usd, day_of, load_prices, price_kind
 from workers.commands.edge import FAILED, AsJson, PriceFile, ProfileFolder, print_json, told
 from workers.cost import RequestShape
 from workers.errors import ConfigError
@@ -38,19 +38,24 @@ def plan(
     model: Annotated[str, typer.Option(help="The model for --gpu.")] = "nemotron-3-ultra",
     context: Annotated[int | None, typer.Option(help="Tokens per sequence.", min=1)] = None,
     sequences: Annotated[int | None, typer.Option(help="Sequences at once.", min=1)] = None,
-    price: Annotated[float | None, typer.Option(help="US dollars per GPU hour.", min=0.001)] = None,
+    price: Annotated[float | None, typer.Option(help="US dollars per GPU hour.", min=0.001, max=1e6)] = None,
     kind: Annotated[
         str | None, typer.Option("--price-kind", help="on-demand, reserved or spot; without it all that are known.")
     ] = None,
     spot: Annotated[bool, typer.Option("--spot", help="Deprecated: --price-kind spot.")] = False,
     prices: PriceFile = None,
-    tokens_per_second: Annotated[float | None, typer.Option(help="Output tokens/s of the node.", min=0.1)] = None,
+    tokens_per_second: Annotated[
+        float | None, typer.Option(help="Output tokens/s of the node.", min=0.1, max=1e9)
+    ] = None,
     api_price: Annotated[
         list[str] | None,
         typer.Option(help="US dollars per million tokens to beat: OUT, IN/OUT or IN/CACHED/OUT; else the list's."),
     ] = None,
     shape: Annotated[
         str | None, typer.Option(help="IN/CACHED/OUT tokens of a request, to weigh an API's three prices.")
+    ] = None,
+    as_of: Annotated[
+        str | None, typer.Option(help="Prices known on that day, e.g. 2026-11-30; else today's.", show_default=False)
     ] = None,
     guide: Annotated[
         bool,
@@ -76,7 +81,7 @@ def plan(
 ) -> None:
     """Plan memory, concurrency and cost. Exit code 1 if a single thing asked for does not fit."""
     known = list(load_profiles(profiles or ()).values())
-    today = datetime.date.today()
+    today = _day(as_of)
     question = Question(
         context=context,
         sequences=sequences,
@@ -143,6 +148,13 @@ def _show_workload(
         raise typer.Exit(FAILED)
 
 
+def _day(text: str | None) -> datetime.date:
+    try:
+        return datetime.date.today() if text is None else day_of(text)
+    except ValueError as error:
+        raise ConfigError(f"--as-of: {error}") from error
+
+
 def _kind(given: str | None, spot: bool) -> PriceKind | None:
     if given is not None:
         return price_kind(given)
@@ -170,7 +182,7 @@ def _numbers(text: str, option: str, expected: str) -> list[float]:
         numbers = [float(part) for part in text.split("/")]
     except ValueError:
         numbers = []
-    if not numbers or len(numbers) > 3 or not all(0 <= number < 1e12 for number in numbers) or numbers[-1] <= 0:
+    if not numbers or len(numbers) > 3 or not all(0 <= n <= 1e6 for n in numbers) or numbers[-1] < 1e-6:
         raise ConfigError(f"{option}: {text!r} is not {expected}")
     return numbers
 

@@ -1,5 +1,6 @@
 """Plans of a workload on the terminal."""
 
+import textwrap
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
@@ -13,23 +14,24 @@ from workers.workload.answer import WorkloadPlan
 from workers.workload.sizing import BOUNDS, Sizing
 from workers.workload.workload import Workload
 
+LINE = 118
+"""Columns of a sentence; tables are as wide as they are."""
+
 
 def print_workload(console: Console, plan: WorkloadPlan, question: Question) -> None:
     """One profile in full: nodes by each bound, what a conversation sees, costs, what a preemption costs."""
     sizing = plan.sizing
     console.print(f"\n[bold]{sizing.profile.title}[/]  ({sizing.profile.name})")
-    console.print(_described(sizing.workload))
+    _say(console, _described(sizing.workload), indent="")
     console.print(_nodes_table(sizing))
-    for line in _seen(sizing):
-        console.print(f"  {line}")
-    for note in sizing.notes:
-        console.print(f"  {note}")
+    for line in (*_seen(sizing), *sizing.notes):
+        _say(console, line)
     speed = sizing.speed
-    console.print(f"  Prefill: {whole(speed.prefill)} tokens/s a node, {speed.prefill_source}.", style="dim")
-    console.print(f"  Decode: {_points(sizing)} tokens/s each, {speed.decode_source}.", style="dim")
+    _say(console, f"Prefill: {whole(speed.prefill)} tokens/s a node, {speed.prefill_source}.", "dim")
+    _say(console, f"Decode: {_points(sizing)} tokens/s each, {speed.decode_source}.", "dim")
     if plan.mixes:
         console.print(_mix_table(plan))
-        console.print(f"  {_preempted(plan)}")
+        _say(console, _preempted(plan))
     else:
         console.print("  Cost: no price is known for this machine; give one with --price, or a row in --prices FILE.")
     for line in price_lines(_costs(plan, question)):
@@ -66,6 +68,12 @@ def print_workloads(
         console.print(f"Not: {line}.", style="dim")
     for line in price_lines(cost for plan in plans for cost in _costs(plan, question)):
         console.print(line)
+
+
+def _say(console: Console, text: str, style: str | None = None, indent: str = "  ") -> None:
+    """A sentence, in lines that a page has room for."""
+    lines = textwrap.wrap(text, LINE, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+    console.print("\n".join(lines), style=style)
 
 
 def _described(workload: Workload) -> str:
