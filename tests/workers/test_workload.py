@@ -287,3 +287,24 @@ def test_wrong_speeds_are_told(options: list[str]) -> None:
     run = plan(PROFILE.name, "--workload", "chat", *options)
     assert run.exit_code == 2, run.output
     assert run.exception is None or isinstance(run.exception, SystemExit)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--context", "10"], ["--sequences", "2"], ["--tokens-per-second", "9"], ["--plot", "x.png"], ["--guide"]],
+)
+def test_an_option_that_a_workload_would_not_heed_is_refused(options: list[str]) -> None:
+    run = plan(PROFILE.name, "--workload", "chat", *options)
+    assert run.exit_code == 2
+    assert options[0] in run.output
+
+
+def test_a_downloaded_config_beats_the_catalogue_for_a_workload_too(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(dict(PROFILE.model.config) | {"layer_counts": {"attention": 48, "mamba": 48}}))
+
+    def held(*options: str) -> float:
+        (document,) = json.loads(plan(PROFILE.name, "--workload", "chat", "--json", *options).stdout)
+        return float(document["busiest_node"]["held_gb"])
+
+    assert held("--config", str(file)) > held()

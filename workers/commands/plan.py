@@ -1,6 +1,7 @@
 """`fleetgate-worker plan`: does it fit, how much does it carry, what does it cost."""
 
 import datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -100,6 +101,13 @@ def plan(
     if gpu is not None:
         chosen.append(machine_profile(base_profile(known, model), gpu.lower(), count, _precision(precision)))
     if workload:
+        unread = {
+            "--context": context,
+            "--sequences": sequences,
+            "--tokens-per-second": tokens_per_second,
+            "--plot": plot,
+        }
+        _refuse({**unread, "--shape": shape, "--guide": guide or None})
         asked = WorkloadQuestion(read_workload(workload), prefill_rate, read_points(decode or ()), preemptions_per_day)
         _show_workload(chosen, base_profile(known, model), known, asked, question, as_json)
         return
@@ -153,6 +161,12 @@ def _day(text: str | None) -> datetime.date:
         return datetime.date.today() if text is None else day_of(text)
     except ValueError as error:
         raise ConfigError(f"--as-of: {error}") from error
+
+
+def _refuse(options: Mapping[str, object]) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise ConfigError(f"{', '.join(given)}: --workload says that itself; its fields are in docs/planning.md")
 
 
 def _kind(given: str | None, spot: bool) -> PriceKind | None:

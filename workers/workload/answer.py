@@ -46,7 +46,7 @@ class WorkloadPlan:
 def plan_workload(profile: Profile, asked: WorkloadQuestion, question: Question) -> WorkloadPlan:
     """Size and price the fleet. Raises ConfigError where the workload cannot be served by this profile at all."""
     speed = node_speed(profile, asked.workload, asked.prefill, asked.decode)
-    sizing = size_fleet(profile, asked.workload, speed)
+    sizing = size_fleet(profile, asked.workload, speed, question.architecture)
     prices = _prices(profile, question)
     apis = question.api_prices
     if apis is None:

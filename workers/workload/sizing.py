@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from workers.architecture import Architecture
 from workers.errors import ConfigError
 from workers.profile import Profile
 from workers.vram import GB, MemoryPlan, plan_memory
@@ -62,8 +63,11 @@ class Sizing:
         return self.turns_per_second * 3600 * self.workload.hours
 
 
-def size_fleet(profile: Profile, workload: Workload, speed: NodeSpeed) -> Sizing:
-    """The fewest nodes that keep a workload within its targets and the nodes' memory.
+def size_fleet(
+    profile: Profile, workload: Workload, speed: NodeSpeed, architecture: Architecture | None = None
+) -> Sizing:
+    """The fewest nodes that keep a workload within its targets and the nodes' memory; `architecture` is that of the
+    model's real config.json where it is at hand.
 
     Raises ConfigError where no number of nodes does, and says which bound one conversation alone breaks.
     """
@@ -76,7 +80,7 @@ def size_fleet(profile: Profile, workload: Workload, speed: NodeSpeed) -> Sizing
         raise ConfigError(
             f"a turn of {context:,} tokens is longer than max_model_len ({profile.max_model_len:,}) of {profile.name}"
         )
-    memory = plan_memory(profile, context)
+    memory = plan_memory(profile, context, architecture=architecture)
     if not memory.fits:
         raise ConfigError(f"{profile.name} does not fit its own node: see `fleetgate-worker plan {profile.name}`")
     most = _most_agents(workload, speed, memory)
