@@ -98,10 +98,15 @@ class MemoryPlan:
         return self.nvml_usable_gb - self.tensors_gb
 
     @property
+    def by_list(self) -> bool:
+        """Whether the rule leaves no room for one sequence, and the list of a vendor does."""
+        one = self.sequence.bytes_at(self.context) / GB
+        return self.rule_room_gb < one <= self.listed_room_gb
+
+    @property
     def room_gb(self) -> float:
         """What is left for sequences: by the rule, or on a listed node that the rule refuses, beside the tensors."""
-        one = self.sequence.bytes_at(self.context) / GB
-        return self.listed_room_gb if self.rule_room_gb < one <= self.listed_room_gb else self.rule_room_gb
+        return self.listed_room_gb if self.by_list else self.rule_room_gb
 
     @property
     def kv_budget_gb(self) -> float:
@@ -137,7 +142,7 @@ class MemoryPlan:
         """`fits` by the rule and the published minimum; `tight` where only a vendor's list and NVML's memory say so."""
         if self.headroom_gb >= 0 and not self.below_minimum:
             return "fits"
-        return "tight" if self.listed_room_gb >= self.kv_budget_gb else "no"
+        return "tight" if self.by_list and self.listed_room_gb >= self.kv_budget_gb else "no"
 
     @property
     def fits(self) -> bool:

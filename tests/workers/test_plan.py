@@ -76,6 +76,14 @@ def test_a_listed_node_without_room_for_what_is_asked_is_refused() -> None:
     assert plan_memory(profile, sequences=most + 1).verdict == "no"
 
 
+def test_a_list_is_no_reason_for_more_sequences_than_the_rule_leaves() -> None:
+    profile = find_profile("nemotron-3-ultra-8xh100-nvfp4")
+    memory = plan_memory(profile)
+    assert memory.listed is not None
+    assert memory.verdict == "fits"
+    assert plan_memory(profile, sequences=memory.max_sequences + 1).verdict == "no"
+
+
 def test_only_a_node_that_somebody_lists_is_tight(profiles: list[Profile]) -> None:
     """FP8 on 8x H100: 550 GB of 616 by NVML, but nobody lists it, and the rule needs 633."""
     memory = plan_memory(machine_profile(base_profile(profiles, "nemotron-3-ultra"), "h100", 8, "fp8"))

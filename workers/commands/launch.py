@@ -141,7 +141,7 @@ def _price(profile: Profile, kind: str | None, usd: float | None, own: Path | No
         _say("the price is the spot one because of --spot; this will end: say --price-kind spot")
     wanted = price_kind(kind or ("spot" if spot else "on-demand"))
     cost = price_of(profile, wanted, load_prices(own), datetime.date.today(), checked_usd(usd))
-    if cost is None:
+    if cost is None and (kind is not None or spot or profile.hardware.gpu.family != "cpu"):
         _say(f"no {wanted} price of {profile.hardware.gpu.name} is known: give --price, or a row in --prices FILE")
     return cost
 
