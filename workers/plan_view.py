@@ -7,6 +7,7 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from workers.catalog.prices import OLD_DAYS
 from workers.cost import BreakEven, CostPlan
@@ -16,6 +17,14 @@ from workers.vram import MemoryPlan
 
 WIDE = 10_000
 """Columns of the output, whatever the terminal has: a cut name or figure is worth less than a long line."""
+
+
+def plan_console() -> Console:
+    """A console that prints texts as they are: titles, notes and sources are the operator's, brackets included."""
+    return Console(width=WIDE, markup=False)
+
+
+VERDICTS_SHOWN = {"fits": Text("yes", "green"), "tight": Text("tight", "yellow"), "no": Text("no", "red")}
 
 LEAN: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "show_edge": False}
 
@@ -28,7 +37,7 @@ def whole(value: float) -> str:
 def print_plan(console: Console, plan: Plan) -> None:
     """One profile in full: memory, sequences, cost, advice."""
     profile = plan.profile
-    console.print(f"\n[bold]{profile.title}[/]  ({profile.name}, {profile.role})")
+    console.print(Text.assemble("\n", (profile.title, "bold"), f"  ({profile.name}, {profile.role})"))
     console.print(f"Source: {profile.source}", style="dim")
     console.print(_memory_table(plan.memory, download_bytes(profile) / 1e9))
     console.print(_verdict(plan.memory))
@@ -38,8 +47,8 @@ def print_plan(console: Console, plan: Plan) -> None:
         console.print(_cost_table(plan.costs))
         for line in _assumptions(plan.costs):
             console.print(f"  {line}")
-        for line in price_lines(answer.cost for answer in plan.costs):
-            console.print(f"  {line}")
+        for told in price_lines((answer.cost for answer in plan.costs), "  "):
+            console.print(told)
     else:
         console.print("Cost: no price is known for this machine; give one with --price, or a row in --prices FILE.")
     for source in profile.throughput:
@@ -76,7 +85,7 @@ def print_summary(console: Console, plans: Iterable[Plan]) -> None:
         table.add_row(
             plan.profile.name,
             plan.profile.role,
-            {"fits": "[green]yes[/]", "tight": "[yellow]tight[/]", "no": "[red]no[/]"}[memory.verdict],
+            VERDICTS_SHOWN[memory.verdict],
             *(_known(v) for v in (memory.node_gb, memory.nvml_gb, memory.usable_gb, memory.formula_gb)),
             _known(memory.checkpoint_gb),
             whole(memory.headroom_gb),
@@ -90,8 +99,8 @@ def print_summary(console: Console, plans: Iterable[Plan]) -> None:
     console.print(table)
     for line in _recommendations(rows):
         console.print(line)
-    for line in price_lines(plan.costs[0].cost for plan in rows if plan.costs):
-        console.print(line)
+    for told in price_lines(plan.costs[0].cost for plan in rows if plan.costs):
+        console.print(told)
 
 
 def _recommendations(rows: Sequence[Plan]) -> Iterable[str]:
@@ -114,15 +123,16 @@ def _rate(plan: Plan) -> str:
     return f" (${per_million:,.2f} {cost.kind} at {whole(cost.tokens_per_second or 0)} tokens/s{basis})"
 
 
-def price_lines(costs: Iterable[CostPlan]) -> Iterable[str]:
+def price_lines(costs: Iterable[CostPlan], indent: str = "") -> Iterable[Text]:
     """Date and source of each price, and a warning for those older than 60 days."""
     told = {(cost.source, cost.kind, cost.date): cost for cost in costs}
     for cost in told.values():
-        line = f"Price {cost.kind}: {cost.source}, {cost.date}"
+        line = f"{indent}Price {cost.kind}: {cost.source}, {cost.date}"
         if cost.age_days > OLD_DAYS:
-            yield f"[yellow]{line}: {cost.age_days} days old[/], ask for today's and give it with --price or --prices."
+            old = f"{line}: {cost.age_days} days old"
+            yield Text.assemble((old, "yellow"), ", ask for today's and give it with --price or --prices.")
         else:
-            yield f"{line}."
+            yield Text(f"{line}.")
 
 
 def _known(value: float | None) -> str:
@@ -154,7 +164,7 @@ def _memory_table(memory: MemoryPlan, disk_gb: float) -> Table:
     return table
 
 
-def _verdict(memory: MemoryPlan) -> str:
+def _verdict(memory: MemoryPlan) -> Text:
     sequence = memory.sequence
     carries = (
         f"Carries {memory.max_sequences} sequences of {memory.context:,} tokens "
@@ -162,13 +172,14 @@ def _verdict(memory: MemoryPlan) -> str:
         f"{sequence.state_bytes / 2**20:.0f} MiB state x {sequence.state_copies})."
     )
     if memory.verdict == "fits":
-        return f"[green]Fits[/] with {whole(memory.headroom_gb)} GB to spare. {carries}"
+        return Text.assemble(("Fits", "green"), f" with {whole(memory.headroom_gb)} GB to spare. {carries}")
     if memory.verdict == "tight":
         most = carries.replace("Carries", "Carries, before activations and buffers, at most")
-        return f"[yellow]Tight[/]: the rule misses {whole(-memory.headroom_gb)} GB, a vendor lists it. {most}"
+        missing = whole(-memory.headroom_gb)
+        return Text.assemble(("Tight", "yellow"), f": the rule misses {missing} GB, a vendor lists it. {most}")
     if memory.headroom_gb >= 0:
-        return f"[red]Does not fit[/]: below the published minimum. {carries}"
-    return f"[red]Does not fit[/], by {whole(-memory.headroom_gb)} GB. {carries}"
+        return Text.assemble(("Does not fit", "red"), f": below the published minimum. {carries}")
+    return Text.assemble(("Does not fit", "red"), f", by {whole(-memory.headroom_gb)} GB. {carries}")
 
 
 def _cost_table(costs: Sequence[CostAnswer]) -> Table:

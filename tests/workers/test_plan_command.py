@@ -63,6 +63,21 @@ def test_an_old_price_is_told_with_its_age(tmp_path: Path) -> None:
         assert (f"{age} days old" in run.stdout) == warned
 
 
+def test_brackets_in_an_operators_words_are_printed_as_they_are(tmp_path: Path) -> None:
+    """The terminal library reads them as styles, and fails at one that it does not know."""
+    (tmp_path / "ours.yaml").write_text(
+        "extends: nemotron-3-ultra-8xh200-nvfp4\nname: ours\ntitle: '[/red] one'\nsource: '[bold] two'\n"
+        "notes: ['[/] three']\n"
+        "prices: [{kind: spot, usd_per_gpu_hour: 1, date: 2026-11-01, source: '[/blue] four'}]\n"
+    )
+    for more in ((), ("--workload", "chat", "--workload", "title='[/x] five'")):
+        run = CliRunner().invoke(app, ["plan", "ours", "--profiles", str(tmp_path), *more])
+        assert run.exit_code == 0, run.exception
+        assert "[/red] one" in run.stdout and "[/blue] four" in run.stdout
+    assert "[/x] five" in run.stdout
+    assert CliRunner().invoke(app, ["plan", "--profiles", str(tmp_path)]).exit_code == 0
+
+
 def test_spot_is_the_old_spelling_of_the_kind() -> None:
     def kinds(*options: str) -> list[str]:
         (answer,) = json.loads(CliRunner().invoke(app, ["plan", RECOMMENDED, "--json", *options]).stdout)

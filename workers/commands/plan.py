@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from workers.architecture import Architecture, read_architecture
 from workers.catalog.facts import BYTES_PER_PARAMETER, Precision, read_document
@@ -17,7 +16,7 @@ from workers.errors import ConfigError
 from workers.plan import Plan, Question, base_profile, machine_profile, make_plan, ranked
 from workers.plan_json import plan_json
 from workers.plan_plot import plot_plans
-from workers.plan_view import WIDE, print_plan, print_summary
+from workers.plan_view import plan_console, print_plan, print_summary
 from workers.profile import Profile
 from workers.profiles.load import find_profile, load_profiles
 from workers.workload.answer import PREEMPTIONS_PER_DAY, WorkloadQuestion, plan_workload, plan_workloads
@@ -123,7 +122,7 @@ def _show(plans: list[Plan], chosen: list[Profile], as_json: bool) -> None:
     if as_json:
         print_json([plan_json(p) for p in (plans if chosen else ranked(plans))])
         return
-    console = Console(width=WIDE)
+    console = plan_console()
     if not chosen:
         print_summary(console, plans)
     for answer in plans if chosen else ():
@@ -139,7 +138,7 @@ def _show_workload(
     as_json: bool,
 ) -> None:
     """What is chosen in full, else one line for each profile of the model."""
-    console = Console(width=WIDE, highlight=False)
+    console = plan_console()
     refusals: list[str] = []
     if chosen:
         plans = [plan_workload(profile, asked, question) for profile in chosen]

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from workers.catalog.prices import age_days
 from workers.cost import CostPlan
@@ -21,8 +22,9 @@ LINE = 118
 def print_workload(console: Console, plan: WorkloadPlan, question: Question) -> None:
     """One profile in full: nodes by each bound, what a conversation sees, costs, what a preemption costs."""
     sizing = plan.sizing
-    console.print(f"\n[bold]{sizing.profile.title}[/]  ({sizing.profile.name})")
+    console.print(Text.assemble("\n", (sizing.profile.title, "bold"), f"  ({sizing.profile.name})"))
     _say(console, _described(sizing.workload), indent="")
+    console.print(f"{_count(sizing.nodes, 'node')}, decided by {' and '.join(sizing.binding)}")
     console.print(_nodes_table(sizing))
     for line in (*_seen(sizing), *sizing.notes):
         _say(console, line)
@@ -34,8 +36,8 @@ def print_workload(console: Console, plan: WorkloadPlan, question: Question) -> 
         _say(console, _preempted(plan))
     else:
         console.print("  Cost: no price is known for this machine; give one with --price, or a row in --prices FILE.")
-    for line in price_lines(_costs(plan, question)):
-        console.print(f"  {line}")
+    for told in price_lines(_costs(plan, question), "  "):
+        console.print(told)
 
 
 def print_workloads(
@@ -66,8 +68,8 @@ def print_workloads(
     console.print(table)
     for line in refusals:
         console.print(f"Not: {line}.", style="dim")
-    for line in price_lines(cost for plan in plans for cost in _costs(plan, question)):
-        console.print(line)
+    for told in price_lines(cost for plan in plans for cost in _costs(plan, question)):
+        console.print(told)
 
 
 def _say(console: Console, text: str, style: str | None = None, indent: str = "  ") -> None:
@@ -92,9 +94,7 @@ def _count(number: int, noun: str) -> str:
 
 def _nodes_table(sizing: Sizing) -> Table:
     state, memory = sizing.busiest, sizing.memory
-    table = Table(
-        title=f"{_count(sizing.nodes, 'node')}, decided by {' and '.join(sizing.binding)}", title_justify="left", **LEAN
-    )
+    table = Table(**LEAN)
     table.add_column("by")
     table.add_column("nodes", justify="right")
     table.add_column(f"on the busiest of {sizing.nodes}")
