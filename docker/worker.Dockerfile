@@ -1,5 +1,5 @@
 # A node: vLLM as its makers ship it, and fleetgate-worker beside it to check, download, launch and drain.
-ARG VLLM_IMAGE=docker.io/vllm/vllm-openai:v0.22.0
+ARG VLLM_IMAGE=docker.io/vllm/vllm-openai:v0.32.0
 
 FROM ${VLLM_IMAGE}
 WORKDIR /opt/fleetgate/src
@@ -15,6 +15,11 @@ RUN python3 -m pip install --no-cache-dir --target /opt/fleetgate/lib '.[worker-
     && printf '%s\n' '#!/usr/bin/env python3' 'import sys' 'sys.path.insert(0, "/opt/fleetgate/lib")' \
         'from workers.cli import main' 'sys.exit(main())' > /usr/local/bin/fleetgate-worker \
     && chmod 755 /usr/local/bin/fleetgate-worker
+# Profiles with parallel.backend: ray need Ray in vLLM's own environment, which may have none: --build-arg RAY=1. The
+# bounds are those of vLLM's own requirements.
+ARG RAY=
+# hadolint ignore=DL3013
+RUN if [ -n "${RAY}" ]; then python3 -m pip install --no-cache-dir 'ray[cgraph]>=2.48,<3' && ray --version; fi
 # Not root: GPUs, shared memory and the port need none. A number, so that Kubernetes can see it; its home holds the caches
 # of compilers. The models' folder has to be writable for it where it is downloaded to (chown 10001).
 RUN groupadd --gid 10001 fleetgate \

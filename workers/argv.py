@@ -13,6 +13,11 @@ from workers.profile import Profile
 
 VLLM_SERVE = ("vllm", "serve")
 DEFAULT_PORT = 8000
+MASTER_PORT = 29501
+"""vLLM's own default for `--master-port`, where the machines of one node meet."""
+
+HEAD_ADDRESS = "HEAD"
+"""Stands in a printed command for the address of the machine with rank 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,34 +56,36 @@ class Binding:
     port: int = DEFAULT_PORT
 
 
-def weights_of(profile: Profile) -> Weights:
-    """The weights where nothing was downloaded yet.
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One machine of a node that vLLM itself joins (`parallel.backend: mp`): its rank, and rank 0's address."""
 
-    A repository that may not exist is not relied on: its fallback is, which `download` replaces by the real
-    thing where it finds it.
-    """
-    checkpoint = profile.checkpoint
-    if checkpoint.may_be_missing and checkpoint.fallback:
-        other = profile.model.checkpoint(checkpoint.fallback.precision)
-        told = f"{checkpoint.repository} may not exist, so {other.repository} is quantised while it is loaded"
-        return Weights(other.repository, profile.revision, checkpoint.fallback.quantization, told)
-    return Weights(checkpoint.repository, profile.revision)
+    rank: int = 0
+    head: str = HEAD_ADDRESS
+
+
+def weights_of(profile: Profile) -> Weights:
+    """The weights where nothing was downloaded yet: the first repository of the profile's checkpoint."""
+    return Weights(profile.checkpoint.repository, profile.revision)
 
 
 def local_weights(folder: Path, quantization: str | None = None) -> Weights:
     """Weights that lie on this machine."""
-    return Weights(str(folder), quantization=quantization)
+    told = "" if quantization is None else f"the weights in the folder are BF16 and are quantised to {quantization}"
+    return Weights(str(folder), quantization=quantization, told=told)
 
 
-def flags_of(profile: Profile, weights: Weights, binding: Binding) -> tuple[Flag, ...]:
-    """All flags of a profile, in the order of the command line."""
+def flags_of(profile: Profile, weights: Weights, binding: Binding, machine: Machine | None = None) -> tuple[Flag, ...]:
+    """All flags of a profile, in the order of the command line. `machine` matters to a node of several only."""
     return (
         *_recipe(profile, weights, binding),
+        *_machines(profile, machine or Machine()),
         *_identity(profile, weights, binding),
         *_parsers(profile),
         *_caching(profile),
         *_scheduling(profile),
         *_precision(profile),
+        *_offloading(profile, binding),
         *(Flag(extra.flag, extra.value, extra.why, extra.otherwise) for extra in profile.extra_flags),
     )
 
@@ -94,6 +101,9 @@ def _recipe(profile: Profile, weights: Weights, binding: Binding) -> Iterator[Fl
     yield Flag("--tensor-parallel-size", str(cut.tensor), f"each layer is cut over {cut.tensor} GPUs")
     if cut.pipeline > 1:
         yield Flag("--pipeline-parallel-size", str(cut.pipeline), "layers are cut into stages, one per machine")
+    if cut.data > 1:
+        why = f"{cut.data} replicas share the requests; each has max-num-seqs of its own"
+        yield Flag("--data-parallel-size", str(cut.data), why)
     if cut.backend is not None:
         yield Flag("--distributed-executor-backend", cut.backend, "starts the ranks on all machines")
     if cut.expert:
@@ -106,6 +116,18 @@ def _recipe(profile: Profile, weights: Weights, binding: Binding) -> Iterator[Fl
     if weights.quantization is not None:
         yield Flag("--quantization", weights.quantization, weights.told or "quantised while it is loaded")
     yield Flag("--port", str(binding.port), "the node's one port")
+
+
+def _machines(profile: Profile, machine: Machine) -> Iterator[Flag]:
+    """vLLM's own way over several machines, without Ray: each starts its part, rank 0 serves."""
+    if profile.hardware.nodes == 1 or profile.parallel.backend != "mp":
+        return
+    yield Flag("--nnodes", str(profile.hardware.nodes), "machines of this node")
+    yield Flag("--node-rank", str(machine.rank), "this machine; rank 0 serves")
+    yield Flag("--master-addr", machine.head, "where rank 0 is reached, on the fast network")
+    yield Flag("--master-port", str(MASTER_PORT), "where the machines meet")
+    if machine.rank > 0:
+        yield Flag("--headless", None, "no server here, the requests come through rank 0")
 
 
 def _identity(profile: Profile, weights: Weights, binding: Binding) -> Iterator[Flag]:
@@ -152,6 +174,26 @@ def _scheduling(profile: Profile) -> Iterator[Flag]:
     if plan.max_queued_tokens is not None:
         why = "bounds the time to first token by the prompts that wait"
         yield Flag("--max-num-queued-tokens", str(plan.max_queued_tokens), why, without)
+
+
+def _offloading(profile: Profile, binding: Binding) -> Iterator[Flag]:
+    offload = profile.kv_offload
+    if offload is not None and offload.disk is None:
+        why = f"GiB of RAM over all ranks: {offload.reason}"
+        yield Flag("--kv-offloading-size", f"{offload.ram_gib:g}", why)
+    elif offload is not None:
+        tiers = [{"type": "fs", "root_dir": offload.disk}]
+        extra = {
+            "spec_name": "TieringOffloadingSpec",
+            "cpu_bytes_to_use": profile.offload_bytes,
+            "secondary_tiers": tiers,
+        }
+        connector = {"kv_connector": "OffloadingConnector", "kv_role": "kv_both", "kv_connector_extra_config": extra}
+        yield Flag("--kv-transfer-config", json.dumps(connector), offload.reason)
+    if profile.kv_events is not None:
+        endpoint = profile.kv_events.endpoint or f"ipc:///tmp/fleetgate-kv-events-{binding.port}"
+        value = {"enable_kv_cache_events": True, "publisher": "zmq", "endpoint": endpoint}
+        yield Flag("--kv-events-config", json.dumps(value), profile.kv_events.reason)
 
 
 def _precision(profile: Profile) -> Iterator[Flag]:

@@ -10,11 +10,13 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from workers.argv import Weights, local_weights, weights_of
-from workers.errors import DownloadFailed
+from workers.download_plan import candidates
+from workers.errors import ConfigError, DownloadFailed
 from workers.profile import Profile
+from workers.weight_format import WeightFormat, find_other_model, read_weight_format
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -23,7 +25,7 @@ MAX_HEADER_BYTES = 100_000_000
 
 
 class Marker(BaseModel):
-    """What `download` leaves beside the weights, so that `argv` and `launch` know what they are."""
+    """What `download` leaves beside the weights. `argv` and `launch` go by it where config.json tells nothing."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -43,11 +45,48 @@ class Completeness:
 
 
 def find_weights(profile: Profile, folder: Path | None) -> Weights:
-    """The weights to serve: those in `folder` as they were downloaded, or the profile's repository."""
+    """The weights to serve: those in `folder`, held against the profile, or the profile's repository.
+
+    Raises ConfigError where the folder is not there, DownloadFailed where it holds something else than the profile
+    serves.
+    """
     if folder is None:
         return weights_of(profile)
-    marker = read_marker(folder)
-    return local_weights(folder, marker.quantization if marker else None)
+    if not folder.is_dir():
+        raise ConfigError(f"--model-dir {folder} is not there: fleetgate-worker download makes it")
+    other = find_other_model(folder, profile.model)
+    if other is not None:
+        raise DownloadFailed(f"{folder} holds another model than {profile.name} serves: {other}")
+    marker, found = read_marker(folder), read_weight_format(folder)
+    if found is None:
+        return local_weights(folder, _quantization_by_marker(profile, folder, marker))
+    return local_weights(folder, _quantization(profile, folder, found))
+
+
+def _quantization(profile: Profile, folder: Path, found: WeightFormat) -> str | None:
+    """What loading has to quantise to, None where the weights are what the profile wants. Raises DownloadFailed."""
+    if found.precision == profile.precision:
+        return None
+    if profile.precision == "fp8" and found.precision == "bf16":
+        return "fp8"
+    raise DownloadFailed(
+        f"{folder} does not hold the {profile.precision} weights of {profile.name}: {found.told}; "
+        f"give the right --model-dir, or a profile for {found.precision or 'them'} (fleetgate-worker plan)"
+    )
+
+
+def _quantization_by_marker(profile: Profile, folder: Path, marker: Marker | None) -> str | None:
+    """Where config.json tells nothing: what `download` noted. Raises DownloadFailed."""
+    if marker is None:
+        raise DownloadFailed(
+            f"{folder} has no config.json of a model and no {MARKER}: what it holds is not known; "
+            f"`fleetgate-worker download {profile.name} --model-dir {folder}` fills it"
+        )
+    for checkpoint, quantization in candidates(profile):
+        if checkpoint.repository == marker.repository:
+            return quantization
+    known = ", ".join(checkpoint.repository for checkpoint, _ in candidates(profile))
+    raise DownloadFailed(f"{folder / MARKER} says {marker.repository}, {profile.name} serves {known}")
 
 
 def read_marker(folder: Path) -> Marker | None:
@@ -59,7 +98,7 @@ def read_marker(folder: Path) -> Marker | None:
         return None
     try:
         return Marker.model_validate_json(file.read_text())
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:
         raise DownloadFailed(f"cannot read {file}: {error}") from error
 
 
@@ -74,14 +113,14 @@ def check_checkpoint(folder: Path) -> Completeness:
         return Completeness(0, 0, None, (f"{folder} has no config.json",))
     try:
         names, expected = _wanted(folder)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return Completeness(0, 0, None, (f"no usable {INDEX} in {folder}: {error}",))
     faults: list[str] = []
     total = 0
     for name in names:
         try:
             total += _tensor_bytes(folder / name)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             faults.append(f"{name}: {error}")
     if not faults and expected is not None and total != expected:
         faults.append(f"tensors have {total:,} bytes, the index says {expected:,}")

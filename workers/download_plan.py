@@ -19,10 +19,11 @@ the 550B of its name."""
 def candidates(profile: Profile) -> tuple[tuple[Checkpoint, str | None], ...]:
     """Checkpoints to look for, best first, each with the quantisation that loading it then needs."""
     wanted = profile.checkpoint
-    if wanted.fallback is None:
-        return ((wanted, None),)
-    other = profile.model.checkpoint(wanted.fallback.precision)
-    return ((wanted, None), (other, wanted.fallback.quantization))
+    same = [wanted.model_copy(update={"repository": name}) for name in (wanted.repository, *wanted.also)]
+    found: list[tuple[Checkpoint, str | None]] = [(each, None) for each in same]
+    if wanted.fallback is not None:
+        found.append((profile.model.checkpoint(wanted.fallback.precision), wanted.fallback.quantization))
+    return tuple(found)
 
 
 def checkpoint_bytes(profile: Profile, checkpoint: Checkpoint) -> int:

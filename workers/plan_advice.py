@@ -8,6 +8,7 @@ from workers.vram import OVERHEAD, MemoryPlan
 
 def advice(profile: Profile, memory: MemoryPlan, fitting: Sequence[str]) -> Iterable[str]:
     """Sentences for a person; `fitting` names other profiles of the model, best first."""
+    yield from _notes_on_offload(profile, memory)
     if memory.verdict == "fits":
         yield from _notes_on_fit(profile, memory)
         return
@@ -17,6 +18,20 @@ def advice(profile: Profile, memory: MemoryPlan, fitting: Sequence[str]) -> Iter
         yield from _what_is_missing(profile, memory)
     if fitting:
         yield "Profiles of this model that fit: " + ", ".join(fitting) + "."
+
+
+def _notes_on_offload(profile: Profile, memory: MemoryPlan) -> Iterable[str]:
+    """What KV offload adds: tokens beside those of the GPUs, and the RAM that each machine needs for it."""
+    offload = profile.kv_offload
+    if offload is None:
+        return
+    tokens = profile.offload_bytes / memory.sequence.kv_bytes_per_token
+    disk = f", and a disk behind it at {offload.disk} without a bound" if offload.disk else ""
+    yield f"KV offload: {offload.ram_gib:g} GiB of RAM keep about {tokens / 1e6:.1f} million tokens more{disk}."
+    yield (
+        f"With it each machine needs {profile.host_memory_gb:,.0f} GB of RAM and "
+        f"{profile.shared_memory_gib:,.0f} GiB of /dev/shm."
+    )
 
 
 def _what_is_missing(profile: Profile, memory: MemoryPlan) -> Iterable[str]:
@@ -50,7 +65,7 @@ def _notes_on_tight(memory: MemoryPlan) -> Iterable[str]:
 
 
 def _notes_on_fit(profile: Profile, memory: MemoryPlan) -> Iterable[str]:
-    bound = profile.scheduling.max_sequences
+    bound = profile.max_sequences
     if memory.max_sequences < bound:
         yield (
             f"Only {memory.max_sequences} of max_sequences={bound} fit at the full "

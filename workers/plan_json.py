@@ -3,6 +3,7 @@
 from typing import Any
 
 from workers.download_plan import download_bytes
+from workers.measured import differences
 from workers.plan import CostAnswer, Plan
 
 
@@ -40,6 +41,12 @@ def plan_json(plan: Plan) -> dict[str, Any]:
             "state_copies": memory.sequence.state_copies,
         },
         "costs": [_cost_json(answer) for answer in plan.costs],
+        "throughput": [
+            {**speed.model_dump(mode="json"), "differences": list(differences(profile, speed))}
+            for speed in profile.throughput
+        ],
+        "host_memory_gb": profile.host_memory_gb,
+        "rather": None if profile.rather is None else profile.rather.model_dump(mode="json"),
         "advice": list(plan.advice),
     }
 

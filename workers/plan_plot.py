@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from workers.errors import MissingTool
+from workers.output_file import told_errors
 from workers.plan import Plan
 
 DASHED: Literal["--"] = "--"
@@ -12,8 +13,9 @@ SOLID: Literal["-"] = "-"
 
 
 def plot_plans(plans: Sequence[Plan], target: Path) -> None:
-    """Write the picture to `target` (its suffix says the format). Raises MissingTool without
-    matplotlib.
+    """Write the picture to `target` (its suffix says the format).
+
+    Raises MissingTool without matplotlib, ConfigError where `target` cannot be written or has an unknown format.
     """
     try:
         from matplotlib.figure import Figure
@@ -37,7 +39,8 @@ def plot_plans(plans: Sequence[Plan], target: Path) -> None:
     axes.set_xlabel("GB (decimal)")
     axes.set_title("GPU memory by part: the bar must end left of the dashed line")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=5, frameon=False)
-    figure.savefig(target)
+    with told_errors("--plot", target):
+        figure.savefig(target)
 
 
 def _parts(plans: Sequence[Plan]) -> list[tuple[str, str, list[float]]]:

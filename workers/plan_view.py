@@ -12,7 +12,9 @@ from rich.text import Text
 from workers.catalog.prices import OLD_DAYS
 from workers.cost import BreakEven, CostPlan
 from workers.download_plan import download_bytes
+from workers.measured import differences
 from workers.plan import CostAnswer, Plan, ranked, usd_per_million
+from workers.profile import Profile
 from workers.vram import MemoryPlan
 
 WIDE = 10_000
@@ -51,11 +53,18 @@ def print_plan(console: Console, plan: Plan) -> None:
             console.print(told)
     else:
         console.print("Cost: no price is known for this machine; give one with --price, or a row in --prices FILE.")
-    for source in profile.throughput:
-        span = whole(source.low) if source.low == source.high else f"{whole(source.low)}-{whole(source.high)}"
-        console.print(f"  {span} tokens/s {source.kind}: {source.workload} ({source.source})", style="dim")
+    for line in _throughput_lines(profile):
+        console.print(line, style="dim")
     for note in profile.notes:
         console.print(f"  Note: {note}", style="dim")
+
+
+def print_rather(console: Console, plan: Plan, better: Plan) -> None:
+    """The profile that we would run in place of `plan`'s, why, and both in one table."""
+    console.print(f"\n[bold]We would run {better.profile.name}:[/]")
+    for reason in plan.profile.rather.reasons if plan.profile.rather else ():
+        console.print(f"  {reason}")
+    print_summary(console, [plan, better])
 
 
 def print_summary(console: Console, plans: Iterable[Plan]) -> None:
@@ -101,6 +110,14 @@ def print_summary(console: Console, plans: Iterable[Plan]) -> None:
         console.print(line)
     for told in price_lines(plan.costs[0].cost for plan in rows if plan.costs):
         console.print(told)
+
+
+def print_preferences(console: Console, plans: Iterable[Plan]) -> None:
+    """One line for each profile in whose place we would run another."""
+    for plan in plans:
+        if plan.profile.rather is not None:
+            reason = plan.profile.rather.reasons[0]
+            console.print(f"{plan.profile.name}: we would run {plan.profile.rather.profile} ({reason})", style="dim")
 
 
 def _recommendations(rows: Sequence[Plan]) -> Iterable[str]:
@@ -244,3 +261,15 @@ def _assumptions(costs: Sequence[CostAnswer]) -> Iterable[str]:
                     f"{point.nodes} nodes, and each costs as much again: never cheaper at this speed. "
                     f"One node breaks even from {whole(point.needed_tokens_per_second)} tokens/s."
                 )
+
+
+def _throughput_lines(profile: Profile) -> Iterable[str]:
+    for speed in profile.throughput:
+        span = whole(speed.low) if speed.low == speed.high else f"{whole(speed.low)}-{whole(speed.high)}"
+        yield f"  {span} tokens/s {speed.kind}: {speed.workload} ({speed.source})"
+        if speed.measured_with is not None:
+            seen = speed.measured_with
+            yield f"    on {seen.hardware} {seen.precision}, {seen.vllm}, {seen.date}"
+            unlike = list(differences(profile, speed))
+            yield "    with the flags of this profile" if not unlike else "    NOT with the flags of this profile:"
+            yield from (f"      {line}" for line in unlike)

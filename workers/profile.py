@@ -2,6 +2,7 @@
 from.
 """
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -18,6 +19,22 @@ from workers.catalog.facts import (
 )
 from workers.catalog.prices import Price
 from workers.errors import ConfigError
+from workers.speed_flags import flags_hash
+from workers.versions import at_least
+
+CURRENT_IMAGE = "vllm/vllm-openai:v0.32.0"
+"""The default: the newest version whose CPU build runs this project's tests."""
+
+GUIDE_IMAGE = "vllm/vllm-openai:v0.22.0"
+"""The image that the model's deployment guide names. A profile may say `vllm_image: guide`."""
+
+NAMED_IMAGES = {"current": CURRENT_IMAGE, "guide": GUIDE_IMAGE}
+LONG_CONTEXT_SWITCH = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
+DISK_OFFLOAD_SINCE = "0.32.0"
+
+
+def _image_of_name(given: Any) -> Any:
+    return NAMED_IMAGES.get(given, given) if isinstance(given, str) else given
 
 
 def _gpu_of_name(given: Any) -> Any:
@@ -57,12 +74,14 @@ class Hardware(Fact):
 
 
 class Parallel(Fact):
-    """How the model is cut: tensor ranks x pipeline stages, experts spread or not, and what joins the
-    machines.
+    """How the model is cut: tensor ranks x pipeline stages x data-parallel replicas, experts spread or not.
+
+    `backend` joins several machines: `mp` is vLLM's own (`--nnodes`), `ray` needs a Ray cluster.
     """
 
     tensor: int = Field(ge=1)
     pipeline: int = Field(default=1, ge=1)
+    data: int = Field(default=1, ge=1)
     expert: bool = False
     expert_reason: str = ""
     backend: Literal["mp", "ray"] | None = None
@@ -70,7 +89,7 @@ class Parallel(Fact):
     @property
     def gpus(self) -> int:
         """GPUs this cut needs."""
-        return self.tensor * self.pipeline
+        return self.tensor * self.pipeline * self.data
 
 
 def check_tensor_size(architecture: Architecture, tensor: int, most: int) -> None:
@@ -91,8 +110,37 @@ class Caching(Fact):
     reason: str
 
 
+class KvOffload(Fact):
+    """Keys and values that leave the GPUs are kept in RAM, and with `disk` on an NVMe disk behind it.
+
+    `ram_gib` is the RAM of all ranks together, which vLLM takes as shared memory (/dev/shm). `disk` is a folder; vLLM
+    puts no bound on what it keeps there.
+    """
+
+    ram_gib: float = Field(gt=0, allow_inf_nan=False)
+    disk: str | None = Field(default=None, pattern=r"^/")
+    reason: str
+
+
+class KvEvents(Fact):
+    """vLLM publishes which prefixes it caches (ZeroMQ), for routers that follow them. The events hold prompts' tokens.
+
+    Without `endpoint` only this machine can read them. vLLM listens at `tcp://*:5557`, which is every address, and
+    connects to an endpoint that names a host.
+    """
+
+    endpoint: str | None = Field(default=None, pattern=r"^(tcp://[^\s/]+:\d{1,5}|ipc://\S+)$")
+    reason: str
+
+    @property
+    def port(self) -> int | None:
+        """The TCP port at which vLLM listens; None where it listens at none."""
+        found = re.fullmatch(r"tcp://.*[*].*:(\d+)", self.endpoint or "")
+        return int(found.group(1)) if found else None
+
+
 class Scheduling(Fact):
-    """How many sequences run, how many wait, in which order. None leaves vLLM's own default."""
+    """How many sequences run in each data-parallel replica, how many wait, in which order. None: vLLM's default."""
 
     policy: Literal["fcfs", "priority"] = "fcfs"
     max_sequences: int = Field(ge=1)
@@ -130,6 +178,33 @@ class Load(Fact):
         return other is not None and (self.input, self.cached, self.output) == (other.input, other.cached, other.output)
 
 
+class MeasuredWith(Fact):
+    """The launch that a throughput was measured with. `workers.measured` holds it against a profile.
+
+    `hardware` is `8x h200`: GPUs of the whole node and their kind. `vllm` is the version of `/version`, or the image
+    where a source names no version. `date` is that of the measurement, else of its publication. `flags` maps a flag
+    to its value, null for a switch. `complete` is False where the source names some of its flags only. `flags_hash`
+    is that of `workers.speed_flags`; empty where nobody took it.
+    """
+
+    hardware: str
+    precision: Precision
+    vllm: str
+    date: str = Field(pattern=r"^\d{4}-\d{2}(-\d{2})?$")
+    flags: dict[str, str | None]
+    environment: dict[str, str] = Field(default_factory=dict)
+    complete: bool
+    flags_hash: str = ""
+
+    @model_validator(mode="after")
+    def _is_as_measured(self) -> "MeasuredWith":
+        if self.flags_hash and self.flags_hash != flags_hash(self.flags, self.environment):
+            raise ValueError(
+                "flags or environment were changed after the measurement (flags_hash differs); measure again"
+            )
+        return self
+
+
 class Throughput(Fact):
     """Output tokens per second of the whole node, as a range (low = high for one measured value)."""
 
@@ -138,13 +213,21 @@ class Throughput(Fact):
     high: float = Field(gt=0)
     workload: str
     source: str
+    measured_with: MeasuredWith | None = None
     load: Load | None = None
-    hardware: str = ""
 
     @property
     def middle(self) -> float:
         """The middle of the range, tokens/s."""
         return (self.low + self.high) / 2
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "Throughput":
+        if self.low > self.high:
+            raise ValueError(f"low {self.low:g} is above high {self.high:g}")
+        if (self.kind == "measured") != (self.measured_with is not None):
+            raise ValueError("measured needs measured_with (hardware, vLLM, date, flags), an estimate has none")
+        return self
 
 
 class ExtraFlag(Fact):
@@ -158,6 +241,13 @@ class ExtraFlag(Fact):
     otherwise: str = ""
 
 
+class Rather(Fact):
+    """The profile that we would run in place of this one, and why."""
+
+    profile: str
+    reasons: tuple[str, ...] = Field(min_length=1)
+
+
 class Profile(Fact):
     """One way to serve one model. Everything `plan`, `preflight`, `download`, `argv` and `launch` need."""
 
@@ -166,6 +256,7 @@ class Profile(Fact):
     role: Literal["recommended", "budget", "alternative", "on-paper", "vendor", "family", "development"]
     source: str
     notes: tuple[str, ...] = ()
+    rather: Rather | None = None
     model: Annotated[Model, BeforeValidator(_model_of_name)]
     served_name: str
     precision: Precision
@@ -183,12 +274,14 @@ class Profile(Fact):
     caching: Caching
     scheduling: Scheduling
     speculation: Speculation | None = None
+    kv_offload: KvOffload | None = None
+    kv_events: KvEvents | None = None
     extra_flags: tuple[ExtraFlag, ...] = ()
     environment: dict[str, str] = Field(default_factory=dict)
     prices: tuple[Price, ...] = ()
     throughput: tuple[Throughput, ...] = ()
     min_vllm: str = "0.22.0"
-    vllm_image: str = "vllm/vllm-openai:v0.22.0"
+    vllm_image: Annotated[str, BeforeValidator(_image_of_name)] = CURRENT_IMAGE
     min_shared_memory_gb: float = 16
     min_host_memory_gb: float = 64
     startup_seconds: float = 1800
@@ -197,6 +290,26 @@ class Profile(Fact):
     def checkpoint(self) -> Checkpoint:
         """The weights this profile loads."""
         return self.model.checkpoint(self.precision)
+
+    @property
+    def max_sequences(self) -> int:
+        """Sequences that run at once over all data-parallel replicas."""
+        return self.scheduling.max_sequences * self.parallel.data
+
+    @property
+    def offload_bytes(self) -> int:
+        """RAM for offloaded keys and values, which is shared memory, in bytes."""
+        return 0 if self.kv_offload is None else int(self.kv_offload.ram_gib * 2**30)
+
+    @property
+    def host_memory_gb(self) -> float:
+        """RAM of each machine in decimal GB: what loading needs, and its part of the offloaded keys and values."""
+        return self.min_host_memory_gb + self.offload_bytes / self.hardware.nodes / 1e9
+
+    @property
+    def shared_memory_gib(self) -> float:
+        """Shared memory of each machine in GiB, offloaded keys and values included."""
+        return self.min_shared_memory_gb + self.offload_bytes / self.hardware.nodes / 2**30
 
     @property
     def min_cuda(self) -> str | None:
@@ -212,10 +325,31 @@ class Profile(Fact):
         except ConfigError as error:
             raise ValueError(f"model.config: {error}") from error
         check_tensor_size(architecture, self.parallel.tensor, self.hardware.gpus_per_node)
-        if self.hardware.nodes > 1 and self.parallel.backend != "ray":
-            raise ValueError("several machines need parallel.backend: ray")
+        if self.hardware.nodes > 1 and self.parallel.backend is None:
+            raise ValueError("several machines need parallel.backend: mp (vLLM's --nnodes) or ray")
         if architecture.has_mamba and self.caching.prefix != self.caching.chunked_prefill:
             raise ValueError("Mamba models need prefix caching and chunked prefill both on or both off")
-        if self.max_model_len > self.model.native_context:
-            raise ValueError(f"max_model_len is above the model's {self.model.native_context}")
+        if self.kv_offload is not None and not self.caching.prefix:
+            raise ValueError("kv_offload needs caching.prefix: what it keeps are cached prefixes")
+        if (
+            self.kv_events is not None
+            and self.parallel.data > 1
+            and not (self.kv_events.endpoint or "").startswith("tcp")
+        ):
+            raise ValueError(
+                "kv_events of data-parallel replicas need an endpoint tcp://*:PORT; each takes the next port"
+            )
+        self._check_context()
+        if self.kv_offload is not None and self.kv_offload.disk and not at_least(self.min_vllm, DISK_OFFLOAD_SINCE):
+            raise ValueError(f"kv_offload.disk needs min_vllm: {DISK_OFFLOAD_SINCE} or newer")
         return self
+
+    def _check_context(self) -> None:
+        """A context beyond the model's own needs a switch, and is bounded too."""
+        native, longest = self.model.native_context, self.model.longest_context
+        if self.max_model_len <= native:
+            return
+        if self.max_model_len > (longest or native):
+            raise ValueError(f"max_model_len is above the model's {longest or native}")
+        if self.environment.get(LONG_CONTEXT_SWITCH) != "1":
+            raise ValueError(f'max_model_len above {native} needs environment: {{{LONG_CONTEXT_SWITCH}: "1"}}')

@@ -4,7 +4,8 @@ The rule is the deployment guide's: needed = parameters x bytes per parameter x 
 the node's memory times the share that vLLM may use. All sizes in decimal GB (10^9 bytes), as GPUs are sold.
 Where the size of the checkpoint is known it takes the place of parameters x bytes, because a "4 bit"
 checkpoint is more than 4 bits a parameter; the 15% for activations, buffers and fragmentation stay on top
-of either. A published minimum above what vLLM may use refuses the node, too.
+of either. A published minimum above what vLLM may use refuses the node, too. Each data-parallel replica holds weights
+of its own; where experts are spread over replicas it is less.
 
 Where the rule says no and a vendor lists the node nevertheless, the verdict is `tight`: the tensors and at least one
 sequence fit into vLLM's share of the memory that NVML counts, and less than 15% is left for everything else.
@@ -175,8 +176,13 @@ def plan_memory(
     Without `sequences` the profile's own bound is planned, or as many as fit if that is fewer, but at least
     one: vLLM then runs fewer at full length and queues the rest.
     """
-    checkpoint, hardware = profile.checkpoint, profile.hardware
-    weights = profile.model.parameters_billion * BYTES_PER_PARAMETER[profile.precision]
+    checkpoint, hardware, replicas = profile.checkpoint, profile.hardware, profile.parallel.data
+    weights = profile.model.parameters_billion * BYTES_PER_PARAMETER[profile.precision] * replicas
+    size, minimum = (
+        None if by_parameters or gb is None else gb * replicas
+        for gb in (checkpoint.size_gb, checkpoint.vendor_minimum_gb)
+    )
+    one_replica = hardware.gpus // replicas
 
     def with_sequences(count: int) -> MemoryPlan:
         return MemoryPlan(
@@ -186,9 +192,9 @@ def plan_memory(
             utilization=profile.gpu_memory_utilization,
             weights_gb=weights,
             formula_gb=weights * OVERHEAD,
-            checkpoint_gb=None if by_parameters else checkpoint.size_gb,
-            vendor_minimum_gb=None if by_parameters else checkpoint.vendor_minimum_gb,
-            listed=None if by_parameters else checkpoint.listed_on(hardware.gpu.name, hardware.gpus),
+            checkpoint_gb=size,
+            vendor_minimum_gb=minimum,
+            listed=None if by_parameters else checkpoint.listed_on(hardware.gpu.name, one_replica),
             context=context or profile.max_model_len,
             sequences=count,
             sequence=sequence_cost(profile, architecture),
@@ -196,4 +202,4 @@ def plan_memory(
 
     if sequences is not None:
         return with_sequences(sequences)
-    return with_sequences(max(1, min(profile.scheduling.max_sequences, with_sequences(1).max_sequences)))
+    return with_sequences(max(1, min(profile.max_sequences, with_sequences(1).max_sequences)))

@@ -14,6 +14,7 @@ from workers.download import Found, check_space
 from workers.errors import DownloadFailed
 
 ULTRA = "nvidia/NVIDIA-Nemotron-3-Ultra-550B-A55B"
+RED_HAT = "RedHatAI/NVIDIA-Nemotron-3-Ultra-550B-A55B"
 
 
 def shard(**sizes: int) -> bytes:
@@ -76,15 +77,17 @@ def test_another_repositorys_checkpoint_is_not_overwritten(hub: Hub, tmp_path: P
 def test_a_missing_fp8_repository_is_replaced_and_told(hub: Hub, tmp_path: Path) -> None:
     run = download(hub, tmp_path, "nemotron-3-ultra-8xh200-fp8")
     assert run.exit_code == 0, run.stderr
-    assert f"{ULTRA}-FP8 does not exist" in run.stderr
+    assert f"{RED_HAT}-FP8-block does not exist" in run.stderr
+    assert f"{RED_HAT}-FP8-dynamic does not exist" in run.stderr
     assert f"taking {ULTRA}-BF16 instead: vLLM quantises it to fp8 while loading" in run.stderr
     shown = argv("nemotron-3-ultra-8xh200-fp8", tmp_path)
     assert f"vllm serve {tmp_path / 'model'} " in shown
     assert "--quantization fp8" in shown
 
 
-def test_an_existing_fp8_repository_is_taken_as_it_is(hub: Hub, tmp_path: Path) -> None:
-    hub.repositories[f"{ULTRA}-FP8"] = checkpoint()
+@pytest.mark.parametrize("name", ["FP8-block", "FP8-dynamic"])
+def test_an_existing_fp8_repository_is_taken_before_bf16(hub: Hub, tmp_path: Path, name: str) -> None:
+    hub.repositories[f"{RED_HAT}-{name}"] = checkpoint()
     assert download(hub, tmp_path, "nemotron-3-ultra-8xh200-fp8").exit_code == 0
     shown = argv("nemotron-3-ultra-8xh200-fp8", tmp_path)
     assert "--quantization" not in shown

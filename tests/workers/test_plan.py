@@ -100,7 +100,11 @@ def test_super_on_one_h100_is_refused_by_the_recipes_minimum(profiles: list[Prof
 
 def test_every_other_profile_fits(profiles: list[Profile]) -> None:
     refused = {p.name: plan_memory(p).verdict for p in profiles if plan_memory(p).verdict != "fits"}
-    assert refused == {"nemotron-3-ultra-16xh100-bf16": "tight", "nemotron-3-super-1xh100-nvfp4": "no"}
+    assert refused == {
+        "nemotron-3-ultra-16xh100-bf16": "tight",
+        "nemotron-3-ultra-2xb200-nvfp4": "tight",
+        "nemotron-3-super-1xh100-nvfp4": "no",
+    }
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,11 @@ from workers.cli import app
 from workers.errors import ConfigError
 from workers.preflight.capture import read_capture
 from workers.preflight.check import check_machine
-from workers.preflight.finding import Finding, at_least
+from workers.preflight.finding import Finding
 from workers.preflight.probe import measure_host, probe_machine, run
 from workers.preflight.smi import read_infiniband, read_ray_gpus, read_topology
 from workers.profiles.load import find_profile
+from workers.versions import at_least
 
 CAPTURES = Path(__file__).parent / "captures"
 H200 = "nemotron-3-ultra-8xh200-fp8"
@@ -49,6 +50,7 @@ def test_good_machines_pass_every_check(capture: str, profile: str) -> None:
     [
         ("bad-pcie-8xh100", H100, {"GPU kind": "H100 PCIe", "NVLink": "GPU0-GPU2 SYS"}),
         ("bad-nvlink-8xh200", H200, {"NVLink": "GPU2-GPU7 NODE"}),
+        ("bad-driver-550-8xh100", H100, {"driver": "550.54.15", "CUDA": "12.4"}),
         ("bad-old-driver-8xb200", B200, {"driver": "550.54.15", "CUDA": "12.4"}),
         (
             "bad-busy-8xh200",
@@ -64,7 +66,11 @@ def test_good_machines_pass_every_check(capture: str, profile: str) -> None:
         ),
         ("bad-half-8xh200", H200, {"GPUs": "4 (by nvidia-smi)", "NVLink": "only 6 pairs"}),
         ("bad-no-driver", H200, {"GPUs": "no NVIDIA driver"}),
-        ("bad-16xh100-head", PAIR, {"Ray": "8 GPUs", "InfiniBand": "0 active", "locked memory": "8,388,608"}),
+        (
+            "bad-16xh100-head",
+            PAIR,
+            {"Ray": "8 GPUs", "interconnect": "2 active RoCE ports, best 25 Gbit/s", "locked memory": "8,388,608"},
+        ),
         ("good-8xh100", H200, {"GPU kind": "H100 80GB HBM3", "GPU memory": "86 GB"}),
     ],
 )

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from workers.cli import app
 from workers.errors import ConfigError
-from workers.profile import Profile
+from workers.profile import GUIDE_IMAGE, Profile
 from workers.profiles.load import find_profile, load_profiles
 
 ALL = load_profiles()
@@ -53,7 +53,7 @@ def test_the_guides_numbers() -> None:
     assert (h200.gpu_memory_utilization, h200.max_model_len, h200.parallel.tensor) == (0.90, 32768, 8)
     assert h200.parallel.expert
     assert h200.reasoning_parser == "nemotron_v3"
-    assert h200.vllm_image == "vllm/vllm-openai:v0.22.0"
+    assert GUIDE_IMAGE == "vllm/vllm-openai:v0.22.0"
     assert ALL["nemotron-3-ultra-8xh100-nvfp4"].gpu_memory_utilization == 0.88
     pair = ALL["nemotron-3-ultra-16xh100-fp8"]
     assert (pair.parallel.tensor, pair.parallel.pipeline, pair.parallel.backend) == (8, 2, "ray")
@@ -118,7 +118,8 @@ hardware:
             "num_attention_heads|num_",
         ),
         ("extends: nemotron-3-ultra-8xh200-fp8\ncaching: {prefix: false}", "both on or both off"),
-        ("extends: nemotron-3-ultra-16xh100-fp8\nparallel: {backend: mp}", "ray"),
+        ("extends: nemotron-3-ultra-16xh100-fp8\nparallel: {backend: null}", "or ray"),
+        ("extends: [nemotron-3-ultra-8xh200-fp8]", "not a built-in profile"),
         ("extends: nemotron-3-ultra-8xh200-fp8\nmax_model_len: 9000000", "max_model_len"),
         ("extends: nobody", "not a built-in profile"),
         ("extends: tiny-cpu\nprices: [{kind: spot, date: 2026-02-31}]", "cannot read"),

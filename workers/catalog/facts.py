@@ -1,5 +1,6 @@
 """Typed facts about GPUs and models, and how they are read."""
 
+import functools
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -62,15 +63,16 @@ class ListedNode(Fact):
 class Checkpoint(Fact):
     """A model's weights at one precision. Sizes in decimal GB, None where nobody has told us.
 
-    `size_gb` counts the tensors; `vendor_minimum_gb` is the GPU memory that a published recipe asks for.
+    `size_gb` counts the tensors; `vendor_minimum_gb` is the GPU memory that a published recipe asks for. `also` are
+    repositories that serve as well, tried in order where the first is not there; `fallback` comes last.
     """
 
     precision: Precision
     repository: str
+    also: tuple[str, ...] = ()
     size_gb: float | None = Field(default=None, gt=0)
     vendor_minimum_gb: float | None = Field(default=None, gt=0)
     listed_nodes: tuple[ListedNode, ...] = ()
-    may_be_missing: bool = False
     local: bool = False
     fallback: Fallback | None = None
     note: str = ""
@@ -81,13 +83,17 @@ class Checkpoint(Fact):
 
 
 class Model(Fact):
-    """A model: its size in billions of parameters, its checkpoints, and the keys of its config.json."""
+    """A model: its size in billions of parameters, its checkpoints, and the keys of its config.json.
+
+    `longest_context` is what its vendor serves beyond the native context, None where it does not.
+    """
 
     name: str
     title: str
     parameters_billion: float
     active_billion: float
     native_context: int
+    longest_context: int | None = None
     license: str
     checkpoints: tuple[Checkpoint, ...]
     config: dict[str, Any]
@@ -135,6 +141,7 @@ def parse(kind: Any, document: Any, where: str) -> Any:
         raise ConfigError(f"{where} is not valid:\n" + "\n".join(lines)) from error
 
 
+@functools.cache
 def load_gpus() -> tuple[Gpu, ...]:
     """All GPUs of hardware.yaml."""
     source = files("workers.catalog") / "hardware.yaml"
@@ -156,6 +163,7 @@ def find_gpu(name: str) -> Gpu:
     return known[name.lower()]
 
 
+@functools.cache
 def find_model(name: str) -> Model:
     """The model of that name, or of a unique beginning of it. Raises ConfigError with the known names."""
     names = model_names()

@@ -9,10 +9,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from workers.argv import Binding, Flag, command_line, flags_of
+from workers.argv import HEAD_ADDRESS, Binding, Flag, Machine, command_line, flags_of
 from workers.checkpoint import find_weights
 from workers.commands.edge import AsJson, ProfileFolder, ProfileName, print_json, told
-from workers.flags.flagset import check_flags, usable
+from workers.errors import ConfigError
+from workers.flags.flagset import CURRENT_VERSION, check_flags, usable
 from workers.flags.known import known_flags
 from workers.profiles.load import find_profile
 
@@ -39,11 +40,13 @@ Port = Annotated[int, typer.Option(envvar="FLEETGATE_WORKER_PORT", min=1, max=65
 def argv(
     name: ProfileName,
     explain: Annotated[bool, typer.Option(help="Say what each flag is for.")] = False,
-    vllm: VllmVersion = "0.22.0",
+    vllm: VllmVersion = CURRENT_VERSION,
     program: VllmProgram = "vllm serve",
     model_dir: ModelFolder = None,
     host: Host = "127.0.0.1",
     port: Port = 8000,
+    rank: Annotated[int, typer.Option(help="Which machine of a node of several, from 0.", min=0)] = 0,
+    head: Annotated[str, typer.Option(help="The address of rank 0 on the fast network.")] = HEAD_ADDRESS,
     profiles: ProfileFolder = None,
     as_json: AsJson = False,
 ) -> None:
@@ -53,7 +56,9 @@ def argv(
     profile = find_profile(name, profiles or ())
     weights = find_weights(profile, model_dir)
     words = shlex.split(program)
-    wanted = flags_of(profile, weights, Binding(host, port))
+    if rank >= profile.hardware.nodes:
+        raise ConfigError(f"--rank {rank}: {profile.name} runs on {profile.hardware.nodes} machine(s), from rank 0")
+    wanted = flags_of(profile, weights, Binding(host, port), Machine(rank, head))
     known = known_flags(vllm, words)
     kept = usable(wanted, known)
     for verdict in check_flags(wanted, known):

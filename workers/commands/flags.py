@@ -13,8 +13,9 @@ from rich.table import Table
 from workers.argv import Binding, Flag, flags_of, weights_of
 from workers.commands.argv import VllmProgram, VllmVersion
 from workers.commands.edge import FAILED, AsJson, ProfileFolder, print_json, told
-from workers.flags.flagset import Verdict, check_flags
+from workers.flags.flagset import CURRENT_VERSION, Verdict, check_flags
 from workers.flags.known import known_flags
+from workers.output_file import write_text
 from workers.profile import Profile
 from workers.profiles.load import find_profile, load_profiles
 
@@ -22,7 +23,7 @@ from workers.profiles.load import find_profile, load_profiles
 @told
 def flags(
     names: Annotated[list[str] | None, typer.Argument(help="Profiles; none means all.")] = None,
-    vllm: VllmVersion = "0.22.0",
+    vllm: VllmVersion = CURRENT_VERSION,
     program: VllmProgram = "vllm serve",
     record: Annotated[Path | None, typer.Option(help="Write the version's flags to this JSON file.")] = None,
     profiles: ProfileFolder = None,
@@ -31,7 +32,7 @@ def flags(
     """Check that a vLLM version takes every flag of the profiles. Exit code 1 if it does not take one."""
     known = known_flags(vllm, shlex.split(program))
     if record is not None:
-        record.write_text(json.dumps(known.document(), indent=1) + "\n")
+        write_text("--record", record, json.dumps(known.document(), indent=1) + "\n")
     chosen = [find_profile(n, profiles or ()) for n in names or ()] or [*load_profiles(profiles or ()).values()]
     verdicts = {p.name: check_flags(_wanted(p), known) for p in chosen}
     if as_json:

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from workers.argv import Binding, command_line, flags_of
+from workers.argv import MASTER_PORT, Binding, Machine, command_line, flags_of
 from workers.catalog.prices import checked_usd, load_prices, price_kind
 from workers.checkpoint import find_weights
 from workers.commands.argv import Host, ModelFolder, Port, VllmProgram, VllmVersion
@@ -23,7 +23,7 @@ from workers.flags.flagset import usable
 from workers.flags.known import known_flags
 from workers.launch.joined import keep_joined
 from workers.launch.plan import LaunchPlan, Patience, fill_command, local_url, new_node_id, price_of
-from workers.launch.ray_cluster import start_head, stop_ray, worker_command
+from workers.launch.ray_cluster import is_cluster_up, start_head, stop_ray, worker_command
 from workers.launch.spot import NoticeSource, parse_source
 from workers.launch.supervisor import Supervisor
 from workers.profile import Profile
@@ -62,8 +62,9 @@ def launch(
     ] = None,
     prices: PriceFile = None,
     spot_poll_seconds: Annotated[float, typer.Option(help="Seconds between two checks for a notice.", min=0.1)] = 5.0,
-    role: Annotated[str, typer.Option(help="single, or head or worker of a Ray node.")] = "single",
+    role: Annotated[str, typer.Option(help="single, or head or worker of a node of several machines.")] = "single",
     head: Annotated[str | None, typer.Option(help="The head's address, for --role worker.")] = None,
+    rank: Annotated[int, typer.Option(help="This machine among several, for --role worker: 1 and up.", min=1)] = 1,
     address: Annotated[str | None, typer.Option(help="This machine's address on the fast network.")] = None,
     drain_seconds: Annotated[float, typer.Option(help="Seconds to wait for running requests.", min=0)] = 600.0,
     stop_seconds: Annotated[float, typer.Option(help="Seconds between SIGTERM and SIGKILL.", min=0)] = 30.0,
@@ -83,12 +84,15 @@ def launch(
     profile = find_profile(name, profiles or ())
     checked = _check_role(profile, role, head)
     environment = {**profile.environment, **os.environ}
-    if checked == "worker":
-        raise typer.Exit(
-            asyncio.run(keep_joined(worker_command(profile, head or "", address), environment, _say, backoff_seconds))
-        )
     binding = Binding(host, port)
-    words = _own_command(command, binding) or _vllm_command(profile, model_dir, binding, vllm, program)
+    machine = _machine(profile, checked, head, address, rank)
+    if checked == "worker":
+        joining = tuple(worker_command(profile, head or "", address))
+        if not _has_ray(profile):
+            check_serve(program)
+            joining = _vllm_command(profile, model_dir, binding, vllm, program, machine)
+        raise typer.Exit(asyncio.run(keep_joined(joining, environment, _say, backoff_seconds)))
+    words = _own_command(command, binding) or _vllm_command(profile, model_dir, binding, vllm, program, machine)
     patience = Patience(
         startup=startup_seconds or profile.startup_seconds,
         drain=drain_seconds,
@@ -107,7 +111,7 @@ def launch(
         environment=environment,
         local_url=local_url(binding),
         advertise=advertise or local_url(binding),
-        capacity=Capacity(max_concurrency=profile.scheduling.max_sequences, max_model_len=profile.max_model_len),
+        capacity=Capacity(max_concurrency=profile.max_sequences, max_model_len=profile.max_model_len),
         price=_price(profile, kind, price, prices, bool(spot)),
         has_budgets=profile.reasoning_parser is not None,
         api_key=os.environ.get("VLLM_API_KEY"),
@@ -116,14 +120,15 @@ def launch(
         patience=patience,
     )
     sources = [parse_source(text, spot_poll_seconds) for text in spot or ()]
+    own_ray = checked == "head" and _has_ray(profile) and not is_cluster_up(profile, environment, _say)
     try:
-        if checked == "head":
+        if own_ray:
             # Until the supervisor listens, a SIGTERM has to lead to the `finally` below.
             signal.signal(signal.SIGTERM, _leave)
             start_head(profile, address, environment, _say, patience.startup)
         raise typer.Exit(asyncio.run(_supervise(plan, redis, sources)))
     finally:
-        if checked == "head":
+        if own_ray:
             stop_ray(environment)
 
 
@@ -147,12 +152,37 @@ def _price(profile: Profile, kind: str | None, usd: float | None, own: Path | No
 
 
 def _vllm_command(
-    profile: Profile, model_dir: Path | None, binding: Binding, vllm: str, program: str
+    profile: Profile, model_dir: Path | None, binding: Binding, vllm: str, program: str, machine: Machine
 ) -> tuple[str, ...]:
     weights = find_weights(profile, model_dir)
     words = shlex.split(program)
-    kept = usable(flags_of(profile, weights, binding), known_flags(vllm, words))
+    kept = usable(flags_of(profile, weights, binding, machine), known_flags(vllm, words))
     return tuple(command_line(weights, kept, words))
+
+
+def _has_ray(profile: Profile) -> bool:
+    return profile.parallel.backend == "ray"
+
+
+def _machine(profile: Profile, role: Role, head: str | None, address: str | None, rank: int) -> Machine:
+    """This machine's part of a node of several. Raises ConfigError where its rank or the head's address is missing."""
+    if profile.hardware.nodes == 1 or _has_ray(profile):
+        return Machine()
+    if role == "head":
+        if address is None:
+            raise ConfigError("--role head needs --address, this machine's address on the fast network")
+        return Machine(0, address)
+    if rank >= profile.hardware.nodes:
+        raise ConfigError(f"--rank {rank}: {profile.name} runs on {profile.hardware.nodes} machines, ranks from 0")
+    if head is not None and head.count(":") == 1:
+        raise ConfigError(f"--head {head}: give the address without a port; the machines meet at port {MASTER_PORT}")
+    return Machine(rank, head or "")
+
+
+def check_serve(program: str) -> None:
+    """Raises ConfigError for a program without `--headless`: vLLM's bare API server module has no such mode."""
+    if shlex.split(program)[-1:] != ["serve"]:
+        raise ConfigError("--role worker without Ray needs `vllm serve` as --program: it alone takes --headless")
 
 
 def _own_command(command: str | None, binding: Binding) -> tuple[str, ...] | None:

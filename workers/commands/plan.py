@@ -16,7 +16,7 @@ from workers.errors import ConfigError
 from workers.plan import Plan, Question, base_profile, machine_profile, make_plan, ranked
 from workers.plan_json import plan_json
 from workers.plan_plot import plot_plans
-from workers.plan_view import plan_console, print_plan, print_summary
+from workers.plan_view import plan_console, print_plan, print_preferences, print_rather, print_summary
 from workers.profile import Profile
 from workers.profiles.load import find_profile, load_profiles
 from workers.workload.answer import PREEMPTIONS_PER_DAY, WorkloadQuestion, plan_workload, plan_workloads
@@ -111,22 +111,31 @@ def plan(
         _show_workload(chosen, base_profile(known, model), known, asked, question, as_json)
         return
     plans = [make_plan(profile, question, known) for profile in chosen or known]
-    _show(plans, chosen, as_json)
+    beside = {name: make_plan(find_profile(name, profiles or ()), question) for name in _preferred(chosen)}
+    _show(plans, chosen, beside, as_json)
     if plot is not None:
         plot_plans(plans, plot)
     if len(chosen) == 1 and not plans[0].memory.fits:
         raise typer.Exit(FAILED)
 
 
-def _show(plans: list[Plan], chosen: list[Profile], as_json: bool) -> None:
+def _preferred(chosen: list[Profile]) -> list[str]:
+    """The profiles that we would run in place of the chosen ones."""
+    return [profile.rather.profile for profile in chosen if profile.rather is not None]
+
+
+def _show(plans: list[Plan], chosen: list[Profile], beside: Mapping[str, Plan], as_json: bool) -> None:
     if as_json:
         print_json([plan_json(p) for p in (plans if chosen else ranked(plans))])
         return
     console = plan_console()
     if not chosen:
         print_summary(console, plans)
+        print_preferences(console, plans)
     for answer in plans if chosen else ():
         print_plan(console, answer)
+        if answer.profile.rather is not None:
+            print_rather(console, answer, beside[answer.profile.rather.profile])
 
 
 def _show_workload(

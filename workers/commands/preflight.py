@@ -9,15 +9,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from workers.argv import MASTER_PORT
 from workers.commands.edge import FAILED, AsJson, ProfileFolder, ProfileName, print_json, told
 from workers.preflight.capture import Capture, read_capture, write_capture
-from workers.preflight.check import check_machine
+from workers.preflight.check import check_machine, lacks
 from workers.preflight.finding import Finding
+from workers.preflight.host_checks import RAY_PORT
 from workers.preflight.probe import probe_machine
+from workers.profile import Profile
 from workers.profiles.load import find_profile
 
 DEFAULT_FOLDER = Path("/models")
-RAY_PORT = 6379
 COLORS = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "dim"}
 
 
@@ -34,22 +36,36 @@ def preflight(
     replay: Annotated[
         Path | None, typer.Option("--from", help="Judge a saved capture instead of this machine.")
     ] = None,
+    joined: Annotated[
+        bool, typer.Option("--joined", help="The machines of this node are joined: Ray has to be up.")
+    ] = False,
     profiles: ProfileFolder = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a machine before anything is downloaded or started. Exit code 1 if a check fails."""
     profile = find_profile(name, profiles or ())
-    ports = [port, RAY_PORT] if profile.hardware.nodes > 1 else [port]
+    ports = [port, *_further_ports(profile)]
     machine = read_capture(replay) if replay else probe_machine(model_dir or DEFAULT_FOLDER, ports)
     if capture is not None:
         write_capture(capture, machine)
-    findings = check_machine(profile, machine, model_dir)
+    findings = check_machine(profile, machine, model_dir, joined)
+    build, missing = lacks(profile, machine)
     if as_json:
-        print_json(_document(profile.name, machine, findings))
+        print_json(_document(profile.name, machine, findings) | {"vllm": build, "lacks": missing})
     else:
         _print(profile.title, machine, findings)
+        for line in missing:
+            typer.echo(f"{build} lacks: {line}")
     if any(finding.level == "fail" for finding in findings):
         raise typer.Exit(FAILED)
+
+
+def _further_ports(profile: Profile) -> list[int]:
+    """Ports beside the node's own: what joins the machines, and KV events."""
+    ports = [] if profile.kv_events is None or profile.kv_events.port is None else [profile.kv_events.port]
+    if profile.hardware.nodes > 1:
+        ports.append(RAY_PORT if profile.parallel.backend == "ray" else MASTER_PORT)
+    return ports
 
 
 def _document(name: str, machine: Capture, findings: Sequence[Finding]) -> dict[str, object]:

@@ -9,6 +9,9 @@ from typing import Any, Literal
 from workers.argv import Flag
 from workers.errors import ConfigError
 
+CURRENT_VERSION = "0.32.0"
+"""The version of the default image, whose flags commands are checked against unless another is named."""
+
 SPECULATION_METHOD = "--speculative-config.method"
 
 

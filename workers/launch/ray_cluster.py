@@ -1,4 +1,4 @@
-"""A node over several machines: Ray joins them, vLLM's server runs on the head only.
+"""A node over several machines that Ray joins: vLLM's server runs on the head only.
 
 The head starts Ray, waits until the cluster counts all GPUs of the profile, and serves. The others run Ray in the
 foreground; when the head is gone Ray ends there, and the launcher starts it again until the head is back.
@@ -55,6 +55,14 @@ def start_head(profile: Profile, address: str | None, environment: Mapping[str, 
     say(f"Ray counts all {profile.hardware.gpus} GPUs")
 
 
+def is_cluster_up(profile: Profile, environment: Mapping[str, str], say: Say) -> bool:
+    """Whether a cluster that somebody else started counts all GPUs already. It is used, and not stopped."""
+    up = _count_gpus(environment) >= profile.hardware.gpus
+    if up:
+        say(f"a Ray cluster with {profile.hardware.gpus} GPUs runs already")
+    return up
+
+
 def stop_ray(environment: Mapping[str, str]) -> None:
     """Stop Ray on this machine."""
     _run(["ray", "stop"], environment)
@@ -70,6 +78,9 @@ def _run(command: list[str], environment: Mapping[str, str]) -> "subprocess.Comp
             command, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False, env=dict(environment)
         )
     except FileNotFoundError as missing:
-        raise MissingTool("ray is not installed: pip install 'ray[default]'; the vLLM image may lack it") from missing
+        raise MissingTool(
+            "ray is not installed: build the image with --build-arg RAY=1, pip install 'ray[cgraph]', or take a "
+            "profile with parallel.backend: mp, which needs no Ray"
+        ) from missing
     except subprocess.TimeoutExpired as slow:
         raise NodeFailed(f"{' '.join(command)} took longer than {COMMAND_SECONDS:.0f} s") from slow

@@ -5,9 +5,10 @@ Checks only ever see a capture. So a capture that a user contributes is a test c
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from workers.errors import ConfigError
+from workers.output_file import write_text
 
 FORMAT = 1
 
@@ -41,7 +42,10 @@ class Limits(Captured):
 
 
 class Host(Captured):
-    """Measured without a command. Sizes in bytes; `ports_taken` are ports that cannot be listened on."""
+    """Measured without a command. Sizes in bytes; `ports_taken` are ports that cannot be listened on.
+
+    `visible_gpus` are the GPUs that CUDA_VISIBLE_DEVICES leaves, by index; None where it names none.
+    """
 
     memory: int
     shared_memory: int
@@ -49,14 +53,15 @@ class Host(Captured):
     disk_folder: str
     limits: Limits
     ports_taken: tuple[int, ...] = ()
+    visible_gpus: tuple[int, ...] | None = None
 
 
 class SeenGpu(Captured):
-    """One GPU as the driver tells it. Memory in bytes."""
+    """One GPU as the driver tells it. Memory in bytes, None where the driver does not tell it ([N/A])."""
 
     name: str
-    memory: int
-    memory_used: int
+    memory: int | None
+    memory_used: int | None
     mig: bool = False
 
 
@@ -91,10 +96,10 @@ def read_capture(file: Path) -> Capture:
     """Read a saved capture. Raises ConfigError if it is none."""
     try:
         return Capture.model_validate_json(file.read_text())
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read the capture {file}: {error}") from error
 
 
 def write_capture(file: Path, capture: Capture) -> None:
-    """Save a capture, to be replayed or contributed."""
-    file.write_text(capture.model_dump_json(indent=1) + "\n")
+    """Save a capture, to be replayed or contributed. Raises ConfigError where it cannot be written."""
+    write_text("--capture", file, capture.model_dump_json(indent=1) + "\n")

@@ -6,19 +6,38 @@ from workers.preflight.capture import Capture
 from workers.preflight.cluster_checks import check_cluster
 from workers.preflight.finding import Finding
 from workers.preflight.gpu_checks import check_gpus
-from workers.preflight.host_checks import check_host
+from workers.preflight.host_checks import check_host, installed_vllm
 from workers.profile import Profile
+from workers.vllm_facts import image_version, lacks_of
 from workers.vram import plan_memory
 
 
-def check_machine(profile: Profile, capture: Capture, folder: Path | None) -> list[Finding]:
-    """Hold a machine against a profile. `folder` is the checkpoint's, None if it is not to be looked at."""
+def check_machine(profile: Profile, capture: Capture, folder: Path | None, joined: bool = False) -> list[Finding]:
+    """Hold a machine against a profile. `folder` is the checkpoint's, None if it is not to be looked at.
+
+    `joined`: the machines of a node of several should be joined by now.
+    """
     return [
         _plan(profile),
-        *check_gpus(profile, capture),
-        *check_host(profile, capture, folder),
-        *check_cluster(profile, capture),
+        *check_gpus(profile, capture, chosen_build(profile, capture)),
+        *check_host(profile, capture, folder, joined),
+        *check_cluster(profile, capture, joined),
     ]
+
+
+def chosen_build(profile: Profile, capture: Capture) -> str:
+    """The vLLM that will run: the installed one as `vllm:VERSION`, else the profile's image."""
+    installed = installed_vllm(capture)
+    return profile.vllm_image if installed is None else f"vllm:{installed}"
+
+
+def lacks(profile: Profile, capture: Capture) -> tuple[str, list[str]]:
+    """The vLLM that will run, and what its version lacks of what profile and gateway would use."""
+    build = chosen_build(profile, capture)
+    version = image_version(build)
+    if version is None:
+        return build, ["its tag names no version, so what it lacks is not known"]
+    return build, list(lacks_of(version, profile))
 
 
 def _plan(profile: Profile) -> Finding:

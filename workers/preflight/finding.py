@@ -1,6 +1,5 @@
-"""One finding of preflight, and the comparison of version numbers that several of them need."""
+"""One finding of preflight."""
 
-import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,13 +20,3 @@ class Finding:
 def judged(check: str, good: bool, seen: str, needed: str, fix: str, bad: Level = "fail") -> Finding:
     """A finding that is ok if `good`, else `bad` with its fix."""
     return Finding(check, "ok", seen, needed) if good else Finding(check, bad, seen, needed, fix)
-
-
-def at_least(seen: str, needed: str) -> bool:
-    """Whether the dotted version `seen` is `needed` or newer; suffixes like rc1 and +cu129 do not count."""
-    return _numbers(seen) >= _numbers(needed)
-
-
-def _numbers(version: str) -> list[int]:
-    head = re.match(r"[0-9.]*", version.strip().removeprefix("v"))
-    return [int(part) for part in (head.group() if head else "").split(".") if part]

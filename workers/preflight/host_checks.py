@@ -1,45 +1,61 @@
 """Checks of the machine around the GPUs: vLLM, checkpoint, disk, memory, limits, ports, clock."""
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from workers.checkpoint import check_checkpoint
-from workers.download_plan import download_bytes
+from workers.argv import MASTER_PORT
+from workers.checkpoint import check_checkpoint, find_weights
+from workers.download_plan import MARGIN, checkpoint_bytes, download_bytes
+from workers.errors import WorkerError
 from workers.preflight.capture import Capture
-from workers.preflight.finding import Finding, at_least, judged
+from workers.preflight.cluster_checks import ray_runs
+from workers.preflight.finding import Finding, judged
 from workers.profile import Profile
+from workers.versions import at_least
 
 GB = 1e9
 GIB = 2**30
 OPEN_FILES = 65_536
 CLOCK_SECONDS = 1.0
+RAY_PORT = 6379
 
 
-def check_host(profile: Profile, capture: Capture, folder: Path | None) -> Iterator[Finding]:
-    """All findings about the host; `folder` is the checkpoint's, None if it is not to be looked at."""
+def check_host(profile: Profile, capture: Capture, folder: Path | None, joined: bool) -> Iterator[Finding]:
+    """All findings about the host; `folder` is the checkpoint's, None if it is not to be looked at.
+
+    `joined` says that the machines of the node should be joined by now, so that Ray may hold its port.
+    """
     yield _vllm(profile, capture)
     complete = False
     if folder is not None:
         finding = _checkpoint(folder)
         complete = finding.level == "ok"
         yield finding
+        yield _weights(profile, folder)
     yield _disk(profile, capture, complete)
     yield _memory(profile, capture)
     yield _shared_memory(profile, capture)
     yield from _limits(profile, capture)
-    yield _ports(capture)
+    yield _ports(profile, capture, joined)
     yield _clock(capture)
 
 
+def installed_vllm(capture: Capture) -> str | None:
+    """The version of the vLLM on this machine, None without one."""
+    output = capture.output("vllm")
+    found = re.search(r"\d+\.\d+(\.\d+)?\S*", output.stdout) if output.worked else None
+    return found.group() if found else None
+
+
 def _vllm(profile: Profile, capture: Capture) -> Finding:
-    found = re.search(r"\d+\.\d+(\.\d+)?\S*", capture.output("vllm").stdout)
+    version = installed_vllm(capture)
     needed = f"{profile.min_vllm} or newer"
-    if found is None:
+    if version is None:
         fix = f"the worker image {profile.vllm_image} brings it; without a container: pip install vllm"
         return Finding("vLLM", "warn", "not installed here", needed, fix)
-    good = at_least(found.group(), profile.min_vllm)
-    return judged("vLLM", good, found.group(), needed, f"use {profile.vllm_image} or newer")
+    return judged("vLLM", at_least(version, profile.min_vllm), version, needed, f"use {profile.vllm_image} or newer")
 
 
 def _checkpoint(folder: Path) -> Finding:
@@ -52,23 +68,37 @@ def _checkpoint(folder: Path) -> Finding:
     return Finding("checkpoint", "ok", seen, "complete by its index")
 
 
+def _weights(profile: Profile, folder: Path) -> Finding:
+    """Whether what lies in `folder` is what the profile serves."""
+    needed = f"{profile.precision} weights of {profile.model.title}"
+    try:
+        found = find_weights(profile, folder)
+    except WorkerError as error:
+        return Finding("weights", "fail", str(error), needed, "give the right --model-dir, or another profile")
+    return Finding("weights", "ok", found.told or "as the profile has them", needed)
+
+
 def _disk(profile: Profile, capture: Capture, complete: bool) -> Finding:
     if complete:
         return Finding("disk", "skip", "the checkpoint is already here")
-    needed, free = download_bytes(profile), capture.host.disk_free
+    largest, free = download_bytes(profile), capture.host.disk_free
+    first = int(checkpoint_bytes(profile, profile.checkpoint) * MARGIN)
     seen = f"{free / GB:,.0f} GB free in {capture.host.disk_folder}"
-    return judged("disk", free >= needed, seen, f"{needed / GB:,.0f} GB", "attach a larger disk (local NVMe)")
+    if first <= free < largest:
+        fix = f"{profile.checkpoint.repository} fits; what is taken where it is not reached, does not"
+        return Finding("disk", "warn", seen, f"{largest / GB:,.0f} GB at worst", fix)
+    return judged("disk", free >= first, seen, f"{first / GB:,.0f} GB", "attach a larger disk (local NVMe)")
 
 
 def _memory(profile: Profile, capture: Capture) -> Finding:
-    seen, needed = capture.host.memory / GB, profile.min_host_memory_gb
+    seen, needed = capture.host.memory / GB, profile.host_memory_gb
     fix = "loading reads the checkpoint through the page cache; with less it is slow, or killed"
     return judged("host memory", seen >= needed, f"{seen:,.0f} GB", f"{needed:,.0f} GB", fix, bad="warn")
 
 
 def _shared_memory(profile: Profile, capture: Capture) -> Finding:
-    seen, needed = capture.host.shared_memory / GIB, profile.min_shared_memory_gb
-    fix = f"start the container with --shm-size={needed:g}g or --ipc=host"
+    seen, needed = capture.host.shared_memory / GIB, profile.shared_memory_gib
+    fix = f"start the container with --shm-size={math.ceil(needed)}g or --ipc=host"
     return judged("shared memory", seen >= needed, f"{seen:,.1f} GiB", f"{needed:g} GiB", fix)
 
 
@@ -79,7 +109,7 @@ def _limits(profile: Profile, capture: Capture) -> Iterator[Finding]:
     good = files is None or files >= OPEN_FILES
     yield judged("open files", good, _told(files), f"{OPEN_FILES:,}", fix, bad="warn")
     if profile.hardware.nodes > 1:
-        fix = "ulimit -l unlimited (--ulimit memlock=-1): InfiniBand registers memory by locking it"
+        fix = "ulimit -l unlimited (--ulimit memlock=-1): RDMA registers memory by locking it"
         yield judged("locked memory", limits.locked_memory is None, _told(limits.locked_memory), "unlimited", fix)
 
 
@@ -87,8 +117,13 @@ def _told(limit: int | None) -> str:
     return "unlimited" if limit is None else f"{limit:,}"
 
 
-def _ports(capture: Capture) -> Finding:
-    taken = ", ".join(str(port) for port in capture.host.ports_taken)
+def _ports(profile: Profile, capture: Capture, joined: bool) -> Finding:
+    """Free ports. A Ray cluster that runs holds its own, and so does vLLM once its machines are joined."""
+    own = set()
+    if profile.hardware.nodes > 1:
+        own = {RAY_PORT} if ray_runs(capture) else set()
+        own |= {MASTER_PORT} if joined else set()
+    taken = ", ".join(str(port) for port in capture.host.ports_taken if port not in own)
     fix = "another server listens there: stop it, or launch with --port"
     return judged("ports", not taken, f"taken: {taken}" if taken else "free", "free", fix)
 

@@ -1,5 +1,6 @@
 """GPUs by NVML, the driver's own API. Optional: needs nvidia-ml-py and a driver, else the answer is None."""
 
+from contextlib import suppress
 from typing import Any
 
 from workers.preflight.capture import Gpus, SeenGpu
@@ -35,9 +36,12 @@ def _read(nvml: Any) -> Gpus:
 
 
 def _read_gpu(nvml: Any, handle: Any) -> SeenGpu:
-    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-    try:
+    total: int | None = None
+    used: int | None = None
+    mig = 0
+    with suppress(nvml.NVMLError_NotSupported):  # GPUs that share the host's memory tell none of their own
+        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+        total, used = memory.total, memory.used
+    with suppress(nvml.NVMLError_NotSupported):
         mig, _ = nvml.nvmlDeviceGetMigMode(handle)
-    except nvml.NVMLError_NotSupported:
-        mig = 0
-    return SeenGpu(name=nvml.nvmlDeviceGetName(handle), memory=memory.total, memory_used=memory.used, mig=bool(mig))
+    return SeenGpu(name=nvml.nvmlDeviceGetName(handle), memory=total, memory_used=used, mig=bool(mig))

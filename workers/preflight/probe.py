@@ -15,13 +15,14 @@ from pathlib import Path
 
 from workers.preflight.capture import Capture, Host, Limits, Output
 from workers.preflight.nvml import ask_nvml
-from workers.preflight.smi import GPU_QUERY
+from workers.preflight.smi import GPU_QUERY, read_visible
 
 COMMANDS: Mapping[str, tuple[str, ...]] = {
     "gpus": ("nvidia-smi", f"--query-gpu={GPU_QUERY}", "--format=csv,noheader,nounits"),
     "smi": ("nvidia-smi",),
     "topology": ("nvidia-smi", "topo", "-m"),
     "infiniband": ("ibstat",),
+    "efa": ("fi_info", "-p", "efa"),
     "ray": ("ray", "status"),
     "clock": ("timedatectl", "show", "--property=NTPSynchronized"),
     "chrony": ("chronyc", "-n", "tracking"),
@@ -47,7 +48,9 @@ def run(argv: Sequence[str]) -> Output:
     if shutil.which(argv[0]) is None:
         return Output(argv=tuple(argv), exit_code=None)
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False)
+        done = subprocess.run(
+            argv, capture_output=True, text=True, errors="replace", timeout=COMMAND_SECONDS, check=False
+        )
     except (subprocess.TimeoutExpired, OSError) as error:
         return Output(argv=tuple(argv), exit_code=-1, stderr=str(error))
     return Output(argv=tuple(argv), exit_code=done.returncode, stdout=done.stdout, stderr=done.stderr)
@@ -67,6 +70,7 @@ def measure_host(folder: Path, ports: Iterable[int]) -> Host:
             locked_memory=_limit(resource.RLIMIT_MEMLOCK),
         ),
         ports_taken=tuple(port for port in ports if _is_taken(port)),
+        visible_gpus=read_visible(os.environ.get("CUDA_VISIBLE_DEVICES")),
     )
 
 

@@ -1,4 +1,4 @@
-"""Reads what nvidia-smi, ibstat and ray print."""
+"""Reads what nvidia-smi, ibstat, fi_info and ray print."""
 
 import itertools
 import re
@@ -10,12 +10,14 @@ GPU_QUERY = "name,memory.total,memory.used,driver_version,mig.mode.current"
 MIB = 2**20
 GPU_NAME = re.compile(r"GPU\d+")
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
+PLAIN_NUMBER = re.compile(r"\d+(\.\d+)?")
+EFA_DOMAIN = re.compile(r"^\s*domain:\s*(\S+?)(?:-rdm|-dgrm)?\s*$", re.MULTILINE)
 CUDA = re.compile(r"CUDA (?:UMD )?Version:\s*([0-9]+\.[0-9]+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """An InfiniBand port. Rate in Gbit/s."""
+    """A port that speaks RDMA: InfiniBand or RoCE by its link layer. Rate in Gbit/s."""
 
     device: str
     active: bool
@@ -24,16 +26,35 @@ class Port:
 
 
 def read_gpus(query: Output, table: Output) -> Gpus | None:
-    """The GPUs of `nvidia-smi --query-gpu` and the CUDA version of its table; None where either failed."""
+    """The GPUs of `nvidia-smi --query-gpu`, None where that failed, and the CUDA version of its table."""
     cuda = CUDA.search(table.stdout)
     rows = [[cell.strip() for cell in line.split(",")] for line in query.stdout.splitlines() if line.strip()]
-    if not query.worked or cuda is None or not rows or any(len(row) != 5 for row in rows):
+    if not query.worked or not rows or any(len(row) != 5 for row in rows):
         return None
     gpus = tuple(
-        SeenGpu(name=name, memory=int(total) * MIB, memory_used=int(used) * MIB, mig=mig == "Enabled")
+        SeenGpu(name=name, memory=_mib(total), memory_used=_mib(used), mig=mig == "Enabled")
         for name, total, used, _, mig in rows
     )
-    return Gpus(source="nvidia-smi", driver=rows[0][3], cuda=cuda.group(1), gpus=gpus)
+    return Gpus(source="nvidia-smi", driver=rows[0][3], cuda=cuda.group(1) if cuda else "not told", gpus=gpus)
+
+
+def read_visible(setting: str | None) -> tuple[int, ...] | None:
+    """The GPUs that CUDA_VISIBLE_DEVICES names, by index; None where it is not set or holds UUIDs.
+
+    As CUDA reads it: empty hides all, and nothing counts behind the first word that is no index.
+    """
+    if setting is None:
+        return None
+    words = [word.strip() for word in setting.split(",")]
+    if words[0].upper().startswith(("GPU-", "MIG-")):
+        return None
+    indices = itertools.takewhile(lambda word: word.isascii() and word.isdigit(), words)
+    return tuple(int(word) for word in indices)
+
+
+def _mib(cell: str) -> int | None:
+    """Bytes of a cell in MiB; None for [N/A], [Not Supported] and everything else that is no number."""
+    return int(float(cell) * MIB) if PLAIN_NUMBER.fullmatch(cell) else None
 
 
 def read_topology(text: str) -> dict[tuple[int, int], str]:
@@ -55,7 +76,7 @@ def read_topology(text: str) -> dict[tuple[int, int], str]:
 
 
 def read_infiniband(text: str) -> list[Port]:
-    """The ports that `ibstat` lists."""
+    """The ports that `ibstat` lists: InfiniBand ones, and RoCE ones with the link layer Ethernet."""
     ports: list[Port] = []
     for block in re.split(r"^CA ", text, flags=re.MULTILINE)[1:]:
         device = block.split("\n", 1)[0].strip().strip("'")
@@ -71,6 +92,11 @@ def read_infiniband(text: str) -> list[Port]:
                 )
             )
     return ports
+
+
+def read_efa_devices(text: str) -> set[str]:
+    """The Elastic Fabric Adapters that `fi_info -p efa` lists; each is named once per endpoint type."""
+    return set(EFA_DOMAIN.findall(text))
 
 
 def read_ray_gpus(text: str) -> float | None:

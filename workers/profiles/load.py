@@ -1,5 +1,6 @@
 """Reading profiles: those beside this module, and the operator's own files, which may extend one of them."""
 
+import functools
 import os
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
@@ -9,6 +10,9 @@ from typing import Any
 from workers.catalog.facts import parse, read_document, read_yaml
 from workers.errors import ConfigError
 from workers.profile import Profile
+
+NOT_INHERITED = frozenset({"rather"})
+"""What is said of one profile alone."""
 
 PROFILE_PATH = "FLEETGATE_WORKER_PROFILES"
 
@@ -22,6 +26,8 @@ def load_profiles(folders: Iterable[Path] = ()) -> dict[str, Profile]:
     profiles = {p.name: p for p in (_build(doc, {}, name) for name, doc in _built_in().items())}
     configured = [Path(f) for f in os.environ.get(PROFILE_PATH, "").split(os.pathsep) if f]
     for folder in [*configured, *folders]:
+        if not folder.is_dir():
+            raise ConfigError(f"the folder of profiles {folder} is not there (--profiles, ${PROFILE_PATH})")
         for file in sorted(folder.glob("*.yaml")):
             profile = load_profile_file(file)
             profiles[profile.name] = profile
@@ -48,6 +54,7 @@ def find_profile(name: str, folders: Iterable[Path] = ()) -> Profile:
     return profiles[name]
 
 
+@functools.cache
 def _built_in() -> dict[str, dict[str, Any]]:
     folder = files("workers.profiles")
     sources = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda f: f.name)
@@ -65,9 +72,10 @@ def _resolve(document: Mapping[str, Any], bases: Mapping[str, Mapping[str, Any]]
     base_name = document.get("extends")
     if base_name is None:
         return own
-    if base_name not in bases:
+    if not isinstance(base_name, str) or base_name not in bases:
         raise ConfigError(f"{where} extends {base_name!r}, which is not a built-in profile")
-    return _merge(_resolve(bases[base_name], bases, base_name), own)
+    base = _resolve(bases[base_name], bases, base_name)
+    return _merge({key: value for key, value in base.items() if key not in NOT_INHERITED}, own)
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
