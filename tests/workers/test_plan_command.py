@@ -190,3 +190,9 @@ def test_a_wrong_price_file_is_told_with_its_fault(tmp_path: Path, text: str, sa
     with pytest.raises(ConfigError, match=says) as told:
         load_prices(file)
     assert str(file) in str(told.value)
+
+
+def test_what_we_would_run_instead_is_printed_without_marks() -> None:
+    run = CliRunner().invoke(app, ["plan", RECOMMENDED])
+    assert "\nWe would run nemotron-3-ultra-8xh200-nvfp4:" in run.stdout
+    assert "[bold]" not in run.stdout

@@ -16,7 +16,8 @@ from workers.errors import ConfigError
 from workers.plan import Plan, Question, base_profile, machine_profile, make_plan, ranked
 from workers.plan_json import plan_json
 from workers.plan_plot import plot_plans
-from workers.plan_view import plan_console, print_plan, print_preferences, print_rather, print_summary
+from workers.plan_summary_view import print_preferences, print_rather, print_summary
+from workers.plan_view import plan_console, print_plan
 from workers.profile import Profile
 from workers.profiles.load import find_profile, load_profiles
 from workers.workload.answer import PREEMPTIONS_PER_DAY, WorkloadQuestion, plan_workload, plan_workloads
