@@ -177,6 +177,8 @@ def test_pausing_conversations_hold_their_prefixes() -> None:
     kept = memory.sequence.kv_bytes_per_token * 9216 + memory.sequence.state_bytes
     expected = state.running * whole + (state.agents - state.running) * kept
     assert held_bytes(state, sizing.workload, memory) == pytest.approx(expected)
+    assert held_bytes(state, sizing.workload, memory, offload=10**9) == pytest.approx(expected - 1e9)
+    assert held_bytes(state, sizing.workload, memory, offload=10**15) == pytest.approx(state.running * whole)
     alone = Workload(**(CHAT | {"cached": 0}))
     assert held_bytes(state, alone, memory) == pytest.approx(state.running * whole)
 

@@ -83,7 +83,7 @@ def size_fleet(
     memory = plan_memory(profile, context, architecture=architecture)
     if not memory.fits:
         raise ConfigError(f"{profile.name} does not fit its own node: see `fleetgate-worker plan {profile.name}`")
-    most = _most_agents(workload, speed, memory)
+    most = _most_agents(workload, speed, memory, profile.offload_bytes)
     impossible = [bound for bound in BOUNDS if most[bound] == 0]
     if impossible:
         raise ConfigError(f"{profile.name}: {_impossible(impossible[0], workload, speed, memory)}")
@@ -91,23 +91,24 @@ def size_fleet(
     nodes = max(needed.values())
     busiest = _last(workload, speed, math.ceil(workload.agents / nodes))
     lightest = _last(workload, speed, workload.agents // nodes)
-    held = held_bytes(busiest, workload, memory) / GB
+    held = held_bytes(busiest, workload, memory, profile.offload_bytes) / GB
     return Sizing(profile, workload, speed, memory, needed, busiest, lightest, held, tuple(notes))
 
 
-def held_bytes(state: SteadyState, workload: Workload, memory: MemoryPlan) -> float:
-    """Bytes that a node holds for its conversations: of those that run everything, of those that pause the prefix
-    (keys, values and one state), without which the next turn's `cached` would not be cached.
+def held_bytes(state: SteadyState, workload: Workload, memory: MemoryPlan, offload: int = 0) -> float:
+    """Bytes that a node's GPUs hold for its conversations: of those that run everything, of those that pause the prefix
+    (keys, values and one state), without which the next turn's `cached` would not be cached. `offload` bytes of the
+    latter lie in the machine's RAM.
     """
     whole = memory.sequence.bytes_at(memory.context)
     pausing = max(0.0, state.agents - state.running)
     if not workload.cached_tokens:
         return state.running * whole
     kept = memory.sequence.kv_bytes_per_token * memory.context + memory.sequence.state_bytes
-    return state.running * whole + pausing * kept
+    return state.running * whole + max(0.0, pausing * kept - offload)
 
 
-def _most_agents(workload: Workload, speed: NodeSpeed, memory: MemoryPlan) -> dict[Bound, int]:
+def _most_agents(workload: Workload, speed: NodeSpeed, memory: MemoryPlan, offload: int) -> dict[Bound, int]:
     """Of each bound the most conversations on one node before it is broken for the first time."""
     most: dict[Bound, int] = {}
     room = memory.room_gb * GB
@@ -116,7 +117,7 @@ def _most_agents(workload: Workload, speed: NodeSpeed, memory: MemoryPlan) -> di
             "prefill": state.first_token <= workload.first_token,
             "decode": state.rate >= workload.rate,
             "places": state.agents <= speed.places or state.running + SLACK * math.sqrt(state.running) <= speed.places,
-            "KV memory": held_bytes(state, workload, memory) <= room,
+            "KV memory": held_bytes(state, workload, memory, offload) <= room,
         }
         for bound, good in kept.items():
             if not good:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from workers.errors import ConfigError
+from workers.measured import differences
 from workers.profile import Profile, Throughput
 from workers.workload.workload import Workload
 
@@ -65,7 +66,7 @@ def node_speed(
         (tuple(sorted(decode, key=lambda p: p.users)), "given") if decode else _decode(profile, workload)
     )
     rate, prefill_source = (prefill, "given") if prefill is not None else _prefill(profile)
-    return NodeSpeed(rate, points, profile.scheduling.max_sequences, prefill_source, decode_source)
+    return NodeSpeed(rate, points, profile.max_sequences, prefill_source, decode_source)
 
 
 def read_points(texts: Iterable[str]) -> tuple[DecodePoint, ...]:
@@ -102,6 +103,8 @@ def _decode(profile: Profile, workload: Workload) -> tuple[tuple[DecodePoint, ..
     same = [row for row in loaded if row.load is not None and row.load.is_like(nearest.load)]
     points = {row.load.users: row.middle / row.load.users for row in same if row.load is not None}
     told = f"{nearest.kind}: {nearest.workload} ({nearest.source})"
+    if any(differences(profile, nearest)):
+        told += ", with other flags than this profile's"
     return tuple(DecodePoint(users, points[users]) for users in sorted(points)), told
 
 
