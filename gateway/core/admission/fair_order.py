@@ -193,7 +193,7 @@ class FairOrder(Generic[Waiting]):
     def next(self, yielding: Collection[str] = (), node: str | None = None) -> Waiting | None:
         """The request whose turn it is; None where none waits but in classes that are `yielding`. `node` has a place: a
         request that was there last may go first."""
-        for name in (self._yielding - set(yielding)) & self._waiting.keys():
+        for name in self._yielding.difference(yielding).intersection(self._waiting):
             self._lift("", name)
         self._yielding = frozenset(yielding)
         classes = [name for name in self._waiting if name not in yielding]
