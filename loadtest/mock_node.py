@@ -154,6 +154,9 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """httptools: the request is whole."""
         path = self._path.partition("?")[0]
+        if path == "/metrics":
+            self.write(pages.metrics(self._ticker.streams))
+            return
         if path != "/v1/chat/completions":
             self.write(pages.PAGES.get(path, pages.NOT_FOUND))
             return

@@ -4,9 +4,9 @@ import json
 
 from loadtest.answers import MODEL, response
 
-METRICS = f"""\
+_METRICS = f"""\
 # TYPE vllm:num_requests_running gauge
-vllm:num_requests_running{{engine="0",model_name="{MODEL}"}} 0.0
+vllm:num_requests_running{{engine="0",model_name="{MODEL}"}} %d
 # TYPE vllm:num_requests_waiting gauge
 vllm:num_requests_waiting{{engine="0",model_name="{MODEL}"}} 0.0
 # TYPE vllm:kv_cache_usage_perc gauge
@@ -29,7 +29,11 @@ JSON_PAGES: dict[str, object] = {
 }
 PAGES = {path: response(200, json.dumps(page).encode()) for path, page in JSON_PAGES.items()} | {
     "/health": response(200, b""),
-    "/metrics": response(200, METRICS.encode(), "text/plain; version=0.0.4"),
 }
 NOT_FOUND = response(404, b'{"detail":"Not Found"}')
 BAD_REQUEST = response(400, b'{"error":{"message":"bad body","type":"BadRequestError","param":null,"code":400}}')
+
+
+def metrics(running: int) -> bytes:
+    """The page of metrics. `running`: streams that are under way; a gateway may go by them."""
+    return response(200, (_METRICS % running).encode(), "text/plain; version=0.0.4")

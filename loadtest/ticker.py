@@ -61,6 +61,11 @@ class Ticker:
             self._run()
         self._wheel.add(step, round(1.0 / (rate * self._tick)))
 
+    @property
+    def streams(self) -> int:
+        """How many are stepped."""
+        return self._wheel.streams
+
     def _run(self) -> None:
         now = int(self._loop.time() / self._tick)
         self._wheel.turn(now)

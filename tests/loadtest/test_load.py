@@ -80,6 +80,18 @@ def test_what_routers_ask_for_is_there(node: int, path: str) -> None:
     assert ask(node, "GET", path)[0] == 200
 
 
+def test_metrics_tell_how_many_streams_are_under_way(node: int) -> None:
+    """A gateway that sends a node no more than it can take goes by that."""
+    running = f'num_requests_running{{engine="0",model_name="{MODEL}"}} '
+    connection = http.client.HTTPConnection(HOST, node, timeout=10)
+    connection.request("POST", "/v1/chat/completions", json.dumps(question(max_tokens=100_000)))
+    connection.getresponse().readline()
+    assert running + "1\n" in ask(node, "GET", "/metrics")[1].decode()
+    connection.close()
+    while running + "0\n" not in ask(node, "GET", "/metrics")[1].decode():
+        pass
+
+
 def test_models_tell_the_context_window(node: int) -> None:
     card = json.loads(ask(node, "GET", "/v1/models")[1])["data"][0]
     assert (card["id"], card["max_model_len"]) == (MODEL, 262_144)
