@@ -34,10 +34,11 @@ class AnswerProgress:
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self.sent_at = self.last = self.last_push = self.last_chunk = loop.time()
-        self.begun = 0.0
+        # What is assigned with each event comes first (see docs/architecture.md, "What is compiled").
         self.events = 0
+        self.last_chunk = self.last = self.last_push = self.sent_at = loop.time()
+        self.begun = 0.0
+        self._loop = loop
         self.at_work = False
         self.paused = False
         self._paused_at = self._paused_for = 0.0

@@ -74,6 +74,9 @@ class UpstreamConnection(asyncio.Protocol):
 
     def __init__(self, free: Callable[["UpstreamConnection"], None], head_cache: NodeHeadCache | None = None) -> None:
         """`free(connection)` hands a reusable connection back to its pool."""
+        # What is read with each event comes first (see docs/architecture.md, "What is compiled").
+        self._on_chunk: Callable[[bytes, bytes], None] | None = None
+        """The receiver's, while the parser stands between two chunks."""
         self._head_cache = head_cache or NodeHeadCache()
         self._free = free
         self._state = ConnectionState.IDLE
@@ -81,8 +84,6 @@ class UpstreamConnection(asyncio.Protocol):
         self._receiver: Receiver | None = None
         self._transport: asyncio.Transport | None = None
         self._parser = ResponseParser()
-        self._on_chunk: Callable[[bytes, bytes], None] | None = None
-        """The receiver's, while the parser stands between two chunks."""
         self._heard = False  # whether a byte has come since the request was sent
         self._quiet_bytes = 0
         self._paused = False

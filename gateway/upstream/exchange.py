@@ -77,6 +77,10 @@ class Exchange:
     ) -> None:
         """`carried`: the filter that asked for this request as a follow-up. `on_first` is called once something of the
         answer has come. `model`: what its node has to serve, None where any may answer."""
+        # What is read with each event comes first (see docs/architecture.md, "What is compiled").
+        self._stream: StreamedAnswer | None = None
+        self.progress = AnswerProgress(loop)
+        self._node = lease.node
         self._loop = loop
         self.done: InlineFuture[FollowUpRequest | None] = InlineFuture(loop)
         self._node_request = node_request
@@ -87,13 +91,10 @@ class Exchange:
         self._on_first = on_first
         self.lease = lease
         self.model = model
-        self._node = lease.node
         self._request = request
         self._connection = connection
         self._stats = stats
-        self.progress = AnswerProgress(loop)
         self.writer = AnswerWriter(node_request, request, stats, lease, self.progress, loop)
-        self._stream: StreamedAnswer | None = None
         self._plain: PlainAnswer | None = None
         request.listener = self
 
@@ -142,13 +143,17 @@ class Exchange:
     def on_chunk(self, chunk: bytes, data: bytes) -> None:
         # The path of nearly every event: it assigns few attributes, which cost more than the filter.
         stream = self._stream
-        if stream is None or (write := stream.write) is None or (passed := stream.filter.pass_event(data)) is None:
+        if (
+            stream is None
+            or (write := stream.write) is None
+            or (passed := stream.filter.pass_chunk(chunk, data)) is None
+        ):
             self.on_data(data)
             return
         progress = self.progress
         progress.last_chunk = self._node.heard_at = self._loop.time()
         progress.events += 1
-        write(chunk if passed is data else b"%x\r\n%b\r\n" % (len(passed), passed))
+        write(passed)
 
     def on_end(self) -> None:
         if self._stream is not None:

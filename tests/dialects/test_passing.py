@@ -118,6 +118,29 @@ def test_who_has_a_feed_of_its_own_says_itself_what_passes() -> None:
     assert {kind.__name__ for kind in own if "passes" not in vars(kind)} == set()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@given(events=st.lists(st.sampled_from(EVENTS), min_size=1, max_size=40))
+@settings(deadline=None, max_examples=50)
+def test_who_passes_all_texts_counts_none(kind: str, events: list[bytes]) -> None:
+    """A checkpoint asks no more then, until it feeds something."""
+    stream_filter = KINDS[kind]()
+    text = chunk({"reasoning": "word"})
+    for event in events:
+        if not stream_filter.passes(event):
+            stream_filter.feed(event)
+        if stream_filter.follow_up is not None:
+            return
+        if stream_filter.passes_texts:
+            before = state(stream_filter)
+            assert stream_filter.passes_text(text, text.index(b'"},"logprobs"'))
+            assert stream_filter.passes_texts and state(stream_filter) == before
+
+
+def test_who_counts_texts_says_when_it_does() -> None:
+    own = [kind for kind in every(StreamFilter) if "passes_text" in vars(kind)]
+    assert Backstop in own and [kind.__name__ for kind in own if "passes_texts" not in vars(kind)] == []
+
+
 def test_nearly_every_event_of_a_stream_passes() -> None:
     stream_filter = Backstop(_terms, True, 10_000, 1.0)
     events = [chunk({"role": "assistant", "content": ""}), *[chunk({"reasoning": "word"})] * 500]

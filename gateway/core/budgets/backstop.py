@@ -157,6 +157,10 @@ class Backstop(ChatFilter):
         kept += event[shape.begins_at : end]
         return True
 
+    @property
+    def passes_texts(self) -> bool:
+        return self._passed and self._clear
+
     def feed(self, data: bytes) -> bytes:
         if self._passed:
             return super().feed(data)

@@ -8,14 +8,14 @@ that it came in is passed on; every other piece of a stream goes through `feed`.
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from gateway.core.errors import UpstreamCut
 from gateway.core.http.sse import DONE, EventSplitter, event_data, split_events
 from gateway.core.json_text import parse_object
 from gateway.core.usage.token_usage import Usage
 
-_PLAIN_ENDS = (
+_PLAIN_ENDS: Final = (
     b'"finish_reason":null,"token_ids":null}]}\n\n',
     b'"finish_reason":null}]}\n\n',
     b'"finish_reason":null,"stop_reason":null,"prompt_token_ids":null,"token_ids":null}]}\n\n',
@@ -23,7 +23,8 @@ _PLAIN_ENDS = (
 """The ends of nearly all events of vLLM's chat and completions streams. A lone event that ends so has no marker: usage,
 an error and a fingerprint would stand behind the choices."""
 
-LINE_FEED, CARRIAGE_RETURN = b"\n\r"
+LINE_FEED: Final = 10
+CARRIAGE_RETURN: Final = 13
 """Numbers: `in` converts its operand to a number first, and for bytes raises and drops an error. So longer markers are
 searched for with `find`."""
 
@@ -102,10 +103,15 @@ class StreamFilter(ABC):
         What stands behind the text is passed on without token ids."""
         return False
 
-    def pass_event(self, event: bytes) -> bytes | None:
-        """The event to pass on for `event`, the same object where nothing changes; None where it is to be fed (see
-        `passes`)."""
-        return event if self.passes(event) else None
+    @property
+    def passes_texts(self) -> bool:
+        """Whether `passes_text` is true of every event until something is fed, and need not be asked meanwhile."""
+        return False
+
+    def pass_chunk(self, chunk: bytes, event: bytes) -> bytes | None:
+        """The HTTP chunk to pass on for `chunk`, which is shorter than `LONGEST` and whose data is `event`; None where
+        the event is to be fed (see `passes`)."""
+        return chunk if self.passes(event) else None
 
     def forget_answer(self) -> bool:
         """Forget the answer but for its thinking: another one follows. False where the client has something of it."""
@@ -165,6 +171,10 @@ class MarkerFilter(StreamFilter):
         return True
 
     def passes_text(self, event: bytes, end: int) -> bool:
+        return self._clear
+
+    @property
+    def passes_texts(self) -> bool:
         return self._clear
 
     def _inspect_marked(self, events: bytes) -> bytes:

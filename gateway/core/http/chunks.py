@@ -4,10 +4,12 @@ A node writes an event as one chunk, and the gateway would frame it alike. A chu
 whole, so its size line is compared, not parsed.
 """
 
-LONGEST = 4096
+from typing import Final
+
+LONGEST: Final = 4096
 """Bytes, the framing included, from which a chunk is left to the parser. Nearly every event is shorter."""
 
-_END = b"\r\n"
+_END: Final = b"\r\n"
 _NO_SIZE_LINE = b"-" * LONGEST
 """For lengths that no chunk has: too long for anything of that length to begin so."""
 
@@ -22,8 +24,11 @@ def _size_lines() -> tuple[bytes, ...]:
     return tuple(lines)
 
 
-SIZE_LINES = _size_lines()
+SIZE_LINES: Final = _size_lines()
 """The size line of a chunk by its whole length. The last chunk of a body, which is empty, has none here."""
+
+LINES_OF_DATA: Final = tuple(b"%x\r\n" % size for size in range(LONGEST))
+"""The size line of a chunk by the length of its data."""
 
 
 def data_of_chunk(chunk: bytes) -> bytes:

@@ -144,7 +144,7 @@ class Checkpoint(ContinuedStream):
             return False
         self._drop_answer()
         self._called = self._finished = self._usage_told = False
-        self._last = b""
+        self._last = self._counted.last = b""
         return True
 
     @property

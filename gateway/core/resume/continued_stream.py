@@ -12,14 +12,14 @@ from gateway.core.budgets.chunks import head_of, ids_json, last_of
 from gateway.core.dialects.stream_filter import STOP, FollowUpRequest, StreamFilter
 from gateway.core.errors import AnswerTooLarge, StreamLost, UpstreamCut
 from gateway.core.fleet.capabilities import Capabilities
-from gateway.core.http.sse import MAX_HELD, event_data, split_events
+from gateway.core.http.sse import MAX_HELD, split_events
 from gateway.core.json_text import parse_object
 from gateway.core.resume.answer_tokens import ends_with, find
 from gateway.core.resume.continuation_reader import ContinuationReader, StreamForm
 from gateway.core.resume.followed_request import FollowedRequest
 from gateway.core.resume.followed_stream import FollowedStream
 from gateway.core.resume.raw_answer import RawAnswer
-from gateway.core.resume.shown_text import UnshownText, find_unshown, last_text
+from gateway.core.resume.shown_text import UnshownText, find_unshown
 
 _HALF = "\ufffd"
 """What a tokenizer writes for half a character."""
@@ -238,9 +238,7 @@ class ContinuedStream(FollowedStream):
         reader = self._reader
         if reader is not None:
             return UnshownText(text, "", True) if reader.agrees(text) else None
-        choice = (parse_object(event_data(self._last)).get("choices") or [{}])[0]
-        last = last_text(choice.get("delta") or {} if self._followed.chat else choice)
-        return find_unshown(text, self._counted, last, self._splits, self._marked)
+        return find_unshown(text, self._counted, self._last_text, self._splits, self._marked)
 
     def _continue(self, unshown: UnshownText | None) -> FollowUpRequest:
         """The request for the rest of the answer. `unshown`: the text that the client is to get before, if any."""

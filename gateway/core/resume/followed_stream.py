@@ -5,28 +5,32 @@ are known by their bytes at a few places; all others are parsed.
 """
 
 import zlib
-from typing import Any
+from typing import Any, Final
 
 from gateway.core.body_edits import insert_fields
 from gateway.core.budgets.chunks import ids_json, last_of, take_prompt_ids
 from gateway.core.dialects.stream_filter import ABORTED, CARRIAGE_RETURN, FollowUpRequest, StreamFilter, gave_up
 from gateway.core.errors import NodeFailed
 from gateway.core.fleet.capabilities import Capabilities
+from gateway.core.http.chunks import LINES_OF_DATA
 from gateway.core.http.sse import DONE, EventSplitter, event_data
-from gateway.core.json_text import load_object
+from gateway.core.json_text import load_json, load_object, parse_object
 from gateway.core.resume.answer_tokens import AnswerTokens
 from gateway.core.resume.continuation_reader import failure
 from gateway.core.resume.followed_request import GENERATING, FollowedRequest
-from gateway.core.resume.shown_text import ShownText
+from gateway.core.resume.shown_text import BETWEEN_FIELDS, ShownText, last_text
 from gateway.core.thinking.loop_detector import NEVER
 
 _IDS = b',"token_ids":['
 _ANY_IDS = b'"token_ids":['
-_NO_IDS = b',"token_ids":null}]}\n\n'
-_CLOSE = b"]}]}\n\n"
-_CHAT_TEXT = b'"},"logprobs":null,"finish_reason":null'
+_NO_IDS: Final = b',"token_ids":null}]}\n\n'
+_NO_IDS_CHUNK: Final = b',"token_ids":null}]}\n\n\r\n'
+_CLOSE: Final = b"]}]}\n\n"
+_CHAT_TAIL = b'"},"logprobs":null,"finish_reason":null' + _IDS
+_COMPLETIONS_TAIL = b'","logprobs":null,"finish_reason":null,"stop_reason":null,"prompt_token_ids":null' + _IDS
+"""What stands between an event's text and its ids, their bracket included: one object for all streams, as what lies in
+memory by itself costs each event more than its comparison."""
 _ASKED = b'"return_token_ids":true'
-_COMPLETIONS_TEXT = b'","logprobs":null,"finish_reason":null,"stop_reason":null,"prompt_token_ids":null'
 
 
 class FollowedStream(StreamFilter):
@@ -48,6 +52,7 @@ class FollowedStream(StreamFilter):
         "_next_look",
         "_opened",
         "_over",
+        "_passes_texts",
         "_passing",
         "_prompt_check",
         "_shown",
@@ -62,44 +67,47 @@ class FollowedStream(StreamFilter):
     ) -> None:
         """`capabilities`: of the node that is asked first. `keeps_ids`: `inner` is to see them."""
         super().__init__()
-        self._inner = inner
         self._capabilities = capabilities
+        self._inner = inner
         self._keeps_ids = keeps_ids
+        self._passes_texts = False
+        """Whether `inner` passes every event of text as long as it is fed nothing."""
         self._follow(followed)
 
     def _follow(self, followed: FollowedRequest) -> None:
         """Begin to follow the answer to this request."""
-        self._followed = followed
-        self._passing = not followed.generates
-        """Whether the answer has no ids, or not all of them."""
-        self.tokens = AnswerTokens()
-        self._shown = self.tokens.shown
-        self._counted = ShownText()
-        self._tail = (_CHAT_TEXT if followed.chat else _COMPLETIONS_TEXT) + _IDS
-        """What stands between an event's text and its ids, the ids' bracket included."""
-        self._behind = len(self._tail) - 1
+        tokens = AnswerTokens()
+        # What is read with each event comes first (see docs/architecture.md, "What is compiled").
         self._clear = True
         """Whether an event may overtake what was fed before: nothing is held back."""
+        self._counted = ShownText()
+        self._shown = tokens.shown
+        self._tail = _CHAT_TAIL if followed.chat else _COMPLETIONS_TAIL
+        self._behind = len(self._tail) - 1
+        self._next_look = NEVER
+        """The length of the ids from which `_look` is called with each event."""
+        self._passing = not followed.generates
+        """Whether the answer has no ids, or not all of them."""
+        self.tokens = tokens
+        self._followed = followed
         self._first = b""
         self._last = b""
-        """The first event, and the last with text: the form of all others."""
+        """The first event, and the last with text that was parsed: the form of all others."""
         self._called = self._finished = self._usage_told = self._over = False
         self._prompt_check = 0
         self._opened = False
         """Whether the prompt ends inside of thinking, by its markers."""
-        self._next_look = NEVER
-        """The length of the ids from which `_look` is called with each event."""
         self.prompt_tokens = 0
         self._splitter = EventSplitter()
 
-    def pass_event(self, event: bytes) -> bytes | None:
+    def pass_chunk(self, chunk: bytes, event: bytes) -> bytes | None:
         # Nearly every event: one line, with text and the ids that it was made of, and nothing else.
         at = event.rfind(b"[")
         end = at - self._behind
         counted = self._counted
-        size = end - counted.begins
+        begins = counted.begins
         if (
-            size <= 0
+            end <= begins
             or not self._clear
             or event[counted.spot] != counted.letter
             or event[end : at + 1] != self._tail
@@ -108,14 +116,22 @@ class FollowedStream(StreamFilter):
             or CARRIAGE_RETURN in event
         ):
             passes = self._clear and self._passing and event.find(_ANY_IDS) < 0
-            return event if passes and self._inner.passes(event) else None
+            return chunk if passes and self._inner.passes(event) else None
+        text = event[begins:end]
+        if text.find(BETWEEN_FIELDS) >= 0:
+            return None
         shown = self._shown
-        if (len(shown) >= self._next_look and self._look()) or not self._inner.passes_text(event, end):
+        if len(shown) >= self._next_look and self._look():
+            return None
+        if not self._passes_texts and not self._inner.passes_text(event, end):
             return None
         shown += event[at:-6]  # with its bracket, in place
-        counted.size += size
-        self._last = event
-        return event if self._keeps_ids else event[: at - 13] + _NO_IDS
+        counted.size += end - begins
+        counted.last = text
+        if self._keeps_ids:
+            return chunk
+        kept = at - 13
+        return b"".join((LINES_OF_DATA[kept + len(_NO_IDS)], event[:kept], _NO_IDS_CHUNK))
 
     def _look(self) -> bool:
         """Look at the ids that have come; whether the next event is to be fed, and not passed."""
@@ -126,16 +142,17 @@ class FollowedStream(StreamFilter):
         at = event.rfind(b"[")
         end = at - self._behind
         counted = self._counted
-        size = end - counted.begins
+        begins = counted.begins
         if (
-            size > 0
+            end > begins
             and event[counted.spot] == counted.letter
             and event[end : at + 1] == self._tail
             and event[-6:] == _CLOSE
+            and event.find(BETWEEN_FIELDS, begins, end) < 0
         ):
             self.tokens.show(event[at + 1 : -6])
-            counted.size += size
-            self._last = event
+            counted.size += end - begins
+            counted.last = event[begins:end]
             return event if self._keeps_ids else event[: at - 13] + _NO_IDS
         return self._take_other(event)
 
@@ -220,6 +237,7 @@ class FollowedStream(StreamFilter):
         inner = self._inner
         self.ended, self.failed, self.usage, self.wasted = inner.ended, inner.failed, inner.usage, inner.wasted
         self.follow_up, inner.follow_up = inner.follow_up, None
+        self._passes_texts = inner.passes_texts
         if self.follow_up is not None and self.follow_up.path:
             self.follow_up = self._follow_next(self.follow_up)
 
@@ -237,6 +255,15 @@ class FollowedStream(StreamFilter):
         """The field of reasoning in the last event; empty where it had none."""
         names = ("reasoning", "reasoning_content")
         return next((name for name in names if b'"%b":"' % name.encode() in self._last), "")
+
+    @property
+    def _last_text(self) -> str:
+        """The last text that the node has sent."""
+        if self._counted.last:
+            text = load_json(b'"%b"' % self._counted.last)
+            return text if isinstance(text, str) else ""
+        choice = (parse_object(event_data(self._last)).get("choices") or [{}])[0]
+        return last_text(choice.get("delta") or {} if self._followed.chat else choice)
 
     @property
     def _splits(self) -> bool:

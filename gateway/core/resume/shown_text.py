@@ -7,14 +7,15 @@ does so in the middle of an event. So the text of the ids is asked for, and what
 Text is counted in bytes of its JSON: an event's is the distance of two offsets, whatever is escaped in it.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from gateway.core.budgets.chunks import head_of
 from gateway.core.budgets.continuation import END_TEXT, START_TEXT
 from gateway.core.json_text import dump, load_json
 
 _NEVER = 1 << 62
-_BETWEEN_FIELDS = b'","'
+BETWEEN_FIELDS: Final = b'","'
+"""Stands behind a text where another field follows; a quote inside of one is escaped."""
 _THINKING = ("reasoning", "reasoning_content")
 _ANSWER = ("content", "text")
 
@@ -24,20 +25,24 @@ class ShownText:
 
     `size`: bytes of all its text. `thought`: those of its thinking; -1 as long as there is nothing else.
     `begins`, `spot`, `letter`: in an event like the last, text begins at `begins`, and at `spot` stands the first
-    letter of its field. Text of another field is never counted by offsets.
+    letter of its field. Text of another field is never counted by offsets. `last`: the last text that was counted so,
+    as JSON has it; empty where an event was parsed since.
     """
 
-    __slots__ = ("begins", "letter", "size", "spot", "thought")
+    __slots__ = ("begins", "last", "letter", "size", "spot", "thought")
 
     def __init__(self) -> None:
-        self.size = 0
-        self.thought = -1
+        # What is read with each event comes first (see docs/architecture.md, "What is compiled").
         self.begins = _NEVER
         self.spot = 0
         self.letter = 0
+        self.size = 0
+        self.last = b""
+        self.thought = -1
 
     def add(self, event: bytes, said: dict[str, Any], chat: bool) -> None:
         """Count the text of a parsed event: `said` is its delta, or its choice."""
+        self.last = b""
         thinking, answer = _first_of(said, _THINKING), _first_of(said, _ANSWER)
         self.size += json_size(said[thinking]) if thinking else 0
         if answer:
@@ -62,7 +67,7 @@ class ShownText:
         head = head_of(event) + opening
         whole = head + field.encode() + b'":"'
         self.begins = _NEVER
-        if len(head) > len(opening) and event.startswith(whole) and _BETWEEN_FIELDS not in event[len(whole) :]:
+        if len(head) > len(opening) and event.startswith(whole) and BETWEEN_FIELDS not in event[len(whole) :]:
             self.begins = len(whole)
             self.spot = len(head)
             self.letter = event[self.spot]
