@@ -155,7 +155,7 @@ def test_tokens_that_are_made_again_count_once(count: int) -> None:
     ids = [6, 31, 32, 33, 34, 35]
     watch.feed(delta(ids[:2], reasoning="a") + delta(ids[2:5]) + delta(ids[5:], reasoning="b"))
     assert watch.thought == 5
-    assert watch.forget_tokens(count)
+    assert watch.forget_tokens(ids[6 - count :])
     assert watch.thought == 5 - min(count, 5)
     if count == 6:  # the marker was made again, too
         return
@@ -167,13 +167,39 @@ def test_tokens_that_are_made_again_count_once(count: int) -> None:
     assert prompt[2:] == [*left, *range(41, 41 + count), 8]
 
 
-def test_tokens_that_the_client_has_are_not_forgotten() -> None:
-    watch = Enforcement(terms(5, return_token_ids=True))
-    watch.feed(OPENING + delta([31], reasoning="a"))
-    assert (watch.forget_tokens(1), watch.thought) == (False, 1)
+@pytest.mark.parametrize(
+    ("made", "shown"),
+    [([[32], [33, 34]], [[34]]), ([[32, 40]], [[40]]), ([[40], [33]], [[40], [33]]), ([[32], [33]], [])],
+)
+def test_a_client_gets_the_ids_of_tokens_that_are_made_again_once(
+    made: list[list[int]], shown: list[list[int]]
+) -> None:
+    """It keeps those that are drawn otherwise, of which the answer does not go on."""
+    known = Capabilities(think_start=(6,), think_end=(8,), window=1000)
+    watch = Enforcement(terms(4, capabilities=known, return_token_ids=True))
+    watch.feed(OPENING + delta([31], reasoning="a") + delta([32]) + delta([33]))
+    assert watch.forget_tokens([32, 33])
+    assert watch.thought == 1
+    passed = watch.feed(b"".join(map(delta, made)))
+    ids = [31, *(each for some in made for each in some)]
+    assert [chunk["choices"][0]["token_ids"] for chunk in told(passed)] == shown
+    assert watch.thought == len(ids)
+    watch.feed(b"".join(delta([99], reasoning="beyond") for _ in range(3)))
+    assert watch.follow_up is not None
+    assert json.loads(watch.follow_up.body)["prompt"][3 : 3 + len(ids)] == ids
+
+
+def test_ids_of_the_answer_that_are_made_again_come_once() -> None:
+    watch = Enforcement(terms(0, return_token_ids=True))
+    watch.feed(OPENING + delta([31], reasoning="beyond"))
+    assert watch.follow_up is not None
+    watch.follow_up = None
+    watch.feed(text("a", [50]) + text("", [51]))
+    assert watch.forget_tokens([51])
+    assert [chunk["choices"][0]["token_ids"] for chunk in told(watch.feed(text("", [51]) + text("b", [52])))] == [[52]]
 
 
 def test_an_answer_has_no_thinking_to_forget() -> None:
     watch = Enforcement(terms(5))
     watch.feed(OPENING + delta([31], reasoning="a") + delta([8, 50], content="b"))
-    assert (watch.forget_tokens(1), watch.thought) == (True, None)
+    assert (watch.forget_tokens([50]), watch.thought) == (True, None)

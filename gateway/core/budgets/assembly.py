@@ -41,8 +41,8 @@ class AnswerAssembly(StreamFilter):
         self._take_over()
         return self._error or self._answer()
 
-    def forget_tokens(self, count: int) -> bool:
-        return self.inner.forget_tokens(count)
+    def forget_tokens(self, ids: list[int]) -> bool:
+        return self.inner.forget_tokens(ids)
 
     @property
     def thought(self) -> int | None:

@@ -36,6 +36,7 @@ from gateway.core.budgets.chunks import (
     write_chunk,
 )
 from gateway.core.budgets.continuation import END_TEXT, BudgetTerms
+from gateway.core.budgets.passed_ids import PassedIds
 from gateway.core.budgets.reading import ThinkingReader
 from gateway.core.budgets.transcript import TokenTranscript
 from gateway.core.dialects.stream_filter import ABORTED, STOP, FollowUpRequest, StreamFilter, gave_up
@@ -59,6 +60,7 @@ class Enforcement(StreamFilter):
     __slots__ = (
         "_frame",
         "_head",
+        "_passed_on",
         "_reading",
         "_state",
         "_terms",
@@ -71,6 +73,7 @@ class Enforcement(StreamFilter):
         self._state = EnforcementState.OPENING
         self._frame: dict[str, Any] = {}
         self._head = b""
+        self._passed_on = PassedIds()
         self._transcript = TokenTranscript()
         self._reading = ThinkingReader(terms)
 
@@ -103,7 +106,12 @@ class Enforcement(StreamFilter):
         """The client's event for an ordinary one, by its bytes; None where it has to be parsed."""
         delta = slice_delta(event, self._head)
         thinking = self._state is EnforcementState.THINKING
-        if delta is None or delta.reasoning is not thinking or last_of(delta.ids, self._terms.end) >= 0:
+        if (
+            delta is None
+            or self._passed_on
+            or delta.reasoning is not thinking
+            or last_of(delta.ids, self._terms.end) >= 0
+        ):
             return None
         if thinking:
             count = delta.ids.count(b",") + 1
@@ -149,12 +157,12 @@ class Enforcement(StreamFilter):
         self._transcript.resume(prompt, thinking, events)
         return self._cut(beyond)
 
-    def forget_tokens(self, count: int) -> bool:
-        if self._terms.keep_ids:
-            return False
+    def forget_tokens(self, ids: list[int]) -> bool:
         if self._state is EnforcementState.THINKING:
-            dropped = self._transcript.drop(count)
+            dropped = self._transcript.drop(len(ids))
             self._transcript.reasoning -= self._reading.count(dropped)
+        if self._terms.keep_ids:
+            self._passed_on.add(ids)
         return True
 
     @property
@@ -175,12 +183,18 @@ class Enforcement(StreamFilter):
         keep = self._terms.keep_ids
         if "token_ids" in choice and not keep:
             choice["token_ids"] = None
+        again = bool(ids) and bool(self._passed_on)
+        if ids and again:
+            choice["token_ids"] = self._passed_on.new(ids)
         for place in (chunk, choice):
             if place.get("prompt_token_ids") is not None:
                 place["prompt_token_ids"] = [int(item) for item in prompt.split(b",")] if keep and prompt else None
         if self._state in (EnforcementState.OPENING, EnforcementState.THINKING):
-            return self._follow(chunk, choice, ids)
-        return write_chunk(chunk)
+            passed = self._follow(chunk, choice, ids)
+        else:
+            passed = write_chunk(chunk)
+        said = any(choice.get(name) for name in ("delta", "text", "token_ids", "finish_reason"))
+        return passed if said or not again or self.follow_up is not None else b""
 
     def _follow(self, chunk: dict[str, Any], choice: dict[str, Any], ids: list[int] | None) -> bytes:
         """The client's event for one that may be thinking."""
@@ -199,6 +213,7 @@ class Enforcement(StreamFilter):
     def _cut(self, beyond: int) -> bytes:
         """The budget is spent: continue without thinking, or end the answer where that is not possible."""
         self.wasted += beyond
+        self._passed_on.clear()
         held = self._reading.flush()
         passed = write_chunk({**self._frame, "choices": [chat_choice({"reasoning": held})]}) if held else b""
         terms, transcript = self._terms, self._transcript
@@ -226,15 +241,17 @@ class Enforcement(StreamFilter):
     # The continuation
 
     def _go_on(self, choice: dict[str, Any]) -> bytes:
-        text, finish = choice.get("text") or "", choice.get("finish_reason")
-        if not text and not finish and not self._terms.keep_ids:
+        text, finish, ids = choice.get("text") or "", choice.get("finish_reason"), choice.get("token_ids")
+        if self._passed_on:
+            ids = self._passed_on.new(ids_of(choice) or [])
+        if not (text or finish or (ids and self._terms.keep_ids)):
             return b""
         if self._terms.chat:
             made = chat_choice({"content": text} if text else {}, finish, choice.get("stop_reason"))
         else:
             made = text_choice(text, finish, choice.get("stop_reason"))
         if self._terms.keep_ids:
-            made["token_ids"] = choice.get("token_ids")
+            made["token_ids"] = ids
         return write_chunk({**self._frame, "choices": [made]})
 
     # Usage

@@ -117,9 +117,9 @@ class StreamFilter(ABC):
         """Forget the answer but for its thinking: another one follows. False where the client has something of it."""
         return False
 
-    def forget_tokens(self, count: int) -> bool:
-        """Forget the last `count` of the token ids that were fed: they are made again. False where this filter has
-        passed them on."""
+    def forget_tokens(self, ids: list[int]) -> bool:
+        """Forget `ids`, the last that were fed: they are made again. False where this filter just passes ids on: those
+        that the client has are not to be fed again."""
         return False
 
     @property
@@ -217,8 +217,8 @@ class ChainedFilter(StreamFilter):
         self._update()
         return events
 
-    def forget_tokens(self, count: int) -> bool:
-        return self._inner.forget_tokens(count)
+    def forget_tokens(self, ids: list[int]) -> bool:
+        return self._inner.forget_tokens(ids)
 
     @property
     def thought(self) -> int | None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from gateway.core.budgets.chunks import chat_choice, ids_of, read_chunk, text_choice
 from gateway.core.budgets.continuation import END_TEXT, START_TEXT
+from gateway.core.budgets.passed_ids import PassedIds
 from gateway.core.budgets.split import TextSplit
 from gateway.core.dialects.answers import find_error_message, find_error_status
 from gateway.core.dialects.stream_filter import ABORTED, gave_up
@@ -100,8 +101,7 @@ class ContinuationReader:
         self.counted = False
         """The usage of the whole answer was written."""
         self._tells_thought = form.chat and splits and bool(form.end)
-        self.passed_on: list[int] = []
-        """The ids that come next, as far as the model makes them again, and that the client has."""
+        self.passed_on = PassedIds()
         self._prompt_tokens = 0
         self._made = self.anchor = self.received = 0
         self.recomputed: int | None = None
@@ -187,7 +187,7 @@ class ContinuationReader:
             self._tokens.hold(joined)
         self._made += len(ids)
         self.received += len(text)
-        reason, shown = choice.get("stop_reason"), self._new_ids(ids) if self._form.keeps_ids else None
+        reason, shown = choice.get("stop_reason"), self.passed_on.new(ids) if self._form.keeps_ids else None
         if self._stops is None:
             return self._write_raw(text, ids, finish, reason, shown)
         text = self._stops.feed(text, self._made)
@@ -198,16 +198,6 @@ class ContinuationReader:
             text += self._stops.flush()
         # Text lags behind its ids.
         return self._write_raw(text, [], finish, reason, shown) + (self._write_end() if self.stopped else b"")
-
-    def _new_ids(self, ids: list[int]) -> list[int]:
-        """Those of `ids` that the client does not have yet."""
-        for known, made in enumerate(ids):
-            if not self.passed_on:
-                return ids[known:]
-            if self.passed_on.pop(0) != made:  # drawn otherwise: what the client has of them stays
-                self.passed_on.clear()
-                return ids[known:]
-        return []
 
     def _write_raw(
         self, text: str, ids: list[int], finish: str | None, reason: Any = None, shown: list[int] | None = None

@@ -138,8 +138,8 @@ class ContinuedStream(FollowedStream):
         unfed, self._unfed = self._unfed, []
         forgotten, self._forgotten = self._forgotten, []
         passed = self._pass(b"".join(unfed))
-        if not self._inner.forget_tokens(len(forgotten)):
-            reader.passed_on[:0] = forgotten
+        if not self._inner.forget_tokens(forgotten):
+            reader.passed_on.add(forgotten)
         return passed
 
     def _breaks(self) -> bool:
