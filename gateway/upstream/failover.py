@@ -21,7 +21,7 @@ from gateway.core.errors import (
 )
 from gateway.core.plan import Plan
 from gateway.core.resume.budget import DEATHS
-from gateway.core.resume.node_deaths import NodeDeath, NodeDeaths
+from gateway.core.resume.node_deaths import NodeDeath, NodeDeaths, explain
 from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.upstream.attempts import FREE, Attempts, RetryBudget, RetryDecision, RetryRules, is_doubtful, outcome
 from gateway.fleet.fleet import Fleet
@@ -59,6 +59,7 @@ class RequestTries:
     full: bool = False
     """Whether there are other nodes, and none of them had a place: the request may wait for one."""
     own: list[NodeDeath] = field(default_factory=list)
+    """The nodes that died before anything of the answer had come."""
     number: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -69,7 +70,13 @@ class RequestTries:
         if not isinstance(error, DEATHS) or isinstance(error, NodeBusy):
             return False
         self.own.append(self.deaths.record(node.name, now, self.number, got_on=False))
-        return any(self.deaths.without(self.own, now))
+        return any(self.deaths.without(self.number, now))
+
+    def convict(self) -> None:
+        """The request is ended. Its deaths are explained by that, where there are several."""
+        own = [death for death in self.own if self.number in death.suspects]
+        if len(own) > 1:
+            explain(own)
 
 
 class Failover:
@@ -118,7 +125,9 @@ class Failover:
         if decision is RetryDecision.SAME_NODE:
             return lease
         if decision is RetryDecision.GIVE_UP:
-            _advise_against_retry(error, tries)
+            if not innocent:
+                tries.convict()
+                _advise_against_retry(error, tries)
             return None
         tries.tried.append(lease.node)
         return self._another(error, plan, tries, stats, another, now)
@@ -210,7 +219,5 @@ class Failover:
 def _advise_against_retry(error: UpstreamError, tries: RequestTries) -> None:
     """Ask SDKs not to retry a request over which two nodes closed their connections."""
     if len(tries.failures) > 1 and all(failure.cut for failure in tries.failures):
-        for death in tries.own:
-            death.explained = True
         error.headers = {**error.headers, "x-should-retry": "false"}
         error.message = "Two nodes failed on this request, so no other is tried: change it, or retry later."

@@ -20,6 +20,7 @@ from gateway.core.errors import (
     UpstreamError,
 )
 from gateway.core.plan import Plan
+from gateway.core.resume.budget import Resumes
 from gateway.core.resume.checkpoint import Checkpoint
 from gateway.core.resume.followed_request import GENERATING
 from gateway.core.resume.resumability import RESUMABLE_HEADER, USUAL_RULES, Resumability, ResumeRules
@@ -145,8 +146,10 @@ class Relay:
                     if part is not None and (checkpoint := part.checkpoint(stats)) is not None:
                         if resumption is None:
                             comments = self.timing.keep_alive if part.comments else inf
+                            limit = self.resumes.rules.max_resumes
+                            bounds = Resumes(limit, tries.deaths, tries.number, tries.own)
                             resumption = AnswerResumption(
-                                self.resumes, tries.deaths, request, stats, another, costs, comments
+                                self.resumes, bounds, request, stats, another, costs, comments
                             )
                         gone_on = await self._go_on(error, checkpoint, part, lease, resumption, plan.model, deadline)
                         if gone_on is not None:
@@ -162,6 +165,8 @@ class Relay:
                             return pass_on(error.answer, request, stats)
                         raise
                     stats.begin_again()
+                    if resumption is not None:
+                        resumption.begin_again()
                     fresh = again is lease
                     if again is not lease:
                         lease.release()

@@ -20,7 +20,6 @@ from gateway.core.dialects.stream_filter import FollowUpRequest
 from gateway.core.errors import NodeLeaving, Overloaded, StreamLost, UpstreamError
 from gateway.core.resume.budget import SETTLING, ResumeDecision, Resumes
 from gateway.core.resume.checkpoint import Checkpoint
-from gateway.core.resume.node_deaths import NodeDeaths
 from gateway.core.resume.note import ResumeNote
 from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.upstream.attempts import RetryBudget, outcome
@@ -39,15 +38,15 @@ class AnswerResumption:
     def __init__(
         self,
         budgets: ResumeBudgets,
-        deaths: NodeDeaths,
+        bounds: Resumes,
         request: DownstreamRequest,
         stats: RequestStats,
         another: AnotherLease,
         costs: RetryBudget,
         comments: float,
     ) -> None:
-        """`deaths`: those of its model's nodes. `costs`: its model's, which knows how many answers are open.
-        `comments`: seconds between two comments to a client that waits, infinite where it gets no stream."""
+        """`costs`: its model's, which knows how many answers are open. `comments`: seconds between two comments to a
+        client that waits, infinite where it gets no stream."""
         self._budgets = budgets
         self._rules = budgets.rules
         self._request = request
@@ -55,7 +54,7 @@ class AnswerResumption:
         self._another = another
         self._costs = costs
         self._comments = comments
-        self._bounds = Resumes(self._rules.max_resumes, deaths)
+        self._bounds = bounds
         self._loop = asyncio.get_running_loop()
         self._checkpoint: Checkpoint | None = None
         self._avoided: list[Node] = []
@@ -68,7 +67,7 @@ class AnswerResumption:
 
     async def judge(self, error: UpstreamError, checkpoint: Checkpoint, node: Node) -> None:
         """Note that the answer broke off on `node`. Raises the client's error where it is not to be resumed."""
-        tokens, stats = checkpoint.tokens.count, self._stats
+        tokens, stats = checkpoint.count, self._stats
         self._checkpoint = checkpoint
         self._failed_at = self._loop.time()
         if not self._avoided:
@@ -82,8 +81,9 @@ class AnswerResumption:
         if decision is not ResumeDecision.GO_ON:
             await asyncio.sleep(SETTLING)
             decision = self._bounds.decide(self._loop.time())
+        if decision is not ResumeDecision.GO_ON:
+            self._bounds.convict(self._loop.time())
         if decision is ResumeDecision.GIVE_UP_KILLER:
-            self._bounds.convict()
             raise checkpoint.lost("two nodes have failed over this request", repeatable=False) from None
         if decision is ResumeDecision.GIVE_UP_LIMIT:
             if isinstance(error, StreamLost):  # the other nodes could not go on with it, and say why
@@ -92,6 +92,10 @@ class AnswerResumption:
         checkpoint.check()
         stats.go_on(checkpoint.tokens.count)
         stats.answered = False  # of what is asked now, nothing has come
+
+    def begin_again(self) -> None:
+        """The answer is asked for from its beginning."""
+        self._bounds.begin_again(0)
 
     @property
     def anew(self) -> bool:
@@ -109,7 +113,8 @@ class AnswerResumption:
         except BaseException:
             lease.release()
             raise
-        lease.tokens += checkpoint.tokens.count  # they are part of the prompt now
+        self._bounds.begin_again(checkpoint.count)
+        lease.tokens += checkpoint.count  # they are part of the prompt now
         self._stats.resumes[-1].target = lease.node.name
         return lease, follow_up
 

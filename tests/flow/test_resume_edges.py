@@ -215,3 +215,30 @@ async def test_what_is_never_resumed_says_so_and_ends_clearly(dialect: str, more
         assert sum(node.stats.requests.get("/tokenize", 0) for node in made.nodes) == before
         made.heal()
         await nothing_held(made.gateway, *made.nodes)
+
+
+# Behind the cut of a budget that the gateway holds
+
+HELD: dict[str, Any] = {"thinking_tokens": 60, "answer_tokens": 30, "budget": "disobey"}
+
+
+async def test_what_was_thought_before_the_cut_counts_in_the_error() -> None:
+    async with fleet(1, **HELD) as made:
+        made.nodes[0].set_faults(Fault("die", after=4, path="/v1/completions"))
+        answer = await made.client.post(PATH["chat"], json=body_of("chat", thinking_token_budget=40))
+        error = error_of(answer)
+        assert (error["code"], error["tokens"] > 40) == ("stream_not_resumable", True)
+
+
+async def test_an_answer_that_broke_off_in_its_thinking_gets_on_behind_the_cut() -> None:
+    """Its tokens are counted over all requests that made it: the last one may have made fewer than those before."""
+    async with fleet(config={"resume": {"max_resumes": 1}}, **HELD) as made:
+        body = body_of("chat", thinking_token_budget=40)
+        expected = whole((await made.client.post(PATH["chat"], json=body)).text)
+        for node in made.nodes:
+            node.set_faults(
+                Fault("die", after=32, next=1, path="/v1/chat"), Fault("die", after=21, next=2, path="/v1/completions")
+            )
+        before = sum(node.stats.requests["/v1/completions"] for node in made.nodes)
+        assert whole((await made.client.post(PATH["chat"], json=body)).text) == expected
+        assert sum(node.stats.requests["/v1/completions"] for node in made.nodes) >= before + 3, "not cut twice"

@@ -37,7 +37,7 @@ BREAKS = st.lists(
 
 def judged(limit: int, *breaks: Break) -> list[ResumeDecision]:
     """The decisions on each, up to the first that gives up: of a request that is alone."""
-    resumes, tokens = Resumes(limit, NodeDeaths()), 0
+    resumes, tokens = Resumes(limit, NodeDeaths(), 0), 0
     decisions: list[ResumeDecision] = []
     for kind, node, made in breaks:
         tokens = max(0, tokens + made)
@@ -52,12 +52,11 @@ def plain(limit: int, *breaks: Break) -> list[ResumeDecision]:
     history: list[tuple[bool, str, int]] = []
     tokens, decisions = 0, []
     for kind, node, made in breaks:
-        tokens = max(0, tokens + made)
+        here, tokens = max(-tokens, made), max(0, tokens + made)
         if kind in UNCOUNTED:
             decisions.append(GO_ON)
             continue
-        got_on = tokens - (history[-1][2] if history else 0) >= PROGRESS
-        history.append((kind in DEATHS and not got_on, node, tokens))
+        history.append((kind in DEATHS and here < PROGRESS, node, tokens))
         run = [history[-1]]
         for earlier in reversed(history[:-1]):
             if run[0][2] - earlier[2] >= PROGRESS:

@@ -7,9 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.errors import UpstreamCut, UpstreamError, UpstreamTimeout
+from gateway.core.errors import NodeLeaving, UpstreamCut, UpstreamError, UpstreamTimeout
 from gateway.core.resume.budget import MOST as MOST_BREAKS
-from gateway.core.resume.budget import PASSED, PROGRESS, SETTLING, ResumeDecision, Resumes
+from gateway.core.resume.budget import (
+    MOST_APART,
+    MOST_TOGETHER,
+    PASSED,
+    PROGRESS,
+    SETTLING,
+    ResumeDecision,
+    Resumes,
+)
 from gateway.core.resume.node_deaths import MOST, STALLED_TOGETHER, TOGETHER, WINDOW, NodeDeath, NodeDeaths
 
 GO_ON, KILLER, LIMIT = ResumeDecision.GO_ON, ResumeDecision.GIVE_UP_KILLER, ResumeDecision.GIVE_UP_LIMIT
@@ -25,7 +33,7 @@ class Answer:
     resumes: Resumes = field(init=False)
 
     def __post_init__(self) -> None:
-        self.resumes = Resumes(self.limit, self.deaths)
+        self.resumes = Resumes(self.limit, self.deaths, self.deaths.number())
 
     def breaks(self, node: str, made: int, now: float, kind: type[UpstreamError] = UpstreamCut) -> ResumeDecision:
         self.tokens += made
@@ -40,8 +48,8 @@ def die(
         answer.breaks(node, made, now + number * 1e-3, kind)
     decisions = [answer.resumes.decide(now + SETTLING) for answer, _ in answers]
     for (answer, _), decision in zip(answers, decisions, strict=True):
-        if decision is KILLER:
-            answer.resumes.convict()
+        if decision is not GO_ON:
+            answer.resumes.convict(now + SETTLING)
     return decisions
 
 
@@ -89,6 +97,89 @@ def test_nodes_that_lately_died_without_it_acquit_it(before: float, decision: Re
     die("Z", 0.0, (long, 99))
     assert die("A", before, (suspect, 0)) == [GO_ON]
     assert die("B", before + 2, (suspect, 0)) == [decision]
+
+
+@pytest.mark.parametrize("many", [2, 3, 10])
+def test_copies_of_a_killer_that_come_to_the_same_nodes_are_ended_together(many: int) -> None:
+    """As routing sends them, which looks for their prefix. Each is a reason to acquit the others, for a while."""
+    killers = answers(many)
+    others = [Answer(killers[0].deaths) for _ in range(20)]
+    for number in range(MOST_TOGETHER):
+        decisions = die(str(number), 2.0 * number, *((each, 0) for each in killers), *((each, 50) for each in others))
+        assert decisions == [KILLER if number == MOST_TOGETHER - 1 else GO_ON] * many + [GO_ON] * 20
+
+
+@pytest.mark.parametrize("many", [2, 3])
+def test_killers_on_nodes_of_their_own_are_ended(many: int) -> None:
+    """None of them was at the deaths of the others, which another explains each time."""
+    killers = answers(many)
+    long = Answer(killers[0].deaths)
+    for number in range(MOST_APART):
+        for killer, answer in enumerate(killers):
+            decision = die(f"{killer} {number}", 2.0 * number, (answer, 0), (long, 50))[0]
+            assert decision is (KILLER if number == MOST_APART - 1 else GO_ON)
+
+
+def test_a_late_killer_that_is_sent_again_takes_no_more_nodes() -> None:
+    first, second, long = answers(3)
+    for number, answer in enumerate((first, second)):
+        names = [f"{number} {name}" for name in "ABC"]
+        made = (PROGRESS, 0, PASSED - 1)
+        decisions = [
+            die(name, 6.0 * number + 2 * turn, (answer, made[turn]), (long, 50))[0] for turn, name in enumerate(names)
+        ]
+        assert decisions == [GO_ON, GO_ON, KILLER]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_the_only_node_that_dies_of_a_request_is_not_asked_for_ever(times: int) -> None:
+    """Others get on between its deaths, as with a killer whose prompt takes long. So it is when it is sent again."""
+    long = answers(1)[0]
+    for sent in range(times):
+        killer = Answer(long.deaths)
+        decisions = [die("A", 9.0 * sent + 3 * number, (killer, 0), (long, 50))[0] for number in range(3)]
+        assert decisions == [GO_ON, GO_ON, LIMIT]
+
+
+def test_a_request_that_gets_on_is_no_suspect_any_more() -> None:
+    killer, other, long = answers(3)
+    die("A", 0.0, (killer, 0), (other, 0), (long, 50))
+    die("Z", 1.0, (other, PROGRESS))
+    assert die("B", 3.0, (killer, 0), (long, 50))[0] is GO_ON, "Z died without it, and so may A have"
+    deaths = NodeDeaths()
+    killer, other, long = Answer(deaths), Answer(deaths), Answer(deaths)
+    die("A", 0.0, (killer, 0), (other, 0), (long, 50))
+    die("B", 2.0, (killer, 0), (other, PROGRESS), (long, 50))
+    assert die("B", 2.5, (killer, 0))[0] is KILLER, "the other got on where it died"
+
+
+def test_the_deaths_before_the_first_token_are_its_own() -> None:
+    """They do not acquit the request itself."""
+    deaths = NodeDeaths()
+    long, number = Answer(deaths), deaths.number()
+    long.breaks("A", 50, 0.0)
+    before = [deaths.record("A", 0.0, number, got_on=False)]
+    killer = Resumes(2, deaths, number, before)
+    long.breaks("B", 50, 2.0)
+    assert killer.judge(UpstreamCut("x"), "B", 1, 2.0) is KILLER
+
+
+@pytest.mark.parametrize(("there", "decision"), [(PROGRESS - 1, KILLER), (PROGRESS, GO_ON)])
+def test_what_was_made_before_a_drain_was_not_made_on_the_node_that_dies(there: int, decision: ResumeDecision) -> None:
+    suspect, long = answers(2)
+    assert suspect.resumes.judge(NodeLeaving("x"), "Z", 100, 0.0) is GO_ON
+    suspect.tokens = 100
+    die("A", 1.0, (suspect, there), (long, 50))
+    assert die("B", 3.0, (suspect, 0), (long, 50))[0] is decision
+
+
+def test_an_answer_that_begins_again_gets_on_from_its_new_beginning() -> None:
+    suspect, long = answers(2)
+    die("A", 0.0, (suspect, 500), (long, 50))
+    suspect.resumes.begin_again(0)
+    suspect.tokens = 0
+    die("B", 2.0, (suspect, 100))
+    assert die("C", 4.0, (suspect, 0))[0] is die("C", 6.0, (suspect, 100))[0] is GO_ON
 
 
 def test_what_another_killer_did_acquits_none() -> None:
@@ -216,15 +307,37 @@ def test_breaks_of_a_node_that_come_together_are_one_death(breaks: list[tuple[fl
         if last is None or now > last[0] + (STALLED_TOGETHER if stalled else TOGETHER):
             last = (now, node, set(), set(), stalled)
             model.append(last)
-        (last[3] if got_on else last[2]).add(number)
+        if got_on:
+            last[2].discard(number)
+            last[3].add(number)
+        elif number not in last[3]:
+            last[2].add(number)
         assert (death.at, death.node_name, death.suspects, death.innocents, death.stalled) == last
         recent = [each for each in model if now <= each[0] + WINDOW and each[3]]
-        assert [(each.at, each.node_name) for each in deaths.without([], now)] == [each[:2] for each in recent]
+        assert [(each.at, each.node_name) for each in deaths.without(-1, now)] == [each[:2] for each in recent]
 
 
 def test_what_is_remembered_is_bounded() -> None:
     deaths = NodeDeaths()
     recorded: list[NodeDeath] = [deaths.record(f"node {n}", n * 1e-3, n, True) for n in range(3 * MOST)]
-    assert [*deaths.without([], 2.0)] == recorded[-MOST:]
+    assert [*deaths.without(-1, 2.0)] == recorded[-MOST:]
     assert deaths.record("node 0", 2.0, 1, True) is not recorded[0]
-    assert [*deaths.without([], 1e6)] == []
+    assert [*deaths.without(-1, 1e6)] == []
+
+
+def test_a_request_that_passed_the_token_is_no_suspect_of_the_late_death() -> None:
+    late, long = answers(2)
+    die("A", 0.0, (late, 1000), (long, 99))
+    die("B", 2.0, (late, 0), (long, 99))
+    assert die("C", 4.0, (late, PASSED), (long, 99))[0] is GO_ON, "A died without it"
+
+
+def test_those_that_come_to_nodes_that_stand_still_stay_innocent_of_the_one_before() -> None:
+    """It acquits all others."""
+    several = answers(4)
+    stand_still("A", 0.0, *((each, 99) for each in several))
+    other = Answer(several[0].deaths)
+    long = Answer(several[0].deaths)
+    for number, node in enumerate("BC"):
+        stand_still(node, 5.0 + number, (long, 99), *((each, 0) for each in several))
+        assert die(f"other {number}", 5.0 + number, (long, 99), (other, 0))[1] is GO_ON

@@ -166,7 +166,7 @@ class ContinuedStream(FollowedStream):
 
     def lost(self, why: str, repeatable: bool = True) -> StreamLost:
         """The error for an answer that ends here."""
-        count = self.tokens.count
+        count = self.count
         advice = "Repeating the request is safe." if repeatable else "Do not repeat it unchanged."
         message = f"The node failed after {count} tokens of this answer, which cannot go on elsewhere: {why}. {advice}"
         return StreamLost(message, tokens=count, repeatable=repeatable)

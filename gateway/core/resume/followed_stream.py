@@ -43,6 +43,7 @@ class FollowedStream(StreamFilter):
         "_capabilities",
         "_clear",
         "_counted",
+        "_earlier",
         "_finished",
         "_first",
         "_followed",
@@ -72,6 +73,8 @@ class FollowedStream(StreamFilter):
         self._keeps_ids = keeps_ids
         self._passes_texts = False
         """Whether `inner` passes every event of text as long as it is fed nothing."""
+        self._earlier = 0
+        """Tokens of the requests before the one that is followed, those included that no client gets."""
         self._follow(followed)
 
     def _follow(self, followed: FollowedRequest) -> None:
@@ -221,6 +224,11 @@ class FollowedStream(StreamFilter):
         return whole[: at + 12] + b"null" + whole[whole.find(b"]", at) + 1 :]
 
     @property
+    def count(self) -> int:
+        """The tokens of the whole answer, those of the requests before the one that is followed included."""
+        return self._earlier - self.wasted + self.tokens.count
+
+    @property
     def thought(self) -> int | None:
         return self._inner.thought
 
@@ -247,6 +255,7 @@ class FollowedStream(StreamFilter):
         if path in GENERATING:
             self._keeps_ids = _ASKED in body
             body = body if self._keeps_ids else insert_fields(body, {"return_token_ids": True})
+        self._earlier += self.tokens.count
         self._follow(FollowedRequest(path, body))
         return FollowUpRequest(path, body)
 

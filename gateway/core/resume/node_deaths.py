@@ -8,15 +8,17 @@ who else was there. A node dies of a request soon after it was sent: answers tha
     no innocents: only its own answers break, nodes live     explains its deaths
     innocents, and no other request at all of these deaths   explains its deaths
     innocents, and another request at all of these deaths    may be innocent: either may be the killer
-    nodes died with innocents where it was not, in `WINDOW`  is innocent: nodes die without it
+    nodes died with innocents where it was not, in `WINDOW`  is innocent: nodes die without it, unless each of those
+                                                             deaths may be the work of other requests that kill
 
-A death that a request was ended for is explained: it counts neither against others nor for them.
+A request that gets on is no suspect of the deaths before. Where a request was ended for its deaths they are explained:
+they tell nothing of others, but of those that were suspects at all of them, which may be the same request again.
 
 A node that stalls is taken for dead where it stalled with innocents. A stall of one answer alone says nothing of its
 node: a full queue and a broken network look the same from here.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from itertools import count
 
@@ -71,8 +73,8 @@ class NodeDeaths:
         return next(self._numbers)
 
     def record(self, node_name: str, now: float, number: int, got_on: bool, stalled: bool = False) -> NodeDeath:
-        """The answer to the request of `number` broke off at `now`. `got_on`: it had made some tokens on the node.
-        `stalled`: it was silent for too long."""
+        """The answer to the request of `number` broke off at `now`. `got_on`: it had made some tokens on the node. That
+        stays true of this death. `stalled`: it was silent for too long."""
         self._forget(now)
         death = self._last.get((node_name, stalled))
         if death is None or now > death.at + (STALLED_TOGETHER if stalled else TOGETHER):
@@ -80,13 +82,23 @@ class NodeDeaths:
                 self._drop_oldest()
             death = self._last[node_name, stalled] = NodeDeath(node_name, now, stalled)
             self._deaths.append(death)
-        (death.innocents if got_on else death.suspects).add(number)
+        if got_on:
+            death.suspects.discard(number)
+            death.innocents.add(number)
+        elif number not in death.innocents and not (death.explained and death.innocents):
+            death.suspects.add(number)
         return death
 
-    def without(self, own: Sequence[NodeDeath], now: float) -> Iterator[NodeDeath]:
-        """The deaths with innocents that are none of `own`, and that no request was ended for."""
+    def without(self, number: int, now: float) -> Iterator[NodeDeath]:
+        """The deaths with innocents at which the request of `number` was no suspect, and that no request was ended
+        for."""
         self._forget(now)
-        return (death for death in self._deaths if death.innocents and not death.explained and death not in own)
+        return (death for death in self._deaths if _tells(death) and number not in death.suspects)
+
+    def repeated(self, times: int) -> set[int]:
+        """The requests that are suspects at so many deaths with innocents, or more: each may be a killer."""
+        counts = Counter(number for death in self._deaths if _tells(death) for number in death.suspects)
+        return {number for number, count in counts.items() if count >= times}
 
     def _forget(self, now: float) -> None:
         while self._deaths and now > self._deaths[0].at + WINDOW:
@@ -99,9 +111,24 @@ class NodeDeaths:
             del self._last[place]
 
 
+def explain(own: Sequence[NodeDeath]) -> None:
+    """A request is ended for the deaths `own`, of which there is one at least."""
+    twins = _common(own)
+    for death in own:
+        death.explained = True
+        if death.innocents:
+            death.suspects &= twins
+
+
 def shared(own: Sequence[NodeDeath], number: int) -> bool:
     """Whether another request than `number` was a suspect at each of the deaths `own`, all of which had innocents."""
-    if not all(death.took_along(number) for death in own):
-        return False
-    common = set.intersection(*(death.suspects for death in own))
-    return bool(common - {number})
+    return all(death.took_along(number) for death in own) and bool(_common(own) - {number})
+
+
+def _common(deaths: Sequence[NodeDeath]) -> set[int]:
+    """The suspects of all these deaths."""
+    return set.intersection(*(death.suspects for death in deaths))
+
+
+def _tells(death: NodeDeath) -> bool:
+    return bool(death.innocents) and not death.explained
