@@ -119,3 +119,18 @@ async def test_a_client_of_token_ids_gets_each_once(tokens: int, more: dict[str,
             got = ids_of((await made.client.post(CHAT, json=body)).text)
             made.heal()
             assert got == expected, after
+
+
+async def test_thinking_that_ends_at_its_budget_is_not_cut() -> None:
+    """The event of its end has text of thinking and of the answer, and the ids of both."""
+    settings: dict[str, Any] = {"thinking_tokens": 20, "answer_tokens": 12, "budget": "disobey"}
+    body = {"model": MODEL, "stream": True, **WIDE, "stream_options": {"include_usage": True}}
+    async with fleet(**settings) as made:
+        asked = [{**body, "thinking_token_budget": budget} for budget in (18, 19, 20)]
+        expected = [text_of(normal(await made.ask("chat", each))) for each in asked]
+    async with fleet(tokens_per_event=3, **settings) as made:
+        for after in range(2, 8):
+            made.break_off(Fault("die", after=after, next=1, path="/v1/chat"))
+            got = text_of(normal(await made.ask("chat", {**body, "thinking_token_budget": 20})))
+            made.heal()
+            assert got in expected, after

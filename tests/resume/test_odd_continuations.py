@@ -147,3 +147,14 @@ def test_a_client_gets_ids_once_over_two_breaks() -> None:
     assert checkpoint.follow_up is not None and checkpoint.follow_up.path == "/v1/completions"
     told = checkpoint.feed(said("", [31]) + said("b", [32, 33]))
     assert b"31" not in told and b'"token_ids":[33]' in told
+
+
+def test_the_ids_of_thinking_are_with_its_text() -> None:
+    """One event of a continuation may have the end of thinking and the beginning of the answer."""
+    checkpoint = broken_off(held=(31,))
+    told = checkpoint.feed(said("b</think>c", [31, 32, *KNOWN.think_end, 40])).split(b"\n\n")
+    choices = [json.loads(each[6:])["choices"][0] for each in told if each]
+    assert [(each["delta"], each["token_ids"]) for each in choices] == [
+        ({"reasoning": "b"}, [32]),
+        ({"content": "c"}, [*KNOWN.think_end, 40]),
+    ]

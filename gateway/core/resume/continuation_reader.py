@@ -155,7 +155,7 @@ class ContinuationReader:
         written = b""
         if finish is not None:
             text = self._stops.flush() if self._stops is not None else ""
-            written = self._write_raw(text, [], finish)
+            written = self._write_raw(text, [], finish, None, [] if self._form.keeps_ids else None)
         return written + self._write_end()
 
     def end_thinking(self) -> bytes:
@@ -241,14 +241,22 @@ class ContinuationReader:
     def _write_deltas(
         self, deltas: list[dict[str, Any]], finish: str | None, reason: Any, ids: list[int] | None
     ) -> bytes:
-        """The chunks of one event: the last one has its token ids and its finish reason, as the node's would."""
+        """The chunks of one event: the last one has its token ids and its finish reason, as the node's would. The ids of
+        thinking are with its text, so that a budget takes or drops both."""
         if not deltas and not ids and finish is None:
             return b""
         *before, last = deltas or [{}]
         if finish is not None:
             self.finished = True
             finish = self._raw.finish_reason(finish)
-        chunks = [self._write(chat_choice(delta), None) for delta in before]
+        thought: list[int] = []
+        if ids and before and self._form.field in before[0] and self._split.ends(ids):
+            end = ids.index(self._form.end[0])
+            thought, ids = ids[:end], ids[end:]
+        chunks = []
+        for delta in before:
+            chunks.append(self._write(chat_choice(delta), None if ids is None else thought))
+            thought = []
         return b"".join([*chunks, self._write(chat_choice(last, finish, reason), ids)])
 
     def _write(self, choice: dict[str, Any], ids: list[int] | None) -> bytes:
