@@ -230,3 +230,39 @@ def test_an_answer_that_does_not_move_is_not_resumed() -> None:
     for event in answer.chat(ids=True)[:9]:
         made.feed(event.encode())
     assert made.begun and not made.has_ids and not made.resumable
+
+
+def test_half_a_character_of_a_loop_is_not_made_again() -> None:
+    """A client of token ids gets those of the answer, though it begins with the same half."""
+    half, ended = 300, 0
+    for turn in range(4):
+        block = ([half, 1001, 1002, 1003] * 2)[turn : turn + 4]
+        answer = Answer((*block * 80,), "length")
+        followed = FollowedRequest(CHAT, json.dumps({**BODY, "max_tokens": 2000, "return_token_ids": True}).encode())
+        watched = LoopCheckpoint(ChatFilter(True), followed, CAPABILITIES, True, False, True, LoopBounds(), False)
+        for event in answer.chat(ids=True):
+            said = event.replace(f' w{half}\\"\\\\é', "").replace('{"reasoning":""}', "{}").encode()
+            if pass_event(watched, said) is None:
+                watched.feed(said)
+            if watched.follow_up is not None:
+                break
+        if f"[{half}]" not in event:
+            continue
+        ended += 1
+        watched.follow_up = None
+        watched.feed(answer.reply("/tokenize", b"{}"))
+        watched.flush()
+        assert watched.follow_up is not None and watched.follow_up.path == COMPLETIONS
+        watched.follow_up = None
+        told = watched.feed(b"".join(_made(text, ids) for text, ids in (("", [half]), ("b", [1001]))))
+        assert [json.loads(each[6:])["choices"][0].get("token_ids") for each in told.split(b"\n\n")[:-1]] == [
+            [END],
+            [half],
+            [1001],
+        ]
+    assert ended
+
+
+def _made(text: str, ids: list[int]) -> bytes:
+    choice = {"index": 0, "text": text, "finish_reason": None, "stop_reason": None, "token_ids": ids}
+    return b"data: " + json.dumps({"id": "y", "choices": [choice]}).encode() + b"\n\n"

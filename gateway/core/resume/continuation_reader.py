@@ -241,8 +241,8 @@ class ContinuationReader:
     def _write_deltas(
         self, deltas: list[dict[str, Any]], finish: str | None, reason: Any, ids: list[int] | None
     ) -> bytes:
-        """The chunks of one event: the last one has its token ids and its finish reason, as the node's would. The ids of
-        thinking are with its text, so that a budget takes or drops both."""
+        """The chunks of one event: the last one has its token ids and its finish reason, as the node's would. Only the
+        ids of thinking are with its text, so that a budget takes or drops both."""
         if not deltas and not ids and finish is None:
             return b""
         *before, last = deltas or [{}]

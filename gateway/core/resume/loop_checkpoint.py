@@ -132,6 +132,7 @@ class LoopCheckpoint(Checkpoint):
         if not self._ending:
             return False
         self._ending = False
+        self._forgotten.clear()  # of the loop, whose tokens are not made again
         end = self._capabilities.think_end
         self.tokens.show(",".join(map(str, end)).encode())
         self._unfed.append(reader.close_thinking(self._marked))
