@@ -92,8 +92,8 @@ def _vary(chat: dict[str, Any], number: int) -> None:
 
 async def unbroken(node: httpx.AsyncClient, asked: StormRequest) -> list[Said]:
     """The answer of a node that is asked directly, without a stream. Two answers where there is a budget, one with a
-    token of thinking more: where the gateway holds the budget, what an event of two tokens may take of it depends on
-    where the answer was cut."""
+    token of thinking more. A node that holds it counts the line's end behind the marker in its prompt. The gateway
+    does not, and has either with two tokens an event: as the budget falls on the end of one, or into it."""
     budget = asked.direct.get("thinking_token_budget")
     return [await _unbroken(node, asked, {})] + (
         [] if budget is None else [await _unbroken(node, asked, {"thinking_token_budget": budget + 1})]
@@ -114,5 +114,5 @@ async def _unbroken(node: httpx.AsyncClient, asked: StormRequest, more: dict[str
         usage["prompt_tokens"],
         usage["completion_tokens"],
         details.get("reasoning_tokens"),
-        max(map(len, asked.body.get("stop", [""]))) if "thinking_token_budget" in asked.body else 0,
+        max(map(len, asked.body.get("stop", ["?"]))) - 1 if "thinking_token_budget" in asked.body else 0,
     )
