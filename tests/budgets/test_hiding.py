@@ -175,3 +175,23 @@ def test_what_the_inner_watch_held_back_is_shown_without_reasoning() -> None:
     assert [choice for event in events_of(passed) for choice in event["choices"]] == [
         {"index": 0, "delta": {}, "finish_reason": "stop"}
     ]
+
+
+@pytest.mark.parametrize("index", [0, None, "x"])
+def test_ids_of_half_a_character_are_hidden_with_the_thinking(index: Any) -> None:
+    """They come without text. Those of the answer are the client's."""
+    hider = hider_of(BY_NAME["chat"])
+    half = chunk_of(delta={}, finish_reason=None, token_ids=[240], index=index)
+    thought = chunk_of(delta={"reasoning": "x"}, finish_reason=None, token_ids=[159], index=index)
+    answer = chunk_of(delta={"content": "a"}, finish_reason=None, token_ids=[7], index=index)
+    tight = half.replace(b": ", b":")
+    assert [hider.event(each) for each in (half, tight, thought, half)] == [b"", b"", b"", b""]
+    last = chunk_of(delta={}, finish_reason="length", token_ids=[240], index=index)
+    assert events_of(hider_of(BY_NAME["chat"]).event(last))[0]["choices"][0]["token_ids"] is None
+    assert [hider.event(each) for each in (answer, half, last)] == [answer, half, last]
+
+
+def test_each_choice_begins_its_answer_by_itself() -> None:
+    hider = hider_of(BY_NAME["chat"])
+    hider.event(chunk_of(delta={"content": "a"}, token_ids=[7]))
+    assert hider.event(chunk_of(delta={}, token_ids=[240], index=1)) == b""

@@ -8,6 +8,7 @@ vLLM's own `include_reasoning: false` would cost nothing, but takes thinking for
 thinking instead of the answer.
 """
 
+import re
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -20,6 +21,7 @@ from gateway.core.json_text import dump, load_json
 _FIELDS = ("reasoning", "reasoning_content")
 _SPELLED_OUT = ("logprobs", "token_ids")
 _THINKING = ("thinking", "redacted_thinking")
+_HAS_IDS = re.compile(rb'"token_ids"\s*:\s*\[')
 
 
 class ReasoningHider(ABC):
@@ -67,14 +69,21 @@ def hide_whole(hider: ReasoningHider, body: bytes) -> bytes:
 
 
 class ChatHider(ReasoningHider):
-    """Chat: `reasoning` (older nodes: `reasoning_content`) beside the content."""
+    """Chat: `reasoning` (older nodes: `reasoning_content`) beside the content.
+
+    Ids without text, as of half a character, are taken for those of reasoning until the answer has begun.
+    """
+
+    def __init__(self) -> None:
+        self._answering: set[Any] = set()
+        """The choices, by index, of which text or a tool call has come."""
 
     def event(self, event: bytes) -> bytes:
-        if b'"reasoning' not in event:
+        if b'"reasoning' not in event and not _HAS_IDS.search(event):
             return event
         chunk = _parse(event)
         choices = [choice for choice in chunk.get("choices") or () if isinstance(choice, dict)]
-        hidden = [choice for choice in choices if _take_reasoning(choice, "delta")]
+        hidden = [choice for choice in choices if _take_reasoning(choice, "delta") | self._take_ids(choice)]
         if not hidden:
             return event
         chunk["choices"] = [choice for choice in choices if choice not in hidden or _has_more(choice)]
@@ -84,6 +93,18 @@ class ChatHider(ReasoningHider):
         for choice in answer.get("choices") or ():
             _take_reasoning(choice, "message")
         return answer
+
+    def _take_ids(self, choice: dict[str, Any]) -> bool:
+        """Take the ids without text out of a choice that has not begun its answer; False where there were none."""
+        delta, index = choice.get("delta"), choice.get("index")
+        if isinstance(delta, dict) and (delta.get("content") or delta.get("tool_calls")):
+            self._answering.add(index if type(index) is int else None)
+        if not choice.get("token_ids") or (index if type(index) is int else None) in self._answering:
+            return False
+        for name in _SPELLED_OUT:
+            if name in choice:
+                choice[name] = None
+        return True
 
 
 def _take_reasoning(choice: dict[str, Any], place: str) -> bool:
