@@ -66,7 +66,8 @@ class AnswerResumption:
         """Whether the model's budget has let the present resume go."""
 
     async def judge(self, error: UpstreamError, checkpoint: Checkpoint, node: Node) -> None:
-        """Note that the answer broke off on `node`. Raises the client's error where it is not to be resumed."""
+        """Note that the answer broke off on `node`. Raises the client's error where it is not to be resumed, or
+        that of the wait where the client left or the process ends meanwhile."""
         tokens, stats = checkpoint.count, self._stats
         self._checkpoint = checkpoint
         self._failed_at = self._loop.time()
@@ -80,6 +81,7 @@ class AnswerResumption:
         decision = self._bounds.judge(error, node.name, tokens, self._failed_at)
         if decision is not ResumeDecision.GO_ON:
             await asyncio.sleep(SETTLING)
+            check_waiting(self._request, self._budgets.closing, inf, self._loop.time())
             decision = self._bounds.decide(self._loop.time())
         if decision is not ResumeDecision.GO_ON:
             self._bounds.convict(self._loop.time())

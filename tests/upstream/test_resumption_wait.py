@@ -1,9 +1,18 @@
-"""Answers that wait for a node: what their looks cost the process."""
+"""Answers that wait for a node: what their looks cost the process, and what may change meanwhile."""
+
+import asyncio
+from math import inf
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from gateway.core.errors import ClientGone, GatewayError, ShuttingDown, UpstreamCut
+from gateway.core.resume.budget import Resumes
+from gateway.core.resume.node_deaths import NodeDeaths
 from gateway.core.resume.resumability import ResumeRules
 from gateway.upstream.resume_budgets import LONGEST_STEP, STEP, VAIN_LOOKS, ResumeBudgets
+from gateway.upstream.resumption import AnswerResumption
 
 
 def looks(budgets: ResumeBudgets, model: str, now: float, asked: int) -> int:
@@ -47,3 +56,21 @@ def test_a_resume_that_finds_no_node_costs_the_model_nothing() -> None:
         assert budgets.take("m", 0.0, 30)
         budgets.give_back("m")
     assert [budgets.take("m", 0.0, 30) for _ in range(31)] == [True] * 30 + [False]
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+async def test_what_happens_until_all_answers_have_broken_off_comes_first(leaves: bool) -> None:
+    """An answer is given up a moment later: its client may be gone by then, or the process about to end."""
+    budgets, request = ResumeBudgets(ResumeRules()), SimpleNamespace(gone=False)
+    stats, checkpoint, node = SimpleNamespace(resumes=()), SimpleNamespace(count=3), SimpleNamespace(name="A")
+    given: list[Any] = [Resumes(0, NodeDeaths(), 0), request, stats, None, None, inf]
+    broken: list[Any] = [checkpoint, node]
+    judged = asyncio.create_task(AnswerResumption(budgets, *given).judge(UpstreamCut("x"), *broken))
+    await asyncio.sleep(0)
+    if leaves:
+        request.gone = True
+    else:
+        budgets.closing = True
+    with pytest.raises(GatewayError) as error:
+        await judged
+    assert isinstance(error.value, ClientGone if leaves else ShuttingDown)
