@@ -19,6 +19,7 @@ from collections.abc import Callable
 from gateway.aio.inline_future import InlineFuture
 from gateway.core.dialects.stream_filter import FollowUpRequest, StreamFilter
 from gateway.core.errors import BadUpstreamResponse, ClientGone, GatewayError, NodeLeaving, UpstreamCut, UpstreamError
+from gateway.core.http.chunks import chunk_of
 from gateway.core.pressure.early_ends import RunningThought
 from gateway.core.resume.checkpoint import Checkpoint
 from gateway.core.telemetry.request_stats import RequestStats
@@ -143,17 +144,13 @@ class Exchange:
     def on_chunk(self, chunk: bytes, data: bytes) -> None:
         # The path of nearly every event: it assigns few attributes, which cost more than the filter.
         stream = self._stream
-        if (
-            stream is None
-            or (write := stream.write) is None
-            or (passed := stream.filter.pass_chunk(chunk, data)) is None
-        ):
+        if stream is None or (write := stream.write) is None or (passed := stream.filter.pass_event(data)) is None:
             self.on_data(data)
             return
         progress = self.progress
         progress.last_chunk = self._node.heard_at = self._loop.time()
         progress.events += 1
-        write(passed)
+        write(chunk if passed is data else chunk_of(passed))
 
     def on_end(self) -> None:
         if self._stream is not None:

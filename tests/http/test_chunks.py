@@ -4,13 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.http.chunks import LONGEST, data_of_chunk
+from gateway.core.http.chunks import LONGEST, chunk_of, data_of_chunk
 
 
 @given(st.binary(min_size=1, max_size=LONGEST + 10))
 def test_a_chunk_of_any_length_is_known(data: bytes) -> None:
     framed = b"%x\r\n%b\r\n" % (len(data), data)
     assert data_of_chunk(framed) == (data if len(framed) < LONGEST else b"")
+    if len(data) < LONGEST:
+        assert chunk_of(data) == framed
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from gateway.core.fleet.capabilities import Capabilities
 from gateway.core.resume.checkpoint import Checkpoint
 from gateway.core.resume.followed_request import CHAT, COMPLETIONS, FollowedRequest
 from tests.resume.node_model import DONE, END, EOS, LINE, START, Answer
-from tests.support.passing import pass_event
 
 CAPABILITIES = Capabilities(native_budget=True, splits_reasoning=True, think_start=(START,), think_end=(END,))
 ERROR = 'data: {"error":{"message":"dead","type":"InternalServerError","code":500}}\n\n'
@@ -75,7 +74,7 @@ class Client:
             self.told += self.checkpoint.feed(rest)
 
     def _push_chunk(self, event: bytes) -> None:
-        passed = pass_event(self.checkpoint, event)
+        passed = self.checkpoint.pass_event(event)
         self.told += self.checkpoint.feed(event) if passed is None else passed
 
     def resume(self) -> FollowUpRequest | None:

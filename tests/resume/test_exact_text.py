@@ -14,7 +14,6 @@ from gateway.core.http.sse import split_events
 from gateway.core.resume.checkpoint import Checkpoint
 from gateway.core.resume.followed_request import FollowedRequest
 from tests.resume.plain_node import EOS, OTHER, THINK, THINK_END, PlainNode
-from tests.support.passing import pass_event
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 PIECES = [
@@ -121,7 +120,7 @@ def feed(checkpoint: Checkpoint, stream: bytes, step: int | None) -> bytes:
     pieces = split_events(stream) if step is None else [stream[at : at + step] for at in range(0, len(stream), step)]
     passed = b""
     for piece in pieces:
-        quick = pass_event(checkpoint, piece) if step is None else None
+        quick = checkpoint.pass_event(piece) if step is None else None
         passed += checkpoint.feed(piece) if quick is None else quick
         if checkpoint.follow_up is not None:
             break

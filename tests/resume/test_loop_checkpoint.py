@@ -18,7 +18,6 @@ from gateway.core.thinking.loop_detector import GUARD
 from gateway.core.thinking.loops import LoopBounds, LoopNote
 from tests.resume.node_model import END, EOS, Answer
 from tests.resume.test_checkpoint import BODY, CAPABILITIES, same, unbroken
-from tests.support.passing import pass_event
 
 SAID = (400, 401, 402)
 ANSWER_TOO = LoopBounds(answer=True)
@@ -58,7 +57,7 @@ class Looper:
             size = self.rng.choice((1, 1, 1, 2, 5, 300))
             piece = b"".join(raw[at : at + size])
             at += size
-            passed = pass_event(self.checkpoint, piece) if size == 1 else None
+            passed = self.checkpoint.pass_event(piece) if size == 1 else None
             if passed is not None:
                 self.told += passed
                 continue
@@ -144,7 +143,7 @@ def test_a_loop_that_ends_by_itself_at_the_next_event_is_left() -> None:
     tokens = (*range(300, 320), *loop(Random(1), 10, 30 + GUARD), END, *SAID, EOS)
     client = watched(tokens)
     for event in client.answer.chat(ids=True):
-        passed = pass_event(client.checkpoint, event.encode())
+        passed = client.checkpoint.pass_event(event.encode())
         client.told += client.checkpoint.feed(event.encode()) if passed is None else passed
         assert client.checkpoint.follow_up is None
     assert same(client.told) == same(unbroken(client.answer))
@@ -157,7 +156,7 @@ def test_a_loop_in_the_answer_ends_it(pieces: int) -> None:
     if pieces > 1:
         events = [b"".join(events)]
     for event in events:
-        passed = pass_event(client.checkpoint, event)
+        passed = client.checkpoint.pass_event(event)
         client.told += client.checkpoint.feed(event) if passed is None else passed
         if client.checkpoint.follow_up is not None:
             break
@@ -242,7 +241,7 @@ def test_half_a_character_of_a_loop_is_not_made_again() -> None:
         watched = LoopCheckpoint(ChatFilter(True), followed, CAPABILITIES, True, False, True, LoopBounds(), False)
         for event in answer.chat(ids=True):
             said = event.replace(f' w{half}\\"\\\\é', "").replace('{"reasoning":""}', "{}").encode()
-            if pass_event(watched, said) is None:
+            if watched.pass_event(said) is None:
                 watched.feed(said)
             if watched.follow_up is not None:
                 break

@@ -8,7 +8,6 @@ from gateway.core.dialects.chat import Chat
 from gateway.core.resume.checkpoint import Checkpoint
 from gateway.core.resume.followed_request import FollowedRequest
 from tests.resume.test_exact_text import CHAT, KNOWN
-from tests.support.passing import pass_event
 
 STREAMS, TOKENS = 20, 8000
 A_STREAM, A_TOKEN = 16 * 1024, 8
@@ -27,7 +26,7 @@ def followed() -> Checkpoint:
     text = '{"index":0,"delta":{"reasoning":" word"},"logprobs":null,"finish_reason":null,"token_ids":['
     for token in range(100_000, 100_000 + TOKENS):
         event = f"{head}{text}{token}]}}]}}\n\n".encode()
-        if pass_event(checkpoint, event) is None:
+        if checkpoint.pass_event(event) is None:
             checkpoint.feed(event)
     assert checkpoint.tokens.count == TOKENS
     return checkpoint

@@ -14,7 +14,6 @@ from gateway.core.fleet.capabilities import Capabilities
 from gateway.core.resume.answer_tokens import AnswerTokens
 from gateway.core.resume.checkpoint import Checkpoint
 from gateway.core.resume.followed_request import COMPLETIONS, FollowedRequest
-from tests.support.passing import pass_event
 
 CHAT = "/v1/chat/completions"
 KNOWN = Capabilities(True, True, (0, 32), True, think_start=(5,), think_end=(7,), window=4096)
@@ -125,8 +124,8 @@ def test_a_backstop_counts_the_thinking_that_passes_as_chunks() -> None:
     thought = event({"reasoning": "t"}, [8])
     checkpoint.feed(ROLE + thought)
     for _ in range(2):
-        assert pass_event(checkpoint, thought) is not None
-    assert pass_event(checkpoint, thought) is None, "the budget is spent"
+        assert checkpoint.pass_event(thought) is not None
+    assert checkpoint.pass_event(thought) is None, "the budget is spent"
     checkpoint.feed(thought)
     assert checkpoint.follow_up is not None and behind.overran
 
@@ -138,7 +137,7 @@ def test_behind_thinking_a_backstop_counts_nothing() -> None:
     checkpoint.feed(event({"reasoning": "t"}, [8]))
     checkpoint.feed(answer)
     for _ in range(5):
-        assert pass_event(checkpoint, answer) is not None
+        assert checkpoint.pass_event(answer) is not None
 
 
 def asked(checkpoint: Checkpoint) -> str:
@@ -163,7 +162,7 @@ def test_an_event_with_two_texts_is_known_from_one_with_one(
     checkpoint.feed(ROLE)
     for at, delta in enumerate(deltas):
         told = event(delta, [20 + at, 30 + at])
-        if not alone or pass_event(checkpoint, told) is None:
+        if not alone or checkpoint.pass_event(told) is None:
             checkpoint.feed(told)
     assert checkpoint.resume(KNOWN).path == "/tokenize"
     checkpoint.feed(b'{"tokens":[1,2]}')
@@ -179,7 +178,7 @@ def test_the_last_text_is_compared_with_the_text_of_the_tokens(last: bytes) -> N
     """It is kept as it stands in the event."""
     checkpoint = followed()
     checkpoint.feed(ROLE + event({"reasoning": "a"}, [20, 21]))
-    assert pass_event(checkpoint, event({"reasoning": "LAST"}, [22, 23]).replace(b"LAST", last)) is not None
+    assert checkpoint.pass_event(event({"reasoning": "LAST"}, [22, 23]).replace(b"LAST", last)) is not None
     checkpoint.resume(KNOWN)
     checkpoint.feed(b'{"tokens":[1,2]}')
     checkpoint.flush()

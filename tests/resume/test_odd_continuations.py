@@ -11,7 +11,6 @@ from gateway.core.resume.checkpoint import Checkpoint
 from gateway.core.resume.followed_request import FollowedRequest
 from tests.resume.plain_node import PROMPT
 from tests.resume.test_exact_text import CHAT, KNOWN, Passing
-from tests.support.passing import pass_event
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "a"}], "stream": True, "max_tokens": 100}
 DONE = b"data: [DONE]\n\n"
@@ -97,7 +96,7 @@ def test_ids_that_are_none_go_into_no_request(ids: str) -> None:
     text = '{"index":0,"delta":{"reasoning":"a"},"logprobs":null,"finish_reason":null,"token_ids":['
     for told in ("21", ids):
         sent = f'data: {{"id":"x","choices":[{text}{told}]}}]}}\n\n'.encode()
-        if pass_event(checkpoint, sent) is None:
+        if checkpoint.pass_event(sent) is None:
             checkpoint.feed(sent)
     assert checkpoint.resume(KNOWN).path == "/tokenize"
     checkpoint.feed(json.dumps({"tokens": PROMPT}).encode())
@@ -113,7 +112,7 @@ def test_no_ids_reach_a_client_where_only_some_events_have_them() -> None:
     passed = []
     for ids in ("", ',"token_ids":[21]', ',"x":1,"token_ids":[22]', ',"token_ids":[23],"x":1'):
         sent = f"{head}{ids}}}]}}\n\n".encode()
-        told = pass_event(checkpoint, sent)
+        told = checkpoint.pass_event(sent)
         passed.append(checkpoint.feed(sent) if told is None else told)
     assert all(passed) and not any(b'"token_ids":[' in told for told in passed)
 

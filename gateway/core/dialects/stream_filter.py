@@ -108,10 +108,10 @@ class StreamFilter(ABC):
         """Whether `passes_text` is true of every event until something is fed, and need not be asked meanwhile."""
         return False
 
-    def pass_chunk(self, chunk: bytes, event: bytes) -> bytes | None:
-        """The HTTP chunk to pass on for `chunk`, which is shorter than `LONGEST` and whose data is `event`; None where
-        the event is to be fed (see `passes`)."""
-        return chunk if self.passes(event) else None
+    def pass_event(self, event: bytes) -> bytes | None:
+        """The event to pass on for `event`, the same object where nothing changes; None where it is
+        to be fed (see `passes`)."""
+        return event if self.passes(event) else None
 
     def forget_answer(self) -> bool:
         """Forget the answer but for its thinking: another one follows. False where the client has something of it."""

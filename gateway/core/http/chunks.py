@@ -27,7 +27,7 @@ def _size_lines() -> tuple[bytes, ...]:
 SIZE_LINES: Final = _size_lines()
 """The size line of a chunk by its whole length. The last chunk of a body, which is empty, has none here."""
 
-LINES_OF_DATA: Final = tuple(b"%x\r\n" % size for size in range(LONGEST))
+_LINES_OF_DATA: Final = tuple(b"%x\r\n" % size for size in range(LONGEST))
 """The size line of a chunk by the length of its data."""
 
 
@@ -39,3 +39,8 @@ def data_of_chunk(chunk: bytes) -> bytes:
         if chunk.startswith(line) and chunk.endswith(_END):
             return chunk[len(line) : length - 2]
     return b""
+
+
+def chunk_of(data: bytes) -> bytes:
+    """`data`, which is shorter than `LONGEST`, as one chunk."""
+    return b"".join((_LINES_OF_DATA[len(data)], data, _END))

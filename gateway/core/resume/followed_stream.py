@@ -12,7 +12,6 @@ from gateway.core.budgets.chunks import ids_json, last_of, take_prompt_ids
 from gateway.core.dialects.stream_filter import ABORTED, CARRIAGE_RETURN, FollowUpRequest, StreamFilter, gave_up
 from gateway.core.errors import NodeFailed
 from gateway.core.fleet.capabilities import Capabilities
-from gateway.core.http.chunks import LINES_OF_DATA
 from gateway.core.http.sse import DONE, EventSplitter, event_data
 from gateway.core.json_text import load_json, load_object, parse_object
 from gateway.core.resume.answer_tokens import AnswerTokens
@@ -24,7 +23,6 @@ from gateway.core.thinking.loop_detector import NEVER
 _IDS = b',"token_ids":['
 _ANY_IDS = b'"token_ids":['
 _NO_IDS: Final = b',"token_ids":null}]}\n\n'
-_NO_IDS_CHUNK: Final = b',"token_ids":null}]}\n\n\r\n'
 _CLOSE: Final = b"]}]}\n\n"
 _CHAT_TAIL = b'"},"logprobs":null,"finish_reason":null' + _IDS
 _COMPLETIONS_TAIL = b'","logprobs":null,"finish_reason":null,"stop_reason":null,"prompt_token_ids":null' + _IDS
@@ -103,7 +101,7 @@ class FollowedStream(StreamFilter):
         self.prompt_tokens = 0
         self._splitter = EventSplitter()
 
-    def pass_chunk(self, chunk: bytes, event: bytes) -> bytes | None:
+    def pass_event(self, event: bytes) -> bytes | None:
         # Nearly every event: one line, with text and the ids that it was made of, and nothing else.
         at = event.rfind(b"[")
         end = at - self._behind
@@ -119,7 +117,7 @@ class FollowedStream(StreamFilter):
             or CARRIAGE_RETURN in event
         ):
             passes = self._clear and self._passing and event.find(_ANY_IDS) < 0
-            return chunk if passes and self._inner.passes(event) else None
+            return event if passes and self._inner.passes(event) else None
         text = event[begins:end]
         if text.find(BETWEEN_FIELDS) >= 0:
             return None
@@ -131,10 +129,7 @@ class FollowedStream(StreamFilter):
         shown += event[at:-6]  # with its bracket, in place
         counted.size += end - begins
         counted.last = text
-        if self._keeps_ids:
-            return chunk
-        kept = at - 13
-        return b"".join((LINES_OF_DATA[kept + len(_NO_IDS)], event[:kept], _NO_IDS_CHUNK))
+        return event if self._keeps_ids else event[: at - 13] + _NO_IDS
 
     def _look(self) -> bool:
         """Look at the ids that have come; whether the next event is to be fed, and not passed."""
