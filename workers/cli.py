@@ -3,12 +3,12 @@
 import typer
 
 from workers.commands.argv import argv
+from workers.commands.cpu import cpu_node, tiny_model
 from workers.commands.download import download
 from workers.commands.flags import flags
 from workers.commands.launch import launch
 from workers.commands.plan import plan
 from workers.commands.preflight import preflight
-from workers.cpu_commands import cpu_node, tiny_model
 from workers.fake.cli import fake
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)

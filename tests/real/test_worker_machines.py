@@ -62,7 +62,7 @@ def test_two_machines_are_one_node_without_ray(tmp_path: Path) -> None:
         launched(head, first, *common, "--role", "head", "--address", "127.0.0.1", "--port", str(port)) as node,
     ):
         deadline = time.monotonic() + 800
-        while "ready as nemotron-3-ultra" not in head.read_text():
+        while "serves nemotron-3-ultra" not in head.read_text():
             assert node.poll() is None and time.monotonic() < deadline, head.read_text()[-3000:]
             time.sleep(0.5)
         body = {"model": "nemotron-3-ultra", "max_tokens": 4, "messages": [{"role": "user", "content": "Hello"}]}

@@ -285,7 +285,7 @@ def test_a_killed_launcher_leaves_nothing_behind(launch: Callable[..., Launched]
 def test_without_redis_the_node_serves_on(launch: Callable[..., Launched]) -> None:
     gone = f"redis://127.0.0.1:{free_port()}"
     node = launch(gone)
-    wait_until(lambda: node.said("ready as nemotron-3-ultra"), "ready")
+    wait_until(lambda: node.said("serves nemotron-3-ultra"), "ready")
     assert node.said("Redis refused the registration")
     assert node.noted("stderr").count("Redis refused") == 1, "told once, not at every heartbeat"
     node.process.send_signal(signal.SIGTERM)

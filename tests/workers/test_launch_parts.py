@@ -16,9 +16,10 @@ from workers.cli import app
 from workers.errors import ConfigError, MissingTool, NodeFailed
 from workers.launch.backoff import HEALTHY_SECONDS, LAST_SECONDS, Backoff
 from workers.launch.output import LineReader, named_pipe
-from workers.launch.plan import fill_command, local_url, price_of
+from workers.launch.plan import local_url, price_of
 from workers.launch.progress import Step, is_news, read_line
 from workers.launch.ray_cluster import head_command, start_head, stop_ray, worker_command
+from workers.launch.server import own_server
 from workers.launch.spot import FileNotice, UrlNotice, parse_source
 from workers.profiles.load import find_profile
 from workers.registration import Cost
@@ -107,7 +108,8 @@ def test_prices_and_addresses_of_a_launch() -> None:
     assert price_of(find_profile("tiny-cpu"), "on_demand", prices, day) is None
     assert local_url(Binding("0.0.0.0", 8000)) == "http://127.0.0.1:8000"
     assert local_url(Binding("::1", 1)) == "http://[::1]:1"
-    assert fill_command(["x", "{host}:{port}"], Binding("h", 7)) == ("x", "h:7")
+    own = own_server(profile, "x {host}:{port}", Binding("h", 7), {})
+    assert own.command == ("x", "h:7")
 
 
 @pytest.mark.parametrize("name", ["aws", "gcp", "azure"])

@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--never-ready", action="store_true")
     parser.add_argument("--dies-of-budget", action="store_true")
     parser.add_argument("--deaf", action="store_true", help="ignores SIGTERM")
-    args = parser.parse_args()
+    args, _ = parser.parse_known_args()  # flags of vLLM's
     count(args.folder / "starts")
     signal.signal(signal.SIGTERM, lambda number, _: end(args, number))
     signal.signal(signal.SIGUSR1, lambda number, _: note(args.folder / "signals", number))

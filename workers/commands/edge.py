@@ -14,6 +14,7 @@ from workers.errors import WorkerError
 P = ParamSpec("P")
 FAILED = 1
 WRONG_USE = 2
+INTERRUPTED = 130
 
 ProfileName = Annotated[str, typer.Argument(help="A profile's name, or the path of a profile file (*.yaml).")]
 ProfileFolder = Annotated[
@@ -28,7 +29,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tabl
 
 
 def told(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn the workers' errors into one sentence on stderr and exit code 2."""
+    """Turn the workers' errors into one sentence on stderr and exit code 2, Ctrl-C into 130."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -37,6 +38,9 @@ def told(command: Callable[P, None]) -> Callable[P, None]:
         except WorkerError as error:
             Console(stderr=True, soft_wrap=True).print(str(error), style="red", markup=False, highlight=False)
             raise typer.Exit(WRONG_USE) from error
+        except KeyboardInterrupt:
+            typer.echo("interrupted; what was made so far is taken up by the next run", err=True)
+            raise typer.Exit(INTERRUPTED) from None
 
     return run
 

@@ -4,26 +4,24 @@ import asyncio
 import contextlib
 import datetime
 import os
-import shlex
 import signal
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from workers.argv import MASTER_PORT, Binding, Machine, command_line, flags_of
+from workers.argv import Binding
 from workers.catalog.prices import checked_usd, load_prices, price_kind
-from workers.checkpoint import find_weights
-from workers.commands.argv import Host, ModelFolder, Port, VllmProgram, VllmVersion
+from workers.commands.argv import Host, ModelFolder, Port
 from workers.commands.edge import PriceFile, ProfileFolder, ProfileName, told
 from workers.errors import ConfigError
-from workers.flags.flagset import usable
-from workers.flags.known import known_flags
 from workers.launch.joined import keep_joined
-from workers.launch.plan import LaunchPlan, Patience, fill_command, local_url, new_node_id, price_of
+from workers.launch.machines import has_ray, machine_of, role_of
+from workers.launch.plan import LaunchPlan, Patience, local_url, new_node_id, price_of
 from workers.launch.ray_cluster import is_cluster_up, start_head, stop_ray, worker_command
+from workers.launch.server import Server, own_server, vllm_server
 from workers.launch.spot import NoticeSource, parse_source
 from workers.launch.supervisor import Supervisor
 from workers.profile import Profile
@@ -35,7 +33,6 @@ SECRET = "FLEETGATE_WORKER_SECRET"
 REDIS = "FLEETGATE_WORKER_REDIS"
 PRICE = "FLEETGATE_WORKER_PRICE"
 PRICE_KIND = "FLEETGATE_WORKER_PRICE_KIND"
-Role = Literal["single", "head", "worker"]
 
 
 @told
@@ -73,29 +70,46 @@ def launch(
     backoff_seconds: Annotated[float, typer.Option(help="Seconds to wait before the first restart.", min=0.01)] = 1.0,
     proof_seconds: Annotated[float, typer.Option(help="Seconds between checks of an idle node.", min=0.1)] = 60.0,
     startups: Annotated[int, typer.Option(help="Give up after this many failed starts; 0: never.", min=0)] = 5,
-    vllm: VllmVersion = "installed",
-    program: VllmProgram = "vllm serve",
+    once: Annotated[bool, typer.Option("--once", help="End with the server instead of starting it again.")] = False,
+    vllm: Annotated[
+        str | None, typer.Option("--vllm", help="The version whose flags are used; what is installed if not given.")
+    ] = None,
+    program: Annotated[
+        str | None,
+        typer.Option(envvar="FLEETGATE_WORKER_VLLM", help="How vLLM is started; `vllm serve`, or its CPU build."),
+    ] = None,
     command: Annotated[
         str | None, typer.Option(help="Run this instead of vLLM, {host} and {port} filled in: a fake node, say.")
     ] = None,
     profiles: ProfileFolder = None,
 ) -> None:
-    """Start a node and stay until it is told to stop. Exit code 1 if it cannot be brought up."""
+    """Start a node and stay until it is told to stop. Exit code 1 if it cannot be brought up.
+
+    A profile for a CPU sets up vLLM's CPU build, and the tiny model, where they are missing.
+    """
     profile = find_profile(name, profiles or ())
-    checked = _check_role(profile, role, head)
-    environment = {**profile.environment, **os.environ}
+    checked = role_of(profile, role, head)
     binding = Binding(host, port)
-    machine = _machine(profile, checked, head, address, rank)
+    machine = machine_of(profile, checked, head, address, rank)
+
+    def vllm_here() -> Server:
+        return vllm_server(
+            profile, binding, os.environ, _say, model_dir=model_dir, program=program, version=vllm, machine=machine
+        )
+
     if checked == "worker":
-        joining = tuple(worker_command(profile, head or "", address))
-        if not _has_ray(profile):
-            check_serve(program)
-            joining = _vllm_command(profile, model_dir, binding, vllm, program, machine)
-        raise typer.Exit(asyncio.run(keep_joined(joining, environment, _say, backoff_seconds)))
-    words = _own_command(command, binding) or _vllm_command(profile, model_dir, binding, vllm, program, machine)
+        if has_ray(profile):
+            joining = Server(tuple(worker_command(profile, head or "", address)), {**profile.environment, **os.environ})
+        else:
+            joining = vllm_here()
+        raise typer.Exit(asyncio.run(keep_joined(joining.command, joining.environment, _say, backoff_seconds)))
+    named = _labels(label or [])
+    sources = [parse_source(text, spot_poll_seconds) for text in spot or ()]
+    server = vllm_here() if command is None else own_server(profile, command, binding, os.environ)
     patience = Patience(
         startup=startup_seconds or profile.startup_seconds,
         drain=drain_seconds,
+        settle=0.0 if redis is None else heartbeat_seconds,
         stop=stop_seconds,
         heartbeat=heartbeat_seconds,
         watch=heartbeat_seconds,
@@ -107,8 +121,8 @@ def launch(
         node_id=node_id or new_node_id(profile, binding),
         profile=profile.name,
         served_name=profile.served_name,
-        command=words,
-        environment=environment,
+        command=server.command,
+        environment=server.environment,
         local_url=local_url(binding),
         advertise=advertise or local_url(binding),
         capacity=Capacity(max_concurrency=profile.max_sequences, max_model_len=profile.max_model_len),
@@ -116,20 +130,20 @@ def launch(
         has_budgets=profile.reasoning_parser is not None,
         api_key=os.environ.get("VLLM_API_KEY"),
         weight=weight,
-        labels=_labels(label or []),
+        labels=named,
         patience=patience,
+        once=once,
     )
-    sources = [parse_source(text, spot_poll_seconds) for text in spot or ()]
-    own_ray = checked == "head" and _has_ray(profile) and not is_cluster_up(profile, environment, _say)
+    own_ray = checked == "head" and has_ray(profile) and not is_cluster_up(profile, server.environment, _say)
     try:
         if own_ray:
             # Until the supervisor listens, a SIGTERM has to lead to the `finally` below.
             signal.signal(signal.SIGTERM, _leave)
-            start_head(profile, address, environment, _say, patience.startup)
+            start_head(profile, address, server.environment, _say, patience.startup)
         raise typer.Exit(asyncio.run(_supervise(plan, redis, sources)))
     finally:
         if own_ray:
-            stop_ray(environment)
+            stop_ray(server.environment)
 
 
 async def _supervise(plan: LaunchPlan, redis: str | None, sources: Sequence[NoticeSource]) -> int:
@@ -149,58 +163,6 @@ def _price(profile: Profile, kind: str | None, usd: float | None, own: Path | No
     if cost is None and (kind is not None or spot or profile.hardware.gpu.family != "cpu"):
         _say(f"no {wanted} price of {profile.hardware.gpu.name} is known: give --price, or a row in --prices FILE")
     return cost
-
-
-def _vllm_command(
-    profile: Profile, model_dir: Path | None, binding: Binding, vllm: str, program: str, machine: Machine
-) -> tuple[str, ...]:
-    weights = find_weights(profile, model_dir)
-    words = shlex.split(program)
-    kept = usable(flags_of(profile, weights, binding, machine), known_flags(vllm, words))
-    return tuple(command_line(weights, kept, words))
-
-
-def _has_ray(profile: Profile) -> bool:
-    return profile.parallel.backend == "ray"
-
-
-def _machine(profile: Profile, role: Role, head: str | None, address: str | None, rank: int) -> Machine:
-    """This machine's part of a node of several. Raises ConfigError where its rank or the head's address is missing."""
-    if profile.hardware.nodes == 1 or _has_ray(profile):
-        return Machine()
-    if role == "head":
-        if address is None:
-            raise ConfigError("--role head needs --address, this machine's address on the fast network")
-        return Machine(0, address)
-    if rank >= profile.hardware.nodes:
-        raise ConfigError(f"--rank {rank}: {profile.name} runs on {profile.hardware.nodes} machines, ranks from 0")
-    if head is not None and head.count(":") == 1:
-        raise ConfigError(f"--head {head}: give the address without a port; the machines meet at port {MASTER_PORT}")
-    return Machine(rank, head or "")
-
-
-def check_serve(program: str) -> None:
-    """Raises ConfigError for a program without `--headless`: vLLM's bare API server module has no such mode."""
-    if shlex.split(program)[-1:] != ["serve"]:
-        raise ConfigError("--role worker without Ray needs `vllm serve` as --program: it alone takes --headless")
-
-
-def _own_command(command: str | None, binding: Binding) -> tuple[str, ...] | None:
-    return None if command is None else fill_command(shlex.split(command), binding)
-
-
-def _check_role(profile: Profile, role: str, head: str | None) -> Role:
-    several = profile.hardware.nodes > 1
-    if role == "single" and not several:
-        return "single"
-    if role == "head" and several:
-        return "head"
-    if role == "worker" and several:
-        if head is None:
-            raise ConfigError("--role worker needs --head, the address of the machine with --role head")
-        return "worker"
-    wanted = "--role head on one machine and --role worker on the others" if several else "--role single"
-    raise ConfigError(f"{profile.name} runs on {profile.hardware.nodes} machine(s): use {wanted}")
 
 
 def _labels(given: list[str]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import datetime
 import secrets
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from workers.argv import Binding
@@ -15,10 +15,13 @@ from workers.registration import Capacity, Cost
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long the launcher waits, in seconds."""
+    """How long the launcher waits, in seconds. `settle` is the time in which gateways read that the node drains, and
+    may still send to it: 0 where none is told.
+    """
 
     startup: float = 1800.0
     drain: float = 600.0
+    settle: float = 5.0
     stop: float = 30.0
     heartbeat: float = 5.0
     watch: float = 5.0
@@ -29,7 +32,10 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class LaunchPlan:
-    """One node to run: its command, and what the gateways are told. `advertise` is the address they reach it by."""
+    """One node to run: its command, and what the gateways are told. `advertise` is the address they reach it by.
+
+    `once`: when the server ends, the launcher ends with the server's exit code, instead of starting it again.
+    """
 
     node_id: str
     profile: str
@@ -45,6 +51,7 @@ class LaunchPlan:
     weight: float = 1.0
     labels: Mapping[str, str] = field(default_factory=dict)
     patience: Patience = Patience()
+    once: bool = False
 
 
 def new_node_id(profile: Profile, binding: Binding) -> str:
@@ -67,8 +74,3 @@ def price_of(
     known = (price.usd_per_gpu_hour for price in prices_of(profile, prices, day) if price.kind == kind)
     per_gpu = given if given is not None else next(known, None)
     return None if per_gpu is None else Cost(usd_per_hour=per_gpu * profile.hardware.gpus, kind=kind)
-
-
-def fill_command(words: Sequence[str], binding: Binding) -> tuple[str, ...]:
-    """A command of the operator's own, with {host} and {port} filled in."""
-    return tuple(word.replace("{host}", binding.host).replace("{port}", str(binding.port)) for word in words)

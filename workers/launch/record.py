@@ -39,6 +39,11 @@ class NodeRecord:
         """Whether the record says ready."""
         return self._record.state == "ready"
 
+    @property
+    def is_starting(self) -> bool:
+        """Whether the node has not been ready yet, or is not any more."""
+        return self._record.state == "starting"
+
     async def change(
         self,
         warm_up: bool | None = None,

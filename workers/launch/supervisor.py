@@ -7,6 +7,7 @@
     ready      the process ends, or its engine is dead    waiting    the same; the record says starting
     waiting    the backoff is over                        starting   a new process
     waiting    too many lives without ever being ready    failed     exit code 1, so that an orchestrator sees it
+    waiting    the plan says once                         failed     the server's exit code
     ready      SIGTERM, SIGINT or a spot notice           draining   the record says until when
     draining   no request is left, or the deadline, or    stopped    SIGTERM, then SIGKILL to the group;
                a second signal                                       the record is taken out
@@ -41,6 +42,8 @@ from workers.registry import Registry
 
 Say = Callable[[str], None]
 Life = Literal["stopped", "died"]
+STARTING_STOP_SECONDS = 5.0
+"""Between SIGTERM and SIGKILL where nobody is served yet: a starting vLLM does not listen to SIGTERM."""
 FORWARDED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -60,9 +63,12 @@ class Supervisor:
         self._process: NodeProcess | None = None
         self._last_step: Step | None = None
         self._killed_by_canary = False
+        self._exit_code = 0
 
     async def run(self, notices: Sequence[NoticeSource] = ()) -> int:
-        """Run until stopped (0) or until starting again has become pointless (1)."""
+        """Run until stopped (0), or until starting again has become pointless (1) or is not wanted (the server's code
+        as a shell tells it, 1 for a server that ended well without being asked).
+        """
         self._take_signals()
         background = [asyncio.create_task(self._record.beat())]
         background += [asyncio.create_task(self._heed(source)) for source in notices]
@@ -92,6 +98,9 @@ class Supervisor:
             ready_since = await self._one_life()
             if self._stop.is_set():
                 return 0
+            if self._plan.once:
+                await self._record.change(state="failed")
+                return self._exit_code or 1
             backoff = backoff.after(ready_since)
             if backoff.gives_up:
                 await self._record.change(state="failed")
@@ -172,7 +181,7 @@ class Supervisor:
             vllm_version=await self._api.version(),
             max_model_len=await self._api.max_model_len(),
         )
-        self._say(f"ready as {self._plan.served_name} at {self._plan.advertise}")
+        self._say(f"ready: {self._plan.advertise} serves {self._plan.served_name}")
 
     async def _send_canary(self) -> str:
         self._killed_by_canary = True
@@ -182,7 +191,7 @@ class Supervisor:
 
     async def _drain(self, process: NodeProcess) -> None:
         await self._record.change(state="draining", drain_deadline=time.time() + self._grace)
-        idle = wait_until_idle(self._api, self._plan.patience.heartbeat)
+        idle = wait_until_idle(self._api, self._plan.patience.settle)
         waits = [asyncio.create_task(w) for w in (idle, poll_exit(process), self._hurry.wait())]
         await asyncio.wait(waits, timeout=self._grace, return_when=asyncio.FIRST_COMPLETED)
         told = "drained" if waits[0].done() else "stopping although requests are still running"
@@ -195,7 +204,10 @@ class Supervisor:
         """End the process group, whatever state it is in."""
         process, self._process = self._process, None
         if process is not None:
-            code = await asyncio.to_thread(process.end, self._plan.patience.stop)
+            stop = self._plan.patience.stop
+            grace = min(stop, STARTING_STOP_SECONDS) if self._record.is_starting else stop
+            code = await asyncio.to_thread(process.end, grace)
+            self._exit_code = code if code >= 0 else 128 - code
             self._say(f"the server ended with code {code}")
 
     async def _first(self, *waits: Awaitable[str | None]) -> str | None:
