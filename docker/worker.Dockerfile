@@ -9,8 +9,10 @@ COPY workers workers
 # Into a folder of its own, never into vLLM's environment: our versions must not replace the ones it was tested with.
 # The command adds that folder to its own path only, so the vLLM that it starts does not see it.
 # Versions are bounded in pyproject.toml:
+# Without the fake node: nobody is to start one on a GPU machine, or to be answered by it.
 # hadolint ignore=DL3013
-RUN python3 -m pip install --no-cache-dir --target /opt/fleetgate/lib '.[worker-tools]' \
+RUN rm -rf workers/fake \
+    && python3 -m pip install --no-cache-dir --target /opt/fleetgate/lib '.[worker-tools]' \
     && rm -rf /opt/fleetgate/src \
     && printf '%s\n' '#!/usr/bin/env python3' 'import sys' 'sys.path.insert(0, "/opt/fleetgate/lib")' \
         'from workers.cli import main' 'sys.exit(main())' > /usr/local/bin/fleetgate-worker \

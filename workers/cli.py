@@ -1,5 +1,7 @@
 """The `fleetgate-worker` command: everything that happens on a node."""
 
+from importlib.util import find_spec
+
 import typer
 
 from workers.commands.argv import argv
@@ -9,7 +11,6 @@ from workers.commands.flags import flags
 from workers.commands.launch import launch
 from workers.commands.plan import plan
 from workers.commands.preflight import preflight
-from workers.fake.cli import fake
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -27,7 +28,10 @@ app.command()(flags)
 app.command()(launch)
 app.command()(tiny_model)
 app.command()(cpu_node)
-app.command()(fake)
+if find_spec("workers.fake"):  # not in the image for GPU machines
+    from workers.fake.cli import fake
+
+    app.command()(fake)
 
 
 def main() -> None:

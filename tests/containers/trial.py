@@ -215,6 +215,8 @@ def try_images(engine: Engine) -> None:
     profile = "nemotron-3-ultra-8xh200-fp8"
     shown = engine.start("--rm", WORKER_IMAGE, "argv", profile)
     prove("the worker image prints the H200 command", "--tensor-parallel-size 8" in shown.stdout)
+    refused = engine.run("run", "--rm", WORKER_IMAGE, "fake", check=False)
+    prove("the worker image has no fake node", refused.returncode != 0 and "No such command" in refused.stderr)
 
 
 def try_fake(engine: Engine, environment: dict[str, str], port: int) -> None:
@@ -236,7 +238,10 @@ def try_fake(engine: Engine, environment: dict[str, str], port: int) -> None:
 
 
 def try_registration(engine: Engine, redis: str) -> None:
-    """The worker image launches a node in the project's network, registers it, and takes it out when it drains."""
+    """The worker image launches a node in the project's network, registers it, and takes it out when it drains.
+
+    The image has no fake node: it is lent this checkout's.
+    """
     network = next(n for n in engine.run("network", "ls", "--format", "{{.Name}}").stdout.split() if PROJECT in n)
     name = f"{PROJECT}-launched"
     fake = "fleetgate-worker fake --host 0.0.0.0 --port {port} --served-model-name nemotron-3-ultra"
@@ -245,6 +250,8 @@ def try_registration(engine: Engine, redis: str) -> None:
         "-d",
         "--name",
         name,
+        "-v",
+        f"{ROOT}/workers/fake:/opt/fleetgate/lib/workers/fake:ro",
         "--cap-drop",
         "ALL",
         "--network",

@@ -4,6 +4,7 @@ That it comes up and serves is tried by `make test-containers`.
 """
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,22 @@ def test_gpu_nodes_launch_a_profile_of_ours_with_time_to_drain(profile: str) -> 
     assert node["shm_size"] == "64gb"
     assert node["stop_grace_period"] == "11m"  # 600 s of drain and the rest
     assert node["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
+
+
+def test_the_image_for_gpu_machines_has_no_fake_node(tmp_path: Path) -> None:
+    """It is deleted before the package is built, and everything else works without it."""
+    steps = (ROOT / "docker" / "worker.Dockerfile").read_text()
+    assert steps.index("COPY workers workers") < steps.index("rm -rf workers/fake") < steps.index("pip install")
+    shutil.copytree(ROOT / "workers", tmp_path / "workers", ignore=shutil.ignore_patterns("fake", "__pycache__"))
+    script = "import sys; sys.path[0] = sys.argv.pop(1); from workers.cli import main; main()"
+
+    def run(*words: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-c", script, str(tmp_path), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env={"COLUMNS": "200"})
+
+    assert "--tensor-parallel-size 8" in run("argv", "nemotron-3-ultra-8xh200-fp8").stdout
+    refused = run("fake")
+    assert refused.returncode == 2 and "No such command" in refused.stderr
 
 
 def test_ports_are_published_on_this_machine_only_while_nobody_needs_a_key() -> None:
