@@ -14,6 +14,7 @@ from workers.cost import BreakEven, CostPlan
 from workers.download_plan import download_bytes
 from workers.measured import differences
 from workers.plan import CostAnswer, Plan
+from workers.plan_facts import facts_told
 from workers.profile import Profile
 from workers.vram import MemoryPlan
 
@@ -41,6 +42,8 @@ def print_plan(console: Console, plan: Plan) -> None:
     profile = plan.profile
     console.print(Text.assemble("\n", (profile.title, "bold"), f"  ({profile.name}, {profile.role})"))
     console.print(f"Source: {profile.source}", style="dim")
+    for line in facts_told(profile):
+        console.print(line, style="dim", highlight=False)
     console.print(_memory_table(plan.memory, download_bytes(profile) / 1e9))
     console.print(_verdict(plan.memory))
     for line in plan.advice:

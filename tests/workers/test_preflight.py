@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from workers.checkpoint import check_checkpoint
+from workers.checkpoint import MARKER, Marker, check_checkpoint, write_marker
 from workers.cli import app
 from workers.errors import ConfigError
 from workers.preflight.capture import read_capture
@@ -89,6 +89,22 @@ def test_lesser_faults_warn() -> None:
     assert {n for n, f in busy.items() if f.level == "warn"} == {"host memory", "open files", "clock"}
 
 
+def test_few_processes_warn() -> None:
+    machine = read_capture(CAPTURES / "good-8xh200.json")
+    limits = machine.host.limits.model_copy(update={"processes": 512})
+    short = machine.model_copy(update={"host": machine.host.model_copy(update={"limits": limits})})
+    (found,) = (f for f in check_machine(find_profile(H200), short, None) if f.check == "processes")
+    assert (found.level, found.seen) == ("warn", "512")
+
+
+def test_a_capture_of_another_format_is_refused(tmp_path: Path) -> None:
+    text = (CAPTURES / "good-8xh200.json").read_text()
+    newer = tmp_path / "newer.json"
+    newer.write_text(json.dumps(json.loads(text) | {"format": 2}))
+    with pytest.raises(ConfigError, match="format 2; this version reads 1"):
+        read_capture(newer)
+
+
 def test_a_profile_that_cannot_fit_fails_before_anything_is_rented() -> None:
     refused = findings("good-8xh100", "nemotron-3-super-1xh100-nvfp4")["plan"]
     assert (refused.level, refused.needed) == ("fail", "75 GB as published")
@@ -109,10 +125,7 @@ def test_a_real_topology_table_is_read_around_its_escapes_nics_and_legend() -> N
 def test_infiniband_and_ray_are_read() -> None:
     capture = read_capture(CAPTURES / "good-16xh100-head.json")
     ports = read_infiniband(capture.output("infiniband").stdout)
-    assert [(p.device, p.rate, p.active) for p in ports][:2] == [
-        ("mlx5_0", 400.0, True),
-        ("mlx5_1", 400.0, True),
-    ]
+    assert [(port.rate, port.active) for port in ports][:2] == [(400.0, True), (400.0, True)]
     assert read_infiniband("") == []
     assert read_ray_gpus(capture.output("ray").stdout) == 16.0
     assert read_ray_gpus("Usage:\n 0.0/64.0 CPU\n") is None
@@ -214,6 +227,13 @@ def test_a_complete_checkpoint(tmp_path: Path) -> None:
     run_ = CliRunner().invoke(app, ["preflight", "tiny-cpu", "--model-dir", str(tmp_path), "--json"])
     levels = {f["check"]: f["level"] for f in json.loads(run_.stdout)["findings"]}
     assert (levels["checkpoint"], levels["disk"]) == ("ok", "skip")
+    write_marker(tmp_path, Marker(repository="ours/model", revision="abc123"))
+    machine = read_capture(CAPTURES / "good-8xh200.json")
+    told = next(f for f in check_machine(find_profile(H200), machine, tmp_path) if f.check == "checkpoint")
+    assert "ours/model at abc123" in told.seen and told.needed == "complete by its index: 0.0 GB"
+    (tmp_path / MARKER).write_text("{")
+    levels = {f.check: f.level for f in check_machine(find_profile(H200), machine, tmp_path)}
+    assert (levels["checkpoint"], levels["weights"]) == ("ok", "fail")
 
 
 def test_faults_of_a_checkpoint(tmp_path: Path) -> None:

@@ -93,11 +93,14 @@ class Capture(Captured):
 
 
 def read_capture(file: Path) -> Capture:
-    """Read a saved capture. Raises ConfigError if it is none."""
+    """Read a saved capture. Raises ConfigError if it is none, or one of another format."""
     try:
-        return Capture.model_validate_json(file.read_text())
+        capture = Capture.model_validate_json(file.read_text())
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read the capture {file}: {error}") from error
+    if capture.format != FORMAT:
+        raise ConfigError(f"{file} is a capture of format {capture.format}; this version reads {FORMAT}")
+    return capture
 
 
 def write_capture(file: Path, capture: Capture) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from workers.argv import MASTER_PORT
-from workers.checkpoint import check_checkpoint, find_weights
+from workers.checkpoint import check_checkpoint, find_weights, read_marker
 from workers.download_plan import MARGIN, checkpoint_bytes, download_bytes
-from workers.errors import WorkerError
+from workers.errors import DownloadFailed, WorkerError
 from workers.preflight.capture import Capture
 from workers.preflight.cluster_checks import ray_runs
 from workers.preflight.finding import Finding, judged
@@ -18,6 +18,8 @@ from workers.versions import at_least
 GB = 1e9
 GIB = 2**30
 OPEN_FILES = 65_536
+PROCESSES = 4_096
+"""Threads count as processes. Each of vLLM's 8 workers starts one a core for arithmetic, and up to 32 compilers."""
 CLOCK_SECONDS = 1.0
 RAY_PORT = 6379
 
@@ -60,12 +62,23 @@ def _vllm(profile: Profile, capture: Capture) -> Finding:
 
 def _checkpoint(folder: Path) -> Finding:
     found = check_checkpoint(folder)
-    seen = f"{found.files} files, {found.tensor_bytes / GB:,.1f} GB of tensors"
+    whole = "" if found.expected_bytes is None else f": {found.expected_bytes / GB:,.1f} GB"
+    needed = f"complete by its index{whole}"
+    seen = f"{found.files} files, {found.tensor_bytes / GB:,.1f} GB of tensors{_origin(folder)}"
     if found.faults:
         more = f" and {len(found.faults) - 1} more faults" if len(found.faults) > 1 else ""
         fix = "fleetgate-worker download resumes where it stopped"
-        return Finding("checkpoint", "fail", found.faults[0] + more, "complete by its index", fix)
-    return Finding("checkpoint", "ok", seen, "complete by its index")
+        return Finding("checkpoint", "fail", found.faults[0] + more, needed, fix)
+    return Finding("checkpoint", "ok", seen, needed)
+
+
+def _origin(folder: Path) -> str:
+    """Which commit was downloaded, as `download` noted it; a note that cannot be read fails the check of weights."""
+    try:
+        marker = read_marker(folder)
+    except DownloadFailed:
+        return ""
+    return "" if marker is None else f", {marker.repository} at {marker.revision}"
 
 
 def _weights(profile: Profile, folder: Path) -> Finding:
@@ -108,6 +121,10 @@ def _limits(profile: Profile, capture: Capture) -> Iterator[Finding]:
     fix = f"ulimit -n {OPEN_FILES}, or --ulimit nofile={OPEN_FILES} on the container"
     good = files is None or files >= OPEN_FILES
     yield judged("open files", good, _told(files), f"{OPEN_FILES:,}", fix, bad="warn")
+    threads = limits.processes
+    fix = f"ulimit -u {PROCESSES} or more; a start that hits the limit ends in: can't start new thread"
+    good = threads is None or threads >= PROCESSES
+    yield judged("processes", good, _told(threads), f"{PROCESSES:,}", fix, bad="warn")
     if profile.hardware.nodes > 1:
         fix = "ulimit -l unlimited (--ulimit memlock=-1): RDMA registers memory by locking it"
         yield judged("locked memory", limits.locked_memory is None, _told(limits.locked_memory), "unlimited", fix)

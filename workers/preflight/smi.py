@@ -19,7 +19,6 @@ CUDA = re.compile(r"CUDA (?:UMD )?Version:\s*([0-9]+\.[0-9]+)")
 class Port:
     """A port that speaks RDMA: InfiniBand or RoCE by its link layer. Rate in Gbit/s."""
 
-    device: str
     active: bool
     rate: float
     link_layer: str
@@ -79,13 +78,11 @@ def read_infiniband(text: str) -> list[Port]:
     """The ports that `ibstat` lists: InfiniBand ones, and RoCE ones with the link layer Ethernet."""
     ports: list[Port] = []
     for block in re.split(r"^CA ", text, flags=re.MULTILINE)[1:]:
-        device = block.split("\n", 1)[0].strip().strip("'")
         for part in re.split(r"^\s*Port \d+:", block, flags=re.MULTILINE)[1:]:
             facts = dict(re.findall(r"^\s*([A-Za-z ]+): *(.*)$", part, flags=re.MULTILINE))
             rate = re.match(r"[0-9.]+", facts.get("Rate", "0"))
             ports.append(
                 Port(
-                    device,
                     facts.get("State", "").strip() == "Active",
                     float(rate.group()) if rate else 0.0,
                     facts.get("Link layer", "").strip(),
