@@ -13,7 +13,7 @@ SEED ?= 1
 # Where `make compiled` builds: outside of the checkout, as a library beside a module would hide the module from then on.
 COMPILED := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/fleetgate/compiled
 
-.PHONY: setup demo check test test-flow test-parts test-real test-containers test-clients soak-clients test-bounds prove fuzz bench bench-routing faults lock audit compiled test-compiled clean
+.PHONY: setup demo check test test-flow test-parts test-real test-containers test-clients soak-clients test-bounds check-units prove fuzz bench bench-routing faults lock audit compiled test-compiled clean
 
 setup: $(VENV)/.ready
 
@@ -62,6 +62,13 @@ test-containers: setup
 	$(BIN)/hadolint docker/*.Dockerfile
 	$(BIN)/kubernetes-validate --strict docs/kubernetes/*.yaml
 	$(BIN)/python tests/containers/trial.py
+
+# The files of `fleetgate-worker unit`, read by the programs that they are for: SkyPilot, from PyPI; systemd-analyze and
+# cloud-init, from the system's packages. The summary names those that are not installed.
+check-units: setup
+	$(PYTHON) -m venv $(VENV)/skypilot
+	$(VENV)/skypilot/bin/python -m pip install --quiet --disable-pip-version-check 'skypilot>=0.14,<1'
+	SKYPILOT_PYTHON=$(VENV)/skypilot/bin/python $(BIN)/pytest tests/workers/test_unit.py
 
 # Long proofs; their last results stand in docs/proofs.md.
 prove: setup

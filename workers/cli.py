@@ -11,6 +11,7 @@ from workers.commands.flags import flags
 from workers.commands.launch import launch
 from workers.commands.plan import plan
 from workers.commands.preflight import preflight
+from workers.commands.unit import unit
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -26,6 +27,7 @@ app.command()(download)
 app.command()(argv)
 app.command()(flags)
 app.command()(launch)
+app.command()(unit)
 app.command()(tiny_model)
 app.command()(cpu_node)
 if find_spec("workers.fake"):  # not in the image for GPU machines

@@ -54,6 +54,12 @@ def find_profile(name: str, folders: Iterable[Path] = ()) -> Profile:
     return profiles[name]
 
 
+def is_built_in(profile: Profile) -> bool:
+    """Whether every installation has this profile, and not another one of its name."""
+    documents = _built_in()
+    return profile.name in documents and _build(documents[profile.name], documents, profile.name) == profile
+
+
 @functools.cache
 def _built_in() -> dict[str, dict[str, Any]]:
     folder = files("workers.profiles")

@@ -1,0 +1,218 @@
+"""`fleetgate-worker unit`: the file by which systemd, Slurm, SkyPilot or cloud-init starts a node."""
+
+import contextlib
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+import typer
+
+from workers.commands.edge import ProfileFolder, ProfileName, told
+from workers.commands.launch import launch
+from workers.errors import ConfigError
+from workers.profile import Profile
+from workers.profiles.load import PROFILE_PATH, find_profile, is_built_in
+from workers.unit import cloud_init, skypilot, slurm, systemd
+from workers.unit.node import NodeUnit
+
+Kind = Literal["systemd", "slurm", "skypilot", "cloud-init"]
+RENDER: dict[Kind, Callable[[NodeUnit], str]] = {
+    "systemd": systemd.render,
+    "slurm": slurm.render,
+    "skypilot": skypilot.render,
+    "cloud-init": cloud_init.render,
+}
+INSTALLED = "/opt/fleetgate/bin/fleetgate-worker"
+PROGRAMS: dict[Kind, str] = {
+    "systemd": INSTALLED,
+    "slurm": "fleetgate-worker",
+    "skypilot": "fleetgate-worker",
+    "cloud-init": INSTALLED,
+}
+SECRETS: dict[Kind, str] = {
+    "systemd": "/etc/fleetgate/worker.env",
+    "slurm": str(Path.home() / ".fleetgate" / "worker.env"),
+    "skypilot": "",
+    "cloud-init": "/etc/fleetgate/worker.env",
+}
+PRICE_KINDS = ("on-demand", "reserved", "spot")
+MOST_SECONDS = 60_000.0
+"""Slurm's --signal takes no more than 65,535."""
+
+
+@told
+def unit(
+    name: ProfileName,
+    as_systemd: Annotated[bool, typer.Option("--systemd", help="A service.")] = False,
+    as_slurm: Annotated[bool, typer.Option("--slurm", help="A batch script.")] = False,
+    as_skypilot: Annotated[bool, typer.Option("--skypilot", help="A task.")] = False,
+    as_cloud_init: Annotated[bool, typer.Option("--cloud-init", help="User data of a new machine.")] = False,
+    model_dir: Annotated[str | None, typer.Option(help="The checkpoint's folder there; /models/PROFILE.")] = None,
+    host: Annotated[str | None, typer.Option(help="Listen there; the machine's own address if not given.")] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    advertise: Annotated[str | None, typer.Option(help="The URL by which gateways reach the node.")] = None,
+    redis: Annotated[str | None, typer.Option(help="Register there, e.g. redis://10.0.0.2:6379.")] = None,
+    price_kind: Annotated[str | None, typer.Option(help="on-demand, reserved or spot.")] = None,
+    spot: Annotated[list[str] | None, typer.Option(help="Spot notice: aws, gcp, azure, file:PATH, url:URL.")] = None,
+    drain_seconds: Annotated[float, typer.Option(min=0, max=MOST_SECONDS, help="For running requests.")] = 600.0,
+    stop_seconds: Annotated[float, typer.Option(min=0, max=600, help="Between SIGTERM and SIGKILL.")] = 30.0,
+    secrets: Annotated[
+        str | None, typer.Option(help="File of NAME=VALUE lines there; /etc/fleetgate/worker.env, with Slurm in $HOME.")
+    ] = None,
+    secrets_from: Annotated[
+        str | None, typer.Option(help="--cloud-init: a shell command that prints that file, by the machine's own role.")
+    ] = None,
+    program: Annotated[str | None, typer.Option(help="fleetgate-worker on the machine.")] = None,
+    package: Annotated[
+        str, typer.Option(help="--skypilot, --cloud-init: what pip installs for it.")
+    ] = "fleetgate[worker-tools]",
+    output: Annotated[Path | None, typer.Option(help="Write this file instead of printing.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite it.")] = False,
+    more: Annotated[list[str] | None, typer.Argument(help="After --: more options for `launch`.")] = None,
+    profiles: ProfileFolder = None,
+) -> None:
+    """Write what starts a node, and drains it when it is stopped. Secrets come from a file or the environment."""
+    kind = _kind(systemd=as_systemd, slurm=as_slurm, skypilot=as_skypilot, cloud_init=as_cloud_init)
+    _check_texts(name, model_dir, host, advertise, redis, secrets, secrets_from, program, package)
+    _check_texts(*(spot or ()), *(more or ()))
+    profile = find_profile(name, profiles or ())
+    _check_place(kind, profile, more or [])
+    _check_address(host, advertise, redis)
+    if price_kind is not None and price_kind not in PRICE_KINDS:
+        raise ConfigError(f"--price-kind {price_kind!r}: use {', '.join(PRICE_KINDS)}")
+    if not math.isfinite(drain_seconds) or not math.isfinite(stop_seconds):
+        raise ConfigError("--drain-seconds and --stop-seconds take a number of seconds")
+    if secrets is not None and (kind == "skypilot" or not secrets.startswith("/")):
+        raise ConfigError(f"--secrets {secrets!r}: the whole path of a file; SkyPilot takes `sky launch --secret NAME`")
+    if secrets_from is not None and kind != "cloud-init":
+        raise ConfigError("--secrets-from is for --cloud-init; elsewhere the file of --secrets has to be there")
+    folder = model_dir or f"/models/{profile.name}"
+    where = str(Path(name).absolute()) if name.endswith((".yaml", ".yml")) else name
+    words = ["launch", where, *([] if profile.checkpoint.local and model_dir is None else ["--model-dir", folder])]
+    words += [*(["--host", host] if host else []), "--port", str(port)]
+    words += ["--drain-seconds", f"{drain_seconds:g}", "--stop-seconds", f"{stop_seconds:g}"]
+    words += [word for source in spot or () for word in ("--spot", source)]
+    words += more or []
+    _check_launch(words[1:])
+    worker = program or PROGRAMS[kind]
+    if kind in ("systemd", "cloud-init") and not worker.startswith("/"):
+        raise ConfigError(f"--program {worker!r}: systemd needs the whole path")
+    text = RENDER[kind](
+        NodeUnit(
+            profile=profile,
+            program=worker,
+            command=(worker, *words),
+            model_dir=folder,
+            drain=drain_seconds,
+            stop=stop_seconds,
+            package=package,
+            secrets=secrets or SECRETS[kind],
+            host=host,
+            spot=price_kind == "spot",
+            secrets_from=secrets_from,
+            environment=_environment(advertise, redis, price_kind, profiles or ()),
+        )
+    )
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        write(output, text, force)
+
+
+def write(file: Path, text: str, force: bool) -> None:
+    """Write it whole or not at all. Raises ConfigError where it is there already and `force` is not given."""
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=f".{file.name}-", delete=False) as out:
+            temporary = Path(out.name)
+            out.write(text)
+        temporary.chmod(0o644)
+        if force:
+            temporary.replace(file)
+        else:
+            os.link(temporary, file)  # fails where the name is taken, also by a broken link
+    except FileExistsError:
+        raise ConfigError(f"--output {file} is there already: --force overwrites it") from None
+    except OSError as error:
+        raise ConfigError(f"--output {file}: cannot be written ({error.strerror})") from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+def _kind(**chosen: bool) -> Kind:
+    names = [name.replace("_", "-") for name, wanted in chosen.items() if wanted]
+    for kind in RENDER:
+        if names == [kind]:
+            return kind
+    raise ConfigError("give one of --systemd, --slurm, --skypilot and --cloud-init")
+
+
+def _check_texts(*texts: str | None) -> None:
+    """A line break in an option would be a line of its own in the file."""
+    for text in texts:
+        if text is not None and (not text or any(ord(c) < 32 or ord(c) == 127 for c in text)):
+            raise ConfigError(f"{text!r}: an option must not be empty, nor have line breaks or control characters")
+
+
+def _check_place(kind: Kind, profile: Profile, more: list[str]) -> None:
+    if kind in ("skypilot", "cloud-init") and not is_built_in(profile):
+        raise ConfigError(
+            f"{profile.name} is a profile of yours, which the new machine does not have: use --systemd or --slurm"
+        )
+    if profile.hardware.nodes == 1:
+        return
+    if kind in ("slurm", "skypilot"):
+        raise ConfigError(f"{profile.name} runs on {profile.hardware.nodes} machines: --{kind} is for one machine")
+    if not any(word == "--role" or word.startswith("--role=") for word in more):
+        raise ConfigError(
+            f"{profile.name} runs on {profile.hardware.nodes} machines, with a file each: end the command with "
+            "`-- --role head --address ADDRESS`, and for the others `-- --role worker --head ADDRESS`"
+        )
+
+
+def _check_address(host: str | None, advertise: str | None, redis: str | None) -> None:
+    if redis is not None and not redis.startswith(("redis://", "rediss://")):
+        raise ConfigError("--redis: expected redis://HOST:PORT, or rediss:// for TLS")
+    if redis is not None and "@" in redis:
+        raise ConfigError("--redis has a user or a password: put FLEETGATE_WORKER_REDIS=... into the file of --secrets")
+    if advertise is not None and not _is_http(advertise):
+        raise ConfigError(f"--advertise {advertise!r}: expected http://HOST:PORT")
+    if host in ("0.0.0.0", "::") and advertise is None:
+        raise ConfigError(f"--host {host} is no address that gateways could use: add --advertise http://ADDRESS:PORT")
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
+    except ValueError:
+        return False
+
+
+def _check_launch(words: list[str]) -> None:
+    """Have `launch` read its command line, without running it. A wrong option ends as it does there."""
+    for word in words:
+        if "://" in word and "@" in word:
+            raise ConfigError("a URL after -- has a user or a password: put it into the file of --secrets")
+    app = typer.Typer(add_completion=False)
+    app.command()(launch)
+    typer.main.get_command(app).make_context("launch", words)
+
+
+def _environment(
+    advertise: str | None, redis: str | None, price_kind: str | None, profiles: Iterable[Path]
+) -> dict[str, str]:
+    folders = os.pathsep.join(str(folder.absolute()) for folder in profiles)
+    settings = {
+        "FLEETGATE_WORKER_ADVERTISE": advertise,
+        "FLEETGATE_WORKER_REDIS": redis,
+        "FLEETGATE_WORKER_PRICE_KIND": price_kind,
+        PROFILE_PATH: folders or None,
+    }
+    return {name: value for name, value in settings.items() if value is not None}

@@ -1,0 +1,1 @@
+"""Files by which systemd, Slurm, SkyPilot and cloud-init start a node: one module a format."""
