@@ -23,7 +23,8 @@ def load_profiles(folders: Iterable[Path] = ()) -> dict[str, Profile]:
     A file of the operator replaces a built-in profile of the same name. Raises ConfigError for a file that
     is wrong.
     """
-    profiles = {p.name: p for p in (_build(doc, {}, name) for name, doc in _built_in().items())}
+    documents = _built_in()
+    profiles = {p.name: p for p in (_build(doc, documents, name) for name, doc in documents.items())}
     configured = [Path(f) for f in os.environ.get(PROFILE_PATH, "").split(os.pathsep) if f]
     for folder in [*configured, *folders]:
         if not folder.is_dir():
@@ -68,7 +69,7 @@ def _built_in() -> dict[str, dict[str, Any]]:
 
 
 def _build(document: Mapping[str, Any], bases: Mapping[str, Mapping[str, Any]], where: str) -> Profile:
-    profile: Profile = parse(Profile, _resolve(document, bases or _built_in(), where), where)
+    profile: Profile = parse(Profile, _resolve(document, bases, where), where)
     return profile
 
 
