@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from math import inf
 from typing import Literal
 
@@ -34,13 +35,25 @@ class NodeStatus(BaseModel):
     last_error: str | None
 
 
+class LaunchView(BaseModel):
+    """How a node was started, as its record tells it; null: it does not. `max_model_len` in tokens, `price_kind`
+    on_demand or spot; `warm_up` and `thinking_budget` are what its launcher found before the node was ready."""
+
+    profile: str | None
+    vllm_version: str | None
+    price_kind: str | None
+    max_model_len: int | None
+    warm_up: bool | None
+    thinking_budget: str | None
+
+
 class NodeView(BaseModel):
     """One node. `running`, `waiting`, `kv_use` (0 to 1), `tokens_per_second` and `hit_rate` (0 to 1, of prompt tokens)
     are the node's own, of all gateways together, over the last half minute; null where it does not say. Over all
     `views`: `in_flight` requests of `places`, `pending_tokens` of prompts whose first byte has not come, `ttft_p50` and
     `ttft_p99` in seconds over the latest streams, `broke_off` answers in the last ten minutes, and `seen`, how many
     processes see it in which state. The rest is as the answering process sees it, `prefill_speed` in tokens a second;
-    `last_error` is another's where it has none."""
+    `last_error` is another's where it has none. `launch` is null for a node that did not register."""
 
     name: str
     url: str
@@ -64,6 +77,7 @@ class NodeView(BaseModel):
     weight: float
     price: float | None
     labels: dict[str, str]
+    launch: LaunchView | None
 
 
 class ModelView(BaseModel):
@@ -229,6 +243,7 @@ def _view(node: Node, views: Sequence[PeerView]) -> NodeView:
         weight=spec.weight,
         price=spec.price,
         labels=dict(spec.labels),
+        launch=None if node.launch is None else LaunchView(**asdict(node.launch)),
     )
 
 

@@ -11,6 +11,7 @@ from gateway.core.dialects.response_ids import node_tag
 from gateway.core.fleet.breaker import Breaker, BreakerRules
 from gateway.core.fleet.capabilities import UNKNOWN
 from gateway.core.fleet.knee import ConcurrencyKnee
+from gateway.core.fleet.launch_facts import LaunchFacts
 from gateway.core.fleet.node_facts import NodeFacts
 from gateway.core.fleet.node_metrics import NodeMetrics
 from gateway.core.routing.prefill_speed import PrefillSpeed
@@ -62,6 +63,8 @@ class Node:
         """Why it would be out if another node were there to go to; None where it serves, or is out."""
         self.cards: Mapping[str, Mapping[str, Any]] = {}
         self.capabilities = UNKNOWN
+        self.launch: LaunchFacts | None = None
+        """As its record tells them; None where it has none."""
         self.load: NodeMetrics | None = None
         self.loads: deque[NodeMetrics] = deque(maxlen=PAGES)
         self.knee = ConcurrencyKnee()

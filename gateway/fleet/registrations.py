@@ -118,12 +118,14 @@ class Registrations:
         )
 
     def _update_nodes(self, records: Mapping[str, RegisteredNode], now: float) -> None:
-        """Drain the nodes whose records say so, and note which have started anew."""
+        """Drain the nodes whose records say so, and note which have started anew, and how all were started."""
         for node in self._fleet.nodes:
             record = records.get(node.spec.url)
             if record is None:
                 node.drain_for(REGISTERED, None, now)
+                node.launch = None
                 continue
+            node.launch = record.launch
             if self._started.get(record.url, record.started_at) != record.started_at:
                 node.cold_since = now
             self._started[record.url] = record.started_at

@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+import httpx
 import pytest_asyncio
 
 from gateway.fleet.dns import DnsName, DnsWatch
@@ -97,6 +98,12 @@ async def test_nodes_come_and_go_as_they_register(redis: RedisServer) -> None:
                 await eventually(lambda: len(fleet.nodes) == 2 and fleet.nodes[1].ready)
                 spec = fleet.nodes[1].spec
                 assert (spec.weight, spec.max_concurrency, spec.labels) == (3.0, 8, (("zone", "a"),))
+                async with httpx.AsyncClient() as client:
+                    shown = (await client.get(f"{gateway.admin_url}/admin/fleet")).json()
+                configured, registered = shown["nodes"]
+                assert configured["launch"] is None
+                told = {"profile": "fake", "max_model_len": 4096, "warm_up": False, "thinking_budget": "not_checked"}
+                assert registered["launch"] == {"vllm_version": None, "price_kind": None, **told}
 
                 await registry.announce(record(two.url, state="draining"))
                 await eventually(lambda: not fleet.nodes[1].ready)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gateway.core.fleet.launch_facts import LONGEST, LaunchFacts
 from gateway.core.fleet.registration import RegisteredNode, RegistrationTrust, UntrustedRegistration, read_registration
 
 CONTRACT = json.loads((Path(__file__).parents[1] / "contract" / "registration-v1.json").read_text())
@@ -39,6 +40,15 @@ def test_the_contracts_records_are_read(case: dict[str, Any]) -> None:
     assert record.drain_deadline == case["wire"]["drain_deadline"]
     assert record.price == (None if case["wire"]["price"] is None else case["wire"]["price"]["usd_per_hour"])
     assert dict(record.labels) == case["wire"]["labels"]
+    wire_price, canary = case["wire"]["price"], case["wire"]["canary"]
+    assert record.launch == LaunchFacts(
+        profile=case["wire"]["profile"],
+        vllm_version=case["wire"]["vllm_version"],
+        price_kind=wire_price and wire_price["kind"],
+        max_model_len=case["wire"]["capacity"]["max_model_len"],
+        warm_up=canary["warm_up"],
+        thinking_budget=canary["thinking_budget"],
+    )
     if not case["signed"]:
         with pytest.raises(UntrustedRegistration, match="not signed"):
             read(wire)
@@ -54,6 +64,29 @@ def test_a_signed_record_cannot_be_changed(field: str) -> None:
 
 def test_fields_that_a_newer_writer_adds_are_signed_and_ignored() -> None:
     assert read(signed(colour="blue")).node_id == READY["node_id"]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {},
+        {"profile": 7, "vllm_version": ["x"], "canary": "obeyed", "capacity": {"max_concurrency": 64}},
+        {"profile": "a\nb", "canary": {"warm_up": 1, "thinking_budget": {}}, "vllm_version": None},
+        {"capacity": {"max_concurrency": 64, "max_model_len": "32768"}, "price": {"usd_per_hour": 1, "kind": 3}},
+        {"capacity": {"max_concurrency": 64, "max_model_len": True}, "canary": []},
+    ],
+)
+def test_a_node_serves_whatever_its_record_says_of_its_launch(told: dict[str, Any]) -> None:
+    """Written by something else than the launcher, say: what cannot be read is left out."""
+    names = {"profile", "vllm_version", "canary", "price"}
+    record = {key: value for key, value in READY.items() if key not in names}
+    record["capacity"] = {"max_concurrency": 64}
+    text = json.dumps(record | told).encode()
+    assert read(text, LISTED).launch == LaunchFacts()
+
+
+def test_a_long_text_of_a_record_is_cut() -> None:
+    assert read(signed(profile="p" * 10_000)).launch.profile == "p" * LONGEST
 
 
 def test_an_old_record_cannot_be_played_again() -> None:

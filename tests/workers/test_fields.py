@@ -7,6 +7,9 @@ are not told apart.
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
+
+from workers.registration import json_schema
 
 ROOT = Path(__file__).parents[2]
 WORKERS = ROOT / "workers"
@@ -42,6 +45,19 @@ def read_attributes() -> set[str]:
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
     }
+
+
+def names_in(file: Path) -> set[str]:
+    return {str(node.value) for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Constant)}
+
+
+def test_every_field_of_a_registration_is_read_by_gateways() -> None:
+    """By its name on the wire."""
+    fleet = ROOT / "gateway" / "core" / "fleet"
+    read = names_in(fleet / "registration.py") | names_in(fleet / "launch_facts.py")
+    schema = json_schema()
+    parts: Any = [schema, *cast("dict[str, Any]", schema["$defs"]).values()]
+    assert {name for part in parts for name in part["properties"]} - read == set()
 
 
 def test_every_field_is_read() -> None:

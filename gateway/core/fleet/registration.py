@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.core.fleet.launch_facts import LaunchFacts, read_launch_facts
+
 TIME_TO_LIVE = 20.0
 """Seconds: how old a heartbeat may be."""
 
@@ -55,6 +57,7 @@ class RegisteredNode:
     labels: tuple[tuple[str, str], ...]
     started_at: float
     drain_deadline: float | None
+    launch: LaunchFacts
 
 
 def read_registration(text: bytes, trust: RegistrationTrust, now: float) -> RegisteredNode:
@@ -97,6 +100,7 @@ def _read(record: Mapping[str, Any]) -> RegisteredNode:
         labels=tuple(sorted((str(name), str(value)) for name, value in record.get("labels", {}).items())),
         started_at=float(record["started_at"]),
         drain_deadline=None if record.get("drain_deadline") is None else float(record["drain_deadline"]),
+        launch=read_launch_facts(record),
     )
 
 
