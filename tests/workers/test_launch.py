@@ -205,8 +205,12 @@ def test_a_hung_start_has_a_deadline(launch: Callable[..., Launched], redis_url:
     assert node.said("not ready after 2 s")
 
 
-def test_a_canary_that_kills_is_not_sent_twice(launch: Callable[..., Launched], redis_url: str) -> None:
-    node = launch(redis_url, stand_in="--dies-of-budget")
+@pytest.mark.parametrize("options", [(), ("--once",)])
+def test_a_canary_that_kills_is_not_sent_twice(
+    launch: Callable[..., Launched], redis_url: str, options: tuple[str, ...]
+) -> None:
+    """Also where the server is started only once: it was the launcher that ended its first life."""
+    node = launch(redis_url, *options, stand_in="--dies-of-budget")
     record = wait_until(lambda: node.is_in("ready"), "ready")
     assert record["canary"] == {"warm_up": True, "thinking_budget": "broken"}
     assert node.noted("starts") == "2"

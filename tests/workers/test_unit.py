@@ -120,6 +120,26 @@ def test_words_that_systemd_would_change_are_kept(word: str, written: str) -> No
     assert quote(word) == written
 
 
+def test_a_title_is_one_line_of_a_service(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text(f'extends: {H200}\nname: own\ntitle: "100% ours\\nExecStartPre=/bin/evil\\\\"\n')
+    assert "Description=fleetgate node: 100%% ours ExecStartPre=/bin/evil/\n" in text_of("systemd", str(own))
+
+
+def test_a_machine_without_an_address_does_not_start(tmp_path: Path) -> None:
+    """It would be registered under one that no gateway reaches."""
+    script, program = slurm_script(tmp_path)
+    (tmp_path / "ip").write_text("#!/bin/sh\necho 'RTNETLINK answers: Network is unreachable' >&2; exit 2\n")
+    (tmp_path / "ip").chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(["bash", script], capture_output=True, text=True, env={**os.environ, "PATH": path})
+    assert done.returncode != 0 and not program.with_name("fleetgate-worker.arguments").exists()
+    (tmp_path / "ip").write_text("#!/bin/sh\necho '192.0.2.1 via 10.0.0.1 dev eth0 src 10.0.0.7 uid 0'\n")
+    program.write_text('#!/bin/sh\necho "on $FLEETGATE_WORKER_HOST"\n')
+    done = subprocess.run(["bash", script], capture_output=True, text=True, env={**os.environ, "PATH": path})
+    assert done.stdout == "on 10.0.0.7\n"
+
+
 def slurm_script(folder: Path, *options: str) -> tuple[Path, Path]:
     program, secrets = folder / "fleetgate-worker", folder / "secrets"
     program.write_text(SLURM_PROGRAM)
@@ -255,6 +275,9 @@ def test_skypilot_takes_the_task(tmp_path: Path) -> None:
         (["--program", ""], "must not be empty"),
         (["--program", "fleetgate-worker"], "systemd needs the whole path"),
         (["--secrets", "worker.env"], "the whole path of a file"),
+        (["--secrets", "/etc/worker.env\\"], "the whole path of a file"),
+        (["--model-dir", "/models\u2028x"], "nor have line breaks"),
+        (["--model-dir", "/models\udc80"], "nor have line breaks"),
         (["--secrets-from", "print-secrets"], "is for --cloud-init"),
         (["--price-kind", "cheap"], "use on-demand, reserved, spot"),
         (["--drain-seconds", "nan"], "--drain-seconds"),

@@ -1,6 +1,5 @@
 """`fleetgate-worker unit`: the file by which systemd, Slurm, SkyPilot or cloud-init starts a node."""
 
-import contextlib
 import math
 import os
 import tempfile
@@ -86,7 +85,7 @@ def unit(
         raise ConfigError(f"--price-kind {price_kind!r}: use {', '.join(PRICE_KINDS)}")
     if not math.isfinite(drain_seconds) or not math.isfinite(stop_seconds):
         raise ConfigError("--drain-seconds and --stop-seconds take a number of seconds")
-    if secrets is not None and (kind == "skypilot" or not secrets.startswith("/")):
+    if secrets is not None and (kind == "skypilot" or not secrets.startswith("/") or "\\" in secrets):
         raise ConfigError(f"--secrets {secrets!r}: the whole path of a file; SkyPilot takes `sky launch --secret NAME`")
     if secrets_from is not None and kind != "cloud-init":
         raise ConfigError("--secrets-from is for --cloud-init; elsewhere the file of --secrets has to be there")
@@ -124,25 +123,31 @@ def unit(
 
 
 def write(file: Path, text: str, force: bool) -> None:
-    """Write it whole or not at all. Raises ConfigError where it is there already and `force` is not given."""
-    temporary = None
+    """Write it. Raises ConfigError where it is there already, also as a broken link, and `force` is not given."""
     try:
-        with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=f".{file.name}-", delete=False) as out:
-            temporary = Path(out.name)
-            out.write(text)
-        temporary.chmod(0o644)
         if force:
-            temporary.replace(file)
+            _replace(file, text)
         else:
-            os.link(temporary, file)  # fails where the name is taken, also by a broken link
+            with file.open("x") as out:
+                out.write(text)
     except FileExistsError:
         raise ConfigError(f"--output {file} is there already: --force overwrites it") from None
     except OSError as error:
         raise ConfigError(f"--output {file}: cannot be written ({error.strerror})") from error
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+
+
+def _replace(file: Path, text: str) -> None:
+    """Whole or not at all."""
+    with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=f".{file.name}-", delete=False) as out:
+        temporary = Path(out.name)
+        try:
+            out.write(text)
+            out.flush()
+            temporary.chmod(0o644)
+            temporary.replace(file)
+        except OSError:
+            temporary.unlink()
+            raise
 
 
 def _kind(**chosen: bool) -> Kind:
@@ -156,7 +161,7 @@ def _kind(**chosen: bool) -> Kind:
 def _check_texts(*texts: str | None) -> None:
     """A line break in an option would be a line of its own in the file."""
     for text in texts:
-        if text is not None and (not text or any(ord(c) < 32 or ord(c) == 127 for c in text)):
+        if text is not None and (not text or not text.isprintable()):
             raise ConfigError(f"{text!r}: an option must not be empty, nor have line breaks or control characters")
 
 

@@ -7,7 +7,7 @@
     ready      the process ends, or its engine is dead    waiting    the same; the record says starting
     waiting    the backoff is over                        starting   a new process
     waiting    too many lives without ever being ready    failed     exit code 1, so that an orchestrator sees it
-    waiting    the plan says once                         failed     the server's exit code
+    waiting    the plan says once, and no canary killed   failed     the server's exit code
     ready      SIGTERM, SIGINT or a spot notice           draining   the record says until when
     draining   no request is left, or the deadline, or    stopped    SIGTERM, then SIGKILL to the group;
                a second signal                                       the record is taken out
@@ -26,7 +26,6 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
 from workers.errors import NodeFailed
 from workers.launch.backoff import Backoff
@@ -41,9 +40,10 @@ from workers.node_process import NodeProcess
 from workers.registry import Registry
 
 Say = Callable[[str], None]
-Life = Literal["stopped", "died"]
 STARTING_STOP_SECONDS = 5.0
 """Between SIGTERM and SIGKILL where nobody is served yet: a starting vLLM does not listen to SIGTERM."""
+CANARY_SECONDS = 10.0
+"""A first server that ends within these after a canary that failed has died of it."""
 FORWARDED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -98,7 +98,8 @@ class Supervisor:
             ready_since = await self._one_life()
             if self._stop.is_set():
                 return 0
-            if self._plan.once:
+            of_canary = self._killed_by_canary and backoff.failures == 0 and (ready_since or 0.0) < CANARY_SECONDS
+            if self._plan.once and not of_canary:
                 await self._record.change(state="failed")
                 return self._exit_code or 1
             backoff = backoff.after(ready_since)

@@ -15,8 +15,11 @@ VLLM = "/opt/vllm"
 STOP_MARGIN_SECONDS = 30
 """Beside the drain and the time between SIGTERM and SIGKILL: the record is taken out, the process group collected."""
 
-FIND_ADDRESS = "ip -4 -o route get 192.0.2.1 | sed -n 's/.* src \\([0-9.]*\\).*/\\1/p'"
-"""The shell command that prints this machine's address on its default route. Nothing is sent to 192.0.2.1."""
+FIND_ADDRESS = (
+    "FLEETGATE_WORKER_HOST=$(ip -4 -o route get 192.0.2.1 | sed -n 's/.* src \\([0-9.]*\\).*/\\1/p'); "
+    '[ -n "$FLEETGATE_WORKER_HOST" ] || { echo "no address on a default route: give --host" >&2; exit 1; }'
+)
+"""The shell commands that find this machine's address on its default route. Nothing is sent to 192.0.2.1."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ def render(node: NodeUnit) -> str:
         f"# Secrets are NAME=VALUE lines of a file that only you can read: chmod 600 {node.secrets}",
         f"set -a; source {secrets}; set +a",
         *(f"export {name}={shlex.quote(value)}" for name, value in node.environment.items()),
-        *([] if node.host else [f'export FLEETGATE_WORKER_HOST="$({FIND_ADDRESS})"']),
+        *([] if node.host else [FIND_ADDRESS, "export FLEETGATE_WORKER_HOST"]),
         "",
         f"{shlex.join(node.command)} &",
         "launcher=$!",

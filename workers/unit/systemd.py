@@ -3,7 +3,6 @@
 systemd expands `%` and `$` in command lines and splits them at blanks: `quote` keeps words as they are.
 """
 
-import shlex
 from pathlib import PurePosixPath
 
 from workers.unit.node import FIND_ADDRESS, VLLM, NodeUnit
@@ -72,7 +71,7 @@ def _address(node: NodeUnit) -> list[str]:
     """Where no address is given, it is found at each start and handed over in a file."""
     if node.host is not None:
         return []
-    script = f"echo FLEETGATE_WORKER_HOST=$({FIND_ADDRESS}) > {shlex.quote(ADDRESS)}"
+    script = f"{FIND_ADDRESS}; echo FLEETGATE_WORKER_HOST=$FLEETGATE_WORKER_HOST > {ADDRESS}"
     return [
         f"EnvironmentFile=-{ADDRESS}",
         "RuntimeDirectory=fleetgate",
@@ -81,4 +80,5 @@ def _address(node: NodeUnit) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    return text.replace("%", "%%")
+    """A value without quotes: one line, which no backslash joins to the next."""
+    return " ".join(text.replace("\\", "/").split()).replace("%", "%%")
