@@ -1,6 +1,7 @@
 """What a vLLM on this machine's CPU needs beside its profile: cores, threads, a free port."""
 
 import os
+import re
 import socket
 from collections.abc import Mapping, Sequence
 
@@ -18,8 +19,11 @@ def thread_settings(cores: str | None, environ: Mapping[str, str]) -> dict[str, 
     caller's variable, else the upper half of this machine's. Raises ConfigError where `cores` is no such list.
     """
     if cores is None and BIND in environ:
-        return {}  # also "auto" and other words of vLLM's, which count no cores
+        bound = environ[BIND]  # "auto" and other words of vLLM's count no cores
+        return {"OMP_NUM_THREADS": str(_count_cores(bound))} if _is_list(bound) else {}
     chosen = default_cores(available_cores()) if cores is None else cores
+    if not _is_list(chosen):
+        raise ConfigError(f"--cores {cores!r} is not a list of cores such as 1 or 0,2-5")
     return {BIND: chosen, "OMP_NUM_THREADS": str(_count_cores(chosen))}
 
 
@@ -63,11 +67,16 @@ def _bound(host: str, port: int) -> socket.socket:
     return listener
 
 
+def _is_list(cores: str) -> bool:
+    return re.fullmatch(r"\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?)*", cores, re.ASCII) is not None and all(
+        _count_part(part) > 0 for part in cores.split(",")
+    )
+
+
 def _count_cores(cores: str) -> int:
-    count = 0
-    for part in cores.split(","):
-        first, dash, last = part.partition("-")
-        if not first.isdecimal() or (dash and not (last.isdecimal() and int(first) <= int(last))):
-            raise ConfigError(f"--cores {cores!r} is not a list of cores such as 1 or 0,2-5")
-        count += int(last or first) - int(first) + 1
-    return count
+    return sum(_count_part(part) for part in cores.split(","))
+
+
+def _count_part(part: str) -> int:
+    first, _, last = part.partition("-")
+    return int(last or first) - int(first) + 1

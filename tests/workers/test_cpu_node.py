@@ -125,6 +125,8 @@ def test_the_environment(cache: Path) -> None:
     settings = ("VLLM_CPU_KVCACHE_SPACE", "OMP_NUM_THREADS", "VLLM_API_KEY", "VLLM_ENABLE_RESPONSES_API_STORE")
     assert [server.environment[name] for name in settings] == ["3", "1", "secret", "1"]
     assert "secret" not in " ".join(server.command)
+    assert tiny({"OMP_NUM_THREADS": "7"}).environment["OMP_NUM_THREADS"] == "7", "the caller's own"
+    assert tiny({"OMP_NUM_THREADS": "7"}, cores="0").environment["OMP_NUM_THREADS"] == "1"
 
 
 @pytest.mark.parametrize(
@@ -139,9 +141,10 @@ def test_threads_are_as_many_as_cores(cores: str, threads: str) -> None:
 def test_a_callers_binding_is_left_alone() -> None:
     """vLLM knows words for it that count no cores."""
     assert thread_settings(None, {"VLLM_CPU_OMP_THREADS_BIND": "auto"}) == {}
+    assert thread_settings(None, {"VLLM_CPU_OMP_THREADS_BIND": "0-2"}) == {"OMP_NUM_THREADS": "3"}
 
 
-@pytest.mark.parametrize("cores", ["two", "", "1-", "-1", "5-2", "1,,2", "0x1", "1 2"])
+@pytest.mark.parametrize("cores", ["two", "", "1-", "-1", "5-2", "1,,2", "0x1", "1 2", "1-99999999999"])
 def test_cores_that_are_no_list(cores: str) -> None:
     """Said before anything is started."""
     with pytest.raises(ConfigError, match=r"--cores .* such as 1 or 0,2-5"):

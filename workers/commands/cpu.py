@@ -65,27 +65,10 @@ def cpu_node(
     binding = Binding(host, port or free_port(host))
     require_port(binding.host, binding.port)
     profile = _profile(max_model_len, served_model_name, tools)
-    environ = dict(os.environ) | ({"VLLM_API_KEY": api_key} if api_key else {})
-    more = () if dtype == "auto" else ("--dtype", dtype)
-    server = vllm_server(profile, binding, environ, _say, cores=cores, extra=(*more, *(vllm_arguments or ())))
-    plan = LaunchPlan(
-        node_id=new_node_id(profile, binding),
-        profile=profile.name,
-        served_name=profile.served_name,
-        command=server.command,
-        environment=server.environment,
-        local_url=local_url(binding),
-        advertise=local_url(binding),
-        capacity=Capacity(max_concurrency=profile.max_sequences, max_model_len=profile.max_model_len),
-        price=None,
-        has_budgets=profile.reasoning_parser is not None,
-        api_key=api_key,
-        # No proof that an idle engine answers: nobody would start another, and tests count what the node runs.
-        patience=Patience(startup=profile.startup_seconds, drain=5.0, settle=0.0, stop=15.0, proof=NEVER),
-        once=True,
-    )
     where = (log or cache_home(os.environ) / "logs" / f"cpu-node-{binding.port}.log").absolute()
+    more = [*([] if dtype == "auto" else ["--dtype", dtype]), *(vllm_arguments or ())]
     with LogFile(where) as file:
+        plan = _plan(profile, binding, cores, api_key, more)
         _say(f"starting vLLM on {plan.local_url} (usually 40 to 60 seconds); its log: {where}")
         code = asyncio.run(Supervisor(plan, NoRegistry(), _say, file.write).run())
     if code:
@@ -120,6 +103,27 @@ class LogFile:
     ) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _plan(profile: Profile, binding: Binding, cores: str | None, api_key: str | None, more: list[str]) -> LaunchPlan:
+    environ = dict(os.environ) | ({"VLLM_API_KEY": api_key} if api_key else {})
+    server = vllm_server(profile, binding, environ, _say, cores=cores, extra=tuple(more))
+    return LaunchPlan(
+        node_id=new_node_id(profile, binding),
+        profile=profile.name,
+        served_name=profile.served_name,
+        command=server.command,
+        environment=server.environment,
+        local_url=local_url(binding),
+        advertise=local_url(binding),
+        capacity=Capacity(max_concurrency=profile.max_sequences, max_model_len=profile.max_model_len),
+        price=None,
+        has_budgets=profile.reasoning_parser is not None,
+        api_key=api_key,
+        # No proof that an idle engine answers: nobody would start another, and tests count what the node runs.
+        patience=Patience(startup=profile.startup_seconds, drain=5.0, settle=0.0, stop=15.0, proof=NEVER),
+        once=True,
+    )
 
 
 def _profile(max_model_len: int, served_name: str, tools: bool) -> Profile:

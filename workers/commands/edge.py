@@ -39,7 +39,7 @@ def told(command: Callable[P, None]) -> Callable[P, None]:
             Console(stderr=True, soft_wrap=True).print(str(error), style="red", markup=False, highlight=False)
             raise typer.Exit(WRONG_USE) from error
         except KeyboardInterrupt:
-            typer.echo("interrupted; what was made so far is taken up by the next run", err=True)
+            typer.echo("interrupted", err=True)
             raise typer.Exit(INTERRUPTED) from None
 
     return run

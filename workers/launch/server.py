@@ -63,7 +63,7 @@ def vllm_server(
     """
     on_cpu = profile.hardware.gpu.family == "cpu"
     threads = thread_settings(cores, environ) if on_cpu else {}
-    settings = {**profile.environment, **environ, **threads}
+    settings = {**threads, **profile.environment, **environ, **(threads if cores else {})}
     own_build = on_cpu and program is None
     words = [*CPU_PROGRAM] if own_build else shlex.split(program or VLLM_SERVE)
     if machine is not None and machine.rank > 0 and words[-1:] != ["serve"]:
