@@ -300,6 +300,7 @@ def test_wrong_uses_are_told(options: list[str], says: str) -> None:
         ("skypilot", PAIR, [], "--skypilot is for one machine"),
         ("systemd", PAIR, [], "with a file each"),
         ("skypilot", H200, ["--secrets", "/etc/x"], "sky launch --secret"),
+        ("cloud-init", H200, ["--program", "/fleetgate-worker"], "--cloud-init installs it"),
         ("systemd", "nobody", [], "unknown profile"),
     ],
 )

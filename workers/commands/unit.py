@@ -98,7 +98,9 @@ def unit(
     words += more or []
     _check_launch(words[1:])
     worker = program or PROGRAMS[kind]
-    if kind in ("systemd", "cloud-init") and not worker.startswith("/"):
+    if kind == "cloud-init" and program is not None:
+        raise ConfigError(f"--program: --cloud-init installs it, as {INSTALLED}")
+    if kind == "systemd" and not worker.startswith("/"):
         raise ConfigError(f"--program {worker!r}: systemd needs the whole path")
     text = RENDER[kind](
         NodeUnit(
