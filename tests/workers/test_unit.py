@@ -21,6 +21,8 @@ from workers.unit.systemd import quote
 
 H200 = "nemotron-3-ultra-8xh200-fp8"
 PAIR = "nemotron-3-ultra-16xh100-fp8"
+RANKED = "nemotron-3-ultra-16xh100-fp8-nnodes"
+OFFLOAD = "nemotron-3-ultra-8xh200-nvfp4-offload"
 KINDS = ("systemd", "slurm", "skypilot", "cloud-init")
 PROFILES = (H200, "nemotron-3-nano-1xa100-bf16", "tiny-cpu")
 NODE = (
@@ -279,9 +281,10 @@ def test_skypilot_takes_the_task(tmp_path: Path) -> None:
         (["--model-dir", "/models\u2028x"], "nor have line breaks"),
         (["--model-dir", "/models\udc80"], "nor have line breaks"),
         (["--secrets-from", "print-secrets"], "is for --cloud-init"),
-        (["--price-kind", "cheap"], "use on-demand, reserved, spot"),
+        (["--price-kind", "cheap"], "known: on-demand, reserved, spot"),
         (["--drain-seconds", "nan"], "--drain-seconds"),
         (["--drain-seconds", "1e9"], "--drain-seconds"),
+        (["--", "--role", "head"], "use --role single"),
         (["--", "--no-such-option"], "No such option"),
         (["--", "--weight", "heavy"], "Invalid value for '--weight'"),
     ],
@@ -299,6 +302,10 @@ def test_wrong_uses_are_told(options: list[str], says: str) -> None:
         ("slurm", PAIR, [], "runs on 2 machines: --slurm is for one machine"),
         ("skypilot", PAIR, [], "--skypilot is for one machine"),
         ("systemd", PAIR, [], "with a file each"),
+        ("systemd", PAIR, ["--", "--role", "worker"], "needs --head"),
+        ("systemd", RANKED, [], "--head ADDRESS --rank N"),
+        ("systemd", RANKED, ["--", "--role", "head"], "--role head needs --address"),
+        ("systemd", RANKED, ["--", "--role", "worker", "--head", "10.0.0.1", "--rank", "2"], "ranks from 0"),
         ("skypilot", H200, ["--secrets", "/etc/x"], "sky launch --secret"),
         ("cloud-init", H200, ["--program", "/fleetgate-worker"], "--cloud-init installs it"),
         ("systemd", "nobody", [], "unknown profile"),
@@ -312,6 +319,26 @@ def test_profiles_that_a_format_cannot_start(kind: str, name: str, more: list[st
 def test_each_machine_of_several_has_its_own_service() -> None:
     text = text_of("systemd", PAIR, "--", "--role", "worker", "--head", "10.0.0.1")
     assert "--role worker --head 10.0.0.1" in text
+    joined = ("--role", "worker", "--head", "10.0.0.1", "--rank", "1")
+    assert " ".join(joined) in text_of("systemd", RANKED, "--", *joined)
+
+
+def test_a_machine_that_ray_joins_gets_ray() -> None:
+    """vLLM comes without it."""
+    for name, ray in ((PAIR, True), (RANKED, False)):
+        text = text_of("cloud-init", name, "--", "--role", "head", "--address", "10.0.0.1")
+        assert ("'ray[cgraph]>=2.48,<3'" in text) is ray and "vllm==" in text
+    assert "ray[cgraph]" not in task()["setup"]
+
+
+def test_offloaded_prefixes_have_memory_and_a_folder() -> None:
+    """806 GB for loading and 512 GiB beside them; the disk's folder is the service's."""
+    assert sbatch(text_of("slurm", OFFLOAD))["mem"] == "1356G"
+    document = task(OFFLOAD)
+    assert document["resources"]["memory"] == "1356+"
+    made = f"/models/{OFFLOAD} /kv-cache"
+    assert f'install -d -o "$(id -u)" {made}\n' in document["setup"]
+    assert f"/var/lib/fleetgate {made}\n" in yaml.safe_load(text_of("cloud-init", OFFLOAD))["write_files"][1]["content"]
 
 
 def test_a_profile_of_ones_own_is_found_where_it_lies(tmp_path: Path) -> None:

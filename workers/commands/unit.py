@@ -10,9 +10,11 @@ from urllib.parse import urlsplit
 
 import typer
 
+from workers.catalog.prices import PriceKind, price_kind
 from workers.commands.edge import ProfileFolder, ProfileName, told
 from workers.commands.launch import launch
 from workers.errors import ConfigError
+from workers.launch.machines import has_ray, machine_of, role_of
 from workers.profile import Profile
 from workers.profiles.load import PROFILE_PATH, find_profile, is_built_in
 from workers.unit import cloud_init, skypilot, slurm, systemd
@@ -38,7 +40,6 @@ SECRETS: dict[Kind, str] = {
     "skypilot": "",
     "cloud-init": "/etc/fleetgate/worker.env",
 }
-PRICE_KINDS = ("on-demand", "reserved", "spot")
 MOST_SECONDS = 60_000.0
 """Slurm's --signal takes no more than 65,535."""
 
@@ -55,7 +56,7 @@ def unit(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     advertise: Annotated[str | None, typer.Option(help="The URL by which gateways reach the node.")] = None,
     redis: Annotated[str | None, typer.Option(help="Register there, e.g. redis://10.0.0.2:6379.")] = None,
-    price_kind: Annotated[str | None, typer.Option(help="on-demand, reserved or spot.")] = None,
+    price: Annotated[str | None, typer.Option("--price-kind", help="on-demand, reserved or spot.")] = None,
     spot: Annotated[list[str] | None, typer.Option(help="Spot notice: aws, gcp, azure, file:PATH, url:URL.")] = None,
     drain_seconds: Annotated[float, typer.Option(min=0, max=MOST_SECONDS, help="For running requests.")] = 600.0,
     stop_seconds: Annotated[float, typer.Option(min=0, max=600, help="Between SIGTERM and SIGKILL.")] = 30.0,
@@ -81,8 +82,7 @@ def unit(
     profile = find_profile(name, profiles or ())
     _check_place(kind, profile, more or [])
     _check_address(host, advertise, redis)
-    if price_kind is not None and price_kind not in PRICE_KINDS:
-        raise ConfigError(f"--price-kind {price_kind!r}: use {', '.join(PRICE_KINDS)}")
+    paid = None if price is None else price_kind(price)
     if not math.isfinite(drain_seconds) or not math.isfinite(stop_seconds):
         raise ConfigError("--drain-seconds and --stop-seconds take a number of seconds")
     if secrets is not None and (kind == "skypilot" or not secrets.startswith("/") or "\\" in secrets):
@@ -96,7 +96,7 @@ def unit(
     words += ["--drain-seconds", f"{drain_seconds:g}", "--stop-seconds", f"{stop_seconds:g}"]
     words += [word for source in spot or () for word in ("--spot", source)]
     words += more or []
-    _check_launch(words[1:])
+    _check_launch(profile, words[1:])
     worker = program or PROGRAMS[kind]
     if kind == "cloud-init" and program is not None:
         raise ConfigError(f"--program: --cloud-init installs it, as {INSTALLED}")
@@ -113,9 +113,9 @@ def unit(
             package=package,
             secrets=secrets or SECRETS[kind],
             host=host,
-            spot=price_kind == "spot",
+            spot=paid == "spot",
             secrets_from=secrets_from,
-            environment=_environment(advertise, redis, price_kind, profiles or ()),
+            environment=_environment(advertise, redis, paid, profiles or ()),
         )
     )
     if output is None:
@@ -176,10 +176,11 @@ def _check_place(kind: Kind, profile: Profile, more: list[str]) -> None:
         return
     if kind in ("slurm", "skypilot"):
         raise ConfigError(f"{profile.name} runs on {profile.hardware.nodes} machines: --{kind} is for one machine")
+    rank = "" if has_ray(profile) else " --rank N"
     if not any(word == "--role" or word.startswith("--role=") for word in more):
         raise ConfigError(
             f"{profile.name} runs on {profile.hardware.nodes} machines, with a file each: end the command with "
-            "`-- --role head --address ADDRESS`, and for the others `-- --role worker --head ADDRESS`"
+            f"`-- --role head --address ADDRESS`, and for the others `-- --role worker --head ADDRESS{rank}`"
         )
 
 
@@ -202,24 +203,26 @@ def _is_http(url: str) -> bool:
         return False
 
 
-def _check_launch(words: list[str]) -> None:
-    """Have `launch` read its command line, without running it. A wrong option ends as it does there."""
+def _check_launch(profile: Profile, words: list[str]) -> None:
+    """Have `launch` read its command line, without running it. A wrong option or role ends as it does there."""
     for word in words:
         if "://" in word and "@" in word:
             raise ConfigError("a URL after -- has a user or a password: put it into the file of --secrets")
     app = typer.Typer(add_completion=False)
     app.command()(launch)
-    typer.main.get_command(app).make_context("launch", words)
+    read = typer.main.get_command(app).make_context("launch", words).params
+    role = role_of(profile, read["role"], read["head"])
+    machine_of(profile, role, read["head"], read["address"], read["rank"])
 
 
 def _environment(
-    advertise: str | None, redis: str | None, price_kind: str | None, profiles: Iterable[Path]
+    advertise: str | None, redis: str | None, price: PriceKind | None, profiles: Iterable[Path]
 ) -> dict[str, str]:
     folders = os.pathsep.join(str(folder.absolute()) for folder in profiles)
     settings = {
         "FLEETGATE_WORKER_ADVERTISE": advertise,
         "FLEETGATE_WORKER_REDIS": redis,
-        "FLEETGATE_WORKER_PRICE_KIND": price_kind,
+        "FLEETGATE_WORKER_PRICE_KIND": price,
         PROFILE_PATH: folders or None,
     }
     return {name: value for name, value in settings.items() if value is not None}

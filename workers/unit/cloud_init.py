@@ -39,7 +39,7 @@ def render(node: NodeUnit) -> str:
 
 def _setup(node: NodeUnit, service: str) -> str:
     own = str(PurePosixPath(node.program).parents[1])
-    secrets, folder = shlex.quote(node.secrets), shlex.quote(node.model_dir)
+    secrets = shlex.quote(node.secrets)
     lines = [
         "#!/bin/sh",
         "# Runs once, as root, on Debian or Ubuntu. The image has the NVIDIA driver.",
@@ -48,8 +48,8 @@ def _setup(node: NodeUnit, service: str) -> str:
         f"install -m 0600 /dev/null {secrets}",
         *([f"({node.secrets_from}) > {secrets}"] if node.secrets_from else []),
         *_environment(own, node.package),
-        *(_environment(VLLM, node.vllm) if node.vllm else ()),
-        f"install -d -o fleetgate -g fleetgate {HOME} {folder}",
+        *(_environment(VLLM, *node.vllm) if node.vllm else ()),
+        f"install -d -o fleetgate -g fleetgate {HOME} {shlex.join(node.folders)}",
         *([f"{AS_SERVICE} -p EnvironmentFile={secrets} {shlex.join(node.download)}"] if node.download else []),
         "systemctl daemon-reload",
         f"systemctl enable --now {service}",
@@ -57,8 +57,8 @@ def _setup(node: NodeUnit, service: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _environment(folder: str, package: str) -> tuple[str, str]:
+def _environment(folder: str, *packages: str) -> tuple[str, str]:
     return (
         shlex.join(("python3", "-m", "venv", folder)),
-        shlex.join((f"{folder}/bin/pip", "install", package)),
+        shlex.join((f"{folder}/bin/pip", "install", *packages)),
     )

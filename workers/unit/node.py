@@ -4,10 +4,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from workers.launch.machines import has_ray
 from workers.profile import Profile
 
 SECRETS = ("FLEETGATE_WORKER_SECRET", "VLLM_API_KEY", "HF_TOKEN")
 """What a node takes of secrets. None is ever written into a unit."""
+
+RAY = "ray[cgraph]>=2.48,<3"
+"""For profiles whose machines Ray joins: vLLM comes without it. The bounds are those of vLLM's own requirements."""
 
 VLLM = "/opt/vllm"
 """The virtual environment of vLLM on a machine that we set up: its packages are not ours, and must stay as tested."""
@@ -55,11 +59,19 @@ class NodeUnit:
         return "fleetgate-" + re.sub(r"[^a-z0-9]+", "-", self.profile.name).strip("-")
 
     @property
-    def vllm(self) -> str | None:
-        """What pip installs for the version of the profile's image; None where it names none, or for the CPU build."""
+    def vllm(self) -> tuple[str, ...]:
+        """What pip installs for the version of the profile's image; empty where it names none, or for the CPU build."""
         found = re.search(r":v(\d+\.\d+\.\d+)$", self.profile.vllm_image)
         on_gpu = self.profile.hardware.gpu.family != "cpu"
-        return f"vllm=={found[1]}" if found and on_gpu else None
+        if not found or not on_gpu:
+            return ()
+        return (f"vllm=={found[1]}", *((RAY,) if has_ray(self.profile) else ()))
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """What the node writes to: its checkpoint, and keys and values that are offloaded to a disk."""
+        offload = self.profile.kv_offload
+        return (self.model_dir, *((offload.disk,) if offload and offload.disk else ()))
 
     @property
     def download(self) -> tuple[str, ...] | None:

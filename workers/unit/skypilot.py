@@ -1,5 +1,6 @@
 """A SkyPilot task."""
 
+import math
 import shlex
 from typing import Any
 
@@ -44,30 +45,29 @@ def _resources(node: NodeUnit) -> dict[str, Any]:
     wanted: dict[str, Any] = {"cpus": f"{2 * (2 + hardware.gpus_per_node)}+"}
     if hardware.gpu.family != "cpu":
         wanted["accelerators"] = {NAMES.get(gpu, gpu.upper()): hardware.gpus_per_node}
-    wanted["memory"] = f"{int(node.profile.min_host_memory_gb)}+"
+    wanted["memory"] = f"{math.ceil(node.profile.host_memory_gb)}+"
     wanted["disk_size"] = SYSTEM_DISK_GB + int(download_bytes(node.profile) / 1e9)
     wanted["use_spot"] = node.spot
     return wanted
 
 
 def _setup(node: NodeUnit) -> str:
-    folder = shlex.quote(node.model_dir)
     lines = [
         "set -eu",
         *_environment("fleetgate-env", node.package),
-        *(_environment("vllm-env", node.vllm) if node.vllm else ()),
+        *(_environment("vllm-env", *node.vllm) if node.vllm else ()),
         *PREPARED,
-        f'sudo install -d -o "$(id -u)" {folder}',
+        f'sudo install -d -o "$(id -u)" {shlex.join(node.folders)}',
         *([shlex.join(node.download)] if node.download else []),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _environment(name: str, package: str) -> tuple[str, str]:
+def _environment(name: str, *packages: str) -> tuple[str, str]:
     folder = f'"$HOME/{name}"'
     return (
         f"[ -x {folder}/bin/pip ] || python3 -m venv {folder}",
-        f"{folder}/bin/pip install {shlex.quote(package)}",
+        f"{folder}/bin/pip install {shlex.join(packages)}",
     )
 
 

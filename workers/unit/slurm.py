@@ -1,5 +1,6 @@
 """A Slurm batch script."""
 
+import math
 import shlex
 
 from workers.unit.node import FIND_ADDRESS, NodeUnit
@@ -17,7 +18,7 @@ def render(node: NodeUnit) -> str:
         *([f"--gpus-per-node={gpus}"] if on_gpu else []),
         # vLLM's own advice: one core for its server, one for its engine, one for each GPU; two threads a core.
         f"--cpus-per-task={2 * (2 + gpus)}",
-        f"--mem={int(profile.min_host_memory_gb)}G",
+        f"--mem={math.ceil(profile.host_memory_gb)}G",
         f"--signal=B:TERM@{node.stop_seconds}",
         "--requeue",
         "--open-mode=append",
