@@ -21,6 +21,8 @@ INDEX_KEY = "fleetgate:nodes"
 HEARTBEAT_SECONDS = 5.0
 # Three heartbeats may be lost before a node is forgotten.
 TIME_TO_LIVE_SECONDS = 20.0
+LONGEST_HEARTBEAT_SECONDS = 8.0
+"""Two writes, one of them lost, and their time-outs fit into a record's life."""
 
 State = Literal["starting", "ready", "draining", "failed"]
 Obedience = Literal["obeyed", "ignored", "refused", "broken", "not_checked"]

@@ -3,7 +3,7 @@
 import asyncio
 import re
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 from urllib.parse import urlsplit
 
 from workers.errors import ConfigError, MissingTool, WorkerError
@@ -68,11 +68,17 @@ class RedisRegistry:
         _check(url)
         try:
             from redis.asyncio import Redis
+            from redis.exceptions import RedisError
         except ImportError as missing:
             raise MissingTool("--redis needs the redis library: pip install 'fleetgate[worker-tools]'") from missing
-        self._redis = Redis.from_url(
-            url, socket_timeout=None, socket_connect_timeout=REDIS_SECONDS, decode_responses=True
-        )
+        try:
+            self._redis = Redis.from_url(
+                url, socket_timeout=None, socket_connect_timeout=REDIS_SECONDS, decode_responses=True
+            )
+            pool: Any = self._redis.connection_pool
+            pool.make_connection()  # connects nowhere; refuses words behind the ? that it does not know
+        except (TypeError, ValueError, RedisError) as error:
+            raise ConfigError(f"--redis: what stands behind the ? is wrong: {error}") from error
         self._secret = secret
 
     async def announce(self, record: Registration) -> None:
@@ -110,6 +116,6 @@ class RedisRegistry:
                 await pipeline.execute()
         except TimeoutError:
             raise RegistryUnreachable(f"Redis does not answer within {REDIS_SECONDS:g} s") from None
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, ValueError) as error:  # ValueError: a host name that is none
             told = str(error)[:LONGEST_REASON]  # Redis explains its protected mode in a thousand characters
             raise RegistryUnreachable(f"Redis refused the registration: {told}") from error

@@ -1,7 +1,6 @@
 """`cpu-node` and `launch tiny-cpu`: one command line, one life. With a stand-in for vLLM, without a model."""
 
 import os
-import shlex
 import signal
 import socket
 import subprocess
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from workers.argv import Binding, Machine
+from workers.argv import VLLM_SERVE, Binding, Machine
 from workers.cli import app
 from workers.cpu_node import default_cores, free_port, require_port, thread_settings
 from workers.cpu_runtime import READY_MARKER, VLLM_VERSION
@@ -262,7 +261,7 @@ def test_an_own_program_is_not_set_up(tmp_path: Path, monkeypatch: pytest.Monkey
     """With --program nothing is installed; its environment is the caller's, Python settings included."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    program = shlex.join([sys.executable, "serve"])
+    program = [sys.executable, "serve"]
     environ = {**os.environ, "PYTHONPATH": "/ours"}
     profile = find_profile("tiny-cpu")
     server = vllm_server(
@@ -283,7 +282,7 @@ def test_a_machine_beside_the_head_takes_its_rank_and_serves_nothing() -> None:
             "parallel": profile.parallel.model_copy(update={"data": 2, "backend": "mp"}),
         }
     )
-    server = vllm_server(pair, Binding(), os.environ, print, program="vllm serve", version="0.32.0", machine=machine)
+    server = vllm_server(pair, Binding(), os.environ, print, program=VLLM_SERVE, version="0.32.0", machine=machine)
     assert "--node-rank 1 --master-addr 10.0.0.1" in " ".join(server.command) and "--headless" in server.command
     with pytest.raises(ConfigError, match="it alone takes --headless"):
         vllm_server(pair, Binding(), os.environ, print, version="0.32.0", machine=machine)

@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import socket
 import stat
+import subprocess
 import sys
 from datetime import date
 from pathlib import Path
@@ -13,14 +15,15 @@ from typer.testing import CliRunner
 from workers.argv import Binding
 from workers.catalog.prices import load_prices
 from workers.cli import app
-from workers.errors import ConfigError, MissingTool, NodeFailed
+from workers.errors import MissingTool, NodeFailed
 from workers.launch.backoff import HEALTHY_SECONDS, LAST_SECONDS, Backoff
+from workers.launch.identity import NODE_ID, advertised_url, node_id_of
 from workers.launch.output import LineReader, named_pipe
 from workers.launch.plan import local_url, price_of
+from workers.launch.port import foreign_listener, port_fault
 from workers.launch.progress import Step, is_news, read_line
 from workers.launch.ray_cluster import head_command, start_head, stop_ray, worker_command
 from workers.launch.server import own_server
-from workers.launch.spot import FileNotice, UrlNotice, parse_source
 from workers.profiles.load import find_profile
 from workers.registration import Cost
 
@@ -108,21 +111,8 @@ def test_prices_and_addresses_of_a_launch() -> None:
     assert price_of(find_profile("tiny-cpu"), "on_demand", prices, day) is None
     assert local_url(Binding("0.0.0.0", 8000)) == "http://127.0.0.1:8000"
     assert local_url(Binding("::1", 1)) == "http://[::1]:1"
-    own = own_server(profile, "x {host}:{port}", Binding("h", 7), {})
+    own = own_server(profile, ["x", "{host}:{port}"], Binding("h", 7), {})
     assert own.command == ("x", "h:7")
-
-
-@pytest.mark.parametrize("name", ["aws", "gcp", "azure"])
-def test_clouds_have_presets(name: str) -> None:
-    source = parse_source(name)
-    assert isinstance(source, UrlNotice)
-    assert source.seconds is not None
-
-
-def test_a_notice_source_that_does_not_exist_is_told() -> None:
-    assert isinstance(parse_source("file:/tmp/x"), FileNotice)
-    with pytest.raises(ConfigError, match="use aws"):
-        parse_source("cloud9")
 
 
 @pytest.mark.parametrize(
@@ -133,13 +123,143 @@ def test_a_notice_source_that_does_not_exist_is_told() -> None:
         ([PAIR.name, "--role", "worker"], "needs --head"),
         (["tiny-cpu", "--label", "nonsense", "--vllm", "0.32.0"], "KEY=VALUE"),
         (["tiny-cpu", "--vllm", "0.32.0", "--spot", "cloud9"], "use aws"),
-        (["tiny-cpu", "--program", "no-such-vllm serve"], "cannot run no-such-vllm"),
+        (["tiny-cpu", "--vllm", "installed", "--program", "no-such-vllm serve"], "cannot run no-such-vllm"),
+        (["tiny-cpu", "--program", ""], "--program is empty"),
+        (["tiny-cpu", "--command", ""], "--command is empty"),
+        (["tiny-cpu", "--command", "python 'x"], "No closing quotation"),
+        (["tiny-cpu", "--node-id", "a b"], "use letters, digits"),
+        (["tiny-cpu", "--node-id", ""], "use letters, digits"),
+        (["tiny-cpu", "--node-id", "n" * 129], "at most 128"),
+        (["tiny-cpu", "--node-id", "knoten-\u00e4"], "use letters, digits"),
+        (["tiny-cpu", "--advertise", "10.0.0.7:8000"], "expected http://HOST:PORT"),
+        (["tiny-cpu", "--advertise", "ftp://10.0.0.7"], "expected http://HOST:PORT"),
+        (["tiny-cpu", "--advertise", "http://"], "expected http://HOST:PORT"),
+        (["tiny-cpu", "--advertise", "http://h:99999"], "expected http://HOST:PORT"),
+        (["tiny-cpu", "--advertise", "http://h:0"], "expected http://HOST:PORT"),
+        (["tiny-cpu", "--advertise", "http://[::1"], "expected http://HOST:PORT"),
+        (["tiny-cpu", "--advertise", "http://u:p@h:80"], "expected http://HOST:PORT"),
+        (["tiny-cpu", "--advertise", "http://h:80/v1"], "without a path"),
+        (["tiny-cpu", "--advertise", "http://h\n:80"], "expected http://HOST:PORT"),
+        (["tiny-cpu", "--advertise", "http://0.0.0.0:8000"], "no address that a gateway can reach"),
+        (["tiny-cpu", "--advertise", "http://[::]:8000"], "no address that a gateway can reach"),
+        (["tiny-cpu", "--redis", "10.0.0.2:6379"], "expected redis://"),
+        (["tiny-cpu", "--redis", ""], "expected redis://"),
+        (["tiny-cpu", "--redis", "redis://h:99999"], "expected redis://"),
+        (["tiny-cpu", "--redis", "redis://h/db"], "expected redis://"),
+        (["tiny-cpu", "--redis", "redis://h/0?socket_timeout=x"], "behind the ? is wrong"),
+        (["tiny-cpu", "--redis", "redis://h/0?colour=green"], "behind the ? is wrong"),
+        (["tiny-cpu", "--redis", "unix:///run/redis"], "expected redis://"),
+        (["tiny-cpu", "--redis", "redis://127.0.0.1", "--host", "0.0.0.0", "--port", "8123"], "--advertise http://"),
+        (["tiny-cpu", "--redis", "redis://127.0.0.1", "--host", "::"], "and gateways need one"),
+        (["tiny-cpu", "--redis", "redis://10.255.255.1"], "Redis is on another one"),
+        (["tiny-cpu", "--redis", "redis://redis.example", "--host", "localhost"], "Redis is on another one"),
+        (["tiny-cpu", "--label", "=x"], "KEY=VALUE"),
+        (["tiny-cpu", "--label", "a=1", "--label", "a=2"], "each key once"),
+        (["tiny-cpu", "--drain-seconds", "nan"], "Invalid value for '--drain-seconds'"),
+        (["tiny-cpu", "--drain-seconds", "inf"], "Invalid value for '--drain-seconds'"),
+        (["tiny-cpu", "--weight", "nan"], "Invalid value for '--weight'"),
+        (["tiny-cpu", "--heartbeat-seconds", "30"], "Invalid value for '--heartbeat-seconds'"),
+        (["tiny-cpu", "--spot", "url:nonsense"], "expected url:http"),
+        (["tiny-cpu", "--spot", "gcp", "--spot-poll-seconds", "60"], "gives 30 s of notice"),
+        (["tiny-cpu", "--model-dir", "/not/there"], "/not/there is not there"),
+        (["tiny-cpu", "--profiles", "/not/there"], "/not/there is not there"),
+        (["/not/there.yaml"], "cannot read /not/there.yaml"),
     ],
 )
 def test_wrong_launches_are_told_before_anything_starts(args: list[str], says: str) -> None:
-    run = CliRunner().invoke(app, ["launch", *args])
-    assert run.exit_code == 2
+    run = CliRunner().invoke(app, ["launch", "--vllm", "0.32.0", *args], env={"COLUMNS": "400", "NO_COLOR": "1"})
+    assert run.exit_code == 2, run.output
+    assert isinstance(run.exception, SystemExit)
     assert says in " ".join(run.stderr.split())
+
+
+def test_a_node_without_a_name_gets_one_that_can_be_registered() -> None:
+    profile = find_profile("tiny-cpu").model_copy(update={"served_name": "org/" + "m" * 200})
+    first, second = (node_id_of(None, profile, Binding("h", 8000)) for _ in range(2))
+    assert NODE_ID.fullmatch(first) and first != second
+    assert node_id_of("pod-0.nodes:8000", profile, Binding()) == "pod-0.nodes:8000"
+
+
+def test_what_gateways_are_told_to_reach() -> None:
+    assert advertised_url("http://10.0.0.7:8000/", Binding(), None) == "http://10.0.0.7:8000"
+    assert advertised_url("http://127.0.0.1:8000", Binding(), "redis://10.0.0.2") == "http://127.0.0.1:8000"
+    assert advertised_url(None, Binding("10.0.0.7", 80), "redis://10.0.0.2") == "http://10.0.0.7:80"
+    assert advertised_url(None, Binding("fd00::7", 80), "redis://10.0.0.2") == "http://[fd00::7]:80"
+    assert advertised_url(None, Binding("127.0.0.1", 80), "redis://[::1]") == "http://127.0.0.1:80"
+    assert advertised_url(None, Binding("0.0.0.0", 80), None) == "http://0.0.0.0:80", "nobody is told"
+
+
+# --- whose server answers -------------------------------------------------------------------------------------
+
+
+def listening(host: str, port: int = 0, shared: bool = False) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind((host, port))
+    listener.listen()
+    return listener
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1", "::"])
+def test_a_port_that_somebody_listens_on_is_no_port_for_us(host: str) -> None:
+    with listening(host) as taken:
+        port = taken.getsockname()[1]
+        fault = port_fault(host, port)
+        assert fault is not None and "Address already in use" in fault and f"process {os.getpid()}, " in fault
+    assert port_fault(host, port) is None
+
+
+def test_a_port_that_two_may_share_is_taken_as_well() -> None:
+    """vLLM's own way to bind: a second server would get half of the connections."""
+    with listening("127.0.0.1", shared=True) as taken:
+        assert port_fault("127.0.0.1", taken.getsockname()[1]) is not None
+        assert port_fault("0.0.0.0", taken.getsockname()[1]) is not None
+
+
+def test_a_port_with_connections_of_an_earlier_server_is_free() -> None:
+    with listening("127.0.0.1") as server, socket.create_connection(server.getsockname()) as client:
+        accepted, _ = server.accept()
+        port = server.getsockname()[1]
+        accepted.close()  # the server closes first: its side stays in TIME_WAIT
+        client.recv(1)
+    assert port_fault("127.0.0.1", port) is None
+
+
+def test_an_address_that_is_not_this_machines_is_told() -> None:
+    assert "Cannot assign requested address" in (port_fault("203.0.113.9", 8000) or "")
+    assert "no-such-host.invalid:8000" in (port_fault("no-such-host.invalid", 8000) or "")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1", "::"])
+def test_a_listener_belongs_to_the_process_its_children_and_nobody_else(host: str) -> None:
+    script = "import sys, socket; print(flush=True); sys.stdin.read()"
+    with listening(host) as ours:
+        url = local_url(Binding(host, ours.getsockname()[1]))
+        assert foreign_listener(url, os.getpid()) is None
+        other = subprocess.Popen(
+            [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
+        try:
+            found = foreign_listener(url, other.pid)
+            assert found is not None and found.startswith(f"process {os.getpid()}, ")
+        finally:
+            other.communicate(b"")
+
+
+def test_a_grandchild_in_a_session_of_its_own_is_ours() -> None:
+    script = (
+        "import socket, sys; s = socket.create_server(('127.0.0.1', 0)); "
+        "print(s.getsockname()[1], flush=True); sys.stdin.read()"
+    )
+    # setsid from util-linux forks where it leads its group already: the server is a grandchild then.
+    command = ["setsid", "--fork", "--wait", sys.executable, "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as child:
+        assert child.stdout is not None and child.stdin is not None
+        port = int(child.stdout.readline())
+        assert foreign_listener(f"http://127.0.0.1:{port}", child.pid) is None
+        child.stdin.close()
 
 
 # --- Ray --------------------------------------------------------------------------------------------------

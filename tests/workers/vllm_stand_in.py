@@ -1,8 +1,9 @@
 """A small server that looks like a vLLM to the launcher: its log lines, its routes, and its ways of dying.
 
 Started as a process by test_launch.py. It steers by files in --folder, so that a test can change its mind while it
-runs: `running` holds the number of running requests, `zombie` makes completions fail while /health stays green, `dead`
-makes /health 503, `crash` ends the process. `starts` counts how often it was started, `signals` what it was sent.
+runs: `waits` keeps it from listening, `running` holds the number of running requests, `zombie` makes completions fail
+while /health stays green, `dead` makes /health 503, `nonsense` makes it answer what is no JSON, `crash` ends the
+process. `starts` counts how often it was started, `signals` what it was sent, `pid` is its process id.
 """
 
 import argparse
@@ -41,6 +42,9 @@ def main() -> None:
         print(line, flush=True)
     if args.never_ready:
         sys.exit(3)
+    (args.folder / "pid").write_text(str(os.getpid()))
+    while (args.folder / "waits").exists():
+        time.sleep(0.02)
     server = ThreadingHTTPServer(("127.0.0.1", args.port), route(args))
     server.daemon_threads = True
     server.timeout = 0.05
@@ -97,6 +101,8 @@ def route(args: argparse.Namespace) -> type[BaseHTTPRequestHandler]:
             return self.reply(200, json.dumps({"choices": [{"message": message}], "usage": {}}))
 
         def reply(self, status: int, text: str) -> None:
+            if (folder / "nonsense").exists() and status == 200:
+                text = "<html>" + text
             self.send_response(status)
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()

@@ -12,6 +12,7 @@ from rich.table import Table
 from workers.argv import HEAD_ADDRESS, Binding, Flag, Machine, command_line, flags_of
 from workers.checkpoint import find_weights
 from workers.commands.edge import AsJson, ProfileFolder, ProfileName, print_json, told
+from workers.commands.words import split_command
 from workers.errors import ConfigError
 from workers.flags.flagset import CURRENT_VERSION, check_flags, usable
 from workers.flags.known import known_flags
@@ -55,7 +56,7 @@ def argv(
     """
     profile = find_profile(name, profiles or ())
     weights = find_weights(profile, model_dir)
-    words = shlex.split(program)
+    words = split_command("--program", program)
     if rank >= profile.hardware.nodes:
         raise ConfigError(f"--rank {rank}: {profile.name} runs on {profile.hardware.nodes} machine(s), from rank 0")
     wanted = flags_of(profile, weights, Binding(host, port), Machine(rank, head))

@@ -16,7 +16,8 @@ from workers.catalog.facts import parse
 from workers.commands.edge import told
 from workers.cpu_node import MODEL_NAME, free_port, require_port
 from workers.errors import ConfigError
-from workers.launch.plan import LaunchPlan, Patience, local_url, new_node_id
+from workers.launch.identity import node_id_of
+from workers.launch.plan import LaunchPlan, Patience, local_url
 from workers.launch.server import vllm_server
 from workers.launch.supervisor import Supervisor
 from workers.profile import Profile
@@ -109,12 +110,12 @@ def _plan(profile: Profile, binding: Binding, cores: str | None, api_key: str | 
     environ = dict(os.environ) | ({"VLLM_API_KEY": api_key} if api_key else {})
     server = vllm_server(profile, binding, environ, _say, cores=cores, extra=tuple(more))
     return LaunchPlan(
-        node_id=new_node_id(profile, binding),
+        node_id=node_id_of(None, profile, binding),
         profile=profile.name,
         served_name=profile.served_name,
         command=server.command,
         environment=server.environment,
-        local_url=local_url(binding),
+        binding=binding,
         advertise=local_url(binding),
         capacity=Capacity(max_concurrency=profile.max_sequences, max_model_len=profile.max_model_len),
         price=None,

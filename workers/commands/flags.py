@@ -1,7 +1,6 @@
 """`fleetgate-worker flags`: hold every profile against the flags of a vLLM version, or record a version."""
 
 import json
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +12,7 @@ from rich.table import Table
 from workers.argv import Binding, Flag, flags_of, weights_of
 from workers.commands.argv import VllmProgram, VllmVersion
 from workers.commands.edge import FAILED, AsJson, ProfileFolder, print_json, told
+from workers.commands.words import split_command
 from workers.flags.flagset import CURRENT_VERSION, Verdict, check_flags
 from workers.flags.known import known_flags
 from workers.output_file import write_text
@@ -30,7 +30,7 @@ def flags(
     as_json: AsJson = False,
 ) -> None:
     """Check that a vLLM version takes every flag of the profiles. Exit code 1 if it does not take one."""
-    known = known_flags(vllm, shlex.split(program))
+    known = known_flags(vllm, split_command("--program", program))
     if record is not None:
         write_text("--record", record, json.dumps(known.document(), indent=1) + "\n")
     chosen = [find_profile(n, profiles or ()) for n in names or ()] or [*load_profiles(profiles or ()).values()]

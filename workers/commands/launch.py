@@ -16,17 +16,18 @@ from workers.argv import Binding
 from workers.catalog.prices import checked_usd, load_prices, price_kind
 from workers.commands.argv import Host, ModelFolder, Port
 from workers.commands.edge import PriceFile, ProfileFolder, ProfileName, told
-from workers.errors import ConfigError
+from workers.commands.words import number, split_command
+from workers.launch.identity import advertised_url, labels_of, node_id_of
 from workers.launch.joined import keep_joined
 from workers.launch.machines import has_ray, machine_of, role_of
-from workers.launch.plan import LaunchPlan, Patience, local_url, new_node_id, price_of
+from workers.launch.plan import LaunchPlan, Patience, price_of
 from workers.launch.ray_cluster import is_cluster_up, start_head, stop_ray, worker_command
 from workers.launch.server import Server, own_server, vllm_server
 from workers.launch.spot import NoticeSource, parse_source
 from workers.launch.supervisor import Supervisor
 from workers.profile import Profile
 from workers.profiles.load import find_profile
-from workers.registration import Capacity, Cost
+from workers.registration import HEARTBEAT_SECONDS, LONGEST_HEARTBEAT_SECONDS, Capacity, Cost
 from workers.registry import NoRegistry, RedisRegistry
 
 SECRET = "FLEETGATE_WORKER_SECRET"
@@ -47,7 +48,7 @@ def launch(
     redis: Annotated[str | None, typer.Option(envvar=REDIS, help="Register here, e.g. redis://10.0.0.2:6379.")] = None,
     node_id: Annotated[str | None, typer.Option(envvar="FLEETGATE_WORKER_NODE_ID", help="The node's name.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE, published to the gateways.")] = None,
-    weight: Annotated[float, typer.Option(help="Share of work against other nodes.", min=0.01)] = 1.0,
+    weight: Annotated[float, number("Share of work against other nodes.", 0.01, 1000)] = 1.0,
     spot: Annotated[
         list[str] | None, typer.Option(help="Spot notice: aws, gcp, azure, file:PATH or url:ADDRESS.")
     ] = None,
@@ -58,17 +59,19 @@ def launch(
         str | None, typer.Option("--price-kind", envvar=PRICE_KIND, help="on-demand, reserved or spot.")
     ] = None,
     prices: PriceFile = None,
-    spot_poll_seconds: Annotated[float, typer.Option(help="Seconds between two checks for a notice.", min=0.1)] = 5.0,
+    spot_poll_seconds: Annotated[float, number("Seconds between two checks for a notice.", 0.1)] = 5.0,
     role: Annotated[str, typer.Option(help="single, or head or worker of a node of several machines.")] = "single",
     head: Annotated[str | None, typer.Option(help="The head's address, for --role worker.")] = None,
     rank: Annotated[int, typer.Option(help="This machine among several, for --role worker: 1 and up.", min=1)] = 1,
     address: Annotated[str | None, typer.Option(help="This machine's address on the fast network.")] = None,
-    drain_seconds: Annotated[float, typer.Option(help="Seconds to wait for running requests.", min=0)] = 600.0,
-    stop_seconds: Annotated[float, typer.Option(help="Seconds between SIGTERM and SIGKILL.", min=0)] = 30.0,
-    startup_seconds: Annotated[float | None, typer.Option(help="The profile's if not given.", min=1)] = None,
-    heartbeat_seconds: Annotated[float, typer.Option(min=0.1)] = 5.0,
-    backoff_seconds: Annotated[float, typer.Option(help="Seconds to wait before the first restart.", min=0.01)] = 1.0,
-    proof_seconds: Annotated[float, typer.Option(help="Seconds between checks of an idle node.", min=0.1)] = 60.0,
+    drain_seconds: Annotated[float, number("Seconds to wait for running requests.", 0)] = 600.0,
+    stop_seconds: Annotated[float, number("Seconds between SIGTERM and SIGKILL.", 0)] = 30.0,
+    startup_seconds: Annotated[float | None, number("The profile's if not given.", 1)] = None,
+    heartbeat_seconds: Annotated[
+        float, number("Seconds between two writes of the record.", 0.1, LONGEST_HEARTBEAT_SECONDS)
+    ] = HEARTBEAT_SECONDS,
+    backoff_seconds: Annotated[float, number("Seconds to wait before the first restart.", 0.01)] = 1.0,
+    proof_seconds: Annotated[float, number("Seconds between checks of an idle node.", 0.1)] = 60.0,
     startups: Annotated[int, typer.Option(help="Give up after this many failed starts; 0: never.", min=0)] = 5,
     once: Annotated[bool, typer.Option("--once", help="End with the server instead of starting it again.")] = False,
     vllm: Annotated[
@@ -93,8 +96,9 @@ def launch(
     machine = machine_of(profile, checked, head, address, rank)
 
     def vllm_here() -> Server:
+        words = None if program is None else split_command("--program", program)
         return vllm_server(
-            profile, binding, os.environ, _say, model_dir=model_dir, program=program, version=vllm, machine=machine
+            profile, binding, os.environ, _say, model_dir=model_dir, program=words, version=vllm, machine=machine
         )
 
     if checked == "worker":
@@ -103,9 +107,16 @@ def launch(
         else:
             joining = vllm_here()
         raise typer.Exit(asyncio.run(keep_joined(joining.command, joining.environment, _say, backoff_seconds)))
-    named = _labels(label or [])
+    registry = None if redis is None else RedisRegistry(redis, os.environ.get(SECRET))
+    named = node_id_of(node_id, profile, binding)
+    reached = advertised_url(advertise, binding, redis)
+    labels = labels_of(label or ())
     sources = [parse_source(text, spot_poll_seconds) for text in spot or ()]
-    server = vllm_here() if command is None else own_server(profile, command, binding, os.environ)
+    cost = _price(profile, kind, price, prices, bool(spot))
+    if command is None:
+        server = vllm_here()
+    else:
+        server = own_server(profile, split_command("--command", command), binding, os.environ)
     patience = Patience(
         startup=startup_seconds or profile.startup_seconds,
         drain=drain_seconds,
@@ -118,19 +129,19 @@ def launch(
         startups=startups,
     )
     plan = LaunchPlan(
-        node_id=node_id or new_node_id(profile, binding),
+        node_id=named,
         profile=profile.name,
         served_name=profile.served_name,
         command=server.command,
         environment=server.environment,
-        local_url=local_url(binding),
-        advertise=advertise or local_url(binding),
+        binding=binding,
+        advertise=reached,
         capacity=Capacity(max_concurrency=profile.max_sequences, max_model_len=profile.max_model_len),
-        price=_price(profile, kind, price, prices, bool(spot)),
+        price=cost,
         has_budgets=profile.reasoning_parser is not None,
         api_key=os.environ.get("VLLM_API_KEY"),
         weight=weight,
-        labels=named,
+        labels=labels,
         patience=patience,
         once=once,
     )
@@ -140,17 +151,17 @@ def launch(
             # Until the supervisor listens, a SIGTERM has to lead to the `finally` below.
             signal.signal(signal.SIGTERM, _leave)
             start_head(profile, address, server.environment, _say, patience.startup)
-        raise typer.Exit(asyncio.run(_supervise(plan, redis, sources)))
+        raise typer.Exit(asyncio.run(_supervise(plan, registry, sources)))
     finally:
         if own_ray:
             stop_ray(server.environment)
 
 
-async def _supervise(plan: LaunchPlan, redis: str | None, sources: Sequence[NoticeSource]) -> int:
-    if redis is None:
+async def _supervise(plan: LaunchPlan, registry: RedisRegistry | None, sources: Sequence[NoticeSource]) -> int:
+    if registry is None:
         _say("no --redis: list this node in the gateways' config")
         return await Supervisor(plan, NoRegistry(), _say, _log).run(sources)
-    async with RedisRegistry(redis, os.environ.get(SECRET)) as registry:
+    async with registry:
         return await Supervisor(plan, registry, _say, _log).run(sources)
 
 
@@ -163,13 +174,6 @@ def _price(profile: Profile, kind: str | None, usd: float | None, own: Path | No
     if cost is None and (kind is not None or spot or profile.hardware.gpu.family != "cpu"):
         _say(f"no {wanted} price of {profile.hardware.gpu.name} is known: give --price, or a row in --prices FILE")
     return cost
-
-
-def _labels(given: list[str]) -> dict[str, str]:
-    labels = dict(text.split("=", 1) for text in given if "=" in text)
-    if len(labels) != len(given):
-        raise ConfigError("--label takes KEY=VALUE, each key once")
-    return labels
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

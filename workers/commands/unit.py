@@ -1,6 +1,5 @@
 """`fleetgate-worker unit`: the file by which systemd, Slurm, SkyPilot or cloud-init starts a node."""
 
-import math
 import os
 import tempfile
 from collections.abc import Callable, Iterable
@@ -13,6 +12,7 @@ import typer
 from workers.catalog.prices import PriceKind, price_kind
 from workers.commands.edge import ProfileFolder, ProfileName, told
 from workers.commands.launch import launch
+from workers.commands.words import number
 from workers.errors import ConfigError
 from workers.launch.machines import has_ray, machine_of, role_of
 from workers.profile import Profile
@@ -58,8 +58,8 @@ def unit(
     redis: Annotated[str | None, typer.Option(help="Register there, e.g. redis://10.0.0.2:6379.")] = None,
     price: Annotated[str | None, typer.Option("--price-kind", help="on-demand, reserved or spot.")] = None,
     spot: Annotated[list[str] | None, typer.Option(help="Spot notice: aws, gcp, azure, file:PATH, url:URL.")] = None,
-    drain_seconds: Annotated[float, typer.Option(min=0, max=MOST_SECONDS, help="For running requests.")] = 600.0,
-    stop_seconds: Annotated[float, typer.Option(min=0, max=600, help="Between SIGTERM and SIGKILL.")] = 30.0,
+    drain_seconds: Annotated[float, number("For running requests.", 0, MOST_SECONDS)] = 600.0,
+    stop_seconds: Annotated[float, number("Between SIGTERM and SIGKILL.", 0, 600)] = 30.0,
     secrets: Annotated[
         str | None, typer.Option(help="File of NAME=VALUE lines there; /etc/fleetgate/worker.env, with Slurm in $HOME.")
     ] = None,
@@ -83,8 +83,6 @@ def unit(
     _check_place(kind, profile, more or [])
     _check_address(host, advertise, redis)
     paid = None if price is None else price_kind(price)
-    if not math.isfinite(drain_seconds) or not math.isfinite(stop_seconds):
-        raise ConfigError("--drain-seconds and --stop-seconds take a number of seconds")
     if secrets is not None and (kind == "skypilot" or not secrets.startswith("/") or "\\" in secrets):
         raise ConfigError(f"--secrets {secrets!r}: the whole path of a file; SkyPilot takes `sky launch --secret NAME`")
     if secrets_from is not None and kind != "cloud-init":

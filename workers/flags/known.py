@@ -5,6 +5,7 @@ folder.
 from collections.abc import Sequence
 from pathlib import Path
 
+from workers.errors import ConfigError
 from workers.flags.flagset import FlagSet, load_recorded
 from workers.flags.help import ask_installed
 from workers.flags.sources import read_sources
@@ -19,4 +20,6 @@ def known_flags(version: str, program: Sequence[str]) -> FlagSet:
     source = Path(version)
     if source.exists():
         return read_sources(source)
+    if len(source.parts) > 1 or source.suffix == ".whl":
+        raise ConfigError(f"--vllm {version} is not there: give a version, a wheel or a source folder")
     return load_recorded(version)

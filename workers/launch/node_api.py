@@ -48,10 +48,12 @@ class NodeApi:
 
     async def max_model_len(self) -> int | None:
         """The context that the node really serves, in tokens."""
-        document = await self._get("/v1/models")
-        for model in (document or {}).get("data", []):
-            if model.get("id") == self._model and model.get("max_model_len"):
-                return int(model["max_model_len"])
+        document = await self._get("/v1/models") or {}
+        cards = document.get("data")
+        for card in cards if isinstance(cards, list) else ():
+            if isinstance(card, dict) and card.get("id") == self._model:
+                length = card.get("max_model_len")
+                return length if isinstance(length, int) and length > 0 else None
         return None
 
     async def requests(self) -> int | None:
@@ -61,7 +63,7 @@ class NodeApi:
         except httpx.HTTPError:
             return None
         counts = RUNNING.findall(response.text)
-        return int(sum(float(count) for count in counts)) if counts else None
+        return _sum(counts) if counts else None
 
     async def answers(self, seconds: float = ANSWER_SECONDS) -> bool:
         """Whether one short request is answered. Green probes prove nothing: a zombie passes them."""
@@ -88,7 +90,10 @@ class NodeApi:
             return "refused"
         if not response.is_success:
             return "broken"
-        thought = await self._count_thinking(response.json())
+        try:
+            thought = await self._count_thinking(response.json())
+        except (ValueError, LookupError, TypeError, AttributeError):
+            return "broken"  # no answer of this dialect
         if thought is None:
             return "broken"
         return "obeyed" if thought <= CANARY_BUDGET + CANARY_SLACK else "ignored"
@@ -111,5 +116,15 @@ class NodeApi:
             response = await self._client.get(path)
         except httpx.HTTPError:
             return None
-        document = response.json() if response.is_success else None
+        try:
+            document = response.json() if response.is_success else None
+        except ValueError:
+            return None
         return document if isinstance(document, dict) else None
+
+
+def _sum(counts: list[str]) -> int | None:
+    try:
+        return int(sum(float(count) for count in counts))
+    except (ValueError, OverflowError):
+        return None

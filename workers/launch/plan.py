@@ -1,8 +1,6 @@
 """Everything that one launch is to do, decided before anything is started."""
 
 import datetime
-import secrets
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -42,7 +40,7 @@ class LaunchPlan:
     served_name: str
     command: tuple[str, ...]
     environment: Mapping[str, str]
-    local_url: str
+    binding: Binding
     advertise: str
     capacity: Capacity
     price: Cost | None
@@ -53,10 +51,10 @@ class LaunchPlan:
     patience: Patience = Patience()
     once: bool = False
 
-
-def new_node_id(profile: Profile, binding: Binding) -> str:
-    """A name for a node that was given none: readable, and its own even among equal host names."""
-    return f"{socket.gethostname()}:{binding.port}:{profile.served_name}:{secrets.token_hex(3)}"
+    @property
+    def local_url(self) -> str:
+        """Where the launcher reaches its own server."""
+        return local_url(self.binding)
 
 
 def local_url(binding: Binding) -> str:

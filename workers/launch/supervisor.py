@@ -9,6 +9,7 @@
     waiting    too many lives without ever being ready    failed     exit code 1, so that an orchestrator sees it
     waiting    the plan says once, and no canary killed   failed     the server's exit code
     ready      SIGTERM, SIGINT or a spot notice           draining   the record says until when
+    draining   a notice that ends sooner                  draining   the record says the new deadline
     draining   no request is left, or the deadline, or    stopped    SIGTERM, then SIGKILL to the group;
                a second signal                                       the record is taken out
     starting,  SIGTERM, SIGINT or a spot notice           stopped    the same at once: there is nothing to drain
@@ -16,6 +17,9 @@
 
 An engine counts as dead when /health says 503, or when a node without any request fails two short requests in a row:
 after some faults vLLM's /health stays green for ever while every completion is a 500.
+
+A port on which somebody else listens counts as a start that failed, and /health counts where our own server answers.
+When to stop, and how much time is left for it, stands in shutdown.py.
 """
 
 import asyncio
@@ -32,16 +36,19 @@ from workers.launch.backoff import Backoff
 from workers.launch.node_api import NodeApi
 from workers.launch.output import LineReader, named_pipe
 from workers.launch.plan import LaunchPlan
+from workers.launch.port import foreign_listener, port_fault
 from workers.launch.progress import Step, is_news, read_line
 from workers.launch.record import NodeRecord
-from workers.launch.spot import NoticeSource
-from workers.launch.watch import poll_exit, wait_for_death, wait_for_health, wait_until_idle
+from workers.launch.shutdown import Shutdown
+from workers.launch.spot import NoticeSource, notices_of
+from workers.launch.tryout import TryOut
+from workers.launch.watch import IDLE_POLL_SECONDS, poll_exit, wait_for_death, wait_for_health, wait_until_idle
 from workers.node_process import NodeProcess
 from workers.registry import Registry
 
 Say = Callable[[str], None]
 STARTING_STOP_SECONDS = 5.0
-"""Between SIGTERM and SIGKILL where nobody is served yet: a starting vLLM does not listen to SIGTERM."""
+"""Between SIGTERM and SIGKILL of a server that never was ready: it serves nobody, and may not listen yet."""
 CANARY_SECONDS = 10.0
 """A first server that ends within these after a canary that failed has died of it."""
 FORWARDED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -57,12 +64,10 @@ class Supervisor:
         self._log = log
         self._record = NodeRecord(plan, registry, say)
         self._api = NodeApi(plan.local_url, plan.served_name, plan.api_key)
-        self._stop = asyncio.Event()
-        self._hurry = asyncio.Event()
-        self._grace = plan.patience.drain
+        self._tryout = TryOut(plan, self._api, self._record, say)
+        self._shutdown = Shutdown(plan.patience, say)
         self._process: NodeProcess | None = None
         self._last_step: Step | None = None
-        self._killed_by_canary = False
         self._exit_code = 0
 
     async def run(self, notices: Sequence[NoticeSource] = ()) -> int:
@@ -75,30 +80,19 @@ class Supervisor:
         try:
             return await self._live()
         finally:
+            await self._record.withdraw()
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
-            await self._record.withdraw()
             await self._api.close()
-
-    def ask_to_stop(self, reason: str, seconds: float | None = None) -> None:
-        """Drain and stop, within `seconds` if given. A second call stops without waiting any longer."""
-        if self._stop.is_set():
-            self._say(f"{reason}: stopping now")
-            self._hurry.set()
-            return
-        self._say(f"{reason}: no new work, then stop")
-        if seconds is not None:
-            self._grace = max(0.0, min(self._grace, seconds - self._plan.patience.stop))
-        self._stop.set()
 
     async def _live(self) -> int:
         backoff = Backoff(self._plan.patience.startups, first_seconds=self._plan.patience.backoff)
         while True:
             ready_since = await self._one_life()
-            if self._stop.is_set():
+            if self._is_stopping:
                 return 0
-            of_canary = self._killed_by_canary and backoff.failures == 0 and (ready_since or 0.0) < CANARY_SECONDS
+            of_canary = self._tryout.has_killed and backoff.failures == 0 and (ready_since or 0.0) < CANARY_SECONDS
             if self._plan.once and not of_canary:
                 await self._record.change(state="failed")
                 return self._exit_code or 1
@@ -110,19 +104,25 @@ class Supervisor:
             delay = backoff.delay(random.random())
             self._say(f"starting again in {delay:.1f} s")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), delay)
+                await asyncio.wait_for(self._shutdown.ordered.wait(), delay)
                 return 0
 
     async def _one_life(self) -> float | None:
         """One process from start to end. Returns for how many seconds it was ready, None if it never was."""
         await self._record.change(state="starting", drain_deadline=None)
         self._last_step = None
+        if (fault := port_fault(self._plan.binding.host, self._plan.binding.port)) is not None:
+            self._say(fault)
+            return None
         with named_pipe() as (output, reader):
             lines = LineReader(reader, self._read_log)
             try:
-                return await self._watch_over(self._start(output))
+                ready_seconds = await self._watch_over(self._start(output))
+                grace = self._shutdown.stop_seconds
+                await self._end(grace if ready_seconds is not None else min(grace, STARTING_STOP_SECONDS))
+                return ready_seconds
             finally:
-                await self._end()
+                await self._end(0.0)
                 lines.close()
 
     async def _watch_over(self, process: NodeProcess) -> float | None:
@@ -151,63 +151,61 @@ class Supervisor:
         started = time.monotonic()
         try:
             async with asyncio.timeout(self._plan.patience.startup):
-                ended = await self._first(poll_exit(process), wait_for_health(self._api))
-                if ended is not None or self._stop.is_set():
+                ended = await self._first(poll_exit(process), self._answers_itself(process))
+                if ended is not None or self._is_stopping:
                     self._say(ended or "stopped before it was ready")
                     return False
                 self._say(f"healthy after {time.monotonic() - started:.1f} s")
-                ended = await self._first(poll_exit(process), self._try_out())
+                ended = await self._first(poll_exit(process), self._tryout.run())
         except TimeoutError:
             self._say(f"not ready after {self._plan.patience.startup:.0f} s")
             return False
-        if ended is not None or self._stop.is_set():
+        if ended is not None or self._is_stopping:
             self._say(ended or "stopped before it was ready")
             return False
         return self._record.is_ready
 
-    async def _try_out(self) -> None:
-        """One warm-up and one budget canary; then the record says ready, with what was found."""
-        if not await self._api.answers():
-            self._say("the warm-up request failed")
-            return
-        obedience = "not_checked"
-        if self._plan.has_budgets:
-            # A node can die of a field that it accepts. Seen on vLLM 0.22's CPU build: not sent a second time.
-            obedience = "broken" if self._killed_by_canary else await self._send_canary()
-        self._say(f"answers; thinking budget: {obedience}")
-        await self._record.change(
-            state="ready",
-            warm_up=True,
-            thinking_budget=obedience,
-            vllm_version=await self._api.version(),
-            max_model_len=await self._api.max_model_len(),
-        )
-        self._say(f"ready: {self._plan.advertise} serves {self._plan.served_name}")
-
-    async def _send_canary(self) -> str:
-        self._killed_by_canary = True
-        obedience = await self._api.keeps_budget()
-        self._killed_by_canary = obedience == "broken"
-        return obedience
+    async def _answers_itself(self, process: NodeProcess) -> None:
+        """Return when /health is 200 and our own server says so: another one may have taken the port meanwhile."""
+        told = None
+        while True:
+            await wait_for_health(self._api)
+            foreign = await asyncio.to_thread(foreign_listener, self._plan.local_url, process.pid)
+            if foreign is None:
+                return
+            if foreign != told:
+                self._say(f"{self._plan.local_url} is answered by {foreign}, which this launcher did not start")
+                told = foreign
+            await asyncio.sleep(IDLE_POLL_SECONDS)
 
     async def _drain(self, process: NodeProcess) -> None:
-        await self._record.change(state="draining", drain_deadline=time.time() + self._grace)
-        idle = wait_until_idle(self._api, self._plan.patience.settle)
-        waits = [asyncio.create_task(w) for w in (idle, poll_exit(process), self._hurry.wait())]
-        await asyncio.wait(waits, timeout=self._grace, return_when=asyncio.FIRST_COMPLETED)
-        told = "drained" if waits[0].done() else "stopping although requests are still running"
-        for task in waits:
-            task.cancel()
-        await asyncio.gather(*waits, return_exceptions=True)
-        self._say(told)
+        """Wait until no request is left, the process ends, or the time is over, which may come closer meanwhile."""
+        idle = asyncio.create_task(wait_until_idle(self._api, self._plan.patience.settle))
+        ended = asyncio.create_task(poll_exit(process))
+        try:
+            while True:
+                self._shutdown.sooner.clear()
+                left = self._shutdown.drain_left
+                await self._record.change(state="draining", drain_deadline=time.time() + left)
+                sooner = asyncio.create_task(self._shutdown.sooner.wait())
+                await asyncio.wait([idle, ended, sooner], timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                sooner.cancel()
+                if ended.done():
+                    return self._say(ended.result())
+                if idle.done():
+                    return self._say("drained")
+                if self._shutdown.drain_left == 0:
+                    return self._say("stopping although requests are still running")
+        finally:
+            for task in (idle, ended):
+                task.cancel()
+            await asyncio.gather(idle, ended, return_exceptions=True)
 
-    async def _end(self) -> None:
+    async def _end(self, grace_seconds: float) -> None:
         """End the process group, whatever state it is in."""
         process, self._process = self._process, None
         if process is not None:
-            stop = self._plan.patience.stop
-            grace = min(stop, STARTING_STOP_SECONDS) if self._record.is_starting else stop
-            code = await asyncio.to_thread(process.end, grace)
+            code = await asyncio.to_thread(process.end, grace_seconds)
             self._exit_code = code if code >= 0 else 128 - code
             self._say(f"the server ended with code {code}")
 
@@ -224,16 +222,20 @@ class Supervisor:
         return next((result for result in results if result is not None), None)
 
     async def _stopped(self) -> None:
-        await self._stop.wait()
+        await self._shutdown.ordered.wait()
+
+    @property
+    def _is_stopping(self) -> bool:
+        return self._shutdown.ordered.is_set()
 
     async def _heed(self, source: NoticeSource) -> None:
-        notice = await source.wait()
-        self.ask_to_stop(f"notice: {notice.reason}", notice.seconds)
+        async for notice in notices_of(source, self._say):
+            self._shutdown.take_notice(notice)
 
     def _take_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.ask_to_stop, number.name)
+            loop.add_signal_handler(number, self._shutdown.take_signal, number.name)
         for number in FORWARDED:
             loop.add_signal_handler(number, self._forward, number)
 

@@ -21,7 +21,7 @@ def load_profiles(folders: Iterable[Path] = ()) -> dict[str, Profile]:
     """All profiles by name: the built-in ones, then those in `folders` and in $FLEETGATE_WORKER_PROFILES.
 
     A file of the operator replaces a built-in profile of the same name. Raises ConfigError for a file that
-    is wrong.
+    is wrong, and for a folder that is not there.
     """
     documents = _built_in()
     profiles = {p.name: p for p in (_build(doc, documents, name) for name, doc in documents.items())}
