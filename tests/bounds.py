@@ -35,6 +35,7 @@ TESTS = (
     "tests/config/test_config.py",
     "tests/test_docs_metrics.py",
     "tests/workers/test_download.py",
+    "tests/workers/test_download_copies.py",
     "tests/workers/test_launch.py",
 )
 """Real gateways, their admin listener, limits and tenants in Redis, metrics, settings, and the workers' download."""

@@ -1,11 +1,14 @@
 """A server that speaks enough of the hub's API for a download: model info, the file tree, files with ranges.
 
-Started in a thread by test_download.py on port 0. It can break connections off in the middle of a file.
+Started in a thread by test_download.py on port 0. It can break connections off, in several ways and as often as is
+wished. Safetensors files are LFS objects, as on the hub: their SHA-256 is told; of the others git's blob id is.
 """
 
 import hashlib
 import json
 import re
+import socket
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +29,23 @@ class Hub:
         self.break_after = 0
         self.hangups_left = 0
         """How often a file's head is asked for and the connection ends without an answer."""
+        self.faults: Iterator[str] = iter(())
+        """What befalls each request: `hangup`, `reset`, `cut` (in the middle of a file), a status, `page` (that of a
+        proxy), or nothing (an empty word)."""
+        self.hold = False
+        """Files are begun and not ended until `released`; `held` says that one is."""
+        self.held, self.released = threading.Event(), threading.Event()
+        self.broken = 0
+        """How many requests were broken by `faults`."""
+        self._lock = threading.Lock()
         self.url = ""
+
+    def next_fault(self) -> str:
+        """Of several that ask at once each gets its own."""
+        with self._lock:
+            fault = next(self.faults, "")
+            self.broken += bool(fault)
+            return fault
 
     def served_bytes(self) -> int:
         """Ranges asked for, for counting what was fetched twice."""
@@ -63,6 +82,9 @@ def _routes(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 hub.hangups_left -= 1
                 self.close_connection = True
                 return None
+            self.fault = hub.next_fault()
+            if self.fault not in ("", "cut"):
+                return self._break(self.fault, body)
             api = re.fullmatch(r"/api/models/([^/]+/[^/]+)/(revision|tree)/([^/]+)/?", path)
             file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
             found = api or file
@@ -78,10 +100,21 @@ def _routes(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 listing = _info(name, files) if api.group(2) == "revision" else _tree(files)
                 return self._send(200, json.dumps(listing).encode(), {"Content-Type": "application/json"}, body)
             assert file is not None
-            return self._send_file(files[file.group(3)], body)
+            return self._send_file(file.group(3), files[file.group(3)], body)
 
-        def _send_file(self, data: bytes, body: bool) -> None:
-            headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        def _break(self, fault: str, body: bool) -> None:
+            if fault == "page":
+                return self._send(200, b"<html>log in first</html>", {"Content-Type": "text/html"}, body)
+            if fault.isdigit():
+                return self._send(int(fault), b"busy", {"Retry-After": "0"}, body)
+            if fault == "reset":
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
+            self.close_connection = True
+            return None
+
+        def _send_file(self, name: str, data: bytes, body: bool) -> None:
+            headers = {"ETag": f'"{_etag(name, data)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
             wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
             if wanted is None:
                 return self._send(200, data, headers, body)
@@ -97,7 +130,17 @@ def _routes(hub: Hub) -> type[BaseHTTPRequestHandler]:
             for name, value in {**headers, "Content-Length": str(len(data))}.items():
                 self.send_header(name, value)
             self.end_headers()
+            if self.fault == "cut":
+                self.wfile.write(data[: len(data) // 2 if body else 0])
+                self.close_connection = True
+                return
             if not body:
+                return
+            if hub.hold and len(data) > 100_000:
+                self.wfile.write(data[:1000])
+                hub.held.set()
+                hub.released.wait(60)
+                self.close_connection = True
                 return
             if hub.breaks_left > 0 and len(data) > hub.break_after:
                 hub.breaks_left -= 1
@@ -113,9 +156,25 @@ def _routes(hub: Hub) -> type[BaseHTTPRequestHandler]:
 
 
 def _info(name: str, files: dict[str, bytes]) -> dict[str, object]:
-    siblings = [{"rfilename": n, "size": len(d), "blobId": hashlib.sha1(d).hexdigest()} for n, d in files.items()]
+    siblings = [{"rfilename": n, "size": len(d), "blobId": git_blob_id(d), **_lfs(n, d)} for n, d in files.items()]
     return {"id": name, "modelId": name, "sha": COMMIT, "private": False, "siblings": siblings, "tags": []}
 
 
 def _tree(files: dict[str, bytes]) -> list[dict[str, object]]:
-    return [{"type": "file", "path": n, "size": len(d), "oid": hashlib.sha1(d).hexdigest()} for n, d in files.items()]
+    return [{"type": "file", "path": n, "size": len(d), "oid": git_blob_id(d), **_lfs(n, d)} for n, d in files.items()]
+
+
+def git_blob_id(data: bytes) -> str:
+    """As `git hash-object` computes it."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def _lfs(name: str, data: bytes) -> dict[str, object]:
+    if not name.endswith(".safetensors"):
+        return {}
+    digest = hashlib.sha256(data).hexdigest()
+    return {"lfs": {"sha256": digest, "oid": digest, "size": len(data), "pointerSize": 134}}
+
+
+def _etag(name: str, data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest() if name.endswith(".safetensors") else git_blob_id(data)

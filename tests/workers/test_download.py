@@ -1,5 +1,6 @@
 """Downloads from a local server that speaks the hub's API."""
 
+import itertools
 import json
 import struct
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ from typer.testing import CliRunner, Result
 
 from tests.workers.hub_stand_in import COMMIT, Hub, serve
 from workers.cli import app
-from workers.download import Found, check_space
+from workers.download.fetch import check_space
+from workers.download.source import Found
 from workers.errors import DownloadFailed
 
 ULTRA = "nvidia/NVIDIA-Nemotron-3-Ultra-550B-A55B"
@@ -124,7 +126,7 @@ def test_what_cannot_be_fetched_is_told(hub: Hub, tmp_path: Path, profile: str, 
 
 def test_a_hub_that_is_not_there_is_told(tmp_path: Path) -> None:
     """Whatever HTTP client the library has: version 2 has another one."""
-    command = ["download", "nemotron-3-ultra-8xh100-nvfp4", "--model-dir", str(tmp_path / "model")]
+    command = ["download", "nemotron-3-ultra-8xh100-nvfp4", "--model-dir", str(tmp_path / "model"), "--tries", "1"]
     run = CliRunner().invoke(app, command, env={"HF_ENDPOINT": "http://127.0.0.1:1", "HF_TOKEN": None})
     assert run.exit_code == 2, run.output
     assert "the hub does not answer a request for nvidia" in run.stderr
@@ -137,6 +139,27 @@ def test_a_download_outlives_connections_that_end_without_an_answer(hub: Hub, tm
     run = download(hub, tmp_path, "nemotron-3-ultra-8xh100-nvfp4", "--workers", "1")
     assert run.exit_code == 0, run.stderr
     assert "attempt 1 broke off" in run.stderr and hub.hangups_left == 0
+
+
+def sharded(count: int, size: int) -> dict[str, bytes]:
+    names = {f"t{number}": f"model-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1)}
+    index = {"metadata": {"total_size": count * size}, "weight_map": names}
+    shards = {name: shard(**{tensor: size}) for tensor, name in names.items()}
+    return {"config.json": b"{}", "model.safetensors.index.json": json.dumps(index).encode(), **shards}
+
+
+KINDS = ("hangup", "reset", "cut", "503", "429", "page", "502", "500")
+
+
+def test_a_download_survives_sixty_breaks(hub: Hub, tmp_path: Path) -> None:
+    """Of every kind, in listings, heads and bodies: what broke off is taken up again as long as files come."""
+    hub.repositories[f"{ULTRA}-NVFP4"] = sharded(150, 5000)
+    breaks = itertools.islice(itertools.cycle(KINDS), 60)
+    hub.faults = itertools.chain.from_iterable((kind, "", "", "", "", "") for kind in breaks)
+    run = download(hub, tmp_path, "nemotron-3-ultra-8xh100-nvfp4", "--workers", "32", "--verify")
+    assert run.exit_code == 0, run.stderr
+    assert hub.broken == 60
+    assert "verified by SHA-256: 150 files" in run.stderr
 
 
 def test_a_wrong_revision_is_told(hub: Hub, tmp_path: Path) -> None:
@@ -154,7 +177,7 @@ def test_a_hub_whose_files_do_not_match_its_index_is_not_believed(hub: Hub, tmp_
 
 
 def test_the_disk_is_asked_first(tmp_path: Path) -> None:
-    needs_too_much = Found("a/b", COMMIT, None, {"x": 10**18})
+    needs_too_much = Found("a/b", {"x": 10**18})
     with pytest.raises(DownloadFailed, match="attach a larger disk"):
         check_space(needs_too_much, tmp_path / "not" / "there")
-    check_space(Found("a/b", COMMIT, None, {"x": 1000}), tmp_path)
+    check_space(Found("a/b", {"x": 1000}), tmp_path)
