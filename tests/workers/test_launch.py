@@ -68,10 +68,11 @@ class Launched:
         stand_in: str = "",
         command: str = "",
         full: bool = False,
+        unread: bool = False,
         port: int | None = None,
         node_id: str | None = None,
     ) -> None:
-        """`full`: nothing that it says can be written, as on a full disk."""
+        """`full`: nothing that it says can be written, as on a full disk. `unread`: nobody reads its stdout, a pipe."""
         self.folder = folder
         self.port = port or free_port()
         self.node_id = node_id or f"node-{self.port}"
@@ -83,7 +84,7 @@ class Launched:
         options += ["--redis", redis_url] if redis_url else []
         self.process = subprocess.Popen(
             [WORKER, "launch", "tiny-cpu", *options, *more],
-            stdout=self._stdout,
+            stdout=subprocess.PIPE if unread else self._stdout,
             stderr=self._stderr,
             env={**os.environ, "FLEETGATE_WORKER_SECRET": SECRET},
         )
@@ -117,8 +118,9 @@ class Launched:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(60)
-        self._stdout.close()
-        self._stderr.close()
+        for stream in (self._stdout, self._stderr, self.process.stdout):
+            if stream is not None:
+                stream.close()
         if self._redis is not None:
             self._redis.close()
 
@@ -144,6 +146,18 @@ def test_a_full_disk_ends_no_node(launch: Callable[..., Launched], redis_url: st
     node.process.wait(60)
     assert node.record() is None
     assert node.noted("signals").startswith("SIGTERM"), "the server was stopped, not lost"
+
+
+def test_a_reader_that_stopped_reading_holds_up_no_node(
+    launch: Callable[..., Launched], redis_url: str, tmp_path: Path
+) -> None:
+    """A pager that is paused, a log shipper that hangs: lines are lost, heartbeats and the drain are not."""
+    node = launch(redis_url, stand_in="--talks", unread=True)
+    record = wait_until(lambda: node.is_in("ready"), "ready")
+    wait_until(lambda: (later := node.record()) and later["heartbeat_at"] > record["heartbeat_at"], "a heartbeat")
+    node.process.send_signal(signal.SIGTERM)
+    assert node.process.wait(60) == 0
+    assert node.said("drained") and node.record() is None
 
 
 def test_from_start_to_drained_end(launch: Callable[..., Launched], redis_url: str, tmp_path: Path) -> None:

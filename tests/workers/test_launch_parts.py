@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -18,7 +19,7 @@ from workers.cli import app
 from workers.errors import MissingTool, NodeFailed
 from workers.launch.backoff import HEALTHY_SECONDS, LAST_SECONDS, Backoff
 from workers.launch.identity import NODE_ID, advertised_url, node_id_of
-from workers.launch.output import LineReader, named_pipe
+from workers.launch.output import LineReader, Outlet, named_pipe
 from workers.launch.plan import local_url, price_of
 from workers.launch.port import foreign_listener, port_fault
 from workers.launch.progress import Step, is_news, read_line
@@ -100,6 +101,22 @@ async def test_output_arrives_by_lines_and_nothing_is_lost() -> None:
     assert not path.exists()
 
 
+def test_lines_that_nobody_reads_are_lost_and_counted() -> None:
+    reader, writer = os.pipe()
+    outlet = Outlet(writer)
+    for _ in range(20):
+        outlet.write("x" * 1_000_000)
+    with os.fdopen(reader, "rb") as stream:
+        read = sum(len(stream.read(1_000_001)) for _ in range(15))
+        outlet.write("the last one")
+        outlet.close()
+        os.close(writer)
+        rest = stream.read().replace(b"x", b"").split(b"\n")
+    assert read == 15 * 1_000_001, "what there was room for is kept"
+    assert re.fullmatch(rb"\.\.\. \d lines were lost here, as nobody read them", rest[-3])
+    assert rest[-2:] == [b"the last one", b""]
+
+
 def test_prices_and_addresses_of_a_launch() -> None:
     profile, prices, day = find_profile("nemotron-3-ultra-8xh200-fp8"), load_prices(), date(2026, 6, 30)
     on_demand, spot = price_of(profile, "on_demand", prices, day), price_of(profile, "spot", prices, day)
@@ -171,6 +188,14 @@ def test_wrong_launches_are_told_before_anything_starts(args: list[str], says: s
     assert run.exit_code == 2, run.output
     assert isinstance(run.exception, SystemExit)
     assert says in " ".join(run.stderr.split())
+
+
+@pytest.mark.parametrize("port", ["0", "-1", "65536"])
+@pytest.mark.parametrize("command", ["launch", "argv", "preflight"])
+def test_a_port_that_is_none_is_told(command: str, port: str) -> None:
+    run = CliRunner().invoke(app, [command, "tiny-cpu", "--port", port])
+    assert run.exit_code == 2 and isinstance(run.exception, SystemExit)
+    assert "--port" in run.stderr
 
 
 def test_a_node_without_a_name_gets_one_that_can_be_registered() -> None:

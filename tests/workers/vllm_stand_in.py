@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--never-ready", action="store_true")
     parser.add_argument("--dies-of-budget", action="store_true")
+    parser.add_argument("--talks", action="store_true", help="logs some megabytes before it listens")
     parser.add_argument("--deaf", action="store_true", help="ignores SIGTERM")
     args, _ = parser.parse_known_args()  # flags of vLLM's
     count(args.folder / "starts")
@@ -40,6 +41,8 @@ def main() -> None:
     signal.signal(signal.SIGUSR1, lambda number, _: note(args.folder / "signals", number))
     for line in LOG:
         print(line, flush=True)
+    for number in range(30_000 if args.talks else 0):
+        print(f"INFO {number}", "x" * 100, flush=True)
     if args.never_ready:
         sys.exit(3)
     (args.folder / "pid").write_text(str(os.getpid()))

@@ -136,5 +136,6 @@ def _profile(max_model_len: int, served_name: str, tools: bool) -> Profile:
 
 
 def _say(line: str) -> None:
-    # Progress goes to standard error: what a command prints as its result can be piped.
-    typer.echo(line, err=True)
+    # Progress goes to standard error: what a command prints as its result can be piped. What nobody reads is lost.
+    with contextlib.suppress(OSError):
+        typer.echo(line, err=True)

@@ -5,7 +5,7 @@ import contextlib
 import datetime
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -20,6 +20,7 @@ from workers.commands.words import number, split_command
 from workers.launch.identity import advertised_url, labels_of, node_id_of
 from workers.launch.joined import keep_joined
 from workers.launch.machines import has_ray, machine_of, role_of
+from workers.launch.output import Outlet
 from workers.launch.plan import LaunchPlan, Patience, price_of
 from workers.launch.ray_cluster import is_cluster_up, start_head, stop_ray, worker_command
 from workers.launch.server import Server, own_server, vllm_server
@@ -158,11 +159,21 @@ def launch(
 
 
 async def _supervise(plan: LaunchPlan, registry: RedisRegistry | None, sources: Sequence[NoticeSource]) -> int:
-    if registry is None:
-        _say("no --redis: list this node in the gateways' config")
-        return await Supervisor(plan, NoRegistry(), _say, _log).run(sources)
-    async with registry:
-        return await Supervisor(plan, registry, _say, _log).run(sources)
+    said, logged = Outlet(2), Outlet(1)
+    try:
+        if registry is None:
+            said.write("launch: no --redis: list this node in the gateways' config")
+            return await Supervisor(plan, NoRegistry(), _launch_line(said), logged.write).run(sources)
+        async with registry:
+            return await Supervisor(plan, registry, _launch_line(said), logged.write).run(sources)
+    finally:
+        said.close()
+        logged.close()
+
+
+def _launch_line(outlet: Outlet) -> Callable[[str], None]:
+    """The launcher's own lines go to stderr, apart from the server's log on stdout."""
+    return lambda line: outlet.write(f"launch: {line}")
 
 
 def _price(profile: Profile, kind: str | None, usd: float | None, own: Path | None, spot: bool) -> Cost | None:
@@ -181,14 +192,6 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 def _say(line: str) -> None:
-    """The launcher's own lines go to stderr, apart from the server's log on stdout.
-
-    What cannot be written (a full disk, a reader that is gone) is lost: no node ends for it.
-    """
+    """A line before the server runs. What cannot be written (a full disk, a reader that is gone) is lost."""
     with contextlib.suppress(OSError):
         typer.echo(f"launch: {line}", err=True)
-
-
-def _log(line: str) -> None:
-    with contextlib.suppress(OSError):
-        print(line, flush=True)

@@ -29,7 +29,7 @@ def preflight(
     model_dir: Annotated[
         Path | None, typer.Option(help="Check the checkpoint in this folder; else only the disk for it.")
     ] = None,
-    port: Annotated[int, typer.Option(help="The port that the node will listen on.")] = 8000,
+    port: Annotated[int, typer.Option(help="The port that the node will listen on.", min=1, max=65535)] = 8000,
     capture: Annotated[
         Path | None, typer.Option(help="Save this machine's outputs, to replay or contribute them.")
     ] = None,

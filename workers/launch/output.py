@@ -1,14 +1,23 @@
-"""A server's output through a pipe with a name: every line is passed on at once, nothing piles up on disk."""
+"""A server's output through a pipe with a name, and on to ours: every line at once, nothing piles up on disk.
+
+Whoever reads our output may stop reading: a paused pager, a log shipper that hangs. Then lines are lost, and not the
+heartbeats, drains and notices that the same loop does.
+"""
 
 import asyncio
 import contextlib
 import os
 import tempfile
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Longer lines (a config dump) are passed on in pieces.
 CHUNK_BYTES = 65_536
+MOST_BYTES = 16_000_000
+"""Of lines that wait to be written."""
+LAST_SECONDS = 1.0
 
 
 @contextlib.contextmanager
@@ -23,6 +32,57 @@ def named_pipe() -> Iterator[tuple[Path, int]]:
             yield path, reader
         finally:
             os.close(reader)
+
+
+class Outlet:
+    """Lines to a file descriptor, written by a thread of their own; those that it has no room for are lost."""
+
+    def __init__(self, descriptor: int) -> None:
+        """`descriptor` stays the caller's."""
+        self._descriptor = descriptor
+        self._changed = threading.Condition()
+        self._lines: deque[bytes] = deque()
+        self._held = 0
+        self._lost = 0
+        self._closed = False
+        # A daemon, and no buffered file with a lock: a write that is stuck must not keep this process from its end.
+        self._writer = threading.Thread(target=self._write_all, name="output", daemon=True)
+        self._writer.start()
+
+    def write(self, line: str) -> None:
+        """Pass a line on, or lose it: this never waits."""
+        data = f"{line}\n".encode(errors="replace")
+        with self._changed:
+            if self._held + len(data) > MOST_BYTES:
+                self._lost += 1
+                return
+            if self._lost:
+                data = f"... {self._lost} lines were lost here, as nobody read them\n".encode() + data
+                self._lost = 0
+            self._held += len(data)
+            self._lines.append(data)
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Give the last lines a moment."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._writer.join(LAST_SECONDS)
+
+    def _write_all(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._lines or self._closed)
+                if not self._lines:
+                    return
+                data = self._lines.popleft()
+            size = len(data)
+            with contextlib.suppress(OSError):  # a full disk, a reader that is gone: no node ends for it
+                while data:
+                    data = data[os.write(self._descriptor, data) :]
+            with self._changed:
+                self._held -= size
 
 
 class LineReader:
