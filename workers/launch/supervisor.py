@@ -151,7 +151,7 @@ class Supervisor:
         started = time.monotonic()
         try:
             async with asyncio.timeout(self._plan.patience.startup):
-                ended = await self._first(poll_exit(process), self._answers_itself(process))
+                ended = await self._first(poll_exit(process), self._own_server_answers(process))
                 if ended is not None or self._is_stopping:
                     self._say(ended or "stopped before it was ready")
                     return False
@@ -165,7 +165,7 @@ class Supervisor:
             return False
         return self._record.is_ready
 
-    async def _answers_itself(self, process: NodeProcess) -> None:
+    async def _own_server_answers(self, process: NodeProcess) -> None:
         """Return when /health is 200 and our own server says so: another one may have taken the port meanwhile."""
         told = None
         while True:
@@ -185,9 +185,9 @@ class Supervisor:
         try:
             while True:
                 self._shutdown.sooner.clear()
-                left = self._shutdown.drain_left
-                await self._record.change(state="draining", drain_deadline=time.time() + left)
+                await self._record.change(state="draining", drain_deadline=time.time() + self._shutdown.drain_left)
                 sooner = asyncio.create_task(self._shutdown.sooner.wait())
+                left = self._shutdown.drain_left  # not what it was before the registry answered
                 await asyncio.wait([idle, ended, sooner], timeout=left, return_when=asyncio.FIRST_COMPLETED)
                 sooner.cancel()
                 if ended.done():
