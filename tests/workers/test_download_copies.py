@@ -392,6 +392,13 @@ def test_what_cannot_be_written_is_told_at_once(hub: Hub, tmp_path: Path) -> Non
     run = download(hub, tmp_path, PROFILE)
     assert run.exit_code == 2 and isinstance(run.exception, SystemExit), run.output
     assert "attempt 2" not in run.stderr
+    (tmp_path / "file").touch()
+    run = download(hub, tmp_path / "file", PROFILE)
+    assert run.exit_code == 2 and f"cannot write to {tmp_path / 'file' / 'model'}" in run.stderr, run.output
+    here = tmp_path / "here"
+    (here / MANIFEST).mkdir(parents=True)
+    run = fetch(here, str(write(tmp_path / "there", copy())))
+    assert run.exit_code == 2 and f"cannot write to {here}" in run.stderr, run.output
 
 
 @pytest.mark.parametrize("token", ["hf_abc def", "hf_\u00e4", "hf_abc\nX-Evil: 1"])

@@ -104,7 +104,20 @@ def fetch(source: Source, found: Found, job: Job, report: Report) -> None:
     """
     if job.verify and not found.digests:
         raise DownloadFailed(f"{found.title} tells no hash of any file: there is nothing to verify by")
-    _forget_other(found, job.folder)
+    try:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        _forget_other(found, job.folder)
+        _bring(source, found, job, report)
+        with contextlib.suppress(OSError):
+            shutil.rmtree(job.folder / INCOMING)
+        write_manifest(job.folder, found.digests)
+        if found.marker is not None:
+            write_marker(job.folder, found.marker)
+    except OSError as error:
+        raise DownloadFailed(f"cannot write to {job.folder}: {error}") from error
+
+
+def _bring(source: Source, found: Found, job: Job, report: Report) -> None:
     patience = Patience(job.tries, lambda: present_bytes(found, job.folder), report.say)
     with _watched(found, job.folder, report.fetched), _said_in_the_end():
         for attempt in _tries(patience):
@@ -116,11 +129,6 @@ def fetch(source: Source, found: Found, job: Job, report: Report) -> None:
                     _check_hashes(found, job, report)
     if faults:
         raise DownloadFailed(f"the checkpoint is not complete: {faults[0]}; {found.title} has it so")
-    with contextlib.suppress(OSError):
-        shutil.rmtree(job.folder / INCOMING)
-    write_manifest(job.folder, found.digests)
-    if found.marker is not None:
-        write_marker(job.folder, found.marker)
 
 
 def _forget_other(found: Found, folder: Path) -> None:
