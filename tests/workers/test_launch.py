@@ -237,6 +237,7 @@ def test_a_canary_that_kills_is_not_sent_twice(
     assert record["canary"] == {"warm_up": True, "thinking_budget": "broken"}
     assert node.noted("starts") == "2"
     assert node.noted("requests").count("thinking_token_budget") == 1
+    assert node.noted("stderr").count("ready: ") == 1, "the one that died of it was never called ready"
 
 
 def test_a_spot_notice_in_a_file_drains_in_its_time(

@@ -33,12 +33,12 @@ class TryOut:
             # A node can die of a field that it accepts. Seen on vLLM 0.22's CPU build: not sent a second time.
             obedience = "broken" if self._killed_by_canary else await self._send_canary()
         self._say(f"answers; thinking budget: {obedience}")
+        version, length = await self._api.version(), await self._api.max_model_len()
+        if await self._api.health() != "ok":  # it may have died of the canary, and nobody has seen it yet
+            self._say("the server does not answer any more")
+            return
         await self._record.change(
-            state="ready",
-            warm_up=True,
-            thinking_budget=obedience,
-            vllm_version=await self._api.version(),
-            max_model_len=await self._api.max_model_len(),
+            state="ready", warm_up=True, thinking_budget=obedience, vllm_version=version, max_model_len=length
         )
         self._say(f"ready: {self._plan.advertise} serves {self._plan.served_name}")
 
