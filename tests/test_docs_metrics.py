@@ -10,9 +10,12 @@ from gateway.core.telemetry.request_stats import RequestStats
 from gateway.telemetry.definitions import METRICS
 from gateway.telemetry.logs import log_fields
 from gateway.telemetry.metrics import Metrics
+from workers.gpus.metrics import GpuCollector
 
 PAGE = (Path(__file__).parent.parent / "docs" / "telemetry.md").read_text()
 ROWS = dict(re.findall(r"^\| `(fleetgate_\w+)` \| ([\w, ]*) \|", PAGE, re.MULTILINE))
+WORKER = {f"{each.name}_total" if each.type == "counter" else each.name for each in GpuCollector(tuple).collect()}
+"""Of the launcher's own listener: docs/deploy.md has them."""
 
 
 def test_every_metric_stands_in_the_page_with_its_labels() -> None:
@@ -27,7 +30,12 @@ def test_the_page_of_a_gateway_names_every_metric() -> None:
 def test_other_pages_name_metrics_that_there_are() -> None:
     for page in (Path(__file__).parent.parent / "docs").glob("*.md"):
         named = set(re.findall(r"`(fleetgate_\w+)", page.read_text()))
-        assert named <= ROWS.keys(), page.name
+        assert named <= ROWS.keys() | WORKER, page.name
+
+
+def test_every_metric_of_gpus_stands_in_the_page_on_deployment() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "deploy.md").read_text()
+    assert set(re.findall(r"`(fleetgate_worker_gpu_\w+)`", page)) == WORKER
 
 
 def test_the_line_of_the_page_has_every_field_in_order() -> None:

@@ -59,6 +59,24 @@ class Canary(Part):
     thinking_budget: Obedience = "not_checked"
 
 
+class GpuState(Part):
+    """One GPU of the node, as its driver tells it; null: it does not tell.
+
+    `use` is the share of the last half minute in which a kernel ran and `memory` the share in use, both 0 to 1. `xid`
+    is the number of the last Xid error since the launcher began, `ecc_uncorrected` counts since the driver was loaded.
+    `lost`: the driver does not reach the GPU any more.
+    """
+
+    index: int = Field(ge=0)
+    use: float | None = Field(default=None, ge=0, le=1)
+    memory: float | None = Field(default=None, ge=0, le=1)
+    watts: float | None = Field(default=None, ge=0)
+    celsius: float | None = None
+    xid: int | None = Field(default=None, ge=0)
+    ecc_uncorrected: int | None = Field(default=None, ge=0)
+    lost: bool = False
+
+
 class Registration(Part):
     """One node. Times in Unix seconds. `drain_deadline` is when a draining node stops, None otherwise."""
 
@@ -74,6 +92,7 @@ class Registration(Part):
     labels: dict[str, str] = Field(default_factory=dict)
     vllm_version: str | None = None
     canary: Canary = Canary()
+    gpus: tuple[GpuState, ...] | None = None
     started_at: float
     heartbeat_at: float
     drain_deadline: float | None = None

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from gateway.admission.queue import RequestQueue
 from gateway.core.admission.queue_facts import QueueFacts
+from gateway.core.fleet.gpus import gpu_troubles
 from gateway.core.fleet.node_metrics import rates_between
 from gateway.core.fleet.peer_view import AnswerBreaks, PeerView, ViewsByNode, add_up, quantile, states, together
 from gateway.core.routing.selection import NOTHING
@@ -37,7 +38,7 @@ class NodeStatus(BaseModel):
 
 class LaunchView(BaseModel):
     """How a node was started, as its record tells it; null: it does not. `max_model_len` in tokens, `price_kind`
-    on_demand or spot; `warm_up` and `thinking_budget` are what its launcher found before the node was ready."""
+    on_demand, reserved or spot; `warm_up` and `thinking_budget` are what its launcher found before it was ready."""
 
     profile: str | None
     vllm_version: str | None
@@ -47,13 +48,28 @@ class LaunchView(BaseModel):
     thinking_budget: str | None
 
 
+class GpuView(BaseModel):
+    """One GPU, as the node's record tells it; null: it does not. `use` (over the last half minute) and `memory` are 0
+    to 1; `xid` is the number of its last Xid error; `lost`: its driver does not reach it."""
+
+    index: int
+    use: float | None
+    memory: float | None
+    watts: float | None
+    celsius: float | None
+    xid: int | None
+    ecc_uncorrected: int | None
+    lost: bool
+
+
 class NodeView(BaseModel):
     """One node. `running`, `waiting`, `kv_use` (0 to 1), `tokens_per_second` and `hit_rate` (0 to 1, of prompt tokens)
     are the node's own, of all gateways together, over the last half minute; null where it does not say. Over all
     `views`: `in_flight` requests of `places`, `pending_tokens` of prompts whose first byte has not come, `ttft_p50` and
     `ttft_p99` in seconds over the latest streams, `broke_off` answers in the last ten minutes, and `seen`, how many
     processes see it in which state. The rest is as the answering process sees it, `prefill_speed` in tokens a second;
-    `last_error` is another's where it has none. `launch` is null for a node that did not register."""
+    `last_error` is another's where it has none. `launch` is null for a node that did not register. `gpus` are those of
+    its record, none where it tells none, and `gpu_troubles` says what is wrong with them."""
 
     name: str
     url: str
@@ -78,6 +94,8 @@ class NodeView(BaseModel):
     price: float | None
     labels: dict[str, str]
     launch: LaunchView | None
+    gpus: list[GpuView]
+    gpu_troubles: list[str]
 
 
 class ModelView(BaseModel):
@@ -244,6 +262,8 @@ def _view(node: Node, views: Sequence[PeerView]) -> NodeView:
         price=spec.price,
         labels=dict(spec.labels),
         launch=None if node.launch is None else LaunchView(**asdict(node.launch)),
+        gpus=[GpuView(**asdict(gpu)) for gpu in node.gpus],
+        gpu_troubles=gpu_troubles(node.gpus),
     )
 
 

@@ -83,6 +83,7 @@ def _errors(view: dict[str, Any]) -> list[Text]:
         if not model["ready"]
     ]
     lines += [f"{node['name']}: {node['last_error']}" for node in view["nodes"] if node["last_error"]]
+    lines += [f"{node['name']}: {trouble}" for node in view["nodes"] for trouble in node.get("gpu_troubles", ())]
     lines += [f"Redis: {trouble}" for trouble in view.get("redis_troubles", ())]
     return [Text("\n".join([*lines, ""]))] if lines else []
 

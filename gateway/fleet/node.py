@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from gateway.core.dialects.response_ids import node_tag
 from gateway.core.fleet.breaker import Breaker, BreakerRules
 from gateway.core.fleet.capabilities import UNKNOWN
+from gateway.core.fleet.gpus import GpuFacts
 from gateway.core.fleet.knee import ConcurrencyKnee
 from gateway.core.fleet.launch_facts import LaunchFacts
 from gateway.core.fleet.node_facts import NodeFacts
@@ -65,6 +66,8 @@ class Node:
         self.capabilities = UNKNOWN
         self.launch: LaunchFacts | None = None
         """As its record tells them; None where it has none."""
+        self.gpus: tuple[GpuFacts, ...] = ()
+        """As its record tells them; empty where it does not."""
         self.load: NodeMetrics | None = None
         self.loads: deque[NodeMetrics] = deque(maxlen=PAGES)
         self.knee = ConcurrencyKnee()

@@ -118,17 +118,21 @@ class Registrations:
         )
 
     def _update_nodes(self, records: Mapping[str, RegisteredNode], now: float) -> None:
-        """Drain the nodes whose records say so, and note which have started anew, and how all were started."""
+        """Drain the nodes whose records say so, and note which have started anew, how all were started, and what their
+        GPUs do.
+        """
         for node in self._fleet.nodes:
             record = records.get(node.spec.url)
             if record is None:
                 node.drain_for(REGISTERED, None, now)
                 node.launch = None
+                node.gpus = ()
                 continue
             node.launch = record.launch
             if self._started.get(record.url, record.started_at) != record.started_at:
                 node.cold_since = now
             self._started[record.url] = record.started_at
+            node.gpus = record.gpus
             node.drain_for(REGISTERED, self._drain(record, now) if record.state == "draining" else None, now)
         self._draining = {name: drain for name, drain in self._draining.items() if name in records}
 

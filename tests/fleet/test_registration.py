@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import ipaddress
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ def test_the_contracts_records_are_read(case: dict[str, Any]) -> None:
         warm_up=canary["warm_up"],
         thinking_budget=canary["thinking_budget"],
     )
+    assert [asdict(gpu) for gpu in record.gpus] == (case["wire"]["gpus"] or [])
     if not case["signed"]:
         with pytest.raises(UntrustedRegistration, match="not signed"):
             read(wire)
@@ -87,6 +89,16 @@ def test_a_node_serves_whatever_its_record_says_of_its_launch(told: dict[str, An
 
 def test_a_long_text_of_a_record_is_cut() -> None:
     assert read(signed(profile="p" * 10_000)).launch.profile == "p" * LONGEST
+
+
+@pytest.mark.parametrize("gpus", ["many", {"0": {}}, [{"index": "zero"}], [{}], 8])
+def test_gpus_that_cannot_be_read_cost_no_node(gpus: Any) -> None:
+    assert read(signed(gpus=gpus)).gpus == ()
+
+
+def test_a_record_of_an_older_launcher_has_no_gpus() -> None:
+    older = {key: value for key, value in READY.items() if key not in ("gpus", "signature")}
+    assert read(json.dumps(older).encode(), LISTED).gpus == ()
 
 
 def test_an_old_record_cannot_be_played_again() -> None:

@@ -21,7 +21,10 @@ from gateway.core.telemetry.request_stats import RequestStats
 from tests.support.gateway_process import GatewayProcess, gateway_process
 from tests.support.gateways import RunningGateway, eventually, running_gateway
 from tests.support.redis import redis_server
+from tests.support.registrations import record
 from workers.fake import FakeSettings, serve_fake
+from workers.registration import GpuState
+from workers.registry import RedisRegistry
 
 MODEL = "nemotron-3-ultra"
 
@@ -124,6 +127,28 @@ def test_the_table_fits_a_small_terminal() -> None:
         assert word in " ".join(page.split())
     assert f"gpu-2.eu:8000: {error}" in page
     assert "as all 4 gateway processes see them" in " ".join(page.split())
+
+
+async def test_a_node_with_an_idle_gpu_is_named_until_it_works_again() -> None:
+    """The launcher's record tells what its GPUs do; the gateway's status names the one that takes no part."""
+    secret = "shared by both sides"
+    discovery = {"registrations": {"secret": secret, "interval": 0.05}}
+    gpus = [GpuState(index=index, use=0.01 if index == 3 else 0.91, memory=0.9) for index in range(8)]
+    async with contextlib.AsyncExitStack() as stack:
+        redis = await stack.enter_async_context(redis_server())
+        node = await stack.enter_async_context(serve_fake(FakeSettings()))
+        registry = await stack.enter_async_context(RedisRegistry(redis.url, secret))
+        await registry.announce(record(node.url, gpus=tuple(gpus)))
+        async with running_gateway(redis=redis.settings, discovery=discovery) as gateway:
+            shown = await until(gateway, lambda found: bool(found["nodes"][0]["gpu_troubles"]))
+            (told,) = shown["nodes"]
+            assert [gpu["use"] for gpu in told["gpus"]] == [0.91, 0.91, 0.91, 0.01, 0.91, 0.91, 0.91, 0.91]
+            assert f"{told['name']}: GPU 3 idle (1%) while others are at 91%" in printed(shown)
+            await registry.announce(record(node.url, gpus=tuple(gpus[:3])))
+            shown = await until(gateway, lambda found: not found["nodes"][0]["gpu_troubles"])
+            assert "GPU" not in printed(shown)
+            await registry.announce(record(node.url))
+            await until(gateway, lambda found: not found["nodes"][0]["gpus"])
 
 
 def test_only_the_worst_nodes_are_named_for_broken_answers() -> None:

@@ -17,6 +17,8 @@ from workers.catalog.prices import checked_usd, load_prices, price_kind
 from workers.commands.argv import Host, ModelFolder, Port
 from workers.commands.edge import PriceFile, ProfileFolder, ProfileName, told
 from workers.commands.words import number, split_command
+from workers.gpus.metrics import parse_address
+from workers.gpus.telemetry import RecordGpus, gpu_telemetry
 from workers.launch.identity import advertised_url, labels_of, node_id_of
 from workers.launch.joined import keep_joined
 from workers.launch.machines import has_ray, machine_of, role_of
@@ -75,6 +77,9 @@ def launch(
     proof_seconds: Annotated[float, number("Seconds between checks of an idle node.", 0.1)] = 60.0,
     startups: Annotated[int, typer.Option(help="Give up after this many failed starts; 0: never.", min=0)] = 5,
     once: Annotated[bool, typer.Option("--once", help="End with the server instead of starting it again.")] = False,
+    metrics: Annotated[
+        str, typer.Option(help="HOST:PORT for metrics of the GPUs; off: none.", envvar="FLEETGATE_WORKER_METRICS")
+    ] = "127.0.0.1:9109",
     vllm: Annotated[
         str | None, typer.Option("--vllm", help="The version whose flags are used; what is installed if not given.")
     ] = None,
@@ -93,6 +98,7 @@ def launch(
     """
     profile = find_profile(name, profiles or ())
     checked = role_of(profile, role, head)
+    metrics_at = parse_address(metrics)
     binding = Binding(host, port)
     machine = machine_of(profile, checked, head, address, rank)
 
@@ -107,7 +113,8 @@ def launch(
             joining = Server(tuple(worker_command(profile, head or "", address)), {**profile.environment, **os.environ})
         else:
             joining = vllm_here()
-        raise typer.Exit(asyncio.run(keep_joined(joining.command, joining.environment, _say, backoff_seconds)))
+        with gpu_telemetry(profile.hardware, joining.environment, metrics_at, _say):
+            raise typer.Exit(asyncio.run(keep_joined(joining.command, joining.environment, _say, backoff_seconds)))
     registry = None if redis is None else RedisRegistry(redis, os.environ.get(SECRET))
     named = node_id_of(node_id, profile, binding)
     reached = advertised_url(advertise, binding, redis)
@@ -152,20 +159,23 @@ def launch(
             # Until the supervisor listens, a SIGTERM has to lead to the `finally` below.
             signal.signal(signal.SIGTERM, _leave)
             start_head(profile, address, server.environment, _say, patience.startup)
-        raise typer.Exit(asyncio.run(_supervise(plan, registry, sources)))
+        with gpu_telemetry(profile.hardware, server.environment, metrics_at, _say) as gpus:
+            raise typer.Exit(asyncio.run(_supervise(plan, registry, sources, gpus)))
     finally:
         if own_ray:
             stop_ray(server.environment)
 
 
-async def _supervise(plan: LaunchPlan, registry: RedisRegistry | None, sources: Sequence[NoticeSource]) -> int:
+async def _supervise(
+    plan: LaunchPlan, registry: RedisRegistry | None, sources: Sequence[NoticeSource], gpus: RecordGpus
+) -> int:
     said, logged = Outlet(2), Outlet(1)
     try:
         if registry is None:
             said.write("launch: no --redis: list this node in the gateways' config")
-            return await Supervisor(plan, NoRegistry(), _launch_line(said), logged.write).run(sources)
+            return await Supervisor(plan, NoRegistry(), _launch_line(said), logged.write, gpus).run(sources)
         async with registry:
-            return await Supervisor(plan, registry, _launch_line(said), logged.write).run(sources)
+            return await Supervisor(plan, registry, _launch_line(said), logged.write, gpus).run(sources)
     finally:
         said.close()
         logged.close()

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from workers.gpus.telemetry import RecordGpus
 from workers.launch.plan import LaunchPlan
 from workers.registration import Canary, Registration
 from workers.registry import Registry, RegistryUnreachable
@@ -13,11 +14,14 @@ from workers.registry import Registry, RegistryUnreachable
 class NodeRecord:
     """Holds the record, writes it at each change and each heartbeat. An unreachable registry is told, not fatal."""
 
-    def __init__(self, plan: LaunchPlan, registry: Registry, say: Callable[[str], None]) -> None:
-        """Nothing is written before the first `change`."""
+    def __init__(
+        self, plan: LaunchPlan, registry: Registry, say: Callable[[str], None], gpus: RecordGpus = lambda: None
+    ) -> None:
+        """Nothing is written before the first `change`. `gpus` is asked before each writing."""
         now = time.time()
         self._registry = registry
         self._say = say
+        self._gpus = gpus
         self._heartbeat = plan.patience.heartbeat
         self._unreachable = False
         self._withdrawn = False
@@ -79,7 +83,7 @@ class NodeRecord:
         async with self._writing:
             if self._withdrawn:
                 return
-            self._record = self._record.model_copy(update={"heartbeat_at": time.time()})
+            self._record = self._record.model_copy(update={"heartbeat_at": time.time(), "gpus": self._gpus()})
             try:
                 await self._registry.announce(self._record)
             except RegistryUnreachable as error:

@@ -32,6 +32,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from workers.errors import NodeFailed
+from workers.gpus.telemetry import RecordGpus
 from workers.launch.backoff import Backoff
 from workers.launch.node_api import NodeApi
 from workers.launch.output import LineReader, named_pipe
@@ -57,12 +58,14 @@ FORWARDED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 class Supervisor:
     """One node's life. `say` takes the launcher's own lines, `log` those of the server."""
 
-    def __init__(self, plan: LaunchPlan, registry: Registry, say: Say, log: Say) -> None:
-        """Nothing is started before `run`."""
+    def __init__(
+        self, plan: LaunchPlan, registry: Registry, say: Say, log: Say, gpus: RecordGpus = lambda: None
+    ) -> None:
+        """Nothing is started before `run`. `gpus` gives what the record says of the GPUs."""
         self._plan = plan
         self._say = say
         self._log = log
-        self._record = NodeRecord(plan, registry, say)
+        self._record = NodeRecord(plan, registry, say, gpus)
         self._api = NodeApi(plan.local_url, plan.served_name, plan.api_key)
         self._tryout = TryOut(plan, self._api, self._record, say)
         self._shutdown = Shutdown(plan.patience, say)

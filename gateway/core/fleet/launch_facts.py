@@ -11,7 +11,7 @@ LONGEST = 128
 @dataclass(frozen=True, slots=True)
 class LaunchFacts:
     """None: the record does not say, or not in a way that can be read. `max_model_len` in tokens; `price_kind` is
-    on_demand or spot; `warm_up` and `thinking_budget` are what its launcher found before it called the node ready."""
+    on_demand, reserved or spot; `warm_up` and `thinking_budget` are what its launcher found before it was ready."""
 
     profile: str | None = None
     vllm_version: str | None = None

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.core.fleet.gpus import GpuFacts, read_gpus
 from gateway.core.fleet.launch_facts import LaunchFacts, read_launch_facts
 
 TIME_TO_LIVE = 20.0
@@ -58,6 +59,7 @@ class RegisteredNode:
     started_at: float
     drain_deadline: float | None
     launch: LaunchFacts
+    gpus: tuple[GpuFacts, ...]
 
 
 def read_registration(text: bytes, trust: RegistrationTrust, now: float) -> RegisteredNode:
@@ -101,6 +103,7 @@ def _read(record: Mapping[str, Any]) -> RegisteredNode:
         started_at=float(record["started_at"]),
         drain_deadline=None if record.get("drain_deadline") is None else float(record["drain_deadline"]),
         launch=read_launch_facts(record),
+        gpus=read_gpus(record.get("gpus")),
     )
 
 
