@@ -5,6 +5,7 @@ from importlib.util import find_spec
 import typer
 
 from workers.commands.argv import argv
+from workers.commands.bench import bench
 from workers.commands.cpu import cpu_node, tiny_model
 from workers.commands.download import download
 from workers.commands.flags import flags
@@ -28,6 +29,7 @@ app.command()(argv)
 app.command()(flags)
 app.command()(launch)
 app.command()(unit)
+app.command()(bench)
 app.command()(tiny_model)
 app.command()(cpu_node)
 if find_spec("workers.fake"):  # not in the image for GPU machines

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 NEUTRAL = frozenset(
     {
         "--api-key",
+        "--disable-access-log-for-endpoints",
         "--enable-auto-tool-choice",
         "--enable-prompt-tokens-details",
         "--headless",

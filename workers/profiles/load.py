@@ -42,7 +42,12 @@ def load_profile_file(file: Path) -> Profile:
     document = read_document(file)
     if not isinstance(document, dict):
         raise ConfigError(f"{file} is not a YAML mapping")
-    return _build(document, _built_in(), str(file))
+    return build_profile(document, str(file))
+
+
+def build_profile(document: Mapping[str, Any], where: str) -> Profile:
+    """The profile of a document, which may extend a built-in one. Raises ConfigError that names `where`."""
+    return _build(document, _built_in(), where)
 
 
 def find_profile(name: str, folders: Iterable[Path] = ()) -> Profile:

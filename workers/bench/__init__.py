@@ -1,0 +1,1 @@
+"""Measures a running node: a ladder of loads over several workloads, and whether its cache changes answers."""
