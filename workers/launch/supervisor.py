@@ -163,10 +163,11 @@ class Supervisor:
         except TimeoutError:
             self._say(f"not ready after {self._plan.patience.startup:.0f} s")
             return False
+        if self._record.is_ready:
+            return True  # also where it ended or is to stop in this moment: gateways may have read the record
         if ended is not None or self._is_stopping:
             self._say(ended or "stopped before it was ready")
-            return False
-        return self._record.is_ready
+        return False
 
     async def _own_server_answers(self, process: NodeProcess) -> None:
         """Return when /health is 200 and our own server says so: another one may have taken the port meanwhile."""
