@@ -25,6 +25,9 @@ ROOMY = 64
 PAGES = 16
 """Pages of a node's metrics that are kept: half a minute of them, over which its rates are taken."""
 
+SILENT = 1.0
+"""Seconds without a token of any stream from which a node counts as silent: one that works sends some every 50 ms."""
+
 STALE = 15.0
 """Seconds after which a page of its metrics says nothing of how much a node can take."""
 
@@ -219,6 +222,10 @@ class Node:
         self.cold_since = now
         self.last_error = error
         self.refresh(now)
+
+    def is_silent(self, now: float) -> bool:
+        """Whether answers stream from it, and nothing of any has come for `SILENT` seconds."""
+        return now > self.heard_at + SILENT and any(lease.heard for lease in self.leases)
 
     def doubt(self, error: str) -> None:
         """A request failed by the node's fault or its own: the prober asks the node itself, at once."""

@@ -13,6 +13,8 @@ only where no other has a place.
 """
 
 import asyncio
+import contextlib
+from collections.abc import Sequence
 from functools import partial
 from math import inf
 
@@ -29,7 +31,10 @@ from gateway.upstream.place_wait import check_waiting, wait_for_place
 from gateway.upstream.resume_budgets import ResumeBudgets
 
 RESPITE = 0.5
-"""Seconds before a node that broke off is asked again, where there is no other."""
+"""Seconds before a node that broke off, or is silent, is asked where there is no other."""
+
+SILENT_NODES = 3
+"""Nodes that a look passes over because they are silent."""
 
 
 class AnswerResumption:
@@ -172,15 +177,28 @@ class AnswerResumption:
 
     def _free_lease(self, now: float) -> Lease | None:
         """None where no node has a place."""
-        try:
-            return self._another(self._avoided)
-        except Overloaded:
-            if now < self._failed_at + RESPITE:
-                return None
+        lease = self._lease_of_lively(self._avoided, now)
+        if lease is not None or now < self._failed_at + RESPITE:
+            return lease
+        lease = self._lease_of_lively((), now)
+        if lease is not None:
+            return lease
         try:
             return self._another(())
         except Overloaded:
             return None
+
+    def _lease_of_lively(self, avoided: Sequence[Node], now: float) -> Lease | None:
+        """A lease on a node that is not silent, and none of `avoided`."""
+        tried = [*avoided]
+        with contextlib.suppress(Overloaded):
+            for _ in range(SILENT_NODES):
+                lease = self._another(tried)
+                if not lease.node.is_silent(now):
+                    return lease
+                lease.release()  # it stands still, most likely, which nobody has noticed yet
+                tried.append(lease.node)
+        return None
 
     def _check_wait(self, checkpoint: Checkpoint, deadline: float, now: float) -> None:
         """Raises the error that ends the wait at loop time `now`."""

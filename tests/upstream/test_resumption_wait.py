@@ -1,16 +1,19 @@
 """Answers that wait for a node: what their looks cost the process, and what may change meanwhile."""
 
 import asyncio
+from collections.abc import Callable, Collection
 from math import inf
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from gateway.core.errors import ClientGone, GatewayError, ShuttingDown, UpstreamCut
+from gateway.core.errors import ClientGone, GatewayError, NoNodeReady, ShuttingDown, UpstreamCut
 from gateway.core.resume.budget import Resumes
 from gateway.core.resume.node_deaths import NodeDeaths
 from gateway.core.resume.resumability import ResumeRules
+from gateway.fleet.node import SILENT, Lease, Node
+from gateway.fleet.node_spec import NodeSpec
 from gateway.upstream.resume_budgets import LONGEST_STEP, STEP, VAIN_LOOKS, ResumeBudgets
 from gateway.upstream.resumption import AnswerResumption
 
@@ -74,3 +77,42 @@ async def test_what_happens_until_all_answers_have_broken_off_comes_first(leaves
     with pytest.raises(GatewayError) as error:
         await judged
     assert isinstance(error.value, ClientGone if leaves else ShuttingDown)
+
+
+def standing(names: str, silent: str) -> tuple[list[Node], Callable[[Collection[Node]], Lease]]:
+    """Nodes with a stream each, of which the `silent` have sent nothing for two seconds, and how one is leased: the
+    first that was not tried."""
+    now = asyncio.get_running_loop().time()
+    nodes = [Node(NodeSpec(f"http://{name}:1")) for name in names]
+    for node in nodes:
+        Lease(node).heard = True
+        node.heard_at = now - (2 * SILENT if node.name[0] in silent else 0.0)
+
+    def another(tried: Collection[Node]) -> Lease:
+        for node in nodes:
+            if node not in tried:
+                return Lease(node)
+        raise NoNodeReady("none")
+
+    return nodes, another
+
+
+@pytest.mark.parametrize(
+    ("silent", "chosen"), [("", "B"), ("B", "C"), ("BC", "D"), ("D", "B"), ("BCD", "A"), ("ABCD", "A"), ("A", "B")]
+)
+async def test_an_answer_goes_on_where_others_get_tokens(silent: str, chosen: str) -> None:
+    """It broke off on A. A node that stands still is found out seconds later; its streams tell at once. Where there is
+    no other, A is asked again, and at last any."""
+    nodes, another = standing("ABCD", silent)
+    request, stats = SimpleNamespace(gone=False), SimpleNamespace(resumes=(), answered=False, go_on=lambda made: None)
+    checkpoint = SimpleNamespace(
+        count=99, tokens=SimpleNamespace(count=99), check=lambda: None, resume=lambda known: ""
+    )
+    costs = SimpleNamespace(open=1)
+    given: list[Any] = [Resumes(2, NodeDeaths(), 0), request, stats, another, costs, inf]
+    broken: list[Any] = [checkpoint, nodes[0]]
+    resumption = AnswerResumption(ResumeBudgets(ResumeRules()), *given)
+    await resumption.judge(UpstreamCut("x"), *broken)
+    lease, _ = await resumption.next_node("m", inf)
+    assert lease.node.name == f"{chosen}:1"
+    assert [len(node.leases) for node in nodes] == [1 + (node is lease.node) for node in nodes], "no other is held"
