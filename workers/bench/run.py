@@ -6,7 +6,7 @@ import secrets
 import shlex
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,7 +51,7 @@ class Wanted:
     profile: Profile | None
     settings: Settings
     load: str
-    program: str
+    program: Sequence[str]
     tokenizer: str | None
     probes: bool
     until: float
@@ -113,16 +113,16 @@ def _maker(wanted: Wanted, client: httpx.AsyncClient, node: MeasuredNode, run: s
     own = OwnLoad(client, node.model, run)
     if wanted.load == "own":
         return own, "--load own"
-    program = shlex.split(wanted.program)
+    program, named = wanted.program, shlex.join(wanted.program)
     folder = Path(node.root)  # a repository's name is no path of ours
     tokenizer = wanted.tokenizer or (node.root if node.is_here and folder.is_absolute() and folder.is_dir() else None)
     missing = "" if tokenizer is not None else "no tokenizer is known: --tokenizer FOLDER"
-    if not program or shutil.which(program[0]) is None:
-        missing = f"there is no program {wanted.program!r}"
+    if shutil.which(program[0]) is None:
+        missing = f"there is no program {named!r}"
     if missing and wanted.load == "vllm":
         raise ConfigError(f"--load vllm: {missing}")
     if missing or tokenizer is None:
         return own, f"vllm bench serve: {missing}"
     vllm = VllmLoad(client, node.url, node.model, program, tokenizer)
-    why = f"{wanted.program}, tokenizer {tokenizer}"
+    why = f"{named}, tokenizer {tokenizer}"
     return (vllm if wanted.load == "vllm" else FirstThatWorks(vllm, own, say)), why

@@ -16,6 +16,7 @@ from workers.bench.saved import best_rungs, folder_for, launched_with, save, thr
 from workers.bench.settings import MOST_RATE, USUAL_USERS, Settings, choose_workloads, read_numbers, read_users
 from workers.bench.view import bench_json, print_findings, print_rungs
 from workers.commands.edge import FAILED, AsJson, ProfileFolder, print_json, told
+from workers.commands.words import split_command
 from workers.errors import ConfigError, WorkerError
 from workers.profile import Profile
 from workers.profiles.load import find_profile
@@ -72,12 +73,11 @@ def bench(
         requests=requests,
         timeout=timeout,
     )
+    program = split_command("--vllm-program", vllm_program)
     name = model or (chosen.served_name if chosen is not None else None)
     until = time.monotonic() + 60 * minutes
     found = Found()
-    interrupted = _run(
-        Wanted(where, name, chosen, settings, load, vllm_program, tokenizer, probes, until), found, as_json
-    )
+    interrupted = _run(Wanted(where, name, chosen, settings, load, program, tokenizer, probes, until), found, as_json)
     if interrupted:
         _say("interrupted" + ("; nothing is saved" if save_it else ""))
         raise typer.Exit(interrupted)

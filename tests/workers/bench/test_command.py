@@ -171,6 +171,8 @@ def test_what_the_node_cannot_do_is_told(words: list[str], told: str) -> None:
         (["http://h:1", "--users", "1.5"], "--users '1.5': expected whole numbers"),
         (["http://h:1", "--workload", "talk"], "unknown workload 'talk'"),
         (["http://h:1", "--save", "--profiles", "."], "--save needs to know what the node runs"),
+        (["tiny-cpu", "--vllm-program", "vllm 'x"], "--vllm-program"),
+        (["tiny-cpu", "--vllm-program", ""], "--vllm-program is empty"),
         (["tiny-cpu", "--save"], "--save needs a folder of your own profiles"),
     ],
 )
