@@ -9,7 +9,7 @@ from typing import Protocol
 
 from workers.bench.figures import Figures, GpuUse, mean_use
 from workers.bench.load import Load
-from workers.bench.workloads import Asker
+from workers.bench.workloads import Asker, Lengths
 from workers.errors import NodeFailed
 from workers.gpus.nvml import NoNvml, open_nvml
 from workers.gpus.reading import GpuReading
@@ -35,10 +35,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """A step that was measured."""
+    """A step that was measured. `told` and `lengths`: its requests, in words and in tokens."""
 
     workload: str
     told: str
+    lengths: Lengths
     figures: Figures
 
 
@@ -135,7 +136,7 @@ async def climb(
             await maker.measure(step.load, asker, gpus, found.append)
         finally:
             for figures in found:
-                keep(Rung(step.workload, asker.told, figures))
+                keep(Rung(step.workload, asker.told, asker.lengths, figures))
         reason = _why_stop(found[-1], best, climbs_all)
         if reason:
             say(f"{step.workload}: {reason}")

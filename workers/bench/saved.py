@@ -13,7 +13,7 @@ from workers.bench.ladder import Rung
 from workers.bench.launched import Launched
 from workers.errors import ConfigError
 from workers.measured import hardware_name, measured_with
-from workers.profile import MeasuredWith, Profile, Throughput
+from workers.profile import Load, MeasuredWith, Profile, Throughput
 from workers.profiles.load import PROFILE_PATH, build_profile, load_profile_file
 from workers.speed_flags import flags_hash
 
@@ -59,6 +59,25 @@ def throughput_of(rung: Rung, measured: MeasuredWith, how: str) -> Throughput:
         workload=f"{rung.told}, {rung.figures.load}",
         source=f"fleetgate-worker bench, {how}, {loop}, {rung.figures.seconds:.0f} s",
         measured_with=measured,
+        load=_load_of(rung),
+    )
+
+
+def _load_of(rung: Rung) -> Load | None:
+    """What `plan --workload` compares with a workload; None where it is not known how much came from the cache, or in
+    an open loop how many answers ran at once.
+
+    The node's own count of hits goes before what was sent twice: blocks of a cache round it down.
+    """
+    figures, lengths = rung.figures, rung.lengths
+    cached = lengths.shared if figures.node.hit_rate is None else min(max(figures.node.hit_rate, 0.0), 1.0)
+    users: float | None = figures.users
+    if users is None and figures.user_rate:
+        users = round(figures.tokens_out / figures.user_rate, 2)  # answers at once, as all tokens come from them
+    if cached is None or not users:
+        return None
+    return Load(
+        input=round(lengths.input_tokens), cached=round(cached, 3), output=round(lengths.output_tokens), users=users
     )
 
 

@@ -38,6 +38,16 @@ SHAPES = {
 
 
 @dataclass(frozen=True, slots=True)
+class Lengths:
+    """Tokens of a request on average, and the share of the prompt that the node may have in its cache (0 to 1; None: it
+    is not known)."""
+
+    input_tokens: float
+    output_tokens: float
+    shared: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """One request: its prompt, the tokens of its answer, and in an open loop the second at which it is sent."""
 
@@ -52,6 +62,10 @@ class Asker(Protocol):
     @property
     def told(self) -> str:
         """The workload in words, its real lengths included."""
+
+    @property
+    def lengths(self) -> Lengths:
+        """The same as numbers."""
 
     def warm_up(self, user: int) -> Question | None:
         """What the user has sent before the measurement; None for nothing."""
@@ -75,6 +89,11 @@ class ShapedAsker:
     def told(self) -> str:
         """The shape in words."""
         return self._shape.told
+
+    @property
+    def lengths(self) -> Lengths:
+        """Those of the shape."""
+        return Lengths(self._shape.input_tokens, self._shape.output_tokens, self._shape.shared)
 
     def warm_up(self, user: int) -> Question | None:
         """The shared beginning alone, for an answer of one token; once a user."""
@@ -124,11 +143,18 @@ class TraceAsker:
     @property
     def told(self) -> str:
         """The trace in words."""
-        count = len(self._entries)
-        means = sum(each[0] for each in self._entries) / count, sum(each[1] for each in self._entries) / count
+        count, means = len(self._entries), self.lengths
         cut = "" if self._scale == 1 else f", lengths x {self._scale:g}"
         left = f"; {self.left_out:,} longer than the context left out" if self.left_out else ""
-        return f"trace of {count:,} requests, on average {means[0]:,.0f} in / {means[1]:,.0f} out{cut}{left}"
+        average = f"{means.input_tokens:,.0f} in / {means.output_tokens:,.0f} out"
+        return f"trace of {count:,} requests, on average {average}{cut}{left}"
+
+    @property
+    def lengths(self) -> Lengths:
+        """The means of the trace. What its requests share depends on which of them the node still has."""
+        count = len(self._entries)
+        sums = sum(each[0] for each in self._entries), sum(each[1] for each in self._entries)
+        return Lengths(sums[0] / count, sums[1] / count, None)
 
     @property
     def requests_per_second(self) -> float:

@@ -17,6 +17,10 @@ ASSUMED_USER_RATE = 50.0
 """Tokens a second of one conversation, where a throughput is known without its conversations: NVIDIA's day-0 figures
 have 52 to 81."""
 
+FAR = math.log(2)
+"""A measurement of the profile's own launch goes before those of others up to this distance: twice or half the computed
+prompt tokens for each output token."""
+
 
 @dataclass(frozen=True, slots=True)
 class DecodePoint:
@@ -99,13 +103,24 @@ def _decode(profile: Profile, workload: Workload) -> tuple[tuple[DecodePoint, ..
         users = max(1.0, row.middle / ASSUMED_USER_RATE)
         source = f"{row.kind}, {row.middle:,.0f} tokens/s ({row.source}); {ASSUMED_USER_RATE:g} a conversation assumed"
         return (DecodePoint(users, row.middle / users),), source
-    nearest = min(loaded, key=lambda row: _distance(row, workload))
-    same = [row for row in loaded if row.load is not None and row.load.is_like(nearest.load)]
-    points = {row.load.users: row.middle / row.load.users for row in same if row.load is not None}
+    pool = _own(profile, loaded, workload) or loaded
+    nearest = min(pool, key=lambda row: _distance(row, workload))
+    same = [row for row in pool if row.load is not None and row.load.is_like(nearest.load)]
+    # Newer rows stand first, and of two with as many users the first one counts.
+    points = {row.load.users: row.middle / row.load.users for row in reversed(same) if row.load is not None}
     told = f"{nearest.kind}: {nearest.workload} ({nearest.source})"
     if any(differences(profile, nearest)):
         told += ", with other flags than this profile's"
     return tuple(DecodePoint(users, points[users]) for users in sorted(points)), told
+
+
+def _own(profile: Profile, rows: Sequence[Throughput], workload: Workload) -> list[Throughput]:
+    """The rows that were measured with what the profile launches, and whose load is not far from the workload."""
+    return [
+        row
+        for row in rows
+        if row.measured_with is not None and _distance(row, workload) <= FAR and not any(differences(profile, row))
+    ]
 
 
 def _distance(row: Throughput, workload: Workload) -> float:

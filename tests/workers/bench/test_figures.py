@@ -11,6 +11,7 @@ from workers.bench.ladder import Rung
 from workers.bench.load import Heard, Load
 from workers.bench.pages import NodePage, counts_between, read_page
 from workers.bench.view import print_rungs
+from workers.bench.workloads import Lengths
 from workers.gpus.reading import GpuReading
 
 LOAD = Load(users=2, rate=None, ramp=1.0, window=10.0, requests=100, timeout=60.0)
@@ -114,7 +115,7 @@ def test_what_is_seen_of_gpus_and_failures_is_told_below_the_table() -> None:
         heard(Answer(100.0, [101.0, 102.0]), Answer(100.0, failure="HTTP 503: full"), unsent=3), gpus
     )
     page = io.StringIO()
-    print_rungs(Console(file=page, width=140), [Rung("chat", "chat [x]", figures)])
+    print_rungs(Console(file=page, width=140), [Rung("chat", "chat [x]", Lengths(9, 9, 0.0), figures)])
     assert "chat [x]" in page.getvalue()
     for line in (
         "5: 40%, 6: 95%, 7: 95%; GPU 5 below the checklist's 80%, spread 55%",

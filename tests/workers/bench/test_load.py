@@ -19,7 +19,7 @@ from workers.bench.ladder import FirstThatWorks, GpuRounds, Rung, Step, climb
 from workers.bench.load import Driver, Heard, Load
 from workers.bench.own_load import OwnLoad
 from workers.bench.vllm_load import VllmLoad
-from workers.bench.workloads import Asker, Question, Shape, ShapedAsker
+from workers.bench.workloads import Asker, Lengths, Question, Shape, ShapedAsker
 from workers.errors import NodeFailed
 from workers.fake import FakeSettings, Fault, serve_fake
 
@@ -70,6 +70,7 @@ class Times:
     """Questions at given seconds."""
 
     told = "times"
+    lengths = Lengths(1, 4, None)
 
     def __init__(self, *at: float) -> None:
         self._at = list(at)

@@ -13,11 +13,15 @@ from workers.bench.ladder import Rung
 from workers.bench.launched import Launched, flags_in, read_launched
 from workers.bench.load import Heard, Load
 from workers.bench.saved import best_rungs, folder_for, launched_with, save, throughput_of
+from workers.bench.workloads import Lengths
 from workers.errors import ConfigError
 from workers.launch.server import CPU_PROGRAM
 from workers.plan import Question, make_plan
+from workers.profile import Load as ProfileLoad
 from workers.profile import Profile
 from workers.profiles.load import find_profile
+from workers.workload.speed import DecodePoint, node_speed
+from workers.workload.workload import read_workload
 
 DATE = "2026-11-30"
 
@@ -29,7 +33,8 @@ def figures(users: int, tokens_out: float, failed: int = 0) -> Figures:
 
 
 def rung(workload: str, users: int, tokens_out: float, failed: int = 0) -> Rung:
-    return Rung(workload, f"{workload} 100 in / 10 out, 70% repeated", figures(users, tokens_out, failed))
+    told = f"{workload} 100 in / 10 out, 70% repeated"
+    return Rung(workload, told, Lengths(100, 10, 0.7), figures(users, tokens_out, failed))
 
 
 def measure(profile: Profile, tokens: float, folder: Path, launched: Launched | None = None) -> Profile:
@@ -60,6 +65,37 @@ def test_plan_uses_what_was_saved(tmp_path: Path) -> None:
     assert plan.costs[0].cost.tokens_per_second == pytest.approx(812.35)
     assert "extends" in (tmp_path / f"{base.name}-measured.yaml").read_text()
     assert read.throughput[1:] == base.throughput, "what the profile knew stays behind it"
+
+
+def test_plan_counts_nodes_by_what_was_saved(tmp_path: Path) -> None:
+    """The profile has rows of others for the same load; the measured node goes before them."""
+    base = find_profile("nemotron-3-ultra-8xh200-nvfp4")
+    measured = launched_with(base, None, "0.32.0", DATE)
+    shape = Lengths(8192, 1024, 0.7)
+    seen = replace(rung("chat", 16, 800.0), lengths=shape)
+    own = save(base, [throughput_of(seen, measured, "a test")], tmp_path)
+    speed = node_speed(own, read_workload(["chat"]))
+    assert speed.points == (DecodePoint(16, 50.0),)
+    assert "other flags" not in speed.decode_source
+    assert speed.decode_source.startswith("measured: chat 100 in / 10 out")
+    agents = node_speed(own, read_workload(["coding-agents"]))
+    assert "Dynamo" in agents.decode_source, "a chat says little about agents"
+
+
+def test_the_load_is_saved_as_it_was(tmp_path: Path) -> None:
+    measured = launched_with(find_profile("tiny-cpu"), None, "0.32.0", DATE)
+
+    def load_of(seen: Rung) -> ProfileLoad | None:
+        return throughput_of(seen, measured, "a test").load
+
+    closed = rung("chat", 8, 100.0)
+    assert load_of(closed) == ProfileLoad(input=100, cached=0.7, output=10, users=8)
+    counted = replace(closed.figures, node=replace(closed.figures.node, hit_rate=0.5912))
+    assert load_of(replace(closed, figures=counted)) == ProfileLoad(input=100, cached=0.591, output=10, users=8)
+    opened = replace(closed.figures, users=None, rate=2.0, user_rate=25.0)
+    assert load_of(replace(closed, figures=opened)) == ProfileLoad(input=100, cached=0.7, output=10, users=4)
+    assert load_of(replace(closed, figures=replace(opened, user_rate=None))) is None
+    assert load_of(replace(closed, lengths=Lengths(100, 10, None))) is None, "a trace on a node without /metrics"
 
 
 def test_a_later_bench_replaces_the_same_and_keeps_the_rest(tmp_path: Path) -> None:
