@@ -88,6 +88,25 @@ def test_spot_is_the_old_spelling_of_the_kind() -> None:
     assert kinds("--price", "2.5", "--price-kind", "reserved") == ["reserved"]
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--count", "8"], "--count: for --gpu"),
+        ([RECOMMENDED, "--precision", "fp8"], "--precision: for --gpu"),
+        (["--workload", "chat", "--precision", "fp8", "--count", "4"], "--count, --precision: for --gpu"),
+        ([RECOMMENDED, "--model", "nemotron-3-nano"], "--model: for --gpu or --workload"),
+        ([RECOMMENDED, "--decode", "10:40"], "--decode: for --workload"),
+        (["--prefill-rate", "9000"], "--prefill-rate: for --workload"),
+        ([RECOMMENDED, "--preemptions-per-day", "0"], "--preemptions-per-day: for --workload"),
+        ([RECOMMENDED, "--spot", "--price-kind", "reserved"], "give one of them"),
+    ],
+)
+def test_an_option_that_nobody_would_read_is_refused(words: list[str], says: str) -> None:
+    run = CliRunner().invoke(app, ["plan", *words])
+    assert run.exit_code == 2
+    assert says in run.output
+
+
 def test_context_and_sequences_change_the_answer() -> None:
     def ask(*more: str) -> dict[str, int]:
         run = CliRunner().invoke(app, ["plan", "nemotron-3-ultra-8xh100-nvfp4", "--json", *more])

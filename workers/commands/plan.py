@@ -11,6 +11,7 @@ from workers.architecture import Architecture, read_architecture
 from workers.catalog.facts import BYTES_PER_PARAMETER, Precision, read_document
 from workers.catalog.prices import ApiPrice, PriceKind, checked_usd, day_of, load_prices, price_kind
 from workers.commands.edge import FAILED, AsJson, PriceFile, ProfileFolder, print_json, told
+from workers.commands.words import slashed_numbers
 from workers.cost import RequestShape
 from workers.errors import ConfigError
 from workers.plan import Plan, Question, base_profile, machine_profile, make_plan, ranked
@@ -26,6 +27,7 @@ from workers.workload.speed import read_points
 from workers.workload.view import print_workload, print_workloads
 from workers.workload.workload import FORM, read_workload
 
+MODEL = "nemotron-3-ultra"
 GUIDE_DAY = datetime.date(2026, 6, 30)
 GUIDE_API_PRICES = ("4", "8")
 
@@ -34,9 +36,11 @@ GUIDE_API_PRICES = ("4", "8")
 def plan(
     names: Annotated[list[str] | None, typer.Argument(help="Profiles; none means all, one line each.")] = None,
     gpu: Annotated[str | None, typer.Option(help="Plan for a machine instead: its GPU, e.g. h100.")] = None,
-    count: Annotated[int, typer.Option(help="GPUs of that machine.", min=1)] = 8,
-    precision: Annotated[str, typer.Option(help="bf16, fp8 or nvfp4.")] = "fp8",
-    model: Annotated[str, typer.Option(help="The model for --gpu.")] = "nemotron-3-ultra",
+    count: Annotated[int | None, typer.Option(help="GPUs of that machine; 8 if not given.", min=1)] = None,
+    precision: Annotated[str | None, typer.Option(help="bf16, fp8 or nvfp4, for --gpu; fp8 if not given.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The model for --gpu or --workload; nemotron-3-ultra if not given.")
+    ] = None,
     context: Annotated[int | None, typer.Option(help="Tokens per sequence.", min=1)] = None,
     sequences: Annotated[int | None, typer.Option(help="Sequences at once.", min=1)] = None,
     price: Annotated[float | None, typer.Option(help="US dollars per GPU hour.", min=0.001, max=1e6)] = None,
@@ -73,15 +77,24 @@ def plan(
         list[str] | None, typer.Option(help="USERS:RATE, answers at once and tokens/s of each, for --workload.")
     ] = None,
     preemptions_per_day: Annotated[
-        float, typer.Option(help="How often one spot node is taken back, for --workload.", min=0, max=1000)
-    ] = PREEMPTIONS_PER_DAY,
+        float | None,
+        typer.Option(help="How often one spot node is taken back, for --workload; 1 if not given.", min=0, max=1000),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="The model's real config.json, for its memory.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a picture of memory by part (.png, .svg).")] = None,
     profiles: ProfileFolder = None,
     as_json: AsJson = False,
 ) -> None:
     """Plan memory, concurrency and cost. Exit code 1 if a single thing asked for does not fit."""
+    if gpu is None:
+        _refuse({"--count": count, "--precision": precision}, "for --gpu, which is not given")
+        if not workload:
+            _refuse({"--model": model}, "for --gpu or --workload, and neither is given")
+    if not workload:
+        of_workload = {"--decode": decode, "--prefill-rate": prefill_rate, "--preemptions-per-day": preemptions_per_day}
+        _refuse(of_workload, "for --workload, which is not given")
     known = list(load_profiles(profiles or ()).values())
+    base = base_profile(known, model or MODEL)
     today = _day(as_of)
     question = Question(
         context=context,
@@ -99,7 +112,7 @@ def plan(
     )
     chosen = [find_profile(name, profiles or ()) for name in names or ()]
     if gpu is not None:
-        chosen.append(machine_profile(base_profile(known, model), gpu.lower(), count, _precision(precision)))
+        chosen.append(machine_profile(base, gpu.lower(), count or 8, _precision(precision or "fp8")))
     if workload:
         unread = {
             "--context": context,
@@ -107,9 +120,11 @@ def plan(
             "--tokens-per-second": tokens_per_second,
             "--plot": plot,
         }
-        _refuse({**unread, "--shape": shape, "--guide": guide or None})
-        asked = WorkloadQuestion(read_workload(workload), prefill_rate, read_points(decode or ()), preemptions_per_day)
-        _show_workload(chosen, base_profile(known, model), known, asked, question, as_json)
+        of_one = {**unread, "--shape": shape, "--guide": guide or None}
+        _refuse(of_one, "--workload says that itself; its fields are in docs/planning.md")
+        often = PREEMPTIONS_PER_DAY if preemptions_per_day is None else preemptions_per_day
+        asked = WorkloadQuestion(read_workload(workload), prefill_rate, read_points(decode or ()), often)
+        _show_workload(chosen, base, known, asked, question, as_json)
         return
     plans = [make_plan(profile, question, known) for profile in chosen or known]
     beside = {name: make_plan(find_profile(name, profiles or ()), question) for name in _preferred(chosen)}
@@ -172,16 +187,18 @@ def _day(text: str | None) -> datetime.date:
         raise ConfigError(f"--as-of: {error}") from error
 
 
-def _refuse(options: Mapping[str, object]) -> None:
+def _refuse(options: Mapping[str, object], why: str) -> None:
+    """What is given and would be read by nobody."""
     given = [name for name, value in options.items() if value is not None]
     if given:
-        raise ConfigError(f"{', '.join(given)}: --workload says that itself; its fields are in docs/planning.md")
+        raise ConfigError(f"{', '.join(given)}: {why}")
 
 
 def _kind(given: str | None, spot: bool) -> PriceKind | None:
-    if given is not None:
-        return price_kind(given)
-    return "spot" if spot else None
+    kind = None if given is None else price_kind(given)
+    if spot and kind not in (None, "spot"):
+        raise ConfigError(f"--price-kind {given} and --spot, which is --price-kind spot: give one of them")
+    return "spot" if spot else kind
 
 
 def _precision(name: str) -> Precision:
@@ -200,22 +217,14 @@ def _read_config(file: Path | None) -> Architecture | None:
         raise ConfigError(f"{file}: {error}") from error
 
 
-def _numbers(text: str, option: str, expected: str) -> list[float]:
-    try:
-        numbers = [float(part) for part in text.split("/")]
-    except ValueError:
-        numbers = []
-    if not numbers or len(numbers) > 3 or not all(0 <= n <= 1e6 for n in numbers) or numbers[-1] < 1e-6:
-        raise ConfigError(f"{option}: {text!r} is not {expected}")
-    return numbers
-
-
 def _apis(given: tuple[str, ...] | list[str], today: datetime.date) -> tuple[ApiPrice, ...] | None:
     return tuple(_api(text, today) for text in given) or None
 
 
 def _api(text: str, today: datetime.date) -> ApiPrice:
-    *reads, output = _numbers(text, "--api-price", "OUT, IN/OUT or IN/CACHED/OUT in US dollars per million tokens")
+    *reads, output = slashed_numbers(
+        text, "--api-price", "OUT, IN/OUT or IN/CACHED/OUT in US dollars per million tokens"
+    )
     return ApiPrice(
         name=text,
         input=reads[0] if reads else None,
@@ -229,7 +238,7 @@ def _api(text: str, today: datetime.date) -> ApiPrice:
 def _shape(text: str | None) -> RequestShape:
     if text is None:
         return RequestShape()
-    numbers = _numbers(text, "--shape", "IN/CACHED/OUT tokens of a request, CACHED at most IN")
+    numbers = slashed_numbers(text, "--shape", "IN/CACHED/OUT tokens of a request, CACHED at most IN")
     if len(numbers) != 3 or numbers[1] > numbers[0]:
         raise ConfigError(f"--shape: {text!r} is not IN/CACHED/OUT tokens of a request, CACHED at most IN")
     return RequestShape(*numbers)

@@ -1,4 +1,5 @@
-"""Options as people type them: seconds that are finite numbers, commands that a shell could split."""
+"""Options as people type them: seconds that are finite numbers, commands that a shell could split,
+numbers between slashes."""
 
 import math
 import shlex
@@ -29,3 +30,14 @@ def split_command(option: str, text: str) -> list[str]:
     if not words:
         raise ConfigError(f"{option} is empty: name a program")
     return words
+
+
+def slashed_numbers(text: str, option: str, expected: str) -> list[float]:
+    """`1/2/3`: one to three numbers up to a million, the last one above 0. Raises ConfigError."""
+    try:
+        numbers = [float(part) for part in text.split("/")]
+    except ValueError:
+        numbers = []
+    if not numbers or len(numbers) > 3 or not all(0 <= n <= 1e6 for n in numbers) or numbers[-1] < 1e-6:
+        raise ConfigError(f"{option}: {text!r} is not {expected}")
+    return numbers

@@ -15,12 +15,15 @@ FORM = "a file, a name (chat, coding-agents, long-reasoning), or FIELD=VALUE[,FI
 
 
 def _share_as_number(given: Any) -> Any:
-    """`90%` is 0.9."""
+    """`90%` is 0.9. More than 100% would be read as that many tokens, and is refused."""
     if isinstance(given, str) and given.strip().endswith("%"):
         try:
-            return float(given.strip()[:-1]) / 100
+            share = float(given.strip()[:-1]) / 100
         except ValueError:
             return given
+        if not 0 <= share <= 1:
+            raise ValueError(f"{given}: expected 0% to 100%")
+        return share
     return given
 
 
