@@ -287,6 +287,21 @@ def test_skypilot_takes_the_task(tmp_path: Path) -> None:
         (["--", "--role", "head"], "use --role single"),
         (["--", "--no-such-option"], "No such option"),
         (["--", "--weight", "heavy"], "Invalid value for '--weight'"),
+        (["--spot", "amazon", "--price-kind", "spot"], "--spot 'amazon': use aws"),
+        (["--price-kind", "spot", "--", "--spot", "url:nowhere"], "expected url:http://HOST"),
+        (["--price-kind", "spot", "--spot", "gcp", "--", "--spot-poll-seconds", "100"], "gcp gives 30 s"),
+        (["--spot", "aws"], "--spot without --price-kind"),
+        (["--", "--spot=aws"], "--spot without --price-kind"),
+        (["--", "--price-kind=spot"], "--price-kind stands before --"),
+        (["--", "--metrics", "9109"], "expected HOST:PORT"),
+        (["--", "--label", "zone"], "it takes KEY=VALUE"),
+        (["--", "--node-id", "my node"], "--node-id 'my node'"),
+        (["--", "--price", "1e9"], "is no amount of US dollars"),
+        (["--", "--command", "fake 'x"], "No closing quotation"),
+        (["--", "--program", "vllm 'x"], "No closing quotation"),
+        (["--", "--rank", "1"], "--rank: --role single"),
+        (["--", "--address", "10.0.0.1"], "--address: --role single"),
+        (["--", "--head", "10.0.0.1"], "--head: --role single"),
     ],
 )
 def test_wrong_uses_are_told(options: list[str], says: str) -> None:
@@ -296,12 +311,30 @@ def test_wrong_uses_are_told(options: list[str], says: str) -> None:
     assert "hunter2" not in done.output
 
 
+def test_a_file_of_notices_is_one_of_the_other_machine() -> None:
+    done = run("systemd", H200, "--price-kind", "spot", "--spot", "file:/no/such/folder/notice")
+    assert done.exit_code == 0 and "--spot file:/no/such/folder/notice" in done.output
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "more", "says"),
     [
         ("slurm", PAIR, [], "runs on 2 machines: --slurm is for one machine"),
         ("skypilot", PAIR, [], "--skypilot is for one machine"),
         ("systemd", PAIR, [], "with a file each"),
+        ("systemd", PAIR, ["--", "--role", "worker", "--head", "10.0.0.1", "--rank", "1"], "--rank: --role worker"),
+        (
+            "systemd",
+            RANKED,
+            ["--", "--role", "worker", "--head", "10.0.0.1", "--address", "10.0.0.3"],
+            "--address: --role",
+        ),
+        (
+            "systemd",
+            RANKED,
+            ["--", "--role", "head", "--address", "10.0.0.1", "--head", "10.0.0.1"],
+            "--head: --role head",
+        ),
         ("systemd", PAIR, ["--", "--role", "worker"], "needs --head"),
         ("systemd", RANKED, [], "--head ADDRESS --rank N"),
         ("systemd", RANKED, ["--", "--role", "head"], "--role head needs --address"),

@@ -65,7 +65,9 @@ def launch(
     spot_poll_seconds: Annotated[float, number("Seconds between two checks for a notice.", 0.1)] = 5.0,
     role: Annotated[str, typer.Option(help="single, or head or worker of a node of several machines.")] = "single",
     head: Annotated[str | None, typer.Option(help="The head's address, for --role worker.")] = None,
-    rank: Annotated[int, typer.Option(help="This machine among several, for --role worker: 1 and up.", min=1)] = 1,
+    rank: Annotated[
+        int | None, typer.Option(help="This machine among several, for --role worker; 1 if not given.", min=1)
+    ] = None,
     address: Annotated[str | None, typer.Option(help="This machine's address on the fast network.")] = None,
     drain_seconds: Annotated[float, number("Seconds to wait for running requests.", 0)] = 600.0,
     stop_seconds: Annotated[float, number("Seconds between SIGTERM and SIGKILL.", 0)] = 30.0,

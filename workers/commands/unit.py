@@ -11,10 +11,10 @@ import typer
 
 from workers.catalog.prices import PriceKind, price_kind
 from workers.commands.edge import ProfileFolder, ProfileName, told
-from workers.commands.launch import launch
+from workers.commands.launch_check import check_launch
 from workers.commands.words import number
 from workers.errors import ConfigError
-from workers.launch.machines import has_ray, machine_of, role_of
+from workers.launch.machines import has_ray
 from workers.profile import Profile
 from workers.profiles.load import PROFILE_PATH, find_profile, is_built_in
 from workers.unit import cloud_init, skypilot, slurm, systemd
@@ -82,7 +82,7 @@ def unit(
     profile = find_profile(name, profiles or ())
     _check_place(kind, profile, more or [])
     _check_address(host, advertise, redis)
-    paid = None if price is None else price_kind(price)
+    paid = _kind_of_price(price, spot or (), more or ())
     if secrets is not None and (kind == "skypilot" or not secrets.startswith("/") or "\\" in secrets):
         raise ConfigError(f"--secrets {secrets!r}: the whole path of a file; SkyPilot takes `sky launch --secret NAME`")
     if secrets_from is not None and kind != "cloud-init":
@@ -94,7 +94,7 @@ def unit(
     words += ["--drain-seconds", f"{drain_seconds:g}", "--stop-seconds", f"{stop_seconds:g}"]
     words += [word for source in spot or () for word in ("--spot", source)]
     words += more or []
-    _check_launch(profile, words[1:])
+    check_launch(profile, words[1:])
     worker = program or PROGRAMS[kind]
     if kind == "cloud-init" and program is not None:
         raise ConfigError(f"--program: --cloud-init installs it, as {INSTALLED}")
@@ -201,16 +201,14 @@ def _is_http(url: str) -> bool:
         return False
 
 
-def _check_launch(profile: Profile, words: list[str]) -> None:
-    """Have `launch` read its command line, without running it. A wrong option or role ends as it does there."""
-    for word in words:
-        if "://" in word and "@" in word:
-            raise ConfigError("a URL after -- has a user or a password: put it into the file of --secrets")
-    app = typer.Typer(add_completion=False)
-    app.command()(launch)
-    read = typer.main.get_command(app).make_context("launch", words).params
-    role = role_of(profile, read["role"], read["head"])
-    machine_of(profile, role, read["head"], read["address"], read["rank"])
+def _kind_of_price(price: str | None, spot: Iterable[str], more: Iterable[str]) -> PriceKind | None:
+    """What the machine is paid as. By it SkyPilot rents, and gateways count: it has to be said once, and here."""
+    if any(word.split("=")[0] == "--price-kind" for word in more):
+        raise ConfigError("--price-kind stands before --, since it says what machine is rented")
+    has_notices = any(True for _ in spot) or any(word.split("=")[0] == "--spot" for word in more)
+    if price is None and has_notices:
+        raise ConfigError("--spot without --price-kind: add --price-kind spot, or what else the machine is paid as")
+    return None if price is None else price_kind(price)
 
 
 def _environment(

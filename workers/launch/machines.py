@@ -24,8 +24,16 @@ def role_of(profile: Profile, role: str, head: str | None) -> Role:
     raise ConfigError(f"{profile.name} runs on {profile.hardware.nodes} machine(s): use {wanted}")
 
 
-def machine_of(profile: Profile, role: Role, head: str | None, address: str | None, rank: int) -> Machine:
-    """This machine's part of a node of several. Raises ConfigError where its rank or the head's address is missing."""
+def machine_of(profile: Profile, role: Role, head: str | None, address: str | None, rank: int | None) -> Machine:
+    """This machine's part of a node of several; `rank` is 1 where it is None.
+
+    Raises ConfigError where its rank or the head's address is missing, and for what its role does not read.
+    """
+    given = {"--head": head, "--address": address, "--rank": rank}
+    unread = [name for name, value in given.items() if value is not None and name not in _read_by(profile, role)]
+    if unread:
+        raise ConfigError(f"{', '.join(unread)}: --role {role} of {profile.name} does not read it; leave it out")
+    rank = 1 if rank is None else rank
     if profile.hardware.nodes == 1 or has_ray(profile):
         return Machine()
     if role == "head":
@@ -37,6 +45,15 @@ def machine_of(profile: Profile, role: Role, head: str | None, address: str | No
     if head is not None and head.count(":") == 1:
         raise ConfigError(f"--head {head}: give the address without a port; the machines meet at port {MASTER_PORT}")
     return Machine(rank, head or "")
+
+
+def _read_by(profile: Profile, role: Role) -> tuple[str, ...]:
+    """The options that this role reads."""
+    if role == "single":
+        return ()
+    if role == "head":
+        return ("--address",)
+    return ("--head", "--address") if has_ray(profile) else ("--head", "--rank")
 
 
 def has_ray(profile: Profile) -> bool:
