@@ -26,16 +26,23 @@ def cache_home(environ: Mapping[str, str]) -> Path:
 def exclusive(lock: Path, say: Say) -> Iterator[None]:
     """Hold an advisory lock on the file `lock`, waiting for whoever holds it.
 
-    The kernel frees it when its holder ends, however it ends, so a crashed set-up blocks nobody.
+    The kernel frees it when its holder ends, however it ends, so a crashed set-up blocks nobody. Raises SetUpFailed
+    where the folder, or what is made in it, cannot be written.
     """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"another process is making {lock.stem}; waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with lock.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say(f"another process is making {lock.stem}; waiting for it")
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise SetUpFailed(
+            f"{lock.with_suffix('')} cannot be made: {error}.\n"
+            "Name a folder that can be written, or point XDG_CACHE_HOME at one."
+        ) from error
 
 
 def require_space(where: Path, needed_bytes: int, what: str) -> None:
