@@ -89,6 +89,10 @@ def _quantization_by_marker(profile: Profile, folder: Path, marker: Marker | Non
     raise DownloadFailed(f"{folder / MARKER} says {marker.repository}, {profile.name} serves {known}")
 
 
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What an index or a header that is none is found out by."""
+
+
 def read_marker(folder: Path) -> Marker | None:
     """What `download` noted in `folder`; None if it was not there. Raises DownloadFailed if
     unreadable.
@@ -113,14 +117,14 @@ def check_checkpoint(folder: Path) -> Completeness:
         return Completeness(0, 0, None, (f"{folder} has no config.json",))
     try:
         names, expected = _wanted(folder)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except UNREADABLE as error:
         return Completeness(0, 0, None, (f"no usable {INDEX} in {folder}: {error}",))
     faults: list[str] = []
     total = 0
     for name in names:
         try:
             total += _tensor_bytes(folder / name)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except UNREADABLE as error:
             faults.append(f"{name}: {error}")
     if not faults and expected is not None and total != expected:
         faults.append(f"tensors have {total:,} bytes, the index says {expected:,}")

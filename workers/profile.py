@@ -258,7 +258,7 @@ class Profile(Fact):
     notes: tuple[str, ...] = ()
     rather: Rather | None = None
     model: Annotated[Model, BeforeValidator(_model_of_name)]
-    served_name: str
+    served_name: str = Field(min_length=1)
     precision: Precision
     revision: str = "main"
     hardware: Hardware

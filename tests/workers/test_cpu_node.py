@@ -175,6 +175,7 @@ def test_a_taken_port_is_told_at_once() -> None:
     ("words", "says"),
     [
         (["--max-model-len", "9000"], "max_model_len is above the model's 8192"),
+        (["--served-model-name", ""], "served_name"),
         (["--log", "/proc/nowhere/log"], "--log /proc/nowhere/log: cannot be written"),
         (["--cores", "all"], "--cores 'all' is not a list"),
         (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1"),

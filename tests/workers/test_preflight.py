@@ -193,9 +193,14 @@ def test_the_host_is_measured(tmp_path: Path) -> None:
 
 
 def test_what_is_no_capture_is_told(tmp_path: Path) -> None:
-    (tmp_path / "x.json").write_text("{}")
-    with pytest.raises(ConfigError, match="cannot read the capture"):
-        read_capture(tmp_path / "x.json")
+    file = tmp_path / "x.json"
+    for text, says in (("{}", "host: Field required"), ("[]", "the whole: "), ("[" * 5000, "cannot read")):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=says) as told:
+            read_capture(file)
+        assert str(file) in str(told.value) and "pydantic" not in str(told.value)
+    with pytest.raises(ConfigError, match="longer than 16 MiB"):
+        read_capture(Path("/dev/zero"))
 
 
 # --- the checkpoint ---------------------------------------------------------------------------------------
@@ -247,6 +252,8 @@ def test_faults_of_a_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "b.safetensors").unlink()
     assert "b.safetensors" in check_checkpoint(tmp_path).faults[0]
     (tmp_path / "model.safetensors.index.json").write_text("{")
+    assert "no usable" in check_checkpoint(tmp_path).faults[0]
+    (tmp_path / "model.safetensors.index.json").write_text('{"a":' * 5000)
     assert "no usable" in check_checkpoint(tmp_path).faults[0]
 
 

@@ -137,7 +137,7 @@ def parse(kind: Any, document: Any, where: str) -> Any:
     try:
         return TypeAdapter(kind).validate_python(document)
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        lines = [f"  {'.'.join(map(str, e['loc'])) or 'the whole'}: {e['msg']}" for e in error.errors()]
         raise ConfigError(f"{where} is not valid:\n" + "\n".join(lines)) from error
 
 

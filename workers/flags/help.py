@@ -41,7 +41,10 @@ def ask_installed(command: Sequence[str]) -> FlagSet:
     try:
         run = subprocess.run(asked, capture_output=True, text=True, timeout=HELP_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise ConfigError(f"cannot run {' '.join(asked)}: {error}") from error
+        raise ConfigError(
+            f"cannot run {' '.join(asked)}: {error}; install vLLM on this machine (its image has it), "
+            "or name it with --program"
+        ) from error
     known = read_help(run.stdout, "installed", " ".join(command))
     if run.returncode != 0 or not known.flags:
         raise ConfigError(f"{' '.join(asked)} failed ({run.returncode}): {run.stderr.strip()[-400:]}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from workers.catalog.facts import parse, read_document
 from workers.errors import ConfigError
 from workers.output_file import write_text
 
@@ -94,10 +95,7 @@ class Capture(Captured):
 
 def read_capture(file: Path) -> Capture:
     """Read a saved capture. Raises ConfigError if it is none, or one of another format."""
-    try:
-        capture = Capture.model_validate_json(file.read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read the capture {file}: {error}") from error
+    capture: Capture = parse(Capture, read_document(file), f"the capture {file}")
     if capture.format != FORMAT:
         raise ConfigError(f"{file} is a capture of format {capture.format}; this version reads {FORMAT}")
     return capture
