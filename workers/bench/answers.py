@@ -121,7 +121,7 @@ def _take(text: str, answer: Answer) -> bool:
         brings = any((choice.get("delta") or {}).get(part) for choice in choices for part in PARTS)
         if usage is not None:
             _take_usage(usage, answer)
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, RecursionError, AttributeError, TypeError):
         answer.failure = f"an event that is no chunk: {printable(text)}"
         return True
     if error is not None:
@@ -145,6 +145,6 @@ def message_in(body: bytes) -> str:
         document = json.loads(body)
         error = document.get("error", document)
         text = error.get("message", error) if isinstance(error, dict) else error
-    except (ValueError, AttributeError):
+    except (ValueError, RecursionError, AttributeError):
         text = body[: 4 * SHOWN].decode(errors="replace")
     return printable(" ".join(str(text).split()))

@@ -93,7 +93,7 @@ async def ask_exactly(
                     return answer
     except TimeoutError as error:
         raise NodeFailed(f"no whole answer within {seconds:g} s") from error
-    except (httpx.HTTPError, EndlessLine, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (httpx.HTTPError, EndlessLine, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise NodeFailed(printable(f"{type(error).__name__}: {error}")) from error
     raise NodeFailed("the stream ended without [DONE]")
 

@@ -78,7 +78,7 @@ async def _tokens_per_word(client: httpx.AsyncClient, model: str) -> float | Non
     try:
         response = await client.post("/tokenize", json={"model": model, "prompt": text}, timeout=QUESTION_SECONDS)
         per_word = float(response.json()["count"]) / words
-    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+    except (httpx.HTTPError, ValueError, RecursionError, KeyError, TypeError):
         return None
     return per_word if PER_WORD[0] <= per_word <= PER_WORD[1] else None
 
@@ -87,7 +87,7 @@ async def _get(client: httpx.AsyncClient, path: str) -> dict[str, Any] | None:
     try:
         response = await client.get(path, timeout=QUESTION_SECONDS)
         document = response.json() if response.is_success else None
-    except (httpx.HTTPError, ValueError):
+    except (httpx.HTTPError, ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
 

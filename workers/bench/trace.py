@@ -45,7 +45,7 @@ def read_trace(file: Path) -> list[TraceEntry]:
 def _read_line(line: str, where: str) -> TraceEntry:
     try:
         document = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{where}: not JSON ({error})") from error
     try:
         return TraceEntry.model_validate(document)

@@ -60,7 +60,7 @@ class VllmLoad:
             until, after = time.monotonic(), await get_page(self._client)
             try:
                 result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, RecursionError) as error:
                 raise NodeFailed(f"vllm bench serve left no result: {error}. Its last lines:\n{output}") from error
         since = max(since, until - float(result.get("duration") or 0.0))
         keep(_figures(load, result, gpus.use(since, until), counts_between(before, after)))

@@ -92,7 +92,7 @@ class NodeApi:
             return "broken"
         try:
             thought = await self._count_thinking(response.json())
-        except (ValueError, LookupError, TypeError, AttributeError):
+        except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
             return "broken"  # no answer of this dialect
         if thought is None:
             return "broken"
@@ -118,7 +118,7 @@ class NodeApi:
             return None
         try:
             document = response.json() if response.is_success else None
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         return document if isinstance(document, dict) else None
 

@@ -146,10 +146,16 @@ async def test_what_a_node_says_does_nothing_to_a_terminal(text: str) -> None:
     assert (await answered(text, 500)).failure == "HTTP 500:  [2Jgone"
 
 
+async def test_an_error_of_thousands_of_brackets_is_told_as_it_is() -> None:
+    failure = (await answered("[" * 5000, 500)).failure
+    assert failure is not None and failure.startswith("HTTP 500: [[[")
+
+
 @pytest.mark.parametrize(
     ("event", "told"),
     [
         ("{", "an event that is no chunk: {"),
+        ("[" * 5000, "an event that is no chunk: [["),
         ("[]", "an event that is no chunk"),
         ('{"choices": [7]}', "an event that is no chunk"),
         ('{"choices": null, "usage": {"prompt_tokens_details": 7}}', "an event that is no chunk"),

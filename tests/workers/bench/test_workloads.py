@@ -94,6 +94,7 @@ def test_a_trace_is_scaled_and_what_is_longer_than_the_context_is_counted(tmp_pa
     ("line", "told"),
     [
         ("{", "line 2: not JSON"),
+        ("[" * 5000, "line 2: not JSON"),
         ("[]", "line 2: the line: "),
         ("7", "line 2: the line: "),
         ({**ENTRY, "input_length": 0}, "line 2: input_length: "),
