@@ -16,6 +16,9 @@ DEFAULT_PORT = 8000
 MASTER_PORT = 29501
 """vLLM's own default for `--master-port`, where the machines of one node meet."""
 
+RAY_PORT = 6379
+"""Ray's own default, where the head listens for the other machines."""
+
 HEAD_ADDRESS = "HEAD"
 """Stands in a printed command for the address of the machine with rank 0."""
 

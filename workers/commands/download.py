@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
-from workers.commands.edge import ProfileFolder, ProfileName, told
+from workers.commands.edge import INTERRUPTED, ProfileFolder, ProfileName, told
 from workers.download_plan import candidates, disk_bytes
 from workers.errors import ConfigError, DownloadFailed, MissingTool
 from workers.profile import Profile
@@ -23,8 +23,6 @@ from workers.profiles.load import find_profile
 if TYPE_CHECKING:
     from workers.download.source import Found, Source
 
-INTERRUPTED = 130
-"""As a shell counts the end by Ctrl-C."""
 GB = 1e9
 SHOWN = 8
 """Names of files in one line."""

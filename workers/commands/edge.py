@@ -15,6 +15,7 @@ P = ParamSpec("P")
 FAILED = 1
 WRONG_USE = 2
 INTERRUPTED = 130
+"""As a shell counts the end by Ctrl-C."""
 
 ProfileName = Annotated[str, typer.Argument(help="A profile's name, or the path of a profile file (*.yaml).")]
 ProfileFolder = Annotated[

@@ -9,12 +9,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from workers.argv import MASTER_PORT
+from workers.argv import MASTER_PORT, RAY_PORT
 from workers.commands.edge import FAILED, AsJson, ProfileFolder, ProfileName, print_json, told
 from workers.preflight.capture import Capture, read_capture, write_capture
 from workers.preflight.check import check_machine, lacks
 from workers.preflight.finding import Finding
-from workers.preflight.host_checks import RAY_PORT
 from workers.preflight.probe import probe_machine
 from workers.profile import Profile
 from workers.profiles.load import find_profile

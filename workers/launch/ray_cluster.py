@@ -8,11 +8,11 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 
+from workers.argv import RAY_PORT
 from workers.errors import MissingTool, NodeFailed
 from workers.preflight.smi import read_ray_gpus
 from workers.profile import Profile
 
-RAY_PORT = 6379
 COMMAND_SECONDS = 120.0
 POLL_SECONDS = 2.0
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from workers.argv import MASTER_PORT
+from workers.argv import MASTER_PORT, RAY_PORT
 from workers.checkpoint import check_checkpoint, find_weights, read_marker
 from workers.download_plan import MARGIN, checkpoint_bytes, download_bytes
 from workers.errors import DownloadFailed, WorkerError
@@ -21,7 +21,6 @@ OPEN_FILES = 65_536
 PROCESSES = 4_096
 """Threads count as processes. Each of vLLM's 8 workers starts one a core for arithmetic, and up to 32 compilers."""
 CLOCK_SECONDS = 1.0
-RAY_PORT = 6379
 
 
 def check_host(profile: Profile, capture: Capture, folder: Path | None, joined: bool) -> Iterator[Finding]:

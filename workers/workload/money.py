@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from workers.catalog.prices import ApiPrice, Price
+from workers.cost import SECONDS_PER_HOUR
 from workers.workload.sizing import Sizing
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-SECONDS_PER_HOUR = 3600
 
 
 @dataclass(frozen=True, slots=True)
