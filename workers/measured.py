@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 from workers.argv import Binding, flags_of, weights_of
-from workers.profile import MeasuredWith, Profile, Throughput
+from workers.profile import Profile
 from workers.speed_flags import DEFAULTS, flags_hash, speed_flags
+from workers.throughput import MeasuredWith, Throughput
 
 
 def measured_with(profile: Profile, vllm: str, date: str) -> MeasuredWith:

@@ -11,8 +11,9 @@ from workers.catalog.facts import Precision, find_gpu, find_model
 from workers.catalog.prices import ApiPrice, Price, PriceKind, PriceList, age_days, newest_apis, newest_by_kind
 from workers.cost import BreakEven, CostPlan, RequestShape
 from workers.errors import ConfigError
+from workers.node_shape import Hardware, Parallel, check_tensor_size
 from workers.plan_advice import advice
-from workers.profile import Hardware, Parallel, Profile, check_tensor_size
+from workers.profile import Profile
 from workers.vram import MemoryPlan, plan_memory
 
 GPUS_PER_MACHINE = 8

@@ -23,7 +23,7 @@ from workers.gpus.nvml import NoNvml, open_nvml
 from workers.gpus.reading import GpuReading, Xid
 from workers.gpus.telemetry import gpu_telemetry, record_gpus
 from workers.gpus.watch import GpuWatch, Watched
-from workers.profile import Hardware
+from workers.node_shape import Hardware
 
 H200S = Hardware(gpu=find_gpu("h200"), gpus_per_node=8)
 

@@ -10,9 +10,10 @@ from typer.testing import CliRunner
 from workers.cli import app
 from workers.errors import ConfigError
 from workers.measured import differences, measured_with, profile_flags
-from workers.profile import Profile, Throughput
+from workers.profile import Profile
 from workers.profiles.load import find_profile, load_profile_file, load_profiles
 from workers.speed_flags import flags_hash, speed_flags
+from workers.throughput import Throughput
 
 ALL = load_profiles()
 DAY0 = "nemotron-3-ultra-8xh200-nvfp4"

@@ -10,8 +10,8 @@ from typer.testing import CliRunner, Result
 from workers.catalog.prices import ApiPrice, Price, PriceKind
 from workers.cli import app
 from workers.errors import ConfigError
-from workers.profile import Load, Throughput
 from workers.profiles.load import find_profile
+from workers.throughput import Load, Throughput
 from workers.workload.money import api_costs, mixes_of, preemption_of
 from workers.workload.sizing import Sizing, held_bytes, size_fleet
 from workers.workload.speed import DecodePoint, NodeSpeed, node_speed, read_points

@@ -13,9 +13,10 @@ from workers.bench.ladder import Rung
 from workers.bench.launched import Launched
 from workers.errors import ConfigError
 from workers.measured import hardware_name, measured_with
-from workers.profile import Load, MeasuredWith, Profile, Throughput
+from workers.profile import Profile
 from workers.profiles.load import PROFILE_PATH, build_profile, load_profile_file
 from workers.speed_flags import flags_hash
+from workers.throughput import Load, MeasuredWith, Throughput
 
 SUFFIX = "-measured"
 GOOD_FAILED = 0.01

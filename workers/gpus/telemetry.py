@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from workers.gpus.metrics import serve_metrics
 from workers.gpus.nvml import NoNvml, open_nvml
 from workers.gpus.watch import GpuWatch, Watched
-from workers.profile import Hardware
+from workers.node_shape import Hardware
 from workers.registration import GpuState
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"

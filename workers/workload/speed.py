@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from workers.errors import ConfigError
 from workers.measured import differences
-from workers.profile import Profile, Throughput
+from workers.profile import Profile
+from workers.throughput import Throughput
 from workers.workload.workload import Workload
 
 PREFILL_SHARE = 0.25

@@ -17,9 +17,9 @@ from workers.bench.workloads import Lengths
 from workers.errors import ConfigError
 from workers.launch.server import CPU_PROGRAM
 from workers.plan import Question, make_plan
-from workers.profile import Load as ProfileLoad
 from workers.profile import Profile
 from workers.profiles.load import find_profile
+from workers.throughput import Load as ProfileLoad
 from workers.workload.speed import DecodePoint, node_speed
 from workers.workload.workload import read_workload
 
