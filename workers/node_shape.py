@@ -77,7 +77,7 @@ class KvOffload(Fact):
     puts no bound on what it keeps there.
     """
 
-    ram_gib: float = Field(gt=0, allow_inf_nan=False)
+    ram_gib: float = Field(gt=0, le=1e6)
     disk: str | None = Field(default=None, pattern=r"^/")
     reason: str
 
@@ -103,7 +103,7 @@ class Scheduling(Fact):
     """How many sequences run in each data-parallel replica, how many wait, in which order. None: vLLM's default."""
 
     policy: Literal["fcfs", "priority"] = "fcfs"
-    max_sequences: int = Field(ge=1)
+    max_sequences: int = Field(ge=1, le=1_000_000)
     max_batched_tokens: int | None = Field(default=None, ge=1)
     max_queued_requests: int | None = Field(default=None, ge=1)
     max_queued_tokens: int | None = Field(default=None, ge=1)

@@ -42,6 +42,8 @@ def _model_of_name(given: Any) -> Any:
     return find_model(given) if isinstance(given, str) else given
 
 
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+VariableText = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 StateType = Literal["float32", "float16", "bfloat16"]
 SHORT_TYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
@@ -86,14 +88,14 @@ class Profile(Fact):
     kv_offload: KvOffload | None = None
     kv_events: KvEvents | None = None
     extra_flags: tuple[ExtraFlag, ...] = ()
-    environment: dict[str, str] = Field(default_factory=dict)
+    environment: dict[Variable, VariableText] = Field(default_factory=dict)
     prices: tuple[Price, ...] = ()
     throughput: tuple[Throughput, ...] = ()
-    min_vllm: str = "0.22.0"
-    vllm_image: Annotated[str, BeforeValidator(_image_of_name)] = CURRENT_IMAGE
-    min_shared_memory_gb: float = 16
-    min_host_memory_gb: float = 64
-    startup_seconds: float = 1800
+    min_vllm: str = Field(default="0.22.0", pattern=r"^\d+(\.\d+)*$")
+    vllm_image: Annotated[str, BeforeValidator(_image_of_name), Field(min_length=1)] = CURRENT_IMAGE
+    min_shared_memory_gb: float = Field(default=16, ge=0, le=1e6)
+    min_host_memory_gb: float = Field(default=64, ge=0, le=1e6)
+    startup_seconds: float = Field(default=1800, ge=1, le=1e6)
 
     @property
     def checkpoint(self) -> Checkpoint:

@@ -14,11 +14,11 @@ class Load(Fact):
     measured.
     """
 
-    input: float = Field(ge=1)
+    input: float = Field(ge=1, le=1e8)
     cached: float = Field(ge=0, le=1)
-    output: float = Field(ge=1)
-    users: float = Field(gt=0)
-    prefill: float | None = Field(default=None, gt=0)
+    output: float = Field(ge=1, le=1e8)
+    users: float = Field(ge=0.001, le=1e7)
+    prefill: float | None = Field(default=None, ge=0.1, le=1e9)
 
     @property
     def fresh_tokens(self) -> float:
@@ -61,8 +61,8 @@ class Throughput(Fact):
     """Output tokens per second of the whole node, as a range (low = high for one measured value)."""
 
     kind: Literal["estimate", "measured"]
-    low: float = Field(gt=0)
-    high: float = Field(gt=0)
+    low: float = Field(ge=0.001, le=1e9)
+    high: float = Field(ge=0.001, le=1e9)
     workload: str
     source: str
     measured_with: MeasuredWith | None = None

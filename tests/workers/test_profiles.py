@@ -31,6 +31,9 @@ def test_the_list_is_complete() -> None:
     assert [p.name for p in ALL.values() if p.role == "budget"] == ["nemotron-3-ultra-8xh100-nvfp4"]
 
 
+ESTIMATE = "kind: estimate, workload: w, source: s"
+
+
 @pytest.mark.parametrize("profile", ALL.values(), ids=list(ALL))
 def test_every_choice_has_a_source_or_a_reason(profile: Profile) -> None:
     assert profile.source
@@ -106,6 +109,25 @@ hardware:
     ("text", "says"),
     [
         ("extends: nemotron-3-ultra-8xh200-fp8\nmax_model_length: 1", "max_model_length"),
+        ("extends: tiny-cpu\nstartup_seconds: .nan", "startup_seconds"),
+        ("extends: tiny-cpu\nstartup_seconds: 0", "startup_seconds"),
+        ("extends: tiny-cpu\nmin_host_memory_gb: .inf", "min_host_memory_gb"),
+        ("extends: tiny-cpu\nmin_shared_memory_gb: -1", "min_shared_memory_gb"),
+        ("extends: tiny-cpu\nmin_vllm: newest", "min_vllm"),
+        ('extends: tiny-cpu\nvllm_image: ""', "vllm_image"),
+        ('extends: tiny-cpu\nserved_name: ""', "served_name"),
+        ("extends: tiny-cpu\nscheduling: {max_sequences: 10000000000000}", "max_sequences"),
+        ("extends: tiny-cpu\ngpu_memory_utilization: .nan", "gpu_memory_utilization"),
+        ('extends: tiny-cpu\nenvironment: {"A=B": "1"}', "environment"),
+        ('extends: tiny-cpu\nenvironment: {"A B": "1"}', "environment"),
+        ('extends: tiny-cpu\nenvironment: {A: "\\0"}', "environment.A"),
+        (f"extends: tiny-cpu\nthroughput: [{{low: .inf, high: .inf, {ESTIMATE}}}]", "throughput.0.low"),
+        (f"extends: tiny-cpu\nthroughput: [{{low: 1e-300, high: 1, {ESTIMATE}}}]", "throughput.0.low"),
+        (
+            "extends: tiny-cpu\n"
+            f"throughput: [{{low: 1, high: 1, {ESTIMATE}, load: {{input: 1, cached: 0, output: 1, users: .inf}}}}]",
+            "load.users",
+        ),
         ("extends: nemotron-3-ultra-8xh200-fp8\nparallel: {tensor: 4}", "parallel uses 4 GPUs"),
         (
             "extends: nemotron-3-ultra-8xh200-fp8\nparallel: {tensor: 5}\nhardware: {gpus_per_node: 5}",

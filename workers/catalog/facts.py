@@ -20,9 +20,9 @@ LONGEST_FILE = 16 << 20
 
 
 class Fact(BaseModel):
-    """Base of everything read from YAML: frozen, and a misspelt key is an error."""
+    """Base of everything read from YAML: frozen, and a misspelt key, `.inf` or `.nan` is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Gpu(Fact):
@@ -33,8 +33,8 @@ class Gpu(Fact):
 
     name: str
     title: str
-    memory_gb: float = Field(gt=0)
-    nvml_gb: float | None = Field(default=None, gt=0)
+    memory_gb: float = Field(gt=0, le=1e5)
+    nvml_gb: float | None = Field(default=None, gt=0, le=1e5)
     family: Literal["ampere", "hopper", "blackwell", "cpu"]
     form: Literal["sxm", "pcie", "none"]
     nvlink_links: int
@@ -42,7 +42,7 @@ class Gpu(Fact):
     min_driver: str | None
     fp8_compute: bool
     fp4_compute: bool
-    bf16_tflops: float | None = Field(default=None, gt=0)
+    bf16_tflops: float | None = Field(default=None, gt=0, le=1e6)
 
 
 class Fallback(Fact):
@@ -90,8 +90,8 @@ class Model(Fact):
 
     name: str
     title: str
-    parameters_billion: float
-    active_billion: float
+    parameters_billion: float = Field(gt=0, le=1e6)
+    active_billion: float = Field(gt=0, le=1e6)
     native_context: int
     longest_context: int | None = None
     license: str

@@ -46,6 +46,7 @@ def test_the_best_load_without_failures_counts() -> None:
     rungs = [rung("chat", 1, 50), rung("chat", 4, 150), rung("chat", 8, 170, failed=9), rung("agents", 4, 70)]
     assert [(r.workload, r.figures.users) for r in best_rungs(rungs)] == [("chat", 4), ("agents", 4)]
     assert best_rungs([rung("chat", 8, 0.0), rung("chat", 1, 9, failed=20)]) == []
+    assert best_rungs([rung("chat", 8, 0.004)]) == [], "it would be saved as 0"
 
 
 def test_plan_uses_what_was_saved(tmp_path: Path) -> None:
