@@ -219,3 +219,19 @@ def test_the_flags_command_fails_for_a_version_that_cannot_run_a_profile(tmp_pat
     assert states["--nonsense"] == "wrong"
     assert CliRunner().invoke(app, ["flags"]).exit_code == 0
     assert CliRunner().invoke(app, ["flags", "--vllm", "9.9"]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["nemotron-3-ultra-16xh100-fp8", "--rank", "1"], "machines that vLLM joins itself"),
+        (["nemotron-3-ultra-16xh100-fp8", "--head", "10.0.0.1"], "machines that vLLM joins itself"),
+        (["tiny-cpu", "--head", "10.0.0.1"], "machines that vLLM joins itself"),
+        (["tiny-cpu", "--rank", "1"], "from rank 0"),
+        (["nemotron-3-ultra-16xh100-fp8-nnodes", "--rank", "2"], "from rank 0"),
+    ],
+)
+def test_a_machine_that_the_node_does_not_have_is_refused(words: list[str], says: str) -> None:
+    """A machine that Ray joins starts no vLLM: its command would have been the head's."""
+    run = CliRunner().invoke(app, ["argv", *words])
+    assert run.exit_code == 2 and says in run.output

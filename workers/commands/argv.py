@@ -16,6 +16,7 @@ from workers.commands.words import split_command
 from workers.errors import ConfigError
 from workers.flags.flagset import CURRENT_VERSION, check_flags, usable
 from workers.flags.known import known_flags
+from workers.launch.machines import joins_by_rank
 from workers.profiles.load import find_profile
 
 VllmVersion = Annotated[
@@ -47,7 +48,7 @@ def argv(
     host: Host = "127.0.0.1",
     port: Port = 8000,
     rank: Annotated[int, typer.Option(help="Which machine of a node of several, from 0.", min=0)] = 0,
-    head: Annotated[str, typer.Option(help="The address of rank 0 on the fast network.")] = HEAD_ADDRESS,
+    head: Annotated[str | None, typer.Option(help="The address of rank 0 on the fast network.")] = None,
     profiles: ProfileFolder = None,
     as_json: AsJson = False,
 ) -> None:
@@ -59,7 +60,9 @@ def argv(
     words = split_command("--program", program)
     if rank >= profile.hardware.nodes:
         raise ConfigError(f"--rank {rank}: {profile.name} runs on {profile.hardware.nodes} machine(s), from rank 0")
-    wanted = flags_of(profile, weights, Binding(host, port), Machine(rank, head))
+    if (rank or head is not None) and not joins_by_rank(profile):
+        raise ConfigError(f"--rank and --head are for machines that vLLM joins itself; {profile.name} has none")
+    wanted = flags_of(profile, weights, Binding(host, port), Machine(rank, HEAD_ADDRESS if head is None else head))
     known = known_flags(vllm, words)
     kept = usable(wanted, known)
     for verdict in check_flags(wanted, known):

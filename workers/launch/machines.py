@@ -34,7 +34,7 @@ def machine_of(profile: Profile, role: Role, head: str | None, address: str | No
     if unread:
         raise ConfigError(f"{', '.join(unread)}: --role {role} of {profile.name} does not read it; leave it out")
     rank = 1 if rank is None else rank
-    if profile.hardware.nodes == 1 or has_ray(profile):
+    if not joins_by_rank(profile):
         return Machine()
     if role == "head":
         if address is None:
@@ -54,6 +54,11 @@ def _read_by(profile: Profile, role: Role) -> tuple[str, ...]:
     if role == "head":
         return ("--address",)
     return ("--head", "--address") if has_ray(profile) else ("--head", "--rank")
+
+
+def joins_by_rank(profile: Profile) -> bool:
+    """Whether vLLM itself joins the machines, each by its rank."""
+    return profile.hardware.nodes > 1 and not has_ray(profile)
 
 
 def has_ray(profile: Profile) -> bool:
