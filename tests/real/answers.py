@@ -53,6 +53,23 @@ def without(answer: Answer, field: str) -> Answer:
     return Answer(answer.status, answer.content_type, events)
 
 
+_CACHED = ("prompt_tokens_details", "cache_read_input_tokens", "cache_creation_input_tokens")
+
+
+def without_cached(answer: Answer) -> Answer:
+    """The answer without what its node had in its cache, which tells nothing of the answer. Prompts of which something
+    was in it count that apart in messages: there are none here."""
+    events = [Event(event.name, _uncached(event.data)) for event in answer.content]
+    return Answer(answer.status, answer.content_type, events)
+
+
+def _uncached(value: Any) -> Any:
+    if not isinstance(value, (list, tuple)):
+        return value
+    kept = [item for item in value if not (isinstance(item, (list, tuple)) and item and item[0] in _CACHED)]
+    return type(value)(map(_uncached, kept))
+
+
 def _lines(content: Any) -> list[str]:
     parts = content if isinstance(content, list) else [content]
     return [json.dumps([part.name, part.data] if isinstance(part, Event) else part) for part in parts]

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import yaml
 
-from tests.real.answers import Answer, difference, read_answer, without
+from tests.real.answers import Answer, difference, read_answer, without, without_cached
 from tests.real.cutting import Cuts, Way, cutting
 from tests.real.merging import merged
 from tests.real.processes import running, wait_for
@@ -166,7 +166,7 @@ class Cutter:
         with httpx.Client(base_url=self.url, timeout=240, trust_env=False) as client:
             answer = merged(read_answer(client.post(ask.path, json=ask.body)))
         # Only a node knows its fingerprint, and one that is cut behind its last token has not told it.
-        answer = without(answer, "system_fingerprint")
+        answer = without_cached(without(answer, "system_fingerprint"))
         return answer if ask.counted else without(answer, "usage")
 
     def damage(self, ask: Ask, after: int, way: Way) -> str | None:
