@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from workers.bench.ladder import Rung
 from workers.bench.launched import Launched
 from workers.errors import ConfigError
 from workers.measured import hardware_name, measured_with
+from workers.output_file import replaced_whole
 from workers.profile import Profile
 from workers.profiles.load import PROFILE_PATH, build_profile, load_profile_file
 from workers.speed_flags import flags_hash
@@ -111,14 +111,11 @@ def save(profile: Profile, measured: Sequence[Throughput], folder: Path) -> Prof
     taken = {_key(each) for each in measured}
     entries = [*measured, *(each for each in earlier if _key(each) not in taken)]
     document = _document(profile, name, entries)
-    fresh = file.with_suffix(".new")
     try:
-        fresh.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110), encoding="utf-8")
-        found = load_profile_file(fresh)
-        fresh.replace(file)
+        with replaced_whole(file) as fresh:
+            fresh.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110), encoding="utf-8")
+            found = load_profile_file(fresh)
     except OSError as error:
-        with suppress(OSError):
-            fresh.unlink(missing_ok=True)
         raise ConfigError(f"cannot write {file}: {error.strerror}; nothing was saved") from error
     return found
 

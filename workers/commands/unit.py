@@ -1,7 +1,6 @@
 """`fleetgate-worker unit`: the file by which systemd, Slurm, SkyPilot or cloud-init starts a node."""
 
 import os
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,6 +14,7 @@ from workers.commands.launch_check import check_launch
 from workers.commands.words import number
 from workers.errors import ConfigError
 from workers.launch.machines import has_ray
+from workers.output_file import replaced_whole
 from workers.profile import Profile
 from workers.profiles.load import PROFILE_PATH, find_profile, is_built_in
 from workers.unit import cloud_init, skypilot, slurm, systemd
@@ -126,7 +126,8 @@ def write(file: Path, text: str, force: bool) -> None:
     """Write it. Raises ConfigError where it is there already, also as a broken link, and `force` is not given."""
     try:
         if force:
-            _replace(file, text)
+            with replaced_whole(file) as beside:
+                beside.write_text(text)
         else:
             with file.open("x") as out:
                 out.write(text)
@@ -134,20 +135,6 @@ def write(file: Path, text: str, force: bool) -> None:
         raise ConfigError(f"--output {file} is there already: --force overwrites it") from None
     except OSError as error:
         raise ConfigError(f"--output {file}: cannot be written ({error.strerror})") from error
-
-
-def _replace(file: Path, text: str) -> None:
-    """Whole or not at all."""
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=f".{file.name}-", delete=False) as out:
-        temporary = Path(out.name)
-        try:
-            out.write(text)
-            out.flush()
-            temporary.chmod(0o644)
-            temporary.replace(file)
-        except OSError:
-            temporary.unlink()
-            raise
 
 
 def _kind(**chosen: bool) -> Kind:
