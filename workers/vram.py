@@ -17,9 +17,9 @@ from typing import Literal
 from workers.architecture import Architecture
 from workers.catalog.facts import BYTES_PER_PARAMETER, ListedNode
 from workers.profile import Profile
+from workers.units import GB
 
 OVERHEAD = 1.15
-GB = 1e9
 
 Verdict = Literal["fits", "tight", "no"]
 

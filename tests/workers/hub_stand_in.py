@@ -12,8 +12,10 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import unquote, urlsplit
+
+from tests.workers.threaded_server import serve_routes
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -55,14 +57,8 @@ class Hub:
 @contextmanager
 def serve(hub: Hub) -> Iterator[Hub]:
     """Run the hub on a free port of 127.0.0.1."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _routes(hub)) as server:
-        server.daemon_threads = True
-        hub.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
+    with serve_routes(_routes(hub)) as hub.url:
         yield hub
-        server.shutdown()
-        thread.join()
 
 
 def _routes(hub: Hub) -> type[BaseHTTPRequestHandler]:

@@ -9,9 +9,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+from tests.workers.threaded_server import serve_routes
 
 PAGE = 3
 """Keys of one answer to a listing: S3 has 1000."""
@@ -33,14 +35,8 @@ class Buckets:
 @contextmanager
 def serve_s3(buckets: Buckets) -> Iterator[Buckets]:
     """Run the server on a free port of 127.0.0.1."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _routes(buckets)) as server:
-        server.daemon_threads = True
-        buckets.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
+    with serve_routes(_routes(buckets)) as buckets.url:
         yield buckets
-        server.shutdown()
-        thread.join()
 
 
 def _routes(buckets: Buckets) -> type[BaseHTTPRequestHandler]:

@@ -19,11 +19,11 @@ from workers.download_plan import candidates, disk_bytes
 from workers.errors import ConfigError, DownloadFailed, MissingTool
 from workers.profile import Profile
 from workers.profiles.load import find_profile
+from workers.units import GB
 
 if TYPE_CHECKING:
     from workers.download.source import Found, Source
 
-GB = 1e9
 SHOWN = 8
 """Names of files in one line."""
 

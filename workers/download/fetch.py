@@ -15,8 +15,8 @@ from workers.download.hashes import MANIFEST, find_wrong, write_manifest
 from workers.download.source import INCOMING, Found, Interrupted, Source
 from workers.download_plan import disk_bytes
 from workers.errors import DownloadFailed
+from workers.units import GB
 
-GB = 1e9
 POLL_SECONDS = 0.5
 FIRST_SECONDS, LAST_SECONDS = 0.2, 60.0
 LOOK_UP_TRIES = 4

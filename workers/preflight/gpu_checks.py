@@ -13,12 +13,12 @@ from workers.preflight.capture import Capture, Gpus
 from workers.preflight.finding import Finding, judged
 from workers.preflight.smi import read_gpus, read_topology, read_visible
 from workers.profile import Profile
+from workers.units import GB
 from workers.versions import at_least
 from workers.vllm_facts import COMPATIBILITY_SWITCH, COMPATIBLE_DRIVER, image_cuda, image_driver
 
 MIB = 2**20
 NVLINK = re.compile(r"NV\d+")
-GB = 1e9
 # What a driver keeps for itself on an idle GPU stays well below this.
 IDLE_BYTES = 2048 * MIB
 

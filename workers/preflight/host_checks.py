@@ -13,10 +13,9 @@ from workers.preflight.capture import Capture
 from workers.preflight.cluster_checks import ray_runs
 from workers.preflight.finding import Finding, judged
 from workers.profile import Profile
+from workers.units import GB, GIB
 from workers.versions import at_least
 
-GB = 1e9
-GIB = 2**30
 OPEN_FILES = 65_536
 PROCESSES = 4_096
 """Threads count as processes. Each of vLLM's 8 workers starts one a core for arithmetic, and up to 32 compilers."""

@@ -7,7 +7,8 @@ from typing import Literal
 from workers.architecture import Architecture
 from workers.errors import ConfigError
 from workers.profile import Profile
-from workers.vram import GB, MemoryPlan, plan_memory
+from workers.units import GB
+from workers.vram import MemoryPlan, plan_memory
 from workers.workload.closed_loop import SteadyState, steady_states
 from workers.workload.speed import NodeSpeed
 from workers.workload.workload import Workload

@@ -63,7 +63,7 @@ class NodeDeaths:
     __slots__ = ("_deaths", "_last", "_numbers")
 
     def __init__(self) -> None:
-        self._deaths: deque[NodeDeath] = deque(maxlen=MOST)
+        self._deaths: deque[NodeDeath] = deque()
         self._last: dict[tuple[str, bool], NodeDeath] = {}
         """By node and `stalled`: its last one in the deque."""
         self._numbers = count()
