@@ -17,14 +17,15 @@ class Target:
     key: str = ""
 
 
-def request(target: Target, events: int, rate: float, prompt_bytes: int = 800) -> bytes:
-    """A chat completion: a stream of `events` at `rate` a second, or plain where `events` is 0."""
+def request(target: Target, events: int, rate: float, prompt_bytes: int = 800, talk: int = 0) -> bytes:
+    """A chat completion: a stream of `events` at `rate` a second, or plain where `events` is 0. `talk`: the number of
+    its conversation."""
     system = (FILLER * (prompt_bytes // len(FILLER) + 1))[:prompt_bytes]
     body: dict[str, object] = {
         "model": MODEL,
         "messages": [
             {"role": "system", "content": system},
-            {"role": "user", "content": f"What is the capital of France? rate={rate:g}"},
+            {"role": "user", "content": f"What is the capital of France? rate={rate:g}{f' talk={talk}' * bool(talk)}"},
         ],
         "max_tokens": events or 24,
         "temperature": 0.6,

@@ -15,7 +15,8 @@ OPEN_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What to do: `events` 0 is plain; `seconds` 0 lasts until every caller is done; `ramp` spreads the opening."""
+    """What to do: `events` 0 is plain; `seconds` 0 lasts until every caller is done; `ramp` spreads the opening.
+    `talks`: conversations that the callers have, each one of them."""
 
     callers: int
     events: int = 0
@@ -25,6 +26,7 @@ class Load:
     repeat: bool = True
     delays: bool = False
     watch: int = 0
+    talks: int = 1
 
 
 class Caller(asyncio.Protocol):
@@ -120,8 +122,8 @@ class Caller(asyncio.Protocol):
 async def open_callers(target: Target, load: Load, counts: Tally) -> list[Caller]:
     """Open all connections, spread over `load.ramp` seconds."""
     loop = asyncio.get_running_loop()
-    question = request(target, load.events, load.rate)
-    callers = [Caller(question, load, counts) for _ in range(load.callers)]
+    questions = [request(target, load.events, load.rate, talk=talk) for talk in range(load.talks)]
+    callers = [Caller(questions[number % load.talks], load, counts) for number in range(load.callers)]
     start = loop.time()
     for index, caller in enumerate(callers):
         await asyncio.sleep(max(0.0, start + load.ramp * index / load.callers - loop.time()))

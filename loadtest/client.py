@@ -105,6 +105,7 @@ def parse(arguments: list[str] | None = None) -> tuple[Target, Load]:
     parser.add_argument("--ramp", type=float, default=0.2, help="seconds over which callers open")
     parser.add_argument("--once", action="store_true", help="each caller asks once")
     parser.add_argument("--delays", action="store_true", help="read the relay's delay off the events")
+    parser.add_argument("--talks", type=int, default=1, help="conversations, dealt to the callers")
     parser.add_argument("--watch", type=int, default=0, help="pid of the process tree to measure")
     found = vars(parser.parse_args(arguments))
     target = Target(found.pop("host"), found.pop("port"), found.pop("key"))

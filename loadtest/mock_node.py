@@ -1,6 +1,7 @@
 """A mock vLLM node, as lean as Python allows: a load test measures the proxy, not this.
 
     python -m loadtest.mock_node --port 8000
+    python -m loadtest.mock_node --count 1000    # as many nodes at free ports, which it prints as one line of JSON
 
 No model, no queue, no limits: a chat completion is answered at once with fixed bytes, a stream with
 `max_tokens` events at a steady rate. A request says how, inside its prompt, since a proxy passes that through
@@ -182,23 +183,33 @@ class Connection(asyncio.Protocol):
         self._ticker.add(Stream(self, completion, order).step, order.rate)
 
 
-async def serve(host: str, port: int) -> None:
-    """Serve until cancelled."""
+async def serve(host: str, port: int, count: int = 1) -> None:
+    """Serve until cancelled. `count` nodes beyond one listen at free ports and are told on standard output."""
     loop = asyncio.get_running_loop()
     ticker, numbers = Ticker(loop), itertools.count(1)
-    server = await loop.create_server(lambda: Connection(ticker, numbers), host, port, backlog=2048)
-    async with server:
-        await server.serve_forever()
+    async with contextlib.AsyncExitStack() as stack:
+        servers = [
+            await stack.enter_async_context(
+                await loop.create_server(
+                    lambda: Connection(ticker, numbers), host, port if count == 1 else 0, backlog=2048
+                )
+            )
+            for _ in range(count)
+        ]
+        if count > 1:
+            print(json.dumps([server.sockets[0].getsockname()[1] for server in servers]), flush=True)
+        await asyncio.get_running_loop().create_future()
 
 
 def main() -> None:
-    """Run one node until it is told to stop."""
+    """Run one node, or several, until told to stop."""
     parser = argparse.ArgumentParser(description="A mock vLLM node for load tests.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--count", type=int, default=1, help="nodes; beyond one at free ports")
     options = parser.parse_args()
     with contextlib.suppress(KeyboardInterrupt):
-        uvloop.run(serve(options.host, options.port))
+        uvloop.run(serve(options.host, options.port, options.count))
 
 
 if __name__ == "__main__":
