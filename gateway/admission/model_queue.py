@@ -101,7 +101,7 @@ class ModelQueue:
     @property
     def _places(self) -> float:
         """The places of the model's ready nodes, as far as this process may use them."""
-        return sum(node.bound for node in self._fleet.nodes if node.ready and self.model in node.cards)
+        return self._fleet.places(self.model)
 
     def _share(self, turn: Turn) -> float:
         """The part of the places that a tenant gets, by the shares of all that wait here."""

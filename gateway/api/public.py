@@ -72,7 +72,7 @@ def add_health(app: FastAPI, pipeline: Pipeline, fleet: Fleet) -> None:
         status = "shutting down" if pipeline.leaving else "ready" if fleet.serves(name) else "no node is ready"
         body: dict[str, Any] = {"status": status, "models": sorted(fleet.served)}
         if status == "no node is ready":
-            body["detail"] = _why_not(name, sum(name is None or name in node.cards for node in fleet.nodes))
+            body["detail"] = _why_not(name, len(fleet.nodes_of(name)))
         return JSONResponse(body, status_code=200 if status == "ready" else 503)
 
 

@@ -1,7 +1,6 @@
 """All nodes of all models, and which of them a request may be given."""
 
-import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -9,6 +8,7 @@ import structlog
 from gateway.core.errors import FleetFull, NoNodeReady
 from gateway.core.fleet.breaker import BreakerRules
 from gateway.core.fleet.node_metrics import NodeMetrics
+from gateway.fleet.model_nodes import ModelNodes, NodeCount
 from gateway.fleet.node import Lease, Node
 from gateway.fleet.node_spec import NodeSpec
 
@@ -36,7 +36,16 @@ class Fleet:
         """Called when a node has got a bound that it had not."""
         self.on_free: Callable[[Lease], None] | None = None
         """Called when a request on one of the nodes has ended. Set before there are any."""
+        self.on_change: Callable[[Node], None] | None = None
+        """Called when a node has been told anything, has come, or has left."""
         self._begun = False
+        self._order: dict[Node, int] = {}
+        self._tags: dict[bytes, Node] = {}
+        self._names: dict[str, Node] = {}
+        self._counted: dict[Node, NodeCount] = {}
+        self._bounded = 0
+        self._all = ModelNodes(None)
+        self._models: dict[str, ModelNodes] = {}
         self.update(specs)
 
     def configure(self, rules: BreakerRules) -> None:
@@ -77,11 +86,20 @@ class Fleet:
             node.shared = self.shared
             node.share(spec, self.gateways)
             nodes.setdefault(spec.url, node)
-        for url in known.keys() - nodes.keys():
-            known[url].leave()
+        gone = [known[url] for url in known.keys() - nodes.keys()]
         self.nodes = tuple(nodes.values())
+        self._order = {node: number for number, node in enumerate(self.nodes)}
+        self._tags = {node.tag: node for node in reversed(self.nodes)}
+        self._names = {node.name: node for node in reversed(self.nodes)}
+        for each in (self._all, *self._models.values()):
+            each.reorder()
+        for node in gone:
+            node.leave()
+        for node in self.nodes:
+            if node.on_change is None:
+                node.on_change = self._changed
+                self._changed(node)
         self._begun = self._begun or bool(nodes)
-        self._refresh_bounds()
         if self.on_bounds is not None and any(node.bounded for node in unbounded):
             self.on_bounds()
         return tuple(new)
@@ -94,41 +112,83 @@ class Fleet:
         found = node.max_concurrency
         if found == before:
             return
-        self._refresh_bounds()
         if before is None or found is None:
             log.info("node_concurrency_found", node=node.name, max_concurrency=found)
         if before is None and self.on_bounds is not None:
             self.on_bounds()
 
-    def _refresh_bounds(self) -> None:
-        for node in self.nodes:
-            node.on_free = self.on_free if node.bounded else None
-        self.bounded = any(node.bounded for node in self.nodes)
+    def _changed(self, node: Node) -> None:
+        """Count `node` as it is now."""
+        counted = self._counted.get(node)
+        if node not in self._order:
+            if counted is not None:
+                self._uncount(counted)
+            node.on_change = None
+        elif counted is None or not counted.holds(node):
+            if counted is not None:
+                self._uncount(counted)
+            self._count(NodeCount(node))
+        elif counted.bound != (bound := node.bound) or counted.bounded != node.bounded:
+            self._bounded += node.bounded - counted.bounded
+            counted.bounded = node.bounded
+            if counted.ready:
+                for each in self._counted_in(counted):
+                    each.rebound(counted.bound, bound)
+            counted.bound = bound
+        self.bounded = self._bounded > 0
+        node.on_free = self.on_free if node.bounded else None
+        if self.on_change is not None:
+            self.on_change(node)
+
+    def _counted_in(self, counted: NodeCount) -> list[ModelNodes]:
+        return [self._all, *[self._models[name] for name in counted.cards]]
+
+    def _count(self, counted: NodeCount) -> None:
+        self._counted[counted.node] = counted
+        self._bounded += counted.bounded
+        for name in counted.cards:
+            if name not in self._models:
+                self._models[name] = ModelNodes(name)
+        for each in self._counted_in(counted):
+            each.add(counted)
+
+    def _uncount(self, counted: NodeCount) -> None:
+        del self._counted[counted.node]
+        self._bounded -= counted.bounded
+        for each in self._counted_in(counted):
+            each.remove(counted)
+            if each.name is not None and not each.count:
+                del self._models[each.name]
 
     @property
-    def served(self) -> "ServedModels":
-        """The models of all nodes that have ever said what they serve."""
-        return ServedModels(self.nodes)
+    def served(self) -> Collection[str]:
+        """The models of all nodes that have ever said what they serve: seen as they are at each look."""
+        return self._models.keys()
 
     def cards(self) -> Mapping[str, Mapping[str, Any]]:
         """One node's own /v1/models entry for each model, ready nodes first."""
-        found: dict[str, Mapping[str, Any]] = {}
-        for node in sorted(self.nodes, key=lambda node: not node.ready):
-            for name, card in node.cards.items():
-                found.setdefault(name, card)
-        return found
+        return {name: each.card(self._order) for name, each in self._models.items()}
 
     def window(self, model: str) -> int | None:
         """The smallest context window, in tokens, of the nodes that serve `model`; None where none of them says."""
-        sizes = [node.cards[model].get("max_model_len") for node in self.nodes if model in node.cards]
-        return min((size for size in sizes if type(size) is int), default=None)
+        found = self._models.get(model)
+        return None if found is None else found.window
+
+    def places(self, model: str) -> float:
+        """The places of the model's ready nodes, as far as this process may use them."""
+        found = self._models.get(model)
+        return 0.0 if found is None else found.places
+
+    def nodes_of(self, model: str | None) -> Sequence[Node]:
+        """The nodes that serve `model`, whatever their state; all where None."""
+        found = self._all if model is None else self._models.get(model)
+        return () if found is None else found.nodes(self._order)
 
     def serves(self, model: str | None = None) -> bool:
         """Whether a node is ready that serves `model` (any model where None), and does not fail all that it is asked:
         the last one is given requests all the same."""
-        return any(
-            node.ready and node.failing is None and (model is None or model in node.cards) for node in self.nodes
-        )
+        found = self._all if model is None else self._models.get(model)
+        return found is not None and found.serving > 0
 
     def candidates(
         self,
@@ -149,41 +209,21 @@ class Fleet:
         from a failed node: a bound that was found is no reason to lose it, and one that is configured may be passed by
         `SPARE`.
         """
-        serving: Sequence[Node] = self.nodes
-        if tried or pinned_to is not None:
-            serving = [node for node in serving if node not in tried and (pinned_to is None or node.tag == pinned_to)]
-        free = [node for node in serving if (model is None or model in node.cards) and node.has_place(now)]
-        return free or self._second_choice(serving, model, now, moves)
-
-    def _second_choice(self, nodes: Sequence[Node], model: str | None, now: float, moves: bool) -> Sequence[Node]:
-        serving = [node for node in nodes if model is None or model in node.cards]
-        # A stored response can be read where it lies until the node is gone: only new work is kept off.
-        usable = [node for node in serving if node.drain is None or model is None]
-        if not usable:
-            wanted = f"the model {model!r}" if model is not None else "this request"
-            raise NoNodeReady(f"No node is ready for {wanted}; retry in 2 s.", code="no_node_ready", retry_after=2.0)
-        up = [node for node in usable if node.ready] or usable
-        roomy = [
-            node for node in up if model is None or node.in_flight < (_bound_of_moves(node) if moves else node.bound)
-        ]
-        if not roomy:
-            raise FleetFull(
-                f"All nodes are at capacity; retry in {FULL_RETRY_SECONDS:g} s.", retry_after=FULL_RETRY_SECONDS
-            )
-        return [node for node in roomy if node.busy_until <= now] or roomy
+        serving = self.nodes_of(model)
+        if pinned_to is not None:
+            pinned = self._tags.get(pinned_to)
+            serving = [] if pinned is None or (model is not None and model not in pinned.cards) else [pinned]
+        if tried:
+            serving = [node for node in serving if node not in tried]
+        return [node for node in serving if node.has_place(now)] or second_choice(serving, model, now, moves)
 
     def has_another(self, node: Node) -> bool:
         """Whether a node is ready that could do the work of `node`."""
-        return any(
-            other is not node and other.ready and not node.cards.keys().isdisjoint(other.cards) for other in self.nodes
-        )
+        return any(self._models[name].ready > node.ready for name in node.cards if name in self._models)
 
     def has_place_beside(self, node: Node, model: str | None, now: float) -> bool:
         """Whether another node could be given what `node` has of `model` (None: any). True until the next await."""
-        return any(
-            other is not node and other.has_place(now) and (model is None or model in other.cards)
-            for other in self.nodes
-        )
+        return any(other is not node and other.has_place(now) for other in self.nodes_of(model))
 
     def convict(self, node: Node, error: str, failed_at: float, now: float) -> None:
         """Another node answered a request that failed on `node` at `failed_at`."""
@@ -204,27 +244,30 @@ class Fleet:
 
     def by_tag(self, tag: bytes) -> Node | None:
         """The node that a response id names (see `response_ids`)."""
-        return next((node for node in self.nodes if node.tag == tag), None)
+        return self._tags.get(tag)
+
+    def by_name(self, name: str) -> Node | None:
+        return self._names.get(name)
 
 
-def _bound_of_moves(node: Node) -> float:
-    """Requests at once that a node may have with one that moves to it."""
-    return math.inf if node.spec.max_concurrency is None else node.bound + max(1.0, SPARE * node.bound)
+def second_choice(serving: Sequence[Node], model: str | None, now: float, moves: bool) -> Sequence[Node]:
+    """Those of `serving` that get a request where none is ready with a place; see `Fleet.candidates`."""
+    # A stored response can be read where it lies until the node is gone: only new work is kept off.
+    usable = [node for node in serving if node.drain is None or model is None]
+    if not usable:
+        wanted = f"the model {model!r}" if model is not None else "this request"
+        raise NoNodeReady(f"No node is ready for {wanted}; retry in 2 s.", code="no_node_ready", retry_after=2.0)
+    up = [node for node in usable if node.ready] or usable
+    roomy = [node for node in up if model is None or has_room(node, moves)]
+    if not roomy:
+        raise FleetFull(
+            f"All nodes are at capacity; retry in {FULL_RETRY_SECONDS:g} s.", retry_after=FULL_RETRY_SECONDS
+        )
+    return [node for node in roomy if node.busy_until <= now] or roomy
 
 
-class ServedModels(Collection[str]):
-    """The names of the models on `nodes`, without copying them: this is asked on every request."""
-
-    __slots__ = ("_nodes",)
-
-    def __init__(self, nodes: tuple[Node, ...]) -> None:
-        self._nodes = nodes
-
-    def __contains__(self, model: object) -> bool:
-        return any(model in node.cards for node in self._nodes)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys(name for node in self._nodes for name in node.cards))
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
+def has_room(node: Node, moves: bool) -> bool:
+    """Whether `node` is within its bound, or that of requests that move to it."""
+    if not moves:
+        return node.in_flight < node.bound
+    return node.spec.max_concurrency is None or node.in_flight < node.bound + max(1.0, SPARE * node.bound)

@@ -46,7 +46,7 @@ class ModelWatch:
         return [self._state(name) for name in sorted(names)]
 
     def _state(self, name: str) -> ModelState:
-        nodes = [node for node in self._fleet.nodes if name in node.cards]
+        nodes = self._fleet.nodes_of(name)
         if self._fleet.serves(name):
             return ModelState(name, True, len(nodes), None)
         errors = [node.failing or node.last_error or ("drained" if node.drain else "out") for node in nodes]

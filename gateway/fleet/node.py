@@ -81,6 +81,10 @@ class Node:
         """Whether all gateways count its requests together (`routing/places.py`): each may use all its places then."""
         self.on_free: Callable[[Lease], None] | None = None
         """Called when a request on it has ended."""
+        self.on_change: Callable[[Node], None] | None = None
+        """Called when it has been told anything: probes, failures, drains, bounds."""
+        self.on_load: Callable[[Node], None] | None = None
+        """Called when a lease on it begins or ends, or a prompt has come to its first byte."""
         self.in_flight = 0
         self.leases: set[Lease] = set()
         self.heard_at = 0.0
@@ -98,6 +102,11 @@ class Node:
         share = self.breaker.share(now)
         if share < 1 and not self.breaker.is_open:
             self.places = max(1.0, float(math.ceil(share * min(self.places, ROOMY))))
+        self._tell()
+
+    def _tell(self) -> None:
+        if self.on_change is not None:
+            self.on_change(self)
 
     def has_place(self, now: float) -> bool:
         """Whether it may have one more request now. True until the next await only: others ask, too."""
@@ -108,11 +117,18 @@ class Node:
         self.spec = spec
         self.gateways = gateways
         self.places = min(self.places, self.bound)
+        self._tell()
+
+    def busy(self, until: float) -> None:
+        """It has said itself that its queue is full, and is not asked before loop time `until`."""
+        self.busy_until = until
+        self._tell()
 
     def leave(self) -> None:
         """The fleet goes on without it."""
         self.left = self.closed = True
         self.ready = False
+        self._tell()
 
     @property
     def max_concurrency(self) -> int | None:
@@ -207,6 +223,7 @@ class Node:
             self.knee.observe(self.loads, min(sent, self.in_flight), self.gateways)
         else:
             self.knee.forget()
+        self._tell()
         if before is None or before.generated is None or load.generated is None:
             return
         if load.generated != before.generated:
@@ -256,6 +273,7 @@ class Node:
         """It was doubted, and answered the prober's own request: where it was failing, it is not any more."""
         if self.failing is not None:
             self.failing = self.last_error = None
+            self._tell()
 
     def suspect_budget(self) -> bool:
         """It overran a budget that it could have held: its canary is run again. Whether this is news."""
@@ -298,6 +316,7 @@ class Node:
         self.last_error = "not probed yet"
         self.failing = None
         self.ready = False
+        self._tell()
 
 
 class LeasedPlaces(Protocol):
@@ -357,6 +376,8 @@ class Lease:
         self._held = True
         node.in_flight += 1
         node.leases.add(self)
+        if node.on_load is not None:
+            node.on_load(node)
 
     def release(self) -> None:
         if self._held:
@@ -368,6 +389,8 @@ class Lease:
                 self.prefill.close(self.places is not None)
             if self.places is not None:
                 self.places.release(self)
+            if node.on_load is not None:
+                node.on_load(node)
             if node.on_free is not None:
                 node.on_free(self)
 

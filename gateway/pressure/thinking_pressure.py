@@ -95,7 +95,7 @@ class ThinkingPressure:
 
     def _squeeze(self, model: str, factor: float) -> Squeeze:
         """By what the nodes of `model` have shown."""
-        known = [node.capabilities for node in self._fleet.nodes if model in node.cards]
+        known = [node.capabilities for node in self._fleet.nodes_of(model)]
         return Squeeze(
             factor,
             self._rules.squeeze,

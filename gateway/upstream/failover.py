@@ -200,7 +200,7 @@ class Failover:
             node.refused(error.message, now)
         elif isinstance(error, NodeBusy):
             wait = error.retry_after or BUSY_SECONDS
-            node.busy_until = now + wait
+            node.busy(now + wait)
             tries.waits.append(wait)
         elif is_doubtful(error):
             if isinstance(error, UnreadableAnswer):

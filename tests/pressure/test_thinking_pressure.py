@@ -51,7 +51,7 @@ class StubExchange:
 def fleet_of(*capabilities: Capabilities) -> Fleet:
     fleet = Fleet([NodeSpec(f"http://10.0.0.{at}:8000") for at in range(len(capabilities))])
     for node, known in zip(fleet.nodes, capabilities, strict=True):
-        node.cards = {"m": {}}
+        node.probe_succeeded({"m": {}})
         node.capabilities = known
     return fleet
 

@@ -15,6 +15,7 @@ from gateway.core.resume.checkpoint import Checkpoint
 from gateway.core.upstream import node_request_kinds
 from gateway.fleet.hang_detection import hold_up
 from gateway.fleet.node import Lease
+from gateway.fleet.node_spec import Drain
 from gateway.upstream.exchange_timer import RECHECK
 from gateway.upstream.response_parser import ResponseHead
 from gateway.upstream.sweep import STEP
@@ -26,6 +27,11 @@ pytestmark = pytest.mark.skipif(
 
 LATE = RECHECK + STEP + 0.01
 STILL = 7
+
+
+def there_is_another(world: World, ready: bool) -> None:
+    """Whether the other node takes work."""
+    world.other.drain_for("test", None if ready else Drain(), world.now)
 
 
 def test_a_resumable_stream_stalls_after_stall_and_any_other_after_idle() -> None:
@@ -91,18 +97,18 @@ def test_what_waits_on_a_hanging_node_takes_the_resumable_streams_along() -> Non
 def test_a_stream_stays_while_there_is_no_other_node() -> None:
     world = World()
     world.page(1)
-    world.other.ready = False
+    there_is_another(world, False)
     stream = world.paced()
     world.probe(60, STILL)
     assert stream.failed_at == inf and world.node.failing is None
-    world.other.ready = True
+    there_is_another(world, True)
     world.wait(LATE)
     assert stream.failed_at < inf
 
 
 def test_one_that_is_silent_alone_goes_on_where_it_was() -> None:
     world = World()
-    world.other.ready = False
+    there_is_another(world, False)
     stream, other = world.paced(), world.stream(resumable=False)
     other.begin()
     other.events(190, 0.1)
@@ -127,7 +133,7 @@ def test_a_tokenizers_answer_is_no_sign_of_an_engine() -> None:
 
 def test_it_ends_after_idle_all_the_same() -> None:
     world = World()
-    world.other.ready = False
+    there_is_another(world, False)
     stream = world.paced()
     silent_since = world.now
     world.wait(150)
@@ -476,7 +482,8 @@ class History:
             told.paused_for += now - told.paused_at
             told.paused_at, told.own = None, now
         elif name == "another":
-            self.world.other.ready = told.another = value
+            told.another = value
+            there_is_another(self.world, value)
 
 
 @settings(max_examples=300, deadline=None)
