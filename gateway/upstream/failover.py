@@ -20,8 +20,8 @@ from gateway.core.errors import (
     UpstreamError,
 )
 from gateway.core.plan import Plan
-from gateway.core.resume.budget import DEATHS
-from gateway.core.resume.node_deaths import NodeDeath, NodeDeaths, explain
+from gateway.core.resume.budget import DEATHS, SETTLING
+from gateway.core.resume.node_deaths import NodeDeath, NodeDeaths, explain, shared
 from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.upstream.attempts import FREE, Attempts, RetryBudget, RetryDecision, RetryRules, is_doubtful, outcome
 from gateway.fleet.fleet import Fleet
@@ -73,9 +73,10 @@ class RequestTries:
         return any(self.deaths.without(self.number, now))
 
     def convict(self) -> None:
-        """The request is ended. Its deaths are explained by that, where there are several."""
+        """The request is ended. Its deaths are explained by that, where there are several and no other request was at
+        all of them."""
         own = [death for death in self.own if self.number in death.suspects]
-        if len(own) > 1:
+        if len(own) > 1 and not shared(own, self.number):
             explain(own)
 
 
@@ -126,7 +127,7 @@ class Failover:
             return lease
         if decision is RetryDecision.GIVE_UP:
             if not innocent:
-                tries.convict()
+                asyncio.get_running_loop().call_later(SETTLING, tries.convict)  # others break off with it
                 _advise_against_retry(error, tries)
             return None
         tries.tried.append(lease.node)

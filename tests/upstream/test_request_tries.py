@@ -1,14 +1,17 @@
 """Nodes that die before the first token: of the request, or as others do without it."""
 
+import asyncio
+import random
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from gateway.core.errors import NodeBusy, NodeFailed, UpstreamCut, UpstreamError, UpstreamTimeout
+from gateway.core.resume.budget import SETTLING, ResumeDecision, Resumes
 from gateway.core.resume.node_deaths import NodeDeaths
-from gateway.core.upstream.attempts import Attempts
-from gateway.upstream.failover import RequestTries
+from gateway.core.upstream.attempts import Attempts, RetryRules
+from gateway.upstream.failover import Failover, RequestTries
 
 
 def node(name: str) -> Any:
@@ -44,6 +47,57 @@ def test_one_death_is_no_pattern() -> None:
     request.is_innocent(UpstreamCut("x"), node("A"), 0.0)
     request.convict()
     assert other.is_innocent(UpstreamCut("x"), node("B"), 2.0)
+
+
+def test_what_two_requests_may_have_done_is_not_explained_by_the_end_of_one() -> None:
+    deaths = NodeDeaths()
+    request, twin, other = tries(deaths), tries(deaths), tries(deaths)
+    for name, now in (("A", 0.0), ("B", 2.0)):
+        took_along(deaths, name, now)
+        for each in (request, twin):
+            each.is_innocent(UpstreamCut("x"), node(name), now)
+    request.convict()
+    assert other.is_innocent(UpstreamCut("x"), node("C"), 4.0)
+    assert not twin.is_innocent(UpstreamCut("x"), node("C"), 4.0)
+
+
+async def test_the_end_of_a_request_tells_nothing_before_the_others_have_broken_off() -> None:
+    """A node's answers break off one after the other; the first to end cannot know yet who else was there."""
+    deaths, failover, now = NodeDeaths(), Failover(cast(Any, None), RetryRules(), 3), asyncio.get_running_loop().time()
+    request, twin, other = (failover.tries(deaths) for _ in range(3))
+    lease, stats, unused = SimpleNamespace(node=node("B")), SimpleNamespace(answered=False), cast(Any, None)
+    took_along(deaths, "A", now - 5.0)
+    took_along(deaths, "B", now)
+    for each in (request, twin):
+        each.is_innocent(UpstreamCut("x"), node("A"), now - 5.0)
+    request.attempts.doubtful = 1
+    assert failover.next_lease(UpstreamCut("x"), cast(Any, lease), unused, request, cast(Any, stats), unused) is None
+    await asyncio.sleep(SETTLING / 5)
+    twin.is_innocent(UpstreamCut("x"), node("B"), now)
+    await asyncio.sleep(2 * SETTLING)
+    assert other.is_innocent(UpstreamCut("x"), node("C"), now + 1.0)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_plain_requests_that_nodes_take_along_in_turn_convict_no_stream(seed: int) -> None:
+    """Two nodes are killed in turn. Of the plain requests some are at two deaths and end with an error each time; one
+    stream has just come whenever its node dies."""
+    chance, deaths = random.Random(seed), NodeDeaths()
+    unlucky = Resumes(2, deaths, deaths.number())
+    waiting: list[RequestTries] = []
+    for turn in range(20):
+        now, name = 2.5 * turn, "AB"[turn % 2]
+        took_along(deaths, name, now)
+        plain = [*waiting, *(tries(deaths) for _ in range(5))]
+        chance.shuffle(plain)
+        guilty = [each for each in plain if not each.is_innocent(UpstreamCut("x"), node(name), now)]
+        if turn in (8, 9, 10):
+            unlucky.judge(UpstreamCut("x"), name, turn - 8, now)
+            assert unlucky.decide(now + SETTLING) is ResumeDecision.GO_ON
+        for each in plain:
+            if len(each.own) > 1 and each in guilty:
+                each.convict()
+        waiting = [each for each in plain if len(each.own) < 2]
 
 
 @pytest.mark.parametrize("error", [NodeBusy, UpstreamTimeout])
