@@ -12,6 +12,9 @@ from gateway.redis.replies import pairs_of
 
 log = structlog.get_logger("fleetgate.audit")
 
+PAGE = 200
+"""Events that are read by one command: Redis serves nobody else meanwhile."""
+
 
 @dataclass(frozen=True, slots=True)
 class AuditEvent:
@@ -67,9 +70,15 @@ class Audit:
         """The last `limit` events after `since` (seconds since 1970), the newest first. Raises `RedisUnavailable`."""
         if self._redis is None:
             return []
-        first = str(max(0, int(since * 1000)))
-        entries = await self._redis.reports.command("XREVRANGE", self._stream, "+", first, "COUNT", limit)
-        lines = [_line(entry_id, fields) for entry_id, fields in entries]
+        first, last = str(max(0, int(since * 1000))), "+"
+        lines: list[AuditRecord | None] = []
+        while len(lines) < limit:
+            count = min(PAGE, limit - len(lines))
+            page = await self._redis.reports.command("XREVRANGE", self._stream, last, first, "COUNT", count)
+            lines += [_line(entry_id, fields) for entry_id, fields in page]
+            if len(page) < count:
+                break
+            last = f"({page[-1][0].decode()}"
         return [line for line in lines if line is not None]
 
 

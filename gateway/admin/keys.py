@@ -1,15 +1,17 @@
 """Admin routes for keys. A new key is in the answer that made it, and nowhere else after that."""
 
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from fastapi.exceptions import HTTPException
 
 from gateway.access.directory import Directory, DoesNotExist
 from gateway.access.new_keys import make_key
 from gateway.access.records import KeyRecord
 from gateway.admin.auth import Who
+from gateway.admin.json_pages import answer_with
 from gateway.admin.schemas import KeyStatus, MadeKey, NewKey, Rotation, dump_settings, id_of
 from gateway.admin.tenants import Configured, Known, refuse, refuse_newer, refuse_unknown, stored
 from gateway.config.access import KeySettings, newer_settings, read_key_settings, read_tenant_settings
@@ -24,24 +26,24 @@ class KeyRoutes:
         self._known = known
 
     def add_to(self, router: APIRouter) -> None:
-        router.get("/keys")(self.list_keys)
+        router.get("/keys", response_model=list[KeyStatus])(self.list_keys)
         router.post("/keys", status_code=201)(self.create_key)
         router.delete("/keys/{id}")(self.revoke_key)
         router.post("/keys/{id}/rotate", status_code=201)(self.rotate_key)
 
-    async def list_keys(self, tenant: str | None = None) -> list[KeyStatus]:
+    async def list_keys(self, tenant: str | None = None) -> Response:
         """All keys, or a tenant's; those of the config file first."""
-        found = [
-            KeyStatus.of_file(owner.name, key)
-            for owner in self._configured()
-            for key in owner.keys
-            if tenant in (None, owner.name)
-        ]
-        if self._directory is None:
-            return found
-        used = await self._directory.last_used()
-        kept = await self._directory.keys(tenant)
-        return found + [KeyStatus.of_redis(record, used.get(record.id)) for record in kept]
+        used = {} if self._directory is None else await self._directory.last_used()
+        kept = [] if self._directory is None else await self._directory.keys(tenant)
+
+        def listed() -> Iterator[KeyStatus]:
+            for owner in self._configured():
+                if tenant in (None, owner.name):
+                    yield from [KeyStatus.of_file(owner.name, key) for key in owner.keys]
+            for record in kept:
+                yield KeyStatus.of_redis(record, used.get(record.id))
+
+        return await answer_with(listed())
 
     async def create_key(self, new: NewKey, who: Who) -> MadeKey:
         """Make a key for a tenant of the file or of Redis."""

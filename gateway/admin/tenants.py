@@ -1,10 +1,10 @@
 """Admin routes for tenants and the audit. What stands in the file is shown here, and changed in the file only."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, FastAPI, Query, Request
+from fastapi import APIRouter, Body, FastAPI, Query, Request, Response
 from fastapi.exceptions import HTTPException, RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
@@ -13,6 +13,7 @@ from gateway.access.audit import Audit
 from gateway.access.directory import AlreadyExists, ChangedMeanwhile, Directory, DoesNotExist, KeysLeft
 from gateway.access.records import TenantRecord
 from gateway.admin.auth import Who
+from gateway.admin.json_pages import answer_with
 from gateway.admin.schemas import AuditLine, Deleted, NewTenant, TenantStatus, TwoNames, dump_settings, with_new_names
 from gateway.config.access import Moment, TenantConfig, TenantSettings, named_models, newer_settings
 from gateway.config.expectations import section_of
@@ -57,22 +58,16 @@ class TenantRoutes:
         self._audit = audit
 
     def add_to(self, router: APIRouter) -> None:
-        router.get("/tenants")(self.list_tenants)
+        router.get("/tenants", response_model=list[TenantStatus])(self.list_tenants)
         router.post("/tenants", status_code=201)(self.create_tenant)
         router.get("/tenants/{name:path}")(self.show_tenant)
         router.patch("/tenants/{name:path}")(self.set_tenant)
         router.delete("/tenants/{name:path}")(self.delete_tenant)
-        router.get("/audit")(self.read_audit)
+        router.get("/audit", response_model=list[AuditLine])(self.read_audit)
 
-    async def list_tenants(self) -> list[TenantStatus]:
+    async def list_tenants(self) -> Response:
         """All tenants, those of the config file first."""
-        if self._directory is None:
-            return [TenantStatus.of_file(tenant, 0) for tenant in self._configured()]
-        keys = Counter(key.tenant for key in await self._directory.keys())
-        found = [TenantStatus.of_file(tenant, keys[tenant.name]) for tenant in self._configured()]
-        names = {tenant.name for tenant in found}
-        kept = [record for record in await self._directory.tenants() if record.name not in names]
-        return found + [TenantStatus.of_redis(record, keys[record.name]) for record in kept]
+        return await answer_with(await self._tenants())
 
     async def create_tenant(self, new: NewTenant, who: Who) -> TenantStatus:
         directory = stored(self._directory)
@@ -82,7 +77,7 @@ class TenantRoutes:
         return TenantStatus.of_redis(await directory.create_tenant(who, new.name, dump_settings(new, "name")), 0)
 
     async def show_tenant(self, name: str) -> TenantStatus:
-        for tenant in await self.list_tenants():
+        for tenant in await self._tenants():
             if tenant.name == name:
                 return tenant
         raise HTTPException(404, f"Unknown tenant {name!r}.")
@@ -110,10 +105,27 @@ class TenantRoutes:
 
     async def read_audit(
         self, since: Moment | None = None, limit: Annotated[int, Query(ge=1, le=10_000)] = 100
-    ) -> list[AuditLine]:
+    ) -> Response:
         """The last changes, the newest first."""
         lines = await self._audit.read(0.0 if since is None else since.timestamp(), limit)
-        return [AuditLine.of(line) for line in lines]
+        return await answer_with(map(AuditLine.of, lines))
+
+    async def _tenants(self) -> Iterator[TenantStatus]:
+        """All tenants, each made when it is asked for."""
+        configured = self._configured()
+        names = {tenant.name for tenant in configured}
+        keys = [] if self._directory is None else await self._directory.keys()
+        kept = [] if self._directory is None else await self._directory.tenants()
+        counts = Counter([key.tenant for key in keys])
+
+        def listed() -> Iterator[TenantStatus]:
+            for tenant in configured:
+                yield TenantStatus.of_file(tenant, counts[tenant.name])
+            for record in kept:
+                if record.name not in names:
+                    yield TenantStatus.of_redis(record, counts[record.name])
+
+        return listed()
 
     def _in_file(self, name: str) -> bool:
         return any(tenant.name == name for tenant in self._configured())

@@ -2,6 +2,8 @@
 
 Views are published in Redis where there is one, otherwise in the directory that the worker processes of one gateway
 share. A view is up to `PUBLISH_SECONDS` old; that of a process that died expires after `KEPT` seconds.
+
+Those of large fleets are long, and only operators read them: they go over the connection of reports.
 """
 
 import asyncio
@@ -60,12 +62,12 @@ class PeerViews:
             return []
         if self._folder is not None:
             return self._over_files(self._folder, own, wanted)
-        if self._redis is None:
+        if self._redis is None or not self._redis.up:
             return []
         prefix = f"{self._redis.schema.live}:{{sights}}"
         view = "" if own is None else spell(own)
         try:
-            found = await self._redis.run(
+            found = await self._redis.reports.run(
                 _SHOW, [f"{prefix}:views", f"{prefix}:until"], [self._name, round(KEPT * 1000), view, int(wanted)]
             )
         except RedisUnavailable:

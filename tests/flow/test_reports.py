@@ -9,6 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.access.audit import PAGE, Audit, AuditEvent
+from gateway.fleet.fleet import Fleet
+from gateway.fleet.peer_views import PeerViews
+from gateway.redis.client import RedisClient, RedisSettings
 from gateway.usage.report import AT_ONCE, FIELDS
 from tests.support.gateways import RunningGateway, eventually, running_gateway
 from tests.support.nodes import MODEL
@@ -18,7 +22,7 @@ from workers.fake import FakeSettings, serve_fake
 
 BODY = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 2}
 MEASURES = ("requests", "errors", "input", "cached", "output", "thinking", "wasted", "cost")
-HOURS, KEYS = 12, 300
+HOURS, KEYS = 24, 500
 OPERATORS = (b"HSCAN", b"SMEMBERS", b"XREVRANGE")
 """What listings, reports and audits ask; the ring of keys scans too, at its start only."""
 
@@ -84,6 +88,42 @@ async def test_a_large_report_is_read_in_small_pieces_and_requests_go_on() -> No
         assert not [command for command in proxy.asked if command[0] == b"HGETALL" and b"usage" in command[1]]
         link: Any = gateway.app.redis
         assert answers >= HOURS // AT_ONCE and (link.up, link.outages) == (True, 0)
+
+
+async def test_views_of_the_fleet_that_hang_are_no_outage() -> None:
+    async with redis_server() as redis, resp_proxy(redis) as proxy:
+        link = RedisClient(RedisSettings(proxy.url))
+        await link.start()
+        hangs = asyncio.Event()
+
+        async def hang() -> None:
+            await hangs.wait()
+
+        proxy.meanwhile = lambda command: hang() if b"sights" in b"".join(command) else None
+        fleet = Fleet()
+        fleet.share_with(2)
+        asking = asyncio.create_task(PeerViews(fleet, link, None).exchange({}))
+        while not asking.done():
+            assert await link.submit(("GET", "fg1:none")) is None
+            await asyncio.sleep(0.01)
+        assert await asking == [] and (link.up, link.outages) == (True, 0)
+        hangs.set()
+        await link.stop()
+
+
+async def test_the_audit_is_read_page_by_page() -> None:
+    async with house() as (gateway, _, proxy, _, admin):
+        assert gateway.app.redis is not None
+        audit = Audit(gateway.app.redis, 10_000)
+        for number in range(2 * PAGE + 5):
+            await audit.note(AuditEvent("who", "key created", str(number), {}))
+        proxy.asked.clear()
+        subjects = [line["subject"] for line in (await admin.get("/admin/audit", params={"limit": 10_000})).json()]
+        assert subjects == [str(number) for number in reversed(range(2 * PAGE + 5))]
+        asked = [int(command[5]) for command in proxy.asked if command[0] == b"XREVRANGE"]
+        assert asked == [PAGE] * 3
+        newest = (await admin.get("/admin/audit", params={"limit": PAGE + 1})).json()
+        assert [line["subject"] for line in newest] == subjects[: PAGE + 1]
 
 
 @pytest.mark.prove
