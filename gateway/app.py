@@ -239,7 +239,7 @@ class Gateway:
             if part is not None:
                 part.start()
         self._started = True
-        self.prober.sync_tasks()
+        self.prober.sync()
         self.discovery.start()
         for name, work in (
             ("drains", self.drains.run()),
@@ -301,7 +301,7 @@ class Gateway:
         self.fleet.update(specs)
         self.relay.pools.keep_only(self.fleet.nodes)
         if self._started:
-            self.prober.sync_tasks()
+            self.prober.sync()
 
 
 def build_app(

@@ -101,14 +101,17 @@ ONLY_IN: dict[str, tuple[set[str], str]] = {
     "yaml": ({"config", "cli"}, "settings are spelled as in the file there, and nowhere else"),
     "pydantic_settings": ({"config"}, "one place knows where configuration comes from"),
     "redis": ({"redis"}, "shared state goes through one script at a time, never through the relay"),
-    "httpx": ({"fleet", "cli"}, "control plane only: on the data plane it costs more than everything else"),
+    "httpx": ({"cli"}, "people's commands only: a client is 100 KB and a request 400 µs, for each node and probe"),
     "tenacity": (
         {"fleet", "cli", "limits", "redis", "usage"},
         "control plane only: a user's request is retried by rule",
     ),
     "tokenizers": ({"counting"}, "an optional extra: nothing else may need it"),
     "jinja2": ({"counting"}, "an optional extra: nothing else may need it"),
-    "httptools": ({"upstream", "api"}, "HTTP is parsed at both ends, from nodes and from clients, and nowhere between"),
+    "httptools": (
+        {"upstream", "fleet", "api"},
+        "HTTP is parsed at both ends, from nodes (answers, and probes) and from clients, and nowhere between",
+    ),
 }
 """Where a library may be imported in the gateway, and why nowhere else."""
 

@@ -20,8 +20,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import httpx
-
 from gateway.core.budgets.continuation import END_TEXT, START_TEXT
 from gateway.core.fleet.capabilities import UNKNOWN, Capabilities
 from gateway.fleet.canary_questions import (
@@ -34,6 +32,7 @@ from gateway.fleet.canary_questions import (
     think,
     tokenize,
 )
+from gateway.fleet.node_client import NodeClient
 
 FIRST_PAUSE, LONGEST_PAUSE = 600.0, 86_400.0
 RECHECK_PAUSE, LONGEST_RECHECK_PAUSE = 30.0, 1800.0
@@ -45,6 +44,20 @@ _REFUSALS = (400, 422)
 
 class Canary:
     """What is known of one node's capabilities. Times are loop time, in seconds."""
+
+    __slots__ = (
+        "_lost",
+        "_next_recheck",
+        "_not_before",
+        "_pause",
+        "_proven",
+        "_recheck_pause",
+        "_rechecked",
+        "_rechecking",
+        "capabilities",
+        "has_read",
+        "starts",
+    )
 
     def __init__(self) -> None:
         self.capabilities = UNKNOWN
@@ -69,9 +82,12 @@ class Canary:
         """Whether the node has still to be proven since its start."""
         return self.has_read and not self._proven
 
-    async def read_capabilities(
-        self, client: httpx.AsyncClient, cards: Mapping[str, Mapping[str, Any]]
-    ) -> Capabilities:
+    @property
+    def lost(self) -> bool:
+        """Whether a recheck has failed, so that another one waits for its time."""
+        return self._lost
+
+    async def read_capabilities(self, client: NodeClient, cards: Mapping[str, Mapping[str, Any]]) -> Capabilities:
         """Read the node's version, the markers' token ids and the context window of the first model in `cards`."""
         before = self.capabilities
         version = await read_version(client)
@@ -88,7 +104,7 @@ class Canary:
         self.has_read = True
         return self.capabilities
 
-    async def prove(self, client: httpx.AsyncClient, model: str, now: float) -> Capabilities:
+    async def prove(self, client: NodeClient, model: str, now: float) -> Capabilities:
         """Prove the node; `capabilities` are complete afterwards, as far as it answered."""
         self._proven = True
         self._lost = False
@@ -121,7 +137,7 @@ class Canary:
         self._rechecked = self.starts
         return True
 
-    async def recheck(self, client: httpx.AsyncClient, cards: Mapping[str, Mapping[str, Any]]) -> bool | None:
+    async def recheck(self, client: NodeClient, cards: Mapping[str, Mapping[str, Any]]) -> bool | None:
         """Whether the node holds a budget; None where it is too busy to answer."""
         if not self.has_read:  # it was trusted without a canary
             await self.read_capabilities(client, cards)

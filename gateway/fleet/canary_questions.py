@@ -4,13 +4,12 @@ import asyncio
 import re
 from typing import Any
 
-import httpx
-
 from gateway.core.budgets.continuation import END_TEXT
 from gateway.core.fleet.capabilities import Capabilities
 from gateway.core.http.sse import EventSplitter, event_data, split_events
 from gateway.core.json_text import parse_object
-from gateway.fleet.node_client import MAX_ANSWER, get, pieces, post
+from gateway.fleet.node_client import NodeClient, NodeRequestError
+from gateway.fleet.node_connection import MAX_ANSWER
 
 BUDGET = 4
 """Thinking tokens that the node is allowed: fewer than a model uses by itself for `QUESTION`."""
@@ -65,37 +64,37 @@ class StreamFindings:
             self.answered = True
 
 
-async def read_version(client: httpx.AsyncClient) -> tuple[int, ...] | None:
-    answer = await get(client, "/version")
+async def read_version(client: NodeClient) -> tuple[int, ...] | None:
+    answer = await client.get("/version")
     version = answer.json().get("version") if answer.status == 200 else None
     if not isinstance(version, str):
         return None
     return tuple(int(part) for part in re.findall(r"[0-9]{1,9}", version[:64])[:3]) or None
 
 
-async def tokenize(client: httpx.AsyncClient, model: str, text: str) -> tuple[int, ...]:
+async def tokenize(client: NodeClient, model: str, text: str) -> tuple[int, ...]:
     """The token ids of `text`; none where the node does not say."""
-    answer = await post(client, "/tokenize", {"model": model, "prompt": text, "add_special_tokens": False})
+    answer = await client.post("/tokenize", {"model": model, "prompt": text, "add_special_tokens": False})
     ids = answer.json().get("tokens") if answer.status == 200 else None
     if not isinstance(ids, list) or not all(type(item) is int and 0 <= item < MOST_IDS for item in ids):
         return ()
     return tuple(ids) if len(ids) <= len(text) else ()
 
 
-async def ask_with_budget(client: httpx.AsyncClient, model: str, known: Capabilities) -> dict[str, Any]:
+async def ask_with_budget(client: NodeClient, model: str, known: Capabilities) -> dict[str, Any]:
     seen = await think(client, model, known, {"thinking_token_budget": BUDGET})
     found: dict[str, Any] = {"native_budget": seen.obeyed}
     return found if seen.split is None else {**found, "splits_reasoning": seen.split}
 
 
-async def ask_with_thinking_off(client: httpx.AsyncClient, model: str, known: Capabilities) -> dict[str, Any]:
+async def ask_with_thinking_off(client: NodeClient, model: str, known: Capabilities) -> dict[str, Any]:
     """With thinking off the template closes it: all that comes is the answer, and one must come."""
     seen = await think(client, model, known, {"chat_template_kwargs": {"enable_thinking": False}}, opened=False)
     return {"native_off": seen.split is not True and seen.answered} if seen.status == 200 else {}
 
 
 async def think(
-    client: httpx.AsyncClient, model: str, known: Capabilities, fields: dict[str, Any], opened: bool = True
+    client: NodeClient, model: str, known: Capabilities, fields: dict[str, Any], opened: bool = True
 ) -> StreamFindings:
     """One short chat. `opened`: thinking is open when the answer begins."""
     body = {
@@ -107,15 +106,14 @@ async def think(
         "return_token_ids": True,
         **fields,
     }
-    async with asyncio.timeout(PROOF_SECONDS), client.stream("POST", "/v1/chat/completions", json=body) as answer:
-        seen = StreamFindings(answer.status_code, known.think_end, opened)
-        if answer.status_code >= 500:
-            answer.raise_for_status()
-        splitter = EventSplitter(MAX_ANSWER)
-        async for piece in pieces(answer):
-            for event in split_events(splitter.feed(piece)):
-                if b"{" in event:
-                    _see(seen, parse_object(event_data(event)))
+    async with asyncio.timeout(PROOF_SECONDS):
+        answer = await client.post("/v1/chat/completions", body)
+    seen = StreamFindings(answer.status, known.think_end, opened)
+    if answer.status >= 500:
+        raise NodeRequestError(f"/v1/chat/completions answered {answer.status}")
+    for event in split_events(EventSplitter(MAX_ANSWER).feed(answer.body)):
+        if b"{" in event:
+            _see(seen, parse_object(event_data(event)))
     return seen
 
 
@@ -131,22 +129,22 @@ def _status_of(error: Any) -> int:
     code = error.get("code") if isinstance(error, dict) else None
     if type(code) is int and 400 <= code < 500:
         return code
-    raise httpx.RemoteProtocolError(f"an error came in mid-stream: {str(error)[:200]!r}")
+    raise NodeRequestError(f"an error came in mid-stream: {str(error)[:200]!r}")
 
 
-async def shows_marker(client: httpx.AsyncClient, model: str, known: Capabilities) -> bool | None:
+async def shows_marker(client: NodeClient, model: str, known: Capabilities) -> bool | None:
     """Whether raw text shows the end marker: the model is allowed no other token."""
     if len(known.think_end) != 1:
         return None
     body = {"model": model, "prompt": "1", "max_tokens": 1, "allowed_token_ids": list(known.think_end)}
-    answer = await post(client, "/v1/completions", body, PROOF_SECONDS)
+    answer = await client.post("/v1/completions", body, PROOF_SECONDS)
     try:
         return END_TEXT in answer.json()["choices"][0]["text"] if answer.status == 200 else None
     except (KeyError, TypeError, IndexError):
         return None
 
 
-async def stores_responses(client: httpx.AsyncClient, model: str) -> bool | None:
+async def stores_responses(client: NodeClient, model: str) -> bool | None:
     """Whether it keeps responses. The request is for background work on top of a response that nobody has made: a node
     without a store refuses the background, before it looks for the response. Nothing is generated."""
     body = {
@@ -156,7 +154,7 @@ async def stores_responses(client: httpx.AsyncClient, model: str) -> bool | None
         "previous_response_id": "resp_that_nobody_made",
         "max_output_tokens": 1,
     }
-    answer = await post(client, "/v1/responses", body, PROOF_SECONDS)
+    answer = await client.post("/v1/responses", body, PROOF_SECONDS)
     if answer.status == 404:
         return True
     try:

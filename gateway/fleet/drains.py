@@ -64,6 +64,8 @@ class Drains:
         self._synced: Orders = {}
         """The orders in Redis, when they were last read or written."""
         self._redis_answered = True
+        self._followed: set[Node] = set()
+        """The nodes that had a drain at the last sync."""
 
     @property
     def synced(self) -> bool:
@@ -122,9 +124,16 @@ class Drains:
         loop_now, now = asyncio.get_running_loop().time(), time.time()
         for node in self._fleet.nodes:
             order = self._orders.get(node.name)
+            if order is None and node.drain is None and node not in self._followed:
+                continue
             drain = None if order is None or not order.drained else _drain(order, loop_now - now)
             node.drain_for(ORDERED, drain, loop_now)
             self._follow(node)
+            if node.drain is None:
+                self._followed.discard(node)
+            else:
+                self._followed.add(node)
+        self._followed.intersection_update(self._fleet.nodes)
 
     @property
     def _key(self) -> str:

@@ -7,6 +7,7 @@ import structlog
 
 from gateway.core.errors import FleetFull, NoNodeReady
 from gateway.core.fleet.breaker import BreakerRules
+from gateway.core.fleet.model_cards import KnownCards
 from gateway.core.fleet.node_metrics import NodeMetrics
 from gateway.fleet.model_nodes import ModelNodes, NodeCount
 from gateway.fleet.node import Lease, Node
@@ -28,6 +29,7 @@ class Fleet:
     def __init__(self, specs: Iterable[NodeSpec] = (), rules: BreakerRules | None = None) -> None:
         self.nodes: tuple[Node, ...] = ()
         self.configure(rules or BreakerRules())
+        self.known_cards = KnownCards()
         self.gateways = 1
         self.shared = False
         self.bounded = False

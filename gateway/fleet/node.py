@@ -1,6 +1,5 @@
 """One node as this gateway process sees it."""
 
-import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
@@ -57,8 +56,8 @@ class Node:
         self.busy_until = 0.0
         self.doubted = False
         self.budget_suspected = False
-        self.attention = asyncio.Event()
-        """Wakes the prober: there is something to find out."""
+        self.on_attention: Callable[[], None] | None = None
+        """The prober's: there is something to find out."""
         self.drain: Drain | None = None
         self._drains: dict[str, Drain] = {}
         self.failed_probes = 0
@@ -92,8 +91,13 @@ class Node:
         yet."""
         self._pace: float | None = None
 
+    def _call_prober(self) -> None:
+        if self.on_attention is not None:
+            self.on_attention()
+
     def refresh(self, now: float) -> None:
         """Bring what requests read up to date: after anything was told, and with every probe."""
+        was_ready = self.ready
         self.ready = self.drain is None and not self.left and not self.breaker.is_open
         self.doubted = self.doubted or self.breaker.is_open
         if self.load is not None and now - self.load.at > STALE:
@@ -103,6 +107,8 @@ class Node:
         if share < 1 and not self.breaker.is_open:
             self.places = max(1.0, float(math.ceil(share * min(self.places, ROOMY))))
         self._tell()
+        if was_ready and self.breaker.is_open:
+            self._call_prober()
 
     def _tell(self) -> None:
         if self.on_change is not None:
@@ -193,9 +199,15 @@ class Node:
 
     def probe_succeeded(self, cards: Mapping[str, Mapping[str, Any]], now: float = 0.0) -> None:
         """`cards`: what its /v1/models lists, by model id, as the node wrote them."""
-        self.failed_probes = 0
         allowed = self.spec.models
-        self.cards = {name: card for name, card in cards.items() if name in allowed} if allowed else cards
+        if allowed and not all(name in allowed for name in cards):
+            cards = {name: card for name, card in cards.items() if name in allowed}
+        self.cards = cards
+        self.probe_answered(now)
+
+    def probe_answered(self, now: float) -> None:
+        """A probe was answered, or something else showed that it lives."""
+        self.failed_probes = 0
         self.breaker.probed(now)
         if not self.breaker.is_open:
             self.last_error = self.failing
@@ -249,7 +261,7 @@ class Node:
         self.breaker.doubt()
         self.doubted = True
         self.last_error = error
-        self.attention.set()
+        self._call_prober()
 
     def convict(self, error: str, failed_at: float, now: float, spare: bool) -> bool:
         """Another node answered a request that failed here at `failed_at`; whether this one is out now."""
@@ -280,7 +292,7 @@ class Node:
         if self.budget_suspected:
             return False
         self.budget_suspected = True
-        self.attention.set()
+        self._call_prober()
         return True
 
     def answered(self, now: float) -> None:

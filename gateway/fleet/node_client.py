@@ -1,80 +1,112 @@
-"""The gateway's own requests to nodes. Answers are bounded in bytes and in seconds.
+"""The gateway's own requests to a node: probes, trials, canaries. Answers are bounded in bytes, and by the callers in
+seconds. Every failure is a `NodeRequestError` or a TimeoutError.
 
-Every failure is an `httpx.HTTPError` or a TimeoutError.
+A node costs one kept connection and a few strings: an `httpx.AsyncClient` is 100 KB, and 400 µs a request.
 """
 
 import asyncio
-import ssl
-from collections.abc import AsyncIterator
-from functools import cache
-from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any, NamedTuple
+from typing import Any
+from urllib.parse import urlsplit
 
-import httpx
+from gateway.core.json_text import dump
+from gateway.fleet.node_connection import ConnectionClosed, NodeConnection, NodeReply, NodeRequestError, NodeUnreachable
+from gateway.fleet.node_spec import NodeSpec
+from gateway.fleet.node_tls import tls_context
 
-from gateway.core.json_text import parse_object
-from gateway.fleet.node import Node
+__all__ = ["ConnectionClosed", "NodeClient", "NodeReply", "NodeRequestError", "NodeUnreachable"]
 
-MAX_ANSWER = 1 << 22
-"""Bytes of one answer: a page of metrics of a node with many adapters is a few hundred kilobytes."""
-
-
-class NodeReply(NamedTuple):
-    status: int
-    body: bytes
-
-    def json(self) -> dict[str, Any]:
-        """The JSON object of the body, empty where it is none."""
-        return parse_object(self.body)
+SURE_SECONDS = 1.0
+"""How long a kept connection is trusted with a request that is not sent twice: nodes close theirs after 5 s."""
 
 
-def client_of(node: Node) -> httpx.AsyncClient:
-    """A client for `node` that decompresses nothing, follows no redirect and keeps no cookies."""
-    headers = {"accept-encoding": "identity"}
-    if node.spec.api_key:
-        headers["authorization"] = f"Bearer {node.spec.api_key}"
-    ca_file = node.spec.ca_file
-    verify = _public_authorities() if ca_file is None else ssl.create_default_context(cafile=ca_file)
-    return httpx.AsyncClient(
-        base_url=node.spec.url,
-        headers=headers,
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-        verify=verify,
-        timeout=None,
-        trust_env=False,
-    )
+class NodeClient:
+    """Asks one node. It decompresses nothing, follows no redirect and keeps no cookies.
 
+    One connection is kept; what is asked at the same time gets others, which are closed afterwards. `reconnected`: how
+    often there was none to be kept: a node that closes its connections may have begun anew.
+    """
 
-@cache
-def _public_authorities() -> ssl.SSLContext:
-    """Read once: by default each client reads them, and the event loop stands still for 20 ms for each node."""
-    return httpx.create_ssl_context(trust_env=False)
+    __slots__ = ("_base_path", "_fixed_headers", "_host", "_kept", "_port", "_secure", "_spec", "closed", "reconnected")
 
+    def __init__(self, spec: NodeSpec) -> None:
+        parts = urlsplit(spec.url)
+        self._secure = parts.scheme == "https"
+        self._host = parts.hostname or ""
+        self._port = parts.port or (443 if self._secure else 80)
+        self._base_path = parts.path.rstrip("/")
+        self._spec = spec
+        lines = [f"host: {parts.netloc.rpartition('@')[2]}", "accept-encoding: identity"]
+        if spec.api_key:
+            lines.append(f"authorization: Bearer {spec.api_key}")
+        self._fixed_headers = "".join(f"{line}\r\n" for line in lines).encode()
+        self._kept: NodeConnection | None = None
+        self.closed = False
+        self.reconnected = 0
 
-async def get(client: httpx.AsyncClient, path: str) -> NodeReply:
-    """The caller bounds the time."""
-    async with client.stream("GET", path) as response:
-        return await _whole(response)
+    async def get(self, path: str) -> NodeReply:
+        """Asked again over a new connection where the kept one turns out to be closed."""
+        connection, is_kept = await self._connection(None)
+        try:
+            return await self._exchange(connection, self._request("GET", path, None))
+        except ConnectionClosed as error:
+            if not (is_kept and error.unheard):
+                raise
+        connection = await self._connect()
+        return await self._exchange(connection, self._request("GET", path, None))
 
+    async def post(self, path: str, body: dict[str, Any], seconds: float | None = None) -> NodeReply:
+        """Sent once, and answered within `seconds`; None where the caller bounds the time."""
+        async with asyncio.timeout(seconds):
+            connection, _ = await self._connection(SURE_SECONDS)
+            return await self._exchange(connection, self._request("POST", path, dump(body)))
 
-async def post(client: httpx.AsyncClient, path: str, body: dict[str, Any], seconds: float | None = None) -> NodeReply:
-    """In at most `seconds`, from the first byte sent to the last one read; None where the caller bounds the time."""
-    async with asyncio.timeout(seconds), client.stream("POST", path, json=body) as response:
-        return await _whole(response)
+    def close(self) -> None:
+        """Close the kept connection, and keep none from now on."""
+        self.closed = True
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.abort()
 
+    def _request(self, method: str, path: str, body: bytes | None) -> bytes:
+        start = f"{method} {self._base_path}{path} HTTP/1.1\r\n".encode()
+        if body is None:
+            return b"%b%b\r\n" % (start, self._fixed_headers)
+        framing = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
+        return b"%b%b%b\r\n%b" % (start, self._fixed_headers, framing, body)
 
-async def pieces(response: httpx.Response) -> AsyncIterator[bytes]:
-    """The body as it comes."""
-    coding = response.headers.get("content-encoding", "identity").lower()
-    if coding not in ("", "identity"):
-        raise httpx.DecodingError("its answer is compressed, although no compression was requested")
-    size = 0
-    async for piece in response.aiter_raw():
-        size += len(piece)
-        if size > MAX_ANSWER:
-            raise httpx.RemoteProtocolError(f"its answer to {response.url.path} has more than {MAX_ANSWER} bytes")
-        yield piece
+    async def _connection(self, seconds: float | None) -> tuple[NodeConnection, bool]:
+        """The kept connection, if it was used within `seconds`, or a new one; and whether it is the kept one."""
+        kept, self._kept = self._kept, None
+        if kept is not None and kept.usable:
+            if seconds is None or asyncio.get_running_loop().time() - kept.idle_since < seconds:
+                return kept, True
+            kept.abort()
+        return await self._connect(), False
 
+    async def _connect(self) -> NodeConnection:
+        self.reconnected += 1
+        try:
+            tls = tls_context(self._spec.ca_file) if self._secure else None
+            _, connection = await asyncio.get_running_loop().create_connection(
+                NodeConnection, self._host, self._port, ssl=tls, server_hostname=self._host if tls else None
+            )
+        except (OSError, UnicodeError) as error:  # ssl.SSLError is one, and a name that can be no host's the other
+            raise NodeUnreachable(str(error) or type(error).__name__) from error
+        if not connection.usable:  # closed by the time that its waiter was woken
+            connection.abort()
+            raise ConnectionClosed("the node closed the connection before it was asked", unheard=True)
+        return connection
 
-async def _whole(response: httpx.Response) -> NodeReply:
-    return NodeReply(response.status_code, b"".join([piece async for piece in pieces(response)]))
+    async def _exchange(self, connection: NodeConnection, request: bytes) -> NodeReply:
+        loop = asyncio.get_running_loop()
+        try:
+            reply = await connection.ask(request, loop)
+        except BaseException:
+            connection.abort()  # also where nobody waits for the answer any more
+            raise
+        if self._kept is None and not self.closed and connection.usable:
+            connection.idle_since = loop.time()
+            self._kept = connection
+        else:
+            connection.abort()
+        return reply

@@ -3,9 +3,7 @@
 import asyncio
 from typing import NamedTuple
 
-import httpx
-
-from gateway.fleet.node_client import get, post
+from gateway.fleet.node_client import NodeClient, NodeRequestError, NodeUnreachable
 
 TRIAL_SECONDS = 30.0
 """Seconds for one trial: a node without requests answers soon, unless it is loading kernels."""
@@ -17,10 +15,10 @@ class ProbeFailure(NamedTuple):
 
     message: str
     certain: bool
-    error: httpx.HTTPError | None = None
+    error: NodeRequestError | None = None
 
 
-async def ask_one_token(client: httpx.AsyncClient, model: str) -> ProbeFailure | None:
+async def ask_one_token(client: NodeClient, model: str) -> ProbeFailure | None:
     """None where the node answered below 500: one of an embedding model, which has no completions, says 4xx.
 
     A broken connection is tried once more: it may have stood idle for as long as the node keeps one.
@@ -29,13 +27,13 @@ async def ask_one_token(client: httpx.AsyncClient, model: str) -> ProbeFailure |
         async with asyncio.timeout(TRIAL_SECONDS):
             try:
                 status = await _ask(client, model)
-            except httpx.TransportError:
+            except NodeRequestError:
                 status = await _ask(client, model)
     except TimeoutError:
         return ProbeFailure(f"trial request timed out after {TRIAL_SECONDS:g} s", certain=False)
-    except httpx.HTTPError as error:
+    except NodeRequestError as error:
         message = f"trial request failed: {error or type(error).__name__}"
-        return ProbeFailure(message, certain=not isinstance(error, httpx.ConnectError), error=error)
+        return ProbeFailure(message, certain=not isinstance(error, NodeUnreachable), error=error)
     if status >= 500:
         return ProbeFailure(
             f"trial request was answered with {status}", certain=status != 503 or await _is_dead(client)
@@ -43,16 +41,16 @@ async def ask_one_token(client: httpx.AsyncClient, model: str) -> ProbeFailure |
     return None
 
 
-async def _is_dead(client: httpx.AsyncClient) -> bool:
+async def _is_dead(client: NodeClient) -> bool:
     """Whether /health answers 503 too: vLLM answers completions with 503 while its queue is full as well as after its
     engine has died."""
     try:
         async with asyncio.timeout(TRIAL_SECONDS):
-            return (await get(client, "/health")).status == 503
-    except (TimeoutError, httpx.HTTPError):
+            return (await client.get("/health")).status == 503
+    except (TimeoutError, NodeRequestError):
         return False
 
 
-async def _ask(client: httpx.AsyncClient, model: str) -> int:
-    answer = await post(client, "/v1/completions", {"model": model, "prompt": "1", "max_tokens": 1})
+async def _ask(client: NodeClient, model: str) -> int:
+    answer = await client.post("/v1/completions", {"model": model, "prompt": "1", "max_tokens": 1})
     return answer.status

@@ -1,45 +1,75 @@
-"""The prober: one background task for each node, which probes the node for as long as it is in the fleet."""
+"""The prober: one timer for all nodes, which begins each node's round of probes when it is due.
+
+A task for each node would cost more than its probes. Rounds that are due within `STEP` are begun together; those of
+many new nodes are begun one after the other, `PACE` apart, and from then on each node keeps its own time.
+"""
 
 import asyncio
 import contextlib
+import heapq
+import itertools
+import math
+from functools import partial
 
 import structlog
 
-from gateway.fleet.canary import Canary
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Node
-from gateway.fleet.node_client import client_of
-from gateway.fleet.node_probes import NodeProbes, ProbeSettings, is_own_shortage
+from gateway.fleet.node_checks import is_own_shortage
+from gateway.fleet.node_probes import NodeProbes
+from gateway.fleet.probe_settings import ProbeSettings
 from gateway.telemetry.shortages import ResourceShortages
 
 log = structlog.get_logger("fleetgate.prober")
 
 Access = tuple[str, str | None, str | None]
 
+STEP = 0.02
+"""Seconds: rounds that are due within them are begun together."""
+
+PACE = 0.001
+"""Seconds between the first rounds of two new nodes."""
+
+CANARIES = 16
+"""Nodes that are proven at once."""
+
+LOOK_SECONDS = 0.5
+"""Between two looks at a node of which a check is wanted that waits for its time."""
+
 
 class Prober:
-    """The tasks, by node and by the way in which the node is reached."""
+    """The probes of each node, by the way in which it is reached."""
 
     def __init__(self, fleet: Fleet, settings: ProbeSettings, shortages: ResourceShortages) -> None:
         self._fleet = fleet
         self._shortages = shortages
-        self._tasks: dict[tuple[Node, Access], asyncio.Task[None]] = {}
+        self._probes: dict[tuple[Node, Access], NodeProbes] = {}
+        self._queue: list[tuple[float, int, NodeProbes]] = []
+        """A heap; an entry holds where its time is the node's `queued_at`."""
+        self._numbers = itertools.count()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
         self._probed: set[Node] = set()
         self._progress = asyncio.Event()
+        self._canaries = asyncio.Semaphore(CANARIES)
         self.configure(settings)
 
     def configure(self, settings: ProbeSettings) -> None:
         """Go by `settings` from each node's next round on."""
         self._settings = settings
 
-    def sync_tasks(self) -> None:
-        """Have a task for each node of the fleet, as it is reached now, and no others. Called at start and after every
-        update of the fleet."""
-        wanted = {(node, node.access) for node in self._fleet.nodes}
-        for gone in self._tasks.keys() - wanted:
-            self._tasks.pop(gone).cancel()
-        for node, access in wanted - self._tasks.keys():
-            self._tasks[node, access] = asyncio.create_task(self._run(node), name=f"probe {node.name}")
+    def sync(self) -> None:
+        """Probe each node of the fleet, as it is reached now, and no others. Called at start and after every update of
+        the fleet."""
+        wanted = {(node, node.access): None for node in self._fleet.nodes}
+        for gone in self._probes.keys() - wanted.keys():
+            self._probes.pop(gone).close()
+        now = asyncio.get_running_loop().time()
+        for number, (node, access) in enumerate(each for each in wanted if each not in self._probes):
+            probes = NodeProbes(node, self._fleet, self._shortages, lambda: self._settings, self._canaries)
+            self._probes[node, access] = probes
+            node.on_attention = partial(self._wake, probes)
+            self._enqueue(probes, now + number * PACE)
         self._probed.intersection_update(self._fleet.nodes)
 
     async def first_round(self, seconds: float) -> None:
@@ -51,29 +81,73 @@ class Prober:
                     self._progress.clear()
 
     async def stop(self) -> None:
-        tasks = list(self._tasks.values())
-        self._tasks.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._timer is not None:
+            self._timer.cancel()
+        ending = [task for probes in self._probes.values() for task in probes.close()]
+        self._probes.clear()
+        self._queue.clear()
+        await asyncio.gather(*ending, return_exceptions=True)
 
-    async def _run(self, node: Node) -> None:
-        """Probe `node` for ever. After an unexpected failure everything about the node is found out anew."""
-        while True:
-            try:
-                async with client_of(node) as client, asyncio.TaskGroup() as group:
-                    probes = NodeProbes(
-                        node, client, Canary(), group, self._fleet, self._shortages, lambda: self._settings
-                    )
-                    while True:
-                        await probes.probe()
-                        is_first = node not in self._probed
-                        self._probed.add(node)
-                        self._progress.set()
-                        probes.conclude(is_first)
-                        await probes.pause()
-            except Exception as error:
-                if not is_own_shortage(error, node, self._shortages):
-                    node.refused(f"probe failed: {error}", asyncio.get_running_loop().time())
-                    log.exception("probe_loop_failed", node=node.name)
-                await asyncio.sleep(self._settings.interval)
+    def _is_probed(self, probes: NodeProbes) -> bool:
+        node = probes.node
+        return self._probes.get((node, node.access)) is probes
+
+    def _wake(self, probes: NodeProbes) -> None:
+        """There is something to find out about its node."""
+        if probes.task is None and self._is_probed(probes):
+            self._enqueue(probes, asyncio.get_running_loop().time())
+
+    def _enqueue(self, probes: NodeProbes, at: float) -> None:
+        probes.queued_at = at
+        heapq.heappush(self._queue, (at, next(self._numbers), probes))
+        if at < self._timer_at:
+            self._set_timer(at)
+
+    def _set_timer(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = asyncio.get_running_loop().call_at(at, self._sweep)
+
+    def _sweep(self) -> None:
+        """Begin the rounds that are due."""
+        self._timer, self._timer_at = None, math.inf
+        now = asyncio.get_running_loop().time()
+        try:
+            while self._queue and self._queue[0][0] <= now:
+                at, _, probes = heapq.heappop(self._queue)
+                if at == probes.queued_at and probes.task is None and self._is_probed(probes):
+                    self._look_at(probes, now)
+        finally:
+            if self._queue and self._timer is None:
+                self._set_timer(max(self._queue[0][0], now + STEP))
+
+    def _look_at(self, probes: NodeProbes, now: float) -> None:
+        if probes.round_at(now) <= now + STEP / 2:
+            probes.task = asyncio.create_task(self._round(probes), name=f"probe {probes.node.name}")
+        else:
+            probes.begin_checks()
+            self._enqueue_next(probes, now)
+
+    def _enqueue_next(self, probes: NodeProbes, now: float) -> None:
+        due = probes.round_at(now)
+        self._enqueue(probes, min(due, now + LOOK_SECONDS) if probes.check_waits else due)
+
+    async def _round(self, probes: NodeProbes) -> None:
+        """One round of a node. After an unexpected failure everything about the node is found out anew."""
+        node = probes.node
+        try:
+            await probes.probe()
+            is_first = node not in self._probed
+            self._probed.add(node)
+            self._progress.set()
+            probes.conclude(is_first)
+        except Exception as error:
+            if not is_own_shortage(error, node, self._shortages):
+                node.refused(f"probe failed: {error}", asyncio.get_running_loop().time())
+                log.exception("probe_loop_failed", node=node.name)
+            probes.forget()
+        finally:
+            probes.task = None
+            if self._is_probed(probes):
+                self._enqueue_next(probes, asyncio.get_running_loop().time())

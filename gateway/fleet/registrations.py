@@ -1,6 +1,7 @@
 """Registrations: nodes that write a record to Redis, renewed by heartbeats (docs/registration.md)."""
 
 import asyncio
+import contextlib
 import math
 import time
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from gateway.fleet.fleet import Fleet
 from gateway.fleet.node_sources import NodeSources
 from gateway.fleet.node_spec import Drain, NodeSpec
 from gateway.redis.client import RedisClient, RedisUnavailable, ScriptFailed
+from gateway.redis.replies import texts
 
 log = structlog.get_logger("fleetgate.discovery")
 
@@ -23,6 +25,12 @@ KEY_PREFIX = "fleetgate:node:"
 FORGET_SECONDS = 12.0
 """Seconds for which a node without a record stays: two heartbeats and a little, so that a Redis that came back empty
 removes no node. A node that was stopped accepts no connections meanwhile, which is noticed at once."""
+
+READ_AGAIN_SECONDS = 6.0
+"""Records are renewed every 5 s: one that was not is read again."""
+
+AT_ONCE = 128
+"""Records that are read in one go: requests wait behind them."""
 
 REGISTERED = "registered"
 """The source of drains in records, for `Node.drain_for`."""
@@ -48,7 +56,12 @@ class Registrations:
         self._rules = rules
         self._sources = sources
         self._fleet = fleet
-        self._seen: dict[str, tuple[RegisteredNode, float]] = {}
+        self._records: dict[str, RegisteredNode] = {}
+        self._specs: dict[str, NodeSpec] = {}
+        self._seen: dict[str, float] = {}
+        """When each of them was last there, in loop time."""
+        self._read_at: dict[str, tuple[bytes, float]] = {}
+        """The score under which each record was read, and when, by a monotonic clock."""
         self._refused: dict[str, str] = {}
         self._started: dict[str, float] = {}
         self._draining: dict[str, tuple[float, float]] = {}
@@ -63,46 +76,63 @@ class Registrations:
             await asyncio.sleep(self._rules.interval)
 
     async def poll(self) -> None:
-        """Read all records once."""
+        """Read the records that have changed since the last poll."""
         try:
-            records = await self._read(time.time())
+            present, changed = await self._read(time.time())
         except RedisUnavailable:
             return
         now = asyncio.get_running_loop().time()
-        for node_id, record in self._trusted(records).items():
-            self._seen[node_id] = record, now
-        self._seen = {name: seen for name, seen in self._seen.items() if now - seen[1] <= FORGET_SECONDS}
-        known = [record for record, _ in self._seen.values()]
-        self._sources.update(SOURCE, [self._spec(record) for record in known if record.state in ("ready", "draining")])
-        self._update_nodes({record.url: record for record in known}, now)
+        for node_id, record in self._trusted(changed).items():
+            self._records[node_id] = record
+            spec, known = self._spec(record), self._specs.get(node_id)
+            self._specs[node_id] = spec if spec != known or known is None else known  # the same one is compared faster
+        self._seen.update((name, now) for name in present if name in self._records and name not in self._refused)
+        for name in [name for name, at in self._seen.items() if now - at > FORGET_SECONDS]:
+            del self._seen[name], self._records[name], self._specs[name]
+        serving = [name for name in self._seen if self._records[name].state in ("ready", "draining")]
+        self._sources.update(SOURCE, [self._specs[name] for name in serving])
+        self._update_nodes({self._records[name].url: self._records[name] for name in self._seen}, now)
 
-    async def _read(self, now: float) -> dict[str, bytes]:
-        ids = await self._redis.command("ZRANGEBYSCORE", INDEX_KEY, now - self._rules.trust.skew, "+inf")
-        names = [node_id.decode(errors="replace") for node_id in ids]
-        found = await asyncio.gather(*[self._record(name) for name in names])
-        return {name: text for name, text in zip(names, found, strict=True) if text is not None}
+    async def _read(self, now: float) -> tuple[set[str], dict[str, bytes]]:
+        """The nodes that have a record, and the records that may have changed: a renewed one has another score."""
+        since, skew = time.monotonic(), self._rules.trust.skew
+        found = await self._redis.submit(("ZRANGEBYSCORE", INDEX_KEY, now - skew, "+inf", "WITHSCORES"))
+        if not texts(found, ()) or len(found) % 2:
+            raise RedisUnavailable("the index of nodes is no sorted set")
+        scores = {name.decode(errors="replace"): score for name, score in zip(found[::2], found[1::2], strict=True)}
+        self._read_at = {name: read for name, read in self._read_at.items() if name in scores}
+        due = [name for name, score in scores.items() if self._is_due(name, score, since)]
+        read: dict[str, bytes] = {}
+        for first in range(0, len(due), AT_ONCE):
+            asked = [(name, self._redis.submit(("GET", KEY_PREFIX + name))) for name in due[first : first + AT_ONCE]]
+            for name, reply in asked:
+                with contextlib.suppress(ScriptFailed):  # a key of another type must not cost other nodes
+                    text = await reply
+                    if type(text) is bytes:
+                        read[name] = text
+        for name in due:
+            self._read_at.pop(name, None)
+        self._read_at.update((name, (scores[name], since)) for name in read)
+        return set(self._read_at), read
 
-    async def _record(self, name: str) -> bytes | None:
-        """None where there is none, or a key of another type: that must not cost other nodes."""
-        try:
-            text: bytes | None = await self._redis.command("GET", KEY_PREFIX + name)
-        except ScriptFailed:
-            return None
-        return text
+    def _is_due(self, name: str, score: bytes, since: float) -> bool:
+        known = self._read_at.get(name)
+        return known is None or known[0] != score or since - known[1] > READ_AGAIN_SECONDS
 
     def _trusted(self, records: Mapping[str, bytes]) -> dict[str, RegisteredNode]:
-        trusted, refused = {}, {}
+        trusted = {}
+        self._refused = {name: reason for name, reason in self._refused.items() if name in self._read_at}
         for node_id, text in records.items():
             try:
                 record = read_registration(text, self._rules.trust, time.time())
                 if record.node_id != node_id:
                     raise UntrustedRegistration(f"its key does not match its node_id {record.node_id!r}")
                 trusted[node_id] = record
+                self._refused.pop(node_id, None)
             except UntrustedRegistration as reason:
-                refused[node_id] = str(reason)
                 if node_id not in self._refused:
                     log.warning("registration_rejected", node_id=node_id, reason=str(reason))
-        self._refused = refused
+                self._refused[node_id] = str(reason)
         return trusted
 
     def _spec(self, record: RegisteredNode) -> NodeSpec:

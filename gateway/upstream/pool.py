@@ -1,12 +1,12 @@
 """The connections to one node: idle ones are kept, new ones are made; and the head of every request to it."""
 
 import asyncio
-import ssl
 import time
 from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
 from gateway.core.errors import ConnectFailed, GatewayError, OutOfResources
+from gateway.fleet.node_tls import tls_context
 from gateway.telemetry.shortages import shortage_behind
 from gateway.upstream.connection import UpstreamConnection
 from gateway.upstream.node_head_cache import NodeHeadCache
@@ -42,7 +42,7 @@ class Pool:
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if secure else 80)
         try:
-            self._tls = ssl.create_default_context(cafile=ca_file) if secure else None
+            self._tls = tls_context(ca_file) if secure else None
         except OSError as error:
             raise _not_connected(error) from None
         self._base_path = parts.path.rstrip("/")

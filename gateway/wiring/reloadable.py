@@ -24,8 +24,8 @@ from gateway.core.routing.conversations import ConversationNaming
 from gateway.core.thinking.policy import PolicyBook, PolicyLayer
 from gateway.core.upstream.attempts import RetryRules
 from gateway.core.usage.cost import Price
-from gateway.fleet.node_probes import ProbeSettings
 from gateway.fleet.node_spec import NodeSpec
+from gateway.fleet.probe_settings import ProbeSettings
 from gateway.limits.limiter import LimiterSettings
 from gateway.pipeline import RequestSettings
 from gateway.routing.router import RoutingRules

@@ -9,7 +9,9 @@ import pytest
 
 from gateway.core.fleet.capabilities import Capabilities
 from gateway.fleet.canary import FIRST_PAUSE, Canary
+from gateway.fleet.node_client import NodeRequestError
 from tests.support.gateways import eventually, running_gateway
+from tests.support.node_clients import asking
 from tests.support.nodes import DONE, MODEL, STREAM_HEAD, Asked, ScriptedNode, answer, chunk, listening, scripted_node
 from workers.fake import FakeSettings, Fault, serve_fake
 
@@ -17,7 +19,7 @@ CARDS = {MODEL: {"id": MODEL, "max_model_len": 4096}}
 
 
 async def asked(settings: FakeSettings) -> Capabilities:
-    async with serve_fake(settings) as node, httpx.AsyncClient(base_url=node.url, trust_env=False) as client:
+    async with serve_fake(settings) as node, asking(node.url) as client:
         canary = Canary()
         learnt = await canary.read_capabilities(client, CARDS)
         assert learnt.native_budget is None and learnt.think_end and learnt.window == 4096
@@ -72,7 +74,7 @@ async def _dies_of_budgets(
 async def test_a_node_that_dies_of_a_budget_is_not_asked_at_every_start() -> None:
     async with (
         scripted_node(_dies_of_budgets) as node,
-        httpx.AsyncClient(base_url=node.url, trust_env=False) as client,
+        asking(node.url) as client,
     ):
         canary = Canary()
 
@@ -84,7 +86,7 @@ async def test_a_node_that_dies_of_a_budget_is_not_asked_at_every_start() -> Non
             due.append(canary.due)
             try:
                 await canary.prove(client, MODEL, now)
-            except httpx.HTTPError:
+            except NodeRequestError:
                 canary.died()
             assert [*due, canary.due] == [False, True, False]
             assert canary.capabilities.native_budget is False
@@ -119,7 +121,7 @@ async def test_what_one_process_shows_is_not_noted_for_the_next_one(question: st
         def probed(self, request: Asked) -> None:
             """`reply` answers everything."""
 
-    async with listening(Told(reply)) as node, httpx.AsyncClient(base_url=node.url, trust_env=False) as client:
+    async with listening(Told(reply)) as node, asking(node.url) as client:
         canary = Canary()
         await canary.read_capabilities(client, CARDS)
 
@@ -130,23 +132,27 @@ async def test_what_one_process_shows_is_not_noted_for_the_next_one(question: st
                 assert canary.begin_recheck(0.0, suspected=True)
                 canary.end_recheck(1.0, await canary.recheck(client, CARDS))
 
-        asking = asyncio.create_task(ask())
+        task = asyncio.create_task(ask())
         await eventually(lambda: any(b"thinking_token_budget" in request.body for request in node.asked))
         canary.restarted()
         version = "0.32.0"
         learnt = await canary.read_capabilities(client, CARDS)
         may_answer.set()
-        await asking
+        await task
         assert canary.capabilities == learnt
         assert (learnt.version, learnt.native_budget) == ((0, 32, 0), None)
         assert canary.due
 
 
 async def test_trust_comes_back_as_it_went_by_asking_the_node() -> None:
-    async with serve_fake(FakeSettings()) as node, httpx.AsyncClient(base_url=node.url, trust_env=False) as client:
+    async with (
+        serve_fake(FakeSettings()) as node,
+        httpx.AsyncClient(trust_env=False) as control,
+        asking(node.url) as client,
+    ):
 
         async def node_is(manner: str) -> None:
-            told = await client.post(f"{node.control_url}/fake/control", json={"settings": {"budget": manner}})
+            told = await control.post(f"{node.control_url}/fake/control", json={"settings": {"budget": manner}})
             assert told.status_code == 200, told.text
 
         async def ask(now: float, suspected: bool) -> bool | None:

@@ -7,11 +7,14 @@ from typing import Any
 import httpx
 import pytest_asyncio
 
+from gateway.core.fleet.registration import RegistrationTrust
 from gateway.fleet.dns import DnsName, DnsWatch
+from gateway.fleet.fleet import Fleet
 from gateway.fleet.node_sources import NodeSources
 from gateway.fleet.node_spec import NodeSpec
+from gateway.fleet.registrations import RegistrationRules, Registrations
 from tests.support.gateways import eventually, running_gateway
-from tests.support.redis import RedisServer, redis_server
+from tests.support.redis import RedisServer, linked, redis_server
 from tests.support.registrations import record
 from workers.fake import FakeSettings, serve_fake
 from workers.registration import TIME_TO_LIVE_SECONDS
@@ -151,3 +154,30 @@ def test_both_sides_agree_on_a_records_life() -> None:
 
     assert TIME_TO_LIVE == TIME_TO_LIVE_SECONDS
     assert json.loads(record("http://127.0.0.1:1").wire(SECRET))["signature"]
+
+
+async def test_a_large_fleet_is_known_with_one_look_and_a_record_read_again_once_it_is_renewed(
+    redis: RedisServer,
+) -> None:
+    """So many reads at once would each have opened a connection."""
+    async with linked(redis) as link, RedisRegistry(redis.url, SECRET) as registry:
+        taken = Taken()
+        rules = RegistrationRules(RegistrationTrust(secret=SECRET))
+        watch = Registrations(link, rules, NodeSources(("registrations",), taken), Fleet())
+
+        def reads() -> int:
+            return int(redis.do("INFO", "commandstats").get("cmdstat_get", {}).get("calls", 0))
+
+        for port in range(1, 401):
+            await registry.announce(record(f"http://10.0.0.1:{port}"))
+        await watch.poll()
+        assert (len(taken.urls), reads()) == (400, 400)
+        await watch.poll()
+        assert (len(taken.urls), reads(), taken.times) == (400, 400, 1)
+        await registry.announce(record("http://10.0.0.1:7", weight=2.0))
+        await registry.withdraw("n-8")
+        redis.do("DEL", "fleetgate:node:n-9")
+        redis.do("LPUSH", "fleetgate:node:n-9", "of another type")
+        await watch.poll()
+        assert (len(taken.urls), taken.times) == (400, 2), "one that is gone stays for a while"
+        assert 400 < reads() <= 403

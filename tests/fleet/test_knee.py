@@ -270,4 +270,4 @@ def test_a_node_that_says_nothing_any_more_takes_everything() -> None:
     ],
 )
 def test_what_waits_for_something_of_its_own_is_not_queued(page: str, queued: int | None) -> None:
-    assert read_node_metrics(page, 1.0).queued == queued
+    assert read_node_metrics(page.encode(), 1.0).queued == queued

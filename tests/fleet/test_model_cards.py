@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gateway.core.fleet.model_cards import LONGEST_WINDOW, MOST_CARDS, read_cards
+from gateway.core.fleet.model_cards import LONGEST_WINDOW, MOST_CARDS, MOST_PAGES, KnownCards, read_cards
 
 
 def page(*cards: Any) -> bytes:
@@ -57,3 +57,15 @@ def test_more_cards_than_a_node_can_have_are_refused() -> None:
     assert len(read_cards(page(*cards[:-1]))) == MOST_CARDS
     with pytest.raises(ValueError, match="more than 1000"):
         read_cards(page(*cards))
+
+
+def test_cards_that_differ_in_the_moment_alone_are_kept_once() -> None:
+    known = KnownCards()
+    first = known.read(page({"id": "m", "created": 1, "permission": [{"id": "p1"}]}))
+    assert known.read(page({"id": "m", "created": 2, "permission": [{"id": "p2"}]})) is first
+    assert known.read(page({"id": "m", "created": 2, "max_model_len": 5})) == {
+        "m": {"id": "m", "created": 2, "max_model_len": 5}
+    }
+    for number in range(3 * MOST_PAGES):
+        known.read(page({"id": f"m{number}"}))
+    assert len(known._pages) == MOST_PAGES

@@ -1,10 +1,13 @@
 """A node's own /metrics page: what is read from it, and what is not believed."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.core.fleet.node_metrics import (
     NodeMetrics,
     NodeRates,
+    began_anew,
     computed_between,
     ended_per_second,
     rates_between,
@@ -32,19 +35,18 @@ python_gc_objects_collected_total{generation="0"} 1.0
 
 
 def test_engines_behind_one_port_are_added_up_and_the_fullest_cache_counts() -> None:
-    assert read_node_metrics(PAGE, 5.0) == NodeMetrics(5.0, 5, 1, 0.75, 1000, 400, 12345, ended=9, prompts=900)
+    assert read_node_metrics(PAGE.encode(), 5.0) == NodeMetrics(5.0, 5, 1, 0.75, 1000, 400, 12345, ended=9, prompts=900)
 
 
 @pytest.mark.parametrize("page", ["", "no metrics", "<html>", "vllm:", "vllm:num_requests_running"])
 def test_a_page_that_says_nothing_leaves_everything_unknown(page: str) -> None:
-    assert read_node_metrics(page, 5.0) == NodeMetrics(5.0)
+    assert read_node_metrics(page.encode(), 5.0) == NodeMetrics(5.0)
 
 
 @pytest.mark.parametrize("value", ["", "NaN", "-1", "+Inf", "1e16", "many"])
 def test_a_value_that_cannot_be_is_not_believed(value: str) -> None:
-    assert read_node_metrics(f"vllm:num_requests_running {value}\nvllm:num_requests_waiting 2\n", 5.0) == NodeMetrics(
-        5.0, waiting=2
-    )
+    page = f"vllm:num_requests_running {value}\nvllm:num_requests_waiting 2\n"
+    assert read_node_metrics(page.encode(), 5.0) == NodeMetrics(5.0, waiting=2)
 
 
 @pytest.mark.parametrize(
@@ -90,3 +92,57 @@ def test_requests_that_ended() -> None:
     assert ended_per_second(NodeMetrics(1, ended=3), NodeMetrics(5, ended=13)) == 2.5
     for last in (NodeMetrics(5), NodeMetrics(1, ended=13), NodeMetrics(5, ended=2)):
         assert ended_per_second(NodeMetrics(1, ended=3), last) == 0
+
+
+NAMES = {
+    "vllm:num_requests_running": "running",
+    "vllm:num_requests_waiting": "waiting",
+    "vllm:num_requests_waiting_by_reason": "short_of_room",
+    "vllm:kv_cache_usage_perc": "kv_use",
+    "vllm:generation_tokens_total": "generated",
+    "vllm:generation_tokens_created": "created",
+    "vllm:num_requests": "nothing that is read",
+    "process_start_time_seconds": "started",
+}
+LABELS = st.sampled_from(['{engine="0"}', '{engine="1",reason="capacity"}', '{reason="deferred"}', ""])
+VALUES = st.sampled_from(["0.0", "3", "1e3", "0.5", "NaN", "-1", "word", "+Inf"])
+
+
+@given(st.permutations(list(NAMES)), st.data())
+def test_what_is_searched_for_is_what_reading_every_line_finds(order: list[str], data: st.DataObject) -> None:
+    lines, told = [], {}
+    for name in order:
+        samples = data.draw(st.lists(st.tuples(LABELS, VALUES), max_size=3))
+        lines += [f"# HELP {name} text", f"# TYPE {name} gauge"] if data.draw(st.booleans()) else []
+        lines += [f"{name}{labels} {value}" for labels, value in samples]
+        good = [
+            (labels, float(value))
+            for labels, value in samples
+            if value not in ("NaN", "-1", "word", "+Inf") and ("by_reason" not in name or "capacity" in labels)
+        ]
+        if good:
+            told[NAMES[name]] = [value for _, value in good]
+    page = "\n".join(lines) + data.draw(st.sampled_from(["", "\n"]))
+    read = read_node_metrics(page.encode(), 1.0)
+    for field in ("running", "waiting", "short_of_room", "generated"):
+        expected = int(sum(told[field])) if field in told else None
+        assert getattr(read, field) == expected, field
+    assert read.kv_use == (max(told["kv_use"]) if "kv_use" in told else None)
+    starts = told.get("started") or told.get("created")
+    assert read.started == (max(starts) if starts else None)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "anew"),
+    [
+        (NodeMetrics(1, generated=5), NodeMetrics(2, generated=5), False),
+        (NodeMetrics(1, generated=5), NodeMetrics(2, generated=4), True),
+        (NodeMetrics(1, generated=5, started=7.0), NodeMetrics(2, generated=9, started=8.0), True),
+        (NodeMetrics(1, generated=5, started=7.0), NodeMetrics(2, generated=9), False),
+        (NodeMetrics(1), NodeMetrics(2), False),
+    ],
+)
+def test_another_process_is_known_by_its_start_or_its_counters(
+    before: NodeMetrics, after: NodeMetrics, anew: bool
+) -> None:
+    assert began_anew(before, after) is anew

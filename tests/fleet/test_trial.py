@@ -4,10 +4,10 @@ import asyncio
 from asyncio import StreamReader as Reader
 from asyncio import StreamWriter as Writer
 
-import httpx
 import pytest
 
 from gateway.fleet.probe import ask_one_token
+from tests.support.node_clients import asking
 from tests.support.nodes import MODEL, Asked, ScriptedNode, answer, listening, scripted_node
 
 
@@ -28,7 +28,7 @@ async def test_an_answer_below_500_will_do_and_a_full_queue_says_nothing(status:
     async def reply(node: ScriptedNode, asked: Asked, reader: Reader, writer: Writer) -> None:
         writer.write(answer(b"{}", status))
 
-    async with scripted_node(reply) as node, httpx.AsyncClient(base_url=node.url, trust_env=False) as client:
+    async with scripted_node(reply) as node, asking(node.url) as client:
         problem = await ask_one_token(client, MODEL)
         assert (None if problem is None else problem.certain) is certain
 
@@ -45,7 +45,7 @@ async def test_a_dead_engine_is_told_from_a_full_queue() -> None:
         writer.write(answer(b"", "503 Service Unavailable"))
 
     async with listening(DeadEngine(never)) as node:
-        async with httpx.AsyncClient(base_url=node.url, trust_env=False) as client:
+        async with asking(node.url) as client:
             problem = await ask_one_token(client, MODEL)
             assert problem is not None and problem.certain
 
@@ -60,7 +60,7 @@ async def test_a_connection_that_breaks_is_tried_once_more(breaks: int) -> None:
         else:
             writer.write(answer(b"{}"))
 
-    async with scripted_node(reply) as node, httpx.AsyncClient(base_url=node.url, trust_env=False) as client:
+    async with scripted_node(reply) as node, asking(node.url) as client:
         problem = await ask_one_token(client, MODEL)
         assert (problem is None) is (breaks == 1)
         assert problem is None or problem.certain
@@ -72,6 +72,6 @@ async def test_where_no_connection_comes_about_it_may_be_the_gateways_own_want()
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     server.close()
     await server.wait_closed()
-    async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+    async with asking(url) as client:
         problem = await ask_one_token(client, MODEL)
         assert problem is not None and not problem.certain

@@ -69,7 +69,7 @@ def _talk(url: str, name: str) -> None:
 
 def _counted(node: Server) -> tuple[int, int]:
     """Prompt tokens that were looked for in the cache, and those that were found."""
-    load = read_node_metrics(httpx.get(f"{node.url}/metrics", trust_env=False).text, 0.0)
+    load = read_node_metrics(httpx.get(f"{node.url}/metrics", trust_env=False).content, 0.0)
     assert load.cache_queries is not None and load.cache_hits is not None
     return load.cache_queries, load.cache_hits
 

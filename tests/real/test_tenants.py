@@ -113,7 +113,7 @@ def test_no_tenant_finds_anothers_prompt_in_the_cache(vllm: Server, counting: tu
     body = {"model": MODEL, "messages": [{"role": "user", "content": prompt}], "max_tokens": 1}
 
     def looked_up() -> tuple[int, int]:
-        load = read_node_metrics(httpx.get(f"{vllm.url}/metrics", trust_env=False).text, 0.0)
+        load = read_node_metrics(httpx.get(f"{vllm.url}/metrics", trust_env=False).content, 0.0)
         assert load.cache_queries is not None and load.cache_hits is not None
         return load.cache_queries, load.cache_hits
 

@@ -77,7 +77,7 @@ async def test_a_start_that_is_given_up_leaves_nothing_running(end: str) -> None
 
         scope = {"type": "lifespan", "state": {}}
         starting = asyncio.create_task(GatewayApp(app, 1, fail)(scope, receive, send))
-        await eventually(lambda: app.redis is not None and app.prober._tasks)
+        await eventually(lambda: app.redis is not None and app.prober._probes)
         if end == "cancelled":
             starting.cancel()
         else:

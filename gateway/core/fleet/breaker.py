@@ -98,6 +98,11 @@ class Breaker:
     def is_open(self) -> bool:
         return self.state is BreakerState.OPEN
 
+    @property
+    def is_doubted(self) -> bool:
+        """Whether a check waits for its time."""
+        return self._doubted and not self.is_open
+
     def probed(self, now: float) -> None:
         """A probe was answered."""
         only_late = self.cause is Cause.MISSING or (self.cause is Cause.NEW and self.trusted)

@@ -12,6 +12,12 @@ MOST_CARDS = 1000
 LONGEST_WINDOW = 1 << 31
 """Tokens: a `max_model_len` beyond it is not believed."""
 
+MOST_PAGES = 64
+"""Different pages that are kept to be shared."""
+
+_OF_THE_MOMENT = ("created", "permission")
+"""A vLLM makes these anew for each page."""
+
 _NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,256}")
 
 
@@ -29,6 +35,28 @@ def read_cards(page: bytes) -> Mapping[str, Mapping[str, Any]]:
     if len(listed) > MOST_CARDS:
         raise ValueError(f"/v1/models lists more than {MOST_CARDS} models")
     return {card["id"]: card for card in map(_card, listed)}
+
+
+class KnownCards:
+    """Keeps the cards of pages that differ in nothing but when they were written: nodes of a fleet list the same
+    models, and a card is 3 KB."""
+
+    __slots__ = ("_pages",)
+
+    def __init__(self) -> None:
+        self._pages: dict[bytes, Mapping[str, Mapping[str, Any]]] = {}
+        """By what does not change from page to page; the latest `MOST_PAGES`."""
+
+    def read(self, page: bytes) -> Mapping[str, Mapping[str, Any]]:
+        """As `read_cards`; the result is shared."""
+        cards = read_cards(page)
+        lasting = [{name: card[name] for name in card if name not in _OF_THE_MOMENT} for card in cards.values()]
+        key = orjson.dumps(lasting, option=orjson.OPT_SORT_KEYS)
+        known = self._pages.pop(key, cards)
+        while len(self._pages) >= MOST_PAGES:
+            del self._pages[next(iter(self._pages))]
+        self._pages[key] = known
+        return known
 
 
 def _card(given: Any) -> Mapping[str, Any]:

@@ -1,0 +1,193 @@
+"""What the prober asks nodes, when, and what it makes of what it is told."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gateway.fleet.fleet import Fleet
+from gateway.fleet.node import Node
+from gateway.fleet.node_spec import Drain, NodeSpec
+from gateway.fleet.probe_settings import ProbeSettings
+from gateway.fleet.prober import CANARIES, Prober
+from gateway.telemetry.shortages import ResourceShortages
+from tests.support.gateways import eventually
+from tests.support.quiet_fleet import QuietNode, quiet_fleet
+
+SETTINGS = ProbeSettings(interval=0.05, timeout=2.0, failure_threshold=2, canary=False)
+
+
+@contextlib.asynccontextmanager
+async def probing(nodes: list[QuietNode], settings: ProbeSettings = SETTINGS) -> AsyncIterator[tuple[Fleet, Prober]]:
+    fleet = Fleet([NodeSpec(node.url) for node in nodes])
+    prober = Prober(fleet, settings, ResourceShortages())
+    prober.sync()
+    try:
+        yield fleet, prober
+    finally:
+        await prober.stop()
+
+
+def rounds(node: QuietNode) -> int:
+    return node.asked["/health"]
+
+
+async def test_a_node_that_is_in_is_asked_for_what_is_due() -> None:
+    """Its models, and without requests its metrics, are asked for in every fifth round."""
+    async with quiet_fleet(1) as [node], probing([node]) as (fleet, _):
+        await eventually(lambda: rounds(node) >= 21)
+        assert fleet.nodes[0].ready
+        for path in ("/v1/models", "/metrics"):
+            assert 2 <= node.asked[path] <= rounds(node) / 2, node.asked
+        assert set(node.asked) == {"/health", "/v1/models", "/metrics"}
+
+
+async def test_the_metrics_of_a_busy_node_are_read_in_every_round_and_say_that_it_lives() -> None:
+    async with quiet_fleet(1) as [node], probing([node]) as (fleet, _):
+        node.busy = 100  # 5,000 tokens a second: its count grows from page to page
+        await eventually(lambda: fleet.nodes[0].load is not None and fleet.nodes[0].load.running)
+        before = Counter(node.asked)
+        await eventually(lambda: node.asked["/metrics"] - before["/metrics"] >= 20)
+        assert node.asked["/health"] - before["/health"] <= 10
+        assert fleet.nodes[0].ready
+
+
+async def test_tokens_of_its_streams_spare_a_node_its_probes() -> None:
+    async with quiet_fleet(2) as nodes, probing(nodes) as (fleet, _):
+        await eventually(lambda: all(node.ready for node in fleet.nodes))
+        heard, other = nodes
+        loop = asyncio.get_running_loop()
+        before = [rounds(node) for node in nodes]
+        while rounds(other) - before[1] < 10:
+            fleet.nodes[0].heard_at = loop.time()
+            await asyncio.sleep(0.005)
+        assert rounds(heard) - before[0] <= 3
+
+
+@pytest.mark.parametrize("harm", ["dies", "refuses", "is silent"])
+async def test_a_node_that_fails_is_out_and_back_when_it_answers(harm: str) -> None:
+    settings = ProbeSettings(interval=0.05, timeout=0.1, failure_threshold=2, canary=False)
+    async with quiet_fleet(1) as [node], probing([node], settings) as (fleet, _):
+        known = fleet.nodes[0]
+        await eventually(lambda: known.ready)
+        if harm == "dies":
+            node.die()
+        elif harm == "refuses":
+            node.status = 503
+        else:
+            node.silent = True
+        await eventually(lambda: not known.ready)
+        node.status, node.silent = 200, False
+        if harm == "dies":
+            await node.listen()
+        await eventually(lambda: known.ready)
+
+
+@pytest.mark.parametrize("busy", [0, 100])
+async def test_another_process_at_the_same_address_is_asked_what_it_serves(busy: int) -> None:
+    """However soon it is there: the connection to the one before was closed, or its metrics are another's."""
+    settings = ProbeSettings(interval=0.4, timeout=2.0, failure_threshold=2, canary=False)
+    async with quiet_fleet(1) as [node], probing([node], settings) as (fleet, _):
+        node.busy = busy
+        await eventually(lambda: fleet.nodes[0].ready)
+        await node.replace("another")
+        before = rounds(node)
+        await eventually(lambda: "another" in fleet.nodes[0].cards)
+        assert rounds(node) - before <= 3, "long before its models were due"
+
+
+async def test_what_a_request_finds_is_looked_at_at_once() -> None:
+    settings = ProbeSettings(interval=60.0, timeout=2.0, failure_threshold=2, canary=False)
+    async with quiet_fleet(1) as [node], probing([node], settings) as (fleet, _):
+        known, now = fleet.nodes[0], asyncio.get_running_loop().time
+        await eventually(lambda: known.ready)
+        known.refused("a request found no connection", now())
+        assert not known.ready
+        await eventually(lambda: known.ready)
+        asked = node.asked["/v1/completions"]
+        known.doubt("an answer was cut")
+        await eventually(lambda: node.asked["/v1/completions"] > asked)
+
+
+async def test_a_drained_node_is_probed_on() -> None:
+    async with quiet_fleet(1) as [node], probing([node]) as (fleet, _):
+        await eventually(lambda: fleet.nodes[0].ready)
+        fleet.nodes[0].drain_for("test", Drain(), 0.0)
+        before = rounds(node)
+        await eventually(lambda: rounds(node) > before + 2)
+        node.die()
+        await eventually(lambda: not fleet.nodes[0].ready_but_for_drain)
+
+
+async def test_a_node_that_left_is_asked_nothing_and_costs_nothing() -> None:
+    async with quiet_fleet(2) as nodes, probing(nodes) as (fleet, prober):
+        await eventually(lambda: all(node.ready for node in fleet.nodes))
+        fleet.update([NodeSpec(nodes[0].url)])
+        prober.sync()
+        await eventually(lambda: not nodes[1].connections)
+        before, other = rounds(nodes[1]), rounds(nodes[0])
+        await eventually(lambda: rounds(nodes[0]) > other + 5)
+        assert rounds(nodes[1]) == before
+        assert len(prober._probes) == 1
+        assert len(prober._queue) <= 3, "what is left in the queue of a node that has gone is dropped"
+
+
+async def test_a_node_that_is_reached_in_another_way_is_asked_anew() -> None:
+    async with quiet_fleet(1) as [node], probing([node]) as (fleet, prober):
+        await eventually(lambda: fleet.nodes[0].ready)
+        fleet.update([NodeSpec(node.url, api_key="new")])
+        assert not fleet.nodes[0].ready
+        prober.sync()
+        await eventually(lambda: fleet.nodes[0].ready)
+        await eventually(lambda: len(node.connections) == 1)
+
+
+async def test_a_failure_of_our_own_takes_a_node_out_and_is_got_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with quiet_fleet(1) as [node], probing([node]) as (fleet, _):
+        await eventually(lambda: fleet.nodes[0].ready)
+
+        def fail(page: bytes) -> None:
+            raise RuntimeError("a fault")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(fleet, "known_cards", type("Broken", (), {"read": staticmethod(fail)})())
+            await eventually(lambda: not fleet.nodes[0].ready)
+        await eventually(lambda: fleet.nodes[0].ready)
+
+
+async def test_a_fleet_that_appears_at_once_is_ready_before_it_is_proven() -> None:
+    settings = ProbeSettings(interval=2.0, timeout=5.0, failure_threshold=2)
+    async with quiet_fleet(100) as nodes, probing([], settings) as (fleet, prober):
+        fleet.update([NodeSpec("http://127.0.0.1:1")])  # the gateway had a fleet before: these are not trusted
+        for node in nodes:
+            node.holds = frozenset({"/v1/chat/completions"})
+        fleet.update([NodeSpec(node.url) for node in nodes])
+        prober.sync()
+        await eventually(lambda: all(node.ready for node in fleet.nodes))
+        assert all(node.asked["/v1/completions"] == 1 for node in nodes), "each has passed its trial"
+        assert not any(node.capabilities.native_off for node in fleet.nodes)
+
+
+async def test_few_nodes_are_proven_at_once() -> None:
+    settings = ProbeSettings(interval=2.0, timeout=5.0, failure_threshold=2)
+    async with quiet_fleet(3 * CANARIES) as nodes, probing(nodes, settings) as (fleet, _):
+        for node in nodes:
+            node.holds = frozenset({"/v1/chat/completions"})
+        await eventually(lambda: all(node.ready for node in fleet.nodes))
+        await eventually(lambda: sum(node.asked["/v1/chat/completions"] for node in nodes) == CANARIES)
+        await asyncio.sleep(0.2)
+        assert sum(node.asked["/v1/chat/completions"] for node in nodes) == CANARIES
+
+
+async def test_what_waits_for_its_time_is_looked_at_again() -> None:
+    """A second doubt within the pause between two checks is not lost."""
+    settings = ProbeSettings(interval=60.0, timeout=2.0, failure_threshold=2, canary=False)
+    async with quiet_fleet(1) as [node], probing([node], settings) as (fleet, _):
+        known: Node = fleet.nodes[0]
+        await eventually(lambda: known.ready)
+        known.doubt("one")
+        await eventually(lambda: node.asked["/v1/completions"] == 1)
+        known.doubt("two")
+        await eventually(lambda: node.asked["/v1/completions"] == 2)
