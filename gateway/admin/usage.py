@@ -13,7 +13,7 @@ from gateway.admin.schemas import moment
 from gateway.config.access import Moment
 from gateway.core.usage.cost import NANO
 from gateway.core.usage.ledger import DAY, HOUR
-from gateway.usage.report import MAX_ROWS, ReportRow, TooManyRows, UsageReport, grouped
+from gateway.usage.report import MAX_ROWS, ReportRow, TooManyRows, UsageReport, total_of
 
 WEEK = 7 * DAY
 MAX_BUCKETS = 200_000
@@ -99,8 +99,7 @@ class UsageRoutes:
                 422, f"The report has more than {MAX_ROWS} rows: choose a shorter period, or fewer columns to group by."
             ) from None
         span = (moment(start // size * size), moment(-(-end // size) * size))
-        total = grouped(rows, frozenset()) or [ReportRow.empty()]
-        bare = UsageResponse(since=span[0], until=span[1], per=per, rows=[], total=UsageRow.of(total[0]))
+        bare = UsageResponse(since=span[0], until=span[1], per=per, rows=[], total=UsageRow.of(await total_of(rows)))
         written = await write_array(map(UsageRow.of, rows))
         body = bare.model_dump_json().replace('"rows":[]', f'"rows":{written}', 1)
         return Response(body, media_type="application/json")

@@ -5,6 +5,7 @@ requests nor memory.
 """
 
 import asyncio
+import heapq
 from collections.abc import AsyncIterator, Iterable, Sequence
 from itertools import islice
 from typing import Any, NamedTuple, Self
@@ -24,6 +25,9 @@ while it reads a batch, each for about a millisecond."""
 
 MAX_ROWS = 50_000
 """Rows that one answer may have."""
+
+AT_A_TIME = 500
+"""Rows that are added up, or sorted, between two turns of the event loop."""
 
 
 class TooManyRows(Exception):
@@ -70,7 +74,7 @@ class UsageReport:
                 if len(sums) > MAX_ROWS:
                     raise TooManyRows
                 await asyncio.sleep(0)  # let requests run
-        return _rows(sums)
+        return await _in_order(sums)
 
     async def _pages(self, buckets: list[UsageBucket]) -> AsyncIterator[tuple[UsageBucket, dict[str, int]]]:
         """All fields of `buckets`, `FIELDS` of each at a time."""
@@ -90,11 +94,13 @@ class UsageReport:
 _Groups = dict[tuple[int, str, UsagePart], UsageSums]
 
 
-def grouped(rows: Iterable[ReportRow], by: frozenset[str]) -> list[ReportRow]:
-    """Rows added up over the dimensions that are not in `by`, which are then empty (time: 0)."""
+async def total_of(rows: Sequence[ReportRow]) -> ReportRow:
+    """Rows added up; the time is 0, and tenant, model and key are empty."""
     sums: _Groups = {}
-    _add(sums, rows, by)
-    return _rows(sums)
+    for start in range(0, len(rows), AT_A_TIME):
+        _add(sums, rows[start : start + AT_A_TIME], frozenset())
+        await asyncio.sleep(0)
+    return ReportRow.empty()._replace(sums=next(iter(sums.values()), UsageSums()))
 
 
 def _add(sums: _Groups, rows: Iterable[ReportRow], by: frozenset[str]) -> None:
@@ -104,8 +110,19 @@ def _add(sums: _Groups, rows: Iterable[ReportRow], by: frozenset[str]) -> None:
         sums[name] = sums.get(name, UsageSums()).plus(row.sums)
 
 
-def _rows(sums: _Groups) -> list[ReportRow]:
-    return [ReportRow(*name, total) for name, total in sorted(sums.items())]
+async def _in_order(sums: _Groups) -> list[ReportRow]:
+    """Sorted in pieces that are merged: one sort of 50,000 rows takes a tenth of a second."""
+    left = iter(sums.items())
+    pieces = []
+    while piece := sorted(islice(left, AT_A_TIME)):
+        pieces.append(piece)
+        await asyncio.sleep(0)
+    rows: list[ReportRow] = []
+    for name, total in heapq.merge(*pieces):
+        rows.append(ReportRow(*name, total))
+        if len(rows) % AT_A_TIME == 0:
+            await asyncio.sleep(0)
+    return rows
 
 
 def _integers(answer: Any) -> dict[str, int]:
