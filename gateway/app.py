@@ -145,7 +145,7 @@ class Gateway:
             log_stream,
             self.pressure,
         )
-        self.config_reload = ConfigReload(watch, config, self.apply, self.metrics.reloaded)
+        self.config_reload = ConfigReload(watch, config, self.apply, self.metrics.reloaded, self.audit.note)
         self.admin = build_admin(
             self.pipeline,
             self.fleet,
@@ -206,7 +206,7 @@ class Gateway:
         yield DrainRoutes(self.fleet, self.drains, self.audit)
         yield UsageRoutes(UsageReport(self.redis) if self.redis is not None and self.ledger is not None else None)
         yield self.fleet_routes
-        yield ReloadRoutes(self.config_reload.reload, self.audit)
+        yield ReloadRoutes(self.config_reload.reload)
 
     def listener_settings(self, admin_port: int | None) -> ListenerSettings:
         """The settings of the listeners' protocol."""

@@ -1,13 +1,12 @@
 """The command line's way to a running gateway: its admin listener, over HTTP."""
 
+import ssl
 import time
 from collections.abc import Callable
 from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
-
-DEFAULT_ADMIN = "http://127.0.0.1:9091"
 
 Say = Callable[[str], None]
 
@@ -28,9 +27,8 @@ class AdminClient:
             )
         headers = {"authorization": f"Bearer {token}"} if token else {}
         try:
-            self._client = httpx.Client(
-                base_url=self._url, headers=headers, timeout=10, trust_env=False, verify=ca_file or True
-            )
+            trust = ssl.create_default_context(cafile=ca_file) if ca_file is not None else True
+            self._client = httpx.Client(base_url=self._url, headers=headers, timeout=10, trust_env=False, verify=trust)
         except (httpx.InvalidURL, UnicodeError, OSError) as error:
             raise AdminClientError(f"{url} cannot be used: {error}") from None
 

@@ -9,6 +9,7 @@ import typer
 from gateway.cli.connect.command import connect
 from gateway.cli.keys import keys
 from gateway.cli.nodes import drain, status, undrain
+from gateway.cli.reload import reload
 from gateway.cli.reports import show_audit, show_usage
 from gateway.cli.tenants import tenants
 from gateway.config.document import ConfigError
@@ -100,6 +101,7 @@ app.command()(connect)
 app.command()(drain)
 app.command()(undrain)
 app.command()(status)
+app.command()(reload)
 app.command("usage")(show_usage)
 app.command("audit")(show_audit)
 

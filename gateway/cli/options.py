@@ -14,7 +14,10 @@ from gateway.cli.admin_client import AdminClient, AdminClientError
 FAILED = 1
 MISUSED = 2
 
-AdminUrl = Annotated[str, typer.Option("--admin", "--admin-url", help="URL of a gateway's admin listener.")]
+AdminUrl = Annotated[
+    str,
+    typer.Option("--admin", "--admin-url", envvar="FLEETGATE_ADMIN_URL", help="URL of a gateway's admin listener."),
+]
 AdminToken = Annotated[
     str | None, typer.Option("--token", envvar="FLEETGATE_ADMIN__TOKEN", show_default=False, help="Its admin token.")
 ]

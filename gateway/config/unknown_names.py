@@ -9,8 +9,11 @@ from gateway.config.expectations import did_you_mean, settings_at
 PREFIX = "FLEETGATE_"
 """Begins the variables that are settings."""
 
-_FOREIGN_VARIABLE = re.compile(r"FLEETGATE_(KEY|WORKER_.+|(.+_)?(SERVICE_(HOST|PORT(_.+)?)|PORT_\d+_(TCP|UDP).*))")
-"""`fleetgate connect`'s key, settings of workers, variables that Kubernetes sets for a Service called fleetgate."""
+_FOREIGN_VARIABLE = re.compile(
+    r"FLEETGATE_(KEY|ADMIN_URL|WORKER_.+|(.+_)?(SERVICE_(HOST|PORT(_.+)?)|PORT_\d+_(TCP|UDP).*))"
+)
+"""`fleetgate connect`'s key, where commands find a gateway, settings of workers, variables that Kubernetes sets for a
+Service called fleetgate."""
 
 
 def unknown_settings(document: Document) -> list[ConfigProblem]:

@@ -8,7 +8,9 @@ file in the directory that they share.
 import asyncio
 import os
 import shutil
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,14 @@ log = structlog.get_logger("fleetgate.config")
 
 POLL_SECONDS = 1.0
 
+CLAIM_SECONDS = 60.0
+"""How long claims are kept: longer than a process takes to see a change."""
 
 _STAMP = "reload"
+
+FILE = "config file"
+SIGNAL = "SIGHUP"
+"""Who asked for a reload, where it was no administrator."""
 
 
 def log_deprecated(deprecated: Iterable[Deprecation]) -> None:
@@ -33,9 +41,12 @@ def log_deprecated(deprecated: Iterable[Deprecation]) -> None:
         log.warning("setting_deprecated", setting=each.setting, where=each.where, use=each.use)
 
 
-def request_reload(shared: Path) -> None:
-    """Ask every process that shares this directory to read the configuration again."""
-    (shared / _STAMP).touch()
+def request_reload(shared: Path, who: str = SIGNAL) -> None:
+    """Ask every process that shares this directory to read the configuration again. `who` asks for it."""
+    stamp = shared / _STAMP
+    copy = stamp.with_name(f"{_STAMP}.{os.getpid()}")
+    copy.write_text(who)
+    copy.replace(stamp)  # at once: who reads it must see a whole name
 
 
 class ConfigWatch:
@@ -45,6 +56,7 @@ class ConfigWatch:
         """`shared`: a directory that all processes of this gateway see; None where there is only one."""
         self._path = path
         self._overrides = overrides
+        self._shared = shared
         self._stamp = shared / _STAMP if shared is not None else None
         self._good = shared / "last-good.yaml" if shared is not None else None
         self._seen = self._signature()
@@ -87,18 +99,40 @@ class ConfigWatch:
         config, self.deprecated = load_with_deprecations(self._good, self._overrides)
         return config
 
-    def notify_siblings(self) -> None:
-        """Ask every other process to read the configuration again."""
-        if self._stamp is not None:
-            self._stamp.touch()
+    def notify_siblings(self, who: str) -> None:
+        """Ask every other process to read the configuration again. `who` asked for it, here."""
+        if self._shared is not None:
+            request_reload(self._shared, who)
             self._seen = self._signature()
+            self.claim()
 
-    async def changes(self) -> AsyncIterator[None]:
-        """Yields whenever the file has changed since the last `read`."""
+    async def changes(self) -> AsyncIterator[str]:
+        """Yields whenever the file has changed since the last `read`, or a reload was asked for: who asked."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
-            if self._signature() != self._seen:
-                yield None
+            now = self._signature()
+            if now != self._seen:
+                yield FILE if now[1] == self._seen[1] else self._asked_by()
+
+    def claim(self) -> bool:
+        """Whether this process is the first of its gateway that claims what was read last."""
+        if self._shared is None:
+            return True
+        name = f"claim.{sha256(repr(self._seen).encode()).hexdigest()[:16]}"
+        try:
+            (self._shared / name).touch(exist_ok=False)
+        except OSError:
+            return False
+        for claim in self._shared.glob("claim.*"):
+            if _age(claim) > CLAIM_SECONDS:
+                claim.unlink(missing_ok=True)
+        return True
+
+    def _asked_by(self) -> str:
+        try:
+            return self._stamp.read_text() if self._stamp is not None else FILE
+        except OSError:
+            return SIGNAL
 
     def _signature(self) -> tuple[object, ...]:
         return _stat(self._path), _stat(self._stamp) if self._stamp is not None else None
@@ -110,3 +144,11 @@ def _stat(path: Path) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+def _age(path: Path) -> float:
+    """Seconds since `path` was made; 0 where it is gone."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0

@@ -459,9 +459,14 @@ async def test_a_reload_changes_everything_but_open_streams(tmp_path: Path) -> N
             # by the admin route: both nodes, both tenants, and a setting that needs a restart
             write_config(file, [old.url, new.url], {"a": one, "b": two}, response_secret="another")
             done = await reload(gateway)
+            changed = [
+                f"nodes[{old.url}]: added",
+                "tenants[a]: added",
+                "response_secret: changed",
+            ]
             assert (done.status_code, done.json()) == (
                 200,
-                {"ok": True, "problems": [], "needs_restart": ["response_secret"]},
+                {"ok": True, "problems": [], "needs_restart": ["response_secret"], "changed": changed},
             )
             await until(gateway, one, 200)
             await until(gateway, two, 200)
