@@ -89,6 +89,8 @@ class Node:
         self.heard_at = 0.0
         """When a byte of any model's answer last came, or its own count of generated tokens was seen to grow; 0: never
         yet."""
+        self.stalled_at = -math.inf
+        """When an answer was last given up because nothing came; forgotten once the node has answered anything."""
         self._pace: float | None = None
 
     def _call_prober(self) -> None:
@@ -253,8 +255,15 @@ class Node:
         self.refresh(now)
 
     def is_silent(self, now: float) -> bool:
-        """Whether answers stream from it, and nothing of any has come for `SILENT` seconds."""
-        return now > self.heard_at + SILENT and any(lease.heard for lease in self.leases)
+        """Whether nothing of any answer has come for `SILENT` seconds, though answers stream from it, or did until they
+        were given up."""
+        if now <= self.heard_at + SILENT:
+            return False
+        return self.stalled_at > self.heard_at or any(lease.heard for lease in self.leases)
+
+    def stalled(self, now: float) -> None:
+        """An answer was given up because nothing came."""
+        self.stalled_at = now
 
     def doubt(self, error: str) -> None:
         """A request failed by the node's fault or its own: the prober asks the node itself, at once."""
@@ -283,6 +292,7 @@ class Node:
 
     def check_passed(self) -> None:
         """It was doubted, and answered the prober's own request: where it was failing, it is not any more."""
+        self.stalled_at = -math.inf
         if self.failing is not None:
             self.failing = self.last_error = None
             self._tell()
@@ -299,6 +309,7 @@ class Node:
         """A request was answered that might not have been."""
         self.breaker.answered(now)
         self.doubted = False
+        self.stalled_at = -math.inf
         self.failing = None
         self.refresh(now)
 

@@ -138,6 +138,8 @@ class NodeChecks:
         if problem is None and self._node.breaker is breaker:
             self._node.check_passed()
         if problem is None or not problem.certain or self._is_own_shortage(problem.error):
+            if problem is not None and self._node.is_silent(_now()):
+                self._node.doubt(problem.message)  # it is asked again until it shows a sign of life
             return
         if self._node.breaker is breaker:
             self._fleet.check_failed(self._node, problem.message, _now())

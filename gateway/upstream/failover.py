@@ -18,6 +18,7 @@ from gateway.core.errors import (
     UnreadableAnswer,
     UpstreamCut,
     UpstreamError,
+    UpstreamTimeout,
 )
 from gateway.core.plan import Plan
 from gateway.core.resume.budget import DEATHS, SETTLING
@@ -207,6 +208,8 @@ class Failover:
             if isinstance(error, UnreadableAnswer):
                 self._log_unreadable(error, node)
             tries.failures.append(Failure(node, error.message, isinstance(error, UpstreamCut), now))
+            if isinstance(error, UpstreamTimeout):
+                node.stalled(now)
             node.doubt(error.message)
 
     def _log_unreadable(self, error: UnreadableAnswer, node: Node) -> None:

@@ -33,6 +33,10 @@ from gateway.upstream.resume_budgets import ResumeBudgets
 RESPITE = 0.5
 """Seconds before a node that broke off, or is silent, is asked where there is no other."""
 
+SILENT_RESPITE = 5.0
+"""Seconds for which a sign of life is waited for where all nodes are silent: what is asked of one that stands still
+stalls once more."""
+
 SILENT_NODES = 3
 """Nodes that a look passes over because they are silent."""
 
@@ -181,7 +185,7 @@ class AnswerResumption:
         if lease is not None or now < self._failed_at + RESPITE:
             return lease
         lease = self._lease_of_lively((), now)
-        if lease is not None:
+        if lease is not None or now < self._failed_at + SILENT_RESPITE:
             return lease
         try:
             return self._another(())

@@ -227,6 +227,14 @@ def test_answers_that_come_to_nodes_that_stand_still_go_on() -> None:
         assert stand_still(node, 10.0 * number + 5.0, (moved, 0), (other, 0)) == [GO_ON, GO_ON]
 
 
+def test_an_answer_that_comes_back_to_nodes_that_still_stand_still_goes_on() -> None:
+    """Each stall of a node counts once, however often it is asked meanwhile."""
+    long, moved, other = answers(3)
+    for number in range(2 * MOST_BREAKS):
+        stand_still("ABC"[number % 3], 1.5 * number, *([(long, 99)] if number < 3 else []))
+        assert stand_still("ABC"[number % 3], 1.5 * number + 0.5, (moved, 0), (other, 0)) == [GO_ON, GO_ON]
+
+
 def test_a_request_that_hangs_nodes_hangs_two() -> None:
     hangs, long = answers(2)
     assert stand_still("A", 0.0, (long, 99), (hangs, 0)) == [GO_ON, GO_ON]

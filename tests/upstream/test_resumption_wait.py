@@ -15,7 +15,7 @@ from gateway.core.resume.resumability import ResumeRules
 from gateway.fleet.node import SILENT, Lease, Node
 from gateway.fleet.node_spec import NodeSpec
 from gateway.upstream.resume_budgets import LONGEST_STEP, STEP, VAIN_LOOKS, ResumeBudgets
-from gateway.upstream.resumption import AnswerResumption
+from gateway.upstream.resumption import RESPITE, AnswerResumption
 
 
 def looks(budgets: ResumeBudgets, model: str, now: float, asked: int) -> int:
@@ -97,22 +97,41 @@ def standing(names: str, silent: str) -> tuple[list[Node], Callable[[Collection[
     return nodes, another
 
 
-@pytest.mark.parametrize(
-    ("silent", "chosen"), [("", "B"), ("B", "C"), ("BC", "D"), ("D", "B"), ("BCD", "A"), ("ABCD", "A"), ("A", "B")]
-)
-async def test_an_answer_goes_on_where_others_get_tokens(silent: str, chosen: str) -> None:
-    """It broke off on A. A node that stands still is found out seconds later; its streams tell at once. Where there is
-    no other, A is asked again, and at last any."""
-    nodes, another = standing("ABCD", silent)
+def broken_on(node: Node, another: Callable[[Collection[Node]], Lease]) -> tuple[AnswerResumption, list[Any]]:
+    """An answer that breaks off on `node`, and what its `judge` is told of it."""
     request, stats = SimpleNamespace(gone=False), SimpleNamespace(resumes=(), answered=False, go_on=lambda made: None)
     checkpoint = SimpleNamespace(
         count=99, tokens=SimpleNamespace(count=99), check=lambda: None, resume=lambda known: ""
     )
     costs = SimpleNamespace(open=1)
     given: list[Any] = [Resumes(2, NodeDeaths(), 0), request, stats, another, costs, inf]
-    broken: list[Any] = [checkpoint, nodes[0]]
-    resumption = AnswerResumption(ResumeBudgets(ResumeRules()), *given)
+    return AnswerResumption(ResumeBudgets(ResumeRules()), *given), [checkpoint, node]
+
+
+@pytest.mark.parametrize(
+    ("silent", "chosen"), [("", "B"), ("B", "C"), ("BC", "D"), ("D", "B"), ("BCD", "A"), ("ABCD", "A"), ("A", "B")]
+)
+async def test_an_answer_goes_on_where_others_get_tokens(
+    silent: str, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It broke off on A. A node that stands still is found out seconds later; its streams tell at once. Where there is
+    no other, A is asked again, and at last any."""
+    monkeypatch.setattr("gateway.upstream.resumption.SILENT_RESPITE", 0.6)
+    nodes, another = standing("ABCD", silent)
+    resumption, broken = broken_on(nodes[0], another)
     await resumption.judge(UpstreamCut("x"), *broken)
     lease, _ = await resumption.next_node("m", inf)
     assert lease.node.name == f"{chosen}:1"
     assert [len(node.leases) for node in nodes] == [1 + (node is lease.node) for node in nodes], "no other is held"
+
+
+async def test_where_all_nodes_are_silent_an_answer_waits_for_a_sign_of_life() -> None:
+    nodes, another = standing("ABC", "ABC")
+    resumption, broken = broken_on(nodes[0], another)
+    await resumption.judge(UpstreamCut("x"), *broken)
+    waits = asyncio.create_task(resumption.next_node("m", inf))
+    await asyncio.sleep(RESPITE + 3 * STEP)
+    assert not waits.done()
+    nodes[2].heard_at = asyncio.get_running_loop().time()
+    lease, _ = await waits
+    assert lease.node is nodes[2]
