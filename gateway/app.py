@@ -201,8 +201,10 @@ class Gateway:
 
     def _admin_routes(self) -> Iterable[RouteGroup]:
         directory = parts.directory(self.config, self.redis)
-        yield TenantRoutes(directory, lambda: self.config.tenants, lambda: ModelNames(self.config.models), self.audit)
-        yield KeyRoutes(directory, lambda: self.config.tenants, lambda: ModelNames(self.config.models))
+        yield TenantRoutes(
+            directory, lambda: self.config.tenants, lambda: ModelNames.of(self.config.models), self.audit
+        )
+        yield KeyRoutes(directory, lambda: self.config.tenants, lambda: ModelNames.of(self.config.models))
         yield DrainRoutes(self.fleet, self.drains, self.audit)
         yield UsageRoutes(UsageReport(self.redis) if self.redis is not None and self.ledger is not None else None)
         yield self.fleet_routes

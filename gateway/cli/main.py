@@ -2,25 +2,22 @@
 
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
+from gateway.cli.check import check
 from gateway.cli.connect.command import connect
 from gateway.cli.keys import keys
+from gateway.cli.loading import complain, has_nodes, load
 from gateway.cli.nodes import drain, status, undrain
 from gateway.cli.reload import reload
 from gateway.cli.reports import show_audit, show_usage
 from gateway.cli.tenants import tenants
-from gateway.config.document import ConfigError
-from gateway.config.source import LoadedConfig, load_with_deprecations
-from gateway.config.tree import Config, unchecked_models
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(keys, name="keys")
 app.add_typer(tenants, name="tenants")
-
-BAD_CONFIG = 2
 
 
 def _show_version(wanted: bool) -> None:
@@ -53,30 +50,14 @@ def serve(
     from gateway.server.process import ListenError, serve  # heavy: only this command needs it
 
     overrides = _overrides(node, host, port, admin_port, workers, log_format, no_auth)
-    settings = _load(config, overrides).config
-    if not _has_nodes(settings):
-        _complain("No nodes are configured: use --node http://HOST:8000, or nodes or discovery in the config file.")
+    settings = load(config, overrides).config
+    if not has_nodes(settings):
+        complain("No nodes are configured: use --node http://HOST:8000, or nodes or discovery in the config file.")
     try:
         serve(settings, config, overrides)
     except ListenError as error:
         typer.echo(f"fleetgate: {error}", err=True)
         raise typer.Exit(1) from None
-
-
-@app.command()
-def check(file: Annotated[Path, typer.Argument(help="The config file (YAML).")]) -> None:
-    """Explain every mistake in a config file at once; exit status 2 where there is one."""
-    settings, deprecated = _load(file, {})
-    for each in deprecated:
-        typer.echo(str(each), err=True)
-    listed = {"node": settings.nodes, "model": settings.models, "tenant": settings.tenants}
-    counts = [f"{len(those)} {name}{'' if len(those) == 1 else 's'}" for name, those in listed.items()]
-    typer.echo(f"{file}: valid ({', '.join(counts)})")
-    unchecked = unchecked_models(settings)
-    if unchecked:
-        typer.echo(f"Not checked, because models is empty and only nodes know their models: {', '.join(unchecked)}.")
-    if not _has_nodes(settings):
-        typer.echo("No nodes are configured: `fleetgate serve` needs --node http://HOST:8000.")
 
 
 @app.command()
@@ -89,7 +70,7 @@ def demo(
     from gateway.cli.demo import DemoError, run_demo
 
     if node not in ("vllm", "fake"):
-        _complain("--node must be vllm or fake")
+        complain("--node must be vllm or fake")
     try:
         run_demo("fake" if node == "fake" else "vllm", port, admin_port, typer.echo)
     except DemoError as error:
@@ -97,6 +78,7 @@ def demo(
         raise typer.Exit(1) from None
 
 
+app.command()(check)
 app.command()(connect)
 app.command()(drain)
 app.command()(undrain)
@@ -104,10 +86,6 @@ app.command()(status)
 app.command()(reload)
 app.command("usage")(show_usage)
 app.command("audit")(show_audit)
-
-
-def _has_nodes(config: Config) -> bool:
-    return bool(config.nodes or config.discovery.dns or config.discovery.registrations)
 
 
 def _overrides(
@@ -133,25 +111,6 @@ def _overrides(
 
 def _given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value not in (None, {})}
-
-
-def _load(path: Path | None, overrides: dict[str, Any]) -> LoadedConfig:
-    """The configuration, of which a gateway can be made."""
-    try:
-        loaded = load_with_deprecations(path, overrides)
-    except ConfigError as error:
-        _complain("\n".join(map(str, error.problems)))
-    from gateway.server.dry_run import find_problems  # heavy, as the gateway is
-
-    problems = find_problems(loaded.config, path)
-    if problems:
-        _complain("\n".join(map(str, problems)))
-    return loaded
-
-
-def _complain(message: str) -> NoReturn:
-    typer.echo(message, err=True)
-    raise typer.Exit(BAD_CONFIG)
 
 
 def main() -> None:

@@ -37,6 +37,11 @@ Moment = Annotated[datetime, BeforeValidator(_moment)]
 """A time: `2027-01-31` or `2027-01-31T12:00:00Z`; UTC where it names no zone."""
 
 
+def is_digest(value: str) -> bool:
+    """Whether `value` is a SHA-256 in hex."""
+    return re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
 class TenantSettings(Ruled):
     """What a tenant may do, in the file and in Redis alike. `models` empty means all."""
 
@@ -84,7 +89,12 @@ class KeyConfig(KeySettings):
     @field_validator("sha256")
     @classmethod
     def _digest(cls, value: str) -> str:
-        if not re.fullmatch("[0-9a-f]{64}", value):
+        if value.startswith("fg-"):
+            raise ValueError(
+                "is a key, where its SHA-256 belongs: `fleetgate keys new` makes both; "
+                "take a new key, since this one stood in a file"
+            )
+        if not is_digest(value):
             raise ValueError("expected the SHA-256 of a key, 64 hex digits: `fleetgate keys new` makes key and line")
         return value
 

@@ -1,6 +1,6 @@
 """A configuration file: its data, and the line of every setting, for messages about problems."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,12 @@ class ConfigProblem:
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used, because of `problems`."""
+    """The configuration cannot be used, because of `problems`. `doubts`: what beside them is hardly meant."""
 
-    def __init__(self, problems: list[ConfigProblem]) -> None:
+    def __init__(self, problems: list[ConfigProblem], doubts: Sequence[ConfigProblem] = ()) -> None:
         super().__init__("\n".join(map(str, problems)))
         self.problems = problems
+        self.doubts = doubts
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,8 +69,13 @@ class ModelConfig(Ruled):
 class ModelNames:
     """The nodes' names of the models that the configuration lists. Where it lists none, every name is valid."""
 
-    def __init__(self, models: Iterable[ModelConfig]) -> None:
-        self._known = {alias: model.name for model in models for alias in model.names}
+    def __init__(self, names: Iterable[tuple[str, str]]) -> None:
+        """`names`: every name or alias, with the nodes' name for its model."""
+        self._known = dict(names)
+
+    @classmethod
+    def of(cls, models: Iterable[ModelConfig]) -> "ModelNames":
+        return cls((alias, model.name) for model in models for alias in model.names)
 
     def problem(self, name: str) -> str | None:
         """Why settings for the model `name` would have no effect, and what to do; None where they have one."""

@@ -7,7 +7,8 @@ the command line. All problems are found at once; each says where it is and what
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
@@ -17,9 +18,12 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource, SettingsError
 
+from gateway.config.cross_checks import cross_problems
 from gateway.config.deprecated import RENAMED, Deprecation
 from gateway.config.document import ConfigError, ConfigProblem, Document, spell
+from gateway.config.doubts import Doubt, find_doubts
 from gateway.config.expectations import expected_at, section_of
+from gateway.config.salvage import salvage
 from gateway.config.tree import Config
 from gateway.config.types import Secret
 from gateway.config.unknown_names import PREFIX, unknown_settings, unknown_variables
@@ -60,9 +64,13 @@ def load_with_deprecations(path: Path | None, overrides: Mapping[str, Any] | Non
         config = Config(**known)
     except ValidationError as error:
         problems += [_explain(sources, dict(item)) for item in error.errors(include_url=False)]
-        raise ConfigError(sorted(problems, key=attrgetter("line"))) from None
+        problems += [_problem(sources, path, expected) for path, expected in cross_problems(known)]
+        readable = salvage(known)
+        doubts = [] if readable is None else _placed(sources, find_doubts(readable, time.time()))
+        raise ConfigError(sorted(dict.fromkeys(problems), key=attrgetter("line")), doubts) from None
     if problems:
-        raise ConfigError(sorted(problems, key=attrgetter("line")))
+        doubts = _placed(sources, find_doubts(config, time.time()))
+        raise ConfigError(sorted(problems, key=attrgetter("line")), doubts)
     return LoadedConfig(config, list(sources.deprecated()))
 
 
@@ -161,8 +169,24 @@ def _set_twice(place: str, other: str, old: TreePath, new: TreePath) -> ConfigPr
 
 def _explain(sources: _Sources, error: dict[str, Any]) -> ConfigProblem:
     path: TreePath = (*error["loc"], *error.get("ctx", {}).get("at", ()))
+    return _problem(sources, path, expected_at(path, error))
+
+
+def _problem(sources: _Sources, path: TreePath, expected: str) -> ConfigProblem:
     place, spelled = sources.locate(path)
-    return ConfigProblem(place, spell(spelled), expected_at(path, error))
+    return ConfigProblem(place, spell(spelled), expected)
+
+
+def doubts_about(config: Config, file: Path | None, now: float) -> list[ConfigProblem]:
+    """What is valid in `config`, which was read from `file`, and hardly meant; `now` in seconds since 1970."""
+    doubts = find_doubts(config, now)
+    if not doubts:
+        return []
+    return _placed(_Sources(_document(file), _Environment(Config)()), doubts)
+
+
+def _placed(sources: _Sources, doubts: Iterable[Doubt]) -> list[ConfigProblem]:
+    return sorted((_problem(sources, path, words) for path, words in doubts), key=attrgetter("line"))
 
 
 def place_of(file: Path | None, path: TreePath) -> str:

@@ -119,7 +119,7 @@ class Config(BaseSettings):
     @field_validator("access")
     @classmethod
     def _somewhere(cls, access: Access, info: ValidationInfo) -> Access:
-        if access.stored and info.data.get("redis") is None:
+        if access.stored and info.data.get("redis", True) is None:
             raise ValueError("access.stored keeps tenants and keys in Redis: set redis.url (FLEETGATE_REDIS__URL)")
         return access
 
@@ -143,7 +143,7 @@ class Config(BaseSettings):
     ) -> tuple[TenantConfig, ...]:
         """Models are named as nodes name them: rules for any other name would have no effect, and a tenant that may use
         only such a model could use none."""
-        known = ModelNames(info.data.get("models", ()))
+        known = ModelNames.of(info.data.get("models", ()))
         for index, tenant in enumerate(tenants):
             for name, at in named_models(tenant):
                 problem = known.problem(name)
@@ -196,7 +196,7 @@ class Config(BaseSettings):
     def _kept_somewhere(cls, discovery: DiscoveryConfig, info: ValidationInfo) -> DiscoveryConfig:
         if discovery.registrations is not None and info.data.get("redis", True) is None:
             raise ValueError("registrations are kept in Redis: set redis.url (FLEETGATE_REDIS__URL)")
-        known = ModelNames(info.data.get("models", ()))
+        known = ModelNames.of(info.data.get("models", ()))
         for at, name in enumerate(discovery.registrations.models if discovery.registrations is not None else ()):
             problem = known.problem(name)
             if problem is not None:
@@ -218,7 +218,7 @@ class Config(BaseSettings):
         """Without Redis each process would grant the whole limit."""
         tenants, limits = info.data.get("tenants", ()), info.data.get("limits")
         limited = limits is not None and (limits.default.limits or any(tenant.limited for tenant in tenants))
-        if workers > 1 and limited and info.data.get("redis") is None:
+        if workers > 1 and limited and info.data.get("redis", True) is None:
             raise ValueError("limits with more than one process need redis, where the processes can count together")
         return workers
 

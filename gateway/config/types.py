@@ -23,7 +23,8 @@ Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9]
 _NODE_URL = re.compile(r"(https?)://([^/]*)((?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*)", re.IGNORECASE)
 
 
-def _node_url(url: str) -> str:
+def node_url(url: str) -> str:
+    """`url` as it is used: lower-case scheme and host, no slash at its end. Raises ValueError."""
     found = _NODE_URL.fullmatch(url)
     if found is None and re.match("https?://[^/]*[?#]", url, re.IGNORECASE):
         raise ValueError("a node's URL has no user, query or fragment; give a key as api_key")
@@ -38,7 +39,10 @@ def _node_url(url: str) -> str:
         raise ValueError(f"a node's URL looks like http://host:8000: {NO_HOST} in brackets")
     if host != place and not is_port(port):
         raise ValueError("the port of a node's URL is a number from 1 up to 65535")
-    return f"{scheme.lower()}://{place.lower()}{path}".rstrip("/")
+    path = path.rstrip("/")
+    if path.endswith("/v1"):
+        raise ValueError("leave /v1 out of a node's URL: the gateway adds it to every path")
+    return f"{scheme.lower()}://{place.lower()}{path}"
 
 
 def _host(name: str) -> str:
@@ -78,7 +82,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-NodeUrl = Annotated[str, AfterValidator(_node_url)]
+NodeUrl = Annotated[str, AfterValidator(node_url)]
 Host = Annotated[str, AfterValidator(_host)]
 ListenHost = Annotated[str, AfterValidator(_listen_host)]
 """Empty stands for 0.0.0.0."""

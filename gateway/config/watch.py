@@ -18,7 +18,7 @@ import structlog
 
 from gateway.config.deprecated import Deprecation
 from gateway.config.document import ConfigError, ConfigProblem
-from gateway.config.source import load_config, load_with_deprecations
+from gateway.config.source import doubts_about, load_config, load_with_deprecations
 from gateway.config.tree import Config
 
 log = structlog.get_logger("fleetgate.config")
@@ -39,6 +39,12 @@ def log_deprecated(deprecated: Iterable[Deprecation]) -> None:
     """Warn of every setting that stands under an old name."""
     for each in deprecated:
         log.warning("setting_deprecated", setting=each.setting, where=each.where, use=each.use)
+
+
+def log_doubts(doubts: Iterable[ConfigProblem]) -> None:
+    """Warn of every setting that is valid and hardly meant."""
+    for each in doubts:
+        log.warning("config_warning", setting=each.path, where=each.where, problem=each.expected)
 
 
 def request_reload(shared: Path, who: str = SIGNAL) -> None:
@@ -73,6 +79,13 @@ class ConfigWatch:
         if self._good is not None:
             self._save_last_good(self._good)
         return config, []
+
+    def doubts(self, config: Config) -> list[ConfigProblem]:
+        """What is valid in `config`, as it was read, and hardly meant."""
+        try:
+            return doubts_about(config, self._path, time.time())
+        except ConfigError:  # the file was replaced since
+            return []
 
     def _save_last_good(self, good: Path) -> None:
         """Replace the last good file atomically, by a copy that was checked: the file may have changed since it was

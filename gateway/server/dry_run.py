@@ -53,7 +53,7 @@ def _gateway(config: Config) -> Iterator[_Found]:
     """Any other error. Its text may quote a secret, so only its type is shown."""
     untokenized = tuple(model.model_copy(update={"tokenizer": None}) for model in config.models)  # loaded before
     try:
-        with _silence():
+        with silence():
             build_app(config.model_copy(update={"models": untokenized}))
             parts.tls(config.listen.tls)
             uvicorn_settings(config)
@@ -62,7 +62,7 @@ def _gateway(config: Config) -> Iterator[_Found]:
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Log nothing: no gateway runs yet."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     try:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import tempfile
+import time
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -21,9 +22,9 @@ from gateway.api.open_files import raise_open_files
 from gateway.api.protocol import GatewayProtocol
 from gateway.api.tls import TlsProtocol
 from gateway.app import Gateway, build_app
-from gateway.config.source import load_with_deprecations
+from gateway.config.source import doubts_about, load_with_deprecations
 from gateway.config.tree import Config
-from gateway.config.watch import ConfigWatch, log_deprecated, request_reload
+from gateway.config.watch import ConfigWatch, log_deprecated, log_doubts, request_reload
 from gateway.server.gateway_app import GatewayApp
 from gateway.server.graceful_close import close_gracefully
 from gateway.telemetry.log_stream import LogStream
@@ -113,6 +114,7 @@ def worker_app() -> GatewayApp:
     stream = LogStream()
     configure_logging(config.log.format, config.log.level, stream)
     log_deprecated(deprecated)
+    log_doubts(doubts_about(config, None, time.time()) if watch is None else watch.doubts(config))
     if shared is not None:
         bury_dead_processes(shared)
     gateway = build_app(config, watch, bytes.fromhex(launch.response_key), shared, stream)

@@ -11,7 +11,7 @@ from gateway.access.audit import AuditEvent
 from gateway.admin.reload import ReloadResult
 from gateway.config.changes import changes_between
 from gateway.config.tree import Config
-from gateway.config.watch import SIGNAL, ConfigWatch, log_deprecated
+from gateway.config.watch import SIGNAL, ConfigWatch, log_deprecated, log_doubts
 from gateway.wiring.reloadable import needs_restart
 
 log = structlog.get_logger("fleetgate")
@@ -87,6 +87,7 @@ class ConfigReload:
         self._counted(True)
         log.info("config_reloaded", changed=changed, needs_restart=needed, who=who)
         log_deprecated(watch.deprecated)
+        log_doubts(watch.doubts(config))
         return ReloadResult(ok=True, needs_restart=needed, changed=changed)
 
 

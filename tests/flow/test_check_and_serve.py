@@ -65,6 +65,12 @@ BAD = {
         "tenants[0].keys[0].expires",
         "expected a time",
     ),
+    "a node with the version of its paths": ("nodes: [{url: 'http://h/v1/'}]", "nodes[0].url", "leave /v1 out"),
+    "a key in the place of its hash": (
+        "tenants: [{name: a, keys: [{sha256: fg-hush}]}]",
+        "tenants[0].keys[0].sha256",
+        "is a key, where its SHA-256 belongs",
+    ),
     "a node without a port that there is": ("nodes: [{url: 'http://h:0'}]", "nodes[0].url", "from 1 up to 65535"),
     "a node with a password": ("nodes: [{url: 'http://:hush@h:80'}]", "nodes[0].url", "give a key as api_key"),
     "a node's name that can be none": ("nodes: [{url: 'http://a..b'}]", "nodes[0].url", "a host is a name"),
@@ -159,7 +165,6 @@ GOOD = {
         "Not checked, because models is empty and only nodes know their models: "
         "tenants[0].models[0], tenants[0].keys[0].models[0].",
     ),
-    "a key that has ended": (f"tenants: [{{name: a, keys: [{{{KEY}, expires: 0001-01-01}}]}}]", ""),
     "an IPv6 node": ("nodes: [{url: 'http://[::1]:1/prefix'}]", ""),
     "all addresses": ("listen: {host: ''}\nno_auth: true", ""),
 }
