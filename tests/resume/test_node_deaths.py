@@ -235,6 +235,14 @@ def test_an_answer_that_comes_back_to_nodes_that_still_stand_still_goes_on() -> 
         assert stand_still("ABC"[number % 3], 1.5 * number + 0.5, (moved, 0), (other, 0)) == [GO_ON, GO_ON]
 
 
+def test_nodes_that_stall_before_anything_got_on_there_are_no_reason_to_end_an_answer() -> None:
+    """All that moved to them came too late; one that stalls alone ends at its limit."""
+    first, second, alone = answers(3)
+    for number, node in enumerate("ABCDE"):
+        assert stand_still(node, 6.0 * number, (first, 0), (second, 0)) == [GO_ON, GO_ON]
+    assert [stand_still(node, 40.0, (alone, 0)) for node in "FGH"] == [[GO_ON], [GO_ON], [LIMIT]]
+
+
 def test_a_request_that_hangs_nodes_hangs_two() -> None:
     hangs, long = answers(2)
     assert stand_still("A", 0.0, (long, 99), (hangs, 0)) == [GO_ON, GO_ON]

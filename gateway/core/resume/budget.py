@@ -26,9 +26,9 @@ What `Resumes.judge` makes of a break; "made" are the output tokens since the re
     BadUpstreamResponse and all others         yes       no        -
 
 LIMIT: more than `limit` were counted, but for those of nodes that it does not explain and that took others along which
-had got on; and at `MOST` counted ones, whatever they were: those of one death as one, as what comes to a node that
-stands still stalls as well. Else: GO_ON. Where `PROGRESS` tokens were made, counts and deaths begin anew with this
-break. It is no death of the request where so many were made on its node.
+had got on, or stalled with any; and at `MOST` counted ones, whatever they were: those of one death as one, as what
+comes to a node that stands still stalls as well. Else: GO_ON. Where `PROGRESS` tokens were made, counts and deaths
+begin anew with this break. It is no death of the request where so many were made on its node.
 
 The answers that a node takes along break within moments, one after the other, and each is judged by all of them: a
 request is given up only where `decide` says the same again after `SETTLING` seconds.
@@ -135,7 +135,7 @@ class Resumes:
         explains = bool(own) and self._explains(own, now)
         if explains and len({death.node_name for death in own}) > 1:
             return ResumeDecision.GIVE_UP_KILLER
-        alone = sum(death is None or not death.took_along(self._number) for death in self._breaks)
+        alone = sum(death is None or not death.is_the_nodes(self._number) for death in self._breaks)
         if alone > self._limit or (explains and _died(own) > self._limit):
             return ResumeDecision.GIVE_UP_LIMIT
         if self._distinct() < MOST:

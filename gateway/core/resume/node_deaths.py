@@ -56,6 +56,11 @@ class NodeDeath:
         """Whether an answer to another request than `number` broke off that had got on there."""
         return not self.innocents <= {number}
 
+    def is_the_nodes(self, number: int) -> bool:
+        """Whether the node broke off with more than the request `number`: with answers that had got on there, or where
+        it stalled with any. What comes to a node that stands still has no time to get on."""
+        return self.took_along(number) or (self.stalled and not self.suspects <= {number})
+
 
 class NodeDeaths:
     """Those of one model's nodes, as this process saw them."""
