@@ -94,7 +94,7 @@ class Gateway:
         self.discovery = Discovery(parts.discovery(config), self.fleet, self.redis, self._update_fleet)
         self.discovery.configure(settings.nodes)
         self.metrics = Metrics()
-        self._request_log = RequestLog(config.log.format, log_stream)
+        self._request_log = RequestLog(config.log.format, config.log.level, log_stream)
         self.ledger = parts.ledger(config, settings.prices, self.redis)
         self.keyring = parts.keyring(config, self.redis, response_key, settings.tenants)
         self._wrong_keys = WrongKeyThrottle(settings.wrong_keys_per_minute)

@@ -106,6 +106,7 @@ class Pipeline:
                     await asyncio.sleep(0)  # its body is read once more
                 plan = record.plan = self._press(settings, plan, who, model, record.stats)
             record.stats.thinking_budget = plan.grant.thinking_budget
+            record.stats.max_tokens = plan.grant.max_tokens
             if len(raw) > LARGE:
                 await asyncio.sleep(0)  # where it had to be written anew, that was a step
             if plan.headers:

@@ -10,13 +10,22 @@ from gateway.admission.admission import Admission
 from gateway.admission.turn_charge import TurnCharge
 from gateway.core.access.tenants import Identity
 from gateway.core.dialects import Ask, Dialect
-from gateway.core.errors import ClientGone, GatewayError, InternalError
+from gateway.core.errors import (
+    ClientGone,
+    GatewayError,
+    InternalError,
+    InvalidRequest,
+    LimitExceeded,
+    RequestRefused,
+    Unauthenticated,
+)
 from gateway.core.limits.metering import ASSUMED_OUTPUT, Meters, plan_amounts
 from gateway.core.limits.rules import NOTHING
 from gateway.core.plan import Plan
-from gateway.core.telemetry.request_stats import RequestStats
+from gateway.core.telemetry.request_stats import CLIENT_LEFT, LONGEST_WORD, RequestStats
 from gateway.core.thinking.intent import UNSAID
 from gateway.core.usage.charge import Charge, RequestOutcome, charge
+from gateway.core.usage.cost import cost_of
 from gateway.core.usage.token_usage import Usage, tokens_lost
 from gateway.limits.arrivals import Arrival
 from gateway.limits.reservation import Reservation
@@ -24,6 +33,9 @@ from gateway.upstream.downstream import DownstreamRequest
 from gateway.upstream.failed_answers import shutting_down
 
 log = structlog.get_logger("fleetgate.pipeline")
+
+ABOUT_THE_REQUEST = (InvalidRequest, RequestRefused, Unauthenticated, ClientGone)
+"""Errors whose texts may quote the request, or say nothing more than their code: they are not logged."""
 
 Observer = Callable[[RequestStats], None]
 """Gets the facts of a request once it has ended."""
@@ -74,6 +86,8 @@ class RequestRecord:
 
     def asked(self, ask: Ask) -> Ask:
         self.stats.stream = ask.stream
+        if ask.model is not None:
+            self.stats.model_asked = ask.model[:LONGEST_WORD]
         self.stats.request_bytes = len(ask.raw)
         if ask.intent is not UNSAID:
             self.stats.thinking_asked = ask.intent.asked
@@ -111,7 +125,12 @@ class RequestRecord:
             log.error("request_failed", request_id=self._request.request_id, dialect=self._dialect.name, exc_info=error)
             error = _internal_error()
         left = self._request.gone and not isinstance(error, InternalError)
-        self.stats.ending = ClientGone.default_code if left else error.slug
+        stats = self.stats
+        stats.ending = ClientGone.default_code if left else error.slug
+        if not isinstance(error, ABOUT_THE_REQUEST):
+            stats.error = error.message
+        if isinstance(error, LimitExceeded):
+            stats.limit = error.limit or None
         self._request.fail(error)
 
     def _conclude(self) -> RequestStats:
@@ -119,19 +138,29 @@ class RequestRecord:
         request, stats = self._request, self.stats
         stats.at = time.time()
         stats.status = request.status
-        if stats.ending == "ok" and (stats.node_failed or request.status >= 400):
-            stats.ending = "node_error"
+        if stats.ending == "ok":
+            if stats.node_failed or request.status >= 400:
+                stats.ending = "node_error"
+            else:
+                stats.error = None  # of an attempt that failed before
+        elif not request.status and stats.ending == ClientGone.default_code:
+            stats.status = CLIENT_LEFT
         stats.duration = time.perf_counter() - self._began
         if stats.first_byte is not None:
             stats.ttft = stats.first_byte - self._began
         end = RequestOutcome(stats.ending, request.status, stats.attempts if stats.sent else 0)
         if self.plan is not None:
             stats.usage, stats.estimated = self._charge(end, self.plan)
+            price = self._meters.prices.get(self.plan.model or "")
+            if price is not None and stats.usage is not None and self._dialect.computes:
+                stats.cost = cost_of(stats.usage, price)
         stats.lost = stats.lost_events + (stats.made if end.failed else 0)
         if stats.lost_seconds:
             stats.lost += tokens_lost(stats.lost_seconds, stats.duration, stats.reported)
         stats.computed = self._dialect.computes
-        stats.unauthenticated = request.address if stats.tenant is None else None
+        stats.unauthenticated = stats.tenant is None
+        stats.address = request.address
+        stats.user_agent = request.headers.get(b"user-agent")
         return stats
 
     def _charge(self, end: RequestOutcome, plan: Plan) -> Charge:

@@ -128,8 +128,13 @@ class TooManyWrongKeys(RateLimited):
     default_code = "too_many_wrong_keys"
 
 
+@dataclass(eq=False)
 class LimitExceeded(RateLimited):
+    """`limit`: its name in the log (`core.limits.words.limit_name`)."""
+
     default_code = "rate_limit_exceeded"
+
+    limit: str = ""
 
 
 class QuotaExceeded(LimitExceeded):

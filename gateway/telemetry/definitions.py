@@ -71,7 +71,7 @@ def _gauge(name: str, says: str, *labels: str, processes: AddedUp = "livesum") -
 METRICS: tuple[MetricDefinition[Any], ...] = (
     REQUESTS := _counter(
         "fleetgate_requests_total",
-        "Requests by the HTTP status that the client got and by ending: ok, an error code or client_gone.",
+        "Requests by HTTP status (499: the client left before) and by ending: ok, an error code or client_gone.",
         *("dialect", "model", "tenant", "status", "ending"),
     ),
     DURATION := _seconds(

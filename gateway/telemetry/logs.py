@@ -100,28 +100,35 @@ def _scrub_foreign(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableM
     return event
 
 
+_LEVELS = ("debug", "info", "warning", "error")
+
+
 class RequestLog:
-    """Writes a line for each request. Requests without a valid key get one line a minute for each address, with their
-    number, so that strangers cannot fill the disk. Metrics count them all.
+    """Writes a line for each request, at the level of its outcome. Requests without a valid key get one line a minute
+    for each address, with their number, so that strangers cannot fill the disk. Metrics count them all.
 
     Lines are gathered for `GATHER_SECONDS` and written together: one write each would be a tenth of what a request
     costs. `flush` writes the lines that wait.
     """
 
-    def __init__(self, format: Literal["json", "text"], stream: LogStream) -> None:
+    def __init__(self, format: Literal["json", "text"], level: str, stream: LogStream) -> None:
+        """`level`: requests below it are not logged."""
         self._stream = stream
+        self._left_out = frozenset(each for each in _LEVELS if _LEVELS.index(each) < _LEVELS.index(level))
         self._text = structlog.get_logger("fleetgate.request") if format == "text" else None
         self._ended: list[tuple[RequestStats, int]] = []
         self._strangers = LogThrottle(crowded=True)
 
     def request_ended(self, event: RequestStats) -> None:
         requests = 1
-        if event.unauthenticated is not None:
-            requests = self._strangers.due(source_of(event.unauthenticated), time.monotonic())
+        if event.unauthenticated:
+            requests = self._strangers.due(source_of(event.address or ""), time.monotonic())
             if not requests:
                 return
+        if self._left_out and event.level in self._left_out:
+            return
         if self._text is not None:
-            self._text.info("request", **log_fields(event, requests))
+            getattr(self._text, event.level)("request", **log_fields(event, requests))
             return
         if not self._ended:
             asyncio.get_running_loop().call_later(GATHER_SECONDS, self.flush)
@@ -143,7 +150,9 @@ def _lines(ended: Sequence[tuple[RequestStats, int]]) -> str:
         written = seconds.get(second)
         if written is None:
             written = seconds[second] = datetime.fromtimestamp(second, UTC).isoformat().removesuffix("+00:00")
-        opening = f'{{"event":"request","level":"info","timestamp":"{written}.{int(event.at % 1 * 1000):03d}+00:00",'
+        opening = (
+            f'{{"event":"request","level":"{event.level}","timestamp":"{written}.{int(event.at % 1 * 1000):03d}+00:00",'
+        )
         lines.append(opening + orjson.dumps(log_fields(event, requests)).decode().removeprefix("{"))
     return "\n".join([*lines, ""])
 
@@ -152,7 +161,8 @@ def log_fields(event: RequestStats, requests: int = 1) -> dict[str, object]:
     """The fields of a request's line, as `RequestStats` declares them."""
     kind: Any = type(event)
     line = log_table(kind).line(event)
-    if event.unauthenticated is not None:
-        line["address"] = event.unauthenticated
+    if event.error is not None:
+        line["error"] = scrub(event.error)
+    if event.unauthenticated:
         line["requests"] = requests
     return line

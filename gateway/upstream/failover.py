@@ -15,6 +15,7 @@ from gateway.core.errors import (
     FleetFull,
     NodeBusy,
     Overloaded,
+    RequestRefused,
     UnreadableAnswer,
     UpstreamCut,
     UpstreamError,
@@ -185,6 +186,7 @@ class Failover:
     def record(self, error: UpstreamError, lease: Lease, tries: RequestTries, stats: RequestStats) -> None:
         """Note that an attempt failed, and what that says of its node."""
         stats.failures += ((lease.node.name, outcome(error)),)
+        stats.error = None if isinstance(error, RequestRefused) else error.message
         stats.node_failed = False  # the next attempt sets it anew
         self._record(error, lease.node, tries, asyncio.get_running_loop().time())
 

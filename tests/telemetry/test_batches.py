@@ -133,7 +133,7 @@ def test_a_resume_without_a_token_shows_no_pause() -> None:
 
 
 def test_lines_are_whole_json_with_times_to_the_millisecond(capsys: pytest.CaptureFixture[str]) -> None:
-    log = RequestLog("json", LogStream())
+    log = RequestLog("json", "info", LogStream())
 
     async def two() -> None:
         log.request_ended(ended(model='a"b\n'))

@@ -44,7 +44,7 @@ def test_a_field_that_is_not_declared_as_logged_is_not_logged() -> None:
 def test_tokens_and_times_have_their_units_in_their_names() -> None:
     stats = RequestStats(usage=Usage(10, 4, 3, 2), ttft=0.12345, duration=1.0)
     line = log_fields(stats)
-    tokens = {name: value for name, value in line.items() if name.endswith("_tokens")}
+    tokens = {name: value for name, value in line.items() if name.endswith("_tokens") and name != "max_tokens"}
     assert tokens == {
         "input_tokens": 10,
         "cached_tokens": 2,
@@ -57,9 +57,9 @@ def test_tokens_and_times_have_their_units_in_their_names() -> None:
 
 
 def test_a_client_that_was_not_let_in_has_its_address_logged() -> None:
-    line = log_fields(RequestStats(unauthenticated="192.0.2.1"), requests=7)
+    line = log_fields(RequestStats(address="192.0.2.1", unauthenticated=True), requests=7)
     assert (line["address"], line["requests"]) == ("192.0.2.1", 7)
-    assert not {"address", "requests"} & log_fields(RequestStats()).keys()
+    assert "requests" not in log_fields(RequestStats(address="192.0.2.1"))
 
 
 async def test_observers_get_what_pipeline_and_relay_have_noted() -> None:

@@ -85,8 +85,17 @@ def refusal(rules: Rules, costs: tuple[int, ...], taken: LimitResult, tenant: st
     asked, left = _amount(rule, costs[index]), _amount(rule, taken.left[index])
     amounts = f"{_limit_text(rule)}, requested {asked}, remaining {left}. Retry in {_words(wait)}."
     if rule.kind in (LimitKind.DAY, LimitKind.MONTH):
-        return QuotaExceeded(f"Quota reached for {_whose(rule, tenant)}: {amounts}", retry_after=wait)
-    return LimitExceeded(f"Rate limit reached for {_whose(rule, tenant)}: {amounts}", retry_after=wait)
+        words = f"Quota reached for {_whose(rule, tenant)}: {amounts}"
+        return QuotaExceeded(words, retry_after=wait, limit=limit_name(rule))
+    words = f"Rate limit reached for {_whose(rule, tenant)}: {amounts}"
+    return LimitExceeded(words, retry_after=wait, limit=limit_name(rule))
+
+
+def limit_name(rule: Rule) -> str:
+    """A limit in the words of the config file, behind whose it is: `tenant.requests_per_minute`, `key.usd_per_day`,
+    `per_model.output_tokens_per_minute`."""
+    whose = {"t": "tenant", "k": "key", "m": "per_model"}[rule.scope.partition(":")[0]]
+    return f"{whose}.{_setting(rule)}"
 
 
 def check_capacities(rules: Rules, costs: tuple[int, ...], tenant: str) -> None:
@@ -97,7 +106,7 @@ def check_capacities(rules: Rules, costs: tuple[int, ...], tenant: str) -> None:
                 f"The request exceeds a limit of {_whose(rule, tenant)}: {_limit_text(rule)}, requested "
                 f"{_amount(rule, cost)}. Shorten the prompt, or lower max_tokens."
             )
-            raise LimitTooSmall(message)
+            raise LimitTooSmall(message, limit=limit_name(rule))
 
 
 def span(microseconds: int) -> str:
@@ -123,8 +132,12 @@ def _whose(rule: Rule, tenant: str) -> str:
     return {"t": f"tenant {tenant}", "k": "this API key", "m": f"tenant {tenant} on model {name}"}[kind]
 
 
+def _setting(rule: Rule) -> str:
+    return rule.name.replace("nanodollars", "usd")
+
+
 def _limit_text(rule: Rule) -> str:
-    return f"{rule.name.replace('nanodollars', 'usd')} {_amount(rule, rule.capacity)}"
+    return f"{_setting(rule)} {_amount(rule, rule.capacity)}"
 
 
 def _amount(rule: Rule, amount: int) -> str:

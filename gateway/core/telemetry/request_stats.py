@@ -8,14 +8,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import cache
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from gateway.core.errors import ClientGone
 from gateway.core.pressure.squeeze import ThinkingClaim
 from gateway.core.resume.note import ResumeNote
 from gateway.core.thinking.loops import LoopNote
+from gateway.core.usage.cost import NANO
 from gateway.core.usage.token_usage import ObservedWork, Usage
 
 _LOG = "log"
+
+Level = Literal["info", "warning", "error"]
+
+CLIENT_LEFT = 499
+"""The status of a request whose client left before one was sent: nginx's for the same."""
 
 Render = Callable[[Any], object]
 """Makes the logged value of a field's value."""
@@ -86,6 +93,22 @@ def _resumes(notes: tuple[ResumeNote, ...]) -> list[dict[str, object]] | None:
     ]
 
 
+LONGEST_WORD = 200
+"""Characters of what a client said of itself, in a line."""
+
+
+def _user_agent(value: bytes | None) -> str | None:
+    return None if value is None else value[:LONGEST_WORD].decode("latin-1")
+
+
+def _dollars(nano: int | None) -> float | None:
+    return None if nano is None else nano / NANO
+
+
+def _failed_attempts(failures: tuple[tuple[str, str], ...]) -> list[dict[str, str]] | None:
+    return [{"node": node, "outcome": outcome} for node, outcome in failures[:LISTED]] or None
+
+
 def _loops(notes: tuple[LoopNote, ...]) -> list[dict[str, object]] | None:
     return [{"part": note.part, "period": note.period, "token": note.token} for note in notes] or None
 
@@ -103,7 +126,7 @@ class RequestStats:
     """The node of the last attempt."""
     stream: bool = field(default=False, metadata=logged())
     status: int = field(default=0, metadata=logged())
-    """The HTTP status that the client saw; 0 where it left before one was sent."""
+    """The HTTP status that the client saw; 499 where it left before one was sent."""
     ending: str = field(default="ok", metadata=logged())
     """`ok`, the code of an error, or `client_gone`."""
     attempts: int = field(default=0, metadata=logged())
@@ -144,12 +167,27 @@ class RequestStats:
     loops: tuple[LoopNote, ...] = field(default=(), metadata=logged(render=_loops))
     """The loops that were ended, in order."""
 
+    address: str | None = field(default=None, metadata=logged())
+    """Where its client is, as far as trusted proxies report it."""
+    user_agent: bytes | None = field(default=None, metadata=logged(render=_user_agent))
+    """What its client says that it is."""
+    model_asked: str | None = field(default=None, metadata=logged())
+    """The model in the client's own word, of `LONGEST_WORD` characters at most: an alias, or one that there is not."""
+    error: str | None = field(default=None, metadata=logged())
+    """What was wrong, where that was the gateway's, its nodes' or a limit's doing; None where it is the client's."""
+    limit: str | None = field(default=None, metadata=logged())
+    """The limit that refused it (see `core.limits.words.limit_name`)."""
+    failures: tuple[tuple[str, str], ...] = field(default=(), metadata=logged("failed_attempts", _failed_attempts))
+    """Node and outcome of each attempt that failed (see `attempts.outcome`)."""
+    cost: int | None = field(default=None, metadata=logged("cost_usd", _dollars))
+    """What `usage` costs in nano-dollars; None where the model has no price."""
+    max_tokens: int | None = field(default=None, metadata=logged())
+    """The most tokens that were granted to the answer; None: no limit of the gateway's."""
+
     # At its end, for metrics, ledger and limits
 
     at: float = 0.0
     """When it ended, since 1970."""
-    failures: tuple[tuple[str, str], ...] = ()
-    """Node and outcome of each attempt that failed (see `attempts.outcome`)."""
     retry_refused: bool = False
     """Whether one more attempt would have been made but for the retry budget."""
     wasted: int = 0
@@ -162,8 +200,8 @@ class RequestStats:
     """The prompt's tokens as counted here; 0 where they had to be estimated, None where the model has no tokenizer."""
     computed: bool = True
     """False where no model worked for it, so that it has no price."""
-    unauthenticated: str | None = None
-    """The address of a client without a valid key; None of all others."""
+    unauthenticated: bool = False
+    """Whether its client had no valid key."""
 
     # While it is answered, for the relay and for `charge`
 
@@ -192,6 +230,14 @@ class RequestStats:
     """What was seen of the last node's work."""
     resumed_at: int = 0
     """Output tokens that the answer had when it was last resumed: `work` is what came after them."""
+
+    @property
+    def level(self) -> Level:
+        """How much it concerns an operator: `error` where the gateway or its nodes failed the client, `warning` where
+        the request was refused, `info` where it was served or its client left."""
+        if self.ending == "ok" or self.status == CLIENT_LEFT or self.ending == ClientGone.default_code:
+            return "info"
+        return "warning" if 400 <= self.status < 500 else "error"
 
     @property
     def made(self) -> int:
