@@ -49,6 +49,7 @@ from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.shortages import ResourceShortages
 from gateway.upstream.relay import Relay
 from gateway.usage.report import UsageReport
+from gateway.usage.request_lookup import RequestLookup
 from gateway.wiring import parts
 from gateway.wiring.gauges import Gauges
 from gateway.wiring.reload import ConfigReload
@@ -206,7 +207,8 @@ class Gateway:
         )
         yield KeyRoutes(directory, lambda: self.config.tenants, lambda: ModelNames.of(self.config.models))
         yield DrainRoutes(self.fleet, self.drains, self.audit)
-        yield UsageRoutes(UsageReport(self.redis) if self.redis is not None and self.ledger is not None else None)
+        kept = self.redis if self.ledger is not None else None
+        yield UsageRoutes(None if kept is None else UsageReport(kept), None if kept is None else RequestLookup(kept))
         yield self.fleet_routes
         yield ReloadRoutes(self.config_reload.reload)
 

@@ -63,13 +63,16 @@ class GpuView(BaseModel):
 
 
 class NodeView(BaseModel):
-    """One node. `running`, `waiting`, `kv_use` (0 to 1), `tokens_per_second` and `hit_rate` (0 to 1, of prompt tokens)
-    are the node's own, of all gateways together, over the last half minute; null where it does not say. Over all
-    `views`: `in_flight` requests of `places`, `pending_tokens` of prompts whose first byte has not come, `ttft_p50` and
-    `ttft_p99` in seconds over the latest streams, `broke_off` answers in the last ten minutes, and `seen`, how many
-    processes see it in which state. The rest is as the answering process sees it, `prefill_speed` in tokens a second;
-    `last_error` is another's where it has none. `launch` is null for a node that did not register. `gpus` are those of
-    its record, none where it tells none, and `gpu_troubles` says what is wrong with them."""
+    """One node. `running`, `waiting`, `kv_use` (0 to 1), `tokens_per_second` and `hit_rate` (0 to 1, of prompt
+    tokens) are the node's own, of all gateways together, over the last half minute; null where it does not say. Over
+    all `views`: `in_flight` requests of `places`, `pending_tokens` of prompts whose first byte has not come,
+    `ttft_p50` and `ttft_p99` in seconds over the latest streams and `broke_off` answers, both of the last ten
+    minutes, and `seen`, how many processes see it in which state. The rest is as the answering process sees it,
+    `prefill_speed` in tokens a second; `last_error` is another's where it has none; `cause` is why its breaker is
+    open, and `since` the seconds for which the breaker is as it is, null before the first probe. `version` is vLLM's,
+    `holds_budgets` whether its canary showed that it ends thinking at a budget; null: not known. `launch` is null for
+    a node that did not register. `gpus` are those of its record, none where it tells none, and `gpu_troubles` says
+    what is wrong with them."""
 
     name: str
     url: str
@@ -77,7 +80,11 @@ class NodeView(BaseModel):
     state: Literal["ready", "warming up", "failing", "draining", "out", "unknown"]
     seen: dict[str, int]
     breaker: str
+    cause: str | None
+    since: float | None
     last_error: str | None
+    version: str | None
+    holds_budgets: bool | None
     in_flight: int
     places: int | None
     running: int | None
@@ -198,13 +205,14 @@ class FleetRoutes:
         """What this process sees, also of nodes that have left the fleet and lost answers of late."""
         self._metrics.flush()
         pending, recent = self._router.placement.pending, self._metrics.recent
-        breaks = self._metrics.breaks.by_node(time.monotonic())
+        now = time.monotonic()
+        breaks = self._metrics.breaks.by_node(now)
         views = {
             node.name: PeerView(
                 _state(node),
                 node.in_flight,
                 pending.get(node.name, NOTHING).tokens,
-                recent.waits(node.name),
+                recent.waits(node.name, now),
                 node.last_error,
                 breaks.pop(node.name, ()),
             )
@@ -245,7 +253,11 @@ def _view(node: Node, views: Sequence[PeerView]) -> NodeView:
         state=_state(node),
         seen=states(views),
         breaker=node.breaker.state.value,
+        cause=node.breaker.cause.value if node.breaker.is_open else None,
+        since=round(asyncio.get_running_loop().time() - node.breaker.since, 1) if node.breaker.since else None,
         last_error=seen.error,
+        version=".".join(map(str, node.capabilities.version)) if node.capabilities.version else None,
+        holds_budgets=node.capabilities.native_budget,
         in_flight=seen.in_flight,
         places=None if not node.bounded else int(node.bound) * (1 if node.shared else len(views)),
         running=load.running if load else None,

@@ -2,7 +2,7 @@
 
 import time
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
 from fastapi.exceptions import HTTPException
@@ -14,10 +14,13 @@ from gateway.config.access import Moment
 from gateway.core.usage.cost import NANO
 from gateway.core.usage.ledger import DAY, HOUR
 from gateway.usage.report import MAX_ROWS, ReportRow, TooManyRows, UsageReport, total_of
+from gateway.usage.request_lookup import RequestLookup
 
 WEEK = 7 * DAY
 MAX_BUCKETS = 200_000
 """Hours or days times tenants that one question may go through."""
+
+NOT_STORED = "This gateway does not store usage: set redis.url and usage.stored: true."
 
 By = Literal["time", "tenant", "model", "key"]
 
@@ -65,13 +68,26 @@ class UsageResponse(BaseModel):
 
 
 class UsageRoutes:
-    """`report` is None where no usage is kept."""
+    """`report` and `lookup` are None where no usage is kept."""
 
-    def __init__(self, report: UsageReport | None) -> None:
+    def __init__(self, report: UsageReport | None, lookup: RequestLookup | None = None) -> None:
         self._report = report
+        self._lookup = lookup
 
     def add_to(self, router: APIRouter) -> None:
         router.get("/usage", response_model=UsageResponse)(self.show_usage)
+        router.get("/requests/{request_id:path}")(self.show_request)
+
+    async def show_request(self, request_id: str) -> list[dict[str, Any]]:
+        """The usage records of one request, by the id that its answer had in x-request-id; the newest first."""
+        if self._lookup is None:
+            raise HTTPException(409, NOT_STORED)
+        found = await self._lookup.find(request_id)
+        if not found:
+            raise HTTPException(
+                404, f"No record of {request_id!r}: the last usage.records are kept, written once a second."
+            )
+        return found
 
     async def show_usage(
         self,
@@ -83,7 +99,7 @@ class UsageRoutes:
     ) -> Response:
         """Sums of what was used. Times are rounded outwards to whole hours or days of UTC."""
         if self._report is None:
-            raise HTTPException(409, "This gateway does not store usage: set redis.url and usage.stored: true.")
+            raise HTTPException(409, NOT_STORED)
         size = HOUR if per == "hour" else DAY
         end = time.time() if until is None else until.timestamp()
         start = end - WEEK if since is None else since.timestamp()

@@ -70,6 +70,15 @@ def path_of(*parts: str) -> str:
     return "".join("/" + quote(part, safe="", errors="replace").replace(".", "%2E") for part in parts)
 
 
+def served_by_nobody_else(control: AdminClient, node: str) -> list[str]:
+    """The models that `node` (its name or URL) serves, and no other node that gets requests."""
+    nodes = control.get("/admin/fleet")["nodes"]
+    ready = [each for each in nodes if each["state"] in ("ready", "warming up", "failing")]
+    own = [each for each in ready if node in (each["name"], each["url"].rstrip("/")) or node.rstrip("/") == each["url"]]
+    others = {model for each in ready if each not in own for model in each["models"]}
+    return sorted({model for each in own for model in each["models"]} - others)
+
+
 def drain(control: AdminClient, node: str, deadline: float | None, wait: float, say: Say) -> bool:
     """Take `node` out of work and wait up to `wait` seconds until nothing runs there; whether it is empty then."""
     state = control.post("/admin/drain", {"node": node, "deadline": deadline})

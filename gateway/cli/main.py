@@ -12,7 +12,7 @@ from gateway.cli.keys import keys
 from gateway.cli.loading import complain, has_nodes, load
 from gateway.cli.nodes import drain, status, undrain
 from gateway.cli.reload import reload
-from gateway.cli.reports import show_audit, show_usage
+from gateway.cli.reports import show_audit, show_request, show_usage
 from gateway.cli.tenants import tenants
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -86,6 +86,7 @@ app.command()(status)
 app.command()(reload)
 app.command("usage")(show_usage)
 app.command("audit")(show_audit)
+app.command("request")(show_request)
 
 
 def _overrides(

@@ -1,6 +1,7 @@
 """`fleetgate status`, `drain` and `undrain`: the fleet's nodes, shown and taken out of work."""
 
 import json
+import sys
 from typing import Annotated
 
 import typer
@@ -22,16 +23,25 @@ def drain(
         bool, typer.Option("--now", help="The same as --deadline 0: move what can be moved at once.")
     ] = False,
     wait: Annotated[float, typer.Option(help="Seconds to wait for running requests; 0 does not wait.")] = 600.0,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     admin: AdminUrl = LOCAL,
     token: AdminToken = None,
 ) -> None:
     """Give a node no new work, and wait until what runs there has ended; exit status 3 where it has not.
 
-    What would not end before the deadline goes on on another node, shortly before it and one by one.
+    What would not end before the deadline goes on on another node, shortly before it and one by one. Where it is the
+    last ready node of a model, a person is asked first, and a program is warned.
     """
     if now and deadline:
         raise misused("choose one of --now and --deadline")
     with asking(admin, token) as control:
+        lost = () if yes else admin_client.served_by_nobody_else(control, node)
+        if lost:
+            words = f"{node} is the last ready node of {', '.join(lost)}: requests for it will be refused"
+            if sys.stdin.isatty():
+                typer.confirm(f"{words}. Drain it all the same?", abort=True)
+            else:
+                typer.echo(f"warning: {words}", err=True)
         if not admin_client.drain(control, node, 0.0 if now else deadline, wait, typer.echo) and wait > 0:
             raise typer.Exit(NOT_EMPTY)
 
@@ -44,6 +54,9 @@ def undrain(node: Node, admin: AdminUrl = LOCAL, token: AdminToken = None) -> No
 
 def status(
     once: Annotated[bool, typer.Option("--once", help="Print the table once and exit.")] = False,
+    wide: Annotated[
+        bool, typer.Option("--wide", help="Print once what each node is: models, version, breaker, budgets.")
+    ] = False,
     as_json: AsJson = False,
     admin: AdminUrl = LOCAL,
     token: AdminToken = None,
@@ -52,7 +65,7 @@ def status(
     with asking(admin, token) as control:
         if as_json:
             typer.echo(json.dumps(control.get("/admin/fleet"), indent=1))
-        elif once:
-            show_status(control, Console())
+        elif once or wide:
+            show_status(control, Console(), wide)
         else:
             watch_status(control, Console())

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.table import Table
 
+from gateway.cli.admin_client import path_of
 from gateway.cli.options import LOCAL, AdminToken, AdminUrl, AsJson, asking, misused
 from gateway.cli.tables import new_table, print_table
 from gateway.cli.times import moment_of, shown
@@ -46,6 +47,29 @@ def show_usage(
         _write_csv(found["rows"], columns)
     else:
         print_table(_usage_table(found, columns))
+
+
+def show_request(
+    request_id: Annotated[str, typer.Argument(metavar="ID", help="The x-request-id of an answer.")],
+    as_json: AsJson = False,
+    admin: AdminUrl = LOCAL,
+    token: AdminToken = None,
+) -> None:
+    """What became of one request: tenant, node, status, tokens, cost, times; from the usage records in Redis."""
+    with asking(admin, token) as control:
+        found = control.get(path_of("admin", "requests", request_id))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    for record in found:
+        table = new_table("field", "value")
+        for name, value in record.items():
+            if value is not None and name != "thinking":  # the deprecated name of reasoning_tokens
+                shown_value = (
+                    datetime.fromtimestamp(value, UTC).isoformat(" ", "milliseconds") if name == "at" else value
+                )
+                table.add_row(name, str(shown_value))
+        print_table(table)
 
 
 def show_audit(

@@ -26,9 +26,14 @@ USUAL = {"ready": ("closed",), "warming up": ("probation", "closed"), "draining"
 """What a node's breaker is where a node is in such a state."""
 
 
-def show_status(control: AdminClient, console: Console) -> None:
+BUDGETS = {True: "held by the node", False: "held here", None: "-"}
+"""Who ends thinking at a budget, by what a node's canary showed."""
+
+
+def show_status(control: AdminClient, console: Console, wide: bool = False) -> None:
     """Print the table once."""
-    console.print(render_fleet(control.get("/admin/fleet")))
+    view = control.get("/admin/fleet")
+    console.print(render_nodes(view) if wide else render_fleet(view))
 
 
 def watch_status(control: AdminClient, console: Console) -> None:
@@ -76,16 +81,48 @@ def _table(nodes: list[dict[str, Any]]) -> Table:
     return table
 
 
+def render_nodes(view: dict[str, Any]) -> RenderableType:
+    """What each node is: the table of `--wide`."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for title in ("node", "state", "breaker", "since", "vLLM", "budgets", "models"):
+        table.add_column(title, overflow="fold")
+    for node in view["nodes"]:
+        since = node.get("since")
+        table.add_row(
+            node["name"],
+            Text(_state(node), COLOURS.get(node["state"], "")),
+            node["breaker"] + (f" ({node['cause']})" if node.get("cause") else ""),
+            "-" if since is None else _span(since),
+            node.get("version") or "-",
+            BUDGETS[node.get("holds_budgets")],
+            ", ".join(node["models"]) or "-",
+        )
+    return Group(table, *_errors(view), Text(_caption(view), "dim italic"))
+
+
 def _errors(view: dict[str, Any]) -> list[Text]:
     lines = [
         f"No node can serve {model['name']} ({model['nodes']} nodes have it): {model['error']}"
         for model in view.get("models", ())
         if not model["ready"]
     ]
-    lines += [f"{node['name']}: {node['last_error']}" for node in view["nodes"] if node["last_error"]]
+    lines += [_trouble(node) for node in view["nodes"] if node["last_error"]]
     lines += [f"{node['name']}: {trouble}" for node in view["nodes"] for trouble in node.get("gpu_troubles", ())]
     lines += [f"Redis: {trouble}" for trouble in view.get("redis_troubles", ())]
     return [Text("\n".join([*lines, ""]))] if lines else []
+
+
+def _trouble(node: dict[str, Any]) -> str:
+    """`gpu-01:8000: out for 4 min (failing): the node answered with status 500`."""
+    cause, since = node.get("cause"), node.get("since")
+    out = "" if cause in (None, "new") else f" out{'' if since is None else f' for {_span(since)}'} ({cause}):"
+    return f"{node['name']}:{out} {node['last_error']}"
+
+
+def _span(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
 
 
 def _pressure(view: dict[str, Any]) -> list[Text]:

@@ -21,18 +21,21 @@ class MetricGroup(NamedTuple):
     status: int
     ending: str
     node: str
+    stream: bool
 
 
 class GroupSums:
-    """The sums of one group. `durations` and `ttfts` in seconds, the rest in requests and tokens."""
+    """The sums of one group. `durations`, `ttfts` and `gaps` (mean times between two tokens) in seconds, the rest in
+    requests and tokens."""
 
-    __slots__ = ("cached", "durations", "input", "output", "passed", "reasoning", "requests", "ttfts")
+    __slots__ = ("cached", "durations", "gaps", "input", "output", "passed", "reasoning", "requests", "ttfts")
 
     def __init__(self) -> None:
         self.requests = self.passed = 0
         self.input = self.output = self.cached = self.reasoning = 0
         self.durations: list[float] = []
         self.ttfts: list[float] = []
+        self.gaps: list[float] = []
 
 
 def add_up(ended: Iterable[RequestStats]) -> dict[MetricGroup, GroupSums]:
@@ -40,7 +43,7 @@ def add_up(ended: Iterable[RequestStats]) -> dict[MetricGroup, GroupSums]:
     sums: dict[MetricGroup, GroupSums] = {}
     for event in ended:
         model, tenant, node = event.model or NONE, event.tenant or NONE, event.node or NONE
-        kind = MetricGroup(event.dialect, model, tenant, event.status, event.ending, node)
+        kind = MetricGroup(event.dialect, model, tenant, event.status, event.ending, node, event.stream)
         found = sums.get(kind)
         if found is None:
             found = sums[kind] = GroupSums()
@@ -55,6 +58,8 @@ def add_up(ended: Iterable[RequestStats]) -> dict[MetricGroup, GroupSums]:
             found.output += usage.output
             found.cached += usage.cached or 0
             found.reasoning += usage.reasoning or 0
+            if event.stream and event.ttft is not None and usage.output > 1 and event.ending == "ok":
+                found.gaps.append((event.duration - event.ttft) / (usage.output - 1))
     return sums
 
 

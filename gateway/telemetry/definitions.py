@@ -14,6 +14,9 @@ from prometheus_client.metrics import MetricWrapperBase
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1280.0)
 """The upper bounds of the histograms' buckets, from a cached answer to a long thinking one."""
 
+TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0)
+"""The same between two tokens."""
+
 AddedUp = Literal["livesum", "livemax", "livemin"]
 MetricT = TypeVar("MetricT", bound=MetricWrapperBase)
 
@@ -56,9 +59,11 @@ def _counter(name: str, says: str, *labels: str) -> MetricDefinition[Counter]:
     return MetricDefinition(name, labels, lambda registry: Counter(name, says, labels, registry=registry))
 
 
-def _seconds(name: str, says: str, *labels: str) -> MetricDefinition[BatchHistogram]:
+def _seconds(
+    name: str, says: str, *labels: str, buckets: tuple[float, ...] = SECONDS
+) -> MetricDefinition[BatchHistogram]:
     return MetricDefinition(
-        name, labels, lambda registry: BatchHistogram(name, says, labels, buckets=SECONDS, registry=registry)
+        name, labels, lambda registry: BatchHistogram(name, says, labels, buckets=buckets, registry=registry)
     )
 
 
@@ -77,12 +82,18 @@ METRICS: tuple[MetricDefinition[Any], ...] = (
     DURATION := _seconds(
         "fleetgate_request_duration_seconds",
         "From the request's head to the last byte of its answer.",
-        *("dialect", "model"),
+        *("dialect", "model", "stream"),
     ),
     TTFT := _seconds(
         "fleetgate_ttft_seconds",
         "From the request's head to the first byte of the answer; on plain answers that is the whole answer.",
-        *("dialect", "model"),
+        *("dialect", "model", "stream"),
+    ),
+    TOKEN_GAP := _seconds(
+        "fleetgate_inter_token_seconds",
+        "Mean time between two tokens of a streamed answer, behind its first byte.",
+        "model",
+        buckets=TOKEN_SECONDS,
     ),
     TOKENS := _counter(
         "fleetgate_tokens_total",
@@ -246,8 +257,8 @@ METRICS: tuple[MetricDefinition[Any], ...] = (
         "fleetgate_redis_up",
         "1 while Redis answers and accepts writes; with several workers, how many of them see it so.",
     ),
-    REDIS_OUTAGES := _gauge(
-        "fleetgate_redis_outages",
+    REDIS_OUTAGES := _counter(
+        "fleetgate_redis_outages_total",
         "Times that Redis was lost since the start.",
     ),
     REDIS_REFUSED := _counter(
@@ -271,8 +282,8 @@ METRICS: tuple[MetricDefinition[Any], ...] = (
         "fleetgate_settlements_waiting",
         "Requests whose settlement waits for Redis.",
     ),
-    SETTLEMENTS_DROPPED := _gauge(
-        "fleetgate_settlements_dropped",
+    SETTLEMENTS_DROPPED := _counter(
+        "fleetgate_settlements_dropped_total",
         "Requests whose settlement was given up since the start.",
     ),
     RECORDS_WAITING := _gauge(
@@ -291,6 +302,20 @@ METRICS: tuple[MetricDefinition[Any], ...] = (
         "fleetgate_shortages_total",
         "Connections that this machine could not open, by what ran out: EMFILE is open files.",
         "cause",
+    ),
+    BUILD_INFO := _gauge(
+        "fleetgate_build_info",
+        "1 for the gateway's version, the version of Python, and its build: plain or compiled.",
+        *("version", "python", "build"),
+        processes="livemax",
+    ),
+    CPU_SECONDS := _counter(
+        "fleetgate_process_cpu_seconds_total",
+        "CPU time of all worker processes.",
+    ),
+    RESIDENT_BYTES := _gauge(
+        "fleetgate_process_resident_bytes",
+        "Memory of all worker processes.",
     ),
     RELOADS := _counter(
         "fleetgate_config_reloads_total",

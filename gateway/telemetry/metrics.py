@@ -14,6 +14,7 @@ from gateway.core.telemetry.request_stats import RequestStats
 from gateway.telemetry import definitions
 from gateway.telemetry.batches import NONE, add_up, add_up_resumes, add_up_routes
 from gateway.telemetry.fleet_gauges import FleetGauges
+from gateway.telemetry.process_facts import ProcessFacts
 from gateway.telemetry.queue_gauges import QueueGauges
 from gateway.telemetry.recent import RecentBreaks, RecentTtft
 
@@ -37,6 +38,7 @@ class Metrics:
         self._fleet = FleetGauges(self._made)
         self._queues = QueueGauges(self._made)
         self._ended: list[RequestStats] = []
+        self._cpu_counted = 0.0
         self._totals: dict[tuple[str, ...], int] = {}
         self.recent = RecentTtft()
         self.breaks = RecentBreaks()
@@ -53,13 +55,16 @@ class Metrics:
         Model and tenant are names that were checked before, so labels cannot grow at will.
         """
         ended, self._ended = self._ended, []
-        self.recent.note(ended)
+        self.recent.note(ended, time.monotonic())
         self.breaks.note(ended, time.monotonic())
         for kind, sums in add_up(ended).items():
             dialect, model, tenant = kind.dialect, kind.model, kind.tenant
             self._made[definitions.REQUESTS].labels(dialect, model, tenant, kind.status, kind.ending).inc(sums.requests)
-            self._made[definitions.DURATION].labels(dialect, model).observe_all(sums.durations)
-            self._made[definitions.TTFT].labels(dialect, model).observe_all(sums.ttfts)
+            stream = "true" if kind.stream else "false"
+            self._made[definitions.DURATION].labels(dialect, model, stream).observe_all(sums.durations)
+            self._made[definitions.TTFT].labels(dialect, model, stream).observe_all(sums.ttfts)
+            if sums.gaps:
+                self._made[definitions.TOKEN_GAP].labels(model).observe_all(sums.gaps)
             if sums.passed:
                 self._made[definitions.ATTEMPTS].labels(kind.node, "passed").inc(sums.passed)
             for name in ("input", "output", "cached", "reasoning"):
@@ -126,6 +131,15 @@ class Metrics:
         self._made[definitions.RECORDS_WAITING].set(waiting)
         self._count_up(definitions.RECORDS_DROPPED, dropped)
 
+    def process_state(self, process: ProcessFacts) -> None:
+        """What this process is, and what it uses."""
+        self._made[definitions.BUILD_INFO].labels(process.version, process.python, process.build).set(1)
+        self._made[definitions.RESIDENT_BYTES].set(process.resident_bytes)
+        cpu = process.cpu_seconds - self._cpu_counted
+        if cpu > 0:
+            self._made[definitions.CPU_SECONDS].inc(cpu)
+            self._cpu_counted = process.cpu_seconds
+
     def log_state(self, failed: int) -> None:
         """Writes to the log that failed since the start."""
         self._count_up(definitions.LOG_FAILURES, failed)
@@ -167,14 +181,14 @@ class Metrics:
 
     def redis_state(self, up: bool, outages: int, gateways: int) -> None:
         self._made[definitions.REDIS_UP].set(int(up))
-        self._made[definitions.REDIS_OUTAGES].set(outages)
+        self._count_up(definitions.REDIS_OUTAGES, outages)
         self._made[definitions.LIVE_GATEWAYS].set(gateways)
 
     def limits_state(self, reservations: int, waiting: int, dropped: int) -> None:
         """Reservations that are held now, and settlements that wait for Redis or were given up."""
         self._made[definitions.RESERVATIONS].set(reservations)
         self._made[definitions.SETTLEMENTS_WAITING].set(waiting)
-        self._made[definitions.SETTLEMENTS_DROPPED].set(dropped)
+        self._count_up(definitions.SETTLEMENTS_DROPPED, dropped)
 
     def _count_up(self, counter: definitions.MetricDefinition[Counter], total: int, *labels: str) -> None:
         """Increase a counter to a total that another part keeps."""

@@ -11,6 +11,9 @@ from gateway.telemetry.batches import NONE
 KEPT = 256
 """Streams of each node."""
 
+TTFT_SECONDS = 600.0
+"""For how long a time to the first token is shown."""
+
 BREAK_MINUTES = 10
 """For how long an answer that broke off is shown, to the minute."""
 
@@ -19,20 +22,22 @@ _UNHARMED = frozenset({"ok", ClientGone.default_code})
 
 
 class RecentTtft:
-    """Times of streams only: the first byte of a plain answer comes with its last. They do not expire."""
+    """Times of streams only: the first byte of a plain answer comes with its last."""
 
     def __init__(self) -> None:
-        self._seconds: dict[str, deque[float]] = {}
+        self._seconds: dict[str, deque[tuple[float, float]]] = {}
+        """By node: when a stream ended, and its time to the first token."""
 
-    def note(self, ended: Sequence[RequestStats]) -> None:
-        """Add requests that have ended."""
+    def note(self, ended: Sequence[RequestStats], now: float) -> None:
+        """Add requests that have ended by `now`, in seconds of a monotonic clock."""
         for event in ended:
             if event.stream and event.ttft is not None and event.node is not None:
-                self._seconds.setdefault(event.node, deque(maxlen=KEPT)).append(event.ttft)
+                self._seconds.setdefault(event.node, deque(maxlen=KEPT)).append((now, event.ttft))
 
-    def waits(self, node: str) -> tuple[float, ...]:
-        """Seconds to the first token of the node's latest streams, the last one at the end."""
-        return tuple(self._seconds.get(node, ()))
+    def waits(self, node: str, now: float) -> tuple[float, ...]:
+        """Seconds to the first token of the streams that ended there in the last `TTFT_SECONDS`, at most `KEPT` of
+        them, the last one at the end."""
+        return tuple(ttft for at, ttft in self._seconds.get(node, ()) if now - at <= TTFT_SECONDS)
 
     def keep(self, nodes: set[str]) -> None:
         """Forget the nodes that are not in `nodes`."""

@@ -14,6 +14,7 @@ from gateway.redis.client import RedisClient
 from gateway.redis.presence import Presence
 from gateway.telemetry.log_stream import LogStream
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.process_facts import read_process_facts
 from gateway.telemetry.shortages import ResourceShortages
 from gateway.upstream.relay import Relay
 from gateway.usage.ledger import Ledger
@@ -54,6 +55,7 @@ class Gauges:
         metrics, limiter = self.metrics, self.admission.limiter
         if self.ledger is not None:
             metrics.ledger_state(self.ledger.waiting, self.ledger.dropped)
+        metrics.process_state(read_process_facts())
         metrics.log_state(self.log_stream.failed)
         metrics.queue_state(self.admission.queue.facts())
         metrics.memory_state(self.memory.held, self.memory.limit)

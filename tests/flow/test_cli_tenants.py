@@ -208,6 +208,21 @@ async def test_a_frozen_redis_stops_no_known_key_and_is_told(tmp_path: Path) -> 
         await _usage(at, requests=3)
 
 
+async def test_a_request_is_found_by_its_id(tmp_path: Path) -> None:
+    async with fleet(tmp_path, 1) as at:
+        key = (await at.made("tenants", name="acme")) and (await at.made("keys", tenant="acme"))["key"]
+        async with httpx.AsyncClient(headers={"authorization": f"Bearer {key}", "x-request-id": "mine-1"}) as client:
+            for model in (MODEL, "none"):
+                answer = await client.post(f"{at.gateways[0].url}/v1/chat/completions", json={"model": model})
+        sent = answer.headers["x-request-id"]
+        await _usage(at, requests=2)
+        found = json.loads(await at.run("request", sent, "--json"))
+        assert [(each["status"], each["tenant"]) for each in found] == [(404, "acme"), (200, "acme")], "newest first"
+        assert (found[1]["input"], found[1]["output"]) == (1000, 100)
+        assert "acme" in await at.run("request", sent)
+        assert "No record of 'req_none'" in await at.run("request", "req_none", status=1)
+
+
 async def _usage(at: Fleet, requests: int, gateway: int = 0) -> Any:
     """The usage as soon as so many requests are in it."""
     async with asyncio.timeout(20):

@@ -1,6 +1,7 @@
 """Drains: no new work, what runs may finish, a deadline ends the rest clearly, and every process knows."""
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -33,7 +34,11 @@ async def admin(gateway: RunningGateway, path: str, **body: Any) -> httpx.Respon
 async def fleetgate(*arguments: str) -> tuple[int, str]:
     """The command as an operator types it: exit status and all it said."""
     process = await asyncio.create_subprocess_exec(
-        FLEETGATE, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        FLEETGATE,
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
     )
     async with asyncio.timeout(90):
         said, _ = await process.communicate()
@@ -98,6 +103,31 @@ async def test_the_command_waits_until_the_node_is_empty() -> None:
         assert lost(await asking) == []
         status, said = await fleetgate("undrain", f"127.0.0.1:{a.port}", "--admin", gateway.admin_url)
         assert status == 0 and "is undrained" in said
+
+
+def draining(gateway: RunningGateway) -> bool:
+    return gateway.app.fleet.nodes[0].drain is not None
+
+
+async def test_a_person_is_asked_before_the_last_node_of_a_model_goes() -> None:
+    """At a terminal; a program, such as a spot notice's hook, is warned and obeyed."""
+    async with serve_fake() as node, limited_gateway(node.url) as gateway:
+        await eventually(lambda: gateway.app.fleet.nodes[0].ready)
+        ours, its = os.openpty()
+        words = ("drain", node.url, "--admin", gateway.admin_url)
+        process = await asyncio.create_subprocess_exec(
+            FLEETGATE, *words, stdin=its, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        os.write(ours, b"n\n")
+        said, _ = await asyncio.wait_for(process.communicate(), 60)
+        os.close(ours)
+        os.close(its)
+        assert process.returncode == 1 and b"is the last ready node of" in said
+        assert not draining(gateway), "nobody said yes"
+        status, told = await fleetgate(*words)
+        assert status == 0 and "warning: " in told and draining(gateway)
+        status, told = await fleetgate(*words, "--yes")
+        assert status == 0 and "warning" not in told
 
 
 async def test_a_node_that_nobody_knows_is_told_by_name() -> None:

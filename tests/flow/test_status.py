@@ -15,7 +15,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from gateway.cli.main import app
-from gateway.cli.status import render_fleet
+from gateway.cli.status import render_fleet, render_nodes
 from gateway.core.resume.note import ResumeNote
 from gateway.core.telemetry.request_stats import RequestStats
 from tests.support.gateway_process import GatewayProcess, gateway_process
@@ -82,6 +82,25 @@ async def test_the_fleet_is_shown_with_what_nodes_and_requests_tell() -> None:
             dead = (await view(gateway))["nodes"][0]
             assert (dead["state"], dead["breaker"]) == ("out", "open")
             assert "connection" in dead["last_error"]
+            assert (dead["cause"], first["cause"]) == ("refused", None)
+            assert dead["since"] >= 0 and second["since"] >= 0
+            page = printed(await view(gateway))
+            assert f"{dead['name']}: out for " in page and "(refused): connection failed" in " ".join(page.split())
+
+
+async def test_what_each_node_is_is_shown_on_demand() -> None:
+    """`--wide`: models, version, breaker and since when, and who holds budgets."""
+    settings = FakeSettings()
+    async with serve_fake(settings) as node, running_gateway(node.url, budgets={"canary": True}) as gateway:
+        await until(gateway, lambda found: found["nodes"][0]["holds_budgets"] is not None)
+        (shown,) = (await view(gateway))["nodes"]
+        assert shown["version"] and shown["models"] == [MODEL]
+        console = Console(width=140, record=True, file=io.StringIO())
+        console.print(render_nodes(await view(gateway)))
+        page = console.export_text()
+        held = "held by the node" if shown["holds_budgets"] else "held here"
+        for word in (shown["name"], shown["version"], "closed", held, MODEL):
+            assert word in page
 
 
 async def test_the_table_has_a_row_for_each_node() -> None:

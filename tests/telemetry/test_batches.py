@@ -16,6 +16,8 @@ from gateway.telemetry.definitions import BatchHistogram
 from gateway.telemetry.log_stream import LogStream
 from gateway.telemetry.logs import RequestLog
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.process_facts import ProcessFacts, read_process_facts
+from gateway.telemetry.recent import RecentTtft
 
 BOUNDS = (0.01, 0.5, 2.5)
 SECONDS = st.one_of(st.sampled_from((0.0, *BOUNDS, 1e9)), st.floats(0, 1e6))
@@ -81,9 +83,9 @@ def test_the_page_adds_up_requests_of_all_kinds() -> None:
     for name, value in {
         'fleetgate_requests_total{dialect="chat",ending="ok",model="m",status="200",tenant="a"}': 3,
         'fleetgate_requests_total{dialect="chat",ending="overloaded",model="m",status="503",tenant="b"}': 1,
-        'fleetgate_request_duration_seconds_count{dialect="chat",model="m"}': 4,
-        'fleetgate_request_duration_seconds_bucket{dialect="chat",le="0.5",model="m"}': 3,
-        'fleetgate_ttft_seconds_count{dialect="chat",model="m"}': 3,
+        'fleetgate_request_duration_seconds_count{dialect="chat",model="m",stream="false"}': 4,
+        'fleetgate_request_duration_seconds_bucket{dialect="chat",le="0.5",model="m",stream="false"}': 3,
+        'fleetgate_ttft_seconds_count{dialect="chat",model="m",stream="false"}': 3,
         'fleetgate_tokens_total{kind="input",model="m",tenant="a"}': 30,
         'fleetgate_tokens_total{kind="reasoning",model="m",tenant="a"}': 9,
         'fleetgate_tokens_total{kind="wasted",model="m",tenant="a"}': 7,
@@ -145,3 +147,37 @@ def test_lines_are_whole_json_with_times_to_the_millisecond(capsys: pytest.Captu
     assert (first["timestamp"], first["model"]) == ("2025-11-24T16:00:00.250+00:00", 'a"b\n')
     assert first["resumes"] is None and second["resumes"][0]["to"] == "n:2"
     assert (second["timestamp"], second["input_tokens"]) == ("2025-11-24T16:00:01.999+00:00", None)
+
+
+def test_streams_are_told_from_plain_answers_and_have_gaps_between_tokens() -> None:
+    metrics = Metrics()
+    usage = Usage(input=1, output=5)
+    metrics.request_ended(ended(stream=True, usage=usage, ttft=0.1, duration=0.18))
+    metrics.request_ended(ended(stream=True, usage=usage, ttft=0.1, duration=9.0, ending="upstream_cut"))
+    metrics.request_ended(ended(usage=usage, ttft=0.1, duration=0.1))
+    page = metrics.page()
+    assert sample(page, 'fleetgate_ttft_seconds_count{dialect="chat",model="m",stream="true"}') == 2
+    assert sample(page, 'fleetgate_ttft_seconds_count{dialect="chat",model="m",stream="false"}') == 1
+    assert sample(page, 'fleetgate_inter_token_seconds_count{model="m"}') == 1, "of whole streams alone"
+    assert sample(page, 'fleetgate_inter_token_seconds_sum{model="m"}') == pytest.approx(0.02)
+
+
+def test_what_the_process_is_and_uses_is_shown_once() -> None:
+    metrics = Metrics()
+    for cpu in (2.0, 3.5, 3.0):
+        metrics.process_state(ProcessFacts("1.2", "3.12.1", "plain", cpu, 4096))
+    page = metrics.page()
+    assert sample(page, 'fleetgate_build_info{build="plain",python="3.12.1",version="1.2"}') == 1
+    assert sample(page, "fleetgate_process_cpu_seconds_total") == 3.5
+    assert sample(page, "fleetgate_process_resident_bytes") == 4096
+    now = read_process_facts()
+    assert now.cpu_seconds > 0 and now.resident_bytes > 0 and now.build in ("plain", "compiled")
+
+
+def test_times_to_the_first_token_are_of_the_last_ten_minutes() -> None:
+    recent = RecentTtft()
+    recent.note([ended(stream=True, ttft=9.0)], 0.0)
+    recent.note([ended(stream=True, ttft=0.2), ended(stream=False, ttft=5.0)], 500.0)
+    assert recent.waits("n:1", 550.0) == (9.0, 0.2)
+    assert recent.waits("n:1", 700.0) == (0.2,)
+    assert recent.waits("n:1", 2000.0) == ()

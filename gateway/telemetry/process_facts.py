@@ -1,0 +1,49 @@
+"""What this process is, and what it uses, for the metrics."""
+
+import platform
+import resource
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NamedTuple
+
+from gateway.core import plan
+
+PAGE_BYTES = resource.getpagesize()
+
+
+class ProcessFacts(NamedTuple):
+    """`build`: plain or compiled. `resident_bytes` is 0 where the system does not say."""
+
+    version: str
+    python: str
+    build: str
+    cpu_seconds: float
+    resident_bytes: int
+
+
+def read_process_facts() -> ProcessFacts:
+    """The facts now."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return ProcessFacts(_version(), platform.python_version(), _build(), used.ru_utime + used.ru_stime, _resident())
+
+
+@cache
+def _version() -> str:
+    try:
+        return version("fleetgate")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+@cache
+def _build() -> str:
+    """Whether the way of a request is compiled."""
+    return "plain" if (plan.__file__ or "").endswith(".py") else "compiled"
+
+
+def _resident() -> int:
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_BYTES
+    except (OSError, ValueError, IndexError):
+        return 0
