@@ -8,6 +8,7 @@ from pathlib import Path
 import structlog
 
 from gateway.redis.client import RedisClient, RedisUnavailable, Script
+from gateway.redis.data_mark import DataMark
 from gateway.redis.replies import integer
 
 log = structlog.get_logger("fleetgate.presence")
@@ -26,6 +27,7 @@ class Presence:
         self.live = 1
         """Live gateway processes, this one included, as of the last heartbeat that Redis accepted."""
         self._redis = redis
+        self._mark = DataMark(redis) if redis is not None else None
         self._name = secrets.token_hex(8)
         self._task: asyncio.Task[None] | None = None
         self._listeners: list[Callable[[int], None]] = []
@@ -37,6 +39,8 @@ class Presence:
     async def start(self) -> None:
         if self._redis is not None:
             await self._beat(self._redis, FORGOTTEN)
+            if self._mark is not None and self._redis.up:
+                await self._mark.check()
             self._task = asyncio.create_task(self._run(self._redis), name="presence")
 
     async def stop(self) -> None:
@@ -51,6 +55,8 @@ class Presence:
             await asyncio.sleep(BEAT)
             try:
                 await self._beat(redis, FORGOTTEN)
+                if self._mark is not None:
+                    await self._mark.check()
             except Exception:
                 log.exception("presence_refresh_failed")
 

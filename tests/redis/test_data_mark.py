@@ -1,0 +1,51 @@
+"""A Redis that has lost its data is told by every gateway, once; one that was only away is not."""
+
+import asyncio
+
+from gateway.redis.client import RedisClient, RedisSettings
+from gateway.redis.data_mark import DataMark
+from tests.flow.test_server_process import Stage
+from tests.support.gateway_process import gateway_process
+from tests.support.gateways import eventually
+from tests.support.nodes import scripted_node
+from tests.support.redis import RedisServer, redis_server
+
+
+async def looks(redis: RedisServer, *marks: DataMark) -> list[bool]:
+    return [await mark.check() for mark in marks]
+
+
+async def test_each_gateway_notices_once_whoever_marks_first() -> None:
+    async with redis_server() as redis:
+        clients = [RedisClient(RedisSettings(redis.url)) for _ in range(2)]
+        first, second = (DataMark(client) for client in clients)
+        try:
+            assert await looks(redis, first, second, first) == [False, False, False], "a new Redis is none that lost"
+            redis.flush()
+            assert await looks(redis, second, first, second, first) == [True, True, False, False]
+            redis.do("SET", "fg1:mark", "an older copy")
+            assert await looks(redis, first, first) == [True, False]
+            redis.kill()
+            assert await looks(redis, first) == [False], "away is not empty"
+            redis.restart()
+            async with asyncio.timeout(30):
+                while not await first.check():
+                    await asyncio.sleep(0.05)
+        finally:
+            for client in clients:
+                await client.reports.close()
+
+
+async def test_the_log_tells_of_a_redis_that_came_back_empty() -> None:
+    async with redis_server() as redis, scripted_node(Stage().reply) as node:
+        async with gateway_process("--node", node.url, FLEETGATE_REDIS__URL=redis.url) as gateway:
+            assert gateway.events("redis_data_lost") == []
+            redis.kill()
+            await eventually(lambda: gateway.events("redis_lost"))
+            redis.restart()
+            await eventually(lambda: gateway.events("redis_recovered") and gateway.events("redis_data_lost"))
+            (line,) = gateway.events("redis_data_lost")
+            assert line["level"] == "error" and "tenants and keys" in line["remedy"]
+        async with gateway_process("--node", node.url, FLEETGATE_REDIS__URL=redis.url) as gateway:
+            await asyncio.sleep(0)
+            assert gateway.events("redis_data_lost") == [], "a new gateway knows no data that were lost"
