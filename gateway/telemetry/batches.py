@@ -43,10 +43,10 @@ def add_up(ended: Iterable[RequestStats]) -> dict[MetricGroup, GroupSums]:
     sums: dict[MetricGroup, GroupSums] = {}
     for event in ended:
         model, tenant, node = event.model or NONE, event.tenant or NONE, event.node or NONE
-        kind = MetricGroup(event.dialect, model, tenant, event.status, event.ending, node, event.stream)
-        found = sums.get(kind)
+        kind = event.dialect, model, tenant, event.status, event.ending, node, event.stream
+        found = sums.get(kind)  # type: ignore[call-overload]  # a tuple is found as the group that it is equal to
         if found is None:
-            found = sums[kind] = GroupSums()
+            found = sums[MetricGroup(*kind)] = GroupSums()
         found.requests += 1
         found.passed += event.attempts - len(event.failures)
         found.durations.append(event.duration)

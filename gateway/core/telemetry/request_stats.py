@@ -25,7 +25,7 @@ CLIENT_LEFT = 499
 """The status of a request whose client left before one was sent: nginx's for the same."""
 
 Render = Callable[[Any], object]
-"""Makes the logged value of a field's value."""
+"""Makes the logged value of a field's value; None stays None."""
 
 
 def logged(name: str = "", render: Render | None = None) -> dict[str, Any]:
@@ -42,6 +42,9 @@ class LogTable(NamedTuple):
     """The request log: the `names` of its fields; `read` returns their values, of which some are rendered."""
 
     names: tuple[str, ...]
+    blank: dict[str, object]
+    """A line without values: to copy it is faster than to let a dictionary grow."""
+
     read: Callable[[Any], tuple[Any, ...]]
     renders: tuple[tuple[int, Render], ...]
     """Positions in `names`, each with its render."""
@@ -49,8 +52,11 @@ class LogTable(NamedTuple):
     def line(self, stats: "RequestStats") -> dict[str, object]:
         values = [*self.read(stats)]
         for at, render in self.renders:
-            values[at] = render(values[at])
-        return dict(zip(self.names, values, strict=True))
+            if values[at] is not None:
+                values[at] = render(values[at])
+        line = self.blank.copy()
+        line.update(zip(self.names, values, strict=True))
+        return line
 
 
 @cache
@@ -62,11 +68,13 @@ def log_table(kind: type[Any]) -> LogTable:
         for name, render in each.metadata.get(_LOG, {}).items()
     ]
     attributes, names, renders = zip(*parts, strict=True)
-    return LogTable(names, attrgetter(*attributes), tuple((at, each) for at, each in enumerate(renders) if each))
+    rendered = tuple((at, each) for at, each in enumerate(renders) if each)
+    return LogTable(names, dict.fromkeys(names), attrgetter(*attributes), rendered)
 
 
-def _milliseconds(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1000, 1)
+def _milliseconds(seconds: float) -> float:
+    """To the tenth; `round` to a digit takes four times as long."""
+    return int(seconds * 10_000 + 0.5) / 10
 
 
 LISTED = 10
@@ -84,7 +92,7 @@ def _resumes(notes: tuple[ResumeNote, ...]) -> list[dict[str, object]] | None:
             "from": note.source,
             "to": note.target,
             "token": note.token,
-            "pause_ms": _milliseconds(note.pause),
+            "pause_ms": None if note.pause is None else _milliseconds(note.pause),
             "recomputed_tokens": note.recomputed,
             "cause": note.cause,
             "outcome": note.outcome,
@@ -97,20 +105,24 @@ LONGEST_WORD = 200
 """Characters of what a client said of itself, in a line."""
 
 
-def _user_agent(value: bytes | None) -> str | None:
-    return None if value is None else value[:LONGEST_WORD].decode("latin-1")
+def _user_agent(value: bytes) -> str:
+    return value[:LONGEST_WORD].decode("latin-1")
 
 
-def _dollars(nano: int | None) -> float | None:
-    return None if nano is None else nano / NANO
+def _dollars(nano: int) -> float:
+    return nano / NANO
 
 
 def _failed_attempts(failures: tuple[tuple[str, str], ...]) -> list[dict[str, str]] | None:
-    return [{"node": node, "outcome": outcome} for node, outcome in failures[:LISTED]] or None
+    if not failures:
+        return None
+    return [{"node": node, "outcome": outcome} for node, outcome in failures[:LISTED]]
 
 
 def _loops(notes: tuple[LoopNote, ...]) -> list[dict[str, object]] | None:
-    return [{"part": note.part, "period": note.period, "token": note.token} for note in notes] or None
+    if not notes:
+        return None
+    return [{"part": note.part, "period": note.period, "token": note.token} for note in notes]
 
 
 @dataclass(slots=True, eq=False)
@@ -135,10 +147,10 @@ class RequestStats:
     usage: Usage | None = field(
         default=None,
         metadata=logged_as(
-            input_tokens=lambda usage: usage and usage.input,
-            cached_tokens=lambda usage: usage and usage.cached,
-            output_tokens=lambda usage: usage and usage.output,
-            reasoning_tokens=lambda usage: usage and usage.reasoning,
+            input_tokens=attrgetter("input"),
+            cached_tokens=attrgetter("cached"),
+            output_tokens=attrgetter("output"),
+            reasoning_tokens=attrgetter("reasoning"),
         ),
     )
     """The tokens that the request is charged (see `core.usage.charge`); None where it is charged none."""
