@@ -339,7 +339,10 @@ class GatewayProtocol(ServerConnection):
     # For requests
 
     def address(self, fields: Fields) -> str:
-        return self._settings.dispatcher.middleware.address(self.client, fields)
+        middleware = self._settings.dispatcher.middleware
+        if self._address is not None and not middleware.proxies:
+            return self._address
+        return middleware.address(self.client, fields)
 
     def unsent(self) -> int:
         return 0 if self._stall_timer is None else self._stall_timer.size

@@ -24,6 +24,9 @@ class TrustedProxies:
         """Raises ValueError where one is neither an address nor a network."""
         self._networks = [ipaddress.ip_network(_plain_network(each)) for each in networks]
 
+    def __bool__(self) -> bool:
+        return bool(self._networks)
+
     def __contains__(self, address: object) -> bool:
         if not self._networks or not isinstance(address, str):
             return False
