@@ -110,7 +110,8 @@ class Admission:
                 arrival.release()
             if choice is not None:
                 try:
-                    lease = await choice.lease()
+                    at_once = reservation is None and not choice.waits
+                    lease = choice.lease_at_once() if at_once else await choice.lease()
                 except FleetFull:  # all nodes are, or others wait whose turn it is
                     choice.cancel()  # what Redis chose may have left meanwhile
                 else:

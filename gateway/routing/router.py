@@ -136,6 +136,7 @@ class NodeChoice:
         "_headers",
         "_name",
         "_nodes",
+        "_now",
         "_plan",
         "_preferred",
         "_prompt",
@@ -156,8 +157,9 @@ class NodeChoice:
         self._prompt: PlacedPrompt | None = None
         self._asked: InlineFuture[Any] | None = None
         self.answer: SharedChoice | None = None
+        self._now = router.now()
         try:
-            self._nodes = router.fleet.candidates(plan.model, (), plan.pinned_to, router.now())
+            self._nodes = router.fleet.candidates(plan.model, (), plan.pinned_to, self._now)
         except FleetFull:  # until the lease is made a place may become free
             self._nodes = ()
         if router.shared is not None:
@@ -172,6 +174,15 @@ class NodeChoice:
                 self._router.places.asked.discard(self._name)
                 assert self._turn is not None
                 self._router.places.cancel(self._name, self._turn)
+
+    @property
+    def waits(self) -> bool:
+        """Whether Redis is asked."""
+        return self._asked is not None
+
+    def lease_at_once(self) -> Lease:
+        """The lease where nothing was awaited since the choice began, and it does not wait. Raises as `lease`."""
+        return self._place(self._nodes, self._now)
 
     async def lease(self) -> Lease:
         """A lease on the chosen node, or on another where that one may not have the request any more: while Redis was
