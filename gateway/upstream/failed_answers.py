@@ -2,6 +2,7 @@
 
 import time
 from pathlib import PurePath
+from typing import Final
 
 from gateway.core.dialects.answers import find_error_message, find_error_status
 from gateway.core.errors import (
@@ -21,7 +22,7 @@ from gateway.upstream.downstream import DownstreamRequest
 from gateway.upstream.request_heads import STREAM_HEADERS, passed_headers, retry_after
 from gateway.upstream.response_parser import ResponseHead
 
-FAILED_STATUSES = (500, 502, 503, 504)
+FAILED_STATUSES: Final = (500, 502, 503, 504)
 """The statuses of a node that failed by itself: another may succeed."""
 
 

@@ -1,4 +1,4 @@
-"""The connections to all nodes, one pool a node: taken from its pool, or made anew within the request's deadline."""
+"""The connections to all nodes, one pool a node; new ones are made within the request's deadline."""
 
 import asyncio
 from collections.abc import Iterable
@@ -21,23 +21,15 @@ class NodePools:
         self._shortages = shortages
         self._pools: dict[tuple[str, str | None, str | None], Pool] = {}
 
-    async def connection(
-        self, node: Node, timeout: float, deadline: float, fresh: bool, loop: asyncio.AbstractEventLoop
-    ) -> tuple[Pool, UpstreamConnection]:
-        """A connection to `node` and the pool that it belongs to; a new one where `fresh`. `timeout` is in seconds,
-        `deadline` is loop time.
+    async def connect(
+        self, pool: Pool, timeout: float, deadline: float, loop: asyncio.AbstractEventLoop
+    ) -> UpstreamConnection:
+        """A new connection of `pool`. `timeout` is in seconds, `deadline` is loop time.
 
         Raises `ConnectFailed`, `OutOfResources` where this machine has nothing left for it, and `DeadlineExceeded`.
         """
         try:
-            now = loop.time()
-            if now >= deadline:  # while its body was prepared, say: the node need not begin
-                raise deadline_exceeded()
-            pool = self.of(node)
-            kept = None if fresh else pool.acquire()
-            if kept is not None:
-                return pool, kept
-            return pool, await self._connect(pool, min(timeout, deadline - now))
+            return await self._connect(pool, min(timeout, deadline - loop.time()))
         except ConnectFailed:
             if loop.time() < deadline - CLOCK_STEP:
                 raise

@@ -35,7 +35,7 @@ from gateway.upstream.attempt_part import AttemptPart
 from gateway.upstream.downstream import DownstreamRequest, in_turns
 from gateway.upstream.exchange import Exchange
 from gateway.upstream.exchange_timer import ExchangeTimer
-from gateway.upstream.failed_answers import pass_on, shutting_down
+from gateway.upstream.failed_answers import deadline_exceeded, pass_on, shutting_down
 from gateway.upstream.failover import Failover, RequestTries
 from gateway.upstream.hang_watch import HangWatch
 from gateway.upstream.node_pools import NodePools
@@ -261,7 +261,12 @@ class Relay:
         if loop is None:  # once: asking for it is a system call
             loop = self._loop = asyncio.get_running_loop()
         node = lease.node
-        pool, connection = await self.pools.connection(node, self.timing.connect, deadline, fresh, loop)
+        if loop.time() >= deadline:  # while its body was prepared, say: the node need not begin
+            raise deadline_exceeded()
+        pool = self.pools.of(node)
+        connection = None if fresh else pool.acquire()
+        if connection is None:
+            connection = await self.pools.connect(pool, self.timing.connect, deadline, loop)
         resumption = part.resumption
         new = model is not None and (part.carried is None or resumption is not None)
         if request.gone or self._closing or (new and node.closed):  # looked at again, now that there is a connection
