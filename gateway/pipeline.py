@@ -87,7 +87,7 @@ class Pipeline:
             waits = request.weighty
             if waits:
                 record.arrival = self.admission.arrive(who, dialect.anthropic)
-            raw = await request.read_body(who.tenant.name)
+            raw = await request.read_body(who.tenant.name) if waits else request.take_body(who.tenant.name)
             if len(raw) > LARGE:
                 ask = record.asked(await self._read_large(request, dialect, raw, record.arrival))
             else:
@@ -135,7 +135,7 @@ class Pipeline:
             ask = record.asked(Ask(raw, {}, None, stream="stream=true" in suffix.lower()))
             node = self._node_of(settings, response_id, who.tenant, "response_id")
             grant = Grant(hide=settings.policies.may_hide(who.tenant.rules))  # whose model it was, only the node knows
-            plan = Plan(ask, dialect, None, ask.raw, pinned_to=node, grant=grant)
+            plan = Plan(ask, dialect, None, ask.raw, None, node, grant)
             path = f"{dialect.path}/{response_id}{suffix}"
             service_class = self.admission.classify(who, ask, request.headers, record.stats)
             limited = method == "GET"  # a cancellation ends work: that is always possible
@@ -183,7 +183,8 @@ class Pipeline:
         resumes = dialect.name in settings.resumed and ask.continues is None and not ask.background
         salt = tenant.cache_salt
         plan = make_plan(ask, dialect, model, minting, pinned_to, policy, window, ratio, salt, counted, resumes)
-        return plan._replace(over_chat=True) if model in settings.over_chat else plan
+        plan.over_chat = model in settings.over_chat
+        return plan
 
     def _press(
         self,

@@ -150,7 +150,8 @@ class RequestRecord:
             stats.ttft = stats.first_byte - self._began
         end = RequestOutcome(stats.ending, request.status, stats.attempts if stats.sent else 0)
         if self.plan is not None:
-            stats.usage, stats.estimated = self._charge(end, self.plan)
+            charged = self._charge(end, self.plan)
+            stats.usage, stats.estimated = charged.usage, charged.estimated
             price = self._meters.prices.get(self.plan.model or "")
             if price is not None and stats.usage is not None and self._dialect.computes:
                 stats.cost = cost_of(stats.usage, price)

@@ -11,6 +11,7 @@ the end of its request                     the memory is released (see `client_r
 
 import asyncio
 from dataclasses import dataclass
+from typing import Final
 from weakref import WeakValueDictionary
 
 from gateway.api.request_head import Fields
@@ -19,7 +20,7 @@ from gateway.core.http.content_coding import TAKEN, BodyDecoder, coding_of, unsu
 from gateway.core.http.json_size import COPIES, JsonSize, small_size
 from gateway.core.memory import Holding, MemoryBudget
 
-SMALL = 16 * 1024
+SMALL: Final = 16 * 1024
 """Bytes up to which a body that came whole has its parsed size estimated in one pass, generously."""
 
 PACKED_COPIES = 2

@@ -14,6 +14,7 @@ one system call less for a plain answer, one packet less before a stream's first
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from typing import Final
 
 from gateway.aio.inline_future import InlineFuture
 from gateway.api.body import RequestBody, RequestBounds
@@ -32,10 +33,10 @@ LINGER_BYTES = 32 * 1024 * 1024
 """How much of an unwanted body is read and dropped, and for how long: closing on unread bytes would reset the
 connection, and the answer could be lost on its way (RFC 9112, section 9.6)."""
 
-EARLY_BYTES = 64 * 1024
+EARLY_BYTES: Final = 64 * 1024
 """From this size on, a body is parsed only after its sender has been authenticated and its limits checked."""
 
-UNSENT_BYTES = 64 * 1024
+UNSENT_BYTES: Final = 64 * 1024
 UNSENT_SECONDS = 0.25
 """Memory of an answer that the client has not read is held beyond the request's end, and checked at this interval."""
 
@@ -151,10 +152,15 @@ class ClientRequest:
         self._memory.set_owner(owner)
         if body.whole is None and body.refused is None:
             await self._wait_for_body(bounds.max_body, bounds.body_timeout)
-        self._flow.resume_reading()  # paused by a large body that was complete before the request began
         if body.coding is not None:
+            self._flow.resume_reading()
             await self._unpack(body)
-        return body.detach()
+        return self.take_body(owner)
+
+    def take_body(self, owner: str) -> bytes:
+        self._memory.set_owner(owner)
+        self._flow.resume_reading()  # paused by a large body that was complete before the request began
+        return self._body.detach()
 
     async def _wait_for_body(self, limit: int, seconds: float) -> None:
         """Until the body is complete, or known to have more than `limit` bytes; at most `seconds`."""
@@ -222,16 +228,17 @@ class ClientRequest:
     def add_headers(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         self._extra_headers += tuple(headers)
 
+    def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        head = self._head_of(status, header_lines(headers), b"content-length: %d\r\n" % len(body))
+        if not self.gone:
+            self._complete(head if self.head.method == "HEAD" else head + body)
+
     def start(self, status: int, headers: Headers, stream: bool) -> None:
         self._stream = stream
         self._render_head(status, headers)
 
     def _render_head(self, status: int, headers: Headers) -> None:
         """Begin the answer; its head is sent with the first piece of its body."""
-        if self._extra_headers:
-            check_values(self._extra_headers)
-            headers = [*headers, *self._extra_headers]
-        self.status = status
         head = self.head
         chunked = status not in (204, 304) and not head.old
         for name, value in headers:
@@ -239,19 +246,26 @@ class ClientRequest:
                 self._remaining = int(value)
                 chunked = False
         self._chunked = chunked and head.method != "HEAD"
+        framing = b"transfer-encoding: chunked\r\n" if chunked else b""
+        self._unsent_head = self._head_of(status, header_lines(headers), framing)
+
+    def _head_of(self, status: int, lines: bytes, framing: bytes) -> bytes:
+        """The head of the answer with these header `lines`, and the line that frames its body."""
+        self.status = status
+        if self._extra_headers:
+            check_values(self._extra_headers)
+            lines += header_lines(self._extra_headers)
         # An unread body would be parsed as the next request, or keep the connection for ever.
         self.keep_alive = self.keep_alive and self._body.whole is not None
         request_id = self.request_id.encode()
-        self._unsent_head = b"".join(
-            (
-                STATUS_LINE[status],
-                self.connection.default_lines(),
-                header_lines(headers),
-                b"x-request-id: %b\r\nrequest-id: %b\r\n" % (request_id, request_id),
-                b"transfer-encoding: chunked\r\n" if chunked else b"",
-                b"" if self.keep_alive else b"connection: close\r\n",
-                b"\r\n",
-            )
+        return b"%b%b%b%bx-request-id: %b\r\nrequest-id: %b\r\n%b\r\n" % (
+            STATUS_LINE[status],
+            self.connection.default_lines(),
+            lines,
+            framing,
+            request_id,
+            request_id,
+            b"" if self.keep_alive else b"connection: close\r\n",
         )
 
     def push(self, data: bytes) -> bool:
@@ -272,8 +286,6 @@ class ClientRequest:
     def finish(self, data: bytes = b"") -> None:
         if self.gone:
             return
-        if self.response_complete:
-            raise RuntimeError("the response is complete")
         if self.head.method == "HEAD":
             last = self._unsent_head
         elif self._chunked:
@@ -284,6 +296,12 @@ class ClientRequest:
             if self._remaining:
                 raise RuntimeError("the body is shorter than its content-length says")
         self._unsent_head = b""
+        self._complete(last)
+
+    def _complete(self, last: bytes) -> None:
+        """Send the last bytes of the answer."""
+        if self.response_complete:
+            raise RuntimeError("the response is complete")
         if last:
             self._transport.write(last)
         self.response_complete = True

@@ -3,7 +3,7 @@
 import random
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote
 
 import httptools
@@ -19,30 +19,47 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _HOST = re.compile(rb"(?:\[[0-9A-Za-z:.%]+\]|[^\x00-\x20\x7f-\xff/?#@\[\]\\:,]*)(?::[0-9]{0,5})?")
 
 
-class RequestHead(NamedTuple):
+class RequestHead:
     """A request up to its body.
 
     `fields` are its headers as they came, names in lower case; `headers` the same by name, the last one where a name
     stands twice. `path` is decoded, `raw_path` and `query` are not. `old` is HTTP/1.0. `expects` a "100 Continue".
     """
 
-    method: str
-    path: str
-    raw_path: bytes
-    query: bytes
-    fields: Fields
-    headers: dict[bytes, bytes]
-    old: bool
-    keep_alive: bool
-    expects: bool
+    __slots__ = ("expects", "fields", "headers", "keep_alive", "method", "old", "path", "query", "raw_path")
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        raw_path: bytes,
+        query: bytes,
+        fields: Fields,
+        headers: dict[bytes, bytes],
+        old: bool,
+        keep_alive: bool,
+        expects: bool,
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.raw_path = raw_path
+        self.query = query
+        self.fields = fields
+        self.headers = headers
+        self.old = old
+        self.keep_alive = keep_alive
+        self.expects = expects
 
 
-class Endpoint(NamedTuple):
+class Endpoint:
     """An endpoint of the data plane. `stored`: the response that it is about, and what follows its id in the path."""
 
-    dialect: Dialect
-    method: str = "POST"
-    stored: tuple[str, str] | None = None
+    __slots__ = ("dialect", "method", "stored")
+
+    def __init__(self, dialect: Dialect, method: str = "POST", stored: tuple[str, str] | None = None) -> None:
+        self.dialect = dialect
+        self.method = method
+        self.stored = stored
 
 
 def is_usual(head: RequestHead) -> bool:

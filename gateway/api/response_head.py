@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from http import HTTPStatus
+from typing import Final
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -17,7 +18,7 @@ def _status_line(status: int) -> bytes:
 
 _KNOWN = frozenset(status.value for status in HTTPStatus)
 
-STATUS_LINE = {status: _status_line(status) for status in range(100, 600)}
+STATUS_LINE: Final = {status: _status_line(status) for status in range(100, 600)}
 
 LAST_CHUNK = b"0\r\n\r\n"
 

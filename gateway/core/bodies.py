@@ -9,7 +9,7 @@ orjson parses. Python's own parser, five times slower, parses where orjson's res
 import codecs
 import json
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import orjson
 
@@ -17,10 +17,10 @@ from gateway.core.errors import InvalidRequest
 from gateway.core.json_text import is_exact, json_kind
 from gateway.core.surrogates import check_surrogates
 
-MAX_DEPTH = 99
+MAX_DEPTH: Final = 99
 """The most levels of arrays and objects in a body. JSON schemas in use stay below 60."""
 
-LARGE = 256 * 1024
+LARGE: Final = 256 * 1024
 """Bytes from which a body is read in steps, so that the event loop runs in between."""
 
 Body = dict[str, Any]

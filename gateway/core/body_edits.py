@@ -27,9 +27,9 @@ def edit_body(raw: bytes, body: Body, changes: Mapping[str, Any], removals: Abst
     `body` is the parsed `raw`, in which no key occurs twice. New fields are inserted behind the opening brace, and a
     single short value is replaced in place.
     """
-    unwanted = body.keys() & removals
-    if not changes and not unwanted:
+    if not changes and removals.isdisjoint(body):
         return raw
+    unwanted = body.keys() & removals
     if not unwanted:
         spliced = _splice(raw, body, changes)
         if spliced is not None:

@@ -4,12 +4,12 @@ vLLM reads bodies with pydantic's lax rules: "10", " 1_0 ", 10.0 and true are co
 """
 
 import re
-from typing import Any
+from typing import Any, Final
 
 from gateway.core.errors import InvalidRequest
 from gateway.core.json_text import json_kind
 
-LARGEST = 2**31 - 1
+LARGEST: Final = 2**31 - 1
 """The largest count: no context window is longer, sums of some stay exact, and JSON parsers read it alike."""
 
 _COUNT = re.compile(r"[+-]?\d+(?:_\d+)*(?:\.0+)?", re.ASCII)

@@ -9,6 +9,8 @@ switches", 1998): an owner may hold as much as is free after it. One that takes 
 them 1 / (n + 1) each, and there is always room for one that comes new.
 """
 
+from typing import Final
+
 
 class MemoryBudget:
     """`limit` and `held` in bytes. A reload may set another `limit`: what is held stays."""
@@ -52,7 +54,7 @@ class MemoryBudget:
         self.held += size
 
 
-STRANGER = ""
+STRANGER: Final = ""
 """Who has not said yet who it is: all of these share one owner's part."""
 
 

@@ -60,8 +60,8 @@ class Models:
         """
         if name is None:
             return self._only_model(caller, served)
-        model = self.on_nodes(name)
-        if self._allowed(model, caller) and (model in served or model in self._listed):
+        model = self._aliases.get(name, name)
+        if (model in self._listed if self._listed else model in served) and caller.may_use(model):
             return model
         if not served and not self._listed:
             raise _starting()

@@ -3,20 +3,22 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final
 
 from gateway.core.bodies import Body
 from gateway.core.body_edits import edit_body, insert_fields
 from gateway.core.dialects.base import FORBIDDEN_FIELDS, Ask, Dialect, harmless_arguments
-from gateway.core.dialects.counts import least_output, rounds_of, sequences_of
+from gateway.core.dialects.counts import MULTIPLIERS, least_output, rounds_of, sequences_of
 from gateway.core.dialects.response_ids import seal
 from gateway.core.thinking.caps import cap, check_output, room_beside, room_for, within
 from gateway.core.thinking.decision import decide, refuse_unholdable
 from gateway.core.thinking.grant import Grant, Headers
 from gateway.core.thinking.intent import INTENT_FIELDS, UNLIMITED, UNSAID, Intent
-from gateway.core.thinking.loops import NO_BOUNDS, USUAL_BOUNDS, LoopBounds, loop_bounds
+from gateway.core.thinking.loops import NO_BOUNDS, USUAL_BOUNDS, loop_bounds
 from gateway.core.thinking.policy import Policy
 from gateway.core.thinking.sizes import BYTES_PER_TOKEN, estimate_input
+
+NO_GRANT: Final = Grant()
 
 _COUNTS = frozenset({int, type(None)})
 """The types of what may stand in a field for the output: anything else is refused."""
@@ -31,30 +33,66 @@ class IdMinting:
     tenant: str
 
 
-class Plan(NamedTuple):
+class Plan:
     """One request as it will be sent: to a node that serves `model` (None: any), or to the one tagged `pinned_to`.
 
-    `over_chat`: nodes are asked in chat, whatever the dialect (see `dialects.over_chat`).
+    Only who makes one sets its fields.
     """
 
-    ask: Ask
-    dialect: Dialect
-    model: str | None
-    body: bytes
-    minting: IdMinting | None = None
-    pinned_to: bytes | None = None
-    grant: Grant = Grant()
-    bytes_per_token: float = BYTES_PER_TOKEN
-    over_chat: bool = False
-    resumes: bool = False
-    """Whether its answer goes on on another node where its node breaks off, if it can."""
-    loops: LoopBounds = NO_BOUNDS
-    """Which loops of its answer are ended, where its token ids are known."""
-    salted: bool = False
-    counted: int | None = None
-    """The prompt's tokens as the model's tokenizer counts them; nothing where they have to be estimated."""
-    least: int = 0
-    """Tokens that each answer surely has where nobody bounds it (see `counts`)."""
+    __slots__ = (
+        "ask",
+        "body",
+        "bytes_per_token",
+        "counted",
+        "dialect",
+        "grant",
+        "least",
+        "loops",
+        "minting",
+        "model",
+        "over_chat",
+        "pinned_to",
+        "resumes",
+        "salted",
+    )
+
+    def __init__(
+        self,
+        ask: Ask,
+        dialect: Dialect,
+        model: str | None,
+        body: bytes,
+        minting: IdMinting | None = None,
+        pinned_to: bytes | None = None,
+        grant: Grant = NO_GRANT,
+        bytes_per_token: float = BYTES_PER_TOKEN,
+    ) -> None:
+        self.ask = ask
+        self.dialect = dialect
+        self.model = model
+        self.body = body
+        self.minting = minting
+        self.pinned_to = pinned_to
+        self.grant = grant
+        self.bytes_per_token = bytes_per_token
+        self.over_chat = False
+        """Whether nodes are asked in chat, whatever the dialect (see `dialects.over_chat`)."""
+        self.resumes = False
+        """Whether its answer goes on on another node where its node breaks off, if it can."""
+        self.loops = NO_BOUNDS
+        """Which loops of its answer are ended, where its token ids are known."""
+        self.salted = False
+        self.counted: int | None = None
+        """The prompt's tokens as the model's tokenizer counts them; nothing where they have to be estimated."""
+        self.least = 0
+        """Tokens that each answer surely has where nobody bounds it (see `counts`)."""
+
+    def with_grant(self, grant: Grant, body: bytes) -> "Plan":
+        """The same with another grant, and the body that says so."""
+        made = Plan(self.ask, self.dialect, self.model, body, self.minting, self.pinned_to, grant, self.bytes_per_token)
+        made.over_chat, made.resumes, made.loops = self.over_chat, self.resumes, self.loops
+        made.salted, made.counted, made.least = self.salted, self.counted, self.least
+        return made
 
     @property
     def max_tokens(self) -> int | None:
@@ -95,7 +133,7 @@ class Plan(NamedTuple):
     def sequences(self) -> int:
         """How many answers a node makes for it, one after the other or side by side."""
         body = self.ask.body
-        return sequences_of(body) * rounds_of(body)
+        return 1 if MULTIPLIERS.isdisjoint(body) else sequences_of(body) * rounds_of(body)
 
     @property
     def output_tokens(self) -> int | None:
@@ -148,25 +186,20 @@ def make_plan(
     if resumes and ask.stream and ask.body.get("include_reasoning") is False:
         # A node that hides reasoning sends no token ids of it, nor of what follows: the gateway hides it instead.
         changes["include_reasoning"] = True
-        grant = grant._replace(hide=True)
+        grant = grant.hidden()
     if "use_beam_search" in ask.body and dialect.name in ("chat", "completions"):
         off = grant.thinking is False and dialect.name == "chat"  # by the template: there is nothing to hold
         refuse_unholdable(ask.body, None if off else grant.thinking_budget)
-    return Plan(
-        ask,
-        dialect,
-        model,
-        edit_body(ask.raw, ask.body, changes, FORBIDDEN_FIELDS),
-        minting if ask.body.get("store") is not False else None,
-        pinned_to,
-        grant,
-        bytes_per_token,
-        resumes=resumes,
-        loops=USUAL_BOUNDS if terms is None else loop_bounds(terms.loops),
-        salted="cache_salt" in changes,
-        counted=counted,
-        least=least_output(ask.body, window),
-    )
+    body = edit_body(ask.raw, ask.body, changes, FORBIDDEN_FIELDS)
+    if minting is not None and ask.body.get("store") is False:
+        minting = None
+    plan = Plan(ask, dialect, model, body, minting, pinned_to, grant, bytes_per_token)
+    plan.resumes = resumes
+    plan.loops = USUAL_BOUNDS if terms is None else loop_bounds(terms.loops)
+    plan.salted = "cache_salt" in changes
+    plan.counted = counted
+    plan.least = least_output(ask.body, window)
+    return plan
 
 
 def as_asked(intent: Intent, max_tokens: int | None) -> Grant:
@@ -221,7 +254,7 @@ def _ruled(
         max_tokens, headers = granted
     grant = as_asked(ask.intent, max_tokens)
     if terms.thinking is None:
-        return grant._replace(headers=headers)
+        return grant.with_headers(headers)
     decision = decide(ask.intent, terms.thinking, max_tokens, ask.tools)
     return Grant(
         max_tokens,

@@ -80,9 +80,7 @@ class AnswerWriter:
             # Unescaped quotes stand in no generated text, so this is the field, which vLLM leaves empty.
             body = body.replace(b'"service_tier":null', b'"service_tier":"%b"' % tier.encode(), 1)
         self._note_first_byte()
-        headers.append((b"content-length", b"%d" % len(body)))
-        self._request.start(status, headers, stream=False)
-        self._request.finish(body)
+        self._request.answer(status, headers, body)
 
     def _note_first_byte(self) -> None:
         lease, stats = self._lease, self._stats

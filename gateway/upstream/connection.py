@@ -31,7 +31,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import cast
+from typing import Final, cast
 
 from gateway.core.errors import BadUpstreamResponse, StaleConnection, UpstreamCut, UpstreamError
 from gateway.core.http.chunks import data_of_chunk
@@ -51,6 +51,13 @@ class ConnectionState(Enum):
     WAITING = "waiting"
     BODY = "body"
     CLOSED = "closed"
+
+
+# By name: a member is found in its class four times slower.
+IDLE: Final = ConnectionState.IDLE
+WAITING: Final = ConnectionState.WAITING
+BODY: Final = ConnectionState.BODY
+CLOSED: Final = ConnectionState.CLOSED
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -79,7 +86,7 @@ class UpstreamConnection(asyncio.Protocol):
         """The receiver's, while the parser stands between two chunks."""
         self._head_cache = head_cache or NodeHeadCache()
         self._free = free
-        self._state = ConnectionState.IDLE
+        self._state = IDLE
         self._exchanges = 0
         self._receiver: Receiver | None = None
         self._transport: asyncio.Transport | None = None
@@ -95,17 +102,17 @@ class UpstreamConnection(asyncio.Protocol):
     @property
     def usable(self) -> bool:
         """Whether the next exchange may start on this connection."""
-        return self._state is ConnectionState.IDLE and self._transport is not None and not self._transport.is_closing()
+        return self._state is IDLE and self._transport is not None and not self._transport.is_closing()
 
     def send(self, parts: Sequence[bytes], receiver: Receiver) -> None:
         """Write a whole request (head and body as `parts`); the answer goes to `receiver`."""
-        if self._state is not ConnectionState.IDLE or self._transport is None:
+        if self._state is not IDLE or self._transport is None:
             raise RuntimeError(f"send() on a connection that is {self._state.value}")
         self._parser.reset()
         self._on_chunk = None
         self._heard = False
         self._quiet_bytes = 0
-        self._state = ConnectionState.WAITING
+        self._state = WAITING
         self._exchanges += 1
         self._sent_at = time.monotonic()
         self._receiver = receiver
@@ -130,7 +137,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once, in whatever state: the node sees it and stops working. The receiver gets no callback."""
-        self._state = ConnectionState.CLOSED
+        self._state = CLOSED
         self._on_chunk = None
         self._receiver = None
         if self._transport is not None:
@@ -153,16 +160,16 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._on_chunk = None
         state, receiver = self._state, self._receiver
-        self._state = ConnectionState.CLOSED
+        self._state = CLOSED
         self._receiver = None
         if receiver is None:
             return
-        if state is ConnectionState.BODY and self._parser.until_eof and exc is None:
+        if state is BODY and self._parser.until_eof and exc is None:
             end(receiver)
-        elif state is ConnectionState.WAITING and self._exchanges > 1 and not self._heard and self._just_sent():
+        elif state is WAITING and self._exchanges > 1 and not self._heard and self._just_sent():
             end(receiver, StaleConnection("The node closed a kept connection."))
         else:
-            when = "in mid-answer" if state is ConnectionState.BODY else "before it answered"
+            when = "in mid-answer" if state is BODY else "before it answered"
             end(receiver, UpstreamCut(f"The node closed the connection {when}; retry."))
 
     def _just_sent(self) -> bool:
@@ -174,7 +181,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _read(self, data: bytes) -> None:
         receiver = self._receiver
         if receiver is None:
-            if self._state is ConnectionState.IDLE:  # unasked: whatever this is, it must not answer the next request
+            if self._state is IDLE:  # unasked: whatever this is, it must not answer the next request
                 self.abort()
             return
         first, self._heard = not self._heard, True
@@ -195,12 +202,12 @@ class UpstreamConnection(asyncio.Protocol):
     def _deliver(self, receiver: Receiver) -> None:
         """Call the receiver back with what the parser found in one read."""
         parser = self._parser
-        if self._state is ConnectionState.BODY and not parser.complete and len(parser.body) == 1:  # a part in mid-body
+        if self._state is BODY and not parser.complete and len(parser.body) == 1:  # a part in mid-body
             self._quiet_bytes = 0
             receiver.on_data(parser.body.pop())
             return
-        if self._state is ConnectionState.WAITING and parser.head is not None:
-            self._state = ConnectionState.BODY
+        if self._state is WAITING and parser.head is not None:
+            self._state = BODY
             self._quiet_bytes = 0
             receiver.on_head(parser.head)
         if parser.body and self._receiver is receiver:
@@ -217,7 +224,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _deliver_whole(self, receiver: Receiver, head: ResponseHead, body: bytes) -> None:
         """The same for a whole answer with a familiar head: the parser would find the same, and is not fed."""
-        self._state = ConnectionState.BODY
+        self._state = BODY
         receiver.on_head(head)
         if body and self._receiver is receiver:
             receiver.on_data(body)
@@ -228,7 +235,7 @@ class UpstreamConnection(asyncio.Protocol):
         """The answer is complete; `reusable`: the connection may carry another, as far as the answer says."""
         transport = self._transport
         assert transport is not None
-        self._state = ConnectionState.IDLE
+        self._state = IDLE
         if reusable and transport.get_write_buffer_size() == 0 and not transport.is_closing():
             if self._paused:
                 self.resume()

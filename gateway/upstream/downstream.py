@@ -44,6 +44,9 @@ class DownstreamRequest(Protocol):
         """The whole body, counted as `owner`'s memory. Raises an error where it is too large or too slow, or the client
         is gone."""
 
+    def take_body(self, owner: str) -> bytes:
+        """The same for a body that is not `weighty`: nothing of it has to be waited for."""
+
     @property
     def started(self) -> bool:
         """Whether the head was sent."""
@@ -54,6 +57,9 @@ class DownstreamRequest(Protocol):
     def hold(self, length: int, rewritten: bytes | None = None) -> None:
         """Reserve memory for `length` more bytes of an answer that is kept until it is whole; `rewritten` are those of
         them that will be parsed. Raises `MemoryFull` and `AnswerTooLarge`."""
+
+    def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send a whole answer; its length is added to its head."""
 
     def start(self, status: int, headers: Headers, stream: bool) -> None:
         """Send the head; `stream` where events follow, so that an error can be one of them."""

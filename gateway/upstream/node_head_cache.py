@@ -17,4 +17,4 @@ class NodeHeadCache:
         if head.status == 200 and data[9:12] == b"200":
             fields = tuple(item for item in head.headers if item[0] != b"content-length")
             if not any(name == b"transfer-encoding" for name, _ in fields):
-                self.familiar = HeadCache.of(data, head._replace(headers=fields))
+                self.familiar = HeadCache.of(data, ResponseHead(head.status, fields, head.content_type, head.coding))

@@ -6,6 +6,8 @@ more                    no          what is held, and then every piece as it com
 any                     yes         the whole, once it is complete; memory bounds its length
 """
 
+from typing import Final
+
 from gateway.core.dialects.stream_filter import gave_up
 from gateway.core.errors import BadUpstreamResponse, NodeAnswer
 from gateway.core.telemetry.request_stats import RequestStats
@@ -16,10 +18,10 @@ from gateway.upstream.failed_answers import FAILED_STATUSES, node_error
 from gateway.upstream.request_heads import passed_headers
 from gateway.upstream.response_parser import ResponseHead
 
-HELD_BYTES = 1 << 20
+HELD_BYTES: Final = 1 << 20
 """The most bytes that are held of an answer that is not rewritten."""
 
-UNCOUNTED = 64 * 1024
+UNCOUNTED: Final = 64 * 1024
 """Bytes that are held without reserving memory, as a buffer is."""
 
 TAIL_BYTES = 2048

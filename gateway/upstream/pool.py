@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
+from typing import Final
 from urllib.parse import urlsplit
 
 from gateway.core.errors import ConnectFailed, GatewayError, OutOfResources
@@ -11,13 +12,13 @@ from gateway.telemetry.shortages import shortage_behind
 from gateway.upstream.connection import UpstreamConnection
 from gateway.upstream.node_head_cache import NodeHeadCache
 
-IDLE_LIMIT = 60.0
+IDLE_LIMIT: Final = 60.0
 """Seconds after which an idle connection is not used again (the node may have closed it sooner: see `attempts`)."""
 
-MAX_IDLE = 256
+MAX_IDLE: Final = 256
 """Idle connections kept to one node: more than one node serves at once."""
 
-FORWARDED_HEADERS = (
+FORWARDED_HEADERS: Final = (
     b"accept",
     b"user-agent",
     b"traceparent",
@@ -53,9 +54,13 @@ class Pool:
 
     def head(self, method: str, path: str, headers: Mapping[bytes, bytes], length: int) -> bytes:
         """The head of a request whose body has `length` bytes; of the client's `headers` only the harmless ones."""
-        forwarded = [b"%b: %b\r\n" % (name, headers[name]) for name in FORWARDED_HEADERS if name in headers]
-        start = f"{method} {self._base_path}{path} HTTP/1.1\r\n".encode()
-        return b"".join((start, self._fixed_headers, *forwarded, b"content-length: %d\r\n\r\n" % length))
+        parts = [f"{method} {self._base_path}{path} HTTP/1.1\r\n".encode(), self._fixed_headers]
+        for name in FORWARDED_HEADERS:
+            value = headers.get(name)
+            if value is not None:
+                parts += (name, b": ", value, b"\r\n")
+        parts.append(b"content-length: %d\r\n\r\n" % length)
+        return b"".join(parts)
 
     def acquire(self) -> UpstreamConnection | None:
         """An idle connection that is still good, or None."""

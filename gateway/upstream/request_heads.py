@@ -12,23 +12,26 @@ others (`set-cookie`, `location`, `server`, limits of the node's own, headers of
 
 import math
 import re
+from typing import Final
 
 from gateway.core.errors import BadUpstreamResponse
 from gateway.upstream.downstream import Headers
 from gateway.upstream.response_parser import ResponseHead
 
 STREAM_HEADERS: Headers = [(b"x-accel-buffering", b"no"), (b"cache-control", b"no-cache")]
-STREAM_TYPE = b"text/event-stream"
+STREAM_TYPE: Final = b"text/event-stream"
 
 LONGEST_WAIT = 60.0
 """The most seconds of a node's `retry-after`: after that it is asked again."""
 
-_PRINTABLE = re.compile(rb"[ -~]{0,256}")
+_PRINTABLE: Final = re.compile(rb"[ -~]{0,256}")
 _SECONDS = re.compile(rb"0*([0-9]{1,15})(?:\.[0-9]{0,15})?|0*([0-9]{16,})(?:\.[0-9]*)?")
 
 
 def check_head(head: ResponseHead) -> None:
     """Raises `BadUpstreamResponse` for an answer that no client is sent."""
+    if head.checked:  # one that is known again (`node_head_cache`)
+        return
     status = head.status
     if status != 200 and not 400 <= status <= 599:
         if 300 <= status <= 399:
@@ -42,10 +45,11 @@ def check_head(head: ResponseHead) -> None:
         )
     if not _PRINTABLE.fullmatch(head.content_type):
         raise BadUpstreamResponse("The node sent an invalid content-type.")
+    head.checked = True
 
 
 def is_stream(head: ResponseHead) -> bool:
-    return head.content_type.startswith(STREAM_TYPE) or head.content_type.lower().startswith(STREAM_TYPE)
+    return head.content_type[: len(STREAM_TYPE)].lower() == STREAM_TYPE
 
 
 def passed_headers(head: ResponseHead) -> Headers:

@@ -5,19 +5,27 @@ section 6.3). llhttp (through httptools) does the parsing, strictly. Its callbac
 connection reads that after each `feed`, so no receiver runs inside the parser.
 """
 
-from typing import NamedTuple
-
 import httptools
 
 
-class ResponseHead(NamedTuple):
-    """Status and headers of an answer; names in lower case, in the order they came."""
+class ResponseHead:
+    """Status and headers of an answer; names in lower case, in the order they came. `coding`: the header that says that
+    the body is compressed, None where none does. `checked`: it is known to be one that clients are sent."""
 
-    status: int
-    headers: tuple[tuple[bytes, bytes], ...]
-    content_type: bytes = b""
-    coding: tuple[bytes, bytes] | None = None
-    """The header that says that the body is compressed, None where none does."""
+    __slots__ = ("checked", "coding", "content_type", "headers", "status")
+
+    def __init__(
+        self,
+        status: int,
+        headers: tuple[tuple[bytes, bytes], ...],
+        content_type: bytes = b"",
+        coding: tuple[bytes, bytes] | None = None,
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self.content_type = content_type
+        self.coding = coding
+        self.checked = False
 
 
 class ResponseParser:

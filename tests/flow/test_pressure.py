@@ -103,7 +103,10 @@ async def test_budgets_shrink_are_told_and_grow_back(manners: dict[str, Any]) ->
         await hand.turn(0, 70)
         assert gateway.app.pressure.factors == {MODEL: 1.0}
         assert BUDGET not in (await ask(client)).headers
-        told = [(each.thinking_asked, each.thinking_budget, each.usage and each.usage.reasoning) for each in ended]
+        told = [
+            (each.thinking_asked, each.thinking_budget, None if each.usage is None else each.usage.reasoning)
+            for each in ended
+        ]
         assert [pair[:2] for pair in told[:5]] == [(None, None), ("100", 100), ("100", 25), (None, 16), ("off", 0)]
         assert told[2][2] is not None and 24 <= told[2][2] <= 25
 

@@ -75,7 +75,9 @@ async def test_a_resumed_answer_is_told_everywhere_and_charged_once() -> None:
         stats = await on.ask()
         assert (stats.ending, stats.attempts, stats.lost, stats.estimated) == ("ok", 2, 0, False)
         assert stats.usage is not None
-        assert stats.usage[:3] == whole.usage[:3], "input, output and reasoning of the unbroken answer"
+        assert stats.usage.counts()[:3] == whole.usage.counts()[:3], (
+            "input, output and reasoning of the unbroken answer"
+        )
         [note] = stats.resumes
         assert {note.source, note.target} == on.names and stats.node == note.target
         assert (note.cause, note.outcome) == ("cut", "resumed")

@@ -17,6 +17,7 @@ from gateway.counting.conversation import conversation_of as counted_conversatio
 from tests.fuzz.grammar import draw
 from tests.fuzz.trial import Trial
 from tests.support.nodes import MODEL
+from tests.support.plans import changed
 
 NODES = (
     UNKNOWN,
@@ -54,8 +55,8 @@ def _plan(dialect: Dialect, ask: Ask, terms: Policy | None, rng: random.Random) 
     plan = make_plan(ask, dialect, MODEL, minting, None, rng.choice((None, terms)), window, 4.0, salt)
     assert min(plan_amounts(plan, Meter(), 4096)) >= 0
     assert plan.output_tokens is None or plan.output_tokens >= 0
-    over_chat = plan._replace(over_chat=True)
-    for planned in (plan, over_chat, plan._replace(grant=plan.grant._replace(hide=True))):
+    over_chat = changed(plan, over_chat=True)
+    for planned in (plan, over_chat, changed(plan, grant=plan.grant.hidden())):
         try:
             sending = node_request(planned, b"node", rng.choice(NODES))
         except GatewayError:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.core.budgets.continuation import SLACK
-from gateway.core.dialects import DIALECTS
+from gateway.core.dialects import DIALECTS, Ask
 from gateway.core.fleet.capabilities import Capabilities
 from gateway.core.plan import Plan, make_plan
 from gateway.core.resume.loop_checkpoint import LoopCheckpoint
@@ -15,6 +15,7 @@ from gateway.core.resume.resumability import Resumability
 from gateway.core.thinking.grant import Grant
 from gateway.core.thinking.loops import NO_BOUNDS, LoopBounds
 from gateway.core.upstream.node_request import node_request, node_request_steps
+from tests.support.plans import changed
 
 KNOWN = Capabilities(True, True, (0, 32), True, think_start=(5,), think_end=(7,), stores_responses=False)
 KNOWN_TO_DISOBEY = replace(KNOWN, native_budget=False)
@@ -32,7 +33,7 @@ EXACT, THINKING, NO = Resumability
 def planned(dialect_name: str, fields: dict[str, Any]) -> Plan:
     dialect = next(each for each in DIALECTS if each.name == dialect_name)
     ask = dialect.read(json.dumps({"model": "m", "stream": True, **BODIES[dialect_name], **fields}).encode())
-    return make_plan(ask, dialect, "m", None, None)._replace(resumes=True)
+    return changed(make_plan(ask, dialect, "m", None, None), resumes=True)
 
 
 @pytest.mark.parametrize("dialect", BODIES)
@@ -48,11 +49,12 @@ def test_a_streamed_answer_is_asked_for_with_its_ids(dialect: str) -> None:
 @pytest.mark.parametrize("dialect", BODIES)
 def test_loops_are_looked_for_where_the_ids_are_there(dialect: str, resumes: bool, loops: LoopBounds) -> None:
     """Without a resume and without a budget that the gateway holds no ids are asked for."""
-    plan = planned(dialect, {})._replace(resumes=resumes, loops=loops)
+    plan = changed(planned(dialect, {}), resumes=resumes, loops=loops)
     watched = isinstance(node_request(plan, b"n", KNOWN).stream_filter(), LoopCheckpoint)
     assert watched is (resumes and loops.any)
-    held = plan._replace(grant=Grant(4096, None, 2000))
-    for asked in (held, held._replace(ask=held.ask._replace(stream=False))):
+    held = changed(plan, grant=Grant(4096, None, 2000))
+    plain = Ask(plan.ask.raw, plan.ask.body, plan.ask.model, False, plan.ask.intent, plan.ask.max_tokens)
+    for asked in (held, changed(held, ask=plain)):
         request = node_request(asked, b"n", KNOWN_TO_DISOBEY)
         assert isinstance(request.stream_filter(), LoopCheckpoint) is loops.any
         assert request.resumable is resumes
@@ -64,7 +66,7 @@ def test_a_plain_answer_is_asked_for_as_ever(dialect: str) -> None:
     plan = planned(dialect, {"stream": False})
     request = node_request(plan, b"n", KNOWN)
     assert not request.resumable and request.path == plan.dialect.path
-    assert request.body == node_request(plan._replace(resumes=False), b"n", KNOWN).body
+    assert request.body == node_request(changed(plan, resumes=False), b"n", KNOWN).body
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,7 @@ def test_a_picture_in_another_spelling_is_one() -> None:
     raw = b'{"model":"m","stream":true,"messages":[{"role":"user","content":[{"type":"\\u0069mage_url",'
     raw += b'"\\u0069mage_url":{"url":"data:,"}}]}]}'
     chat = next(each for each in DIALECTS if each.name == "chat")
-    plan = make_plan(chat.read(raw), chat, "m", None, None)._replace(resumes=True)
+    plan = changed(make_plan(chat.read(raw), chat, "m", None, None), resumes=True)
     assert not node_request(plan, b"n", KNOWN).resumable
 
 

@@ -91,9 +91,15 @@ class Client:
     async def read_body(self, owner: str) -> bytes:
         return b""
 
+    def take_body(self, owner: str) -> bytes:
+        return b""
+
     def add_headers(self, headers: Iterable[tuple[bytes, bytes]]) -> None: ...
 
     def hold(self, length: int, rewritten: bytes | None = None) -> None: ...
+
+    def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        self.status = status
 
     def start(self, status: int, headers: Headers, stream: bool) -> None:
         self.status = status

@@ -24,6 +24,7 @@ from gateway.core.upstream.node_request_kinds import (
     TranslatedRequest,
 )
 from gateway.core.usage.token_usage import Usage
+from tests.support.plans import changed
 
 NODE = node_tag("http://a")
 BY_NAME = {dialect.name: dialect for dialect in DIALECTS}
@@ -46,7 +47,7 @@ MARKERS = Capabilities(think_start=(7,), think_end=(8,), window=1000)
 def plan_of(name: str, salt: str | None = None, **fields: Any) -> Plan:
     dialect = BY_NAME[name]
     raw = json.dumps({"model": "m", **BODIES[name], **fields}).encode()
-    return make_plan(dialect.read(raw), dialect, "m", None, None, salt=salt)._replace(loops=NO_BOUNDS)
+    return changed(make_plan(dialect.read(raw), dialect, "m", None, None, salt=salt), loops=NO_BOUNDS)
 
 
 def sent(name: str, capabilities: Capabilities = UNKNOWN, **fields: Any) -> NodeRequest:
@@ -126,7 +127,7 @@ def test_who_holds_what_is_decided_by_what_the_node_can_do(
 
 @pytest.mark.parametrize("name", ["messages", "responses", "chat", "embeddings"])
 def test_the_config_can_have_every_dialect_asked_in_chat_that_can_be(name: str) -> None:
-    sending = node_request(plan_of(name)._replace(over_chat=True), NODE, UNKNOWN)
+    sending = node_request(changed(plan_of(name), over_chat=True), NODE, UNKNOWN)
     assert type(sending) is (TranslatedRequest if name in ("messages", "responses") else NodeRequest)
 
 
@@ -291,7 +292,7 @@ def test_a_message_over_chat_is_held_and_told_as_a_message() -> None:
 
 @pytest.mark.parametrize("name", ["messages", "responses"])
 def test_a_plain_answer_over_chat_is_told_in_the_clients_dialect(name: str) -> None:
-    sending = node_request(plan_of(name)._replace(over_chat=True), NODE, UNKNOWN)
+    sending = node_request(changed(plan_of(name), over_chat=True), NODE, UNKNOWN)
     message = {"role": "assistant", "content": "hi", "reasoning": "hm"}
     choice = {"index": 0, "message": message, "finish_reason": "abort"}
     usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}

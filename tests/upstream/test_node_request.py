@@ -65,7 +65,8 @@ def plans() -> Iterator[tuple[str, Plan]]:
                         grant = Grant(4096, thinking, budget, hide=hide)
                         flags = {"stream": stream, "hide": hide, "salt": salted, "over chat": over_chat}
                         said = [type(dialect).__name__, variant, name, *(flag for flag, on in flags.items() if on)]
-                        plan = Plan(ask, dialect, "m", ask.raw, grant=grant, salted=salted, over_chat=over_chat)
+                        plan = Plan(ask, dialect, "m", ask.raw, grant=grant)
+                        plan.salted, plan.over_chat = salted, over_chat
                         yield ", ".join(filter(None, said)), plan
 
 

@@ -11,11 +11,11 @@ A tenant has a class, and may have lower ones; its key, the request's `service_t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from gateway.core.errors import InvalidRequest
 
-CLASS_HEADER = b"x-fleetgate-class"
+CLASS_HEADER: Final = b"x-fleetgate-class"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,15 +3,15 @@
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from gateway.core.json_text import parse_object
 
-_USAGE = b'"usage":{'
+_USAGE: Final = b'"usage":{'
 _USAGE_FIELD = re.compile(rb'"usage"\s*:\s*(?=\{)')
-_USAGE_WINDOW = 4096
+_USAGE_WINDOW: Final = 4096
 _decoder = json.JSONDecoder()
 
 LONGEST_MESSAGE = 2000

@@ -1,7 +1,7 @@
 """The interface of a dialect: it reads requests, edits them for a node, follows answers and shapes errors."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Final
 
 from gateway.core.bodies import Body, exact_body, parse_body
 from gateway.core.body_edits import edit_body
@@ -16,7 +16,7 @@ from gateway.core.thinking.grant import Grant
 from gateway.core.thinking.intent import INTENT_FIELDS, UNSAID, Intent, read_intent
 from gateway.core.usage.token_usage import Usage, from_openai
 
-FORBIDDEN_FIELDS = frozenset(
+FORBIDDEN_FIELDS: Final = frozenset(
     {"kv_transfer_params", "ec_transfer_params", "cache_salt", "priority", "request_id", "session_id"}
 )
 """Body fields that steer vLLM's engine, not the answer. They are taken out of clients' bodies.
@@ -33,25 +33,46 @@ NEVER = (1 << 30,)
 """A version that no node has."""
 
 
-class Ask(NamedTuple):
+class Ask:
     """A client's request, read in its dialect.
 
     `raw`: the body as it came, its counts as plain numbers (see `counts`). `body`: the same, parsed.
     `model`: None where the client named none. `continues`: the id of an earlier response that this one continues.
     `intent`: what is asked of thinking. `max_tokens`: of the answer; None where none, or a negative number, is given.
     `background`: the node answers at once, and works whether or not the client stays. `taken_since`: the first version
-    of vLLM that is known to read all its fields in its dialect, `NEVER` where none does.
+    of vLLM that is known to read all its fields in its dialect, `NEVER` where none does. Only who makes one sets them.
     """
 
-    raw: bytes
-    body: Body
-    model: str | None
-    stream: bool
-    continues: str | None = None
-    intent: Intent = UNSAID
-    max_tokens: int | None = None
-    background: bool = False
-    taken_since: tuple[int, ...] = ()
+    __slots__ = (
+        "background",
+        "body",
+        "continues",
+        "intent",
+        "max_tokens",
+        "model",
+        "raw",
+        "stream",
+        "taken_since",
+    )
+
+    def __init__(
+        self,
+        raw: bytes,
+        body: Body,
+        model: str | None,
+        stream: bool,
+        intent: Intent = UNSAID,
+        max_tokens: int | None = None,
+    ) -> None:
+        self.raw = raw
+        self.body = body
+        self.model = model
+        self.stream = stream
+        self.continues: str | None = None
+        self.intent = intent
+        self.max_tokens = max_tokens
+        self.background = False
+        self.taken_since: tuple[int, ...] = ()
 
     @property
     def tools(self) -> bool:

@@ -17,7 +17,10 @@ class Compact(Responses):
     mints_ids = False
 
     def read(self, raw: bytes, parsed: Body | None = None) -> Ask:
-        return super().read(raw, parsed)._replace(stream=False, continues=None, background=False, taken_since=NEVER)
+        ask = super().read(raw, parsed)
+        ask.stream = ask.background = False
+        ask.continues, ask.taken_since = None, NEVER
+        return ask
 
     def over_chat(self, body: Body) -> OverChat | None:
         return compaction_over_chat({name: value for name, value in body.items() if name != "stream"}, alone=True)

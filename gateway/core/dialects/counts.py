@@ -18,13 +18,13 @@ A count that the gateway did not recognise would pass every limit. So every spel
     background                                the node works on when the client has left (`Ask.background`)
 """
 
-from typing import Any
+from typing import Any, Final
 
 from gateway.core.bodies import Body
 from gateway.core.errors import InvalidRequest
 from gateway.core.lax_numbers import LARGEST, read_count, read_switch
 
-COUNTS = frozenset(
+COUNTS: Final = frozenset(
     {
         "best_of",
         "max_completion_tokens",
@@ -37,8 +37,11 @@ COUNTS = frozenset(
         "truncate_prompt_tokens",
     }
 )
-SWITCHES = frozenset({"echo", "ignore_eos", "use_beam_search"})
-_FIELDS = COUNTS | SWITCHES
+SWITCHES: Final = frozenset({"echo", "ignore_eos", "use_beam_search"})
+_FIELDS: Final = COUNTS | SWITCHES
+
+MULTIPLIERS: Final = frozenset({"best_of", "max_tool_calls", "n", "prompt", "prompt_embeds"})
+"""The fields without which a node makes one answer, in one round."""
 
 
 def plain_values(body: Body, output_fields: tuple[str, ...]) -> Body:
@@ -47,9 +50,8 @@ def plain_values(body: Body, output_fields: tuple[str, ...]) -> Body:
     Raises `InvalidRequest` for a value that is neither.
     """
     changes: Body = {}
-    if _FIELDS.isdisjoint(body):
-        return changes
-    for name in _FIELDS.intersection(body):
+    found = _FIELDS.intersection(body)
+    for name in found:
         value = body[name]
         kind = type(value)
         if (
@@ -59,7 +61,7 @@ def plain_values(body: Body, output_fields: tuple[str, ...]) -> Body:
         ):
             continue
         changes[name] = read_count(value, name) if name in COUNTS else read_switch(value, name)
-    if len(output_fields) > 1:
+    if len(found) > 1 and len(output_fields) > 1:
         _agree(body, output_fields, changes)
     return changes
 

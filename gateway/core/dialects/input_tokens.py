@@ -19,4 +19,7 @@ class InputTokens(Responses):
     output_fields = ()
 
     def read(self, raw: bytes, parsed: Body | None = None) -> Ask:
-        return super().read(raw, parsed)._replace(stream=False, continues=None, background=False, taken_since=NEVER)
+        ask = super().read(raw, parsed)
+        ask.stream = ask.background = False
+        ask.continues, ask.taken_since = None, NEVER
+        return ask

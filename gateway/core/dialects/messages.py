@@ -97,8 +97,9 @@ class Messages(Dialect):
 
     def read(self, raw: bytes, parsed: Body | None = None) -> Ask:
         ask = super().read(raw, parsed)
-        has_effort = ask.intent.effort is not None and not ask.intent.low
-        return ask._replace(taken_since=_CONFIG_SINCE) if has_effort or has_format(ask.body) else ask
+        if (ask.intent.effort is not None and not ask.intent.low) or has_format(ask.body):
+            ask.taken_since = _CONFIG_SINCE
+        return ask
 
     def carry(self, body: Body, grant: Grant) -> dict[str, Any]:
         return {

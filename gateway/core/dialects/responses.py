@@ -93,11 +93,11 @@ class Responses(Dialect):
     def read(self, raw: bytes, parsed: Body | None = None) -> Ask:
         ask = super().read(raw, parsed)
         optional(ask.body, "store", bool)
-        background = optional(ask.body, "background", bool)
-        continues = optional(ask.body, "previous_response_id", str)
-        if continues is not None or background:
-            ask = ask._replace(continues=continues, background=bool(background))
-        return ask._replace(taken_since=NEVER) if asks_for_compaction(ask.body) else ask
+        ask.background = bool(optional(ask.body, "background", bool))
+        ask.continues = optional(ask.body, "previous_response_id", str)
+        if asks_for_compaction(ask.body):
+            ask.taken_since = NEVER
+        return ask
 
     def adapt(self, body: Body) -> Body:
         return known_to_nodes(body)

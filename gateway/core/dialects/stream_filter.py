@@ -47,7 +47,7 @@ def says_nothing(events: bytes) -> bool:
     return True
 
 
-ABORTED = b'"finish_reason":"abort"'
+ABORTED: Final = b'"finish_reason":"abort"'
 """The finish reason of an answer that vLLM aborts when it is stopped or put to sleep; the usual end follows."""
 
 

@@ -6,6 +6,7 @@ measured with CPython 3.11 and orjson (64-bit): the memory of one more of each s
 """
 
 import re
+from typing import Final
 
 from gateway.core.json_text import UNICODE_ESCAPE
 
@@ -23,7 +24,7 @@ PER_VALUE = 72
 PER_KEY = 80
 """Bytes of an empty object or array, of a short value in one (a comma), and of a key's slot (a colon)."""
 
-COPIES = 4
+COPIES: Final = 4
 """The body, its text as strings, the node's body, and one of these while the next is made of it."""
 
 WIDE = 2
@@ -34,8 +35,8 @@ _BEYOND_FIRST_PLANE = (b"\xf0", b"\xf1", b"\xf2", b"\xf3", b"\xf4")
 """The first bytes of such a character in UTF-8; as an escape it is a surrogate, `\\ud8` to `\\udf`."""
 
 
-TINY = 4096
-DENSEST = 28
+TINY: Final = 4096
+DENSEST: Final = 28
 """Bodies up to `TINY` bytes are taken for the densest shape, `DENSEST` times their bytes: a scan costs 1.5 µs."""
 
 

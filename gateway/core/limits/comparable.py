@@ -6,11 +6,11 @@ ids no text at all, a stored response brings a prompt that nobody measured. So a
 nothing but fields of this list, and its turns nothing but text.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from gateway.core.bodies import Body
 
-SHORTEST = 64
+SHORTEST: Final = 64
 """Tokens of a prompt from which it tells something: a shorter one is mostly the template's."""
 
 LONGEST = 4000

@@ -12,7 +12,7 @@ default. Each ratio stays within bounds, and is taught by requests that can be c
 from collections import OrderedDict
 from collections.abc import Mapping
 from itertools import islice
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from gateway.core.limits.comparable import SHORTEST, is_text
 from gateway.core.limits.rules import NOTHING, Amounts
@@ -22,7 +22,7 @@ from gateway.core.thinking.sizes import BYTES_PER_TOKEN, estimate_input
 from gateway.core.usage.cost import Price, cost_of_tokens
 from gateway.core.usage.token_usage import ObservedWork, Usage
 
-MEMORY = 0.98
+MEMORY: Final = 0.98
 """What is left of an old request's weight after each new one: fifty requests count, the last ones most."""
 
 PER_SECOND = 40.0
@@ -31,7 +31,7 @@ PER_SECOND = 40.0
 ASSUMED_OUTPUT = 4096
 """Tokens of an answer that nobody bounded, where the config does not say otherwise."""
 
-STEADY = 16
+STEADY: Final = 16
 """Events, or tokens, from which a request shows a pace."""
 
 
@@ -52,7 +52,7 @@ EVENTS = Band(1.0, 1.0, 32.0)
 PACE = Band(PER_SECOND, 1.0, 2000.0)
 """Output tokens a second of one answer."""
 
-MANY = 64
+MANY: Final = 64
 """Requests after which a meter looks at the prompt of every eighth only: to look costs a microsecond, and more where a
 conversation is long."""
 
@@ -70,7 +70,8 @@ class Ratio:
         """By how many requests."""
 
     def learn(self, above: float, below: float) -> None:
-        self._above = self._above * MEMORY + min(max(above, below * self._band.least), below * self._band.most)
+        least, most = below * self._band.least, below * self._band.most
+        self._above = self._above * MEMORY + (least if above < least else most if above > most else above)
         self._below = self._below * MEMORY + below
         self.taught += 1
 

@@ -46,12 +46,14 @@ def press(plan: Plan, squeeze: Squeeze, rules: ThinkingRules | None, traffic_cla
             return PressedPlan(plan, None)
     elif budget >= plan.thinking_budget:
         return PressedPlan(plan, claim)
-    grant = plan.grant._replace(thinking_budget=budget, headers=_told(plan, budget))
+    full = plan.grant
+    headers = _told(plan, budget)
+    grant = Grant(full.max_tokens, full.thinking, budget, full.effort, full.low, full.hide, headers)
     if not _is_sent(plan, grant):
         return PressedPlan(plan, None)
     body = parse_trusted(plan.body)
     changed = edit_body(plan.body, body, plan.dialect.carry(body, grant), frozenset())
-    return PressedPlan(plan._replace(grant=grant, body=changed), claim)
+    return PressedPlan(plan.with_grant(grant, changed), claim)
 
 
 def _claim_of(plan: Plan, squeeze: Squeeze, rules: ThinkingRules | None, traffic_class: str) -> ThinkingClaim | None:

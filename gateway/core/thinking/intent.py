@@ -9,7 +9,7 @@ Null is as good as absent. A value of the wrong kind and two fields that contrad
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from gateway.core.bodies import Body
 from gateway.core.errors import InvalidRequest
@@ -58,7 +58,7 @@ class Intent(NamedTuple):
         return self.effort or ("on" if self.on else None)
 
 
-UNSAID = Intent()
+UNSAID: Final = Intent()
 
 Wish = Mapping[str, Any]
 """Parts of an intent, by field."""
@@ -167,7 +167,7 @@ def _places() -> dict[str, _FieldSpellings]:
 
 
 _PLACES: Mapping[str, _FieldSpellings] = _places()
-INTENT_FIELDS = frozenset(_PLACES)
+INTENT_FIELDS: Final = frozenset(_PLACES)
 """The top-level fields that can say something about thinking: a body with none of them has no intent."""
 
 

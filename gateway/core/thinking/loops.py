@@ -5,7 +5,7 @@ answer follows; in the answer itself the answer ends.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from gateway.core.thinking.resolved import Resolved
 
@@ -59,8 +59,8 @@ class LoopBounds(NamedTuple):
         return self.reasoning or self.answer
 
 
-USUAL_BOUNDS = LoopBounds()
-NO_BOUNDS = LoopBounds(reasoning=False, answer=False)
+USUAL_BOUNDS: Final = LoopBounds()
+NO_BOUNDS: Final = LoopBounds(reasoning=False, answer=False)
 
 
 def loop_bounds(terms: Resolved[LoopRules] | None) -> LoopBounds:

@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 from gateway.core.bodies import Body, parse_trusted
 from gateway.core.budgets.continuation import SLACK, Overshoot
+from gateway.core.dialects.base import Ask
 from gateway.core.dialects.chat import Chat
 from gateway.core.dialects.over_chat.base import OverChat
 from gateway.core.errors import InvalidRequest
@@ -34,7 +35,6 @@ from gateway.core.json_text import dump
 from gateway.core.plan import Plan
 from gateway.core.resume.followed_request import GENERATING
 from gateway.core.resume.resumability import Resumability, resumability
-from gateway.core.thinking.loops import NO_BOUNDS
 from gateway.core.upstream.node_held_budget import NodeHeldBudget
 from gateway.core.upstream.node_request_kinds import (
     EnforcedBudget,
@@ -140,9 +140,10 @@ def node_request(plan: Plan, node: bytes, capabilities: Capabilities, overshoot:
     """
     needs = plan.grant.thinking_budget is not None or plan.over_chat or plan.grant.hide or plan.salted
     needs = needs or plan.ask.taken_since != ()
-    if not needs and not (plan.resumes and STRATEGIES[plan.dialect.name].unable is Strategy.TRANSLATE):
+    resumed = plan.resumes and plan.ask.stream
+    if not needs and not (resumed and STRATEGIES[plan.dialect.name].unable is Strategy.TRANSLATE):
         direct = NodeRequest(plan.dialect.path, plan.body_for(node), plan.ask, plan.dialect)
-        return _resumable(direct, plan, capabilities) if plan.resumes and plan.ask.stream else direct
+        return _resumable(direct, plan, capabilities) if resumed else direct
     request: NodeRequest | None = None
     for step in node_request_steps(plan, node, capabilities, overshoot):
         request = step
@@ -178,7 +179,7 @@ def node_request_steps(
         inner = node_request(chat, node, capabilities, overshoot)
     except InvalidRequest as error:
         raise over.in_own_words(error) from None
-    chat = chat._replace(resumes=plan.resumes, loops=plan.loops)
+    chat.resumes, chat.loops = plan.resumes, plan.loops
     yield _resumable(TranslatedRequest(plan, inner, over), chat, capabilities)
 
 
@@ -233,7 +234,9 @@ def _as_chat(plan: Plan, over: OverChat) -> Plan:
     """The plan of the chat that stands for `plan`: the same grant in chat's fields."""
     chat = Chat()
     body = over.chat | chat.carry(over.chat, plan.grant)
-    ask = plan.ask._replace(raw=dump(body), body=body, continues=None, taken_since=())
-    return plan._replace(
-        ask=ask, dialect=chat, body=ask.raw, minting=None, over_chat=False, resumes=False, loops=NO_BOUNDS
-    )
+    asked = plan.ask
+    ask = Ask(dump(body), body, asked.model, asked.stream, asked.intent, asked.max_tokens)
+    ask.background = asked.background
+    made = Plan(ask, chat, plan.model, ask.raw, None, plan.pinned_to, plan.grant, plan.bytes_per_token)
+    made.salted, made.counted, made.least = plan.salted, plan.counted, plan.least
+    return made

@@ -3,6 +3,8 @@
 They compose: a translated request wraps the request of its chat. `node_request` decides which one a node is sent.
 """
 
+from typing import Final
+
 from gateway.core.bodies import parse_trusted
 from gateway.core.budgets.assembly import AnswerAssembly
 from gateway.core.budgets.continuation import opening_request, tokenize_prompt
@@ -17,6 +19,8 @@ from gateway.core.json_text import dump, parse_object
 from gateway.core.plan import Plan
 from gateway.core.resume.resumability import Resumability
 from gateway.core.usage.token_usage import Usage
+
+NOT_RESUMABLE: Final = Resumability.NO
 
 
 class BudgetReport:
@@ -67,7 +71,7 @@ class NodeRequest:
         self.body = body
         self.ask = ask
         self.dialect = dialect
-        self.resumability = Resumability.NO
+        self.resumability = NOT_RESUMABLE
 
     @property
     def budget_report(self) -> BudgetReport | None:

@@ -20,7 +20,7 @@ A resumed answer had a known number of tokens when its node broke off. Those are
 besides, and the estimate is of the last part alone. The prompt is charged once, though each node computes it.
 """
 
-from typing import NamedTuple
+from typing import Final
 
 from gateway.core.bodies import Body
 from gateway.core.dialects.base import Ask
@@ -34,10 +34,10 @@ from gateway.core.usage.token_usage import ObservedWork, Usage
 OUT_OF_TIME = "deadline_exceeded"
 """How a request ends whose client gave the node too little time: it worked all the same."""
 
-_WHOLE = frozenset({"ok", NoSummary.default_code})
+_WHOLE: Final = frozenset({"ok", NoSummary.default_code})
 """Endings of answers that were read to their end, so that what their node reported is all that was used."""
 
-_WORKED = frozenset({OUT_OF_TIME, "answer_too_large", "memory_full", NoSummary.default_code})
+_WORKED: Final = frozenset({OUT_OF_TIME, "answer_too_large", "memory_full", NoSummary.default_code})
 """Errors that a client is told although a node did its work: what it asked for was too much for its time or for us, or
 left no room for what it was for."""
 
@@ -51,23 +51,29 @@ _LEFT = frozenset({"client_gone", OUT_OF_TIME})
 """Endings before which a silent node may have worked; in others the silence was the node's fault."""
 
 
-class RequestOutcome(NamedTuple):
+class RequestOutcome:
     """How a request ended: `status` is the HTTP status that its client saw, 0 where it left before one was sent."""
 
-    ending: str
-    status: int
-    attempts: int
+    __slots__ = ("ending", "failed")
 
-    @property
-    def failed(self) -> bool:
-        return self.attempts == 0 or (self.status >= 400 and self.ending not in _WORKED)
+    def __init__(self, ending: str, status: int, attempts: int) -> None:
+        self.ending = ending
+        self.failed = attempts == 0 or (status >= 400 and ending not in _WORKED)
 
 
-class Charge(NamedTuple):
+class Charge:
     """`usage` is None where nothing is charged."""
 
-    usage: Usage | None
-    estimated: bool
+    __slots__ = ("estimated", "usage")
+
+    def __init__(self, usage: Usage | None, estimated: bool) -> None:
+        self.usage = usage
+        self.estimated = estimated
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Charge) and (self.usage, self.estimated) == (other.usage, other.estimated)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 NO_CHARGE = Charge(None, False)
@@ -87,7 +93,10 @@ def charge(
     if end.failed or plan.model is None:
         return NO_CHARGE
     if reported is not None and end.ending in _WHOLE:
-        part = reported if resumed_at == 0 else reported._replace(output=max(0, reported.output - resumed_at))
+        part = reported
+        if resumed_at:
+            made = max(0, reported.output - resumed_at)
+            part = Usage(reported.input, made, reported.reasoning, reported.cached)
         meter.learn(plan, planned, work, part)
         return Charge(reported, False)
     known = reported or Usage()

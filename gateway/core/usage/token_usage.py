@@ -1,22 +1,38 @@
 """What one request used, in tokens, whatever its dialect calls them."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final
 
 
-class Usage(NamedTuple):
+class Usage:
     """Token counts as the node reported them; None where it did not say.
 
     `output` includes `reasoning`; `input` includes `cached` (prompt tokens found in the node's prefix cache).
     """
 
-    input: int = 0
-    output: int = 0
-    reasoning: int | None = None
-    cached: int | None = None
+    __slots__ = ("cached", "input", "output", "reasoning")
+
+    def __init__(
+        self, input: int = 0, output: int = 0, reasoning: int | None = None, cached: int | None = None
+    ) -> None:
+        self.input = input
+        self.output = output
+        self.reasoning = reasoning
+        self.cached = cached
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Usage) and self.counts() == other.counts()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Usage{self.counts()}"
+
+    def counts(self) -> tuple[int, int, int | None, int | None]:
+        return self.input, self.output, self.reasoning, self.cached
 
 
-MOST_TOKENS = 10**9
+MOST_TOKENS: Final = 10**9
 """More than this no request has: a count beyond it is no count."""
 
 
