@@ -87,7 +87,7 @@ class AnswerResumption:
         if stats.resumes and stats.resumes[-1].pause is None:
             stats.resumes[-1].outcome = "broken"
         stats.resumes += (ResumeNote(outcome(error), node.name, tokens),)
-        decision = self._bounds.judge(error, node.name, tokens, self._failed_at)
+        decision = self._bounds.judge(error, node.name, tokens, self._failed_at, node.failed_probes > 0)
         if decision is not ResumeDecision.GO_ON:
             await asyncio.sleep(SETTLING)
             check_waiting(self._request, self._budgets.closing, inf, self._loop.time())

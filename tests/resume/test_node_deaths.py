@@ -243,6 +243,13 @@ def test_nodes_that_stall_before_anything_got_on_there_are_no_reason_to_end_an_a
     assert [stand_still(node, 40.0, (alone, 0)) for node in "FGH"] == [[GO_ON], [GO_ON], [LIMIT]]
 
 
+def test_a_node_that_answers_no_probe_either_is_no_reason_to_end_an_answer() -> None:
+    """Whoever was there: nobody had asked the gateway for its probes."""
+    answer = answers(1)[0]
+    judged = [answer.resumes.judge(UpstreamTimeout("x"), node, 0, 6.0 * n, True) for n, node in enumerate("ABCDEFGH")]
+    assert judged == [GO_ON] * (MOST_BREAKS - 1) + [LIMIT]
+
+
 def test_a_request_that_hangs_nodes_hangs_two() -> None:
     hangs, long = answers(2)
     assert stand_still("A", 0.0, (long, 99), (hangs, 0)) == [GO_ON, GO_ON]

@@ -26,9 +26,9 @@ What `Resumes.judge` makes of a break; "made" are the output tokens since the re
     BadUpstreamResponse and all others         yes       no        -
 
 LIMIT: more than `limit` were counted, but for those of nodes that it does not explain and that took others along which
-had got on, or stalled with any; and at `MOST` counted ones, whatever they were: those of one death as one, as what
-comes to a node that stands still stalls as well. Else: GO_ON. Where `PROGRESS` tokens were made, counts and deaths
-begin anew with this break. It is no death of the request where so many were made on its node.
+had got on, or stalled with any, or left probes unanswered; and at `MOST` counted ones, whatever they were: those of one
+death as one, as what comes to a node that stands still stalls as well. Else: GO_ON. Where `PROGRESS` tokens were made,
+counts and deaths begin anew with this break. It is no death of the request where so many were made on its node.
 
 The answers that a node takes along break within moments, one after the other, and each is judged by all of them: a
 request is given up only where `decide` says the same again after `SETTLING` seconds.
@@ -113,16 +113,21 @@ class Resumes:
         self._passed_at = 0
         """Output tokens with which the answer is past the token at which `_late` happened."""
 
-    def judge(self, error: UpstreamError, node_name: str, tokens: int, now: float) -> ResumeDecision:
+    def judge(
+        self, error: UpstreamError, node_name: str, tokens: int, now: float, missing: bool = False
+    ) -> ResumeDecision:
         """Whether to resume after `error` on the node `node_name`, when the answer had `tokens` output tokens, at `now`
-        (seconds of the clock of `deaths`)."""
+        (seconds of the clock of `deaths`). `missing`: the node does not answer probes either."""
         made_here, self._begun = tokens - self._begun, tokens
         if isinstance(error, _UNCOUNTED):
             return ResumeDecision.GO_ON
         if tokens - self._tokens >= PROGRESS:
             self._get_on()
         self._tokens = tokens
-        self._breaks.append(self._record(error, node_name, made_here >= PROGRESS, now))
+        death = self._record(error, node_name, made_here >= PROGRESS, now)
+        if death is not None and missing:
+            death.missing = True
+        self._breaks.append(death)
         return self.decide(now)
 
     def begin_again(self, tokens: int) -> None:

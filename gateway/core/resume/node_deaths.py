@@ -39,10 +39,11 @@ class NodeDeath:
     """The node `node_name` broke off answers, first at `at` (seconds of any clock that does not go back).
 
     `suspects`: the numbers of the requests that had not got on there. `innocents`: of those that had. `explained`: a
-    request was ended for it. `stalled`: its connections stayed, and nothing came.
+    request was ended for it. `stalled`: its connections stayed, and nothing came. `missing`: it stalled, and left the
+    gateway's own probes without an answer as well.
     """
 
-    __slots__ = ("at", "explained", "innocents", "node_name", "stalled", "suspects")
+    __slots__ = ("at", "explained", "innocents", "missing", "node_name", "stalled", "suspects")
 
     def __init__(self, node_name: str, at: float, stalled: bool) -> None:
         self.node_name = node_name
@@ -51,6 +52,7 @@ class NodeDeath:
         self.suspects: set[int] = set()
         self.innocents: set[int] = set()
         self.explained = False
+        self.missing = False
 
     def took_along(self, number: int) -> bool:
         """Whether an answer to another request than `number` broke off that had got on there."""
@@ -58,8 +60,8 @@ class NodeDeath:
 
     def is_the_nodes(self, number: int) -> bool:
         """Whether the node broke off with more than the request `number`: with answers that had got on there, or where
-        it stalled with any. What comes to a node that stands still has no time to get on."""
-        return self.took_along(number) or (self.stalled and not self.suspects <= {number})
+        it stalled with any, or with its probes. What comes to a node that stands still has no time to get on."""
+        return self.took_along(number) or (self.stalled and (self.missing or not self.suspects <= {number}))
 
 
 class NodeDeaths:
