@@ -80,7 +80,7 @@ class UpstreamConnection(asyncio.Protocol):
     )
 
     def __init__(self, free: Callable[["UpstreamConnection"], None], head_cache: NodeHeadCache | None = None) -> None:
-        """`free(connection)` hands a reusable connection back to its pool."""
+        """`free(connection)` hands a connection back to its pool; one that is not `usable` was lost while idle."""
         # What is read with each event comes first (see docs/architecture.md, "What is compiled").
         self._on_chunk: Callable[[bytes, bytes], None] | None = None
         """The receiver's, while the parser stands between two chunks."""
@@ -163,6 +163,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._state = CLOSED
         self._receiver = None
         if receiver is None:
+            if state is ConnectionState.IDLE:
+                self._free(self)  # its pool forgets it
             return
         if state is BODY and self._parser.until_eof and exc is None:
             end(receiver)

@@ -106,6 +106,10 @@ class Pool:
         self.drop_idle()
 
     def _keep(self, connection: UpstreamConnection) -> None:
+        if not connection.usable:  # the node has closed it: after a burst most are, and would be kept for nothing
+            if connection in self._idle:
+                self._idle.remove(connection)
+            return
         if self._closed or len(self._idle) >= MAX_IDLE:
             connection.abort()
             return

@@ -12,6 +12,7 @@ import pytest
 
 from gateway.core.errors import ConnectFailed
 from gateway.upstream.pool import Pool
+from tests.support.gateways import eventually
 
 _RESET = struct.pack("ii", 1, 0)
 
@@ -61,3 +62,19 @@ async def test_a_connection_that_stands_can_be_used() -> None:
         connection = await Pool(f"http://127.0.0.1:{port}").connect(30)
         assert connection.usable
         connection.abort()
+
+
+async def test_a_kept_connection_that_the_node_closes_is_forgotten() -> None:
+    """After a burst a pool would be full of closed ones, for as long as nobody asks for one."""
+    peers: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(lambda _, writer: peers.append(writer), "127.0.0.1", 0)
+    async with server:
+        pool = Pool(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        kept = [await pool.connect(30) for _ in range(5)]
+        for connection in kept:
+            pool._keep(connection)
+        await eventually(lambda: len(peers) == 5)
+        for peer in peers:
+            peer.close()
+        await eventually(lambda: pool._idle == [])
+        assert pool.acquire() is None
