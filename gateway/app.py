@@ -84,7 +84,7 @@ class Gateway:
         self.fleet = Fleet((), settings.breaker)
         self.router = parts.router(settings.routing, self.fleet, self.redis)
         self.queue = RequestQueue(self.router, settings.queue)
-        self.prober = Prober(self.fleet, settings.probes, self.shortages)
+        self.prober = Prober(self.fleet, settings.probes, self.shortages, self.redis)
         self.relay = Relay(self.fleet, settings.relay, self.shortages)
         self.queue.is_wanted = self.relay.resumes.wants_place
         self.moves = Moves(self.fleet, self.relay)
@@ -248,6 +248,7 @@ class Gateway:
         for name, work in (
             ("drains", self.drains.run()),
             ("gauges", self._gauges.run()),
+            ("probe sharing", self.prober.share()),
             ("models", self.models.run()),
             ("pressure", self.pressure.run()),
             ("peer views", self.peer_views.run(self.fleet_routes.own)),

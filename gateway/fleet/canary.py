@@ -124,6 +124,12 @@ class Canary:
         self._keep(replace(found, marker_shown=await shows_marker(client, model, found)), start)
         return self.capabilities
 
+    def adopt(self, found: Capabilities) -> None:
+        """Another gateway process has had the node proven."""
+        self._proven = True
+        self._lost = False
+        self.capabilities = found
+
     def _keep(self, found: Capabilities, start: int) -> None:
         """Keep what was found, unless the node has restarted since `start`."""
         if self.starts == start:

@@ -21,15 +21,35 @@ from gateway.fleet.node import Node
 from gateway.fleet.node_client import NodeClient, NodeRequestError
 from gateway.fleet.probe import ask_one_token
 from gateway.fleet.probe_settings import ProbeSettings
+from gateway.fleet.probe_sharing import ProbeSharing
 from gateway.telemetry.shortages import ResourceShortages, shortage_behind
 
 log = structlog.get_logger("fleetgate.prober")
+
+PROOF_TURN_SECONDS = 300.0
+"""How long each gateway process waits for the one before it to have a node proven."""
+
+PROOF_LOOK_SECONDS = 5.0
+"""Between two looks whether it was."""
 
 
 class NodeChecks:
     """One node's, one of each kind at a time and not too often. They run beside its probes."""
 
-    __slots__ = ("_canaries", "_canary", "_client", "_fleet", "_node", "_proving", "_settings", "_shortages", "_tasks")
+    __slots__ = (
+        "_canaries",
+        "_canary",
+        "_client",
+        "_fleet",
+        "_node",
+        "_prove_at",
+        "_proving",
+        "_settings",
+        "_sharing",
+        "_shortages",
+        "_tasks",
+        "_waits_since",
+    )
 
     def __init__(
         self,
@@ -39,8 +59,13 @@ class NodeChecks:
         shortages: ResourceShortages,
         settings: Callable[[], ProbeSettings],
         canaries: asyncio.Semaphore,
+        sharing: ProbeSharing,
     ) -> None:
         """`canaries` bounds how many nodes are proven at once."""
+        self._sharing = sharing
+        self._waits_since: float | None = None
+        self._prove_at = 0.0
+        """Since when it waits to be proven, and when it is looked at next whether it was, in loop time."""
         self._node = node
         self._client = client
         self._canary = Canary()
@@ -54,7 +79,9 @@ class NodeChecks:
     @property
     def wait(self) -> bool:
         """Whether one is wanted, and waits for its time."""
-        return self._node.breaker.is_doubted or self._node.budget_suspected or self._canary.lost
+        node = self._node
+        is_proven = self._proving or not (self._settings().canary and self._canary.due)
+        return node.breaker.is_doubted or node.budget_suspected or self._canary.lost or not is_proven
 
     @property
     def knows_capabilities(self) -> bool:
@@ -67,6 +94,8 @@ class NodeChecks:
     def restarted(self) -> None:
         """The node may be another process."""
         self._canary.restarted()
+        self._waits_since = None
+        self._prove_at = 0.0
 
     def forget(self) -> None:
         """Find out everything about the node anew."""
@@ -86,8 +115,9 @@ class NodeChecks:
         node = self._node
         if not node.ready:
             return
-        if self._settings().canary and self._canary.due and not self._proving:
+        if self._settings().canary and self._canary.due and not self._proving and _now() >= self._prove_at:
             self._proving = True
+            self._waits_since = self._waits_since or _now()
             self._start(self._prove())
         if node.breaker.begin_check(_now()):
             self._start(self._check())
@@ -145,26 +175,54 @@ class NodeChecks:
             self._fleet.check_failed(self._node, problem.message, _now())
 
     async def _prove(self) -> None:
-        """Run the canary. The node serves meanwhile, and also where the canary fails."""
+        """Have the node proven. It serves meanwhile, and also where the canary fails."""
         async with self._canaries:
-            self._proving = False
-            if self._canary.due and self._node.ready:
+            try:
+                wanted = self._canary.due and self._node.ready and not await self._is_left_to_others()
+            finally:
+                self._proving = False
+            if wanted:
                 await self._prove_now()
 
+    async def _is_left_to_others(self) -> bool:
+        """Whether another gateway process has had the node proven, or is to do so before this one."""
+        node, canary, started = self._node, self._canary, self._started
+        starts = canary.starts
+        found = await self._sharing.proven(node.spec.url, started, canary.capabilities)
+        if canary.starts != starts or not canary.due:
+            return True  # it has restarted meanwhile
+        if found is not None:
+            canary.adopt(found)
+            node.capabilities = self._relied_on(found)
+            _log_capabilities(node, None)
+            return True
+        rank = 0 if started is None else self._sharing.rank(node.spec.url, _now())
+        self._prove_at = _now() + PROOF_LOOK_SECONDS
+        return self._waits_since is not None and _now() < self._waits_since + rank * PROOF_TURN_SECONDS
+
     async def _prove_now(self) -> None:
-        self._node.budget_suspected = False
+        node, canary, started = self._node, self._canary, self._started
+        node.budget_suspected = False
+        starts = canary.starts
         try:
-            await self._canary.prove(self._client, next(iter(self._node.cards), ""), _now())
+            await canary.prove(self._client, next(iter(node.cards), ""), _now())
             problem = None
         except Exception as error:  # the node serves on, whatever it answered: the gateway holds its budgets
             if self._is_own_shortage(error):
-                self._canary.restarted()  # run it again
+                canary.restarted()  # run it again
                 return
-            log.warning("canary_failed", node=self._node.name, exc_info=not isinstance(error, NodeRequestError))
+            log.warning("canary_failed", node=node.name, exc_info=not isinstance(error, NodeRequestError))
             problem = str(error) or type(error).__name__
-            self._canary.died()
-        self._node.capabilities = self._relied_on(self._canary.capabilities)
-        _log_capabilities(self._node, problem)
+            canary.died()
+        node.capabilities = self._relied_on(canary.capabilities)
+        _log_capabilities(node, problem)
+        if canary.starts == starts:
+            await self._sharing.prove(node.spec.url, started, canary.capabilities)
+
+    @property
+    def _started(self) -> float | None:
+        """When the node's process began, as its metrics tell it."""
+        return None if self._node.load is None else self._node.load.started
 
     async def _recheck(self) -> None:
         """Find out again whether the node holds budgets. Without a clear answer nothing changes."""

@@ -5,7 +5,7 @@ A node costs one kept connection and a few strings: an `httpx.AsyncClient` is 10
 """
 
 import asyncio
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from gateway.core.json_text import dump
@@ -17,6 +17,13 @@ __all__ = ["ConnectionClosed", "NodeClient", "NodeReply", "NodeRequestError", "N
 
 SURE_SECONDS = 1.0
 """How long a kept connection is trusted with a request that is not sent twice: nodes close theirs after 5 s."""
+
+
+class PendingReply(NamedTuple):
+    """A request that is under way. `waiter` is done once its reply has come, or it has failed."""
+
+    connection: NodeConnection
+    waiter: "asyncio.Future[NodeReply]"
 
 
 class NodeClient:
@@ -53,6 +60,23 @@ class NodeClient:
                 raise
         connection = await self._connect()
         return await self._exchange(connection, self._request("GET", path, None))
+
+    def begin_get(self, path: str) -> "PendingReply | None":
+        """Ask over the kept connection, without waiting; None where there is none."""
+        kept = self._kept
+        if kept is None or not kept.usable:
+            return None
+        self._kept = None
+        return PendingReply(kept, kept.ask(self._request("GET", path, None), asyncio.get_running_loop()))
+
+    def end_get(self, pending: "PendingReply") -> NodeReply | None:
+        """The reply that has come; None where the request failed, or nothing has come yet: it is given up."""
+        waiter = pending.waiter
+        if not waiter.done() or waiter.exception() is not None:
+            pending.connection.abort()
+            return None
+        self._keep(pending.connection)
+        return waiter.result()
 
     async def post(self, path: str, body: dict[str, Any], seconds: float | None = None) -> NodeReply:
         """Sent once, and answered within `seconds`; None where the caller bounds the time."""
@@ -98,15 +122,17 @@ class NodeClient:
         return connection
 
     async def _exchange(self, connection: NodeConnection, request: bytes) -> NodeReply:
-        loop = asyncio.get_running_loop()
         try:
-            reply = await connection.ask(request, loop)
+            reply = await connection.ask(request, asyncio.get_running_loop())
         except BaseException:
             connection.abort()  # also where nobody waits for the answer any more
             raise
+        self._keep(connection)
+        return reply
+
+    def _keep(self, connection: NodeConnection) -> None:
         if self._kept is None and not self.closed and connection.usable:
-            connection.idle_since = loop.time()
+            connection.idle_since = asyncio.get_running_loop().time()
             self._kept = connection
         else:
             connection.abort()
-        return reply

@@ -4,24 +4,31 @@
 """
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable
 
 import structlog
 
-from gateway.core.fleet.node_metrics import began_anew, read_node_metrics
+from gateway.core.fleet.found_node import FoundNode
+from gateway.core.fleet.node_metrics import NodeMetrics, began_anew, read_node_metrics
 from gateway.core.fleet.probe_times import SOON, ProbeTimes
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Node
 from gateway.fleet.node_checks import NodeChecks, is_own_shortage
-from gateway.fleet.node_client import NodeClient, NodeRequestError, NodeUnreachable
+from gateway.fleet.node_client import NodeClient, NodeReply, NodeRequestError, NodeUnreachable, PendingReply
 from gateway.fleet.probe_settings import ProbeSettings
+from gateway.fleet.probe_sharing import TURN, ProbeSharing
 from gateway.telemetry.shortages import ResourceShortages
 
 log = structlog.get_logger("fleetgate.prober")
 
 PAGE_SECONDS = 1.0
 """A page of metrics that takes longer says nothing of the node's health: from then on that is asked for first."""
+
+
+LOOK_SECONDS = 0.5
+"""Between two looks at a node of which a check is wanted that waits for its time."""
 
 
 class NodeProbes:
@@ -35,11 +42,17 @@ class NodeProbes:
         "_checks",
         "_client",
         "_fleet",
+        "_heard_of_at",
+        "_load_told_at",
+        "_models",
         "_page_is_late",
         "_reconnected",
         "_settings",
+        "_sharing",
         "_shortages",
+        "_told_at",
         "_was_ready",
+        "asking",
         "node",
         "queued_at",
         "task",
@@ -53,6 +66,7 @@ class NodeProbes:
         shortages: ResourceShortages,
         settings: Callable[[], ProbeSettings],
         canaries: asyncio.Semaphore,
+        sharing: ProbeSharing,
     ) -> None:
         """`canaries` bounds how many nodes are proven at once."""
         self.node = node
@@ -61,8 +75,11 @@ class NodeProbes:
         """The prober's: when it looks at this node next, in loop time."""
         self.task: asyncio.Task[None] | None = None
         """The prober's: the round that is under way."""
+        self.asking: PendingReply | None = None
+        """In its place, where it asks for health alone."""
         self._client = NodeClient(node.spec)
-        self._checks = NodeChecks(node, self._client, fleet, shortages, settings, canaries)
+        self._checks = NodeChecks(node, self._client, fleet, shortages, settings, canaries, sharing)
+        self._sharing = sharing
         self._fleet = fleet
         self._shortages = shortages
         self._settings = settings
@@ -70,19 +87,65 @@ class NodeProbes:
         self._page_is_late = False
         self._reconnected = 0
         """Of the client, when the models were last read."""
+        self._models = ""
+        """The digest of its models."""
+        self._told_at = self._load_told_at = self._heard_of_at = 0.0
+        """When others were told that it lives, the metrics that they were told, and those that they told; loop time."""
 
     def round_at(self, now: float) -> float:
         """When the next round is due, in loop time."""
-        settings = self._settings()
-        node = self.node
+        settings, node = self._settings(), self.node
+        self.times.turn = TURN * settings.interval * self.sharing_rank(now)
         return self.times.round_at(
             now, node.breaker.is_open, settings.interval, settings.quiet_pause, node.heard_at, self._is_busy
         )
 
-    @property
-    def check_waits(self) -> bool:
-        """Whether a check is wanted, and waits for its time."""
-        return self._checks.wait
+    def look_at(self, now: float) -> float:
+        """When there may be something to do before that: a check that waits for its time, or a token of a stream here,
+        which the others are told before they ask the node."""
+        at = now + LOOK_SECONDS if self._checks.wait else math.inf
+        interval, node = self._settings().interval, self.node
+        if self._sharing.shares and node.heard_at > max(self._heard_of_at, now - interval):
+            at = min(at, max(self._told_at + TURN * interval, now + SOON * interval))
+        return at
+
+    def sharing_rank(self, now: float) -> int:
+        """How many other gateway processes are to ask the node before this one: none where it has a bad sign of it."""
+        sharing = self._sharing
+        return sharing.rank(self.node.spec.url, now) if sharing.shares and self._believes_others else 0
+
+    def tell(self, now: float) -> None:
+        """Tell the others what this process knows by itself, if they do not know it."""
+        if not self._sharing.shares:
+            return
+        node, times = self.node, self.times
+        heard_at = node.heard_at if node.heard_at > self._heard_of_at else 0.0
+        alive_at = max(times.alive_at, heard_at)
+        if self._believes_others and alive_at > self._told_at:
+            self._told_at = now
+            load = node.load
+            if load is None or load.at <= max(self._heard_of_at, self._load_told_at):
+                load = None  # each page is told once: how often one shows the same counts
+            else:
+                self._load_told_at = load.at
+            self._sharing.tell(FoundNode(node.spec.url, min(alive_at, now), self._models, load))
+
+    def hear(self, found: FoundNode) -> None:
+        """Another process has found this. What this one knows by itself is believed before that."""
+        if not self._believes_others:
+            return
+        node, times, now = self.node, self.times, _now()
+        self._told_at = max(self._told_at, found.at)
+        times.alive_at = max(times.alive_at, found.at)
+        times.cards_at = max(times.cards_at, found.at) if found.models == self._models else -math.inf
+        load, before = found.load, node.load
+        if load is not None and (before is None or load.at > before.at):
+            times.page_at = max(times.page_at, load.at)
+            self._heard_of_at = max(self._heard_of_at, load.at)
+            self._take(load, node.in_flight)
+        node.probe_answered(now)
+        times.saw(False, now)
+        self._checks.begin()
 
     async def probe(self) -> None:
         """One round: ask the node what is due, and run the trial that readmits it, where one is due."""
@@ -94,7 +157,51 @@ class NodeProbes:
             await self._checks.readmit()
         if node.failing is not None:
             node.breaker.doubt()  # it may get no requests: only a trial finds out whether it is back
+        elif answered:
+            self.tell(_now())
         node.refresh(_now())
+
+    def begin_health(self, now: float) -> "asyncio.Future[NodeReply] | None":
+        """Ask a node that is known for its health, if nothing else is due: most rounds are no more, and a task for them
+        would double their cost. None: `probe` it. `end_health` must follow."""
+        settings, times = self._settings(), self.times
+        soon = now + SOON * settings.interval
+        if (
+            not self._is_known
+            or self.node.failing is not None
+            or self._client.reconnected != self._reconnected
+            or times.metrics_at(settings.interval, settings.quiet_pause, self._is_busy) <= soon
+            or times.models_at(settings.quiet_pause) <= soon
+        ):
+            return None
+        self.asking = self._client.begin_get("/health")
+        if self.asking is None:
+            return None
+        self._was_ready = self.node.ready
+        times.asked_at = now
+        return self.asking.waiter
+
+    def end_health(self, now: float) -> bool:
+        """The reply has come, or has not in time; whether that says it all: else it is to be probed as any."""
+        asking, self.asking = self.asking, None
+        assert asking is not None
+        node, settings = self.node, self._settings()
+        is_late = not asking.waiter.done()
+        reply = self._client.end_get(asking)
+        if is_late:
+            node.probe_failed(
+                f"no answer to its probe within {settings.timeout:g} s",
+                settings.failure_threshold,
+                now,
+                now - settings.interval,
+            )
+        elif reply is None or reply.status != 200:
+            return False
+        else:
+            self.times.alive_at = now
+            node.probe_answered(now)
+            self.tell(now)
+        return True
 
     def conclude(self, is_first: bool) -> None:
         """Begin what the round has shown to be due, and log where the node's readiness has changed."""
@@ -121,8 +228,16 @@ class NodeProbes:
         if self.task is not None:
             self.task.cancel()
             ending.add(self.task)
+        if self.asking is not None:
+            self.asking.connection.abort()
         self._client.close()
         return ending
+
+    @property
+    def _believes_others(self) -> bool:
+        """Whether the node is known, and this process has no bad sign of it: what others find does not outweigh one."""
+        node = self.node
+        return self._is_known and node.failing is None and not node.failed_probes and not node.breaker.is_doubted
 
     @property
     def _is_known(self) -> bool:
@@ -205,15 +320,16 @@ class NodeProbes:
         listing = await self._client.get("/v1/models")
         if listing.status != 200:
             raise ValueError(f"/v1/models answered {listing.status}")
-        cards = self._fleet.known_cards.read(listing.body)
+        cards, digest = self._fleet.known_cards.read(listing.body)
         await self._checks.read_capabilities(cards)
+        self._models = digest
         self._reconnected = self._client.reconnected
         self.times.cards_at = _now()
         self.node.probe_succeeded(cards, _now())
 
     async def _read_load(self, seconds: float) -> None:
         """Best effort: the last load stays where none can be read."""
-        node, sent = self.node, self.node.in_flight
+        sent = self.node.in_flight
         self.times.page_at = _now()
         try:
             async with asyncio.timeout(seconds):
@@ -226,11 +342,15 @@ class NodeProbes:
         self._page_is_late = False
         if page.status != 200:
             return
-        before, load = node.load, read_node_metrics(page.body, _now())
-        self._fleet.load_told(node, load, self._settings().find_knee, sent)
+        self._take(read_node_metrics(page.body, _now()), sent)
+
+    def _take(self, load: NodeMetrics, sent: int) -> None:
+        """A page of its metrics was read, here or by another process."""
+        before = self.node.load
+        self._fleet.load_told(self.node, load, self._settings().find_knee, sent)
         if before is not None and began_anew(before, load):  # faster than a probe could fail
             self._checks.restarted()
-            self.times.cards_at = float("-inf")
+            self.times.cards_at = -math.inf
 
 
 def _now() -> float:

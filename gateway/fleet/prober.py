@@ -16,8 +16,11 @@ import structlog
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Node
 from gateway.fleet.node_checks import is_own_shortage
+from gateway.fleet.node_client import NodeReply
 from gateway.fleet.node_probes import NodeProbes
 from gateway.fleet.probe_settings import ProbeSettings
+from gateway.fleet.probe_sharing import ProbeSharing
+from gateway.redis.client import RedisClient
 from gateway.telemetry.shortages import ResourceShortages
 
 log = structlog.get_logger("fleetgate.prober")
@@ -33,14 +36,13 @@ PACE = 0.001
 CANARIES = 16
 """Nodes that are proven at once."""
 
-LOOK_SECONDS = 0.5
-"""Between two looks at a node of which a check is wanted that waits for its time."""
-
 
 class Prober:
     """The probes of each node, by the way in which it is reached."""
 
-    def __init__(self, fleet: Fleet, settings: ProbeSettings, shortages: ResourceShortages) -> None:
+    def __init__(
+        self, fleet: Fleet, settings: ProbeSettings, shortages: ResourceShortages, redis: RedisClient | None = None
+    ) -> None:
         self._fleet = fleet
         self._shortages = shortages
         self._probes: dict[tuple[Node, Access], NodeProbes] = {}
@@ -52,6 +54,8 @@ class Prober:
         self._probed: set[Node] = set()
         self._progress = asyncio.Event()
         self._canaries = asyncio.Semaphore(CANARIES)
+        self.sharing = ProbeSharing(redis, fleet)
+        self._by_url: dict[str, NodeProbes] = {}
         self.configure(settings)
 
     def configure(self, settings: ProbeSettings) -> None:
@@ -66,11 +70,26 @@ class Prober:
             self._probes.pop(gone).close()
         now = asyncio.get_running_loop().time()
         for number, (node, access) in enumerate(each for each in wanted if each not in self._probes):
-            probes = NodeProbes(node, self._fleet, self._shortages, lambda: self._settings, self._canaries)
+            probes = NodeProbes(
+                node, self._fleet, self._shortages, lambda: self._settings, self._canaries, self.sharing
+            )
             self._probes[node, access] = probes
             node.on_attention = partial(self._wake, probes)
             self._enqueue(probes, now + number * PACE)
         self._probed.intersection_update(self._fleet.nodes)
+        self._by_url = {probes.node.spec.url: probes for probes in self._probes.values()}
+
+    async def share(self) -> None:
+        """Exchange with the other gateway processes what is found, for ever."""
+        while True:
+            await asyncio.sleep(self.sharing.pause(self._settings.interval))
+            try:
+                for found in await self.sharing.exchange():
+                    probes = self._by_url.get(found.url)
+                    if probes is not None:
+                        probes.hear(found)
+            except Exception:
+                log.exception("background_task_failed", task="probe sharing")
 
     async def first_round(self, seconds: float) -> None:
         """Wait until every node was probed once, or for `seconds`."""
@@ -86,7 +105,9 @@ class Prober:
         ending = [task for probes in self._probes.values() for task in probes.close()]
         self._probes.clear()
         self._queue.clear()
+        self._by_url = {}
         await asyncio.gather(*ending, return_exceptions=True)
+        await self.sharing.leave()
 
     def _is_probed(self, probes: NodeProbes) -> bool:
         node = probes.node
@@ -94,7 +115,7 @@ class Prober:
 
     def _wake(self, probes: NodeProbes) -> None:
         """There is something to find out about its node."""
-        if probes.task is None and self._is_probed(probes):
+        if probes.task is None and probes.asking is None and self._is_probed(probes):
             self._enqueue(probes, asyncio.get_running_loop().time())
 
     def _enqueue(self, probes: NodeProbes, at: float) -> None:
@@ -117,21 +138,44 @@ class Prober:
             while self._queue and self._queue[0][0] <= now:
                 at, _, probes = heapq.heappop(self._queue)
                 if at == probes.queued_at and probes.task is None and self._is_probed(probes):
-                    self._look_at(probes, now)
+                    if probes.asking is not None:
+                        self._end_health(probes, now)
+                    else:
+                        self._look_at(probes, now)
         finally:
             if self._queue and self._timer is None:
                 self._set_timer(max(self._queue[0][0], now + STEP))
 
     def _look_at(self, probes: NodeProbes, now: float) -> None:
         if probes.round_at(now) <= now + STEP / 2:
-            probes.task = asyncio.create_task(self._round(probes), name=f"probe {probes.node.name}")
+            waiter = probes.begin_health(now)
+            if waiter is None:
+                self._begin(probes)
+                return
+            waiter.add_done_callback(partial(self._told, probes))
+            self._enqueue(probes, now + self._settings.timeout)
         else:
             probes.begin_checks()
+            probes.tell(now)
             self._enqueue_next(probes, now)
 
     def _enqueue_next(self, probes: NodeProbes, now: float) -> None:
-        due = probes.round_at(now)
-        self._enqueue(probes, min(due, now + LOOK_SECONDS) if probes.check_waits else due)
+        self._enqueue(probes, min(probes.round_at(now), probes.look_at(now)))
+
+    def _begin(self, probes: NodeProbes) -> None:
+        probes.task = asyncio.create_task(self._round(probes), name=f"probe {probes.node.name}")
+
+    def _told(self, probes: NodeProbes, waiter: "asyncio.Future[NodeReply]") -> None:
+        """A node that was asked for its health alone has answered, or its connection broke."""
+        if probes.asking is not None and probes.asking.waiter is waiter and self._is_probed(probes):
+            self._end_health(probes, asyncio.get_running_loop().time())
+
+    def _end_health(self, probes: NodeProbes, now: float) -> None:
+        if probes.end_health(now):
+            probes.conclude(is_first=False)
+            self._enqueue_next(probes, now)
+        else:
+            self._begin(probes)
 
     async def _round(self, probes: NodeProbes) -> None:
         """One round of a node. After an unexpected failure everything about the node is found out anew."""

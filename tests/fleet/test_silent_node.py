@@ -76,7 +76,7 @@ async def test_a_silent_node_whose_trial_is_late_is_asked_again(silent: bool, mo
     node = Node(NodeSpec("http://127.0.0.1:1"), BreakerRules(retrial=0.0))
     node.probe_succeeded({"m": {}}, now)
     settings = ProbeSettings(1.0, 1.0, 1, canary=False, native=False)
-    checks = NodeChecks(node, unused, unused, ResourceShortages(), lambda: settings, unused)
+    checks = NodeChecks(node, unused, unused, ResourceShortages(), lambda: settings, unused, unused)
     node.heard_at = now - 9.0 if silent else now
     node.stalled(now)
     node.doubt("stalled")

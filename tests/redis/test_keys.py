@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from gateway.core.fleet.capabilities import Capabilities
 from tests.support.gateways import RunningGateway, eventually, running_gateway
 from tests.support.nodes import (
     DONE,
@@ -145,7 +146,9 @@ async def test_every_key_is_on_the_page_and_every_row_is_a_key() -> None:
             for each in (first, second):  # a choice is only made among several
                 await eventually(lambda: sum(node.ready for node in each.app.fleet.nodes) == 2)  # noqa: B023
             await use_everything(first, second, keys, curtain)
-            await eventually(lambda: {"fg1:{sights}:views", f"fg1:{{pressure}}:{MODEL}"} <= keys.look())
+            await first.app.prober.sharing.prove(other.url, 1.0, Capabilities())  # no canary is run here
+            wanted = {"fg1:{sights}:views", f"fg1:{{pressure}}:{MODEL}", "fg1:{probes}:found"}
+            await eventually(lambda: wanted <= keys.look())
         keys.look()  # what is noted at the end: when keys were used last
     page = rows()
     assert len({row.name for row in page}) == len(page) > 20

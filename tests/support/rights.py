@@ -18,6 +18,8 @@ from gateway.config.access import read_grant, read_tenant
 from gateway.core.access.tenants import Tenants
 from gateway.core.admission.fair_order import Turn
 from gateway.core.errors import KeysUnknown
+from gateway.core.fleet.capabilities import Capabilities
+from gateway.core.fleet.found_node import FoundNode
 from gateway.core.fleet.registration import RegistrationTrust
 from gateway.core.limits.rules import Limits, rules_of
 from gateway.core.pressure.factor import FactorRules
@@ -32,6 +34,7 @@ from gateway.fleet.node import Lease, Node
 from gateway.fleet.node_sources import NodeSources
 from gateway.fleet.node_spec import NodeSpec
 from gateway.fleet.peer_views import PeerViews
+from gateway.fleet.probe_sharing import ProbeSharing
 from gateway.fleet.registrations import RegistrationRules, Registrations
 from gateway.limits.rulesets import Ruleset
 from gateway.limits.stores import RedisStore
@@ -78,7 +81,19 @@ async def linked_as(redis: RedisServer, url: str) -> AsyncIterator[RedisClient]:
 
 async def use_everything(redis: RedisServer, link: RedisClient) -> list[str]:
     """Do all that a gateway does with Redis; returns what did not work."""
-    uses = (_limits, _keys, _usage, _presence, _peer_views, _placement, _drains, _registrations, _audit, _pressure)
+    uses = (
+        _limits,
+        _keys,
+        _usage,
+        _presence,
+        _peer_views,
+        _placement,
+        _drains,
+        _registrations,
+        _audit,
+        _pressure,
+        _probes,
+    )
     failed = []
     for use in uses:
         try:
@@ -195,6 +210,23 @@ async def _pressure(_: RedisServer, link: RedisClient) -> None:
     factor, rules = SharedFactor("m", link), FactorRules(hold=0.0)
     await factor.refresh(rules, 1000.0, 0.0)
     assert factor.seen, "it lies in Redis"
+
+
+async def _probes(_: RedisServer, link: RedisClient) -> None:
+    fleet, url = Fleet(), "http://10.0.0.1:8000"
+    fleet.share_with(2)
+    one, other = ProbeSharing(link, fleet), ProbeSharing(link, fleet)
+    for each in (one, other, one):
+        await each.exchange()
+    one.tell(FoundNode(url, asyncio.get_running_loop().time(), "models"))
+    await one.exchange()
+    told = await other.exchange()
+    await one.prove(url, 1.0, Capabilities(native_budget=True))
+    proven = await other.proven(url, 1.0, Capabilities())
+    await one.leave()
+    await other.leave()
+    assert [found.url for found in told] == [url]
+    assert proven == Capabilities(native_budget=True)
 
 
 async def _audit(_: RedisServer, link: RedisClient) -> None:

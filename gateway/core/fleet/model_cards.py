@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from hashlib import blake2b
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -37,6 +38,13 @@ def read_cards(page: bytes) -> Mapping[str, Mapping[str, Any]]:
     return {card["id"]: card for card in map(_card, listed)}
 
 
+class ModelPage(NamedTuple):
+    """Cards by model id, and a digest of what does not change from page to page."""
+
+    cards: Mapping[str, Mapping[str, Any]]
+    digest: str
+
+
 class KnownCards:
     """Keeps the cards of pages that differ in nothing but when they were written: nodes of a fleet list the same
     models, and a card is 3 KB."""
@@ -44,18 +52,18 @@ class KnownCards:
     __slots__ = ("_pages",)
 
     def __init__(self) -> None:
-        self._pages: dict[bytes, Mapping[str, Mapping[str, Any]]] = {}
-        """By what does not change from page to page; the latest `MOST_PAGES`."""
+        self._pages: dict[str, ModelPage] = {}
+        """By their digests; the latest `MOST_PAGES`."""
 
-    def read(self, page: bytes) -> Mapping[str, Mapping[str, Any]]:
+    def read(self, page: bytes) -> ModelPage:
         """As `read_cards`; the result is shared."""
         cards = read_cards(page)
         lasting = [{name: card[name] for name in card if name not in _OF_THE_MOMENT} for card in cards.values()]
-        key = orjson.dumps(lasting, option=orjson.OPT_SORT_KEYS)
-        known = self._pages.pop(key, cards)
+        digest = blake2b(orjson.dumps(lasting, option=orjson.OPT_SORT_KEYS), digest_size=8).hexdigest()
+        known = self._pages.pop(digest, None) or ModelPage(cards, digest)
         while len(self._pages) >= MOST_PAGES:
             del self._pages[next(iter(self._pages))]
-        self._pages[key] = known
+        self._pages[digest] = known
         return known
 
 

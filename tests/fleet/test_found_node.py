@@ -1,0 +1,166 @@
+"""What gateways tell each other of nodes, and whose turn it is to ask: against a plain model of several gateways."""
+
+import itertools
+import json
+import math
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.core.fleet.found_node import MOST_AGE, TERM, FoundNode, rank, read, spell
+from gateway.core.fleet.node_metrics import NodeMetrics
+from gateway.core.fleet.probe_times import ProbeTimes
+from gateway.fleet.probe_sharing import PRESENT_MS, TURN
+
+NAMES = st.lists(st.text("abcdef0123", min_size=1, max_size=8), min_size=1, max_size=8, unique=True)
+COUNT = st.none() | st.integers(0, 10**12)
+LOADS = st.builds(
+    NodeMetrics,
+    at=st.floats(50, 100).map(lambda at: round(at, 3)),
+    running=COUNT,
+    waiting=COUNT,
+    kv_use=st.none() | st.floats(0, 1),
+    cache_queries=COUNT,
+    cache_hits=COUNT,
+    generated=COUNT,
+    short_of_room=COUNT,
+    ended=COUNT,
+    prompts=COUNT,
+    started=st.none() | st.floats(0, 2e9),
+)
+FOUND = st.builds(
+    FoundNode,
+    url=st.text(max_size=30).map(lambda text: "http://" + text.encode("utf-8", "replace").decode()),
+    at=st.floats(50, 100).map(lambda at: round(at, 3)),
+    models=st.text("0123456789abcdef", max_size=16),
+    load=st.none() | LOADS,
+)
+
+
+@given(st.lists(FOUND, max_size=5), st.floats(0, 1e6))
+def test_what_is_told_is_read_by_another_clock(found: list[FoundNode], offset: float) -> None:
+    told = read(spell(found, 100.0).encode(), 100.0 + offset)
+    assert [(each.url, each.models) for each in told] == [(each.url, each.models) for each in found]
+    for mine, theirs in zip(found, told, strict=True):
+        assert theirs.at == pytest.approx(mine.at + offset, abs=1e-3)
+        if mine.load is None or theirs.load is None:
+            assert mine.load is theirs.load
+            continue
+        assert theirs.load.at == pytest.approx(mine.load.at + offset, abs=1e-3)
+        assert (theirs.load.generated, theirs.load.started) == (mine.load.generated, mine.load.started)
+
+
+def test_what_is_too_old_or_of_a_newer_version_is_left() -> None:
+    old, new = FoundNode("http://a", 100.0 - MOST_AGE - 1, "m"), FoundNode("http://b", 99.0, "m", NodeMetrics(98.0))
+    told = json.loads(spell([old, new], 100.0))
+    told[1].append("a field of a newer version")
+    assert [each.url for each in read(json.dumps(told).encode(), 100.0)] == ["http://b"]
+    ahead = [["http://c", -5.0, "m"]]
+    assert read(json.dumps(ahead).encode(), 100.0)[0].at == 100.0, "nothing was found in the future"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "null", "[1]", "[[]]", '[["http://a"]]', '[["http://a", "x", "m"]]', '[[1, 1.0, "m"]]',
+     '[["http://a", 1.0, "m", 1.0, null, null]]', '[["http://a", 1e300, "m"]]', '[["http://a", true, "m"]]',
+     '[["http://a", 1, "m", 1, "k", null, 1, 1, 1, 1, 1, 1, 1, 1]]', "[" * 2000],
+)  # fmt: skip
+def test_what_cannot_be_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        read(text.encode(), 100.0)
+
+
+@given(NAMES, st.text(max_size=10), st.floats(0, 1e10))
+def test_all_agree_on_one_order_and_keep_it_where_one_leaves(names: list[str], url: str, now: float) -> None:
+    order = sorted(names, key=lambda name: rank(name, names, url, now))
+    assert [rank(name, names, url, now) for name in order] == list(range(len(names)))
+    left = order[1:]
+    assert [rank(name, left, url, now) for name in left] == list(range(len(left)))
+
+
+def test_nodes_are_spread_over_gateways_and_handed_on_now_and_then() -> None:
+    names = ["one", "two", "three", "four"]
+    urls = [f"http://10.0.0.{number}:8000" for number in range(400)]
+    firsts = [sum(rank(name, names, url, 1e9) == 0 for url in urls) for name in names]
+    assert min(firsts) > 60 and sum(firsts) == 400
+    terms = [1e9 + TERM * term for term in range(40)]
+    assert len({rank("one", names, urls[0], at) for at in terms}) == 4
+    changes = [sum(rank("one", names, url, 1e9) != rank("one", names, url, 1e9 + s) for url in urls) for s in (1, 60)]
+    assert 0 < changes[0] < 20 < changes[1], "not all nodes change hands at the same moment"
+
+
+INTERVAL, QUIET, STEP, CALL = 2.0, 10.0, 0.05, 0.25
+
+
+@dataclass
+class Gateway:
+    """One gateway's view of one node: the rules of `ProbeTimes` and `rank`, and calls every `CALL` seconds."""
+
+    name: str
+    phase: float
+    times: ProbeTimes = field(default_factory=ProbeTimes)
+    dies_at: float = math.inf
+    reaches: bool = True
+    probes: list[float] = field(default_factory=list)
+    told: list[float] = field(default_factory=list)
+
+    def step(self, now: float, names: list[str], jitter: float) -> None:
+        """Probe where a round is due."""
+        bad_sign = not self.reaches and self.probes
+        self.times.turn = 0.0 if bad_sign else TURN * INTERVAL * rank(self.name, names, "http://node", now)
+        self.times.page_at = self.times.cards_at = now  # health alone is followed
+        if self.times.round_at(now, False, INTERVAL, QUIET, 0.0, False) <= now:
+            self.times.asked_at, self.times.jitter = now, jitter
+            self.probes.append(now)
+            if self.reaches:
+                self.times.alive_at = now
+                self.told.append(now)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    count=st.integers(1, 4),
+    phases=st.lists(st.floats(0, CALL), min_size=4, max_size=4),
+    deaths=st.lists(st.just(math.inf) | st.floats(10, 50), min_size=4, max_size=4),
+    splits=st.lists(st.booleans(), min_size=4, max_size=4),
+    data=st.data(),
+)
+def test_a_node_is_asked_once_an_interval_whoever_dies_or_cannot_reach_it(
+    count: int, phases: list[float], deaths: list[float], splits: list[bool], data: st.DataObject
+) -> None:
+    gateways = [
+        Gateway(f"g{number}", phases[number], dies_at=deaths[number], reaches=not splits[number])
+        for number in range(count)
+    ]
+    gateways[0].dies_at, gateways[0].reaches = math.inf, True  # one of them lives, and reaches it
+    jitters = data.draw(st.lists(st.floats(0.9, 1.1), min_size=64, max_size=64))
+    sent: list[tuple[float, float, Gateway]] = []
+    reached: list[float] = []
+    now = 0.0
+    while now < 70.0:
+        for each in gateways:
+            if now >= each.dies_at:
+                continue
+            names = [other.name for other in gateways if now < other.dies_at + PRESENT_MS / 1000]
+            before = len(each.told)
+            each.step(now, names, jitters[int(now / STEP) % 64])
+            if len(each.told) > before:
+                reached.append(now)
+            if (now + each.phase) % CALL < STEP:  # it calls Redis: sends, and reads what others have sent before
+                sent += [(now, at, each) for at in each.told]
+                each.told = []
+                if each.reaches:
+                    news = [at for when, at, sender in sent if sender is not each and when < now]
+                    each.times.alive_at = max([each.times.alive_at, *news])
+        now += STEP
+    dying = sum(each.dies_at < math.inf for each in gateways)
+    blind = sum(not each.reaches for each in gateways)
+    gaps = [after - before for before, after in itertools.pairwise(reached)]
+    longest = INTERVAL * 1.1 + TURN * INTERVAL * (dying + blind) + 2 * STEP
+    assert max(gaps) <= longest, "each one ahead that is dead or cannot reach it costs a turn, and no more"
+    settled = max([each.dies_at for each in gateways if each.dies_at < math.inf], default=0.0) + 6.0
+    if not blind:
+        later = [at for at in reached if at > max(settled, 5.0)]
+        assert len(later) <= (70.0 - max(settled, 5.0)) / (0.9 * INTERVAL) + 2, "one prober for an interval"
