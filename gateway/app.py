@@ -3,16 +3,19 @@
 import asyncio
 import os
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import structlog
 
 from gateway.access.audit import Audit
+from gateway.access.directory import Directory
 from gateway.access.gate import Gate
 from gateway.admin.app import MetricsPage, RouteGroup, build_admin
 from gateway.admin.drains import DrainRoutes
 from gateway.admin.fleet import FleetRoutes
 from gateway.admin.keys import KeyRoutes
+from gateway.admin.limits import LimitRoutes
 from gateway.admin.reload import ReloadRoutes
 from gateway.admin.tenants import TenantRoutes
 from gateway.admin.usage import UsageRoutes
@@ -25,9 +28,11 @@ from gateway.api.listener_settings import ListenerSettings
 from gateway.api.middleware import Middleware
 from gateway.api.open_files import bound_connections
 from gateway.api.public import build_public
+from gateway.config.access import read_tenant
 from gateway.config.models import ModelNames
 from gateway.config.tree import Config
 from gateway.config.watch import ConfigWatch
+from gateway.core.access.tenants import Tenant
 from gateway.core.access.wrong_key_throttle import WrongKeyThrottle
 from gateway.core.limits.metering import Meters
 from gateway.fleet.discovery import Discovery
@@ -206,11 +211,20 @@ class Gateway:
             directory, lambda: self.config.tenants, lambda: ModelNames.of(self.config.models), self.audit
         )
         yield KeyRoutes(directory, lambda: self.config.tenants, lambda: ModelNames.of(self.config.models))
+        yield LimitRoutes(partial(self._find_tenant, directory), lambda: self.limiter)
         yield DrainRoutes(self.fleet, self.drains, self.audit)
         kept = self.redis if self.ledger is not None else None
         yield UsageRoutes(None if kept is None else UsageReport(kept), None if kept is None else RequestLookup(kept))
         yield self.fleet_routes
         yield ReloadRoutes(self.config_reload.reload)
+
+    async def _find_tenant(self, directory: Directory | None, name: str) -> Tenant | None:
+        """A tenant of the config file, or else of Redis. Raises `RedisUnavailable`."""
+        tenants = self.gate.tenants
+        if tenants.anonymous is not None and tenants.anonymous.tenant.name == name:
+            return tenants.anonymous.tenant
+        record = None if name in tenants.by_name or directory is None else await directory.tenant(name)
+        return tenants.by_name.get(name) if record is None else read_tenant(self._response_key, name, record.settings)
 
     def listener_settings(self, admin_port: int | None) -> ListenerSettings:
         """The settings of the listeners' protocol."""

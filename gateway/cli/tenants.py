@@ -62,6 +62,24 @@ def set_tenant(
         _show(control.ask("PATCH", path_of("admin", "tenants", name), tree_of(settings)))
 
 
+@tenants.command("limits")
+def show_limits(name: NameArgument, as_json: AsJson = False, admin: AdminUrl = LOCAL, token: AdminToken = None) -> None:
+    """What is left of a tenant's limits, as all gateways count it; those of its keys aside."""
+    with asking(admin, token) as control:
+        found = control.get(path_of("admin", "limits", name))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    if not found:
+        typer.echo(f"{name} has no limits")
+        return
+    table = new_table("limit", "model", "of", "left", "left %")
+    for each in found:
+        share = f"{100 * each['left'] / each['of']:.0f}%"
+        table.add_row(each["limit"], each["model"] or "all", f"{each['of']:g}", f"{each['left']:.4g}", share)
+    print_table(table)
+
+
 @tenants.command("delete")
 def delete_tenant(
     name: NameArgument,

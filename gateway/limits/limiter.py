@@ -16,8 +16,10 @@ which `LeaseRenewal` renews as long as its request runs.
 
 import itertools
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Literal
 
 import structlog
@@ -25,7 +27,7 @@ import structlog
 from gateway.core.access.tenants import Identity
 from gateway.core.errors import InvalidRequest, LimitsUnknown
 from gateway.core.limits.metering import ASSUMED_OUTPUT, Meters, plan_amounts, priced
-from gateway.core.limits.rules import NOTHING, Amounts, LimitResult, Limits
+from gateway.core.limits.rules import NOTHING, Amounts, LimitResult, Limits, Rules
 from gateway.core.plan import Plan
 from gateway.limits.arrivals import Arrival, Arrivals
 from gateway.limits.backlog import Backlog, Settlement
@@ -48,6 +50,11 @@ class LimiterSettings:
     assumed_output: int = ASSUMED_OUTPUT
     lease: float = 60.0
     default: Limits | None = None
+
+
+SHOWN_SECONDS = 60.0
+SHOWN_AT_MOST = 2000
+"""What was left of limits is shown for so long, of so many rulesets."""
 
 
 class Limiter:
@@ -184,6 +191,34 @@ class Limiter:
         if refused is not None:
             rules, costs, result = refused
             raise limit_exceeded(rules, costs, result, who.tenant.name, anthropic)
+
+    async def levels(self, who: Identity, model: str) -> tuple[Rules, tuple[int, ...]] | None:
+        """What is left of each limit of `who` on `model`, in the rules' own units; None where there are none. Raises
+        `RedisUnavailable`."""
+        rules = self._rulesets.of(who, model)
+        if rules is None:
+            return None
+        if self._store is None:
+            return rules.rules, self._memory.peek(who.tenant.name, rules).left
+        id = f"{self._prefix}{next(self._numbers):x}"
+        return rules.rules, (await self._store.peek(who.tenant.name, id, rules)).left
+
+    def shares_left(self) -> dict[tuple[str, str], float]:
+        """Of each limit of a tenant that had a request in the last minute, 0 to 1: what was left. By tenant and name of
+        the limit; those of keys and of single models aside."""
+        if self._store is None:
+            known: Iterator[tuple[str, Ruleset, LimitResult]] = (
+                (name, rules, self._memory.peek(name, rules)) for name, rules in self._rulesets.kept()
+            )
+        else:
+            known = self._local_share.recent(SHOWN_SECONDS)
+        found: dict[tuple[str, str], tuple[int, float]] = {}
+        for tenant, rules, result in islice(known, SHOWN_AT_MOST):
+            for rule, left in zip(rules.rules, result.left, strict=True):
+                place = tenant, rule.name.replace("nanodollars", "usd")
+                if rule.scope == "t" and found.get(place, (0, 0.0))[0] <= result.now:
+                    found[place] = result.now, min(1.0, max(0.0, left / rule.capacity))
+        return {place: share for place, (_, share) in found.items()}
 
     # In the background
 

@@ -6,7 +6,7 @@ Redis what was used meanwhile. Where Redis refuses the calls for some rules of o
 right that was taken away), the tenant's share is kept until Redis accepts all of them again.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 
 from gateway.core.limits.rules import LimitResult
 from gateway.limits.reservation import Reservation
@@ -33,6 +33,11 @@ class LocalShare:
         self._last[tenant, rules] = result
         if self._refused:
             self._record_acceptance(tenant, rules)
+
+    def recent(self, seconds: float) -> Iterator[tuple[str, Ruleset, LimitResult]]:
+        """What Redis said was left, in the last `seconds`: tenant, rules and result."""
+        since = now() - round(seconds * 1_000_000)
+        return ((tenant, rules, result) for (tenant, rules), result in self._last.items() if result.now >= since)
 
     def _record_acceptance(self, tenant: str, rules: Ruleset) -> None:
         refused = self._refused.get(tenant)

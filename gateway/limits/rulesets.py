@@ -1,7 +1,7 @@
 """The rules that one caller's requests to one model are measured by, made once and kept."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from gateway.core.access.tenants import Identity
@@ -92,6 +92,10 @@ class Rulesets:
         made = _compile(who, model, self._default)
         self._kept[name] = (who, made)
         return made
+
+    def kept(self) -> Iterator[tuple[str, Ruleset]]:
+        """The rulesets of requests so far, each with its tenant's name."""
+        return ((who.tenant.name, rules) for who, rules in self._kept.values() if rules is not None)
 
 
 def _compile(who: Identity, model: str, default: Limits | None) -> Ruleset | None:

@@ -84,6 +84,15 @@ class RedisStore:
         given: tuple[Value, ...] = (id, self._lease, rules.keep, rules.wire)
         return self._redis.submit((*named, *given, *costs), script)
 
+    async def peek(self, tenant: str, id: str, rules: Ruleset) -> LimitResult:
+        """What is left of each rule, over the connection of reports: nothing is reserved, under a new `id`, and that is
+        settled."""
+        base, nothing = [self._base(tenant)], [0] * len(rules.rules)
+        run = self._redis.reports.run
+        result = read_result(await run(self._reserve, base, [id, self._lease, rules.keep, rules.wire, *nothing]))
+        await run(self._settle, base, [id, rules.keep, rules.wire, *nothing])
+        return result
+
     def settle(self, tenant: str, id: str, rules: Ruleset, used: tuple[int, ...]) -> InlineFuture[Any]:
         script = self._settle
         return self._redis.submit(

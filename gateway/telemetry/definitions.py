@@ -278,6 +278,12 @@ METRICS: tuple[MetricDefinition[Any], ...] = (
         "fleetgate_reservations",
         "Requests that hold limits now.",
     ),
+    LIMIT_LEFT := _gauge(
+        "fleetgate_limit_left_ratio",
+        "What was left of a tenant's limit at its last request of the last minute, 0 to 1.",
+        *("tenant", "limit"),
+        processes="livemin",
+    ),
     SETTLEMENTS_WAITING := _gauge(
         "fleetgate_settlements_waiting",
         "Requests whose settlement waits for Redis.",

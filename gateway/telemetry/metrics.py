@@ -39,6 +39,7 @@ class Metrics:
         self._queues = QueueGauges(self._made)
         self._ended: list[RequestStats] = []
         self._cpu_counted = 0.0
+        self._limits: set[tuple[str, str]] = set()
         self._totals: dict[tuple[str, ...], int] = {}
         self.recent = RecentTtft()
         self.breaks = RecentBreaks()
@@ -183,6 +184,18 @@ class Metrics:
         self._made[definitions.REDIS_UP].set(int(up))
         self._count_up(definitions.REDIS_OUTAGES, outages)
         self._made[definitions.LIVE_GATEWAYS].set(gateways)
+
+    def limits_left(self, shares: Mapping[tuple[str, str], float]) -> None:
+        """What is left of each tenant's limits, 0 to 1, by tenant and limit; one that is not among them is removed.
+        (With several processes it can only be set to 1.)"""
+        gauge = self._made[definitions.LIMIT_LEFT]
+        for place in self._limits - shares.keys():
+            gauge.labels(*place).set(1)
+            if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+                gauge.remove(*place)
+        for place, share in shares.items():
+            gauge.labels(*place).set(share)
+        self._limits = set(shares)
 
     def limits_state(self, reservations: int, waiting: int, dropped: int) -> None:
         """Reservations that are held now, and settlements that wait for Redis or were given up."""

@@ -69,4 +69,5 @@ class Gauges:
             metrics.redis_state(self.redis.up, self.redis.outages, self.presence.live)
             metrics.redis_refusals(self.redis.refusals.count, len(self.redis.refusals.standing))
         if limiter is not None:
+            metrics.limits_left(limiter.shares_left())
             metrics.limits_state(len(limiter.live), limiter.waiting, limiter.dropped)

@@ -208,6 +208,34 @@ async def test_a_frozen_redis_stops_no_known_key_and_is_told(tmp_path: Path) -> 
         await _usage(at, requests=3)
 
 
+async def test_what_is_left_of_a_tenants_limits(tmp_path: Path) -> None:
+    """Looking takes nothing."""
+    async with fleet(tmp_path, 1) as at:
+        limits = {"requests_per_minute": 100, "usd_per_day": 1.0, "concurrent_requests": 3}
+        of_model = {"model": MODEL, "limits": {"tokens_per_day": 5000}}
+        await at.made("tenants", name="acme", limits=limits, per_model=[of_model])
+        key = (await at.made("keys", tenant="acme"))["key"]
+        assert await at.status(key) == 200
+        await _usage(at, requests=1)
+        for _ in range(3):
+            found = {each["limit"]: each for each in json.loads(await at.run("tenants", "limits", "acme", "--json"))}
+            assert {name: each["of"] for name, each in found.items()} == {
+                "tenant.requests_per_minute": 100,
+                "tenant.usd_per_day": 1.0,
+                "tenant.concurrent_requests": 3,
+                "per_model.tokens_per_day": 5000,
+            }
+            assert 99 <= found["tenant.requests_per_minute"]["left"] <= 100
+            assert found["tenant.usd_per_day"]["left"] == pytest.approx(1.0 - 0.002)
+            assert found["tenant.concurrent_requests"]["left"] == 3
+            assert (found["per_model.tokens_per_day"]["left"], found["per_model.tokens_per_day"]["model"]) == (
+                3900,
+                MODEL,
+            )
+        assert "78%" in await at.run("tenants", "limits", "acme")
+        assert "Unknown tenant 'none'" in await at.run("tenants", "limits", "none", status=1)
+
+
 async def test_a_request_is_found_by_its_id(tmp_path: Path) -> None:
     async with fleet(tmp_path, 1) as at:
         key = (await at.made("tenants", name="acme")) and (await at.made("keys", tenant="acme"))["key"]
