@@ -26,8 +26,9 @@ class NodeSources:
         after = self.specs()
         if after == before:
             return
-        came = [spec.name for spec in after if spec.url not in {old.url for old in before}]
-        left = [spec.name for spec in before if spec.url not in {new.url for new in after}]
+        had, have = {spec.url for spec in before}, {spec.url for spec in after}
+        came = [spec.name for spec in after if spec.url not in had]
+        left = [spec.name for spec in before if spec.url not in have]
         if came or left:
             log.info("fleet_changed", source=source, added=came, removed=left)
         self._on_change(after)

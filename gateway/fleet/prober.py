@@ -167,6 +167,8 @@ class Prober:
 
     def _told(self, probes: NodeProbes, waiter: "asyncio.Future[NodeReply]") -> None:
         """A node that was asked for its health alone has answered, or its connection broke."""
+        if not waiter.cancelled():
+            waiter.exception()  # it is looked at, also where nobody asks for it any more
         if probes.asking is not None and probes.asking.waiter is waiter and self._is_probed(probes):
             self._end_health(probes, asyncio.get_running_loop().time())
 

@@ -26,3 +26,11 @@ def test_the_page_is_as_long_as_a_vllms_and_says_the_same() -> None:
 def test_a_small_fleet_is_measured() -> None:
     cost = probes.measure_idle(proxies.FLEETGATE, 3, 1, 0, 1.0)
     assert cost.ready > 0 and cost.core > 0 and cost.resident > 0
+
+
+@pytest.mark.prove
+def test_a_thousand_registrations_come_up_at_two_gateways() -> None:
+    """docs/scaling.md has the seconds; here is only what may depend on no machine: all of them come up."""
+    with probes.QuietFleet(proxies.FLEETGATE, 1000, 2, 0) as fleet:
+        fleet.register()
+        assert 0 < fleet.wait_until_ready() < probes.START_SECONDS
