@@ -9,9 +9,11 @@ from pathlib import Path
 import structlog
 
 from gateway.access.audit import Audit
+from gateway.access.blocks import Blocks
 from gateway.access.directory import Directory
 from gateway.access.gate import Gate
 from gateway.admin.app import MetricsPage, RouteGroup, build_admin
+from gateway.admin.blocks import BlockRoutes
 from gateway.admin.drains import DrainRoutes
 from gateway.admin.fleet import FleetRoutes
 from gateway.admin.keys import KeyRoutes
@@ -105,7 +107,8 @@ class Gateway:
         self.keyring = parts.keyring(config, self.redis, response_key, settings.tenants)
         self._wrong_keys = WrongKeyThrottle(settings.wrong_keys_per_minute)
         self._wrong_tokens = WrongKeyThrottle(settings.wrong_keys_per_minute)
-        self.gate = Gate(settings.tenants, self._wrong_keys, self.keyring, parts.public_guard(config))
+        self.blocks = None if self.redis is None else Blocks(self.redis)
+        self.gate = Gate(settings.tenants, self._wrong_keys, self.keyring, parts.public_guard(config), self.blocks)
         self.audit = Audit(self.redis, config.access.audit_lines)
         self.presence = Presence(self.redis)
         self.presence.on_change(self.fleet.share_with)
@@ -211,7 +214,9 @@ class Gateway:
             directory, lambda: self.config.tenants, lambda: ModelNames.of(self.config.models), self.audit
         )
         yield KeyRoutes(directory, lambda: self.config.tenants, lambda: ModelNames.of(self.config.models))
-        yield LimitRoutes(partial(self._find_tenant, directory), lambda: self.limiter)
+        find = partial(self._find_tenant, directory)
+        yield LimitRoutes(find, lambda: self.limiter)
+        yield BlockRoutes(self.blocks, find, self.audit)
         yield DrainRoutes(self.fleet, self.drains, self.audit)
         kept = self.redis if self.ledger is not None else None
         yield UsageRoutes(None if kept is None else UsageReport(kept), None if kept is None else RequestLookup(kept))
@@ -253,7 +258,7 @@ class Gateway:
             await self.presence.start()
         if self.router.places is not None:
             await self.router.places.start()
-        for part in (self.limiter, self.keyring, self.ledger):
+        for part in (self.limiter, self.keyring, self.blocks, self.ledger):
             if part is not None:
                 part.start()
         self._started = True
@@ -283,7 +288,7 @@ class Gateway:
         await self.discovery.stop()
         await self.prober.stop()
         self.relay.pools.close()
-        for part in (self.keyring, self.limiter, self.ledger):
+        for part in (self.keyring, self.blocks, self.limiter, self.ledger):
             if part is not None:
                 await part.stop()
         if self.redis is not None:

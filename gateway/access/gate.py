@@ -9,12 +9,13 @@ from collections.abc import Mapping
 
 import structlog
 
+from gateway.access.blocks import Blocks
 from gateway.access.keyring import Keyring
 from gateway.core.access.api_keys import has_shape, is_whole, key_digest
 from gateway.core.access.browser_guard import BrowserGuard
 from gateway.core.access.tenants import Identity, Tenants, demanded_key
 from gateway.core.access.wrong_key_throttle import WrongKeyThrottle
-from gateway.core.errors import CrossSiteRequest, TooManyWrongKeys, Unauthenticated
+from gateway.core.errors import CrossSiteRequest, TenantBlocked, TooManyWrongKeys, Unauthenticated
 from gateway.core.http.addresses import source_of
 from gateway.core.telemetry.log_throttle import LogThrottle
 
@@ -30,8 +31,10 @@ class Gate:
         throttle: WrongKeyThrottle,
         keyring: Keyring | None = None,
         guard: BrowserGuard | None = None,
+        blocks: Blocks | None = None,
     ) -> None:
-        """`guard` checks requests that need no key; None lets them all in."""
+        """`guard` checks requests that need no key; None lets them all in. `blocks` is None without Redis."""
+        self._blocks = blocks
         self._guard = guard
         self._refused = LogThrottle(crowded=True)
         self._throttle = throttle
@@ -47,7 +50,8 @@ class Gate:
     def known(self, headers: Mapping[bytes, bytes]) -> Identity | None:
         """The caller, where the key is known here; otherwise None: await `find`.
 
-        Raises `Unauthenticated` where no key came, `CrossSiteRequest` where none is needed and a web page calls.
+        Raises `Unauthenticated` where no key came, `TenantBlocked` where it is blocked, `CrossSiteRequest` where none
+        is needed and a web page calls.
         """
         anonymous = self.tenants.anonymous
         if anonymous is not None:
@@ -60,7 +64,7 @@ class Gate:
         caller = self.tenants.of_key(digest)
         if caller is None and self._keyring is not None:
             caller = self._keyring.known(digest)
-        return caller if caller is None or caller.expires > time.time() else None
+        return self._unblocked(caller) if caller is not None and caller.expires > time.time() else None
 
     async def identify(self, headers: Mapping[bytes, bytes], address: str) -> Identity:
         """The caller, known here or looked up."""
@@ -74,7 +78,7 @@ class Gate:
         if self._keyring is not None and is_whole(key):
             caller = await self._keyring.find(key_digest(key))
             if caller is not None and caller.expires > time.time():
-                return caller
+                return self._unblocked(caller)
         wait = self._throttle.wrong(address, time.monotonic())
         if wait > 0:
             self._log_refusal("wrong_keys_throttled", source_of(address), address=address)
@@ -83,6 +87,16 @@ class Gate:
                 retry_after=wait,
             )
         raise _wrong(key)
+
+    def _unblocked(self, caller: Identity) -> Identity:
+        """`caller`; `TenantBlocked` where it is blocked."""
+        blocks = self._blocks
+        if blocks is not None and blocks.subjects and blocks.bars(caller):
+            raise TenantBlocked(
+                f"The tenant {caller.tenant.name} or this API key is blocked: ask the gateway's operator.",
+                code="blocked",
+            )
+        return caller
 
     def _log_refusal(self, event: str, source: str, **facts: str) -> None:
         """Log once a minute for each `source`."""

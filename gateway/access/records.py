@@ -59,11 +59,12 @@ class AccessKeys:
     version: str
     audit: str
     changes: str
+    blocked: str
 
     @classmethod
     def below(cls, prefix: str) -> Self:
         base = f"{prefix}:{{access}}:"
-        return cls(*(base + name for name in ("tenants", "keys", "used", "version", "audit", "change:")))
+        return cls(*(base + name for name in ("tenants", "keys", "used", "version", "audit", "change:", "blocked")))
 
 
 def _settings(record: dict[str, Any]) -> dict[str, Any]:

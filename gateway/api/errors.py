@@ -17,6 +17,7 @@ _HTTP: dict[type[e.GatewayError], tuple[int, ErrorKind]] = {
     e.UnknownPath: (404, ErrorKind.NOT_FOUND),
     e.MethodNotAllowed: (405, ErrorKind.INVALID),
     e.CrossSiteRequest: (403, ErrorKind.PERMISSION),
+    e.TenantBlocked: (403, ErrorKind.PERMISSION),
     e.Unauthenticated: (401, ErrorKind.AUTHENTICATION),
     e.RateLimited: (429, ErrorKind.RATE_LIMIT),
     e.Overloaded: (503, ErrorKind.OVERLOADED),
@@ -39,7 +40,15 @@ ID_HEADERS = ("x-request-id", "request-id")
 ERROR_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry", "www-authenticate", "allow", "accept-encoding")
 """Headers that an error's answer can have besides its type and length."""
 
-_FINAL = (e.Unauthenticated, e.AnswerTooLarge, e.NoSummary, e.DeadlineExceeded, e.QuotaExceeded, e.LimitTooSmall)
+_FINAL = (
+    e.Unauthenticated,
+    e.TenantBlocked,
+    e.AnswerTooLarge,
+    e.NoSummary,
+    e.DeadlineExceeded,
+    e.QuotaExceeded,
+    e.LimitTooSmall,
+)
 """Errors that clients retry by themselves, though a retry does not help: Claude Code sends a wrong key ten times in two
 minutes."""
 

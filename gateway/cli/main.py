@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gateway.cli.blocks import block, blocks, unblock
 from gateway.cli.check import check
 from gateway.cli.connect.command import connect
 from gateway.cli.keys import keys
@@ -84,6 +85,9 @@ app.command()(drain)
 app.command()(undrain)
 app.command()(status)
 app.command()(reload)
+app.command()(block)
+app.command()(unblock)
+app.command()(blocks)
 app.command("usage")(show_usage)
 app.command("audit")(show_audit)
 app.command("request")(show_request)

@@ -11,6 +11,7 @@ GatewayError
 │   └── NotFound              a model, a response: named, but not there (or not the caller's)
 │       └── ModelNotFound
 ├── CrossSiteRequest          from a web page that may not call, where no key is asked
+├── TenantBlocked             its tenant, or its key, is blocked by an administrator
 ├── Unauthenticated           no key, or one that nobody has
 ├── RateLimited               too much of something that the caller may do
 │   ├── TooManyWrongKeys      from one address in a minute
@@ -114,6 +115,10 @@ class ModelNotFound(NotFound):
 
 class CrossSiteRequest(GatewayError):
     default_code = "cross_site_request"
+
+
+class TenantBlocked(GatewayError):
+    default_code = "blocked"
 
 
 class Unauthenticated(GatewayError):

@@ -128,6 +128,7 @@ async def use_everything(gateway: RunningGateway, other: RunningGateway, keys: K
         node = gateway.app.fleet.nodes[0].name
         await admin_does("POST", "/drain", node=node)
         await admin_does("POST", "/undrain", node=node)
+        await admin_does("POST", "/block", key=f"key_{'0' * 16}")
         ledger = gateway.app.ledger
         assert ledger is not None
         await eventually(lambda: ledger.waiting == 0 and "fg1:{usage}:records" in keys.look())

@@ -65,7 +65,11 @@ def test_a_resume_that_finds_no_node_costs_the_model_nothing() -> None:
 async def test_what_happens_until_all_answers_have_broken_off_comes_first(leaves: bool) -> None:
     """An answer is given up a moment later: its client may be gone by then, or the process about to end."""
     budgets, request = ResumeBudgets(ResumeRules()), SimpleNamespace(gone=False)
-    stats, checkpoint, node = SimpleNamespace(resumes=()), SimpleNamespace(count=3), SimpleNamespace(name="A", failed_probes=0)
+    stats, checkpoint, node = (
+        SimpleNamespace(resumes=()),
+        SimpleNamespace(count=3),
+        SimpleNamespace(name="A", failed_probes=0),
+    )
     given: list[Any] = [Resumes(0, NodeDeaths(), 0), request, stats, None, None, inf]
     broken: list[Any] = [checkpoint, node]
     judged = asyncio.create_task(AnswerResumption(budgets, *given).judge(UpstreamCut("x"), *broken))
