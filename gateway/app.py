@@ -47,6 +47,7 @@ from gateway.fleet.prober import Prober
 from gateway.limits.limiter import Limiter
 from gateway.pipeline import Pipeline
 from gateway.pressure.thinking_pressure import ThinkingPressure
+from gateway.reading.reader import BodyReader
 from gateway.redis.presence import Presence
 from gateway.request_record import Observer
 from gateway.resume.moves import Moves
@@ -121,6 +122,7 @@ class Gateway:
         )
         self.meters = Meters(settings.prices)
         self.admission = Admission(None, self.router, self.queue)
+        self.reader = BodyReader()
         self.pipeline = Pipeline(
             settings.requests,
             self.gate,
@@ -131,6 +133,7 @@ class Gateway:
             parts.counters(config),
             self.meters,
             self.pressure,
+            self.reader,
         )
         self._configure_limits(settings)
         self._bounds = RequestBounds(settings.bodies)
@@ -284,6 +287,7 @@ class Gateway:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.moves.stop()
         await self.queue.stop()
+        await self.reader.stop()
         await self.peer_views.withdraw()
         await self.discovery.stop()
         await self.prober.stop()

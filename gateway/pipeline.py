@@ -14,14 +14,17 @@ import structlog
 from gateway.access.gate import Gate
 from gateway.admission.admission import Admission
 from gateway.core.access.tenants import Identity, Tenant
-from gateway.core.bodies import LARGE, parse_steps
+from gateway.core.bodies import is_long, parse_body, parse_steps
 from gateway.core.dialects import Ask, Dialect
 from gateway.core.dialects.response_ids import NONCE_BYTES, open_id
 from gateway.core.errors import InvalidRequest, NotFound
+from gateway.core.http.json_size import COPIES
 from gateway.core.limits.metering import Meters
 from gateway.core.models import Models
 from gateway.core.plan import IdMinting, Plan, make_plan
 from gateway.core.pressure.pressed_plan import press
+from gateway.core.reading.outline import REWRITABLE
+from gateway.core.reading.outlining import Refusal
 from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.thinking.grant import Grant
 from gateway.core.thinking.policy import PolicyBook
@@ -30,8 +33,9 @@ from gateway.counting.counter import PromptCounter
 from gateway.fleet.fleet import Fleet
 from gateway.limits.arrivals import Arrival
 from gateway.pressure.thinking_pressure import ThinkingPressure
+from gateway.reading.reader import BodyReader
 from gateway.request_record import Observer, RequestRecord
-from gateway.upstream.downstream import DownstreamRequest, in_turns
+from gateway.upstream.downstream import DownstreamRequest, in_turns, while_there
 from gateway.upstream.relay import Relay
 
 log = structlog.get_logger("fleetgate.pipeline")
@@ -64,6 +68,7 @@ class Pipeline:
         counters: Mapping[str, PromptCounter],
         meters: Meters,
         pressure: ThinkingPressure,
+        reader: BodyReader,
     ) -> None:
         """`counters` are of the models that have a tokenizer here; the limiter of `admission` has the same `meters`."""
         self.settings = settings
@@ -77,6 +82,7 @@ class Pipeline:
         self._counters = counters
         self._meters = meters
         self._pressure = pressure
+        self._reader = reader
 
     async def answer(self, request: DownstreamRequest, dialect: Dialect) -> None:
         """Serve one request that asks a model for something."""
@@ -88,12 +94,14 @@ class Pipeline:
             if waits:
                 record.arrival = self.admission.arrive(who, dialect.anthropic)
             raw = await request.read_body(who.tenant.name) if waits else request.take_body(who.tenant.name)
-            if len(raw) > LARGE:
-                ask = record.asked(await self._read_large(request, dialect, raw, record.arrival))
+            long = is_long(raw, request.values)
+            if long:
+                ask = record.asked(await self._read_long(request, dialect, raw, who.tenant.name, record.arrival))
+                raw = b""  # an outline may stand for other bytes: these are freed
             else:
                 if record.arrival is not None:
                     record.arrival.recheck()
-                ask = record.asked(dialect.read(raw))
+                ask = record.asked(dialect.read(raw, parse_body(raw, request.strings)))
             if waits:  # its key may have been revoked while its body came
                 who = record.of(await self.gate.identify(request.headers, request.address))
             model = record.stats.model = settings.models.resolve(ask.model, who, self._fleet.served)
@@ -102,12 +110,12 @@ class Pipeline:
             plan = record.plan = self._plan(settings, ask, dialect, who.tenant, model, record.stats.counted)
             service_class = self.admission.classify(who, ask, request.headers, record.stats)
             if self._pressure.squeezes:
-                if len(raw) > LARGE:
+                if long:
                     await asyncio.sleep(0)  # its body is read once more
                 plan = record.plan = self._press(settings, plan, who, model, record.stats)
             record.stats.thinking_budget = plan.grant.thinking_budget
             record.stats.max_tokens = plan.grant.max_tokens
-            if len(raw) > LARGE:
+            if long:
                 await asyncio.sleep(0)  # where it had to be written anew, that was a step
             if plan.headers:
                 request.add_headers(plan.headers)
@@ -146,17 +154,36 @@ class Pipeline:
             lease, another = admitted.lease, admitted.another
             await self._relay.serve(plan, request, record.stats, deadline, lease, another, method, path)
 
-    async def _read_large(
-        self, request: DownstreamRequest, dialect: Dialect, raw: bytes, arrival: Arrival | None
+    async def _read_long(
+        self, request: DownstreamRequest, dialect: Dialect, raw: bytes, owner: str, arrival: Arrival | None
     ) -> Ask:
-        """One such body at a time, in steps."""
+        """One such body at a time, in steps; one of very many values in another process."""
+        if request.values > REWRITABLE:
+            return await self._read_outline(request, dialect, raw, owner, arrival)
         async with self._relay.large:
             if arrival is not None:
                 arrival.recheck()
             await asyncio.sleep(0)
-            ask = dialect.read(raw, await in_turns(parse_steps(raw), request))
+            ask = dialect.read(raw, await in_turns(parse_steps(raw, request.strings), request))
             await asyncio.sleep(0)
+            ask.long = True
             return ask
+
+    async def _read_outline(
+        self, request: DownstreamRequest, dialect: Dialect, raw: bytes, owner: str, arrival: Arrival | None
+    ) -> Ask:
+        if arrival is not None:
+            arrival.recheck()
+        found = await while_there(self._reader.read(dialect, raw, owner), request)
+        if isinstance(found, Refusal):
+            raise found.error()
+        if arrival is not None:
+            arrival.recheck()  # reading took a while
+        sent = raw if found.raw is None else found.raw
+        request.shrink_body(len(sent) * COPIES)
+        ask = dialect.read(sent, found.outline())
+        ask.long = True
+        return ask
 
     async def _count(
         self, settings: RequestSettings, ask: Ask, dialect: Dialect, tenant: Tenant, model: str

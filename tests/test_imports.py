@@ -29,6 +29,7 @@ _BELOW_APP = _AREAS | {
     "request_record",
     "pipeline",
     "counting",
+    "reading",
     "api",
     "admin",
 }
@@ -43,13 +44,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "limits": {"core", "aio", "redis"},
     "usage": {"core", "redis", "telemetry"},
     "counting": {"core"},
+    "reading": {"core"},
     "routing": {"core", "aio", "redis", "fleet"},
     "upstream": {"core", "aio", "telemetry", "fleet"},
     "admission": {"core", "aio", "fleet", "limits", "routing", "upstream"},
     "resume": {"core", "fleet", "upstream"},
     "pressure": {"core", "redis", "fleet", "upstream"},
     "request_record": _AREAS | {"admission", "upstream"},
-    "pipeline": _AREAS | {"admission", "upstream", "pressure", "counting", "request_record"},
+    "pipeline": _AREAS | {"admission", "upstream", "pressure", "counting", "reading", "request_record"},
     "api": _AREAS | {"upstream", "pipeline"},
     "config": {"core"},
     "admin": _AREAS | {"admission", "pressure", "pipeline", "api", "config"},  # tenants in the file's words

@@ -109,6 +109,16 @@ class RequestBody:
         if self.coding is not None and self.coding not in TAKEN:
             self._refuse(unsupported(self.coding))
 
+    @property
+    def values(self) -> int:
+        """JSON values in what has come; 0 for a small body, which is not counted."""
+        return 0 if self._size is None else self._size.values
+
+    @property
+    def strings(self) -> int:
+        """Strings in what has come, keys included; 0 where it is small."""
+        return 0 if self._size is None else self._size.strings
+
     def expect(self, length: int) -> None:
         """Reserve memory for the declared length."""
         self._reserve(length * (COPIES if self.coding is None else PACKED_COPIES))

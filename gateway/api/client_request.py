@@ -19,7 +19,7 @@ from typing import Final
 from gateway.aio.inline_future import InlineFuture
 from gateway.api.body import RequestBody, RequestBounds
 from gateway.api.errors import error_headers, shape_error
-from gateway.api.flow_control import HIGH_WATER_LIMIT
+from gateway.api.flow_control import HIGH_WATER_LIMIT, TURN_BYTES
 from gateway.api.request_head import Endpoint, RequestHead, brings_body, declared_length, request_id_of
 from gateway.api.response_head import LAST_CHUNK, STATUS_LINE, check_values, header_lines
 from gateway.api.server_connection import ServerConnection
@@ -51,6 +51,7 @@ class ClientRequest:
     keep_alive: bool
     _body_waiter: InlineFuture[None] | None = None
     _body_limit = 0
+    _turn_bytes = 0
     _linger_timer: asyncio.TimerHandle | None = None
     _unsent_head: bytes = b""
     """The head, until there is something of the body."""
@@ -114,6 +115,10 @@ class ClientRequest:
     def feed(self, piece: bytes) -> None:
         body = self._body
         body.feed(piece)
+        self._turn_bytes += len(piece)
+        if self._turn_bytes >= TURN_BYTES:
+            self._turn_bytes = 0
+            self._flow.yield_turn(self.connection.loop)
         if self._body_waiter is None and not self.status and body.length > HIGH_WATER_LIMIT:
             self._flow.pause_reading()  # requests before it are unanswered, or its key is awaited
 
@@ -145,6 +150,20 @@ class ClientRequest:
         """Whether its body costs something to read: it has not come yet, is large, or is compressed."""
         body = self._body
         return body.whole is None or len(body.whole) > EARLY_BYTES or body.coding is not None
+
+    @property
+    def values(self) -> int:
+        """The values of its body; 0 where it is small."""
+        return self._body.values
+
+    @property
+    def strings(self) -> int:
+        """The strings in its body; 0 where it is small."""
+        return self._body.strings
+
+    def shrink_body(self, size: int) -> None:
+        """Hold `size` bytes for its body from now on."""
+        self._memory.shrink(size)
 
     async def read_body(self, owner: str) -> bytes:
         """The whole body, held as `owner`'s memory."""

@@ -3,9 +3,10 @@
     state           set by                                   meaning
     read_paused     a request                                it has as much of its body as it wants
     held            the connection                           bytes wait to be parsed
+    yielded         a request                                one turn of the loop has brought enough of its body
     write_paused    the transport                            more is written than the client has read
 
-The transport is read while neither `read_paused` nor `held`.
+The transport is read while neither `read_paused`, `held` nor `yielded`.
 """
 
 import asyncio
@@ -14,16 +15,20 @@ from collections.abc import Callable
 HIGH_WATER_LIMIT = 64 * 1024
 """Bytes of a body that arrive before anybody wants them; beyond it the connection is not read."""
 
+TURN_BYTES = 512 * 1024
+"""Bytes of a body that one turn of the event loop reads, about: uvloop reads up to 8 MB, which takes 40 ms where they
+are small objects."""
+
 
 class FlowControl:
     """One connection's. `on_resume` is called when a request wants more while the connection is held."""
 
-    __slots__ = ("_held", "_on_resume", "_stopped", "_transport", "read_paused", "write_paused")
+    __slots__ = ("_held", "_on_resume", "_stopped", "_transport", "_yielded", "read_paused", "write_paused")
 
     def __init__(self, transport: asyncio.Transport, on_resume: Callable[[], object]) -> None:
         self._transport = transport
         self._on_resume = on_resume
-        self._held = self._stopped = False
+        self._held = self._stopped = self._yielded = False
         self.read_paused = self.write_paused = False
 
     def pause_reading(self) -> None:
@@ -37,6 +42,18 @@ class FlowControl:
             if self._held:
                 self._on_resume()
 
+    def yield_turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Read on in the next turn of the loop."""
+        if not self._yielded:
+            self._yielded = True
+            self._apply()
+            loop.call_soon(self._end_yield)
+
+    def _end_yield(self) -> None:
+        self._yielded = False
+        if not self._transport.is_closing():
+            self._apply()
+
     def hold(self, held: bool) -> None:
         if held is not self._held:
             self._held = held
@@ -48,7 +65,7 @@ class FlowControl:
         self._on_resume = _nothing
 
     def _apply(self) -> None:
-        stopped = self.read_paused or self._held
+        stopped = self.read_paused or self._held or self._yielded
         if stopped is not self._stopped:
             self._stopped = stopped
             if stopped:

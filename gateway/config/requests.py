@@ -18,9 +18,9 @@ class Requests(Section):
 
     max_body: Annotated[int, Field(ge=1024)] = 16 * 1024 * 1024
     """Bytes."""
-    max_json_values: Annotated[int, Field(ge=10_000)] = 50_000
-    """Elements of arrays and members of objects in one body, whose parsing delays all requests (16 KiB hold fewer than
-    the least value of this setting, so small bodies are not counted)."""
+    max_json_values: Annotated[int, Field(ge=10_000)] = 4_000_000
+    """Elements of arrays and members of objects in one body (16 KiB hold fewer than the least value of this setting, so
+    small bodies are not counted)."""
     max_headers: Annotated[int, Field(ge=1024)] = 64 * 1024
     """Bytes."""
     max_attempts: Annotated[int, Field(ge=1, le=16)] = 3

@@ -12,6 +12,7 @@ from typing import Any
 
 from gateway.core.bodies import Body, exact_body
 from gateway.core.json_text import UNICODE_ESCAPE, dump
+from gateway.core.reading.outline import Outline, edit_by_places
 
 _OPEN_BRACE = re.compile(rb"\s*\{\s*")
 
@@ -25,8 +26,10 @@ def edit_body(raw: bytes, body: Body, changes: Mapping[str, Any], removals: Abst
     """`raw` with the top-level fields of `changes` set and those of `removals` taken out.
 
     `body` is the parsed `raw`, in which no key occurs twice. New fields are inserted behind the opening brace, and a
-    single short value is replaced in place.
+    single short value is replaced in place. Of an outline the places are known.
     """
+    if type(body) is Outline:
+        return edit_by_places(raw, body, changes, removals)
     if not changes and removals.isdisjoint(body):
         return raw
     unwanted = body.keys() & removals

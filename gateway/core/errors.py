@@ -25,6 +25,7 @@ GatewayError
 │   ├── KeysUnknown           who the caller is cannot be looked up now
 │   ├── TooManyConnections
 │   ├── MemoryFull            what the process may hold of requests and answers is used up
+│   ├── BodyUnread            the process that reads bodies of many values ended
 │   ├── LimitsUnknown         limits cannot be checked, and nothing is served unchecked
 │   └── ShuttingDown
 ├── UpstreamError             the node's fault
@@ -187,6 +188,10 @@ class TooManyConnections(Overloaded):
 
 class MemoryFull(Overloaded):
     default_code = "memory_full"
+
+
+class BodyUnread(Overloaded):
+    default_code = "body_unread"
 
 
 class LimitsUnknown(Overloaded):

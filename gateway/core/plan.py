@@ -16,7 +16,7 @@ from gateway.core.thinking.grant import Grant, Headers
 from gateway.core.thinking.intent import INTENT_FIELDS, UNLIMITED, UNSAID, Intent
 from gateway.core.thinking.loops import NO_BOUNDS, USUAL_BOUNDS, loop_bounds
 from gateway.core.thinking.policy import Policy
-from gateway.core.thinking.sizes import BYTES_PER_TOKEN, estimate_input
+from gateway.core.thinking.sizes import BYTES_PER_TOKEN
 
 NO_GRANT: Final = Grant()
 
@@ -127,7 +127,7 @@ class Plan:
     @property
     def input_tokens(self) -> int:
         """The prompt's tokens: counted, or estimated from its text's bytes, which walks the prompt."""
-        return self.counted or estimate_input(self.ask.body, self.bytes_per_token)
+        return self.counted or self.ask.input_tokens(self.bytes_per_token)
 
     @property
     def sequences(self) -> int:
@@ -275,7 +275,7 @@ def _surely_fits(tokens: int | None, window: int, ask: Ask, bytes_per_token: flo
 
 def _room(ask: Ask, window: int, bytes_per_token: float, counted: int | None) -> int:
     """Tokens that the window leaves for the answer."""
-    return room_beside(window, counted) if counted else room_for(window, estimate_input(ask.body, bytes_per_token))
+    return room_beside(window, counted) if counted else room_for(window, ask.input_tokens(bytes_per_token))
 
 
 def _enact(ask: Ask, dialect: Dialect, terms: Policy, grant: Grant) -> dict[str, object]:

@@ -14,6 +14,7 @@ from gateway.core.bodies import Body
 from gateway.core.dialects.base import Ask, Dialect
 from gateway.core.errors import InvalidRequest
 from gateway.core.plan import as_asked, under_rules
+from gateway.core.reading.outline import Outline
 from gateway.core.thinking.policy import Policy
 from gateway.core.thinking.sizes import BYTES_PER_TOKEN
 from gateway.counting.conversation import NotCountable
@@ -52,6 +53,8 @@ class PromptCounter:
         generated."""
         if not dialect.output_fields:
             return None
+        if type(ask.body) is Outline:
+            return 0
         try:
             if len(ask.raw) <= INLINE_BYTES:
                 tokens = self._count_now(ask, dialect, terms)

@@ -1,8 +1,8 @@
 """The client's side of a request, as pipeline and relay use it."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from typing import Any, Protocol, TypeVar
 
 from gateway.core.errors import ClientGone, GatewayError
 
@@ -40,6 +40,17 @@ class DownstreamRequest(Protocol):
     def weighty(self) -> bool:
         """Whether its body costs something to read: it has not come yet, is large, or is compressed."""
 
+    @property
+    def values(self) -> int:
+        """The values of its body, once that is read (elements of arrays, members of objects); 0 where it is small."""
+
+    @property
+    def strings(self) -> int:
+        """The strings in its body, keys included; 0 where it is small."""
+
+    def shrink_body(self, size: int) -> None:
+        """Hold `size` bytes for its body from now on: it is not parsed here."""
+
     async def read_body(self, owner: str) -> bytes:
         """The whole body, counted as `owner`'s memory. Raises an error where it is too large or too slow, or the client
         is gone."""
@@ -76,6 +87,41 @@ class DownstreamRequest(Protocol):
 
     def fail(self, error: GatewayError) -> None:
         """Send an error: as the answer, or as an event of a stream that has begun."""
+
+
+class Leaving:
+    """The listener of a client while something else is awaited: raises `ClientGone` there once it has left."""
+
+    __slots__ = ("_waiter",)
+
+    def __init__(self, waiter: "asyncio.Future[None]") -> None:
+        self._waiter = waiter
+
+    def on_gone(self) -> None:
+        if not self._waiter.done():
+            self._waiter.set_exception(ClientGone("The client closed its connection."))
+
+    def on_full(self) -> None: ...
+
+    def on_writable(self) -> None: ...
+
+
+async def while_there(work: Coroutine[Any, Any, Done], request: DownstreamRequest) -> Done:
+    """What `work` returns. Raises `ClientGone` at once where the client leaves; `work` is cancelled then."""
+    left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(work)
+    before, request.listener = request.listener, Leaving(left)
+    if request.gone:
+        request.listener.on_gone()
+    try:
+        await asyncio.wait((task, left), return_when=asyncio.FIRST_COMPLETED)
+        if left.done():
+            left.result()
+        return await task
+    finally:
+        request.listener = before
+        left.cancel()
+        task.cancel()
 
 
 async def in_turns(steps: Iterator[Done | None], request: DownstreamRequest) -> Done:

@@ -7,7 +7,6 @@ from math import inf
 
 import structlog
 
-from gateway.core.bodies import LARGE
 from gateway.core.body_edits import insert_fields
 from gateway.core.budgets.continuation import SLACK, Overshoot
 from gateway.core.errors import (
@@ -122,7 +121,7 @@ class Relay:
                     if part is None:
                         prepared = (
                             node_request(plan, lease.node.tag, lease.node.capabilities, self.overshoot)
-                            if len(plan.body) <= LARGE
+                            if not plan.ask.long
                             else await self._prepare_large(plan, lease.node, request)
                         )
                         if plan.resumes and plan.ask.stream and stats.attempts == 1:

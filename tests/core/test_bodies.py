@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from gateway.core.bodies import LARGE, MAX_DEPTH, parse_body, parse_steps, parse_trusted
 from gateway.core.body_edits import edit_body, insert_fields
 from gateway.core.errors import InvalidRequest
+from gateway.core.http.json_size import JsonSize
 from gateway.core.json_text import dump
 
 NAMES = ("model", "stream", "stream_options", "priority", "x", 'mo"del', "mode\\l", "", "é", "a:b")
@@ -232,9 +234,34 @@ def test_a_key_given_twice_is_found_wherever_it_is(pair: tuple[dict[str, Any], b
     twice = raw.rstrip()[:-1] + b"," + again + b"}"
     nested = b'{"a": [1, {"b": ' + twice + b"}]}"
     for text in (twice, nested):
-        with pytest.raises(InvalidRequest) as caught:
-            parse_body(text)
-        assert (caught.value.code, caught.value.param) == ("duplicate_key", key)
+        for strings in (0, strings_of([text])):
+            with pytest.raises(InvalidRequest) as caught:
+                parse_body(text, strings)
+            assert (caught.value.code, caught.value.param) == ("duplicate_key", key)
+
+
+def strings_of(pieces: list[bytes]) -> int:
+    size = JsonSize()
+    for piece in pieces:
+        size.feed(piece)
+    return size.strings
+
+
+def strings_in(value: Any) -> int:
+    if isinstance(value, dict):
+        return len(value) + sum(map(strings_in, value.values()))
+    return sum(map(strings_in, value)) if isinstance(value, list) else isinstance(value, str)
+
+
+@given(raws, st.lists(st.integers(0, 400), max_size=6))
+def test_strings_are_counted_wherever_a_body_is_cut(pair: tuple[dict[str, Any], bytes], cuts: list[int]) -> None:
+    """So no body has to be parsed twice to find that no key stands twice."""
+    body, raw = pair
+    edges = [0, *sorted(min(cut, len(raw)) for cut in cuts), len(raw)]
+    pieces = [raw[start:end] for start, end in pairwise(edges)]
+    assert strings_of(pieces) == strings_of([raw]) == strings_in(body)
+    steps = list(parse_steps(raw, strings_of(pieces)))
+    assert steps[-1] == body
 
 
 @given(raws, st.integers(0, 200))

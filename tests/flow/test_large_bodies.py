@@ -21,6 +21,7 @@ from gateway import pipeline
 from gateway.config.requests import Requests
 from gateway.core import bodies
 from gateway.core.dialects import messages
+from gateway.core.reading.outline import REWRITABLE
 from gateway.core.upstream import node_request as sending
 from tests.support.catalogs import catalog_node
 from tests.support.gateways import running_gateway
@@ -29,7 +30,7 @@ from tests.support.nodes import Asked, ScriptedNode, answer
 MODEL = "m"
 CHAT, MESSAGES, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
 BYTES = Requests().max_body - 300
-VALUES = Requests().max_json_values - 60
+VALUES = REWRITABLE - 60
 
 ANSWER = {
     "id": "1",
@@ -88,7 +89,7 @@ DENSE: dict[str, tuple[str, Callable[[], bytes]]] = {
     ),
     "chat, turns": (CHAT, lambda: body(thinking_token_budget=5, messages=[ASKED] * (VALUES // 3))),
 }
-"""Of many small objects, each with as many values as are allowed."""
+"""Of many small objects, each with as many values as are read in the gateway's own process."""
 
 LONG: dict[str, tuple[str, Callable[[], bytes]]] = {
     "plain text": (CHAT, lambda: text("a")),
@@ -102,7 +103,26 @@ LONG: dict[str, tuple[str, Callable[[], bytes]]] = {
 }
 """Of long texts, each with as many bytes as are allowed."""
 
-REFUSED = {"a number", "cut off"}
+
+def many(piece: str, *more: str) -> bytes:
+    """A body of ten million bytes: `piece` over and over, as elements of `documents`."""
+    fields = "".join(f"{field}," for field in more)
+    elements = ",".join([piece] * (10**7 // (len(piece) + 1)))
+    return f'{{"model":"m",{fields}"messages":[],"documents":[{elements}]}}'.encode()
+
+
+MANY: dict[str, tuple[str, Callable[[], bytes]]] = {
+    "small objects": (CHAT, lambda: many('{"a":1}')),
+    "small objects, a field taken out": (CHAT, lambda: many('{"a":1}', '"priority":3')),
+    "small objects, a \\u0022": (CHAT, lambda: many('{"a":1}', '"user":"\\u0022"')),
+    "small objects, a key twice": (CHAT, lambda: many('{"a":1}', '"documents":1')),
+    "empty arrays": (CHAT, lambda: many("[]")),
+    "numbers": (CHAT, lambda: many("12345")),
+    "short texts": (CHAT, lambda: many('"abcdefg"')),
+}
+"""Of millions of values, which another process reads."""
+
+REFUSED = {"a number", "cut off", "small objects, a key twice"}
 
 
 class Turns:
@@ -167,8 +187,10 @@ async def tell_longest_turns(spent: list[float]) -> None:
     away."""
     async with catalog_node(chat_answer, MODEL) as node:
         over_chat = [{"name": MODEL, "over_chat": True}]
-        async with running_gateway(node.url, models=over_chat, requests={"memory": 2**31}) as gateway:
-            for name, (path, make) in {**LONG, **DENSE}.items():
+        async with running_gateway(
+            node.url, models=over_chat, requests={"memory": 2**32, "max_json_values": 10**7}
+        ) as gateway:
+            for name, (path, make) in {**LONG, **DENSE, **MANY}.items():
                 content = make()
                 worst = []
                 for _ in range(3):

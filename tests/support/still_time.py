@@ -83,10 +83,13 @@ class Client:
         self.pushed: list[bytes] = []
         self.address = ""
         self.weighty = False
+        self.values = self.strings = 0
 
     @property
     def started(self) -> bool:
         return self.status > 0
+
+    def shrink_body(self, size: int) -> None: ...
 
     async def read_body(self, owner: str) -> bytes:
         return b""

@@ -12,6 +12,7 @@ from gateway.core.budgets.transcript import TokenTranscript
 from gateway.core.errors import InvalidRequest
 from gateway.core.fleet.capabilities import Capabilities
 from gateway.core.json_text import dump
+from gateway.core.reading.outline import Outline
 
 END_TEXT, START_TEXT = "</think>", "<think>"
 
@@ -129,7 +130,10 @@ SLACK = Overshoot()
 
 
 def countable(body: Body) -> bool:
-    """Whether `body` asks for one answer that is the text of its tokens: they can be counted, and continued."""
+    """Whether `body` asks for one answer that is the text of its tokens: they can be counted, and continued.
+    That of an outline is not here to be continued."""
+    if type(body) is Outline:
+        return False
     try:
         _check(body)
     except InvalidRequest:

@@ -7,6 +7,7 @@ move none of it. Evidence is a reason to ask the node itself (see `fleet.canary`
 
 from gateway.core.bodies import Body
 from gateway.core.json_text import dump
+from gateway.core.reading.outline import Outline
 
 _PLAIN = frozenset(
     {
@@ -55,7 +56,8 @@ def is_plain(body: Body) -> bool:
     """Whether `body` asks for one answer that begins in a thought, with no field that moves what is counted."""
     template = body.get("chat_template_kwargs")
     return (
-        body.keys() <= _PLAIN
+        type(body) is not Outline
+        and body.keys() <= _PLAIN
         and type(n := body.get("n")) in (int, type(None))
         and n in (None, 1)
         and (

@@ -12,8 +12,10 @@ from gateway.core.dialects.error_shape import ErrorShape
 from gateway.core.dialects.fields import optional
 from gateway.core.dialects.over_chat.base import OverChat
 from gateway.core.dialects.stream_filter import StreamFilter
+from gateway.core.reading.outline import Outline
 from gateway.core.thinking.grant import Grant
 from gateway.core.thinking.intent import INTENT_FIELDS, UNSAID, Intent, read_intent
+from gateway.core.thinking.sizes import measure_prompt, tokens_of
 from gateway.core.usage.token_usage import Usage, from_openai
 
 FORBIDDEN_FIELDS: Final = frozenset(
@@ -40,14 +42,17 @@ class Ask:
     `model`: None where the client named none. `continues`: the id of an earlier response that this one continues.
     `intent`: what is asked of thinking. `max_tokens`: of the answer; None where none, or a negative number, is given.
     `background`: the node answers at once, and works whether or not the client stays. `taken_since`: the first version
-    of vLLM that is known to read all its fields in its dialect, `NEVER` where none does. Only who makes one sets them.
+    of vLLM that is known to read all its fields in its dialect, `NEVER` where none does. `long`: it is made ready in
+    steps. Only who makes one sets them.
     """
 
     __slots__ = (
+        "_measured",
         "background",
         "body",
         "continues",
         "intent",
+        "long",
         "max_tokens",
         "model",
         "raw",
@@ -73,6 +78,15 @@ class Ask:
         self.max_tokens = max_tokens
         self.background = False
         self.taken_since: tuple[int, ...] = ()
+        self.long = False
+        self._measured: tuple[int, int] | None = None
+
+    def input_tokens(self, bytes_per_token: float) -> int:
+        """Tokens of its prompt, estimated (see `sizes`): limits, queue and routing ask, and it is walked once."""
+        measured = self._measured
+        if measured is None:
+            measured = self._measured = measure_prompt(self.body)
+        return tokens_of(measured, bytes_per_token)
 
     @property
     def tools(self) -> bool:
@@ -129,17 +143,12 @@ class Dialect(ABC):
     def read(self, raw: bytes, parsed: Body | None = None) -> Ask:
         """Read a request. Only fields that the gateway itself reads are checked; the node checks the others.
 
-        `parsed`: the body from `parse_steps`, where `raw` was parsed before. Raises `InvalidRequest`.
+        `parsed`: the body from `parse_steps`, where `raw` was parsed before; or an `Outline`, of a body that this has
+        read before. Raises `InvalidRequest`.
         """
         body = parse_body(raw) if parsed is None else parsed
-        check_arguments(body)
-        changes = plain_values(body, self.output_fields)
-        if self.adapts and (adapted := self.adapt(body)):
-            exact = exact_body(raw, body)  # fields that are written anew keep their large numbers
-            changes |= adapted if exact is body else self.adapt(exact)
-        if changes:
-            raw = edit_body(raw, body, changes, frozenset())
-            body.update(changes)
+        if type(body) is not Outline:
+            raw = self._make_plain(raw, body)
         max_tokens = None
         for name in self.output_fields:
             bound = body.get(name)
@@ -154,6 +163,18 @@ class Dialect(ABC):
             intent=self.intent(body) if self.output_fields and not INTENT_FIELDS.isdisjoint(body) else UNSAID,
             max_tokens=max_tokens,
         )
+
+    def _make_plain(self, raw: bytes, body: Body) -> bytes:
+        """Check `body`, and set in it what nodes would not understand, or not all alike; `raw` with the same."""
+        check_arguments(body)
+        changes = plain_values(body, self.output_fields)
+        if self.adapts and (adapted := self.adapt(body)):
+            exact = exact_body(raw, body)  # fields that are written anew keep their large numbers
+            changes |= adapted if exact is body else self.adapt(exact)
+        if changes:
+            raw = edit_body(raw, body, changes, frozenset())
+            body.update(changes)
+        return raw
 
     def adapt(self, body: Body) -> Body:
         """The fields to set in a client's `body`, so that nodes understand it; called where the dialect `adapts`.

@@ -23,6 +23,7 @@ from typing import Any, Final
 from gateway.core.bodies import Body
 from gateway.core.errors import InvalidRequest
 from gateway.core.lax_numbers import LARGEST, read_count, read_switch
+from gateway.core.reading.outline import Outline
 
 COUNTS: Final = frozenset(
     {
@@ -86,15 +87,15 @@ def sequences_of(body: Body) -> int:
     """The number of answers that a node generates side by side."""
     n, best_of = body.get("n"), body.get("best_of")
     if n is None and best_of is None:
-        return _prompts(body)
+        return prompts_of(body)
     each = max(n if type(n) is int else 1, best_of if type(best_of) is int else 1, 1)
-    return each * _prompts(body)
+    return each * prompts_of(body)
 
 
 def choices_of(body: Body) -> int:
     """The number of answers that come back: `n` for each prompt."""
     n = body.get("n")
-    return (n if type(n) is int and n > 1 else 1) * _prompts(body)
+    return (n if type(n) is int and n > 1 else 1) * prompts_of(body)
 
 
 def rounds_of(body: Body) -> int:
@@ -124,8 +125,10 @@ def comes_at_once(body: Body) -> bool:
     return body.get("use_beam_search") is True
 
 
-def _prompts(body: Body) -> int:
+def prompts_of(body: Body) -> int:
     """The number of prompts. Completions take several: texts, lists of token ids, and embeddings."""
+    if type(body) is Outline:
+        return body.prompts
     prompt, embeds = body.get("prompt"), body.get("prompt_embeds")
     texts = len(prompt) if type(prompt) is list and prompt and type(prompt[0]) is not int else 1
     return texts + len(embeds) if type(embeds) is list else texts

@@ -15,7 +15,8 @@ _TEXT_OR_QUOTE = bytes(set(range(256)) - set(_STRUCTURE))
 _TEXT = bytes(set(range(256)) - set(_STRUCTURE + b'"'))
 _PLAIN_TEXT = bytes(set(_TEXT) - set(b"\\/bfnrtu"))
 """What neither is structure nor stands in an escape's first two bytes: two thirds of a prompt. It is dropped before
-escapes are: a pass by a table costs half of a search for two bytes. Saves two thirds of the time."""
+escapes are: a pass by a table costs half of a search for two bytes. Saves two thirds of the time. What follows a
+backslash in JSON stays, so that no escape comes to be where there was none."""
 _SURROGATE = re.compile(rb"\\u(?:[dD]|\Z)")
 """An escape that is half of a character beyond the first plane, or may be one: the rest is in the next piece."""
 
@@ -49,21 +50,27 @@ def small_size(raw: bytes) -> int:
 
 
 class JsonSize:
-    """The size of a text that comes in pieces, without its strings' content, in about 1 ns a byte.
+    """The size of a text that comes in pieces, without its strings' content, in 0.3 ns a byte, or 0.7 with escapes.
 
     `values`: the elements of arrays, the members of objects, and the arrays and objects themselves.
     """
 
-    __slots__ = ("_containers", "_in_string", "_keys", "_rest", "_widest", "length", "values")
+    __slots__ = ("_containers", "_in_string", "_keys", "_quotes", "_rest", "_widest", "length", "values")
 
     def __init__(self) -> None:
         self.length = 0
         self.values = 0
         self._containers = 0
         self._keys = 0
+        self._quotes = 0
         self._in_string = False
         self._rest = b""
         self._widest = 0
+
+    @property
+    def strings(self) -> int:
+        """Strings in the text, keys included: exact, where it is valid JSON."""
+        return self._quotes // 2
 
     @property
     def size(self) -> int:
@@ -77,16 +84,20 @@ class JsonSize:
         if self._rest:
             piece = self._rest + piece
             self._rest = b""
-        if self._widest < WIDEST:
-            self._find_wide(piece)
-        piece = piece.translate(None, _PLAIN_TEXT)
+        if self._widest < WIDEST and not piece.isascii():
+            self._widest = WIDEST if any(lead in piece for lead in _BEYOND_FIRST_PLANE) else WIDE
         if piece.find(b"\\") >= 0:
+            whole = piece
+            piece = piece.translate(None, _PLAIN_TEXT)
+            if self._widest < WIDEST and UNICODE_ESCAPE.search(piece):
+                self._widest = WIDEST if _SURROGATE.search(whole) else max(WIDE, self._widest)
             piece = piece.replace(b"\\\\", b"")
             if piece.endswith(b"\\"):  # the escaped character is in the next piece
                 piece, self._rest = piece[:-1], b"\\"
             piece = piece.replace(b'\\"', b"")
         parts = piece.translate(None, _TEXT).split(b'"')
         outside = b"".join(parts[1::2] if self._in_string else parts[::2])
+        self._quotes += len(parts) - 1
         if len(parts) % 2 == 0:
             self._in_string = not self._in_string
         if outside:
@@ -94,9 +105,3 @@ class JsonSize:
             self._containers += containers
             self._keys += outside.count(b":")
             self.values += containers + outside.count(b",")
-
-    def _find_wide(self, piece: bytes) -> None:
-        if not piece.isascii():
-            self._widest = WIDEST if any(lead in piece for lead in _BEYOND_FIRST_PLANE) else WIDE
-        if self._widest < WIDEST and piece.find(b"\\") >= 0 and UNICODE_ESCAPE.search(piece):
-            self._widest = WIDEST if _SURROGATE.search(piece) else WIDE

@@ -9,6 +9,7 @@ nothing but fields of this list, and its turns nothing but text.
 from typing import Any, Final
 
 from gateway.core.bodies import Body
+from gateway.core.reading.outline import Outline
 
 SHORTEST: Final = 64
 """Tokens of a prompt from which it tells something: a shorter one is mostly the template's."""
@@ -105,7 +106,7 @@ _MEDIA = frozenset(
 
 def is_text(body: Body) -> bool:
     """Whether the prompt of `body` is its text, one prompt and all of it."""
-    if not body.keys() <= _TEXT_ALONE:
+    if type(body) is Outline or not body.keys() <= _TEXT_ALONE:
         return False
     waiting: list[Any] = []
     for name in _TURNS:

@@ -18,7 +18,7 @@ from gateway.core.limits.comparable import SHORTEST, is_text
 from gateway.core.limits.rules import NOTHING, Amounts
 from gateway.core.plan import Plan
 from gateway.core.telemetry.request_stats import RequestStats
-from gateway.core.thinking.sizes import BYTES_PER_TOKEN, estimate_input
+from gateway.core.thinking.sizes import BYTES_PER_TOKEN
 from gateway.core.usage.cost import Price, cost_of_tokens
 from gateway.core.usage.token_usage import ObservedWork, Usage
 
@@ -122,7 +122,7 @@ def plan_amounts(plan: Plan, meter: Meter, assumed_output: int) -> Amounts:
     dialect = plan.dialect
     if plan.model is None:  # it asks for what was made before
         return Amounts()
-    reads = plan.counted or estimate_input(plan.ask.body, meter.bytes_per_token.value)
+    reads = plan.counted or plan.ask.input_tokens(meter.bytes_per_token.value)
     if not dialect.output_fields:
         return Amounts(1, reads)
     most = plan.output_tokens

@@ -20,6 +20,7 @@ from gateway.core.budgets.continuation import countable, shows_pictures
 from gateway.core.errors import InvalidRequest
 from gateway.core.plan import Plan
 from gateway.core.pressure.squeeze import Squeeze, ThinkingClaim
+from gateway.core.reading.outline import Outline
 from gateway.core.thinking.decision import ThinkingRules
 from gateway.core.thinking.grant import Grant, applied
 
@@ -37,6 +38,8 @@ class PressedPlan(NamedTuple):
 
 def press(plan: Plan, squeeze: Squeeze, rules: ThinkingRules | None, traffic_class: str) -> PressedPlan:
     """What pressure makes of `plan`, for which `rules` hold."""
+    if type(plan.ask.body) is Outline:
+        return PressedPlan(plan, None)  # the places of its fields are those of what the client sent
     claim = _claim_of(plan, squeeze, rules, traffic_class)
     if claim is None:
         return PressedPlan(plan, None)

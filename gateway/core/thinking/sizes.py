@@ -3,6 +3,7 @@
 from typing import Any
 
 from gateway.core.bodies import Body
+from gateway.core.reading.outline import Outline
 
 BYTES_PER_TOKEN = 4.0
 """English prose with the tokenizers in use; code has fewer, other scripts have more. Measured ratios come in later."""
@@ -10,7 +11,7 @@ BYTES_PER_TOKEN = 4.0
 MEDIA_TOKENS = 1024
 """What a picture, a sound or a file is taken for: models make some hundreds to some thousands of tokens of one."""
 
-_PROMPTS = frozenset(
+PROMPTS = frozenset(
     {
         "messages",
         "system",
@@ -55,14 +56,27 @@ _NO_MEDIA: frozenset[str] = frozenset()
 def estimate_input(body: Body, bytes_per_token: float) -> int:
     """Tokens of a body's prompt, at least 1: UTF-8 bytes of its text over `bytes_per_token`, token ids one by one,
     media at `MEDIA_TOKENS` each."""
+    return tokens_of(measure_prompt(body), bytes_per_token)
+
+
+def tokens_of(measured: tuple[int, int], bytes_per_token: float) -> int:
+    """The same of a prompt that was measured before."""
+    ids, size = measured
+    return max(1, ids + round(size / bytes_per_token))
+
+
+def measure_prompt(body: Body) -> tuple[int, int]:
+    """Of a body's prompt: tokens that are known by their number, and bytes of text. Walks all of it."""
+    if type(body) is Outline:
+        return body.ids, body.size
     ids = size = 0
     for name in body:
-        if name in _PROMPTS:
+        if name in PROMPTS:
             more_ids, more_size = _measure(body[name], _MEDIA if name in _TURNS else _NO_MEDIA)
             times = _readings(body, name) if name in _READ_WITH else 1
             ids += more_ids * times
             size += more_size * times
-    return max(1, ids + round(size / bytes_per_token))
+    return ids, size
 
 
 def _readings(body: Body, name: str) -> int:

@@ -33,6 +33,7 @@ from gateway.core.errors import InvalidRequest
 from gateway.core.fleet.capabilities import Capabilities
 from gateway.core.json_text import dump
 from gateway.core.plan import Plan
+from gateway.core.reading.outline import Outline, too_many_to_rewrite
 from gateway.core.resume.followed_request import GENERATING
 from gateway.core.resume.resumability import Resumability, resumability
 from gateway.core.upstream.node_held_budget import NodeHeldBudget
@@ -63,6 +64,9 @@ class Strategy(Enum):
     """As chat."""
     TOKENIZE = "tokenize"
     """The chat is tokenized, and not answered."""
+
+
+_REWRITING = (Strategy.ENFORCE, Strategy.TRANSLATE, Strategy.TOKENIZE)
 
 
 class DialectStrategies(NamedTuple):
@@ -156,6 +160,8 @@ def node_request_steps(
 ) -> Iterator[NodeRequest | None]:
     """`node_request` in steps, for large bodies: None after each, and the request after the last."""
     strategy = choose_strategy(plan, capabilities)
+    if type(plan.ask.body) is Outline and strategy in _REWRITING:
+        raise too_many_to_rewrite()
     if strategy is Strategy.TOKENIZE:
         counted = _over_chat(plan, parse_trusted(plan.body))
         yield None
@@ -186,6 +192,8 @@ def node_request_steps(
 def _gains_by_chat(plan: Plan, capabilities: Capabilities) -> bool:
     """Whether `plan` is sent as chat so that its answer can be resumed. A response that its node is to store is not:
     chat stores nothing."""
+    if type(plan.ask.body) is Outline:
+        return False
     if not (plan.resumes and plan.ask.stream and STRATEGIES[plan.dialect.name].unable is Strategy.TRANSLATE):
         return False
     return not plan.dialect.mints_ids or plan.ask.body.get("store") is False or capabilities.stores_responses is False
