@@ -277,6 +277,8 @@ class Gateway:
             ("config watch", self.config_reload.run()),
         ):
             self._tasks.append(asyncio.create_task(work, name=name))
+        if self.router.peer_loads is not None:
+            self._tasks.append(asyncio.create_task(self.router.peer_loads.run(), name="peer loads"))
 
     async def stop(self) -> None:
         """End the background work and close idle connections. Requests have ended before. Also called after a `start`

@@ -186,6 +186,11 @@ class Fleet:
         found = self._all if model is None else self._models.get(model)
         return () if found is None else found.nodes(self._order)
 
+    def count_of(self, model: str) -> int:
+        """How many nodes serve `model`."""
+        found = self._models.get(model)
+        return 0 if found is None else found.count
+
     def serves(self, model: str | None = None) -> bool:
         """Whether a node is ready that serves `model` (any model where None), and does not fail all that it is asked:
         the last one is given requests all the same."""

@@ -82,5 +82,7 @@ class PendingPrefill:
             return
         self._waits = False
         self._placement.prefilled(self.placed)
+        if self._node.on_load is not None:
+            self._node.on_load(self._node)
         if self._shared is not None and self._name is not None:
             self._shared.prefilled(self._name)

@@ -10,6 +10,14 @@ of Redis; else it is made on this process's own view, by the same formula:
     one without a bound          any            nobody
     several without a bound      others         this process
     any, Redis is down           any            this process, within an even share of each bound
+
+Of a model with many nodes the candidates are a sample (`CandidateSampler`), so that a choice costs the same in fleets
+of all sizes. Where Redis answers to a sample:
+
+    all of it are full               what others have is heard anew, and another sample asked for; at last all that seem
+                                     free; with none that seems so, all nodes are full
+    the conversation was on another  that one is asked for with the sample, where it is free
+    node, which may be better
 """
 
 import asyncio
@@ -31,6 +39,7 @@ from gateway.core.routing.selection import (
     Candidate,
     NodeScore,
     PlacedPrompt,
+    PrefillBacklog,
     RandomDraw,
     level,
     rendezvous,
@@ -38,6 +47,8 @@ from gateway.core.routing.selection import (
 from gateway.fleet.fleet import FULL_RETRY_SECONDS, Fleet
 from gateway.fleet.node import ROOMY, Lease, Node
 from gateway.redis.client import RedisClient, RedisUnavailable
+from gateway.routing.candidate_sampler import CandidateSampler
+from gateway.routing.peer_loads import PeerLoads
 from gateway.routing.pending_prefill import PendingPrefill
 from gateway.routing.places import Places
 from gateway.routing.shared_placement import SharedChoice, SharedPlacement, SharedTurn, forget
@@ -47,6 +58,12 @@ NO_TURN = Turn("standard", "", 1.0, 1.0, 0.0)
 
 MOST_ASKED = 3
 """Times that Redis is asked for one choice: what it chose may have left meanwhile."""
+
+MOST_SAMPLED = 5
+"""The same where its candidates are a sample."""
+
+MOST_CANDIDATES = 1024
+"""Nodes of one question, at the most."""
 
 GUESSED_PACE = 1 / 8000
 """Seconds per prompt token before anything was measured: an 8x H200 node with a 55B-active model."""
@@ -76,12 +93,16 @@ class Router:
         self.shared: SharedPlacement | None = None
         self.places: Places | None = None
         self._turns = itertools.count()
+        self.samples = itertools.count()
         self._own_name = os.urandom(6).hex().encode()
         self._numbers = itertools.count()
         self._loop: asyncio.AbstractEventLoop | None = None
         if redis is not None:
             self.shared = SharedPlacement(redis, self._own_name, rules.affinity_ttl, rules.load_penalty)
             self.places = Places(redis, fleet, self._own_name, self.next_name)
+        self.rules = rules
+        self.sampler = CandidateSampler(fleet, self, GUESSED_PACE)
+        self.peer_loads = None if redis is None else PeerLoads(redis, fleet, self.sampler, self)
         self.configure(rules)
 
     def configure(self, rules: RoutingRules) -> None:
@@ -114,6 +135,19 @@ class Router:
             loop = self._loop = asyncio.get_running_loop()
         return loop.time()
 
+    @property
+    def pending(self) -> Mapping[str, PrefillBacklog]:
+        """Prompt tokens of this process that are pending, by node."""
+        return self.placement.pending
+
+    @property
+    def load_penalty(self) -> float:
+        return self.rules.load_penalty
+
+    def sampled(self, model: str | None, pinned_to: bytes | None) -> bool:
+        """Whether candidates are a sample of the model's nodes."""
+        return model is not None and pinned_to is None and model in self.sampler.models
+
     def policy(self, model: str | None) -> str:
         return self.rules.policies.get(model or "", self.rules.policy)
 
@@ -141,6 +175,7 @@ class NodeChoice:
         "_preferred",
         "_prompt",
         "_router",
+        "_sampled",
         "_tenant",
         "_turn",
         "answer",
@@ -158,8 +193,10 @@ class NodeChoice:
         self._asked: InlineFuture[Any] | None = None
         self.answer: SharedChoice | None = None
         self._now = router.now()
+        self._sampled = router.sampled(plan.model, plan.pinned_to)
+        """Whether the nodes that are asked for are some of many, among which the best may not be."""
         try:
-            self._nodes = router.fleet.candidates(plan.model, (), plan.pinned_to, self._now)
+            self._nodes = self._candidates(self._now)
         except FleetFull:  # until the lease is made a place may become free
             self._nodes = ()
         if router.shared is not None:
@@ -191,7 +228,7 @@ class NodeChoice:
         Raises `NoNodeReady` where no node is left, and `FleetFull` where all are at capacity, or others wait whose turn
         it is.
         """
-        for _ in range(MOST_ASKED):
+        for number in range(MOST_SAMPLED if self._sampled else MOST_ASKED):
             asked = self._asked
             if asked is None:
                 break
@@ -201,10 +238,11 @@ class NodeChoice:
                 if answer is not None and self._router.places is not None:
                     self._router.places.forgotten()
                 self.cancel()  # where Redis did not answer, it may have chosen all the same
-                return self._place([node for node in self._free(now) if node.is_within_share()], now)
+                return self._place(self._within_share(now), now)
             if answer.score is None:
                 self._asked = None
-                raise full()
+                self._ask(await self._others(answer, number), with_last=answer.last is not None)
+                continue
             nodes = self._free(now)
             if any(node.name == answer.score.node for node in nodes):
                 self._asked = None
@@ -215,10 +253,30 @@ class NodeChoice:
         now = self._router.now()
         return self._place(self._free(now), now)
 
+    async def _others(self, answer: SharedChoice, number: int) -> Sequence[Node]:
+        """The nodes to ask for after an answer that chose none, to the question with this number, from 0. Raises
+        `FleetFull`."""
+        router, model = self._router, self._plan.model
+        if not self._sampled or model is None or number + 1 == MOST_SAMPLED:
+            raise full()
+        if answer.last is not None:
+            now = router.now()
+            last, found = router.fleet.by_name(answer.last), self._free(now)
+            if last is not None and last not in found and model in last.cards and last.has_place(now):
+                return [last, *found]
+            return found
+        if not answer.full or router.peer_loads is None:
+            raise full()
+        router.sampler.found_full(self._nodes)
+        await router.peer_loads.refresh()
+        if not router.sampler.has_room(model):
+            raise full()
+        return self._candidates(router.now(), every=number > 0)[:MOST_CANDIDATES]
+
     def another(self, tried: Collection[Node]) -> Lease:
         """A lease on a node that was not `tried`, by this process's own view. Raises as `lease`."""
-        router, plan, now = self._router, self._plan, self._router.now()
-        nodes = router.fleet.candidates(plan.model, tried, plan.pinned_to, now, moves=True)
+        now = self._router.now()
+        nodes = self._candidates(now, tried, moves=True)
         # Redis is not asked: within an even share no node gets too much; beyond it that is better than a lost answer.
         return self._place([node for node in nodes if node.is_within_share()] or nodes, now)
 
@@ -226,20 +284,44 @@ class NodeChoice:
         """The nodes that were candidates and still are; where none is, those that are candidates now."""
         model = self._plan.model
         free = [node for node in self._nodes if node.has_place(now) and (model is None or model in node.cards)]
-        return free or self._router.fleet.candidates(model, (), self._plan.pinned_to, now)
+        return free or self._candidates(now)
 
-    def _ask(self, nodes: Sequence[Node]) -> None:
-        """Ask Redis for one of `nodes`, if it is to be asked."""
+    def _candidates(
+        self, now: float, tried: Collection[Node] = (), moves: bool = False, every: bool = False
+    ) -> Sequence[Node]:
+        """As `Fleet.candidates`; with `every` all that are free, also of a sampled model."""
+        router, plan = self._router, self._plan
+        if plan.model is None or not router.sampled(plan.model, plan.pinned_to):
+            return router.fleet.candidates(plan.model, tried, plan.pinned_to, now, moves)
+        prompt = self._prompt = self._prompt or router.prompt(plan, self._tenant, self._headers)
+        left = router.placement.left(prompt.conversation, now)
+        last = None if left is None else left.node
+        turn = next(router.samples)
+        return router.sampler.candidates(plan.model, last, prompt.conversation, turn, now, tried, moves, every)
+
+    def _within_share(self, now: float) -> Sequence[Node]:
+        """Those that have a place within an even share of it."""
+        found = [node for node in self._free(now) if node.is_within_share()]
+        if found or not self._sampled:
+            return found
+        return [node for node in self._candidates(now, every=True) if node.is_within_share()]
+
+    def _ask(self, nodes: Sequence[Node], with_last: bool = False) -> None:
+        """Ask Redis for one of `nodes`, if it is to be asked. `with_last`: where they are a sample, the node of the
+        conversation's last turn was looked for already."""
         router, shared, places = self._router, self._router.shared, self._router.places
         if shared is None or places is None or not shared.up or not nodes:
             return
         by_wait = router.policy(self._plan.model) == EXPECTED_WAIT
         if not (len(nodes) > 1 and by_wait) and not (places.known and any(node.bounded for node in nodes)):
             return
+        if self._sampled:
+            self._nodes = nodes
         now = router.now()
         prompt = self._prompt = self._prompt or router.prompt(self._plan, self._tenant, self._headers)
-        candidates = candidates_of(nodes, now)
-        self._preferred = rendezvous(candidates, prompt.conversation)
+        candidates = self._facts(nodes, now)
+        # A sample has its first choice in front.
+        self._preferred = candidates if self._sampled else rendezvous(candidates, prompt.conversation)
         if not by_wait:
             placed = router.choose_locally(router.policy(self._plan.model), candidates, prompt, now)
             self._preferred.sort(key=lambda each: each.name != placed.node)
@@ -247,7 +329,8 @@ class NodeChoice:
         self._turn = self._turn or SharedTurn(self._plan.model or "", NO_TURN)
         self._name = router.next_name()
         places.asked.add(self._name)
-        self._asked = shared.choose(self._name, self._preferred, prompt, self._turn)
+        sampled = self._sampled and not with_last
+        self._asked = shared.choose(self._name, self._preferred, prompt, self._turn, sampled)
 
     async def _read(self, asked: InlineFuture[Any]) -> SharedChoice | None:
         """What Redis chose, None where it did not answer, or refused."""
@@ -266,16 +349,21 @@ class NodeChoice:
         if not nodes:
             raise full()
         router = self._router
-        if len(nodes) == 1 and (not router.fleet.bounded or len(router.fleet.nodes) == 1):
+        if len(nodes) == 1 and not self._sampled and (not router.fleet.bounded or len(router.fleet.nodes) == 1):
             lease = Lease(nodes[0], now, self._plan.ask.stream, len(self._plan.ask.raw) >> 2)
             lease.model = self._plan.model if self._plan.dialect.output_fields else None
         else:
             prompt = self._prompt = self._prompt or router.prompt(self._plan, self._tenant, self._headers)
-            placed = router.choose_locally(router.policy(self._plan.model), candidates_of(nodes, now), prompt, now)
+            placed = router.choose_locally(router.policy(self._plan.model), self._facts(nodes, now), prompt, now)
             lease = self._lease_on(placed, nodes, prompt, None, now)
         if router.places is not None and lease.node.bounded:
             router.places.adopt(lease)
         return lease
+
+    def _facts(self, nodes: Sequence[Node], now: float) -> list[Candidate]:
+        model, sampler = self._plan.model, self._router.sampler
+        usual = sampler.usual_pace(model, now) if model is not None and model in sampler.models else None
+        return candidates_of(nodes, now, usual)
 
     def _lease_on(
         self, placed: NodeScore, nodes: Sequence[Node], prompt: PlacedPrompt, name: bytes | None, now: float
@@ -296,9 +384,9 @@ def full() -> FleetFull:
     return FleetFull(f"All nodes are at capacity; retry in {FULL_RETRY_SECONDS:g} s.", retry_after=FULL_RETRY_SECONDS)
 
 
-def candidates_of(nodes: Sequence[Node], now: float) -> list[Candidate]:
-    """What the policies see of `nodes`."""
-    paces = level([node.speed.pace for node in nodes], GUESSED_PACE)
+def candidates_of(nodes: Sequence[Node], now: float, usual: float | None = None) -> list[Candidate]:
+    """What the policies see of `nodes`. `usual` as in `level`."""
+    paces = level([node.speed.pace for node in nodes], GUESSED_PACE, usual)
     return [
         Candidate(
             node.name,

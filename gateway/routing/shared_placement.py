@@ -20,16 +20,21 @@ from gateway.redis.replies import integer
 
 _LUA = Path(__file__).parent / "lua"
 
+SAMPLED = "|s"
+"""Behind the number of candidates that are a sample."""
+
 CANDIDATES_AT = 3 + 8 + 11
 """Where an EVALSHA of choose.lua has the number of its candidates."""
 
 
 def _chosen(reply: Any, command: Sequence[Any]) -> bool:
     """As choose.lua says."""
-    if type(reply) is not list or len(reply) != 7 or set(map(type, reply[:4])) != {int}:
+    if type(reply) is not list or len(reply) != 8 or set(map(type, reply[:4])) != {int}:
         return False
-    number, cached, ahead, reason, counters, floors, others = reply
-    candidates = int(command[CANDIDATES_AT])
+    number, cached, ahead, reason, counters, floors, others, last = reply
+    candidates = int(str(command[CANDIDATES_AT]).removesuffix(SAMPLED))
+    if type(last) is not bytes:
+        return False
     if not all(type(each) is list for each in (counters, floors, others)) or len(floors) != 2:
         return False
     if set(map(type, [*counters, *floors])) - {int} or set(map(type, others)) - {bytes}:
@@ -37,7 +42,7 @@ def _chosen(reply: Any, command: Sequence[Any]) -> bool:
     if len(counters) != (len(command) - CANDIDATES_AT - 1 - 5 * candidates) // 2:
         return False
     if number == 0:
-        return reason in (FULL, NOT_ITS_TURN, UNKNOWN_GATEWAY)
+        return reason in (FULL, NOT_ITS_TURN, UNKNOWN_GATEWAY, LAST_IS_ELSEWHERE)
     prompt = int(command[3 + 8 + 1])
     return bool(1 <= number <= candidates and 0 <= cached <= prompt and ahead >= 0 and 0 <= reason < len(REASONS))
 
@@ -47,7 +52,7 @@ CHOOSE = Script.read(*_SHARED, _LUA / "choose.lua", fits=_chosen)
 PREFILLED = Script.read(_LUA / "pending.lua", _LUA / "prefilled.lua", fits=integer)
 
 REASONS = ("new", "home", "moved")
-FULL, NOT_ITS_TURN, UNKNOWN_GATEWAY = 3, 4, 5
+FULL, NOT_ITS_TURN, UNKNOWN_GATEWAY, LAST_IS_ELSEWHERE = 3, 4, 5, 6
 
 OWED = 4096
 """Requests, the latest, of which Redis is told when it is back: more cannot have been waiting for a first byte."""
@@ -74,13 +79,16 @@ class SharedTurn:
 @dataclass(frozen=True, slots=True)
 class SharedChoice:
     """`score` is None where no node was chosen; `known`: whether this gateway's requests count. `counters` and
-    `floors` as in `FairOrder.refresh`, `others`: what other gateways said of those that wait there."""
+    `floors` as in `FairOrder.refresh`, `others`: what other gateways said of those that wait there. `full`: all that
+    were candidates are. `last`: the conversation's last node, where it was none of them and might be better."""
 
     score: NodeScore | None
     known: bool
     counters: Mapping[str, int]
     floors: Mapping[str, int]
     others: tuple[bytes, ...]
+    full: bool = False
+    last: str | None = None
 
 
 class SharedPlacement:
@@ -108,14 +116,20 @@ class SharedPlacement:
         return down + [str(refusal) for refusal in self._redis.refusals.standing.values()]
 
     def choose(
-        self, request: bytes, liked: Sequence[Candidate], prompt: PlacedPrompt, shared: SharedTurn
+        self,
+        request: bytes,
+        liked: Sequence[Candidate],
+        prompt: PlacedPrompt,
+        shared: SharedTurn,
+        sampled: bool = False,
     ) -> InlineFuture[Any]:
-        """Ask for one of `liked` (in rendezvous order) for the request named `request`; `read` makes sense of the
-        reply, `Places.give_back` takes back what was chosen."""
+        """Ask for one of `liked` (the first one where all else is equal) for the request named `request`; `read` makes
+        sense of the reply, `Places.give_back` takes back what was chosen. `sampled`: the conversation's last node may
+        be another one, which is to be told then."""
         turn = shared.turn
         args: list[Value] = [request, prompt.tokens, self.affinity_ttl, self.load_penalty, THRIFT]
         args += (self._gateway, turn.service_class, turn.member, turn.of_class, turn.of_tenant)
-        args += (shared.waiting, len(liked))
+        args += (shared.waiting, f"{len(liked)}{SAMPLED}" if sampled else len(liked))
         for candidate in liked:
             warm = min(candidate.warm, LONG_AGO)
             args += (candidate.name, candidate.pace, round(candidate.crowd, 4), round(warm, 3), candidate.bound)
@@ -129,7 +143,7 @@ class SharedPlacement:
     def read(
         self, reply: Sequence[Any], liked: Sequence[Candidate], prompt: PlacedPrompt, shared: SharedTurn
     ) -> SharedChoice:
-        number, cached, ahead, reason, counters, floors, others = reply
+        number, cached, ahead, reason, counters, floors, others, last = reply
         score = None
         if number:
             score = NodeScore(liked[number - 1].name, prompt.tokens - cached, cached, ahead, REASONS[reason])
@@ -139,6 +153,8 @@ class SharedPlacement:
             dict(zip(shared.names or {}, counters, strict=True)),
             {"": floors[0], shared.turn.service_class: floors[1]},
             tuple(others),
+            reason == FULL,
+            last.decode() if reason == LAST_IS_ELSEWHERE else None,
         )
 
     def prefilled(self, request: bytes) -> None:

@@ -146,11 +146,18 @@ def placed(chosen: Candidate, prompt: PlacedPrompt, backlog: PrefillBacklog, lef
     return NodeScore(chosen.name, prompt.tokens - cached, cached, backlog.ahead, reason)
 
 
-def level(paces: Sequence[float | None], guess: float) -> list[float]:
-    """Measured seconds per token as they are to be believed: nodes that are about as fast count as equally fast
-    (a measurement's noise would move conversations), and one that was not measured yet is like the others."""
+def usual_pace(paces: Sequence[float | None], guess: float) -> float:
+    """The median of the measured seconds per token, `guess` where nothing was measured."""
     known = sorted(pace for pace in paces if pace is not None)
-    usual = known[len(known) // 2] if known else guess
+    return known[len(known) // 2] if known else guess
+
+
+def level(paces: Sequence[float | None], guess: float, usual: float | None = None) -> list[float]:
+    """Measured seconds per token as they are to be believed: nodes that are about as fast count as equally fast
+    (a measurement's noise would move conversations), and one that was not measured yet is like the others. `usual`:
+    the pace of the usual node; None where `paces` are of all nodes."""
+    if usual is None:
+        usual = usual_pace(paces, guess)
     return [usual if pace is None or abs(pace / usual - 1) < ALIKE else pace for pace in paces]
 
 

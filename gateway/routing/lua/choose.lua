@@ -11,13 +11,14 @@
 -- ARGV  1 id, 2 tokens of the prompt, 3 seconds that `last` is kept, 4 seconds that a full node is worse by, 5 thrift,
 --       6 gateway, 7 class, 8 the tenant's counter there, 9 and 10 what is added to the two, 11 how many of the tenant wait
 --       at the gateway (0: others are not told), by how much counters may differ and count as equal, and facts of all that wait there ("n|slack|facts";
---       empty: the request has just come), 12 candidates,
+--       empty: the request has just come), 12 candidates ("n|s": of more, of which the conversation's last node may be one),
 --       then for each candidate, in the conversation's own order: name, seconds per token, crowd, seconds since its caches
 --       began, requests that it may have (0: any number),
 --       then counters of those that wait: name, and 1 where it has begun to wait
 -- Returns the candidate's number (from 1), the tokens expected in its cache, the tokens ahead of it, and the reason (0 new, 1
--- home, 2 moved; and with number 0: 3 all full, 4 others wait whose turn it is, 5 the gateway is not known), the counters
--- that were asked for, the floors of classes and of the class, and what other gateways said of those that wait there.
+-- home, 2 moved; and with number 0: 3 all full, 4 others wait whose turn it is, 5 the gateway is not known, 6 ask again with
+-- the last node among them), the counters that were asked for, the floors of classes and of the class, what other gateways
+-- said of those that wait there, and the conversation's last node where it was asked for.
 -- The formula is that of core/routing/selection.py. Called again with the same id, it chooses anew and charges nothing.
 
 local clock = redis.call('TIME')
@@ -31,7 +32,8 @@ sweep(now)
 
 local gateway, class, member = ARGV[6], ARGV[7], ARGV[8]
 local again = release(gateway, ARGV[1])
-local candidates = tonumber(ARGV[12])
+local candidates, sampled = ARGV[12]:match('^(%d+)(.*)$')
+candidates = tonumber(candidates)
 local waits = ARGV[11] ~= ''
 local asked = 13 + 5 * candidates
 
@@ -56,8 +58,8 @@ for at = asked, #ARGV, 2 do
 end
 local floor_of_classes, floor_of_class = number('^'), number('^' .. class)
 
-local function refuse(reason)
-  return { 0, 0, 0, reason, counters, { floor_of_classes, floor_of_class }, others }
+local function refuse(reason, last)
+  return { 0, 0, 0, reason, counters, { floor_of_classes, floor_of_class }, others, last or '' }
 end
 
 if not is_known(gateway) then return refuse(5) end
@@ -99,18 +101,29 @@ if last then
   left, age, home = math.min(tonumber(tokens), prompt), (now - tonumber(at)) / 1000, node
 end
 
-local best, shortest, cached, before, free = 0, math.huge, 0, 0, 0
+-- The facts of all candidates at once.
+local names, both = {}, {}
+for number = 1, candidates do
+  local node = ARGV[5 * number + 8]
+  names[number] = node
+  both[2 * number - 1], both[2 * number] = node, '#' .. node
+end
+local taken = redis.call('HMGET', KEYS[4], unpack(names))
+local pending = redis.call('HMGET', KEYS[1], unpack(both))
+
+local best, shortest, cached, before, free, fastest, listed = 0, math.huge, 0, 0, 0, math.huge, home == nil
 for number = 1, candidates do
   local at = 5 * number + 7
   local node, pace, crowd, warm = ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
   local bound = tonumber(ARGV[at + 5])
   local room = math.huge
-  if bound > 0 then room = bound - tonumber(redis.call('HGET', KEYS[4], node) or 0) end
+  if bound > 0 then room = bound - tonumber(taken[number] or 0) end
+  fastest = math.min(fastest, pace)
+  listed = listed or node == home
   if room > 0 then
     free = free + room
     local held = (node == home and age <= warm) and left or 0
-    local tokens = tonumber(redis.call('HGET', KEYS[1], node) or 0)
-    local prompts = tonumber(redis.call('HGET', KEYS[1], '#' .. node) or 0)
+    local tokens, prompts = tonumber(pending[2 * number - 1] or 0), tonumber(pending[2 * number] or 0)
     local ahead = prompts > 0 and tokens - tokens / (2 * prompts) or 0
     local wait = (ahead + thrift * (prompt - held)) * pace + crowd * load_penalty
     if wait < shortest then
@@ -118,6 +131,8 @@ for number = 1, candidates do
     end
   end
 end
+-- An idle last node would be better than the best of the sample, by more than it takes to ask again (5 ms).
+if sampled ~= '' and not listed and thrift * (prompt - left) * fastest + 0.005 < shortest then return refuse(6, home) end
 if best == 0 then return refuse(3) end
 if free <= before_mine then return refuse(4) end
 
@@ -141,5 +156,5 @@ redis.call('ZADD', KEYS[3], now + 30000 + math.floor(3000 * math.min(shortest, 1
 redis.call('SET', KEYS[8], prompt .. '|' .. now .. '|' .. node, 'PX', math.floor(keep * 1000))
 return {
   best, cached, math.floor(before), home == nil and 0 or (home == node and 1 or 2),
-  counters, { floor_of_classes, floor_of_class }, others,
+  counters, { floor_of_classes, floor_of_class }, others, '',
 }
