@@ -17,7 +17,7 @@ from typing import Protocol
 
 from gateway.core.errors import FleetFull
 from gateway.core.routing.node_sample import DRAINED, DRAWN, FREE, FULL, LEAST, OUT, OUT_FULL, ROOMY, WHOLE, NodeSample
-from gateway.core.routing.selection import EXPECTED_WAIT, NOTHING, PrefillBacklog, usual_pace
+from gateway.core.routing.selection import EXPECTED_WAIT, PrefillBacklog, usual_pace
 from gateway.fleet.fleet import Fleet, second_choice
 from gateway.fleet.node import ROOMY as ROOMY_PLACES
 from gateway.fleet.node import Node
@@ -230,27 +230,31 @@ class CandidateSampler:
             model.nodes.put(node, standing, self._load(node, model) if standing == FREE else 0.0)
 
     def _standing(self, node: Node) -> int:
+        if node.ready:
+            if node.in_flight < node.places and node.busy_until <= self._now:
+                return FREE
+            return ROOMY if node.in_flight < node.bound else FULL
         if node.drain is not None:
             return DRAINED
-        if not node.ready:
-            return OUT if node.in_flight < node.bound else OUT_FULL
-        if node.in_flight < node.places and node.busy_until <= self._now:
-            return FREE
-        return ROOMY if node.in_flight < node.bound else FULL
+        return OUT if node.in_flight < node.bound else OUT_FULL
 
     def _load(self, node: Node, model: SampledModel) -> float:
         """Seconds by which a request waits longer there than on an idle node; infinite on one that is full."""
-        others = self.others.get(node, 0) if node.shared else 0
-        requests = node.in_flight + others
-        bounded = node.bounded
-        if others and bounded and requests >= node.bound:
-            return inf
-        crowd = requests / (ROOMY_PLACES if not bounded and node.places > ROOMY_PLACES else node.places)
-        if self._view.policy(model.name) != EXPECTED_WAIT:
+        requests, tokens, view = node.in_flight, 0, self._view
+        if node.shared and (self.others or self.tokens):
+            others, tokens = self.others.get(node, 0), self.tokens.get(node, 0)
+            requests += others
+            if others and node.bounded and requests >= node.bound:
+                return inf
+        places = node.places
+        crowd = requests / (ROOMY_PLACES if places > ROOMY_PLACES and not node.bounded else places)
+        if view.policy(model.name) != EXPECTED_WAIT:
             return crowd / node.spec.weight
-        ahead = self._view.pending.get(node.name, NOTHING).ahead + (self.tokens.get(node, 0) if node.shared else 0)
-        pace = node.speed.pace or model.usual
-        return ahead * pace / node.spec.weight + crowd * self._view.load_penalty
+        pending = view.pending.get(node.name)
+        ahead = tokens if pending is None else pending.ahead + tokens
+        if not ahead:
+            return crowd * view.load_penalty
+        return ahead * (node.speed.pace or model.usual) / node.spec.weight + crowd * view.load_penalty
 
     # Time
 

@@ -64,7 +64,7 @@ class PendingPrefill:
             self._timer.cancel()
         if told:
             self._shared = None
-        self._done()
+        self._end()
 
     def learn(self, usage: Usage | None) -> None:
         """What the node says that it had in its cache tells how fast it computed the rest."""
@@ -78,11 +78,15 @@ class PendingPrefill:
             self._node.speed.learn(placed.ahead, placed.work, self._ttft)
 
     def _done(self) -> None:
+        if self._waits:
+            self._end()
+            if self._node.on_load is not None:
+                self._node.on_load(self._node)
+
+    def _end(self) -> None:
         if not self._waits:
             return
         self._waits = False
         self._placement.prefilled(self.placed)
-        if self._node.on_load is not None:
-            self._node.on_load(self._node)
         if self._shared is not None and self._name is not None:
             self._shared.prefilled(self._name)

@@ -30,7 +30,7 @@ WHOLE: Final = 16
 """Nodes of a model up to which all are looked at."""
 
 HOMES: Final = 2
-LEAST: Final = 4
+LEAST: Final = 3
 DRAWN: Final = 2
 
 STEPS: Final = 16
