@@ -3,9 +3,10 @@
 Models are listed in OpenAI's format, or in Anthropic's for a client that says which version of that it speaks.
 """
 
-from typing import Any
+import time
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
@@ -60,19 +61,28 @@ def build_public(pipeline: Pipeline, fleet: Fleet) -> FastAPI:
 
 
 def add_health(app: FastAPI, pipeline: Pipeline, fleet: Fleet) -> None:
-    """`/health`: the process answers. `/ready`: it stays, and a model can be served (`?model=` for one)."""
+    """`/health`: the process answers. `/ready`: it stays, and a model can be served (`?model=` for one).
+
+    `?without_nodes_after=SECONDS`: so long after the start it is ready without a node too. Clients then get its errors,
+    not those of a load balancer that has nobody to send them to.
+    """
+    started = time.monotonic()
 
     @app.get("/health")
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
     @app.get("/ready")
-    async def ready(model: str | None = None) -> JSONResponse:
+    async def ready(
+        model: str | None = None, without_nodes_after: Annotated[float | None, Query(ge=0)] = None
+    ) -> JSONResponse:
         name = pipeline.settings.models.on_nodes(model) if model else None
         status = "shutting down" if pipeline.leaving else "ready" if fleet.serves(name) else "no node is ready"
         body: dict[str, Any] = {"status": status, "models": sorted(fleet.served)}
+        waited = without_nodes_after is not None and time.monotonic() - started >= without_nodes_after
         if status == "no node is ready":
             body["detail"] = _why_not(name, len(fleet.nodes_of(name)))
+            return JSONResponse(body, status_code=200 if waited else 503)
         return JSONResponse(body, status_code=200 if status == "ready" else 503)
 
 

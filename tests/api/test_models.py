@@ -180,6 +180,22 @@ async def test_ready_for_an_alias() -> None:
         assert (await get(gateway, f"/ready?model={NANO}")).status_code == 503
 
 
+@pytest.mark.parametrize("url", ["url", "admin_url"])
+async def test_ready_without_nodes_after_some_seconds(url: str) -> None:
+    """For an orchestrator: a gateway of which no node is seen still has the better errors for clients."""
+    async with running_gateway("http://127.0.0.1:1", ready=False) as gateway:
+        async with httpx.AsyncClient(verify=False, base_url=getattr(gateway, url)) as client:
+            at_once = await client.get("/ready?without_nodes_after=0")
+            assert (at_once.status_code, at_once.json()["status"]) == (200, "no node is ready")
+            assert (await client.get(f"/ready?model={ULTRA}&without_nodes_after=0")).status_code == 200
+            assert (await client.get("/ready?without_nodes_after=3600")).status_code == 503
+            assert (await client.get("/ready")).status_code == 503
+            for wrong in ("", "-1", "soon", "nan"):
+                assert (await client.get(f"/ready?without_nodes_after={wrong}")).status_code in (422, 503), wrong
+            gateway.app.pipeline.leaving = True
+            assert (await client.get("/ready?without_nodes_after=0")).status_code == 503
+
+
 async def test_while_no_node_has_answered_a_client_is_told_to_come_back() -> None:
     async with running_gateway("http://127.0.0.1:1", ready=False) as gateway:
         assert (await get(gateway, "/ready")).status_code == 503
