@@ -30,6 +30,8 @@ PROJECT = "fleetgate-trial"
 GATEWAY_IMAGE = "localhost/fleetgate-gateway:latest"
 WORKER_IMAGE = "localhost/fleetgate-worker:latest"
 MODEL = "nemotron-3-ultra"
+SECRET = "only-inside-this-compose-project"
+"""What nodes sign with, as .env has it."""
 MOST_BYTES = 80 * 10**6
 # Machines without a systemd to ask for cgroups and limits: what podman needs there.
 PODMAN = ("--runtime", "runc", "--cgroup-manager", "cgroupfs")
@@ -246,6 +248,7 @@ def try_registration(engine: Engine, redis: str) -> None:
     name = f"{PROJECT}-launched"
     fake = "fleetgate-worker fake --host 0.0.0.0 --port {port} --served-model-name nemotron-3-ultra"
     command = ["launch", "tiny-cpu", "--redis", "redis://redis:6379", "--node-id", "trial", "--command", fake]
+    command += ["--advertise", f"http://{name}:8000"]
     engine.start(
         "-d",
         "--name",
@@ -254,6 +257,8 @@ def try_registration(engine: Engine, redis: str) -> None:
         f"{ROOT}/workers/fake:/opt/fleetgate/lib/workers/fake:ro",
         "--cap-drop",
         "ALL",
+        "-e",
+        f"FLEETGATE_WORKER_SECRET={SECRET}",
         "--network",
         network,
         WORKER_IMAGE,
@@ -268,12 +273,20 @@ def try_registration(engine: Engine, redis: str) -> None:
     try:
         wait_until(lambda: '"state": "ready"' in record(), "the registration")
         prove("a launched node registers", True)
+        gateway = engine.container("gateway")
+        wait_until(lambda: name in status(engine, gateway), "the node in the gateway's status")
+        prove("and `compose exec gateway fleetgate status` shows it", "ready" in status(engine, gateway))
         engine.run("stop", "-t", "20", name)
         prove("a stopped node takes its record out", '"state"' not in record())
         logs = engine.run("logs", name)
         prove("and says that it drained", "drained" in logs.stderr + logs.stdout)
     finally:
         engine.run("rm", "-f", name, check=False)
+
+
+def status(engine: Engine, gateway: str) -> str:
+    """What `fleetgate status` prints inside of a gateway's container."""
+    return engine.run("exec", gateway, "fleetgate", "status", "--json", check=False).stdout
 
 
 def try_ha(engine: Engine, environment: dict[str, str], port: int) -> None:
