@@ -1,5 +1,6 @@
 """The chart: what it renders is valid, hardened and drained, and its gateways take their configuration."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +176,21 @@ def test_the_ingress_passes_events_on_and_waits() -> None:
 def test_the_route_has_no_timeout() -> None:
     (rule,) = one(documents("two-machines"), "HTTPRoute")["spec"]["rules"]
     assert rule["timeouts"] == {"request": "0s", "backendRequest": "0s"}
+
+
+def test_every_key_of_the_secret_is_in_the_page_and_made_by_the_quick_start() -> None:
+    """Those of the default values, and those of a Redis that is not the chart's."""
+    asked = {
+        variable["valueFrom"]["secretKeyRef"]["key"]
+        for example in EXAMPLES
+        for _, pod in pods(documents(example))
+        for container in containers(pod)
+        for variable in container.get("env", [])
+        if "secretKeyRef" in variable.get("valueFrom", {})
+    }
+    docs = FOLDER.parent
+    assert all(f"`{key}`" in (docs / "kubernetes.md").read_text() for key in asked)
+    made = set(re.findall(r"--from-literal=([\w-]+)=", (docs / "quickstart.md").read_text()))
+    assert made == asked - {"redis-url", "worker-redis-url", "hf-token"}
+    notes = (CHART / "templates" / "NOTES.txt").read_text()
+    assert all(f'"{key}"' in notes for key in made)
