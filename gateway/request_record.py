@@ -128,7 +128,7 @@ class RequestRecord:
         stats = self.stats
         stats.ending = ClientGone.default_code if left else error.slug
         if not isinstance(error, ABOUT_THE_REQUEST):
-            stats.error = error.message
+            stats.error = error.message[:LONGEST_WORD]
         if isinstance(error, LimitExceeded):
             stats.limit = error.limit or None
         self._request.fail(error)
@@ -161,7 +161,9 @@ class RequestRecord:
         stats.computed = self._dialect.computes
         stats.unauthenticated = stats.tenant is None
         stats.address = request.address
-        stats.user_agent = request.headers.get(b"user-agent")
+        agent = request.headers.get(b"user-agent")
+        if agent is not None:
+            stats.user_agent = agent[:LONGEST_WORD]
         return stats
 
     def _charge(self, end: RequestOutcome, plan: Plan) -> Charge:

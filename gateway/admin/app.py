@@ -4,12 +4,13 @@ FastAPI's pages for people (/docs, /redoc) are left out: they run scripts that c
 """
 
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response, Security
 from fastapi.exceptions import HTTPException, RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
 
 from gateway.admin.auth import SECURITY_HEADERS, AdminAccess
 from gateway.admin.tenants import explain_redis
@@ -20,6 +21,10 @@ from gateway.core.json_text import dump
 from gateway.fleet.fleet import Fleet
 from gateway.pipeline import Pipeline
 from gateway.telemetry.metrics import CONTENT_TYPE, Metrics
+from gateway.telemetry.process_facts import read_process_facts
+
+BEARER = Security(HTTPBearer(auto_error=False, description="An admin token."))
+"""Says in /openapi.json that a token is needed, for what is made of it; `AdminAccess` checks it."""
 
 
 class MetricsPage:
@@ -58,7 +63,9 @@ class StrictRoute(APIRoute):
 
 
 class RouteGroup(Protocol):
-    """Routes about one thing, below /admin/."""
+    """Routes about one thing, below /admin/. `tag` is its name in /openapi.json."""
+
+    tag: ClassVar[str]
 
     def add_to(self, router: APIRouter) -> None: ...
 
@@ -67,14 +74,22 @@ def build_admin(
     pipeline: Pipeline, fleet: Fleet, access: AdminAccess, page: MetricsPage, *groups: RouteGroup
 ) -> FastAPI:
     """The admin application, `access` in front of all of it."""
-    app = FastAPI(title="fleetgate admin", redirect_slashes=False, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="fleetgate admin",
+        version=read_process_facts().version,
+        description="What operators ask of a gateway, and change in it. The token is `admin.token`, or one of "
+        "`admin.tokens`.",
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+    )
     app.add_middleware(access.around)
     add_health(app, pipeline, fleet)
-    app.get("/metrics")(page.show)
-    router = APIRouter(prefix="/admin", route_class=StrictRoute)
+    app.get("/metrics", tags=["metrics"], dependencies=[BEARER])(page.show)
     for group in groups:
+        router = APIRouter(prefix="/admin", route_class=StrictRoute, tags=[group.tag], dependencies=[BEARER])
         group.add_to(router)
-    app.include_router(router)
+        app.include_router(router)
     explain_redis(app)
 
     @app.exception_handler(RequestValidationError)

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from fastapi import APIRouter
 from fastapi.exceptions import HTTPException
@@ -50,6 +50,8 @@ class BlockView(BaseModel):
 
 class BlockRoutes:
     """`blocks` is None without Redis; `find` returns a tenant by its name."""
+
+    tag: ClassVar[str] = "blocks"
 
     def __init__(self, blocks: Blocks | None, find: Callable[[str], Awaitable[Tenant | None]], audit: Audit) -> None:
         self._blocks = blocks

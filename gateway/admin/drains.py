@@ -1,7 +1,7 @@
 """Admin routes that take nodes out of work and back, and say when nothing runs on them any more."""
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from fastapi import APIRouter
 from fastapi.exceptions import HTTPException
@@ -50,6 +50,8 @@ class DrainState(BaseModel):
 
 class DrainRoutes:
     """`drains` knows how to tell the other processes."""
+
+    tag: ClassVar[str] = "drains"
 
     def __init__(self, fleet: Fleet, drains: Drains, audit: Audit) -> None:
         self._fleet = fleet

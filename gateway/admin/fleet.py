@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from math import inf
-from typing import Literal
+from typing import ClassVar, Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel
@@ -141,6 +141,8 @@ class FleetView(BaseModel):
 class FleetRoutes:
     """`metrics` keeps the latest waits, `router` what is pending, `peer_views` knows what other processes see, `models`
     which can be served, `queue` what waits, `pressure` what is left of thinking budgets."""
+
+    tag: ClassVar[str] = "fleet"
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import ClassVar
 
 from fastapi import APIRouter, Response
 from fastapi.exceptions import HTTPException
@@ -19,6 +20,8 @@ from gateway.config.access import KeySettings, newer_settings, read_key_settings
 
 class KeyRoutes:
     """`directory` is None where no keys are created at run time."""
+
+    tag: ClassVar[str] = "keys"
 
     def __init__(self, directory: Directory | None, configured: Configured, known: Known) -> None:
         self._directory = directory

@@ -1,6 +1,7 @@
 """The admin route that shows what is left of a tenant's limits."""
 
 from collections.abc import Awaitable, Callable
+from typing import ClassVar
 
 from fastapi import APIRouter
 from fastapi.exceptions import HTTPException
@@ -26,6 +27,8 @@ class LimitView(BaseModel):
 
 class LimitRoutes:
     """`find` returns a tenant of the file or of Redis by its name, `limiter` None while nothing is limited."""
+
+    tag: ClassVar[str] = "limits"
 
     def __init__(self, find: Callable[[str], Awaitable[Tenant | None]], limiter: Callable[[], Limiter | None]) -> None:
         self._find = find

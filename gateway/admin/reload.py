@@ -1,6 +1,7 @@
 """The admin route that reads the configuration again."""
 
 from collections.abc import Awaitable, Callable
+from typing import ClassVar
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
@@ -22,6 +23,8 @@ class ReloadResult(BaseModel):
 
 class ReloadRoutes:
     """`reload(who)` re-reads the configuration, takes it over, and audits that."""
+
+    tag: ClassVar[str] = "configuration"
 
     def __init__(self, reload: Callable[[str], Awaitable[ReloadResult]]) -> None:
         self._reload = reload

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from fastapi import APIRouter, Body, FastAPI, Query, Request, Response
 from fastapi.exceptions import HTTPException, RequestValidationError
@@ -50,6 +50,8 @@ def refuse_newer(name: str, fields: Iterable[str], settings: Iterable[str]) -> N
 
 class TenantRoutes:
     """`directory` is None where no tenants are created at run time."""
+
+    tag: ClassVar[str] = "tenants"
 
     def __init__(self, directory: Directory | None, configured: Configured, known: Known, audit: Audit) -> None:
         self._directory = directory

@@ -2,7 +2,7 @@
 
 import time
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter, Query, Response
 from fastapi.exceptions import HTTPException
@@ -69,6 +69,8 @@ class UsageResponse(BaseModel):
 
 class UsageRoutes:
     """`report` and `lookup` are None where no usage is kept."""
+
+    tag: ClassVar[str] = "usage"
 
     def __init__(self, report: UsageReport | None, lookup: RequestLookup | None = None) -> None:
         self._report = report

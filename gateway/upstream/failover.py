@@ -24,7 +24,7 @@ from gateway.core.errors import (
 from gateway.core.plan import Plan
 from gateway.core.resume.budget import DEATHS, SETTLING
 from gateway.core.resume.node_deaths import NodeDeath, NodeDeaths, explain, shared
-from gateway.core.telemetry.request_stats import RequestStats
+from gateway.core.telemetry.request_stats import LONGEST_WORD, RequestStats
 from gateway.core.upstream.attempts import FREE, Attempts, RetryBudget, RetryDecision, RetryRules, is_doubtful, outcome
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import AnotherLease, Lease, Node
@@ -186,7 +186,7 @@ class Failover:
     def record(self, error: UpstreamError, lease: Lease, tries: RequestTries, stats: RequestStats) -> None:
         """Note that an attempt failed, and what that says of its node."""
         stats.failures += ((lease.node.name, outcome(error)),)
-        stats.error = None if isinstance(error, RequestRefused) else error.message
+        stats.error = None if isinstance(error, RequestRefused) else error.message[:LONGEST_WORD]
         stats.node_failed = False  # the next attempt sets it anew
         self._record(error, lease.node, tries, asyncio.get_running_loop().time())
 

@@ -48,10 +48,11 @@ class ConfigReload:
     async def reload(self, who: str) -> ReloadResult:
         """Reload here and, by way of the watch, in the other processes. `who` asked for it."""
         if self._watch is None:
-            return ReloadResult(ok=False, problems=["this gateway was started without a config file"])
-        result = self._reload(self._watch, who)
-        if result.ok:
-            self._watch.notify_siblings(who)
+            result = ReloadResult(ok=False, problems=["this gateway was started without a config file"])
+        else:
+            result = self._reload(self._watch, who)
+            if result.ok:
+                self._watch.notify_siblings(who)
         await self._note(_event(who, result))
         return result
 

@@ -140,3 +140,17 @@ async def test_only_troubles_are_logged_at_that_level(tmp_path: Path) -> None:
 async def metrics(gateway: GatewayProcess) -> str:
     async with httpx.AsyncClient(timeout=10) as client:
         return (await client.get(f"{gateway.admin_url}/metrics")).text
+
+
+async def test_what_strangers_write_is_kept_short_and_no_secret(tmp_path: Path) -> None:
+    """Metrics and log hold thousands of requests for seconds; a key in the place of a model's name is not logged."""
+    async with gateway(tmp_path) as at:
+        for model in ("m" * 100_000, f"fg-{'a' * 46}", "sk-secret"):
+            assert await ask(at, model=model) == 404
+        headers = {"x-api-key": KEY, "user-agent": "a" * 5000}
+        async with httpx.AsyncClient(timeout=30, headers=headers) as client:
+            await client.post(at.url + CHAT, json={"model": MODEL, "messages": []})
+        await eventually(lambda: len(at.events("request")) == 4)
+        assert {line["model_asked"] for line in at.events("request")} == {"...", MODEL}
+        assert max(len(line["user_agent"]) for line in at.events("request")) == 200
+        assert all(len(json.dumps(line)) < 2000 for line in at.events("request"))

@@ -197,8 +197,20 @@ async def test_a_request_is_one_json_line_without_prompt_or_key(tmp_path: Path) 
             "queued_ms": None,
             "resumes": None,
             "loops": None,
+            "address": "127.0.0.1",
+            "user_agent": f"python-httpx/{httpx.__version__}",
+            "model_asked": MODEL,
+            "error": None,
+            "limit": None,
+            "failed_attempts": None,
+            "cost_usd": None,
+            "max_tokens": None,
         }
         assert 0 < times["ttft_ms"] <= times["duration_ms"] < 10_000
+        levels = {line["status"]: line["level"] for line in requests.values()}
+        assert levels == {200: "info", 400: "warning", 401: "warning", 404: "warning"}
+        (unknown,) = [line for line in requests.values() if line["status"] == 404]
+        assert unknown["model_asked"] == "...", "it was a prompt"
         endings = sorted((line["status"], line["ending"]) for line in requests.values())
         assert endings == [(200, "ok"), (400, "invalid_json"), (401, "invalid_api_key"), (404, "model_not_found")]
         assert all(json.loads(line) for line in gateway.lines[2:]), "everything after the greeting is JSON"
@@ -514,7 +526,8 @@ async def test_settings_that_only_a_restart_brings_into_force_are_told(tmp_path:
         async with asyncio.timeout(20):
             while True:
                 with contextlib.suppress(httpx.HTTPError):
-                    assert (await reload(gateway)).json() == {"ok": True, "problems": [], "needs_restart": []}
+                    unchanged = {"ok": True, "problems": [], "needs_restart": [], "changed": []}
+                    assert (await reload(gateway)).json() == unchanged
                     break
         changed = {
             "nodes": nodes,

@@ -4,6 +4,7 @@ A new field of the request log takes two edits: its declaration here, with `logg
 sets it where it becomes known. The log line has the fields in the order of their declarations.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -102,11 +103,19 @@ def _resumes(notes: tuple[ResumeNote, ...]) -> list[dict[str, object]] | None:
 
 
 LONGEST_WORD = 200
-"""Characters of what a client said of itself, in a line."""
+"""Characters that are kept of what a client or a node said: thousands of these objects wait to be counted."""
+
+
+_MODEL_NAME = re.compile(r"(?!fg-|sk-)[A-Za-z0-9][A-Za-z0-9._/@:-]{0,127}")
+"""What may be the name of a model; anything else in its place may be a prompt or a key."""
+
+
+def _model_asked(name: str | None) -> str | None:
+    return name if name is None or _MODEL_NAME.fullmatch(name) else "..."
 
 
 def _user_agent(value: bytes) -> str:
-    return value[:LONGEST_WORD].decode("latin-1")
+    return value.decode("latin-1")
 
 
 def _dollars(nano: int) -> float:
@@ -183,8 +192,8 @@ class RequestStats:
     """Where its client is, as far as trusted proxies report it."""
     user_agent: bytes | None = field(default=None, metadata=logged(render=_user_agent))
     """What its client says that it is."""
-    model_asked: str | None = field(default=None, metadata=logged())
-    """The model in the client's own word, of `LONGEST_WORD` characters at most: an alias, or one that there is not."""
+    model_asked: str | None = field(default=None, metadata=logged(render=_model_asked))
+    """The model in the client's own word: an alias, or one that there is not."""
     error: str | None = field(default=None, metadata=logged())
     """What was wrong, where that was the gateway's, its nodes' or a limit's doing; None where it is the client's."""
     limit: str | None = field(default=None, metadata=logged())
