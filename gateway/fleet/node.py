@@ -1,7 +1,6 @@
 """One node as this gateway process sees it."""
 
 import math
-from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
@@ -24,6 +23,9 @@ ROOMY = 64
 PAGES = 16
 """Pages of a node's metrics that are kept: half a minute of them, over which its rates are taken."""
 
+IDLE_SECONDS = 32.0
+"""Seconds of the pages that are kept of a node without requests."""
+
 SILENT = 1.0
 """Seconds without a token of any stream from which a node counts as silent: one that works sends some every 50 ms."""
 
@@ -39,6 +41,46 @@ class Node:
     (an answer would speak for it). `gateways`: processes that share its places, this one included. `cold_since`: when
     it was last seen without what it had in its caches before.
     """
+
+    __slots__ = (
+        "_drains",
+        "_pace",
+        "access",
+        "breaker",
+        "budget_suspected",
+        "busy_until",
+        "capabilities",
+        "cards",
+        "closed",
+        "cold_since",
+        "doubted",
+        "drain",
+        "failed_probes",
+        "failing",
+        "gateways",
+        "gpus",
+        "heard_at",
+        "in_flight",
+        "knee",
+        "last_error",
+        "launch",
+        "leases",
+        "left",
+        "load",
+        "loads",
+        "name",
+        "on_attention",
+        "on_change",
+        "on_free",
+        "on_load",
+        "places",
+        "ready",
+        "shared",
+        "spec",
+        "speed",
+        "stalled_at",
+        "tag",
+    )
 
     def __init__(self, spec: NodeSpec, rules: BreakerRules | None = None, trusted: bool = True) -> None:
         """`trusted`: there since the gateway began (see `Breaker`)."""
@@ -71,7 +113,8 @@ class Node:
         self.gpus: tuple[GpuFacts, ...] = ()
         """As its record tells them; empty where it does not."""
         self.load: NodeMetrics | None = None
-        self.loads: deque[NodeMetrics] = deque(maxlen=PAGES)
+        self.loads: list[NodeMetrics] = []
+        """Its latest pages, the last one at the end."""
         self.knee = ConcurrencyKnee()
         self.speed = PrefillSpeed()
         self.cold_since = -math.inf
@@ -232,7 +275,13 @@ class Node:
         Tokens that were made since the last one are a sign of life."""
         before = self.load
         self.load = load
-        self.loads.append(load)
+        loads = self.loads
+        loads.append(load)
+        if len(loads) > PAGES:
+            del loads[0]
+        if not (load.running or load.waiting):  # its pages are read more rarely: half a minute of them is fewer
+            while len(loads) > 2 and loads[0].at < load.at - IDLE_SECONDS:
+                del loads[0]
         if find_knee:
             self.knee.observe(self.loads, min(sent, self.in_flight), self.gateways)
         else:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from gateway.core.fleet.breaker import BreakerState
 from gateway.core.fleet.found_node import FoundNode
 from gateway.core.fleet.node_metrics import NodeMetrics, began_anew, read_node_metrics
 from gateway.core.fleet.probe_times import SOON, ProbeTimes
@@ -143,9 +144,11 @@ class NodeProbes:
             times.page_at = max(times.page_at, load.at)
             self._heard_of_at = max(self._heard_of_at, load.at)
             self._take(load, node.in_flight)
-        node.probe_answered(now)
+        if load is not None or node.last_error is not None or node.breaker.state is not BreakerState.CLOSED:
+            node.probe_answered(now)
         times.saw(False, now)
-        self._checks.begin()
+        if self._checks.wait:
+            self._checks.begin()
 
     async def probe(self) -> None:
         """One round: ask the node what is due, and run the trial that readmits it, where one is due."""

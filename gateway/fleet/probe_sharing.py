@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from gateway.core.fleet.capabilities import Capabilities
-from gateway.core.fleet.found_node import FoundNode, rank, read, spell
+from gateway.core.fleet.found_node import FoundNode, rank, read, spell, until_next_term
 from gateway.fleet.fleet import Fleet
 from gateway.redis.client import RedisClient, RedisUnavailable, Script
 
@@ -66,6 +66,8 @@ class ProbeSharing:
         """What the others have still to be told, by URL; times are loop time."""
         self._read: dict[str, int] = {}
         """The last batch that was read of each process: one whose answer was lost is sent again."""
+        self._ranks: dict[str, tuple[float, int]] = {}
+        """By URL: the loop time until which a rank stays, and it."""
         self._offset = 0.0
         """Redis' time less loop time, in seconds."""
 
@@ -75,7 +77,13 @@ class ProbeSharing:
 
     def rank(self, url: str, now: float) -> int:
         """How many processes are to ask the node at `url` before this one, at loop time `now`."""
-        return rank(self._name, self._names, url, now + self._offset) if self.shares else 0
+        if not self.shares:
+            return 0
+        known = self._ranks.get(url)
+        if known is None or now >= known[0]:
+            at = now + self._offset
+            known = self._ranks[url] = now + until_next_term(url, at), rank(self._name, self._names, url, at)
+        return known[1]
 
     def tell(self, found: FoundNode) -> None:
         """Tell the others with the next call."""
@@ -124,7 +132,10 @@ class ProbeSharing:
         )
         self._since = since.decode()
         self._offset = time / 1000 - now  # as of when it was asked: what is told seems older than it is, never younger
-        self._names = tuple(name.decode(errors="replace") for name in names)
+        live = tuple(name.decode(errors="replace") for name in names)
+        if live != self._names or len(self._ranks) > 2 * len(self._fleet.nodes):
+            self._ranks = {}
+        self._names = live
         self._read = {name: number for name, number in self._read.items() if name in self._names}
         batches: list[bytes] = found
         return batches

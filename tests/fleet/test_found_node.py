@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.fleet.found_node import MOST_AGE, TERM, FoundNode, rank, read, spell
+from gateway.core.fleet.found_node import MOST_AGE, TERM, FoundNode, rank, read, spell, until_next_term
 from gateway.core.fleet.node_metrics import NodeMetrics
 from gateway.core.fleet.probe_times import ProbeTimes
 from gateway.fleet.probe_sharing import PRESENT_MS, TURN
@@ -89,6 +89,13 @@ def test_nodes_are_spread_over_gateways_and_handed_on_now_and_then() -> None:
     assert len({rank("one", names, urls[0], at) for at in terms}) == 4
     changes = [sum(rank("one", names, url, 1e9) != rank("one", names, url, 1e9 + s) for url in urls) for s in (1, 60)]
     assert 0 < changes[0] < 20 < changes[1], "not all nodes change hands at the same moment"
+
+
+@given(st.text(max_size=10), st.floats(0, 1e10))
+def test_a_rank_holds_until_the_next_term(url: str, now: float) -> None:
+    names, left = ["one", "two", "three"], until_next_term(url, now)
+    assert 0 < left <= TERM
+    assert rank("one", names, url, now) == rank("one", names, url, now + 0.99 * left)
 
 
 INTERVAL, QUIET, STEP, CALL = 2.0, 10.0, 0.05, 0.25

@@ -37,10 +37,19 @@ class FoundNode(NamedTuple):
 def rank(own: str, names: Collection[str], url: str, now: float) -> int:
     """The place of `own` in the order of `names` for the node at `url`, from 0; `now` in seconds, of a clock that all
     share."""
-    term = int((now + zlib.crc32(url.encode()) % (1000 * TERM) / 1000) / TERM)
+    term = int((now + _phase(url)) / TERM)
     suffix = f"|{url}|{term}"
     mine = _weight(own, suffix)
     return sum((_weight(name, suffix), name) < (mine, own) for name in names)
+
+
+def until_next_term(url: str, now: float) -> float:
+    """Seconds until the order for the node at `url` changes, unless processes come or go."""
+    return TERM - (now + _phase(url)) % TERM
+
+
+def _phase(url: str) -> float:
+    return zlib.crc32(url.encode()) % (1000 * TERM) / 1000
 
 
 def _weight(name: str, suffix: str) -> bytes:
