@@ -94,14 +94,15 @@ class Pipeline:
             if waits:
                 record.arrival = self.admission.arrive(who, dialect.anthropic)
             raw = await request.read_body(who.tenant.name) if waits else request.take_body(who.tenant.name)
-            long = is_long(raw, request.values)
+            values = request.values
+            long = is_long(raw, values)
             if long:
                 ask = record.asked(await self._read_long(request, dialect, raw, who.tenant.name, record.arrival))
                 raw = b""  # an outline may stand for other bytes: these are freed
             else:
                 if record.arrival is not None:
                     record.arrival.recheck()
-                ask = record.asked(dialect.read(raw, parse_body(raw, request.strings)))
+                ask = record.asked(dialect.read(raw, parse_body(raw, request.strings if values else 0)))
             if waits:  # its key may have been revoked while its body came
                 who = record.of(await self.gate.identify(request.headers, request.address))
             model = record.stats.model = settings.models.resolve(ask.model, who, self._fleet.served)
