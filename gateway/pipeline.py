@@ -103,7 +103,7 @@ class Pipeline:
                 if record.arrival is not None:
                     record.arrival.recheck()
                 ask = record.asked(dialect.read(raw, parse_body(raw, request.strings if values else 0)))
-            if waits:  # its key may have been revoked while its body came
+            if waits or long:  # its key may have been revoked while its body came, or was read
                 who = record.of(await self.gate.identify(request.headers, request.address))
             model = record.stats.model = settings.models.resolve(ask.model, who, self._fleet.served)
             if model in self._counters:

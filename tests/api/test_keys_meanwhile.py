@@ -1,12 +1,15 @@
 """Whose key it is was found out by the head; what holds is what is true when the body is there."""
 
 import json
+import os
+import signal
 from typing import Any
 
 import pytest
 
 from gateway.config.tree import Config
 from gateway.core.access.api_keys import key_digest
+from gateway.core.reading.outline import REWRITABLE
 from tests.support.crowd import CHAT, ask
 from tests.support.gateways import eventually, running_gateway
 from tests.support.raw import head, raw_client
@@ -43,6 +46,23 @@ async def test_a_key_is_judged_again_once_the_body_is_there(
             await client.send(body[10:])
             got = await client.answer()
             assert (got.status, got.json().get("error", {}).get("code")) == (status, code)
+
+
+@pytest.mark.parametrize(("tenants", "status"), [([OTHER], 401), ([TENANT, OTHER], 200)])
+async def test_so_it_is_once_another_process_has_read_it(tenants: list[dict[str, Any]], status: int) -> None:
+    async with serve_fake() as node, running_gateway(node.url, tenants=[TENANT, OTHER]) as gateway:
+        many = ask("hi", max_tokens=1) | {"documents": [[]] * (REWRITABLE + 10), "user": "x" * 1_000_000}
+        async with raw_client(gateway.port, 60) as client:
+            await client.post(CHAT, many, AUTHORIZED)
+            assert (await client.answer()).status == 200
+            pid = gateway.app.reader.pid
+            assert pid is not None
+            os.kill(pid, signal.SIGSTOP)
+            await client.post(CHAT, many, AUTHORIZED)
+            await eventually(lambda: gateway.app.reader.unwritten > 0)
+            gateway.app.apply(Config(**(gateway.app.config.model_dump() | {"tenants": tenants})))
+            os.kill(pid, signal.SIGCONT)
+            assert (await client.answer()).status == status
 
 
 @pytest.mark.parametrize(("tenants", "status"), [([OTHER], 401), ([TENANT, OTHER], 400)])

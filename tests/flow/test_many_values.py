@@ -109,7 +109,7 @@ async def test_a_reader_that_dies_is_a_503_in_the_dialect_and_is_replaced() -> N
     limits = {"default": {"concurrent_requests": 2}}
     async with scripted_node(ok) as node, running_gateway(node.url, limits=limits) as gateway:
         async with httpx.AsyncClient(base_url=gateway.url, trust_env=False, timeout=60) as client:
-            content = json.dumps(MANY).encode()
+            content = json.dumps({**MANY, "user": "x" * 1_000_000}).encode()  # more than a socket takes
             assert (await client.post(CHAT, content=content)).status_code == 200
             for path, code in ((CHAT, "body_unread"), (MESSAGES, None)):
                 first = gateway.app.reader.pid
