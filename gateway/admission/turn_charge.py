@@ -28,6 +28,7 @@ class TurnCharge:
     def plan(self) -> None:
         """Forecast its cost by what is known now: others may have taught since it came."""
         self.turn.tokens = self._forecast.of(self._name, self._reads, self._most, self._costs)
+        self.turn.answer = self._forecast.made(self._name, self._most)
 
     def used(self, stats: RequestStats) -> float:
         """What the request has cost in the end, from which later forecasts learn."""

@@ -13,6 +13,7 @@ from gateway.core.fleet.knee import ConcurrencyKnee
 from gateway.core.fleet.launch_facts import LaunchFacts
 from gateway.core.fleet.node_facts import NodeFacts
 from gateway.core.fleet.node_metrics import NodeMetrics
+from gateway.core.routing.decode_speed import DecodeSpeed
 from gateway.core.routing.prefill_speed import PrefillSpeed
 from gateway.core.usage.token_usage import Usage
 from gateway.fleet.node_spec import Drain, NodeSpec
@@ -46,6 +47,7 @@ class Node:
         "_drains",
         "_pace",
         "access",
+        "block",
         "breaker",
         "budget_suspected",
         "busy_until",
@@ -53,6 +55,7 @@ class Node:
         "cards",
         "closed",
         "cold_since",
+        "decode",
         "doubted",
         "drain",
         "failed_probes",
@@ -62,6 +65,7 @@ class Node:
         "heard_at",
         "in_flight",
         "knee",
+        "kv_tokens",
         "last_error",
         "launch",
         "leases",
@@ -117,6 +121,11 @@ class Node:
         """Its latest pages, the last one at the end."""
         self.knee = ConcurrencyKnee()
         self.speed = PrefillSpeed()
+        self.decode = DecodeSpeed()
+        self.block = 1
+        """Tokens of one block of its prefix cache."""
+        self.kv_tokens = 0
+        """Tokens that its cache has room for, 0 where it did not say."""
         self.cold_since = -math.inf
         self.gateways = 1
         self.shared = False
@@ -282,6 +291,8 @@ class Node:
         if not (load.running or load.waiting):  # its pages are read more rarely: half a minute of them is fewer
             while len(loads) > 2 and loads[0].at < load.at - IDLE_SECONDS:
                 del loads[0]
+        self.block = load.block or self.block
+        self.kv_tokens = load.kv_tokens or self.kv_tokens
         if find_knee:
             self.knee.observe(self.loads, min(sent, self.in_flight), self.gateways)
         else:

@@ -1,4 +1,4 @@
-"""The work that a request adds to its node until its first byte, and what is learnt from that byte."""
+"""The work that a request adds to its node until its first byte, and what is learnt from that byte and the last."""
 
 import asyncio
 
@@ -15,7 +15,19 @@ class PendingPrefill:
     A plain answer's first byte is its last one: there the work counts as done when it should be.
     """
 
-    __slots__ = ("_name", "_node", "_placement", "_sent", "_shared", "_stream", "_timer", "_ttft", "_waits", "placed")
+    __slots__ = (
+        "_alone",
+        "_name",
+        "_node",
+        "_placement",
+        "_sent",
+        "_shared",
+        "_stream",
+        "_timer",
+        "_ttft",
+        "_waits",
+        "placed",
+    )
 
     def __init__(
         self,
@@ -26,14 +38,16 @@ class PendingPrefill:
         node: Node,
         stream: bool,
         now: float,
+        alone: bool = True,
     ) -> None:
-        """`shared` and `name` where the choice was made there. `now` is loop time."""
+        """`shared` and `name` where the choice was made there. `now` is loop time. `alone`: it has one answer."""
         self.placed = placed
         self._placement = placement
         self._shared = shared
         self._name = name
         self._node = node
         self._stream = stream
+        self._alone = alone
         self._sent = now
         self._ttft: float | None = None
         self._waits = True
@@ -67,10 +81,16 @@ class PendingPrefill:
         self._end()
 
     def learn(self, usage: Usage | None) -> None:
-        """What the node says that it had in its cache tells how fast it computed the rest."""
-        if self._ttft is None or usage is None or usage.input <= 0:
+        """The answer has just ended. What the node says that it had in its cache tells how fast it computed the rest,
+        and what it made how fast it makes tokens."""
+        if self._ttft is None or usage is None:
             return
         placed = self.placed
+        if self._alone:
+            seconds = asyncio.get_running_loop().time() - self._sent - self._ttft
+            self._node.decode.learn(placed.crowd, usage.output - 1, seconds)
+        if usage.input <= 0:
+            return
         if usage.cached is not None:  # in the estimate's own tokens, since it is those that are weighed
             share = (usage.input - usage.cached) / usage.input
             self._node.speed.learn(placed.ahead, round((placed.work + placed.cached) * share), self._ttft)

@@ -33,6 +33,7 @@ from gateway.core.admission.fair_order import Turn
 from gateway.core.errors import FleetFull
 from gateway.core.plan import Plan
 from gateway.core.routing.conversations import ConversationNaming, conversation_of
+from gateway.core.routing.decode_speed import answer_costs
 from gateway.core.routing.placement import Placement
 from gateway.core.routing.selection import (
     EXPECTED_WAIT,
@@ -41,6 +42,7 @@ from gateway.core.routing.selection import (
     PlacedPrompt,
     PrefillBacklog,
     RandomDraw,
+    in_cache,
     level,
     rendezvous,
 )
@@ -120,13 +122,20 @@ class Router:
         return NodeChoice(self, plan, tenant, headers, turn)
 
     def home(self, plan: Plan, tenant: str, headers: Mapping[bytes, bytes]) -> str | None:
-        """The node where the conversation of `plan` was last, as far as this process knows."""
-        last = self.placement.left(self.prompt(plan, tenant, headers).conversation, self.now())
-        return None if last is None else last.node
+        """The node that has what the conversation of `plan` left at its last turn, as far as this process knows."""
+        now, prompt = self.now(), self.prompt(plan, tenant, headers)
+        last = self.placement.left(prompt.conversation, now)
+        node = None if last is None else self.fleet.by_name(last.node)
+        if node is None or not in_cache(candidates_of([node], now)[0], prompt, last):
+            return None
+        return node.name
 
-    def prompt(self, plan: Plan, tenant: str, headers: Mapping[bytes, bytes]) -> PlacedPrompt:
+    def prompt(
+        self, plan: Plan, tenant: str, headers: Mapping[bytes, bytes], turn: SharedTurn | None = None
+    ) -> PlacedPrompt:
         owner = f"{plan.model}/{tenant}"
-        return PlacedPrompt(plan.input_tokens, conversation_of(plan.ask.body, headers, owner, self.rules.naming))
+        conversation = conversation_of(plan.ask.body, headers, owner, self.rules.naming)
+        return PlacedPrompt(plan.input_tokens, conversation, 0 if turn is None else turn.turn.answer)
 
     def now(self) -> float:
         """Loop time."""
@@ -293,7 +302,7 @@ class NodeChoice:
         router, plan = self._router, self._plan
         if plan.model is None or not router.sampled(plan.model, plan.pinned_to):
             return router.fleet.candidates(plan.model, tried, plan.pinned_to, now, moves)
-        prompt = self._prompt = self._prompt or router.prompt(plan, self._tenant, self._headers)
+        prompt = self._prompt = self._prompt or router.prompt(plan, self._tenant, self._headers, self._turn)
         left = router.placement.left(prompt.conversation, now)
         last = None if left is None else left.node
         turn = next(router.samples)
@@ -318,14 +327,15 @@ class NodeChoice:
         if self._sampled:
             self._nodes = nodes
         now = router.now()
-        prompt = self._prompt = self._prompt or router.prompt(self._plan, self._tenant, self._headers)
-        candidates = self._facts(nodes, now)
+        prompt = self._prompt = self._prompt or router.prompt(self._plan, self._tenant, self._headers, self._turn)
+        candidates = self._facts(nodes, now, prompt)
         # A sample has its first choice in front.
         self._preferred = candidates if self._sampled else rendezvous(candidates, prompt.conversation)
         if not by_wait:
             placed = router.choose_locally(router.policy(self._plan.model), candidates, prompt, now)
             self._preferred.sort(key=lambda each: each.name != placed.node)
-            self._preferred = [each._replace(pace=0.0, crowd=0.0) for each in self._preferred]  # the first with a place
+            # The first one that has a place.
+            self._preferred = [each._replace(pace=0.0, crowd=0.0, answer=0.0) for each in self._preferred]
         self._turn = self._turn or SharedTurn(self._plan.model or "", NO_TURN)
         self._name = router.next_name()
         places.asked.add(self._name)
@@ -353,17 +363,18 @@ class NodeChoice:
             lease = Lease(nodes[0], now, self._plan.ask.stream, len(self._plan.ask.raw) >> 2)
             lease.model = self._plan.model if self._plan.dialect.output_fields else None
         else:
-            prompt = self._prompt = self._prompt or router.prompt(self._plan, self._tenant, self._headers)
-            placed = router.choose_locally(router.policy(self._plan.model), self._facts(nodes, now), prompt, now)
+            prompt = self._prompt = self._prompt or router.prompt(self._plan, self._tenant, self._headers, self._turn)
+            candidates = self._facts(nodes, now, prompt)
+            placed = router.choose_locally(router.policy(self._plan.model), candidates, prompt, now)
             lease = self._lease_on(placed, nodes, prompt, None, now)
         if router.places is not None and lease.node.bounded:
             router.places.adopt(lease)
         return lease
 
-    def _facts(self, nodes: Sequence[Node], now: float) -> list[Candidate]:
+    def _facts(self, nodes: Sequence[Node], now: float, prompt: PlacedPrompt) -> list[Candidate]:
         model, sampler = self._plan.model, self._router.sampler
         usual = sampler.usual_pace(model, now) if model is not None and model in sampler.models else None
-        return candidates_of(nodes, now, usual)
+        return candidates_of(nodes, now, usual, prompt.answer)
 
     def _lease_on(
         self, placed: NodeScore, nodes: Sequence[Node], prompt: PlacedPrompt, name: bytes | None, now: float
@@ -374,7 +385,8 @@ class NodeChoice:
         shared = router.shared if name is not None else None
         lease = Lease(node, now, self._plan.ask.stream, prompt.tokens)
         lease.model = self._plan.model if self._plan.dialect.output_fields else None
-        lease.prefill = PendingPrefill(router.placement, shared, placed, name, node, self._plan.ask.stream, now)
+        alone = self._plan.sequences == 1
+        lease.prefill = PendingPrefill(router.placement, shared, placed, name, node, self._plan.ask.stream, now, alone)
         if name is not None and router.places is not None:
             router.places.add(lease, name)
         return lease
@@ -384,9 +396,10 @@ def full() -> FleetFull:
     return FleetFull(f"All nodes are at capacity; retry in {FULL_RETRY_SECONDS:g} s.", retry_after=FULL_RETRY_SECONDS)
 
 
-def candidates_of(nodes: Sequence[Node], now: float, usual: float | None = None) -> list[Candidate]:
-    """What the policies see of `nodes`. `usual` as in `level`."""
+def candidates_of(nodes: Sequence[Node], now: float, usual: float | None = None, answer: int = 0) -> list[Candidate]:
+    """What the policies see of `nodes`. `usual` as in `level`; `answer`: tokens that are expected to be made."""
     paces = level([node.speed.pace for node in nodes], GUESSED_PACE, usual)
+    answers = answer_costs([node.decode.pace for node in nodes], [node.spec.weight for node in nodes], answer)
     return [
         Candidate(
             node.name,
@@ -395,6 +408,16 @@ def candidates_of(nodes: Sequence[Node], now: float, usual: float | None = None)
             node.spec.weight,
             now - node.cold_since,
             int(node.bound) if node.bounded else 0,
+            costs,
+            node.block,
+            lasting(node),
         )
-        for node, pace in zip(nodes, paces, strict=True)
+        for node, pace, costs in zip(nodes, paces, answers, strict=True)
     ]
+
+
+def lasting(node: Node) -> int:
+    """Tokens that are written into its cache until what was there is gone: all that running requests do not hold, as
+    the oldest goes first. 0 where it is not known."""
+    used = 0.0 if node.load is None or node.load.kv_use is None else node.load.kv_use
+    return max(1, round(node.kv_tokens * (1 - used))) if node.kv_tokens else 0

@@ -14,7 +14,7 @@ from typing import Any
 
 from gateway.aio.inline_future import InlineFuture
 from gateway.core.admission.fair_order import Turn
-from gateway.core.routing.selection import THRIFT, Candidate, NodeScore, PlacedPrompt
+from gateway.core.routing.selection import IDLE, THRIFT, Candidate, NodeScore, PlacedPrompt
 from gateway.redis.client import RedisClient, RedisUnavailable, Script, ScriptFailed, Value
 from gateway.redis.replies import integer
 
@@ -26,12 +26,15 @@ SAMPLED = "|s"
 CANDIDATES_AT = 3 + 8 + 11
 """Where an EVALSHA of choose.lua has the number of its candidates."""
 
+PER_CANDIDATE = 8
+"""Arguments of one."""
+
 
 def _chosen(reply: Any, command: Sequence[Any]) -> bool:
     """As choose.lua says."""
-    if type(reply) is not list or len(reply) != 8 or set(map(type, reply[:4])) != {int}:
+    if type(reply) is not list or len(reply) != 9 or set(map(type, [*reply[:4], reply[8]])) != {int}:
         return False
-    number, cached, ahead, reason, counters, floors, others, last = reply
+    number, cached, ahead, reason, counters, floors, others, last, crowd = reply
     candidates = int(str(command[CANDIDATES_AT]).removesuffix(SAMPLED))
     if type(last) is not bytes:
         return False
@@ -39,12 +42,14 @@ def _chosen(reply: Any, command: Sequence[Any]) -> bool:
         return False
     if set(map(type, [*counters, *floors])) - {int} or set(map(type, others)) - {bytes}:
         return False
-    if len(counters) != (len(command) - CANDIDATES_AT - 1 - 5 * candidates) // 2:
+    if len(counters) != (len(command) - CANDIDATES_AT - 3 - PER_CANDIDATE * candidates) // 2:
         return False
     if number == 0:
         return reason in (FULL, NOT_ITS_TURN, UNKNOWN_GATEWAY, LAST_IS_ELSEWHERE)
     prompt = int(command[3 + 8 + 1])
-    return bool(1 <= number <= candidates and 0 <= cached <= prompt and ahead >= 0 and 0 <= reason < len(REASONS))
+    if not 0 <= cached <= prompt or ahead < 0 or crowd < 0:
+        return False
+    return bool(1 <= number <= candidates and 0 <= reason < len(REASONS))
 
 
 _SHARED = (_LUA / "pending.lua", _LUA / "places.lua")
@@ -129,10 +134,11 @@ class SharedPlacement:
         turn = shared.turn
         args: list[Value] = [request, prompt.tokens, self.affinity_ttl, self.load_penalty, THRIFT]
         args += (self._gateway, turn.service_class, turn.member, turn.of_class, turn.of_tenant)
-        args += (shared.waiting, f"{len(liked)}{SAMPLED}" if sampled else len(liked))
+        args += (shared.waiting, f"{len(liked)}{SAMPLED}" if sampled else len(liked), prompt.answer, IDLE)
         for candidate in liked:
             warm = min(candidate.warm, LONG_AGO)
             args += (candidate.name, candidate.pace, round(candidate.crowd, 4), round(warm, 3), candidate.bound)
+            args += (round(candidate.answer, 4), candidate.block, candidate.lasting)
         for name, begun in (shared.names or {}).items():
             args += (name, int(begun))
         base, model = self._base, shared.model
@@ -143,10 +149,11 @@ class SharedPlacement:
     def read(
         self, reply: Sequence[Any], liked: Sequence[Candidate], prompt: PlacedPrompt, shared: SharedTurn
     ) -> SharedChoice:
-        number, cached, ahead, reason, counters, floors, others, last = reply
+        number, cached, ahead, reason, counters, floors, others, last, crowd = reply
         score = None
         if number:
-            score = NodeScore(liked[number - 1].name, prompt.tokens - cached, cached, ahead, REASONS[reason])
+            name = liked[number - 1].name
+            score = NodeScore(name, prompt.tokens - cached, cached, ahead, REASONS[reason], crowd / 1000)
         return SharedChoice(
             score,
             reason != UNKNOWN_GATEWAY,

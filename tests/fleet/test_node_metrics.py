@@ -38,6 +38,28 @@ def test_engines_behind_one_port_are_added_up_and_the_fullest_cache_counts() -> 
     assert read_node_metrics(PAGE.encode(), 5.0) == NodeMetrics(5.0, 5, 1, 0.75, 1000, 400, 12345, ended=9, prompts=900)
 
 
+def test_the_shape_of_the_cache_is_read_from_its_labels() -> None:
+    labels = 'block_size="528",cache_dtype="fp8",mamba_block_size="4096",num_gpu_blocks="%d",engine="%d"'
+    page = "".join(f"vllm:cache_config_info{{{labels % (1000 + engine, engine)}}} 1.0\n" for engine in range(2))
+    assert read_node_metrics(page.encode(), 5.0) == NodeMetrics(5.0, block=528, kv_tokens=528 * 2001)
+
+
+@pytest.mark.parametrize(
+    ("labels", "block"),
+    [
+        ('block_size="16",num_gpu_blocks="None"', 16),
+        ('block_size="None",num_gpu_blocks="7"', None),
+        ('block_size="0",num_gpu_blocks="7"', None),
+        ('mamba_block_size="4096",num_gpu_blocks="7"', None),
+        ('block_size="99999999999",num_gpu_blocks="7"', None),
+    ],
+)
+def test_a_shape_of_the_cache_that_cannot_be_is_not_believed(labels: str, block: int | None) -> None:
+    assert read_node_metrics(b"vllm:cache_config_info{%b} 1.0\n" % labels.encode(), 5.0) == NodeMetrics(
+        5.0, block=block
+    )
+
+
 @pytest.mark.parametrize("page", ["", "no metrics", "<html>", "vllm:", "vllm:num_requests_running"])
 def test_a_page_that_says_nothing_leaves_everything_unknown(page: str) -> None:
     assert read_node_metrics(page.encode(), 5.0) == NodeMetrics(5.0)

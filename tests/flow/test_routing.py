@@ -159,3 +159,35 @@ async def test_each_model_has_its_own_policy(nodes: list[FakeNode]) -> None:
         for _ in range(6):
             await ask(gateway, turns("ada", 1))
         assert asked(nodes) == [2, 2, 2]
+
+
+async def expected_cached(gateway: RunningGateway) -> float:
+    """Prompt tokens that were expected in caches so far."""
+    async with httpx.AsyncClient(timeout=30) as client:
+        page = (await client.get(f"{gateway.admin_url}/metrics")).text
+    found = [line for line in page.splitlines() if line.startswith("fleetgate_expected_cached_tokens_total{")]
+    return sum(float(line.rpartition(" ")[2]) for line in found)
+
+
+@pytest.mark.parametrize("nodes", [FakeSettings(max_model_len=200_000, block_size=528, capacity=40)], indirect=True)
+@pytest.mark.parametrize("shared", [False, True])
+async def test_a_conversation_has_whole_blocks_in_a_cache_until_others_have_filled_it(
+    nodes: list[FakeNode], redis: RedisServer, shared: bool
+) -> None:
+    settings: dict[str, Any] = {"redis": {"url": redis.url}} if shared else {}
+    async with gateway_of(nodes, **settings) as gateway:
+        await eventually(lambda: all(node.kv_tokens == 528 * 40 for node in gateway.app.fleet.nodes))
+        short, long = [{"role": "user", "content": "hello " * 60}], turns("ada", 3)
+        for _ in range(2):
+            await ask(gateway, short)
+        assert await expected_cached(gateway) == 0
+        await ask(gateway, long)
+        await ask(gateway, long)
+        cached = await expected_cached(gateway)
+        assert cached > 0
+        assert cached % 528 == 0
+        # At once, so that they spread: three times as much as the three caches have room for.
+        await asyncio.gather(*[ask(gateway, turns(f"other{number:02}", 3)) for number in range(40)])
+        before = await expected_cached(gateway)
+        await ask(gateway, long)
+        assert await expected_cached(gateway) == before

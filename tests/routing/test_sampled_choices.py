@@ -85,7 +85,7 @@ async def test_a_conversation_is_found_on_the_node_where_another_gateway_left_it
         async with httpx.AsyncClient(timeout=30) as client:
             assert (await client.post(there.gateways[0].url + CHATS, json=body)).status_code == 200
             [key] = redis.do("KEYS", "fg1:{route}:last:*")
-            tokens, at, first = redis.do("GET", key).split(b"|")
+            tokens, at, first, _ = redis.do("GET", key).split(b"|")
             nodes = there.gateways[1].app.fleet.nodes
             number = next(
                 at

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from gateway.core.routing.decode_speed import DecodeSpeed, answer_costs
 from gateway.core.routing.placement import Placement
 from gateway.core.routing.prefill_speed import ENOUGH, PrefillSpeed
 from gateway.core.routing.selection import (
@@ -17,6 +18,7 @@ from gateway.core.routing.selection import (
     PrefillBacklog,
     RandomDraw,
     expected_wait,
+    in_cache,
     level,
     rendezvous,
 )
@@ -55,6 +57,63 @@ def test_a_full_node_is_left_for_an_empty_one_where_nothing_is_pending() -> None
     full = A._replace(crowd=1.0)
     assert choose(full, B, left=LastTurn("a", 3900)) == "b"
     assert choose(full, B, left=LastTurn("a", 3900), load_penalty=0.5) == "a"
+
+
+def test_a_long_answer_goes_where_tokens_are_made_faster_and_a_short_one_where_its_prompt_is_cached() -> None:
+    at_home, paces = LastTurn("a", 6000), [0.04, 0.02]
+
+    def choose_for(answer: int) -> str:
+        costs = answer_costs(paces, [1.0, 1.0], answer)
+        nodes = [A._replace(answer=costs[0], crowd=0.5), B._replace(answer=costs[1], crowd=0.5)]
+        return choose(*nodes, left=at_home)
+
+    assert choose_for(500) == "a"
+    assert choose_for(8000) == "b"
+
+
+@pytest.mark.parametrize("paces", [[None, None], [0.02, 0.02], [0.02, 0.025, None]])
+def test_among_nodes_that_are_about_as_fast_an_answer_costs_nothing(paces: list[float | None]) -> None:
+    assert set(answer_costs(paces, [1.0] * len(paces), 8000)) == {0.0}
+
+
+@given(some.integers(0, 9000), some.integers(1, 9000), some.integers(1, 1000))
+def test_a_cache_holds_whole_blocks(left: int, prompt: int, block: int) -> None:
+    cached = in_cache(A._replace(block=block), PlacedPrompt(prompt, b"talk"), LastTurn("a", left))
+    assert cached % block == 0
+    assert min(left, prompt) - block < cached <= min(left, prompt)
+
+
+@given(some.integers(0, 9000), some.integers(1, 9000))
+def test_what_was_written_since_takes_its_place(passed: int, lasting: int) -> None:
+    cached = in_cache(A._replace(lasting=lasting), PROMPT, LastTurn("a", 6000, 5.0, passed))
+    assert cached == (6000 if passed <= lasting else 0)
+
+
+def test_the_own_view_counts_what_is_written_into_a_cache() -> None:
+    placement, home = Placement(), A._replace(lasting=10_000)
+    placement.add(placement.choose(EXPECTED_WAIT, [home], PROMPT, CALM, 0.0), PROMPT, 0.0)
+    for tokens, answer, cached in ((4000, 1000, 8000), (1, 5000, 0)):
+        other = PlacedPrompt(tokens, b"%d" % tokens, answer)
+        placement.add(placement.choose(EXPECTED_WAIT, [home], other, CALM, 1.0), other, 1.0)
+        assert placement.choose(EXPECTED_WAIT, [home], PROMPT, CALM, 2.0).cached == cached
+
+
+def test_the_speed_of_tokens_is_learnt_whatever_the_crowd() -> None:
+    empty, full = DecodeSpeed(), DecodeSpeed()
+    for _ in range(ENOUGH):
+        assert empty.pace is None
+        empty.learn(0.0, 1000, 10.0)
+        empty.learn(0.0, 10, 9.0)
+        full.learn(1.0, 1000, 40.0)
+    assert empty.pace == full.pace == pytest.approx(0.04)
+
+
+def test_a_client_that_reads_slowly_makes_no_node_slow() -> None:
+    speed = DecodeSpeed()
+    for number in range(200):
+        speed.learn(1.0, 1000, 400.0 if number % 4 == 3 else 20.0)
+    assert speed.pace is not None
+    assert speed.pace < 0.02 * 1.3
 
 
 def test_a_slow_node_gets_less() -> None:

@@ -75,10 +75,14 @@ async def test_the_script_and_the_functions_choose_alike(kind: Kind) -> None:
                     pace=dice.choice([1, 1, 1, 2.5]) / 8000,
                     crowd=dice.choice([0.0, 0.25, 0.9]),
                     warm=dice.choice([float("inf"), float("inf"), -1.0]),
+                    answer=dice.choice([0.0, 0.0, 1.5]),
+                    block=dice.choice([1, 16, 528]),
+                    lasting=dice.choice([0, 0, 60_000]),
                 )
                 for node in dice.sample(NODES, dice.randint(1, 5))
             ]
-            prompt = PlacedPrompt(dice.randint(1, 20_000), b"talk %d" % dice.randint(0, 30))
+            answer = dice.choice([0, 4000])
+            prompt = PlacedPrompt(dice.randint(1, 20_000), b"talk %d" % dice.randint(0, 30), answer)
             theirs = await choose(shared, b"%d" % number, nodes, prompt)
             ours = own.choose(EXPECTED_WAIT, nodes, prompt, CALM, 0.0)
             assert theirs == ours._replace(ahead=int(ours.ahead))
@@ -94,6 +98,36 @@ async def test_the_script_and_the_functions_choose_alike(kind: Kind) -> None:
         await choose(shared, b"last", NODES, PlacedPrompt(7, b"end"))
         assert sorted(redis.do("HVALS", PENDING)) == [b"1", b"7"]
         assert redis.do("HLEN", ENTRIES) == redis.do("ZCARD", EXPIRY) == 1
+
+
+async def test_requests_of_other_gateways_crowd_a_node(shared: SharedPlacement) -> None:
+    """Nothing waits anywhere, and the gateway that asks has no request itself."""
+    bounded = [node._replace(bound=4) for node in NODES[:2]]
+    for number in range(3):
+        await choose(shared, b"there %d" % number, bounded[:1], PlacedPrompt(1, b"talk %d" % number))
+        shared.prefilled(b"there %d" % number)
+    for number in range(3):
+        placed = await choose(shared, b"here %d" % number, bounded, PlacedPrompt(1, b"other %d" % number))
+        assert (placed.node, placed.crowd) == (bounded[1].name, number / 4)
+
+
+async def test_a_cache_that_was_filled_since_is_not_counted_on(redis: RedisServer, shared: SharedPlacement) -> None:
+    home = NODES[0]._replace(lasting=10_000, block=500)
+    talk = PlacedPrompt(4200, b"talk")
+    await choose(shared, b"first", [home], talk)
+    assert (await choose(shared, b"second", [home], talk)).cached == 4000
+    await choose(shared, b"others", [home], PlacedPrompt(5000, b"other", 4999))
+    assert (await choose(shared, b"third", [home], talk)).cached == 4000
+    await choose(shared, b"more", [home], PlacedPrompt(5000, b"another", 5001))
+    assert (await choose(shared, b"fourth", [home], talk)).cached == 0
+    assert 3_500_000 < redis.do("PTTL", f"{PENDING}:written:{home.name}") <= 3_600_000
+
+
+async def test_the_last_turn_of_an_older_gateway_is_understood(redis: RedisServer, shared: SharedPlacement) -> None:
+    seconds, _ = redis.do("TIME")
+    redis.do("SET", f"fg1:{{route}}:last:{b'talk'.hex()}", f"3000|{int(seconds)}000|{NODES[2].name}")
+    placed = await choose(shared, b"one", [NODES[2]._replace(lasting=1)], PlacedPrompt(4000, b"talk"))
+    assert (placed.cached, placed.reason) == (3000, "home")
 
 
 async def test_what_is_sent_twice_counts_once(redis: RedisServer, shared: SharedPlacement) -> None:

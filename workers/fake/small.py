@@ -125,6 +125,13 @@ def _metrics(node: Node) -> bytes:
         Gauge(metric, text, labels, registry=registry).labels(name, "0").set(value)
     for metric, (text, value) in counters.items():
         Counter(metric, text, labels, registry=registry).labels(name, "0").inc(value)
+    cache = Gauge(
+        "vllm:cache_config_info",
+        "Information of the LLMEngine CacheConfig",
+        ("block_size", "num_gpu_blocks", "engine"),
+        registry=registry,
+    )
+    cache.labels(str(node.settings.block_size), str(node.settings.capacity), "0").set(1)
     success = Counter(
         "vllm:request_success", "Count of processed requests.", (*labels, "finished_reason"), registry=registry
     )

@@ -50,11 +50,12 @@ MAX_IDLE = 4096
 
 class Turn:
     """Who pays for a request, and how much: `tokens` at their cost, over the shares of class and tenant. `tokens` may
-    change until they are charged."""
+    change until they are charged. `answer`: tokens that are expected to be made."""
 
-    __slots__ = ("class_share", "service_class", "tenant", "tenant_share", "tokens")
+    __slots__ = ("answer", "class_share", "service_class", "tenant", "tenant_share", "tokens")
 
     def __init__(self, service_class: str, tenant: str, class_share: float, tenant_share: float, tokens: float) -> None:
+        self.answer = 0
         self.service_class = service_class
         self.tenant = tenant
         self.class_share = class_share

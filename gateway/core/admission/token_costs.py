@@ -65,6 +65,12 @@ class CostForecast:
             + output * part * costs.output
         )
 
+    def made(self, name: tuple[str, str, str], most: int | None) -> int:
+        """Tokens that it is expected to make, thinking included; arguments as in `of`."""
+        _, reasoning, output = self._known.get(name) or self._known.get((name[0], "", "")) or (0.0, 0.0, FIRST_OUTPUT)
+        made = round(reasoning + output)
+        return made if most is None else min(made, most)
+
     def learn(self, name: tuple[str, str, str], usage: Usage) -> None:
         """A request has ended well, and used this."""
         reasoning = min(usage.reasoning or 0, usage.output)

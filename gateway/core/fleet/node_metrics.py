@@ -1,5 +1,6 @@
 """What a node says of its own load, read out of vLLM's /metrics page (Prometheus' text format)."""
 
+import re
 from dataclasses import dataclass
 
 
@@ -10,6 +11,7 @@ class NodeMetrics:
     `running`, `waiting`: requests of all gateways; `short_of_room`: those that wait since the node runs as many as it
     can, and not for something of their own; `kv_use`: 0 to 1; `ended`: requests that were answered since the node
     began; the others are counted in tokens since then (`cache_queries` of its prefix cache, `prompts` of all requests).
+    `block`: tokens in a block of its cache, as a prefix is kept there; `kv_tokens`: tokens that its cache has room for.
     `started`: when its process began, by its own clock in seconds since 1970: another one is another process.
     """
 
@@ -24,6 +26,8 @@ class NodeMetrics:
     ended: int | None = None
     prompts: int | None = None
     started: float | None = None
+    block: int | None = None
+    kv_tokens: int | None = None
 
     @property
     def queued(self) -> int | None:
@@ -90,6 +94,10 @@ _NAMES = {
     b"vllm:prompt_tokens_total": "prompts",
 }
 
+_CACHE = b"vllm:cache_config_info"
+_BLOCK = re.compile(rb'[{,]block_size="([0-9]{1,7})"')
+_BLOCKS = re.compile(rb'[{,]num_gpu_blocks="([0-9]{1,12})"')
+
 _CAPACITY = b'reason="capacity"'
 _ABORT = b'finished_reason="abort"'
 _STARTED = b"process_start_time_seconds"
@@ -112,7 +120,19 @@ def read_node_metrics(page: bytes, now: float) -> NodeMetrics:
             found[field] = max(found.get(field, 0.0), value) if field == "kv_use" else found.get(field, 0.0) + value
     kv_use = found.pop("kv_use", None)
     counts = {field: int(value) for field, value in found.items()}
-    return NodeMetrics(at=now, kv_use=kv_use, started=_started(page), **counts)
+    block, kv_tokens = _cache(page)
+    return NodeMetrics(at=now, kv_use=kv_use, started=_started(page), block=block, kv_tokens=kv_tokens, **counts)
+
+
+def _cache(page: bytes) -> tuple[int | None, int | None]:
+    """Tokens in a block of its cache, the largest of its engines', and in all of them; None where it does not tell."""
+    blocks, tokens = [], 0
+    for labels, _ in _samples(page, _CACHE):
+        size, count = _BLOCK.search(labels), _BLOCKS.search(labels)
+        if size is not None and int(size[1]):
+            blocks.append(int(size[1]))
+            tokens += int(size[1]) * (0 if count is None else int(count[1]))
+    return max(blocks, default=None), tokens or None
 
 
 def _started(page: bytes) -> float | None:

@@ -25,6 +25,9 @@ from gateway.core.routing.selection import (
 REMEMBERED = 50_000
 """Conversations kept, least recently used out first: about 10 MB."""
 
+NODES = 10_000
+"""Nodes whose written tokens are counted, the latest."""
+
 
 class Placement:
     """Own pending and own memory. `now` is any clock's seconds, always the same clock's."""
@@ -35,7 +38,10 @@ class Placement:
         self.load_penalty = load_penalty
         self.pending: dict[str, PrefillBacklog] = {}
         self._limit = limit
-        self._last: OrderedDict[bytes, tuple[str, int, float]] = OrderedDict()
+        self._last: OrderedDict[bytes, tuple[str, int, float, int]] = OrderedDict()
+        """Of each conversation the node, the tokens, the time, and what had been written into the node's cache."""
+        self._written: OrderedDict[str, int] = OrderedDict()
+        """Tokens that were written into each node's cache, since it is known."""
 
     def choose(
         self, policy: str, candidates: Sequence[Candidate], prompt: PlacedPrompt, chance: RandomDraw, now: float
@@ -53,13 +59,17 @@ class Placement:
         found = self._last.get(conversation)
         if found is None or now - found[2] > self.affinity_ttl:
             return None
-        return LastTurn(found[0], found[1], now - found[2])
+        return LastTurn(found[0], found[1], now - found[2], max(0, self._written.get(found[0], 0) - found[3]))
 
     def add(self, choice: NodeScore, prompt: PlacedPrompt, now: float) -> None:
         """A request goes to the chosen node: its work is pending there, and its conversation's last turn is there."""
         before = self.pending.get(choice.node, NOTHING)
         self.pending[choice.node] = PrefillBacklog(before.tokens + choice.work, before.prompts + 1)
-        self._last[prompt.conversation] = choice.node, prompt.tokens, now
+        written = self._written[choice.node] = self._written.get(choice.node, 0) + choice.work + prompt.answer
+        self._written.move_to_end(choice.node)
+        if len(self._written) > NODES:
+            self._written.popitem(last=False)
+        self._last[prompt.conversation] = choice.node, prompt.tokens, now, written
         self._last.move_to_end(prompt.conversation)
         if len(self._last) > self._limit:
             self._last.popitem(last=False)

@@ -4,12 +4,17 @@ Theory. A prompt waits for the prompts before it, then for the part of itself th
 prefix cache. Both are tokens to be computed, so affinity and load are weighed in one currency:
 
     expected wait = (ahead(node) + THRIFT x (prompt - left(node))) x pace(node) + crowd(node) x load_penalty
+                    + answer(node) x (IDLE + 2 x (1 - IDLE) x crowd(node))
 
 `ahead` is what was sent to the node and has not come to its first byte (uncached prompt tokens), less half of a
 prompt, since the one that is being computed is half done on average. `left` is what this conversation left in that
 node's cache at its last turn. What has to be computed makes those wait who come after, too, so it weighs more than
-what is waited for (`THRIFT`). `pace` is the node's measured seconds per prompt token over its weight. The last term
-keeps nodes alike where nothing is pending: a node full of running answers computes prompts and tokens more slowly.
+what is waited for (`THRIFT`). `pace` is the node's measured seconds per prompt token over its weight. The next term
+keeps nodes alike where nothing is pending: a node full of running answers computes prompts and tokens more slowly. The
+last one is the answer itself, and counts among nodes that make tokens at different speeds (see `decode_speed`).
+
+A cache holds whole blocks, of hundreds of tokens where a model has Mamba layers. What a conversation left there is gone
+once as much has been written into the cache as it takes.
 Ties go to the rendezvous order of the conversation, which every gateway computes alike. docs/routing.md shows what
 the policies are worth on a real trace.
 """
@@ -25,6 +30,9 @@ THRIFT = 2.0
 """What a token that is computed costs against one that is waited for. In the replay 1 has the lower hit rate and the
 longer median, 3 the longer tail."""
 
+IDLE = 0.25
+"""What a token of an answer takes on an empty node, against a full one: 9 of 35 ms on 8x H200 (docs/routing.md)."""
+
 ALIKE = 0.3
 """Paces that differ by less than this share of the usual one count as equal."""
 
@@ -36,6 +44,9 @@ class Candidate(NamedTuple):
     `crowd`: the share of its places that is taken (1: full). `weight`: its share of work against others.
     `warm`: seconds since it is known to have started with empty caches, endless where that was never seen.
     `bound`: requests that it may have at once of all gateways together, 0 for any number.
+    `answer`: what this request's answer costs there if it is full, in seconds until a first byte (see `decode_speed`).
+    `block`: tokens of one block of its cache. `lasting`: tokens that are written into its cache until what was there
+    before is gone, 0 where that is not known.
     """
 
     name: str
@@ -44,13 +55,18 @@ class Candidate(NamedTuple):
     weight: float = 1.0
     warm: float = ENDLESS
     bound: int = 0
+    answer: float = 0.0
+    block: int = 1
+    lasting: int = 0
 
 
 class PlacedPrompt(NamedTuple):
-    """What is to be placed: `tokens` by estimate, and the conversation that it belongs to (see `conversations`)."""
+    """What is to be placed: `tokens` by estimate, and the conversation that it belongs to (see `conversations`).
+    `answer`: the tokens that its answer is expected to have, 0 where that is not known."""
 
     tokens: int
     conversation: bytes
+    answer: int = 0
 
 
 class PrefillBacklog(NamedTuple):
@@ -69,11 +85,13 @@ NOTHING = PrefillBacklog()
 
 
 class LastTurn(NamedTuple):
-    """A conversation's last turn: the node it went to, the tokens it left there, and how long ago (seconds)."""
+    """A conversation's last turn: the node it went to, the tokens it left there, how long ago (seconds), and the tokens
+    that were written into the node's cache since."""
 
     node: str
     tokens: int
     age: float = 0.0
+    passed: int = 0
 
 
 class RandomDraw(NamedTuple):
@@ -86,13 +104,14 @@ class RandomDraw(NamedTuple):
 class NodeScore(NamedTuple):
     """A choice: the node's name, the `work` that it adds there (uncached prompt tokens), the tokens expected in its
     cache, and the tokens `ahead` of it. `reason`: `home` where the conversation was last, `moved` away from there,
-    `new` where it was nowhere."""
+    `new` where it was nowhere. `crowd`: the node's, before this request."""
 
     node: str
     work: int
     cached: int
     ahead: float
     reason: str
+    crowd: float = 0.0
 
 
 def rendezvous(candidates: Sequence[Candidate], conversation: bytes) -> list[Candidate]:
@@ -124,7 +143,9 @@ def expected_wait(
         name = candidate.name
         ahead = pending[name].ahead if name in pending else 0.0
         cached = in_cache(candidate, prompt, left) if name == home else 0
-        wait = (ahead + THRIFT * (prompt.tokens - cached)) * candidate.pace + candidate.crowd * load_penalty
+        crowd = candidate.crowd
+        wait = (ahead + THRIFT * (prompt.tokens - cached)) * candidate.pace + crowd * load_penalty
+        wait += candidate.answer * (IDLE + 2 * (1 - IDLE) * crowd)
         if wait < shortest:
             best, shortest = [candidate], wait
         elif wait == shortest:
@@ -133,17 +154,21 @@ def expected_wait(
 
 
 def in_cache(candidate: Candidate, prompt: PlacedPrompt, left: LastTurn | None) -> int:
-    """The tokens of `prompt` that its conversation left in the candidate's cache, if it did not start afresh since."""
+    """The tokens of `prompt` that its conversation left in the candidate's cache, in whole blocks, if they are still
+    there: it did not start afresh since, and others did not take their place."""
     if left is None or left.node != candidate.name or left.age > candidate.warm:
         return 0
-    return min(left.tokens, prompt.tokens)
+    if 0 < candidate.lasting < left.passed:
+        return 0
+    tokens = min(left.tokens, prompt.tokens)
+    return tokens - tokens % candidate.block
 
 
 def placed(chosen: Candidate, prompt: PlacedPrompt, backlog: PrefillBacklog, left: LastTurn | None) -> NodeScore:
     """The choice of `chosen`, however it came about."""
     cached = in_cache(chosen, prompt, left)
     reason = "new" if left is None else "home" if left.node == chosen.name else "moved"
-    return NodeScore(chosen.name, prompt.tokens - cached, cached, backlog.ahead, reason)
+    return NodeScore(chosen.name, prompt.tokens - cached, cached, backlog.ahead, reason, chosen.crowd)
 
 
 def usual_pace(paces: Sequence[float | None], guess: float) -> float:
