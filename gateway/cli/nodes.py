@@ -1,6 +1,7 @@
 """`fleetgate status`, `drain` and `undrain`: the fleet's nodes, shown and taken out of work."""
 
 import json
+import math
 import sys
 from typing import Annotated
 
@@ -34,6 +35,8 @@ def drain(
     """
     if now and deadline:
         raise misused("choose one of --now and --deadline")
+    if deadline is not None and not 0 <= deadline < math.inf:
+        raise misused("--deadline is a number of seconds, 0 or more")
     with asking(admin, token) as control:
         lost = () if yes else admin_client.served_by_nobody_else(control, node)
         if lost:

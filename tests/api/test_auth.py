@@ -252,6 +252,11 @@ ADMIN_ROUTES = (
     ("PATCH", "/admin/tenants/{name}"),
     ("DELETE", "/admin/tenants/{name}"),
     ("POST", "/admin/keys"),
+    ("GET", "/admin/requests/{request_id}"),
+    ("GET", "/admin/limits/{name}"),
+    ("GET", "/admin/blocks"),
+    ("POST", "/admin/block"),
+    ("POST", "/admin/unblock"),
     ("DELETE", "/admin/keys/{id}"),
     ("POST", "/admin/keys/{id}/rotate"),
 )

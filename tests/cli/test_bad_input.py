@@ -17,6 +17,7 @@ MISUSED = {
     "a time before the year 1": (["audit", "--since", "0001-01-01T00:00:00+14:00"], "invalid time"),
     "a time after 9999": (["keys", "create", "a", "--expires", "9999-12-31T23:59-14:00"], "invalid time"),
     "a grace without end": (["keys", "rotate", "key_1", "--grace", "9" * 400 + "s"], "thousand years"),
+    "a deadline that is no number": (["drain", "node", "--deadline", "nan"], "--deadline is a number of seconds"),
     "a setting on no day": (["keys", "create", "acme", "expires=2027-02-30"], "expires is not valid YAML"),
     "a setting that is no number": (["tenants", "set", "acme", "limits.usd_per_day=.nan"], "is not valid YAML"),
     "a setting that is bytes": (["tenants", "set", "acme", "cache_salt=!!binary aGk="], "is not valid YAML"),
@@ -27,7 +28,6 @@ MISUSED = {
 FAILED = {
     "a day as a setting": (["keys", "create", "acme", "expires=2027-01-31"], "no gateway answers"),
     "bytes that are no text": (["keys", "create", "\udcff"], "cannot send the request"),
-    "a deadline that is no number": (["drain", "node", "--deadline", "nan"], "cannot send the request"),
     "a token with a line's end": (["tenants", "list", "--token", "hush\n"], "other than printable ASCII"),
     "a token beyond ASCII": (["tenants", "list", "--token", "hüsh"], "other than printable ASCII"),
     "an address that is none": (["tenants", "list", "--admin", "http://[::1"], "cannot be used"),

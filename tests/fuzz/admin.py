@@ -84,7 +84,11 @@ def _likely(rng: random.Random, template: str) -> list[tuple[str, str]]:
         return [("node", json.dumps(rng.choice(("node-1:8000", "", *_TEXTS))))]
     if "rotate" in template:
         return [("grace_seconds", rng.choice(_RAW))]
-    name = json.dumps(rng.choice(("acme", f"t{rng.randint(0, 9)}", *_TEXTS)))
+    name = json.dumps(rng.choice(("acme", f"t{rng.randint(0, 99)}", *_TEXTS)) if rng.random() < 0.7 else "t1")
+    if "block" in template:
+        return [rng.choice((("tenant", name), ("key", json.dumps(f"key_{rng.getrandbits(64):016x}"))))]
+    if rng.random() < 0.2:
+        return [("tenant" if "keys" in template else "name", name)]
     members = [] if template.endswith("}") else [("tenant" if "keys" in template else "name", name)]
     if rng.random() < 0.5:
         members.append(("limits", f"{{{json.dumps(rng.choice(_LIMITS))}: {rng.choice(_RAW)}}}"))

@@ -14,11 +14,11 @@ from tests.support.gateways import running_gateway
 from tests.support.redis import redis_server
 
 FILE = [{"name": "in-file", "keys": [{"sha256": key_digest("fg-of-the-file").hex()}]}]
-DRAWS = 1500
+DRAWS = 2500
 
 
 async def test_nothing_that_is_sent_to_the_admin_listener_breaks_it() -> None:
-    """No 500, no change by what was refused, and it serves on. 1,500 requests over all its routes."""
+    """No 500, no change by what was refused, and it serves on. 2,500 requests over all its routes."""
     async with redis_server() as redis:
         settings: dict[str, Any] = {
             "redis": redis.settings,
