@@ -16,7 +16,19 @@ from math import inf
 from typing import Protocol
 
 from gateway.core.errors import FleetFull
-from gateway.core.routing.node_sample import DRAINED, DRAWN, FREE, FULL, LEAST, OUT, OUT_FULL, ROOMY, WHOLE, NodeSample
+from gateway.core.routing.node_sample import (
+    BUSY,
+    DRAINED,
+    DRAWN,
+    FREE,
+    FULL,
+    LEAST,
+    OUT,
+    OUT_FULL,
+    ROOMY,
+    WHOLE,
+    NodeSample,
+)
 from gateway.core.routing.selection import EXPECTED_WAIT, PrefillBacklog, usual_pace
 from gateway.fleet.fleet import Fleet, second_choice
 from gateway.fleet.node import ROOMY as ROOMY_PLACES
@@ -28,6 +40,9 @@ PACE_SECONDS = 1.0
 AMONG = 8
 """The part of a model's nodes that the least loaded are drawn from while other gateways have requests on them: what is
 known of those is a moment old, and all gateways would rush the same few."""
+
+SECOND = (ROOMY, BUSY, FULL, OUT, OUT_FULL)
+"""Standings of those that are asked for where none is free."""
 
 TURNS = 32
 """Nodes that are passed over in search of the one whose turn it is."""
@@ -88,13 +103,14 @@ class CandidateSampler:
         moves: bool = False,
         every: bool = False,
     ) -> list[Node]:
-        """As `Fleet.candidates`, of one of `models`: a few of them, or with `every` all that are free. `last`: the name
-        of the node of the conversation's last turn; `turn` counts up by one a request."""
+        """As `Fleet.candidates`, of one of `models`: a few of them, or with `every` all that are free, the least
+        loaded first. `last`: the name of the node of the conversation's last turn; `turn` counts up by one a
+        request."""
         found = self.models[model]
         self._wake(now)
         nodes = found.nodes
         if every:
-            free = [node for node in nodes.standing(FREE) if node not in tried]
+            free = [node for node in nodes.free.least(len(nodes), 0.0) if node not in tried]
         else:
             free = self._sample(found, last, conversation, turn, tried)
         return [node for node in free if node.has_place(now)] or self._second_choice(found, now, tried, moves)
@@ -130,11 +146,11 @@ class CandidateSampler:
         return []
 
     def _second_choice(self, model: SampledModel, now: float, tried: Collection[Node], moves: bool) -> list[Node]:
-        """No node is free. Some of each standing say as much as all; only whether a node that is full takes one more
-        request that `moves` is each one's own."""
-        nodes, count = model.nodes, LEAST + DRAWN + len(tried)
+        """No node is free. Some of each standing, drawn so that no few get it all, say as much as all; only whether a
+        node that is full takes one more request that `moves` is each one's own."""
+        nodes, count, draw = model.nodes, LEAST + DRAWN + len(tried), random.random()
         for most in (count, len(nodes)):
-            some = [node for standing in (ROOMY, FULL, OUT, OUT_FULL) for node in nodes.standing(standing)[:most]]
+            some = [node for standing in SECOND for node in nodes.some(standing, most, draw)]
             try:
                 return list(second_choice([node for node in some if node not in tried], model.name, now, moves))
             except FleetFull:
@@ -231,9 +247,12 @@ class CandidateSampler:
 
     def _standing(self, node: Node) -> int:
         if node.ready:
-            if node.in_flight < node.places and node.busy_until <= self._now:
+            is_busy = node.busy_until > self._now
+            if node.in_flight < node.places and not is_busy:
                 return FREE
-            return ROOMY if node.in_flight < node.bound else FULL
+            if node.in_flight >= node.bound:
+                return FULL
+            return BUSY if is_busy else ROOMY
         if node.drain is not None:
             return DRAINED
         return OUT if node.in_flight < node.bound else OUT_FULL

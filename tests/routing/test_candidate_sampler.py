@@ -1,6 +1,6 @@
 """Candidates of large models: the kept structure against a plain walk, whatever happens to nodes in whatever order."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import inf
 
 import pytest
@@ -281,3 +281,53 @@ def test_who_is_next_in_turn_is_the_only_candidate_of_round_robin() -> None:
     sampler = CandidateSampler(fleet, View("round_robin"), 1 / 8000)
     found = [sampler.candidates(MODEL, None, bytes(16), turn, 1.0) for turn in range(40)]
     assert found == [[node] for node in fleet.nodes * 2]
+
+
+def out(node: Node) -> None:
+    node.refused("down", 1.0)
+
+
+def warming_up(node: Node) -> None:
+    node.refused("down", 1.0)
+    node.answered(1.0)
+    while node.in_flight < node.places:
+        Lease(node, 1.0)
+
+
+def busy(node: Node) -> None:
+    node.busy(5.0)
+
+
+@pytest.mark.parametrize("become", [warming_up, busy, out])
+@pytest.mark.parametrize("moves", [False, True])
+def test_where_no_node_is_free_no_few_get_all_requests(become: Callable[[Node], None], moves: bool) -> None:
+    fleet = fleet_of(PLAIN_LIMIT, bound=None)
+    sampler = CandidateSampler(fleet, View(), 1 / 8000)
+    for node in fleet.nodes:
+        become(node)
+    found = [sampler.candidates(MODEL, None, bytes(16), turn, 2.0, (), moves) for turn in range(500)]
+    assert set().union(*found) == set(fleet.nodes)
+    assert max(map(len, found)) <= LEAST + DRAWN
+
+
+def test_a_node_that_is_busy_by_its_word_is_not_asked_while_one_is_not() -> None:
+    fleet = fleet_of(PLAIN_LIMIT, bound=None)
+    sampler = CandidateSampler(fleet, View(), 1 / 8000)
+    for node in fleet.nodes:
+        warming_up(node)
+    for node in fleet.nodes[:-1]:
+        node.busy(5.0)
+    for turn in range(20):
+        assert sampler.candidates(MODEL, None, bytes(16), turn, 2.0) == [fleet.nodes[-1]]
+    Lease(fleet.nodes[-1]).node.busy(9.0)
+    assert len(sampler.candidates(MODEL, None, bytes(16), 20, 2.0)) == LEAST + DRAWN
+    assert fleet.nodes[-1] not in sampler.candidates(MODEL, None, bytes(16), 21, 6.0)
+
+
+def test_of_all_that_are_free_those_come_first_that_seem_to_have_room() -> None:
+    fleet = fleet_of(PLAIN_LIMIT)
+    sampler = CandidateSampler(fleet, View(), 1 / 8000)
+    fleet.share_places(True, 1.0)
+    sampler.found_full([node for node in fleet.nodes if node is not fleet.nodes[13]])
+    every = sampler.candidates(MODEL, None, bytes(16), 0, 1.0, every=True)
+    assert every[0] is fleet.nodes[13] and set(every) == set(fleet.nodes)

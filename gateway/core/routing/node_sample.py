@@ -13,7 +13,8 @@ Where a node stands is told with each change (`put`), so nothing here is searche
 
     standing    what it is                                                 a candidate
     FREE        ready, and has a place                                     first
-    ROOMY       ready, within its bound; warms up, or is busy by its word  where none is free
+    ROOMY       ready, within its bound, but warms up                      where none is free
+    BUSY        the same, and says itself that its queue is full           where none is roomy
     FULL        ready, at its bound                                        of a request that moves only
     OUT         not ready, within its bound                                where none is ready
     OUT_FULL    not ready, at its bound                                    the same, of a request that moves
@@ -38,10 +39,11 @@ STEPS: Final = 16
 
 FREE: Final = 0
 ROOMY: Final = 1
-FULL: Final = 2
-OUT: Final = 3
-OUT_FULL: Final = 4
-DRAINED: Final = 5
+BUSY: Final = 2
+FULL: Final = 3
+OUT: Final = 4
+OUT_FULL: Final = 5
+DRAINED: Final = 6
 
 T = TypeVar("T", bound=Hashable)
 
@@ -95,6 +97,10 @@ class NodeSample(Generic[T]):
     def standing(self, standing: int) -> list[T]:
         """All that stand so, in no order. Not to be changed."""
         return self.spread.items if standing == FREE else self._rest[standing].items
+
+    def some(self, standing: int, count: int, draw: float) -> list[T]:
+        """Up to `count` that stand so, those that `draw`, in [0, 1), says."""
+        return (self.spread if standing == FREE else self._rest[standing]).some(count, draw)
 
     def sample(
         self, last: T | None, conversation: bytes, draws: tuple[float, float], tried: Collection[T], among: int = 0
