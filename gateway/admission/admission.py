@@ -29,7 +29,8 @@ from gateway.fleet.node import AnotherLease, Lease
 from gateway.limits.arrivals import Arrival
 from gateway.limits.limiter import Limiter
 from gateway.limits.reservation import Reservation
-from gateway.routing.router import NodeChoice, Router
+from gateway.routing.node_choice import NodeChoice
+from gateway.routing.router import Router
 from gateway.routing.shared_placement import SharedTurn
 from gateway.upstream.downstream import DownstreamRequest
 
@@ -103,7 +104,7 @@ class Admission:
         try:
             if charge is None or not self.queue.holds_back(charge, plan.pinned_to):
                 turn = None if charge is None else SharedTurn(charge.model, charge.turn)
-                choice = self._router.choose(plan, who.tenant.name, request.headers, turn)
+                choice = NodeChoice(self._router, plan, who.tenant.name, request.headers, turn)
             if reservation is not None:
                 request.add_headers(await reservation.granted())
             if arrival is not None:

@@ -11,7 +11,7 @@ from gateway.core.admission.queue_facts import QueueFacts
 from gateway.core.admission.service_classes import ServiceClasses
 from gateway.core.admission.service_time import ServiceTime
 from gateway.fleet.fleet import Fleet
-from gateway.routing.router import NodeChoice
+from gateway.routing.node_choice import NodeChoice
 from gateway.routing.shared_placement import SharedTurn
 
 MOST_REFRESHED = 128

@@ -37,7 +37,8 @@ from gateway.core.admission.queue_facts import QueueFacts
 from gateway.core.errors import FleetFull, NoNodeReady, Overloaded
 from gateway.core.plan import Plan
 from gateway.fleet.node import AnotherLease, Lease
-from gateway.routing.router import NodeChoice, Router
+from gateway.routing.node_choice import NodeChoice
+from gateway.routing.router import Router
 from gateway.upstream.downstream import DownstreamRequest
 from gateway.upstream.failed_answers import deadline_exceeded, shutting_down
 
@@ -218,7 +219,7 @@ class RequestQueue:
         choice = None
         try:
             turn = queue.shared_turn(waiter, self.rules.classes)
-            choice = self._router.choose(waiter.plan, waiter.turn.tenant, waiter.headers, turn)
+            choice = NodeChoice(self._router, waiter.plan, waiter.turn.tenant, waiter.headers, turn)
             lease = await choice.lease()
         except BaseException as error:
             if choice is not None:  # what Redis chose may have left meanwhile

@@ -267,10 +267,12 @@ def second_choice(serving: Sequence[Node], model: str | None, now: float, moves:
     up = [node for node in usable if node.ready] or usable
     roomy = [node for node in up if model is None or has_room(node, moves)]
     if not roomy:
-        raise FleetFull(
-            f"All nodes are at capacity; retry in {FULL_RETRY_SECONDS:g} s.", retry_after=FULL_RETRY_SECONDS
-        )
+        raise all_full()
     return [node for node in roomy if node.busy_until <= now] or roomy
+
+
+def all_full() -> FleetFull:
+    return FleetFull(f"All nodes are at capacity; retry in {FULL_RETRY_SECONDS:g} s.", retry_after=FULL_RETRY_SECONDS)
 
 
 def has_room(node: Node, moves: bool) -> bool:

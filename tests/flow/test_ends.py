@@ -27,7 +27,7 @@ from gateway.fleet.node import Lease
 from gateway.limits.arrivals import Arrival
 from gateway.limits.reservation import Reservation
 from gateway.request_record import RequestRecord
-from gateway.routing.router import NodeChoice
+from gateway.routing.node_choice import NodeChoice
 from gateway.upstream.answer_progress import AnswerProgress
 from gateway.upstream.answer_writer import AnswerWriter
 from gateway.upstream.attempt_part import AttemptPart
