@@ -8,9 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.errors import FleetFull, NoNodeReady
-from gateway.core.routing import load_rows
-from gateway.core.routing.hash_ring import HashRing
-from gateway.core.routing.load_rows import LoadRows, row_of
 from gateway.core.routing.node_sample import DRAWN, FREE, HOMES, LEAST, WHOLE
 from gateway.core.routing.selection import EXPECTED_WAIT, PrefillBacklog
 from gateway.fleet.fleet import Fleet
@@ -163,68 +160,6 @@ def test_a_sample_is_of_those_that_a_walk_finds_and_there_is_one_whenever_there_
     while story.leases:
         story.leases.pop().release()
     assert all(node.in_flight == 0 for node in story.fleet.nodes)
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(0, 20), st.one_of(st.none(), st.floats(0, 1e4), st.just(inf))), max_size=60),
-    st.integers(1, 9),
-    st.floats(0, 0.999),
-    st.integers(0, 15),
-)
-def test_the_least_loaded_are_found_by_rows(
-    steps: list[tuple[int, float | None]], count: int, draw: float, among: int
-) -> None:
-    rows: LoadRows[int] = LoadRows()
-    plain: dict[int, int] = {}
-    for item, load in steps:
-        if load is None:
-            rows.discard(item)
-            plain.pop(item, None)
-        else:
-            rows.put(item, load)
-            plain[item] = row_of(load)
-        found = rows.least(count, draw, among)
-        assert len(found) == len(set(found)) == min(count, len(plain))
-        assert set(found) <= set(plain)
-        first = sorted(plain.values())[: max(count, among)]
-        assert all(plain[each] <= first[-1] for each in found)
-        if among <= count:
-            assert sorted(plain[each] for each in found) == first
-        assert rows.has_room == any(row != load_rows.LAST for row in plain.values())
-        assert len(rows) == len(plain)
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from([0.0, 0.01, 1.0, 3.0, 1000.0])), max_size=30))
-def test_a_ring_is_the_same_whatever_order_its_nodes_came_in(steps: list[tuple[int, float]]) -> None:
-    ring: HashRing[int] = HashRing()
-    there: dict[int, float] = {}
-    for node, weight in steps:
-        if weight:
-            ring.add(node, f"node-{node}", weight)
-            there[node] = weight
-        else:
-            ring.remove(node)
-            there.pop(node, None)
-    anew: HashRing[int] = HashRing()
-    for node in sorted(there):
-        anew.add(node, f"node-{node}", there[node])
-    for number in range(5):
-        key = number.to_bytes(1, "big") * 16
-        assert list(ring.walk(key)) == list(anew.walk(key))
-        assert set(ring.walk(key)) == set(there)
-
-
-def test_a_node_that_leaves_moves_only_its_own_conversations() -> None:
-    ring: HashRing[int] = HashRing()
-    for node in range(50):
-        ring.add(node, f"node-{node}", 1.0)
-    keys = [bytes([a, b]) * 8 for a in range(0, 256, 5) for b in range(0, 256, 51)]
-    before = {key: next(ring.walk(key)) for key in keys}
-    assert len(set(before.values())) > 40
-    ring.remove(7)
-    assert all(next(ring.walk(key)) == home for key, home in before.items() if home != 7)
 
 
 def loads_of(sampler: CandidateSampler) -> Mapping[Node, float]:
