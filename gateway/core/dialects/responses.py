@@ -145,6 +145,19 @@ class Responses(Dialect):
         return b"event: error\ndata: " + dump(event) + b"\n\n"
 
 
+class ChatOnlyResponses(Responses):
+    """Requests with the body of a response, whose path nodes do not have: they are asked in chat, and the answer
+    comes in one piece."""
+
+    mints_ids = False
+
+    def read(self, raw: bytes, parsed: Body | None = None) -> Ask:
+        ask = super().read(raw, parsed)
+        ask.stream = ask.background = False
+        ask.continues, ask.taken_since = None, NEVER
+        return ask
+
+
 class StoredResponses(Responses):
     """A stored response that is fetched or cancelled.
 
