@@ -28,6 +28,7 @@ from gateway.core.access.tenants import Identity
 from gateway.core.errors import InvalidRequest, LimitsUnknown
 from gateway.core.limits.metering import ASSUMED_OUTPUT, Meters, plan_amounts, priced
 from gateway.core.limits.rules import NOTHING, Amounts, LimitResult, Limits, Rules
+from gateway.core.limits.words import setting_of
 from gateway.core.plan import Plan
 from gateway.limits.arrivals import Arrival, Arrivals
 from gateway.limits.backlog import Backlog, Settlement
@@ -215,7 +216,7 @@ class Limiter:
         found: dict[tuple[str, str], tuple[int, float]] = {}
         for tenant, rules, result in islice(known, SHOWN_AT_MOST):
             for rule, left in zip(rules.rules, result.left, strict=True):
-                place = tenant, rule.name.replace("nanodollars", "usd")
+                place = tenant, setting_of(rule)
                 if rule.scope == "t" and found.get(place, (0, 0.0))[0] <= result.now:
                     found[place] = result.now, min(1.0, max(0.0, left / rule.capacity))
         return {place: share for place, (_, share) in found.items()}

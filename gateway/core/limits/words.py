@@ -95,7 +95,7 @@ def limit_name(rule: Rule) -> str:
     """A limit in the words of the config file, behind whose it is: `tenant.requests_per_minute`, `key.usd_per_day`,
     `per_model.output_tokens_per_minute`."""
     whose = {"t": "tenant", "k": "key", "m": "per_model"}[rule.scope.partition(":")[0]]
-    return f"{whose}.{_setting(rule)}"
+    return f"{whose}.{setting_of(rule)}"
 
 
 def check_capacities(rules: Rules, costs: tuple[int, ...], tenant: str) -> None:
@@ -132,12 +132,13 @@ def _whose(rule: Rule, tenant: str) -> str:
     return {"t": f"tenant {tenant}", "k": "this API key", "m": f"tenant {tenant} on model {name}"}[kind]
 
 
-def _setting(rule: Rule) -> str:
+def setting_of(rule: Rule) -> str:
+    """A limit as the config file names it: `requests_per_minute`, `usd_per_day`."""
     return rule.name.replace("nanodollars", "usd")
 
 
 def _limit_text(rule: Rule) -> str:
-    return f"{_setting(rule)} {_amount(rule, rule.capacity)}"
+    return f"{setting_of(rule)} {_amount(rule, rule.capacity)}"
 
 
 def _amount(rule: Rule, amount: int) -> str:
