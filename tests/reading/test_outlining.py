@@ -17,6 +17,7 @@ from gateway.core.errors import InvalidRequest
 from gateway.core.plan import make_plan
 from gateway.core.reading.outline import Outline
 from gateway.core.reading.outlining import KEPT, MOST_BESIDE, Outlined, Refusal, outline_body, places_of
+from gateway.core.routing.conversations import ConversationNaming, conversation_of
 
 CHAT, COMPLETIONS, RESPONSES, MESSAGES = DIALECTS[:4]
 
@@ -65,7 +66,7 @@ def test_a_body_is_edited_alike_by_places_and_by_its_fields(
     parsed = parse_body(raw)
     places = places_of(raw)
     assert {name: json.loads(raw[value:end]) for name, (_, value, end) in places.items()} == body
-    outline = Outline(parsed, places, 0, 0, 1)
+    outline = Outline(parsed, places)
     for removals in (frozenset[str](), FORBIDDEN_FIELDS):
         edited = edit_body(raw, outline, changes, removals)
         assert json.loads(edited) == json.loads(edit_body(raw, parsed, changes, removals))
@@ -116,12 +117,21 @@ def test_a_body_is_refused_with_the_same_words(dialect: Dialect, raw: bytes) -> 
 
 
 TURN = {"role": "user", "content": [{"type": "text", "text": "abcde" * 3}] * 3}
+TOOLS = [{"type": "function", "name": str(number)} for number in range(40)]
+WIDE = [{"role": "user", "content": [{"type": "text", "text": "a", "more": [1] * 40}] * 40}] * 40
 LONG: list[tuple[Dialect, dict[str, Any]]] = [
     (CHAT, {"messages": [TURN] * 1000, "max_tokens": "7", "n": 2.0, "stream": True, "reasoning_effort": "low"}),
     (CHAT, {"messages": [TURN], "tools": [{"type": "function", "function": {"name": str(n)}} for n in range(900)]}),
+    (CHAT, {"messages": WIDE, "tools": TOOLS, "logit_bias": {"1": 1}}),
+    (CHAT, {"messages": [{"role": "system", "content": "long " * 9000}, *[TURN] * 900]}),
     (CHAT, {"messages": [TURN], "logit_bias": {str(n): 1 for n in range(5000)}, "chat_template_kwargs": {"a": [1]}}),
     (COMPLETIONS, {"prompt": list(range(9000)), "max_tokens": 3, "n": None}),
+    (COMPLETIONS, {"prompt": [*range(50), *[7] * 9000], "stream": True}),
     (COMPLETIONS, {"prompt": ["text"] * 900, "n": 2, "thinking_token_budget": 5}),
+    (
+        RESPONSES,
+        {"input": "a", "max_output_tokens": 9, "max_tool_calls": 50, "tools": [*TOOLS, {"type": "mcp"}, *TOOLS]},
+    ),
     (RESPONSES, {"input": [{"role": "user", "content": "hello"}] * 900, "previous_response_id": "resp_1"}),
     (RESPONSES, {"input": [{"type": "reasoning", "summary": [], "encrypted_content": "x"}] * 900, "background": True}),
     (MESSAGES, {"messages": [TURN] * 900, "system": [TURN["content"][0]] * 900, "output_config": {"effort": "low"}}),
@@ -148,6 +158,19 @@ def test_a_long_body_is_understood_and_planned_alike(dialect: Dialect, fields: d
     assert json.loads(plans[1].body)["model"] == "served" and "priority" not in json.loads(plans[1].body)
     assert (plans[1].sequences, facts(plans[1].grant)) == (plans[0].sequences, facts(plans[0].grant))
     assert plans[1].input_tokens == plans[0].input_tokens
+    assert plans[1].output_tokens == plans[0].output_tokens
+    for name, value in here.body.items():
+        assert bool(there.body[name]) == bool(value)
+    openings = [conversation_of(ask.body, {}, "acme", ConversationNaming()) for ask in (here, there)]
+    assert openings[1] == openings[0]
+
+
+def test_a_conversation_of_token_ids_that_grows_keeps_its_name() -> None:
+    names = set()
+    for count in (9000, 9001, 9500):
+        _, there = asks(COMPLETIONS, json.dumps({"model": "m", "prompt": list(range(count))}).encode())
+        names.add(conversation_of(there.body, {}, "acme", ConversationNaming()))
+    assert len(names) == 1
 
 
 def test_what_a_plan_may_write_is_not_cut() -> None:

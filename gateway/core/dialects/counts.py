@@ -100,6 +100,8 @@ def choices_of(body: Body) -> int:
 
 def rounds_of(body: Body) -> int:
     """The most rounds of generating for one answer: one, and one for each call of a tool that the node runs."""
+    if type(body) is Outline:
+        return body.rounds
     calls, tools = body.get("max_tool_calls"), body.get("tools")
     if type(calls) is not int or calls <= 0 or type(tools) is not list:
         return 1

@@ -6,7 +6,7 @@ with long prompts cut short, and the places of the fields in its bytes. The gate
 bytes by the places. It never writes a cut field, and does not send such a body where it would have to be rewritten.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -24,17 +24,29 @@ class Outline(dict[str, Any]):
     """The top-level fields of a body, prompts cut. Not compiled: mypyc's classes cannot inherit from dict.
 
     `places`: those of its fields. `ids` and `size`: tokens by number and bytes of text of its prompt (see `sizes`).
-    `prompts`: how many prompts it has.
+    `prompts` and `rounds`: how many prompts it has, and rounds of generating (see `counts`). `opening`: what its
+    conversation opens with (see `conversations`).
     """
 
-    __slots__ = ("ids", "places", "prompts", "size")
+    __slots__ = ("ids", "opening", "places", "prompts", "rounds", "size")
 
-    def __init__(self, fields: Mapping[str, Any], places: Mapping[str, Place], ids: int, size: int, prompts: int):
+    def __init__(
+        self,
+        fields: Mapping[str, Any],
+        places: Mapping[str, Place],
+        ids: int = 0,
+        size: int = 0,
+        prompts: int = 1,
+        rounds: int = 1,
+        opening: Sequence[bytes] = (),
+    ):
         super().__init__(fields)
         self.places = places
         self.ids = ids
         self.size = size
         self.prompts = prompts
+        self.rounds = rounds
+        self.opening = opening
 
 
 def edit_by_places(raw: bytes, outline: Outline, changes: Mapping[str, Any], removals: AbstractSet[str]) -> bytes:

@@ -5,14 +5,16 @@ The body is read as strictly as any other, in its dialect. What it returns is ma
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from gateway.core.bodies import parse_body
 from gateway.core.dialects.base import Dialect
-from gateway.core.dialects.counts import prompts_of
+from gateway.core.dialects.counts import prompts_of, rounds_of
 from gateway.core.errors import BodyTooLarge, InvalidRequest
 from gateway.core.http.json_size import JsonSize
 from gateway.core.reading.outline import Outline, Place
+from gateway.core.routing.conversations import opening_of
 from gateway.core.thinking.sizes import PROMPTS, measure_prompt
 
 CUT = PROMPTS | {"logit_bias", "allowed_token_ids"}
@@ -22,10 +24,10 @@ KEPT = 32
 """Elements of an array, and members of an object, that are kept of a cut one; its last element is kept too."""
 
 LONGEST = 4096
-"""Characters of a text in a cut field that are kept: more than what tells conversations apart."""
+"""Characters of a text in a cut field that are kept."""
 
 MOST_KEPT = 4000
-"""Values that are kept of all cut fields."""
+"""Values that are kept of all cut fields together: as many of each, so that none is empty that was not."""
 
 MOST_BESIDE = 10_000
 """Values of the fields that are not cut."""
@@ -43,9 +45,11 @@ class Outlined(NamedTuple):
     ids: int
     size: int
     prompts: int
+    rounds: int
+    opening: Sequence[bytes]
 
     def outline(self) -> Outline:
-        return Outline(self.fields, self.places, self.ids, self.size, self.prompts)
+        return Outline(*self[1:])
 
 
 class Refusal(NamedTuple):
@@ -71,7 +75,8 @@ def outline_body(dialect: Dialect, raw: bytes) -> Outlined | Refusal:
         return Refusal(isinstance(error, BodyTooLarge), error.message, error.param, error.code)
     ids, size = measure_prompt(ask.body)
     sent = None if ask.raw is raw else ask.raw
-    return Outlined(sent, fields, places_of(ask.raw), ids, size, prompts_of(ask.body))
+    prompts, rounds = prompts_of(ask.body), rounds_of(ask.body)
+    return Outlined(sent, fields, places_of(ask.raw), ids, size, prompts, rounds, opening_of(ask.body))
 
 
 def places_of(raw: bytes) -> dict[str, Place]:
@@ -96,7 +101,7 @@ def _skip(text: str, at: int) -> int:
 
 def _shortened(body: dict[str, Any]) -> dict[str, Any]:
     """The fields of `body`, those of `CUT` cut. Raises `BodyTooLarge` where too many values are in the others."""
-    room = [MOST_KEPT]
+    room = MOST_KEPT // max(1, len(CUT.intersection(body)))
     beside = [value for name, value in body.items() if name not in CUT]
     seen = 0
     while beside:
@@ -112,7 +117,7 @@ def _shortened(body: dict[str, Any]) -> dict[str, Any]:
                 "prompt: send fewer.",
                 code="too_many_values",
             )
-    return {name: _cut(value, room) if name in CUT else value for name, value in body.items()}
+    return {name: _cut(value, [room]) if name in CUT else value for name, value in body.items()}
 
 
 def _cut(value: Any, room: list[int]) -> Any:

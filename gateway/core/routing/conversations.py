@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
+from gateway.core.reading.outline import Outline
 from gateway.core.routing.known_clients import AGENT_HEADERS, ATTRIBUTION, SESSION_HEADERS, behind_attribution, lasting
 
 EDGE = 512
@@ -67,16 +68,19 @@ def _pieces(body: Mapping[str, Any], headers: Mapping[bytes, bytes], naming: Con
         return [b"named", _encoded(key)]
     for header in naming.headers:
         if headers.get(header):
-            return [b"session", headers[header], *map(lasting, _opening(body))]
+            return [b"session", headers[header], *map(lasting, opening_of(body))]
     if naming.by_user:
         metadata = body.get("metadata")
         user = body.get("user") or (metadata.get("user_id") if isinstance(metadata, dict) else None)
         if isinstance(user, str) and user:
             return [b"named", _encoded(user)]
-    return [b"opens", *_opening(body)]
+    return [b"opens", *opening_of(body)]
 
 
-def _opening(body: Mapping[str, Any]) -> list[bytes]:
+def opening_of(body: Mapping[str, Any]) -> Sequence[bytes]:
+    """What tells conversations apart that nobody has named."""
+    if type(body) is Outline:
+        return body.opening
     pieces = [_sample(body.get("system")), _sample(body.get("instructions")), _tools(body.get("tools"))]
     turns = body.get("messages") or body.get("input")
     if isinstance(turns, list) and turns and not isinstance(turns[0], dict):
