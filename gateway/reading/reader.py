@@ -102,14 +102,16 @@ class BodyReader:
         if process is None or process.returncode is not None:
             if self._closed:
                 raise ConnectionResetError
-            paths = os.pathsep.join(path for path in sys.path if path)
+            paths = os.pathsep.join(path or os.getcwd() for path in sys.path)  # noqa: PTH109
             self._process = process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "gateway.reading.child"),
+                *(sys.executable, "-P", "-m", "gateway.reading.child"),  # -P: nothing of the working directory
                 stdin=PIPE,
                 stdout=PIPE,
                 stderr=DEVNULL,  # a traceback can quote a prompt
                 env={**os.environ, "PYTHONPATH": paths},
             )
+            if self._closed:  # meanwhile
+                raise ConnectionResetError
         return process
 
     async def _kill(self) -> None:

@@ -5,6 +5,8 @@ import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -107,3 +109,40 @@ async def test_it_ends_with_its_gateway_and_ignores_a_terminals_signals() -> Non
         with pytest.raises(BodyUnread):
             await model_of(reader, "d")
         await eventually(lambda: not os.path.exists(f"/proc/{pid}"))  # noqa: PTH110
+
+
+async def test_it_imports_nothing_from_the_directory_that_its_gateway_was_started_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("json", "marshal", "orjson", "gateway"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(1)")
+    monkeypatch.chdir(tmp_path)
+    async with reading() as reader:
+        assert await model_of(reader, "a") == "a"
+
+
+async def test_a_process_that_starts_while_the_gateway_stops_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, proceed = asyncio.Event(), asyncio.Event()
+    started: list[asyncio.subprocess.Process] = []
+    start = asyncio.create_subprocess_exec
+
+    async def slowly(*command: str, **options: Any) -> asyncio.subprocess.Process:
+        begun.set()
+        await proceed.wait()
+        started.append(await start(*command, **options))
+        return started[0]
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", slowly)
+    reader = BodyReader()
+    asked = asyncio.create_task(model_of(reader, "a"))
+    await begun.wait()
+    stopping = asyncio.create_task(reader.stop())
+    await asyncio.sleep(0)
+    proceed.set()
+    try:
+        await stopping
+        with pytest.raises(BodyUnread):
+            await asked
+        assert reader.pid is None and started[0].returncode == -signal.SIGKILL
+    finally:
+        await reader.stop()
