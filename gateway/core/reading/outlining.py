@@ -5,7 +5,6 @@ The body is read as strictly as any other, in its dialect. What it returns is ma
 
 import json
 import re
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from gateway.core.bodies import parse_body
@@ -46,7 +45,7 @@ class Outlined(NamedTuple):
     size: int
     prompts: int
     rounds: int
-    opening: Sequence[bytes]
+    opening: list[bytes]
 
     def outline(self) -> Outline:
         return Outline(*self[1:])
@@ -76,7 +75,7 @@ def outline_body(dialect: Dialect, raw: bytes) -> Outlined | Refusal:
     ids, size = measure_prompt(ask.body)
     sent = None if ask.raw is raw else ask.raw
     prompts, rounds = prompts_of(ask.body), rounds_of(ask.body)
-    return Outlined(sent, fields, places_of(ask.raw), ids, size, prompts, rounds, opening_of(ask.body))
+    return Outlined(sent, fields, places_of(ask.raw), ids, size, prompts, rounds, list(opening_of(ask.body)))
 
 
 def places_of(raw: bytes) -> dict[str, Place]:
