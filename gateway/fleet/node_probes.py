@@ -16,8 +16,9 @@ from gateway.core.fleet.node_metrics import NodeMetrics, began_anew, read_node_m
 from gateway.core.fleet.probe_times import SOON, ProbeTimes
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Node
-from gateway.fleet.node_checks import NodeChecks, is_own_shortage
+from gateway.fleet.node_checks import NodeChecks
 from gateway.fleet.node_client import NodeClient, NodeReply, NodeRequestError, NodeUnreachable, PendingReply
+from gateway.fleet.own_shortage import is_own_shortage
 from gateway.fleet.probe_settings import ProbeSettings
 from gateway.fleet.probe_sharing import TURN, ProbeSharing
 from gateway.telemetry.shortages import ResourceShortages
@@ -26,7 +27,6 @@ log = structlog.get_logger("fleetgate.prober")
 
 PAGE_SECONDS = 1.0
 """A page of metrics that takes longer says nothing of the node's health: from then on that is asked for first."""
-
 
 LOOK_SECONDS = 0.5
 """Between two looks at a node of which a check is wanted that waits for its time."""
@@ -245,7 +245,7 @@ class NodeProbes:
     @property
     def _is_known(self) -> bool:
         """Whether it is in, and what it serves and can do was read since it began."""
-        return not self.node.breaker.is_open and self.times.cards_at > 0 and self._checks.knows_capabilities
+        return not self.node.breaker.is_open and self.times.cards_at > 0 and self._checks.capabilities.are_known
 
     @property
     def _is_busy(self) -> bool:
@@ -302,7 +302,7 @@ class NodeProbes:
         except NodeUnreachable as error:
             if is_own_shortage(error, node, self._shortages):
                 return False
-            self._checks.restarted()
+            self._checks.capabilities.restarted()
             self.times.forget()
             if node.heard_at <= since:
                 node.refused(f"connection failed: {error}", _now())
@@ -324,7 +324,7 @@ class NodeProbes:
         if listing.status != 200:
             raise ValueError(f"/v1/models answered {listing.status}")
         cards, digest = self._fleet.known_cards.read(listing.body)
-        await self._checks.read_capabilities(cards)
+        await self._checks.capabilities.read(cards)
         self._models = digest
         self._reconnected = self._client.reconnected
         self.times.cards_at = _now()
@@ -352,7 +352,7 @@ class NodeProbes:
         before = self.node.load
         self._fleet.load_told(self.node, load, self._settings().find_knee, sent)
         if before is not None and began_anew(before, load):  # faster than a probe could fail
-            self._checks.restarted()
+            self._checks.capabilities.restarted()
             self.times.cards_at = -math.inf
 
 

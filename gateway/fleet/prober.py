@@ -15,9 +15,9 @@ import structlog
 
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Node
-from gateway.fleet.node_checks import is_own_shortage
 from gateway.fleet.node_client import NodeReply
 from gateway.fleet.node_probes import NodeProbes
+from gateway.fleet.own_shortage import is_own_shortage
 from gateway.fleet.probe_settings import ProbeSettings
 from gateway.fleet.probe_sharing import ProbeSharing
 from gateway.redis.client import RedisClient
