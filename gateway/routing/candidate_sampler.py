@@ -44,6 +44,9 @@ known of those is a moment old, and all gateways would rush the same few."""
 SECOND = (ROOMY, BUSY, FULL, OUT, OUT_FULL)
 """Standings of those that are asked for where none is free."""
 
+MOST_MODELS = 16
+"""Models of one node, adapters included, up to which they are sampled: a request on it has each of them kept up."""
+
 TURNS = 32
 """Nodes that are passed over in search of the one whose turn it is."""
 
@@ -71,7 +74,7 @@ class SampledModel:
 
 
 class CandidateSampler:
-    """The models that have more than `WHOLE` nodes."""
+    """The models that have more than `WHOLE` nodes, none of which serves more than `MOST_MODELS` models."""
 
     def __init__(self, fleet: Fleet, view: RoutingView, guessed_pace: float) -> None:
         self.models: dict[str, SampledModel] = {}
@@ -191,11 +194,12 @@ class CandidateSampler:
             self.others.pop(node, None)
             self.tokens.pop(node, None)
             for model in tuple(self.models):
-                self._resize(model)
+                if self._fleet.count_of(model) <= WHOLE:
+                    self._resize(model)
             return
-        before = self._of.get(node, ())
+        before, is_crowded = self._of.get(node, ()), len(node.cards) > MOST_MODELS
         for model in node.cards:
-            if model not in self.models:
+            if (model in self.models) is is_crowded:
                 self._resize(model)
         of = tuple([self.models[model] for model in node.cards if model in self.models])
         if of or before:
@@ -225,7 +229,7 @@ class CandidateSampler:
     def _resize(self, name: str) -> None:
         """Begin to sample a model that has become large, or stop."""
         model = self.models.get(name)
-        if self._fleet.count_of(name) <= WHOLE:
+        if not self._is_sampled(name):
             if model is not None:
                 del self.models[name]
                 for node in self._fleet.nodes_of(name):
@@ -236,6 +240,11 @@ class CandidateSampler:
             for node in self._fleet.nodes_of(name):
                 before = self._of.get(node, ())
                 self._join(node, (*before, model), before)
+
+    def _is_sampled(self, name: str) -> bool:
+        """Whether the model has many nodes, none of which serves very many models."""
+        fleet = self._fleet
+        return fleet.count_of(name) > WHOLE and all(len(node.cards) <= MOST_MODELS for node in fleet.nodes_of(name))
 
     def _put(self, node: Node) -> None:
         of = self._of.get(node)

@@ -13,7 +13,7 @@ from gateway.core.routing.selection import EXPECTED_WAIT, PrefillBacklog
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Lease, Node
 from gateway.fleet.node_spec import Drain, NodeSpec
-from gateway.routing.candidate_sampler import CandidateSampler
+from gateway.routing.candidate_sampler import MOST_MODELS, CandidateSampler
 
 MODEL, OTHER = "m", "n"
 MOST = 1 + HOMES + LEAST + DRAWN
@@ -266,3 +266,20 @@ def test_of_all_that_are_free_those_come_first_that_seem_to_have_room() -> None:
     sampler.found_full([node for node in fleet.nodes if node is not fleet.nodes[13]])
     every = sampler.candidates(MODEL, None, bytes(16), 0, 1.0, every=True)
     assert every[0] is fleet.nodes[13] and set(every) == set(fleet.nodes)
+
+
+def test_nodes_with_very_many_adapters_are_not_sampled() -> None:
+    fleet = fleet_of(20)
+    sampler = CandidateSampler(fleet, View(), 1 / 8000)
+    adapters: dict[str, dict[str, object]] = {MODEL: {}, **{f"adapter-{number}": {} for number in range(MOST_MODELS)}}
+    assert set(sampler.models) == {MODEL}
+    fleet.nodes[3].probe_succeeded(adapters)
+    assert not sampler.models, "all nodes of the model are looked at, that one as well"
+    assert all(node.on_load is None for node in fleet.nodes)
+    for node in fleet.nodes:
+        node.probe_succeeded(adapters)
+    assert not sampler.models
+    for node in fleet.nodes:
+        node.probe_succeeded({MODEL: {}})
+    assert set(sampler.models) == {MODEL}
+    assert set(sampler.models[MODEL].nodes.standing(FREE)) == set(fleet.nodes)
