@@ -129,7 +129,8 @@ class ConcurrencyKnee:
 
     def observe(self, kept: Iterable[NodeMetrics], sent: int = 0, gateways: int = 1) -> None:
         """The last one of the pages that are `kept`, oldest first, is new. `sent`: requests that the node had of this
-        gateway, one of `gateways`, all the while that the page was read."""
+        gateway, one of `gateways`, when the page was asked for, or when it came if those were fewer. Where all of them
+        end meanwhile and others come, that takes an idle node for one with room: a raise that full pages take back."""
         pages = tuple(kept)
         page = pages[-1]
         if len(pages) > 1 and _began_anew(pages[-2], page):
