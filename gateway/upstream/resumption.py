@@ -34,8 +34,8 @@ RESPITE = 0.5
 """Seconds before a node that broke off, or is silent, is asked where there is no other."""
 
 SILENT_RESPITE = 5.0
-"""Seconds for which a sign of life is waited for where all nodes are silent: what is asked of one that stands still
-stalls once more."""
+"""Seconds for which a sign of life is waited for where all nodes are silent, and it broke off on several: what is asked
+of one that stands still stalls once more."""
 
 SILENT_NODES = 3
 """Nodes that a look passes over because they are silent."""
@@ -185,7 +185,7 @@ class AnswerResumption:
         if lease is not None or now < self._failed_at + RESPITE:
             return lease
         lease = self._lease_of_lively((), now)
-        if lease is not None or now < self._failed_at + SILENT_RESPITE:
+        if lease is not None or (len({*self._avoided}) > 1 and now < self._failed_at + SILENT_RESPITE):
             return lease
         try:
             return self._another(())

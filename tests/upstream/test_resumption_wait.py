@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.core.errors import ClientGone, GatewayError, NoNodeReady, ShuttingDown, UpstreamCut
+from gateway.core.errors import ClientGone, GatewayError, NoNodeReady, ShuttingDown, UpstreamCut, UpstreamTimeout
 from gateway.core.resume.budget import Resumes
 from gateway.core.resume.node_deaths import NodeDeaths
 from gateway.core.resume.resumability import ResumeRules
@@ -115,12 +115,9 @@ def broken_on(node: Node, another: Callable[[Collection[Node]], Lease]) -> tuple
 @pytest.mark.parametrize(
     ("silent", "chosen"), [("", "B"), ("B", "C"), ("BC", "D"), ("D", "B"), ("BCD", "A"), ("ABCD", "A"), ("A", "B")]
 )
-async def test_an_answer_goes_on_where_others_get_tokens(
-    silent: str, chosen: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_answer_goes_on_where_others_get_tokens(silent: str, chosen: str) -> None:
     """It broke off on A. A node that stands still is found out seconds later; its streams tell at once. Where there is
     no other, A is asked again, and at last any."""
-    monkeypatch.setattr("gateway.upstream.resumption.SILENT_RESPITE", 0.6)
     nodes, another = standing("ABCD", silent)
     resumption, broken = broken_on(nodes[0], another)
     await resumption.judge(UpstreamCut("x"), *broken)
@@ -129,13 +126,18 @@ async def test_an_answer_goes_on_where_others_get_tokens(
     assert [len(node.leases) for node in nodes] == [1 + (node is lease.node) for node in nodes], "no other is held"
 
 
-async def test_where_all_nodes_are_silent_an_answer_waits_for_a_sign_of_life() -> None:
+@pytest.mark.parametrize("several", [True, False])
+async def test_where_all_nodes_are_silent_an_answer_waits_for_a_sign_of_life(several: bool) -> None:
+    """Once it has broken off on several: where it has only one, nothing is gained by waiting."""
     nodes, another = standing("ABC", "ABC")
-    resumption, broken = broken_on(nodes[0], another)
-    await resumption.judge(UpstreamCut("x"), *broken)
+    resumption, (checkpoint, _) = broken_on(nodes[0], another)
+    for node in nodes[: 1 + several]:
+        await resumption.judge(UpstreamTimeout("x"), checkpoint, node)
     waits = asyncio.create_task(resumption.next_node("m", inf))
     await asyncio.sleep(RESPITE + 3 * STEP)
-    assert not waits.done()
+    assert waits.done() != several
+    if not several:
+        return
     nodes[2].heard_at = asyncio.get_running_loop().time()
     lease, _ = await waits
     assert lease.node is nodes[2]
