@@ -33,7 +33,16 @@ from tests.support.nodes import answer
 SECONDS = 20.0
 """No request may take longer: its time-outs below add up to a fraction of it."""
 
-TIMEOUTS = {"idle": 2, "non_streaming": 2, "first_byte": 2, "node_hang": 2, "prefill": 0, "keep_alive": 0.3}
+TIMEOUTS = {
+    "idle": 2,
+    "stall": 2,
+    "stall_confirmed": 2,
+    "non_streaming": 2,
+    "first_byte": 2,
+    "node_hang": 2,
+    "prefill": 0,
+    "keep_alive": 0.3,
+}
 SETTINGS: dict[str, Any] = {
     "timeouts": TIMEOUTS,
     "requests": {"max_attempts": 2},
