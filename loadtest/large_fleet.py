@@ -7,15 +7,22 @@ import sys
 import time
 import urllib.request
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import Any
 
 from loadtest import proc
 from loadtest.measure import CLIENT_SECONDS
-from loadtest.processes import HOST, Child, StartError, free_port, wait_until_answers, wait_until_listens
+from loadtest.processes import (
+    HOST,
+    Child,
+    StartedProcesses,
+    StartError,
+    free_port,
+    wait_until_answers,
+    wait_until_listens,
+)
 from loadtest.proxies import Proxy
 from loadtest.redis import redis_program
 from loadtest.tally import Report
@@ -33,29 +40,16 @@ class Used:
     redis: float
 
 
-class LargeFleet:
+class LargeFleet(StartedProcesses):
     """`size` mock nodes in one process, a Redis and a gateway; a context manager. `settings` of the gateway go over
     those here: nodes of 64 places each, no canary."""
 
     def __init__(self, gateway: Proxy, size: int, settings: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
         self.size = size
         self._gateway = gateway
         self._settings = dict(settings or {})
-        self._stack = ExitStack()
         self.port = self.admin = self.redis = 0
-
-    def __enter__(self) -> Self:
-        """Start all and wait until every node is ready. Raises StartError."""
-        try:
-            self._start()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End all."""
-        self._stack.close()
 
     def load(self, *flags: str) -> Report:
         """Run one load client to its end. Raises subprocess.SubprocessError."""

@@ -14,13 +14,12 @@ of the load generator was slow; TTFT does depend on it, so it is compared with `
 import json
 import subprocess
 import sys
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from loadtest.asks import Target, request
-from loadtest.processes import HOST, Child, free_port, wait_until_answers, wait_until_listens
+from loadtest.processes import HOST, Child, StartedProcesses, free_port, wait_until_answers, wait_until_listens
 from loadtest.proxies import Place, Proxy
 from loadtest.tally import Report
 
@@ -63,28 +62,15 @@ class Sample:
     broken: int
 
 
-class Bench:
+class Bench(StartedProcesses):
     """A running node and proxy; a context manager."""
 
     def __init__(self, proxy: Proxy | None) -> None:
         """`None` measures the node directly."""
+        super().__init__()
         self._proxy = proxy
-        self._stack = ExitStack()
         self._watched = 0
         self.port = 0
-
-    def __enter__(self) -> "Bench":
-        """Start both and wait until they answer. Raises StartError."""
-        try:
-            self._start()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End both."""
-        self._stack.close()
 
     def load(self, *flags: str) -> Report:
         """Run one load client to its end. Raises subprocess.SubprocessError."""

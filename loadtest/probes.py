@@ -14,7 +14,6 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +24,7 @@ from loadtest import proc, proxies
 from loadtest.processes import (
     HOST,
     Child,
+    StartedProcesses,
     StartError,
     end_on_signals,
     free_port,
@@ -60,30 +60,17 @@ class IdleCost:
     resident: float
 
 
-class QuietFleet:
+class QuietFleet(StartedProcesses):
     """`size` nodes in one process, a Redis, and gateways; a context manager."""
 
     def __init__(self, gateway: Proxy, size: int, gateways: int, busy: int) -> None:
+        super().__init__()
         self.size = size
         self._gateway = gateway
         self._count = gateways
         self._busy = busy
-        self._stack = ExitStack()
         self.admins: list[int] = []
         self.pids: list[int] = []
-
-    def __enter__(self) -> "QuietFleet":
-        """Start all. Raises StartError."""
-        try:
-            self._start()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End all."""
-        self._stack.close()
 
     def _start(self) -> None:
         folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="fleetgate-probes-")))

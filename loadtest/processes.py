@@ -13,9 +13,12 @@ import socket
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 HOST = "127.0.0.1"
 PR_SET_PDEATHSIG = 1
@@ -134,3 +137,28 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
 
 def _die_with_parent() -> None:
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+class StartedProcesses(ABC):
+    """Processes that are started together; a context manager that ends what was entered into `_stack`."""
+
+    def __init__(self) -> None:
+        """Nothing is started yet."""
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Start all, and wait until they answer. Raises StartError."""
+        try:
+            self._start()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End all."""
+        self._stack.close()
+
+    @abstractmethod
+    def _start(self) -> None:
+        """Start all, entering each into `_stack`."""
