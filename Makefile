@@ -13,7 +13,7 @@ SEED ?= 1
 # Where `make compiled` builds: outside of the checkout, as a library beside a module would hide the module from then on.
 COMPILED := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/fleetgate/compiled
 
-.PHONY: setup demo check docs manifests check-charts test test-flow test-parts test-real test-containers test-clients soak-clients test-bounds check-units prove fuzz bench bench-routing faults lock audit compiled test-compiled clean
+.PHONY: setup demo check docs references manifests check-charts test test-flow test-parts test-real test-containers test-clients soak-clients test-bounds check-units prove fuzz bench bench-routing faults lock audit compiled test-compiled clean
 
 setup: $(VENV)/.ready
 
@@ -65,6 +65,10 @@ test-containers: setup
 # The pages of docs/ as a site, in build/site.
 docs: setup
 	$(BIN)/python -m mkdocs build --strict
+
+# The pages of docs/ that are made from the code: settings, commands, the admin API. A test holds that they are current.
+references: setup
+	$(BIN)/python -m tests.docs.references
 
 # docs/kubernetes/*.yaml: the examples of charts/fleetgate, rendered. A test holds that they are.
 manifests: setup

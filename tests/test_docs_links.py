@@ -6,6 +6,8 @@ from urllib.parse import unquote
 
 import pytest
 
+from tests.docs import site_hooks
+
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.glob("*.md"), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))])
@@ -25,13 +27,14 @@ def prose(page: Path) -> list[tuple[int, str]]:
 
 
 def anchors(page: Path) -> set[str]:
-    """What GitHub calls the headings of `page`."""
+    """What GitHub calls the headings of `page`, and what it names itself."""
     found: dict[str, int] = {}
     slugs = set()
     for _, line in prose(page):
+        slugs |= set(re.findall(r'<a id="([^"]+)">', line))
         if heading := re.match(r"#{1,6} +(.*?) *#*$", line):
             text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading[1])
-            slug = re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
+            slug = site_hooks.slug(text)
             times = found.get(slug, 0)
             found[slug] = times + 1
             slugs.add(f"{slug}-{times}" if times else slug)

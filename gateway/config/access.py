@@ -46,15 +46,17 @@ class TenantSettings(Ruled):
     """What a tenant may do, in the file and in Redis alike. `models` empty means all."""
 
     models: tuple[Name, ...] = ()
+    """Models that it may use, by the nodes' names; empty: all."""
     cache_salt: bool = False
     """Whether its prompts are kept apart from others' in the nodes' prefix caches."""
     per_model: tuple[OnModelConfig, ...] = ()
     """Rules for thinking and output, and further limits, that hold on one model only."""
     limits: LimitSettings = LimitSettings()
+    """What it may take; unset: `limits.default`."""
     service_class: ClassName | None = None
     """The highest class that its requests may have in the queue, and that of those that do not say."""
     share: Share = 1.0
-    """Its part of the tokens against other tenants that wait in the same class."""
+    """Share of the tokens against other tenants that wait in the same class."""
 
     def rules(self) -> PolicyLayer:
         own = super().rules()
@@ -67,7 +69,9 @@ class KeySettings(Section):
     label: Annotated[str, Field(max_length=128)] = ""
     """A label for people: owner, purpose."""
     models: tuple[Name, ...] = ()
+    """Models that it may use; empty: all of its tenant's."""
     expires: Moment | None = None
+    """A time from which on it is refused: `2027-01-31` or `2027-01-31T12:00:00Z`. Unset: never."""
     limits: LimitSettings = LimitSettings()
     """Under the tenant's, which all its keys share."""
     service_class: ClassName | None = None
@@ -85,6 +89,7 @@ class KeyConfig(KeySettings):
     """A key, kept as its SHA-256 in hex (`fleetgate keys new` makes one)."""
 
     sha256: str
+    """The key's SHA-256 in hex: `fleetgate keys new` makes both."""
 
     @field_validator("sha256")
     @classmethod
@@ -103,7 +108,9 @@ class TenantConfig(TenantSettings):
     """A tenant of the file."""
 
     name: Name
+    """Its name in usage, metrics and the log."""
     keys: tuple[KeyConfig, ...] = ()
+    """More than one, so that a key can be replaced without a gap."""
 
     @property
     def limited(self) -> bool:
@@ -127,13 +134,13 @@ class Access(Section):
     stored: bool = False
     """Whether `fleetgate tenants` and `fleetgate keys` may create some, kept in Redis."""
     cached_keys: Count = 10_000
-    """Keys from Redis that a process remembers."""
+    """Keys of Redis that a process remembers."""
     outage: Seconds = 21_600.0
-    """How long remembered keys go on working while Redis does not answer."""
+    """Seconds for which remembered keys go on working while Redis does not answer."""
     wrong_keys_per_minute: Count = 30
-    """From one address; beyond it they are refused with 429."""
+    """Keys that may be wrong a minute from one address (one /64 of IPv6); beyond it 429."""
     audit_lines: Count = 10_000
-    """Admin changes that are kept in Redis."""
+    """Changes by administrators that are kept in Redis."""
 
 
 DEFAULT_TENANT = Tenant("default")

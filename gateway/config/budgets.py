@@ -8,12 +8,14 @@ from gateway.config.types import Section
 
 
 class Budgets(Section):
-    """`canary`: after each start of a node it gets a few short requests with a small budget; without it, nodes are
-    trusted to hold budgets until one overruns a budget, and are checked then. `native` false: the gateway holds all
-    budgets, whatever nodes can do. A node that overruns a budget by more than `overshoot` (a share of it) and
-    `overshoot_tokens` on top is checked again."""
+    """Who holds thinking budgets. A node that overruns one by `overshoot` and `overshoot_tokens` is checked again."""
 
     canary: bool = True
+    """Whether each node is asked, once a start, for a few tokens with a small budget; else it is trusted until it
+    overruns one."""
     native: bool = True
+    """Whether nodes that passed are relied on; else the gateway holds all budgets."""
     overshoot: Annotated[float, Field(ge=0, le=10)] = 0.05
+    """Share of a budget that a node may think beyond it before it is checked again."""
     overshoot_tokens: Annotated[int, Field(ge=0, le=1_000_000)] = 16
+    """Tokens on top of that share."""

@@ -9,18 +9,26 @@ from gateway.config.types import CaFile, Count, Host, Name, Seconds, Secret, Sec
 
 
 class DnsConfig(Section):
-    """A name whose every address is a node: replicas in compose, a headless service in Kubernetes. `interval`: seconds
-    between two lookups; the others as for a node."""
+    """A name whose every address is a node: replicas in compose, a headless service in Kubernetes."""
 
     host: Host
+    """A name whose every address is a node."""
     port: Annotated[int, Field(ge=1, le=65_535)] = 8000
+    """The port of all of them."""
     scheme: Literal["http", "https"] = "http"
+    """How they are spoken to."""
     interval: Seconds = 5.0
+    """Seconds between two lookups."""
     api_key: Secret | None = None
+    """As for a node of the list."""
     ca_file: CaFile | None = None
+    """As for a node of the list."""
     max_concurrency: Count | None = None
+    """Requests at once on each, from all gateways together. Without it the bound is found."""
     priority_scheduling: bool | None = None
+    """As for a node of the list."""
     weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    """Share of work against other nodes."""
 
 
 class RegistrationsConfig(Section):
@@ -37,8 +45,9 @@ class RegistrationsConfig(Section):
     interval: Seconds = 1.0
     """Seconds between two polls."""
     api_key: Secret | None = None
+    """The key of all registered nodes."""
     ca_file: CaFile | None = None
-    """Key and certificate authority of registered nodes, as for a node of the list."""
+    """A PEM file with the certificate authority of all registered nodes."""
 
     @field_validator("networks")
     @classmethod
@@ -61,4 +70,6 @@ class DiscoveryConfig(Section):
     """The sources of nodes beside the list in `nodes`."""
 
     dns: tuple[DnsConfig, ...] = ()
+    """Names that are looked up again and again."""
     registrations: RegistrationsConfig | None = None
+    """Nodes that register in Redis. Without this section none are believed."""

@@ -14,22 +14,29 @@ PerDay = Annotated[int, Field(ge=1, le=10**15)]
 
 
 class LimitSettings(Section):
-    """What may be taken, any subset. Per minute: token buckets; per day and month: by the UTC calendar.
-
-    Output tokens include thinking; `usd_*` are US dollars at the model's prices.
-    """
+    """What may be taken, any subset. Per minute: token buckets that refill all the time; per day and month: by the
+    calendar in UTC."""
 
     requests_per_minute: PerMinute | None = None
+    """Requests a minute."""
     input_tokens_per_minute: PerMinute | None = None
+    """Tokens of prompts a minute."""
     output_tokens_per_minute: PerMinute | None = None
+    """Tokens of answers a minute, thinking included."""
     tokens_per_minute: PerMinute | None = None
+    """Tokens of prompts and answers together a minute."""
     reasoning_tokens_per_minute: PerMinute | None = None
+    """Tokens of thinking a minute."""
     concurrent_requests: Count | None = None
+    """Requests at once."""
     tokens_per_day: PerDay | None = None
+    """Tokens of prompts and answers a day, from midnight UTC."""
     usd_per_day: Dollars | None = None
+    """US dollars a day, at the models' prices."""
     usd_per_month: Dollars | None = None
+    """US dollars a month, from its first day, at the models' prices."""
     burst_seconds: Annotated[int, Field(ge=1, le=3600)] = 60
-    """How many seconds' worth the buckets hold: what may be taken at once after a pause."""
+    """Seconds' worth that the buckets hold: what may be taken at once after a pause."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -58,6 +65,6 @@ class LimitsConfig(Section):
     on_failure: Literal["local", "open", "closed"] = "local"
     """While Redis does not answer: each gateway enforces its share by itself, nobody does, or nothing is served."""
     assumed_output_tokens: Annotated[int, Field(ge=1, le=MAX_BUCKET)] = 4096
-    """What a request that bounds its answer nowhere is planned with."""
+    """Tokens that a request which bounds its answer nowhere is planned with."""
     lease: Seconds = 60.0
     """Seconds after which a gateway that died has given back what its requests held."""

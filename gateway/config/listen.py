@@ -16,7 +16,9 @@ class Tls(Section):
     """Certificate and key as PEM files."""
 
     cert: Path
+    """A PEM file with the certificate and its chain."""
     key: Path
+    """A PEM file with its key, without a passphrase."""
 
     @model_validator(mode="after")
     def _there(self) -> Self:
@@ -62,14 +64,18 @@ Origin = Annotated[str, AfterValidator(_origin)]
 
 
 class Listen(Section):
-    """Where clients connect. `host` empty: all IPv4 addresses, as 0.0.0.0."""
+    """Where clients connect."""
 
     host: ListenHost = "127.0.0.1"
+    """The address; empty: all of IPv4, as 0.0.0.0. Beyond loopback tenants are needed, or `no_auth`."""
     port: Port = 8080
+    """The port; 0 takes a free one and says which."""
     tls: Tls | None = None
+    """Certificate and key. Without them: plain HTTP."""
     max_connections: Count = 10_000
+    """Connections open at once in one process, fewer where its open files have room for fewer; beyond it 503."""
     max_connections_per_address: Count = 1024
-    """Open at once from one address in one process; `trusted_proxies` are bounded by `max_connections` alone."""
+    """Connections of them from one address (one /64 of IPv6). `trusted_proxies` are not bounded so."""
     trusted_proxies: tuple[str, ...] = ()
     """Addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are believed."""
     cors_origins: tuple[Origin, ...] = ()
@@ -92,15 +98,20 @@ class AdminToken(Section):
     """The token of one administrator, whose name the audit shows."""
 
     name: Name
+    """Whom the audit names."""
     token: Secret
+    """The token itself."""
 
 
 class Admin(Section):
     """The second listener: metrics and control. A token is mandatory where it is not on loopback."""
 
     host: ListenHost = "127.0.0.1"
+    """The address. Beyond loopback a token is mandatory."""
     port: Port = 9091
+    """The port; 0 takes a free one and says which."""
     tokens: tuple[AdminToken, ...] = ()
+    """One for each administrator, so that the audit tells them apart."""
     token: Annotated[Secret | None, Field(validate_default=True)] = None
     """A token that the audit shows as `admin`."""
     hosts: tuple[HostName, ...] = ()

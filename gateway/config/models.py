@@ -20,6 +20,7 @@ class AliasConfig(Section):
     """A further name that clients may use; a name alone stands for one without settings."""
 
     name: Name
+    """The name that clients may use."""
     display_name: DisplayName | None = None
     """What people are shown in its place; the model's where it says nothing."""
 
@@ -33,20 +34,28 @@ class CapabilitiesConfig(Section):
     """What clients are told that the model can do. Nodes are not asked: vLLM does all of it for a model that can."""
 
     thinking: bool = True
+    """Whether it thinks, as far as its rules allow."""
     tools: bool = True
+    """Whether it calls tools."""
     structured_outputs: bool = True
+    """Whether it answers by a JSON schema."""
     images: bool = False
+    """Whether it takes pictures."""
 
 
 class ModelConfig(Ruled):
     """A model by the name that nodes serve it under, and further names that clients may use."""
 
     name: Name
+    """The nodes' name for it (`--served-model-name`)."""
     aliases: tuple[AliasConfig, ...] = ()
+    """Further names that clients may use."""
     display_name: DisplayName | None = None
     """What people are shown in place of its name."""
     capabilities: CapabilitiesConfig = CapabilitiesConfig()
+    """What clients are told that it can do."""
     price: PriceConfig | None = None
+    """For usage and limits in dollars. Without one it costs 0."""
     over_chat: bool = False
     """Whether responses and messages are translated to chat for its nodes."""
     tokenizer: TokenizerPath | None = None

@@ -19,30 +19,38 @@ USUAL_WEIGHTS = {"interactive": 0.5, "standard": 1.0, "batch": 2.0}
 
 
 class Pressure(Section):
-    """`begin`, `end`, `full`: expected waits of a model: above `begin` budgets shrink, at `full` the factor is at its
-    `floor`, below `end` they grow back. `hold`: how long a wait has to ask for a turn. `shrink`, `grow`: what the
-    factor moves by in a second, at the most. `default_budget`: for thinking requests without one, while the factor is
-    below 1. `budget_floor`: the smallest budget that is left. `cut`: the expected wait above which running thoughts of
-    `cut_classes` are ended, one every `cut_interval`, the first class first. Waits and intervals are seconds, budgets
-    tokens. For what each one does see docs/pressure.md."""
+    """How thinking budgets shrink: above a wait of `begin` they do, at `full` they are at their smallest, below `end`
+    they grow back. docs/pressure.md has more."""
 
     enabled: bool = False
+    """Whether budgets follow the expected wait."""
     begin: Wait = 2.0
+    """Seconds of wait above which budgets shrink."""
     end: Wait = 0.5
+    """Seconds of wait below which they grow back."""
     full: Seconds = 10.0
+    """Seconds of wait at which they are at their smallest."""
     hold: Wait = 5.0
+    """Seconds for which a wait has to ask for a turn, from growing to shrinking or back."""
     floor: Annotated[float, Field(ge=0.05, le=1)] = 0.15
+    """Factor of a budget that is left at the least."""
     shrink: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Factor by which budgets fall in a second, at the most."""
     grow: Annotated[float, Field(gt=0, le=1)] = 0.005
+    """Factor by which they rise in a second, at the most."""
     default_budget: Count = 8192
+    """Tokens that a thinking request without a budget is taken to have, while others shrink."""
     budget_floor: Count = 512
+    """Tokens: the smallest budget that is left."""
     weights: dict[ClassName, Weight] = Field(default_factory=lambda: dict(USUAL_WEIGHTS))
     """How strongly the budgets of a class shrink: by the factor to this power. 0: not at all. A class without one has
     1."""
     cut: Seconds | None = None
-    """None: running thoughts are left alone."""
+    """Seconds of wait above which running thoughts are ended, at least `full`. Unset: none is."""
     cut_interval: Annotated[float, Field(ge=1, le=3600)] = 1.0
+    """Seconds between two that are ended, of one model in all gateways."""
     cut_classes: tuple[ClassName, ...] = ("batch",)
+    """The classes whose thoughts are ended, the first class first."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

@@ -16,13 +16,17 @@ class RedisConfig(Section):
     url: Secret
     """`redis://[user:password@]host:6379[/0]`, or `rediss://` for TLS. A secret, since it may hold a password."""
     cluster: bool = False
+    """Whether it is a Redis Cluster, of which `url` names any node."""
     ca_file: Path | None = None
     """A PEM file with the certificate authority of a `rediss://` server, where it is not a public one."""
     cert_file: Path | None = None
+    """A PEM file with the certificate that the gateway shows, where the server wants one."""
     key_file: Path | None = None
-    """A certificate and its key (PEM) that the gateway shows, where the server wants one."""
+    """A PEM file with the certificate's key."""
     timeout: Annotated[float, Field(ge=0.005, le=5)] = 0.05
+    """Seconds for an answer; then Redis counts as lost until a probe succeeds."""
     connect_timeout: Annotated[float, Field(ge=0.005, le=30)] = 0.25
+    """Seconds for a connection."""
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z]([A-Za-z0-9._-]*[A-Za-z._-])?$", max_length=32)] = "fg"
     """Begins every key, before the version of the schema (so it ends in no digit); tells installations apart."""
 

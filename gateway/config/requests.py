@@ -17,17 +17,17 @@ class Requests(Section):
     """Limits of what a client may send, of what is held in memory, and of the nodes that a request may try."""
 
     max_body: Annotated[int, Field(ge=1024)] = 16 * 1024 * 1024
-    """Bytes."""
+    """Bytes of one body, compressed and unpacked; beyond it 413."""
     max_json_values: Annotated[int, Field(ge=10_000)] = 4_000_000
-    """Elements of arrays and members of objects in one body (16 KiB hold fewer than the least value of this setting, so
-    small bodies are not counted)."""
+    """Values in one body: elements of arrays and members of objects; beyond it 413."""
     max_headers: Annotated[int, Field(ge=1024)] = 64 * 1024
-    """Bytes."""
+    """Bytes of a request's head; beyond it 431."""
     max_attempts: Annotated[int, Field(ge=1, le=16)] = 3
+    """Nodes that one request may try."""
     max_answer: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
     """Bytes of a plain answer that is held until it is whole, since it is rewritten."""
     memory: Annotated[int | None, Field(ge=16 * 1024 * 1024)] = None
-    """Bytes that a process holds of requests and answers; None: half of the memory that is available to it."""
+    """Bytes that a process holds of bodies and answers. Unset: half of what the process may have."""
 
     def memory_for(self, workers: int) -> int:
         """Bytes for each of `workers` processes."""

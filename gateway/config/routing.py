@@ -11,13 +11,15 @@ RoutingPolicy = Literal["expected_wait", "affinity", "least_loaded", "power_of_t
 
 
 class Routing(Section):
-    """How requests are spread over nodes. `affinity_ttl`: seconds that a conversation's last node is believed to hold
-    it; `load_penalty`: seconds of waiting that a full node is worse by than an empty one."""
+    """How requests are spread over nodes."""
 
     policy: RoutingPolicy = "expected_wait"
+    """How a node is chosen; a model may have its own."""
     session_headers: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], ...] = SESSION_HEADERS
     """Headers that name a session, in the order in which they are looked for. Its agents are conversations each."""
     by_user: bool = False
     """Whether a request's `user` (`metadata.user_id` of messages) names a conversation."""
     affinity_ttl: Seconds = 3600.0
+    """Seconds that a conversation's last node is believed to have it in its cache."""
     load_penalty: Annotated[float, Field(ge=0, le=3600)] = 1.0
+    """Seconds of waiting that a full node is worse by than an empty one."""

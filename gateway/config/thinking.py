@@ -21,29 +21,44 @@ class Efforts(Section):
     """Tokens for each effort that clients ask for by name; a word without a number has that of the next weaker one."""
 
     minimal: Tokens | None = None
+    """Tokens for `minimal`."""
     low: Tokens | None = None
+    """Tokens for `low`."""
     medium: Tokens | None = None
+    """Tokens for `medium`."""
     high: Tokens | None = None
+    """Tokens for `high`."""
     xhigh: Tokens | None = None
+    """Tokens for `xhigh`."""
     max: Tokens | None = None
+    """Tokens for `max`."""
 
 
 class ThinkingConfig(Section):
     """Budgets, reserve and floors are in tokens. For what each one does see docs/thinking.md."""
 
     mode: Literal["allowed", "forbidden", "required"] | None = None
+    """`required`: clients cannot switch thinking off. `forbidden`: they cannot switch it on."""
     default: bool | None = None
     """`on` or `off`: for requests that do not say."""
     default_budget: Tokens | None = None
+    """Tokens for requests that name no budget."""
     max_budget: Tokens | None = None
+    """Tokens that a request may have at most."""
     efforts: Efforts | None = None
+    """Budgets for the words that clients use. Without them words go to the model's template."""
     answer_reserve: Tokens | None = None
+    """Tokens of `max_tokens` that are kept for the answer. Unset: 0."""
     floor: Tokens | None = None
+    """Tokens below which a budget is not worth it: thinking is switched off. Unset: 0."""
     floor_with_tools: Tokens | None = None
+    """Tokens for the same beside tools, where a forced end could land in a call's arguments. Unset: 0."""
     below_floor_with_tools: Literal["raise", "refuse"] | None = None
+    """`raise` a budget to that floor where it fits, or `refuse` the request (400)."""
     hide_reasoning: bool | None = None
+    """Whether reasoning is taken out of answers; it is paid for all the same."""
     guaranteed_budget: Tokens | None = None
-    """What pressure leaves of a budget in any case (docs/pressure.md)."""
+    """Tokens of a budget that pressure leaves in any case. Unset: 0."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -74,8 +89,11 @@ class OutputConfig(Section):
     """Tokens of an answer, its thinking included."""
 
     default_tokens: Count | None = None
+    """Tokens for requests that name no bound. Unset: what the context window leaves."""
     max_tokens: Count | None = None
+    """Tokens that an answer may have at most, its thinking included."""
     on_excess: Literal["clamp", "reject"] | None = None
+    """Of a request for more: `clamp` it, or `reject` it (400). Unset: `clamp`."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -92,10 +110,11 @@ class LoopsConfig(Section):
     """Which loops are ended: an exact repeat of 4 to 128 tokens, `repeats` times in a row and 48 tokens besides."""
 
     reasoning: bool | None = None
-    """Whether the thinking is ended at a loop, and the answer follows; `on` where nobody says."""
+    """Whether the thinking is ended at a loop, and the answer follows. Unset: true."""
     answer: bool | None = None
-    """Whether the answer itself ends at a loop, with `finish_reason` stop."""
+    """Whether the answer itself ends at a loop, with `finish_reason` stop. Unset: false."""
     repeats: Annotated[int, Field(ge=2, le=50)] | None = None
+    """Times in a row that the same 4 to 128 tokens come, and 48 tokens besides. Unset: 3."""
 
     def rules(self) -> LoopRules:
         return LoopRules(self.reasoning, self.answer, self.repeats)
@@ -105,8 +124,11 @@ class Ruled(Section):
     """A section with rules for thinking, output and loops."""
 
     thinking: ThinkingConfig = ThinkingConfig()
+    """Rules for thinking in this layer."""
     output: OutputConfig = OutputConfig()
+    """Rules for the length of answers in this layer."""
     loops: LoopsConfig = LoopsConfig()
+    """Rules for loops in this layer."""
 
     def rules(self) -> PolicyLayer:
         return PolicyLayer(self.thinking.rules(), self.output.rules(), loops=self.loops.rules())
@@ -116,5 +138,6 @@ class OnModelConfig(Ruled):
     """What holds for a tenant on one model, by the nodes' name for it."""
 
     model: Name
+    """The nodes' name for the model."""
     limits: LimitSettings = LimitSettings()
     """Further ones, of its use of this model."""

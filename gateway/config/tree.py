@@ -3,7 +3,7 @@
 Every field says its unit and its default; `source` reads the file and explains what is wrong with it.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import (
     Field,
@@ -20,6 +20,7 @@ from gateway.config.document import spell
 from gateway.config.fleet import Health, NodeConfig, Retries
 from gateway.config.limits import LimitsConfig
 from gateway.config.listen import Admin, Listen
+from gateway.config.log import Log
 from gateway.config.models import ModelConfig, ModelNames
 from gateway.config.pressure import Pressure
 from gateway.config.queue import QueueConfig
@@ -28,35 +29,9 @@ from gateway.config.requests import Requests
 from gateway.config.resume import Resume
 from gateway.config.routing import Routing
 from gateway.config.thinking import LoopsConfig, OutputConfig, ThinkingConfig
-from gateway.config.types import Seconds, Secret, Section, is_loopback
+from gateway.config.timeouts import Timeouts
+from gateway.config.types import Secret, is_loopback
 from gateway.config.usage import UsageConfig
-
-
-class Timeouts(Section):
-    """In seconds. For what each one bounds see docs/configuration.md."""
-
-    headers: Seconds = 10.0
-    body: Seconds = 60.0
-    connect: Seconds = 5.0
-    first_byte: Seconds = 300.0
-    node_hang: Seconds = 30.0
-    prefill: Annotated[float, Field(ge=0, le=3600)] = 2.0
-    non_streaming: Seconds = 1800.0
-    idle: Seconds = 120.0
-    stall: Seconds = 20.0
-    stall_confirmed: Seconds = 5.0
-    client_stall: Seconds = 300.0
-    keep_alive: Annotated[float, Field(ge=0, le=86_400)] = 15.0
-    """0: nothing is sent into a silent stream."""
-    shutdown_delay: Annotated[float, Field(ge=0, le=600)] = 0.0
-    shutdown: Seconds = 120.0
-
-
-class Log(Section):
-    """`json` for machines, `text` for people."""
-
-    format: Literal["json", "text"] = "json"
-    level: Literal["debug", "info", "warning", "error"] = "info"
 
 
 class Config(BaseSettings):
@@ -72,35 +47,55 @@ class Config(BaseSettings):
     )
 
     listen: Listen = Listen()
+    """Where clients connect."""
     admin: Admin = Admin()
+    """The second listener: metrics and control."""
     nodes: tuple[NodeConfig, ...] = ()
+    """The vLLM servers; more can come from `discovery`."""
     models: tuple[ModelConfig, ...] = ()
-    """Where any are listed, only these are offered; else whatever the nodes serve."""
+    """Models by the nodes' names. Where any are listed, only these are offered; else whatever the nodes serve."""
     redis: RedisConfig | None = None
     """What gateways share: limits, keys made at run time, usage. Without it each process is on its own."""
     limits: LimitsConfig = LimitsConfig()
+    """How limits are kept, and those of tenants without any."""
     access: Access = Access()
+    """How keys are checked, and whether some are created at run time."""
     thinking: ThinkingConfig = ThinkingConfig()
+    """How much may be thought: for every tenant on every model, where theirs say nothing."""
     output: OutputConfig = OutputConfig()
+    """How long answers may be: for every tenant on every model, where theirs say nothing."""
     loops: LoopsConfig = LoopsConfig()
-    """For every tenant on every model, where theirs say nothing."""
+    """Which loops are ended: for every tenant on every model, where theirs say nothing."""
     queue: QueueConfig = QueueConfig()
+    """What waits where all nodes are full, for how long, in which order."""
     tenants: tuple[TenantConfig, ...] = ()
     """Where none are listed and none are stored, every caller on loopback is the tenant `default`."""
     usage: UsageConfig = UsageConfig()
+    """What is kept of use."""
     response_secret: Secret | None = None
     """Seals the ids of stored responses; the same in all gateways. Without it each start makes its own."""
     timeouts: Timeouts = Timeouts()
+    """How long clients and nodes may take."""
     requests: Requests = Requests()
+    """How large one request may be, and all of a process together."""
     health: Health = Health()
+    """When a node is given work."""
     budgets: Budgets = Budgets()
+    """How thinking budgets are held where nodes do not."""
     pressure: Pressure = Pressure()
+    """How thinking budgets shrink while requests wait."""
     retries: Retries = Retries()
+    """Tries beyond a request's first one."""
     resume: Resume = Resume()
+    """How a streamed answer goes on where its node does not."""
     routing: Routing = Routing()
+    """Which node a request goes to."""
     discovery: DiscoveryConfig = DiscoveryConfig()
+    """Where nodes come from beside `nodes`."""
     log: Log = Log()
+    """How the log is written."""
     workers: Annotated[int, Field(ge=1, le=256, validate_default=True)] = 1
+    """Processes of this gateway."""
     no_auth: Annotated[bool, Field(validate_default=True)] = False
     """Serve beyond loopback without tenants: whoever can reach the port may use it."""
 

@@ -15,15 +15,17 @@ class PriceConfig(Section):
     """What a model's tokens cost: US dollars per million, or those of a node's hour by its measured throughput."""
 
     input: Dollars | None = None
+    """US dollars per million tokens of prompts."""
     cached: Dollars | None = None
-    """Input tokens that the node found in its prefix cache; as `input` where it is left out."""
+    """US dollars per million tokens of prompts that the node had in its cache. Unset: as `input`."""
     output: Dollars | None = None
-    """Thinking included."""
+    """US dollars per million tokens of answers, thinking included."""
     node_hour: Dollars | None = None
     """US dollars that a node costs an hour, in place of `input`, `cached` and `output`."""
     input_per_second: PerSecond | None = None
+    """Tokens a second that a busy node was measured to prefill."""
     output_per_second: PerSecond | None = None
-    """Tokens a second that a busy node was measured to prefill, and to decode."""
+    """Tokens a second that a busy node was measured to decode."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -49,8 +51,9 @@ class UsageConfig(Section):
     """The usage that is kept in Redis, where there is one."""
 
     stored: bool = True
+    """Whether anything is kept."""
     records: Count = 100_000
-    """Single requests, the last ones."""
+    """Requests that are kept one by one, the last ones."""
     hours: Annotated[int, Field(ge=1, le=100_000)] = 840
     """Hours for which sums by the hour are kept."""
     days: Annotated[int, Field(ge=1, le=10_000)] = 400

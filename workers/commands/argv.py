@@ -35,7 +35,9 @@ ModelFolder = Annotated[
     typer.Option("--model-dir", help="Where the checkpoint lies; without it the hub's name is used."),
 ]
 Host = Annotated[str, typer.Option(envvar="FLEETGATE_WORKER_HOST", help="A private address to listen on.")]
-Port = Annotated[int, typer.Option(envvar="FLEETGATE_WORKER_PORT", min=1, max=65535)]
+Port = Annotated[
+    int, typer.Option(envvar="FLEETGATE_WORKER_PORT", min=1, max=65535, help="The port of the node's server.")
+]
 
 
 @told

@@ -53,7 +53,7 @@ def unit(
     as_cloud_init: Annotated[bool, typer.Option("--cloud-init", help="User data of a new machine.")] = False,
     model_dir: Annotated[str | None, typer.Option(help="The checkpoint's folder there; /models/PROFILE.")] = None,
     host: Annotated[str | None, typer.Option(help="Listen there; the machine's own address if not given.")] = None,
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port of the node's server.")] = 8000,
     advertise: Annotated[str | None, typer.Option(help="The URL by which gateways reach the node.")] = None,
     redis: Annotated[str | None, typer.Option(help="Register there, e.g. redis://10.0.0.2:6379.")] = None,
     price: Annotated[str | None, typer.Option("--price-kind", help="on-demand, reserved or spot.")] = None,
