@@ -1,29 +1,40 @@
 """The second listener: metrics and control. Ordinary FastAPI with typed models, so /openapi.json on it is right.
 
-FastAPI's pages for people (/docs, /redoc) are left out: they run scripts that come from elsewhere.
+FastAPI's own pages for people are off: they run scripts that come from elsewhere. `docs` has one that does not.
 """
 
 from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar, Protocol
 
 from fastapi import APIRouter, FastAPI, Request, Response, Security
-from fastapi.exceptions import HTTPException, RequestValidationError
-from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
 from gateway.admin.auth import SECURITY_HEADERS, AdminAccess
-from gateway.admin.tenants import explain_redis
+from gateway.admin.docs import add_docs
+from gateway.admin.problems import ANSWERS, AdminError, explain_errors, with_problem
 from gateway.api.public import add_health
 from gateway.core.bodies import parse_body
 from gateway.core.errors import InvalidRequest
-from gateway.core.json_text import dump
 from gateway.fleet.fleet import Fleet
 from gateway.pipeline import Pipeline
 from gateway.telemetry.metrics import CONTENT_TYPE, Metrics
-from gateway.telemetry.process_facts import read_process_facts
 
-BEARER = Security(HTTPBearer(auto_error=False, description="An admin token."))
+API_VERSION = "1"
+"""Of the admin API, not of the gateway, which strangers are not told: `/metrics` has that."""
+
+_DESCRIPTION = """What operators ask of a gateway, and change in it.
+
+The token is `admin.token`, or one of `admin.tokens`: give it to **Authorize**. Where none is configured, none is asked
+for.
+
+Every error has one shape, `Problem`: `detail` says in a sentence what is wrong and what to do, `code` is for programs,
+and `problems` has each field at fault.
+"""
+_HEALTH = "For load balancers and supervisors; they need no token."
+_METRICS = "For Prometheus."
+
+BEARER = Security(HTTPBearer(scheme_name="admin token", auto_error=False, description="An admin token."))
 """Says in /openapi.json that a token is needed, for what is made of it; `AdminAccess` checks it."""
 
 
@@ -35,7 +46,7 @@ class MetricsPage:
         self._refresh = refresh
 
     async def show(self) -> Response:
-        """All processes of this gateway, in Prometheus' text format."""
+        """The figures of all processes of this gateway, in Prometheus' text format. docs/telemetry.md lists them."""
         self._refresh()
         return Response(self._metrics.page(), headers={"content-type": CONTENT_TYPE})
 
@@ -47,7 +58,7 @@ class _StrictRequest(Request):
         try:
             return parse_body(await self.body())
         except InvalidRequest as error:
-            raise HTTPException(422, str(error)) from None
+            raise AdminError(422, str(error), field=error.param) from None
 
 
 class StrictRoute(APIRoute):
@@ -63,9 +74,10 @@ class StrictRoute(APIRoute):
 
 
 class RouteGroup(Protocol):
-    """Routes about one thing, below /admin/. `tag` is its name in /openapi.json."""
+    """Routes about one thing, below /admin/. `tag` is its name in /openapi.json, `about` says what they are for."""
 
     tag: ClassVar[str]
+    about: ClassVar[str]
 
     def add_to(self, router: APIRouter) -> None: ...
 
@@ -76,31 +88,24 @@ def build_admin(
     """The admin application, `access` in front of all of it."""
     app = FastAPI(
         title="fleetgate admin",
-        version=read_process_facts().version,
-        description="What operators ask of a gateway, and change in it. The token is `admin.token`, or one of "
-        "`admin.tokens`.",
+        version=API_VERSION,
+        description=_DESCRIPTION,
+        openapi_tags=[{"name": "health", "description": _HEALTH}, {"name": "metrics", "description": _METRICS}]
+        + [{"name": group.tag, "description": group.about} for group in groups],
+        responses=ANSWERS,
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
     )
     app.add_middleware(access.around)
     add_health(app, pipeline, fleet)
-    app.get("/metrics", tags=["metrics"], dependencies=[BEARER])(page.show)
+    add_docs(app)
+    app.get("/metrics", tags=["metrics"], summary="Metrics", dependencies=[BEARER])(page.show)
     for group in groups:
         router = APIRouter(prefix="/admin", route_class=StrictRoute, tags=[group.tag], dependencies=[BEARER])
         group.add_to(router)
         app.include_router(router)
-    explain_redis(app)
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
-        """FastAPI's own answer repeats what was sent: a secret, or what JSON cannot carry (NaN, half a character)."""
-        found = [{name: item[name] for name in ("type", "loc", "msg")} for item in error.errors()]
-        return Response(dump({"detail": found}), 422, media_type="application/json")
-
-    @app.exception_handler(Exception)
-    async def unexpected(_: Request, __: Exception) -> JSONResponse:
-        """Answered outside of `access`; the server logs it."""
-        return JSONResponse({"detail": "Internal error: see the log."}, 500, SECURITY_HEADERS)
-
+    explain_errors(app, SECURITY_HEADERS)
+    written = app.openapi
+    app.openapi = lambda: with_problem(written())  # type: ignore[method-assign]
     return app

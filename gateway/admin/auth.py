@@ -3,7 +3,8 @@
 The first row that fits counts.
 
     a request                                       answer
-    /health and /ready, /metrics if it is open      the application's
+    /health and /ready; with tokens also /docs,     the application's
+    /openapi.json, and /metrics if it is open
     no token is configured, from a web page         403 (see `core.browser_guard`)
     no token is configured, changes with no JSON    415: a page can send other types without asking the browser
     no token is configured, anything else           the application's
@@ -20,9 +21,8 @@ from typing import Annotated, Any
 
 import structlog
 from fastapi import Depends, Request
-from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
 
+from gateway.admin.problems import AdminError
 from gateway.api.middleware import AsgiApp, address_of
 from gateway.core.access.browser_guard import BrowserGuard
 from gateway.core.access.tenants import same_secret
@@ -40,7 +40,8 @@ SECURITY_HEADERS: Mapping[str, str] = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }
-"""On every answer of the admin listener: it has data, and no page that loads or runs anything."""
+"""On every answer of the admin listener that does not set them itself, as the page at /docs does: data is not to be run
+or framed."""
 
 _SECURITY_FIELDS = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 _READING = ("GET", "HEAD", "OPTIONS")
@@ -69,16 +70,15 @@ class AdminAccess:
             send = _with_security_headers(send)
             try:
                 scope.setdefault("state", {})["who"] = self._admit(scope)
-            except HTTPException as refusal:
-                answer = JSONResponse({"detail": refusal.detail}, refusal.status_code, refusal.headers)
-                await answer(scope, receive, send)
+            except AdminError as refusal:
+                await refusal.answer()(scope, receive, send)
             else:
                 await app(scope, receive, send)
 
         return layered
 
     def _admit(self, scope: Mapping[str, Any]) -> str:
-        """Whose request it is; HTTPException where it is refused."""
+        """Whose request it is; AdminError where it is refused."""
         address = address_of(scope["client"])
         headers = dict(scope["headers"])
         if scope["path"] in self._open_paths:
@@ -88,9 +88,9 @@ class AdminAccess:
         problem = self._guard.problem(headers)
         if problem is not None:
             self._log_throttled("cross_site_request_refused", address, problem=problem)
-            raise HTTPException(403, problem)
+            raise AdminError(403, problem.rstrip("."), code="cross_site_request")
         if scope["method"] not in _READING and not _is_json(headers):
-            raise HTTPException(415, "Send a body as 'content-type: application/json'.")
+            raise AdminError(415, "The body says not that it is JSON", "send it as 'content-type: application/json'")
         return f"anybody@{address}"
 
     def _name(self, authorization: bytes, address: str) -> str:
@@ -98,20 +98,20 @@ class AdminAccess:
         scheme, _, presented = authorization.partition(b" ")
         presented = presented.strip()
         if scheme.lower() != b"bearer" or not presented:
-            raise _unauthenticated("Send 'Authorization: Bearer TOKEN' with the admin token.")
+            raise _unauthenticated("The admin token is missing", "send 'Authorization: Bearer TOKEN'")
         now = time.monotonic()
         wait = self._throttle.wait(address, now)
         if wait > 0:
             self._log_throttled("admin_tokens_throttled", address)
             seconds = max(1, math.ceil(wait))
-            words = f"Too many invalid admin tokens from your address; retry in {seconds} s."
-            raise HTTPException(429, words, {"retry-after": str(seconds)})
+            words = "Too many invalid admin tokens from your address"
+            raise AdminError(429, words, f"retry in {seconds} s", headers={"retry-after": str(seconds)})
         names = [name for name, token in self._tokens.items() if same_secret(presented, token)]
         if names:
             return names[0]
         self._throttle.wrong(address, now)
         self._log_throttled("wrong_admin_token", address)
-        raise _unauthenticated("The admin token is invalid.")
+        raise _unauthenticated("The admin token is invalid", "send admin.token, or one of admin.tokens")
 
     def _log_throttled(self, event: str, address: str, **facts: str) -> None:
         count = self._log_throttle.due(event + source_of(address), time.monotonic())
@@ -119,8 +119,8 @@ class AdminAccess:
             log.warning(event, address=address, requests=count, **facts)
 
 
-def _unauthenticated(words: str) -> HTTPException:
-    return HTTPException(401, words, {"www-authenticate": "Bearer"})
+def _unauthenticated(words: str, remedy: str) -> AdminError:
+    return AdminError(401, words, remedy, headers={"www-authenticate": "Bearer"})
 
 
 def _is_json(headers: Mapping[bytes, bytes]) -> bool:
@@ -136,7 +136,9 @@ def _with_security_headers(send: Callable[[Any], Awaitable[None]]) -> Callable[[
     async def sent(message: Any) -> None:
         if message["type"] == "http.response.start":
             fields: Sequence[tuple[bytes, bytes]] = message.get("headers", ())
-            message = {**message, "headers": [*fields, *_SECURITY_FIELDS]}
+            given = {name.lower() for name, _ in fields}
+            added = [field for field in _SECURITY_FIELDS if field[0] not in given]
+            message = {**message, "headers": [*fields, *added]}
         await send(message)
 
     return sent

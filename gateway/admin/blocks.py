@@ -5,12 +5,12 @@ from datetime import datetime
 from typing import Annotated, ClassVar, Self
 
 from fastapi import APIRouter
-from fastapi.exceptions import HTTPException
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gateway.access.audit import Audit, AuditEvent
 from gateway.access.blocks import Block, Blocks
 from gateway.admin.auth import Who
+from gateway.admin.problems import AdminError, unknown_tenant
 from gateway.admin.schemas import moment
 from gateway.core.access.tenants import Tenant
 
@@ -18,7 +18,9 @@ from gateway.core.access.tenants import Tenant
 class BlockRequest(BaseModel):
     """Which tenant, or which key by its id, and why."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"tenant": "acme", "reason": "a key leaked"}]}
+    )
 
     tenant: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     key: Annotated[str, Field(pattern="^key_[0-9a-f]{16}$")] | None = None
@@ -52,6 +54,7 @@ class BlockRoutes:
     """`blocks` is None without Redis; `find` returns a tenant by its name."""
 
     tag: ClassVar[str] = "blocks"
+    about: ClassVar[str] = "Tenants and keys that are shut out at once."
 
     def __init__(self, blocks: Blocks | None, find: Callable[[str], Awaitable[Tenant | None]], audit: Audit) -> None:
         self._blocks = blocks
@@ -72,7 +75,7 @@ class BlockRoutes:
         way go on."""
         blocks = self._shared()
         if asked.tenant is not None and await self._find(asked.tenant) is None:
-            raise HTTPException(404, f"Unknown tenant {asked.tenant!r}.")
+            raise unknown_tenant(asked.tenant)
         await blocks.add(who, asked.subject, asked.reason)
         await self._audit.note(AuditEvent(who, "blocked", asked.subject, {"reason": asked.reason}))
         return await self.show_blocks()
@@ -80,13 +83,12 @@ class BlockRoutes:
     async def unblock(self, asked: BlockRequest, who: Who) -> list[BlockView]:
         """Let a tenant or a key in again."""
         if not await self._shared().remove(asked.subject):
-            raise HTTPException(404, f"{asked.subject} is not blocked.")
+            raise AdminError(404, f"{asked.subject} is not blocked", "`fleetgate blocks` shows who is")
         await self._audit.note(AuditEvent(who, "unblocked", asked.subject, {"reason": asked.reason}))
         return await self.show_blocks()
 
     def _shared(self) -> Blocks:
         if self._blocks is None:
-            raise HTTPException(
-                409, "Blocks are kept in Redis: set redis.url, or take the tenant out of the config file."
-            )
+            remedy = "set redis.url, or take the tenant out of the config file"
+            raise AdminError(409, "Blocks are kept in Redis, and this gateway has none", remedy)
         return self._blocks

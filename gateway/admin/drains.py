@@ -4,11 +4,11 @@ import asyncio
 from typing import Annotated, ClassVar
 
 from fastapi import APIRouter
-from fastapi.exceptions import HTTPException
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.access.audit import Audit, AuditEvent
 from gateway.admin.auth import Who
+from gateway.admin.problems import AdminError
 from gateway.fleet.drains import SYNC_SECONDS, Drains
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Node
@@ -21,7 +21,9 @@ class DrainRequest(BaseModel):
     """Which node (its name, host:port, or its URL), and after how many seconds what still runs there is ended; what
     can go on on another node is moved there before that."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"node": "node-1:8000", "deadline": 600}]}
+    )
 
     node: str
     deadline: Annotated[float, Field(ge=0, le=86_400)] | None = None
@@ -30,7 +32,7 @@ class DrainRequest(BaseModel):
 class NodeName(BaseModel):
     """Which node: its name, host:port, or its URL."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"node": "node-1:8000"}]})
 
     node: str
 
@@ -52,6 +54,7 @@ class DrainRoutes:
     """`drains` knows how to tell the other processes."""
 
     tag: ClassVar[str] = "drains"
+    about: ClassVar[str] = "Taking nodes out of work, and back."
 
     def __init__(self, fleet: Fleet, drains: Drains, audit: Audit) -> None:
         self._fleet = fleet
@@ -88,7 +91,7 @@ class DrainRoutes:
             if node.name == wanted:
                 return node
         known = ", ".join(node.name for node in self._fleet.nodes) or "none"
-        raise HTTPException(404, f"Unknown node {name!r}; known: {known}.")
+        raise AdminError(404, f"Unknown node {name!r}", f"known: {known}", field="node")
 
     def _state(self, node: Node) -> DrainState:
         drain, load = node.drain, node.load

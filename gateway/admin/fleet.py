@@ -143,6 +143,7 @@ class FleetRoutes:
     which can be served, `queue` what waits, `pressure` what is left of thinking budgets."""
 
     tag: ClassVar[str] = "fleet"
+    about: ClassVar[str] = "The nodes and models as all gateways see them."
 
     def __init__(
         self,

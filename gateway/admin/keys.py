@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 from typing import ClassVar
 
 from fastapi import APIRouter, Response
-from fastapi.exceptions import HTTPException
 
 from gateway.access.directory import Directory, DoesNotExist
 from gateway.access.new_keys import make_key
 from gateway.access.records import KeyRecord
 from gateway.admin.auth import Who
 from gateway.admin.json_pages import answer_with
+from gateway.admin.problems import AdminError
 from gateway.admin.schemas import KeyStatus, MadeKey, NewKey, Rotation, dump_settings, id_of
 from gateway.admin.tenants import Configured, Known, refuse, refuse_newer, refuse_unknown, stored
 from gateway.config.access import KeySettings, newer_settings, read_key_settings, read_tenant_settings
@@ -22,6 +22,7 @@ class KeyRoutes:
     """`directory` is None where no keys are created at run time."""
 
     tag: ClassVar[str] = "keys"
+    about: ClassVar[str] = "The keys of tenants. A key itself is shown once, where it is made."
 
     def __init__(self, directory: Directory | None, configured: Configured, known: Known) -> None:
         self._directory = directory
@@ -68,7 +69,7 @@ class KeyRoutes:
                 who, new.tenant, bytes.fromhex(digest), settings, in_file=in_file is not None
             )
         except DoesNotExist:
-            raise HTTPException(404, f"Unknown tenant {new.tenant!r}: create it first.") from None
+            raise AdminError(404, f"Unknown tenant {new.tenant!r}", "create it first", field="tenant") from None
         return MadeKey.of_redis(record, key=key)
 
     async def revoke_key(self, id: str, who: Who) -> KeyStatus:
@@ -85,7 +86,7 @@ class KeyRoutes:
         refuse_newer(id, before.newer, newer_settings(KeySettings, before.settings))
         settings = read_key_settings(id, before.settings)
         if settings is None:
-            raise HTTPException(409, f"This gateway cannot read the settings of {id}: revoke it, and create another.")
+            raise AdminError(409, f"This gateway cannot read the settings of {id}", "revoke it, and create another")
         until = time.time() + (rotation or Rotation()).grace_seconds
         if settings.expires is not None:
             until = min(until, settings.expires.timestamp())
@@ -102,8 +103,8 @@ class KeyRoutes:
 
     async def _kept(self, directory: Directory, id: str) -> KeyRecord:
         if any(id_of(key) == id for tenant in self._configured() for key in tenant.keys):
-            raise HTTPException(409, f"The key {id} is in the config file: change it there.")
+            raise AdminError(409, f"The key {id} is in the config file", "change it there")
         record = await directory.key(id)
         if record is None:
-            raise HTTPException(404, f"Unknown key {id!r}: `fleetgate keys list` shows the ids.")
+            raise AdminError(404, f"Unknown key {id!r}", "`fleetgate keys list` shows the ids")
         return record

@@ -4,9 +4,9 @@ from collections.abc import Awaitable, Callable
 from typing import ClassVar
 
 from fastapi import APIRouter
-from fastapi.exceptions import HTTPException
 from pydantic import BaseModel
 
+from gateway.admin.problems import unknown_tenant
 from gateway.core.access.tenants import Identity, Tenant
 from gateway.core.limits.rules import Measure, Rule
 from gateway.core.limits.words import limit_name
@@ -29,6 +29,7 @@ class LimitRoutes:
     """`find` returns a tenant of the file or of Redis by its name, `limiter` None while nothing is limited."""
 
     tag: ClassVar[str] = "limits"
+    about: ClassVar[str] = "What is left of a tenant's limits."
 
     def __init__(self, find: Callable[[str], Awaitable[Tenant | None]], limiter: Callable[[], Limiter | None]) -> None:
         self._find = find
@@ -42,7 +43,7 @@ class LimitRoutes:
         limits of its keys are not shown."""
         tenant = await self._find(name)
         if tenant is None:
-            raise HTTPException(404, f"Unknown tenant {name!r}.")
+            raise unknown_tenant(name)
         limiter = self._limiter()
         if limiter is None:
             return []

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
 import structlog
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gateway.access.audit import AuditRecord
 from gateway.access.records import KeyRecord, TenantRecord
@@ -44,6 +44,10 @@ class _OldNamesAllowed(BaseModel):
 
 class NewTenant(_OldNamesAllowed, TenantSettings):
     """A tenant to be created, with its settings."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "acme", "models": [], "limits": {"requests_per_minute": 60}}]}
+    )
 
     name: Name
 
@@ -85,6 +89,10 @@ class Deleted(BaseModel):
 
 class NewKey(_OldNamesAllowed, KeySettings):
     """A key to be created, with its settings."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"tenant": "acme", "label": "ci of acme", "expires": "2027-01-31"}]}
+    )
 
     tenant: Name
 
@@ -131,6 +139,8 @@ class MadeKey(KeyStatus):
 
 class Rotation(BaseModel):
     """How long the old key goes on working beside the new one."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"grace_seconds": 3600}]})
 
     grace_seconds: Annotated[float, Field(ge=0, le=366 * 86_400)] = 86_400.0
 

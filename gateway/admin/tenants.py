@@ -1,24 +1,23 @@
 """Admin routes for tenants and the audit. What stands in the file is shown here, and changed in the file only."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, ClassVar
 
-from fastapi import APIRouter, Body, FastAPI, Query, Request, Response
-from fastapi.exceptions import HTTPException, RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Body, Query, Response
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
 from gateway.access.audit import Audit
-from gateway.access.directory import AlreadyExists, ChangedMeanwhile, Directory, DoesNotExist, KeysLeft
+from gateway.access.directory import Directory
 from gateway.access.records import TenantRecord
 from gateway.admin.auth import Who
 from gateway.admin.json_pages import answer_with
+from gateway.admin.problems import AdminError, unknown_tenant
 from gateway.admin.schemas import AuditLine, Deleted, NewTenant, TenantStatus, TwoNames, dump_settings, with_new_names
 from gateway.config.access import Moment, TenantConfig, TenantSettings, named_models, newer_settings
 from gateway.config.expectations import section_of
 from gateway.config.models import ModelNames
-from gateway.redis.client import RedisUnavailable, ScriptFailed
 
 Configured = Callable[[], tuple[TenantConfig, ...]]
 """The tenants of the config file as it is now."""
@@ -28,7 +27,10 @@ Known = Callable[[], ModelNames]
 
 Change = Annotated[
     dict[str, Any],
-    Body(description="Settings to change, as in the config file; null resets one to its default (RFC 7396)."),
+    Body(
+        description="Settings to change, as in the config file; null resets one to its default (RFC 7396).",
+        examples=[{"limits": {"requests_per_minute": 60}, "models": None}],
+    ),
 ]
 
 
@@ -36,7 +38,7 @@ def stored(directory: Directory | None) -> Directory:
     """The directory, where this gateway has one."""
     if directory is None:
         words = "set access.stored: true and redis.url, or list them in its config file"
-        raise HTTPException(409, f"This gateway does not manage tenants and keys at run time: {words}.")
+        raise AdminError(409, "This gateway does not manage tenants and keys at run time", words)
     return directory
 
 
@@ -45,13 +47,17 @@ def refuse_newer(name: str, fields: Iterable[str], settings: Iterable[str]) -> N
     newer = [*fields, *settings]
     if newer:
         words = "change it through a gateway of that version"
-        raise HTTPException(409, f"{name} has settings of a newer gateway ({', '.join(newer)}): {words}.")
+        raise AdminError(409, f"{name} has settings of a newer gateway ({', '.join(newer)})", words)
 
 
 class TenantRoutes:
     """`directory` is None where no tenants are created at run time."""
 
     tag: ClassVar[str] = "tenants"
+    about: ClassVar[str] = (
+        "Who may use the fleet, and what was changed by whom. Tenants of the config file are shown here, and changed "
+        "in the file."
+    )
 
     def __init__(self, directory: Directory | None, configured: Configured, known: Known, audit: Audit) -> None:
         self._directory = directory
@@ -72,17 +78,21 @@ class TenantRoutes:
         return await answer_with(await self._tenants())
 
     async def create_tenant(self, new: NewTenant, who: Who) -> TenantStatus:
+        """Create a tenant with settings as in the config file. All gateways know it within two seconds."""
         directory = stored(self._directory)
         if self._in_file(new.name):
-            raise HTTPException(409, f"The tenant {new.name!r} is already in the config file.")
+            raise AdminError(
+                409, f"The tenant {new.name!r} is already in the config file", "change it there", field="name"
+            )
         refuse_unknown(self._known(), named_models(new))
         return TenantStatus.of_redis(await directory.create_tenant(who, new.name, dump_settings(new, "name")), 0)
 
     async def show_tenant(self, name: str) -> TenantStatus:
+        """One tenant: where it comes from, its settings that are not the defaults, and how many keys it has."""
         for tenant in await self._tenants():
             if tenant.name == name:
                 return tenant
-        raise HTTPException(404, f"Unknown tenant {name!r}.")
+        raise unknown_tenant(name)
 
     async def set_tenant(self, name: str, change: Change, who: Who) -> TenantStatus:
         """Change some of a tenant's settings; all gateways go by them within two seconds."""
@@ -134,46 +144,11 @@ class TenantRoutes:
 
     async def _kept(self, directory: Directory, name: str) -> TenantRecord:
         if self._in_file(name):
-            raise HTTPException(409, f"The tenant {name!r} is in the config file: change it there.")
+            raise AdminError(409, f"The tenant {name!r} is in the config file", "change it there")
         record = await directory.tenant(name)
         if record is None:
-            raise HTTPException(404, f"Unknown tenant {name!r}.")
+            raise unknown_tenant(name)
         return record
-
-
-def explain_redis(app: FastAPI) -> None:
-    """What went wrong in Redis, in the words of HTTP."""
-
-    def responder(
-        status: int, words: str, reading: str | None = None
-    ) -> Callable[[Request, Exception], Awaitable[JSONResponse]]:
-        """`reading`: the words where the request changes nothing."""
-
-        async def respond(request: Request, error: Exception) -> JSONResponse:
-            wanted = reading if reading is not None and request.method == "GET" else words
-            return JSONResponse({"detail": wanted.format(error)}, status_code=status)
-
-        return respond
-
-    app.add_exception_handler(
-        RedisUnavailable,
-        responder(
-            503,
-            "Redis is unreachable ({}). The change may have been made: check it.",
-            reading="Redis is unreachable ({}); retry.",
-        ),
-    )
-    app.add_exception_handler(
-        ScriptFailed,
-        responder(503, "Redis refused the call ({}); nothing was changed. The gateway's log has the remedy."),
-    )
-    left = (
-        "The tenant is deleted. Its keys are invalid but could not be removed ({}): they are removed before the next "
-    )
-    app.add_exception_handler(KeysLeft, responder(503, f"{left}tenant of that name is created."))
-    app.add_exception_handler(AlreadyExists, responder(409, "{} already exists."))
-    app.add_exception_handler(DoesNotExist, responder(404, "{} does not exist."))
-    app.add_exception_handler(ChangedMeanwhile, responder(409, "{} was changed concurrently; retry."))
 
 
 def refuse_unknown(known: ModelNames, named: Iterable[tuple[str, tuple[str | int, ...]]]) -> None:

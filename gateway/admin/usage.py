@@ -5,10 +5,10 @@ from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter, Query, Response
-from fastapi.exceptions import HTTPException
 from pydantic import BaseModel, Field
 
 from gateway.admin.json_pages import write_array
+from gateway.admin.problems import AdminError
 from gateway.admin.schemas import moment
 from gateway.config.access import Moment
 from gateway.core.usage.cost import NANO
@@ -20,7 +20,10 @@ WEEK = 7 * DAY
 MAX_BUCKETS = 200_000
 """Hours or days times tenants that one question may go through."""
 
-NOT_STORED = "This gateway does not store usage: set redis.url and usage.stored: true."
+
+def not_stored() -> AdminError:
+    return AdminError(409, "This gateway does not store usage", "set redis.url and usage.stored: true")
+
 
 By = Literal["time", "tenant", "model", "key"]
 
@@ -71,6 +74,7 @@ class UsageRoutes:
     """`report` and `lookup` are None where no usage is kept."""
 
     tag: ClassVar[str] = "usage"
+    about: ClassVar[str] = "What was used, and what it cost."
 
     def __init__(self, report: UsageReport | None, lookup: RequestLookup | None = None) -> None:
         self._report = report
@@ -83,12 +87,11 @@ class UsageRoutes:
     async def show_request(self, request_id: str) -> list[dict[str, Any]]:
         """The usage records of one request, by the id that its answer had in x-request-id; the newest first."""
         if self._lookup is None:
-            raise HTTPException(409, NOT_STORED)
+            raise not_stored()
         found = await self._lookup.find(request_id)
         if not found:
-            raise HTTPException(
-                404, f"No record of {request_id!r}: the last usage.records are kept, written once a second."
-            )
+            remedy = "the last usage.records are kept, and written once a second"
+            raise AdminError(404, f"No record of {request_id!r}", remedy)
         return found
 
     async def show_usage(
@@ -101,21 +104,21 @@ class UsageRoutes:
     ) -> Response:
         """Sums of what was used. Times are rounded outwards to whole hours or days of UTC."""
         if self._report is None:
-            raise HTTPException(409, NOT_STORED)
+            raise not_stored()
         size = HOUR if per == "hour" else DAY
         end = time.time() if until is None else until.timestamp()
         start = end - WEEK if since is None else since.timestamp()
         names = tenant or await self._report.tenants()
         if start >= end:
-            raise HTTPException(422, "since must be before until.")
+            raise AdminError(422, "since is not before until", "give an earlier since", field="since")
         if (end - start) / size * max(1, len(names)) > MAX_BUCKETS:
-            raise HTTPException(422, "The report is too large: choose a shorter period, per=day, or fewer tenants.")
+            remedy = "choose a shorter period, per=day, or fewer tenants"
+            raise AdminError(422, "The report is too large", remedy, field="since")
         try:
             rows = await self._report.rows(names, start, end, size, frozenset(by or ("tenant", "model")))
         except TooManyRows:
-            raise HTTPException(
-                422, f"The report has more than {MAX_ROWS} rows: choose a shorter period, or fewer columns to group by."
-            ) from None
+            remedy = "choose a shorter period, or fewer columns to group by"
+            raise AdminError(422, f"The report has more than {MAX_ROWS} rows", remedy, field="by") from None
         span = (moment(start // size * size), moment(-(-end // size) * size))
         bare = UsageResponse(since=span[0], until=span[1], per=per, rows=[], total=UsageRow.of(await total_of(rows)))
         written = await write_array(map(UsageRow.of, rows))

@@ -1,11 +1,11 @@
 """Errors as HTTP: the status, the headers and the kind of each."""
 
-import json
 import math
 from collections.abc import Iterable
 
 from gateway.core import errors as e
 from gateway.core.dialects import DIALECTS, Dialect, ErrorKind, ErrorShape
+from gateway.core.http.problems import MEDIA_TYPE, problem_document
 
 _HTTP: dict[type[e.GatewayError], tuple[int, ErrorKind]] = {
     e.InvalidRequest: (400, ErrorKind.INVALID),
@@ -116,7 +116,10 @@ def whole_answer(
     return shape.status, error_headers(error, body) + id_headers(request_id), body
 
 
-def detail_answer(error: e.GatewayError, request_id: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+def problem_answer(error: e.GatewayError, request_id: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     """As `whole_answer`, in the shape that the admin routes give to errors."""
-    body = json.dumps({"detail": error.message}).encode()
-    return shape_error(error, request_id).status, error_headers(error, body) + id_headers(request_id), body
+    shape = shape_error(error, request_id)
+    status = shape.status
+    body = problem_document(status, shape.message, code=shape.code, field=shape.param)
+    headers = [(b"content-type", MEDIA_TYPE.encode()), *error_headers(error, body)[1:]]
+    return status, headers + id_headers(request_id), body

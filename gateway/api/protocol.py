@@ -33,7 +33,7 @@ from uvicorn.server import ServerState
 
 from gateway.api.asgi import AsgiCycle, refuse_coded
 from gateway.api.connection_bounds import ConnectionBounds
-from gateway.api.errors import detail_answer, whole_answer
+from gateway.api.errors import problem_answer, whole_answer
 from gateway.api.flow_control import FlowControl
 from gateway.api.listener_settings import ListenerSettings
 from gateway.api.queued_request import QueuedRequest, RefusedRequest
@@ -425,7 +425,7 @@ class GatewayProtocol(ServerConnection):
             if middleware.adds_headers:
                 headers += middleware.headers(self._parser.fields_so_far())
         else:
-            status, headers, body = detail_answer(error, request_id)
+            status, headers, body = problem_answer(error, request_id)
         lines = header_lines([*headers, (b"connection", b"close")])
         self.transport.write(STATUS_LINE[status] + lines + b"\r\n" + body)
         self._close(linger)

@@ -68,14 +68,20 @@ def add_health(app: FastAPI, pipeline: Pipeline, fleet: Fleet) -> None:
     """
     started = time.monotonic()
 
-    @app.get("/health")
+    @app.get("/health", tags=["health"])
     async def health() -> dict[str, str]:
+        """The process answers."""
         return {"status": "ok"}
 
-    @app.get("/ready")
+    @app.get("/ready", tags=["health"])
     async def ready(
-        model: str | None = None, without_nodes_after: Annotated[float | None, Query(ge=0)] = None
+        model: Annotated[str | None, Query(description="Only whether this model can be served.")] = None,
+        without_nodes_after: Annotated[
+            float | None,
+            Query(ge=0, description="Seconds after its start from which a gateway without nodes is ready."),
+        ] = None,
     ) -> JSONResponse:
+        """A request can be served: a node is ready, and this gateway is not shutting down. 503 where not."""
         name = pipeline.settings.models.on_nodes(model) if model else None
         status = "shutting down" if pipeline.leaving else "ready" if fleet.serves(name) else "no node is ready"
         body: dict[str, Any] = {"status": status, "models": sorted(fleet.served)}

@@ -107,14 +107,10 @@ def undrain(control: AdminClient, node: str, say: Say) -> None:
 
 
 def _detail(answer: httpx.Response) -> str:
+    """What a problem document says (RFC 9457): in one sentence, or in a line for each of several problems."""
     try:
-        detail = answer.json()["detail"]
+        told = answer.json()
+        problems = [f"{each['field']}: {each['detail']}".removeprefix(": ") for each in told["problems"]]
+        return "\n".join(problems) if len(problems) > 1 else str(told["detail"])
     except (ValueError, KeyError, TypeError):
-        return f"the gateway answered {answer.status_code}"
-    if isinstance(detail, list):  # what pydantic found wrong with a body or a query
-        return "\n".join(f"{'.'.join(map(str, item['loc'][1:]))}: {_problem(item)}" for item in detail)
-    return str(detail)
-
-
-def _problem(item: dict[str, Any]) -> str:
-    return "is not a setting" if item["type"] == "extra_forbidden" else str(item["msg"])
+        return f"the answer is {answer.status_code}, and not a gateway's: check --admin, and what is in between"

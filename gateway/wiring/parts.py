@@ -8,6 +8,7 @@ from functools import partial
 from gateway.access.directory import Directory
 from gateway.access.keyring import Keyring, RecordReaders
 from gateway.admin.auth import AdminAccess
+from gateway.admin.docs import OPEN_PATHS
 from gateway.config.access import read_grant, read_tenant
 from gateway.config.discovery import DnsConfig, RegistrationsConfig
 from gateway.config.listen import Tls
@@ -70,8 +71,8 @@ def admin_access(config: Config, throttle: WrongKeyThrottle) -> AdminAccess:
     if admin.token is not None:
         tokens = {"admin": admin.token.reveal(), **tokens}
     open_paths = ["/health", "/ready"]
-    if admin.open_metrics and tokens:
-        open_paths.append("/metrics")
+    if tokens:  # without tokens all is open, but for pages of other sites
+        open_paths += [*OPEN_PATHS, *(["/metrics"] if admin.open_metrics else [])]
     return AdminAccess(tokens, BrowserGuard("admin", admin.hosts), throttle, open_paths)
 
 

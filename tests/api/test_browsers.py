@@ -177,7 +177,7 @@ async def test_guessing_the_token_is_slowed_and_told_once(capsys: pytest.Capture
 async def test_every_answer_of_the_admin_listener_is_closed_to_pages() -> None:
     async with scripted_node(plain) as node, running_gateway(node.url, **WITH_TOKEN) as gateway:
         token = f"authorization: Bearer {TOKEN}"
-        paths = ("/health", "/metrics", "/admin/fleet", "/admin/nowhere", "/openapi.json", "/docs", "/redoc")
+        paths = ("/health", "/metrics", "/admin/fleet", "/admin/nowhere", "/openapi.json", "/redoc")
         for path in paths:
             for lines in ((token,), ()):
                 got = await ask(gateway.admin_port, "GET", path, "host: x", *lines)
@@ -187,7 +187,7 @@ async def test_every_answer_of_the_admin_listener_is_closed_to_pages() -> None:
                 assert got.headers["cache-control"] == "no-store"
                 assert got.headers["referrer-policy"] == "no-referrer"
                 assert b"https://" not in got.body and b"<script" not in got.body
-        for path in ("/docs", "/redoc", "/docs/oauth2-redirect"):
+        for path in ("/redoc", "/docs/oauth2-redirect"):
             assert (await ask(gateway.admin_port, "GET", path, "host: x", token)).status == 404
 
 

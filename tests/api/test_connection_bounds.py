@@ -239,10 +239,10 @@ async def test_bodies_for_the_other_routes_are_bounded() -> None:
             auth = f"authorization: Bearer {token}"
             got = await one_answer(port, head("POST", path, auth, f"content-length: {MAX_BODY + 1}"))
             assert got.status == 413
-            assert set(got.json()) == ({"detail"} if port == admin else {"error"})
+            assert ("detail" in got.json(), "error" in got.json()) == (port == admin, port != admin)
         # The application reads it, byte by byte, and then no more comes.
         got = await one_answer(admin, head("POST", "/admin/drain", auth, "content-length: 99") + b"{")
-        assert (got.status, set(got.json())) == (408, {"detail"})
+        assert (got.status, got.json()["code"]) == (408, "request_too_slow")
         async with raw_client(admin) as client:
             with contextlib.suppress(ConnectionError):
                 await client.send(head("POST", "/admin/drain", auth, "transfer-encoding: chunked"))

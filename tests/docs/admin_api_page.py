@@ -10,17 +10,18 @@ from gateway.config.tree import Config
 HEAD = """# Admin API
 
 Every route of the admin listener, made from its OpenAPI by `make references`. `/openapi.json` on the listener itself is
-the same for programs.
+the same for programs, `/docs` a page to try them on ([access.md](access.md#the-admin-api)).
 
 ```sh
 curl -H "Authorization: Bearer $FLEETGATE_ADMIN__TOKEN" http://127.0.0.1:9091/admin/nodes
 ```
 
 The token is `admin.token`, or one of `admin.tokens` ([access.md](access.md#admin-tokens)); `/health` and `/ready` need
-none. A request body is JSON; its settings are spelled as in the config file ([settings.md](settings.md)).
+none. Every error is a [Problem](#problem). A request body is JSON; its settings are spelled as in the config file
+([settings.md](settings.md)).
 """
-ERRORS = {"422"}
-"""Answers that every route with input may give."""
+ERRORS = {"default"}
+"""What every route documents: an error."""
 
 
 def page() -> str:
