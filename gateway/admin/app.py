@@ -18,7 +18,7 @@ from gateway.core.bodies import parse_body
 from gateway.core.errors import InvalidRequest
 from gateway.fleet.fleet import Fleet
 from gateway.pipeline import Pipeline
-from gateway.telemetry.metrics import CONTENT_TYPE, Metrics
+from gateway.telemetry.metrics import Metrics
 
 API_VERSION = "1"
 """Of the admin API, not of the gateway, which strangers are not told: `/metrics` has that."""
@@ -45,10 +45,12 @@ class MetricsPage:
         self._metrics = metrics
         self._refresh = refresh
 
-    async def show(self) -> Response:
-        """The figures of all processes of this gateway, in Prometheus' text format. docs/telemetry.md lists them."""
+    async def show(self, request: Request) -> Response:
+        """The figures of all processes of this gateway: in OpenMetrics' format for those that accept it, else in
+        Prometheus' text format. docs/telemetry.md lists them."""
         self._refresh()
-        return Response(self._metrics.page(), headers={"content-type": CONTENT_TYPE})
+        page, content_type = self._metrics.exposition(request.headers.get("accept", ""))
+        return Response(page, headers={"content-type": content_type, "vary": "accept"})
 
 
 class _StrictRequest(Request):

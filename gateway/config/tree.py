@@ -28,6 +28,7 @@ from gateway.config.redis import RedisConfig
 from gateway.config.requests import Requests
 from gateway.config.resume import Resume
 from gateway.config.routing import Routing
+from gateway.config.telemetry import Telemetry
 from gateway.config.thinking import LoopsConfig, OutputConfig, ThinkingConfig
 from gateway.config.timeouts import Timeouts
 from gateway.config.types import Secret, is_loopback
@@ -94,6 +95,8 @@ class Config(BaseSettings):
     """Where nodes come from beside `nodes`."""
     log: Log = Log()
     """How the log is written."""
+    telemetry: Telemetry = Telemetry()
+    """What is told of requests beside the log."""
     workers: Annotated[int, Field(ge=1, le=256, validate_default=True)] = 1
     """Processes of this gateway."""
     no_auth: Annotated[bool, Field(validate_default=True)] = False

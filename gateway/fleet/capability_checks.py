@@ -160,6 +160,7 @@ class CapabilityChecks:
             problem = str(error) or type(error).__name__
             canary.died()
         node.capabilities = self._relied_on(canary.capabilities)
+        _count(node, problem, canary.capabilities.native_budget)
         _log_capabilities(node, problem)
         if canary.starts == starts:
             await self._sharing.prove(node.spec.url, started, canary.capabilities)
@@ -181,6 +182,7 @@ class CapabilityChecks:
             problem = str(error) or type(error).__name__
         finally:
             self._canary.end_recheck(_now(), holds)
+        _count(self._node, problem, holds)
         if self._canary.starts != starts or holds is None:
             return  # the node has restarted meanwhile, or did not answer
         self._node.budget_suspected = False
@@ -198,6 +200,11 @@ class CapabilityChecks:
 
     def _is_own_shortage(self, error: BaseException) -> bool:
         return is_own_shortage(error, self._node, self._shortages)
+
+
+def _count(node: Node, problem: str | None, holds: bool | None) -> None:
+    result = "failed" if problem is not None else "passed" if holds else "weak"
+    node.canaries[result] = node.canaries.get(result, 0) + 1
 
 
 def _log_capabilities(node: Node, problem: str | None) -> None:

@@ -51,6 +51,7 @@ class Node:
         "breaker",
         "budget_suspected",
         "busy_until",
+        "canaries",
         "capabilities",
         "cards",
         "closed",
@@ -112,6 +113,8 @@ class Node:
         """Why it would be out if another node were there to go to; None where it serves, or is out."""
         self.cards: Mapping[str, Mapping[str, Any]] = {}
         self.capabilities = UNKNOWN
+        self.canaries: dict[str, int] = {}
+        """Runs of its canary by this process: passed, weak (the gateway has to hold its budgets) or failed."""
         self.launch: LaunchFacts | None = None
         """As its record tells them; None where it has none."""
         self.gpus: tuple[GpuFacts, ...] = ()
@@ -231,6 +234,10 @@ class Node:
             self.drain is not None,
             self.in_flight,
             self.max_concurrency,
+            dict(self.canaries),
+            self.capabilities.native_budget,
+            None if self.load is None else self.load.kv_use,
+            None if self.load is None else self.load.queued,
         )
 
     def drain_for(self, source: str, drain: Drain | None, now: float) -> None:

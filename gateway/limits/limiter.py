@@ -66,6 +66,8 @@ class Limiter:
     ) -> None:
         self.live: dict[str, Reservation] = {}
         """The reservations of requests that run in this process, by id."""
+        self.failovers: dict[str, int] = {}
+        """Requests that were decided without Redis since the start, by `on_failure`."""
         self.meters = meters
         self._redis = redis
         self._presence = presence
@@ -138,7 +140,9 @@ class Limiter:
             reservation.place = ReservationPlace.MEMORY
             return rules, self._memory.reserve(tenant, reservation.id, rules, reservation.costs)
         reservation.place = ReservationPlace.LOCAL_SHARE
-        match self._settings.on_failure:
+        how = self._settings.on_failure
+        self.failovers[how] = self.failovers.get(how, 0) + 1
+        match how:
             case "closed":
                 raise LimitsUnknown("Limits cannot be checked at the moment; retry in 1 s.", retry_after=1.0)
             case "open":

@@ -26,9 +26,10 @@ class MetricGroup(NamedTuple):
 
 class GroupSums:
     """The sums of one group. `durations`, `ttfts` and `gaps` (mean times between two tokens) in seconds, the rest in
-    requests and tokens."""
+    requests and tokens. `traced`: duration, time to the first byte (None where none went out) and trace of the requests
+    that have one."""
 
-    __slots__ = ("cached", "durations", "gaps", "input", "output", "passed", "reasoning", "requests", "ttfts")
+    __slots__ = ("cached", "durations", "gaps", "input", "output", "passed", "reasoning", "requests", "traced", "ttfts")
 
     def __init__(self) -> None:
         self.requests = self.passed = 0
@@ -36,6 +37,7 @@ class GroupSums:
         self.durations: list[float] = []
         self.ttfts: list[float] = []
         self.gaps: list[float] = []
+        self.traced: list[tuple[float, float | None, str]] = []
 
 
 def add_up(ended: Iterable[RequestStats]) -> dict[MetricGroup, GroupSums]:
@@ -52,6 +54,8 @@ def add_up(ended: Iterable[RequestStats]) -> dict[MetricGroup, GroupSums]:
         found.durations.append(event.duration)
         if event.ttft is not None:
             found.ttfts.append(event.ttft)
+        if event.trace_id is not None:
+            found.traced.append((event.duration, event.ttft, event.trace_id))
         usage = event.usage
         if usage is not None:
             found.input += usage.input

@@ -3,6 +3,7 @@
 docs/telemetry.md lists the same ones; a test holds the two together.
 """
 
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any, Generic, Literal, TypeVar, cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.samples import Exemplar
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1280.0)
 """The upper bounds of the histograms' buckets, from a cached answer to a long thinking one."""
@@ -31,9 +33,13 @@ class MetricDefinition(Generic[MetricT]):
 
 
 class BatchHistogram(Histogram):
-    """A histogram that takes many values at once, as if each had been observed."""
+    """A histogram that takes many values at once, as if each had been observed.
 
-    def observe_all(self, values: Iterable[float]) -> None:
+    `exemplars`: those of the values that have a trace, with its id; each bucket shows its last one. With several worker
+    processes prometheus-client drops them: its files have no place for exemplars.
+    """
+
+    def observe_all(self, values: Iterable[float], exemplars: Iterable[tuple[float, str]] = ()) -> None:
         counts = [0] * len(self._upper_bounds)
         total = 0.0
         for value in values:
@@ -43,6 +49,9 @@ class BatchHistogram(Histogram):
         for bucket, count in zip(self._buckets, counts, strict=True):
             if count:
                 bucket.inc(count)
+        for value, trace in exemplars:
+            bucket = self._buckets[bisect_left(self._upper_bounds, value)]
+            bucket.set_exemplar(Exemplar({"trace_id": trace}, value, time.time()))
 
 
 class MetricSet:
@@ -253,6 +262,29 @@ METRICS: tuple[MetricDefinition[Any], ...] = (
         "Times that a node was taken out of service: it refused connections, failed requests, hung or missed probes.",
         *("node", "cause"),
     ),
+    NODE_KV_USE := _gauge(
+        "fleetgate_node_kv_cache_used_ratio",
+        "The part of the node's KV cache that is in use, 0 to 1, as the node's metrics tell it.",
+        "node",
+        processes="livemax",
+    ),
+    NODE_WAITING := _gauge(
+        "fleetgate_node_waiting_requests",
+        "Requests in the node's own queue, of all gateways, as the node's metrics tell it.",
+        "node",
+        processes="livemax",
+    ),
+    NODE_HOLDS_BUDGETS := _gauge(
+        "fleetgate_node_holds_budgets",
+        "1 where the node holds thinking budgets itself, 0 where the gateway has to; of several workers' the smallest.",
+        "node",
+        processes="livemin",
+    ),
+    CANARIES := _counter(
+        "fleetgate_canaries_total",
+        "Runs of a node's canary; result is passed, weak (the gateway has to hold its budgets) or failed (no answer).",
+        *("node", "result"),
+    ),
     REDIS_UP := _gauge(
         "fleetgate_redis_up",
         "1 while Redis answers and accepts writes; with several workers, how many of them see it so.",
@@ -284,6 +316,11 @@ METRICS: tuple[MetricDefinition[Any], ...] = (
         *("tenant", "limit"),
         processes="livemin",
     ),
+    FAILED_OVER := _counter(
+        "fleetgate_limits_failed_over_total",
+        "Requests whose limits were decided without Redis; how is limits.on_failure: local, open or closed.",
+        "how",
+    ),
     SETTLEMENTS_WAITING := _gauge(
         "fleetgate_settlements_waiting",
         "Requests whose settlement waits for Redis.",
@@ -303,6 +340,12 @@ METRICS: tuple[MetricDefinition[Any], ...] = (
     LOG_FAILURES := _counter(
         "fleetgate_log_writes_failed_total",
         "Writes to the log that failed, each of one line or of some request lines.",
+    ),
+    LOG_DISK_FREE := _gauge(
+        "fleetgate_log_disk_free_ratio",
+        "The part of the disk under the log that is free, 0 to 1. No series where standard error is no file.",
+        "file",
+        processes="livemin",
     ),
     SHORTAGES := _counter(
         "fleetgate_shortages_total",

@@ -3,42 +3,80 @@
 import os
 from collections.abc import Iterable, Mapping
 
+from prometheus_client import Gauge
+
 from gateway.core.fleet.node_facts import NodeFacts
 from gateway.telemetry import definitions
+from gateway.telemetry.label_names import LabelNames
 
 STATES = ("closed", "probation", "open")
+
+_OF_A_NODE = (
+    definitions.NODE_READY,
+    definitions.NODE_IN_FLIGHT,
+    definitions.NODE_MAX_CONCURRENCY,
+    definitions.NODE_DRAINING,
+    definitions.NODE_KV_USE,
+    definitions.NODE_WAITING,
+    definitions.NODE_HOLDS_BUDGETS,
+)
 
 
 class FleetGauges:
     """The metrics of this process's view. Processes are added up, so a gauge says how many of them see a state."""
 
-    def __init__(self, made: definitions.MetricSet) -> None:
+    def __init__(self, made: definitions.MetricSet, nodes: LabelNames, models: LabelNames) -> None:
         self._made = made
+        self._nodes = nodes
+        self._model_names = models
         self._models: set[str] = set()
         self._pressed: set[str] = set()
-        self._seen: dict[str, NodeFacts] = {}
+        self._seen: dict[str, list[NodeFacts]] = {}
+        self._counted: dict[str, NodeFacts] = {}
 
     def set_nodes(self, nodes: Iterable[NodeFacts]) -> None:
-        """Set all metrics to `nodes`; a node that is not among them is removed."""
-        now = {facts.name: facts for facts in nodes}
-        for name in self._seen.keys() - now.keys():
-            self._forget(name)
-        for name, facts in now.items():
-            before = self._seen.get(name)
-            if facts == before:  # seven gauges a node: of a thousand nodes 1% of a core
-                continue
-            self._made[definitions.NODE_READY].labels(name).set(int(facts.ready))
-            self._made[definitions.NODE_IN_FLIGHT].labels(name).set(facts.in_flight)
-            self._made[definitions.NODE_MAX_CONCURRENCY].labels(name).set(facts.max_concurrency or 0)
-            self._made[definitions.NODE_DRAINING].labels(name).set(int(facts.draining))
-            for state in STATES:
-                self._made[definitions.NODE_BREAKER].labels(name, state).set(int(facts.breaker == state))
-            self._count(facts, before)
-        self._seen = now
+        """Set all metrics to `nodes`; a node that is not among them is removed. Nodes beyond the bound of labels are
+        added up."""
+        now: dict[str, list[NodeFacts]] = {}
+        counted: dict[str, NodeFacts] = {}
+        for facts in nodes:
+            label = self._nodes.label(facts.name)
+            now.setdefault(label, []).append(facts)
+            self._count(label, facts, self._counted.get(facts.name))
+            counted[facts.name] = facts
+        for label in self._seen.keys() - now.keys():
+            self._forget(label)
+        for label, together in now.items():
+            if together != self._seen.get(label):  # ten gauges a node: of a thousand nodes 1% of a core
+                self._set(label, together)
+        self._seen, self._counted = now, counted
+
+    def _set(self, label: str, nodes: list[NodeFacts]) -> None:
+        made = self._made
+        made[definitions.NODE_READY].labels(label).set(sum(each.ready for each in nodes))
+        made[definitions.NODE_IN_FLIGHT].labels(label).set(sum(each.in_flight for each in nodes))
+        made[definitions.NODE_MAX_CONCURRENCY].labels(label).set(sum(each.max_concurrency or 0 for each in nodes))
+        made[definitions.NODE_DRAINING].labels(label).set(sum(each.draining for each in nodes))
+        for state in STATES:
+            made[definitions.NODE_BREAKER].labels(label, state).set(sum(each.breaker == state for each in nodes))
+        used = [each.kv_use for each in nodes if each.kv_use is not None]
+        if used:
+            made[definitions.NODE_KV_USE].labels(label).set(max(used))
+        waiting = [each.waiting for each in nodes if each.waiting is not None]
+        if waiting:
+            made[definitions.NODE_WAITING].labels(label).set(sum(waiting))
+        held = [each.holds_budgets for each in nodes if each.holds_budgets is not None]
+        if held:
+            made[definitions.NODE_HOLDS_BUDGETS].labels(label).set(int(all(held)))
 
     def set_models(self, ready: Mapping[str, bool]) -> None:
         """As `set_nodes`, for models."""
         gauge = self._made[definitions.MODEL_READY]
+        folded: dict[str, bool] = {}
+        for name, is_ready in ready.items():  # where they are counted together: 0 once one of them has no node
+            label = self._model_names.label(name)
+            folded[label] = is_ready and folded.get(label, True)
+        ready = folded
         for name in self._models - ready.keys():
             gauge.labels(name).set(0)
             if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
@@ -50,6 +88,11 @@ class FleetGauges:
     def set_factors(self, factors: Mapping[str, float]) -> None:
         """As `set_models`, for the factors of thinking budgets."""
         gauge = self._made[definitions.FACTOR]
+        folded: dict[str, float] = {}
+        for name, factor in factors.items():
+            label = self._model_names.label(name)
+            folded[label] = min(factor, folded.get(label, 1.0))
+        factors = folded
         for name in self._pressed - factors.keys():
             gauge.labels(name).set(1)
             if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
@@ -58,26 +101,23 @@ class FleetGauges:
             gauge.labels(name).set(factor)
         self._pressed = set(factors)
 
-    def _count(self, facts: NodeFacts, before: NodeFacts | None) -> None:
-        known = {} if before is None else before.opened
-        for cause, times in facts.opened.items():
-            new = times - known.get(cause, 0)
-            if new > 0:
-                self._made[definitions.NODE_TAKEN_OUT].labels(facts.name, cause).inc(new)
-
-    def _forget(self, name: str) -> None:
-        """Remove the metrics of a node that has left the fleet. (With several processes they can only be set to 0.)"""
-        single = "PROMETHEUS_MULTIPROC_DIR" not in os.environ
-        for gauge in (
-            definitions.NODE_READY,
-            definitions.NODE_IN_FLIGHT,
-            definitions.NODE_MAX_CONCURRENCY,
-            definitions.NODE_DRAINING,
+    def _count(self, label: str, facts: NodeFacts, before: NodeFacts | None) -> None:
+        for counter, totals, known in (
+            (definitions.NODE_TAKEN_OUT, facts.opened, {} if before is None else before.opened),
+            (definitions.CANARIES, facts.canaries, {} if before is None else before.canaries),
         ):
-            self._made[gauge].labels(name).set(0)
-            if single:
-                self._made[gauge].remove(name)
-        for state in STATES:
-            self._made[definitions.NODE_BREAKER].labels(name, state).set(0)
-            if single:
-                self._made[definitions.NODE_BREAKER].remove(name, state)
+            for kind, total in totals.items():
+                new = total - known.get(kind, 0)
+                if new > 0:
+                    self._made[counter].labels(label, kind).inc(new)
+
+    def _forget(self, label: str) -> None:
+        """Remove the metrics of a node that has left the fleet. (With several processes they can only be set to 0.)"""
+        gauges: list[tuple[definitions.MetricDefinition[Gauge], tuple[str, ...]]] = [
+            *((each, (label,)) for each in _OF_A_NODE),
+            *((definitions.NODE_BREAKER, (label, state)) for state in STATES),
+        ]
+        for gauge, labels in gauges:
+            self._made[gauge].labels(*labels).set(0)
+            if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+                self._made[gauge].remove(*labels)

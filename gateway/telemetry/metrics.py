@@ -4,8 +4,10 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, disable_created_metrics, generate_latest
+from prometheus_client import CollectorRegistry, Counter, disable_created_metrics
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from gateway.core.admission.queue_facts import QueueFacts
@@ -14,14 +16,27 @@ from gateway.core.telemetry.request_stats import RequestStats
 from gateway.telemetry import definitions
 from gateway.telemetry.batches import NONE, add_up, add_up_resumes, add_up_routes
 from gateway.telemetry.fleet_gauges import FleetGauges
+from gateway.telemetry.label_names import LabelNames
 from gateway.telemetry.process_facts import ProcessFacts
 from gateway.telemetry.queue_gauges import QueueGauges
 from gateway.telemetry.recent import RecentBreaks, RecentTtft
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+TEXT = "text/plain; version=0.0.4"
+"""The format for whoever asks for nothing else."""
 
 MAX_UNCOUNTED = 10_000
 """Requests that may wait to be counted."""
+
+
+class LabelBounds(NamedTuple):
+    """How many names have series of their own."""
+
+    tenants: int = 200
+    models: int = 100
+    nodes: int = 1000
+
+
+USUAL_BOUNDS = LabelBounds()
 
 
 class Metrics:
@@ -31,12 +46,16 @@ class Metrics:
     (set by `server` before anything is imported); whichever process is asked adds them up.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, bounds: LabelBounds = USUAL_BOUNDS, shared: Path | None = None) -> None:
+        """`shared`: the directory of this gateway's processes, None for one process."""
         disable_created_metrics()  # type: ignore[no-untyped-call]  # twice the series for nothing
         self._registry = CollectorRegistry()
         self._made = definitions.MetricSet(self._registry)
-        self._fleet = FleetGauges(self._made)
-        self._queues = QueueGauges(self._made)
+        self._tenants = LabelNames(bounds.tenants, shared and shared / "tenant_labels")
+        self._models = LabelNames(bounds.models, shared and shared / "model_labels")
+        self._nodes = LabelNames(bounds.nodes, shared and shared / "node_labels")
+        self._fleet = FleetGauges(self._made, self._nodes, self._models)
+        self._queues = QueueGauges(self._made, self._models, self._tenants)
         self._ended: list[RequestStats] = []
         self._cpu_counted = 0.0
         self._limits: set[tuple[str, str]] = set()
@@ -53,34 +72,38 @@ class Metrics:
     def flush(self) -> None:
         """Bring the metrics up to date with the requests that ended since. Called for every page and regularly.
 
-        Model and tenant are names that were checked before, so labels cannot grow at will.
+        Model and tenant are names that were checked before, and bounded here: labels cannot grow at will.
         """
         ended, self._ended = self._ended, []
         self.recent.note(ended, time.monotonic())
         self.breaks.note(ended, time.monotonic())
         for kind, sums in add_up(ended).items():
-            dialect, model, tenant = kind.dialect, kind.model, kind.tenant
+            dialect, model, tenant = kind.dialect, self._models.label(kind.model), self._tenants.label(kind.tenant)
             self._made[definitions.REQUESTS].labels(dialect, model, tenant, kind.status, kind.ending).inc(sums.requests)
             stream = "true" if kind.stream else "false"
-            self._made[definitions.DURATION].labels(dialect, model, stream).observe_all(sums.durations)
-            self._made[definitions.TTFT].labels(dialect, model, stream).observe_all(sums.ttfts)
+            durations = [(duration, trace) for duration, _, trace in sums.traced]
+            ttfts = [(ttft, trace) for _, ttft, trace in sums.traced if ttft is not None]
+            self._made[definitions.DURATION].labels(dialect, model, stream).observe_all(sums.durations, durations)
+            self._made[definitions.TTFT].labels(dialect, model, stream).observe_all(sums.ttfts, ttfts)
             if sums.gaps:
                 self._made[definitions.TOKEN_GAP].labels(model).observe_all(sums.gaps)
             if sums.passed:
-                self._made[definitions.ATTEMPTS].labels(kind.node, "passed").inc(sums.passed)
+                self._made[definitions.ATTEMPTS].labels(self._nodes.label(kind.node), "passed").inc(sums.passed)
             for name in ("input", "output", "cached", "reasoning"):
                 if tokens := getattr(sums, name):
                     self._made[definitions.TOKENS].labels(model, tenant, name).inc(tokens)
         for event in ended:
+            model = self._model(event)
             if event.failures or event.retry_refused or event.wasted or event.overran or event.lost:
                 self._count_failures(event)
             for note in event.loops:
-                self._made[definitions.LOOPS].labels(event.model or NONE, note.part).inc()
+                self._made[definitions.LOOPS].labels(model, note.part).inc()
             if event.counted is not None:
                 self._count_prompt(event)
             if event.thinking_ended_early:
-                self._made[definitions.ENDED_EARLY].labels(event.model or NONE).inc()
-        for (model, reason), (requests, expected) in add_up_routes(ended).items():
+                self._made[definitions.ENDED_EARLY].labels(model).inc()
+        for (name, reason), (requests, expected) in add_up_routes(ended).items():
+            model = self._models.label(name)
             self._made[definitions.ROUTES].labels(model, reason).inc(requests)
             self._made[definitions.EXPECTED_CACHED].labels(model).inc(expected)
         self._count_resumes(ended)
@@ -88,29 +111,36 @@ class Metrics:
             if event.queued is not None:
                 self._count_queued(event, event.queued)
 
+    def _model(self, event: RequestStats) -> str:
+        return self._models.label(event.model or NONE)
+
+    def _tenant(self, event: RequestStats) -> str:
+        return self._tenants.label(event.tenant or NONE)
+
     def _count_queued(self, event: RequestStats, seconds: float) -> None:
-        model, tenant, name = event.model or NONE, event.tenant or NONE, event.service_class or NONE
+        model, tenant, name = self._model(event), self._tenant(event), event.service_class or NONE
         self._made[definitions.QUEUE_WAIT].labels(model, name).observe(seconds)
         ending = "served" if event.attempts else event.ending
         self._made[definitions.QUEUED].labels(model, tenant, name, ending).inc()
         self._made[definitions.QUEUED_SECONDS].labels(model, tenant, name).inc(seconds)
 
     def _count_failures(self, event: RequestStats) -> None:
-        model, node = event.model or NONE, event.node or NONE
-        for failure in event.failures:
-            self._made[definitions.ATTEMPTS].labels(*failure).inc()
+        model, node = self._model(event), self._nodes.label(event.node or NONE)
+        for failed, outcome in event.failures:
+            self._made[definitions.ATTEMPTS].labels(self._nodes.label(failed), outcome).inc()
         if event.retry_refused:
             self._made[definitions.RETRIES_REFUSED].labels(model).inc()
         if event.wasted or event.lost:
             nobodys = event.wasted + event.lost
-            self._made[definitions.TOKENS].labels(model, event.tenant or NONE, "wasted").inc(nobodys)
+            self._made[definitions.TOKENS].labels(model, self._tenant(event), "wasted").inc(nobodys)
         if event.wasted and not event.thinking_ended_early:
             self._made[definitions.CUTS].labels(model, node).inc()
         if event.overran:
             self._made[definitions.OVERRUNS].labels(node).inc()
 
     def _count_resumes(self, ended: Iterable[RequestStats]) -> None:
-        for model, sums in add_up_resumes(ended).items():
+        for name, sums in add_up_resumes(ended).items():
+            model = self._models.label(name)
             for (cause, outcome), resumes in sums.resumes.items():
                 self._made[definitions.RESUMES].labels(model, cause, outcome).inc(resumes)
             if sums.pauses:
@@ -122,7 +152,7 @@ class Metrics:
         how = "exact" if event.counted else "estimated"
         if event.counted and event.usage is not None and event.usage.input not in (0, event.counted):
             how = "wrong"
-        self._made[definitions.PROMPTS].labels(event.model or NONE, how).inc()
+        self._made[definitions.PROMPTS].labels(self._model(event), how).inc()
 
     def reloaded(self, ok: bool) -> None:
         self._made[definitions.RELOADS].labels("ok" if ok else "refused").inc()
@@ -141,9 +171,11 @@ class Metrics:
             self._made[definitions.CPU_SECONDS].inc(cpu)
             self._cpu_counted = process.cpu_seconds
 
-    def log_state(self, failed: int) -> None:
-        """Writes to the log that failed since the start."""
+    def log_state(self, failed: int, disk: tuple[str, float] | None = None) -> None:
+        """Writes to the log that failed since the start; the file that it goes to, and the free part of its disk."""
         self._count_up(definitions.LOG_FAILURES, failed)
+        if disk is not None:
+            self._made[definitions.LOG_DISK_FREE].labels(disk[0]).set(disk[1])
 
     def memory_state(self, held: int, limit: int) -> None:
         """Bytes held of requests and answers, and their limit."""
@@ -189,19 +221,26 @@ class Metrics:
         """What is left of each tenant's limits, 0 to 1, by tenant and limit; one that is not among them is removed.
         (With several processes it can only be set to 1.)"""
         gauge = self._made[definitions.LIMIT_LEFT]
-        for place in self._limits - shares.keys():
+        folded: dict[tuple[str, str], float] = {}
+        for (tenant, limit), share in shares.items():
+            label = self._tenants.label(tenant), limit
+            folded[label] = min(share, folded.get(label, 1.0))
+        for place in self._limits - folded.keys():
             gauge.labels(*place).set(1)
             if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
                 gauge.remove(*place)
-        for place, share in shares.items():
+        for place, share in folded.items():
             gauge.labels(*place).set(share)
-        self._limits = set(shares)
+        self._limits = set(folded)
 
-    def limits_state(self, reservations: int, waiting: int, dropped: int) -> None:
-        """Reservations that are held now, and settlements that wait for Redis or were given up."""
+    def limits_state(self, reservations: int, waiting: int, dropped: int, failovers: Mapping[str, int]) -> None:
+        """Reservations that are held now, settlements that wait for Redis or were given up, and requests whose limits
+        were decided without Redis since the start."""
         self._made[definitions.RESERVATIONS].set(reservations)
         self._made[definitions.SETTLEMENTS_WAITING].set(waiting)
         self._count_up(definitions.SETTLEMENTS_DROPPED, dropped)
+        for how, total in failovers.items():
+            self._count_up(definitions.FAILED_OVER, total, how)
 
     def _count_up(self, counter: definitions.MetricDefinition[Counter], total: int, *labels: str) -> None:
         """Increase a counter to a total that another part keeps."""
@@ -209,15 +248,25 @@ class Metrics:
         (made.labels(*labels) if labels else made).inc(total - self._totals.get((counter.name, *labels), 0))
         self._totals[(counter.name, *labels)] = total
 
+    def known_tenants(self, names: Iterable[str]) -> None:
+        """Tenants of the config file, which have series of their own before all others."""
+        self._tenants.reserve(names)
+
     def page(self) -> bytes:
         """The exposition in Prometheus' text format."""
+        return self.exposition(TEXT)[0]
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """The exposition and its content type: OpenMetrics, which has exemplars, for those that `accept` it, else
+        Prometheus' text format."""
         self.flush()
+        encode, content_type = choose_encoder(accept)
         directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
         if directory is None:
-            return generate_latest(self._registry)
+            return encode(self._registry), content_type
         registry = CollectorRegistry()
         MultiProcessCollector(registry, directory)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+        return encode(registry), content_type
 
 
 def bury_dead_processes(directory: Path) -> None:

@@ -8,6 +8,7 @@ from prometheus_client import Gauge
 
 from gateway.core.admission.queue_facts import QueueFacts
 from gateway.telemetry import definitions
+from gateway.telemetry.label_names import LabelNames
 
 UNKNOWN_WAIT = -1.0
 """Told where places have not become free yet, so that no rate is known."""
@@ -16,8 +17,10 @@ UNKNOWN_WAIT = -1.0
 class QueueGauges:
     """Labels that are not there any more are removed: tenants that do not wait have no counter."""
 
-    def __init__(self, made: definitions.MetricSet) -> None:
+    def __init__(self, made: definitions.MetricSet, models: LabelNames, tenants: LabelNames) -> None:
         self._made = made
+        self._models = models
+        self._tenants = tenants
         self._set: dict[definitions.MetricDefinition[Gauge], set[tuple[str, ...]]] = {}
 
     def set(self, queues: Iterable[QueueFacts]) -> None:
@@ -25,9 +28,14 @@ class QueueGauges:
         waits: dict[tuple[str, ...], float] = {}
         counters: dict[tuple[str, ...], float] = {}
         for facts in queues:
-            waits[(facts.model,)] = UNKNOWN_WAIT if facts.expected_wait == inf else facts.expected_wait
-            waiting |= {(facts.model, name): count for name, count in facts.waiting.items()}
-            counters |= {(facts.model, *who): value for who, value in facts.counters.items()}
+            model = self._models.label(facts.model)
+            wait = UNKNOWN_WAIT if facts.expected_wait == inf else facts.expected_wait
+            waits[(model,)] = max(wait, waits.get((model,), wait))
+            for name, count in facts.waiting.items():
+                waiting[model, name] = waiting.get((model, name), 0.0) + count
+            for (name, tenant), value in facts.counters.items():
+                who = model, name, self._tenants.label(tenant)
+                counters[who] = max(value, counters.get(who, value))
         self._replace(definitions.WAITING, waiting)
         self._replace(definitions.EXPECTED_WAIT, waits)
         self._replace(definitions.TURN_COUNTER, counters)

@@ -56,7 +56,7 @@ class Gauges:
         if self.ledger is not None:
             metrics.ledger_state(self.ledger.waiting, self.ledger.dropped)
         metrics.process_state(read_process_facts())
-        metrics.log_state(self.log_stream.failed)
+        metrics.log_state(self.log_stream.failed, self.log_stream.disk())
         metrics.queue_state(self.admission.queue.facts())
         metrics.memory_state(self.memory.held, self.memory.limit)
         if self.shortages.found_now("accepting connections"):
@@ -70,4 +70,4 @@ class Gauges:
             metrics.redis_refusals(self.redis.refusals.count, len(self.redis.refusals.standing))
         if limiter is not None:
             metrics.limits_left(limiter.shares_left())
-            metrics.limits_state(len(limiter.live), limiter.waiting, limiter.dropped)
+            metrics.limits_state(len(limiter.live), limiter.waiting, limiter.dropped, limiter.failovers)

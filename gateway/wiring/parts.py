@@ -29,6 +29,7 @@ from gateway.fleet.registrations import RegistrationRules
 from gateway.redis.client import RedisClient, RedisSettings
 from gateway.redis.schema import KeySchema
 from gateway.routing.router import Router, RoutingRules
+from gateway.telemetry.metrics import LabelBounds
 from gateway.usage.ledger import Ledger, UsageRetention
 from gateway.wiring.reloadable import tokenizers
 
@@ -79,6 +80,11 @@ def admin_access(config: Config, throttle: WrongKeyThrottle) -> AdminAccess:
 def public_guard(config: Config) -> BrowserGuard:
     listen = config.listen
     return BrowserGuard("listen", listen.hosts, listen.cors_origins, beyond=not is_loopback(listen.host))
+
+
+def label_bounds(config: Config) -> LabelBounds:
+    metrics = config.telemetry.metrics
+    return LabelBounds(metrics.max_tenants, metrics.max_models, metrics.max_nodes)
 
 
 def redis_client(config: Config) -> RedisClient | None:

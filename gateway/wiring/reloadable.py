@@ -37,6 +37,7 @@ READ_AT_START = (
     "admin",
     "workers",
     "log",
+    "telemetry",
     "redis",
     "access.stored",
     "access.cached_keys",

@@ -59,6 +59,7 @@ SETTINGS = {
     "admin": "admin.open_metrics=false",
     "workers": "workers=2",
     "log": "log.level=debug",
+    "telemetry": "telemetry.metrics.max_nodes=9",
     "redis": "redis.timeout=1",
     "access.stored": "access.stored=false,config.no_auth=true",
     "access.cached_keys": "access.cached_keys=5",

@@ -33,7 +33,7 @@
 {{- $tokenizers := list }}
 {{- range $config.models }}{{ if .tokenizer }}{{ $tokenizers = append $tokenizers (list .name .tokenizer) }}{{ end }}{{ end }}
 {{- toJson (list
-  (pick $config "listen" "admin" "workers" "log" "redis" "usage" "discovery" "response_secret")
+  (pick $config "listen" "admin" "workers" "log" "telemetry" "redis" "usage" "discovery" "response_secret")
   (pick $access "stored" "cached_keys" "outage" "audit_lines")
   (pick (default dict $config.requests) "max_headers")
   (pick $timeouts "headers" "client_stall" "shutdown")

@@ -7,7 +7,8 @@ from typing import NamedTuple
 class NodeFacts(NamedTuple):
     """One node as a process sees it. `breaker` is its state (see `BreakerState`), `opened` how often it opened by
     cause; `in_flight` what this process has there; `max_concurrency` what all gateways may have there, None without a
-    bound."""
+    bound. `canaries`: runs of its canary here, by result; `holds_budgets`: what they showed, None before. `kv_use` (0
+    to 1) and `waiting` (requests in its own queue) as its metrics tell them; None where they do not."""
 
     name: str
     ready: bool
@@ -16,3 +17,7 @@ class NodeFacts(NamedTuple):
     draining: bool
     in_flight: int
     max_concurrency: int | None = None
+    canaries: Mapping[str, int] = {}
+    holds_budgets: bool | None = None
+    kv_use: float | None = None
+    waiting: int | None = None

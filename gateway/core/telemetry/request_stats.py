@@ -204,6 +204,8 @@ class RequestStats:
     """What `usage` costs in nano-dollars; None where the model has no price."""
     max_tokens: int | None = field(default=None, metadata=logged())
     """The most tokens that were granted to the answer; None: no limit of the gateway's."""
+    trace_id: str | None = field(default=None, metadata=logged())
+    """Its trace, 32 hex digits, where it is recorded; None where none is."""
 
     # At its end, for metrics, ledger and limits
 

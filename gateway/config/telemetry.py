@@ -1,0 +1,23 @@
+"""Settings of metrics and traces."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from gateway.config.types import Section
+
+Names = Annotated[int, Field(ge=1, le=100_000)]
+
+
+class MetricsConfig(Section):
+    """How many names have series of their own; those beyond are counted together, as `other`."""
+
+    max_tenants: Names = 200
+    max_models: Names = 100
+    max_nodes: Names = 1000
+
+
+class Telemetry(Section):
+    """What is told of requests beside the log."""
+
+    metrics: MetricsConfig = MetricsConfig()
