@@ -13,11 +13,15 @@ class MetricsConfig(Section):
     """How many names have series of their own; those beyond are counted together, as `other`."""
 
     max_tenants: Names = 200
+    """Number of tenants; those of the config file first."""
     max_models: Names = 100
+    """Number of models; the first ones that were asked for."""
     max_nodes: Names = 1000
+    """Nodes; the first ones that were seen."""
 
 
 class Telemetry(Section):
     """What is told of requests beside the log."""
 
     metrics: MetricsConfig = MetricsConfig()
+    """Of `/metrics`."""
