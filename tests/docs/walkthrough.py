@@ -27,7 +27,7 @@ def script(found: list[Step]) -> str:
 
 def differences(found: list[Step], output: str) -> list[str]:
     """The lines of the page that a step did not print, in this order. `...` stands for anything within a line."""
-    wrong = []
+    wrong: list[str] = []
     for at, step in enumerate(found):
         printed, mark, output = output.partition(f"{_END % at}\n")
         if not mark:
