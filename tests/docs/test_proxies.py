@@ -5,6 +5,7 @@ import contextlib
 import json
 import re
 import shutil
+import socket
 from asyncio import StreamReader as Reader
 from asyncio import StreamWriter as Writer
 from collections.abc import AsyncIterator
@@ -75,17 +76,19 @@ async def proxy(kind: str, folder: Path, gateway: int) -> AsyncIterator[httpx.As
     """A client behind the proxy, once the proxy has a gateway."""
     if shutil.which(kind) is None:
         pytest.skip(f"there is no {kind} on this machine")
-    port, nobody = free_ports(2)
-    file = str(configuration(kind, folder, port, gateway, nobody))
+    (port,) = free_ports(1)
+    gone = socket.socket()  # its port is taken, and nobody listens there
+    gone.bind(("127.0.0.1", 0))
+    file = str(configuration(kind, folder, port, gateway, gone.getsockname()[1]))
     command = ["haproxy", "-db", "-f", file] if kind == "haproxy" else ["nginx", "-p", str(folder), "-c", file]
-    out = asyncio.subprocess.DEVNULL
-    process = await asyncio.create_subprocess_exec(*command, stdout=out, stderr=out)
+    with (folder / "output").open("wb") as out:
+        process = await asyncio.create_subprocess_exec(*command, stdout=out, stderr=out)
     transport = httpx.AsyncHTTPTransport(verify=False, local_address=CLIENT)
     try:
         async with httpx.AsyncClient(transport=transport, base_url=f"https://127.0.0.1:{port}", timeout=60) as client:
 
             async def is_ready() -> bool:
-                assert process.returncode is None, f"{kind} does not take its configuration"
+                assert process.returncode is None, (folder / "output").read_text()
                 with contextlib.suppress(httpx.TransportError):
                     return (await client.get("/ready")).status_code == 200
                 return False
@@ -98,6 +101,7 @@ async def proxy(kind: str, folder: Path, gateway: int) -> AsyncIterator[httpx.As
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
         await process.wait()
+        gone.close()
 
 
 def asked(prompt: str, **fields: object) -> dict[str, object]:
