@@ -66,7 +66,7 @@ test-containers: setup
 docs: setup
 	$(BIN)/python -m mkdocs build --strict
 
-# The pages of docs/ that are made from the code: settings, commands, the admin API. A test holds that they are current.
+# The pages of docs/ that are made from the code: settings, commands, admin API, errors. A test holds that they are current.
 references: setup
 	$(BIN)/python -m tests.docs.references
 

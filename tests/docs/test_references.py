@@ -7,9 +7,11 @@ import pytest
 
 from gateway.config.document import ConfigError
 from gateway.config.source import load_config
+from tests.docs.errors_page import messages, places
 from tests.docs.references import PAGES
 from tests.docs.settings_page import parts
 from tests.docs.site_hooks import ROOT
+from tests.test_docs_api import CODES
 
 SETTINGS = [each for part in parts() for each in part.settings]
 
@@ -39,3 +41,18 @@ def test_a_variable_of_the_page_sets_its_setting(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("FLEETGATE_LISTEN__PORTS", "1")
     with pytest.raises(ConfigError):
         load_config(None)
+
+
+def test_every_public_code_has_its_words_on_the_page_and_a_place_that_explains_it() -> None:
+    found = messages()
+    assert {each.code for each in found} >= CODES
+    assert places().keys() >= CODES
+    assert all(re.search(r"[A-Za-z]{4}", each.words) for each in found), "nothing to search for"
+
+
+@pytest.mark.parametrize(
+    "words", ["Rate limit reached for", "The API key is missing", "does not exist or you may not use it"]
+)
+def test_an_error_is_found_by_its_words(words: str) -> None:
+    rows = [line for line in (ROOT / "docs" / "errors.md").read_text().splitlines() if words in line]
+    assert len(rows) == 1 and "troubleshooting.md#" in rows[0]
