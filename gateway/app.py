@@ -20,6 +20,7 @@ from gateway.admin.keys import KeyRoutes
 from gateway.admin.limits import LimitRoutes
 from gateway.admin.reload import ReloadRoutes
 from gateway.admin.tenants import TenantRoutes
+from gateway.admin.transfer import TransferRoutes
 from gateway.admin.usage import UsageRoutes
 from gateway.admission.admission import Admission
 from gateway.admission.queue import RequestQueue
@@ -224,6 +225,15 @@ class Gateway:
         yield DrainRoutes(self.fleet, self.drains, self.audit)
         kept = self.redis if self.ledger is not None else None
         yield UsageRoutes(None if kept is None else UsageReport(kept), None if kept is None else RequestLookup(kept))
+        usage = parts.usage_transfer(self.config, self.redis)
+        yield TransferRoutes(
+            directory,
+            self.blocks,
+            usage,
+            lambda: self.config.tenants,
+            lambda: ModelNames.of(self.config.models),
+            self.audit,
+        )
         yield self.fleet_routes
         yield ReloadRoutes(self.config_reload.reload)
 

@@ -59,9 +59,9 @@ class Blocks:
         found = pairs_of(await self._redis.reports.command("HGETALL", self._key))
         return sorted(_read(subject.decode(errors="replace"), raw) for subject, raw in found.items())
 
-    async def add(self, who: str, subject: str, reason: str) -> None:
-        """Block `subject`; a second time changes the reason. Raises `RedisUnavailable`."""
-        record = orjson.dumps({"who": who, "at": time.time(), "reason": reason})
+    async def add(self, who: str, subject: str, reason: str, at: float | None = None) -> None:
+        """Block `subject`, since `at` (now); a second time changes the reason. Raises `RedisUnavailable`."""
+        record = orjson.dumps({"who": who, "at": time.time() if at is None else at, "reason": reason})
         await self._redis.reports.command("HSET", self._key, subject, record)
         self._changes += 1
         self.subjects |= {subject}

@@ -8,8 +8,9 @@ the same step that the tenant has not been created again.
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator
-from typing import Any, Literal, NamedTuple
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from gateway.access.audit import AuditEvent, log_event
 from gateway.access.records import CHANGE, DROP, AccessKeys, KeyRecord, TenantRecord
@@ -148,9 +149,58 @@ class Directory:
         )
         return record
 
+    # Export and import
+
+    def raw_tenants(self) -> AsyncIterator[tuple[str, bytes]]:
+        """Every tenant's name and record as it is kept, also one that cannot be read here."""
+        return self._scan(self._keys.tenants)
+
+    def raw_keys(self) -> AsyncIterator[tuple[str, bytes]]:
+        """The same of keys, by their ids."""
+        return self._scan(self._keys.keys)
+
+    async def kept_tenants(self, names: Sequence[str]) -> dict[str, TenantRecord]:
+        """Those of `names` that exist and can be read."""
+        return _by_name(names, await self._raw(self._keys.tenants, names), TenantRecord.parse)
+
+    async def kept_keys(self, ids: Sequence[str]) -> dict[str, KeyRecord]:
+        """The same of keys."""
+        return _by_name(ids, await self._raw(self._keys.keys, ids), KeyRecord.parse)
+
+    async def import_records(
+        self,
+        who: str,
+        tenants: Iterable[tuple[TenantRecord, TenantRecord | None]],
+        keys: Iterable[tuple[KeyRecord, KeyRecord | None]],
+        needed: Collection[str],
+        detail: Mapping[str, Any],
+    ) -> None:
+        """Write records in one step, each in the place of what stood there; None: nothing. `needed`: tenants of Redis
+        that have to exist besides. Deletes keys first that an earlier tenant of a name which is new here has left."""
+        tenants, keys = list(tenants), list(keys)
+        added = {record.name for record, before in tenants if before is None}
+        if added:
+            left = defaultdict(list)
+            for key in await self.keys():
+                if key.tenant in added:
+                    left[key.tenant].append(key)
+            for tenant, orphans in left.items():
+                await self._drop(tenant, orphans)
+        edits = [FieldEdit(TENANTS, name, "present") for name in sorted(needed)]
+        edits += [_edit(TENANTS, record.name, record, before) for record, before in tenants]
+        edits += [_edit(KEYS, record.id, record, before) for record, before in keys]
+        names = [*(record.name for record, _ in tenants), *(record.id for record, _ in keys)]
+        await self._change(AuditEvent(who, "records imported", ", ".join(names[:5]), dict(detail)), *edits)
+
+    async def _raw(self, hash: str, names: Sequence[str]) -> list[bytes | None]:
+        return await self._redis.command("HMGET", hash, *names) if names else []
+
     async def _drop_keys(self, tenant: str) -> int:
         """Delete the keys of a tenant that does not exist; none where it exists (again)."""
-        keys = await self.keys(tenant)
+        return await self._drop(tenant, await self.keys(tenant))
+
+    async def _drop(self, tenant: str, keys: Sequence[KeyRecord]) -> int:
+        """The same of `keys`, which are its."""
         names = [self._keys.tenants, self._keys.keys, self._keys.used]
         dropped = 0
         for start in range(0, len(keys), _CHUNK):
@@ -186,3 +236,21 @@ class Directory:
                     yield field.decode(errors="replace"), value
             if int(cursor) == 0:
                 return
+
+
+_Record = TypeVar("_Record", TenantRecord, KeyRecord)
+
+
+def _by_name(
+    names: Sequence[str], found: Sequence[bytes | None], parse: Callable[[str, bytes], _Record | None]
+) -> dict[str, _Record]:
+    read = [(name, parse(name, raw)) for name, raw in zip(names, found, strict=True) if raw is not None]
+    return {name: record for name, record in read if record is not None}
+
+
+def _edit(
+    table: Table, field: str, record: TenantRecord | KeyRecord, before: TenantRecord | KeyRecord | None
+) -> FieldEdit:
+    if before is None:
+        return FieldEdit(table, field, "absent", value=record.dump())
+    return FieldEdit(table, field, "same", before.raw, record.dump())

@@ -2,13 +2,16 @@
 
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
 
 Say = Callable[[str], None]
+
+PATIENCE = 120.0
+"""Seconds between two pieces of a long answer."""
 
 
 class AdminClientError(Exception):
@@ -46,6 +49,18 @@ class AdminClient:
     def post(self, path: str, body: object = None) -> Any:
         return self.ask("POST", path, body)
 
+    def pages(self, path: str, **query: Any) -> Iterator[bytes]:
+        """The bytes of a long answer, as they come."""
+        given = {name: value for name, value in query.items() if value is not None}
+        try:
+            with self._client.stream("GET", path, params=given, timeout=PATIENCE) as answer:
+                if answer.status_code >= 400:
+                    answer.read()
+                    self._check(answer)
+                yield from answer.iter_bytes()
+        except httpx.HTTPError as error:
+            raise AdminClientError(f"{self._url} did not finish its answer ({error})") from None
+
     def ask(self, method: str, path: str, body: object = None, **query: Any) -> Any:
         given = {name: value for name, value in query.items() if value is not None}
         try:
@@ -55,14 +70,18 @@ class AdminClient:
         except httpx.HTTPError as error:
             hint = "set --admin to its admin listener"
             raise AdminClientError(f"no gateway answers on {self._url} ({error}): {hint}") from None
-        if answer.status_code == 401:
-            raise AdminClientError("the admin token is missing or wrong: set FLEETGATE_ADMIN__TOKEN or give --token")
-        if answer.status_code >= 400:
-            raise AdminClientError(_detail(answer))
+        self._check(answer)
         try:
             return answer.json()
         except ValueError:
             raise AdminClientError(f"{self._url} is not a gateway's admin listener: set --admin") from None
+
+    @staticmethod
+    def _check(answer: httpx.Response) -> None:
+        if answer.status_code == 401:
+            raise AdminClientError("the admin token is missing or wrong: set FLEETGATE_ADMIN__TOKEN or give --token")
+        if answer.status_code >= 400:
+            raise AdminClientError(_detail(answer))
 
 
 def path_of(*parts: str) -> str:

@@ -15,6 +15,7 @@ from gateway.cli.nodes import drain, status, undrain
 from gateway.cli.reload import reload
 from gateway.cli.reports import show_audit, show_request, show_usage
 from gateway.cli.tenants import tenants
+from gateway.cli.transfer import export_records, import_records
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(keys, name="keys")
@@ -88,6 +89,8 @@ app.command()(reload)
 app.command()(block)
 app.command()(unblock)
 app.command()(blocks)
+app.command("export")(export_records)
+app.command("import")(import_records)
 app.command("usage")(show_usage)
 app.command("audit")(show_audit)
 app.command("request")(show_request)

@@ -31,6 +31,7 @@ from gateway.redis.schema import KeySchema
 from gateway.routing.router import Router, RoutingRules
 from gateway.telemetry.metrics import LabelBounds
 from gateway.usage.ledger import Ledger, UsageRetention
+from gateway.usage.transfer import UsageTransfer
 from gateway.wiring.reloadable import tokenizers
 
 
@@ -46,10 +47,18 @@ def counters(config: Config) -> dict[str, PromptCounter]:
 
 def ledger(config: Config, prices: Mapping[str, Price], redis: RedisClient | None) -> Ledger | None:
     """None where usage is not stored."""
-    usage = config.usage
-    if redis is None or not usage.stored:
+    if redis is None or not config.usage.stored:
         return None
-    return Ledger(redis, UsageRetention(usage.records, usage.hours, usage.days), prices)
+    return Ledger(redis, _retention(config), prices)
+
+
+def usage_transfer(config: Config, redis: RedisClient | None) -> UsageTransfer | None:
+    """None where usage is not stored."""
+    return None if redis is None or not config.usage.stored else UsageTransfer(redis, _retention(config))
+
+
+def _retention(config: Config) -> UsageRetention:
+    return UsageRetention(config.usage.records, config.usage.hours, config.usage.days)
 
 
 def keyring(config: Config, redis: RedisClient | None, response_key: bytes, tenants: Tenants) -> Keyring | None:

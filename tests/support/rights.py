@@ -45,6 +45,7 @@ from gateway.routing.router import Router, RoutingRules
 from gateway.routing.shared_placement import SharedTurn
 from gateway.usage.ledger import Ledger, UsageRetention
 from gateway.usage.report import UsageReport
+from gateway.usage.transfer import UsageTransfer, read_entry
 from tests.limits.awaited import AwaitedStore
 from tests.support.redis import RedisServer
 from tests.support.registrations import record
@@ -118,6 +119,8 @@ async def _keys(_: RedisServer, link: RedisClient) -> None:
     await directory.create_tenant("who", name, {})
     written = await directory.tenant(name)
     assert written is not None
+    await directory.import_records("who", [(written, written)], [], [name], {})
+    written = (await directory.kept_tenants([name]))[name]
     await directory.set_tenant("who", written, {"models": ["m"]}, {})
     digests = [bytes.fromhex(make_key()[1]) for _ in range(3)]
     made = [await directory.create_key("who", name, digest, {}, in_file=False) for digest in digests[:2]]
@@ -145,6 +148,11 @@ async def _usage(_: RedisServer, link: RedisClient) -> None:
     assert await ledger.flush()
     report = UsageReport(link)
     assert await report.rows(await report.tenants(), now - HOUR, now + HOUR, HOUR)
+    transfer = UsageTransfer(link, UsageRetention(100, 10, 10))
+    entries = [read_entry(entry) async for entry in transfer.entries(None)]
+    assert len(entries) == 2
+    changed = [entry._replace(sums=entry.sums._replace(input=0, output=3)) for entry in entries]
+    assert (await transfer.write(changed, replace=True, dry=False)).changed == 2
 
 
 async def _presence(_: RedisServer, link: RedisClient) -> None:

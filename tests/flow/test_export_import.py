@@ -1,0 +1,280 @@
+"""Export and import: tenants, keys, blocks and usage go from one Redis into another; a wrong file changes nothing."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from typer.testing import CliRunner, Result
+
+from gateway.cli.main import app
+from gateway.core.access.api_keys import key_digest
+from gateway.core.access.export_format import end_line, header_line, line_of
+from tests.support.gateways import RunningGateway, running_gateway
+from tests.support.nodes import MODEL, Asked, ScriptedNode, answer, scripted_node
+from tests.support.redis import RedisServer, redis_server
+
+HEAD = header_line("2026-11-30T23:00:00Z")
+KEY = "fg-of-the-file"
+IN_FILE = {"name": "in-file", "keys": [{"sha256": key_digest(KEY).hex()}]}
+
+
+async def plain(node: ScriptedNode, asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(answer(b'{"usage":{"prompt_tokens":3,"completion_tokens":5}}'))
+
+
+@dataclass
+class Place:
+    """A gateway with a Redis of its own."""
+
+    gateway: RunningGateway
+    redis: RedisServer
+    admin: httpx.AsyncClient
+
+    async def run(self, *words: str | Path) -> Result:
+        arguments = [*map(str, words), "--admin", self.gateway.admin_url]
+        return await asyncio.to_thread(CliRunner().invoke, app, arguments)
+
+    async def make(self, path: str, **body: Any) -> Any:
+        got = await self.admin.post(f"/admin/{path}", json=body)
+        assert got.status_code in (200, 201), got.text
+        return got.json()
+
+    async def ask(self, key: str) -> int:
+        async with httpx.AsyncClient(timeout=10) as client:
+            url = self.gateway.url + "/v1/chat/completions"
+            return (await client.post(url, json={"model": MODEL}, headers={"x-api-key": key})).status_code
+
+    async def comes_to(self, key: str, status: int) -> None:
+        async with asyncio.timeout(20):
+            while await self.ask(key) != status:
+                await asyncio.sleep(0.02)
+
+    async def usage(self, per: str = "hour") -> Any:
+        assert self.gateway.app.ledger is not None
+        await self.gateway.app.ledger.flush()
+        query = {"by": ["time", "tenant", "model", "key"], "per": per, "since": "2026-01-01" if per == "day" else None}
+        got = await self.admin.get("/admin/usage", params={name: each for name, each in query.items() if each})
+        return got.json()["rows"]
+
+    def kept(self) -> dict[bytes, dict[bytes, bytes]]:
+        """All that an import may write."""
+        with self.redis.client() as client:
+            names = [name for name in client.scan_iter() if client.type(name) == b"hash"]
+            return {
+                name: client.hgetall(name) for name in names if b"{access}:used" not in name and b":change:" not in name
+            }
+
+
+@asynccontextmanager
+async def place(**more: Any) -> AsyncIterator[Place]:
+    async with scripted_node(plain) as node, redis_server() as redis:
+        settings: dict[str, Any] = {
+            "redis": redis.settings,
+            "access": {"stored": True},
+            "usage": {"stored": True},
+            "tenants": [IN_FILE],
+            **more,
+        }
+        async with running_gateway(node.url, **settings) as gateway:
+            async with httpx.AsyncClient(base_url=gateway.admin_url, timeout=20) as admin:
+                yield Place(gateway, redis, admin)
+
+
+def records(at: Place) -> dict[bytes, Any]:
+    wanted = (b":tenants", b":keys", b":blocked")
+    return {name: each for name, each in at.kept().items() if name.endswith(wanted) and b"{access}" in name}
+
+
+async def test_everything_goes_into_another_redis_which_has_other_data(tmp_path: Path) -> None:
+    file = tmp_path / "backup.jsonl"
+    async with place() as old, place() as new:
+        await old.make(
+            "tenants", name="acme", limits={"requests_per_minute": 1000, "reasoning_tokens_per_minute": 900_000}
+        )
+        await old.make("tenants", name="other")
+        key = await old.make("keys", tenant="acme", label="ci")
+        of_file = await old.make("keys", tenant="in-file")
+        rotated = await old.make(f"keys/{key['id']}/rotate")
+        shut = await old.make("keys", tenant="other")
+        await old.make("block", key=shut["id"], reason="leaked")
+        for each in (key, rotated, of_file):
+            await old.comes_to(each["key"], 200)
+        used = await old.usage()
+        assert len(used) == 3
+
+        done = await old.run("export", file)
+        assert done.exit_code == 0, done.output
+        text = file.read_text()
+        assert file.stat().st_mode & 0o077 == 0
+        assert "2 tenants, 4 keys, 1 blocks, 6 sums of usage" in done.output
+        assert not any(each["key"] in text for each in (key, rotated, of_file, shut)), "no key in clear"
+
+        # in the other one stand a tenant of the same name with other settings, and one of its own
+        await new.make("tenants", name="acme", limits={"requests_per_minute": 1})
+        await new.make("tenants", name="mine")
+        mine = await new.make("keys", tenant="mine")
+        await new.comes_to(mine["key"], 200)
+        before = records(new)
+        told = await new.run("import", file, "--merge", "--dry-run")
+        assert told.exit_code == 0, told.output
+        assert (
+            "kept, though the file differs: tenant acme (limits)" in told.output
+            and "added: tenant other" in told.output
+        )
+        assert records(new) == before
+
+        done = await new.run("import", file, "--merge", "--yes")
+        assert done.exit_code == 0, done.output
+        assert (await new.admin.get("/admin/tenants/acme")).json()["settings"] == {"limits": {"requests_per_minute": 1}}
+        for each in (of_file, mine):
+            await new.comes_to(each["key"], 200)
+        await new.comes_to(shut["key"], 403)
+        assert [row for row in await new.usage() if row["tenant"] == "acme"] == [
+            row for row in used if row["tenant"] == "acme"
+        ]
+        merged = records(new)
+        again = await new.run("import", file, "--merge")
+        assert again.exit_code == 0 and "nothing to change" in again.output
+        assert records(new) == merged
+
+        # replaced: as in the file, and what is not in it is gone
+        told = await new.run("import", file, "--replace", "--dry-run")
+        assert "changed: tenant acme (limits)" in told.output and "deleted: tenant mine" in told.output
+        assert records(new) == merged
+        done = await new.run("import", file, "--replace", "--yes")
+        assert done.exit_code == 0, done.output
+        assert records(new) == records(old)
+        await new.comes_to(key["key"], 200)
+        await new.comes_to(mine["key"], 401)
+        assert "nothing to change" in (await new.run("import", file, "--replace", "--no-usage")).output
+        second = tmp_path / "again.jsonl"
+        assert (await new.run("export", second, "--no-usage")).exit_code == 0
+
+        def entries(path: Path) -> list[dict[str, Any]]:
+            found = [json.loads(line) for line in path.read_text().splitlines()]
+            return sorted((each for each in found if each["kind"] in ("tenant", "key")), key=str)
+
+        assert entries(second) == entries(file)
+        audit = (await new.admin.get("/admin/audit")).json()
+        assert {"data exported", "records imported", "usage imported", "blocked", "tenant deleted"} <= {
+            line["what"] for line in audit
+        }
+        assert "data exported" in {line["what"] for line in (await old.admin.get("/admin/audit")).json()}
+
+
+def tenant(name: str, **settings: Any) -> bytes:
+    return line_of({"kind": "tenant", "name": name, "record": {"settings": settings, "created": 1.0, "changed": 1.0}})
+
+
+def key(id: str | None, tenant: str = "acme", **more: Any) -> bytes:
+    digest = key_digest("fg-some")
+    record = {"digest": digest.hex(), "tenant": tenant, "settings": {}, "created": 1.0, "replaces": None, **more}
+    return line_of({"kind": "key", "id": id or f"key_{digest[:8].hex()}", "record": record})
+
+
+def sums(**more: Any) -> bytes:
+    day = int(time.time()) // 86_400 * 86_400
+    named = {"per": "day", "at": day, "tenant": "acme", "model": "m", "key": "k", "sums": {"requests": 1}, **more}
+    return line_of({"kind": "usage", **named})
+
+
+GOOD = tenant("fine")
+WRONG: dict[str, tuple[list[bytes], str]] = {
+    "a tenant of the config file": ([GOOD, tenant("in-file")], "is in the config file"),
+    "a setting that there is not": ([GOOD, tenant("acme", modles=[])], "modles"),
+    "a limit that is no number": ([GOOD, tenant("acme", limits={"requests_per_minute": "x"})], "requests_per_minute"),
+    "a model that there is not": ([GOOD, tenant("acme", models=["nope"])], "nope is not in models"),
+    "a name that is none": ([GOOD, tenant("a b")], "name is none"),
+    "a key of nobody": ([GOOD, key(None)], "exist neither there nor in the file: acme"),
+    "an id that is another's": ([tenant("acme"), key("key_0000000000000000")], "not that of its digest"),
+    "a key of the config file": (
+        [key(f"key_{key_digest(KEY)[:8].hex()}", "in-file", digest=key_digest(KEY).hex())],
+        "is in the config file",
+    ),
+    "a key with a newer field": ([tenant("acme"), key(None, scopes=["x"])], "newer gateway (scopes)"),
+    "a digest that is none": ([tenant("acme"), key(None, digest="ab")], "cannot be read"),
+    "usage of half a day": ([GOOD, sums(at=3)], "beginning of the day"),
+    "usage below nothing": ([GOOD, sums(sums={"input": -1})], "whole numbers from 0"),
+    "usage of a name with a blank": ([GOOD, sums(model="a b")], "names without blanks"),
+    "usage in figures that there are not": ([GOOD, sums(sums={"inputs": 1})], "expected some of"),
+    "a block of nothing": ([line_of({"kind": "block", "subject": "all"}), GOOD], "tenant:NAME or key:ID"),
+}
+
+
+async def test_a_wrong_file_is_refused_whole_and_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "wrong.jsonl"
+    async with place(models=[{"name": MODEL}]) as at:
+        await at.make("tenants", name="stands")
+        before = at.kept()
+        for name, (lines, words) in WRONG.items():
+            file.write_bytes(b"".join([HEAD, *lines, end_line(len(lines), 0)]))
+            for mode in ("--merge", "--replace"):
+                done = await at.run("import", file, mode, "--yes")
+                assert (done.exit_code, words in done.output) == (1, True), (name, done.output)
+                assert at.kept() == before, name
+        file.write_bytes(HEAD + GOOD)
+        done = await at.run("import", file, "--replace", "--yes")
+        assert done.exit_code == 1 and "cut off after line 2" in done.output and at.kept() == before
+        assert (await at.run("import", file)).exit_code == 2
+        assert (await at.run("import", file, "--merge", "--replace")).exit_code == 2
+
+
+async def test_keys_that_a_deleted_tenant_left_do_not_come_back_with_an_import(tmp_path: Path) -> None:
+    file = tmp_path / "backup.jsonl"
+    async with place() as at:
+        await at.make("tenants", name="acme")
+        made = await at.make("keys", tenant="acme")
+        await at.comes_to(made["key"], 200)
+        file.write_bytes(HEAD + tenant("acme") + end_line(1, 0))
+        at.redis.do("HDEL", "fg1:{access}:tenants", "acme")  # a process that died between tenant and keys
+        at.redis.do("INCR", "fg1:{access}:version")
+        await at.comes_to(made["key"], 401)
+        assert (await at.run("import", file, "--merge", "--yes")).exit_code == 0
+        assert (await at.admin.get("/admin/tenants/acme")).json()["keys"] == 0
+        assert await at.ask(made["key"]) == 401
+
+
+async def test_a_long_export_is_read_page_by_page_and_requests_go_on(tmp_path: Path) -> None:
+    """500 keys over two months: a stream of pages, while clients are answered."""
+    hour = int(time.time()) // 3600
+    async with place() as at:
+        with at.redis.client() as redis:
+            pipe = redis.pipeline(transaction=False)
+            pipe.sadd("fg1:{usage}:tenants", "big")
+            for back in range(60):
+                fields = {f"m key_{number:016x} requests": 1 for number in range(500)}
+                pipe.hset(f"fg1:{{usage}}:d:{hour // 24 - back}:big", mapping=fields)
+            for back in range(24):
+                pipe.hset(f"fg1:{{usage}}:h:{hour - back}:big", mapping=fields)
+            pipe.execute()
+        answered = 0
+        exporting = asyncio.create_task(at.run("export", tmp_path / "big.jsonl"))
+        while not exporting.done():
+            assert await at.ask(KEY) == 200
+            answered += 1
+        done = await exporting
+        assert done.exit_code == 0, done.output
+        lines = (tmp_path / "big.jsonl").read_text().splitlines()
+        of_big = [line for line in lines if '"tenant":"big"' in line]
+        assert len(of_big) == 84 * 500 and answered > 3
+        got = await at.admin.get("/admin/export", params={"since": "2099-01-01"})
+        assert '"kind":"usage"' not in got.text and got.text.splitlines()[-1].startswith('{"kind":"end"')
+        at.redis.freeze()
+        assert (await at.run("export", tmp_path / "big.jsonl")).exit_code == 1
+        at.redis.thaw()
+        assert len((tmp_path / "big.jsonl").read_text().splitlines()) == len(lines), "the old file stands"
+
+
+async def test_a_gateway_without_redis_says_so(tmp_path: Path) -> None:
+    async with running_gateway(ready=False) as gateway, httpx.AsyncClient(base_url=gateway.admin_url) as admin:
+        got = await admin.get("/admin/export")
+        assert got.status_code == 409 and "redis.url" in got.json()["remedy"]
+        entry = {"kind": "tenant", "name": "a", "record": {"settings": {}, "created": 0, "changed": 0}}
+        got = await admin.post("/admin/import", json={"mode": "merge", "dry_run": False, "records": [entry]})
+        assert got.status_code == 409 and "access.stored" in got.json()["remedy"]
