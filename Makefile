@@ -13,7 +13,7 @@ SEED ?= 1
 # Where `make compiled` builds: outside of the checkout, as a library beside a module would hide the module from then on.
 COMPILED := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/fleetgate/compiled
 
-.PHONY: setup demo check docs references manifests check-charts test test-flow test-parts test-real test-containers test-clients soak-clients test-bounds check-units prove fuzz bench bench-routing faults lock audit compiled test-compiled clean
+.PHONY: setup demo load check docs references manifests check-charts test test-flow test-parts test-real test-containers test-clients soak-clients test-bounds check-units prove fuzz bench bench-routing faults lock audit compiled test-compiled clean
 
 setup: $(VENV)/.ready
 
@@ -122,6 +122,14 @@ faults: setup
 # Routing beside vllm-router's policies, on fake nodes: four rounds, one for each node that leaves: 25 minutes (docs/routing.md).
 bench-routing: setup
 	$(BIN)/python -m loadtest.routing --rounds 4
+
+# A load with its report: on fake nodes behind a gateway that it starts, or on the gateway at URL (docs/loadtest.md).
+# OPTIONS takes what `python -m loadtest.load --help` lists. A key on make's command line can be read by other users of
+# the machine; the variable FLEETGATE_LOAD_KEY cannot.
+load: setup
+	@FLEETGATE_LOAD_KEY='$(or $(KEY),$(FLEETGATE_LOAD_KEY))' $(BIN)/python -m loadtest.load --url '$(URL)' --scenario '$(SCENARIO)' \
+		--users '$(USERS)' --seconds '$(LOAD_SECONDS)' --faults '$(FAULTS)' --workers '$(WORKERS)' --web '$(WEB)' \
+		--compare '$(COMPARE)' --master '$(MASTER)' $(OPTIONS)
 
 # What the gateway image installs: every version and hash, for all processors, from the ranges in pyproject.toml.
 # Versions stay until a range excludes them; UPGRADE=--upgrade takes the newest. The second file is for EXTRAS, the
