@@ -366,6 +366,14 @@ METRICS: tuple[MetricDefinition[Any], ...] = (
         "fleetgate_process_resident_bytes",
         "Memory of all worker processes.",
     ),
+    OPEN_FILES := _gauge(
+        "fleetgate_process_open_files",
+        "Open files of all worker processes, sockets among them.",
+    ),
+    TASKS := _gauge(
+        "fleetgate_process_tasks",
+        "Tasks of all worker processes' event loops.",
+    ),
     RELOADS := _counter(
         "fleetgate_config_reloads_total",
         "Reloads of the configuration; result is ok or refused.",

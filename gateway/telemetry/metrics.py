@@ -166,6 +166,8 @@ class Metrics:
         """What this process is, and what it uses."""
         self._made[definitions.BUILD_INFO].labels(process.version, process.python, process.build).set(1)
         self._made[definitions.RESIDENT_BYTES].set(process.resident_bytes)
+        self._made[definitions.OPEN_FILES].set(process.open_files)
+        self._made[definitions.TASKS].set(process.tasks)
         cpu = process.cpu_seconds - self._cpu_counted
         if cpu > 0:
             self._made[definitions.CPU_SECONDS].inc(cpu)

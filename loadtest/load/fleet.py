@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -56,6 +57,9 @@ class LoadFleet(StartedProcesses):
         self.nodes: list[FakeNode] = []
         self.port = self.admin_port = self.redis_port = 0
         self._settings = dict(settings or {})
+        # The kernel ends a child with the thread that started it (`loadtest/processes.py`), and faults have threads of
+        # their own: what they start anew is started by this one.
+        self._starter = ThreadPoolExecutor(1)
 
     @property
     def url(self) -> str:
@@ -84,7 +88,7 @@ class LoadFleet(StartedProcesses):
         elif fault.action == "redis-away":
             self._redis.stop()
             time.sleep(fault.lasts)
-            self._start_redis()
+            self._starter.submit(self._start_redis).result()
         elif fault.action == "redis-hang":
             os.kill(self._redis.pid, signal.SIGSTOP)
             time.sleep(fault.lasts)
@@ -97,7 +101,7 @@ class LoadFleet(StartedProcesses):
             node.kill()
             time.sleep(fault.lasts)
             node.stop()
-            node.start()
+            self._starter.submit(node.start).result()
         elif fault.action == "stall":
             node.set_fault(kind="wedge", scope="all")
             time.sleep(fault.lasts)
@@ -106,6 +110,7 @@ class LoadFleet(StartedProcesses):
             drain(node.url, self.admin_url, "", fault.lasts)
 
     def _start(self) -> None:
+        self._stack.callback(self._starter.shutdown)
         self._folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="fleetgate-load-")))
         for _ in range(self.size.nodes):
             node = FakeNode(self._folder, *NODE)

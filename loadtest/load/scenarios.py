@@ -166,7 +166,7 @@ SCENARIOS: dict[str, Scenario] = {
     scenario.name: scenario
     for scenario in (
         Scenario("chat", "people who chat", chat, _every(30.0), ttft=2.0),
-        Scenario("agents", "coding agents with tools", agents, _every(60.0)),
+        Scenario("agents", "coding agents with tools", agents, _every(60.0), gap=0.5),
         Scenario("reasoning", "long thoughts", reasoning, _every(60.0)),
         Scenario("long", "64k in, 400 out, 90% shared", long_context, _every(60.0), ttft=10.0),
         Scenario("batch", "plain requests of a job", batch, _every(60.0), ttft=60.0),

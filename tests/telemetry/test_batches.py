@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from typing import Any
 
 import pytest
@@ -165,11 +166,29 @@ def test_streams_are_told_from_plain_answers_and_have_gaps_between_tokens() -> N
 def test_what_the_process_is_and_uses_is_shown_once() -> None:
     metrics = Metrics()
     for cpu in (2.0, 3.5, 3.0):
-        metrics.process_state(ProcessFacts("1.2", "3.12.1", "plain", cpu, 4096))
+        metrics.process_state(ProcessFacts("1.2", "3.12.1", "plain", cpu, 4096, 17, 5))
     page = metrics.page()
     assert sample(page, 'fleetgate_build_info{build="plain",python="3.12.1",version="1.2"}') == 1
     assert sample(page, "fleetgate_process_cpu_seconds_total") == 3.5
     assert sample(page, "fleetgate_process_resident_bytes") == 4096
+    assert sample(page, "fleetgate_process_open_files") == 17
+    assert sample(page, "fleetgate_process_tasks") == 5
+    assert read_process_facts().tasks == 0, "outside of a loop"
+
+
+async def test_files_and_tasks_are_counted_as_they_come_and_go() -> None:
+    before = read_process_facts()
+    waiting = asyncio.create_task(asyncio.sleep(60))
+    with socket.socket():
+        now = read_process_facts()
+    assert (now.open_files, now.tasks) == (before.open_files + 1, before.tasks + 1)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    after = read_process_facts()
+    assert (after.open_files, after.tasks) == (before.open_files, before.tasks)
+
+
+def test_the_process_tells_what_it_is() -> None:
     now = read_process_facts()
     assert now.cpu_seconds > 0 and now.resident_bytes > 0 and now.build in ("plain", "compiled")
 
