@@ -119,6 +119,7 @@ class Gateway:
             self.fleet.share_with(config.workers)
         self.peer_views = PeerViews(self.fleet, self.redis, shared)
         self.models = ModelWatch(self.fleet, settings.models)
+        self.models.configure(settings.models, settings.named_models)
         self.fleet_routes = FleetRoutes(
             self.router, self.metrics, self.peer_views, self.models, self.queue, self.pressure
         )
@@ -191,7 +192,7 @@ class Gateway:
         self.fleet.configure(settings.breaker)
         self.router.configure(settings.routing)
         self.queue.configure(settings.queue)
-        self.models.configure(settings.models)
+        self.models.configure(settings.models, settings.named_models)
         self.pressure.configure(settings.pressure)
         self.discovery.configure(settings.nodes)
 
@@ -210,7 +211,7 @@ class Gateway:
         return self.admission.limiter
 
     def _observers(self) -> tuple[Observer, ...]:
-        always = (self.metrics.request_ended, self._request_log.request_ended)
+        always = (self.metrics.request_ended, self._request_log.request_ended, self.models.dialects.request_ended)
         return always if self.ledger is None else (*always, self.ledger.request_ended)
 
     def _admin_routes(self) -> Iterable[RouteGroup]:

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from gateway.admission.queue import RequestQueue
 from gateway.core.admission.queue_facts import QueueFacts
+from gateway.core.fleet.failing_dialects import FailingDialect
 from gateway.core.fleet.gpus import gpu_troubles
 from gateway.core.fleet.node_metrics import rates_between
 from gateway.core.fleet.peer_view import AnswerBreaks, PeerView, ViewsByNode, add_up, quantile, states, together
@@ -105,12 +106,22 @@ class NodeView(BaseModel):
     gpu_troubles: list[str]
 
 
+class FailingView(BaseModel):
+    """A dialect in which `requests` in a row have failed over `seconds`, and none was answered."""
+
+    dialect: str
+    requests: int
+    seconds: float
+    error: str
+
+
 class ModelView(BaseModel):
     """A model as the answering process sees it: whether a node can serve it, how many have said that they do, and what
     was last wrong where none can. `thinking_factor` is that of its thinking budgets, null while pressure is off. Over
     all `views` and the last ten minutes: how often an answer that broke off was `resumed`, and how many ended with an
     error instead. `waiting`: requests that wait for a place in the answering process, by class, `waiting_elsewhere` in
-    others, as far as it hears of them; `expected_wait` in seconds, null where it is not known."""
+    others, as far as it hears of them; `expected_wait` in seconds, null where it is not known. `failing`: dialects in
+    which all requests fail on it, though its nodes pass for ready."""
 
     name: str
     ready: bool
@@ -122,6 +133,15 @@ class ModelView(BaseModel):
     waiting: dict[str, int]
     waiting_elsewhere: int
     expected_wait: float | None
+    failing: list[FailingView]
+
+
+class UnservedView(BaseModel):
+    """A tenant of the config file that names a model which no node has served since the start; `meant`: one alike."""
+
+    tenant: str
+    model: str
+    meant: str | None
 
 
 class FleetView(BaseModel):
@@ -136,6 +156,7 @@ class FleetView(BaseModel):
     redis_troubles: list[str]
     models: list[ModelView]
     nodes: list[NodeView]
+    unserved: list[UnservedView]
 
 
 class FleetRoutes:
@@ -187,6 +208,7 @@ class FleetRoutes:
         breaks = {each.model: each for each in add_up(_breaks(views))}
         queues = {facts.model: facts for facts in self._queue.facts()}
         factors = self._pressure.factors
+        failing = self._models.dialects.failing()
         return FleetView(
             process=os.getpid(),
             gateways=max(fleet.gateways, len(views)),
@@ -194,7 +216,13 @@ class FleetRoutes:
             redis=None if shared is None else shared.up,
             redis_troubles=[] if shared is None else shared.troubles,
             models=[
-                _model_view(each, breaks.get(each.name), queues.get(each.name), factors.get(each.name))
+                _model_view(
+                    each,
+                    breaks.get(each.name),
+                    queues.get(each.name),
+                    factors.get(each.name),
+                    [found for found in failing if found.model == each.name],
+                )
                 for each in self._models.states()
             ],
             nodes=[
@@ -202,6 +230,7 @@ class FleetRoutes:
                 for node in fleet.nodes
                 if node.name in own
             ],
+            unserved=[UnservedView(**each._asdict()) for each in self._models.named.unserved()],
         )
 
     def own(self) -> ViewsByNode:
@@ -229,7 +258,11 @@ def _breaks(views: Iterable[ViewsByNode]) -> Iterator[AnswerBreaks]:
 
 
 def _model_view(
-    state: ModelState, breaks: AnswerBreaks | None, queue: QueueFacts | None, factor: float | None
+    state: ModelState,
+    breaks: AnswerBreaks | None,
+    queue: QueueFacts | None,
+    factor: float | None,
+    failing: Sequence[FailingDialect],
 ) -> ModelView:
     return ModelView(
         name=state.name,
@@ -242,6 +275,10 @@ def _model_view(
         waiting={name: count for name, count in queue.waiting.items() if count} if queue else {},
         waiting_elsewhere=queue.elsewhere if queue else 0,
         expected_wait=None if queue is None or queue.expected_wait == inf else queue.expected_wait,
+        failing=[
+            FailingView(dialect=each.dialect, requests=each.requests, seconds=round(each.seconds, 1), error=each.error)
+            for each in failing
+        ],
     )
 
 

@@ -47,7 +47,10 @@ def _summarise(path: Path, settings: Config) -> None:
     typer.echo(f"{path}: valid ({', '.join(counts)})")
     unchecked = unchecked_models(settings)
     if unchecked:
-        typer.echo(f"Not checked, because models is empty and only nodes know their models: {', '.join(unchecked)}.")
+        typer.echo(
+            f"Not checked, because models is empty and only nodes know their models: {', '.join(unchecked)}. "
+            "List the models, or ask the nodes with --probe."
+        )
     if not has_nodes(settings):
         typer.echo("No nodes are configured: `fleetgate serve` needs --node http://HOST:8000.")
 

@@ -106,6 +106,16 @@ def _errors(view: dict[str, Any]) -> list[Text]:
         for model in view.get("models", ())
         if not model["ready"]
     ]
+    lines += [
+        f"{model['name']}: all requests in {each['dialect']} fail ({each['requests']} in a row): {each['error']}"
+        for model in view.get("models", ())
+        for each in model.get("failing", ())
+    ]
+    lines += [
+        f"The tenant {each['tenant']} may use {each['model']}, which no node has served since the start"
+        + (f": did you mean {each['meant']}?" if each["meant"] else "")
+        for each in view.get("unserved", ())
+    ]
     lines += [_trouble(node) for node in view["nodes"] if node["last_error"]]
     lines += [f"{node['name']}: {trouble}" for node in view["nodes"] for trouble in node.get("gpu_troubles", ())]
     lines += [f"Redis: {trouble}" for trouble in view.get("redis_troubles", ())]

@@ -5,12 +5,14 @@ does not say that a model is not served.
 """
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 import structlog
 
+from gateway.fleet.dialect_watch import DialectWatch
 from gateway.fleet.fleet import Fleet
+from gateway.fleet.named_models import NamedModel, NamedModels
 
 log = structlog.get_logger("fleetgate.fleet")
 
@@ -34,11 +36,15 @@ class ModelWatch:
     def __init__(self, fleet: Fleet, listed: Collection[str]) -> None:
         self._fleet = fleet
         self._gone: dict[str, tuple[float, float]] = {}  # since when, and when it is logged next
+        self.dialects = DialectWatch()
+        self.named = NamedModels(fleet)
         self.configure(listed)
 
-    def configure(self, listed: Collection[str]) -> None:
-        """Watch these models from now on; where there are none, those that nodes have said they serve."""
+    def configure(self, listed: Collection[str], named: Iterable[NamedModel] = ()) -> None:
+        """Watch these models from now on; where there are none, those that nodes have said they serve. `named`: what
+        tenants name, where nothing is listed."""
         self._listed = listed
+        self.named.configure(named)
 
     def states(self) -> list[ModelState]:
         """All of them now, by name."""
@@ -57,7 +63,10 @@ class ModelWatch:
         while True:
             await asyncio.sleep(CHECK_SECONDS)
             try:
-                self.refresh(asyncio.get_running_loop().time())
+                now = asyncio.get_running_loop().time()
+                self.refresh(now)
+                self.dialects.refresh()
+                self.named.refresh(now)
             except Exception:
                 log.exception("background_task_failed", task="models")
 

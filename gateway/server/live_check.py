@@ -6,6 +6,7 @@ It asks for no tokens, and writes nothing but the key by which a gateway finds o
 import asyncio
 import socket
 from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import NamedTuple
 
 from gateway.config.tree import Config
@@ -16,7 +17,7 @@ from gateway.fleet.node_sources import NodeSources
 from gateway.fleet.node_spec import NodeSpec
 from gateway.server.dry_run import silence
 from gateway.wiring import parts
-from gateway.wiring.reloadable import reloadable
+from gateway.wiring.reloadable import named_models_of, reloadable
 
 AT_ONCE = 32
 """Nodes that are asked at the same time."""
@@ -95,6 +96,13 @@ def _unserved(config: Config, served: frozenset[str]) -> Iterable[ProbeResult]:
         if model.name not in served:
             words = "no node of the file serves it" + ("; a registered one may" if registered else "")
             yield ProbeResult(f"model {model.name}", registered, words)
+    if not config.models and served:
+        for each in named_models_of(config):
+            if each.model not in served:
+                close = get_close_matches(each.model, served, n=1)
+                words = f"no node of the file serves {each.model}" + ("; a registered one may" if registered else "")
+                hint = f": did you mean {close[0]}?" if close else f"; served: {_shown(served)}"
+                yield ProbeResult(f"tenant {each.tenant}", registered, words + hint)
 
 
 async def _ask_redis(config: Config) -> list[ProbeResult]:

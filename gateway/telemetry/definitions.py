@@ -231,6 +231,13 @@ METRICS: tuple[MetricDefinition[Any], ...] = (
         "1 where a node can serve the model; with several workers, how many of them see it so.",
         "model",
     ),
+    MODEL_FAILING := _gauge(
+        "fleetgate_model_failing",
+        "1 where all requests of a dialect fail on a model whose nodes pass for ready; with several workers, how many "
+        "of them see it so.",
+        "model",
+        "dialect",
+    ),
     NODE_READY := _gauge(
         "fleetgate_node_ready",
         "1 where the node gets requests; with several workers, how many of them see it so.",

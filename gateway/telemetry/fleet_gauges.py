@@ -31,6 +31,7 @@ class FleetGauges:
         self._model_names = models
         self._models: set[str] = set()
         self._pressed: set[str] = set()
+        self._failing: set[tuple[str, str]] = set()
         self._seen: dict[str, list[NodeFacts]] = {}
         self._counted: dict[str, NodeFacts] = {}
 
@@ -100,6 +101,18 @@ class FleetGauges:
         for name, factor in factors.items():
             gauge.labels(name).set(factor)
         self._pressed = set(factors)
+
+    def set_failing(self, failing: Iterable[tuple[str, str]]) -> None:
+        """As `set_models`, for models and the dialects in which they fail."""
+        gauge = self._made[definitions.MODEL_FAILING]
+        now = {(self._model_names.label(model), dialect) for model, dialect in failing}
+        for model, dialect in self._failing - now:
+            gauge.labels(model, dialect).set(0)
+            if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+                gauge.remove(model, dialect)
+        for model, dialect in now:
+            gauge.labels(model, dialect).set(1)
+        self._failing = now
 
     def _count(self, label: str, facts: NodeFacts, before: NodeFacts | None) -> None:
         for counter, totals, known in (

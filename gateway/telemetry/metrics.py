@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -204,6 +204,10 @@ class Metrics:
     def models_state(self, ready: Mapping[str, bool]) -> None:
         """Which models a node can serve; a model that is not among them is removed."""
         self._fleet.set_models(ready)
+
+    def failing_state(self, failing: Collection[tuple[str, str]]) -> None:
+        """The models and dialects in which everything fails; what is not among them is removed."""
+        self._fleet.set_failing(failing)
 
     def pressure_state(self, factors: Mapping[str, float]) -> None:
         """The factor of each model's thinking budgets; a model that is not among them is removed."""

@@ -64,6 +64,7 @@ class Gauges:
         metrics.shortages_state(self.shortages.counts)
         metrics.pressure_state(self.pressure.factors)
         metrics.models_state({each.name: each.ready for each in self.models.states()})
+        metrics.failing_state([(each.model, each.dialect) for each in self.models.dialects.failing()])
         metrics.fleet_state(self.relay.open_exchanges, [node.facts for node in self.fleet.nodes])
         if self.redis is not None:
             metrics.redis_state(self.redis.up, self.redis.outages, self.presence.live)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gateway.admission.queue_bounds import QueueRules
 from gateway.api.body import BodyLimits
-from gateway.config.access import tenants_of
+from gateway.config.access import named_models, tenants_of
 from gateway.config.fleet import NodeConfig
 from gateway.config.models import prices_of
 from gateway.config.tree import Config
@@ -24,6 +24,7 @@ from gateway.core.routing.conversations import ConversationNaming
 from gateway.core.thinking.policy import PolicyBook, PolicyLayer
 from gateway.core.upstream.attempts import RetryRules
 from gateway.core.usage.cost import Price
+from gateway.fleet.named_models import NamedModel
 from gateway.fleet.node_spec import NodeSpec
 from gateway.fleet.probe_settings import ProbeSettings
 from gateway.limits.limiter import LimiterSettings
@@ -70,7 +71,8 @@ class ReloadableSettings:
     """The values of one configuration, made whole before any part takes its own.
 
     Each part takes its value in its constructor and again in `Gateway.apply`, by the same method. `limited`:
-    whether the file limits anything. `models`: those that the file lists, by the nodes' names.
+    whether the file limits anything. `models`: those that the file lists, by the nodes' names; `named_models`: those
+    that its tenants name, where it lists none.
     """
 
     requests: RequestSettings
@@ -87,6 +89,7 @@ class ReloadableSettings:
     queue: QueueRules
     nodes: tuple[NodeSpec, ...]
     models: tuple[str, ...]
+    named_models: tuple[NamedModel, ...]
     pressure: PressureRules
 
 
@@ -107,8 +110,17 @@ def reloadable(config: Config, started_with: Config, response_key: bytes) -> Rel
         queue=_queue(config),
         nodes=tuple(_node(node) for node in config.nodes),
         models=tuple(model.name for model in config.models),
+        named_models=named_models_of(config),
         pressure=config.pressure.rules(),
     )
+
+
+def named_models_of(config: Config) -> tuple[NamedModel, ...]:
+    """What tenants of the file name, each once; none where the file lists its models, which it is checked against."""
+    if config.models:
+        return ()
+    named = (NamedModel(tenant.name, model) for tenant in config.tenants for model, _ in named_models(tenant))
+    return tuple(dict.fromkeys(named))
 
 
 def _requests(config: Config, response_key: bytes) -> RequestSettings:

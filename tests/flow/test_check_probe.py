@@ -95,6 +95,17 @@ async def test_a_probe_asks_nodes_and_redis(tmp_path: Path) -> None:
         assert (await check(file))[0] == 0, "only what is asked for is asked"
 
 
+async def test_without_models_a_probe_compares_what_tenants_name_with_what_nodes_serve(tmp_path: Path) -> None:
+    tenants = [{"name": "acme", "models": [MODEL, MODEL[:-1]], "keys": [{"sha256": "0" * 64}]}]
+    async with scripted_node(unused) as node:
+        file = write(tmp_path / "a.yaml", nodes=[{"url": node.url}], tenants=tenants)
+        code, out, err = await check(file)
+        assert code == 0 and "--probe" in out and "tenants[0].models[1]" in out
+        code, out, err = await check(file, "--probe")
+        assert code == 1 and f"tenant acme: no node of the file serves {MODEL[:-1]}: did you mean {MODEL}?" in err, err
+        assert err.count("FAILED") == 1
+
+
 async def test_a_node_that_wants_a_key_is_told(tmp_path: Path) -> None:
     async def closed(reader: Reader, writer: Writer) -> None:
         path = (await reader.readuntil(b"\r\n\r\n")).split()[1]
