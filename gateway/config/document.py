@@ -59,9 +59,10 @@ class Document:
         lines: dict[TreePath, int] = {}
         problems: tuple[ConfigProblem, ...] = ()
         try:
-            root = yaml.compose(text, Loader=yaml.SafeLoader)
+            loader = yaml.SafeLoader(text)
+            root = loader.get_single_node()
             problems = tuple(_walk(name, root, (), lines))
-            data = yaml.safe_load(text)
+            data = None if root is None else loader.construct_document(root)
         except yaml.YAMLError as error:
             raise ConfigError([_not_yaml(name, error)]) from None
         except RecursionError:
@@ -86,17 +87,19 @@ class Document:
 
 def _walk(name: str, node: yaml.Node | None, path: TreePath, lines: dict[TreePath, int]) -> Iterator[ConfigProblem]:
     """Note the line of every path; yield keys that are twice in one mapping (YAML readers keep the last one), and
-    scalars that are not what they look like."""
+    scalars that are not what they look like. These are emptied, so that the rest can be read."""
     if isinstance(node, yaml.ScalarNode):
         expected = _unreadable(node)
         if expected is not None:
             yield ConfigProblem(f"{name}:{node.start_mark.line + 1}", spell(path), expected)
+            node.tag, node.value = "tag:yaml.org,2002:null", ""
     elif isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             child = (*path, str(key.value))
             line = key.start_mark.line + 1
             if isinstance(key, yaml.ScalarNode) and _unreadable(key) is not None:
                 yield ConfigProblem(f"{name}:{line}", spell(child), "is not a setting")
+                key.tag = "tag:yaml.org,2002:str"
             if child in lines:
                 yield ConfigProblem(f"{name}:{line}", spell(child), f"is already set in line {lines[child]}")
             lines[child] = line
@@ -131,10 +134,24 @@ def _unreadable(node: yaml.ScalarNode) -> str | None:
     return None
 
 
+_YAML_WORDS = {
+    "found character '\\t'": "a tab; indent with spaces",
+    "but found '<block mapping start>'": "this line is indented further than its neighbours",
+    "but found '<block sequence start>'": "this list is indented further than its neighbours",
+    "mapping values are not allowed here": "a second colon; put quotes around the value, or indent as above",
+    "could not find expected ':'": "a colon is missing behind the setting's name",
+    "found undefined alias": "a value that begins with * refers to an anchor, which is not there; put it in quotes",
+    "found duplicate anchor": "the same anchor (&) is there twice",
+}
+"""What PyYAML says, in words for people who do not know its grammar."""
+
+
 def _not_yaml(name: str, error: yaml.YAMLError) -> ConfigProblem:
     mark = getattr(error, "problem_mark", None)
     where = name if mark is None else f"{name}:{mark.line + 1}"
-    return ConfigProblem(where, "", f"is not valid YAML: {getattr(error, 'problem', None) or error}")
+    told = str(getattr(error, "problem", None) or error)
+    words = next((words for part, words in _YAML_WORDS.items() if part in told), told)
+    return ConfigProblem(where, "", f"is not valid YAML: {words}")
 
 
 def _without_empty(data: Mapping[Any, Any]) -> dict[str, Any]:

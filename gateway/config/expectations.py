@@ -22,7 +22,9 @@ def expected_at(path: TreePath, error: dict[str, Any]) -> str:
         case "given_twice" | "no_keys" | "not_there":
             return str(error["msg"])
         case "model_type" | "model_attributes_type" | "dict_type":
-            return "expected a mapping of settings"
+            return "expected a mapping of settings" + _lost_blank(path, error.get("input"))
+        case "string_type":
+            return "expected text; put quotes around it"
         case "tuple_type":
             return "expected a list"
         case "too_short":
@@ -39,6 +41,13 @@ def expected_at(path: TreePath, error: dict[str, Any]) -> str:
             return "expected true or false"
         case _:
             return "expected: " + str(error["msg"]).removeprefix("Input should be ")
+
+
+def _lost_blank(path: TreePath, given: Any) -> str:
+    """A hint where a setting's name and its value were written without a blank between them, which YAML takes for text.
+    The value is not repeated: it may be a secret."""
+    name, colon, _ = given.partition(":") if isinstance(given, str) else ("", "", "")
+    return f": put a blank behind {name + ':'!r}" if colon and name in settings_at(path) else ""
 
 
 def did_you_mean(word: str, known: list[str]) -> str:

@@ -124,7 +124,7 @@ MISTAKES = {
     "key that is a number": ("log:\n  1: 2", "2", "log.1", "is not a setting"),
     "text for a number": ("workers: many", "1", "workers", "expected a whole number"),
     "fraction for a number": ("listen:\n  port: 80.5", "2", "listen.port", "expected a whole number"),
-    "number for text": ("listen:\n  host: 1", "2", "listen.host", "a valid string"),
+    "number for text": ("listen:\n  host: 1", "2", "listen.host", "expected text"),
     "text for a switch": ("no_auth: perhaps", "1", "no_auth", "expected true or false"),
     "too large": ("listen:\n\n\n  port: 65536", "4", "listen.port", "less than or equal to 65535"),
     "too small": ("workers: 0", "1", "workers", "greater than or equal to 1"),
@@ -210,10 +210,15 @@ def test_a_mistake_is_told_with_its_place_its_path_and_what_was_expected(name: s
     ("text", "expected"),
     [
         ("listen: [a", "fleetgate.yaml:1: is not valid YAML"),
-        ("a: b: c", "fleetgate.yaml:1: is not valid YAML"),
-        ("listen:\n\tport: 1", "fleetgate.yaml:2: is not valid YAML"),
+        ("a: b: c", "fleetgate.yaml:1: is not valid YAML: a second colon"),
+        ("listen:\n\tport: 1", "fleetgate.yaml:2: is not valid YAML: a tab; indent with spaces"),
+        ("listen:\n  port: 1\n   host: a", "fleetgate.yaml:3: is not valid YAML: a second colon"),
+        ("nodes:\n  - url: a\n    weight: 1\n   - url: b", "fleetgate.yaml:4: is not valid YAML"),
+        ("listen:\n  port: 1\nnodes", "fleetgate.yaml:3: is not valid YAML: a colon is missing"),
+        ("nodes:\n  - url:http://a:8000", "put a blank behind 'url:'"),
+        ("nodes:\n  - token:hush", "nodes[0]: expected a mapping of settings"),
         ("listen: !!python/object/apply:os.system [ls]", "fleetgate.yaml:1: is not valid YAML"),
-        ("listen: *nobody", "fleetgate.yaml:1: is not valid YAML"),
+        ("listen: *nobody", "fleetgate.yaml:1: is not valid YAML: a value that begins with *"),
         ("\x00", "fleetgate.yaml: is not valid YAML"),
         ("- a\n- b", "expected a mapping of settings"),
         ("just text", "expected a mapping of settings"),
@@ -226,6 +231,16 @@ def test_what_is_no_settings_file_is_told_in_one_line(text: str, expected: str, 
     lines = told(file, text)
     assert len(lines) == 1
     assert lines[0].startswith("fleetgate.yaml") and expected in lines[0]
+
+
+def test_a_day_that_there_is_not_hides_no_other_mistake(file: Path) -> None:
+    key = f"{{sha256: '{'a' * 64}', expires: 2026-02-30}}"
+    lines = told(file, f"workers: many\ntenants:\n- name: acme\n  keys: [{key}]\n2026-02-30: 1")
+    assert list(dict.fromkeys(tuple(line.split(": ")[:2]) for line in lines)) == [
+        ("fleetgate.yaml:1", "workers"),
+        ("fleetgate.yaml:4", "tenants[0].keys[0].expires"),
+        ("fleetgate.yaml:5", "2026-02-30"),
+    ]
 
 
 def test_yaml_lists_and_maps_are_not_executed_whatever_they_hold(file: Path, tmp_path: Path) -> None:
