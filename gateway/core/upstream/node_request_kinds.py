@@ -148,8 +148,10 @@ class EnforcedBudget(NodeRequest):
     reads_ids = True
 
     def __init__(self, plan: Plan, body: bytes, budget: int, capabilities: Capabilities) -> None:
+        # The body that is sent asks for usage in any case; the terms go by what the client asked for.
+        wanted = {"stream_options": plan.ask.body.get("stream_options")}
         self._terms, first = opening_request(
-            parse_trusted(body),
+            parse_trusted(body) | wanted,
             chat=plan.dialect.templated,
             budget=budget,
             max_tokens=plan.max_tokens,
