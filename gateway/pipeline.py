@@ -17,7 +17,7 @@ from gateway.core.access.tenants import Identity, Tenant
 from gateway.core.bodies import is_long, parse_body, parse_steps
 from gateway.core.dialects import Ask, Dialect
 from gateway.core.dialects.response_ids import NONCE_BYTES, open_id
-from gateway.core.errors import InvalidRequest, NotFound
+from gateway.core.errors import NotFound
 from gateway.core.http.json_size import COPIES
 from gateway.core.limits.metering import Meters
 from gateway.core.models import Models
@@ -35,6 +35,7 @@ from gateway.limits.arrivals import Arrival
 from gateway.pressure.thinking_pressure import ThinkingPressure
 from gateway.reading.reader import BodyReader
 from gateway.request_record import Observer, RequestRecord
+from gateway.upstream.deadline import read_deadline, until
 from gateway.upstream.downstream import DownstreamRequest, in_turns, while_there
 from gateway.upstream.relay import Relay
 
@@ -97,7 +98,8 @@ class Pipeline:
             values = request.values
             long = is_long(raw, values)
             if long:
-                ask = record.asked(await self._read_long(request, dialect, raw, who.tenant.name, record.arrival))
+                reading = self._read_long(request, dialect, raw, who.tenant.name, record.arrival)
+                ask = record.asked(await until(deadline, reading))
                 raw = b""  # an outline may stand for other bytes: these are freed
             else:
                 if record.arrival is not None:
@@ -241,21 +243,3 @@ class Pipeline:
                 code="response_not_found",
             )
         return node
-
-
-def read_deadline(headers: Mapping[bytes, bytes]) -> float:
-    """Loop time until which the client waits: `x-request-timeout` seconds from now, infinite where it says nothing."""
-    value = headers.get(b"x-request-timeout")
-    if value is None:
-        return float("inf")
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= 86_400:
-        raise InvalidRequest(
-            "The header x-request-timeout must be a number of seconds above 0 and at most 86400.",
-            param="x-request-timeout",
-            code="invalid_timeout",
-        )
-    return asyncio.get_running_loop().time() + seconds

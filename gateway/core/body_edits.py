@@ -11,7 +11,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any
 
 from gateway.core.bodies import Body, exact_body
-from gateway.core.json_text import UNICODE_ESCAPE, dump
+from gateway.core.json_text import UNICODE_ESCAPE, dump, is_exact
 from gateway.core.reading.outline import Outline, edit_by_places
 
 _OPEN_BRACE = re.compile(rb"\s*\{\s*")
@@ -32,6 +32,7 @@ def edit_body(raw: bytes, body: Body, changes: Mapping[str, Any], removals: Abst
         return edit_by_places(raw, body, changes, removals)
     if not changes and removals.isdisjoint(body):
         return raw
+    changes = _with_exact_numbers(raw, body, changes)
     unwanted = body.keys() & removals
     if not unwanted:
         spliced = _splice(raw, body, changes)
@@ -39,6 +40,21 @@ def edit_body(raw: bytes, body: Body, changes: Mapping[str, Any], removals: Abst
             return spliced
     exact = exact_body(raw, body)
     return dump({**{key: value for key, value in exact.items() if key not in unwanted}, **changes})
+
+
+def _with_exact_numbers(raw: bytes, body: Body, changes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`changes`, whose objects may have members of the client's own, with its integers as they came: in `body` those
+    beyond 64 bits are floats."""
+    rounded = [key for key, value in changes.items() if type(value) is dict and not is_exact(value)]
+    if not rounded:
+        return changes
+    exact, mended = exact_body(raw, body), dict(changes)
+    for key in rounded:
+        given, kept = body.get(key), exact.get(key)
+        if type(given) is dict and type(kept) is dict:
+            same = {name for name, value in changes[key].items() if name in given and given[name] == value}
+            mended[key] = {name: kept[name] if name in same else value for name, value in changes[key].items()}
+    return mended
 
 
 def insert_fields(raw: bytes, added: Mapping[str, Any]) -> bytes:

@@ -310,3 +310,14 @@ def _same(read: Any, meant: Any) -> bool:
     if type(meant) is int and not -(2**63) <= meant < 2**64:
         return math.isclose(read, meant)
     return bool(read == meant) and type(read) is type(meant)
+
+
+@pytest.mark.parametrize("number", ["-9223372036854775809", "18446744073709551616", "-1" + "0" * 30, "1e30", "-7"])
+@pytest.mark.parametrize("field", ["chat_template_kwargs", "stream_options"])
+def test_an_object_that_gets_a_member_keeps_the_clients_numbers(number: str, field: str) -> None:
+    """vLLM refuses an integer beyond 64 bits, and takes the float that it is rounded to."""
+    raw = b'{"model":"m","%b":{"x":%b,"deep":[%b]}}' % (field.encode(), number.encode(), number.encode())
+    body = parse_body(raw)
+    edited = edit_body(raw, body, {field: {**body[field], "include_usage": True}}, frozenset())
+    assert json.loads(edited)[field] == {"x": json.loads(number), "deep": [json.loads(number)], "include_usage": True}
+    assert b"e+" not in edited or number == "1e30"

@@ -145,6 +145,27 @@ async def test_a_client_that_leaves_frees_what_it_held() -> None:
         assert len(node.asked) == 2
 
 
+async def test_a_deadline_holds_while_a_body_is_read_and_while_it_waits_for_that() -> None:
+    limits = {"default": {"concurrent_requests": 5}}
+    async with scripted_node(ok) as node, running_gateway(node.url, limits=limits) as gateway:
+        async with httpx.AsyncClient(base_url=gateway.url, trust_env=False, timeout=60) as client:
+            content = json.dumps(MANY).encode()
+            assert (await client.post(CHAT, content=content)).status_code == 200
+            pid = gateway.app.reader.pid
+            assert pid is not None
+            os.kill(pid, signal.SIGSTOP)
+            hurried = {"x-request-timeout": "0.3"}
+            asked = [client.post(path, content=content, headers=hurried) for path in (CHAT, CHAT, MESSAGES)]
+            for told in await asyncio.gather(*asked):
+                assert told.status_code == 504 and "x-request-timeout" in told.json()["error"]["message"]
+            await nothing_held(gateway)
+            os.kill(pid, signal.SIGCONT)
+            patient = {"x-request-timeout": "60"}
+            assert (await client.post(CHAT, content=content, headers=patient)).status_code == 200
+            assert gateway.app.reader.pid == pid, "what it read for nobody was taken"
+        assert len(node.asked) == 2
+
+
 async def test_a_reader_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     async with scripted_node(ok) as node, running_gateway(node.url) as gateway:
         async with httpx.AsyncClient(base_url=gateway.url, trust_env=False, timeout=60) as client:
