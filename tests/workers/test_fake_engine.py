@@ -133,3 +133,11 @@ async def test_several_tokens_come_in_one_event() -> None:
         assert (stream.joined("reasoning"), stream.joined("content")) == (message["reasoning"], message["content"])
         # The end of thinking falls into an event with text on both sides of it.
         assert any(set(c["choices"][0]["delta"]) == {"reasoning", "content"} for c in stream.chunks)
+
+
+async def test_its_counters_say_one_time_of_creation_as_long_as_it_runs() -> None:
+    """Gateways take another one for another process, and ask it for everything anew."""
+    async with serve_fake(FakeSettings()) as fake, node_client(fake.url) as node:
+        pages = [(await node.http.get("/metrics")).text for _ in range(2)]
+    name = "vllm:generation_tokens_created"
+    assert len({line for page in pages for line in page.splitlines() if line.startswith(name)}) == 1

@@ -6,6 +6,7 @@ come at `rate`. The cache holds blocks keyed by everything before them, the leas
 """
 
 import asyncio
+import time
 from array import array
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Sequence
@@ -77,6 +78,8 @@ class Engine:
 
     def __init__(self, settings: FakeSettings) -> None:
         self.settings = settings
+        self.began = time.time()
+        """When it started, in seconds since 1970: what its counters were created at."""
         self.cache = PrefixCache(settings.block_size, settings.capacity)
         self.running: set[Seat] = set()
         self.waiting: deque[asyncio.Future[None]] = deque()

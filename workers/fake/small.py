@@ -1,9 +1,12 @@
 """The endpoints without a stream: models, tokenizer, health, version, metrics."""
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 from pydantic import ValidationError
 
 from workers.fake.chat_job import render_messages
@@ -123,8 +126,6 @@ def _metrics(node: Node) -> bytes:
     labels = ("model_name", "engine")
     for metric, (text, value) in gauges.items():
         Gauge(metric, text, labels, registry=registry).labels(name, "0").set(value)
-    for metric, (text, value) in counters.items():
-        Counter(metric, text, labels, registry=registry).labels(name, "0").inc(value)
     cache = Gauge(
         "vllm:cache_config_info",
         "Information of the LLMEngine CacheConfig",
@@ -132,9 +133,29 @@ def _metrics(node: Node) -> bytes:
         registry=registry,
     )
     cache.labels(str(node.settings.block_size), str(node.settings.capacity), "0").set(1)
-    success = Counter(
-        "vllm:request_success", "Count of processed requests.", (*labels, "finished_reason"), registry=registry
+    families = _Families()
+    for metric, (text, value) in counters.items():
+        families.add(CounterMetricFamily(metric, text, labels=labels)).add_metric((name, "0"), value, engine.began)
+    success = CounterMetricFamily(
+        "vllm:request_success", "Count of processed requests.", labels=(*labels, "finished_reason")
     )
-    success.labels(name, "0", "stop").inc(engine.finished)
-    success.labels(name, "0", "abort").inc(engine.aborted)
+    families.add(success)
+    success.add_metric((name, "0", "stop"), engine.finished, engine.began)
+    success.add_metric((name, "0", "abort"), engine.aborted, engine.began)
+    registry.register(families)
     return generate_latest(registry)
+
+
+class _Families(Collector):
+    """Counters that were created when the engine began, and not with the page: gateways take another time of creation
+    for another process."""
+
+    def __init__(self) -> None:
+        self._made: list[CounterMetricFamily] = []
+
+    def add(self, family: CounterMetricFamily) -> CounterMetricFamily:
+        self._made.append(family)
+        return family
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        return self._made
