@@ -141,7 +141,7 @@ lock: setup
 	$(PYTHON) -m venv $(VENV)/uv
 	$(VENV)/uv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
 	$(LOCK) --output-file docker/gateway.lock
-	$(LOCK) --extra tokenizer --extra worker-tools --constraints docker/gateway.lock \
+	$(LOCK) --extra tokenizer --extra worker-tools --extra otel --constraints docker/gateway.lock \
 		--output-file docker/gateway-extras.lock
 	$(BIN)/python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb')); \
 		mypyc = project['tool']['hatch']['build']['targets']['wheel']['hooks']['mypyc']; \

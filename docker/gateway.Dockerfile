@@ -11,7 +11,7 @@ RUN if [ -n "${COMPILE}" ] && ! command -v gcc >/dev/null; then \
         apt-get update -qq && apt-get install -qq -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*; \
     fi
 # Versions and hashes are those of the lock files (`make lock`). pip stays outside of the environment it fills.
-# Extra packages, EXTRAS=[tokenizer] or [worker-tools] (for `launch` with Redis), have a lock file together.
+# Extra packages, EXTRAS=[tokenizer], [otel] or [worker-tools] (for `launch` with Redis), have a lock file together.
 ARG EXTRAS=
 COPY docker/*.lock docker/
 RUN python3 -m venv /opt/build \

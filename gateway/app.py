@@ -126,6 +126,9 @@ class Gateway:
         self.meters = Meters(settings.prices)
         self.admission = Admission(None, self.router, self.queue)
         self.reader = BodyReader()
+        traces = parts.traces(config)
+        self._tracer = None if traces is None else traces[0]
+        self.trace_export = None if traces is None else traces[1]
         self.pipeline = Pipeline(
             settings.requests,
             self.gate,
@@ -137,6 +140,7 @@ class Gateway:
             self.meters,
             self.pressure,
             self.reader,
+            self._tracer,
         )
         self._configure_limits(settings)
         self._bounds = RequestBounds(settings.bodies)
@@ -159,6 +163,7 @@ class Gateway:
             self.ledger,
             log_stream,
             self.pressure,
+            self.trace_export,
         )
         self.config_reload = ConfigReload(watch, config, self.apply, self.metrics.reloaded, self.audit.note)
         self.admin = build_admin(
@@ -211,8 +216,16 @@ class Gateway:
         return self.admission.limiter
 
     def _observers(self) -> tuple[Observer, ...]:
-        always = (self.metrics.request_ended, self._request_log.request_ended, self.models.dialects.request_ended)
-        return always if self.ledger is None else (*always, self.ledger.request_ended)
+        found: list[Observer] = [
+            self.metrics.request_ended,
+            self._request_log.request_ended,
+            self.models.dialects.request_ended,
+        ]
+        if self.ledger is not None:
+            found.append(self.ledger.request_ended)
+        if self._tracer is not None:
+            found.append(self._tracer.request_ended)
+        return tuple(found)
 
     def _admin_routes(self) -> Iterable[RouteGroup]:
         directory = parts.directory(self.config, self.redis)
@@ -276,6 +289,8 @@ class Gateway:
         for part in (self.limiter, self.keyring, self.blocks, self.ledger):
             if part is not None:
                 part.start()
+        if self.trace_export is not None:
+            self.trace_export.start()
         self._started = True
         self.prober.sync()
         self.discovery.start()
@@ -314,6 +329,8 @@ class Gateway:
                 await self.router.places.stop()
             await self.presence.stop()
             await self.redis.stop()
+        if self.trace_export is not None:
+            await self.trace_export.stop()
         self._request_log.flush()
         self.metrics.flush()
 

@@ -35,6 +35,7 @@ from gateway.limits.arrivals import Arrival
 from gateway.pressure.thinking_pressure import ThinkingPressure
 from gateway.reading.reader import BodyReader
 from gateway.request_record import Observer, RequestRecord
+from gateway.telemetry.tracer import Tracer
 from gateway.upstream.deadline import read_deadline, until
 from gateway.upstream.downstream import DownstreamRequest, in_turns, while_there
 from gateway.upstream.relay import Relay
@@ -70,6 +71,7 @@ class Pipeline:
         meters: Meters,
         pressure: ThinkingPressure,
         reader: BodyReader,
+        tracer: Tracer | None = None,
     ) -> None:
         """`counters` are of the models that have a tokenizer here; the limiter of `admission` has the same `meters`."""
         self.settings = settings
@@ -84,11 +86,12 @@ class Pipeline:
         self._meters = meters
         self._pressure = pressure
         self._reader = reader
+        self._tracer = tracer
 
     async def answer(self, request: DownstreamRequest, dialect: Dialect) -> None:
         """Serve one request that asks a model for something."""
         settings = self.settings
-        with RequestRecord(request, dialect, self._meters, self._observers, self.admission) as record:
+        with RequestRecord(request, dialect, self._meters, self._observers, self.admission, self._tracer) as record:
             who = record.of(self.gate.known(request.headers) or await self.gate.find(request.headers, request.address))
             deadline = read_deadline(request.headers)
             waits = request.weighty
@@ -136,7 +139,8 @@ class Pipeline:
         `suffix` is what follows the id in the node's path, the query included.
         """
         settings = self.settings
-        with RequestRecord(request, dialect, self._meters, self._observers, self.admission) as record:
+        meters, observers, tracer = self._meters, self._observers, self._tracer
+        with RequestRecord(request, dialect, meters, observers, self.admission, tracer, method) as record:
             who = record.of(await self.gate.identify(request.headers, request.address))
             deadline = read_deadline(request.headers)
             waits = request.weighty

@@ -23,12 +23,15 @@ from gateway.core.limits.metering import ASSUMED_OUTPUT, Meters, plan_amounts
 from gateway.core.limits.rules import NOTHING
 from gateway.core.plan import Plan
 from gateway.core.telemetry.request_stats import CLIENT_LEFT, LONGEST_WORD, RequestStats
+from gateway.core.telemetry.spans import input_messages
+from gateway.core.telemetry.trace_context import passed_lines
 from gateway.core.thinking.intent import UNSAID
 from gateway.core.usage.charge import Charge, RequestOutcome, charge
 from gateway.core.usage.cost import cost_of
 from gateway.core.usage.token_usage import Usage, tokens_lost
 from gateway.limits.arrivals import Arrival
 from gateway.limits.reservation import Reservation
+from gateway.telemetry.tracer import Tracer
 from gateway.upstream.downstream import DownstreamRequest
 from gateway.upstream.failed_answers import shutting_down
 
@@ -66,6 +69,8 @@ class RequestRecord:
         meters: Meters,
         observers: tuple[Observer, ...],
         admission: Admission,
+        tracer: Tracer | None,
+        method: str = "POST",
     ) -> None:
         self._began = time.perf_counter()
         self._meters = meters
@@ -73,7 +78,13 @@ class RequestRecord:
         self._request = request
         self._dialect = dialect
         self._observers = observers
-        self.stats = RequestStats(request.request_id, dialect.name)
+        stats = self.stats = RequestStats(request.request_id, dialect.name)
+        if tracer is None:
+            stats.trace_lines = passed_lines(request.headers)
+        else:
+            tracer.begin(stats, request.headers, self._began)
+            if stats.trace is not None:
+                stats.trace.method, stats.trace.route = method, dialect.path
         self.arrival: Arrival | None = None
         self.reservation: Reservation | None = None
         self.turn_charge: TurnCharge | None = None
@@ -91,6 +102,9 @@ class RequestRecord:
         self.stats.request_bytes = len(ask.raw)
         if ask.intent is not UNSAID:
             self.stats.thinking_asked = ask.intent.asked
+        trace = self.stats.trace
+        if trace is not None and trace.content and type(ask.body) is dict:
+            trace.input = input_messages(ask.body, trace.content)
         return ask
 
     def __enter__(self) -> Self:
@@ -146,6 +160,8 @@ class RequestRecord:
         elif not request.status and stats.ending == ClientGone.default_code:
             stats.status = CLIENT_LEFT
         stats.duration = time.perf_counter() - self._began
+        if stats.trace is not None:
+            stats.trace.end_attempt(stats.ending, self._began + stats.duration)
         if stats.first_byte is not None:
             stats.ttft = stats.first_byte - self._began
         end = RequestOutcome(stats.ending, request.status, stats.attempts if stats.sent else 0)

@@ -228,6 +228,15 @@ UNWATCHED = replace(
     note="one process, no policy; no loop is looked for",
     environment={"FLEETGATE_LOOPS__REASONING": "false"},
 )
+TRACED = replace(
+    FLEETGATE,
+    name="fleetgate-traced",
+    note="one process; one trace of a hundred is recorded and sent to a collector that is away",
+    environment={
+        "FLEETGATE_TELEMETRY__TRACES__ENDPOINT": "http://127.0.0.1:9",
+        "FLEETGATE_TELEMETRY__TRACES__RATIO": "0.01",
+    },
+)
 POLICIES = replace(
     FLEETGATE,
     name="fleetgate-policies",
@@ -253,7 +262,7 @@ ROUTER = Proxy(
     requirements=("vllm-router==0.1.17",),
     environment=ONE_THREAD,
 )
-OWN = (FLOOR, BUDGETS, UNRESUMED, UNWATCHED, POLICIES)
+OWN = (FLOOR, BUDGETS, UNRESUMED, UNWATCHED, TRACED, POLICIES)
 """What is measured on wish: variants of the gateway, and what no proxy in Python can do without."""
 RIVALS = (
     Proxy("nginx", "system", "1 worker, keep-alive to the node, proxy_buffering off", _nginx, program="nginx"),

@@ -16,7 +16,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 BASE, EXTENDED, BUILD = "gateway.lock", "gateway-extras.lock", "build.lock"
 NEEDED: dict[str, list[str]] = {
     BASE: PROJECT["dependencies"],
-    EXTENDED: [*PROJECT["dependencies"], *EXTRAS["tokenizer"], *EXTRAS["worker-tools"]],
+    EXTENDED: [*PROJECT["dependencies"], *EXTRAS["tokenizer"], *EXTRAS["worker-tools"], *EXTRAS["otel"]],
     BUILD: [
         *PROJECT["dependencies"],
         *PYPROJECT["build-system"]["requires"],

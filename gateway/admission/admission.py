@@ -14,6 +14,7 @@ No node is chosen for a request that finds others waiting: it waits behind them 
 """
 
 from collections.abc import Mapping
+from time import perf_counter
 
 from gateway.admission.queue import RequestQueue
 from gateway.admission.turn_charge import TurnCharge
@@ -96,6 +97,9 @@ class Admission:
         `QueueFull` by the fleet, `ClientGone` and `DeadlineExceeded` while it waits: then it holds nothing.
         """
         charge = None
+        trace = stats.trace
+        if trace is not None:
+            trace.begin("choice", perf_counter())
         counts = self._router.fleet.bounded or self.queue.bounds.size
         if counts and plan.model is not None:  # what was made before is read beyond all bounds
             charge = self._charge(who, plan, service_class, request)
@@ -121,6 +125,8 @@ class Admission:
                     return Admitted(reservation, charge, lease, choice.another)
             charge = charge or self._charge(who, plan, service_class, request)
             began = self._router.now()
+            if trace is not None:
+                trace.begin("queue", perf_counter())
             try:
                 lease, another = await self.queue.wait(plan, charge, request, deadline)
             finally:

@@ -1,10 +1,13 @@
 """Settings of metrics and traces."""
 
-from typing import Annotated
+import importlib.util
+import os
+import re
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
-from gateway.config.types import Section
+from gateway.config.types import Secret, Section
 
 Names = Annotated[int, Field(ge=1, le=100_000)]
 
@@ -20,8 +23,87 @@ class MetricsConfig(Section):
     """Nodes; the first ones that were seen."""
 
 
+LIBRARY = "opentelemetry.exporter.otlp.proto.http"
+"""What an installation of fleetgate[otel] has."""
+
+_URL = re.compile(r"https?://[A-Za-z0-9._\[\]:-]+(?:/[!-~]*)?")
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
+
+
+def _endpoint(url: str) -> str:
+    if _URL.fullmatch(url) is None:
+        raise ValueError("an endpoint looks like http://otel-collector:4318 or https://host/v1/traces")
+    return url
+
+
+class TracesConfig(Section):
+    """Traces of requests, sent to a collector by OTLP over HTTP. Off while there is no `endpoint`, here or in
+    `OTEL_EXPORTER_OTLP_ENDPOINT`."""
+
+    endpoint: Annotated[str, AfterValidator(_endpoint)] | None = None
+    """The collector's URL; `/v1/traces` is added to one that has no path. None: as OpenTelemetry's variables say."""
+    headers: dict[str, Secret] = Field(default_factory=dict)
+    """Headers of each export, such as `authorization`; their values are secrets."""
+    ratio: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Share of the traces that begin here which is recorded."""
+    follow_clients: bool = True
+    """Whether a client's `traceparent` decides for its own trace; `ratio` does for all where this is false."""
+    timeout: Annotated[float, Field(gt=0, le=60)] = 10.0
+    """Seconds that one export may take, its retries included."""
+    max_queue: Annotated[int, Field(ge=64, le=100_000)] = 2048
+    """Number of spans that wait for their export at most; what comes beyond it is dropped."""
+    flush: Annotated[float, Field(gt=0, le=60)] = 5.0
+    """Seconds that a gateway which is stopped takes for the spans that wait."""
+    content: bool = False
+    """Whether prompts and answers are recorded, hidden thinking too."""
+    content_bytes: Annotated[int, Field(ge=1, le=65_536)] = 4096
+    """Bytes of the messages, of the thinking and of the answer that are recorded, each, where `content` is on."""
+    service_name: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    """The service in traces. None: `OTEL_SERVICE_NAME`, or fleetgate."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        for name in self.headers:
+            if _HEADER.fullmatch(name) is None:
+                raise ValueError(f"{name!a} is not the name of a header")
+        if self.endpoint is not None and not library_installed():
+            raise ValueError("traces need OpenTelemetry's library: pip install 'fleetgate[otel]'")
+        return self
+
+    @property
+    def enabled(self) -> bool:
+        """Whether requests are recorded, by these settings or by OpenTelemetry's variables."""
+        if _is(os.environ.get("OTEL_SDK_DISABLED"), "true") or _is(os.environ.get("OTEL_TRACES_EXPORTER"), "none"):
+            return False
+        named = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+        return self.endpoint is not None or any(os.environ.get(name) for name in named)
+
+    @property
+    def share(self) -> float:
+        """`ratio`; where it is not set, that of `OTEL_TRACES_SAMPLER_ARG`."""
+        if "ratio" not in self.model_fields_set and "ratio" in os.environ.get("OTEL_TRACES_SAMPLER", ""):
+            try:
+                return min(1.0, max(0.0, float(os.environ.get("OTEL_TRACES_SAMPLER_ARG", ""))))
+            except ValueError:
+                return self.ratio
+        return self.ratio
+
+
+def library_installed() -> bool:
+    try:
+        return importlib.util.find_spec(LIBRARY) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _is(variable: str | None, word: str) -> bool:
+    return variable is not None and variable.strip().lower() == word
+
+
 class Telemetry(Section):
     """What is told of requests beside the log."""
 
     metrics: MetricsConfig = MetricsConfig()
     """Of `/metrics`."""
+    traces: TracesConfig = TracesConfig()
+    """Of requests, at a collector."""

@@ -354,6 +354,12 @@ METRICS: tuple[MetricDefinition[Any], ...] = (
         "file",
         processes="livemin",
     ),
+    SPANS := _counter(
+        "fleetgate_spans_total",
+        "Spans of recorded requests; result is exported, failed (the collector did not take them) or dropped (too many "
+        "waited).",
+        "result",
+    ),
     SHORTAGES := _counter(
         "fleetgate_shortages_total",
         "Connections that this machine could not open, by what ran out: EMFILE is open files.",

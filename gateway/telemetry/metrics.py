@@ -179,6 +179,11 @@ class Metrics:
         if disk is not None:
             self._made[definitions.LOG_DISK_FREE].labels(disk[0]).set(disk[1])
 
+    def traces_state(self, counts: Mapping[str, int]) -> None:
+        """Spans by what became of them, since the start."""
+        for result, total in counts.items():
+            self._count_up(definitions.SPANS, total, result)
+
     def memory_state(self, held: int, limit: int) -> None:
         """Bytes held of requests and answers, and their limit."""
         self._made[definitions.MEMORY_HELD].set(held)

@@ -6,6 +6,7 @@ more                    no          what is held, and then every piece as it com
 any                     yes         the whole, once it is complete; memory bounds its length
 """
 
+from time import perf_counter
 from typing import Final
 
 from gateway.core.dialects.stream_filter import gave_up
@@ -82,6 +83,9 @@ class PlainAnswer:
         if status in FAILED_STATUSES:
             answer = NodeAnswer(status, passed_headers(head), self._node_request.plain(status, body))
             raise node_error(status, body, head, answer)
+        watch = None if self._stats.trace is None else self._stats.trace.watch
+        if watch is not None:
+            watch.see_plain(body, perf_counter())
         if status == 200:
             if self._node_request.gave_up(body):
                 raise gave_up()

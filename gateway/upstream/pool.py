@@ -21,13 +21,12 @@ MAX_IDLE: Final = 256
 FORWARDED_HEADERS: Final = (
     b"accept",
     b"user-agent",
-    b"traceparent",
-    b"tracestate",
     b"anthropic-version",
     b"anthropic-beta",
 )
 """Client headers that reach the node. All others stay here, above all those that steer vLLM's engine
-(`X-Request-Id`, `X-Session-ID`, `X-data-parallel-rank`, `X-Vllm-Priority`) and the client's key."""
+(`X-Request-Id`, `X-Session-ID`, `X-data-parallel-rank`, `X-Vllm-Priority`) and the client's key. The trace context is
+read, and written anew (`core/telemetry/trace_context.py`)."""
 
 
 class Pool:
@@ -52,14 +51,15 @@ class Pool:
         self._closed = False
         self._head_cache = NodeHeadCache()
 
-    def head(self, method: str, path: str, headers: Mapping[bytes, bytes], length: int) -> bytes:
-        """The head of a request whose body has `length` bytes; of the client's `headers` only the harmless ones."""
+    def head(self, method: str, path: str, headers: Mapping[bytes, bytes], length: int, trace: bytes = b"") -> bytes:
+        """The head of a request whose body has `length` bytes; of the client's `headers` only the harmless ones.
+        `trace`: the lines of its trace context."""
         parts = [f"{method} {self._base_path}{path} HTTP/1.1\r\n".encode(), self._fixed_headers]
         for name in FORWARDED_HEADERS:
             value = headers.get(name)
             if value is not None:
                 parts += (name, b": ", value, b"\r\n")
-        parts.append(b"content-length: %d\r\n\r\n" % length)
+        parts += (trace, b"content-length: %d\r\n\r\n" % length)
         return b"".join(parts)
 
     def acquire(self) -> UpstreamConnection | None:

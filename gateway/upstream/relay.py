@@ -1,6 +1,7 @@
 """Answers a request from the fleet: a node, a connection, an exchange, and another attempt where that is safe."""
 
 import asyncio
+import time
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -24,12 +25,13 @@ from gateway.core.resume.checkpoint import Checkpoint
 from gateway.core.resume.followed_request import GENERATING
 from gateway.core.resume.resumability import RESUMABLE_HEADER, USUAL_RULES, Resumability, ResumeRules
 from gateway.core.telemetry.request_stats import RequestStats
-from gateway.core.upstream.attempts import RetryRules
+from gateway.core.upstream.attempts import RetryRules, outcome
 from gateway.core.upstream.node_request import node_request, node_request_steps
 from gateway.core.upstream.node_request_kinds import BudgetReport, NodeRequest
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import AnotherLease, Lease, Node
 from gateway.telemetry.shortages import ResourceShortages
+from gateway.telemetry.tracer import new_span
 from gateway.upstream.attempt_part import AttemptPart
 from gateway.upstream.downstream import DownstreamRequest, in_turns
 from gateway.upstream.exchange import Exchange
@@ -117,6 +119,9 @@ class Relay:
                 stats.route = None if placed is None else placed.reason
                 stats.expected_cached = None if placed is None else placed.cached
                 stats.attempts += 1
+                if stats.trace is not None:
+                    resumes = resumption is not None and part is not None and part.resumption is not None
+                    stats.trace.begin_attempt(lease.node.name, new_span(), time.perf_counter(), resumes)
                 try:
                     if part is None:
                         prepared = (
@@ -129,6 +134,8 @@ class Relay:
                         part = AttemptPart(prepared, method, path or prepared.path, prepared.body)
                     while part is not None:
                         part = await self._attempt(part, lease, request, stats, deadline, fresh, plan.model)
+                    if stats.trace is not None:
+                        stats.trace.end_attempt("failed" if stats.node_failed else "passed", time.perf_counter())
                     if resumption is not None:
                         resumption.ended()
                     if stats.node_failed:  # in mid-answer: by its own fault, or by the request's
@@ -137,6 +144,8 @@ class Relay:
                         self.failover.conclude(tries, lease)
                     return None
                 except UpstreamError as error:
+                    if stats.trace is not None:
+                        stats.trace.end_attempt(outcome(error), time.perf_counter())
                     if part is not None and part.may_be_stale(error, fresh):
                         fresh = True
                         continue
@@ -281,7 +290,11 @@ class Relay:
             body = part.body
             if stats.priority and node.takes_priority and part.path in PRIORITISED:
                 body = insert_fields(body, {"priority": stats.priority})
-            head = pool.head(part.method, part.path, request.headers, len(body))
+            trace, lines = stats.trace, stats.trace_lines
+            if trace is not None:
+                lines = trace.node_lines()
+                trace.sent(time.perf_counter())
+            head = pool.head(part.method, part.path, request.headers, len(body), lines)
             stats.sent = True
             connection.send((head, body), exchange)
             follow_up = await exchange.done

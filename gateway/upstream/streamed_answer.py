@@ -7,6 +7,7 @@ held, and sent with it.
 
 import re
 from collections.abc import Callable
+from time import perf_counter
 
 from gateway.core.dialects.answers import find_error_status
 from gateway.core.dialects.stream_filter import COLON, STOP, FollowUpRequest, StreamFilter, says_nothing
@@ -44,6 +45,7 @@ class StreamedAnswer:
         "_request",
         "_shows_life",
         "_stats",
+        "_watch",
         "_writer",
         "filter",
         "write",
@@ -68,6 +70,8 @@ class StreamedAnswer:
         self._writer = writer
         self._prelude = stream_filter.prelude if isinstance(stream_filter, Checkpoint) else []
         """The events before the first that says something of the answer; also those of exchanges before this one."""
+        self._watch = None if stats.trace is None else stats.trace.watch
+        """Of a recorded request: it looks at each event, so none goes on as the chunk that it came in."""
         self._between = True
         """Whether the next piece begins an event, or a line behind a comment."""
         self._quiet = False
@@ -95,6 +99,8 @@ class StreamedAnswer:
                 self._progress.last_push = now
 
     def feed(self, data: bytes) -> None:
+        if self._watch is not None:
+            self._watch.see(data, perf_counter())
         progress = self._progress
         progress.begun = progress.begun or progress.last
         progress.events += data.count(b"\n\n") or data.count(b"\r\n\r\n")
@@ -161,7 +167,7 @@ class StreamedAnswer:
                 events = b"".join((*self._prelude, events))
                 self._prelude.clear()
         self._writer.push(events)
-        self.write = self._request.write_chunk if self._shows_life else None
+        self.write = self._request.write_chunk if self._shows_life and self._watch is None else None
 
 
 def _cut() -> UpstreamCut:

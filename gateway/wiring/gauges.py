@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -18,6 +19,9 @@ from gateway.telemetry.process_facts import read_process_facts
 from gateway.telemetry.shortages import ResourceShortages
 from gateway.upstream.relay import Relay
 from gateway.usage.ledger import Ledger
+
+if TYPE_CHECKING:
+    from gateway.telemetry.trace_export import TraceExport
 
 log = structlog.get_logger("fleetgate")
 
@@ -40,6 +44,7 @@ class Gauges:
     ledger: Ledger | None
     log_stream: LogStream
     pressure: ThinkingPressure
+    traces: "TraceExport | None"
 
     async def run(self) -> None:
         """Refresh every `SECONDS`, for ever."""
@@ -57,6 +62,8 @@ class Gauges:
             metrics.ledger_state(self.ledger.waiting, self.ledger.dropped)
         metrics.process_state(read_process_facts())
         metrics.log_state(self.log_stream.failed, self.log_stream.disk())
+        if self.traces is not None:
+            metrics.traces_state(self.traces.counts)
         metrics.queue_state(self.admission.queue.facts())
         metrics.memory_state(self.memory.held, self.memory.limit)
         if self.shortages.found_now("accepting connections"):

@@ -1,9 +1,14 @@
 """The parts of a gateway, made of the settings that are read at start."""
 
 import ipaddress
+import os
 import ssl
 from collections.abc import Mapping
 from functools import partial
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import structlog
 
 from gateway.access.directory import Directory
 from gateway.access.keyring import Keyring, RecordReaders
@@ -12,6 +17,7 @@ from gateway.admin.docs import OPEN_PATHS
 from gateway.config.access import read_grant, read_tenant
 from gateway.config.discovery import DnsConfig, RegistrationsConfig
 from gateway.config.listen import Tls
+from gateway.config.telemetry import library_installed
 from gateway.config.tree import Config
 from gateway.config.types import is_loopback, load_certificate
 from gateway.core.access.browser_guard import BrowserGuard
@@ -30,9 +36,16 @@ from gateway.redis.client import RedisClient, RedisSettings
 from gateway.redis.schema import KeySchema
 from gateway.routing.router import Router, RoutingRules
 from gateway.telemetry.metrics import LabelBounds
+from gateway.telemetry.process_facts import read_process_facts
+from gateway.telemetry.tracer import Tracer
 from gateway.usage.ledger import Ledger, UsageRetention
 from gateway.usage.transfer import UsageTransfer
 from gateway.wiring.reloadable import tokenizers
+
+if TYPE_CHECKING:
+    from gateway.telemetry.trace_export import TraceExport
+
+log = structlog.get_logger("fleetgate")
 
 
 def counters(config: Config) -> dict[str, PromptCounter]:
@@ -94,6 +107,35 @@ def public_guard(config: Config) -> BrowserGuard:
 def label_bounds(config: Config) -> LabelBounds:
     metrics = config.telemetry.metrics
     return LabelBounds(metrics.max_tenants, metrics.max_models, metrics.max_nodes)
+
+
+def traces(config: Config) -> tuple[Tracer, "TraceExport"] | None:
+    """Who records requests, and who sends their spans; None where none are recorded. Otherwise OpenTelemetry's library
+    is not even loaded."""
+    given = config.telemetry.traces
+    if not given.enabled:
+        return None
+    if not library_installed():  # only variables asked for it, which may be meant for others
+        log.warning("traces_unavailable", remedy="pip install 'fleetgate[otel]', or unset OTEL_EXPORTER_OTLP_ENDPOINT")
+        return None
+    from gateway.telemetry.trace_export import ExportSettings, TraceExport  # its library is an optional extra
+
+    endpoint = given.endpoint
+    if endpoint is not None and urlsplit(endpoint).path in ("", "/"):
+        endpoint = endpoint.rstrip("/") + "/v1/traces"
+    export = TraceExport(
+        ExportSettings(
+            endpoint,
+            {name: secret.reveal() for name, secret in given.headers.items()},
+            given.timeout if "timeout" in given.model_fields_set or endpoint is not None else None,
+            given.max_queue,
+            given.flush,
+            given.service_name or os.environ.get("OTEL_SERVICE_NAME") or "fleetgate",
+            read_process_facts().version,
+        )
+    )
+    content = given.content_bytes if given.content else 0
+    return Tracer(given.share, given.follow_clients, content, export.export), export
 
 
 def redis_client(config: Config) -> RedisClient | None:

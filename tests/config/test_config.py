@@ -564,7 +564,7 @@ def test_the_example_mentions_every_setting_and_its_commented_parts_are_good(
         (tmp_path / name).write_bytes(copied.read_bytes())
     (tmp_path / "nemotron-3-ultra").mkdir()
     (tmp_path / "nemotron-3-ultra" / "tokenizer.json").write_text("{}")
-    for name in ("NODE_API_KEY", "ADMIN_TOKEN", "ADMIN_TOKEN_OF_ADA", "RESPONSE_SECRET", "WORKER_SECRET"):
+    for name in ("NODE_API_KEY", "ADMIN_TOKEN", "ADMIN_TOKEN_OF_ADA", "RESPONSE_SECRET", "WORKER_SECRET", "OTLP_TOKEN"):
         monkeypatch.setenv(name, "secret")
     monkeypatch.setenv("REDIS_URL", "redis://user:secret@127.0.0.1:6379/0")
     load(file, text)

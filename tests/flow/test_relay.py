@@ -97,10 +97,11 @@ async def test_stream_passes_to_the_letter() -> None:
 async def test_the_node_sees_no_key_and_no_engine_headers() -> None:
     async with scripted_node(plain) as node, running_gateway(node.url) as gateway:
         steering = {"X-Vllm-Priority": "0", "X-Session-ID": "s", "X-data-parallel-rank": "1", "X-Request-Id": "mine"}
-        got = await post(gateway.url, **steering, Authorization="Bearer secret", traceparent="00-ab-cd-01")
+        parent = f"00-{'ab' * 16}-{'cd' * 8}-01"
+        got = await post(gateway.url, **steering, Authorization="Bearer secret", traceparent=parent)
         seen = node.asked[0].headers
         assert not {name.lower() for name in (*steering, "Authorization")} & seen.keys()
-        assert seen["traceparent"] == "00-ab-cd-01"
+        assert seen["traceparent"] == parent
         assert got.headers["x-request-id"] == "mine"
 
 

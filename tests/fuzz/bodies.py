@@ -52,7 +52,11 @@ async def _one(trial: Trial, client: RawClient, number: int) -> bool:
     rng = random.Random(f"{trial.seed} {number}")
     path, raw = draw(rng)
     leaves = rng.random() < 0.02
-    lines: tuple[str, ...] = (f"authorization: Bearer {KEY}", f"traceparent: {number}", f"content-length: {len(raw)}")
+    lines: tuple[str, ...] = (
+        f"authorization: Bearer {KEY}",
+        f"traceparent: {_mark(number)}",
+        f"content-length: {len(raw)}",
+    )
     if rng.random() < 0.1:
         lines += ("origin: https://a.example", "x-forwarded-for: 10.0.0.1", "x-session-id: s")
     await client.send(head("POST", path, *lines) + raw)
@@ -76,8 +80,13 @@ async def _one(trial: Trial, client: RawClient, number: int) -> bool:
     return got.headers.get("connection") != "close"
 
 
+def _mark(number: int) -> str:
+    """The `traceparent` by which the node's side of a request is found."""
+    return f"00-{number + 1:032x}-{1:016x}-00"
+
+
 def _misread(trial: Trial, path: str, number: int, raw: bytes) -> str | None:
-    asked = trial.node.got.pop(str(number), None)
+    asked = trial.node.got.pop(_mark(number), None)
     if asked is None or asked[0] != path:
         return None
     sent: dict[str, Any] = json.loads(raw)

@@ -58,7 +58,7 @@ async def _one(client: Client, node: FuzzNode, calls: Sequence[Call], number: in
     method: Any = client
     for name in call.method.split("."):
         method = getattr(method, name)
-    mark = f"{call.sdk} {number}"
+    mark = f"00-{1 + (call.sdk == 'openai'):08x}{number:024x}-{1:016x}-00"
     status, error = 200, {}
     try:
         answer = await method(**json.loads(json.dumps(sent)), extra_headers={"traceparent": mark})

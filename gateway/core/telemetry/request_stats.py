@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 from gateway.core.errors import ClientGone
 from gateway.core.pressure.squeeze import ThinkingClaim
 from gateway.core.resume.note import ResumeNote
+from gateway.core.telemetry.request_trace import RequestTrace
 from gateway.core.thinking.loops import LoopNote
 from gateway.core.usage.cost import NANO
 from gateway.core.usage.token_usage import ObservedWork, Usage
@@ -227,6 +228,11 @@ class RequestStats:
     """Whether its client had no valid key."""
 
     # While it is answered, for the relay and for `charge`
+
+    trace: RequestTrace | None = None
+    """Its times, where it is recorded; None for nearly all requests."""
+    trace_lines: bytes = b""
+    """The trace context that nodes get where it is not recorded, as header lines."""
 
     priority: int = 0
     """What a node is told that schedules by priority; lower goes first."""
