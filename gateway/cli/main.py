@@ -11,6 +11,7 @@ from gateway.cli.check import check
 from gateway.cli.connect.command import connect
 from gateway.cli.keys import keys
 from gateway.cli.loading import complain, has_nodes, load
+from gateway.cli.logs import logs
 from gateway.cli.nodes import drain, status, undrain
 from gateway.cli.reload import reload
 from gateway.cli.reports import show_audit, show_request, show_usage
@@ -93,6 +94,7 @@ app.command("export")(export_records)
 app.command("import")(import_records)
 app.command("usage")(show_usage)
 app.command("audit")(show_audit)
+app.command()(logs)
 app.command("request")(show_request)
 
 

@@ -26,14 +26,15 @@ class MetricGroup(NamedTuple):
 
 class GroupSums:
     """The sums of one group. `durations`, `ttfts` and `gaps` (mean times between two tokens) in seconds, the rest in
-    requests and tokens. `traced`: duration, time to the first byte (None where none went out) and trace of the requests
+    requests, tokens and nano-dollars. `traced`: duration, time to the first byte (None where none went out) and trace of the requests
     that have one."""
 
-    __slots__ = ("cached", "durations", "gaps", "input", "output", "passed", "reasoning", "requests", "traced", "ttfts")
+    __slots__ = ("cached", "cost", "durations", "gaps", "input", "output", "passed", "reasoning", "requests", "traced", "ttfts")
 
     def __init__(self) -> None:
         self.requests = self.passed = 0
         self.input = self.output = self.cached = self.reasoning = 0
+        self.cost = 0
         self.durations: list[float] = []
         self.ttfts: list[float] = []
         self.gaps: list[float] = []
@@ -56,6 +57,8 @@ def add_up(ended: Iterable[RequestStats]) -> dict[MetricGroup, GroupSums]:
             found.ttfts.append(event.ttft)
         if event.trace_id is not None:
             found.traced.append((event.duration, event.ttft, event.trace_id))
+        if event.cost is not None:
+            found.cost += event.cost
         usage = event.usage
         if usage is not None:
             found.input += usage.input

@@ -111,6 +111,11 @@ METRICS: tuple[MetricDefinition[Any], ...] = (
         "other kind).",
         *("model", "tenant", "kind"),
     ),
+    COST := _counter(
+        "fleetgate_cost_usd_total",
+        "What the tokens cost, in US dollars, of models that have a price.",
+        *("model", "tenant"),
+    ),
     ATTEMPTS := _counter(
         "fleetgate_attempts_total",
         "Attempts on nodes, first ones included; passed means that the client got the answer.",

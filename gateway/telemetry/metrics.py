@@ -13,6 +13,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from gateway.core.admission.queue_facts import QueueFacts
 from gateway.core.fleet.node_facts import NodeFacts
 from gateway.core.telemetry.request_stats import RequestStats
+from gateway.core.usage.cost import NANO
 from gateway.telemetry import definitions
 from gateway.telemetry.batches import NONE, add_up, add_up_resumes, add_up_routes
 from gateway.telemetry.fleet_gauges import FleetGauges
@@ -92,6 +93,8 @@ class Metrics:
             for name in ("input", "output", "cached", "reasoning"):
                 if tokens := getattr(sums, name):
                     self._made[definitions.TOKENS].labels(model, tenant, name).inc(tokens)
+            if sums.cost:
+                self._made[definitions.COST].labels(model, tenant).inc(sums.cost / NANO)
         for event in ended:
             model = self._model(event)
             if event.failures or event.retry_refused or event.wasted or event.overran or event.lost:

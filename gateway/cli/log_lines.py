@@ -1,0 +1,157 @@
+"""Lines of the log, as people read them: found in what stands before them, filtered, put into words."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+LogLine = dict[str, Any]
+Paint = Callable[[str, str], str]
+"""Gives a text a colour, where the output has some."""
+
+
+def read_line(text: str) -> LogLine | None:
+    """The event of a line, whatever stands before it (`gateway-1  | ` of compose, a date and host of journald); None
+    where it has none."""
+    at = text.find('{"')
+    if at < 0:
+        return None
+    try:
+        found = json.loads(text[at:])
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("event"), str) else None
+
+
+@dataclass(frozen=True, slots=True)
+class LogFilter:
+    """What is to be shown. Empty and None: whatever it is. `statuses` are like 503 or 5xx; `slow` in seconds."""
+
+    tenants: Sequence[str] = ()
+    models: Sequence[str] = ()
+    nodes: Sequence[str] = ()
+    statuses: Sequence[str] = ()
+    request: str | None = None
+    slow: float | None = None
+    errors: bool = False
+    since: datetime | None = None
+
+    @property
+    def of_requests(self) -> bool:
+        """Whether only requests can meet it."""
+        return bool(self.tenants or self.models or self.statuses or self.slow is not None)
+
+    @property
+    def passes_all(self) -> bool:
+        return not (self.of_requests or self.nodes or self.request or self.errors or self.since)
+
+    def meets(self, line: LogLine) -> bool:
+        """Whether `line` is to be shown."""
+        if self.since is not None and not self._is_recent(line):
+            return False
+        if self.errors and line.get("level") not in ("error", "critical"):
+            return False
+        if self.request is not None and line.get("request_id") != self.request:
+            return False
+        if self.nodes and not any(node in self.nodes for node in _nodes_in(line)):
+            return False
+        if not self.of_requests:
+            return True
+        if line["event"] != "request":
+            return False
+        if self.tenants and line.get("tenant") not in self.tenants:
+            return False
+        if self.models and line.get("model") not in self.models and line.get("model_asked") not in self.models:
+            return False
+        status = str(line.get("status"))
+        if self.statuses and not any(_is_status(status, wanted) for wanted in self.statuses):
+            return False
+        return self.slow is None or _seconds(line.get("duration_ms")) >= self.slow
+
+    def _is_recent(self, line: LogLine) -> bool:
+        try:
+            return self.since is not None and datetime.fromisoformat(str(line.get("timestamp"))) >= self.since
+        except (ValueError, TypeError):  # the second: a time without a zone
+            return False
+
+
+def _is_status(status: str, wanted: str) -> bool:
+    return len(status) == len(wanted) and all(b in ("x", a) for a, b in zip(status, wanted.lower(), strict=True))
+
+
+def _nodes_in(line: LogLine) -> list[str]:
+    """The nodes of a line: of its last try, of tries that failed, of resumes."""
+    found = [line.get("node")]
+    for name, members in (("failed_attempts", ("node",)), ("resumes", ("from", "to"))):
+        each = line.get(name)
+        if isinstance(each, list):
+            found += [one.get(member) for one in each if isinstance(one, dict) for member in members]
+    return [node for node in found if isinstance(node, str)]
+
+
+def in_words(line: LogLine, paint: Paint) -> str:
+    """One line for people."""
+    time = str(line.get("timestamp", ""))[11:19] or "--:--:--"
+    level = str(line.get("level"))
+    colour = {"error": "red", "critical": "red", "warning": "yellow"}.get(level, "green")
+    if line["event"] != "request":
+        facts = {name: value for name, value in line.items() if name not in ("event", "level", "timestamp")}
+        told = " ".join(f"{name}={_plain(value)}" for name, value in facts.items() if value is not None)
+        return clean(f"{time} {paint(level[:5].ljust(5), colour)} {line['event']} {told}".rstrip())
+    parts = [
+        paint(str(line.get("status")).rjust(3), colour),
+        str(line.get("tenant") or "-"),
+        str(line.get("model") or line.get("model_asked") or "-"),
+        str(line.get("node") or "-"),
+        _duration(line.get("duration_ms")),
+    ]
+    if line.get("ttft_ms") is not None and line.get("stream"):
+        parts.append(f"first token {_duration(line.get('ttft_ms'))}")
+    if line.get("queued_ms") is not None:
+        parts.append(f"waited {_duration(line.get('queued_ms'))}")
+    if line.get("output_tokens") is not None:
+        thinking = line.get("reasoning_tokens")
+        told = f" ({thinking} thinking)" if thinking else ""
+        parts.append(f"{line.get('input_tokens')} in, {line.get('output_tokens')} out{told}")
+    if isinstance(line.get("attempts"), int) and line["attempts"] > 1:
+        parts.append(paint(f"{line['attempts']} tries", "yellow"))
+    if line.get("resumes"):
+        parts.append(paint("resumed", "yellow"))
+    if line.get("ending") != "ok":
+        parts.append(paint(str(line.get("ending")), colour))
+    for name in ("limit", "error"):
+        if line.get(name):
+            parts.append(str(line[name]))
+    return clean(f"{time} {'  '.join(parts)}  {paint(str(line.get('request_id')), 'bright_black')}")
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _seconds(milliseconds: Any) -> float:
+    return milliseconds / 1000 if isinstance(milliseconds, int | float) else 0.0
+
+
+def _duration(milliseconds: Any) -> str:
+    seconds = _seconds(milliseconds)
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def clean(text: str) -> str:
+    """`text` without what a terminal obeys, but for colours: clients choose their names and models."""
+    shown = []
+    for at, each in enumerate(text):
+        if each.isprintable() or (each == "\x1b" and _is_colour(text, at)):
+            shown.append(each)
+        else:
+            shown.append("\N{REPLACEMENT CHARACTER}")
+    return "".join(shown)
+
+
+def _is_colour(text: str, at: int) -> bool:
+    end = text.find("m", at, at + 8)
+    return (
+        text.startswith("\x1b[", at) and end > 0 and all(each.isdigit() or each == ";" for each in text[at + 2 : end])
+    )
