@@ -13,6 +13,7 @@ from gateway.telemetry.metrics import Metrics
 from workers.gpus.metrics import GpuCollector
 
 PAGE = (Path(__file__).parent.parent / "docs" / "telemetry.md").read_text()
+ALERTS = (Path(__file__).parent.parent / "charts" / "fleetgate" / "files" / "alerts.yaml").read_text()
 LOGS = (Path(__file__).parent.parent / "docs" / "logs.md").read_text()
 ROWS = dict(re.findall(r"^\| `(fleetgate_\w+)` \| ([\w, ]*) \|", PAGE, re.MULTILINE))
 WORKER = {f"{each.name}_total" if each.type == "counter" else each.name for each in GpuCollector(tuple).collect()}
@@ -46,7 +47,11 @@ def test_the_line_of_the_page_has_every_field_in_order() -> None:
     assert [[*each] for each in line["resumes"]] == [[*each] for each in fields["resumes"]]
 
 
-def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
-    board = (Path(__file__).parent.parent / "docker" / "grafana" / "dashboards" / "fleetgate.json").read_text()
-    named = set(re.findall(r"fleetgate_[a-z_]+", board))
-    assert {re.sub("_bucket$", "", name) for name in named} <= ROWS.keys() and len(named) > 5
+def test_dashboards_ask_for_metrics_that_there_are() -> None:
+    folder = Path(__file__).parent.parent / "docker"
+    text = "".join(board.read_text() for board in sorted((folder / "grafana" / "dashboards").glob("*.json")))
+    named = {re.sub("_(bucket|count|sum)$", "", name) for name in re.findall(r"fleetgate_[a-z_]+", text)}
+    assert named <= ROWS.keys() | WORKER and len(named) > 50
+    counters = re.findall(r"^(DCGM_\w+),", (folder / "dcgm" / "counters.csv").read_text(), re.MULTILINE)
+    asked = set(re.findall(r"DCGM_\w+", text)) | set(re.findall(r"DCGM_\w+", ALERTS))
+    assert asked <= set(counters) and asked

@@ -94,5 +94,5 @@ def _show(text: str) -> None:
         sys.stdout.write(text.encode("utf-8", "replace").decode() + "\n")
         sys.stdout.flush()
     except BrokenPipeError:  # `| head` has enough
-        sys.stdout = None  # type: ignore[assignment]  # else Python complains at its end
+        sys.stdout = None  # else Python complains at its end
         raise typer.Exit from None

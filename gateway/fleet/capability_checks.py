@@ -182,7 +182,8 @@ class CapabilityChecks:
             problem = str(error) or type(error).__name__
         finally:
             self._canary.end_recheck(_now(), holds)
-        _count(self._node, problem, holds)
+        if problem is not None or holds is not None:  # a busy node says nothing
+            _count(self._node, problem, holds)
         if self._canary.starts != starts or holds is None:
             return  # the node has restarted meanwhile, or did not answer
         self._node.budget_suspected = False

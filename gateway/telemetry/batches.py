@@ -26,10 +26,22 @@ class MetricGroup(NamedTuple):
 
 class GroupSums:
     """The sums of one group. `durations`, `ttfts` and `gaps` (mean times between two tokens) in seconds, the rest in
-    requests, tokens and nano-dollars. `traced`: duration, time to the first byte (None where none went out) and trace of the requests
-    that have one."""
+    requests, tokens and nano-dollars. `traced`: duration, time to the first byte (None where none went out) and trace
+    of the requests that have one."""
 
-    __slots__ = ("cached", "cost", "durations", "gaps", "input", "output", "passed", "reasoning", "requests", "traced", "ttfts")
+    __slots__ = (
+        "cached",
+        "cost",
+        "durations",
+        "gaps",
+        "input",
+        "output",
+        "passed",
+        "reasoning",
+        "requests",
+        "traced",
+        "ttfts",
+    )
 
     def __init__(self) -> None:
         self.requests = self.passed = 0

@@ -11,6 +11,9 @@ from gateway.telemetry.label_names import LabelNames
 
 STATES = ("closed", "probation", "open")
 
+RESULTS = ("passed", "weak", "failed")
+"""Of a canary."""
+
 _OF_A_NODE = (
     definitions.NODE_READY,
     definitions.NODE_IN_FLIGHT,
@@ -45,6 +48,9 @@ class FleetGauges:
             now.setdefault(label, []).append(facts)
             self._count(label, facts, self._counted.get(facts.name))
             counted[facts.name] = facts
+            if facts.name not in self._counted:
+                for result in RESULTS:
+                    self._made[definitions.CANARIES].labels(label, result)  # so that alerts see the first of them
         for label in self._seen.keys() - now.keys():
             self._forget(label)
         for label, together in now.items():

@@ -29,6 +29,14 @@ MAX_UNCOUNTED = 10_000
 """Requests that may wait to be counted."""
 
 
+_BEGIN_AT_ZERO = (
+    (definitions.RELOADS, ("ok", "refused")),
+    (definitions.FAILED_OVER, ("local", "open", "closed")),
+    (definitions.SHORTAGES, ("EMFILE", "ENFILE", "EADDRNOTAVAIL", "ENOBUFS", "ENOMEM")),
+)
+"""Counters that alerts watch: `increase` does not see the first step of a series that begins with it."""
+
+
 class LabelBounds(NamedTuple):
     """How many names have series of their own."""
 
@@ -61,6 +69,9 @@ class Metrics:
         self._cpu_counted = 0.0
         self._limits: set[tuple[str, str]] = set()
         self._totals: dict[tuple[str, ...], int] = {}
+        for counter, labels in _BEGIN_AT_ZERO:
+            for label in labels:
+                self._made[counter].labels(label)
         self.recent = RecentTtft()
         self.breaks = RecentBreaks()
 
@@ -211,6 +222,10 @@ class Metrics:
 
     def models_state(self, ready: Mapping[str, bool]) -> None:
         """Which models a node can serve; a model that is not among them is removed."""
+        for name in ready:
+            self._made[definitions.RETRIES_REFUSED].labels(
+                self._models.label(name)
+            )  # it begins at 0, as `_BEGIN_AT_ZERO`
         self._fleet.set_models(ready)
 
     def failing_state(self, failing: Collection[tuple[str, str]]) -> None:

@@ -487,7 +487,7 @@ async def test_a_reload_changes_everything_but_open_streams(tmp_path: Path) -> N
             rest = await open_stream.reader.readuntil(b"[DONE]")
             assert event("last") in rest
             page = await metrics(gateway)
-            assert 'fleetgate_config_reloads_total{result="refused"}' in page
+            assert 'fleetgate_config_reloads_total{result="refused"} 1.0' in page
         assert not any("Traceback" in line for line in gateway.lines)
 
 
