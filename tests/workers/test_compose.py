@@ -109,7 +109,7 @@ def test_nobody_logs_in_to_grafana() -> None:
     assert not any("PASSWORD" in name for name in variables)
 
 
-@pytest.mark.parametrize("name", [n for n in SERVICES if not n.startswith("node-")])
+@pytest.mark.parametrize("name", [n for n in SERVICES if not n.startswith(("node-", "dcgm-"))])
 def test_everything_but_the_gpu_nodes_is_locked_down(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"] is True
