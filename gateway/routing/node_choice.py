@@ -18,6 +18,8 @@ of all sizes. Where Redis answers to a sample:
                                      free; with none that seems so, all nodes are full
     the conversation was on another  that one is asked for with the sample, where it is free
     node, which may be better
+    more wait elsewhere than it has  asked again, once, with the least loaded nodes, until they have places for those,
+    places                           too: the places of a sample are few of those that are free
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -25,6 +27,7 @@ from typing import Any
 
 from gateway.aio.inline_future import InlineFuture
 from gateway.core.admission.fair_order import Turn
+from gateway.core.admission.peers import PeerQueues
 from gateway.core.errors import FleetFull
 from gateway.core.plan import Plan
 from gateway.core.routing.selection import EXPECTED_WAIT, Candidate, NodeScore, PlacedPrompt, rendezvous
@@ -64,6 +67,7 @@ class NodeChoice:
         "_sampled",
         "_tenant",
         "_turn",
+        "_widened",
         "answer",
     )
 
@@ -81,6 +85,8 @@ class NodeChoice:
         self._asked: InlineFuture[Any] | None = None
         self.answer: SharedChoice | None = None
         self._now = router.now()
+        self._widened = False
+        """Whether a sample was asked for again with more nodes, since others wait."""
         self._sampled = router.sampled(plan.model, plan.pinned_to)
         """Whether the nodes that are asked for are some of many, among which the best may not be."""
         try:
@@ -153,13 +159,33 @@ class NodeChoice:
             if last is not None and last not in found and model in last.cards and last.has_place(now):
                 return [last, *found]
             return found
-        if not answer.full or router.peer_loads is None:
+        if not answer.full:
+            return self._widen(answer)
+        if router.peer_loads is None:
             raise all_full()
         router.sampler.found_full(self._nodes)
         await router.peer_loads.refresh()
         if not router.sampler.has_room(model):
             raise all_full()
         return self._candidates(router.now(), every=number > 0)[:MOST_CANDIDATES]
+
+    def _widen(self, answer: SharedChoice) -> Sequence[Node]:
+        """Nodes with places for all that wait elsewhere and this request, the least loaded first. Twice as many as this
+        process sees free: others see more of what they have. Raises `FleetFull` where there are no more of them."""
+        now = self._router.now()
+        peers = PeerQueues()
+        peers.update(answer.others, now)
+        wanted = 2.0 * (peers.waiting(now) + 1)
+        found: list[Node] = []
+        for node in self._candidates(now, every=True)[:MOST_CANDIDATES]:
+            if wanted <= 0:
+                break
+            found.append(node)
+            wanted -= node.bound - node.in_flight
+        if self._widened or len(found) <= len(self._nodes):
+            raise all_full()
+        self._widened = True
+        return found
 
     def another(self, tried: Collection[Node]) -> Lease:
         """A lease on a node that was not `tried`, by this process's own view. Raises as `lease`."""

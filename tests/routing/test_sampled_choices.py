@@ -120,3 +120,38 @@ async def test_without_redis_the_conversation_stays_too() -> None:
                 assert (await client.post(there.gateways[0].url + CHATS, json=body)).status_code == 200
         asked = [node.stats.requests.get(CHATS, 0) - was for node, was in zip(there.nodes, before, strict=True)]
         assert sorted(asked) == [0] * (NODES - 1) + [5]
+
+
+async def test_those_who_wait_elsewhere_hold_up_nobody_for_whom_there_is_room() -> None:
+    """More wait at another gateway than a sample has places, and fewer than are free."""
+    async with setting(ENDLESS, NODES, gateways=2, bound=1, max_wait=0.0) as there:
+        await is_sampled(there)
+        redis = there.redis
+        assert redis is not None
+        key = f"fg1:{{route}}:waiting:{MODEL}"
+
+        def wait_elsewhere(requests: int) -> None:
+            said = f"{10**15}|standard|standard|other|{requests}|0|standard={requests}"
+            redis.do("HSET", key, "another", said)
+
+        wait_elsewhere(NODES - 8)
+        asking: list[asyncio.Task[Any]] = []
+        for _ in range(8):
+            asking += there.ask(1)
+            await there.decided(asking)
+            assert sum(map(there.in_flight, range(NODES))) == len(asking)
+        refused = there.ask(1)
+        await there.decided([*asking, *refused])
+        assert refused[0].result().code == "fleet_full", "what is free is for those who wait"
+        wait_elsewhere(NODES)
+        await leave(asking[:1])
+        await eventually(lambda: sum(map(there.in_flight, range(NODES))) == 7)
+        refused = there.ask(1)
+        await there.decided([*asking[1:], *refused])
+        assert refused[0].result().code == "fleet_full"
+        redis.do("DEL", key)
+        asking += there.ask(1)
+        await there.decided(asking[1:])
+        assert sum(map(there.in_flight, range(NODES))) == 8
+        await leave(asking[1:])
+        await there.nothing_held()
