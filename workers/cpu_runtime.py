@@ -73,6 +73,13 @@ def ensure_cpu_runtime(say: Say, environ: Mapping[str, str] = os.environ) -> Pat
     )
 
 
+def has_cpu_runtime(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether `ensure_cpu_runtime` would have nothing to do. Raises SetUpFailed where it could do nothing."""
+    require_platform()
+    home = cache_home(environ)
+    return any(_is_ready(_directory(home, interpreter)) for interpreter in usable_interpreters())
+
+
 def torch_sources(environ: Mapping[str, str]) -> tuple[TorchSource, ...]:
     """Where to look for torch, in order.
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from workers.cache import GIGABYTE, Say, cache_home, exclusive, require_space
-from workers.cpu_runtime import ensure_cpu_runtime
+from workers.cpu_runtime import TORCH_VERSION, VLLM_VERSION, ensure_cpu_runtime, has_cpu_runtime
 from workers.errors import SetUpFailed
 from workers.pip_install import pip
 
@@ -34,7 +34,7 @@ def ensure_tiny_model(say: Say, out: Path | None = None, environ: Mapping[str, s
 
     Raises SetUpFailed, also where `out` holds something else.
     """
-    directory = (out or cache_home(environ) / f"tiny-thinking-model-{recipe()}").absolute()
+    directory = _place(out, environ)
     lock = directory.with_name(directory.name + ".lock")
     if is_model(directory):
         return directory
@@ -45,6 +45,24 @@ def ensure_tiny_model(say: Say, out: Path | None = None, environ: Mapping[str, s
         if not is_model(directory):
             _make(directory, python, say)
     return directory
+
+
+def missing_parts(out: Path | None = None, environ: Mapping[str, str] = os.environ) -> list[str]:
+    """What `ensure_tiny_model` and a node with the model would set up first: each with where, its size and how long it
+    takes. Raises SetUpFailed where they could not.
+    """
+    parts = []
+    if not has_cpu_runtime(environ):
+        what = f"vLLM {VLLM_VERSION} and PyTorch {TORCH_VERSION} for CPU, and about 150 packages that they need"
+        parts.append(f"{what}: 4 GB in {cache_home(environ)}, usually 2 to 5 minutes")
+    directory = _place(out, environ)
+    if not is_model(directory):
+        parts.append(f"a model of 135M parameters: a download of 93 MB, 330 MB in {directory}, half a minute")
+    return parts
+
+
+def _place(out: Path | None, environ: Mapping[str, str]) -> Path:
+    return (out or cache_home(environ) / f"tiny-thinking-model-{recipe()}").absolute()
 
 
 def recipe() -> str:

@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -66,16 +66,20 @@ def serve(
 @app.command()
 def demo(
     node: Annotated[str, typer.Option(help="vllm: a real one on this CPU; fake: no model, in seconds.")] = "vllm",
-    port: Annotated[int, typer.Option(help="Port of the gateway.")] = 8080,
-    admin_port: Annotated[int, typer.Option(help="Port of its admin listener.")] = 9091,
+    nodes: Annotated[int | None, typer.Option(help="How many (default: 1 vllm, 2 fake).", min=1, max=8)] = None,
+    port: Annotated[int, typer.Option(help="Port of the gateway, 0 for a free one.", min=0, max=65535)] = 8080,
+    admin_port: Annotated[int, typer.Option(help="Port of its admin listener.", min=0, max=65535)] = 9091,
 ) -> None:
-    """Start a node and a gateway on this machine and show how to talk to them."""
-    from gateway.cli.demo import DemoError, run_demo
+    """Start nodes and a gateway on this machine, show how to talk to them, and each request as it goes by."""
+    from gateway.cli.demo.nodes import usual_count
+    from gateway.cli.demo.processes import DemoError
+    from gateway.cli.demo.run import run_demo
 
     if node not in ("vllm", "fake"):
         complain("--node must be vllm or fake")
+    kind: Literal["vllm", "fake"] = "fake" if node == "fake" else "vllm"
     try:
-        run_demo("fake" if node == "fake" else "vllm", port, admin_port, typer.echo)
+        run_demo(kind, nodes or usual_count(kind), port, admin_port)
     except DemoError as error:
         typer.echo(f"fleetgate demo: {error}", err=True)
         raise typer.Exit(1) from None

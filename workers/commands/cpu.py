@@ -24,7 +24,7 @@ from workers.profile import Profile
 from workers.profiles.load import find_profile
 from workers.registration import Capacity
 from workers.registry import NoRegistry
-from workers.tiny_model import ensure_tiny_model
+from workers.tiny_model import ensure_tiny_model, missing_parts
 
 PROFILE = "tiny-cpu"
 LAST_LINES = 30
@@ -34,8 +34,15 @@ NEVER = float("inf")
 @told
 def tiny_model(
     out: Annotated[Path | None, typer.Option(help="Where to put it; the user's cache by default.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be set up, a line each; or none.")
+    ] = False,
 ) -> None:
     """Build the tiny thinking model and print its directory. Sets up vLLM for CPU first where it is missing."""
+    if dry_run:
+        for part in missing_parts(out):
+            typer.echo(part)
+        return
     typer.echo(ensure_tiny_model(_say, out))
 
 
