@@ -19,7 +19,7 @@ RUN python3 -m venv /opt/build \
     && python3 -m venv --without-pip /opt/fleetgate \
     && /opt/build/bin/pip --python /opt/fleetgate/bin/python install --no-cache-dir --require-hashes \
         -r "docker/gateway${EXTRAS:+-extras}.lock"
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE fleetgate.example.yaml ./
 COPY gateway gateway
 COPY workers workers
 # Without an index: a dependency that the lock files do not have fails the build.

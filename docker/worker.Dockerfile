@@ -3,7 +3,7 @@ ARG VLLM_IMAGE=docker.io/vllm/vllm-openai:v0.32.0
 
 FROM ${VLLM_IMAGE}
 WORKDIR /opt/fleetgate/src
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE fleetgate.example.yaml ./
 COPY gateway gateway
 COPY workers workers
 # Into a folder of its own, never into vLLM's environment: our versions must not replace the ones it was tested with.

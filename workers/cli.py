@@ -1,6 +1,8 @@
 """The `fleetgate-worker` command: everything that happens on a node."""
 
+from importlib.metadata import version
 from importlib.util import find_spec
+from typing import Annotated
 
 import typer
 
@@ -14,11 +16,21 @@ from workers.commands.plan import plan
 from workers.commands.preflight import preflight
 from workers.commands.unit import unit
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fleetgate-worker {version('fleetgate')}")
+        raise typer.Exit
 
 
 @app.callback()
-def worker() -> None:
+def worker(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """Plan, prepare and run one vLLM server on one node."""
 
 

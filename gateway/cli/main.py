@@ -9,6 +9,7 @@ import typer
 from gateway.cli.blocks import block, blocks, unblock
 from gateway.cli.check import check
 from gateway.cli.connect.command import connect
+from gateway.cli.init.command import init
 from gateway.cli.keys import keys
 from gateway.cli.loading import complain, has_nodes, load
 from gateway.cli.logs import logs
@@ -18,7 +19,7 @@ from gateway.cli.reports import show_audit, show_request, show_usage
 from gateway.cli.tenants import tenants
 from gateway.cli.transfer import export_records, import_records
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(keys, name="keys")
 app.add_typer(tenants, name="tenants")
 
@@ -85,6 +86,7 @@ def demo(
         raise typer.Exit(1) from None
 
 
+app.command()(init)
 app.command()(check)
 app.command()(connect)
 app.command()(drain)

@@ -44,7 +44,7 @@ async def ask_all(config: Config) -> list[ProbeResult]:
         specs, lost = await _nodes(config)
         gate = asyncio.Semaphore(AT_ONCE)
         answers = await asyncio.gather(*(_ask_node(spec, config.health.timeout, gate) for spec in specs))
-        redis = await _ask_redis(config)
+        redis = await ask_redis(config)
     served = frozenset[str]().union(*(answer.models for answer in answers))
     return [*lost, *(answer.finding for answer in answers), *_unserved(config, served), *redis]
 
@@ -105,7 +105,8 @@ def _unserved(config: Config, served: frozenset[str]) -> Iterable[ProbeResult]:
                 yield ProbeResult(f"tenant {each.tenant}", registered, words + hint)
 
 
-async def _ask_redis(config: Config) -> list[ProbeResult]:
+async def ask_redis(config: Config) -> list[ProbeResult]:
+    """Whether Redis accepts writes; nothing where none is configured."""
     client = parts.redis_client(config)
     if client is None:
         return []
