@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # What `make demo` puts behind the gateway: vllm (a real one, on this CPU) or fake (no model, in seconds).
 NODE ?= vllm
+# How many of them: 1 vllm or 2 fake, unless said. A failover needs two.
+NODES ?=
 PORT ?= 8080
 ADMIN_PORT ?= 9091
 # How long `make fuzz` takes, and what it draws.
@@ -13,18 +15,24 @@ SEED ?= 1
 # Where `make compiled` builds: outside of the checkout, as a library beside a module would hide the module from then on.
 COMPILED := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/fleetgate/compiled
 
-.PHONY: setup demo load check docs references manifests check-charts test test-flow test-parts test-real test-containers test-clients soak-clients test-bounds check-units prove fuzz bench bench-routing faults lock audit compiled test-compiled clean
+.PHONY: setup demo load check docs references manifests check-charts test test-flow test-parts test-real check-install images test-containers test-clients soak-clients test-bounds check-units prove fuzz bench bench-routing faults lock audit compiled test-compiled clean
 
 setup: $(VENV)/.ready
 
+# With the tools of developers; `make demo` does without them.
 $(VENV)/.ready: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit("fleetgate needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
-	touch $@
+	@$(PYTHON) .ci/install $(VENV) dev
+	@touch $@ $(VENV)/.installed
 
-demo: setup
-	@$(BIN)/fleetgate demo --node $(NODE) --port $(PORT) --admin-port $(ADMIN_PORT)
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) .ci/install $(VENV)
+	@touch $@
+
+demo:
+	@if $(MAKE) --no-print-directory --question $(VENV)/.installed; \
+		then echo "fleetgate is in $(VENV) already: nothing is installed."; \
+		else $(MAKE) --no-print-directory $(VENV)/.installed; fi
+	@$(BIN)/fleetgate demo --node $(NODE) --port $(PORT) --admin-port $(ADMIN_PORT) $(if $(NODES),--nodes $(NODES))
 
 check: setup
 	$(BIN)/ruff check .
@@ -54,6 +62,23 @@ test-parts: setup
 
 test-real: setup
 	$(BIN)/pytest -m 'real and not prove' tests/real
+
+# What people install, from an index: pip with wheel and sdist, pipx, uv tool and uvx; and wheels for arm64 images.
+check-install: setup
+	$(BIN)/python -m tests.install.trial
+
+# The gateway image for both processors, into the file fleetgate-gateway.tar, or with PUSH=1 to where IMAGE says. Needs
+# docker with buildx, and an emulator or a second machine for the foreign processor (docs/install.md).
+IMAGE ?= localhost/fleetgate-gateway:latest
+PLATFORMS ?= linux/amd64,linux/arm64
+COMPILE ?= 1
+EXTRAS ?=
+PUSH ?=
+images:
+	docker buildx build --platform $(PLATFORMS) --build-arg COMPILE=$(COMPILE) --build-arg 'EXTRAS=$(EXTRAS)' \
+		--file docker/gateway.Dockerfile --tag $(IMAGE) \
+		$(if $(PUSH),--push,--output type=oci$(COMMA)dest=fleetgate-gateway.tar) .
+COMMA := ,
 
 # Builds the images and brings compose.yaml up: docker with compose, or podman, buildah and podman-compose. Without a
 # registry: env $$(tests/containers/local_images.sh) make test-containers
