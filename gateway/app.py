@@ -2,9 +2,12 @@
 
 import asyncio
 import os
+import secrets
 from collections.abc import Iterable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -12,6 +15,7 @@ from gateway.access.audit import Audit
 from gateway.access.blocks import Blocks
 from gateway.access.directory import Directory
 from gateway.access.gate import Gate
+from gateway.access.records import TenantRecord
 from gateway.admin.app import MetricsPage, RouteGroup, build_admin
 from gateway.admin.blocks import BlockRoutes
 from gateway.admin.drains import DrainRoutes
@@ -35,6 +39,13 @@ from gateway.config.access import read_tenant
 from gateway.config.models import ModelNames
 from gateway.config.tree import Config
 from gateway.config.watch import ConfigWatch
+from gateway.console.exchange import ConsoleExchange
+from gateway.console.feed import ConsoleFeed
+from gateway.console.fleet_state import FleetState
+from gateway.console.live import EndRoutes
+from gateway.console.open_requests import OpenRequests
+from gateway.console.tenant_figures import TenantFigures
+from gateway.console.tenant_list import TenantList
 from gateway.core.access.tenants import Tenant
 from gateway.core.access.wrong_key_throttle import WrongKeyThrottle
 from gateway.core.limits.metering import Meters
@@ -55,6 +66,7 @@ from gateway.resume.moves import Moves
 from gateway.telemetry.log_stream import LogStream
 from gateway.telemetry.logs import RequestLog
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.process_facts import read_process_facts
 from gateway.telemetry.shortages import ResourceShortages
 from gateway.upstream.relay import Relay
 from gateway.usage.report import UsageReport
@@ -166,13 +178,14 @@ class Gateway:
             self.trace_export,
         )
         self.config_reload = ConfigReload(watch, config, self.apply, self.metrics.reloaded, self.audit.note)
-        self.admin = build_admin(
-            self.pipeline,
-            self.fleet,
-            parts.admin_access(config, self._wrong_tokens),
-            MetricsPage(self.metrics, self._gauges.refresh),
-            *self._admin_routes(),
-        )
+        self._directory = parts.directory(config, self.redis)
+        console = parts.console(config, response_key)
+        self.console_feed = self._make_console_feed(shared)
+        access = parts.admin_access(config, self._wrong_tokens, console)
+        page = MetricsPage(self.metrics, self._gauges.refresh)
+        self.admin = build_admin(self.pipeline, self.fleet, access, page, *self._admin_routes())
+        console.add_to(self.admin, access, self.console_feed)
+        self.dispatcher.may_play = console.may_play
 
     def apply(self, config: Config) -> None:
         """Bring `config` into force for requests that come from now on, but for `READ_AT_START`. All values are made
@@ -228,7 +241,7 @@ class Gateway:
         return tuple(found)
 
     def _admin_routes(self) -> Iterable[RouteGroup]:
-        directory = parts.directory(self.config, self.redis)
+        directory = self._directory
         yield TenantRoutes(
             directory, lambda: self.config.tenants, lambda: ModelNames.of(self.config.models), self.audit
         )
@@ -248,8 +261,40 @@ class Gateway:
             lambda: ModelNames.of(self.config.models),
             self.audit,
         )
+        yield EndRoutes(self.console_feed, self.audit)
         yield self.fleet_routes
         yield ReloadRoutes(self.config_reload.reload)
+
+    def _make_console_feed(self, shared: Path | None) -> ConsoleFeed:
+        report = None if self.redis is None or self.ledger is None else UsageReport(self.redis)
+        state = FleetState(self.router, self.fleet_routes, self.peer_views, self.models, self.queue, self.pressure)
+        name = secrets.token_hex(8)
+        figures = TenantFigures(
+            TenantList(lambda: self.gate.tenants, self._directory, self._read_record).all,
+            lambda: self.limiter,
+            lambda: frozenset() if self.blocks is None else self.blocks.subjects,
+            report,
+            lambda: bool(self.meters.prices),
+        )
+        exchange = ConsoleExchange(self.fleet, self.redis, shared, name)
+        requests = OpenRequests(self.pipeline, name)
+        feed = ConsoleFeed(name, state, requests, figures, exchange, self.metrics.flush, self._console_facts)
+        self.metrics.readers.append(feed.note)
+        return feed
+
+    def _console_facts(self) -> dict[str, Any]:
+        """What the console is told of this gateway's configuration."""
+        listen = self._started_with.listen
+        return {
+            "version": read_process_facts().version,
+            "public": {"port": listen.port, "tls": listen.tls is not None},
+            "keys_needed": self.gate.tenants.anonymous is None,
+            "stores_tenants": self._directory is not None,
+            "stores_usage": self.ledger is not None,
+            "has_file": self.config_reload.has_file,
+            "prices": {model: asdict(price) for model, price in self.meters.prices.items()},
+            "aliases": sorted(alias.name for model in self.config.models for alias in model.aliases),
+        }
 
     async def _find_tenant(self, directory: Directory | None, name: str) -> Tenant | None:
         """A tenant of the config file, or else of Redis. Raises `RedisUnavailable`."""
@@ -257,7 +302,10 @@ class Gateway:
         if tenants.anonymous is not None and tenants.anonymous.tenant.name == name:
             return tenants.anonymous.tenant
         record = None if name in tenants.by_name or directory is None else await directory.tenant(name)
-        return tenants.by_name.get(name) if record is None else read_tenant(self._response_key, name, record.settings)
+        return tenants.by_name.get(name) if record is None else self._read_record(record)
+
+    def _read_record(self, record: TenantRecord) -> Tenant | None:
+        return read_tenant(self._response_key, record.name, record.settings)
 
     def listener_settings(self, admin_port: int | None) -> ListenerSettings:
         """The settings of the listeners' protocol."""
@@ -302,6 +350,7 @@ class Gateway:
             ("pressure", self.pressure.run()),
             ("peer views", self.peer_views.run(self.fleet_routes.own)),
             ("config watch", self.config_reload.run()),
+            ("console", self.console_feed.run()),
         ):
             self._tasks.append(asyncio.create_task(work, name=name))
         if self.router.peer_loads is not None:
@@ -318,6 +367,7 @@ class Gateway:
         await self.queue.stop()
         await self.reader.stop()
         await self.peer_views.withdraw()
+        await self.console_feed.stop()
         await self.discovery.stop()
         await self.prober.stop()
         self.relay.pools.close()
@@ -346,6 +396,7 @@ class Gateway:
         """Streams may finish until the deadline; what is still open then is ended with an error event."""
         if not self._draining:
             self._draining = True
+            self.console_feed.close()
             seconds = self._started_with.timeouts.shutdown
             log.info("shutdown_started", open_requests=self.relay.open_exchanges, deadline_s=seconds)
             asyncio.get_running_loop().call_later(seconds, self._end_requests)

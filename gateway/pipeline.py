@@ -87,11 +87,13 @@ class Pipeline:
         self._pressure = pressure
         self._reader = reader
         self._tracer = tracer
+        self.open_records: set[RequestRecord] = set()
+        """The requests that are under way."""
 
     async def answer(self, request: DownstreamRequest, dialect: Dialect) -> None:
         """Serve one request that asks a model for something."""
         settings = self.settings
-        with RequestRecord(request, dialect, self._meters, self._observers, self.admission, self._tracer) as record:
+        with self._record(request, dialect) as record:
             who = record.of(self.gate.known(request.headers) or await self.gate.find(request.headers, request.address))
             deadline = read_deadline(request.headers)
             waits = request.weighty
@@ -139,8 +141,7 @@ class Pipeline:
         `suffix` is what follows the id in the node's path, the query included.
         """
         settings = self.settings
-        meters, observers, tracer = self._meters, self._observers, self._tracer
-        with RequestRecord(request, dialect, meters, observers, self.admission, tracer, method) as record:
+        with self._record(request, dialect, method) as record:
             who = record.of(await self.gate.identify(request.headers, request.address))
             deadline = read_deadline(request.headers)
             waits = request.weighty
@@ -160,6 +161,10 @@ class Pipeline:
             record.reservation, record.turn_charge = admitted.reservation, admitted.charge
             lease, another = admitted.lease, admitted.another
             await self._relay.serve(plan, request, record.stats, deadline, lease, another, method, path)
+
+    def _record(self, request: DownstreamRequest, dialect: Dialect, method: str = "POST") -> RequestRecord:
+        meters, observers, admission = self._meters, self._observers, self.admission
+        return RequestRecord(request, dialect, meters, observers, admission, self._tracer, self.open_records, method)
 
     async def _read_long(
         self, request: DownstreamRequest, dialect: Dialect, raw: bytes, owner: str, arrival: Arrival | None

@@ -1,8 +1,9 @@
 """The record of one request: what it holds, and its end on every way out."""
 
+import asyncio
 import time
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 import structlog
 
@@ -46,17 +47,20 @@ Observer = Callable[[RequestStats], None]
 
 class RequestRecord:
     """What one request holds, and its end: on every way out of `with`, once, the client gets the error, and the
-    observers get `stats`."""
+    observers get `stats`. Until then it is in `open_records`, for operators to see and to end."""
 
     __slots__ = (
         "_admission",
-        "_began",
         "_dialect",
         "_meters",
         "_observers",
-        "_request",
+        "_open_records",
+        "_task",
         "arrival",
+        "began",
+        "ended_with",
         "plan",
+        "request",
         "reservation",
         "stats",
         "turn_charge",
@@ -70,25 +74,29 @@ class RequestRecord:
         observers: tuple[Observer, ...],
         admission: Admission,
         tracer: Tracer | None,
+        open_records: "set[RequestRecord]",
         method: str = "POST",
     ) -> None:
-        self._began = time.perf_counter()
+        self.began = time.perf_counter()
         self._meters = meters
         self._admission = admission
-        self._request = request
+        self.request = request
         self._dialect = dialect
         self._observers = observers
         stats = self.stats = RequestStats(request.request_id, dialect.name)
         if tracer is None:
             stats.trace_lines = passed_lines(request.headers)
         else:
-            tracer.begin(stats, request.headers, self._began)
+            tracer.begin(stats, request.headers, self.began)
             if stats.trace is not None:
                 stats.trace.method, stats.trace.route = method, dialect.path
         self.arrival: Arrival | None = None
         self.reservation: Reservation | None = None
         self.turn_charge: TurnCharge | None = None
         self.plan: Plan | None = None
+        self.ended_with: GatewayError | None = None
+        self._open_records = open_records
+        self._task: Any = None
 
     def of(self, identity: Identity) -> Identity:
         self.stats.tenant = identity.tenant.name
@@ -107,17 +115,27 @@ class RequestRecord:
             trace.input = input_messages(ask.body, trace.content)
         return ask
 
+    def end(self, error: GatewayError) -> None:
+        """End the request with `error`, wherever it waits; its client gets that, unless its answer is complete."""
+        if self._task is not None and self.ended_with is None:
+            self.ended_with = error
+            self._task.cancel()
+
     def __enter__(self) -> Self:
+        self._task = asyncio.current_task()
+        self._open_records.add(self)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
+        self._task = None
+        self._open_records.discard(self)
         if self.arrival is not None:
             self.arrival.release()
         if error is not None:
             try:
                 self._fail(error)
             except Exception:  # what the request holds is released all the same
-                log.exception("error_response_failed", request_id=self._request.request_id)
+                log.exception("error_response_failed", request_id=self.request.request_id)
         stats = self._conclude()
         if self.reservation is not None:
             self.reservation.settle(stats)
@@ -133,23 +151,23 @@ class RequestRecord:
     def _fail(self, error: BaseException) -> None:
         """Note how the request ended, and send its client the error. An error after the client has left is not its
         ending, unless it is the gateway's own."""
-        if not isinstance(error, Exception):  # cancelled: the server ends what is left at its shutdown's deadline
-            error = shutting_down()
+        if not isinstance(error, Exception):  # cancelled: by an operator, or at the deadline of the server's shutdown
+            error = self.ended_with or shutting_down()
         elif not isinstance(error, GatewayError):
-            log.error("request_failed", request_id=self._request.request_id, dialect=self._dialect.name, exc_info=error)
+            log.error("request_failed", request_id=self.request.request_id, dialect=self._dialect.name, exc_info=error)
             error = _internal_error()
-        left = self._request.gone and not isinstance(error, InternalError)
+        left = self.request.gone and not isinstance(error, InternalError)
         stats = self.stats
         stats.ending = ClientGone.default_code if left else error.slug
         if not isinstance(error, ABOUT_THE_REQUEST):
             stats.error = error.message[:LONGEST_WORD]
         if isinstance(error, LimitExceeded):
             stats.limit = error.limit or None
-        self._request.fail(error)
+        self.request.fail(error)
 
     def _conclude(self) -> RequestStats:
         """The facts that are known at its end."""
-        request, stats = self._request, self.stats
+        request, stats = self.request, self.stats
         stats.at = time.time()
         stats.status = request.status
         if stats.ending == "ok":
@@ -159,11 +177,11 @@ class RequestRecord:
                 stats.error = None  # of an attempt that failed before
         elif not request.status and stats.ending == ClientGone.default_code:
             stats.status = CLIENT_LEFT
-        stats.duration = time.perf_counter() - self._began
+        stats.duration = time.perf_counter() - self.began
         if stats.trace is not None:
-            stats.trace.end_attempt(stats.ending, self._began + stats.duration)
+            stats.trace.end_attempt(stats.ending, self.began + stats.duration)
         if stats.first_byte is not None:
-            stats.ttft = stats.first_byte - self._began
+            stats.ttft = stats.first_byte - self.began
         end = RequestOutcome(stats.ending, request.status, stats.attempts if stats.sent else 0)
         if self.plan is not None:
             charged = self._charge(end, self.plan)
@@ -195,7 +213,7 @@ class RequestRecord:
         try:
             return charge(end, stats.reported, stats.work, plan, planned, meter, stats.resumed_at)
         except Exception:  # it is charged as planned, and the reservation ends all the same
-            log.exception("charging_failed", request_id=self._request.request_id)
+            log.exception("charging_failed", request_id=self.request.request_id)
             return Charge(Usage(planned.input, planned.output), estimated=True)
 
 

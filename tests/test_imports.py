@@ -1,6 +1,6 @@
 """Imports point one way. Each rule says why it is there, so that whoever breaks it knows what they would lose.
 
-    cli -> server -> app -> {api | admin} -> pipeline -> {admission | pressure | resume} -> upstream
+    cli -> server -> app -> console -> {api | admin} -> pipeline -> {admission | pressure | resume} -> upstream
         -> routing -> {access | fleet | limits | usage} -> telemetry -> redis -> {core | aio}
 
 `core` holds rules, `aio` what a request awaits, `redis` the way to Redis. `config` is a strand that only `wiring` and
@@ -32,6 +32,7 @@ _BELOW_APP = _AREAS | {
     "reading",
     "api",
     "admin",
+    "console",
 }
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -55,6 +56,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "api": _AREAS | {"upstream", "pipeline"},
     "config": {"core"},
     "admin": _AREAS | {"admission", "pressure", "pipeline", "api", "config"},  # tenants in the file's words
+    "console": _AREAS | {"admission", "pressure", "upstream", "request_record", "pipeline", "api", "admin"},
     "wiring": _BELOW_APP | {"config"},
     "app": _BELOW_APP | {"config", "wiring"},
     "server": _BELOW_APP | {"config", "wiring", "app"},
@@ -94,8 +96,8 @@ BANNED_BUILTINS_IN_CORE = {
 }
 
 ONLY_IN: dict[str, tuple[set[str], str]] = {
-    "fastapi": ({"api", "admin"}, "a framework at the edge can be replaced; one in the rules cannot"),
-    "starlette": ({"api", "admin"}, "as FastAPI"),
+    "fastapi": ({"api", "admin", "console"}, "a framework at the edge can be replaced; one in the rules cannot"),
+    "starlette": ({"api", "admin", "console"}, "as FastAPI"),
     "uvicorn": ({"api", "server", "cli"}, "who serves is the process side's choice"),
     "typer": ({"cli"}, "only the command line talks to people"),
     "rich": ({"cli"}, "only the command line talks to people"),

@@ -3,8 +3,11 @@
 The first row that fits counts.
 
     a request                                       answer
-    /health and /ready; with tokens also /docs,     the application's
-    /openapi.json, and /metrics if it is open
+    /health, /ready and the console's files; with   the application's
+    tokens also /docs, /openapi.json, and /metrics
+    if it is open
+    with a session of the console, no bearer token  the application's, or 403 from other pages (`console.sessions`)
+    /console/..., without a session                 401: what stands below it is for its own pages
     no token is configured, from a web page         403 (see `core.browser_guard`)
     no token is configured, changes with no JSON    415: a page can send other types without asking the browser
     no token is configured, anything else           the application's
@@ -17,7 +20,7 @@ The first row that fits counts.
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import structlog
 from fastapi import Depends, Request
@@ -43,6 +46,20 @@ SECURITY_HEADERS: Mapping[str, str] = {
 """On every answer of the admin listener that does not set them itself, as the page at /docs does: data is not to be run
 or framed."""
 
+
+class SessionReader(Protocol):
+    """The sessions of the console, as this layer asks them."""
+
+    def who(self, headers: Mapping[bytes, bytes]) -> str | None:
+        """Whose session it is, None where the request has none that holds."""
+
+    def problem(self, method: str, headers: Mapping[bytes, bytes]) -> str | None:
+        """Why a request with a session is refused all the same; None where it is not."""
+
+
+SESSIONS_ONLY = "/console/"
+"""Below it, a bearer token is not the admin's: the playground sends tenants' keys."""
+
 _SECURITY_FIELDS = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 _READING = ("GET", "HEAD", "OPTIONS")
 
@@ -51,9 +68,15 @@ class AdminAccess:
     """Checks the admin tokens, of which there may be none on loopback. Notes who came, for `Who`."""
 
     def __init__(
-        self, tokens: Mapping[str, str], guard: BrowserGuard, throttle: WrongKeyThrottle, open_paths: Iterable[str]
+        self,
+        tokens: Mapping[str, str],
+        guard: BrowserGuard,
+        throttle: WrongKeyThrottle,
+        open_paths: Iterable[str],
+        sessions: SessionReader,
     ) -> None:
         """`tokens`: name to token. `guard` is asked where there are none. `open_paths` ask for nothing."""
+        self._sessions = sessions
         self._tokens = tokens
         self._guard = guard
         self._throttle = throttle
@@ -83,6 +106,12 @@ class AdminAccess:
         headers = dict(scope["headers"])
         if scope["path"] in self._open_paths:
             return f"anybody@{address}"
+        if scope["path"].startswith(SESSIONS_ONLY) or b"authorization" not in headers:
+            person = self._sessions.who(headers)
+            if person is not None:
+                return f"{self._with_session(person, scope['method'], headers, address)}@{address}"
+            if scope["path"].startswith(SESSIONS_ONLY):
+                raise AdminError(401, "Nobody is signed in", "sign in at /console")
         if self._tokens:
             return f"{self._name(headers.get(b'authorization', b''), address)}@{address}"
         problem = self._guard.problem(headers)
@@ -99,6 +128,18 @@ class AdminAccess:
         presented = presented.strip()
         if scheme.lower() != b"bearer" or not presented:
             raise _unauthenticated("The admin token is missing", "send 'Authorization: Bearer TOKEN'")
+        return self.judge(presented, address)
+
+    def _with_session(self, person: str, method: str, headers: Mapping[bytes, bytes], address: str) -> str:
+        problem = self._sessions.problem(method, headers)
+        if problem is None:
+            return person
+        self._log_throttled("cross_site_request_refused", address, problem=problem)
+        raise AdminError(403, problem.rstrip("."), code="cross_site_request")
+
+    def judge(self, presented: bytes, address: str) -> str:
+        """The name of the token that `address` has presented. Raises AdminError where it is none, or may not be
+        judged yet."""
         now = time.monotonic()
         wait = self._throttle.wait(address, now)
         if wait > 0:

@@ -241,7 +241,7 @@ class FleetRoutes:
         breaks = self._metrics.breaks.by_node(now)
         views = {
             node.name: PeerView(
-                _state(node),
+                state_of(node, asyncio.get_running_loop().time()),
                 node.in_flight,
                 pending.get(node.name, NOTHING).tokens,
                 recent.waits(node.name, now),
@@ -290,7 +290,7 @@ def _view(node: Node, views: Sequence[PeerView]) -> NodeView:
         name=node.name,
         url=spec.url,
         models=sorted(node.cards),
-        state=_state(node),
+        state=state_of(node, asyncio.get_running_loop().time()),
         seen=states(views),
         breaker=node.breaker.state.value,
         cause=node.breaker.cause.value if node.breaker.is_open else None,
@@ -319,11 +319,12 @@ def _view(node: Node, views: Sequence[PeerView]) -> NodeView:
     )
 
 
-def _state(node: Node) -> Literal["ready", "warming up", "failing", "draining", "out", "unknown"]:
+def state_of(node: Node, now: float) -> Literal["ready", "warming up", "failing", "draining", "out", "unknown"]:
+    """In one word, at loop time `now`."""
     if node.drain is not None:
         return "draining"
     if not node.ready:
         return "out" if node.cards else "unknown"
     if node.failing is not None:
         return "failing"
-    return "warming up" if node.breaker.share(asyncio.get_running_loop().time()) < 1 else "ready"
+    return "warming up" if node.breaker.share(now) < 1 else "ready"

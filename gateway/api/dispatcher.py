@@ -4,6 +4,8 @@ The data plane's paths are found in one dictionary. All other paths (the small r
 the ASGI application's.
 """
 
+from collections.abc import Callable
+
 from gateway.aio.inline_task import InlineTask
 from gateway.api.body import RequestBounds
 from gateway.api.client_request import ClientRequest
@@ -15,6 +17,8 @@ from gateway.core.dialects import DIALECTS, StoredResponses
 from gateway.pipeline import Pipeline
 
 _STORED = "/v1/responses/"
+PLAYGROUND = "/console/playground"
+"""In front of the endpoints that the console's playground asks, on the admin listener."""
 
 
 class Dispatcher:
@@ -24,6 +28,8 @@ class Dispatcher:
         self._pipeline = pipeline
         self._bounds = bounds
         self.middleware = middleware
+        self.may_play: Callable[[RequestHead], bool] = _nobody
+        """Whether a request of the admin listener comes from the playground of somebody who has signed in."""
         self._endpoints = {path: Endpoint(dialect) for dialect in DIALECTS for path in (dialect.path, *dialect.also_at)}
         self._responses = StoredResponses()
 
@@ -33,6 +39,12 @@ class Dispatcher:
         if endpoint is None and head.path.startswith(_STORED):
             endpoint = self._stored(head.path)
         return None if endpoint is not None and self.middleware.is_preflight(head) else endpoint
+
+    def find_played(self, head: RequestHead) -> Endpoint | None:
+        """The endpoint that a request of the console's playground is for; None where it is none, or may not come."""
+        if not head.path.startswith(PLAYGROUND) or not self.may_play(head):
+            return None
+        return self._endpoints.get(head.path.removeprefix(PLAYGROUND))
 
     def open(
         self, connection: ServerConnection, endpoint: Endpoint, head: RequestHead, body: bytes | None
@@ -66,3 +78,7 @@ class Dispatcher:
         if not response_id or (slash and action != "cancel") or not response_id.replace("_", "").isalnum():
             return None
         return Endpoint(self._responses, "POST" if action else "GET", (response_id, f"{slash}{action}"))
+
+
+def _nobody(_: RequestHead) -> bool:
+    return False

@@ -29,6 +29,7 @@ _HTTP: dict[type[e.GatewayError], tuple[int, ErrorKind]] = {
     e.AnswerTooLarge: (502, ErrorKind.INTERNAL),
     e.NoSummary: (502, ErrorKind.INTERNAL),
     e.DeadlineExceeded: (504, ErrorKind.TIMEOUT),
+    e.EndedByOperator: (403, ErrorKind.PERMISSION),
     e.ClientGone: (499, ErrorKind.INTERNAL),
     e.InternalError: (500, ErrorKind.INTERNAL),
 }
@@ -46,6 +47,7 @@ _FINAL = (
     e.AnswerTooLarge,
     e.NoSummary,
     e.DeadlineExceeded,
+    e.EndedByOperator,
     e.QuotaExceeded,
     e.LimitTooSmall,
 )

@@ -21,6 +21,9 @@ class RequestHandler(Protocol):
     def find(self, head: RequestHead) -> Endpoint | None:
         """The endpoint that a request is for; None where it is not the data plane's."""
 
+    def find_played(self, head: RequestHead) -> Endpoint | None:
+        """The same for a request on the admin listener."""
+
     def open(
         self, connection: ServerConnection, endpoint: Endpoint, head: RequestHead, body: bytes | None
     ) -> QueuedRequest:

@@ -196,7 +196,8 @@ class GatewayProtocol(ServerConnection):
             self._stop_head_timer()
         if self._public:
             self._settings.dispatcher.middleware.warn_of_untrusted_proxy(self.client, head)
-        self._endpoint = self._settings.dispatcher.find(head) if self._public else None
+        dispatcher = self._settings.dispatcher
+        self._endpoint = dispatcher.find(head) if self._public else dispatcher.find_played(head)
         if self._endpoint is not None:
             request: QueuedRequest = self._settings.dispatcher.open(self, self._endpoint, head, None)
         else:
@@ -209,7 +210,7 @@ class GatewayProtocol(ServerConnection):
     def _cache_head(self, data: bytes) -> None:
         """Cache the head of this request, if it was a usual one. Not for clients whose heads always differ."""
         endpoint, head = self._endpoint, self._parser.last
-        if endpoint is None or head is None or self._heads_cached >= MAX_CACHED_HEADS:
+        if endpoint is None or head is None or self._heads_cached >= MAX_CACHED_HEADS or not self._public:
             return
         self._heads_cached += 1
         self._head_cache = HeadCache.of(data, (endpoint, head)) if is_usual(head) else None

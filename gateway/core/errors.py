@@ -43,6 +43,7 @@ GatewayError
 │   ├── NoSummary             a compaction in which the model wrote none: no room was left for it
 │   └── UpstreamTimeout       connect, first byte or silence in mid-answer
 ├── DeadlineExceeded          the caller's own `x-request-timeout`
+├── EndedByOperator           an administrator ended it while it was under way
 ├── ClientGone                nobody is left to answer
 └── InternalError             ours
 """
@@ -285,6 +286,10 @@ class UpstreamTimeout(UpstreamError):
 
 class DeadlineExceeded(GatewayError):
     default_code = "deadline_exceeded"
+
+
+class EndedByOperator(GatewayError):
+    default_code = "ended_by_operator"
 
 
 class ClientGone(GatewayError):

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,6 +74,8 @@ class Metrics:
                 self._made[counter].labels(label)
         self.recent = RecentTtft()
         self.breaks = RecentBreaks()
+        self.readers: list[Callable[[Sequence[RequestStats]], None]] = []
+        """Get the requests that are counted."""
 
     def request_ended(self, event: RequestStats) -> None:
         """Count one request; cheaply: `flush` adds it to the metrics."""
@@ -89,6 +91,8 @@ class Metrics:
         ended, self._ended = self._ended, []
         self.recent.note(ended, time.monotonic())
         self.breaks.note(ended, time.monotonic())
+        for reader in self.readers:
+            reader(ended)
         for kind, sums in add_up(ended).items():
             dialect, model, tenant = kind.dialect, self._models.label(kind.model), self._tenants.label(kind.tenant)
             self._made[definitions.REQUESTS].labels(dialect, model, tenant, kind.status, kind.ending).inc(sums.requests)

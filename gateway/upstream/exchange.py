@@ -196,6 +196,23 @@ class Exchange:
         return None if self._stream is None else self._stream.filter
 
     @property
+    def thinks(self) -> bool | None:
+        """Whether all that came of the answer is thinking; None where that does not show."""
+        found = self.stream_filter
+        if found is None:
+            return None
+        thinks = found.thinks
+        return True if thinks is None and found.thought is not None else thinks
+
+    @property
+    def thought_tokens(self) -> int | None:
+        """The tokens of its thinking so far; None where they are not counted."""
+        found = self.stream_filter
+        if isinstance(found, Checkpoint):
+            return found.thought_tokens
+        return None if found is None else found.thought
+
+    @property
     def running_thought(self) -> RunningThought | None:
         """The thinking that is under way, where pressure may end it."""
         claim = self._stats.claim
@@ -234,6 +251,11 @@ class Exchange:
     def asked_for_stream(self) -> bool:
         """Whether the client asked for a stream."""
         return self._node_request.ask.stream
+
+    @property
+    def comes_in_events(self) -> bool:
+        """Whether its node streams the answer, so that it shows how far it is; the client may get it whole."""
+        return self._stream is not None or self.asked_for_stream or self._node_request.needs_stream
 
     @property
     def streams(self) -> bool:

@@ -20,6 +20,8 @@ from gateway.config.listen import Tls
 from gateway.config.telemetry import library_installed
 from gateway.config.tree import Config
 from gateway.config.types import is_loopback, load_certificate
+from gateway.console.console import Console
+from gateway.console.sessions import Sessions
 from gateway.core.access.browser_guard import BrowserGuard
 from gateway.core.access.tenants import Tenants
 from gateway.core.access.wrong_key_throttle import WrongKeyThrottle
@@ -88,15 +90,26 @@ def directory(config: Config, redis: RedisClient | None) -> Directory | None:
     return None if redis is None or not config.access.stored else Directory(redis, config.access.audit_lines)
 
 
-def admin_access(config: Config, throttle: WrongKeyThrottle) -> AdminAccess:
+def admin_tokens(config: Config) -> dict[str, str]:
+    """Name to token; empty where none is asked for."""
     admin = config.admin
     tokens = {named.name: named.token.reveal() for named in admin.tokens}
-    if admin.token is not None:
-        tokens = {"admin": admin.token.reveal(), **tokens}
-    open_paths = ["/health", "/ready"]
+    return tokens if admin.token is None else {"admin": admin.token.reveal(), **tokens}
+
+
+def admin_access(config: Config, throttle: WrongKeyThrottle, console: Console) -> AdminAccess:
+    admin, tokens = config.admin, admin_tokens(config)
+    open_paths = ["/health", "/ready", *console.open_paths]
     if tokens:  # without tokens all is open, but for pages of other sites
         open_paths += [*OPEN_PATHS, *(["/metrics"] if admin.open_metrics else [])]
-    return AdminAccess(tokens, BrowserGuard("admin", admin.hosts), throttle, open_paths)
+    return AdminAccess(tokens, BrowserGuard("admin", admin.hosts), throttle, open_paths, console.sessions)
+
+
+def console(config: Config, response_key: bytes) -> Console:
+    admin, tokens = config.admin, admin_tokens(config)
+    because = "The console is for its own pages"
+    guard = BrowserGuard("admin", admin.hosts, beyond=not is_loopback(admin.host), because=because)
+    return Console(Sessions(tokens, response_key, guard), guard, bool(tokens))
 
 
 def public_guard(config: Config) -> BrowserGuard:

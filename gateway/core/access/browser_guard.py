@@ -32,9 +32,18 @@ _REMEMBERED = 256
 class BrowserGuard:
     """Judges requests by their headers. What it decided about a Host is remembered."""
 
-    def __init__(self, section: str, hosts: Iterable[str], origins: Iterable[str] = (), beyond: bool = False) -> None:
+    def __init__(
+        self,
+        section: str,
+        hosts: Iterable[str],
+        origins: Iterable[str] = (),
+        beyond: bool = False,
+        because: str = "This listener requires no key",
+    ) -> None:
         """`section` of the configuration has `hosts`: names, `*.suffix` for all below one, or `*`. `origins` as
-        browsers send them, or `*`. `beyond`: other machines reach the listener."""
+        browsers send them, or `*`. `beyond`: other machines reach the listener. `because` begins what is said to those
+        that are not served."""
+        self._because = because
         self._section = section
         self._names = frozenset(name for name in hosts if not name.startswith("*"))
         self._suffixes = tuple(name[1:] for name in hosts if name.startswith("*"))
@@ -54,11 +63,16 @@ class BrowserGuard:
         if cross_site or (origin is not None and not _same(origin, host)):
             page = "pages of other sites" if origin is None else f"pages of {_shown(origin)}"
             remedy = ": list it in listen.cors_origins if they may" if self._section == "listen" else ""
-            return f"This listener requires no key, so {page} cannot call it{remedy}."
-        if host and not self._trusts(host):
-            remedy = f"list that name in {self._section}.hosts if it is this gateway's"
-            return f"This listener requires no key, so it is not served under the name {_shown(host)}: {remedy}."
-        return None
+            return f"{self._because}, so {page} cannot call it{remedy}."
+        return self.host_problem(headers)
+
+    def host_problem(self, headers: Mapping[bytes, bytes]) -> str | None:
+        """The same by the name alone that the request was sent to: for a page that people follow links to."""
+        host = headers.get(b"host", b"")
+        if not host or self._trusts(host):
+            return None
+        remedy = f"list that name in {self._section}.hosts if it is this gateway's"
+        return f"{self._because}, so it is not served under the name {_shown(host)}: {remedy}."
 
     def _trusts(self, host: bytes) -> bool:
         trusted = self._trusted.get(host)

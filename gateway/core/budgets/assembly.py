@@ -48,6 +48,10 @@ class AnswerAssembly(StreamFilter):
     def thought(self) -> int | None:
         return self.inner.thought
 
+    @property
+    def thinks(self) -> bool | None:
+        return self.inner.thinks
+
     def end_thinking(self) -> bool:
         return self.inner.end_thinking()
 

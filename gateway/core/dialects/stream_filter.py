@@ -128,6 +128,11 @@ class StreamFilter(ABC):
         or thinking is over."""
         return None
 
+    @property
+    def thinks(self) -> bool | None:
+        """Whether what has come is thinking and nothing else; None where this filter does not tell them apart."""
+        return None
+
     def end_thinking(self) -> bool:
         """End the thinking that is under way with its next event, and have the answer go on without it. False, and
         nothing is changed, where the answer could not go on."""
@@ -223,6 +228,10 @@ class ChainedFilter(StreamFilter):
     @property
     def thought(self) -> int | None:
         return self._inner.thought
+
+    @property
+    def thinks(self) -> bool | None:
+        return self._inner.thinks
 
     def end_thinking(self) -> bool:
         return self._inner.end_thinking()

@@ -60,6 +60,12 @@ class AnswerTokens:
         """The number of those that are shown."""
         return _count(self.shown)
 
+    def place_of(self, marker: tuple[int, ...]) -> int | None:
+        """The number of the shown ids in front of the first `marker`; None where it does not occur."""
+        ids = bytes(self.shown[1:]).replace(b"[", b",")
+        at = find(ids, marker)
+        return None if at < 0 else ids.count(b",", 0, at)
+
     @property
     def lone(self) -> bool:
         """Whether the last event that was shown had one id at most."""

@@ -227,6 +227,19 @@ class FollowedStream(StreamFilter):
     def thought(self) -> int | None:
         return self._inner.thought
 
+    @property
+    def thinks(self) -> bool | None:
+        return self._counted.thinks if self._counted.size else self._inner.thinks
+
+    @property
+    def thought_tokens(self) -> int | None:
+        """The tokens of thinking so far, by the answer's ids; None where these do not tell."""
+        if self._passing or not self._counted.size:
+            return self._inner.thought
+        if self._counted.thinks:
+            return self.tokens.count
+        return self.tokens.place_of(self._capabilities.think_end)
+
     def end_thinking(self) -> bool:
         return self._inner.end_thinking()
 

@@ -1,0 +1,76 @@
+"""Session tokens of the console: signed, so that every process that knows an admin token reads what another one made.
+
+A token is `PAYLOAD.MAC`. The payload has the name of the admin token that was shown, the person's name and when the
+session ends; the MAC's key is derived from the admin token itself. So a session ends with its time, or when its admin
+token is replaced, and no process has to remember it.
+"""
+
+import base64
+import binascii
+import hmac
+import unicodedata
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import orjson
+
+MAX_TOKEN = 1024
+"""Characters of a session token that are looked at."""
+
+MAX_NAME = 60
+"""Characters of a person's name."""
+
+_MAC_BYTES = 32
+_SPECIAL = frozenset("@()<>&\"'`\\")
+"""Characters that a name has not: the first three part the words of an audit line, the others may be markup."""
+
+
+class Session(NamedTuple):
+    """`token`: the name of the admin token that was shown. `person`: who showed it, by their own word. `ends`: seconds
+    since 1970."""
+
+    token: str
+    person: str
+    ends: float
+
+    @property
+    def who(self) -> str:
+        """As audit lines have it."""
+        return f"{self.person} ({self.token})"
+
+
+def session_key(secret: bytes) -> bytes:
+    """The key of the sessions that an admin token opened."""
+    return hmac.digest(secret, b"fleetgate console session", "sha256")
+
+
+def seal_session(session: Session, key: bytes) -> str:
+    payload = base64.urlsafe_b64encode(orjson.dumps([session.token, session.person, session.ends])).rstrip(b"=")
+    return f"{payload.decode()}.{hmac.digest(key, payload, 'sha256').hex()}"
+
+
+def open_session(sealed: str, keys: Mapping[str, bytes], now: float) -> Session | None:
+    """The session of a token, by the `keys` of each admin token; None where it is forged, over, or of no token that
+    there is."""
+    payload, dot, mac = sealed.partition(".")
+    if not dot or len(sealed) > MAX_TOKEN or len(mac) != 2 * _MAC_BYTES:
+        return None
+    try:
+        token, person, ends = orjson.loads(base64.urlsafe_b64decode(payload.encode() + b"=="))
+        found, shown = keys.get(token), bytes.fromhex(mac)
+    except (ValueError, TypeError, binascii.Error):
+        return None
+    if found is None or not hmac.compare_digest(hmac.digest(found, payload.encode(), "sha256"), shown):
+        return None
+    return Session(token, person, ends) if now < ends else None
+
+
+def name_problem(name: str) -> str | None:
+    """Why `name` is no name of a person; None where it may be one. It is shown to others, in logs and in pages."""
+    if not name.strip():
+        return "is empty: the audit shows who made a change"
+    if len(name) > MAX_NAME:
+        return f"is longer than {MAX_NAME} characters"
+    if any(letter in _SPECIAL or unicodedata.category(letter)[0] == "C" for letter in name):
+        return "has a character that names have not: leave out @ ( ) < > & quotes, backslashes and control characters"
+    return None

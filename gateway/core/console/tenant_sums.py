@@ -1,0 +1,83 @@
+"""What tenants used today and this month, by what one process saw: shown where no usage is stored."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from gateway.core.telemetry.request_stats import RequestStats
+
+KEPT = 2000
+"""Tenants; beyond it further ones are not counted."""
+
+DAY = 86_400
+
+
+class Used(NamedTuple):
+    """Of a day or a month; `cost` in nano-dollars."""
+
+    requests: int = 0
+    errors: int = 0
+    output: int = 0
+    thinking: int = 0
+    cost: int = 0
+
+    def plus(self, other: "Used") -> "Used":
+        return Used(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+class TenantUse(NamedTuple):
+    """Of one tenant."""
+
+    today: Used = Used()
+    month: Used = Used()
+
+
+class TenantUses:
+    """Of one process, since it began. Days are UTC's; `month` is the one that the caller says it is."""
+
+    def __init__(self) -> None:
+        self._day = self._month = -1
+        self._tenants: dict[str, TenantUse] = {}
+
+    def note(self, ended: Iterable[RequestStats], now: float, month: int) -> None:
+        """Add requests that have ended, at `now` in seconds since 1970."""
+        self._turn(int(now) // DAY, month)
+        for event in ended:
+            if event.tenant is not None and (event.tenant in self._tenants or len(self._tenants) < KEPT):
+                one = _used(event)
+                known = self._tenants.get(event.tenant, TenantUse())
+                self._tenants[event.tenant] = TenantUse(known.today.plus(one), known.month.plus(one))
+
+    @property
+    def tenants(self) -> dict[str, TenantUse]:
+        return self._tenants
+
+    def _turn(self, day: int, month: int) -> None:
+        if month != self._month:
+            self._tenants = {}
+        elif day != self._day:
+            self._tenants = {name: TenantUse(month=use.month) for name, use in self._tenants.items()}
+        self._day, self._month = day, month
+
+
+def add_up_uses(parts: Iterable[dict[str, TenantUse]]) -> dict[str, TenantUse]:
+    """Those of several processes."""
+    sums: dict[str, TenantUse] = {}
+    for tenants in parts:
+        for name, use in tenants.items():
+            known = sums.get(name, TenantUse())
+            sums[name] = TenantUse(known.today.plus(use.today), known.month.plus(use.month))
+    return sums
+
+
+def read_uses(spelled: dict[str, Any]) -> dict[str, TenantUse]:
+    """As another process sent them. Raises ValueError or TypeError where they are something else."""
+    return {
+        str(name): TenantUse(Used(*map(int, today)), Used(*map(int, month))) for name, (today, month) in spelled.items()
+    }
+
+
+def _used(event: RequestStats) -> Used:
+    usage = event.usage
+    output = 0 if usage is None else usage.output
+    thinking = 0 if usage is None else min(usage.reasoning or 0, output)
+    return Used(1, int(event.level != "info"), output, thinking, event.cost or 0)
