@@ -75,9 +75,12 @@ class Installed:
             self._lend(lent)
 
     def _lend(self, lent: Distribution) -> None:
-        for top in {file.parts[0] for file in lent.files or [] if file.parts[0] not in ("..", "__pycache__")}:
-            if not (self.packages / top).exists():
-                (self.packages / top).symlink_to(Path(str(lent.locate_file(top))))
+        """File by file: what other packages have in the same folder is not lent."""
+        for file in lent.files or []:
+            if ".." not in file.parts and "__pycache__" not in file.parts:
+                place = self.packages / file
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.symlink_to(Path(str(lent.locate_file(file))))
 
     def command(self, name: str, *words: str) -> list[str]:
         return [str(self._bin / name), *words]
@@ -155,7 +158,7 @@ for package in (gateway, workers):
             missing.add(error.name.partition(".")[0])
 print(*sorted(missing))
 """
-OF_EXTRAS = {"tokenizers", "jinja2", "huggingface_hub", "pynvml", "boto3", "botocore", "matplotlib"}
+OF_EXTRAS = {"tokenizers", "jinja2", "opentelemetry", "huggingface_hub", "pynvml", "boto3", "botocore", "matplotlib"}
 OF_VLLM = {"torch", "transformers"}
 """For a script that runs in vLLM's own environment."""
 
