@@ -107,3 +107,5 @@ class Telemetry(Section):
     """Of `/metrics`."""
     traces: TracesConfig = TracesConfig()
     """Of requests, at a collector."""
+    node_request_ids: bool = False
+    """Whether nodes get a request's id as `x-request-id`, so that it stands in their logs and in the ids of answers."""

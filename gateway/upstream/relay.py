@@ -1,6 +1,7 @@
 """Answers a request from the fleet: a node, a connection, an exchange, and another attempt where that is safe."""
 
 import asyncio
+import random
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -52,6 +53,13 @@ log = structlog.get_logger("fleetgate.relay")
 PRIORITISED = (*GENERATING, "/v1/responses")
 """The requests that vLLM takes a `priority` in."""
 
+
+def node_id_line(request_id: str) -> bytes:
+    """The header that names the request in a node's engine. Clients choose ids, and an engine that is given one twice
+    at a time mixes them up: so no two are the same."""
+    return b"x-request-id: %b-%08x\r\n" % (request_id.encode(), random.getrandbits(32))
+
+
 RESUMABLE = {each: ((RESUMABLE_HEADER.encode(), each.value.encode()),) for each in Resumability}
 
 
@@ -65,6 +73,8 @@ class RelaySettings:
     retries: RetryRules
     overshoot: Overshoot = SLACK
     resume: ResumeRules = USUAL_RULES
+    request_ids: bool = False
+    """Whether nodes are told the request's id."""
 
 
 class Relay:
@@ -86,6 +96,7 @@ class Relay:
         """Go by `settings` from now on; an exchange keeps the times that it began with."""
         self.timing = settings.timeouts
         self.overshoot = settings.overshoot
+        self._request_ids = settings.request_ids
         self.failover.configure(settings.retries, settings.max_attempts)
         self.resumes.configure(settings.resume)
 
@@ -294,6 +305,8 @@ class Relay:
             if trace is not None:
                 lines = trace.node_lines()
                 trace.sent(time.perf_counter())
+            if self._request_ids:
+                lines += node_id_line(request.request_id)
             head = pool.head(part.method, part.path, request.headers, len(body), lines)
             stats.sent = True
             connection.send((head, body), exchange)

@@ -102,7 +102,7 @@ def reloadable(config: Config, started_with: Config, response_key: bytes) -> Rel
         limits=_limits(config),
         limited=config.limits.default.limits is not None or any(tenant.limited for tenant in config.tenants),
         prices=prices_of(config.models),
-        relay=_relay(config),
+        relay=_relay(config, started_with),
         bodies=_bodies(config, started_with.workers),
         probes=_probes(config),
         breaker=BreakerRules(failures=config.health.failures, slow_start=config.health.slow_start),
@@ -143,7 +143,7 @@ def _limits(config: Config) -> LimiterSettings:
     return LimiterSettings(limits.on_failure, limits.assumed_output_tokens, limits.lease, limits.default.limits)
 
 
-def _relay(config: Config) -> RelaySettings:
+def _relay(config: Config, started_with: Config) -> RelaySettings:
     timeouts, budgets, retries = config.timeouts, config.budgets, config.retries
     return RelaySettings(
         timeouts=UpstreamTimeouts(
@@ -161,6 +161,7 @@ def _relay(config: Config) -> RelaySettings:
         retries=RetryRules(retries.share, retries.minimum),
         overshoot=Overshoot(budgets.overshoot, budgets.overshoot_tokens),
         resume=ResumeRules(config.resume.max_resumes, config.resume.wait, config.resume.rate),
+        request_ids=started_with.telemetry.node_request_ids,
     )
 
 

@@ -105,6 +105,16 @@ async def test_the_node_sees_no_key_and_no_engine_headers() -> None:
         assert got.headers["x-request-id"] == "mine"
 
 
+async def test_a_node_gets_ids_that_no_two_requests_share_where_it_is_to_have_them() -> None:
+    """As vLLM names a request in its engine and in its log by the header."""
+    async with scripted_node(plain) as node, running_gateway(node.url, telemetry={"node_request_ids": True}) as gateway:
+        for _ in range(2):
+            got = await post(gateway.url, **{"X-Request-Id": "mine"})
+            assert got.headers["x-request-id"] == "mine"
+        first, second = (asked.headers["x-request-id"] for asked in node.asked)
+        assert first != second and first[:5] == second[:5] == "mine-" and len(first) == len("mine-") + 8
+
+
 async def test_forbidden_fields_are_taken_out() -> None:
     async with scripted_node(plain) as node, running_gateway(node.url) as gateway:
         await post(gateway.url, {**ASK, "priority": -9, "cache_salt": "x", "kv_transfer_params": {}, "top_k": 5})
