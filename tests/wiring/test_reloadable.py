@@ -246,6 +246,22 @@ OTHERS: dict[str, Any] = {
         },
     },
     "log": {"format": "text", "level": "debug"},
+    "telemetry": {
+        "metrics": {"max_tenants": 5, "max_models": 5, "max_nodes": 5},
+        "traces": {
+            "endpoint": "http://127.0.0.1:1",
+            "headers": {"authorization": "s"},
+            "ratio": 0.5,
+            "follow_clients": False,
+            "timeout": 5,
+            "max_queue": 100,
+            "flush": 1,
+            "content": True,
+            "content_bytes": 5,
+            "service_name": "other",
+        },
+        "node_request_ids": True,
+    },
     "workers": 2,
     "no_auth": True,
 }
