@@ -143,7 +143,8 @@ class ConsoleFeed:
         now = time.time()
         self._history.note(ended, now)
         self._errors.note(ended)
-        self._sums.note(ended, now, datetime.fromtimestamp(now, UTC).month)
+        if not self._figures.stored:  # else the ledger has them
+            self._sums.note(ended, now, datetime.fromtimestamp(now, UTC).month)
 
     async def _hear(self, told: Told) -> None:
         self._watched = told.watched

@@ -50,7 +50,7 @@ class ErrorGroups:
     def note(self, ended: Iterable[RequestStats]) -> None:
         """Add the requests of `ended` that were not served."""
         for event in ended:
-            if event.level != "info":
+            if event.ending != "ok" and event.level != "info":
                 self._add(_group_of(event))
 
     def _add(self, one: ErrorGroup) -> None:

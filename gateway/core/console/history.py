@@ -76,7 +76,8 @@ class History:
         last = int(end) // STEP
         step = self._step(model, last)
         step[0] += 1
-        step[1] += event.level != "info"
+        if event.ending != "ok" and event.level != "info":
+            step[1] += 1
         if event.stream and event.ttft is not None:
             step[len(MEASURES) + bin_of(event.ttft)] += 1
         usage = event.usage
@@ -87,6 +88,10 @@ class History:
         seconds = max(0.0, event.duration - (event.ttft or 0.0)) if event.stream else event.duration
         first = max(int(end - seconds) // STEP, last - STEPS + 1)
         count = last - first + 1
+        if count == 1:
+            step[2] += thinking
+            step[3] += usage.output - thinking
+            return
         for at, number in enumerate(range(first, last + 1)):
             part = self._step(model, number)
             part[2] += _share(thinking, at, count)

@@ -41,11 +41,14 @@ class TenantUses:
     def note(self, ended: Iterable[RequestStats], now: float, month: int) -> None:
         """Add requests that have ended, at `now` in seconds since 1970."""
         self._turn(int(now) // DAY, month)
+        sums: dict[str, list[int]] = {}
         for event in ended:
-            if event.tenant is not None and (event.tenant in self._tenants or len(self._tenants) < KEPT):
-                one = _used(event)
-                known = self._tenants.get(event.tenant, TenantUse())
-                self._tenants[event.tenant] = TenantUse(known.today.plus(one), known.month.plus(one))
+            if event.tenant is not None:
+                _add(event, sums.setdefault(event.tenant, [0, 0, 0, 0, 0]))
+        for name, counted in sums.items():
+            if name in self._tenants or len(self._tenants) < KEPT:
+                one, known = Used(*counted), self._tenants.get(name, TenantUse())
+                self._tenants[name] = TenantUse(known.today.plus(one), known.month.plus(one))
 
     @property
     def tenants(self) -> dict[str, TenantUse]:
@@ -76,8 +79,13 @@ def read_uses(spelled: dict[str, Any]) -> dict[str, TenantUse]:
     }
 
 
-def _used(event: RequestStats) -> Used:
+def _add(event: RequestStats, counted: list[int]) -> None:
+    """Add one request to the figures of `Used`."""
+    counted[0] += 1
+    if event.ending != "ok" and event.level != "info":
+        counted[1] += 1
     usage = event.usage
-    output = 0 if usage is None else usage.output
-    thinking = 0 if usage is None else min(usage.reasoning or 0, output)
-    return Used(1, int(event.level != "info"), output, thinking, event.cost or 0)
+    if usage is not None:
+        counted[2] += usage.output
+        counted[3] += min(usage.reasoning or 0, usage.output)
+    counted[4] += event.cost or 0
