@@ -21,7 +21,7 @@ from gateway.api.flow_control import HIGH_WATER_LIMIT
 from gateway.api.request_head import RequestHead, brings_body
 from gateway.api.response_head import LAST_CHUNK, STATUS_LINE, check_names, check_values, header_lines
 from gateway.api.server_connection import ServerConnection
-from gateway.core.errors import BodyTooLarge, GatewayError, RequestTooSlow
+from gateway.core.errors import BodyTooLarge, GatewayError, InternalError, RequestTooSlow
 from gateway.core.http.content_coding import HEADER, coding_of, unsupported
 
 log = structlog.get_logger("fleetgate.connection")
@@ -29,7 +29,7 @@ log = structlog.get_logger("fleetgate.connection")
 MAX_BODY = 1024 * 1024
 """Bytes of a body for the application: a tenant's or a registration's document is a few kilobytes."""
 
-_FAILED = b"Internal Server Error"
+_FAILED = "Internal error of the gateway: see its log."
 
 
 class AsgiCycle:
@@ -126,14 +126,10 @@ class AsgiCycle:
                 self._transport.close()
 
     async def _answer_failure(self) -> None:
-        length = b"%d" % len(_FAILED)
-        headers = [
-            (b"content-type", b"text/plain; charset=utf-8"),
-            (b"content-length", length),
-            (b"connection", b"close"),
-        ]
-        await self.send({"type": "http.response.start", "status": 500, "headers": headers})
-        await self.send({"type": "http.response.body", "body": _FAILED})
+        status, headers, body = self._connection.error_answer(InternalError(_FAILED))
+        headers.append((b"connection", b"close"))
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})
 
     def _scope(self) -> dict[str, Any]:
         """HEAD is answered as GET, and its body left out here."""

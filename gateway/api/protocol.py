@@ -353,6 +353,12 @@ class GatewayProtocol(ServerConnection):
             self._queue_refusal(error)
             self._run()
 
+    def error_answer(self, error: GatewayError, request_id: str = "") -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        request_id = request_id or request_id_of({})
+        if self._public:
+            return whole_answer(error, DIALECTS[0], request_id)
+        return problem_answer(error, request_id)
+
     def close_after_answer(self) -> None:
         self._input_ended = True
         self._backlog, self._parsed = b"", 0
@@ -419,14 +425,10 @@ class GatewayProtocol(ServerConnection):
     def _send_error(self, error: GatewayError, request_id: str = "", linger: bool = True) -> None:
         """Answer with `error`, and close."""
         self._input_ended = True
-        request_id = request_id or request_id_of({})
-        if self._public:
-            status, headers, body = whole_answer(error, DIALECTS[0], request_id)
-            middleware = self._settings.dispatcher.middleware
-            if middleware.adds_headers:
-                headers += middleware.headers(self._parser.fields_so_far())
-        else:
-            status, headers, body = problem_answer(error, request_id)
+        status, headers, body = self.error_answer(error, request_id)
+        middleware = self._settings.dispatcher.middleware
+        if self._public and middleware.adds_headers:
+            headers += middleware.headers(self._parser.fields_so_far())
         lines = header_lines([*headers, (b"connection", b"close")])
         self.transport.write(STATUS_LINE[status] + lines + b"\r\n" + body)
         self._close(linger)

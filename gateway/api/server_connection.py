@@ -104,6 +104,10 @@ class ServerConnection(asyncio.Protocol, ABC):
         """Read nothing more; answer with `error` in place of the request whose body is arriving, and close."""
 
     @abstractmethod
+    def error_answer(self, error: GatewayError) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        """Status, headers and body of the answer that tells `error` on this listener."""
+
+    @abstractmethod
     def close_after_answer(self) -> None:
         """A request was answered before its body was complete: read nothing more, and close."""
 

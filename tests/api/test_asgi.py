@@ -144,7 +144,8 @@ async def test_an_application_that_fails_before_its_answer_is_500(app: App) -> N
     async with serving(app) as port, raw_client(port) as client:
         await client.send(GET)
         got = await client.answer("GET")
-        assert (got.status, got.body, got.headers["connection"]) == (500, b"Internal Server Error", "close")
+        assert (got.status, got.json()["error"]["code"]) == (500, "internal_error")
+        assert got.headers["connection"] == "close"
         assert await client.closed()
 
 
