@@ -15,7 +15,7 @@ SEED ?= 1
 # Where `make compiled` builds: outside of the checkout, as a library beside a module would hide the module from then on.
 COMPILED := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/fleetgate/compiled
 
-.PHONY: setup demo load check docs references manifests check-charts test test-flow test-parts test-real check-install images test-containers test-clients soak-clients test-bounds check-units prove fuzz bench bench-routing faults lock audit compiled test-compiled clean
+.PHONY: setup demo load soak check docs references manifests check-charts test test-flow test-parts test-real check-install images test-containers test-clients soak-clients test-bounds check-units prove fuzz bench bench-routing faults lock audit compiled test-compiled clean
 
 setup: $(VENV)/.ready
 
@@ -126,6 +126,10 @@ fuzz: setup
 test-clients: setup
 	$(BIN)/python -m tests.clients.run
 	$(BIN)/python -m tests.clients.agents.run
+
+# Mixed load with faults, and what of it a gateway still holds at the end: 1 where anything is left (docs/loadtest.md).
+soak: setup
+	$(BIN)/python -m loadtest.soak --minutes $(MINUTES)
 
 # Ten agents at once, session after session: before a release (docs/clients.md).
 MINUTES ?= 30

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from rich.console import Console
 from loadtest import results
 from loadtest.answers import MODEL
 from loadtest.load.compare import compare
-from loadtest.load.fleet import FleetSize, LoadFleet, command, drain
+from loadtest.load.fleet import FleetSize, LoadFleet, drain, tell_admin
 from loadtest.load.plan import LoadPlan, PlanError, read_keys, streams_of
 from loadtest.load.report import write_html
 from loadtest.load.result import Result, read_result
@@ -97,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         before = read_result(Path(options.compare)) if options.compare else None
         result = _run(options, console)
-    except (PlanError, TimetableError, StartError, OSError, ValueError) as error:
+    except (PlanError, TimetableError, StartError, OSError, ValueError, subprocess.SubprocessError) as error:
         sys.exit(f"load: {error}")
     console.print(table_of(result))
     for line in result.remarks():
@@ -171,7 +172,7 @@ def _foreign(admin: str, token: str) -> Callable[[Fault], None]:
         if fault.action == "drain":
             drain(fault.node, admin, token, fault.lasts)
         else:
-            command("reload", "--admin", admin, token=token)
+            tell_admin(admin, token, "reload")
 
     return inflict
 

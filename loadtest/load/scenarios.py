@@ -22,6 +22,7 @@ TOOLS: tuple[dict[str, Any], ...] = tuple(
     for name in ("read", "write", "search", "run")
 )
 AGENT_TURNS = 8
+PARTS = 30_000
 DOCUMENTS = 4
 """Long prompts begin with one of so many documents."""
 
@@ -152,8 +153,8 @@ def wrong_key(draw: Draw) -> Session:
 
 
 def large_body(draw: Draw) -> Session:
-    """A body of very many values: 30,000 message parts of a few letters."""
-    parts = [{"type": "text", "text": "a"} for _ in range(draw.tokens(30_000))]
+    """A body of very many values: 30,000 message parts of a letter, however short all else is."""
+    parts = [{"type": "text", "text": "a"} for _ in range(PARTS)]
     messages = ({"role": "user", "content": parts}, _user(draw.name))
     yield Turn(messages, draw.tokens(100), stream=False)
 

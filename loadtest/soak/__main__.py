@@ -8,6 +8,8 @@ told, and judged by nobody: a busy machine would make them lie.
 
 import argparse
 import json
+import random
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -17,22 +19,27 @@ from typing import Any
 
 from loadtest import proc, results
 from loadtest.answers import MODEL
+from loadtest.load.ask import ask, client_of
 from loadtest.load.fleet import FleetSize, LoadFleet
 from loadtest.load.histogram import Histogram
 from loadtest.load.plan import LoadPlan, streams_of
 from loadtest.load.result import Result
 from loadtest.load.run import Locust, run_plan
+from loadtest.load.scenarios import SCENARIOS, Draw
+from loadtest.load.turns import Answer
 from loadtest.load.view import table_of
 from loadtest.processes import StartError, end_on_signals
 from loadtest.soak.faults import faults_of
 from loadtest.soak.held import Held, count_held
 from loadtest.soak.memory import Sampler, behind_warm_up, slope_of
 
+WARM_SECONDS = 4.0
 QUIET_SECONDS = 60.0
 """What may take until nothing is held: a lease of a gateway's dead client, a settlement that Redis missed."""
 SETTINGS: dict[str, Any] = {
-    "timeouts": {"node_hang": 3, "stall": 3},
+    "timeouts": {"node_hang": 3, "stall": 3, "headers": 60},  # a generator that stands still may not cost a connection
     "health": {"interval": 1},
+    "routing": {"affinity_ttl": 60},  # what is remembered for an hour by design would look like a leak until then
     "log": {"level": "warning"},
 }
 
@@ -52,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console = results.console()
     try:
         told = soak(options, console.print)
-    except (StartError, OSError) as error:
+    except (StartError, OSError, subprocess.SubprocessError) as error:
         sys.exit(f"soak: {error}")
     console.print(table_of(told.pop("result")))
     for line in told["lines"]:
@@ -108,6 +115,7 @@ def soak(options: argparse.Namespace, say: Any) -> dict[str, Any]:
         "result": result,
         "figures": result.to_json()["figures"],
         "samples": [asdict(sample) for sample in sampler.samples],
+        "faults": len([each for each in inflicted.log if not each["trouble"]]),
         "before": asdict(before),
         "after": asdict(after),
         "leaks": [*leaks, *(["tracebacks in the log"] if tracebacks else [])],
@@ -116,8 +124,18 @@ def soak(options: argparse.Namespace, say: Any) -> dict[str, Any]:
 
 
 def _warm(fleet: LoadFleet) -> None:
-    """Wait until every node has been found good: their checks hold connections and tasks of their own."""
-    time.sleep(5.0)
+    """Wait until the nodes are checked, and ask once for what starts parts of the gateway: a body of many values."""
+    time.sleep(WARM_SECONDS)
+    [key, *_] = fleet.keys.values()
+    with client_of(fleet.url, key, 60.0) as client:
+        for scenario in ("large", "reasoning"):
+            answer = Answer()
+            name = f"warm {scenario}"
+            turn = next(SCENARIOS[scenario].session(Draw(random.Random(name), name, "warm", 0.01)))
+            ask(client, turn, MODEL, "marks", answer)
+            if answer.failed:
+                raise StartError(f"the first request ended with {answer.ending}:\n{fleet.gateway_log[-1000:]}")
+    time.sleep(WARM_SECONDS)
 
 
 def _count(fleet: LoadFleet) -> Held:

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
@@ -43,23 +44,44 @@ def simulate(
     Prompts are a prefix of each agent's own, in whole blocks, and fresh tokens: all alike where `spread` is 0, else
     exponentially many (a spread of 1).
     """
-    return run_virtually(_run(workload, prefill, rate, places, nodes, random.Random(seed), rounds))
+    [observed] = simulate_teams([workload], prefill, rate, places, nodes, seed, rounds)
+    return observed
+
+
+def simulate_teams(
+    workloads: Sequence[Workload],
+    prefill: float,
+    rate: float,
+    places: int,
+    nodes: int,
+    seed: int = 1,
+    rounds: int = 60,
+) -> list[Observed]:
+    """Several workloads on the same nodes; `rounds` turns of the slowest one's agents. What each of them saw."""
+    return run_virtually(_run(workloads, prefill, rate, places, nodes, random.Random(seed), rounds))
 
 
 async def _run(
-    workload: Workload, prefill: float, rate: float, places: int, nodes: int, chance: random.Random, rounds: int
-) -> Observed:
+    workloads: Sequence[Workload],
+    prefill: float,
+    rate: float,
+    places: int,
+    nodes: int,
+    chance: random.Random,
+    rounds: int,
+) -> list[Observed]:
     settings = FakeSettings(prefill_rate=prefill, max_num_seqs=places, block_size=BLOCK, capacity=1 << 30)
     engines = [Engine(settings) for _ in range(nodes)]
-    turn = workload.pause + workload.fresh_tokens / prefill + workload.output / rate
-    bound = workload.fresh_tokens / prefill * workload.agents / nodes
+    turns = [each.pause + each.fresh_tokens / prefill + each.output / rate for each in workloads]
+    turn = max(turns)
+    bound = sum(each.fresh_tokens / prefill * each.agents for each in workloads) / nodes
     length = rounds * max(turn, bound)
     warm = length / 6
-    observed = Observed(length - warm)
+    seen = [Observed(length - warm) for _ in workloads]
     numbers = itertools.count(1)
     loop = asyncio.get_running_loop()
 
-    async def agent(number: int) -> None:
+    async def agent(number: int, workload: Workload, observed: Observed, turn: float) -> None:
         engine = engines[number % nodes]
         prefix = list(range(int(workload.cached_tokens) // BLOCK * BLOCK))
         prefix = [number * 100_003 % (1 << 20) + token for token in prefix]
@@ -80,13 +102,17 @@ async def _run(
         while loop.time() < length:
             await asyncio.sleep(turn / 10)
             if loop.time() >= warm:
-                observed.running.append(sum(len(engine.running) + len(engine.waiting) for engine in engines))
+                running = sum(len(engine.running) + len(engine.waiting) for engine in engines)
+                for observed in seen:
+                    observed.running.append(running)
 
     async with asyncio.TaskGroup() as group:
-        for number in range(workload.agents):
-            group.create_task(agent(number))
+        agents = itertools.count()
+        for workload, observed, own in zip(workloads, seen, turns, strict=True):
+            for _ in range(workload.agents):
+                group.create_task(agent(next(agents), workload, observed, own))
         group.create_task(watch())
-    return observed
+    return seen
 
 
 def _fresh(workload: Workload, chance: random.Random) -> int:

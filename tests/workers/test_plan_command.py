@@ -98,6 +98,7 @@ def test_spot_is_the_old_spelling_of_the_kind() -> None:
         ([RECOMMENDED, "--decode", "10:40"], "--decode: for --workload"),
         (["--prefill-rate", "9000"], "--prefill-rate: for --workload"),
         ([RECOMMENDED, "--preemptions-per-day", "0"], "--preemptions-per-day: for --workload"),
+        ([RECOMMENDED, "--nodes", "3"], "--nodes: for --workload"),
         ([RECOMMENDED, "--spot", "--price-kind", "reserved"], "give one of them"),
     ],
 )

@@ -154,6 +154,26 @@ def sized(speed: NodeSpeed = SPEED, **fields: Any) -> Sizing:
     return size_fleet(PROFILE, Workload(**(CHAT | fields)), speed)
 
 
+def test_a_given_number_of_nodes_is_sized_and_priced_as_it_is() -> None:
+    """More than are needed, fewer, and more than there are conversations."""
+    needed = sized(rate=25)
+    speed, workload = SPEED, Workload(**(CHAT | {"rate": 25}))
+    for nodes in (1, needed.nodes - 1, needed.nodes + 3, 150):
+        given = size_fleet(PROFILE, workload, speed, given=nodes)
+        assert (given.nodes, given.most_needed, given.binding) == (nodes, needed.nodes, needed.binding)
+        assert given.busiest.agents == -(-100 // nodes)
+    wide = size_fleet(PROFILE, workload, speed, given=150)
+    assert wide.turns_per_second == pytest.approx(100 * wide.busiest.turns)
+    assert needed.given is None
+
+
+def test_nodes_can_be_given_on_the_command_line() -> None:
+    options = ("nemotron-3-ultra-8xh200-nvfp4", "--workload", "chat", "--nodes", "7", "--as-of", "2026-11-30")
+    [told] = json.loads(plan(*options, "--json").stdout)
+    assert (told["nodes"], told["nodes_given"], told["mixes"][0]["steady"]) == (7, 7, 7)
+    assert "7 nodes, as given; 5 needed, decided by decode" in plan(*options).stdout
+
+
 def test_each_bound_can_decide() -> None:
     assert sized(rate=40).binding == ("decode",)
     assert sized(cached=0, first_token=0.6, rate=1, pause=5).binding == ("prefill",)

@@ -80,6 +80,10 @@ def plan(
         float | None,
         typer.Option(help="How often one spot node is taken back, for --workload; 1 if not given.", min=0, max=1000),
     ] = None,
+    nodes: Annotated[
+        int | None,
+        typer.Option(help="What so many nodes do with the --workload; else as many as are needed.", min=1, max=100_000),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="The model's real config.json, for its memory.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a picture of memory by part (.png, .svg).")] = None,
     profiles: ProfileFolder = None,
@@ -92,7 +96,7 @@ def plan(
             _refuse({"--model": model}, "for --gpu or --workload, and neither is given")
     if not workload:
         of_workload = {"--decode": decode, "--prefill-rate": prefill_rate, "--preemptions-per-day": preemptions_per_day}
-        _refuse(of_workload, "for --workload, which is not given")
+        _refuse(of_workload | {"--nodes": nodes}, "for --workload, which is not given")
     known = list(load_profiles(profiles or ()).values())
     base = base_profile(known, model or MODEL)
     today = _day(as_of)
@@ -123,7 +127,7 @@ def plan(
         of_one = {**unread, "--shape": shape, "--guide": guide or None}
         _refuse(of_one, "--workload says that itself; its fields are in docs/planning.md")
         often = PREEMPTIONS_PER_DAY if preemptions_per_day is None else preemptions_per_day
-        asked = WorkloadQuestion(read_workload(workload), prefill_rate, read_points(decode or ()), often)
+        asked = WorkloadQuestion(read_workload(workload), prefill_rate, read_points(decode or ()), often, nodes)
         _show_workload(chosen, base, known, asked, question, as_json)
         return
     plans = [make_plan(profile, question, known) for profile in chosen or known]

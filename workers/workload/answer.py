@@ -18,12 +18,15 @@ PREEMPTIONS_PER_DAY = 1.0
 
 @dataclass(frozen=True, slots=True)
 class WorkloadQuestion:
-    """What is asked beside the workload; `prefill` and `decode` replace what is known of the profile's speed."""
+    """What is asked beside the workload; `prefill` and `decode` replace what is known of the profile's speed, `nodes`
+    the number that is needed.
+    """
 
     workload: Workload
     prefill: float | None = None
     decode: tuple[DecodePoint, ...] = ()
     preemptions_per_day: float = PREEMPTIONS_PER_DAY
+    nodes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class WorkloadPlan:
 def plan_workload(profile: Profile, asked: WorkloadQuestion, question: Question) -> WorkloadPlan:
     """Size and price the fleet. Raises ConfigError where the workload cannot be served by this profile at all."""
     speed = node_speed(profile, asked.workload, asked.prefill, asked.decode)
-    sizing = size_fleet(profile, asked.workload, speed, question.architecture)
+    sizing = size_fleet(profile, asked.workload, speed, question.architecture, asked.nodes)
     prices = _prices(profile, question)
     apis = question.api_prices
     if apis is None:

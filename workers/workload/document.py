@@ -13,6 +13,7 @@ def workload_json(plan: WorkloadPlan) -> dict[str, Any]:
         "profile": sizing.profile.name,
         "workload": sizing.workload.model_dump(),
         "nodes": sizing.nodes,
+        "nodes_given": sizing.given,
         "needed": dict(sizing.needed),
         "decided_by": list(sizing.binding),
         "speed": {

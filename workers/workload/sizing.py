@@ -36,16 +36,23 @@ class Sizing:
     lightest: SteadyState
     held_gb: float
     notes: tuple[str, ...]
+    given: int | None = None
+    """Nodes that were asked about, instead of as many as are needed."""
 
     @property
     def nodes(self) -> int:
-        """Nodes that satisfy every bound."""
+        """Nodes that satisfy every bound, or those that were asked about."""
+        return self.given or self.most_needed
+
+    @property
+    def most_needed(self) -> int:
+        """By the bounds that decide."""
         return max(self.needed.values())
 
     @property
     def binding(self) -> tuple[Bound, ...]:
         """The bounds that decide."""
-        return tuple(bound for bound in BOUNDS if self.needed[bound] == self.nodes)
+        return tuple(bound for bound in BOUNDS if self.needed[bound] == self.most_needed)
 
     @property
     def room_gb(self) -> float:
@@ -56,6 +63,8 @@ class Sizing:
     def turns_per_second(self) -> float:
         """Turns that the whole fleet completes."""
         more = self.workload.agents % self.nodes
+        if self.workload.agents < self.nodes:
+            return more * self.busiest.turns
         return more * self.busiest.turns + (self.nodes - more) * self.lightest.turns
 
     @property
@@ -65,10 +74,14 @@ class Sizing:
 
 
 def size_fleet(
-    profile: Profile, workload: Workload, speed: NodeSpeed, architecture: Architecture | None = None
+    profile: Profile,
+    workload: Workload,
+    speed: NodeSpeed,
+    architecture: Architecture | None = None,
+    given: int | None = None,
 ) -> Sizing:
-    """The fewest nodes that keep a workload within its targets and the nodes' memory; `architecture` is that of the
-    model's real config.json where it is at hand.
+    """The fewest nodes that keep a workload within its targets and the nodes' memory, or what `given` ones do with it;
+    `architecture` is that of the model's real config.json where it is at hand.
 
     Raises ConfigError where no number of nodes does, and says which bound one conversation alone breaks.
     """
@@ -89,11 +102,11 @@ def size_fleet(
     if impossible:
         raise ConfigError(f"{profile.name}: {_impossible(impossible[0], workload, speed, memory)}")
     needed = {bound: math.ceil(workload.agents / most[bound]) for bound in BOUNDS}
-    nodes = max(needed.values())
+    nodes = given or max(needed.values())
     busiest = _last(workload, speed, math.ceil(workload.agents / nodes))
-    lightest = _last(workload, speed, workload.agents // nodes)
+    lightest = _last(workload, speed, max(1, workload.agents // nodes))
     held = held_bytes(busiest, workload, memory, profile.offload_bytes) / GB
-    return Sizing(profile, workload, speed, memory, needed, busiest, lightest, held, tuple(notes))
+    return Sizing(profile, workload, speed, memory, needed, busiest, lightest, held, tuple(notes), given)
 
 
 def held_bytes(state: SteadyState, workload: Workload, memory: MemoryPlan, offload: int = 0) -> float:

@@ -24,7 +24,9 @@ def print_workload(console: Console, plan: WorkloadPlan, question: Question) -> 
     sizing = plan.sizing
     console.print(Text.assemble("\n", (sizing.profile.title, "bold"), f"  ({sizing.profile.name})"))
     _say(console, _described(sizing.workload), indent="")
-    console.print(f"{_count(sizing.nodes, 'node')}, decided by {' and '.join(sizing.binding)}")
+    decided = f"decided by {' and '.join(sizing.binding)}"
+    decided = decided if sizing.given is None else f"as given; {sizing.most_needed} needed, {decided}"
+    console.print(f"{_count(sizing.nodes, 'node')}, {decided}")
     console.print(_nodes_table(sizing))
     for line in (*_seen(sizing), *sizing.notes):
         _say(console, line)

@@ -1,0 +1,1 @@
+"""A fleet in virtual time: what several teams see of so many nodes, before any of them is rented."""
