@@ -39,7 +39,6 @@ QUIET_SECONDS = 60.0
 SETTINGS: dict[str, Any] = {
     "timeouts": {"node_hang": 3, "stall": 3, "headers": 60},  # a generator that stands still may not cost a connection
     "health": {"interval": 1},
-    "routing": {"affinity_ttl": 60},  # what is remembered for an hour by design would look like a leak until then
     "log": {"level": "warning"},
 }
 
