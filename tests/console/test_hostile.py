@@ -43,7 +43,7 @@ async def test_nothing_that_is_said_becomes_markup() -> None:
         settings: dict[str, Any] = {
             "redis": redis.settings,
             "access": {"stored": True},
-            "usage": {"stored": True},
+            "usage": {"stored": False},
             "admin": {"token": TOKEN, "hosts": []},
             "tenants": [{"name": "acme", "keys": [{"sha256": key_digest(KEY).hex(), "label": EVIL[:90]}]}],
             "nodes": [{"url": node.url, "labels": labels}],
