@@ -332,8 +332,8 @@ class Gateway:
         if self.redis is not None:
             await self.redis.start()
             await self.presence.start()
-        if self.router.places is not None:
-            await self.router.places.start()
+        if self.router.groups is not None:
+            await self.router.groups.start()
         for part in (self.limiter, self.keyring, self.blocks, self.ledger):
             if part is not None:
                 part.start()
@@ -375,8 +375,8 @@ class Gateway:
             if part is not None:
                 await part.stop()
         if self.redis is not None:
-            if self.router.places is not None:
-                await self.router.places.stop()
+            if self.router.groups is not None:
+                await self.router.groups.stop()
             await self.presence.stop()
             await self.redis.stop()
         if self.trace_export is not None:

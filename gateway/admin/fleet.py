@@ -204,7 +204,8 @@ class FleetRoutes:
         """Every node with its state and load, as all gateway processes together see it."""
         own = self.own()
         views = [own, *await self._peer_views.exchange(own)]
-        fleet, shared = self._router.fleet, self._router.shared
+        fleet, groups = self._router.fleet, self._router.groups
+        shared = None if groups is None else groups.common.placement
         breaks = {each.model: each for each in add_up(_breaks(views))}
         queues = {facts.model: facts for facts in self._queue.facts()}
         factors = self._pressure.factors

@@ -272,7 +272,8 @@ class RequestQueue:
         """The request of `charge` has used `tokens` in place of those that were planned."""
         turn, model = charge.turn, charge.model
         of_class, of_tenant = self.of(model).order.correct(turn, tokens)
-        places = self._router.places
-        if places is not None and charge.shared:
+        groups = self._router.groups
+        if groups is not None and charge.shared:
+            places = groups.of(model).places
             places.correct(model, turn.service_class, of_class)
             places.correct(model, turn.member, of_tenant)

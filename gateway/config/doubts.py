@@ -48,6 +48,7 @@ def find_doubts(config: Config, now: float) -> list[Doubt]:
                 *_dollars_without_prices(config),
                 *_no_room_for_thinking(config),
                 *_efforts_out_of_order(config),
+                *_groups_without_cluster(config),
             ]
         )
     )
@@ -152,3 +153,11 @@ def _efforts_out_of_order(config: Config) -> Iterator[Doubt]:
             if more < less:
                 words = f"({more}) is less than {weaker} ({less}): a stronger effort thinks less"
                 yield Doubt((*path, "thinking", "efforts", stronger), words)
+
+
+def _groups_without_cluster(config: Config) -> Iterator[Doubt]:
+    if config.redis is not None and config.redis.cluster:
+        return
+    for at, model in enumerate(config.models):
+        if model.routing_group is not None:
+            yield Doubt(("models", at, "routing_group"), "spreads nothing without redis.cluster: true; leave it out")

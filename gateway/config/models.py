@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from gateway.config.counting import TokenizerPath
-from gateway.config.routing import RoutingPolicy
+from gateway.config.routing import RoutingGroupName, RoutingPolicy
 from gateway.config.thinking import Ruled
 from gateway.config.types import Name, Section
 from gateway.config.usage import PriceConfig
@@ -62,6 +62,9 @@ class ModelConfig(Ruled):
     """The folder of its tokenizer, or the `tokenizer.json` in it: then prompts are counted and not estimated."""
     routing: RoutingPolicy | None = None
     """How its requests are spread over its nodes; `routing.policy` where it says nothing."""
+    routing_group: RoutingGroupName | None = None
+    """Models whose facts for routing lie together in a Redis Cluster: those that nodes serve together. Models that name
+    none are a group."""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from gateway.config.types import Seconds, Section
 from gateway.core.routing.known_clients import SESSION_HEADERS
 
 RoutingPolicy = Literal["expected_wait", "affinity", "least_loaded", "power_of_two", "round_robin"]
+RoutingGroupName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 
 
 class Routing(Section):

@@ -76,7 +76,8 @@ class FleetState:
 
     def facts(self) -> dict[str, Any]:
         """Who sees this, and how Redis is."""
-        fleet, shared = self._router.fleet, self._router.shared
+        fleet, groups = self._router.fleet, self._router.groups
+        shared = None if groups is None else groups.common.placement
         views = 1 + len(self._peers)
         return {
             "process": os.getpid(),

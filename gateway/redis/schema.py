@@ -36,3 +36,8 @@ class KeySchema:
     def records(self) -> str:
         """The beginning of keys that have to be kept."""
         return f"{self.name}{self.records_version}"
+
+    def routing(self, group: str) -> str:
+        """The beginning of the routing facts of `group`, in one slot of a cluster; empty for the group of all models
+        that name none."""
+        return f"{self.live}:{{route:{group}}}" if group else f"{self.live}:{{route}}"

@@ -36,6 +36,7 @@ from gateway.fleet.node import Lease, Node
 from gateway.redis.client import RedisUnavailable
 from gateway.routing.pending_prefill import PendingPrefill
 from gateway.routing.router import Router, candidates_of
+from gateway.routing.routing_groups import RoutingGroup
 from gateway.routing.shared_placement import SharedChoice, SharedTurn, forget
 
 NO_TURN = Turn("standard", "", 1.0, 1.0, 0.0)
@@ -56,6 +57,7 @@ class NodeChoice:
 
     __slots__ = (
         "_asked",
+        "_group",
         "_headers",
         "_name",
         "_nodes",
@@ -83,6 +85,8 @@ class NodeChoice:
         self._turn = turn
         self._prompt: PlacedPrompt | None = None
         self._asked: InlineFuture[Any] | None = None
+        self._group: RoutingGroup | None = None
+        """The one that was asked last."""
         self.answer: SharedChoice | None = None
         self._now = router.now()
         self._widened = False
@@ -93,7 +97,7 @@ class NodeChoice:
             self._nodes = self._candidates(self._now)
         except FleetFull:  # until the lease is made a place may become free
             self._nodes = ()
-        if router.shared is not None:
+        if router.groups is not None:
             self._ask(self._nodes)
 
     def cancel(self) -> None:
@@ -101,10 +105,9 @@ class NodeChoice:
         asked, self._asked = self._asked, None
         if asked is not None:
             forget(asked)
-            if self._router.places is not None:
-                self._router.places.asked.discard(self._name)
-                assert self._turn is not None
-                self._router.places.cancel(self._name, self._turn)
+            assert self._group is not None and self._turn is not None
+            self._group.places.asked.discard(self._name)
+            self._group.places.cancel(self._name, self._turn)
 
     @property
     def waits(self) -> bool:
@@ -129,8 +132,8 @@ class NodeChoice:
             self.answer = answer = await self._read(asked)
             now = self._router.now()
             if answer is None or not answer.known:
-                if answer is not None and self._router.places is not None:
-                    self._router.places.forgotten()
+                if answer is not None and self._group is not None:
+                    self._group.places.forgotten()
                 self.cancel()  # where Redis did not answer, it may have chosen all the same
                 return self._place(self._within_share(now), now)
             if answer.score is None:
@@ -223,8 +226,12 @@ class NodeChoice:
     def _ask(self, nodes: Sequence[Node], with_last: bool = False) -> None:
         """Ask Redis for one of `nodes`, if it is to be asked. `with_last`: where they are a sample, the node of the
         conversation's last turn was looked for already."""
-        router, shared, places = self._router, self._router.shared, self._router.places
-        if shared is None or places is None or not shared.up or not nodes:
+        router, groups = self._router, self._router.groups
+        if groups is None or not nodes:
+            return
+        group = groups.of(self._plan.model)
+        shared, places = group.placement, group.places
+        if not shared.up:
             return
         by_wait = router.policy(self._plan.model) == EXPECTED_WAIT
         if not (len(nodes) > 1 and by_wait) and not (places.known and any(node.bounded for node in nodes)):
@@ -244,19 +251,20 @@ class NodeChoice:
         self._turn = self._turn or SharedTurn(self._plan.model or "", NO_TURN)
         self._name = router.next_name()
         places.asked.add(self._name)
+        self._group = group
         sampled = self._sampled and not with_last
         self._asked = shared.choose(self._name, self._preferred, prompt, self._turn, sampled)
 
     async def _read(self, asked: InlineFuture[Any]) -> SharedChoice | None:
         """What Redis chose, None where it did not answer, or refused."""
-        shared, places, prompt = self._router.shared, self._router.places, self._prompt
-        assert shared is not None and places is not None and prompt is not None and self._turn is not None
+        group, prompt = self._group, self._prompt
+        assert group is not None and prompt is not None and self._turn is not None
         try:
-            return shared.read(await asked, self._preferred, prompt, self._turn)
+            return group.placement.read(await asked, self._preferred, prompt, self._turn)
         except RedisUnavailable:
             return None
         finally:
-            places.asked.discard(self._name)
+            group.places.asked.discard(self._name)
 
     def _place(self, nodes: Sequence[Node], now: float) -> Lease:
         """By this process's own view. Where there is no choice nothing is noted, but where the others were full: what
@@ -272,8 +280,8 @@ class NodeChoice:
             candidates = self._facts(nodes, now, prompt)
             placed = router.choose_locally(router.policy(self._plan.model), candidates, prompt, now)
             lease = self._lease_on(placed, nodes, prompt, None, now)
-        if router.places is not None and lease.node.bounded:
-            router.places.adopt(lease)
+        if router.groups is not None and lease.node.bounded:
+            router.groups.of(self._plan.model).places.adopt(lease)
         return lease
 
     def _facts(self, nodes: Sequence[Node], now: float, prompt: PlacedPrompt) -> list[Candidate]:
@@ -287,11 +295,12 @@ class NodeChoice:
         router = self._router
         node = next(node for node in nodes if node.name == placed.node)
         router.placement.add(placed, prompt, now)
-        shared = router.shared if name is not None else None
+        group = self._group if name is not None else None
+        shared = None if group is None else group.placement
         lease = Lease(node, now, self._plan.ask.stream, prompt.tokens)
         lease.model = self._plan.model if self._plan.dialect.output_fields else None
         alone = self._plan.sequences == 1
         lease.prefill = PendingPrefill(router.placement, shared, placed, name, node, self._plan.ask.stream, now, alone)
-        if name is not None and router.places is not None:
-            router.places.add(lease, name)
+        if name is not None and group is not None:
+            group.places.add(lease, name)
         return lease

@@ -5,7 +5,7 @@ so it may be a moment old. A small fleet, whose nodes are all candidates, needs 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -16,6 +16,7 @@ from gateway.fleet.node import Node
 from gateway.redis.client import RedisClient, RedisUnavailable
 from gateway.redis.replies import pairs_of
 from gateway.routing.candidate_sampler import CandidateSampler, RoutingView
+from gateway.routing.routing_groups import RoutingGroups
 
 log = structlog.get_logger("fleetgate.routing")
 
@@ -27,15 +28,17 @@ FRESH = 0.025
 
 
 class PeerLoads:
-    """Reads two hashes of Redis for `sampler`. One look at a time, whoever asks for it."""
+    """Reads two hashes of Redis, of each group that has large models, for `sampler`. One look at a time, whoever asks
+    for it."""
 
-    def __init__(self, redis: RedisClient, fleet: Fleet, sampler: CandidateSampler, view: RoutingView) -> None:
+    def __init__(
+        self, redis: RedisClient, fleet: Fleet, sampler: CandidateSampler, view: RoutingView, groups: RoutingGroups
+    ) -> None:
         self._redis = redis
         self._fleet = fleet
         self._sampler = sampler
         self._view = view
-        base = f"{redis.schema.live}:{{route}}"
-        self._keys = (f"{base}:places", f"{base}:pending")
+        self._groups = groups
         self._heard_at = float("-inf")
         self._under_way: asyncio.Task[None] | None = None
 
@@ -59,7 +62,10 @@ class PeerLoads:
         await asyncio.shield(self._under_way)
 
     async def _hear(self) -> None:
-        places, pending = [self._redis.submit(("HGETALL", key)) for key in self._keys]
+        names = {self._groups.of(model).name for model in self._sampler.models}
+        bases = [self._redis.schema.routing(name) for name in names]
+        places = [self._redis.submit(("HGETALL", f"{base}:places")) for base in bases]
+        pending = [self._redis.submit(("HGETALL", f"{base}:pending")) for base in bases]
         began = asyncio.get_running_loop().time()
         try:
             held, waiting = await _numbers(places), await _numbers(pending)
@@ -81,5 +87,11 @@ class PeerLoads:
         return found
 
 
-async def _numbers(reply: InlineFuture[object]) -> dict[bytes, int]:
-    return {name: int(value) for name, value in pairs_of(await reply).items() if value.lstrip(b"-").isdigit()}
+async def _numbers(replies: Sequence[InlineFuture[object]]) -> dict[bytes, int]:
+    """By node. One that is counted in several groups has all its requests in each."""
+    found: dict[bytes, int] = {}
+    for reply in replies:
+        for name, value in pairs_of(await reply).items():
+            if value.lstrip(b"-").isdigit():
+                found[name] = max(found.get(name, 0), int(value))
+    return found

@@ -19,7 +19,7 @@ the second time: leases have names, and corrections numbers.
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ import structlog
 
 from gateway.aio.inline_future import InlineFuture
 from gateway.fleet.fleet import Fleet
-from gateway.fleet.node import Lease
+from gateway.fleet.node import Lease, Node
 from gateway.redis.client import RedisClient, RedisUnavailable, Script, Value
 from gateway.redis.replies import integer, pairs_of
 from gateway.routing.shared_placement import SharedTurn
@@ -66,10 +66,26 @@ PRESENT = Script.read(*_SHARED, _LUA / "present.lua", fits=integer)
 
 
 class Places:
-    """The leases of this process that all gateways know. `known`: whether Redis counts them."""
+    """The leases of this process that all gateways know, in one group of models (`RoutingGroups`). `known`: whether
+    Redis counts them."""
 
-    def __init__(self, redis: RedisClient, fleet: Fleet, gateway: bytes, next_name: Callable[[], bytes]) -> None:
+    def __init__(
+        self,
+        redis: RedisClient,
+        fleet: Fleet,
+        gateway: bytes,
+        next_name: Callable[[], bytes],
+        on_known: Callable[[], None],
+        group: str = "",
+    ) -> None:
+        """`on_known` is called when `known` has changed."""
         self.known = False
+        self.group = group
+        self.others: Sequence[Places] = ()
+        """Those of all other groups."""
+        self.homes: Callable[[Node], Sequence[Places]] | None = None
+        """Where the leases of a node are counted; None where there is one group."""
+        self._on_known = on_known
         self.leases: dict[bytes, Lease] = {}
         self.asked: set[bytes] = set()
         """The names of choices that Redis has not answered."""
@@ -77,7 +93,7 @@ class Places:
         self._fleet = fleet
         self._gateway = gateway
         self._next_name = next_name
-        base = f"{redis.schema.live}:{{route}}"
+        base = redis.schema.routing(group)
         self._base = base
         self._keys = [f"{base}:{name}" for name in ("pending", "entries", "expiry", "places", "gateways")]
         self._corrections: dict[tuple[str, str], int] = {}
@@ -97,7 +113,6 @@ class Places:
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         redis.on_change(self._changed)
-        fleet.on_bounds = self.forgotten
 
     # Leases
 
@@ -105,6 +120,21 @@ class Places:
         """A choice took the place of `lease` under this name."""
         lease.name, lease.places = name, self
         self.leases[name] = lease
+        if self.homes is not None:
+            for other in self.homes(lease.node):
+                other.count(lease, name)
+
+    def count(self, lease: Lease, name: bytes) -> None:
+        """Count here, too, a lease that another group has under this name."""
+        if name not in self.leases:
+            self.leases[name] = lease
+            if self._redis.up and self.known:
+                self._occupy(name, lease.node.name)
+
+    def discount(self, name: bytes) -> None:
+        """The lease of this name is not counted here any more, if it was."""
+        if self.leases.pop(name, None) is not None:
+            self.give_back(name)
 
     def adopt(self, lease: Lease) -> None:
         """`lease` was made without asking: the others are told."""
@@ -115,8 +145,10 @@ class Places:
 
     def release(self, lease: Lease) -> None:
         name = lease.name
-        if name is not None and self.leases.pop(name, None) is not None:
-            self.give_back(name)
+        if name is not None:
+            self.discount(name)
+            for other in self.others:
+                other.discount(name)
 
     def cancel(self, name: bytes, shared: SharedTurn) -> None:
         """The choice of this name is not wanted any more: it has no place, and is charged nothing."""
@@ -243,9 +275,10 @@ class Places:
         """Tell Redis of all leases anew. What it has beside them is given back by the audit."""
         self._stale = False
         for node in self._fleet.nodes:
-            for lease in node.leases:
-                if lease.name is None and node.bounded:
-                    self.add(lease, self._next_name())
+            if node.bounded and (self.homes is None or self in self.homes(node)):
+                for lease in node.leases:
+                    if lease.name is None:
+                        self.add(lease, self._next_name())
         told = [(name, lease.node.name) for name, lease in self.leases.items()]
         for start in range(0, len(told), AT_ONCE):
             self._occupy(*(word for pair in told[start : start + AT_ONCE] for word in pair))
@@ -279,4 +312,4 @@ class Places:
     def _set_known(self, known: bool) -> None:
         if known != self.known:
             self.known = known
-            self._fleet.share_places(known, asyncio.get_running_loop().time())
+            self._on_known()

@@ -26,8 +26,8 @@ from gateway.fleet.node import ROOMY, Node
 from gateway.redis.client import RedisClient
 from gateway.routing.candidate_sampler import CandidateSampler
 from gateway.routing.peer_loads import PeerLoads
-from gateway.routing.places import Places
-from gateway.routing.shared_placement import SharedPlacement, SharedTurn
+from gateway.routing.routing_groups import RoutingGroups
+from gateway.routing.shared_placement import SharedTurn
 
 GUESSED_PACE = 1 / 8000
 """Seconds per prompt token before anything was measured: an 8x H200 node with a 55B-active model."""
@@ -36,45 +36,50 @@ GUESSED_PACE = 1 / 8000
 @dataclass(frozen=True, slots=True)
 class RoutingRules:
     """What the config says: the policy for all models, those of single ones, what names a conversation; `affinity_ttl`
-    and `load_penalty` as in `Placement`."""
+    and `load_penalty` as in `Placement`. `groups`: the routing group of each model that names one, read at start;
+    `offered`: all models that the config lists, empty where it lists none."""
 
     policy: str = EXPECTED_WAIT
     policies: Mapping[str, str] = field(default_factory=dict)
     naming: ConversationNaming = field(default_factory=ConversationNaming)
     affinity_ttl: float = 3600.0
     load_penalty: float = 1.0
+    groups: Mapping[str, str] = field(default_factory=dict)
+    offered: frozenset[str] = frozenset()
 
 
 class Router:
-    """What nodes are chosen by. `placement` is this process's view; `shared` all gateways', `places` what they know of
-    this one's requests: both None without Redis."""
+    """What nodes are chosen by. `placement` is this process's view; `groups` all gateways', and what they know of this
+    one's requests: None without Redis."""
 
     def __init__(
         self, fleet: Fleet, rules: RoutingRules, placement: Placement, redis: RedisClient | None = None
     ) -> None:
         self.fleet = fleet
         self.placement = placement
-        self.shared: SharedPlacement | None = None
-        self.places: Places | None = None
+        self.groups: RoutingGroups | None = None
         self._turns = itertools.count()
         self.samples = itertools.count()
         self._own_name = os.urandom(6).hex().encode()
         self._numbers = itertools.count()
         self._loop: asyncio.AbstractEventLoop | None = None
         if redis is not None:
-            self.shared = SharedPlacement(redis, self._own_name, rules.affinity_ttl, rules.load_penalty)
-            self.places = Places(redis, fleet, self._own_name, self.next_name)
+            self.groups = RoutingGroups(
+                redis, fleet, self._own_name, self.next_name, rules.affinity_ttl, rules.load_penalty, rules.groups
+            )
         self.rules = rules
         self.sampler = CandidateSampler(fleet, self, GUESSED_PACE)
-        self.peer_loads = None if redis is None else PeerLoads(redis, fleet, self.sampler, self)
+        self.peer_loads: PeerLoads | None = None
+        if redis is not None and self.groups is not None:
+            self.peer_loads = PeerLoads(redis, fleet, self.sampler, self, self.groups)
         self.configure(rules)
 
     def configure(self, rules: RoutingRules) -> None:
         """Choose by `rules` from now on."""
         self.rules = rules
-        for view in (self.placement, self.shared):
-            if view is not None:
-                view.affinity_ttl, view.load_penalty = rules.affinity_ttl, rules.load_penalty
+        self.placement.affinity_ttl, self.placement.load_penalty = rules.affinity_ttl, rules.load_penalty
+        if self.groups is not None:
+            self.groups.configure(rules.affinity_ttl, rules.load_penalty, rules.offered)
 
     def home(self, plan: Plan, tenant: str, headers: Mapping[bytes, bytes]) -> str | None:
         """The node that has what the conversation of `plan` left at its last turn, as far as this process knows."""

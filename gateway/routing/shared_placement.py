@@ -97,9 +97,11 @@ class SharedChoice:
 
 
 class SharedPlacement:
-    """The script calls. Keys carry one tag, so that in a cluster they are in one place."""
+    """The script calls. Keys of one group carry one tag, so that in a cluster they are in one place."""
 
-    def __init__(self, redis: RedisClient, gateway: bytes, affinity_ttl: float, load_penalty: float) -> None:
+    def __init__(
+        self, redis: RedisClient, gateway: bytes, affinity_ttl: float, load_penalty: float, group: str = ""
+    ) -> None:
         """`gateway`: this process's name. `affinity_ttl` and `load_penalty` as in `Placement`."""
         self.affinity_ttl = affinity_ttl
         self.load_penalty = load_penalty
@@ -107,7 +109,7 @@ class SharedPlacement:
         self._gateway = gateway
         self._owed: dict[bytes, None] = {}
         redis.on_change(self._changed)
-        self._base = f"{redis.schema.live}:{{route}}"
+        self._base = redis.schema.routing(group)
         self._keys = [f"{self._base}:{name}" for name in ("pending", "entries", "expiry")]
 
     @property

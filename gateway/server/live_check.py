@@ -46,7 +46,8 @@ async def ask_all(config: Config) -> list[ProbeResult]:
         answers = await asyncio.gather(*(_ask_node(spec, config.health.timeout, gate) for spec in specs))
         redis = await ask_redis(config)
     served = frozenset[str]().union(*(answer.models for answer in answers))
-    return [*lost, *(answer.finding for answer in answers), *_unserved(config, served), *redis]
+    mixed = _in_several_groups(config, answers)
+    return [*lost, *(answer.finding for answer in answers), *mixed, *_unserved(config, served), *redis]
 
 
 async def _nodes(config: Config) -> tuple[list[NodeSpec], list[ProbeResult]]:
@@ -103,6 +104,16 @@ def _unserved(config: Config, served: frozenset[str]) -> Iterable[ProbeResult]:
                 words = f"no node of the file serves {each.model}" + ("; a registered one may" if registered else "")
                 hint = f": did you mean {close[0]}?" if close else f"; served: {_shown(served)}"
                 yield ProbeResult(f"tenant {each.tenant}", registered, words + hint)
+
+
+def _in_several_groups(config: Config, answers: Iterable[_AskedNode]) -> Iterable[ProbeResult]:
+    """Nodes whose models are not of one routing group."""
+    groups = {model.name: model.routing_group for model in config.models}
+    for answer in answers:
+        named = {groups[model] for model in answer.models if model in groups}
+        if len(named) > 1:
+            words = f"serves models of {len(named)} routing groups: give {_shown(answer.models & groups.keys())}"
+            yield ProbeResult(answer.finding.what, False, f"{words} the same models[].routing_group")
 
 
 async def ask_redis(config: Config) -> list[ProbeResult]:

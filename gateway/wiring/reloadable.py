@@ -52,13 +52,23 @@ READ_AT_START = (
     "timeouts.client_stall",
     "timeouts.shutdown",
 )
-"""Settings that a reload does not change, beside each model's tokenizer. docs/configuration.md names them."""
+"""Settings that a reload does not change, beside each model's tokenizer and routing group. docs/configuration.md names
+them."""
 
 
 def needs_restart(started_with: Config, new: Config) -> list[str]:
     """The settings that differ between the two and are only read at start."""
     changed = [name for name in READ_AT_START if attrgetter(name)(started_with) != attrgetter(name)(new)]
-    return changed if tokenizers(started_with) == tokenizers(new) else [*changed, "models.tokenizer"]
+    if tokenizers(started_with) != tokenizers(new):
+        changed.append("models.tokenizer")
+    if routing_groups(started_with) != routing_groups(new):
+        changed.append("models.routing_group")
+    return changed
+
+
+def routing_groups(config: Config) -> dict[str, str]:
+    """The routing groups of the models that name one, by the nodes' names for the models."""
+    return {model.name: model.routing_group for model in config.models if model.routing_group is not None}
 
 
 def tokenizers(config: Config) -> dict[str, Path]:
@@ -106,7 +116,7 @@ def reloadable(config: Config, started_with: Config, response_key: bytes) -> Rel
         bodies=_bodies(config, started_with.workers),
         probes=_probes(config),
         breaker=BreakerRules(failures=config.health.failures, slow_start=config.health.slow_start),
-        routing=_routing(config),
+        routing=_routing(config, started_with),
         queue=_queue(config),
         nodes=tuple(_node(node) for node in config.nodes),
         models=tuple(model.name for model in config.models),
@@ -188,7 +198,7 @@ def _probes(config: Config) -> ProbeSettings:
     )
 
 
-def _routing(config: Config) -> RoutingRules:
+def _routing(config: Config, started_with: Config) -> RoutingRules:
     routing = config.routing
     return RoutingRules(
         policy=routing.policy,
@@ -196,6 +206,8 @@ def _routing(config: Config) -> RoutingRules:
         naming=ConversationNaming(tuple(name.lower().encode() for name in routing.session_headers), routing.by_user),
         affinity_ttl=routing.affinity_ttl,
         load_penalty=routing.load_penalty,
+        groups=routing_groups(started_with),
+        offered=frozenset(model.name for model in config.models),
     )
 
 

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from gateway.config.cross_checks import cross_problems
 from gateway.config.document import ConfigError
@@ -188,3 +189,19 @@ def test_the_example_passes_the_checks_on_the_raw_tree() -> None:
     example = Path(__file__).parents[2] / "fleetgate.example.yaml"
     tree = {name: value for name, value in yaml.safe_load(example.read_text()).items() if value is not None}
     assert list(cross_problems(tree)) == []
+
+
+def test_groups_are_doubted_where_there_is_no_cluster() -> None:
+    models = [{"name": "a"}, {"name": "b", "routing_group": "b"}]
+    redis = {"url": "redis://127.0.0.1:6379"}
+    for settings in ({}, {"redis": redis}):
+        [(path, words)] = doubts(models=models, **settings)
+        assert path == ("models", 1, "routing_group") and "redis.cluster: true" in words
+    assert doubts(models=models, redis={**redis, "cluster": True}) == []
+
+
+@pytest.mark.parametrize("name", ["", "a b", "{a}", "a:b", "x" * 65, 3])
+def test_a_group_has_a_name_that_fits_into_a_key(name: Any) -> None:
+    settings: dict[str, Any] = {"models": [{"name": "a", "routing_group": name}]}
+    with pytest.raises(ValidationError, match="routing_group"):
+        Config(**settings)

@@ -157,7 +157,9 @@ def _setting(path: str, described: dict[str, Any], text: str, field: FieldInfo, 
     variable = None if "[]" in path else f"FLEETGATE_{path.upper().replace('.', '__')}"
     number = {"integer", "number"} & {each.get("type") for each in described.get("anyOf", [described])}
     unit = _unit(path, text) if number else "-"
-    start = any(path == each or path.startswith(f"{each}.") for each in READ_AT_START) or path.endswith(".tokenizer")
+    start = any(path == each or path.startswith(f"{each}.") for each in READ_AT_START) or path.endswith(
+        (".tokenizer", ".routing_group")
+    )
     default = "required" if field.is_required() else _default(field)
     return Setting(path, variable, kind, default, unit, f"{text} *(start)*" if start else text)
 

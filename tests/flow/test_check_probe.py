@@ -14,6 +14,7 @@ from tests.support.gateway_process import FLEETGATE, gateway_process
 from tests.support.gateways import eventually
 from tests.support.nodes import MODEL, Asked, ScriptedNode, answer, scripted_node
 from tests.support.redis import redis_server
+from workers.fake import FakeSettings, serve_fake
 
 
 async def unused(node: ScriptedNode, asked: Asked, reader: Reader, writer: Writer) -> None:
@@ -104,6 +105,18 @@ async def test_without_models_a_probe_compares_what_tenants_name_with_what_nodes
         code, out, err = await check(file, "--probe")
         assert code == 1 and f"tenant acme: no node of the file serves {MODEL[:-1]}: did you mean {MODEL}?" in err, err
         assert err.count("FAILED") == 1
+
+
+async def test_a_node_of_two_routing_groups_is_told(tmp_path: Path) -> None:
+    async with serve_fake(FakeSettings(models=("ultra", "lora", "other"))) as node:
+        settings: dict[str, Any] = {"nodes": [{"url": node.url}]}
+        models = [{"name": "ultra", "routing_group": "ultra"}, {"name": "lora"}]
+        file = write(tmp_path / "a.yaml", **settings, models=models)
+        code, _, err = await check(file, "--probe")
+        assert code == 1 and "serves models of 2 routing groups: give lora, ultra the same" in err
+        models[1]["routing_group"] = "ultra"
+        code, _, err = await check(write(file, **settings, models=models), "--probe")
+        assert code == 0 and "routing groups" not in err
 
 
 async def test_a_node_that_wants_a_key_is_told(tmp_path: Path) -> None:

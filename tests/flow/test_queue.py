@@ -418,8 +418,9 @@ async def test_a_gateway_that_dies_gives_its_places_back(monkeypatch: pytest.Mon
     monkeypatch.setattr(places_of_gateways, "FORGOTTEN", 4.0)
     async with setting(ENDLESS, 1, 2, bound=4, max_wait=60.0) as there:
         dying, living = there.gateways
-        places = dying.app.router.places
-        assert places is not None and places._task is not None
+        assert dying.app.router.groups is not None
+        places = dying.app.router.groups.common.places
+        assert places._task is not None
         asking = [asyncio.create_task(send(dying.url, ask(f"{n}", stream=True))) for n in range(4)]
         await eventually(lambda: there.in_flight(0) == 4)
         late = asyncio.create_task(send(living.url, ask("late", stream=True)))
@@ -465,7 +466,7 @@ async def test_a_request_that_its_limits_refuse_is_charged_nothing() -> None:
         redis, url = there.redis, there.gateways[0].url
         assert redis is not None and (await send(url, ask("first"), **of("a"))).whole
         counter = f"fg1:{{route}}:turns:{MODEL}"
-        await eventually(lambda: not there.gateways[0].app.router.places._corrections)  # type: ignore[union-attr]
+        await eventually(lambda: not there.gateways[0].app.router.groups.common.places._corrections)  # type: ignore[union-attr]
         await asyncio.sleep(0.5)  # they have been sent
         before = redis.do("HGET", counter, "standard|a")
         assert [(await send(url, ask(f"{n}"), **of("a"))).status for n in range(5)] == [429] * 5
@@ -531,10 +532,11 @@ async def test_a_place_on_a_node_that_left_meanwhile_is_given_back_uncharged(mon
         await eventually(lambda: waiting(there) == 1)
         before = redis.do("HGET", counters, "standard|default")
         app = there.gateways[0].app
-        assert app.router.places is not None
+        assert app.router.groups is not None
+        places = app.router.groups.common.places
         redis.freeze()
         await leave(holder)
-        await eventually(lambda: there.in_flight(0) == 0 and len(app.router.places.asked) > 0)
+        await eventually(lambda: there.in_flight(0) == 0 and len(places.asked) > 0)
         drained(there)
         there.thaw()
         assert [(each.status, each.code) for each in await asyncio.gather(*late)] == [(503, "no_node_ready")]

@@ -46,7 +46,8 @@ class Row:
     expires: bool
 
     def fits(self, key: str) -> bool:
-        """Words in capitals stand for any text."""
+        """Words in capitals stand for any text. Routing groups have keys of the same names."""
+        key = key.replace("{route:group}", "{route}")
         parts = re.split("([A-Z]+)", self.name)
         pattern = "".join("[^{}]+" if part.isupper() else re.escape(part) for part in parts)
         return re.fullmatch(pattern, key) is not None
@@ -99,7 +100,7 @@ def gateway_settings(redis: RedisServer) -> dict[str, Any]:
         "access": {"stored": True},
         "admin": {"token": "admin"},
         "pressure": {"enabled": True},
-        "models": [{"name": MODEL, "price": {"input": 1, "output": 2}}],
+        "models": [{"name": MODEL, "price": {"input": 1, "output": 2}, "routing_group": "group"}],
         "discovery": {"registrations": {"networks": ["127.0.0.0/8"], "interval": 0.05}},
     }
 
@@ -121,7 +122,8 @@ async def use_everything(gateway: RunningGateway, other: RunningGateway, keys: K
             # One of them has to wait. A gateway tells that where it does not know by itself that all nodes are full.
             urls = [f"{each.url}/v1/chat/completions" for each in (gateway, other, gateway)]
             asking = [asyncio.create_task(client.post(url, json=body)) for url in urls]
-            await eventually(lambda: {"fg1:{route}:pending", f"fg1:{{route}}:waiting:{MODEL}"} <= keys.look())
+            group = "fg1:{route:group}"
+            await eventually(lambda: {f"{group}:pending", f"{group}:waiting:{MODEL}"} <= keys.look())
             curtain.up.set()
             assert [(await each).status_code for each in asking] == [200] * 3
             await eventually(lambda: any("corrected" in key for key in keys.look()))

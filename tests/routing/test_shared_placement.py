@@ -41,8 +41,8 @@ class linked:  # noqa: N801  # a context, used as a function
     async def __aenter__(self) -> SharedPlacement:
         await self._redis.start()
         router = Router(Fleet(), RoutingRules(), Placement(), self._redis)
-        placement, places = router.shared, router.places
-        assert placement is not None and places is not None
+        assert router.groups is not None
+        placement, places = router.groups.common.placement, router.groups.common.places
         await places.start()
         self._places = places
         placement.prefilled(b"")  # a script that Redis does not know yet is sent behind those that it knows

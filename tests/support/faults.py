@@ -214,7 +214,7 @@ async def nothing_held(gateway: RunningGateway, *nodes: FakeNode) -> None:
 
 def held(gateway: RunningGateway, *nodes: FakeNode) -> dict[str, int]:
     """What is still held of requests, by name; empty where nothing is."""
-    app = gateway.app
+    app, groups = gateway.app, gateway.app.router.groups
     found = {
         "leases": sum(len(node.leases) for node in app.fleet.nodes),
         "in flight": sum(node.in_flight for node in app.fleet.nodes),
@@ -223,7 +223,7 @@ def held(gateway: RunningGateway, *nodes: FakeNode) -> dict[str, int]:
         "waiting bytes": app.queue.bounds.held,
         "waiting tenants": len(app.queue.bounds.by_tenant),
         "waiting in order": sum(queue.order.size for queue in app.queue.queues.values()),
-        "shared leases": 0 if app.router.places is None else len(app.router.places.leases),
+        "shared leases": sum(len(each.places.leases) for each in groups.all) if groups else 0,
         "reservations": 0 if app.limiter is None else len(app.limiter.live),
         "exchanges": app.relay.open_exchanges,
         "requests": len(gateway.server.server_state.tasks),

@@ -178,7 +178,8 @@ async def _peer_views(_: RedisServer, link: RedisClient) -> None:
 
 async def _placement(_: RedisServer, link: RedisClient) -> None:
     router = Router(Fleet(), RoutingRules(), Placement(), link)
-    shared, places = router.shared, router.places
+    assert router.groups is not None
+    shared, places = router.groups.common.placement, router.groups.common.places
     assert shared is not None and places is not None
     await places.start()
     nodes = [Candidate("a:1", 0.001, bound=2), Candidate("b:1", 0.001)]

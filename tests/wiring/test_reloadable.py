@@ -98,6 +98,7 @@ OTHERS: dict[str, Any] = {
             "over_chat": True,
             "tokenizer": "TOKENIZER",
             "routing": "affinity",
+            "routing_group": "group",
             **RULES,
         }
     ],
@@ -277,6 +278,9 @@ TOGETHER: dict[str, Any] = {
 }
 """What goes with a setting that is refused without it."""
 
+READ_OF_MODELS = ("models.tokenizer", "models.routing_group")
+"""Of each model, read at start."""
+
 WITHOUT_EFFECT = {
     "no_auth": "judges whether a configuration is accepted, and nothing else",
     "tenants.keys.label": "is for people who read the file",
@@ -311,7 +315,7 @@ def put(tree: Any, path: str, value: Any) -> None:
 
 
 def is_read_at_start(path: str) -> bool:
-    return path == "models.tokenizer" or any(path == name or path.startswith(f"{name}.") for name in READ_AT_START)
+    return path in READ_OF_MODELS or any(path == name or path.startswith(f"{name}.") for name in READ_AT_START)
 
 
 def state(value: Any, path: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
@@ -410,7 +414,8 @@ def test_a_reload_brings_into_force_what_a_start_would(files: Mapping[str, str],
         *above, last = name.split(".")
         section = get(tree, ".".join(above)) if above else tree
         del section[last]
-    tree["models"][0].pop("tokenizer")
+    for name in READ_OF_MODELS:
+        tree["models"][0].pop(name.removeprefix("models."))
     tree["models"] += [{"name": "m"}, {"name": "n", "price": PRICE_OF_NODE}]
     after = Config(**with_files({**{name: BASE[name] for name in ("redis", "discovery")}, **tree}, files))
     after = after.model_copy(update={"access": after.access.model_copy(update={"stored": True})})
@@ -426,7 +431,7 @@ def test_a_reload_brings_into_force_what_a_start_would(files: Mapping[str, str],
 
 
 def told_as(path: str) -> list[str]:
-    if path == "models.tokenizer":
+    if path in READ_OF_MODELS:
         return [path]
     return [name for name in READ_AT_START if path == name or path.startswith(f"{name}.")]
 
