@@ -154,9 +154,9 @@ bench-routing: setup
 
 # A load with its report: on fake nodes behind a gateway that it starts, or on the gateway at URL (docs/loadtest.md).
 # OPTIONS takes what `python -m loadtest.load --help` lists. A key on make's command line can be read by other users of
-# the machine; the variable FLEETGATE_LOAD_KEY cannot.
+# the machine; the variable LOAD_KEY cannot.
 load: setup
-	@FLEETGATE_LOAD_KEY='$(or $(KEY),$(FLEETGATE_LOAD_KEY))' $(BIN)/python -m loadtest.load --url '$(URL)' --scenario '$(SCENARIO)' \
+	@LOAD_KEY='$(or $(KEY),$(LOAD_KEY))' $(BIN)/python -m loadtest.load --url '$(URL)' --scenario '$(SCENARIO)' \
 		--users '$(USERS)' --seconds '$(LOAD_SECONDS)' --faults '$(FAULTS)' --workers '$(WORKERS)' --web '$(WEB)' \
 		--compare '$(COMPARE)' --master '$(MASTER)' $(OPTIONS)
 

@@ -41,7 +41,7 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line. Empty values are as if not given, as make hands its variables on."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default="", help="a gateway that runs already; without it one is started")
-    parser.add_argument("--key", default="", help="KEY or TENANT:KEY,TENANT:KEY, for --url; also $FLEETGATE_LOAD_KEY")
+    parser.add_argument("--key", default="", help="KEY or TENANT:KEY,TENANT:KEY, for --url; also $LOAD_KEY")
     parser.add_argument("--model", default=MODEL)
     parser.add_argument("--admin", default="", help="its admin listener, for drains and reloads")
     parser.add_argument("--admin-token", default=os.environ.get("FLEETGATE_ADMIN__TOKEN", ""))
@@ -123,7 +123,7 @@ def _run(options: argparse.Namespace, console: Console) -> Result:
     )
     with contextlib.ExitStack() as stack:
         if options.url:
-            keys = read_keys(options.key or os.environ.get("FLEETGATE_LOAD_KEY", ""))
+            keys = read_keys(options.key or os.environ.get("LOAD_KEY", ""))
             plan = _plan(options, options.url.rstrip("/").removesuffix("/v1"), keys, foreign=True)
             faults = read_timetable(_text(options.faults), None)
             if faults and not options.admin:
