@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -205,6 +206,7 @@ async def test_a_request_is_one_json_line_without_prompt_or_key(tmp_path: Path) 
             "failed_attempts": None,
             "cost_usd": None,
             "max_tokens": None,
+            "trace_id": None,
         }
         assert 0 < times["ttft_ms"] <= times["duration_ms"] < 10_000
         levels = {line["status"]: line["level"] for line in requests.values()}
@@ -487,7 +489,8 @@ async def test_a_reload_changes_everything_but_open_streams(tmp_path: Path) -> N
             rest = await open_stream.reader.readuntil(b"[DONE]")
             assert event("last") in rest
             page = await metrics(gateway)
-            assert 'fleetgate_config_reloads_total{result="refused"} 1.0' in page
+            refused = re.search(r'fleetgate_config_reloads_total\{result="refused"\} (\S+)', page)
+            assert refused is not None and float(refused[1]) >= 1, "each process counts"
         assert not any("Traceback" in line for line in gateway.lines)
 
 
