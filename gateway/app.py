@@ -141,6 +141,7 @@ class Gateway:
         traces = parts.traces(config)
         self._tracer = None if traces is None else traces[0]
         self.trace_export = None if traces is None else traces[1]
+        self.kept = parts.kept_responses(config, self.redis, response_key, settings.responses)
         self.pipeline = Pipeline(
             settings.requests,
             self.gate,
@@ -153,6 +154,7 @@ class Gateway:
             self.pressure,
             self.reader,
             self._tracer,
+            self.kept,
         )
         self._configure_limits(settings)
         self._bounds = RequestBounds(settings.bodies)
@@ -212,6 +214,8 @@ class Gateway:
         self.queue.configure(settings.queue)
         self.models.configure(settings.models, settings.named_models)
         self.pressure.configure(settings.pressure)
+        if self.kept is not None:
+            self.kept.rules = settings.responses
         self.discovery.configure(settings.nodes)
 
     def _configure_limits(self, settings: ReloadableSettings) -> None:

@@ -17,7 +17,7 @@ from gateway.core.access.tenants import Identity, Tenant
 from gateway.core.bodies import is_long, parse_body, parse_steps
 from gateway.core.dialects import Ask, Dialect
 from gateway.core.dialects.response_ids import NONCE_BYTES, open_id
-from gateway.core.errors import NotFound
+from gateway.core.errors import InvalidRequest, NotFound
 from gateway.core.http.json_size import COPIES
 from gateway.core.limits.metering import Meters
 from gateway.core.models import Models
@@ -35,6 +35,8 @@ from gateway.limits.arrivals import Arrival
 from gateway.pressure.thinking_pressure import ThinkingPressure
 from gateway.reading.reader import BodyReader
 from gateway.request_record import Observer, RequestRecord
+from gateway.responses.kept_responses import KeptResponses
+from gateway.responses.retrieval import Retrieval
 from gateway.telemetry.tracer import Tracer
 from gateway.upstream.deadline import read_deadline, until
 from gateway.upstream.downstream import DownstreamRequest, in_turns, while_there
@@ -72,8 +74,10 @@ class Pipeline:
         pressure: ThinkingPressure,
         reader: BodyReader,
         tracer: Tracer | None = None,
+        kept: KeptResponses | None = None,
     ) -> None:
-        """`counters` are of the models that have a tokenizer here; the limiter of `admission` has the same `meters`."""
+        """`counters` are of the models that have a tokenizer here; the limiter of `admission` has the same `meters`.
+        `kept` is None where no responses are kept."""
         self.settings = settings
         self.gate = gate
         self.admission = admission
@@ -89,6 +93,7 @@ class Pipeline:
         self._tracer = tracer
         self.open_records: set[RequestRecord] = set()
         """The requests that are under way."""
+        self._kept = kept
 
     async def answer(self, request: DownstreamRequest, dialect: Dialect) -> None:
         """Serve one request that asks a model for something."""
@@ -110,12 +115,19 @@ class Pipeline:
                 if record.arrival is not None:
                     record.arrival.recheck()
                 ask = record.asked(dialect.read(raw, parse_body(raw, request.strings if values else 0)))
-            if waits or long:  # its key may have been revoked while its body came, or was read
+            recalled = None
+            if dialect.refers and self._kept is not None and self._kept.refers(ask, who.tenant.name):
+                record.arrival = record.arrival or self.admission.arrive(who, dialect.anthropic)
+                recalled = await self._kept.recall(ask, dialect, who.tenant.name, request)
+                ask, raw, long = recalled.ask, b"", long or recalled.ask.long
+            if waits or long or recalled is not None:  # its key may have been revoked while its body came, or was read
                 who = record.of(await self.gate.identify(request.headers, request.address))
             model = record.stats.model = settings.models.resolve(ask.model, who, self._fleet.served)
             if model in self._counters:
                 record.stats.counted = await self._count(settings, ask, dialect, who.tenant, model)
             plan = record.plan = self._plan(settings, ask, dialect, who.tenant, model, record.stats.counted)
+            if dialect.mints_ids and self._kept is not None:
+                plan.kept = self._kept.begin(ask, who.tenant.name, recalled)
             service_class = self.admission.classify(who, ask, request.headers, record.stats)
             if self._pressure.squeezes:
                 if long:
@@ -132,11 +144,14 @@ class Pipeline:
             )
             record.reservation, record.turn_charge = admitted.reservation, admitted.charge
             await self._relay.serve(plan, request, record.stats, deadline, admitted.lease, admitted.another)
+            if plan.kept is not None and self._kept is not None:
+                await self._kept.conclude(plan.kept, who.tenant.name, request, record.stats)
 
     async def stored(
         self, request: DownstreamRequest, dialect: Dialect, method: str, response_id: str, suffix: str
     ) -> None:
-        """Serve a request about a stored response (retrieve, cancel): its node answers, to its owner only.
+        """Serve a request about a stored response (retrieve, delete, cancel, its input): where it is kept is known by
+        its id, to its owner only. A node's is answered by that node.
 
         `suffix` is what follows the id in the node's path, the query included.
         """
@@ -148,7 +163,16 @@ class Pipeline:
             raw = await request.read_body(who.tenant.name)
             if waits:
                 who = record.of(await self.gate.identify(request.headers, request.address))
-            ask = record.asked(Ask(raw, {}, None, stream="stream=true" in suffix.lower()))
+            place = None if self._kept is None else self._kept.place_of(response_id, who.tenant.name)
+            ask = record.asked(Ask(raw, {}, None, stream=place is None and "stream=true" in suffix.lower()))
+            if place is not None and self._kept is not None:
+                plan = Plan(ask, dialect, None, ask.raw)
+                record.reservation = await self.admission.reserve(who, plan, request)
+                record.stats.served_here = True
+                await Retrieval(self._kept, place, who.tenant.name, response_id, suffix).answer(request, method)
+                return
+            if method == "DELETE" or suffix.startswith("/input_items"):
+                raise self._not_kept(settings, response_id, who.tenant, method)
             node = self._node_of(settings, response_id, who.tenant, "response_id")
             grant = Grant(hide=settings.policies.may_hide(who.tenant.rules))  # whose model it was, only the node knows
             plan = Plan(ask, dialect, None, ask.raw, None, node, grant)
@@ -246,9 +270,23 @@ class Pipeline:
         """The tag of the node that holds a stored response; `NotFound` for all but its owner, blaming `param`."""
         node = open_id(settings.response_key, response_id, tenant.name)
         if node is None or self._fleet.by_tag(node) is None:
+            remedy = (
+                "" if self._kept is not None else "; with redis.url and response_secret the gateway keeps responses"
+            )
             raise NotFound(
-                f"Unknown response {response_id!r}: it exists as long as its node, for the tenant that created it.",
+                f"Unknown response {response_id!r}: one that a node stores exists as long as the node, for the tenant "
+                f"that created it{remedy}.",
                 param=param,
                 code="response_not_found",
             )
         return node
+
+    def _not_kept(self, settings: RequestSettings, response_id: str, tenant: Tenant, method: str) -> InvalidRequest:
+        """The error for what only the gateway can do with a response, of one that a node stores."""
+        self._node_of(settings, response_id, tenant, "response_id")
+        what = "delete it" if method == "DELETE" else "list its input"
+        return InvalidRequest(
+            f"The response {response_id!r} is stored by its node, which cannot {what}.",
+            param="response_id",
+            code="stored_by_node",
+        )

@@ -1,7 +1,7 @@
 """Imports point one way. Each rule says why it is there, so that whoever breaks it knows what they would lose.
 
-    cli -> server -> app -> console -> {api | admin} -> pipeline -> {admission | pressure | resume} -> upstream
-        -> routing -> {access | fleet | limits | usage} -> telemetry -> redis -> {core | aio}
+    cli -> server -> app -> console -> {api | admin} -> pipeline -> {admission | pressure | responses | resume}
+        -> upstream -> routing -> {access | fleet | limits | usage} -> telemetry -> redis -> {core | aio}
 
 `core` holds rules, `aio` what a request awaits, `redis` the way to Redis. `config` is a strand that only `wiring` and
 what lies above it may use: everything below is handed plain values. `cli` talks to a running gateway over HTTP.
@@ -26,6 +26,7 @@ _BELOW_APP = _AREAS | {
     "upstream",
     "resume",
     "pressure",
+    "responses",
     "request_record",
     "pipeline",
     "counting",
@@ -51,8 +52,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "admission": {"core", "aio", "fleet", "limits", "routing", "upstream"},
     "resume": {"core", "fleet", "upstream"},
     "pressure": {"core", "redis", "fleet", "upstream"},
+    "responses": {"core", "redis", "upstream"},
     "request_record": _AREAS | {"admission", "upstream"},
-    "pipeline": _AREAS | {"admission", "upstream", "pressure", "counting", "reading", "request_record"},
+    "pipeline": _AREAS | {"admission", "upstream", "pressure", "responses", "counting", "reading", "request_record"},
     "api": _AREAS | {"upstream", "pipeline"},
     "config": {"core"},
     "admin": _AREAS | {"admission", "pressure", "pipeline", "api", "config"},  # tenants in the file's words
@@ -110,6 +112,7 @@ ONLY_IN: dict[str, tuple[set[str], str]] = {
         {"fleet", "cli", "limits", "redis", "usage"},
         "control plane only: a user's request is retried by rule",
     ),
+    "cryptography": ({"responses"}, "what clients say is sealed in one place"),
     "tokenizers": ({"counting"}, "an optional extra: nothing else may need it"),
     "jinja2": ({"counting"}, "an optional extra: nothing else may need it"),
     "httptools": (

@@ -139,6 +139,17 @@ class Admission:
                 reservation.cancel()
             raise
 
+    async def reserve(self, who: Identity, plan: Plan, request: DownstreamRequest) -> Reservation | None:
+        """What `plan`, which no node serves, takes of the limits; `request` gets their headers. Raises as `admit`."""
+        reservation = None if self.limiter is None else self.limiter.begin(who, plan)
+        if reservation is not None:
+            try:
+                request.add_headers(await reservation.granted())
+            except BaseException:
+                reservation.cancel()
+                raise
+        return reservation
+
     def settle(self, charge: TurnCharge, stats: RequestStats) -> None:
         """The request of `charge` has ended."""
         self.queue.correct(charge, charge.used(stats))

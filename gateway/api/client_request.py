@@ -23,7 +23,7 @@ from gateway.api.flow_control import HIGH_WATER_LIMIT, TURN_BYTES
 from gateway.api.request_head import Endpoint, RequestHead, brings_body, declared_length, request_id_of
 from gateway.api.response_head import LAST_CHUNK, STATUS_LINE, check_values, header_lines
 from gateway.api.server_connection import ServerConnection
-from gateway.core.errors import AnswerTooLarge, ClientGone, GatewayError, MemoryFull, RequestTooSlow
+from gateway.core.errors import AnswerTooLarge, BodyTooLarge, ClientGone, GatewayError, MemoryFull, RequestTooSlow
 from gateway.core.http.content_coding import HEADER
 from gateway.core.http.json_size import JsonSize
 from gateway.upstream.downstream import ClientListener, Headers
@@ -164,6 +164,16 @@ class ClientRequest:
     def shrink_body(self, size: int) -> None:
         """Hold `size` bytes for its body from now on."""
         self._memory.shrink(size)
+
+    def grow_body(self, size: int) -> None:
+        """Hold `size` bytes more for its body."""
+        memory = self._memory
+        if memory.size + size > memory.most:
+            raise BodyTooLarge(
+                f"The conversation needs {memory.size + size} bytes of memory, and one tenant can have {memory.most}."
+            )
+        if not memory.acquire(size):
+            raise MemoryFull("The memory for request bodies is used up; retry in 1 s.", retry_after=1.0)
 
     async def read_body(self, owner: str) -> bytes:
         """The whole body, held as `owner`'s memory."""

@@ -19,6 +19,8 @@ from gateway.pipeline import Pipeline
 _STORED = "/v1/responses/"
 PLAYGROUND = "/console/playground"
 """In front of the endpoints that the console's playground asks, on the admin listener."""
+_ACTIONS = {"": ("GET", "DELETE"), "/cancel": ("POST",), "/input_items": ("GET",)}
+"""What may follow the id of a response in a path, and the methods that it takes."""
 
 
 class Dispatcher:
@@ -60,8 +62,8 @@ class Dispatcher:
     def _begin(self, request: ClientRequest) -> None:
         endpoint, head, connection = request.endpoint, request.head, request.connection
         method = "GET" if head.method == "HEAD" else head.method
-        if method != endpoint.method:
-            request.fail(method_not_allowed(head.method, head.path, (endpoint.method,)))
+        if method not in endpoint.methods:
+            request.fail(method_not_allowed(head.method, head.path, endpoint.methods))
             request.close()
             return
         if endpoint.stored is None:
@@ -73,11 +75,12 @@ class Dispatcher:
         InlineTask(coroutine, connection.loop, connection.tasks, request.close).start()
 
     def _stored(self, path: str) -> Endpoint | None:
-        """The endpoint of a path below /v1/responses/: an id, and behind it nothing or `/cancel`."""
+        """The endpoint of a path below /v1/responses/: an id, and behind it nothing or an action."""
         response_id, slash, action = path.removeprefix(_STORED).partition("/")
-        if not response_id or (slash and action != "cancel") or not response_id.replace("_", "").isalnum():
+        methods = _ACTIONS.get(f"{slash}{action}")
+        if methods is None or not response_id or not response_id.replace("_", "").isalnum():
             return None
-        return Endpoint(self._responses, "POST" if action else "GET", (response_id, f"{slash}{action}"))
+        return Endpoint(self._responses, methods, (response_id, f"{slash}{action}"))
 
 
 def _nobody(_: RequestHead) -> bool:

@@ -54,11 +54,13 @@ class RequestHead:
 class Endpoint:
     """An endpoint of the data plane. `stored`: the response that it is about, and what follows its id in the path."""
 
-    __slots__ = ("dialect", "method", "stored")
+    __slots__ = ("dialect", "methods", "stored")
 
-    def __init__(self, dialect: Dialect, method: str = "POST", stored: tuple[str, str] | None = None) -> None:
+    def __init__(
+        self, dialect: Dialect, methods: tuple[str, ...] = ("POST",), stored: tuple[str, str] | None = None
+    ) -> None:
         self.dialect = dialect
-        self.method = method
+        self.methods = methods
         self.stored = stored
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from gateway.config.access import TenantConfig
 from gateway.config.limits import LimitSettings
+from gateway.config.responses import ResponsesConfig
 from gateway.config.thinking import Ruled
 from gateway.config.tree import Config
 from gateway.config.types import Secret
@@ -44,6 +45,7 @@ def find_doubts(config: Config, now: float) -> list[Doubt]:
         dict.fromkeys(
             [
                 *_weak_secrets(config),
+                *_unsealed_responses(config),
                 *_expired_keys(config, now),
                 *_dollars_without_prices(config),
                 *_no_room_for_thinking(config),
@@ -65,6 +67,16 @@ def _weak_secrets(config: Config) -> Iterator[Doubt]:
     for path, secret in named:
         if secret is not None and _is_weak(secret.reveal()):
             yield Doubt(path, "can be guessed: make one with `openssl rand -hex 32`")
+
+
+def _unsealed_responses(config: Config) -> Iterator[Doubt]:
+    """Where nodes are asked in chat for want of a budget of their own, only the gateway could keep responses."""
+    if config.redis is None or config.response_secret is not None or config.responses.stored is False:
+        return
+    paths: list[TreePath] = [("responses",)] if config.responses != ResponsesConfig() else []
+    paths += [("models", at, "over_chat") for at, model in enumerate(config.models) if model.over_chat]
+    for path in paths:
+        yield Doubt(path, "keeps no responses, for want of a key to seal them: set response_secret")
 
 
 def _is_weak(secret: str) -> bool:

@@ -26,6 +26,7 @@ from gateway.config.pressure import Pressure
 from gateway.config.queue import QueueConfig
 from gateway.config.redis import RedisConfig
 from gateway.config.requests import Requests
+from gateway.config.responses import ResponsesConfig
 from gateway.config.resume import Resume
 from gateway.config.routing import Routing
 from gateway.config.telemetry import Telemetry
@@ -75,6 +76,8 @@ class Config(BaseSettings):
     """What is kept of use."""
     response_secret: Secret | None = None
     """Seals the ids of stored responses; the same in all gateways. Without it each start makes its own."""
+    responses: ResponsesConfig = ResponsesConfig()
+    """What gateways keep of them in Redis, sealed with that secret."""
     timeouts: Timeouts = Timeouts()
     """How long clients and nodes may take."""
     requests: Requests = Requests()
@@ -200,6 +203,20 @@ class Config(BaseSettings):
             if problem is not None:
                 raise _not_there(problem, "registrations", "models", at)
         return discovery
+
+    @field_validator("responses")
+    @classmethod
+    def _sealed_somewhere(cls, responses: ResponsesConfig, info: ValidationInfo) -> ResponsesConfig:
+        """Said so, they have to be kept: by default they are where they can be."""
+        if responses.stored:
+            if info.data.get("redis", True) is None:
+                raise ValueError("responses.stored keeps responses in Redis: set redis.url (FLEETGATE_REDIS__URL)")
+            if info.data.get("response_secret", True) is None:
+                raise ValueError(
+                    "responses.stored seals responses: set response_secret (FLEETGATE_RESPONSE_SECRET), the same in "
+                    "all gateways"
+                )
+        return responses
 
     @field_validator("admin")
     @classmethod

@@ -27,6 +27,7 @@ GatewayError
 │   ├── MemoryFull            what the process may hold of requests and answers is used up
 │   ├── BodyUnread            the process that reads bodies of many values ended
 │   ├── LimitsUnknown         limits cannot be checked, and nothing is served unchecked
+│   ├── ResponsesUnavailable  what the gateway keeps of responses cannot be read now
 │   └── ShuttingDown
 ├── UpstreamError             the node's fault
 │   ├── ConnectFailed         nothing was sent: another node may be tried
@@ -197,6 +198,10 @@ class BodyUnread(Overloaded):
 
 class LimitsUnknown(Overloaded):
     default_code = "limits_unavailable"
+
+
+class ResponsesUnavailable(Overloaded):
+    default_code = "responses_unavailable"
 
 
 class ShuttingDown(Overloaded):

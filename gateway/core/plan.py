@@ -10,6 +10,7 @@ from gateway.core.body_edits import edit_body, insert_fields
 from gateway.core.dialects.base import FORBIDDEN_FIELDS, Ask, Dialect, harmless_arguments
 from gateway.core.dialects.counts import MULTIPLIERS, least_output, rounds_of, sequences_of
 from gateway.core.dialects.response_ids import seal
+from gateway.core.responses.kept_turn import KeptTurn
 from gateway.core.thinking.caps import cap, check_output, room_beside, room_for, within
 from gateway.core.thinking.decision import decide, refuse_unholdable
 from gateway.core.thinking.grant import Grant, Headers
@@ -46,6 +47,7 @@ class Plan:
         "counted",
         "dialect",
         "grant",
+        "kept",
         "least",
         "loops",
         "minting",
@@ -77,6 +79,8 @@ class Plan:
         self.bytes_per_token = bytes_per_token
         self.over_chat = False
         """Whether nodes are asked in chat, whatever the dialect (see `dialects.over_chat`)."""
+        self.kept: KeptTurn | None = None
+        """The turn that its answer completes, where the gateway is to keep it."""
         self.resumes = False
         """Whether its answer goes on on another node where its node breaks off, if it can."""
         self.loops = NO_BOUNDS
@@ -90,7 +94,7 @@ class Plan:
     def with_grant(self, grant: Grant, body: bytes) -> "Plan":
         """The same with another grant, and the body that says so."""
         made = Plan(self.ask, self.dialect, self.model, body, self.minting, self.pinned_to, grant, self.bytes_per_token)
-        made.over_chat, made.resumes, made.loops = self.over_chat, self.resumes, self.loops
+        made.over_chat, made.kept, made.resumes, made.loops = self.over_chat, self.kept, self.resumes, self.loops
         made.salted, made.counted, made.least = self.salted, self.counted, self.least
         return made
 

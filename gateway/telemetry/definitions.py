@@ -186,6 +186,17 @@ METRICS: tuple[MetricDefinition[Any], ...] = (
         "Prompt tokens expected in the chosen node's cache; fleetgate_tokens_total has the actual ones.",
         "model",
     ),
+    KEPT := _counter(
+        "fleetgate_kept_responses_total",
+        "Responses that the gateway was to keep; outcome is stored, or why not: too_large, no_room, gone, "
+        "redis_unavailable, failed.",
+        *("tenant", "outcome"),
+    ),
+    EVICTED := _counter(
+        "fleetgate_evicted_conversations_total",
+        "Conversations of a tenant that were dropped to make room for newer ones (responses.tenant_bytes).",
+        "tenant",
+    ),
     QUEUE_WAIT := _seconds(
         "fleetgate_queue_wait_seconds",
         "Time that requests waited for a place on a node; those that got one at once are not counted.",

@@ -120,6 +120,8 @@ class Metrics:
                 self._count_prompt(event)
             if event.thinking_ended_early:
                 self._made[definitions.ENDED_EARLY].labels(model).inc()
+            if event.stored is not None:
+                self._count_kept(event, event.stored)
         for (name, reason), (requests, expected) in add_up_routes(ended).items():
             model = self._models.label(name)
             self._made[definitions.ROUTES].labels(model, reason).inc(requests)
@@ -134,6 +136,12 @@ class Metrics:
 
     def _tenant(self, event: RequestStats) -> str:
         return self._tenants.label(event.tenant or NONE)
+
+    def _count_kept(self, event: RequestStats, outcome: str) -> None:
+        tenant = self._tenant(event)
+        self._made[definitions.KEPT].labels(tenant, outcome).inc()
+        if event.evicted:
+            self._made[definitions.EVICTED].labels(tenant).inc(event.evicted)
 
     def _count_queued(self, event: RequestStats, seconds: float) -> None:
         model, tenant, name = self._model(event), self._tenant(event), event.service_class or NONE

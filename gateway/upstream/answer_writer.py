@@ -80,7 +80,11 @@ class AnswerWriter:
             # Unescaped quotes stand in no generated text, so this is the field, which vLLM leaves empty.
             body = body.replace(b'"service_tier":null', b'"service_tier":"%b"' % tier.encode(), 1)
         self._note_first_byte()
-        self._request.answer(status, headers, body)
+        kept = self._node_request.kept
+        if kept is not None and kept.response is not None:
+            kept.hold(status, headers)  # it is sent once it is stored
+        else:
+            self._request.answer(status, headers, body)
 
     def _note_first_byte(self) -> None:
         lease, stats = self._lease, self._stats

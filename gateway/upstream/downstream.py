@@ -51,6 +51,10 @@ class DownstreamRequest(Protocol):
     def shrink_body(self, size: int) -> None:
         """Hold `size` bytes for its body from now on: it is not parsed here."""
 
+    def grow_body(self, size: int) -> None:
+        """Hold `size` bytes more for its body: what it refers to is put in its place. Raises `BodyTooLarge` and
+        `MemoryFull`."""
+
     async def read_body(self, owner: str) -> bytes:
         """The whole body, counted as `owner`'s memory. Raises an error where it is too large or too slow, or the client
         is gone."""

@@ -141,7 +141,11 @@ class StreamedAnswer:
             raise _cut()
         if not self._writer.committed:
             self._writer.commit()
-        self._request.finish()
+        kept = self._node_request.kept
+        if kept is None or kept.response is None:
+            self._request.finish()
+        elif self._prelude:  # its last event, which would have brought this along, is sent once it is stored
+            self._pass(b"")
         return None
 
     def _end_assembled(self, body: bytes) -> None:

@@ -36,6 +36,7 @@ from gateway.fleet.node_spec import NodeSpec
 from gateway.fleet.registrations import RegistrationRules
 from gateway.redis.client import RedisClient, RedisSettings
 from gateway.redis.schema import KeySchema
+from gateway.responses.kept_responses import KeptResponses, ResponseRules
 from gateway.routing.router import Router, RoutingRules
 from gateway.telemetry.metrics import LabelBounds
 from gateway.telemetry.process_facts import read_process_facts
@@ -88,6 +89,15 @@ def keyring(config: Config, redis: RedisClient | None, response_key: bytes, tena
 def directory(config: Config, redis: RedisClient | None) -> Directory | None:
     """The tenants and keys that are created at run time; None as for `keyring`."""
     return None if redis is None or not config.access.stored else Directory(redis, config.access.audit_lines)
+
+
+def kept_responses(
+    config: Config, redis: RedisClient | None, response_key: bytes, rules: ResponseRules
+) -> KeptResponses | None:
+    """None where no responses are kept. A key that each start makes anew would open none of them after the next."""
+    if redis is None or config.response_secret is None or config.responses.stored is False:
+        return None
+    return KeptResponses(redis, response_key, rules)
 
 
 def admin_tokens(config: Config) -> dict[str, str]:

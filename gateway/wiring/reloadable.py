@@ -29,6 +29,7 @@ from gateway.fleet.node_spec import NodeSpec
 from gateway.fleet.probe_settings import ProbeSettings
 from gateway.limits.limiter import LimiterSettings
 from gateway.pipeline import RequestSettings
+from gateway.responses.kept_responses import ResponseRules
 from gateway.routing.router import RoutingRules
 from gateway.upstream.relay import RelaySettings
 from gateway.upstream.timeouts import UpstreamTimeouts
@@ -47,6 +48,7 @@ READ_AT_START = (
     "usage",
     "discovery",
     "response_secret",
+    "responses.stored",
     "requests.max_headers",
     "timeouts.headers",
     "timeouts.client_stall",
@@ -101,6 +103,7 @@ class ReloadableSettings:
     models: tuple[str, ...]
     named_models: tuple[NamedModel, ...]
     pressure: PressureRules
+    responses: ResponseRules
 
 
 def reloadable(config: Config, started_with: Config, response_key: bytes) -> ReloadableSettings:
@@ -122,6 +125,7 @@ def reloadable(config: Config, started_with: Config, response_key: bytes) -> Rel
         models=tuple(model.name for model in config.models),
         named_models=named_models_of(config),
         pressure=config.pressure.rules(),
+        responses=_responses(config),
     )
 
 
@@ -196,6 +200,11 @@ def _probes(config: Config) -> ProbeSettings:
         native=budgets.native,
         find_knee=config.queue.find_concurrency and config.queue.max_wait > 0,
     )
+
+
+def _responses(config: Config) -> ResponseRules:
+    given = config.responses
+    return ResponseRules(given.kept_for, given.max_bytes, given.tenant_bytes, config.requests.max_body)
 
 
 def _routing(config: Config, started_with: Config) -> RoutingRules:

@@ -437,7 +437,8 @@ async def test_a_gateway_that_dies_gives_its_places_back(monkeypatch: pytest.Mon
 
 async def test_a_request_that_only_a_full_node_can_serve_holds_up_no_other(mode: tuple[bool, int]) -> None:
     alone, gateways = mode
-    async with setting(ENDLESS, 2, gateways, bound=1, alone=alone, max_wait=30.0, response_secret="s") as there:
+    stored: dict[str, Any] = {"response_secret": "s", "responses": {"stored": False}}  # by the node
+    async with setting(ENDLESS, 2, gateways, bound=1, alone=alone, max_wait=30.0, **stored) as there:
         url = there.gateways[0].url
         async with httpx.AsyncClient(timeout=60) as client:
             ask_once = {"model": "nemotron-3-ultra", "input": "x", "max_output_tokens": 3}

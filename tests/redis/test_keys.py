@@ -11,6 +11,8 @@ from typing import Any
 import httpx
 
 from gateway.core.fleet.capabilities import Capabilities
+from gateway.core.responses.kept_ids import Place
+from gateway.responses.turns import Turns
 from tests.support.gateways import RunningGateway, eventually, running_gateway
 from tests.support.nodes import (
     DONE,
@@ -150,6 +152,8 @@ async def test_every_key_is_on_the_page_and_every_row_is_a_key() -> None:
                 await eventually(lambda: sum(node.ready for node in each.app.fleet.nodes) == 2)  # noqa: B023
             await use_everything(first, second, keys, curtain)
             await first.app.prober.sharing.prove(other.url, 1.0, Capabilities())  # no canary is run here
+            assert first.app.redis is not None
+            await Turns(first.app.redis).keep("acme", Place("c" * 24, "7" * 16), None, "", b"sealed", 60.0, 10**6)
             wanted = {"fg1:{sights}:views", f"fg1:{{pressure}}:{MODEL}", "fg1:{probes}:found"}
             await eventually(lambda: wanted <= keys.look())
         keys.look()  # what is noted at the end: when keys were used last

@@ -19,6 +19,7 @@ PERMITTED = {
     "presence_penalty": "the node's default where the request has none",
     "temperature": "the node's default where the request has none",
     "top_p": "the node's default where the request has none",
+    "store": "only the gateway says whether a response was stored",
     "max_output_tokens": "the node's default where neither the request nor a rule has one",
 }
 _IDS = re.compile(r'"(id|item_id|call_id|signature)": ?"([^"]{12,})"')

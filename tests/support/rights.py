@@ -23,6 +23,7 @@ from gateway.core.fleet.found_node import FoundNode
 from gateway.core.fleet.registration import RegistrationTrust
 from gateway.core.limits.rules import Limits, rules_of
 from gateway.core.pressure.factor import FactorRules
+from gateway.core.responses.kept_ids import Place
 from gateway.core.routing.placement import Placement
 from gateway.core.routing.selection import Candidate, PlacedPrompt
 from gateway.core.telemetry.request_stats import RequestStats
@@ -41,6 +42,7 @@ from gateway.limits.stores import RedisStore
 from gateway.pressure.shared_factor import SharedFactor
 from gateway.redis.client import RedisClient, RedisSettings, RedisUnavailable
 from gateway.redis.presence import Presence
+from gateway.responses.turns import Outcome, Turns
 from gateway.routing.router import Router, RoutingRules
 from gateway.routing.shared_placement import SharedTurn
 from gateway.usage.ledger import Ledger, UsageRetention
@@ -94,6 +96,7 @@ async def use_everything(redis: RedisServer, link: RedisClient) -> list[str]:
         _audit,
         _pressure,
         _probes,
+        _responses,
     )
     failed = []
     for use in uses:
@@ -111,6 +114,23 @@ async def _limits(_: RedisServer, link: RedisClient) -> None:
     await asyncio.sleep(0.01)  # its lease runs out
     assert (await store.reserve("acme", "second", RULES, (1,) * len(RULES.rules))).granted
     await store.settle("acme", "second", RULES, (1,) * len(RULES.rules))
+
+
+async def _responses(_: RedisServer, link: RedisClient) -> None:
+    turns, conversation = Turns(link), f"{time.monotonic_ns():024x}"
+    first, second = Place(conversation, "1" * 16), Place(conversation, "2" * 16)
+    record = b"0" * 32 + b"sealed"
+    assert (await turns.keep("acme", first, None, "", record, 60.0, 10**6)).outcome is Outcome.STORED
+    small = 10**3  # so that the first conversation has to make room
+    another = Place(f"{time.monotonic_ns():024x}", "3" * 16)
+    assert (await turns.keep("acme", another, None, "", record, 60.0, small)).evicted
+    assert (await turns.keep("acme", second, None, "", record, 60.0, 10**6)).outcome is Outcome.STORED
+    following = Place(conversation, "4" * 16)
+    after = second.turn.encode() + record[16:]
+    assert (await turns.keep("acme", following, second.turn, "", after, 60.0, 10**6)).outcome is Outcome.STORED
+    assert len(await turns.walk("acme", following, 10**6)) == 2
+    assert await turns.read("acme", conversation, [second.turn]) == [record]
+    assert await turns.delete("acme", second) and await turns.delete("acme", following)
 
 
 async def _keys(_: RedisServer, link: RedisClient) -> None:

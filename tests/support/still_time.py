@@ -91,6 +91,8 @@ class Client:
 
     def shrink_body(self, size: int) -> None: ...
 
+    def grow_body(self, size: int) -> None: ...
+
     async def read_body(self, owner: str) -> bytes:
         return b""
 

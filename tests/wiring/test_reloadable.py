@@ -58,6 +58,7 @@ BASE: dict[str, Any] = {
     "nodes": [{"url": "http://10.0.0.1:8000"}],
     "models": [{"name": "m", "price": {"input": 5, "output": 5}}, {"name": "n"}],
     "redis": {"url": "redis://127.0.0.1:1"},
+    "response_secret": "one",
     "access": {"stored": True},
     "tenants": [
         {
@@ -222,6 +223,7 @@ OTHERS: dict[str, Any] = {
     },
     "usage": {"stored": False, "records": 9, "hours": 9, "days": 9},
     "response_secret": "other",
+    "responses": {"stored": False, "kept_for": 61, "max_bytes": 8192, "tenant_bytes": 1048577},
     "discovery": {
         "dns": [
             {
@@ -417,7 +419,9 @@ def test_a_reload_brings_into_force_what_a_start_would(files: Mapping[str, str],
     for name in READ_OF_MODELS:
         tree["models"][0].pop(name.removeprefix("models."))
     tree["models"] += [{"name": "m"}, {"name": "n", "price": PRICE_OF_NODE}]
-    after = Config(**with_files({**{name: BASE[name] for name in ("redis", "discovery")}, **tree}, files))
+    after = Config(
+        **with_files({**{name: BASE[name] for name in ("redis", "discovery", "response_secret")}, **tree}, files)
+    )
     after = after.model_copy(update={"access": after.access.model_copy(update={"stored": True})})
     gateway.apply(Config(**BASE))
     held = dict(state(gateway))

@@ -43,13 +43,15 @@ class Ask:
     `intent`: what is asked of thinking. `max_tokens`: of the answer; None where none, or a negative number, is given.
     `background`: the node answers at once, and works whether or not the client stays. `taken_since`: the first version
     of vLLM that is known to read all its fields in its dialect, `NEVER` where none does. `long`: it is made ready in
-    steps. Only who makes one sets them.
+    steps. `continued`: the id of the response whose conversation the gateway has put before its input. Only who makes
+    one sets them.
     """
 
     __slots__ = (
         "_measured",
         "background",
         "body",
+        "continued",
         "continues",
         "intent",
         "long",
@@ -74,6 +76,7 @@ class Ask:
         self.model = model
         self.stream = stream
         self.continues: str | None = None
+        self.continued: str | None = None
         self.intent = intent
         self.max_tokens = max_tokens
         self.background = False
@@ -136,6 +139,9 @@ class Dialect(ABC):
 
     adapts: ClassVar[bool] = False
     """Whether clients send in it what no node understands."""
+
+    refers: ClassVar[bool] = False
+    """Whether requests may name earlier responses, or items of them, in place of what these say."""
 
     mints_ids: ClassVar[bool] = False
     """Whether the gateway chooses the answer's id, by which later requests find its node and owner."""

@@ -79,6 +79,7 @@ class Responses(Dialect):
     path = "/v1/responses"
     templated = True
     adapts = True
+    refers = True
     mints_ids = True
     output_fields: ClassVar[tuple[str, ...]] = ("max_output_tokens",)
     heeds = frozenset(

@@ -145,7 +145,8 @@ def amounts_used(event: RequestStats, planned: Amounts) -> Amounts:
     usage = event.usage
     if usage is not None:
         return Amounts(1, usage.input, usage.output, _thinking(usage, planned))
-    return NOTHING if event.attempts == 0 or event.status >= 500 else Amounts()
+    served = event.attempts > 0 or event.served_here
+    return Amounts() if served and event.status < 500 else NOTHING
 
 
 def _thinking(usage: Usage, planned: Amounts) -> int:

@@ -91,7 +91,7 @@ def _is_sent(plan: Plan, grant: Grant) -> bool:
     body = plan.ask.body
     if plan.ask.background or plan.pinned_to is not None:
         return False
-    if plan.dialect.mints_ids and body.get("store") is not False:
+    if plan.dialect.mints_ids and plan.kept is None and body.get("store") is not False:
         return False  # chat stores nothing
     try:
         return plan.dialect.over_chat(body) is not None

@@ -207,8 +207,15 @@ class RequestStats:
     """The most tokens that were granted to the answer; None: no limit of the gateway's."""
     trace_id: str | None = field(default=None, metadata=logged())
     """Its trace, 32 hex digits, where it is recorded; None where none is."""
+    stored: str | None = field(default=None, metadata=logged())
+    """What became of a response that the gateway was to keep (`responses.turns.Outcome`); None where it was not."""
 
     # At its end, for metrics, ledger and limits
+
+    served_here: bool = False
+    """Whether the gateway answered it without a node, from what it keeps."""
+    evicted: int = 0
+    """Conversations of its tenant that were dropped to make room for its response."""
 
     at: float = 0.0
     """When it ended, since 1970."""

@@ -17,7 +17,8 @@ translated request is a plan of its own, decided by the same table.
 
 A model that the config sends over chat (`Plan.over_chat`) has every dialect translated that has a translation. So has
 a streamed request whose answer is to be resumed (`Plan.resumes`), since only chat has token ids; where chat cannot say
-what it asks for, or could not be resumed either, it is sent in its own dialect.
+what it asks for, or could not be resumed either, it is sent in its own dialect. And so has a response that the gateway
+is to keep (`Plan.kept`), wherever chat can say what it asks for: whoever keeps it gives its items their ids.
 """
 
 from collections.abc import Callable, Iterator
@@ -145,6 +146,7 @@ def node_request(plan: Plan, node: bytes, capabilities: Capabilities, overshoot:
     needs = plan.grant.thinking_budget is not None or plan.over_chat or plan.grant.hide or plan.salted
     needs = needs or plan.ask.taken_since != ()
     resumed = plan.resumes and plan.ask.stream
+    needs = needs or plan.kept is not None
     if not needs and not (resumed and STRATEGIES[plan.dialect.name].unable is Strategy.TRANSLATE):
         direct = NodeRequest(plan.dialect.path, plan.body_for(node), plan.ask, plan.dialect)
         return _resumable(direct, plan, capabilities) if resumed else direct
@@ -176,7 +178,8 @@ def node_request_steps(
     yield None
     chat = None if over is None else _as_chat(plan, over)
     yield None
-    if chat is not None and strategy is not Strategy.TRANSLATE and resumability(chat.ask) is Resumability.NO:
+    by_choice = strategy is not Strategy.TRANSLATE and plan.kept is None
+    if chat is not None and by_choice and resumability(chat.ask) is Resumability.NO:
         chat = None
     if chat is None or over is None:
         yield _in_own_dialect(plan, strategy, node, capabilities, overshoot)
@@ -190,10 +193,12 @@ def node_request_steps(
 
 
 def _gains_by_chat(plan: Plan, capabilities: Capabilities) -> bool:
-    """Whether `plan` is sent as chat so that its answer can be resumed. A response that its node is to store is not:
-    chat stores nothing."""
+    """Whether `plan` is sent as chat so that its answer can be kept or resumed. A response that its node is to store is
+    not: chat stores nothing."""
     if type(plan.ask.body) is Outline:
         return False
+    if plan.kept is not None:
+        return True
     if not (plan.resumes and plan.ask.stream and STRATEGIES[plan.dialect.name].unable is Strategy.TRANSLATE):
         return False
     return not plan.dialect.mints_ids or plan.ask.body.get("store") is False or capabilities.stores_responses is False

@@ -17,6 +17,7 @@ from gateway.core.errors import BadUpstreamResponse
 from gateway.core.fleet.capabilities import Capabilities
 from gateway.core.json_text import dump, parse_object
 from gateway.core.plan import Plan
+from gateway.core.responses.kept_turn import KeptTurn
 from gateway.core.resume.resumability import Resumability
 from gateway.core.usage.token_usage import Usage
 
@@ -44,7 +45,7 @@ class NodeRequest:
     `path` and `body` are the node's, `ask` and `dialect` the client's.
     """
 
-    __slots__ = ("ask", "body", "dialect", "path", "resumability")
+    __slots__ = ("ask", "body", "dialect", "kept", "path", "resumability")
 
     resumable = False
     """Whether its answer can go on on another node: its stream filter is a `Checkpoint`. Every step of the engine then
@@ -72,6 +73,8 @@ class NodeRequest:
         self.ask = ask
         self.dialect = dialect
         self.resumability = NOT_RESUMABLE
+        self.kept: KeptTurn | None = None
+        """What its answer completes: its end is held back then."""
 
     @property
     def budget_report(self) -> BudgetReport | None:
@@ -109,6 +112,7 @@ class WrappedRequest(NodeRequest):
     def __init__(self, inner: NodeRequest, ask: Ask, dialect: Dialect) -> None:
         super().__init__(inner.path, inner.body, ask, dialect)
         self._inner = inner
+        self.kept = inner.kept
 
     def plain(self, status: int, body: bytes) -> bytes:
         return self._inner.plain(status, body)
@@ -187,6 +191,7 @@ class TranslatedRequest(WrappedRequest):
         super().__init__(inner, plan.ask, plan.dialect)
         self._over = over
         over.hide = plan.hide
+        self.kept = over.keep(plan.kept, plan.ask.continued)
         self.assembles = inner.assembles
         self.needs_stream = inner.needs_stream
         self.reads_ids = inner.reads_ids

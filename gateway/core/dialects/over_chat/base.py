@@ -8,6 +8,7 @@ from gateway.core.bodies import Body
 from gateway.core.dialects.stream_filter import StreamFilter
 from gateway.core.errors import BadUpstreamResponse, InvalidRequest
 from gateway.core.json_text import dump, parse_object
+from gateway.core.responses.kept_turn import KeptTurn
 
 REASONING_FIELDS = ("reasoning", "reasoning_content")
 """The fields of a chat message's thinking: vLLM's, and its older name."""
@@ -59,6 +60,11 @@ class OverChat(ABC):
         self.chat = chat
         self.hide = False
         self.same_prompt = True
+
+    def keep(self, kept: KeptTurn | None, previous: str | None) -> KeptTurn | None:
+        """Have the answer be that of `kept`, which it completes, and say that it goes on from the response `previous`.
+        Returns `kept`; None where this dialect keeps nothing."""
+        return None
 
     @abstractmethod
     def stream_filter(self) -> StreamFilter:

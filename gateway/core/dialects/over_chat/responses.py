@@ -1,7 +1,8 @@
 """`/v1/responses` over chat: the request, and the plain answer.
 
-Chat stores nothing on the node. `store` is ignored, and a later request does not find the response; a request that
-builds on stored state is refused.
+Chat stores nothing on the node. Where the gateway keeps responses, what a request builds on was put in its place when
+it was read (`gateway.responses`), and its answer completes a `KeptTurn`. Elsewhere the answer says `store: false`, and
+a request that builds on stored state is refused.
 """
 
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ from gateway.core.dialects.over_chat.responses_history import chat_history
 from gateway.core.dialects.over_chat.responses_object import ResponseForm, items_of
 from gateway.core.dialects.over_chat.responses_tools import ResponseTools, ToolNames
 from gateway.core.dialects.over_chat.stream import ChatStream
+from gateway.core.json_text import dump
+from gateway.core.responses.kept_turn import KeptTurn
 
 _UNDERSTOOD = frozenset(
     {
@@ -54,7 +57,8 @@ _UNHEEDED = frozenset(
 _STATE = {
     "background": "nodes run in the background only what they store. Remove it.",
     "enable_response_messages": "over chat there are no such messages. Remove it.",
-    "previous_response_id": "over chat nothing is stored. Send the conversation so far as input items.",
+    "previous_response_id": "nodes store nothing over chat, and a response that a node stores cannot go on over chat. "
+    "Send the conversation so far as input items; with redis.url and response_secret the gateway keeps responses.",
     "prompt": "nodes have no prompt templates. Send instructions and input.",
 }
 
@@ -92,13 +96,20 @@ class ResponsesOverChat(OverChat):
         self._form = form
         self.names = names
 
+    def keep(self, kept: KeptTurn | None, previous: str | None) -> KeptTurn | None:
+        self._form.keep(kept, previous)
+        return kept
+
     def stream_filter(self) -> ChatStream:
         return ResponseEvents(self.hide, self._form, self.names)
 
     def answer(self, chat: Mapping[str, Any]) -> Body:
         choice = chat["choices"][0]
         output = items_of(choice, chat.get("id", ""), self._form, self.names)
-        return self._form.ended(chat, choice.get("finish_reason"), output, chat.get("usage") or {})
+        response = self._form.ended(chat, choice.get("finish_reason"), output, chat.get("usage") or {})
+        if self._form.kept is not None:
+            self._form.kept.complete(response, dump)
+        return response
 
     def error(self, status: int, error: Mapping[str, Any]) -> Body:
         param = error.get("param")

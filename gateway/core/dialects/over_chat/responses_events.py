@@ -6,6 +6,7 @@ the answer ran into its limit. vLLM does the same since 0.33; earlier versions e
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from gateway.core.bodies import Body
@@ -22,7 +23,7 @@ from gateway.core.dialects.over_chat.responses_object import (
     without_bytes,
 )
 from gateway.core.dialects.over_chat.responses_tools import ToolNames
-from gateway.core.dialects.over_chat.stream import ChatStream, derived_id
+from gateway.core.dialects.over_chat.stream import ChatStream, render
 
 
 class NumberedEvents(ChatStream):
@@ -78,7 +79,7 @@ class ResponseEvents(NumberedEvents):
         self._of_part("response.output_text.delta", {"delta": text, "logprobs": without_bytes(logprobs)})
 
     def begin_call(self, call_id: str, name: str) -> None:
-        self._open(call_item(self.chat_id, self._next, call_id, name, self._names), None)
+        self._open(call_item(self._form, self.chat_id, self._next, call_id, name, self._names), None)
 
     def go_on_calling(self, arguments: str) -> None:
         kind = self._item.get("type")
@@ -93,7 +94,11 @@ class ResponseEvents(NumberedEvents):
         status = status_of(self.finish_reason)
         self._close(status)
         response = self._form.ended(self._first, self.finish_reason, self._output, self.used)
-        self._event(f"response.{status}", {"response": response})
+        kept = self._form.kept
+        if kept is None:
+            self._event(f"response.{status}", {"response": response})
+        else:
+            kept.complete(response, partial(_last_event, f"response.{status}", self._sequence))
 
     def complain(self, message: str, status: int) -> None:
         self._event("error", error_event(*error_words(status), message))
@@ -106,7 +111,7 @@ class ResponseEvents(NumberedEvents):
         return len(self._output) + bool(self._item)
 
     def _next_id(self, prefix: str) -> str:
-        return derived_id(prefix, self.chat_id, self._next)
+        return self._form.item_id(prefix, self.chat_id, self._next)
 
     def _open(self, item: Body, part: Body | None) -> None:
         self._close()
@@ -152,3 +157,7 @@ class ResponseEvents(NumberedEvents):
 
     def _of_item(self, kind: str, fields: Body) -> None:
         self._event(kind, {"item_id": self._item["id"], "output_index": len(self._output), **fields})
+
+
+def _last_event(kind: str, number: int, response: Body) -> bytes:
+    return render(kind, {"type": kind, "sequence_number": number, "response": response})

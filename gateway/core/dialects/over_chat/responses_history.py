@@ -53,6 +53,9 @@ def _add_item(chat: list[Body], item: Body, where: str) -> None:
         call_id = optional(item, "call_id", str, where) or ""
         content = _content(item.get("output"), at(where, "output"))
         chat.append({"role": "tool", "tool_call_id": call_id, "content": content})
+    elif kind == "item_reference":  # those to what the gateway keeps were put in its place before
+        remedy = "Send the item itself; with redis.url and response_secret the gateway keeps items."
+        raise refuse(at(where, "type"), f"nodes store nothing. {remedy}")
     elif kind != ADDITIONAL_TOOLS:  # see `responses_tools`
         raise refuse(at(where, "type"), f"nodes run no built-in tools and store nothing; unknown type {kind!r}.")
 

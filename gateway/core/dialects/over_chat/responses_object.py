@@ -11,6 +11,7 @@ from gateway.core.dialects.over_chat.responses_history import CUSTOM_INPUT
 from gateway.core.dialects.over_chat.responses_tools import ToolNames
 from gateway.core.dialects.over_chat.stream import derived_id
 from gateway.core.json_text import load_object
+from gateway.core.responses.kept_turn import KeptTurn
 
 _REPEATED = (
     "instructions",
@@ -31,10 +32,12 @@ _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"
 class ResponseForm:
     """Makes the response objects of one request."""
 
-    __slots__ = ("_common", "_keeps_thoughts")
+    __slots__ = ("_common", "_keeps_thoughts", "_previous", "kept")
 
     def __init__(self, request: Body, choice: Any) -> None:
         """`choice` is the effective `tool_choice`."""
+        self.kept: KeptTurn | None = None
+        self._previous: str | None = None
         tools, include = request.get("tools") or [], request.get("include") or ()
         logprobs = "message.output_text.logprobs" in include
         self._keeps_thoughts = "reasoning.encrypted_content" in include
@@ -42,7 +45,6 @@ class ResponseForm:
             **{name: request.get(name) for name in _REPEATED},
             "background": False,
             "parallel_tool_calls": switch(request, "parallel_tool_calls") is not False,
-            "previous_response_id": None,
             "prompt": None,
             "service_tier": request.get("service_tier") or "auto",
             "tool_choice": choice,
@@ -50,6 +52,15 @@ class ResponseForm:
             "top_logprobs": (count(request, "top_logprobs") or 0) if logprobs else None,
             "truncation": request.get("truncation") or "disabled",
         }
+
+    def keep(self, kept: KeptTurn | None, previous: str | None) -> None:
+        """Make the response of `kept`, None: one that is not kept, which goes on from the response `previous`."""
+        self.kept = kept
+        self._previous = previous
+
+    def item_id(self, prefix: str, chat_id: str, number: int) -> str:
+        """The id of output item `number`."""
+        return derived_id(prefix, chat_id, number) if self.kept is None else self.kept.item_id(prefix, number)
 
     def in_progress(self, chunk: Mapping[str, Any]) -> Body:
         """The response at the beginning of a stream."""
@@ -71,8 +82,9 @@ class ResponseForm:
     def _response(
         self, chunk: Mapping[str, Any], status: str, details: Body | None, output: list[Body], usage: Body | None
     ) -> Body:
+        kept = self.kept
         return {
-            "id": derived_id("resp_", str(chunk.get("id", "")), 0),
+            "id": derived_id("resp_", str(chunk.get("id", "")), 0) if kept is None else kept.response_id,
             "object": "response",
             "created_at": chunk.get("created"),
             "model": chunk.get("model"),
@@ -81,6 +93,8 @@ class ResponseForm:
             "incomplete_details": details,
             "output": output,
             "usage": usage,
+            "previous_response_id": self._previous,
+            "store": kept is not None,
             **self._common,
         }
 
@@ -109,14 +123,14 @@ def items_of(choice: Mapping[str, Any], chat_id: str, form: ResponseForm, names:
     output: list[Body] = []
     reasoning = reasoning_of(message)
     if reasoning:
-        output.append(form.reasoning(derived_id("rs_", chat_id, len(output)), reasoning, None))
+        output.append(form.reasoning(form.item_id("rs_", chat_id, len(output)), reasoning, None))
     if message.get("content"):
-        item_id, logprobs = derived_id("msg_", chat_id, len(output)), response_logprobs(choice)
+        item_id, logprobs = form.item_id("msg_", chat_id, len(output)), response_logprobs(choice)
         output.append(message_item(item_id, message["content"], logprobs, "completed" if calls else status))
     for index, call in enumerate(calls):
         function = call["function"]
         call_id = call.get("id") or derived_id("call_", chat_id, index)
-        item = call_item(chat_id, len(output), call_id, function["name"], names)
+        item = call_item(form, chat_id, len(output), call_id, function["name"], names)
         last = index == len(calls) - 1
         output.append(finish_call(item, function.get("arguments") or "", status if last else "completed"))
     return output
@@ -131,13 +145,13 @@ def text_part(text: str, logprobs: list[Body]) -> Body:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
 
 
-def call_item(chat_id: str, number: int, call_id: str, function: str, names: ToolNames) -> Body:
+def call_item(form: ResponseForm, chat_id: str, number: int, call_id: str, function: str, names: ToolNames) -> Body:
     """A call without its arguments, as output item `number`."""
     if function in names.custom:
-        item_id = derived_id("ctc_", chat_id, number)
+        item_id = form.item_id("ctc_", chat_id, number)
         return {"type": "custom_tool_call", "id": item_id, "call_id": call_id, "name": function, "input": ""}
     name, namespace = names.of(function)
-    item = {"type": "function_call", "id": derived_id("fc_", chat_id, number), "call_id": call_id, "name": name}
+    item = {"type": "function_call", "id": form.item_id("fc_", chat_id, number), "call_id": call_id, "name": name}
     return item | ({"namespace": namespace} if namespace else {}) | {"arguments": "", "status": "in_progress"}
 
 

@@ -112,7 +112,7 @@ class ChatStream(StreamFilter):
 
     def emit(self, kind: str, event: Mapping[str, Any]) -> None:
         """Write an event."""
-        self._out += (b"event: ", kind.encode(), b"\ndata: ", dump(event), b"\n\n")
+        self._out.append(render(kind, event))
 
     def fail(self, message: str, status: int = 500) -> None:
         """End the stream with an error."""
@@ -222,6 +222,11 @@ class ChatStream(StreamFilter):
             self._pass_on(step)
         self.end()
         self.ended = True
+
+
+def render(kind: str, event: Mapping[str, Any]) -> bytes:
+    """An event as bytes."""
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), dump(event))
 
 
 def derived_id(prefix: str, chat_id: str, number: int) -> str:
