@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from gateway.console.exchange import ConsoleExchange, new_order
 from gateway.core.fleet.capabilities import Capabilities
 from gateway.core.responses.kept_ids import Place
 from gateway.responses.turns import Turns
@@ -156,6 +157,9 @@ async def test_every_key_is_on_the_page_and_every_row_is_a_key() -> None:
             await Turns(first.app.redis).keep("acme", Place("c" * 24, "7" * 16), None, "", b"sealed", 60.0, 10**6)
             wanted = {"fg1:{sights}:views", f"fg1:{{pressure}}:{MODEL}", "fg1:{probes}:found"}
             await eventually(lambda: wanted <= keys.look())
+            console = ConsoleExchange(first.app.fleet, first.app.redis, None, "one")
+            await console.exchange({}, watching=True, order=(new_order(), {}))  # a console is open, and ends a request
+            keys.look()
         keys.look()  # what is noted at the end: when keys were used last
     page = rows()
     assert len({row.name for row in page}) == len(page) > 20
