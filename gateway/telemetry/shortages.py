@@ -1,6 +1,7 @@
 """Shortages of this machine (open files, ports, memory): found, counted, and logged once a minute."""
 
 import contextlib
+import errno
 import socket
 import time
 
@@ -31,7 +32,8 @@ def shortage_behind(error: BaseException) -> str | None:
 
 
 def _is_unclear(error: BaseException | None) -> bool:
-    if isinstance(error, OSError) and (error.errno is None or isinstance(error, socket.gaierror)):
+    # EBUSY: glibc's word for a lookup that cannot open its files, where nsswitch.conf has a module behind `files`.
+    if isinstance(error, OSError) and (error.errno in (None, errno.EBUSY) or isinstance(error, socket.gaierror)):
         return True
     return error is not None and _is_unclear(error.__cause__ or error.__context__)
 
