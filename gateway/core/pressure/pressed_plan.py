@@ -94,9 +94,10 @@ def _is_sent(plan: Plan, grant: Grant) -> bool:
     if plan.dialect.mints_ids and plan.kept is None and body.get("store") is not False:
         return False  # chat stores nothing
     try:
-        return plan.dialect.over_chat(body) is not None
+        over = plan.dialect.over_chat(body)
     except InvalidRequest:
         return False
+    return over is not None and not over.loses_work
 
 
 def _told(plan: Plan, budget: int) -> tuple[tuple[bytes, bytes], ...]:

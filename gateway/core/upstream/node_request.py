@@ -18,7 +18,8 @@ translated request is a plan of its own, decided by the same table.
 A model that the config sends over chat (`Plan.over_chat`) has every dialect translated that has a translation. So has
 a streamed request whose answer is to be resumed (`Plan.resumes`), since only chat has token ids; where chat cannot say
 what it asks for, or could not be resumed either, it is sent in its own dialect. And so has a response that the gateway
-is to keep (`Plan.kept`), wherever chat can say what it asks for: whoever keeps it gives its items their ids.
+is to keep (`Plan.kept`), wherever chat can say what it asks for: whoever keeps it gives its items their ids. Neither is
+translated where its node may do more in its own dialect (`OverChat.loses_work`): run tools by itself.
 """
 
 from collections.abc import Callable, Iterator
@@ -146,7 +147,7 @@ def node_request(plan: Plan, node: bytes, capabilities: Capabilities, overshoot:
     needs = plan.grant.thinking_budget is not None or plan.over_chat or plan.grant.hide or plan.salted
     needs = needs or plan.ask.taken_since != ()
     resumed = plan.resumes and plan.ask.stream
-    needs = needs or plan.kept is not None
+    needs = needs or _is_of_gateway(plan)
     if not needs and not (resumed and STRATEGIES[plan.dialect.name].unable is Strategy.TRANSLATE):
         direct = NodeRequest(plan.dialect.path, plan.body_for(node), plan.ask, plan.dialect)
         return _resumable(direct, plan, capabilities) if resumed else direct
@@ -178,8 +179,8 @@ def node_request_steps(
     yield None
     chat = None if over is None else _as_chat(plan, over)
     yield None
-    by_choice = strategy is not Strategy.TRANSLATE and plan.kept is None
-    if chat is not None and by_choice and resumability(chat.ask) is Resumability.NO:
+    for_resuming = strategy is not Strategy.TRANSLATE and not _is_of_gateway(plan)
+    if chat is not None and for_resuming and resumability(chat.ask) is Resumability.NO:
         chat = None
     if chat is None or over is None:
         yield _in_own_dialect(plan, strategy, node, capabilities, overshoot)
@@ -197,11 +198,17 @@ def _gains_by_chat(plan: Plan, capabilities: Capabilities) -> bool:
     not: chat stores nothing."""
     if type(plan.ask.body) is Outline:
         return False
-    if plan.kept is not None:
+    if _is_of_gateway(plan):
         return True
     if not (plan.resumes and plan.ask.stream and STRATEGIES[plan.dialect.name].unable is Strategy.TRANSLATE):
         return False
     return not plan.dialect.mints_ids or plan.ask.body.get("store") is False or capabilities.stores_responses is False
+
+
+def _is_of_gateway(plan: Plan) -> bool:
+    """Whether the gateway is to keep the answer, or has put a kept conversation before its request: only the gateway
+    can say so in the answer."""
+    return plan.kept is not None or plan.ask.continued is not None
 
 
 def _over_chat(plan: Plan, body: Body) -> OverChat:
@@ -212,10 +219,12 @@ def _over_chat(plan: Plan, body: Body) -> OverChat:
 
 
 def _over_chat_if_possible(plan: Plan, body: Body) -> OverChat | None:
+    """The same; None where chat cannot say what is asked for, or its node would do less."""
     try:
-        return _over_chat(plan, body)
+        over = _over_chat(plan, body)
     except InvalidRequest:
         return None
+    return None if over.loses_work else over
 
 
 def _resumable(request: NodeRequest, plan: Plan, capabilities: Capabilities) -> NodeRequest:

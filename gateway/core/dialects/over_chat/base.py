@@ -48,10 +48,11 @@ class OverChat(ABC):
     """One request of another dialect as chat.
 
     `chat`: the body for `/v1/chat/completions`. `hide`: thinking is left out of the answer. `same_prompt`: the model
-    sees the same prompt as by the dialect's own path.
+    sees the same prompt as by the dialect's own path. `loses_work`: a node may do something for the request in its own
+    dialect that it does not do in chat, so that it is translated only where it has to be.
     """
 
-    __slots__ = ("chat", "hide", "same_prompt")
+    __slots__ = ("chat", "hide", "loses_work", "same_prompt")
 
     own_names: ClassVar[Mapping[str, str]] = {}
     """The client's names for fields of chat, for error messages."""
@@ -60,6 +61,7 @@ class OverChat(ABC):
         self.chat = chat
         self.hide = False
         self.same_prompt = True
+        self.loses_work = False
 
     def keep(self, kept: KeptTurn | None, previous: str | None) -> KeptTurn | None:
         """Have the answer be that of `kept`, which it completes, and say that it goes on from the response `previous`.

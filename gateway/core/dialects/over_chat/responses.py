@@ -76,6 +76,9 @@ _INCLUDES = frozenset(
 )
 _LOGPROBS = "message.output_text.logprobs"
 
+_RUN_BY_NODES = ("code_interpreter", "container", "mcp", "web_search_preview")
+"""Tools that a node with a tool server runs by itself, in responses alone."""
+
 
 class ResponsesOverChat(OverChat):
     """OpenAI's responses as chat."""
@@ -141,6 +144,9 @@ def responses_over_chat(body: Body) -> ResponsesOverChat:
     chat |= tools.chat | _format(body) | _logprobs(body)
     over = ResponsesOverChat(chat, ResponseForm(body, tools.choice), tools.names)
     over.same_prompt = tools.as_declared
+    over.loses_work = bool(body.get("previous_input_messages")) or any(
+        tool.get("type") in _RUN_BY_NODES for tool in body.get("tools") or ()
+    )
     return over
 
 
