@@ -30,13 +30,15 @@ LARGEST = 1 << 25
 
 
 class RecalledSize:
-    """Counts what is recalled for a request against the bounds of a body of `most` bytes, and reserves its memory."""
+    """Counts what is recalled for a request against the bounds of a body of `most` bytes, and reserves its memory: that
+    of records as they come from Redis, and that of what they say once they are opened."""
 
-    __slots__ = ("_json", "_request", "_reserved", "most")
+    __slots__ = ("_json", "_records", "_request", "_reserved", "most")
 
     def __init__(self, request: DownstreamRequest, most: int) -> None:
         self._request = request
         self._json = JsonSize()
+        self._records = 0
         self._reserved = 0
         self.most = most
 
@@ -44,14 +46,24 @@ class RecalledSize:
     def values(self) -> int:
         return self._json.values
 
-    def count(self, content: bytes) -> None:
-        """Raises `BodyTooLarge` and `MemoryFull`."""
+    def hold(self, size: int) -> None:
+        """Reserve memory for records of `size` bytes. Raises as `count`."""
+        self._records += size
+        self._reserve()
+
+    def count(self, content: bytes, record: int = 0) -> None:
+        """Count what a record of `record` bytes says, which is not held any longer. Raises `BodyTooLarge` and
+        `MemoryFull`."""
+        self._records -= record
         self._json.feed(content)
         if self._json.length > self.most:
             raise too_large(self.most)
         if self._json.values > REWRITABLE:
             raise too_many_to_rewrite()
-        more = self._json.size - self._reserved
+        self._reserve()
+
+    def _reserve(self) -> None:
+        more = self._json.size + self._records - self._reserved
         if more > 0:
             self._request.grow_body(more)
             self._reserved += more
@@ -81,19 +93,24 @@ class TurnReader:
     async def conversation(self, place: Place, tenant: str, size: RecalledSize) -> KeptConversation | None:
         """None where the turn at `place` is not there."""
         try:
-            walked = await self._turns.walk(tenant, place, size.most)
+            walked = await self._turns.walk(tenant, place, size.most, size.hold)
         except TooMuch:
             raise too_large(size.most) from None
         except RedisUnavailable:
             raise unavailable() from None
+        if not walked:
+            return None
+        digest = head_of(walked[-1].record).digest
         turns: list[ReadTurn] = []
-        for each in walked:
-            at = Place(place.conversation, each.turn)
-            said = await self._read(tenant, at, each.record, size, len(turns))
+        walked.reverse()
+        while walked:
+            turn, record = walked.pop()
+            at = Place(place.conversation, turn)
+            said = await self._read(tenant, at, record, size, len(turns))
             if said is None:
                 return None
             turns.append(ReadTurn(at, said))
-        return KeptConversation(turns, head_of(walked[-1].record).digest) if walked else None
+        return KeptConversation(turns, digest)
 
     async def turns(self, places: Sequence[Place], tenant: str, size: RecalledSize) -> dict[Place, SaidInTurn]:
         """Those turns that are there."""
@@ -103,10 +120,11 @@ class TurnReader:
         found: dict[Place, SaidInTurn] = {}
         for conversation, names in by_conversation.items():
             try:
-                records = await self._turns.read(tenant, conversation, list(names))
+                records = await self._turns.read(tenant, conversation, list(names), size.hold)
             except RedisUnavailable:
                 raise unavailable() from None
-            for number, (turn, record) in enumerate(zip(names, records, strict=True)):
+            for number, turn in enumerate(names):
+                record, records[number] = records[number], None
                 at = Place(conversation, turn)
                 said = None if record is None else await self._read(tenant, at, record, size, number)
                 if said is not None:
@@ -116,7 +134,7 @@ class TurnReader:
     async def response(self, place: Place, tenant: str, request: DownstreamRequest) -> Body | None:
         """A response as its client got it; None where it is not there."""
         try:
-            record = (await self._turns.read(tenant, place.conversation, [place.turn]))[0]
+            record = (await self._turns.read(tenant, place.conversation, [place.turn], request.grow_body))[0]
         except RedisUnavailable:
             raise unavailable() from None
         content = None if record is None else await self._unseal(tenant, place, record)
@@ -135,7 +153,7 @@ class TurnReader:
         if content is None:
             return None
         said = said_part(content)
-        size.count(said)
+        size.count(said, len(record))
         return read_said(said)
 
     async def _unseal(self, tenant: str, place: Place, record: bytes) -> bytes | None:

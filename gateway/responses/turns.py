@@ -9,7 +9,7 @@ All turns of a conversation lie in one hash, which expires some time after the l
 call, and grows by what each turn brings. A tenant that has no room loses the conversations that it used least recently.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,6 +71,10 @@ class WalkedTurn(NamedTuple):
     record: bytes
 
 
+Hold = Callable[[int], object]
+"""Reserves memory for so many bytes that were read, before more are. Raises what the call then raises."""
+
+
 class TooMuch(Exception):
     """A conversation has more bytes than may be read at once."""
 
@@ -94,7 +98,7 @@ class Turns:
         outcome, evicted, _ = await self._redis.run(self._keep, self._keys(tenant, place), (*given, *_OVERHEADS))
         return Kept(_OUTCOMES[outcome], evicted)
 
-    async def walk(self, tenant: str, place: Place, most: int) -> list[WalkedTurn]:
+    async def walk(self, tenant: str, place: Place, most: int, hold: Hold) -> list[WalkedTurn]:
         """The turn at `place` and those before it, the first one first; nothing where it is not there. Raises `TooMuch`
         where they have more than `most` bytes."""
         keys, turns = self._keys(tenant, place)[:1], list[WalkedTurn]()
@@ -103,20 +107,24 @@ class Turns:
             reply = await self._redis.run(self._walk, keys, (turn, PAGE, int(bool(turns))))
             if not reply:
                 return []
+            page = sum(map(len, reply[1::2]))
+            hold(page)
+            bytes_read += page
             for name, record in zip(reply[::2], reply[1::2], strict=True):
                 turns.append(WalkedTurn(name.decode(), record))
-                bytes_read += len(record)
             if bytes_read > most or len(turns) > MOST_TURNS:
                 raise TooMuch
             turn = head_of(turns[-1].record).before
         return turns[::-1]
 
-    async def read(self, tenant: str, conversation: str, turns: Sequence[str]) -> list[bytes | None]:
+    async def read(self, tenant: str, conversation: str, turns: Sequence[str], hold: Hold) -> list[bytes | None]:
         """The records of turns of one conversation."""
         keys = self._keys(tenant, Place(conversation, ""))[:1]
         found: list[bytes | None] = []
         while len(found) < len(turns):
-            found += await self._redis.run(self._read, keys, (PAGE, *turns[len(found) : len(found) + READ_AT_ONCE]))
+            page = await self._redis.run(self._read, keys, (PAGE, *turns[len(found) : len(found) + READ_AT_ONCE]))
+            hold(sum(len(record) for record in page if record is not None))
+            found += page
         return found
 
     async def delete(self, tenant: str, place: Place) -> bool:

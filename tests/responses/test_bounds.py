@@ -98,6 +98,21 @@ async def test_a_conversation_that_fills_its_tenants_part_goes_on_unkept() -> No
         assert kept['{outcome="no_room",tenant="me"}'] == stored.count(False)
 
 
+async def test_a_client_that_changes_its_history_always_has_its_newest_turn_stored() -> None:
+    """It drops the thoughts, as many agents do, so that each turn is stored whole, among those of earlier ones."""
+    long = FakeSettings(responses_store=False, max_model_len=1 << 20)
+    async with setting(1, long, responses={"max_bytes": 65536, "tenant_bytes": 65536}) as there:
+        said: list[Any] = []
+        for number in range(8):
+            said.append(user(json.dumps([hash((number, word)) for word in range(200)])))
+            made = await there.create(said)
+            assert made["store"] is True and (await there.get(made["id"])).status_code == 200
+            said += [item for item in made["output"] if item["type"] == "message"]
+        assert int(there.redis.do("HGET", "fg1:{me}:sizes", "total")) <= 65536
+        evicted = await metric(there, "fleetgate_evicted_conversations_total")
+        assert evicted['{tenant="me"}'] > 0
+
+
 async def test_a_conversation_may_grow_as_large_as_a_body() -> None:
     async with setting(1, requests={"max_body": 20_000}) as there:
         first = await there.create("x" * 9_000)

@@ -19,6 +19,8 @@ from tests.support.redis import RedisServer, linked, redis_cluster, redis_server
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 TTL, ROOM, MOST = 1000.0, 1 << 20, 1 << 20
+HELD = int
+"""Reserves no memory."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -60,13 +62,17 @@ async def test_a_chain_is_walked_from_its_beginning(link: RedisClient) -> None:
         assert await keep(turns, chain[-1], chain[-2].turn) is Outcome.STORED
     branch = place(chain[0].conversation)
     await keep(turns, branch, chain[1].turn)
-    assert [each.turn for each in await turns.walk("acme", chain[-1], MOST)] == [each.turn for each in chain]
-    assert [each.turn for each in await turns.walk("acme", branch, MOST)] == [chain[0].turn, chain[1].turn, branch.turn]
-    assert await turns.walk("other", chain[-1], MOST) == []
-    assert await turns.walk("acme", Place(chain[0].conversation, "f" * 16), MOST) == []
+    assert [each.turn for each in await turns.walk("acme", chain[-1], MOST, HELD)] == [each.turn for each in chain]
+    assert [each.turn for each in await turns.walk("acme", branch, MOST, HELD)] == [
+        chain[0].turn,
+        chain[1].turn,
+        branch.turn,
+    ]
+    assert await turns.walk("other", chain[-1], MOST, HELD) == []
+    assert await turns.walk("acme", Place(chain[0].conversation, "f" * 16), MOST, HELD) == []
     with pytest.raises(TooMuch):
-        await turns.walk("acme", chain[-1], 599)
-    assert await turns.read("acme", chain[0].conversation, ["f" * 16, chain[0].turn]) == [None, record()]
+        await turns.walk("acme", chain[-1], 599, HELD)
+    assert await turns.read("acme", chain[0].conversation, ["f" * 16, chain[0].turn], HELD) == [None, record()]
 
 
 async def test_much_is_read_in_pages(link: RedisClient) -> None:
@@ -78,9 +84,9 @@ async def test_much_is_read_in_pages(link: RedisClient) -> None:
         await keep(turns, chain[-1], chain[-2].turn, size=size, room=1 << 30)
     for at in (0, 2):
         await turns.delete("acme", chain[at])
-    assert [each.turn for each in await turns.walk("acme", chain[-1], 10 * PAGE)] == [each.turn for each in chain]
+    assert [each.turn for each in await turns.walk("acme", chain[-1], 10 * PAGE, HELD)] == [each.turn for each in chain]
     names = [each.turn for each in chain]
-    found = await turns.read("acme", chain[0].conversation, [*names, *names])
+    found = await turns.read("acme", chain[0].conversation, [*names, *names], HELD)
     assert [None if each is None else len(each) for each in found[:7]] == [
         None,
         100,
@@ -92,7 +98,7 @@ async def test_much_is_read_in_pages(link: RedisClient) -> None:
     ]
     assert found[7:] == found[:7]
     with pytest.raises(TooMuch):
-        await turns.walk("acme", chain[-1], 2 * PAGE)
+        await turns.walk("acme", chain[-1], 2 * PAGE, HELD)
 
 
 async def test_a_turn_is_kept_once(link: RedisClient, server: RedisServer) -> None:
@@ -124,10 +130,12 @@ async def test_a_deleted_turn_stays_a_part_of_those_that_go_on_from_it(link: Red
         await keep(turns, at, before)
     for at in (first, second):
         assert await turns.delete("acme", at) and not await turns.delete("acme", at)
-        assert await turns.walk("acme", at, MOST) == [] and await turns.read("acme", at.conversation, [at.turn]) == [
-            None
-        ]
-    assert len(await turns.walk("acme", third, MOST)) == 3 and len(await turns.walk("acme", branch, MOST)) == 2
+        assert await turns.walk("acme", at, MOST, HELD) == [] and await turns.read(
+            "acme", at.conversation, [at.turn], HELD
+        ) == [None]
+    assert (
+        len(await turns.walk("acme", third, MOST, HELD)) == 3 and len(await turns.walk("acme", branch, MOST, HELD)) == 2
+    )
     assert total(server) == 4 * 100 + FIRST_TURN + 3 * PER_TURN
     await turns.delete("acme", third)
     assert total(server) == 2 * 100 + FIRST_TURN + PER_TURN, "the second went with it"
@@ -165,8 +173,8 @@ async def test_the_conversations_used_least_recently_make_room(link: RedisClient
         server.do("ZADD", "fg1:{acme}:conversations", 10**13 + number, each.conversation)
     made = await turns.keep("acme", new, None, "", record(size=1000), TTL, 2 * cost)
     assert (made.outcome, made.evicted) == (Outcome.STORED, 1)
-    assert await turns.walk("acme", young, MOST) == []
-    assert await turns.walk("acme", old, MOST) and await turns.walk("acme", new, MOST)
+    assert await turns.walk("acme", young, MOST, HELD) == []
+    assert await turns.walk("acme", old, MOST, HELD) and await turns.walk("acme", new, MOST, HELD)
     assert total(server) == 2 * cost
 
 
@@ -179,7 +187,7 @@ async def test_nothing_is_evicted_for_what_has_no_room_at_all(link: RedisClient,
         "acme", place(mine.conversation), mine.turn, "", record(mine.turn, 2000), TTL, cost + 2000 + PER_TURN - 1
     )
     assert (grown.outcome, grown.evicted) == (Outcome.NO_ROOM, 0)
-    assert total(server) == 2 * cost and await turns.walk("acme", other, MOST)
+    assert total(server) == 2 * cost and await turns.walk("acme", other, MOST, HELD)
 
 
 async def test_a_conversation_does_not_make_room_for_itself(link: RedisClient, server: RedisServer) -> None:
@@ -192,7 +200,57 @@ async def test_a_conversation_does_not_make_room_for_itself(link: RedisClient, s
     room = 2 * 1000 + FIRST_TURN + PER_TURN
     made = await turns.keep("acme", place(mine.conversation), mine.turn, "", record(mine.turn, 1000), TTL, room)
     assert (made.outcome, made.evicted) == (Outcome.STORED, 1)
-    assert await turns.walk("acme", other, MOST) == []
+    assert await turns.walk("acme", other, MOST, HELD) == []
+
+
+async def test_a_conversation_makes_room_for_a_turn_that_goes_on_from_nothing_in_it(
+    link: RedisClient, server: RedisServer
+) -> None:
+    """A client that changes its history begins anew, in the conversation whose ids it sends."""
+    turns, first, other = Turns(link), place(), place()
+    cost = 1000 + FIRST_TURN
+    await keep(turns, first, size=1000)
+    await keep(turns, other, size=100)
+    anew = place(first.conversation)
+    made = await turns.keep("acme", anew, None, "", record(size=1000), TTL, 2 * cost - 1)
+    assert (made.outcome, made.evicted) == (Outcome.STORED, 1)
+    assert await turns.walk("acme", first, MOST, HELD) == [] and await turns.walk("acme", anew, MOST, HELD)
+    assert await turns.walk("acme", other, MOST, HELD) and total(server) == cost + 100 + FIRST_TURN
+    large = await turns.keep("acme", place(first.conversation), None, "", record(size=1000), TTL, cost - 1)
+    assert (large.outcome, large.evicted) == (Outcome.NO_ROOM, 0)
+
+
+async def test_the_books_outlive_what_is_in_them(link: RedisClient, server: RedisServer) -> None:
+    """`kept_for` may become less by a reload, or be less on another gateway."""
+    turns, books = Turns(link), ("fg1:{acme}:sizes", "fg1:{acme}:conversations")
+    for ttl in (1000.0, 10.0, 2000.0, 20.0):
+        await turns.keep("acme", place(), None, "", record(), ttl, ROOM)
+    assert all(1_990_000 < server.do("PTTL", book) <= 2_000_000 for book in books)
+
+
+class Full(Exception):
+    """There is no memory."""
+
+
+async def test_no_more_is_read_than_there_is_memory_for(link: RedisClient) -> None:
+    turns, chain, read = Turns(link), [place()], list[int]()
+    await keep(turns, chain[0], size=PAGE, room=1 << 30)
+    for _ in range(4):
+        chain.append(place(chain[0].conversation))
+        await keep(turns, chain[-1], chain[-2].turn, size=PAGE, room=1 << 30)
+
+    def hold(size: int) -> None:
+        read.append(size)
+        if sum(read) > 2 * PAGE:
+            raise Full
+
+    with pytest.raises(Full):
+        await turns.walk("acme", chain[-1], 1 << 30, hold)
+    assert read == [PAGE] * 3
+    read.clear()
+    with pytest.raises(Full):
+        await turns.read("acme", chain[0].conversation, [each.turn for each in chain], hold)
+    assert read == [PAGE] * 3
 
 
 async def test_in_a_cluster() -> None:
@@ -203,7 +261,7 @@ async def test_in_a_cluster() -> None:
             assert await keep(turns, first, tenant=tenant) is Outcome.STORED
             second = place(first.conversation)
             assert await keep(turns, second, first.turn, tenant) is Outcome.STORED
-            assert len(await turns.walk(tenant, second, MOST)) == 2
+            assert len(await turns.walk(tenant, second, MOST, HELD)) == 2
             assert await turns.delete(tenant, second)
 
 
@@ -274,7 +332,7 @@ async def test_turns_agree_with_a_model_on_paper(link: RedisClient, server: Redi
         if kind == "delete":
             assert await turns.delete(tenant, known) is model.delete(tenant, known)
         elif kind == "walk":
-            assert [each.turn for each in await turns.walk(tenant, known, MOST)] == model.walk(tenant, known)
+            assert [each.turn for each in await turns.walk(tenant, known, MOST, HELD)] == model.walk(tenant, known)
         else:
             chained = kind == "chain" and bool(made)
             at = place(known.conversation if chained else None)
@@ -290,7 +348,7 @@ async def test_turns_agree_with_a_model_on_paper(link: RedisClient, server: Redi
         names = {name.decode() for name in server.do("KEYS", f"fg1:{{{tenant}}}:responses:*")}
         assert names == {f"fg1:{{{tenant}}}:responses:{name}" for name in model.held.get(tenant, {})}
     for owner, at in made:
-        assert [each.turn for each in await turns.walk(owner, at, MOST)] == model.walk(owner, at)
+        assert [each.turn for each in await turns.walk(owner, at, MOST, HELD)] == model.walk(owner, at)
 
 
 async def test_gateways_that_keep_at_once_lose_nothing(link: RedisClient, server: RedisServer) -> None:
@@ -301,4 +359,4 @@ async def test_gateways_that_keep_at_once_lose_nothing(link: RedisClient, server
         kept = [keep(gateways[number % 2], at, first.turn) for number, at in enumerate(places)]
         assert set(await asyncio.gather(*kept)) == {Outcome.STORED}
         assert total(server) == 61 * 100 + FIRST_TURN + 60 * PER_TURN
-        assert all([len(await gateways[0].walk("acme", at, MOST)) == 2 for at in places])
+        assert all([len(await gateways[0].walk("acme", at, MOST, HELD)) == 2 for at in places])

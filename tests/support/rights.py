@@ -128,8 +128,8 @@ async def _responses(_: RedisServer, link: RedisClient) -> None:
     following = Place(conversation, "4" * 16)
     after = second.turn.encode() + record[16:]
     assert (await turns.keep("acme", following, second.turn, "", after, 60.0, 10**6)).outcome is Outcome.STORED
-    assert len(await turns.walk("acme", following, 10**6)) == 2
-    assert await turns.read("acme", conversation, [second.turn]) == [record]
+    assert len(await turns.walk("acme", following, 10**6, int)) == 2
+    assert await turns.read("acme", conversation, [second.turn], int) == [record]
     assert await turns.delete("acme", second) and await turns.delete("acme", following)
 
 

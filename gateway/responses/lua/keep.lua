@@ -31,9 +31,13 @@ if before ~= '' then
   local found = redis.call('HGET', turns, before) or redis.call('HGET', turns, '-' .. before)
   if not found or (digest ~= '' and found:sub(17, 32) ~= digest) then return {2, 0, total} end
 end
-if size_of(conversation) + cost > most then return {0, 0, total} end
 
 local evicted = 0
+if size_of(conversation) + cost > most then
+  if before ~= '' or cost > most then return {0, 0, total} end
+  forget(conversation) -- it is full of what this turn does not go on from
+  evicted, total = 1, size_of('total')
+end
 while total + cost > most do
   local oldest = redis.call('ZRANGEBYSCORE', conversations, '-inf', '+inf', 'LIMIT', 0, 2)
   local other = oldest[1] == conversation and oldest[2] or oldest[1]
@@ -48,6 +52,10 @@ redis.call('PEXPIRE', turns, ttl)
 redis.call('ZADD', conversations, now + ttl, conversation)
 redis.call('HINCRBY', sizes, conversation, cost)
 total = redis.call('HINCRBY', sizes, 'total', cost)
-redis.call('PEXPIRE', conversations, ttl)
-redis.call('PEXPIRE', sizes, ttl)
+-- The books outlive what is in them, also what was kept when the time to live was longer.
+local later = redis.call('ZRANGEBYSCORE', conversations, string.format('(%d', now + ttl), '+inf', 'LIMIT', 0, 1)
+if #later == 0 then
+  redis.call('PEXPIRE', conversations, ttl)
+  redis.call('PEXPIRE', sizes, ttl)
+end
 return {1, evicted, total}
