@@ -120,6 +120,7 @@ class Pipeline:
                 record.arrival = record.arrival or self.admission.arrive(who, dialect.anthropic)
                 recalled = await self._kept.recall(ask, dialect, who.tenant.name, request)
                 ask, raw, long = recalled.ask, b"", long or recalled.ask.long
+                record.earlier = recalled.earlier
             if waits or long or recalled is not None:  # its key may have been revoked while its body came, or was read
                 who = record.of(await self.gate.identify(request.headers, request.address))
             model = record.stats.model = settings.models.resolve(ask.model, who, self._fleet.served)

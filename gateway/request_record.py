@@ -23,6 +23,7 @@ from gateway.core.errors import (
 from gateway.core.limits.metering import ASSUMED_OUTPUT, Meters, plan_amounts
 from gateway.core.limits.rules import NOTHING
 from gateway.core.plan import Plan
+from gateway.core.responses.items import Earlier
 from gateway.core.telemetry.request_stats import CLIENT_LEFT, LONGEST_WORD, RequestStats
 from gateway.core.telemetry.spans import input_messages
 from gateway.core.telemetry.trace_context import passed_lines
@@ -58,6 +59,7 @@ class RequestRecord:
         "_task",
         "arrival",
         "began",
+        "earlier",
         "ended_with",
         "plan",
         "request",
@@ -94,6 +96,8 @@ class RequestRecord:
         self.reservation: Reservation | None = None
         self.turn_charge: TurnCharge | None = None
         self.plan: Plan | None = None
+        self.earlier: Earlier | None = None
+        """What the gateway has put before its input."""
         self.ended_with: GatewayError | None = None
         self._open_records = open_records
         self._task: Any = None
@@ -156,6 +160,8 @@ class RequestRecord:
         elif not isinstance(error, GatewayError):
             log.error("request_failed", request_id=self.request.request_id, dialect=self._dialect.name, exc_info=error)
             error = _internal_error()
+        elif self.earlier is not None and isinstance(error, InvalidRequest):
+            error = self.earlier.own_words(error)
         left = self.request.gone and not isinstance(error, InternalError)
         stats = self.stats
         stats.ending = ClientGone.default_code if left else error.slug

@@ -19,12 +19,12 @@ import structlog
 
 from gateway.core.bodies import Body, exact_body, is_long
 from gateway.core.dialects import Ask, Dialect
-from gateway.core.dialects.fields import at, expect, optional
+from gateway.core.dialects.fields import at, expect, optional, required
 from gateway.core.dialects.responses_input import asks_for_compaction
-from gateway.core.errors import NotFound
+from gateway.core.errors import InvalidRequest, NotFound
 from gateway.core.json_text import dump
 from gateway.core.reading.outline import Outline, too_many_to_rewrite
-from gateway.core.responses.items import fold, is_reference, listed, repeats
+from gateway.core.responses.items import Earlier, fold, is_reference, listed, repeats
 from gateway.core.responses.kept_ids import (
     PLACE_BYTES,
     ItemPlace,
@@ -68,12 +68,13 @@ class ResponseRules:
 
 class Recalled(NamedTuple):
     """What a request says once its references are resolved. `before`: what its turn goes on from, in `conversation`
-    (None: in one of its own). `items`: its own input."""
+    (None: in one of its own). `items`: its own input, which `earlier` stands before."""
 
     ask: Ask
     before: Before
     conversation: str | None
     items: list[Any]
+    earlier: Earlier
 
 
 class KeptResponses:
@@ -123,13 +124,17 @@ class KeptResponses:
         raw = dump(whole)
         if len(raw) > self.rules.max_conversation:
             raise too_large(self.rules.max_conversation)
-        made = dialect.read(raw, whole)
+        known = Earlier(len(earlier), type(given) is str)
+        try:
+            made = dialect.read(raw, whole)
+        except InvalidRequest as error:
+            raise known.own_words(error) from None
         made.long = ask.long or is_long(raw, size.values)
         if place is None:
             made.continues = ask.continues
         else:
             made.continued = previous
-        return Recalled(made, before, conversation, items)
+        return Recalled(made, before, conversation, items, known)
 
     async def _resolve(self, items: list[Any], tenant: str, size: RecalledSize) -> list[Any]:
         """`items` with kept ones in place of references."""
@@ -268,7 +273,7 @@ class KeptResponses:
 
 
 def _place_of(item: Body, where: str) -> ItemPlace:
-    found = item_place(optional(item, "id", str, where) or "")
+    found = item_place(required(item, "id", str, where))
     if found is None:
         raise _unknown_item(item, where)
     return found

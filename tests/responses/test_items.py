@@ -6,7 +6,17 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.responses.items import NO_ITEMS, Repeated, fold, is_reference, listed, repeats, texts_as_parts
+from gateway.core.errors import InvalidRequest
+from gateway.core.responses.items import (
+    NO_ITEMS,
+    Earlier,
+    Repeated,
+    fold,
+    is_reference,
+    listed,
+    repeats,
+    texts_as_parts,
+)
 from gateway.core.responses.kept_ids import INPUT_ITEMS, PLACE_BYTES, item_id, new_place
 
 KEY = b"key"
@@ -97,3 +107,18 @@ def test_a_text_alone_is_listed_as_a_part() -> None:
     assert texts_as_parts(USER)["content"] == [{"type": "input_text", "text": "hello"}]
     assert texts_as_parts({"role": "assistant", "content": "a"})["content"] == [{"type": "output_text", "text": "a"}]
     assert texts_as_parts(CALL) == CALL
+
+
+def test_an_error_names_an_item_as_the_client_numbered_it() -> None:
+    def told(earlier: Earlier, param: str | None) -> tuple[str | None, str]:
+        error = earlier.own_words(InvalidRequest(f"The field {param!r} is odd.", param=param))
+        return error.param, error.message
+
+    assert told(Earlier(3, False), "input.3.type") == ("input.0.type", "The field 'input.0.type' is odd.")
+    assert told(Earlier(3, False), "input.14") == ("input.11", "The field 'input.11' is odd.")
+    assert told(Earlier(3, True), "input.3.content") == ("input", "The field 'input' is odd.")
+    inside = "The field 'previous_response_id' (item 2 of its conversation) is odd."
+    assert told(Earlier(3, False), "input.2.content") == ("previous_response_id", inside)
+    for param in ("model", "input", None, "input.x"):
+        assert told(Earlier(3, False), param) == (param, f"The field {param!r} is odd.")
+    assert told(Earlier(0, False), "input.3") == ("input.3", "The field 'input.3' is odd.")

@@ -209,6 +209,23 @@ async def test_its_input_is_listed_in_pages(there: Setting) -> None:
     assert there.prompt() == [user("1")]
 
 
+async def test_ids_that_clients_make_up_may_stand_for_several_items(there: Setting) -> None:
+    """Some agents give all items one id. Whoever pages through them comes to the end, and finds each by its own."""
+    said = [{"type": "message", "id": "__fake_id__", **user(f"{number}")} for number in range(3)]
+    made = await there.create([*said, {**said[0], "id": f"msg_{'0' * 44}"}])
+    seen: list[Json] = []
+    after = ""
+    for _ in range(9):
+        page = (await there.get(made["id"], what=f"/input_items?order=asc&limit=1{after}")).json()
+        seen += page["data"]
+        if not page["has_more"]:
+            break
+        after = f"&after={page['last_id']}"
+    assert [item["content"][0]["text"] for item in seen] == ["0", "1", "2", "0"]
+    await there.create([{"type": "item_reference", "id": item["id"]} for item in seen], at=1)
+    assert [message["content"] for message in there.prompt()] == ["0", "1", "2", "0"]
+
+
 async def test_an_unknown_item_names_its_field(there: Setting) -> None:
     for item, param in (
         ({"type": "item_reference", "id": "msg_" + "0" * 44}, "input.1.id"),
@@ -219,9 +236,21 @@ async def test_an_unknown_item_names_its_field(there: Setting) -> None:
         assert code(told) == (404, "item_not_found", param)
     told = await there.ask("POST", RESPONSES, {"model": MODEL, "input": [{"type": "item_reference", "id": 5}]})
     assert code(told) == (400, "invalid_type", "input.0.id")
+    told = await there.ask("POST", RESPONSES, {"model": MODEL, "input": [{"type": "item_reference"}]})
+    assert code(told) == (400, "invalid_type", "input.0.id")
     first = await there.create("one")
     told = await there.ask("POST", RESPONSES, {"model": MODEL, "input": 5, "previous_response_id": first["id"]})
     assert code(told) == (400, "invalid_type", "input")
+    opaque = {"type": "compaction", "encrypted_content": "another vendor's"}
+    refused: list[tuple[Any, str, str]] = [
+        (None, "invalid_type", "input.1"),
+        ({"type": "made_up"}, "not_over_chat", "input.1.type"),
+        (opaque, "unknown_compaction", "input.1.encrypted_content"),
+    ]
+    for given, slug, param in refused:
+        body: Json = {"model": MODEL, "input": [user("x"), given], "previous_response_id": first["id"]}
+        told = await there.ask("POST", RESPONSES, body)
+        assert code(told) == (400, slug, param) and f"{param!r}" in told.json()["error"]["message"]
 
 
 async def test_compactions_and_counts_know_it_too(there: Setting) -> None:

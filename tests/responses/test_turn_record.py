@@ -55,7 +55,7 @@ def test_input_items_are_listed_with_ids() -> None:
     first, last = kept().listed_items(PLACE)
     assert first["id"] == item_id("msg_", PLACE, INPUT_ITEMS) and first["type"] == "message"
     assert first["content"] == [{"type": "input_text", "text": "hello"}]
-    assert last == ITEMS[2]
+    assert last == {**ITEMS[2], "id": item_id("fco_", PLACE, INPUT_ITEMS + 2)}, "ids of clients may stand for several"
     other = SaidInTurn([{"type": "made_up"}], []).listed_items(PLACE)
     assert other == [{"type": "made_up", "id": item_id("item_", PLACE, INPUT_ITEMS)}]
 

@@ -5,15 +5,19 @@ spellings of the same have one digest: what a client sends back of an answer is 
 """
 
 import hmac
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from gateway.core.bodies import Body
+from gateway.core.errors import InvalidRequest
 from gateway.core.json_text import dump
 from gateway.core.responses.kept_ids import INPUT_ITEMS, Place, item_place
 
 NO_ITEMS: Final = "0" * 16
 """The digest of no items."""
+
+_ITEM: Final = re.compile(r"input\.([0-9]+)(.*)", re.DOTALL)
 
 _TEXTS: Final = ("input_text", "output_text", "text", "reasoning_text", "summary_text")
 _SAID: Final = ("call_id", "name", "namespace", "arguments", "input")
@@ -26,6 +30,28 @@ class Repeated(NamedTuple):
 
     place: Place
     length: int
+
+
+class Earlier(NamedTuple):
+    """What stands before a request's own input: `length` items. `text`: that input is a text."""
+
+    length: int
+    text: bool
+
+    def own_words(self, error: InvalidRequest) -> InvalidRequest:
+        """The error, naming the item by its number in the client's own input."""
+        found = _ITEM.fullmatch(error.param or "")
+        if found is None or not self.length:
+            return error
+        number = int(found[1]) - self.length
+        if number < 0:
+            own, words = "previous_response_id", f"'previous_response_id' (item {found[1]} of its conversation)"
+        else:
+            own = "input" if self.text else f"input.{number}{found[2]}"
+            words = repr(own)
+        error.message = error.message.replace(repr(error.param), words)
+        error.param = own
+        return error
 
 
 def listed(given: Any) -> list[Any]:

@@ -90,8 +90,9 @@ def read_response(content: bytes) -> Body | None:
 
 
 def _identified(item: Body, place: Place, number: int) -> Body:
+    """An item under the id that a reference finds it by: one that a client made up may stand for several."""
     kind = item.get("type") or "message"
-    own = item.get("id") or item_id(_PREFIXES.get(kind, "item_"), place, INPUT_ITEMS + number)
+    own = item_id(_PREFIXES.get(kind, "item_"), place, INPUT_ITEMS + number)
     return {**texts_as_parts(item), "type": kind, "id": own}
 
 
