@@ -91,14 +91,15 @@ def _nodes_in(line: LogLine) -> list[str]:
 
 
 def in_words(line: LogLine, paint: Paint) -> str:
-    """One line for people."""
+    """One line for people. Clients choose some of its words: no terminal obeys these, and only `paint` colours."""
+    line = {clean(name): clean(value) if isinstance(value, str) else value for name, value in line.items()}
     time = str(line.get("timestamp", ""))[11:19] or "--:--:--"
     level = str(line.get("level"))
     colour = {"error": "red", "critical": "red", "warning": "yellow"}.get(level, "green")
     if line["event"] != "request":
         facts = {name: value for name, value in line.items() if name not in ("event", "level", "timestamp")}
         told = " ".join(f"{name}={_plain(value)}" for name, value in facts.items() if value is not None)
-        return clean(f"{time} {paint(level[:5].ljust(5), colour)} {line['event']} {told}".rstrip())
+        return f"{time} {paint(level[:5].ljust(5), colour)} {line['event']} {told}".rstrip()
     parts = [
         paint(str(line.get("status")).rjust(3), colour),
         str(line.get("tenant") or "-"),
@@ -123,11 +124,11 @@ def in_words(line: LogLine, paint: Paint) -> str:
     for name in ("limit", "error"):
         if line.get(name):
             parts.append(str(line[name]))
-    return clean(f"{time} {'  '.join(parts)}  {paint(str(line.get('request_id')), 'bright_black')}")
+    return f"{time} {'  '.join(parts)}  {paint(str(line.get('request_id')), 'bright_black')}"
 
 
 def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) else clean(json.dumps(value, ensure_ascii=False))
 
 
 def _seconds(milliseconds: Any) -> float:
@@ -140,18 +141,7 @@ def _duration(milliseconds: Any) -> str:
 
 
 def clean(text: str) -> str:
-    """`text` without what a terminal obeys, but for colours: clients choose their names and models."""
-    shown = []
-    for at, each in enumerate(text):
-        if each.isprintable() or (each == "\x1b" and _is_colour(text, at)):
-            shown.append(each)
-        else:
-            shown.append("\N{REPLACEMENT CHARACTER}")
-    return "".join(shown)
-
-
-def _is_colour(text: str, at: int) -> bool:
-    end = text.find("m", at, at + 8)
-    return (
-        text.startswith("\x1b[", at) and end > 0 and all(each.isdigit() or each == ";" for each in text[at + 2 : end])
-    )
+    """`text` without what a terminal obeys, colours too: some of them hide words."""
+    if text.isprintable():
+        return text
+    return "".join([each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text])

@@ -4,8 +4,9 @@ import random
 from dataclasses import dataclass, field
 
 from rich.table import Table
+from rich.text import Text
 
-from gateway.cli.log_lines import LogLine
+from gateway.cli.log_lines import LogLine, clean
 from gateway.cli.tables import new_table
 
 MOST_TENANTS = 1000
@@ -69,7 +70,7 @@ class LogSummary:
         for name, sums in sorted(self._tenants.items(), key=lambda each: -each[1].output):
             counts = (sums.requests, sums.refused, sums.failed, sums.input, sums.output, sums.reasoning)
             quantiles = [sums.quantile(share) for share in (0.5, 0.95, 0.99)]
-            table.add_row(name, *(f"{each:,}" for each in counts), f"{sums.cost:,.4f}", *quantiles)
+            table.add_row(Text(clean(name)), *(f"{each:,}" for each in counts), f"{sums.cost:,.4f}", *quantiles)
         return table
 
 

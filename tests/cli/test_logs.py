@@ -126,7 +126,19 @@ def test_what_a_client_writes_does_not_reach_the_terminal() -> None:
     hostile = line("req_x", model="m", error="\x1b]0;title\x07\x1b[2J\r\u202e", status=503, ending="node_error")
     (shown,) = read(given=[hostile])
     assert "\x1b" not in shown and "\r" not in shown and "\x07" not in shown and "\u202e" not in shown
-    assert clean("\x1b[31mred\x1b[0m\x1b[2J") == "\x1b[31mred\x1b[0m\ufffd[2J"
+    assert clean("\x1b[8mhidden\x1b[0m\x1b[2J\x9b") == "\ufffd[8mhidden\ufffd[0m\ufffd[2J\ufffd"
+    hidden = {"event": "x", "level": "\x1b[8m", "k\x1b[8m": "\x1b[8m", "deep": ["\x1b[8m\x9b\u202e"]}
+    for each in (hidden, {**hidden, "event": "request", "status": "\x1b[8m", "output_tokens": "\x1b[8m"}):
+        assert in_words(each, lambda words, _: words).isprintable()
+
+
+def test_names_in_sums_are_no_commands_and_no_markup() -> None:
+    hostile = line("req_x", model="m", status=200, ending="ok", tenant="\x1b]0;title\x07[bold]a[/bold]\x1b[8m")
+    shown = "\n".join(read("--summary", given=[hostile]))
+    assert "[bold]a[/bold]" in shown and "\x1b" not in shown and "\x07" not in shown
+
+
+def test_a_line_without_facts_is_shown() -> None:
     assert in_words({"event": "request"}, lambda words, _: words).startswith("--:--:-- None")
 
 
