@@ -1,5 +1,6 @@
 """The metrics of nodes and models, set at every scrape and every few seconds."""
 
+import math
 import os
 from collections.abc import Iterable, Mapping
 
@@ -85,9 +86,7 @@ class FleetGauges:
             folded[label] = is_ready and folded.get(label, True)
         ready = folded
         for name in self._models - ready.keys():
-            gauge.labels(name).set(0)
-            if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-                gauge.remove(name)
+            _remove(gauge, name)
         for name, is_ready in ready.items():
             gauge.labels(name).set(int(is_ready))
         self._models = set(ready)
@@ -131,12 +130,19 @@ class FleetGauges:
                     self._made[counter].labels(label, kind).inc(new)
 
     def _forget(self, label: str) -> None:
-        """Remove the metrics of a node that has left the fleet. (With several processes they can only be set to 0.)"""
+        """Remove the metrics of a node that has left the fleet."""
         gauges: list[tuple[definitions.MetricDefinition[Gauge], tuple[str, ...]]] = [
             *((each, (label,)) for each in _OF_A_NODE),
             *((definitions.NODE_BREAKER, (label, state)) for state in STATES),
         ]
         for gauge, labels in gauges:
-            self._made[gauge].labels(*labels).set(0)
-            if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-                self._made[gauge].remove(*labels)
+            _remove(self._made[gauge], *labels)
+
+
+def _remove(gauge: Gauge, *labels: str) -> None:
+    """Remove a series. prometheus-client cannot where there are several processes: their page leaves NaN out
+    (`metrics.exposition`). A 0 would stand there for ever, and alerts would take the node for one that is out."""
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        gauge.labels(*labels).set(math.nan)
+    else:
+        gauge.remove(*labels)

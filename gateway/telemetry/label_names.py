@@ -46,7 +46,7 @@ class LabelNames:
         with file.open("a+") as opened:
             fcntl.flock(opened, fcntl.LOCK_EX)  # for the few milliseconds of one small read: closing it lets go
             opened.seek(0)
-            for known in opened.read().splitlines():
+            for known in opened.read().split("\n")[:-1]:
                 self._own[known] = known
             if name not in self._own and len(self._own) < self._bound:
                 opened.write(f"{name}\n")

@@ -1,5 +1,6 @@
 """The metrics that Prometheus reads, as `definitions` lists them. No other module names a metric."""
 
+import math
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -8,7 +9,9 @@ from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
 
 from gateway.core.admission.queue_facts import QueueFacts
 from gateway.core.fleet.node_facts import NodeFacts
@@ -306,8 +309,20 @@ class Metrics:
         if directory is None:
             return encode(self._registry), content_type
         registry = CollectorRegistry()
-        MultiProcessCollector(registry, directory)  # type: ignore[no-untyped-call]
+        registry.register(_AllProcesses(directory))
         return encode(registry), content_type
+
+
+class _AllProcesses(Collector):
+    """Adds up the files of all processes. Series that were removed (NaN: `FleetGauges`) are left out."""
+
+    def __init__(self, directory: str) -> None:
+        self._files = MultiProcessCollector(None, directory)  # type: ignore[no-untyped-call]
+
+    def collect(self) -> Iterable[Metric]:
+        for metric in self._files.collect():  # type: ignore[no-untyped-call]
+            metric.samples = [sample for sample in metric.samples if not math.isnan(sample.value)]
+            yield metric
 
 
 def bury_dead_processes(directory: Path) -> None:

@@ -2,7 +2,9 @@
 
 import asyncio
 import shutil
+import signal
 import subprocess
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
@@ -108,6 +110,33 @@ async def test_worker_processes_share_the_bound_of_tenants(tmp_path: Path) -> No
             tenant = line.partition('tenant="')[2].partition('"')[0]
             by_tenant[tenant] = by_tenant.get(tenant, 0) + float(line.rpartition(" ")[2])
     assert by_tenant == {"t0": 4, "t1": 4, "t2": 4, "other": 20}
+
+
+async def test_what_left_the_fleet_leaves_the_page_of_worker_processes(tmp_path: Path) -> None:
+    """A gauge that stays at 0 would be a node that is out, and a model without nodes: both are alerts."""
+    file = tmp_path / "fleetgate.yaml"
+    async with serve_fake(FakeSettings()) as one, serve_fake(FakeSettings(models=("leaves",))) as two:
+        file.write_text(f"nodes: [{{url: '{one.url}'}}, {{url: '{two.url}'}}]\nworkers: 2\n")
+        async with gateway_process("-c", file) as gateway, httpx.AsyncClient() as client:
+            url = f"{gateway.admin_url}/metrics"
+            place = two.url.partition("//")[2]
+            names = (f'fleetgate_node_ready{{node="{place}"}}', 'fleetgate_model_ready{model="leaves"}')
+            await _page_where(client, url, lambda page: all(f"{name} 2.0" in page for name in names))
+            file.write_text(f"nodes: [{{url: '{one.url}'}}]\nworkers: 2\n")
+            gateway.signal(signal.SIGHUP)
+            page = await _page_where(client, url, lambda page: not any(name in page for name in names))
+            assert "NaN" not in page and f'fleetgate_node_ready{{node="{one.url.partition("//")[2]}"}} 2.0' in page
+            file.write_text(f"nodes: [{{url: '{one.url}'}}, {{url: '{two.url}'}}]\nworkers: 2\n")
+            gateway.signal(signal.SIGHUP)
+            await _page_where(client, url, lambda page: all(f"{name} 2.0" in page for name in names))
+
+
+async def _page_where(client: httpx.AsyncClient, url: str, holds: Callable[[str], bool]) -> str:
+    while True:
+        page = (await client.get(url, headers={"connection": "close"})).text
+        if holds(page):
+            return page
+        await asyncio.sleep(0.1)
 
 
 async def _when_counted(client: httpx.AsyncClient, url: str, requests: int) -> str:

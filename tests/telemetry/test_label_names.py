@@ -23,6 +23,15 @@ def test_processes_give_a_name_the_same_label(tmp_path: Path) -> None:
     assert second.label("a") == "a"
 
 
+def test_processes_read_names_as_they_were_written(tmp_path: Path) -> None:
+    """Nodes choose the names of models: some characters end a line for Python, and none does in the file."""
+    file = tmp_path / "labels"
+    first, second = LabelNames(2, file), LabelNames(2, file)
+    assert [first.label("a\u2028b"), second.label("c"), first.label("c"), second.label("a")] == [
+        *("a\u2028b", "c", "c", OTHER),
+    ]
+
+
 def test_processes_that_ask_at_once_do_not_exceed_the_bound(tmp_path: Path) -> None:
     file = tmp_path / "labels"
     processes = [LabelNames(10, file) for _ in range(8)]
