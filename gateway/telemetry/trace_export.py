@@ -31,6 +31,9 @@ from gateway.core.telemetry.spans import SpanFacts, spans_of
 
 log = structlog.get_logger("fleetgate.traces")
 
+MOST_WORDS = 300
+"""Characters of an error that are logged."""
+
 KINDS = {"server": SpanKind.SERVER, "client": SpanKind.CLIENT, "internal": SpanKind.INTERNAL}
 
 
@@ -111,7 +114,18 @@ class TraceExport:
         self._dropped = 0
 
     def start(self) -> None:
-        """Begin the thread that exports."""
+        """Begin the thread that exports. OpenTelemetry refuses some values of its variables: then nothing is recorded,
+        and requests go on."""
+        try:
+            self._start()
+        except (ValueError, TypeError, RuntimeError, OSError, ImportError) as error:
+            if self._processor is not None:
+                self._processor.shutdown()  # type: ignore[no-untyped-call]
+            self._exporter = self._processor = None
+            words = f"{type(error).__name__}: {error}"[:MOST_WORDS]
+            log.error("traces_unavailable", error=words, remedy="mend or unset the variables OTEL_*")
+
+    def _start(self) -> None:
         # The exporter logs each retry; `_CountedExporter` says the same once.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
         settings = self._settings

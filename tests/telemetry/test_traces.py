@@ -280,6 +280,22 @@ async def test_worker_processes_each_export_and_flush_at_their_end(tmp_path: Pat
     assert len({each.resource["service.instance.id"] for each in roots.values()}) <= 2
 
 
+@pytest.mark.parametrize("variable", ["OTEL_BSP_SCHEDULE_DELAY=-5", "OTEL_ATTRIBUTE_COUNT_LIMIT=many"])
+async def test_a_variable_that_the_library_refuses_ends_no_gateway(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv(*variable.split("="))
+    async with serve_fake(FakeSettings()) as node, gateway_process("--node", node.url) as gateway:
+        async with httpx.AsyncClient(timeout=60) as client:
+            answer = await client.post(f"{gateway.url}/v1/chat/completions", json=chat(), headers=SAMPLED)
+            page = await client.get(f"{gateway.admin_url}/metrics")
+        assert answer.status_code == 200 and answer.text.rstrip().endswith("[DONE]"), answer.text
+        assert page.status_code == 200
+        (told,) = gateway.events("traces_unavailable")
+    assert told["level"] == "error" and "OTEL_" in told["remedy"] and told["error"]
+
+
 def test_off_does_not_load_the_library() -> None:
     """redis-py loads OpenTelemetry's metrics by itself, where they are installed."""
     code = "import sys, gateway.app; print(*sys.modules)"
