@@ -188,6 +188,31 @@ def test_a_conversation_is_remembered_for_its_time_and_the_oldest_are_forgotten_
     assert placement.left(b"z", 62.1) is None
 
 
+def test_conversations_are_dropped_when_their_time_is_over() -> None:
+    """A new one each second for three times the time to live: what is kept is what still counts."""
+    placement = Placement(affinity_ttl=60.0)
+
+    def turn(name: bytes, now: float) -> None:
+        prompt = PlacedPrompt(1000, name)
+        choice = placement.choose(EXPECTED_WAIT, [A, B], prompt, CALM, now)
+        placement.add(choice, prompt, now)
+        placement.prefilled(choice)
+
+    for second in range(180):
+        turn(b"%d" % second, float(second))
+        turn(b"goes on", float(second))
+        assert placement.remembered <= 62
+    assert placement.left(b"119", 179.0) is not None, "nothing goes before its time"
+    for second in range(20):
+        turn(b"goes on", 1000.0 + second)
+    assert placement.remembered == 1, "a few at a time, where all are over at once"
+    turn(b"new", 1020.0)
+    placement.affinity_ttl = 10.0  # as a reload does
+    for second in range(3):
+        turn(b"goes on", 1031.0 + second)
+    assert placement.remembered == 1
+
+
 def test_a_hot_conversation_cannot_overload_its_node() -> None:
     """Fifty of one conversation at once, all of its prompt cached at home: they spread as places fill."""
     placement, taken = Placement(), Counter[str]()
