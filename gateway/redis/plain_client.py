@@ -21,13 +21,22 @@ class PlainClient:
     def __init__(self, settings: RedisSettings) -> None:
         self._settings = settings
         self._client: Any = None
+        self._stays = not settings.cluster and not settings.place.tls
+        """Whether a closed client serves again: a new one for each probe leaves reference cycles. That of a cluster may
+        know old addresses only, that with TLS has read its certificates."""
 
     async def run(self, work: Callable[[Any], Awaitable[Any]]) -> Any:
         """`work(client)`, whose commands may be carried out twice: after a lost connection it is run again, once."""
+        with contextlib.suppress(RedisConnectionError):
+            return await self._run(work)
+        return await self._run(work)  # not in an `except`: its errors would keep the first one and the lost connection
+
+    async def _run(self, work: Callable[[Any], Awaitable[Any]]) -> Any:
         try:
             return await work(self._connect())
-        except RedisConnectionError:
-            return await work(self._connect())
+        except RedisError as error:
+            # redis-py raises a refusal that it has in a local variable: a reference cycle, which holds the connection.
+            raise error.with_traceback(None) from None
 
     def server_of(self, key: str) -> Address:
         """The server of a cluster that has `key`, as far as it is known."""
@@ -37,12 +46,15 @@ class PlainClient:
         return node.host, int(node.port)
 
     async def close(self, seconds: float) -> None:
-        """Close the connections, within `seconds`; `run` opens new ones."""
+        """Close the connections, within `seconds`; `run` opens new ones, to wherever the name leads then."""
         client, self._client = self._client, None
-        if client is not None:
-            with contextlib.suppress(RedisError, OSError, TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await client.aclose()
+        if client is None:
+            return
+        with contextlib.suppress(RedisError, OSError, TimeoutError):
+            async with asyncio.timeout(seconds):
+                await client.aclose()
+            if self._client is None and self._stays:
+                self._client = client
 
     def _connect(self) -> Any:
         if self._client is None:
@@ -55,9 +67,13 @@ def client_of(settings: RedisSettings) -> Any:
 
     There is no `socket_timeout`: with one, redis-py sends through `asyncio.wait_for`, and that of Python 3.11 sometimes
     swallows a cancellation (CPython issue 86296): its caller would not stop.
+
+    RESP2 is what `RedisConnection` speaks. With RESP3 redis-py asks each server for maintenance notifications, and
+    keeps a connection on which that was refused in a reference cycle (`PlainClient.run`).
     """
     place = settings.place
     options: dict[str, Any] = {
+        "protocol": 2,
         "socket_timeout": None,
         "socket_connect_timeout": settings.connect_timeout,
         "retry": Retry(NoBackoff(), 0),

@@ -158,7 +158,7 @@ class Supervisor(Multiprocess):
 
 
 def _tune_garbage_collector() -> None:
-    """Collect rarely: requests leave no reference cycles, which a test checks.
+    """Collect rarely: requests and outages of Redis leave no reference cycles, which tests check.
 
     Objects made at start are frozen; the thresholds are counts of objects (see `gc.set_threshold`). Measured:
     this saves an eighth of the cost of a plain request.
