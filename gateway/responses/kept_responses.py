@@ -116,6 +116,7 @@ class KeptResponses:
             if found is None:
                 raise not_found(previous, "previous_response_id")
             before, earlier = Before(place.turn, found.digest), as_input(found.turns)
+            await asyncio.sleep(0)
         exact = exact_body(ask.raw, body)
         items = await self._resolve(listed(exact.get("input")), tenant, size)
         whole = {name: value for name, value in exact.items() if place is None or name != "previous_response_id"}
@@ -124,6 +125,7 @@ class KeptResponses:
         raw = dump(whole)
         if len(raw) > self.rules.max_conversation:
             raise too_large(self.rules.max_conversation)
+        await asyncio.sleep(0)
         known = Earlier(len(earlier), type(given) is str)
         try:
             made = dialect.read(raw, whole)

@@ -9,12 +9,12 @@ import structlog
 from gateway.core.bodies import Body
 from gateway.core.errors import BodyTooLarge, NotFound, ResponsesUnavailable
 from gateway.core.http.json_size import COPIES, JsonSize
-from gateway.core.reading.outline import REWRITABLE, too_many_to_rewrite
+from gateway.core.reading.outline import REWRITABLE
 from gateway.core.responses.kept_ids import Place
 from gateway.core.responses.turn_record import SaidInTurn, read_response, read_said, said_part
 from gateway.redis.client import RedisUnavailable
 from gateway.responses.sealing import Sealer, head_of
-from gateway.responses.turns import TooMuch, Turns
+from gateway.responses.turns import MOST_TURNS, TooMuch, Turns
 from gateway.upstream.downstream import DownstreamRequest
 
 log = structlog.get_logger("fleetgate.responses")
@@ -59,7 +59,7 @@ class RecalledSize:
         if self._json.length > self.most:
             raise too_large(self.most)
         if self._json.values > REWRITABLE:
-            raise too_many_to_rewrite()
+            raise too_large(self.most)
         self._reserve()
 
     def _reserve(self) -> None:
@@ -177,7 +177,8 @@ def not_found(response_id: str, param: str) -> NotFound:
 
 def too_large(most: int) -> BodyTooLarge:
     return BodyTooLarge(
-        f"The conversation has grown beyond {most} bytes (requests.max_body): compact it, or begin a new one.",
+        f"The conversation has grown beyond {most} bytes (requests.max_body), {REWRITABLE} values or {MOST_TURNS} "
+        "turns: compact it from an earlier response of it, or begin a new one.",
         code="conversation_too_large",
     )
 

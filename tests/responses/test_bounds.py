@@ -126,6 +126,24 @@ async def test_a_conversation_may_grow_as_large_as_a_body() -> None:
         assert code(await there.ask("POST", RESPONSES, body)) == (413, "conversation_too_large", None)
 
 
+async def test_a_conversation_of_very_many_values_can_be_compacted_from_an_earlier_response() -> None:
+    """Each of its requests was small."""
+    long = FakeSettings(responses_store=False, max_model_len=1 << 22)
+    async with setting(1, long) as there:
+        previous, made = Json(), list[str]()
+        for _ in range(3):
+            made.append((await there.create([user("")] * 6000, **previous))["id"])
+            previous = {"previous_response_id": made[-1]}
+        body: Json = {"model": MODEL, "input": "on", **previous}
+        for path in (RESPONSES, f"{RESPONSES}/compact"):
+            told = await there.ask("POST", path, body)
+            assert code(told) == (413, "conversation_too_large", None), told.text
+            assert "an earlier response" in told.json()["error"]["message"]
+        body["previous_response_id"] = made[-2]
+        compacted = await there.ask("POST", f"{RESPONSES}/compact", body)
+        assert compacted.json()["object"] == "response.compaction", compacted.text
+
+
 async def _items(there: Setting, response_id: str) -> list[Json]:
     return list((await there.get(response_id, what="/input_items")).json()["data"])
 
