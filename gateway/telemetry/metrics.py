@@ -5,13 +5,12 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from prometheus_client import CollectorRegistry, Counter, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
-from prometheus_client.registry import Collector
 
 from gateway.core.admission.queue_facts import QueueFacts
 from gateway.core.fleet.node_facts import NodeFacts
@@ -304,16 +303,20 @@ class Metrics:
         """The exposition and its content type: OpenMetrics, which has exemplars, for those that `accept` it, else
         Prometheus' text format."""
         self.flush()
+        return self.encode(accept)
+
+    def encode(self, accept: str) -> tuple[bytes, str]:
+        """The same without the requests that ended since `flush`. May be called in another thread: prometheus-client
+        copies each metric under its lock."""
         encode, content_type = choose_encoder(accept)
         directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
         if directory is None:
             return encode(self._registry), content_type
-        registry = CollectorRegistry()
-        registry.register(_AllProcesses(directory))
-        return encode(registry), content_type
+        # Encoders ask a registry for nothing else.
+        return encode(cast(CollectorRegistry, _AllProcesses(directory))), content_type
 
 
-class _AllProcesses(Collector):
+class _AllProcesses:
     """Adds up the files of all processes. Series that were removed (NaN: `FleetGauges`) are left out."""
 
     def __init__(self, directory: str) -> None:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import Request
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from gateway.admin.app import MetricsPage
 from gateway.telemetry.metrics import Metrics
 from tests.support.gateway_process import gateway_process
 from tests.support.gateways import running_gateway
@@ -147,3 +149,28 @@ async def _when_counted(client: httpx.AsyncClient, url: str, requests: int) -> s
         if sum(float(line.rpartition(" ")[2]) for line in lines) >= requests:
             return page
         await asyncio.sleep(0.1)
+
+
+async def test_the_loop_goes_on_while_a_page_is_made() -> None:
+    """The page of many tenants takes long: another task has its turn meanwhile, and later requests wait in line."""
+    metrics = Metrics()
+    for number in range(200):
+        for model in ("a", "b", "c"):
+            metrics.request_ended(ended(tenant=f"t{number}", model=model))
+    refreshed: list[int] = []
+    page = MetricsPage(metrics, lambda: refreshed.append(turns))
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    metrics.flush()
+    task = asyncio.create_task(take_turns())
+    request = Request({"type": "http", "method": "GET", "path": "/metrics", "headers": []})
+    answers = await asyncio.gather(*(page.show(request) for _ in range(3)))
+    task.cancel()
+    assert len(refreshed) == 3 and refreshed[0] < refreshed[1] < refreshed[2] < turns
+    assert all(b'tenant="t199"' in bytes(answer.body) for answer in answers)
