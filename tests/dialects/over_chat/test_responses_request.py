@@ -237,3 +237,13 @@ def test_many_allowed_tools_of_many_are_found_once_each() -> None:
     space = {"type": "namespace", "name": "web", "tools": many}
     made = chat(tools=[space], tool_choice={"type": "allowed_tools", "mode": "auto", "tools": allowed})
     assert len(made["tools"]) == 100_000
+
+
+def test_what_a_node_may_do_beyond_chat_is_known() -> None:
+    """Such a request is translated only where it has to be."""
+    for tool in ("code_interpreter", "container", "mcp", "web_search_preview"):
+        assert responses_over_chat({"input": "x", "tools": [{"type": "web_search"}, {"type": tool}]}).loses_work
+    assert responses_over_chat({"input": "x", "previous_input_messages": [{"role": "user"}]}).loses_work
+    function = {"type": "function", "name": "mcp", "parameters": {}}
+    for tools in (None, [], [function, {"type": "web_search"}]):
+        assert not responses_over_chat({"input": "x", "tools": tools}).loses_work
