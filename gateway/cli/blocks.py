@@ -7,6 +7,7 @@ import typer
 
 from gateway.cli.options import LOCAL, AdminToken, AdminUrl, AsJson, asking
 from gateway.cli.tables import new_table, print_table
+from gateway.cli.terminal import tell
 from gateway.cli.times import shown
 
 Subject = Annotated[str, typer.Argument(metavar="TENANT|KEY", help="A tenant's name, or the id of a key (key_...).")]
@@ -17,14 +18,14 @@ def block(subject: Subject, reason: Reason = "", admin: AdminUrl = LOCAL, token:
     """Refuse all further requests of a tenant or a key, of the config file too, in every gateway within two seconds."""
     with asking(admin, token) as control:
         control.post("/admin/block", {**_named(subject), "reason": reason})
-    typer.echo(f"{subject} is blocked; `fleetgate unblock {subject}` lets it in again")
+    tell(f"{subject} is blocked; `fleetgate unblock {subject}` lets it in again")
 
 
 def unblock(subject: Subject, reason: Reason = "", admin: AdminUrl = LOCAL, token: AdminToken = None) -> None:
     """Let a blocked tenant or key in again."""
     with asking(admin, token) as control:
         control.post("/admin/unblock", {**_named(subject), "reason": reason})
-    typer.echo(f"{subject} is unblocked")
+    tell(f"{subject} is unblocked")
 
 
 def blocks(as_json: AsJson = False, admin: AdminUrl = LOCAL, token: AdminToken = None) -> None:
@@ -32,7 +33,7 @@ def blocks(as_json: AsJson = False, admin: AdminUrl = LOCAL, token: AdminToken =
     with asking(admin, token) as control:
         found = control.get("/admin/blocks")
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        tell(json.dumps(found, indent=2))
         return
     table = new_table("blocked", "by", "since", "reason")
     for each in found:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli.loading import BAD_CONFIG, complain, has_nodes, load, warning
+from gateway.cli.terminal import tell
 from gateway.config.source import doubts_about
 from gateway.config.tree import Config, unchecked_models
 
@@ -32,7 +33,7 @@ def check(
     settings, deprecated = load(path, {})
     warnings = [*map(str, deprecated), *map(warning, doubts_about(settings, path, time.time()))]
     for each in warnings:
-        typer.echo(each, err=True)
+        tell(each, err=True)
     _summarise(path, settings)
     answered = not probe or _probe(settings)
     if strict and warnings:
@@ -44,15 +45,15 @@ def check(
 def _summarise(path: Path, settings: Config) -> None:
     listed = {"node": settings.nodes, "model": settings.models, "tenant": settings.tenants}
     counts = [f"{len(those)} {name}{'' if len(those) == 1 else 's'}" for name, those in listed.items()]
-    typer.echo(f"{path}: valid ({', '.join(counts)})")
+    tell(f"{path}: valid ({', '.join(counts)})")
     unchecked = unchecked_models(settings)
     if unchecked:
-        typer.echo(
+        tell(
             f"Not checked, because models is empty and only nodes know their models: {', '.join(unchecked)}. "
             "List the models, or ask the nodes with --probe."
         )
     if not has_nodes(settings):
-        typer.echo("No nodes are configured: `fleetgate serve` needs --node http://HOST:8000.")
+        tell("No nodes are configured: `fleetgate serve` needs --node http://HOST:8000.")
 
 
 def _probe(settings: Config) -> bool:
@@ -61,5 +62,5 @@ def _probe(settings: Config) -> bool:
 
     findings = asyncio.run(ask_all(settings))
     for finding in findings:
-        typer.echo(f"{'ok' if finding.ok else 'FAILED':<7} {finding.what}: {finding.words}", err=not finding.ok)
+        tell(f"{'ok' if finding.ok else 'FAILED':<7} {finding.what}: {finding.words}", err=not finding.ok)
     return all(finding.ok for finding in findings)

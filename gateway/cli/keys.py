@@ -9,6 +9,7 @@ import typer
 from gateway.cli.admin_client import path_of
 from gateway.cli.options import LOCAL, AdminToken, AdminUrl, AsJson, asking, misused, tree_of
 from gateway.cli.tables import new_table, print_table
+from gateway.cli.terminal import tell
 from gateway.cli.times import moment_of, seconds_of, shown
 
 keys = typer.Typer(no_args_is_help=True, help="API keys of tenants.")
@@ -22,8 +23,8 @@ def new_key() -> None:
     from gateway.access.new_keys import make_key
 
     key, digest = make_key()
-    typer.echo(f"key (give it to the tenant, it is not kept):  {key}")
-    typer.echo(f"in the config, under the tenant's keys:       - sha256: {digest}")
+    tell(f"key (give it to the tenant, it is not kept):  {key}")
+    tell(f"in the config, under the tenant's keys:       - sha256: {digest}")
 
 
 @keys.command("create")
@@ -62,7 +63,7 @@ def list_keys(
     with asking(admin, token) as control:
         found = control.get("/admin/keys", tenant=tenant)
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        tell(json.dumps(found, indent=2))
         return
     table = new_table("key", "tenant", "label", "from", "state", "models", "expires", "created", "last used")
     for key in found:
@@ -77,7 +78,7 @@ def revoke_key(id: IdArgument, admin: AdminUrl = LOCAL, token: AdminToken = None
     """Take a key out: every gateway refuses it within two seconds."""
     with asking(admin, token) as control:
         gone = control.ask("DELETE", path_of("admin", "keys", id))
-    typer.echo(f"{gone['id']} of {gone['tenant']} is revoked")
+    tell(f"{gone['id']} of {gone['tenant']} is revoked")
 
 
 @keys.command("rotate")
@@ -95,7 +96,7 @@ def rotate_key(
         raise misused(str(error)) from None
     with asking(admin, token) as control:
         _show_new(control.post(path_of("admin", "keys", id, "rotate"), {"grace_seconds": seconds}), as_json)
-    typer.echo(f"the old key {id} stays valid for {grace}" if seconds else f"the old key {id} is invalid now", err=True)
+    tell(f"the old key {id} stays valid for {grace}" if seconds else f"the old key {id} is invalid now", err=True)
 
 
 def _understood(expires: str) -> datetime:
@@ -108,8 +109,8 @@ def _understood(expires: str) -> datetime:
 def _show_new(made: dict[str, Any], as_json: bool) -> None:
     """The key alone goes to the standard output, so that it can be kept by a script."""
     if as_json:
-        typer.echo(json.dumps(made, indent=2))
+        tell(json.dumps(made, indent=2))
         return
     ends = "" if made["expires"] is None else f", until {shown(made['expires'])} UTC"
-    typer.echo(f"{made['id']} for {made['tenant']}{ends}; this is the only time that the key is shown:", err=True)
-    typer.echo(made["key"])
+    tell(f"{made['id']} for {made['tenant']}{ends}; this is the only time that the key is shown:", err=True)
+    tell(made["key"])

@@ -1,14 +1,22 @@
 """Lines of the log, as people read them: found in what stands before them, filtered, put into words."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from gateway.cli.terminal import clean
+
 LogLine = dict[str, Any]
 Paint = Callable[[str, str], str]
 """Gives a text a colour, where the output has some."""
+
+MOST = 1e15
+"""Numbers beyond it are none of the log's."""
+
+_COLOUR = re.compile(r"\x1b\[[\d;]{0,16}m")
 
 
 def read_line(text: str) -> LogLine | None:
@@ -91,20 +99,20 @@ def _nodes_in(line: LogLine) -> list[str]:
 
 
 def in_words(line: LogLine, paint: Paint) -> str:
-    """One line for people. Clients choose some of its words: no terminal obeys these, and only `paint` colours."""
-    line = {clean(name): clean(value) if isinstance(value, str) else value for name, value in line.items()}
-    time = str(line.get("timestamp", ""))[11:19] or "--:--:--"
+    """One line for people. Only `paint` brings colours into it."""
+    time = clean(str(line.get("timestamp", ""))[11:19]) or "--:--:--"
     level = str(line.get("level"))
     colour = {"error": "red", "critical": "red", "warning": "yellow"}.get(level, "green")
     if line["event"] != "request":
         facts = {name: value for name, value in line.items() if name not in ("event", "level", "timestamp")}
         told = " ".join(f"{name}={_plain(value)}" for name, value in facts.items() if value is not None)
-        return f"{time} {paint(level[:5].ljust(5), colour)} {line['event']} {told}".rstrip()
+        event = clean(f"{line['event']} {told}").rstrip()
+        return f"{time} {paint(clean(level[:5]).ljust(5), colour)} {event}"
     parts = [
-        paint(str(line.get("status")).rjust(3), colour),
-        str(line.get("tenant") or "-"),
-        str(line.get("model") or line.get("model_asked") or "-"),
-        str(line.get("node") or "-"),
+        paint(clean(str(line.get("status"))).rjust(3), colour),
+        _word(line, "tenant"),
+        _word(line, "model", "model_asked"),
+        _word(line, "node"),
         _duration(line.get("duration_ms")),
     ]
     if line.get("ttft_ms") is not None and line.get("stream"):
@@ -114,34 +122,52 @@ def in_words(line: LogLine, paint: Paint) -> str:
     if line.get("output_tokens") is not None:
         thinking = line.get("reasoning_tokens")
         told = f" ({thinking} thinking)" if thinking else ""
-        parts.append(f"{line.get('input_tokens')} in, {line.get('output_tokens')} out{told}")
+        parts.append(clean(f"{line.get('input_tokens')} in, {line.get('output_tokens')} out{told}"))
     if isinstance(line.get("attempts"), int) and line["attempts"] > 1:
         parts.append(paint(f"{line['attempts']} tries", "yellow"))
     if line.get("resumes"):
         parts.append(paint("resumed", "yellow"))
     if line.get("ending") != "ok":
-        parts.append(paint(str(line.get("ending")), colour))
-    for name in ("limit", "error"):
-        if line.get(name):
-            parts.append(str(line[name]))
-    return f"{time} {'  '.join(parts)}  {paint(str(line.get('request_id')), 'bright_black')}"
+        parts.append(paint(clean(str(line.get("ending"))), colour))
+    parts += [_word(line, name) for name in ("limit", "error") if line.get(name)]
+    return f"{time} {'  '.join(parts)}  {paint(clean(str(line.get('request_id'))), 'bright_black')}"
+
+
+def in_json(text: str) -> str:
+    """A line's JSON as it came, on one line, with everything that a terminal may obey as an escape."""
+    at = text.find('{"')
+    return "".join(each if each.isprintable() else " " if each in "\r\t" else _escaped(each) for each in text[at:])
+
+
+def other_line(text: str) -> str:
+    """A line that is none of the log's, without its colours: it may have them from a client."""
+    return clean(_COLOUR.sub("", text), "\t")
+
+
+def number_of(value: Any) -> float:
+    """A field's number; 0 where it is none, or is beyond all measure."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and -MOST < value < MOST:
+        return value
+    return 0
+
+
+def _escaped(each: str) -> str:
+    return json.dumps(each)[1:-1] if ord(each) >= 0x80 else f"\\u{ord(each):04x}"
+
+
+def _word(line: LogLine, *names: str) -> str:
+    """The first of the fields that has something."""
+    return clean(str(next((line[name] for name in names if line.get(name)), "-")))
 
 
 def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else clean(json.dumps(value, ensure_ascii=False))
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _seconds(milliseconds: Any) -> float:
-    return milliseconds / 1000 if isinstance(milliseconds, int | float) else 0.0
+    return number_of(milliseconds) / 1000
 
 
 def _duration(milliseconds: Any) -> str:
     seconds = _seconds(milliseconds)
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
-
-
-def clean(text: str) -> str:
-    """`text` without what a terminal obeys, colours too: some of them hide words."""
-    if text.isprintable():
-        return text
-    return "".join([each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text])

@@ -4,9 +4,8 @@ import random
 from dataclasses import dataclass, field
 
 from rich.table import Table
-from rich.text import Text
 
-from gateway.cli.log_lines import LogLine, clean
+from gateway.cli.log_lines import LogLine, number_of
 from gateway.cli.tables import new_table
 
 MOST_TENANTS = 1000
@@ -32,10 +31,9 @@ class TenantSums:
         self.input += _count(line.get("input_tokens"))
         self.output += _count(line.get("output_tokens"))
         self.reasoning += _count(line.get("reasoning_tokens"))
-        cost = line.get("cost_usd")
-        self.cost += cost if isinstance(cost, int | float) else 0.0
-        time = line.get("duration_ms")
-        if isinstance(time, int | float):
+        self.cost += number_of(line.get("cost_usd"))
+        if isinstance(line.get("duration_ms"), int | float):
+            time = number_of(line["duration_ms"])
             if len(self.times) < MOST_TIMES:
                 self.times.append(time)
             elif (at := random.randrange(self.requests)) < MOST_TIMES:
@@ -70,9 +68,9 @@ class LogSummary:
         for name, sums in sorted(self._tenants.items(), key=lambda each: -each[1].output):
             counts = (sums.requests, sums.refused, sums.failed, sums.input, sums.output, sums.reasoning)
             quantiles = [sums.quantile(share) for share in (0.5, 0.95, 0.99)]
-            table.add_row(Text(clean(name)), *(f"{each:,}" for each in counts), f"{sums.cost:,.4f}", *quantiles)
+            table.add_row(name, *(f"{each:,}" for each in counts), f"{sums.cost:,.4f}", *quantiles)
         return table
 
 
 def _count(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+    return int(number_of(value)) if isinstance(value, int) and value > 0 else 0

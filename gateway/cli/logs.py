@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.log_lines import LogFilter, clean, in_words, read_line
+from gateway.cli.log_lines import LogFilter, in_json, in_words, other_line, read_line
 from gateway.cli.log_source import lines_of
 from gateway.cli.log_summary import LogSummary
 from gateway.cli.options import FAILED, misused
 from gateway.cli.tables import print_table
+from gateway.cli.terminal import tell
 from gateway.cli.times import moment_of, seconds_of
 
 _STATUS = re.compile(r"[1-5](?:\d\d|\dx|xx)", re.IGNORECASE)
@@ -63,7 +64,7 @@ def logs(
     try:
         _read(file, follow, chosen, sums, as_json)
     except OSError as error:
-        typer.echo(f"fleetgate: {file}: {error.strerror}", err=True)
+        tell(f"fleetgate: {file}: {error.strerror or error}", err=True)
         raise typer.Exit(FAILED) from None
     except KeyboardInterrupt:  # the usual end of --follow
         pass
@@ -78,13 +79,13 @@ def _read(file: Path | None, follow: bool, chosen: LogFilter, sums: LogSummary |
         line = read_line(text)
         if line is None:
             if sums is None and not as_json and text and chosen.passes_all:
-                _show(clean(text))
+                _show(other_line(text))
         elif not chosen.meets(line):
             continue
         elif sums is not None:
             sums.add(line)
         elif as_json:
-            _show(text[text.find('{"') :])
+            _show(in_json(text))
         else:
             _show(in_words(line, lambda words, colour: typer.style(words, fg=colour) if coloured else words))
 

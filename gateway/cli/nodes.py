@@ -6,11 +6,11 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from gateway.cli import admin_client
 from gateway.cli.options import LOCAL, AdminToken, AdminUrl, AsJson, asking, misused
 from gateway.cli.status import show_status, watch_status
+from gateway.cli.terminal import PlainConsole, tell
 
 NOT_EMPTY = 3
 
@@ -44,15 +44,15 @@ def drain(
             if sys.stdin.isatty():
                 typer.confirm(f"{words}. Drain it all the same?", abort=True)
             else:
-                typer.echo(f"warning: {words}", err=True)
-        if not admin_client.drain(control, node, 0.0 if now else deadline, wait, typer.echo) and wait > 0:
+                tell(f"warning: {words}", err=True)
+        if not admin_client.drain(control, node, 0.0 if now else deadline, wait, tell) and wait > 0:
             raise typer.Exit(NOT_EMPTY)
 
 
 def undrain(node: Node, admin: AdminUrl = LOCAL, token: AdminToken = None) -> None:
     """Give a drained node work again."""
     with asking(admin, token) as control:
-        admin_client.undrain(control, node, typer.echo)
+        admin_client.undrain(control, node, tell)
 
 
 def status(
@@ -67,8 +67,8 @@ def status(
     """Show every node: its state, load, cache hits and times to the first token. Ctrl-C ends it."""
     with asking(admin, token) as control:
         if as_json:
-            typer.echo(json.dumps(control.get("/admin/fleet"), indent=1))
+            tell(json.dumps(control.get("/admin/fleet"), indent=1))
         elif once or wide:
-            show_status(control, Console(), wide)
+            show_status(control, PlainConsole(), wide)
         else:
-            watch_status(control, Console())
+            watch_status(control, PlainConsole())

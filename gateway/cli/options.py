@@ -10,6 +10,7 @@ import typer
 import yaml
 
 from gateway.cli.admin_client import AdminClient, AdminClientError
+from gateway.cli.terminal import tell
 
 FAILED = 1
 MISUSED = 2
@@ -32,13 +33,13 @@ def asking(admin: str, token: str | None) -> Iterator[AdminClient]:
         with AdminClient(admin, token) as control:
             yield control
     except AdminClientError as error:
-        typer.echo(f"fleetgate: {error}", err=True)
+        tell(f"fleetgate: {error}", err=True)
         raise typer.Exit(FAILED) from None
 
 
 def misused(message: str) -> typer.Exit:
     """Tell what was wrong with the command; to be raised."""
-    typer.echo(f"fleetgate: {message}", err=True)
+    tell(f"fleetgate: {message}", err=True)
     return typer.Exit(MISUSED)
 
 

@@ -2,9 +2,8 @@
 
 import json
 
-import typer
-
 from gateway.cli.options import LOCAL, AdminToken, AdminUrl, AsJson, asking
+from gateway.cli.terminal import tell
 
 
 def reload(as_json: AsJson = False, admin: AdminUrl = LOCAL, token: AdminToken = None) -> None:
@@ -13,9 +12,9 @@ def reload(as_json: AsJson = False, admin: AdminUrl = LOCAL, token: AdminToken =
     with asking(admin, token) as control:
         done = control.post("/admin/reload")
     if as_json:
-        typer.echo(json.dumps(done, indent=2))
+        tell(json.dumps(done, indent=2))
         return
     changed = done.get("changed", [])
-    typer.echo("\n".join(["reloaded; changed:", *changed]) if changed else "reloaded; nothing changed")
+    tell("\n".join(["reloaded; changed:", *changed]) if changed else "reloaded; nothing changed")
     for name in done["needs_restart"]:
-        typer.echo(f"{name} takes effect at the next restart", err=True)
+        tell(f"{name} takes effect at the next restart", err=True)

@@ -1,8 +1,9 @@
 """Tables that cut nothing off and fold nothing: a row is a line, for people to copy from and for programs to read."""
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
+
+from gateway.cli.terminal import RowConsole
 
 WIDE = 10_000
 """Columns of the output, whatever the terminal has: it breaks longer lines by itself."""
@@ -13,4 +14,4 @@ def new_table(*headings: str, title: str | None = None, footer: bool = False) ->
 
 
 def print_table(table: Table) -> None:
-    Console(width=WIDE).print(table)
+    RowConsole(width=WIDE).print(table)

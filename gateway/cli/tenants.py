@@ -8,6 +8,7 @@ import typer
 from gateway.cli.admin_client import path_of
 from gateway.cli.options import LOCAL, AdminToken, AdminUrl, AsJson, asking, misused, tree_of
 from gateway.cli.tables import new_table, print_table
+from gateway.cli.terminal import tell
 from gateway.cli.times import shown
 
 tenants = typer.Typer(no_args_is_help=True, help="Tenants that are created at run time (needs access.stored).")
@@ -26,7 +27,7 @@ def create_tenant(
     """Create a tenant. Give it a key next: fleetgate keys create NAME."""
     with asking(admin, token) as control:
         _show(control.post("/admin/tenants", {**tree_of(settings or []), "name": name}))
-    typer.echo(f"next: fleetgate keys create {name}", err=True)
+    tell(f"next: fleetgate keys create {name}", err=True)
 
 
 @tenants.command("list")
@@ -35,7 +36,7 @@ def list_tenants(as_json: AsJson = False, admin: AdminUrl = LOCAL, token: AdminT
     with asking(admin, token) as control:
         found = control.get("/admin/tenants")
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        tell(json.dumps(found, indent=2))
         return
     table = new_table("tenant", "from", "keys", "changed", "settings")
     for tenant in found:
@@ -68,10 +69,10 @@ def show_limits(name: NameArgument, as_json: AsJson = False, admin: AdminUrl = L
     with asking(admin, token) as control:
         found = control.get(path_of("admin", "limits", name))
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        tell(json.dumps(found, indent=2))
         return
     if not found:
-        typer.echo(f"{name} has no limits")
+        tell(f"{name} has no limits")
         return
     table = new_table("limit", "model", "of", "left", "left %")
     for each in found:
@@ -93,17 +94,17 @@ def delete_tenant(
         if not yes:
             typer.confirm(f"Delete {name} and its keys ({keys})?", abort=True)
         gone = control.ask("DELETE", path_of("admin", "tenants", name))
-    typer.echo(f"{gone['name']} is deleted, and {gone['keys']} of its keys")
+    tell(f"{gone['name']} is deleted, and {gone['keys']} of its keys")
 
 
 def _show(tenant: dict[str, Any], as_json: bool = False) -> None:
     if as_json:
-        typer.echo(json.dumps(tenant, indent=2))
+        tell(json.dumps(tenant, indent=2))
         return
     known = {"keys": tenant["keys"], "created": shown(tenant["created"]), "changed": shown(tenant["changed"])}
     facts = {"tenant": tenant["name"], "from": tenant["origin"], **known}
     for line in (*_lines(facts), *(f"  {line}" for line in _lines(tenant["settings"]))):
-        typer.echo(line)
+        tell(line)
 
 
 def _lines(settings: dict[str, Any], above: str = "") -> list[str]:

@@ -4,6 +4,7 @@ import http.server
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import threading
@@ -17,6 +18,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from gateway.cli.init.dialogue import tell_next
 from gateway.cli.init.example import Example, example_text
 from gateway.cli.init.text import InitAnswers, config_text
 from gateway.cli.main import app
@@ -191,6 +193,20 @@ def test_what_a_node_says_becomes_no_setting() -> None:
     text = config_text(InitAnswers([node]), Example(example_text()), "f.yaml", date(2026, 11, 30))
     assert yaml.safe_load(text).keys() == {"nodes", "listen", "admin"} and "\u2028" not in text
     assert "serves a?no_auth: true?b?c" in text
+
+
+@pytest.mark.parametrize("model", ["it's; echo $(id)", "a\x1b[2J", "a\u202eb", '"quoted"', "two words", "\U0001f600"])
+def test_what_a_node_says_becomes_no_command(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The lines that a person is told to paste have the model's name in them."""
+    answers = InitAnswers([SurveyedNode(NOBODY, version="0.32.0", models={model: None})], tenant="main")
+    tell_next(tmp_path / "f.yaml", answers, "")
+    said = capsys.readouterr().err
+    assert all(each.isprintable() or each == "\n" for each in said)
+    words = shlex.split(said.partition("curl ")[2].partition("\n  fleetgate connect")[0])
+    assert json.loads(words[words.index("-d") + 1])["model"] == model
+    text = config_text(answers, Example(example_text()), "f.yaml", date(2026, 11, 30))
+    section = text[text.index("# models:\n") :].partition("\n\n")[0].replace("# ", "", 1).replace("\n# ", "\n")
+    assert yaml.safe_load(section)["models"][0]["name"] == model
 
 
 def test_another_server_is_no_node(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from gateway.cli.log_lines import clean, in_words, read_line
+from gateway.cli.log_lines import in_words, other_line, read_line
 from gateway.cli.log_source import LONGEST
 from gateway.cli.log_summary import MOST_TENANTS, LogSummary
 from gateway.cli.main import app
+from gateway.cli.terminal import clean
 from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.usage.token_usage import Usage
 from gateway.telemetry.logs import log_fields
@@ -122,10 +123,32 @@ def test_what_is_no_line_of_the_log_ends_nothing(text: str) -> None:
     assert ids(read(given=[text, LINES[0]])) == ["a"]
 
 
+@pytest.mark.parametrize("options", [(), ("--summary",), ("--json",)])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tenant": "\x1b[8mhidden", "model": "\x1b[30;40m", "node": "\x1b[1m"},
+        {"tenant": "\x9b2J\u202e\x7f", "status": "\x1b[8m", "ending": "\x1b[8m", "level": "\x1b[8m"},
+        {"tenant": "\ud800", "error": "\ud800"},
+        {"tenant": "[/x]", "error": "[link=http://evil]x[/link] :bomb:"},
+        {"duration_ms": 10**400, "ttft_ms": -(10**400), "cost_usd": 10**400, "output_tokens": 10**400},
+        {"requests": -5, "duration_ms": "x", "cost_usd": [], "attempts": {}},
+    ],
+)
+def test_fields_may_hold_anything(options: tuple[str, ...], fields: dict[str, Any]) -> None:
+    for event in ("request", "\x1b[8mother"):
+        hostile = json.dumps({"event": event, **fields}, ensure_ascii="ud800" in repr(fields))
+        shown = "\n".join(read(*options, given=[hostile]))
+        assert all(each.isprintable() or each == "\n" for each in shown), ascii(shown)
+        if options == ("--json",):
+            assert json.loads(shown) == json.loads(hostile), "for programs it is the same"
+
+
 def test_what_a_client_writes_does_not_reach_the_terminal() -> None:
     hostile = line("req_x", model="m", error="\x1b]0;title\x07\x1b[2J\r\u202e", status=503, ending="node_error")
     (shown,) = read(given=[hostile])
     assert "\x1b" not in shown and "\r" not in shown and "\x07" not in shown and "\u202e" not in shown
+    assert other_line("\x1b[31mred\x1b[0m\x1b[2J") == "red\ufffd[2J"
     assert clean("\x1b[8mhidden\x1b[0m\x1b[2J\x9b") == "\ufffd[8mhidden\ufffd[0m\ufffd[2J\ufffd"
     hidden = {"event": "x", "level": "\x1b[8m", "k\x1b[8m": "\x1b[8m", "deep": ["\x1b[8m\x9b\u202e"]}
     for each in (hidden, {**hidden, "event": "request", "status": "\x1b[8m", "output_tokens": "\x1b[8m"}):

@@ -15,6 +15,7 @@ from gateway.cli.connect.shapes import QUESTION
 from gateway.cli.connect.target import NO_KEY, TargetUnknown, find_target, own_url, trusted
 from gateway.cli.connect.writing import Change, plan_changes, show_difference, write
 from gateway.cli.options import FAILED, misused
+from gateway.cli.terminal import tell
 from gateway.config.document import ConfigError
 
 ClientName = StrEnum("ClientName", {name: name for name in CLIENTS})  # type: ignore[misc]  # typer shows its values
@@ -55,18 +56,18 @@ def connect(
     except ConfigError as error:
         raise misused("\n".join(map(str, error.problems))) from None
     except (TargetUnknown, CannotEdit) as error:
-        typer.echo(f"fleetgate: {error}", err=True)
+        tell(f"fleetgate: {error}", err=True)
         raise typer.Exit(FAILED) from None
 
 
 def _print_lines(client: Client, target: Target) -> None:
     for file in client.files(target):
         settings = {**file.opening, **file.settings} if file.opening else file.settings
-        typer.echo(f"# ~/{file.path}\n{merged_text('', settings, file.form)}")
+        tell(f"# ~/{file.path}\n{merged_text('', settings, file.form)}")
     if client.by_hand is not None:
-        typer.echo(client.by_hand(target))
+        tell(client.by_hand(target))
     for remark in client.remarks:
-        typer.echo(f"# {remark}")
+        tell(f"# {remark}")
 
 
 def _write(client: Client, target: Target, machine: Machine, yes: bool) -> None:
@@ -75,24 +76,24 @@ def _write(client: Client, target: Target, machine: Machine, yes: bool) -> None:
         raise misused(f"{client.title} keeps its settings where no other program should write: run without --write")
     changes = [change for change in plan_changes(files, machine.home) if change.is_needed]
     if not changes:
-        typer.echo(f"{client.title} is set up already: nothing to change.")
+        tell(f"{client.title} is set up already: nothing to change.")
         return
     for change in changes:
         _show(change, target)
     if not yes and not typer.confirm(f"Write {', '.join(str(change.path) for change in changes)}?"):
-        typer.echo("Nothing was written.")
+        tell("Nothing was written.")
         raise typer.Exit(FAILED)
     for change in changes:
         try:
             write(change)
         except (OSError, UnicodeEncodeError) as error:  # half a surrogate pair in what was there
             raise CannotEdit(f"{change.path} cannot be written: {error}") from None
-        typer.echo(f"wrote {change.path}")
+        tell(f"wrote {change.path}")
 
 
 def _show(change: Change, target: Target) -> None:
     lines = list(show_difference(change, target.key if target.key != NO_KEY else ""))
-    typer.echo("\n".join(lines) if lines else f"{change.path}: only its owner may read it, as it holds a key")
+    tell("\n".join(lines) if lines else f"{change.path}: only its owner may read it, as it holds a key")
 
 
 def _check(
@@ -111,9 +112,9 @@ def _check(
     if found is None:
         target = find_target(url or own_url(config), key, model, manner.trust)
         base = client.base(target)
-        typer.echo(f"checking {base}" if url else f"{client.title} is not set up here: checking {base}")
+        tell(f"checking {base}" if url else f"{client.title} is not set up here: checking {base}")
         return _report(client, base, target.key, target.model, manner)
-    typer.echo(f"{client.title} is set up by {found.source}")
+    tell(f"{client.title} is set up by {found.source}")
     chosen = model or found.model
     if not chosen:
         raise TargetUnknown("no model is set: give --model")
@@ -124,5 +125,5 @@ def _report(client: Client, base: str, key: str, model: str, manner: Manner) -> 
     failed = False
     for finding in check(client, base, "" if key == NO_KEY else key, model, manner):
         failed = failed or finding.level == "fail"
-        typer.echo(f"{finding.level:<5} {finding.what:<9} {finding.text}")
+        tell(f"{finding.level:<5} {finding.what:<9} {finding.text}")
     return FAILED if failed else 0

@@ -1,6 +1,8 @@
 """The dialogue of `fleetgate init`, from the first question to what to type next."""
 
+import json
 import os
+import shlex
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +17,7 @@ from gateway.cli.init.questions import Questions, limit_reader, read_budget, rea
 from gateway.cli.init.text import InitAnswers, config_text
 from gateway.cli.loading import load
 from gateway.cli.options import FAILED
+from gateway.cli.terminal import tell
 from gateway.config.listen import Listen
 
 INTERRUPTED = 130
@@ -46,7 +49,7 @@ def run_init(given: GivenAnswers, out: Path, asks: bool) -> None:
         say("\nNothing was written.")
         raise typer.Exit(INTERRUPTED) from None
     _write(out, config_text(answers, Example(example_text()), out.name, datetime.now(UTC).date()))
-    _tell(out, answers, key)
+    tell_next(out, answers, key)
 
 
 def _answers(given: GivenAnswers, questions: Questions) -> tuple[InitAnswers, str]:
@@ -111,12 +114,15 @@ def _write(out: Path, text: str) -> None:
         raise typer.Exit(FAILED) from None
 
 
-def _tell(out: Path, answers: InitAnswers, key: str) -> None:
+def tell_next(out: Path, answers: InitAnswers, key: str) -> None:
+    """The key, and what to type next."""
     say(f"\nWrote {out}; only its owner may read it.")
     if key:
         say(f"The key of {answers.tenant}, shown this once:")
-        typer.echo(key)
+        tell(key)
     model = next((name for node in answers.nodes for name in node.models), "MODEL")
+    messages = [{"role": "user", "content": "What is the capital of France?"}]
+    body = shlex.quote(json.dumps({"model": model, "messages": messages}))
     keyed = "\n  KEY=fg-...                                # the key above" if key else ""
     header = ' -H "Authorization: Bearer $KEY"' if key else ""
     say(
@@ -130,6 +136,6 @@ and in another terminal:
 {keyed}
   fleetgate status
   curl http://127.0.0.1:{answers.port}/v1/chat/completions -H 'Content-Type: application/json'{header} \\
-    -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
+    -d {body}
   fleetgate connect claude{' --key "$KEY"' if key else ""}    # or codex, opencode, aider, ...: sets up a client"""
     )

@@ -5,10 +5,10 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
-import typer
 from pydantic import TypeAdapter, ValidationError
 
 from gateway.cli.options import misused
+from gateway.cli.terminal import tell
 from gateway.config.limits import LimitSettings
 from gateway.config.thinking import ThinkingConfig
 from gateway.config.types import Name, node_url
@@ -22,7 +22,7 @@ NODE_PORT = 8000
 
 def say(line: str) -> None:
     """Words for a person; what programs read is on the standard output."""
-    typer.echo(line, err=True)
+    tell(line, err=True)
 
 
 class Questions:
@@ -63,7 +63,7 @@ class Questions:
 def _answer(prompt: str) -> str:
     """A line from the terminal. Raises EOFError at its end. Nothing of it is for the standard output, where `input` and
     what is made of it would write."""
-    typer.echo(prompt, err=True, nl=False)
+    tell(prompt, err=True, nl=False)
     line = sys.stdin.readline()
     if not line:
         raise EOFError

@@ -183,4 +183,4 @@ def _folded(indent: int, words: str) -> Iterator[str]:
 def _scalar(text: str) -> str:
     """A string as YAML, plain where that is read as the same string."""
     plain: Any = yaml.safe_load(text) if PLAIN.fullmatch(text) else None
-    return text if plain == text else json.dumps(text)
+    return text if plain == text else json.dumps(text, ensure_ascii=not text.isprintable())
