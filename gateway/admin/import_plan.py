@@ -21,6 +21,14 @@ from gateway.usage.transfer import UsageEntry, read_entry
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 _SUBJECT = re.compile(r"tenant:[^\x00-\x1f\x7f]{1,128}|key:key_[0-9a-f]{16}")
 
+_IDENTITY: Mapping[str, Sequence[str]] = {
+    "block": ("subject",),
+    "tenant": ("name",),
+    "key": ("id",),
+    "usage": ("per", "at", "tenant", "model", "key"),
+}
+"""What tells records of a kind apart."""
+
 
 @dataclass(slots=True)
 class ReadRecords:
@@ -49,12 +57,17 @@ class RecordReader:
             "key": lambda entry: found.keys.append(self._key(entry)),
             "usage": lambda entry: found.usage.append(read_entry(entry)),
         }
+        seen: set[tuple[str, ...]] = set()
         for at, entry in enumerate(entries):
             kind = str(entry.get("kind"))
             try:
                 if kind not in take:
                     raise ValueError(f"unknown kind {kind!r:.40}; known: {', '.join(take)}")
                 take[kind](entry)
+                identity = (kind, *(str(entry.get(name)) for name in _IDENTITY[kind]))
+                if identity in seen:
+                    raise ValueError("is there twice: which one is meant?")
+                seen.add(identity)
             except ValueError as error:
                 named = str(entry.get("name") or entry.get("id") or entry.get("subject") or "")[:128]
                 found.problems.append(FieldProblem(f"records.{at}", f"{kind[:40]} {named}".strip() + f": {error}"))

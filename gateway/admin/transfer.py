@@ -21,6 +21,7 @@ from gateway.admin.problems import AdminError
 from gateway.admin.tenants import Configured, Known, stored
 from gateway.admin.usage import not_stored
 from gateway.config.access import Moment
+from gateway.redis.client import ScriptFailed
 from gateway.usage.transfer import UsageChanges, UsageTransfer
 
 RECORDS = 200
@@ -143,11 +144,15 @@ class TransferRoutes:
         if found.usage:
             counts = await self._usage_of().write(found.usage, replace, dry=True)
         if not asked.dry_run:
-            await self._write(plan, reader.needs(found), who, asked.mode)
-            if counts.added or counts.changed:
-                counts = await self._usage_of().write(found.usage, replace, dry=False)
-                detail = {"mode": asked.mode, **counts._asdict()}
-                await self._audit.note(AuditEvent(who, "usage imported", "usage", detail))
+            try:
+                await self._write(plan, reader.needs(found), who, asked.mode)
+                if counts.added or counts.changed:
+                    counts = await self._usage_of().write(found.usage, replace, dry=False)
+                    detail = {"mode": asked.mode, **counts._asdict()}
+                    await self._audit.note(AuditEvent(who, "usage imported", "usage", detail))
+            except ScriptFailed as error:
+                words = f"Redis refused a call ({error}); a part of these records may have been written"
+                raise AdminError(503, words, "see the log, and import again: nothing is added twice") from None
         return ImportResult(
             dry_run=asked.dry_run,
             changes=[ImportChange.model_validate(change._asdict()) for change in plan.changes],

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import stat
 import sys
 import tempfile
 from collections import Counter
@@ -15,6 +16,7 @@ import typer
 
 from gateway.cli.admin_client import AdminClient, AdminClientError, path_of
 from gateway.cli.options import LOCAL, AdminToken, AdminUrl, asking, misused
+from gateway.cli.terminal import tell
 from gateway.cli.times import moment_of
 from gateway.core.access.export_format import MAX_LINE, ExportError, read_export
 from gateway.core.json_text import dump, load_object
@@ -47,7 +49,7 @@ def export_records(
             records = _save(pages, file)
         except OSError as error:
             raise AdminClientError(f"{file} cannot be written: {error.strerror}") from None
-    typer.echo(f"{file}: {_counted(records)}")
+    tell(f"{file}: {_counted(records)}")
 
 
 def import_records(
@@ -71,14 +73,14 @@ def import_records(
         extra = importer.not_in_file() if replace else []
         importer.tell(extra)
         if dry_run:
-            typer.echo("nothing was changed (--dry-run)")
+            tell("nothing was changed (--dry-run)")
             return
         if (importer.writes or extra) and not yes:
             typer.confirm("Go on?", abort=True)
         importer.write()
         for kind, subject in extra:  # deleting comes last
             control.ask("DELETE", path_of("admin", f"{kind}s", subject))
-    typer.echo("imported" if importer.writes or extra else "nothing to change")
+    tell("imported" if importer.writes or extra else "nothing to change")
 
 
 class _Import:
@@ -93,6 +95,7 @@ class _Import:
         self._usage: Counter[str] = Counter()
         self._unchanged = 0
         self._named: dict[str, set[str]] = {"tenant": set(), "key": set()}
+        self._stamp: tuple[int, ...] | None = None
 
     @property
     def writes(self) -> bool:
@@ -145,11 +148,11 @@ class _Import:
             found = [each for each in changes if each[0] == action]
             words = "kept, though the file differs" if action == "kept" else action
             for _, kind, subject, fields in found[:SHOWN]:
-                typer.echo(f"{words}: {kind} {subject}" + (f" ({', '.join(fields)})" if fields else ""))
+                tell(f"{words}: {kind} {subject}" + (f" ({', '.join(fields)})" if fields else ""))
             if len(found) > SHOWN:
-                typer.echo(f"{words}: {len(found) - SHOWN} more")
+                tell(f"{words}: {len(found) - SHOWN} more")
         usage = ", ".join(f"{count} {name}" for name, count in self._usage.items() if count)
-        typer.echo(f"unchanged: {self._unchanged}; sums of usage: {usage or 'none'}")
+        tell(f"unchanged: {self._unchanged}; sums of usage: {usage or 'none'}")
 
     def write(self) -> None:
         for page in self._pages():
@@ -177,11 +180,22 @@ class _Import:
     def _entries(self) -> Iterator[dict[str, Any]]:
         try:
             with self._file.open("rb") as file:
+                self._check_unchanged(os.fstat(file.fileno()))
                 yield from read_export(_lines(file))
+                self._check_unchanged(os.fstat(file.fileno()))
         except ExportError as error:
             raise AdminClientError(f"{self._file}: {error}") from None
         except OSError as error:
             raise AdminClientError(f"{self._file} cannot be read: {error.strerror}") from None
+
+    def _check_unchanged(self, now: os.stat_result) -> None:
+        """It is read twice: what was shown, and agreed to, is what is written."""
+        if not stat.S_ISREG(now.st_mode):
+            raise AdminClientError(f"{self._file} is no regular file, and it is read twice: save it first")
+        stamp = now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns
+        self._stamp = self._stamp or stamp
+        if stamp != self._stamp:
+            raise AdminClientError(f"{self._file} was changed meanwhile: import again, which shows what is left to do")
 
 
 def _save(pages: Iterator[bytes], file: Path) -> Counter[str]:

@@ -23,6 +23,10 @@ LOOKED_FOR = 50
 """Buckets in one look. Redis serves nobody else during one, for about a millisecond."""
 
 
+MOST = 2**60
+"""Of a sum: Redis refuses to add to one that would pass 2^63, and with it the usage of all that comes."""
+
+
 def _numbers_shape(reply: Any, command: Sequence[Any]) -> bool:
     return type(reply) is list and set(map(type, reply)) <= {int}
 
@@ -131,13 +135,15 @@ def read_entry(entry: Mapping[str, Any]) -> UsageEntry:
         raise ValueError("per: expected hour or day")
     if type(at) is not int or at < 0 or at % size:
         raise ValueError(f"at: expected the beginning of the {entry.get('per')}, in seconds since 1970")
+    if at > time.time() + DAY:
+        raise ValueError("at: is in the future")
     tenant, model, key = (name if isinstance(name, str) and _is_name(name) else "" for name in names)
     if not (tenant and model and key):
         raise ValueError("tenant, model and key: expected names without blanks")
     if not isinstance(sums, dict) or not sums or not sums.keys() <= set(UsageSums._fields):
         raise ValueError(f"sums: expected some of {', '.join(UsageSums._fields)}")
-    if any(type(value) is not int or not 0 <= value < 2**63 for value in sums.values()):
-        raise ValueError("sums: expected whole numbers from 0")
+    if any(type(value) is not int or not 0 <= value <= MOST for value in sums.values()):
+        raise ValueError("sums: expected whole numbers from 0 to 2^60")
     return UsageEntry(UsageBucket(size, at // size, tenant), UsagePart(model, key), UsageSums(**sums))
 
 

@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import os
+import sys
 import time
+from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -223,6 +226,54 @@ async def test_a_wrong_file_is_refused_whole_and_changes_nothing(tmp_path: Path)
         assert done.exit_code == 1 and "cut off after line 2" in done.output and at.kept() == before
         assert (await at.run("import", file)).exit_code == 2
         assert (await at.run("import", file, "--merge", "--replace")).exit_code == 2
+
+
+async def test_records_that_mean_nothing_sure_are_refused() -> None:
+    """One that is there twice, sums that would break the counting of all that comes, and times that are not yet."""
+    day = int(time.time()) // 86_400 * 86_400
+    tenant = {"kind": "tenant", "name": "acme", "record": {"settings": {}, "created": 1, "changed": 1}}
+    other = {**tenant, "record": {"settings": {"limits": {"requests_per_minute": 5}}, "created": 1, "changed": 1}}
+    block = {"kind": "block", "subject": "tenant:acme", "who": "ada", "at": 1, "reason": "x"}
+    usage = {"kind": "usage", "per": "day", "at": day, "tenant": "a", "model": "m", "key": "k", "sums": {"requests": 1}}
+    wrong = {
+        "twice": ([tenant, other], [block, {**block, "reason": "y"}], [usage, {**usage, "sums": {"requests": 2}}]),
+        "future": ([{**usage, "at": day + 100 * 86_400}], [{**usage, "at": 86_400 * 10**12}]),
+        "2^60": ([{**usage, "sums": {"requests": 2**63 - 1}}],),
+    }
+    async with place() as at:
+        before = at.kept()
+        for word, each in wrong.items():
+            for lines in each:
+                for mode in ("merge", "replace"):
+                    body = {"mode": mode, "dry_run": False, "records": lines}
+                    got = await at.admin.post("/admin/import", json=body)
+                    assert got.status_code == 422 and word in got.json()["detail"], got.text
+        assert at.kept() == before
+
+
+async def test_what_was_agreed_to_is_what_is_written(tmp_path: Path) -> None:
+    """The file is read twice, and may change while a person reads what it would do."""
+    file = tmp_path / "backup.jsonl"
+    tenant = {"kind": "tenant", "name": "acme", "record": {"settings": {}, "created": 1, "changed": 1}}
+    file.write_bytes(HEAD + line_of(tenant) + end_line(1, 0))
+    async with place() as at:
+        before = records(at)
+        command = [sys.executable, "-c", "from gateway.cli.main import main; main()", "import", str(file), "--merge"]
+        process = await asyncio.create_subprocess_exec(
+            *command, "--admin", at.gateway.admin_url, stdin=PIPE, stdout=PIPE, stderr=STDOUT
+        )
+        assert process.stdin is not None and process.stdout is not None
+        told = await process.stdout.readuntil(b"Go on?")
+        assert b"added: tenant acme" in told
+        file.write_bytes(HEAD + line_of({**tenant, "name": "evil"}) + end_line(1, 0))
+        said, _ = await process.communicate(b"y\n")
+        assert process.returncode == 1 and b"was changed meanwhile" in said, said
+        assert records(at) == before
+        os.mkfifo(tmp_path / "pipe")
+        filler = asyncio.create_task(asyncio.to_thread((tmp_path / "pipe").write_bytes, file.read_bytes()))
+        got = await at.run("import", tmp_path / "pipe", "--merge", "--yes")
+        await asyncio.gather(filler, return_exceptions=True)
+        assert got.exit_code == 1 and "read twice" in got.output
 
 
 async def test_keys_that_a_deleted_tenant_left_do_not_come_back_with_an_import(tmp_path: Path) -> None:
