@@ -32,6 +32,10 @@ MAX_BODY = 1024 * 1024
 _FAILED = "Internal error of the gateway: see its log."
 
 
+class ClientStalled(Exception):
+    """Raised by the application where its client does not read: the connection is aborted."""
+
+
 class AsgiCycle:
     """One request: a `QueuedRequest` of its connection, and `receive` and `send` of its application."""
 
@@ -118,6 +122,8 @@ class AsgiCycle:
             await self._connection.app(self._scope(), self.receive, self.send)
             if not self.response_complete and not self.gone:
                 raise RuntimeError("the application returned before its response was complete")
+        except ClientStalled:
+            self._transport.abort()
         except BaseException as error:  # also CancelledError: the client gets its answer
             log.error("asgi_failed", path=self._head.path, exc_info=error)
             if not self.started:

@@ -77,7 +77,10 @@ class ConsoleExchange:
             return ALONE
         spelled = self._view
         if self._folder is not None:
-            return await asyncio.to_thread(self._over_files, self._folder, spelled, watching, order)
+            try:
+                return await asyncio.to_thread(self._over_files, self._folder, spelled, watching, order)
+            except OSError:  # the disk is full, or the directory is gone: this process goes on showing its own
+                return ALONE
         assert self._redis is not None
         keys = [f"{self._redis.schema.live}:{{console}}:{each}" for each in ("views", "until", "watched", "orders")]
         number, words = ("", "") if order is None else (order[0], dump(order[1]).decode())

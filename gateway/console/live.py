@@ -2,19 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, ClassVar
 
-from fastapi import APIRouter, FastAPI, Path, Request
+from fastapi import APIRouter, FastAPI, Path, Query, Request
 from pydantic import BaseModel
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from gateway.access.audit import Audit, AuditEvent
 from gateway.admin.auth import Who
 from gateway.admin.problems import AdminError
+from gateway.api.asgi import ClientStalled
 from gateway.console.feed import ConsoleFeed
+from gateway.console.orders import SharedId
 from gateway.console.sessions import Sessions
-from gateway.console.viewers import Viewer
+from gateway.console.viewers import Viewer, Viewers
 
 PATH = "/console/live"
 AGAIN = b"retry: 2000\n\n"
@@ -38,22 +41,45 @@ class LiveRoute:
         if viewer is None:
             raise AdminError(503, "Too many consoles are open", "close one", headers={"retry-after": "10"})
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        return StreamingResponse(self._events(viewer, ends), media_type="text/event-stream", headers=headers)
+        return _LiveAnswer(self._feed.viewers, viewer, _events(viewer, ends), headers)
 
-    async def _events(self, viewer: Viewer, ends: float) -> AsyncIterator[bytes]:
+
+class _LiveAnswer(StreamingResponse):
+    """Holds the viewer's place until it ends, also where it ends before its first event."""
+
+    def __init__(
+        self, viewers: Viewers, viewer: Viewer, events: AsyncIterator[bytes], headers: Mapping[str, str]
+    ) -> None:
+        super().__init__(events, media_type="text/event-stream", headers=headers)
+        self._viewers = viewers
+        self._viewer = viewer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        sending = asyncio.ensure_future(super().__call__(scope, receive, send))
+        self._viewer.cut_off = sending.cancel
         try:
-            yield AGAIN
-            while (left := ends - time.time()) > 0:
-                try:
-                    async with asyncio.timeout(left):
-                        event = await viewer.next_event()
-                except TimeoutError:
-                    return
-                if event is None:
-                    return
-                yield event
+            await sending
+        except asyncio.CancelledError:
+            if not self._viewer.dropped or not sending.cancelled():
+                raise
+            raise ClientStalled from None
         finally:
-            self._feed.viewers.leave(viewer)
+            sending.cancel()
+            self._viewer.cut_off = None
+            self._viewers.leave(self._viewer)
+
+
+async def _events(viewer: Viewer, ends: float) -> AsyncIterator[bytes]:
+    yield AGAIN
+    while (left := ends - time.time()) > 0:
+        try:
+            async with asyncio.timeout(left):
+                event = await viewer.next_event()
+        except TimeoutError:
+            return
+        if event is None:
+            return
+        yield event
 
 
 class EndedRequest(BaseModel):
@@ -81,10 +107,20 @@ class EndRoutes:
         router.delete("/requests/{request_id:path}")(self.end_request)
 
     async def end_request(
-        self, request_id: Annotated[str, Path(max_length=200, description="As in x-request-id.")], who: Who
+        self,
+        request_id: Annotated[str, Path(max_length=200, description="As in x-request-id.")],
+        who: Who,
+        tenant: Annotated[
+            str | None, Query(max_length=128, description="Whose: clients choose ids, so two may have the same.")
+        ] = None,
     ) -> EndedRequest:
-        """End a request that is under way: its client gets the error `ended_by_operator`, its node stops working."""
-        ended = await self._feed.orders.end(request_id, who.rpartition("@")[0])
+        """End a request that is under way: its client gets the error `ended_by_operator`, its node stops working. Where
+        requests of several tenants have the id, `tenant` has to say which is meant: else 409."""
+        try:
+            ended = await self._feed.orders.end(request_id, who.rpartition("@")[0], tenant)
+        except SharedId as error:
+            words = f"Requests of several tenants have the id {request_id!r} ({error})"
+            raise AdminError(409, words, "say whose is meant: ?tenant=NAME", field="tenant") from None
         if ended is None:
             raise AdminError(404, f"No request {request_id!r} is under way", "it may have ended: look for its record")
         detail = {"tenant": ended.tenant, "model": ended.model, "phase": ended.phase}

@@ -32,11 +32,12 @@ AT_A_TIME = 200
 """Records that are read between two turns of the event loop."""
 
 COLUMNS = (
-    *("id", "tenant", "model", "node", "phase", "began", "quiet", "thinking", "budget", "output", "input"),
+    *("row", "id", "tenant", "model", "node", "phase", "began", "quiet", "thinking", "budget", "output", "input"),
     *("attempts", "resumes", "dialect", "stream", "class", "key", "address", "agent", "process"),
 )
-"""`began` in seconds since 1970. `quiet`: seconds for which nothing has come, 0 below `QUIET`. `thinking`, `budget`,
-`output` and `input` in tokens, null where they are not known."""
+"""`row` names one request, though clients may give several the same id. `began` in seconds since 1970. `quiet`: seconds
+for which nothing has come, 0 below `QUIET`. `thinking`, `budget`, `output` and `input` in tokens, null where they are
+not known."""
 
 QUIET = 3
 """Seconds of silence that are told."""
@@ -82,15 +83,19 @@ class OpenRequests:
                 await asyncio.sleep(0)
         return rows, OpenCounts(running, waiting)
 
-    def end(self, request_id: str, person: str) -> RequestRecord | None:
-        """End the request with this id; None where this process has none."""
-        found = self.find(request_id)
-        if found is not None:
-            found.end(EndedByOperator(f"The request was ended by an administrator ({person})."))
-        return found
+    def end(self, records: Iterable[RequestRecord], person: str) -> None:
+        """End those that are still under way."""
+        for record in records:
+            if record in self._pipeline.open_records:
+                record.end(EndedByOperator(f"The request was ended by an administrator ({person})."))
 
-    def find(self, request_id: str) -> RequestRecord | None:
-        return next((each for each in self._pipeline.open_records if each.stats.request_id == request_id), None)
+    def find(self, request_id: str, tenant: str | None) -> list[RequestRecord]:
+        """The requests of this process with this id, of `tenant` or (None) of whomever: clients choose ids."""
+        return [
+            each
+            for each in self._pipeline.open_records
+            if each.stats.request_id == request_id and tenant in (None, each.stats.tenant)
+        ]
 
 
 def phase_of(record: RequestRecord) -> str:
@@ -120,6 +125,7 @@ def _row(record: RequestRecord, process: str, offset: float, now: float) -> list
     tokens = stats.made + (0 if progress is None else progress.events)
     agent = record.request.headers.get(b"user-agent", b"")
     return [
+        f"{process}-{id(record):x}",
         stats.request_id,
         stats.tenant,
         stats.model or stats.model_asked,

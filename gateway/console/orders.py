@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import structlog
@@ -29,6 +30,14 @@ class Ended(NamedTuple):
     process: int
 
 
+class SharedId(Exception):
+    """Requests of several tenants have the id, so that it does not tell which is meant."""
+
+    def __init__(self, tenants: Iterable[str | None]) -> None:
+        self.tenants = sorted(each or "-" for each in tenants)
+        super().__init__(", ".join(self.tenants))
+
+
 class Orders:
     """Of one process. `present(order)` lays an order down beside this process's view."""
 
@@ -37,13 +46,14 @@ class Orders:
         self._requests = requests
         self._present = present
 
-    async def end(self, request_id: str, person: str) -> Ended | None:
-        """End a request; None where no process has it, or none answered in time."""
-        found = self._end_here(request_id, person)
+    async def end(self, request_id: str, person: str, tenant: str | None = None) -> Ended | None:
+        """End the requests with this id, of `tenant` where it is given; None where no process has one, or none answered
+        in time. Raises `SharedId`."""
+        found = self._end_here(request_id, person, tenant)
         if found is not None or self._exchange.alone:
             return found
         number = new_order()
-        order: tuple[str, Any] = (number, {"end": request_id, "person": person})
+        order: tuple[str, Any] = (number, {"end": request_id, "person": person, "tenant": tenant})
         told = await self._present(order)
         for _ in range(TRIES):
             done = told.orders.get(number, {}).get("done")
@@ -57,15 +67,20 @@ class Orders:
         """Do what others have ordered, and tell them."""
         for number, order in orders.items():
             if order.get("done") is None and isinstance(order.get("end"), str):
-                ended = self._end_here(order["end"], str(order.get("person", "")))
+                ended = None
+                with suppress(SharedId):  # which is meant can be said by the tenant
+                    ended = self._end_here(order["end"], str(order.get("person", "")), order.get("tenant"))
                 if ended is not None:
                     await self._present((number, {**order, "done": ended}))
 
-    def _end_here(self, request_id: str, person: str) -> Ended | None:
-        record = self._requests.find(request_id)
-        if record is None:
+    def _end_here(self, request_id: str, person: str, tenant: str | None) -> Ended | None:
+        found = self._requests.find(request_id, tenant)
+        if not found:
             return None
-        stats, phase = record.stats, phase_of(record)
-        self._requests.end(request_id, person)
+        tenants = {record.stats.tenant for record in found}
+        if len(tenants) > 1:
+            raise SharedId(tenants)
+        stats, phase = found[0].stats, phase_of(found[0])
+        self._requests.end(found, person)
         log.info("request_ended_by_operator", request_id=request_id, tenant=stats.tenant, who=person)
         return Ended(stats.tenant, stats.model, stats.node, phase, os.getpid())

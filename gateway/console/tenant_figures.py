@@ -22,7 +22,7 @@ from gateway.core.usage.cost import NANO
 from gateway.core.usage.ledger import DAY
 from gateway.limits.limiter import Limiter
 from gateway.redis.client import RedisUnavailable
-from gateway.usage.report import ReportRow, UsageReport
+from gateway.usage.report import ReportRow, TooManyRows, UsageReport
 
 LIST_SECONDS = 10.0
 TODAY_SECONDS = 10.0
@@ -75,7 +75,7 @@ class TenantFigures:
 
     async def refresh(self, running: Mapping[str, int], waiting: Mapping[str, int]) -> None:
         """Read what is due. What cannot be read now stays as it was."""
-        with suppress(RedisUnavailable):
+        with suppress(RedisUnavailable, TooManyRows):
             await self._refresh_list()
             await self._refresh_use()
             await self._refresh_limits([*waiting, *running])

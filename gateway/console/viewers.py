@@ -1,7 +1,7 @@
 """Those who have a console open: each gets the same events, and who does not read them is dropped."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 MOST = 16
 """Consoles that a process serves at once: each holds a connection of the admin listener."""
@@ -12,10 +12,16 @@ BEHIND = 8
 _END = b""
 
 
+GRACE = 2.0
+"""Seconds after which a viewer that was dropped and has not ended by itself is cut off: it does not read."""
+
+
 class Viewer:
     """One open console."""
 
     def __init__(self) -> None:
+        self.cut_off: Callable[[], object] | None = None
+        """Ends its answer, while there is one."""
         self.is_new = True
         """Whether it has not had everything yet."""
         self.dropped = False
@@ -34,6 +40,11 @@ class Viewer:
             while not self._events.empty():
                 self._events.get_nowait()
             self._events.put_nowait(_END)
+            asyncio.get_running_loop().call_later(GRACE, self._end)
+
+    def _end(self) -> None:
+        if self.cut_off is not None:
+            self.cut_off()
 
     async def next_event(self) -> bytes | None:
         """None once it is dropped."""

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from gateway.console.open_requests import phase_of
+from gateway.core.access.api_keys import key_digest
 from gateway.core.telemetry.request_stats import RequestStats
 from gateway.request_record import RequestRecord
 from tests.console.chromium import TOKEN
@@ -187,6 +188,35 @@ async def test_twice_is_once_and_one_that_has_ended_is_not_found() -> None:
         await task
         assert (await found.operator.delete(path)).status_code == 404
         assert len(found.ended) == 1
+        await nothing_held(found.gateway, found.node)
+
+
+async def test_an_id_that_two_tenants_use_ends_neither_until_one_is_named() -> None:
+    """Clients choose ids: nobody hides a request behind that of another, nor has it ended instead."""
+    keys = {name: f"fg-of-{name}" for name in ("acme", "beta")}
+    tenants = [{"name": name, "keys": [{"sha256": key_digest(key).hex()}]} for name, key in keys.items()]
+    async with house(tenants=tenants) as found:
+        async with watching(found.operator) as seen, httpx.AsyncClient(timeout=60, trust_env=False) as client:
+
+            def send(tenant: str) -> asyncio.Task[httpx.Response]:
+                headers = {"x-request-id": "the-same", "authorization": f"Bearer {keys[tenant]}"}
+                url = f"{found.gateway.url}/v1/chat/completions"
+                return asyncio.create_task(client.post(url, json={**CHAT, "stream": True}, headers=headers))
+
+            tasks = {"acme": send("acme"), "beta": send("beta"), "again": send("beta")}
+            await eventually(lambda: len(found.records) == 3)
+            await eventually(lambda: len(seen.tables.get("requests", {})) == 3)
+            got = await found.operator.delete("/admin/requests/the-same")
+            assert got.status_code == 409 and got.json()["field"] == "tenant" and "acme, beta" in got.json()["detail"]
+            got = await found.operator.delete("/admin/requests/the-same", params={"tenant": "nobody"})
+            assert got.status_code == 404 and len(found.records) == 3
+            got = await found.operator.delete("/admin/requests/the-same", params={"tenant": "beta"})
+            assert got.status_code == 200 and got.json()["tenant"] == "beta"
+            for name in ("beta", "again"):
+                assert "ended_by_operator" in (await tasks[name]).text
+            assert [record.stats.tenant for record in found.records] == ["acme"]
+            assert (await found.operator.delete("/admin/requests/the-same")).json()["tenant"] == "acme"
+            assert "ended_by_operator" in (await tasks["acme"]).text
         await nothing_held(found.gateway, found.node)
 
 

@@ -3,14 +3,17 @@ the documentation are taken here."""
 
 import json
 import re
+import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from tests.console.chromium import PHONE, chromium, console_page, keep_picture, needs_chromium, show, sign_in
+from tests.console.chromium import PHONE, TOKEN, chromium, console_page, keep_picture, needs_chromium, show, sign_in
 from tests.console.lively import Lively, lively, make_busy
+from tests.support.gateway_process import gateway_process
 from tests.support.gateways import eventually
 
 pytestmark = [needs_chromium, pytest.mark.timeout(240)]
@@ -145,12 +148,13 @@ async def test_every_action_asks_first_and_the_audit_names_the_person() -> None:
         await eventually(lambda: node.drain is None)
         await _ends(page, shown)
         await _manages_keys(page, shown)
+        await _blocks(page, shown)
         await show(page, "changes")
         await expect(page.locator("tbody")).to_contain_text("key revoked")
         found = await audit(shown)
         assert [line["what"] for line in reversed(found)] == [
             *("node drained", "node undrained", "request ended"),
-            *("key created", "key rotated", "key revoked"),
+            *("key created", "key rotated", "key revoked", "blocked", "unblocked"),
         ]
         assert {line["who"] for line in found} == {"Zoë (admin)@127.0.0.1"}
 
@@ -216,6 +220,51 @@ async def _manages_keys(page: Page, shown: Lively) -> None:
     await expect(page.locator("dialog")).to_have_count(0)
     await expect(panel.locator(".key")).to_have_count(2)
     await page.keyboard.press("Escape")
+
+
+async def _blocks(page: Page, shown: Lively) -> None:
+    await page.get_by_role("button", name="intern-demo", exact=True).click()
+    panel, dialog = page.locator(".panel"), page.locator("dialog")
+    await panel.get_by_role("button", name="Block…").click()
+    await expect(dialog).to_contain_text("intern-demo")
+    await dialog.get_by_role("button", name="Cancel").click()
+    assert shown.gateway.app.blocks is not None and not shown.gateway.app.blocks.subjects
+    await panel.get_by_role("button", name="Block…").click()
+    await page.fill("dialog input[name=reason]", "a key leaked")
+    await dialog.get_by_role("button", name="Block", exact=True).click()
+    await expect(panel.locator(".badge").first).to_have_text("blocked")
+    status, text = await shown.ask("intern-demo")
+    assert status == 403, text
+    await _confirm(page, "Unblock", "Unblock")
+    await expect(panel.get_by_role("button", name="Block…")).to_be_visible()
+    await page.keyboard.press("Escape")
+
+
+async def test_the_configuration_is_read_again_and_open_consoles_hold_up_no_end(tmp_path: Path) -> None:
+    file = tmp_path / "fleetgate.yaml"
+
+    def write(**settings: Any) -> None:
+        file.write_text(json.dumps({"nodes": [{"url": "http://127.0.0.1:1"}], "admin": {"token": TOKEN}, **settings}))
+
+    write()
+    async with gateway_process("-c", file, ready=False) as gateway, chromium() as browser:
+        async with console_page(browser, gateway.admin_url) as page:
+            await show(page, "changes")
+            button, dialog = page.get_by_role("button", name="Reload the configuration…"), page.locator("dialog")
+            write(limits={"requests_per_minute": "many"})
+            await button.click()
+            await dialog.get_by_role("button", name="Reload", exact=True).click()
+            await expect(dialog).to_contain_text("requests_per_minute")
+            await dialog.get_by_role("button", name="Cancel").click()
+            write(tenants=[{"name": "new-one", "keys": [{"sha256": "0" * 64}]}])
+            await button.click()
+            await dialog.get_by_role("button", name="Reload", exact=True).click()
+            await expect(page.locator(".toast").last).to_contain_text("hanged")
+            await show(page, "tenants")
+            await expect(page.locator("tbody")).to_contain_text("new-one", timeout=30_000)
+            gateway.signal(signal.SIGTERM)
+            assert await gateway.ended(30) == 0
+            await expect(page.locator(".link-state")).to_have_text("Not connected")
 
 
 async def test_it_is_used_by_keyboard_alone() -> None:

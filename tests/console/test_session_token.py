@@ -61,7 +61,23 @@ def test_names_of_people(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "  ", "a" * 61, "a@b", "a (ops)", "<b>", 'a"b', "a\nb", "a\u202eb", "a\x00b", "a\ud800", "`id`"]
+    "name",
+    [
+        "",
+        "  ",
+        "a" * 61,
+        "a@b",
+        "a (ops)",
+        "<b>",
+        'a"b',
+        "a\nb",
+        "a\u202eb",
+        "a\x00b",
+        "a\ud800",
+        "`id`",
+        "a\u2028b",
+        "a （ops）",
+    ],
 )
 def test_names_that_would_lie_in_an_audit_line(name: str) -> None:
     assert name_problem(name) is not None

@@ -34,7 +34,7 @@ export async function endRequest(request, now) {
     text: [h("p", {}, name(request.id), ` of ${request.tenant ?? "nobody"}, under way for ${span(now - request.began)}.`),
       h("p", {}, "Its client gets an error that says that an administrator ended it, and its node stops working for it. What it used is charged.")],
     label: "End the request", danger: true,
-    act: () => ask("DELETE", `/admin/requests/${encodeURIComponent(request.id)}`),
+    act: () => ask("DELETE", `/admin/requests/${encodeURIComponent(request.id)}${request.tenant === null ? "" : `?tenant=${encodeURIComponent(request.tenant)}`}`),
   });
   if (done) toast(`The request was ended while it was ${done.phase}.`);
   return done;

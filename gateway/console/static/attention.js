@@ -60,7 +60,7 @@ export function needsAttention() {
   if (slow && slow.node.ttft > 3 * slow.median && slow.node.ttft > 500) add(4, "warn", `${slow.node.name} is slow`, `Its first token takes ${milliseconds(slow.node.ttft)}, the median node's ${milliseconds(slow.median)}.`, ["node", slow.node.name]);
   const stuck = [...state.requests.values()].filter(isStuck).sort((a, b) => silence(b) - silence(a));
   for (const request of stuck.slice(0, 3)) {
-    add(2, "warn", `A request of ${request.tenant ?? "nobody"} is silent for ${span(silence(request))}`, `${request.phase}${request.node ? ` on ${request.node}` : ""}, ${request.model ?? "no model"}`, ["request", request.id]);
+    add(2, "warn", `A request of ${request.tenant ?? "nobody"} is silent for ${span(silence(request))}`, `${request.phase}${request.node ? ` on ${request.node}` : ""}, ${request.model ?? "no model"}`, ["request", request.row]);
   }
   if (stuck.length > 3) add(2, "warn", `${stuck.length - 3} more requests are silent`, "", ["view", "requests"]);
   for (const tenant of state.tenants.values()) {

@@ -112,7 +112,7 @@ export class NowView {
     else this.answers.slow.set(DASH, "", "no stream in the last ten minutes", null);
     if (spend) this.answers.spend.set(spend.tenant.name, spend.priced ? dollars(spend.tenant.cost) : `${short(spend.tenant.output)} tokens`, spend.tenant.share === null ? "" : `${spend.tenant.share}% of its output is thinking`, () => this.open("tenant", spend.tenant.name));
     else this.answers.spend.set(DASH, "", "nobody has used anything today", null);
-    if (stuck) this.answers.stuck.set(stuck.tenant ?? stuck.id, span(silence(stuck)), `${stuck.phase}${stuck.node ? ` on ${stuck.node}` : ""}`, () => this.open("request", stuck.id));
+    if (stuck) this.answers.stuck.set(stuck.tenant ?? stuck.id, span(silence(stuck)), `${stuck.phase}${stuck.node ? ` on ${stuck.node}` : ""}`, () => this.open("request", stuck.row));
     else this.answers.stuck.set(DASH, "", "all streams move", null);
   }
 

@@ -36,9 +36,9 @@ export class RequestsView {
   constructor() {
     this.lead = h("p", { class: "lead" });
     this.table = new Table({
-      name: "requests", columns: COLUMNS, key: "id", sort: { key: "quiet", down: true },
+      name: "requests", columns: COLUMNS, key: "row", sort: { key: "quiet", down: true },
       search: (request) => `${request.id} ${request.tenant} ${request.node} ${request.model} ${request.phase} ${request.dialect} ${request.agent} ${request.class}`,
-      open: (request) => openRequest(request.id), empty: "Nothing is under way.", urgent: (request) => (isStuck(request) ? "urgent" : ""),
+      open: (request) => openRequest(request.row), empty: "Nothing is under way.", urgent: (request) => (isStuck(request) ? "urgent" : ""),
     });
     this.element = h("section", {}, h("header", { class: "page" }, h("h1", {}, "Requests"), this.lead), this.table.element);
   }
@@ -52,12 +52,12 @@ export class RequestsView {
   }
 }
 
-export function openRequest(id) {
-  panel.open("request", id, () => {
-    const request = state.requests.get(id);
+export function openRequest(row) {
+  panel.open("request", row, () => {
+    const request = state.requests.get(row);
     if (!request) return null;
     return {
-      title: id, badge: [request.phase, PHASES[request.phase]],
+      title: request.id, badge: [request.phase, PHASES[request.phase]],
       actions: [{ label: "End this request…", danger: true, act: () => endRequest(request, state.now) }],
       facts: [
         ["Tenant", request.tenant], ["Key", request.key], ["Model", request.model], ["Node", request.node],

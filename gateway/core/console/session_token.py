@@ -24,6 +24,9 @@ _MAC_BYTES = 32
 _SPECIAL = frozenset("@()<>&\"'`\\")
 """Characters that a name has not: the first three part the words of an audit line, the others may be markup."""
 
+_UNSEEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
+"""Categories of control characters, line breaks, and what no font has."""
+
 
 class Session(NamedTuple):
     """`token`: the name of the admin token that was shown. `person`: who showed it, by their own word. `ends`: seconds
@@ -71,6 +74,9 @@ def name_problem(name: str) -> str | None:
         return "is empty: the audit shows who made a change"
     if len(name) > MAX_NAME:
         return f"is longer than {MAX_NAME} characters"
-    if any(letter in _SPECIAL or unicodedata.category(letter)[0] == "C" for letter in name):
+    if any(
+        letter in _SPECIAL or unicodedata.category(letter) in _UNSEEN
+        for letter in name + unicodedata.normalize("NFKC", name)  # a wide parenthesis looks like one
+    ):
         return "has a character that names have not: leave out @ ( ) < > & quotes, backslashes and control characters"
     return None
