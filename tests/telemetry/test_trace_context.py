@@ -68,3 +68,9 @@ def test_state_is_bounded(given: bytes | None, kept: bytes) -> None:
 def test_lines_for_nodes_have_all_digits() -> None:
     assert trace_lines(1, 2, False, b"") == b"traceparent: 00-" + b"0" * 31 + b"1-" + b"0" * 15 + b"2-00\r\n"
     assert trace_lines(1, 2, True, b"a=1").endswith(b"-01\r\ntracestate: a=1\r\n")
+
+
+def test_spaces_before_a_member_do_not_have_it_cut() -> None:
+    state = b"a=1," + b" " * 300 + b"b=" + b"x" * 250
+    assert bounded_state(state) == b"a=1"
+    assert bounded_state(b"a=1," + b" " * 250 + b"b=" + b"x" * 250) == b"a=1,b=" + b"x" * 250

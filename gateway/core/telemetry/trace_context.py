@@ -52,7 +52,7 @@ def bounded_state(given: bytes | None) -> bytes:
         return b""
     kept: list[bytes] = []
     length = 0
-    for member in given[: MAX_STATE + 1].split(b",") if len(given) > MAX_STATE else given.split(b","):
+    for member in given[: MAX_STATE + 1].split(b",")[:-1] if len(given) > MAX_STATE else given.split(b","):
         member = member.strip()
         length += len(member) + 1
         if length > MAX_STATE or len(kept) == MAX_MEMBERS:
