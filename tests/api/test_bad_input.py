@@ -492,8 +492,9 @@ async def test_the_wrong_method_is_told_with_the_right_one(serving: Serving, met
         ("DELETE", f"/v1/models/{MODEL}", "GET"),
         ("POST", "/health", "GET"),
         ("PUT", "/ready", "GET"),
-        ("DELETE", "/v1/responses/resp_00", "GET"),
+        ("PUT", "/v1/responses/resp_00", "DELETE"),
         ("POST", "/v1/responses/resp_00", "GET"),
+        ("POST", "/v1/responses/resp_00/input_items", "GET"),
         ("GET", "/v1/responses/resp_00/cancel", "POST"),
     ],
 )
@@ -528,7 +529,6 @@ UNKNOWN = (
     "/v1/messages/count_tokens/",
     "/v1/responses/",
     "/v1/responses/resp_00/",
-    "/v1/responses/resp_00/input_items",
     "/v1/responses/resp_00/cancel/",
     "/v1/responses/../health/cancel",
     "/v1/responses/%2e%2e/cancel",

@@ -68,6 +68,7 @@ SETTINGS = {
     "usage": "usage.hours=5",
     "discovery": "discovery.registrations.skew=1",
     "response_secret": "response_secret.env=OTHER",
+    "responses.stored": "responses.stored=false",
     "requests.max_headers": "requests.max_headers=4096",
     "timeouts.headers": "timeouts.headers=5",
     "timeouts.client_stall": "timeouts.client_stall=5",

@@ -26,8 +26,8 @@ class RunningDemo:
     def __init__(self, *options: str, terminal: bool = False, **variables: str) -> None:
         self._ours, its = os.openpty() if terminal else os.pipe()
         command = [str(FLEETGATE), "demo", "--node", "fake", "--port", "0", "--admin-port", "0", *options]
-        environ = {**os.environ, "TERM": "xterm", "PATH": f"{FLEETGATE.parent}:{os.environ['PATH']}", **variables}
-        self.process = subprocess.Popen(command, stdout=its, stderr=its, env=environ, start_new_session=True)
+        self._environ = {**os.environ, "TERM": "xterm", "PATH": f"{FLEETGATE.parent}:{os.environ['PATH']}", **variables}
+        self.process = subprocess.Popen(command, stdout=its, stderr=its, env=self._environ, start_new_session=True)
         os.close(its)
         self.said = ""
 
@@ -49,7 +49,9 @@ class RunningDemo:
         first = self.said.partition("\nURL=")[2].partition("\n\n")[0]
         block = self.said.partition(f"\n# {heading}")[2].partition("\n\n")[0].partition("\n")[2]
         script = f"URL={first}\n{block}\nwait"
-        shell = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=SECONDS)
+        shell = subprocess.run(
+            ["bash", "-c", script], capture_output=True, text=True, timeout=SECONDS, env=self._environ
+        )
         assert shell.returncode == 0, shell.stderr
         return shell.stdout
 

@@ -585,7 +585,7 @@ def test_the_example_says_what_needs_a_restart() -> None:
 def test_the_page_names_what_a_reload_does_not_change() -> None:
     page = (EXAMPLE.parent / "docs" / "configuration.md").read_text()
     told = page.partition("Read at start only")[2].partition("\n\n")[0]
-    assert set(re.findall(r"`([\w.]+)`", told)) == {*READ_AT_START, "tokenizer"}
+    assert set(re.findall(r"`([\w.]+)`", told)) == {*READ_AT_START, "routing_group", "tokenizer"}
 
 
 REGISTRATIONS = "discovery: {registrations: {%s}}\n"
