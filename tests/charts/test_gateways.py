@@ -97,8 +97,9 @@ def test_what_is_reloaded_cuts_no_stream(setting: str) -> None:
     assert of_restart(f"config.{setting}") == of_restart()
 
 
-def test_a_tokenizer_is_read_at_start() -> None:
-    changed = of_restart("config.models[0].name=a", "config.models[0].tokenizer=/models/a")
+@pytest.mark.parametrize("setting", ["tokenizer=/models/a", "routing_group=other"])
+def test_of_a_model_some_is_read_at_start(setting: str) -> None:
+    changed = of_restart("config.models[0].name=a", f"config.models[0].{setting}")
     assert changed != of_restart("config.models[0].name=a")
 
 

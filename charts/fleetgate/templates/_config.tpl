@@ -30,14 +30,17 @@
 {{- $config := include "fleetgate.config" . | fromYaml }}
 {{- $access := default dict $config.access }}
 {{- $timeouts := default dict $config.timeouts }}
-{{- $tokenizers := list }}
-{{- range $config.models }}{{ if .tokenizer }}{{ $tokenizers = append $tokenizers (list .name .tokenizer) }}{{ end }}{{ end }}
+{{- $models := list }}
+{{- range $model := $config.models }}
+{{- with pick $model "tokenizer" "routing_group" }}{{ $models = append $models (list $model.name .) }}{{ end }}
+{{- end }}
 {{- toJson (list
   (pick $config "listen" "admin" "workers" "log" "telemetry" "redis" "usage" "discovery" "response_secret")
   (pick $access "stored" "cached_keys" "outage" "audit_lines")
   (pick (default dict $config.requests) "max_headers")
+  (pick (default dict $config.responses) "stored")
   (pick $timeouts "headers" "client_stall" "shutdown")
-  $tokenizers) }}
+  $models) }}
 {{- end }}
 
 {{/* Seconds from SIGTERM to SIGKILL: the gateway's own drain, and some more. */}}
