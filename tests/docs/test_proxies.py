@@ -65,7 +65,7 @@ def configuration(kind: str, folder: Path, port: int, gateway: int, nobody: int)
     config = found[1]
     for shown, here in replaced.items():
         config = config.replace(shown, here)
-    assert "10.0.0." not in config and "/etc/" not in config and ":443" not in config
+    assert "10.0.0." not in config and "/etc/" not in config and re.search(r":443\b", config) is None
     file = folder / f"{kind}.conf"
     file.write_text(NGINX.format(folder=folder, config=config) if kind == "nginx" else config)
     return file
