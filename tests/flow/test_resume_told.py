@@ -44,7 +44,8 @@ class Stage:
     def metrics(self) -> dict[str, float]:
         """Samples with a value, without their model."""
         lines = [line for line in self._gateway.app.metrics.page().decode().splitlines() if not line.startswith("#")]
-        pairs = [line.replace(f',model="{MODEL}"', "").replace(f'{{model="{MODEL}"}}', "").split(" ") for line in lines]
+        short = [line.replace(f',model="{MODEL}"', "").replace(f'{{model="{MODEL}"}}', "") for line in lines]
+        pairs = [line.rsplit(" ", 1) for line in short]
         return {name: float(value) for name, value in pairs if float(value)}
 
     async def fleet(self) -> dict[str, Any]:

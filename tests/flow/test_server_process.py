@@ -207,6 +207,7 @@ async def test_a_request_is_one_json_line_without_prompt_or_key(tmp_path: Path) 
             "cost_usd": None,
             "max_tokens": None,
             "trace_id": None,
+            "stored": None,
         }
         assert 0 < times["ttft_ms"] <= times["duration_ms"] < 10_000
         levels = {line["status"]: line["level"] for line in requests.values()}
