@@ -25,6 +25,6 @@ def test_a_minute_of_faults_leaves_nothing_behind(tmp_path: Path) -> None:
     ended = sum(total[name] for name in ("ok", "left", "expected", "failed", "cut"))
     assert total["asked"] > 50
     uncounted = total["asked"] - ended
-    assert 0 <= uncounted <= total["asked"] / 20, "each ends once in one of these ways; a slow machine cuts a few uncounted"
+    assert 0 <= uncounted <= total["asked"] / 20, "each ends once; a slow machine cuts a few uncounted"
     assert total["ok"] > total["asked"] / 2
     assert len(told["samples"]) > 10 and told["faults"] >= 6
