@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from gateway.core.json_text import dump, load_json
 from gateway.fleet.fleet import Fleet
+from gateway.fleet.peer_views import KEEP_VIEW
 from gateway.redis.client import RedisClient, RedisUnavailable, Script
 from gateway.redis.replies import texts
 
@@ -29,7 +30,7 @@ KEPT = 10.0
 MAX_ORDERS = 100
 """Orders that are read at a time."""
 
-_CONSOLE = Script.read(Path(__file__).parent / "lua" / "console.lua", fits=texts)
+_CONSOLE = Script.read(KEEP_VIEW, Path(__file__).parent / "lua" / "console.lua", fits=texts)
 
 
 class Told(NamedTuple):

@@ -27,7 +27,10 @@ PUBLISH_SECONDS = 2.0
 KEPT = 10.0
 """Seconds between two publications of a view, and until it expires."""
 
-_SHOW = Script.read(Path(__file__).parent / "lua" / "show.lua", fits=texts)
+KEEP_VIEW = Path(__file__).parent / "lua" / "views.lua"
+"""What scripts that keep views of processes begin with."""
+
+_SHOW = Script.read(KEEP_VIEW, KEEP_VIEW.with_name("show.lua"), fits=texts)
 
 
 class PeerViews:

@@ -9,23 +9,7 @@
 --
 -- Returns whether a console is open anywhere, the number of the views of others, these, and ids and orders.
 
-local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-
-for _, gone in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now)) do
-  redis.call('HDEL', KEYS[1], gone)
-  redis.call('ZREM', KEYS[2], gone)
-end
-
-if ARGV[3] == '' then
-  redis.call('HDEL', KEYS[1], ARGV[1])
-  redis.call('ZREM', KEYS[2], ARGV[1])
-else
-  redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
-  redis.call('ZADD', KEYS[2], now + ARGV[2], ARGV[1])
-  redis.call('PEXPIRE', KEYS[1], 6 * ARGV[2])
-  redis.call('PEXPIRE', KEYS[2], 6 * ARGV[2])
-end
+keep_view(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3])
 
 if ARGV[4] == '1' then
   redis.call('SET', KEYS[3], '1', 'PX', ARGV[2])
@@ -38,12 +22,7 @@ end
 local watched = redis.call('GET', KEYS[3])
 local told = { watched and '1' or '0', '0' }
 if ARGV[4] == '1' then
-  local all = redis.call('HGETALL', KEYS[1])
-  for at = 1, #all, 2 do
-    if all[at] ~= ARGV[1] then
-      told[#told + 1] = all[at + 1]
-    end
-  end
+  add_views_of_others(KEYS[1], ARGV[1], told)
   told[2] = tostring(#told - 2)
 end
 for _, word in ipairs(redis.call('HGETALL', KEYS[4])) do
