@@ -25,9 +25,9 @@ LONG = "24s"
 
 SHORTENED = {
     'le="10.0"': 'le="0.025"',
-    "fleetgate_expected_wait_seconds) > 30": "fleetgate_expected_wait_seconds) > 0.5",
+    "fleetgate_expected_wait_seconds) > 30": "fleetgate_expected_wait_seconds) > 0.1",
 }
-"""Thresholds that a test cannot wait for: an objective of 25 ms, and a wait of half a second."""
+"""Thresholds that a test cannot wait for: an objective of 25 ms, and a wait of 0.1 s."""
 
 
 def installed() -> bool:
