@@ -104,7 +104,8 @@ class Pipeline:
             waits = request.weighty
             if waits:
                 record.arrival = self.admission.arrive(who, dialect.anthropic)
-            raw = await request.read_body(who.tenant.name) if waits else request.take_body(who.tenant.name)
+            name = who.tenant.name
+            raw = await until(deadline, request.read_body(name)) if waits else request.take_body(name)
             values = request.values
             long = is_long(raw, values)
             if long:
@@ -118,14 +119,15 @@ class Pipeline:
             recalled = None
             if dialect.refers and self._kept is not None and self._kept.refers(ask, who.tenant.name):
                 record.arrival = record.arrival or self.admission.arrive(who, dialect.anthropic)
-                recalled = await self._kept.recall(ask, dialect, who.tenant.name, request)
+                recalled = await until(deadline, self._kept.recall(ask, dialect, who.tenant.name, request))
                 ask, raw, long = recalled.ask, b"", long or recalled.ask.long
                 record.earlier = recalled.earlier
             if waits or long or recalled is not None:  # its key may have been revoked while its body came, or was read
                 who = record.of(await self.gate.identify(request.headers, request.address))
             model = record.stats.model = settings.models.resolve(ask.model, who, self._fleet.served)
             if model in self._counters:
-                record.stats.counted = await self._count(settings, ask, dialect, who.tenant, model)
+                counting = self._count(settings, ask, dialect, who.tenant, model)
+                record.stats.counted = await until(deadline, counting)
             plan = record.plan = self._plan(settings, ask, dialect, who.tenant, model, record.stats.counted)
             if dialect.mints_ids and self._kept is not None:
                 plan.kept = self._kept.begin(ask, who.tenant.name, recalled)
@@ -161,7 +163,7 @@ class Pipeline:
             who = record.of(await self.gate.identify(request.headers, request.address))
             deadline = read_deadline(request.headers)
             waits = request.weighty
-            raw = await request.read_body(who.tenant.name)
+            raw = await until(deadline, request.read_body(who.tenant.name))
             if waits:
                 who = record.of(await self.gate.identify(request.headers, request.address))
             place = None if self._kept is None else self._kept.place_of(response_id, who.tenant.name)

@@ -34,7 +34,9 @@ async def until(deadline: float, work: Coroutine[Any, Any, Done]) -> Done:
     if deadline == inf:
         return await work
     try:
-        async with asyncio.timeout_at(deadline):
+        async with asyncio.timeout_at(deadline) as bound:
             return await work
     except TimeoutError:
+        if not bound.expired():
+            raise  # the work's own
         raise deadline_exceeded() from None

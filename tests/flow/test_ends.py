@@ -146,6 +146,11 @@ class Scene:
         await client.send(b"".join(request(mode, more=("x-request-timeout: 0.2",))))
         await client.answer()
 
+    async def deadline_in_the_body(self, client: RawClient, mode: str) -> None:
+        first, body = request(mode, large=True, more=("x-request-timeout: 0.02",))
+        await client.send(first + body[:-1])
+        assert (await client.answer()).status == 504
+
     async def drained(self, client: RawClient, mode: str) -> None:
         self._fails("stall", after=12)
         await client.send(b"".join(request(mode)))

@@ -24,7 +24,7 @@ from tests.support.nodes import (
     event,
     scripted_node,
 )
-from tests.support.raw import raw_client
+from tests.support.raw import head, raw_client
 
 CHAT = "/v1/chat/completions"
 ASK = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}]}
@@ -283,6 +283,28 @@ async def test_the_clients_deadline_in_mid_stream() -> None:
         assert got.content.startswith(event("a"))
         assert b'"code":"deadline_exceeded"' in got.content
         await eventually(lambda: node.hung_up == 1)
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/messages", "/v1/responses"])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("content-length: 99",),
+        ("content-length: 99", "expect: 100-continue"),
+        ("transfer-encoding: chunked",),
+        ("transfer-encoding: chunked", "content-encoding: gzip"),
+    ],
+)
+async def test_the_clients_deadline_passes_while_its_body_comes(path: str, lines: tuple[str, ...]) -> None:
+    async with scripted_node(plain) as node, limited_gateway(node.url) as gateway:
+        async with raw_client(gateway.port) as client:
+            await client.send(head("POST", path, "x-request-timeout: 0.05", *lines))
+            got = await client.answer()
+            while got.status == 100:
+                got = await client.answer()
+        assert got.status == 504 and b"x-request-timeout" in got.body
+        await nothing_held(gateway)
+        assert not node.asked
 
 
 @pytest.mark.parametrize("given", ["0", "-1", "soon", "nan", "inf", "1e9"])
