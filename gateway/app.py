@@ -119,10 +119,11 @@ class Gateway:
         self.metrics.known_tenants(tenant.name for tenant in config.tenants)
         self._request_log = RequestLog(config.log.format, config.log.level, log_stream)
         self.ledger = parts.ledger(config, settings.prices, self.redis)
-        self.keyring = parts.keyring(config, self.redis, response_key, settings.tenants)
+        self.blocks = None if self.redis is None else Blocks(self.redis)
+        on_blocked = None if self.blocks is None else self.blocks.learn
+        self.keyring = parts.keyring(config, self.redis, response_key, settings.tenants, on_blocked)
         self._wrong_keys = WrongKeyThrottle(settings.wrong_keys_per_minute)
         self._wrong_tokens = WrongKeyThrottle(settings.wrong_keys_per_minute)
-        self.blocks = None if self.redis is None else Blocks(self.redis)
         self.gate = Gate(settings.tenants, self._wrong_keys, self.keyring, parts.public_guard(config), self.blocks)
         self.audit = Audit(self.redis, config.access.audit_lines)
         self.presence = Presence(self.redis)

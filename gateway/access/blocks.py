@@ -66,6 +66,12 @@ class Blocks:
         self._changes += 1
         self.subjects |= {subject}
 
+    def learn(self, subject: str) -> None:
+        """`subject` was found blocked in Redis."""
+        if subject not in self.subjects:
+            self._changes += 1
+            self.subjects |= {subject}
+
     async def remove(self, subject: str) -> bool:
         """Unblock `subject`; whether it was blocked. Raises `RedisUnavailable`."""
         removed = await self._redis.reports.command("HDEL", self._key, subject)

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mappi
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from gateway.access.audit import AuditEvent, log_event
-from gateway.access.records import CHANGE, DROP, AccessKeys, KeyRecord, TenantRecord
+from gateway.access.records import CHANGE, DROP, LARGEST, AccessKeys, KeyRecord, TenantRecord
 from gateway.core.access.api_keys import key_id
 from gateway.redis.client import RedisClient, RedisUnavailable, ScriptFailed, Value
 from gateway.redis.replies import pairs_of
@@ -43,6 +43,10 @@ class AlreadyExists(Exception):
 
 class DoesNotExist(Exception):
     """None of that name exists."""
+
+
+class RecordTooLarge(Exception):
+    """It would have more than `LARGEST` bytes."""
 
 
 class KeysLeft(Exception):
@@ -216,6 +220,8 @@ class Directory:
         mark = keys.changes + os.urandom(12).hex()
         args: list[Value] = [self._audit_lines, event.dump()]
         for edit in edits:
+            if edit.value is not None and len(edit.value) > LARGEST:
+                raise RecordTooLarge(edit.field)
             args += [edit.table, edit.field, edit.must, edit.before, edit.value or b""]
         names = [keys.tenants, keys.keys, keys.version, keys.audit, mark]
         failed = await self._redis.run(CHANGE, names, args)

@@ -54,13 +54,23 @@ class RecordReaders:
 class Keyring:
     """Cached keys, by the first bytes of their digests."""
 
-    def __init__(self, redis: RedisClient, reading: RecordReaders, tenants: Tenants, bound: int, outage: float) -> None:
-        """`tenants`: those of the configuration, which win over those of Redis. `bound`: of keys; `outage`: seconds."""
+    def __init__(
+        self,
+        redis: RedisClient,
+        reading: RecordReaders,
+        tenants: Tenants,
+        bound: int,
+        outage: float,
+        on_blocked: Callable[[str], object] | None = None,
+    ) -> None:
+        """`tenants`: those of the configuration, which win over those of Redis. `bound`: of keys; `outage`: seconds.
+        `on_blocked` is told of a tenant or a key that is blocked (as in `blocks`) where a lookup has found it so."""
         self._redis = redis
         self._reading = reading
         self._keys = AccessKeys.below(redis.schema.records)
         self._bound = bound
         self._outage = outage
+        self._on_blocked = on_blocked
         self._known: dict[bytes, tuple[KeyGrant, Identity, float]] = {}
         self._unknown: dict[bytes, float] = {}
         self._tenants: dict[str, Tenant] = {}
@@ -115,12 +125,15 @@ class Keyring:
 
     async def _look_up(self, digest: bytes) -> Identity | None:
         id = key_id(digest)
-        names = [self._keys.tenants, self._keys.keys, self._keys.version]
+        names = [self._keys.tenants, self._keys.keys, self._keys.version, self._keys.blocked]
         began = time.monotonic()
-        version, key, tenant = await self._redis.run(LOOK_UP, names, [id])
+        version, key, tenant, blocked = await self._redis.run(LOOK_UP, names, [id])
         if version < self._version:  # read before a change that the cache has: read again
             began = time.monotonic()
-            version, key, tenant = await self._redis.run(LOOK_UP, names, [id])
+            version, key, tenant, blocked = await self._redis.run(LOOK_UP, names, [id])
+        if self._on_blocked is not None:
+            for subject in blocked:  # an import writes a block and its key within less than a poll of blocks
+                self._on_blocked(subject.decode(errors="replace"))
         if version != self._version:
             self._refreshed = float("-inf")  # the other cached keys may have changed
         else:

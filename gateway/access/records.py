@@ -29,14 +29,17 @@ from gateway.redis.replies import integer
 _LUA = Path(__file__).parent / "lua"
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)
 
+LARGEST = 900_000
+"""Bytes of a record that is written: as a line of an export it is read again (`core.access.export_format`)."""
+
 log = structlog.get_logger("fleetgate.access")
 
 
 def _look_up_shape(reply: Any, command: Sequence[Any]) -> bool:
-    """The version, the record of a key and that of its tenant; None for a missing one."""
-    if type(reply) is not list or len(reply) != 3 or type(reply[0]) is not int:
+    """The version, the record of a key and that of its tenant (None for a missing one), and which are blocked."""
+    if type(reply) is not list or len(reply) != 4 or type(reply[0]) is not int or type(reply[3]) is not list:
         return False
-    return set(map(type, reply[1:])) <= {bytes, type(None)}
+    return set(map(type, reply[1:3])) <= {bytes, type(None)} and set(map(type, reply[3])) <= {bytes}
 
 
 def _change_shape(reply: Any, command: Sequence[Any]) -> bool:

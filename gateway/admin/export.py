@@ -15,8 +15,8 @@ from gateway.redis.client import RedisUnavailable, ScriptFailed
 from gateway.usage.report import TooManyRows
 from gateway.usage.transfer import UsageTransfer
 
-PAGE = 100
-"""Lines that are handed on together."""
+PAGE, PAGE_BYTES = 100, 256 * 1024
+"""Lines that are handed on together, or as many as have so many bytes."""
 
 
 class Export:
@@ -32,7 +32,7 @@ class Export:
         Raises `RedisUnavailable` before the first page only; later, the last line tells it."""
         records = unreadable = 0
         waiting = [header_line(datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds"))]
-        begun = False
+        begun, size = False, 0
         try:
             async for entry in self._entries(since):
                 if entry is None:
@@ -40,10 +40,11 @@ class Export:
                     continue
                 waiting.append(line_of(entry))
                 records += 1
-                if len(waiting) >= PAGE:
+                size += len(waiting[-1])
+                if len(waiting) >= PAGE or size >= PAGE_BYTES:
                     begun = True
                     yield b"".join(waiting)
-                    waiting = []
+                    waiting, size = [], 0
                     await asyncio.sleep(0)  # let requests run
             waiting.append(end_line(records, unreadable))
         except (RedisUnavailable, ScriptFailed) as error:

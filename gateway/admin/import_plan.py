@@ -11,14 +11,16 @@ from pydantic import TypeAdapter, ValidationError
 from gateway.access.blocks import Block
 from gateway.access.directory import Directory
 from gateway.access.records import KeyRecord, TenantRecord
-from gateway.config.access import KeySettings, TenantConfig, TenantSettings, named_models
+from gateway.admin.tenants import refuse_newer
+from gateway.config.access import KeySettings, TenantConfig, TenantSettings, named_models, newer_settings
 from gateway.config.models import ModelNames
-from gateway.config.types import Name
+from gateway.config.types import Name, Section
 from gateway.core.access.api_keys import key_id
 from gateway.core.http.problems import FieldProblem
 from gateway.usage.transfer import UsageEntry, read_entry
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
+_KEY_ID = re.compile(r"key_[0-9a-f]{16}")
 _SUBJECT = re.compile(r"tenant:[^\x00-\x1f\x7f]{1,128}|key:key_[0-9a-f]{16}")
 
 _IDENTITY: Mapping[str, Sequence[str]] = {
@@ -81,6 +83,7 @@ class RecordReader:
         if record is None:
             raise ValueError("its record cannot be read")
         _refuse_newer(record.newer)
+        _check_times(entry["record"], "created", "changed")
         settings = _settings(TenantSettings, record.settings)
         self._check_models([model for model, _ in named_models(settings)])
         return record
@@ -96,6 +99,9 @@ class RecordReader:
             raise ValueError("is in the config file: take it out there, or leave it out of the import")
         _name(record.tenant)
         _refuse_newer(record.newer)
+        _check_times(entry["record"], "created")
+        if record.replaces is not None and _KEY_ID.fullmatch(str(record.replaces)) is None:
+            raise ValueError("replaces: expected the id of a key, or null")
         self._check_models(_settings(KeySettings, record.settings).models)
         return record
 
@@ -151,11 +157,19 @@ async def plan_records(
     for tenant in found.tenants:
         standing = tenants.get(tenant.name)
         if plan.take("tenant", tenant.name, _tenant_differs(standing, tenant), replace):
+            _refuse_to_lose(standing, TenantSettings, tenant.name)
             plan.tenants.append((tenant, standing))
     for key in found.keys:
         before = keys.get(key.id)
         if plan.take("key", key.id, _key_differs(before, key), replace):
+            _refuse_to_lose(before, KeySettings, key.id)
             plan.keys.append((key, before))
+
+
+def _refuse_to_lose(standing: TenantRecord | KeyRecord | None, kind: type[Section], name: str) -> None:
+    """Refuse to write over what is not known here."""
+    if standing is not None:
+        refuse_newer(name, standing.newer, newer_settings(kind, standing.settings))
 
 
 def _tenant_differs(before: TenantRecord | None, record: TenantRecord) -> tuple[str, ...] | None:
@@ -181,15 +195,21 @@ def _name(name: Any) -> str:
 
 
 def _block(entry: Mapping[str, Any]) -> Block:
-    subject, who, reason = (str(entry.get(name, "")) for name in ("subject", "who", "reason"))
-    if _SUBJECT.fullmatch(subject) is None:
+    subject, who, reason = (entry.get(name, "") for name in ("subject", "who", "reason"))
+    if not isinstance(subject, str) or _SUBJECT.fullmatch(subject) is None:
         raise ValueError("subject: expected tenant:NAME or key:ID")
-    if len(who) > 300 or len(reason) > 200:
-        raise ValueError("who and reason: too long")
-    at = entry.get("at")
-    if not isinstance(at, int | float) or not 0 <= at < 2**53:
-        raise ValueError("at: expected seconds since 1970")
-    return Block(subject, who, float(at), reason)
+    if not isinstance(who, str) or len(who) > 300 or not isinstance(reason, str) or len(reason) > 200:
+        raise ValueError("who and reason: expected texts of at most 300 and 200 characters")
+    _check_times(entry, "at")
+    return Block(subject, who, float(entry["at"]), reason)
+
+
+def _check_times(entry: Mapping[str, Any], *names: str) -> None:
+    """A text is no time, though Python reads numbers out of it: 'nan' would be written as null, and read no more."""
+    for name in names:
+        at: Any = entry.get(name)
+        if type(at) not in (int, float) or not 0 <= at < 2**53:
+            raise ValueError(f"{name}: expected seconds since 1970, a number")
 
 
 def _refuse_newer(fields: Sequence[str]) -> None:

@@ -19,7 +19,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from gateway.access.directory import AlreadyExists, ChangedMeanwhile, DoesNotExist, KeysLeft
+from gateway.access.directory import AlreadyExists, ChangedMeanwhile, DoesNotExist, KeysLeft, RecordTooLarge
+from gateway.access.records import LARGEST
 from gateway.core.dialects import DIALECTS
 from gateway.core.http.problems import MEDIA_TYPE, FieldProblem, problem_document
 from gateway.redis.client import RedisUnavailable, ScriptFailed
@@ -186,6 +187,9 @@ def _explain_redis(app: FastAPI) -> None:
             "The tenant is deleted. Its keys are invalid but could not be removed ({})",
             "they are removed before the next tenant of that name is created",
         ),
+    )
+    app.add_exception_handler(
+        RecordTooLarge, responder(422, f"The settings of {{}} have more than {LARGEST} bytes", "name fewer models")
     )
     app.add_exception_handler(AlreadyExists, responder(409, "{} already exists", "choose another name, or change it"))
     app.add_exception_handler(DoesNotExist, responder(404, "{} does not exist", "create it first"))

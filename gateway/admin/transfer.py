@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.access.audit import Audit, AuditEvent
 from gateway.access.blocks import Blocks
-from gateway.access.directory import Directory
+from gateway.access.directory import AlreadyExists, ChangedMeanwhile, Directory, DoesNotExist
 from gateway.admin.auth import Who
 from gateway.admin.export import Export
 from gateway.admin.import_plan import ImportPlan, ReadRecords, RecordReader, plan_records
@@ -150,6 +150,8 @@ class TransferRoutes:
                     counts = await self._usage_of().write(found.usage, replace, dry=False)
                     detail = {"mode": asked.mode, **counts._asdict()}
                     await self._audit.note(AuditEvent(who, "usage imported", "usage", detail))
+            except (AlreadyExists, DoesNotExist, ChangedMeanwhile) as error:
+                raise AdminError(409, f"{error} was changed meanwhile, or cannot be read", "import again") from None
             except ScriptFailed as error:
                 words = f"Redis refused a call ({error}); a part of these records may have been written"
                 raise AdminError(503, words, "see the log, and import again: nothing is added twice") from None

@@ -46,10 +46,11 @@ def export_records(
             _print(pages)
             return
         try:
-            records = _save(pages, file)
+            records, unreadable = _save(pages, file)
         except OSError as error:
             raise AdminClientError(f"{file} cannot be written: {error.strerror}") from None
     tell(f"{file}: {_counted(records)}")
+    _tell_unreadable(unreadable)
 
 
 def import_records(
@@ -198,8 +199,9 @@ class _Import:
             raise AdminClientError(f"{self._file} was changed meanwhile: import again, which shows what is left to do")
 
 
-def _save(pages: Iterator[bytes], file: Path) -> Counter[str]:
-    """Write the file whole, or leave what was there. Only its owner may read it. Returns the records by kind."""
+def _save(pages: Iterator[bytes], file: Path) -> tuple[Counter[str], int]:
+    """Write the file whole, or leave what was there. Only its owner may read it. Returns the records by kind, and how
+    many could not be read."""
     handle, beside = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:
         with os.fdopen(handle, "w+b") as out:
@@ -207,6 +209,8 @@ def _save(pages: Iterator[bytes], file: Path) -> Counter[str]:
                 out.write(page)
             out.seek(0)
             records = Counter(entry["kind"] for entry in read_export(_lines(out)))
+            out.seek(max(0, out.tell() - MAX_LINE))
+            end = _end_of(out.read())
             out.flush()
             os.fsync(out.fileno())
         Path(beside).replace(file)
@@ -215,7 +219,7 @@ def _save(pages: Iterator[bytes], file: Path) -> Counter[str]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             Path(beside).unlink()
-    return records
+    return records, int(end.get("unreadable", 0))
 
 
 def _print(pages: Iterator[bytes]) -> None:
@@ -224,9 +228,20 @@ def _print(pages: Iterator[bytes]) -> None:
     for page in pages:
         sys.stdout.buffer.write(page)
         last = (last + page)[-MAX_LINE:]
-    end = load_object(last.rstrip(b"\n").rpartition(b"\n")[2]) or {}
+    end = _end_of(last)
     if end.get("kind") != "end":
         raise AdminClientError(str(end.get("detail", "the export was cut off")))
+    _tell_unreadable(int(end.get("unreadable", 0)))
+
+
+def _end_of(tail: bytes) -> dict[str, Any]:
+    """The last line of an export."""
+    return load_object(tail.rstrip(b"\n").rpartition(b"\n")[2]) or {}
+
+
+def _tell_unreadable(records: int) -> None:
+    if records:
+        tell(f"{records} records of Redis could not be read, and are not in the file", err=True)
 
 
 def _lines(file: IO[bytes]) -> Iterator[bytes]:

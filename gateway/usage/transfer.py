@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gateway.core.fleet.model_cards import MODEL_ID
 from gateway.core.usage.ledger import DAY, HOUR, UsageBucket, UsagePart, UsageSums, field_of
 from gateway.redis.client import RedisClient, Script
 from gateway.redis.replies import integers
@@ -137,9 +138,11 @@ def read_entry(entry: Mapping[str, Any]) -> UsageEntry:
         raise ValueError(f"at: expected the beginning of the {entry.get('per')}, in seconds since 1970")
     if at > time.time() + DAY:
         raise ValueError("at: is in the future")
-    tenant, model, key = (name if isinstance(name, str) and _is_name(name) else "" for name in names)
-    if not (tenant and model and key):
-        raise ValueError("tenant, model and key: expected names without blanks")
+    tenant, model, key = (name if isinstance(name, str) else "" for name in names)
+    if not (_is_name(tenant) and _is_name(key)):
+        raise ValueError("tenant and key: expected names without blanks")
+    if MODEL_ID.fullmatch(model) is None:
+        raise ValueError("model: expected the name of a model")
     if not isinstance(sums, dict) or not sums or not sums.keys() <= set(UsageSums._fields):
         raise ValueError(f"sums: expected some of {', '.join(UsageSums._fields)}")
     if any(type(value) is not int or not 0 <= value <= MOST for value in sums.values()):

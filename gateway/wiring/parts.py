@@ -3,7 +3,7 @@
 import ipaddress
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -77,13 +77,19 @@ def _retention(config: Config) -> UsageRetention:
     return UsageRetention(config.usage.records, config.usage.hours, config.usage.days)
 
 
-def keyring(config: Config, redis: RedisClient | None, response_key: bytes, tenants: Tenants) -> Keyring | None:
+def keyring(
+    config: Config,
+    redis: RedisClient | None,
+    response_key: bytes,
+    tenants: Tenants,
+    on_blocked: Callable[[str], object] | None,
+) -> Keyring | None:
     """The keys that are created at run time; None where none can be."""
     access = config.access
     if redis is None or not access.stored:
         return None
     reading = RecordReaders(partial(read_tenant, response_key), read_grant)
-    return Keyring(redis, reading, tenants, access.cached_keys, access.outage)
+    return Keyring(redis, reading, tenants, access.cached_keys, access.outage, on_blocked)
 
 
 def directory(config: Config, redis: RedisClient | None) -> Directory | None:

@@ -19,7 +19,8 @@ MOST_PAGES = 64
 _OF_THE_MOMENT = ("created", "permission")
 """A vLLM makes these anew for each page."""
 
-_NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,256}")
+MODEL_ID = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,256}")
+"""Every name that a node may give a model, blanks included."""
 
 
 def read_cards(page: bytes) -> Mapping[str, Mapping[str, Any]]:
@@ -73,7 +74,7 @@ def _card(given: Any) -> Mapping[str, Any]:
         name = card["id"]
     except (ValueError, KeyError, TypeError):
         name = None
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not MODEL_ID.fullmatch(name):
         raise ValueError("/v1/models answered something that is not a list of models")
     window = card.get("max_model_len")
     if window is not None and not (type(window) is int and 0 < window <= LONGEST_WINDOW):

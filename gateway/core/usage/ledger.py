@@ -126,7 +126,7 @@ def fold(events: Iterable[tuple[RequestStats, int]], into: dict[UsageBucket, dic
 
 
 def field_of(part: UsagePart, measure: str) -> str:
-    """The name of a sum inside its bucket; names of models and keys have no spaces."""
+    """The name of a sum inside its bucket; names of keys have no spaces; those of models may."""
     return f"{part.model} {part.key} {_STORED.get(measure, measure)}"
 
 

@@ -14,11 +14,11 @@ while at <= #ARGV do
     there = there or now ~= false
     differs = differs or (now or '0') ~= ARGV[at + 2 + 2 * measure]
   end
-  local set = not there
-  if there and not differs then same = same + 1
-  elseif there and ARGV[1] == '1' then changed = changed + 1; set = true
-  elseif there then kept = kept + 1
-  else added = added + 1 end
+  local set = differs and (not there or ARGV[1] == '1')
+  if not differs then same = same + 1
+  elseif not there then added = added + 1
+  elseif set then changed = changed + 1
+  else kept = kept + 1 end
   if set and write then
     if at == 5 or added + changed == 1 then redis.call('SADD', KEYS[1], ARGV[3]) end
     for measure = 0, count - 1 do
