@@ -65,7 +65,7 @@ async def lively(count: int = 5, node: FakeSettings = NODE, **settings: Any) -> 
     ]
     async with AsyncExitStack() as stack:
         redis = await stack.enter_async_context(redis_server())
-        slow = replace(node, prefill_rate=node.prefill_rate / 300)
+        slow = replace(node, prefill_rate=node.prefill_rate / 120)
         nodes = [await stack.enter_async_context(serve_fake(node if at else slow)) for at in range(count)]
         given: dict[str, Any] = {
             "redis": redis.settings,
