@@ -9,6 +9,7 @@ the application reads of it; beyond that the connection is refused.
     still to come   none, and it is late        the connection is refused (`RequestTooSlow`, `BodyTooLarge`)
     any             the application failed      500, or the connection is closed where the answer has begun
     any             the client is gone          `receive` returns `http.disconnect`, `send` drops what it gets
+    any             asked for by HEAD           the same behind its head, which is all of it: a stream would not end
 """
 
 import asyncio
@@ -50,6 +51,7 @@ class AsgiCycle:
         self._transport = connection.transport
         self._flow = connection.flow
         self._head = head
+        self._is_head = head.method == "HEAD"
         self._body_timeout = bounds.body_timeout
         self._timer: asyncio.TimerHandle | None = None
         self._body = bytearray()
@@ -150,7 +152,7 @@ class AsgiCycle:
             "root_path": connection.root_path,
             "headers": head.fields,
             "state": connection.app_state.copy(),
-            "method": "GET" if head.method == "HEAD" else head.method,
+            "method": "GET" if self._is_head else head.method,
             "path": head.path,
             "raw_path": head.raw_path,
             "query_string": head.query,
@@ -172,7 +174,7 @@ class AsgiCycle:
     async def send(self, message: Any) -> None:
         if self._flow.write_paused and not self.gone:
             await self._writable.wait()
-        if self.gone:
+        if self.gone or (self._is_head and self.response_complete):
             return
         expected = "http.response.body" if self.started else "http.response.start"
         if self.response_complete or message["type"] != expected:
@@ -198,17 +200,17 @@ class AsgiCycle:
         # An unread body would be parsed as the next request.
         self.keep_alive = self.keep_alive and not says_close and self._body_complete
         more = b"" if self.keep_alive or says_close else b"connection: close\r\n"
-        if chunked is None and self._head.method != "HEAD" and status not in (204, 304):
+        if chunked is None and not self._is_head and status not in (204, 304):
             chunked = True
             more += b"transfer-encoding: chunked\r\n"
         self.started, self._expects = True, False
         self._chunked, self._remaining = bool(chunked), remaining
         self._transport.write(b"".join((STATUS_LINE[status], header_lines(headers), more, b"\r\n")))
+        if self._is_head:
+            self._finish()
 
     def _send_body(self, body: bytes, more: bool) -> None:
-        if self._head.method == "HEAD":
-            self._remaining = 0
-        elif self._chunked:
+        if self._chunked:
             chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             self._transport.write(chunk if more else chunk + LAST_CHUNK)
         else:

@@ -51,3 +51,16 @@ async def test_one_that_leaves_before_it_has_begun_keeps_no_place() -> None:
             await eventually(lambda: seen.events > 0)
             await eventually(lambda: len(viewers) == 1)
         await eventually(lambda: not len(viewers))
+
+
+async def test_one_that_asks_for_the_head_alone_keeps_no_place() -> None:
+    """The stream would go on for ever; the connection serves the next request at once."""
+    async with running_gateway(ready=False, **ADMIN) as gateway, operator(gateway.admin_url) as client:
+        viewers = gateway.app.console_feed.viewers
+        for _ in range(2 * ALL):
+            got = await client.head("/console/live")
+            assert (got.status_code, got.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+            assert (await client.head("/console/static/app.js")).headers["content-length"] != "0"
+        await eventually(lambda: not len(viewers))
+        async with watching(client) as seen:
+            await eventually(lambda: seen.events > 0)
