@@ -7,7 +7,7 @@ Nothing is noted for this while a request runs, but that it is there: its phase 
     a place to wait for                        waiting     in the queue, or for its limits
     broken off, and nothing has come since     resuming
     asked a node, of which nothing has come    prefill
-    an answer that is all thinking so far      thinking
+    an answer of which thinking came last      thinking
     an answer in a stream                      answering
     an answer that comes whole                 working     its node does not tell how far it is
 """

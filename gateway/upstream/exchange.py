@@ -197,12 +197,11 @@ class Exchange:
 
     @property
     def thinks(self) -> bool | None:
-        """Whether all that came of the answer is thinking; None where that does not show."""
+        """Whether what came last of the answer is thinking; None where that does not show."""
         found = self.stream_filter
         if found is None:
             return None
-        thinks = found.thinks
-        return True if thinks is None and found.thought is not None else thinks
+        return True if found.thought is not None else found.thinks
 
     @property
     def thought_tokens(self) -> int | None:

@@ -163,7 +163,10 @@ class StreamedAnswer:
                 head = None if self._writer.committed else self._writer.head
                 check_beginning(events, b"".join(self._prelude), head)  # then another node may be asked
             if self._shows_life and says_nothing(events):
-                self._progress.begun, self._progress.events = 0.0, 0
+                if self.filter.thinks is None:
+                    self._progress.begun, self._progress.events = 0.0, 0
+                else:  # what the node said in the same piece is hidden, or held
+                    self._progress.at_work = True
                 self._request.hold(len(events))
                 self._prelude.append(events)
                 return

@@ -144,6 +144,7 @@ class Backstop(ChatFilter):
         self._left = left - 1
         kept = self._text
         kept += text  # in place: it is a bytearray
+        self._last = event
         return True
 
     def passes_text(self, event: bytes, end: int) -> bool:
@@ -169,6 +170,7 @@ class Backstop(ChatFilter):
         if self._enforcement is not None:
             passed = self._enforcement.feed(data)
             self._take_over(self._enforcement)
+            self._last = passed or self._last
             return passed
         self._tokenized += data
         if len(self._tokenized) > MAX_HELD:

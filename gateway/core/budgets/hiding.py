@@ -49,6 +49,10 @@ class HidingFilter(StreamFilter):
     def feed(self, data: bytes) -> bytes:
         return self._hide(self._inner.feed(data))
 
+    @property
+    def thinks(self) -> bool | None:
+        return self._inner.thinks
+
     def flush(self) -> bytes:
         return self._hide(self._inner.flush())
 

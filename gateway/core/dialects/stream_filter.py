@@ -10,6 +10,7 @@ that it came in is passed on; every other piece of a stream goes through `feed`.
 from abc import ABC, abstractmethod
 from typing import Any, Final, NamedTuple
 
+from gateway.core.dialects.answer_marks import ends_in_thinking
 from gateway.core.errors import UpstreamCut
 from gateway.core.http.sse import DONE, EventSplitter, event_data, split_events
 from gateway.core.json_text import parse_object
@@ -130,7 +131,8 @@ class StreamFilter(ABC):
 
     @property
     def thinks(self) -> bool | None:
-        """Whether what has come is thinking and nothing else; None where this filter does not tell them apart."""
+        """Whether what came last is thinking; None where that does not show. Asked once a second while a console is
+        open, so nothing is done for it with each event."""
         return None
 
     def end_thinking(self) -> bool:
@@ -143,10 +145,14 @@ class StreamFilter(ABC):
         return b""
 
 
+_TAIL: Final = 4096
+"""Bytes that are kept of a piece of many events."""
+
+
 class MarkerFilter(StreamFilter):
     """A filter that inspects events with a marker in them. A subclass that overrides `feed` overrides `passes` too."""
 
-    __slots__ = ("_clear", "_holding", "_markers")
+    __slots__ = ("_clear", "_holding", "_last", "_markers")
 
     def __init__(self, markers: tuple[bytes, ...]) -> None:
         super().__init__()
@@ -154,25 +160,36 @@ class MarkerFilter(StreamFilter):
         self._holding = False
         self._clear = True
         """Whether nothing is held back, neither an event nor a part of one: nothing may overtake those."""
+        self._last = b""
+        """The last event that came, or the end of the last piece."""
 
     def feed(self, data: bytes) -> bytes:
-        events = self._inspect_marked(self._splitter.feed(data))
+        events = self._splitter.feed(data)
+        if events and not says_nothing(events):
+            self._last = events[-_TAIL:]
+        events = self._inspect_marked(events)
         self._clear = not (self._holding or self._splitter.rest)
         return events
+
+    @property
+    def thinks(self) -> bool | None:
+        return ends_in_thinking(self._last)
 
     def passes(self, event: bytes) -> bool:
         if not self._clear:
             return False
         if event.endswith(_PLAIN_ENDS) and event.find(b"\n") == len(event) - 2 and CARRIAGE_RETURN not in event:
+            self._last = event
             return True
         end = event.find(_EVENT_END)
         if end < 0 or end != len(event) - 2:  # a part of an event, or several
             return False
         if event[0] == COLON or event.startswith(_PING):  # the exchange does not count these as events
             return False
-        for marker in self._markers:  # noqa: SIM110 -- a generator costs more than the search
+        for marker in self._markers:
             if event.find(marker) >= 0:
                 return False
+        self._last = event
         return True
 
     def passes_text(self, event: bytes, end: int) -> bool:
@@ -231,7 +248,8 @@ class ChainedFilter(StreamFilter):
 
     @property
     def thinks(self) -> bool | None:
-        return self._inner.thinks
+        thinks = self._inner.thinks
+        return self._outer.thinks if thinks is None else thinks
 
     def end_thinking(self) -> bool:
         return self._inner.end_thinking()

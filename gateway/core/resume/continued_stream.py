@@ -100,6 +100,12 @@ class ContinuedStream(FollowedStream):
         """Prompt tokens that the last continuation's node computed again; None where that is not known."""
         return None if self._reader is None else self._reader.recomputed
 
+    @property
+    def thinks(self) -> bool | None:
+        if self._reader is None or not self._splits:
+            return super().thinks
+        return self._reader.thinking
+
     def feed(self, data: bytes) -> bytes:
         if not self._followed.generates:
             return self._pass(data)

@@ -229,14 +229,24 @@ class FollowedStream(StreamFilter):
 
     @property
     def thinks(self) -> bool | None:
-        return self._counted.thinks if self._counted.size else self._inner.thinks
+        if self._passing or not self._counted.size:
+            return self._inner.thinks
+        return self._counted.thinks or (not self._splits and self._thinks_raw)
+
+    @property
+    def _thinks_raw(self) -> bool:
+        """Whether text that its node does not split is thinking, by the markers' ids."""
+        known = self._capabilities
+        if not known.think_end or self.tokens.place_of(known.think_end) is not None:
+            return False
+        return self._opened or (bool(known.think_start) and self.tokens.place_of(known.think_start) == 0)
 
     @property
     def thought_tokens(self) -> int | None:
         """The tokens of thinking so far, by the answer's ids; None where these do not tell."""
         if self._passing or not self._counted.size:
             return self._inner.thought
-        if self._counted.thinks:
+        if self.thinks:
             return self.tokens.count
         return self.tokens.place_of(self._capabilities.think_end)
 

@@ -1,27 +1,12 @@
-"""Finds in a node's answer when thinking and the answer begin, and how it ends: of recorded requests alone.
-
-A byte scan for members that cannot stand in generated text, where quotes are escaped. All dialects of nodes:
-
-    dialect       thinking                                 answer
-    chat          reasoning, reasoning_content             content, tool_calls
-    completions   -                                        text
-    messages      thinking_delta                           text_delta, input_json_delta
-    responses     response.reasoning_text.delta            response.output_text.delta, function_call_arguments.delta
-"""
+"""Finds in a node's answer when thinking and the answer begin (`answer_marks`), and how it ends: of recorded requests
+alone."""
 
 import re
 from typing import Final
 
+from gateway.core.dialects.answer_marks import ANSWER, THINKING
 from gateway.core.json_text import parse_object
 
-_THINKING: Final = re.compile(
-    rb'"reasoning(?:_content)?": ?"[^"]|"type": ?"thinking_delta"'
-    rb'|"type": ?"response\.reasoning_(?:text|summary_text)\.delta"'
-)
-_ANSWER: Final = re.compile(
-    rb'"content": ?"[^"]|"text": ?"[^"]|"tool_calls": ?\[\{|"type": ?"(?:text_delta|input_json_delta)"'
-    rb'|"type": ?"response\.(?:output_text|function_call_arguments)\.delta"'
-)
 _FINISH: Final = re.compile(rb'"(?:finish_reason|stop_reason)": ?"([a-z_]{1,40})"')
 _STATUS: Final = re.compile(rb'"type": ?"response\.(completed|incomplete|failed)"')
 _ID: Final = re.compile(rb'"id": ?"([A-Za-z0-9._:-]{1,200})"')
@@ -58,9 +43,9 @@ class AnswerWatch:
             if found is not None:
                 self.id = found[1].decode()
         if self.answer is None:
-            if self.thinking is None and _THINKING.search(data) is not None:
+            if self.thinking is None and THINKING.search(data) is not None:
                 self.thinking = now
-            if _ANSWER.search(data) is not None:
+            if ANSWER.search(data) is not None:
                 self.answer = now
         self.read_end(data)
         if self._content:

@@ -41,6 +41,7 @@ class ChatStream(StreamFilter):
         "_calls",
         "_hide",
         "_out",
+        "_thinks",
         "_waiting",
         "chat_id",
         "finish_reason",
@@ -54,6 +55,7 @@ class ChatStream(StreamFilter):
         self._hide = hide
         self._out: list[bytes] = []
         self._begun = False
+        self._thinks: bool | None = None
         self._calls: dict[int, ChatCall] = {}
         self._call: ChatCall | None = None
         """The call that was begun last."""
@@ -94,6 +96,10 @@ class ChatStream(StreamFilter):
         """Write an error event; `status` is the HTTP status of the same error as a plain answer."""
 
     # The node's chunks
+
+    @property
+    def thinks(self) -> bool | None:
+        return self._thinks
 
     def feed(self, data: bytes) -> bytes:
         for event in split_events(self._splitter.feed(data)):
@@ -149,6 +155,8 @@ class ChatStream(StreamFilter):
     def _take_choice(self, choice: Mapping[str, Any]) -> None:
         delta = choice.get("delta") or {}
         reasoning = reasoning_of(delta)
+        if reasoning or delta.get("content") or delta.get("tool_calls"):
+            self._thinks = bool(reasoning)
         if reasoning and not self._hide:
             if self._call is None:
                 self.reason(reasoning)
