@@ -7,12 +7,12 @@ gateway. What is tried on the page is sent with the token that was given to its 
 import asyncio
 import gzip
 import hashlib
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, StreamingResponse
 
 from gateway.admin.problems import AdminError
 
@@ -43,8 +43,33 @@ _CACHED = {"cache-control": "no-cache"}
 """Browsers ask whether a file has changed before they use it again."""
 
 
+PIECE = 64 * 1024
+"""Bytes of an unpacked file that wait for a client at a time."""
+
+
+class _UnpackedFiles:
+    """The files for clients that take no gzip, who need no token: each is unpacked once."""
+
+    def __init__(self) -> None:
+        self._whole: dict[str, bytes] = {}
+        self._one_at_a_time = asyncio.Lock()
+
+    async def find(self, name: str) -> bytes:
+        async with self._one_at_a_time:
+            if name not in self._whole:
+                self._whole[name] = await asyncio.to_thread(unpack, name)
+            return self._whole[name]
+
+
+async def _in_pieces(whole: bytes) -> AsyncIterator[bytes]:
+    """A client that does not read holds one piece, and not the file."""
+    for start in range(0, len(whole), PIECE):
+        yield whole[start : start + PIECE]
+
+
 def add_docs(app: FastAPI) -> None:
     """Serve the page and its files."""
+    unpacked = _UnpackedFiles()
 
     @app.get("/docs", include_in_schema=False)
     async def page() -> Response:
@@ -62,8 +87,9 @@ def add_docs(app: FastAPI) -> None:
         headers = {**_CACHED, "vary": "accept-encoding"}
         if "gzip" in request.headers.get("accept-encoding", ""):
             return FileResponse(packed, headers={**headers, "content-encoding": "gzip"}, media_type=media_type)
-        whole = await asyncio.to_thread(unpack, name)
-        return Response(whole, headers=headers, media_type=media_type)
+        whole = await unpacked.find(name)
+        headers["content-length"] = str(len(whole))
+        return StreamingResponse(_in_pieces(whole), headers=headers, media_type=media_type)
 
 
 def unpack(name: str) -> bytes:

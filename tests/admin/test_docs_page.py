@@ -1,7 +1,9 @@
 """The page of the admin API, in a real browser without a network: it loads, and its Authorize button works."""
 
+import asyncio
 import shutil
 import tempfile
+import tracemalloc
 from pathlib import Path
 
 import httpx
@@ -41,6 +43,31 @@ async def test_the_page_and_its_files_ask_for_no_token_and_are_bounded_by_a_poli
                     assert got.content == unpack(name)
             for name in ("..%2fdocs.py", "README.md", "%2e%2e"):
                 assert (await client.get(f"/docs/{name}")).status_code in (401, 404)
+
+
+async def test_clients_that_take_no_gzip_share_one_unpacked_file() -> None:
+    """They need no token, so anybody may come and read nothing: each holds little of the file."""
+    name, many = "swagger-ui-bundle.js", 12
+    async with running_gateway(ready=False, admin={"token": TOKEN}) as gateway:
+
+        async def ask() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            reader, writer = await asyncio.open_connection("127.0.0.1", gateway.admin_port, limit=1)
+            writer.write(f"GET /docs/{name} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n".encode())
+            await reader.readexactly(1)
+            return reader, writer
+
+        first = await ask()
+        await asyncio.sleep(0.1)
+        tracemalloc.start()
+        others = [await ask() for _ in range(many)]
+        await asyncio.sleep(0.1)
+        held, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        rest = await first[0].read()
+        for _, writer in (first, *others):
+            writer.transport.abort()
+    assert rest.endswith(unpack(name)), "whoever reads gets all of it"
+    assert max(held, most) < many * len(unpack(name)) / 4
 
 
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium on this machine")
