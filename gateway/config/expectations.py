@@ -8,11 +8,22 @@ from pydantic import BaseModel
 from gateway.config.tree import Config
 from gateway.core.setting_names import TreePath
 
+_MADE_BY = "`printf %s KEY | sha256sum` makes it of a key, `fleetgate keys new` makes both"
+_CLEAR_KEY = f"is a clear key, and a file has none: `sha256:` with its SHA-256 belongs here; {_MADE_BY}"
+_KEY_NAMES = frozenset(("key", "api_key", "token", "secret", "value", "plain"))
+
+
+def _is_key(path: TreePath) -> bool:
+    """Whether a key itself seems to be given, where its hash belongs."""
+    return path[:1] == ("tenants",) and path[-3:-2] == ("keys",) and path[-1] in _KEY_NAMES
+
 
 def expected_at(path: TreePath, error: dict[str, Any]) -> str:
     """What pydantic's `error` expected of the setting at `path`, in one clause."""
     context = error.get("ctx", {})
     match error["type"]:
+        case "extra_forbidden" if _is_key(path):
+            return _CLEAR_KEY
         case "extra_forbidden":
             return "is not a setting" + did_you_mean(str(path[-1]), settings_at(path[:-1]))
         case "missing":
@@ -21,6 +32,8 @@ def expected_at(path: TreePath, error: dict[str, Any]) -> str:
             return str(context.get("error", error["msg"]))
         case "given_twice" | "no_keys" | "not_there":
             return str(error["msg"])
+        case "model_type" | "model_attributes_type" if path[:1] == ("tenants",) and path[-2:-1] == ("keys",):
+            return "expected a mapping with the key's SHA-256, as `- sha256: ...`: " + _MADE_BY
         case "model_type" | "model_attributes_type" | "dict_type":
             return "expected a mapping of settings" + _lost_blank(path, error.get("input"))
         case "string_type":

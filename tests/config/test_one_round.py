@@ -90,6 +90,26 @@ def test_a_file_that_took_five_rounds_takes_one(tmp_path: Path) -> None:
         assert KEY not in "".join(map(str, found))
 
 
+@pytest.mark.parametrize(
+    ("keys", "path", "words"),
+    [
+        (f"[{{key: {KEY}}}]", ".key", "is a clear key"),
+        (f"[{{api_key: {KEY}, label: old}}]", ".api_key", "is a clear key"),
+        (f"[{KEY}]", "", "expected a mapping with the key's SHA-256"),
+    ],
+)
+def test_a_key_where_its_hash_belongs_is_told_with_the_command_that_makes_one(
+    keys: str, path: str, words: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "fleetgate.yaml"
+    file.write_text(f"tenants:\n  - name: acme\n    keys: {keys}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(file)
+    told = {each.path: each.expected for each in caught.value.problems}
+    assert words in told[f"tenants[0].keys[0]{path}"] and KEY not in str(caught.value)
+    assert "sha256" in told[f"tenants[0].keys[0]{path}"] and "printf %s KEY | sha256sum" in str(told)
+
+
 def doubts(**settings: Any) -> list[tuple[tuple[str | int, ...], str]]:
     return [(doubt.path, doubt.words) for doubt in find_doubts(Config(**settings), NOW)]
 
