@@ -17,6 +17,7 @@ from gateway.cli.nodes import drain, status, undrain
 from gateway.cli.reload import reload
 from gateway.cli.reports import show_audit, show_request, show_usage
 from gateway.cli.tenants import tenants
+from gateway.cli.terminal import tell
 from gateway.cli.transfer import export_records, import_records
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
@@ -82,7 +83,7 @@ def demo(
     try:
         run_demo(kind, nodes or usual_count(kind), port, admin_port)
     except DemoError as error:
-        typer.echo(f"fleetgate demo: {error}", err=True)
+        tell(f"fleetgate demo: {error}", err=True)
         raise typer.Exit(1) from None
 
 

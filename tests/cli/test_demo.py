@@ -1,10 +1,13 @@
 """`fleetgate demo` shows what it says: its lines, pasted into a shell, do what they promise, and it leaves nothing."""
 
+import io
+import json
 import os
 import re
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +15,9 @@ from pathlib import Path
 import pytest
 
 from gateway.cli.demo.first_answer import may_dim
+from gateway.cli.demo.nodes import pass_on
+from gateway.cli.demo.request_lines import RequestLines
+from gateway.cli.demo.run import say
 from tests.support.gateway_process import FLEETGATE
 from workers.cpu_runtime import VLLM_VERSION
 from workers.interpreters import usable_interpreters
@@ -113,6 +119,7 @@ def test_what_it_tells_to_paste_does_what_it_says(demos: list[RunningDemo]) -> N
     )
     first, second = demo.pids()
     assert "data: [DONE]" in demo.pasted("Ask.")
+    assert "console http://127.0.0.1:" in demo.said and "/console  (in a browser: sign in" in demo.said
     assert demo.pasted("The nodes").count("127.0.0.1:") == 2
     statuses = re.findall(r"^HTTP/1.1 (\d+)", demo.pasted("A limit"), re.MULTILINE)
     assert statuses == ["200", "200", "429"]
@@ -179,3 +186,22 @@ def test_an_install_that_fails_says_what_to_do(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert re.search(r"installs.*\n\[demo\]   vLLM .*4 GB .*minutes\n\[demo\]   a model .* MB", done.stdout)
     assert "point XDG_CACHE_HOME at one" in done.stdout and "before it was ready" in done.stderr
+
+
+def test_nothing_that_others_say_commands_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Not a node's output, and not the model that a client names."""
+    ready = threading.Event()
+    pass_on(io.BytesIO(b"\x1b]0;title\x07loading  1%\r\x1b[2Jloading 99%\n" + b"ready: yes\n"), ready, say)
+    record = {
+        "event": "request",
+        "dialect": "chat",
+        "model": None,
+        "model_asked": "m\x1b[2J\n[gateway] forged",
+        "status": 404,
+    }
+    record |= {"limit": None, "node": None, "resumes": None}
+    lines = RequestLines(io.BytesIO(json.dumps(record).encode() + b"\n"), say)
+    assert lines.first.wait(5) and ready.is_set()
+    said = capsys.readouterr().out
+    assert "\x1b" not in said and "\r" not in said and said.count("\n") == 3
+    assert "[vllm] \ufffd[2Jloading 99%" in said and "title" not in said

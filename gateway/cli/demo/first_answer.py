@@ -10,6 +10,7 @@ import typer
 
 from gateway.cli.demo.nodes import MODEL
 from gateway.cli.demo.processes import DemoError
+from gateway.cli.terminal import clean, tell
 
 QUESTION = "What is the capital of France? Tell me about it."
 SHORT = {"thinking_token_budget": 24, "max_tokens": 200}
@@ -37,17 +38,17 @@ def show_first_answer(url: str, key: str, on_terminal: bool) -> None:
             words = answer.read().decode(errors="replace")
             raise DemoError(f"the first request failed with status {answer.status_code}: {words}")
         _show(answer, may_dim(on_terminal))
-        typer.echo("\n[demo] Headers of the answer, from the gateway:")
+        tell("\n[demo] Headers of the answer, from the gateway:")
         for name, value in answer.headers.items():
             if name.startswith(_SHOWN):
-                typer.echo(f"  {name}: {value}")
+                tell(f"  {name}: {value}")
 
 
 def _show(answer: httpx.Response, dims: bool) -> None:
     part = ""
     for delta in _deltas(answer):
         for name, label in (("reasoning", "[thinking] "), ("content", "[answer] ")):
-            text = delta.get(name) or ""
+            text = clean(delta.get(name) or "", "\n\t")
             if text and part != name:
                 text = f"{chr(10) if part else ''}{label}{text.lstrip()}"
                 part = name

@@ -103,13 +103,14 @@ def _started(kind: NodeKind, port: int, say: Say) -> DemoNode:
         return DemoNode(port, start(_command(kind, port), subprocess.DEVNULL), ready)
     node = DemoNode(port, start(_command(kind, port), subprocess.PIPE), ready)
     assert node.process.stdout is not None
-    threading.Thread(target=_pass_on, args=(node.process.stdout, ready, say), daemon=True).start()
+    threading.Thread(target=pass_on, args=(node.process.stdout, ready, say), daemon=True).start()
     return node
 
 
-def _pass_on(output: IO[bytes], ready: threading.Event, say: Say) -> None:
+def pass_on(output: IO[bytes], ready: threading.Event, say: Say) -> None:
+    """Say what a node says, line by line; sets `ready` once it says that it is."""
     for line in output:
-        words = line.decode(errors="replace").rstrip()
+        words = line.decode(errors="replace").rstrip().rpartition("\r")[2]  # the end of what overwrites itself
         say(f"[vllm] {words}")
         if words.startswith("ready:"):
             ready.set()

@@ -6,6 +6,7 @@ from collections import deque
 from typing import IO, Any
 
 from gateway.cli.demo.processes import Say
+from gateway.cli.terminal import clean
 from gateway.core.dialects import DIALECTS
 
 LAST_LINES = 10
@@ -43,7 +44,7 @@ class RequestLines:
     def _tell(self, record: dict[str, Any]) -> None:
         words = describe(record)
         if words is not None:
-            self._say(words)
+            self._say(clean(words))  # a model's name is its client's word: it begins no line of its own
         if record.get("event") == "request":
             self.records.append(record)
             self.first.set()

@@ -9,8 +9,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import typer
-
 from gateway.access.new_keys import make_key
 from gateway.cli.demo.first_answer import QUESTION, show_first_answer
 from gateway.cli.demo.nodes import DemoNode, NodeKind, look_after, missing, running_nodes
@@ -27,6 +25,7 @@ from gateway.cli.demo.processes import (
 )
 from gateway.cli.demo.request_lines import RequestLines
 from gateway.cli.demo.to_try import FEW, Demo, things_to_try
+from gateway.cli.terminal import tell
 
 GATEWAY_SECONDS = 60.0
 LINE_SECONDS = 5.0
@@ -40,13 +39,13 @@ def run_demo(kind: NodeKind, count: int, port: int, admin_port: int) -> None:
         try:
             _serve_until_interrupted(kind, count, (port, admin_port), Path(folder))
         except (KeyboardInterrupt, BrokenPipeError):  # or nobody reads any more
-            _say("\nStopped; nothing is left running.")
+            say("\nStopped; nothing is left running.")
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
     """To whoever still reads: at the end of a terminal everything else has still to be stopped."""
     try:
-        typer.echo(line)
+        tell(line)
     except OSError:
         sys.stdout = None  # else Python fails at its end, over what it could not write
 
@@ -55,8 +54,8 @@ def _serve_until_interrupted(kind: NodeKind, count: int, ports: tuple[int, int],
     for wanted in ports:
         require_port(wanted)
     public, admin = (wanted or free_port() for wanted in ports)
-    _say(_introduction(kind, count))
-    with running_nodes(kind, count, _say) as nodes:
+    say(_introduction(kind, count))
+    with running_nodes(kind, count, say) as nodes:
         (key, digest), (few_key, few_digest) = make_key(), make_key()
         config = folder / "fleetgate.yaml"
         config.write_text(_config(nodes, public, admin, digest, few_digest))
@@ -64,20 +63,20 @@ def _serve_until_interrupted(kind: NodeKind, count: int, ports: tuple[int, int],
         try:
             _show(Demo(kind, f"http://127.0.0.1:{public}", f"http://127.0.0.1:{admin}", key, few_key, nodes), gate)
         finally:
-            stop([gate], _say)
+            stop([gate], say)
 
 
 def _show(demo: Demo, gate: Process) -> None:
     assert gate.stdout is not None
-    lines = RequestLines(gate.stdout, _say)
+    lines = RequestLines(gate.stdout, say)
     wait_until_up(f"{demo.url}/ready", gate, "the gateway", GATEWAY_SECONDS, lines.last_lines)
-    _say(f"[demo] Asking the model through the gateway: {QUESTION!r}")
+    say(f"[demo] Asking the model through the gateway: {QUESTION!r}")
     show_first_answer(demo.url, demo.key, sys.stdout.isatty())
     lines.first.wait(LINE_SECONDS)
-    _say(things_to_try(demo, lines.records[-1]["node"] if lines.records else ""))
+    say(things_to_try(demo, lines.records[-1]["node"] if lines.records else ""))
     while gate.poll() is None:  # which it does not by itself
         time.sleep(0.5)
-        look_after(demo.nodes, demo.kind, _say)
+        look_after(demo.nodes, demo.kind, say)
     raise DemoError(f"the gateway ended by itself.{lines.last_lines()}")
 
 

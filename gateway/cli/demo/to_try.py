@@ -39,7 +39,8 @@ fleetgate is ready.
   key     {demo.key}
   model   {MODEL}
   nodes   {nodes}
-  admin   {demo.admin_url}/docs  (metrics: {demo.admin_url}/metrics)
+  console {demo.admin_url}/console  (in a browser: sign in with any name; this demo has no admin token)
+  admin   {demo.admin_url}/docs  (its API; metrics: {demo.admin_url}/metrics)
 """
 
 
