@@ -175,6 +175,8 @@ class Relay:
                             lease, part = gone_on
                             fresh = False
                             continue
+                    if plan.kept is not None:
+                        plan.kept.forget()
                     again = self.failover.next_lease(error, lease, plan, tries, stats, another)
                     if again is None and tries.full:
                         lease.release()

@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from tests.responses.setting import MODEL, RESPONSES, SETTINGS, YOURS, Json, Setting, code, setting, user
 from tests.support.gateways import eventually, running_gateway
+from tests.support.meaning import events_of
 from workers.fake import FakeSettings, Fault, serve_fake
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -226,6 +227,22 @@ async def test_ids_that_clients_make_up_may_stand_for_several_items(there: Setti
     assert [message["content"] for message in there.prompt()] == ["0", "1", "2", "0"]
 
 
+async def test_items_that_are_made_up_cost_no_call_each(there: Setting) -> None:
+    """They are looked for before anything is counted against the tenant's limits."""
+    made = await there.create("one")
+    known = {"type": "item_reference", "id": made["output"][-1]["id"]}
+    unknown = [{"type": "item_reference", "id": f"msg_{number:024x}{'0' * 20}"} for number in range(500)]
+
+    def reads() -> int:
+        with there.redis.client() as redis:
+            return int(redis.info("commandstats")["cmdstat_hget"]["calls"])
+
+    before = reads()
+    told = await there.ask("POST", RESPONSES, {"model": MODEL, "input": [user("x"), known, *unknown, known]})
+    assert code(told) == (404, "item_not_found", "input.2.id")
+    assert reads() - before < 100
+
+
 async def test_an_unknown_item_names_its_field(there: Setting) -> None:
     for item, param in (
         ({"type": "item_reference", "id": "msg_" + "0" * 44}, "input.1.id"),
@@ -383,3 +400,28 @@ async def test_without_redis_the_error_says_what_to_do() -> None:
                 told = await client.post(RESPONSES, json={"model": MODEL, **body})
                 assert code(told) == (400, "not_over_chat", "input.0.type")
                 assert "redis.url and response_secret" in told.json()["error"]["message"]
+
+
+@BOTH
+async def test_an_error_of_the_node_behind_the_end_changes_nothing(stream: bool) -> None:
+    """Wherever it stands, also in one read with the whole answer: the client gets one end, and what is stored is what
+    it got."""
+    ends = {"response.completed", "error"}
+    seen = set()
+    small = FakeSettings(responses_store=False, thinking_tokens=6, answer_tokens=6)
+    async with setting(1, small, resume={"enabled": False}, budgets={"canary": True}) as there:
+        nodes = there.gateways[0].app.fleet.nodes
+        await eventually(lambda: all(node.capabilities.marker_shown is not None for node in nodes))
+        for after in range(12, 20):
+            there.node.set_faults(Fault("error_event", after=after))
+            told = await there.ask("POST", RESPONSES, {"model": MODEL, "input": "hello", "stream": stream})
+            if not stream and told.status_code != 200:
+                continue
+            whole = [{"type": "response.completed", "response": told.json()}] if not stream else events_of(told.content)
+            last = [event for event in whole if event["type"] in ends]
+            assert len(last) == 1 and last[0] is whole[-1], (after, told.text)
+            seen.add(last[0]["type"])
+            if last[0]["type"] == "response.completed":
+                made = last[0]["response"]
+                assert made["store"] is True and (await there.get(made["id"])).json() == made
+        assert "response.completed" in seen

@@ -260,9 +260,10 @@ class ChainedFilter(StreamFilter):
         return events
 
     def _update(self) -> None:
-        """Take over the state: what the client saw is the outer filter's, what the node did the inner one's."""
+        """Take over the state: what the client saw is the outer filter's, what the node did the inner one's. An error
+        behind the end of an answer is none of it: the outer filter has left it out."""
         self.ended = self._outer.ended
-        self.failed = self._inner.failed or self._outer.failed
+        self.failed = self._outer.failed or (self._inner.failed and not self.ended)
         self.usage = self._inner.usage or self._outer.usage
         self.follow_up, self._inner.follow_up = self._inner.follow_up, None
         self.wasted = self._inner.wasted

@@ -50,6 +50,10 @@ class KeptTurn:
         self.response = response
         self._write = write
 
+    def forget(self) -> None:
+        """Its answer failed: another attempt may complete it, or nothing does."""
+        self.response = self._write = self._head = None
+
     def hold(self, status: int, headers: Headers) -> None:
         """It is a plain answer, with this head."""
         self._head = (status, headers)
