@@ -24,7 +24,7 @@ from gateway.core.dialects.responses_input import asks_for_compaction
 from gateway.core.errors import InvalidRequest, NotFound
 from gateway.core.json_text import dump
 from gateway.core.reading.outline import Outline, too_many_to_rewrite
-from gateway.core.responses.items import Earlier, fold, is_reference, listed, repeats
+from gateway.core.responses.items import Earlier, fold, is_reference, listed, repeats, text_length
 from gateway.core.responses.kept_ids import (
     PLACE_BYTES,
     ItemPlace,
@@ -42,6 +42,7 @@ from gateway.responses.sealing import Sealer
 from gateway.responses.turn_reader import (
     IN_A_THREAD,
     RecalledSize,
+    TurnMissing,
     TurnReader,
     as_input,
     not_found,
@@ -52,6 +53,9 @@ from gateway.responses.turns import Kept, Outcome, Turns
 from gateway.upstream.downstream import DownstreamRequest
 
 log = structlog.get_logger("fleetgate.responses")
+
+FOLDED_AT_ONCE = 32
+"""Items whose digest is taken before others get a turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +147,15 @@ class KeptResponses:
         named = {at: _place_of(item, f"input.{at}") for at, item in enumerate(items) if is_reference(item)}
         if not named:
             return items
-        turns = await self._reader.turns([each.place for each in named.values()], tenant, size)
+        try:
+            turns = await self._reader.turns([each.place for each in named.values()], tenant, size)
+        except TurnMissing as missing:
+            number = next(number for number, each in named.items() if each.place == missing.place)
+            raise _unknown_item(items[number], f"input.{number}") from None
         resolved = list(items)
         seen: set[ItemPlace] = set()
         for number, each in named.items():
-            said = turns.get(each.place)
-            item = None if said is None else said.item(each.number)
+            item = turns[each.place].item(each.number)
             if item is None:
                 raise _unknown_item(items[number], f"input.{number}")
             if each in seen:  # the first time, it is counted with its record
@@ -207,19 +214,33 @@ class KeptResponses:
             return Kept(Outcome.FAILED, 0)
 
     async def _store(self, turn: KeptTurn, tenant: str) -> Kept:
-        before, items, response = turn.before, turn.items, turn.response
-        assert response is not None
-        key, output = self._sealer.digest_key, response["output"]
+        before, items, most = turn.before, turn.items, self.rules.max_bytes
+        assert turn.response is not None
+        output = turn.response["output"]
         await asyncio.sleep(0)
         if before.repeated:
-            known = fold(key, before.digest, items[: before.repeated])
             own = items[before.repeated :]
-            kept = await self._write(turn, tenant, before.turn, known, fold(key, known, [*own, *output]), own)
+            if text_length(own, most) > most:
+                return Kept(Outcome.TOO_LARGE, 0)
+            known = await self._fold(before.digest, items[: before.repeated])
+            digest = await self._fold(known, [*own, *output])
+            kept = await self._write(turn, tenant, before.turn, known, digest, own)
             if kept.outcome is not Outcome.GONE:
                 return kept
             before = Before()  # it only looked like what was said before
-        digest = fold(key, before.digest, [*items, *output])
+        if text_length(items, most) > most:
+            return Kept(Outcome.TOO_LARGE, 0)
+        digest = await self._fold(before.digest, [*items, *output])
         return await self._write(turn, tenant, before.turn, "", digest, items)
+
+    async def _fold(self, digest: str, items: Sequence[Any]) -> str:
+        """`fold`, between the steps of which others get a turn: a client may send its whole history each time."""
+        key = self._sealer.digest_key
+        for start in range(0, len(items), FOLDED_AT_ONCE):
+            if start:
+                await asyncio.sleep(0)
+            digest = fold(key, digest, items[start : start + FOLDED_AT_ONCE])
+        return digest
 
     async def _write(
         self, turn: KeptTurn, tenant: str, before: str | None, known: str, digest: str, items: Sequence[Any]
@@ -261,7 +282,8 @@ class KeptResponses:
         return {"id": response_id, "object": "response", "deleted": True}
 
     async def input_items(self, place: Place, tenant: str, response_id: str, request: DownstreamRequest) -> list[Body]:
-        """All items that its model was given, the first one first. Raises as `response`, and `BodyTooLarge`."""
+        """All items that its model was given, the first one first, for `shown_items`. Raises as `response`, and
+        `BodyTooLarge`."""
         size = RecalledSize(request, self.rules.max_conversation)
         found = await self._reader.conversation(place, tenant, size)
         if found is None:
@@ -270,7 +292,7 @@ class KeptResponses:
         for turn, said in found.turns:
             items += said.listed_items(turn)
             if turn != place:
-                items += said.shown_output()
+                items += said.output
         return items
 
 

@@ -7,6 +7,7 @@ from gateway.core.bodies import Body
 from gateway.core.errors import InvalidRequest, NotFound
 from gateway.core.json_text import dump
 from gateway.core.responses.kept_ids import Place
+from gateway.core.responses.turn_record import shown_items
 from gateway.responses.kept_responses import KeptResponses
 from gateway.upstream.downstream import DownstreamRequest
 
@@ -41,7 +42,8 @@ class Retrieval:
         if method == "DELETE":
             return await kept.delete(*at)
         if self._suffix == "/input_items":
-            return page(await kept.input_items(*at, request), self._query)
+            found = page(await kept.input_items(*at, request), self._query)
+            return {**found, "data": shown_items(found["data"])}
         found = await kept.response(*at, request)
         if self._suffix == "/cancel":  # as nodes refuse it
             raise InvalidRequest("Cannot cancel a synchronous response.", param="response_id")

@@ -83,6 +83,14 @@ class KeptConversation(NamedTuple):
     digest: str
 
 
+class TurnMissing(Exception):
+    """The turn at `place` is not there."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        self.place = place
+
+
 class TurnReader:
     """Calls raise `BodyTooLarge`, `MemoryFull` and `ResponsesUnavailable`."""
 
@@ -113,7 +121,7 @@ class TurnReader:
         return KeptConversation(turns, digest)
 
     async def turns(self, places: Sequence[Place], tenant: str, size: RecalledSize) -> dict[Place, SaidInTurn]:
-        """Those turns that are there."""
+        """Those turns. Raises `TurnMissing` at the first that is not there: made-up ones cost a call, not one each."""
         by_conversation: dict[str, dict[str, None]] = {}
         for place in places:
             by_conversation.setdefault(place.conversation, {})[place.turn] = None
@@ -127,8 +135,9 @@ class TurnReader:
                 record, records[number] = records[number], None
                 at = Place(conversation, turn)
                 said = None if record is None else await self._read(tenant, at, record, size, number)
-                if said is not None:
-                    found[at] = said
+                if said is None:
+                    raise TurnMissing(at)
+                found[at] = said
         return found
 
     async def response(self, place: Place, tenant: str, request: DownstreamRequest) -> Body | None:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.errors import InvalidRequest
+from gateway.core.json_text import dump
 from gateway.core.responses.items import (
     NO_ITEMS,
     Earlier,
@@ -15,6 +16,7 @@ from gateway.core.responses.items import (
     is_reference,
     listed,
     repeats,
+    text_length,
     texts_as_parts,
 )
 from gateway.core.responses.kept_ids import INPUT_ITEMS, PLACE_BYTES, item_id, new_place
@@ -122,3 +124,19 @@ def test_an_error_names_an_item_as_the_client_numbered_it() -> None:
     for param in ("model", "input", None, "input.x"):
         assert told(Earlier(3, False), param) == (param, f"The field {param!r} is odd.")
     assert told(Earlier(0, False), "input.3") == ("input.3", "The field 'input.3' is odd.")
+
+
+def test_texts_are_counted_until_there_are_too_many() -> None:
+    assert text_length([USER, CALL, 5, None, ["ab"]], 1000) == len("messageuserhellofunction_callcf{}ab")
+    assert text_length([], 0) == 0 and 5 < text_length(["abc"] * 100, 5) < 10
+
+
+@given(
+    st.lists(
+        st.recursive(
+            st.text() | st.integers() | st.none(), lambda under: st.lists(under) | st.dictionaries(st.text(), under)
+        )
+    )
+)
+def test_no_item_is_shorter_than_its_texts(items: list[Any]) -> None:
+    assert text_length(items, 10**9) <= len(dump(items))

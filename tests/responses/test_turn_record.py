@@ -4,7 +4,14 @@ from typing import Any
 
 from gateway.core.dialects.opaque_text import REASONING, encode_text
 from gateway.core.responses.kept_ids import INPUT_ITEMS, PLACE_BYTES, item_id, new_place
-from gateway.core.responses.turn_record import SaidInTurn, read_response, read_said, said_part, write_record
+from gateway.core.responses.turn_record import (
+    SaidInTurn,
+    read_response,
+    read_said,
+    said_part,
+    shown_items,
+    write_record,
+)
 
 PLACE = new_place(bytes(PLACE_BYTES))
 THOUGHT = {
@@ -58,6 +65,17 @@ def test_input_items_are_listed_with_ids() -> None:
     assert last == {**ITEMS[2], "id": item_id("fco_", PLACE, INPUT_ITEMS + 2)}, "ids of clients may stand for several"
     other = SaidInTurn([{"type": "made_up"}], []).listed_items(PLACE)
     assert other == [{"type": "made_up", "id": item_id("item_", PLACE, INPUT_ITEMS)}]
+
+
+def test_listed_items_are_shown_as_their_client_got_them() -> None:
+    """Of an output its opaque texts; what a client has sent itself stays as it is."""
+    mine = {"type": "message", "encrypted_content": True}
+    made = write_record([mine], {**RESPONSE, "output": [{**THOUGHT, "id": item_id("rs_", PLACE, 0)}]})
+    said = read_said(made)
+    assert said is not None
+    own, thought = shown_items([*said.listed_items(PLACE), *said.output])
+    assert own == {**mine, "id": item_id("msg_", PLACE, INPUT_ITEMS)}
+    assert thought == {**THOUGHT, "id": item_id("rs_", PLACE, 0)}
 
 
 def test_what_is_no_record_is_none() -> None:

@@ -87,6 +87,21 @@ def fold(key: bytes, digest: str, items: Iterable[Any]) -> str:
     return digest
 
 
+def text_length(items: Sequence[Any], most: int) -> int:
+    """The length of all texts in `items`, which have at least so many bytes as JSON; counted until it passes `most`."""
+    length, waiting = 0, list(items)
+    while waiting and length <= most:
+        each = waiting.pop()
+        kind = type(each)
+        if kind is str:
+            length += len(each)
+        elif kind is dict:
+            waiting += each.values()
+        elif kind is list:
+            waiting += each
+    return length
+
+
 def _essence(item: Any) -> list[object]:
     """What an item says, without ids, statuses and annotations."""
     if type(item) is not dict:

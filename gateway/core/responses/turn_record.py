@@ -13,7 +13,7 @@ from gateway.core.bodies import Body
 from gateway.core.dialects.opaque_text import REASONING, encode_text
 from gateway.core.json_text import dump, load_object
 from gateway.core.responses.items import texts_as_parts
-from gateway.core.responses.kept_ids import INPUT_ITEMS, Place, item_id
+from gateway.core.responses.kept_ids import INPUT_ITEMS, Place, item_id, item_place
 
 _OPAQUE = "encrypted_content"
 
@@ -36,10 +36,6 @@ class SaidInTurn(NamedTuple):
     def as_input(self) -> list[Any]:
         """What a later request sends to a model."""
         return [*self.items, *map(_without_opaque, self.output)]
-
-    def shown_output(self) -> list[Body]:
-        """The output as its client got it."""
-        return [_with_opaque(item) for item in self.output]
 
     def item(self, number: int) -> Body | None:
         """The item of that number, see `kept_ids`; None where there is none."""
@@ -85,8 +81,23 @@ def read_response(content: bytes) -> Body | None:
     for name, value in rest.items():  # the output stands where it stood
         shown[name] = value
         if name == "incomplete_details":
-            shown["output"] = said.shown_output()
-    return shown if "output" in shown else {**shown, "output": said.shown_output()}
+            shown["output"] = _shown(said.output)
+    return shown if "output" in shown else {**shown, "output": _shown(said.output)}
+
+
+def shown_items(listed: Sequence[Body]) -> list[Body]:
+    """Listed input items, as clients are told of them. What a client itself has sent is not looked into."""
+    return [item if _is_own(item) else _with_opaque(item) for item in listed]
+
+
+def _shown(output: Sequence[Body]) -> list[Body]:
+    """An output as its client got it."""
+    return [_with_opaque(item) for item in output]
+
+
+def _is_own(item: Body) -> bool:
+    place = item_place(item["id"])
+    return place is None or place.number >= INPUT_ITEMS
 
 
 def _identified(item: Body, place: Place, number: int) -> Body:
