@@ -117,16 +117,18 @@ class _Import:
                 found = self._send(page, dry_run=True)
             except AdminClientError as error:
                 problems += [re.sub(r"^records\.\d+: ", "", line) for line in str(error).splitlines()]
+                if len(problems) >= SHOWN:  # more are not shown, and a Redis that is away fails every page
+                    break
                 continue
             self._changes += found["changes"]
             self._usage.update(found["usage"])
             self._unchanged += found["unchanged"]
             missing.update(found["missing_tenants"])
-        lost = sorted(missing - self._named["tenant"])
-        if lost:
-            problems.append(
-                f"keys belong to tenants that exist neither there nor in the file: {', '.join(lost[:SHOWN])}"
-            )
+        else:
+            lost = sorted(missing - self._named["tenant"])
+            if lost:
+                words = "keys belong to tenants that exist neither there nor in the file"
+                problems.append(f"{words}: {', '.join(lost[:SHOWN])}")
         if problems:
             raise AdminClientError("\n".join([*problems[:SHOWN], "nothing was imported"]))
 

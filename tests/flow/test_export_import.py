@@ -258,6 +258,16 @@ async def test_records_that_mean_nothing_sure_are_refused() -> None:
         assert at.kept() == before
 
 
+async def test_a_file_of_very_many_mistakes_is_not_checked_to_its_end(tmp_path: Path) -> None:
+    """Nor is one while Redis is away: each page would wait for it."""
+    file = tmp_path / "wrong.jsonl"
+    file.write_bytes(HEAD + b"".join([tenant(f"t{number}", modles=[]) for number in range(2000)]))
+    async with place() as at:
+        done = await at.run("import", file, "--merge")
+        assert done.exit_code == 1 and done.output.count("modles") == 20 and "nothing was imported" in done.output
+        assert "cut off" not in done.output, "its end was not read"
+
+
 async def test_what_was_agreed_to_is_what_is_written(tmp_path: Path) -> None:
     """The file is read twice, and may change while a person reads what it would do."""
     file = tmp_path / "backup.jsonl"
