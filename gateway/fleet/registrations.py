@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from gateway.core.fleet.registration import RegisteredNode, RegistrationTrust, UntrustedRegistration, read_registration
+from gateway.core.fleet.registration import KnownRegistrations, RegisteredNode, RegistrationTrust, UntrustedRegistration
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node_sources import NodeSources
 from gateway.fleet.node_spec import Drain, NodeSpec
@@ -56,6 +56,7 @@ class Registrations:
         self._rules = rules
         self._sources = sources
         self._fleet = fleet
+        self._known = KnownRegistrations()
         self._records: dict[str, RegisteredNode] = {}
         self._specs: dict[str, NodeSpec] = {}
         self._seen: dict[str, float] = {}
@@ -83,6 +84,8 @@ class Registrations:
             return
         now = asyncio.get_running_loop().time()
         for node_id, record in self._trusted(changed).items():
+            if self._records.get(node_id) is record:
+                continue
             self._records[node_id] = record
             spec, known = self._spec(record), self._specs.get(node_id)
             self._specs[node_id] = spec if spec != known or known is None else known  # the same one is compared faster
@@ -122,9 +125,10 @@ class Registrations:
     def _trusted(self, records: Mapping[str, bytes]) -> dict[str, RegisteredNode]:
         trusted = {}
         self._refused = {name: reason for name, reason in self._refused.items() if name in self._read_at}
+        self._known.keep(self._read_at)
         for node_id, text in records.items():
             try:
-                record = read_registration(text, self._rules.trust, time.time())
+                record = self._known.read(node_id, text, self._rules.trust, time.time())
                 if record.node_id != node_id:
                     raise UntrustedRegistration(f"its key does not match its node_id {record.node_id!r}")
                 trusted[node_id] = record

@@ -11,7 +11,13 @@ from typing import Any
 import pytest
 
 from gateway.core.fleet.launch_facts import LONGEST, LaunchFacts
-from gateway.core.fleet.registration import RegisteredNode, RegistrationTrust, UntrustedRegistration, read_registration
+from gateway.core.fleet.registration import (
+    KnownRegistrations,
+    RegisteredNode,
+    RegistrationTrust,
+    UntrustedRegistration,
+    read_registration,
+)
 
 CONTRACT = json.loads((Path(__file__).parents[1] / "contract" / "registration-v1.json").read_text())
 SECRET: str = CONTRACT["secret"]
@@ -154,3 +160,32 @@ def test_lists_bound_signed_records_too() -> None:
 def test_what_is_no_record_is_refused_and_not_more(text: bytes) -> None:
     with pytest.raises(UntrustedRegistration):
         read(text)
+
+
+LISTED_READY = {key: value for key, value in READY.items() if key != "signature"}
+
+
+def test_a_record_that_was_renewed_is_the_same_and_its_heartbeat_counts() -> None:
+    known = KnownRegistrations()
+
+    def read_known(now: float, **changes: Any) -> RegisteredNode:
+        return known.read("n", json.dumps({**LISTED_READY, "heartbeat_at": now, **changes}).encode(), LISTED, now)
+
+    first = read_known(NOW)
+    assert read_known(NOW + 5) is first
+    assert read_known(NOW + 10, weight=2.0).weight == 2.0
+    assert read_known(NOW + 15).weight == first.weight
+    with pytest.raises(UntrustedRegistration, match="heartbeat is 60 s old"):
+        read_known(NOW + 80, heartbeat_at=NOW + 20)
+    with pytest.raises(UntrustedRegistration, match="which is not listed"):
+        read_known(NOW + 80, models=["other"])
+    known.keep(())
+    assert read_known(NOW + 90) is not first
+
+
+def test_a_signature_is_checked_with_every_heartbeat() -> None:
+    known = KnownRegistrations()
+    known.read("n", signed(), SIGNED, NOW)
+    forged = json.loads(signed()) | {"heartbeat_at": NOW}
+    with pytest.raises(UntrustedRegistration, match="not signed"):
+        known.read("n", json.dumps(forged).encode(), SIGNED, NOW)

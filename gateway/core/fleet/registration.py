@@ -10,7 +10,7 @@ import hmac
 import ipaddress
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,9 @@ TIME_TO_LIVE = 20.0
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+
+_HEARTBEAT = re.compile(rb'"heartbeat_at": ?([0-9]+(?:\.[0-9]+)?)(?=[,}])')
+"""Only a number behind the name of a field looks like this: a quote within a string is escaped."""
 
 _URL = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?/?", re.IGNORECASE)
 """Scheme, host and port; no user, path or query."""
@@ -72,13 +75,47 @@ def read_registration(text: bytes, trust: RegistrationTrust, now: float) -> Regi
         if isinstance(error, UntrustedRegistration):
             raise
         raise UntrustedRegistration(f"is not a record of schema 1: {type(error).__name__} {error}") from None
+    _check_heartbeat(heartbeat, trust, now)
+    _check_signature(record, trust.secret)
+    _check_place(registered, trust)
+    return registered
+
+
+class KnownRegistrations:
+    """Spares reading records that were renewed and say the same: of 1,000 nodes 200 are renewed in a second, and to
+    read one takes 50 µs. Signed ones are read each time."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[bytes, RegisteredNode]] = {}
+        """By name: a digest of all but the heartbeat, and what it said."""
+
+    def read(self, node_id: str, text: bytes, trust: RegistrationTrust, now: float) -> RegisteredNode:
+        """As `read_registration`, of the record under this name."""
+        beats = _HEARTBEAT.findall(text) if trust.secret is None else ()
+        if len(beats) != 1:
+            return read_registration(text, trust, now)
+        digest = hashlib.blake2b(_HEARTBEAT.sub(b"", text), digest_size=16).digest()
+        known = self._known.get(node_id)
+        if known is None or known[0] != digest:
+            record = read_registration(text, trust, now)
+            self._known[node_id] = digest, record
+            return record
+        _check_heartbeat(float(beats[0]), trust, now)
+        return known[1]
+
+    def keep(self, names: Collection[str]) -> None:
+        """Forget all others."""
+        if len(self._known) > len(names):
+            self._known = {name: known for name, known in self._known.items() if name in names}
+
+
+def _check_heartbeat(heartbeat: float, trust: RegistrationTrust, now: float) -> None:
     if not now - TIME_TO_LIVE - trust.skew <= heartbeat <= now + trust.skew:
         raise UntrustedRegistration(
             f"its heartbeat is {now - heartbeat:.0f} s old (or clocks differ by more than the skew)"
         )
-    _check_signature(record, trust.secret)
-    _check_place(registered, trust)
-    return registered
 
 
 def _read(record: Mapping[str, Any]) -> RegisteredNode:
