@@ -1,10 +1,11 @@
 """What a fleet costs that nobody asks anything: CPU and memory of the gateway, and how soon a fleet is ready.
 
-    python -m loadtest.probes [--sizes 4 1000] [--gateways 1] [--busy 0] [--seconds 20] [--json FILE]
+    python -m loadtest.probes [--sizes 4 1000] [--gateways 1] [--busy 0] [--whole] [--listed] [--seconds 20]
     python -m loadtest.probes --source    # this tree as it is, not compiled
 
-All nodes are in one process, `loadtest.quiet_nodes`. They register in Redis all at once; `ready` is when every gateway
-says that all of them are. After a while the gateways' CPU is taken over `--seconds`, and the memory of the first one.
+All nodes are in one process, `loadtest.quiet_nodes`. They register in Redis all at once, or with `--listed` stand in
+the gateways' configuration, without Redis; `ready` is when every gateway says that all of them are. After a while the
+gateways' CPU is taken over `--seconds`, and the memory of the first one. `--busy` nodes have requests of others.
 docs/scaling.md has the results.
 """
 
@@ -63,8 +64,14 @@ class IdleCost:
 class QuietFleet(StartedProcesses):
     """`size` nodes in one process, a Redis, and gateways; a context manager."""
 
-    def __init__(self, gateway: Proxy, size: int, gateways: int, busy: int) -> None:
+    def __init__(
+        self, gateway: Proxy, size: int, gateways: int, busy: int, whole: bool = False, listed: bool = False
+    ) -> None:
+        """`whole`: metrics cannot be asked for by name; `listed`: there is no Redis."""
         super().__init__()
+        self._whole = whole
+        self._listed = listed
+        self._started_at = time.time()
         self.size = size
         self._gateway = gateway
         self._count = gateways
@@ -76,7 +83,7 @@ class QuietFleet(StartedProcesses):
         folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="fleetgate-probes-")))
         log = folder / "nodes.log"
         argv = [sys.executable, "-m", "loadtest.quiet_nodes", "--count", str(self.size), "--busy", str(self._busy)]
-        child = self._stack.enter_context(Child(argv, log))
+        child = self._stack.enter_context(Child([*argv, *["--whole"] * self._whole], log))
         end = time.monotonic() + START_SECONDS
         while not log.read_text().endswith("\n"):
             if child.ended or time.monotonic() > end:
@@ -100,6 +107,9 @@ class QuietFleet(StartedProcesses):
             "discovery": {"registrations": {"networks": ["127.0.0.0/8"]}},
             "log": {"level": "error"},
         }
+        if self._listed:
+            nodes = [{"url": f"http://{HOST}:{node}", "max_concurrency": 64} for node in self.ports]
+            settings = {"nodes": nodes, "log": {"level": "error"}}
         path.write_text(json.dumps(settings))
         argv = [self._gateway.executable, "serve", "--config", str(path), "--host", HOST]
         argv += ["--port", str(port), "--admin-port", str(admin)]
@@ -110,11 +120,15 @@ class QuietFleet(StartedProcesses):
 
     def register(self) -> None:
         """Write the records of all nodes, as their launchers do."""
+        if self._listed:
+            return
         now = time.time()
         with self.redis.pipeline(transaction=False) as pipeline:
             for port in self.ports:
                 name = f"n-{port}"
-                pipeline.set(f"fleetgate:node:{name}", json.dumps(_record(name, port, now)), px=20_000)
+                pipeline.set(
+                    f"fleetgate:node:{name}", json.dumps(_record(name, port, self._started_at, now)), px=20_000
+                )
                 pipeline.zadd("fleetgate:nodes", {name: now + 20.0})
             pipeline.execute()
 
@@ -148,7 +162,7 @@ class QuietFleet(StartedProcesses):
         )
 
 
-def _record(name: str, port: int, now: float) -> dict[str, object]:
+def _record(name: str, port: int, started: float, now: float) -> dict[str, object]:
     return {
         "schema": 1,
         "node_id": name,
@@ -163,7 +177,7 @@ def _record(name: str, port: int, now: float) -> dict[str, object]:
         "vllm_version": "0.32.0",
         "canary": None,
         "gpus": None,
-        "started_at": now,
+        "started_at": started,
         "heartbeat_at": now,
         "drain_deadline": None,
     }
@@ -174,9 +188,11 @@ def _ready(admin: int) -> int:
         return sum(node["ready"] for node in json.load(answer))
 
 
-def measure_idle(gateway: Proxy, size: int, gateways: int, busy: int, seconds: float) -> IdleCost:
+def measure_idle(
+    gateway: Proxy, size: int, gateways: int, busy: int, seconds: float, whole: bool = False, listed: bool = False
+) -> IdleCost:
     """One fleet from its registration on. Raises StartError."""
-    with QuietFleet(gateway, size, gateways, busy) as fleet:
+    with QuietFleet(gateway, size, gateways, busy, whole, listed) as fleet:
         fleet.register()
         ready = fleet.wait_until_ready()
         fleet.keep(SETTLE_SECONDS)
@@ -202,13 +218,11 @@ def line(cost: IdleCost) -> str:
     )
 
 
-def measure_all(
-    gateway: Proxy, sizes: Sequence[int], gateways: int, busy: int, seconds: float, say: Callable[[str], None]
-) -> list[IdleCost]:
+def measure_all(sizes: Sequence[int], measure: Callable[[int], IdleCost], say: Callable[[str], None]) -> list[IdleCost]:
     """Every size once. What a node costs in memory is the difference between two sizes."""
     found = []
     for size in sizes:
-        found.append(measure_idle(gateway, size, gateways, busy, seconds))
+        found.append(measure(size))
         say(line(found[-1]))
     return found
 
@@ -225,6 +239,8 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--gateways", type=int, default=1)
     parser.add_argument("--busy", type=int, default=0, help="requests that run on each node")
+    parser.add_argument("--whole", action="store_true", help="metrics of the nodes cannot be asked for by name")
+    parser.add_argument("--listed", action="store_true", help="nodes in the configuration, and no Redis")
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--json", type=Path)
     add_options(parser)
@@ -233,7 +249,12 @@ def main() -> None:
     [gateway] = built([proxies.FLEETGATE], options, print)
     print("| nodes | gateways | ready, s | a gateway, of a core | Redis, of a core | gateway, MB resident |")
     print("|---:|---:|---:|---:|---:|---:|")
-    costs = measure_all(gateway, options.sizes, options.gateways, options.busy, options.seconds, print)
+
+    def measure(size: int) -> IdleCost:
+        how = (options.gateways, options.busy, options.seconds, options.whole, options.listed)
+        return measure_idle(gateway, size, *how)
+
+    costs = measure_all(options.sizes, measure, print)
     print(f"{per_node(costs):.0f} KB a node")
     if options.json:
         rows = [asdict(cost) for cost in costs]

@@ -3,6 +3,7 @@
     python -m loadtest.quiet_nodes --count 1000    # prints the ports as one line of JSON, then serves
 
 /metrics has the families of a vLLM 0.32 with their histograms, 50 KB; its counters grow while `--busy` requests run.
+As there, /metrics/ has only what it is asked for by name.
 """
 
 import argparse
@@ -10,6 +11,8 @@ import asyncio
 import contextlib
 import json
 import time
+from collections.abc import Collection
+from urllib.parse import parse_qs
 
 import httptools
 import uvloop
@@ -64,16 +67,7 @@ def head_of(name: str, kind: str) -> str:
 
 def metrics_page(started: float, running: int, generated: int) -> bytes:
     """A page of a node that began at `started` (seconds since 1970), and has made `generated` tokens."""
-    parts = [head_of("process_start_time_seconds", "gauge"), f"process_start_time_seconds {started:.2f}\n"]
-    told = {"num_requests_running": running, "generation_tokens": generated}
-    for name in GAUGES:
-        parts += [head_of(f"vllm:{name}", "gauge"), f"vllm:{name}{{{LABELS}}} {float(told.get(name, 0))}\n"]
-    for name in COUNTERS:
-        parts += [head_of(f"vllm:{name}_total", "counter")]
-        parts += [f"vllm:{name}_total{{{LABELS}}} {float(told.get(name, 0))}\n"]
-        parts += [head_of(f"vllm:{name}_created", "gauge"), f"vllm:{name}_created{{{LABELS}}} {started:.7e}\n"]
-    parts += [head_of("vllm:request_success_total", "counter")]
-    parts += [f'vllm:request_success_total{{{LABELS},finished_reason="{reason}"}} 0.0\n' for reason in REASONS]
+    parts = _counts(started, running, generated)
     for name in HISTOGRAMS:
         parts += [head_of(f"vllm:{name}", "histogram")]
         parts += [f'vllm:{name}_bucket{{{LABELS},le="{bound}"}} 0.0\n' for bound in (*BUCKETS, "+Inf")]
@@ -87,13 +81,40 @@ def metrics_page(started: float, running: int, generated: int) -> bytes:
     return "".join(parts).encode()
 
 
+def short_page(started: float, running: int, generated: int, names: Collection[str]) -> bytes:
+    """What is left of the page where it is asked for metrics by name: none of the histograms is."""
+    lines = "".join(_counts(started, running, generated)).splitlines(keepends=True)
+    return "".join([line for line in lines if _name_in(line) in names]).encode()
+
+
+def _counts(started: float, running: int, generated: int) -> list[str]:
+    parts = [head_of("process_start_time_seconds", "gauge"), f"process_start_time_seconds {started:.2f}\n"]
+    told = {"num_requests_running": running, "generation_tokens": generated}
+    for name in GAUGES:
+        parts += [head_of(f"vllm:{name}", "gauge"), f"vllm:{name}{{{LABELS}}} {float(told.get(name, 0))}\n"]
+    for name in COUNTERS:
+        parts += [head_of(f"vllm:{name}_total", "counter")]
+        parts += [f"vllm:{name}_total{{{LABELS}}} {float(told.get(name, 0))}\n"]
+        parts += [head_of(f"vllm:{name}_created", "gauge"), f"vllm:{name}_created{{{LABELS}}} {started:.7e}\n"]
+    parts += [head_of("vllm:request_success_total", "counter")]
+    parts += [f'vllm:request_success_total{{{LABELS},finished_reason="{reason}"}} 0.0\n' for reason in REASONS]
+    return parts
+
+
+def _name_in(line: str) -> str:
+    return line.split(" ", 3)[2] if line.startswith("#") else line.partition("{")[0].partition(" ")[0]
+
+
 class Question(asyncio.Protocol):
     """One connection to one of the nodes; every request is answered at once."""
 
-    def __init__(self, started: float, busy: int) -> None:
+    def __init__(self, started: float, busy: int, filters: bool = True) -> None:
+        """`filters`: `/metrics/` has what it is asked for by name; else nothing, as of a vLLM with several API
+        servers."""
         self._parser = httptools.HttpRequestParser(self)
         self._started = started
         self._busy = busy
+        self._filters = filters
         self._path = b""
         self._transport: asyncio.Transport | None = None
 
@@ -115,18 +136,23 @@ class Question(asyncio.Protocol):
         self._transport.write(head + body)
 
     def _body(self) -> bytes | None:
-        if self._path == b"/metrics":
-            return metrics_page(self._started, self._busy, round(self._busy * 50 * (time.time() - self._started)))
+        path, _, query = self._path.partition(b"?")
+        if path in (b"/metrics", b"/metrics/"):
+            made = round(self._busy * 50 * (time.time() - self._started))
+            names = parse_qs(query.decode()).get("name[]") if path == b"/metrics/" else None
+            if names is None:
+                return metrics_page(self._started, self._busy, made)
+            return short_page(self._started, self._busy, made, names) if self._filters else b""
         if self._path == b"/v1/models":
             card = {"id": MODEL, "object": "model", "created": int(time.time()), "owned_by": "vllm", "root": MODEL}
             return json.dumps({"object": "list", "data": [{**card, "parent": None, "max_model_len": 262144}]}).encode()
         return CONSTANT.get(self._path)
 
 
-async def serve(count: int, busy: int) -> None:
+async def serve(count: int, busy: int, filters: bool) -> None:
     """Serve until cancelled."""
     loop, started = asyncio.get_running_loop(), time.time()
-    servers = [await loop.create_server(lambda: Question(started, busy), HOST, 0) for _ in range(count)]
+    servers = [await loop.create_server(lambda: Question(started, busy, filters), HOST, 0) for _ in range(count)]
     print(json.dumps([server.sockets[0].getsockname()[1] for server in servers]), flush=True)
     await loop.create_future()
 
@@ -136,9 +162,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Nodes that answer probes and nothing else.")
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--busy", type=int, default=0, help="requests that run on each node")
+    parser.add_argument("--whole", action="store_true", help="their metrics cannot be asked for by name")
     options = parser.parse_args()
     with contextlib.suppress(KeyboardInterrupt):
-        uvloop.run(serve(options.count, options.busy))
+        uvloop.run(serve(options.count, options.busy, not options.whole))
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ class Node:
     __slots__ = (
         "_drains",
         "_pace",
+        "_told",
         "access",
         "block",
         "breaker",
@@ -147,6 +148,7 @@ class Node:
         self.stalled_at = -math.inf
         """When an answer was last given up because nothing came; forgotten once the node has answered anything."""
         self._pace: float | None = None
+        self._told: tuple[Any, ...] = ()
 
     def _call_prober(self) -> None:
         if self.on_attention is not None:
@@ -168,8 +170,15 @@ class Node:
             self._call_prober()
 
     def _tell(self) -> None:
-        if self.on_change is not None:
-            self.on_change(self)
+        """Most probes find a node as the last one did, which is no news."""
+        told = (
+            *(self.cards, self.spec, self.ready, self.failing, self.left, self.closed),
+            *(self.places, self.bound, self.bounded, self.shared, self.busy_until),
+        )
+        if told != self._told:
+            self._told = told
+            if self.on_change is not None:
+                self.on_change(self)
 
     def has_place(self, now: float) -> bool:
         """Whether it may have one more request now. True until the next await only: others ask, too."""
@@ -300,11 +309,12 @@ class Node:
                 del loads[0]
         self.block = load.block or self.block
         self.kv_tokens = load.kv_tokens or self.kv_tokens
-        if find_knee:
+        if find_knee and self.spec.max_concurrency is None:
             self.knee.observe(self.loads, min(sent, self.in_flight), self.gateways)
-        else:
+            self._tell()
+        elif self.knee.is_known:
             self.knee.forget()
-        self._tell()
+            self._tell()
         if before is None or before.generated is None or load.generated is None:
             return
         if load.generated != before.generated:

@@ -65,16 +65,16 @@ class NodeChecks:
             task.cancel()
         return set(self._tasks)
 
-    def begin(self) -> None:
+    def begin(self, now: float) -> None:
         """Begin what is due."""
         node = self._node
         if not node.ready:
             return
-        if self.capabilities.begin_proof(_now()):
+        if self.capabilities.begin_proof(now):
             self._start(self.capabilities.prove())
-        if node.breaker.begin_check(_now()):
+        if node.breaker.begin_check(now):
             self._start(self._check())
-        if self.capabilities.begin_recheck(_now()):
+        if self.capabilities.begin_recheck(now):
             self._start(self.capabilities.recheck())
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:

@@ -69,13 +69,14 @@ class NodeClient:
         self._kept = None
         return PendingReply(kept, kept.ask(self._request("GET", path, None), asyncio.get_running_loop()))
 
-    def end_get(self, pending: "PendingReply") -> NodeReply | None:
-        """The reply that has come; None where the request failed, or nothing has come yet: it is given up."""
+    def end_get(self, pending: "PendingReply", now: float) -> NodeReply | None:
+        """The reply that has come by `now`, loop time; None where the request failed, or nothing has come yet: it is
+        given up."""
         waiter = pending.waiter
         if not waiter.done() or waiter.exception() is not None:
             pending.connection.abort()
             return None
-        self._keep(pending.connection)
+        self._keep(pending.connection, now)
         return waiter.result()
 
     async def post(self, path: str, body: dict[str, Any], seconds: float | None = None) -> NodeReply:
@@ -127,12 +128,12 @@ class NodeClient:
         except BaseException:
             connection.abort()  # also where nobody waits for the answer any more
             raise
-        self._keep(connection)
+        self._keep(connection, asyncio.get_running_loop().time())
         return reply
 
-    def _keep(self, connection: NodeConnection) -> None:
+    def _keep(self, connection: NodeConnection, now: float) -> None:
         if self._kept is None and not self.closed and connection.usable:
-            connection.idle_since = asyncio.get_running_loop().time()
+            connection.idle_since = now
             self._kept = connection
         else:
             connection.abort()

@@ -6,13 +6,16 @@
 import asyncio
 import math
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from enum import Enum
+from typing import Any, Final
 
 import structlog
 
 from gateway.core.fleet.breaker import BreakerState
 from gateway.core.fleet.found_node import FoundNode
-from gateway.core.fleet.node_metrics import NodeMetrics, began_anew, read_node_metrics
+from gateway.core.fleet.node_metrics import NodeMetrics, began_anew
+from gateway.core.fleet.node_metrics_page import NodeMetricsPage
 from gateway.core.fleet.probe_times import SOON, ProbeTimes
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Node
@@ -32,6 +35,19 @@ LOOK_SECONDS = 0.5
 """Between two looks at a node of which a check is wanted that waits for its time."""
 
 
+class _Question(Enum):
+    """What a node that is in is asked. Of its metrics `NodeMetricsPage` knows the path."""
+
+    HEALTH = "/health"
+    METRICS = "/metrics"
+    MODELS = "/v1/models"
+
+
+_HEALTH: Final = _Question.HEALTH
+_METRICS: Final = _Question.METRICS
+_MODELS: Final = _Question.MODELS
+
+
 class NodeProbes:
     """A round is `probe`, then `conclude`; `round_at` says when the next one is due.
 
@@ -46,14 +62,18 @@ class NodeProbes:
         "_heard_of_at",
         "_load_told_at",
         "_models",
+        "_page",
         "_page_is_late",
+        "_question",
         "_reconnected",
+        "_sent",
         "_settings",
         "_sharing",
         "_shortages",
         "_told_at",
         "_was_ready",
         "asking",
+        "asking_until",
         "node",
         "queued_at",
         "task",
@@ -77,7 +97,12 @@ class NodeProbes:
         self.task: asyncio.Task[None] | None = None
         """The prober's: the round that is under way."""
         self.asking: PendingReply | None = None
-        """In its place, where it asks for health alone."""
+        """In its place, where it needs no task."""
+        self.asking_until = 0.0
+        """When it is given up, in loop time."""
+        self._question = _HEALTH
+        self._sent = 0
+        """Requests that the node had of this process when its metrics were asked for."""
         self._client = NodeClient(node.spec)
         self._checks = NodeChecks(node, self._client, fleet, shortages, settings, canaries, sharing)
         self._sharing = sharing
@@ -85,6 +110,7 @@ class NodeProbes:
         self._shortages = shortages
         self._settings = settings
         self._was_ready = node.ready
+        self._page = NodeMetricsPage()
         self._page_is_late = False
         self._reconnected = 0
         """Of the client, when the models were last read."""
@@ -148,7 +174,7 @@ class NodeProbes:
             node.probe_answered(now)
         times.saw(False, now)
         if self._checks.wait:
-            self._checks.begin()
+            self._checks.begin(now)
 
     async def probe(self) -> None:
         """One round: ask the node what is due, and run the trial that readmits it, where one is due."""
@@ -164,65 +190,101 @@ class NodeProbes:
             self.tell(_now())
         node.refresh(_now())
 
-    def begin_health(self, now: float) -> "asyncio.Future[NodeReply] | None":
-        """Ask a node that is known for its health, if nothing else is due: most rounds are no more, and a task for them
-        would double their cost. None: `probe` it. `end_health` must follow."""
-        settings, times = self._settings(), self.times
-        soon = now + SOON * settings.interval
-        if (
-            not self._is_known
-            or self.node.failing is not None
-            or self._client.reconnected != self._reconnected
-            or times.metrics_at(settings.interval, settings.quiet_pause, self._is_busy) <= soon
-            or times.models_at(settings.quiet_pause) <= soon
-        ):
+    def begin(self, now: float) -> PendingReply | None:
+        """Begin a round of a node that is known and whose connection is kept: most are no more than one or two
+        questions, and a task for them would double their cost. None: `probe` it. Each `asking` is to be ended by
+        `end`, at `asking_until` at the latest."""
+        if not self._is_known or self.node.failing is not None or self._client.reconnected != self._reconnected:
             return None
-        self.asking = self._client.begin_get("/health")
-        if self.asking is None:
+        question = self._due(now)
+        if question is None or not self._ask(question, now):
             return None
         self._was_ready = self.node.ready
-        times.asked_at = now
-        return self.asking.waiter
+        self.times.asked_at = now
+        return self.asking
 
-    def end_health(self, now: float) -> bool:
-        """The reply has come, or has not in time; whether that says it all: else it is to be probed as any."""
+    def end(self, now: float) -> bool:
+        """The reply to `asking` has come, or has not in time, and what is due next is asked. Whether the round goes on
+        in this way, or has ended where `asking` is None: else it is to be probed as any."""
         asking, self.asking = self.asking, None
         assert asking is not None
-        node, settings = self.node, self._settings()
         is_late = not asking.waiter.done()
-        reply = self._client.end_get(asking)
-        if is_late:
-            node.probe_failed(
-                f"no answer to its probe within {settings.timeout:g} s",
-                settings.failure_threshold,
-                now,
-                now - settings.interval,
-            )
-        elif reply is None or reply.status != 200:
+        reply = self._client.end_get(asking, now)
+        if is_late and self._question is not _METRICS:
+            settings = self._settings()
+            error = f"no answer to its probe within {settings.timeout:g} s"
+            self.node.probe_failed(error, settings.failure_threshold, now, now - settings.interval)
+            return True
+        if reply is None or not self._hear_reply(reply, now):
+            self._page_is_late = self._page_is_late or is_late
             return False
-        else:
-            self.times.alive_at = now
-            node.probe_answered(now)
-            self.tell(now)
+        question = self._due(now)
+        if question is not None:
+            return self._ask(question, now)
+        self.node.probe_answered(now)
+        self.tell(now)
         return True
 
-    def conclude(self, is_first: bool) -> None:
+    def _due(self, now: float) -> "_Question | None":
+        """What is asked next of a node that is known; None where nothing is due."""
+        settings, times = self._settings(), self.times
+        soon = now + SOON * settings.interval
+        is_page_due = times.metrics_at(settings.interval, settings.quiet_pause, self._is_busy) <= soon
+        if is_page_due and not self._page_is_late:
+            return _METRICS
+        if times.health_at(settings.interval, self.node.heard_at) <= soon:
+            return _HEALTH
+        if times.models_at(settings.quiet_pause) <= soon:
+            return _MODELS
+        return _METRICS if is_page_due else None
+
+    def _ask(self, question: "_Question", now: float) -> bool:
+        """Whether there was a connection to ask it over."""
+        asking = self._client.begin_get(self._page.path if question is _METRICS else question.value)
+        if asking is None:
+            return False
+        timeout = self._settings().timeout
+        if question is _METRICS:
+            self.times.page_at, self._sent = now, self.node.in_flight
+            timeout = timeout if self._page_is_late else min(PAGE_SECONDS, timeout)
+        self.asking, self.asking_until, self._question = asking, now + timeout, question
+        return True
+
+    def _hear_reply(self, reply: NodeReply, now: float) -> bool:
+        """Whether it says all that was asked, and the node is known as before."""
+        if self._question is _METRICS:
+            self._read_page(reply, self._sent, now)
+            return self._is_known
+        if reply.status != 200 or not self._is_known:
+            return False
+        if self._question is _HEALTH:
+            self.times.alive_at = now
+            return True
+        try:
+            cards, digest = self._fleet.known_cards.read(reply.body)
+        except ValueError:
+            return False
+        self._hear_models(cards, digest, now)
+        return True
+
+    def conclude(self, is_first: bool, now: float) -> None:
         """Begin what the round has shown to be due, and log where the node's readiness has changed."""
         node = self.node
-        self.times.jitter = random.uniform(0.9, 1.1)
-        self.times.saw(node.breaker.is_open, _now())
-        self._checks.begin()
+        self.times.jitter = 0.9 + 0.2 * random.random()
+        self.times.saw(node.breaker.is_open, now)
+        self._checks.begin(now)
         if node.ready != self._was_ready or is_first:  # also where it never was: its URL may be mistyped
             emit, event = (log.info, "node_ready") if node.ready else (log.warning, "node_not_ready")
             emit(event, node=node.name, error=node.last_error)
 
-    def begin_checks(self) -> None:
+    def begin_checks(self, now: float) -> None:
         """Begin the checks that failed requests have made due since the last round."""
-        self._checks.begin()
+        self._checks.begin(now)
 
     def forget(self) -> None:
         """Find out everything about the node anew."""
         self._checks.forget()
+        self._page.forget()
         self.times.forget()
 
     def close(self) -> set[asyncio.Task[None]]:
@@ -303,6 +365,7 @@ class NodeProbes:
             if is_own_shortage(error, node, self._shortages):
                 return False
             self._checks.capabilities.restarted()
+            self._page.forget()
             self.times.forget()
             if node.heard_at <= since:
                 node.refused(f"connection failed: {error}", _now())
@@ -325,10 +388,13 @@ class NodeProbes:
             raise ValueError(f"/v1/models answered {listing.status}")
         cards, digest = self._fleet.known_cards.read(listing.body)
         await self._checks.capabilities.read(cards)
+        self._hear_models(cards, digest, _now())
+
+    def _hear_models(self, cards: Mapping[str, Mapping[str, Any]], digest: str, now: float) -> None:
         self._models = digest
         self._reconnected = self._client.reconnected
-        self.times.cards_at = _now()
-        self.node.probe_succeeded(cards, _now())
+        self.times.cards_at = now
+        self.node.probe_succeeded(cards, now)
 
     async def _read_load(self, seconds: float) -> None:
         """Best effort: the last load stays where none can be read."""
@@ -336,16 +402,22 @@ class NodeProbes:
         self.times.page_at = _now()
         try:
             async with asyncio.timeout(seconds):
-                page = await self._client.get("/metrics")
+                page = await self._client.get(self._page.path)
         except TimeoutError:
             self._page_is_late = True
             return
         except NodeRequestError:
             return
+        self._read_page(page, sent, _now())
+
+    def _read_page(self, reply: NodeReply, sent: int, now: float) -> None:
         self._page_is_late = False
-        if page.status != 200:
-            return
-        self._take(read_node_metrics(page.body, _now()), sent)
+        path = self._page.path
+        load = self._page.read(reply.status, reply.body, now)
+        if load is not None:
+            self._take(load, sent)
+        elif self._page.path != path:
+            self.times.page_at = -math.inf  # the whole page is asked for in the same round
 
     def _take(self, load: NodeMetrics, sent: int) -> None:
         """A page of its metrics was read, here or by another process."""
@@ -353,6 +425,7 @@ class NodeProbes:
         self._fleet.load_told(self.node, load, self._settings().find_knee, sent)
         if before is not None and began_anew(before, load):  # faster than a probe could fail
             self._checks.capabilities.restarted()
+            self._page.forget()
             self.times.cards_at = -math.inf
 
 

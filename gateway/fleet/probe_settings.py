@@ -1,6 +1,6 @@
 """How nodes are probed, as configured."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 QUIET_ROUNDS, QUIET_SECONDS = 5, 10.0
 """Models, and the metrics of a node without requests, are read every fifth interval, or every 10 s if that is more
@@ -23,7 +23,9 @@ class ProbeSettings:
     native: bool = True
     find_knee: bool = True
 
-    @property
-    def quiet_pause(self) -> float:
-        """Seconds between two readings of what hardly changes."""
-        return max(self.interval, min(QUIET_ROUNDS * self.interval, QUIET_SECONDS))
+    quiet_pause: float = field(init=False)
+    """Seconds between two readings of what hardly changes."""
+
+    def __post_init__(self) -> None:
+        pause = max(self.interval, min(QUIET_ROUNDS * self.interval, QUIET_SECONDS))
+        object.__setattr__(self, "quiet_pause", pause)

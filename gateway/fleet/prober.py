@@ -15,7 +15,7 @@ import structlog
 
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Node
-from gateway.fleet.node_client import NodeReply
+from gateway.fleet.node_client import NodeReply, PendingReply
 from gateway.fleet.node_probes import NodeProbes
 from gateway.fleet.own_shortage import is_own_shortage
 from gateway.fleet.probe_settings import ProbeSettings
@@ -27,8 +27,9 @@ log = structlog.get_logger("fleetgate.prober")
 
 Access = tuple[str, str | None, str | None]
 
-STEP = 0.02
-"""Seconds: rounds that are due within them are begun together."""
+STEP, STEPS = 0.05, 40
+"""Seconds within which rounds that are due are begun together: each batch has to fetch all that it runs from memory.
+No more than the `STEPS`th part of an interval."""
 
 PACE = 0.001
 """Seconds between the first rounds of two new nodes."""
@@ -61,6 +62,7 @@ class Prober:
     def configure(self, settings: ProbeSettings) -> None:
         """Go by `settings` from each node's next round on."""
         self._settings = settings
+        self._step = min(STEP, settings.interval / STEPS)
 
     def sync(self) -> None:
         """Probe each node of the fleet, as it is reached now, and no others. Called at start and after every update of
@@ -139,25 +141,28 @@ class Prober:
                 at, _, probes = heapq.heappop(self._queue)
                 if at == probes.queued_at and probes.task is None and self._is_probed(probes):
                     if probes.asking is not None:
-                        self._end_health(probes, now)
+                        self._hear(probes, now)
                     else:
                         self._look_at(probes, now)
         finally:
-            if self._queue and self._timer is None:
-                self._set_timer(max(self._queue[0][0], now + STEP))
+            if self._queue and (at := max(self._queue[0][0], now + self._step)) < self._timer_at:
+                self._set_timer(at)  # also where one was set above, for the replies that are waited for
 
     def _look_at(self, probes: NodeProbes, now: float) -> None:
-        if probes.round_at(now) <= now + STEP / 2:
-            waiter = probes.begin_health(now)
-            if waiter is None:
+        if probes.round_at(now) <= now + self._step / 2:
+            asking = probes.begin(now)
+            if asking is None:
                 self._begin(probes)
-                return
-            waiter.add_done_callback(partial(self._told, probes))
-            self._enqueue(probes, now + self._settings.timeout)
+            else:
+                self._await(probes, asking)
         else:
-            probes.begin_checks()
+            probes.begin_checks(now)
             probes.tell(now)
             self._enqueue_next(probes, now)
+
+    def _await(self, probes: NodeProbes, asking: PendingReply) -> None:
+        asking.waiter.add_done_callback(partial(self._told, probes))
+        self._enqueue(probes, probes.asking_until)
 
     def _enqueue_next(self, probes: NodeProbes, now: float) -> None:
         self._enqueue(probes, min(probes.round_at(now), probes.look_at(now)))
@@ -166,18 +171,25 @@ class Prober:
         probes.task = asyncio.create_task(self._round(probes), name=f"probe {probes.node.name}")
 
     def _told(self, probes: NodeProbes, waiter: "asyncio.Future[NodeReply]") -> None:
-        """A node that was asked for its health alone has answered, or its connection broke."""
+        """A node that was asked without a task has answered, or its connection broke."""
         if not waiter.cancelled():
             waiter.exception()  # it is looked at, also where nobody asks for it any more
         if probes.asking is not None and probes.asking.waiter is waiter and self._is_probed(probes):
-            self._end_health(probes, asyncio.get_running_loop().time())
+            self._hear(probes, asyncio.get_running_loop().time())
 
-    def _end_health(self, probes: NodeProbes, now: float) -> None:
-        if probes.end_health(now):
-            probes.conclude(is_first=False)
-            self._enqueue_next(probes, now)
-        else:
-            self._begin(probes)
+    def _hear(self, probes: NodeProbes, now: float) -> None:
+        """The reply has come, or its time is over."""
+        try:
+            if not probes.end(now):
+                self._begin(probes)
+                return
+            if probes.asking is not None:
+                self._await(probes, probes.asking)
+                return
+            probes.conclude(is_first=False, now=now)
+        except Exception as error:  # noqa: BLE001 - logged there
+            self._failed(probes, error, now)
+        self._enqueue_next(probes, now)
 
     async def _round(self, probes: NodeProbes) -> None:
         """One round of a node. After an unexpected failure everything about the node is found out anew."""
@@ -187,13 +199,17 @@ class Prober:
             is_first = node not in self._probed
             self._probed.add(node)
             self._progress.set()
-            probes.conclude(is_first)
-        except Exception as error:
-            if not is_own_shortage(error, node, self._shortages):
-                node.refused(f"probe failed: {error}", asyncio.get_running_loop().time())
-                log.exception("probe_loop_failed", node=node.name)
-            probes.forget()
+            probes.conclude(is_first, asyncio.get_running_loop().time())
+        except Exception as error:  # noqa: BLE001 - logged there
+            self._failed(probes, error, asyncio.get_running_loop().time())
         finally:
             probes.task = None
             if self._is_probed(probes):
                 self._enqueue_next(probes, asyncio.get_running_loop().time())
+
+    def _failed(self, probes: NodeProbes, error: Exception, now: float) -> None:
+        """A round has failed by a fault of our own."""
+        if not is_own_shortage(error, probes.node, self._shortages):
+            probes.node.refused(f"probe failed: {error}", now)
+            log.error("probe_loop_failed", node=probes.node.name, exc_info=error)
+        probes.forget()

@@ -186,6 +186,11 @@ class CandidateSampler:
 
     # Where nodes stand
 
+    def reweigh(self) -> None:
+        """The rules by which loads are compared have changed."""
+        for node in self._of:
+            self._put(node)
+
     def _changed(self, node: Node) -> None:
         """The fleet was told something of `node`."""
         if node.left:

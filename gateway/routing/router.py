@@ -78,6 +78,7 @@ class Router:
         """Choose by `rules` from now on."""
         self.rules = rules
         self.placement.affinity_ttl, self.placement.load_penalty = rules.affinity_ttl, rules.load_penalty
+        self.sampler.reweigh()
         if self.groups is not None:
             self.groups.configure(rules.affinity_ttl, rules.load_penalty, rules.offered)
 

@@ -3,6 +3,8 @@
 import asyncio
 import time
 
+from gateway.core.fleet.node_metrics import read_node_metrics
+from gateway.core.fleet.node_metrics_page import SHORT
 from tests.contract.client import CHAT, COMPLETIONS, NodeClient
 
 
@@ -33,6 +35,11 @@ async def metrics(node: NodeClient) -> None:
         "prefix_cache_hits_total", "num_preemptions_total",
     ):  # fmt: skip
         assert f"\nvllm:{name}{{" in text
+    short = await node.http.get(SHORT)
+    told = read_node_metrics(short.content, 1.0)
+    assert None not in (told.running, told.waiting, told.kv_use, told.generated, told.block, told.started)
+    assert len(short.content) < len(text)
+    assert "num_preemptions" not in short.text
 
 
 async def prefix_cache(node: NodeClient) -> None:

@@ -144,7 +144,10 @@ def test_what_is_searched_for_is_what_reading_every_line_finds(order: list[str],
         ]
         if good:
             told[NAMES[name]] = [value for _, value in good]
-    page = "\n".join(lines) + data.draw(st.sampled_from(["", "\n"]))
+    is_long = data.draw(st.booleans())  # then names are searched for, else all lines are looked at
+    filler = ["vllm:unheard_of_bucket 1.0"] * 400 if is_long else []
+    at = data.draw(st.sampled_from([0, len(lines)]))
+    page = "\n".join([*lines[:at], *filler, *lines[at:]]) + data.draw(st.sampled_from(["", "\n"]))
     read = read_node_metrics(page.encode(), 1.0)
     for field in ("running", "waiting", "short_of_room", "generated"):
         expected = int(sum(told[field])) if field in told else None

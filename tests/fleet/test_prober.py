@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from gateway.core.fleet.node_metrics_page import SHORT
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Node
 from gateway.fleet.node_spec import Drain, NodeSpec
@@ -52,6 +53,57 @@ async def test_the_metrics_of_a_busy_node_are_read_in_every_round_and_say_that_i
         await eventually(lambda: node.asked["/metrics"] - before["/metrics"] >= 20)
         assert node.asked["/health"] - before["/health"] <= 10
         assert fleet.nodes[0].ready
+
+
+@pytest.mark.parametrize("filters", [True, False])
+async def test_metrics_are_asked_for_by_name_where_the_node_can(filters: bool) -> None:
+    """Its state is as fresh either way: what the short page lacks is asked for in the same round."""
+    async with quiet_fleet(1) as [node], probing([node]) as (fleet, _):
+        node.busy, node.filters = 100, filters
+        known = fleet.nodes[0]
+        await eventually(lambda: known.load is not None and known.load.running)
+        before = Counter(node.paths)
+        await eventually(lambda: len(known.loads) >= 10 and node.asked["/metrics"] >= 30)
+        asked = Counter(node.paths) - before
+        assert known.load is not None
+        assert known.load.running == 100
+        assert known.load.kv_use == 0.0
+        if filters:
+            assert asked["/metrics"] <= 1 <= asked[SHORT]
+        else:
+            assert asked[SHORT] <= 1 <= asked["/metrics"]
+
+
+async def test_a_node_that_is_waited_for_holds_up_no_other() -> None:
+    """The end of the wait for its answer is not the next thing to do."""
+    settings = ProbeSettings(interval=60.0, timeout=600.0, failure_threshold=2, canary=False)
+    async with quiet_fleet(2) as nodes, probing(nodes, settings) as (fleet, prober):
+        await eventually(lambda: all(node.ready for node in fleet.nodes))
+        await eventually(lambda: not any(probes.task for probes in prober._probes.values()))
+        silent, other = prober._probes.values()
+        nodes[0].silent = True
+        now = asyncio.get_running_loop().time()
+        silent.times.asked_at = silent.times.alive_at = now - 100.0
+        prober._enqueue(silent, now)
+        await eventually(lambda: silent.asking is not None)
+        assert silent.queued_at > other.queued_at >= prober._timer_at
+
+
+@pytest.mark.parametrize("path", ["/health", "/metrics", "/v1/models"])
+async def test_what_is_not_answered_in_time_is_given_up(path: str) -> None:
+    settings = ProbeSettings(interval=0.05, timeout=0.1, failure_threshold=2, canary=False)
+    async with quiet_fleet(1) as [node], probing([node], settings) as (fleet, _):
+        known = fleet.nodes[0]
+        await eventually(lambda: known.ready)
+        node.holds = frozenset({path})
+        if path == "/metrics":  # best effort
+            asked = Counter(node.asked)
+            await eventually(lambda: node.asked[path] - asked[path] >= 3 and rounds(node) - asked["/health"] >= 5)
+            assert known.ready
+        else:
+            await eventually(lambda: not known.ready)
+        node.holds = frozenset()
+        await eventually(lambda: known.ready)
 
 
 async def test_tokens_of_its_streams_spare_a_node_its_probes() -> None:

@@ -81,7 +81,7 @@ async def test_a_silent_node_whose_trial_is_late_is_asked_again(silent: bool, mo
     node.stalled(now)
     node.doubt("stalled")
     for _ in range(2):
-        checks.begin()
+        checks.begin(now)
         await asyncio.sleep(0.01)
     assert problems == ([] if silent else [None])
     assert node.stalled_at == (-math.inf if silent else now)

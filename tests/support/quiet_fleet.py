@@ -12,15 +12,19 @@ from loadtest.quiet_nodes import HOST, Question
 
 @dataclass(slots=True)
 class QuietNode:
-    """One node. `asked`: requests by path; `status`: of everything but metrics; `model`: what it serves."""
+    """One node. `asked`: requests by path, `paths`: by how it is written; `status`: of everything but metrics; `model`:
+    what it serves."""
 
     started: float
     busy: int = 0
     asked: Counter[str] = field(default_factory=Counter)
+    paths: Counter[str] = field(default_factory=Counter)
     status: int = 200
     model: str = "nemotron-3-ultra"
     silent: bool = False
     """It takes requests, and answers none."""
+    filters: bool = True
+    """Its metrics can be asked for by name."""
     holds: frozenset[str] = frozenset()
     """Paths that it does not answer."""
     connections: set[asyncio.Transport] = field(default_factory=set)
@@ -54,7 +58,7 @@ class QuietNode:
 
 class _Counted(Question):
     def __init__(self, node: QuietNode) -> None:
-        super().__init__(node.started, node.busy)
+        super().__init__(node.started, node.busy, node.filters)
         self._node = node
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -67,8 +71,9 @@ class _Counted(Question):
         self._node.connections.discard(self._transport)
 
     def on_message_complete(self) -> None:
-        node, path = self._node, self._path.decode()
+        node, path = self._node, self._path.decode().partition("?")[0].rstrip("/")
         node.asked[path] += 1
+        node.paths[self._path.decode()] += 1
         self._busy = node.busy
         if node.silent or path in node.holds:
             return

@@ -40,6 +40,7 @@ class Exchange:
         self.method = method
         self.headers = headers
         self.body = bytearray()
+        self.query = ""
         self.complete = asyncio.Event()
         self.keep_alive = True
         self.connection = connection
@@ -186,9 +187,10 @@ class Connection(asyncio.Protocol):
         self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        path = self._url.partition(b"?")[0].decode("latin-1")
+        path, _, query = self._url.decode("latin-1").partition("?")
         method = self._parser.get_method().decode("ascii")
         exchange = Exchange(self, path, method, tuple(self._headers))
+        exchange.query = query
         exchange.keep_alive = self._parser.should_keep_alive()
         self._reading = exchange
         if exchange.header(b"expect").lower() == "100-continue":

@@ -19,6 +19,7 @@ from workers.fake.small import (
     serve_health,
     serve_metrics,
     serve_models,
+    serve_named_metrics,
     serve_tokenize,
     serve_version,
 )
@@ -54,6 +55,7 @@ _SHARED: Mapping[str, tuple[str, Serve, Scope]] = MappingProxyType(
         "/health": ("GET", serve_health, "probes"),
         "/version": ("GET", serve_version, "probes"),
         "/metrics": ("GET", serve_metrics, "probes"),
+        "/metrics/": ("GET", serve_named_metrics, "probes"),
     }
 )
 _UNKNOWN: tuple[str, Serve | None, Scope] = ("", None, "probes")

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import parse_qs
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.core import CounterMetricFamily
@@ -105,12 +106,20 @@ async def serve_detokenize(node: Node, exchange: Exchange) -> None:
 
 async def serve_metrics(node: Node, exchange: Exchange) -> None:
     """GET /metrics: the vllm: names a router reads."""
-    exchange.answer(200, _metrics(node), ((b"content-type", _METRICS_TYPE),))
+    exchange.answer(200, generate_latest(_metrics(node)), ((b"content-type", _METRICS_TYPE),))
 
 
-def _metrics(node: Node) -> bytes:
+async def serve_named_metrics(node: Node, exchange: Exchange) -> None:
+    """GET /metrics/: those that are asked for by `name[]`, all where none is."""
+    metrics: Any = _metrics(node)
+    if names := parse_qs(exchange.query).get("name[]"):
+        metrics = metrics.restricted_registry(names)
+    exchange.answer(200, generate_latest(metrics), ((b"content-type", _METRICS_TYPE),))
+
+
+def _metrics(node: Node) -> CollectorRegistry:
     engine, name = node.engine, node.settings.models[0]
-    registry = CollectorRegistry()
+    registry = CollectorRegistry(auto_describe=True)
     gauges = {
         "vllm:num_requests_running": ("Number of requests in model execution batches.", len(engine.running)),
         "vllm:num_requests_waiting": ("Number of requests waiting to be processed.", len(engine.waiting)),
@@ -143,7 +152,7 @@ def _metrics(node: Node) -> bytes:
     success.add_metric((name, "0", "stop"), engine.finished, engine.began)
     success.add_metric((name, "0", "abort"), engine.aborted, engine.began)
     registry.register(families)
-    return generate_latest(registry)
+    return registry
 
 
 class _Families(Collector):

@@ -118,6 +118,11 @@ class ConcurrencyKnee:
         """Requests at once, of one gateway, while no limit is known; infinite where the node tells nothing."""
         return max(ROOM, 2 * self._proven) if self._told else inf
 
+    @property
+    def is_known(self) -> bool:
+        """Whether there is anything to forget."""
+        return self._told or self.limit is not None
+
     def forget(self) -> None:
         """Nothing is known of the node any more."""
         self.limit: int | None = None
@@ -214,13 +219,18 @@ def _full_at(pages: Sequence[NodeMetrics]) -> int | None:
 
 
 def _plateau(pages: Sequence[NodeMetrics]) -> _Plateau | None:
-    running = [page.running or 0 for page in pages]
-    if len(pages) < PLATEAU_PAGES or any(page.queued for page in pages):
+    if len(pages) < PLATEAU_PAGES:
         return None
-    if min(running) < FEWEST or max(running) > STEADY * min(running):
+    lowest, most, total = pages[0].running or 0, 0, 0
+    for page in pages:
+        running = page.running or 0
+        lowest, most, total = min(lowest, running), max(most, running), total + running
+        if (page.waiting if page.short_of_room is None else page.short_of_room) or lowest < FEWEST:
+            return None
+    if most > STEADY * lowest:
         return None
     rate = _rate(pages)
-    return None if not rate else _Plateau(pages[-1].at, round(sum(running) / len(running)), rate)
+    return None if not rate else _Plateau(pages[-1].at, round(total / len(pages)), rate)
 
 
 def _rate(pages: Sequence[NodeMetrics]) -> float | None:
