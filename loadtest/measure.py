@@ -109,7 +109,7 @@ def take(proxy: Proxy | None, extent: Extent) -> Sample:
     with Bench(proxy) as bench:
         warm_up(bench)
         alone = bench.load("--callers=1", "--events=2", "--rate=200", f"--seconds={extent.single_seconds}")
-        plain = bench.load(f"--callers={extent.clients}", f"--seconds={extent.plain_seconds}")
+        plain = ask(bench, extent)
         churned = churn(bench, extent)
     return sample(extent, held, churned, alone, plain)
 
@@ -125,6 +125,11 @@ def hold(bench: Bench, extent: Extent) -> Report:
     events = round(extent.rate * (extent.stream_seconds + OPENING_SECONDS))
     shape = (f"--callers={extent.streams}", f"--rate={extent.rate}", f"--events={events}", "--once")
     return bench.load(*shape, f"--seconds={extent.stream_seconds}", "--ramp=0.73")
+
+
+def ask(bench: Bench, extent: Extent) -> Report:
+    """Clients that ask plainly, each as soon as it has its answer."""
+    return bench.load(f"--callers={extent.clients}", f"--seconds={extent.plain_seconds}")
 
 
 def churn(bench: Bench, extent: Extent) -> Report:
