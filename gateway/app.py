@@ -241,8 +241,6 @@ class Gateway:
         ]
         if self.ledger is not None:
             found.append(self.ledger.request_ended)
-        if self._tracer is not None:
-            found.append(self._tracer.request_ended)
         return tuple(found)
 
     def _admin_routes(self) -> Iterable[RouteGroup]:

@@ -92,6 +92,7 @@ class RequestRecord:
             tracer.begin(stats, request.headers, self.began)
             if stats.trace is not None:
                 stats.trace.method, stats.trace.route = method, dialect.path
+                self._observers = (*observers, tracer.request_ended)
         self.arrival: Arrival | None = None
         self.reservation: Reservation | None = None
         self.turn_charge: TurnCharge | None = None

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+import pytest
 import uvicorn
 
 from gateway.api.protocol import GatewayProtocol
@@ -39,6 +40,8 @@ RULES: dict[str, Any] = {
     "output": {"default_tokens": 1024, "max_tokens": 4096},
 }
 CALLS_PER_REQUEST = 206
+CALLS_OF_NO_TRACE = 1
+CALLS_OF_A_TRACE = 70
 
 
 class Wire(asyncio.Transport):
@@ -224,6 +227,40 @@ def test_a_plain_request_costs_what_it_did() -> None:
         assert calls.count <= 20 * CALLS_PER_REQUEST
 
     run(measure)
+
+
+def counted(bench: Bench, requests: int) -> int:
+    """The Python calls of so many plain requests."""
+    bench.plain()
+    with Calls() as calls:
+        for _ in range(requests):
+            bench.plain()
+    return calls.count
+
+
+@pytest.mark.parametrize(("ratio", "calls"), [(0, CALLS_OF_NO_TRACE), (1, CALLS_OF_A_TRACE)])
+def test_a_trace_costs_next_to_nothing_where_it_is_not_recorded(ratio: float, calls: int) -> None:
+    """Spans are made in the export's thread, which is not counted: `sys.setprofile` is of one thread."""
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="fleetgate[otel] is not installed")
+    counts: list[int] = []
+    traces = {"endpoint": "http://127.0.0.1:9", "ratio": ratio, "max_queue": 100_000, "flush": 0.1, "timeout": 0.1}
+
+    def plain(bench: Bench) -> None:
+        counts.append(counted(bench, 20))
+
+    def traced(bench: Bench) -> None:
+        export = bench.app.trace_export
+        assert export is not None
+        export.start()
+        plain(bench)
+        assert bool(export.waiting + export.counts["failed"]) == bool(ratio), "each has spans to export, or none has"
+        exports.append(export)
+
+    exports: list[Any] = []
+    run(plain)
+    run(traced, telemetry={"traces": traces})
+    asyncio.run(exports[0].stop())
+    assert counts[1] - counts[0] <= 20 * calls
 
 
 def test_a_request_leaves_no_rings_of_references() -> None:

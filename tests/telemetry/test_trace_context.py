@@ -2,7 +2,13 @@
 
 import pytest
 
-from gateway.core.telemetry.trace_context import bounded_state, passed_lines, read_context, trace_lines
+from gateway.core.telemetry.trace_context import (
+    bounded_state,
+    passed_lines,
+    read_context,
+    trace_lines,
+    unrecorded_lines,
+)
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 VALID = f"00-{TRACE}-{PARENT}-01".encode()
@@ -74,3 +80,8 @@ def test_spaces_before_a_member_do_not_have_it_cut() -> None:
     state = b"a=1," + b" " * 300 + b"b=" + b"x" * 250
     assert bounded_state(state) == b"a=1"
     assert bounded_state(b"a=1," + b" " * 250 + b"b=" + b"x" * 250) == b"a=1,b=" + b"x" * 250
+
+
+def test_a_trace_that_is_not_recorded_has_its_ids_and_says_so() -> None:
+    assert unrecorded_lines(1 << 64 | 2) == trace_lines(1, 2, False, b"")
+    assert unrecorded_lines((1 << 192) - 1) == trace_lines((1 << 128) - 1, (1 << 64) - 1, False, b"")

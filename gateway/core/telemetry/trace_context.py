@@ -7,6 +7,7 @@ valid                                 the same                   the same trace;
 """
 
 import re
+from binascii import hexlify
 from collections.abc import Mapping
 from typing import Final
 
@@ -66,6 +67,12 @@ def trace_lines(trace: int, parent: int, sampled: bool, state: bytes) -> bytes:
     """The header lines of a request to a node."""
     line = b"traceparent: 00-%032x-%016x-%02x\r\n" % (trace, parent, sampled)
     return line + b"tracestate: " + state + b"\r\n" if state else line
+
+
+def unrecorded_lines(ids: int) -> bytes:
+    """The header line of a new trace that is not recorded. `ids`: 192 bits, the trace and the parent. Every request
+    has one where traces are on: this takes a third of the time of `trace_lines`."""
+    return b"traceparent: 00-" + hexlify(ids.to_bytes(24, "big"), b"-", -16) + b"-00\r\n"
 
 
 def passed_lines(headers: Mapping[bytes, bytes]) -> bytes:
