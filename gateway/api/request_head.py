@@ -10,6 +10,7 @@ import httptools
 
 from gateway.core.dialects import Dialect
 from gateway.core.errors import InvalidRequest
+from gateway.core.telemetry.trace_context import merge_context
 
 Fields = Sequence[tuple[bytes, bytes]]
 
@@ -23,7 +24,8 @@ class RequestHead:
     """A request up to its body.
 
     `fields` are its headers as they came, names in lower case; `headers` the same by name, the last one where a name
-    stands twice. `path` is decoded, `raw_path` and `query` are not. `old` is HTTP/1.0. `expects` a "100 Continue".
+    stands twice (of a trace context: see `merge_context`). `path` is decoded, `raw_path` and `query` are not. `old` is
+    HTTP/1.0. `expects` a "100 Continue".
     """
 
     __slots__ = ("expects", "fields", "headers", "keep_alive", "method", "old", "path", "query", "raw_path")
@@ -107,7 +109,8 @@ def not_http(why: str) -> InvalidRequest:
 
 
 def check_head(fields: Fields, headers: dict[bytes, bytes], old: bool) -> None:
-    """Checks of RFC 9112 that llhttp leaves out: one Host, and a length that reads in one way."""
+    """Checks of RFC 9112 that llhttp leaves out: one Host, and a length that reads in one way. Of `headers`, a trace
+    context that stands twice becomes what it means."""
     coding = headers.get(b"transfer-encoding")
     if coding is not None and (old or coding.lower() != b"chunked"):
         raise InvalidRequest("The only transfer-encoding of a body is chunked, in HTTP/1.1.", code="invalid_http")
@@ -122,3 +125,4 @@ def check_head(fields: Fields, headers: dict[bytes, bytes], old: bool) -> None:
         for name in (b"host", *FRAMING):
             if names.count(name) > 1:
                 raise not_http(f"it has more than one {name.decode()} header.")
+        merge_context(fields, headers)

@@ -4,6 +4,7 @@ import pytest
 
 from gateway.core.telemetry.trace_context import (
     bounded_state,
+    merge_context,
     passed_lines,
     read_context,
     trace_lines,
@@ -85,3 +86,22 @@ def test_spaces_before_a_member_do_not_have_it_cut() -> None:
 def test_a_trace_that_is_not_recorded_has_its_ids_and_says_so() -> None:
     assert unrecorded_lines(1 << 64 | 2) == trace_lines(1, 2, False, b"")
     assert unrecorded_lines((1 << 192) - 1) == trace_lines((1 << 128) - 1, (1 << 64) - 1, False, b"")
+
+
+@pytest.mark.parametrize(
+    ("fields", "passed"),
+    [
+        ([(b"traceparent", VALID)] * 2, b""),
+        ([(b"traceparent", VALID), (b"tracestate", b"a=1"), (b"traceparent", b"garbage")], b""),
+        (
+            [(b"tracestate", b"a=1, b=2"), (b"traceparent", VALID), (b"tracestate", b""), (b"tracestate", b"c=3")],
+            b"traceparent: " + VALID + b"\r\ntracestate: a=1,b=2,c=3\r\n",
+        ),
+        ([(b"x", b"1"), (b"x", b"2"), (b"traceparent", VALID)], b"traceparent: " + VALID + b"\r\n"),
+    ],
+    ids=["the same twice", "one that is valid", "lists of state", "other names"],
+)
+def test_headers_that_stand_twice(fields: list[tuple[bytes, bytes]], passed: bytes) -> None:
+    headers = dict(fields)
+    merge_context(fields, headers)
+    assert passed_lines(headers) == passed and headers.get(b"x") == dict(fields).get(b"x")

@@ -107,7 +107,7 @@ async def test_a_stream_has_spans_of_all_its_parts() -> None:
     assert "hello" not in str(found.spans) and "messages" not in str(found.spans), "content is not recorded"
 
 
-@pytest.mark.parametrize(
+DIALECTS = pytest.mark.parametrize(
     ("path", "body", "name"),
     [
         ("chat/completions", chat(stream=False), f"chat {MODEL}"),
@@ -121,6 +121,9 @@ async def test_a_stream_has_spans_of_all_its_parts() -> None:
     ],
     ids=["plain", "completions", "messages", "responses"],
 )
+
+
+@DIALECTS
 async def test_every_dialect_tells_usage_and_finish(path: str, body: dict[str, Any], name: str) -> None:
     async with serve_fake(FakeSettings()) as node, traced(node.url) as (gateway, found, client):
         spans = await spans_of(found, await ask(client, gateway, body, path))
@@ -128,6 +131,29 @@ async def test_every_dialect_tells_usage_and_finish(path: str, body: dict[str, A
     assert facts["gen_ai.usage.output_tokens"] > 0 and len(facts["gen_ai.response.finish_reasons"]) == 1
     assert ("answer" in spans) == body.get("stream", True)
     assert ("thinking" in spans) == (path in ("messages", "responses"))
+
+
+@DIALECTS
+async def test_several_contexts_are_none_and_lists_of_state_are_one(path: str, body: dict[str, Any], name: str) -> None:
+    """Of two `traceparent` nobody can say which is the client's trace. The second request has a head that is known."""
+    other = f"00-{'ab' * 16}-{PARENT}-01"
+    parents = [("traceparent", SAMPLED["traceparent"]), ("traceparent", other)]
+    states = [("traceparent", other), ("tracestate", "a=1"), ("tracestate", "b=2,c=3")]
+    for on in (False, True):
+        async with serve_fake(FakeSettings()) as node, collector() as found, httpx.AsyncClient(timeout=60) as client:
+            telemetry = {"traces": {"endpoint": found.url, "ratio": 0}} if on else {}
+            async with running_gateway(node.url, telemetry=telemetry) as gateway:
+                for headers in (parents, parents, states, states):
+                    answer = await client.post(f"{gateway.url}/v1/{path}", json=body, headers=headers)
+                    assert answer.status_code == 200
+                    at_node, state = asked(node).header("traceparent"), asked(node).header("tracestate")
+                    if headers is states:
+                        assert at_node is not None and at_node[3:35] == "ab" * 16 and state == "a=1,b=2,c=3"
+                    elif on:
+                        assert at_node is not None and at_node.endswith("-00") and state is None
+                        assert at_node[3:35] not in (TRACE, "ab" * 16), "a new trace begins"
+                    else:
+                        assert at_node is None and state is None
 
 
 async def test_a_resumed_answer_shows_both_tries_and_the_pause() -> None:

@@ -1,14 +1,14 @@
 """W3C trace context: the headers `traceparent` and `tracestate`, as they come from clients and go to nodes.
 
 from the client                       to the node, traces off    to the node, traces on
-none, or none that can be read        none                       a new trace; `tracestate` stays here
+none, several, or none valid          none                       a new trace; `tracestate` stays here
 a later version than 00               its fields, as version 00  the same trace
 valid                                 the same                   the same trace; the parent is the attempt's span
 """
 
 import re
 from binascii import hexlify
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 _PARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-[!-~]{0,200})?")
@@ -45,6 +45,21 @@ def read_context(headers: Mapping[bytes, bytes]) -> TraceContext | None:
     if not trace or not parent:
         return None
     return TraceContext(trace, parent, bool(int(found[4], 16) & SAMPLED), bounded_state(headers.get(b"tracestate")))
+
+
+def merge_context(fields: Iterable[tuple[bytes, bytes]], headers: dict[bytes, bytes]) -> None:
+    """Make of `fields` with a name that stands twice the context in `headers`, as W3C has it: lists of `tracestate` are
+    one list, in their order; of several `traceparent` none is valid."""
+    parents, states = [], []
+    for name, value in fields:
+        if name == b"traceparent":
+            parents.append(value)
+        elif name == b"tracestate":
+            states.append(value)
+    if len(parents) > 1:
+        del headers[b"traceparent"]
+    if len(states) > 1:
+        headers[b"tracestate"] = b",".join(states)
 
 
 def bounded_state(given: bytes | None) -> bytes:
