@@ -9,6 +9,7 @@ import typer
 
 from gateway.cli.loading import BAD_CONFIG, complain, has_nodes, load, warning
 from gateway.cli.terminal import tell
+from gateway.config.otel_variables import doubtful_variables
 from gateway.config.source import doubts_about
 from gateway.config.tree import Config, unchecked_models
 
@@ -23,7 +24,8 @@ def check(
 ) -> None:
     """Explain every mistake in a config file at once; exit status 2 where there is one.
 
-    Warnings are about what is valid and hardly meant: keys past their end, limits without effect, weak secrets.
+    Warnings are about what is valid and hardly meant: keys past their end, limits without effect, weak secrets,
+    variables of OpenTelemetry that do nothing.
     """
     if file is not None and config is not None and file != config:
         complain("Give one config file: as an argument, or with --config.")
@@ -31,7 +33,8 @@ def check(
     if path is None:
         complain("Missing the config file: fleetgate check FILE, or -c FILE.")
     settings, deprecated = load(path, {})
-    warnings = [*map(str, deprecated), *map(warning, doubts_about(settings, path, time.time()))]
+    doubts = [*doubts_about(settings, path, time.time()), *doubtful_variables(settings.telemetry.traces)]
+    warnings = [*map(str, deprecated), *map(warning, doubts)]
     for each in warnings:
         tell(each, err=True)
     _summarise(path, settings)

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+from collections.abc import Mapping
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -30,8 +31,23 @@ _URL = re.compile(r"https?://[A-Za-z0-9._\[\]:-]+(?:/[!-~]*)?")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 
 
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+"""OpenTelemetry's variables that name a collector."""
+
+
+SAMPLERS = {"always_on": 1.0, "parentbased_always_on": 1.0, "always_off": 0.0, "parentbased_always_off": 0.0}
+"""Of `OTEL_TRACES_SAMPLER`: the share of the traces that each records."""
+
+SHARED_SAMPLERS = ("traceidratio", "parentbased_traceidratio")
+"""Those whose share is in `OTEL_TRACES_SAMPLER_ARG`."""
+
+
+def is_endpoint(url: str) -> bool:
+    return _URL.fullmatch(url) is not None
+
+
 def _endpoint(url: str) -> str:
-    if _URL.fullmatch(url) is None:
+    if not is_endpoint(url):
         raise ValueError("an endpoint looks like http://otel-collector:4318 or https://host/v1/traces")
     return url
 
@@ -75,18 +91,27 @@ class TracesConfig(Section):
         """Whether requests are recorded, by these settings or by OpenTelemetry's variables."""
         if _is(os.environ.get("OTEL_SDK_DISABLED"), "true") or _is(os.environ.get("OTEL_TRACES_EXPORTER"), "none"):
             return False
-        named = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-        return self.endpoint is not None or any(os.environ.get(name) for name in named)
+        return self.endpoint is not None or any(os.environ.get(name) for name in ENDPOINTS)
 
     @property
     def share(self) -> float:
-        """`ratio`; where it is not set, that of `OTEL_TRACES_SAMPLER_ARG`."""
-        if "ratio" not in self.model_fields_set and "ratio" in os.environ.get("OTEL_TRACES_SAMPLER", ""):
-            try:
-                return min(1.0, max(0.0, float(os.environ.get("OTEL_TRACES_SAMPLER_ARG", ""))))
-            except ValueError:
-                return self.ratio
-        return self.ratio
+        """`ratio`; where it is not set, that of OpenTelemetry's variables, if they have one."""
+        if "ratio" in self.model_fields_set:
+            return self.ratio
+        said = share_in(os.environ)
+        return self.ratio if said is None else said
+
+
+def share_in(environment: Mapping[str, str]) -> float | None:
+    """The share that `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG` have recorded; None where they say none."""
+    sampler = environment.get("OTEL_TRACES_SAMPLER", "").strip().lower()
+    if sampler not in SHARED_SAMPLERS:
+        return SAMPLERS.get(sampler)
+    try:
+        share = float(environment.get("OTEL_TRACES_SAMPLER_ARG", ""))
+    except ValueError:
+        return None
+    return share if 0 <= share <= 1 else None
 
 
 def library_installed() -> bool:

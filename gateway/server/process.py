@@ -22,6 +22,7 @@ from gateway.api.open_files import raise_open_files
 from gateway.api.protocol import GatewayProtocol
 from gateway.api.tls import TlsProtocol
 from gateway.app import Gateway, build_app
+from gateway.config.otel_variables import doubtful_variables
 from gateway.config.source import doubts_about, load_with_deprecations
 from gateway.config.tree import Config
 from gateway.config.watch import ConfigWatch, log_deprecated, log_doubts, request_reload
@@ -115,6 +116,7 @@ def worker_app() -> GatewayApp:
     configure_logging(config.log.format, config.log.level, stream)
     log_deprecated(deprecated)
     log_doubts(doubts_about(config, None, time.time()) if watch is None else watch.doubts(config))
+    log_doubts(doubtful_variables(config.telemetry.traces))
     if shared is not None:
         bury_dead_processes(shared)
     gateway = build_app(config, watch, bytes.fromhex(launch.response_key), shared, stream)

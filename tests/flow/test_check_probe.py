@@ -8,6 +8,7 @@ from asyncio import StreamWriter as Writer
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.support.gateway_process import FLEETGATE, gateway_process
@@ -60,6 +61,13 @@ async def test_warnings_are_told_and_fail_a_strict_check(tmp_path: Path) -> None
     assert code == 0 and ": valid" in out
     assert err.startswith(f"warning: {file}:") and "admin.token: can be guessed" in err and "hush" not in err
     assert (await check(file, "--strict"))[0] == 2
+
+
+async def test_a_variable_that_does_nothing_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "-5")
+    code, _, err = await check(write(tmp_path / "a.yaml", nodes=[{"url": "http://127.0.0.1:1"}]))
+    assert code == 0 and err.startswith("warning: the variable OTEL_BSP_SCHEDULE_DELAY: ") and err.count("\n") == 1
 
 
 async def test_what_check_warns_of_serve_logs(tmp_path: Path) -> None:

@@ -319,6 +319,8 @@ async def test_a_variable_that_the_library_refuses_ends_no_gateway(
         assert answer.status_code == 200 and answer.text.rstrip().endswith("[DONE]"), answer.text
         assert page.status_code == 200
         (told,) = gateway.events("traces_unavailable")
+        (warned,) = gateway.events("config_warning")
+    assert warned["where"] == f"the variable {variable.partition('=')[0]}" and "mend it" in warned["problem"]
     assert told["level"] == "error" and "OTEL_" in told["remedy"] and told["error"]
 
 
@@ -341,6 +343,10 @@ def test_off_does_not_load_the_library() -> None:
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x", "OTEL_SDK_DISABLED": "TRUE"}, False, 0.01),
         ({"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.25"}, False, 0.25),
         ({"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "x"}, False, 0.01),
+        ({"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "nan"}, False, 0.01),
+        ({"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "25"}, False, 0.01),
+        ({"OTEL_TRACES_SAMPLER": "Always_On"}, False, 1.0),
+        ({"OTEL_TRACES_SAMPLER": "parentbased_always_off"}, False, 0.0),
     ],
 )
 def test_variables_of_opentelemetry_are_read(
