@@ -10,7 +10,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from gateway.redis.settings import Address, RedisSettings
 
@@ -21,9 +21,8 @@ class PlainClient:
     def __init__(self, settings: RedisSettings) -> None:
         self._settings = settings
         self._client: Any = None
-        self._stays = not settings.cluster and not settings.place.tls
-        """Whether a closed client serves again: a new one for each probe leaves reference cycles. That of a cluster may
-        know old addresses only, that with TLS has read its certificates."""
+        self._files: tuple[float, ...] = ()
+        """When the certificates were written that it has read."""
 
     async def run(self, work: Callable[[Any], Awaitable[Any]]) -> Any:
         """`work(client)`, whose commands may be carried out twice: after a lost connection it is run again, once."""
@@ -34,9 +33,10 @@ class PlainClient:
     async def _run(self, work: Callable[[Any], Awaitable[Any]]) -> Any:
         try:
             return await work(self._connect())
-        except RedisError as error:
+        except (RedisError, RedisClusterException) as error:
             # redis-py raises a refusal that it has in a local variable: a reference cycle, which holds the connection.
-            raise error.with_traceback(None) from None
+            _forget_frames(error)
+            raise error from None
 
     def server_of(self, key: str) -> Address:
         """The server of a cluster that has `key`, as far as it is known."""
@@ -53,13 +53,36 @@ class PlainClient:
         with contextlib.suppress(RedisError, OSError, TimeoutError):
             async with asyncio.timeout(seconds):
                 await client.aclose()
-            if self._client is None and self._stays:
+            if self._client is None and self._serves_again(client):
                 self._client = client
+
+    def _serves_again(self, client: Any) -> bool:
+        """Whether a closed client would find what a new one finds: a new one for each probe leaves reference cycles.
+        That of a cluster forgets the name once it knows the servers' addresses, which may be old ones."""
+        return not (self._settings.cluster and client.get_nodes()) and self._files == _written(self._settings)
 
     def _connect(self) -> Any:
         if self._client is None:
+            self._files = _written(self._settings)
             self._client = client_of(self._settings)
         return self._client
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Drop the tracebacks of `error` and of those that it was raised for."""
+    each: BaseException | None = error
+    while each is not None:
+        each.__traceback__ = None
+        cause, each.__context__, each.__cause__ = each.__cause__ or each.__context__, None, None
+        each = cause
+
+
+def _written(settings: RedisSettings) -> tuple[float, ...]:
+    """When the files of certificates were last written; 0 for one that is not there."""
+    if not settings.place.tls:
+        return ()
+    files = (settings.ca_file, settings.cert_file, settings.key_file)
+    return tuple([file.stat().st_mtime if file.exists() else 0.0 for file in files if file is not None])
 
 
 def client_of(settings: RedisSettings) -> Any:

@@ -5,31 +5,40 @@
 
 import asyncio
 import gc
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from ssl import SSLContext
 from types import FrameType, TracebackType
 from typing import Any
 
 import hiredis
 import httpx
 import pytest
+from redis.asyncio import RedisCluster
 from redis.asyncio.client import Redis
+from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
+from gateway.redis.client import RedisClient
 from gateway.redis.connection import RedisCall, RedisConnection
+from gateway.redis.plain_client import PlainClient
 from gateway.redis.script import RedisUnavailable
+from gateway.redis.settings import RedisSettings
+from tests.support.certificates import self_signed
 from tests.support.gateways import RunningGateway, eventually, running_gateway
 from tests.support.nodes import MODEL
-from tests.support.redis import RedisServer, redis_server
+from tests.support.redis import RedisServer, linked, redis_cluster, redis_server
 from workers.fake import FakeSettings, serve_fake
 
 BODY: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 2}
 
 KINDS = (
     *(FrameType, TracebackType, RedisError, RedisUnavailable),
+    *(RedisCluster, ClusterNode, SSLContext),
     *(Redis, AbstractConnection, asyncio.StreamReader, hiredis.Reader, RedisConnection, RedisCall),
 )
 """What an outage makes: errors with the frames they were raised in, and connections."""
@@ -130,3 +139,53 @@ async def test_outages_leave_nothing(outage: Callable[[Scene], Awaitable[None]],
             assert left.total() < count, left
             assert open_files() - files < count
             assert len(asyncio.all_tasks()) - tasks < count
+
+
+@asynccontextmanager
+async def over_tls(folder: Path) -> AsyncIterator[tuple[RedisServer, RedisClient]]:
+    made = self_signed(folder)
+    options = ("--tls-cert-file", str(made.cert), "--tls-key-file", str(made.key), "--tls-auth-clients", "no")
+    async with redis_server("redis7", *options, tls=True) as redis, linked(redis, ca_file=made.cert) as link:
+        yield redis, link
+
+
+@asynccontextmanager
+async def in_a_cluster(folder: Path) -> AsyncIterator[tuple[RedisServer, RedisClient]]:
+    async with redis_cluster() as redis, linked(redis) as link:
+        yield redis, link
+
+
+@pytest.mark.parametrize("kind", [over_tls, in_a_cluster])
+async def test_probes_of_a_redis_that_stays_away_leave_nothing(kind: Any, tmp_path: Path) -> None:
+    async with kind(tmp_path) as (redis, link):
+        await eventually(lambda: link.up)
+        redis.kill()
+        await eventually(lambda: not link.up)
+        for _ in range(2):
+            await link._probe()
+        with collector_resting():
+            before, files = made(), open_files()
+            for _ in range(20):
+                await link._probe()
+            assert (made() - before).total() < 20, made() - before
+            assert open_files() - files < 20
+        redis.restart()
+        await eventually(lambda: link.up)
+
+
+async def test_certificates_that_were_written_anew_are_read(tmp_path: Path) -> None:
+    made = self_signed(tmp_path)
+    plain = PlainClient(RedisSettings("rediss://127.0.0.1:1", ca_file=made.cert, connect_timeout=1.0))
+
+    async def after_a_probe() -> Any:
+        with pytest.raises(RedisError):
+            await plain.run(lambda client: client.execute_command("PING"))
+        await plain.close(1.0)
+        return plain._client
+
+    first = await after_a_probe()
+    assert first is not None
+    assert await after_a_probe() is first
+    os.utime(made.cert, (1, 1))
+    assert await after_a_probe() is None
+    assert await after_a_probe() not in (None, first)

@@ -182,6 +182,16 @@ class RedisCluster(RedisServer):
         for node in self.nodes:
             node.flush()
 
+    def kill(self) -> None:
+        """All of them at once."""
+        for node in self.nodes:
+            node.kill()
+
+    def restart(self) -> None:
+        """All come back on their ports, with what they know of each other and without the keys."""
+        for node in self.nodes:
+            node.restart()
+
 
 @contextlib.asynccontextmanager
 async def redis_cluster(kind: Kind = "valkey9") -> AsyncIterator[RedisCluster]:
