@@ -36,6 +36,9 @@ def _agreed(reply: Any, command: Sequence[Any]) -> bool:
 UNNAMED = "(unnamed)"
 """What operators are shown in place of the name of the group that has none."""
 
+UNKNOWN = "?"
+"""In place of a fingerprint."""
+
 MOST_SHOWN = 16
 """Models of a node that are logged."""
 
@@ -91,6 +94,8 @@ class RoutingGroups:
         apart = {name: group(name) for name in sorted(set(named.values()))}
         self.all: tuple[RoutingGroup, ...] = (self.common, *apart.values())
         self.phase: GroupPhase = TOGETHER
+        self._held = UNKNOWN
+        """The fingerprint that held at the last look."""
         self._offered: frozenset[str] = frozenset()
         self._apart = {model: apart[name] for model, name in named.items()}
         self._chosen: Mapping[str, RoutingGroup] = {}
@@ -159,7 +164,8 @@ class RoutingGroups:
         base = self._redis.schema.routing("")
         keys = [f"{base}:{name}" for name in ("gateways", "grouping")]
         with contextlib.suppress(RedisUnavailable):
-            before, now, milliseconds = await self._redis.run(AGREE, keys, (self._own, round(2000 * STEP)))
+            before, now, milliseconds = await self._redis.run(AGREE, keys, (self._own, round(2000 * STEP), self._held))
+            self._held = now.decode()
             self._enter(phase_of(self._own, before.decode(), now.decode(), milliseconds / 1000))
 
     def _enter(self, phase: GroupPhase) -> None:

@@ -10,11 +10,12 @@ import pytest
 from redis.crc import key_slot
 
 from gateway.core.routing.grouping import APART, STEP, TOGETHER, GroupPhase
+from gateway.routing.routing_groups import AGREE, UNKNOWN
 from tests.support.admission import HEALTH, leave
 from tests.support.crowd import Seen, ask, lost, send
 from tests.support.faults import limited_gateway, nothing_held
 from tests.support.gateways import RunningGateway, eventually
-from tests.support.redis import RedisCluster, RedisServer, redis_cluster, redis_server
+from tests.support.redis import RedisCluster, RedisServer, linked, redis_cluster, redis_server
 from workers.fake import FakeNode, FakeSettings, serve_fake
 
 BOUND = 4
@@ -234,6 +235,17 @@ async def test_gateways_that_name_other_groups_count_together(models: Sequence[d
         await eventually(lambda: there.places("") == {} and there.places("ultra") == {name: 1})
         await leave(asking)
         await there.nothing_held()
+
+
+@pytest.mark.parametrize(("held", "holds"), [("", b""), ("ours", b"ours"), (UNKNOWN, b"ours")])
+async def test_what_gateways_agreed_on_holds_where_redis_has_lost_it(held: str, holds: bytes) -> None:
+    """The first that looks is alone there: the others are written again within a second."""
+    async with redis_server() as redis, linked(redis) as link:
+        keys = ["{route}:gateways", "{route}:grouping"]
+        assert await link.run(AGREE, keys, ("ours", 3000, held)) == [holds, holds, 0]
+        redis.do("ZADD", keys[0], 2e12, "other.theirs")
+        assert (await link.run(AGREE, keys, ("ours", 3000, held)))[:2] == [holds, holds]
+        assert (await link.run(AGREE, keys, ("ours", 0, held)))[1] == b""
 
 
 @pytest.mark.parametrize("harm", ["kill", "flush", pytest.param("freeze", marks=pytest.mark.prove)])

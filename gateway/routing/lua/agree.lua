@@ -4,6 +4,8 @@
 --                     name, behind a dot
 --       2 grouping    string: "before|now|milliseconds": the fingerprint that holds, since when, and the one until then
 -- ARGV  1 fingerprint of the gateway that asks, 2 milliseconds that a change takes: there is none while another is under way
+--       3 the fingerprint that held as it knows, "?" where it does not: it holds on where Redis has lost its data, since
+--       the others are not there again yet
 -- Returns the fingerprint before, the one that holds, and for how many milliseconds it has.
 
 local clock = redis.call('TIME')
@@ -15,7 +17,8 @@ for _, gateway in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf'
 end
 local before, holds, since = (redis.call('GET', KEYS[2]) or ''):match('^([^|]*)|([^|]*)|(%d+)$')
 if not holds then
-  before, holds, since = common, common, now
+  holds = ARGV[3] == '?' and common or ARGV[3]
+  before, since = holds, now
 elseif holds ~= common and now - tonumber(since) >= tonumber(ARGV[2]) then
   before, holds, since = holds, holds == '' and common or '', now  -- from some to others by way of none
 end
