@@ -32,11 +32,11 @@ LABELS |= {
 }
 FOREIGN = {
     "vllm:num_requests_running": BY_PROMETHEUS | MADE,
-    "node_filesystem_avail_bytes": BY_PROMETHEUS | {"mountpoint"},
-    "node_filesystem_size_bytes": BY_PROMETHEUS | {"mountpoint"},
+    "node_filesystem_avail_bytes": BY_PROMETHEUS | {"mountpoint", "log_disk"},
+    "node_filesystem_size_bytes": BY_PROMETHEUS | {"mountpoint", "log_disk"},
     "DCGM_FI_DEV_GPU_UTIL": BY_PROMETHEUS | {"Hostname"},
 }
-"""Of vLLM, a node exporter and DCGM's, as they document them."""
+"""Of vLLM, a node exporter and DCGM's, as they document them; `log_disk` is set as docs/alerts.md says."""
 LABELS |= FOREIGN
 ANY_METRIC = r"((?:fleetgate_|vllm:|node_filesystem_|DCGM_)\w+)(?:\{([^}]*)\})?"
 

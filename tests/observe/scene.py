@@ -55,7 +55,7 @@ PAGES = {
         for gpu, value in enumerate(values)
     ),
     "/node": "".join(
-        f'node_filesystem_{name}_bytes{{mountpoint="/var/log"}} {value}\n'
+        f'node_filesystem_{name}_bytes{{mountpoint="/var/log",log_disk="fleetgate"}} {value}\n'
         for name, value in (("avail", 4), ("size", 100))
     ),
 }
