@@ -7,6 +7,7 @@ from rich.table import Table
 
 from gateway.cli.log_lines import LogLine, number_of
 from gateway.cli.tables import new_table
+from gateway.core.telemetry.folded import OTHER
 
 MOST_TENANTS = 1000
 MOST_TIMES = 10_000
@@ -57,7 +58,7 @@ class LogSummary:
             return
         name = str(line.get("tenant") or "-")
         if name not in self._tenants and len(self._tenants) >= MOST_TENANTS:
-            name = "other"
+            name = OTHER
         self._tenants.setdefault(name, TenantSums()).add(line)
 
     def table(self) -> Table:

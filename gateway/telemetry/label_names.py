@@ -1,13 +1,11 @@
-"""Bounds the values of a metric's label: names beyond the bound are counted together, as `other`."""
+"""Bounds the values of a metric's label: names beyond the bound are counted together, as `OTHER`."""
 
 import fcntl
 from collections.abc import Iterable
 from pathlib import Path
 
+from gateway.core.telemetry.folded import OTHER
 from gateway.telemetry.batches import NONE
-
-OTHER = "other"
-"""The label of the names beyond the bound."""
 
 
 class LabelNames:

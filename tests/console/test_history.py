@@ -6,7 +6,6 @@ from gateway.core.console.history import (
     BINS,
     MEASURES,
     MODELS,
-    OTHER,
     STEP,
     STEPS,
     History,
@@ -15,6 +14,7 @@ from gateway.core.console.history import (
     read_steps,
     spell_steps,
 )
+from gateway.core.telemetry.folded import OTHER
 from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.usage.token_usage import Usage
 

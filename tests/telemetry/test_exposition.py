@@ -111,7 +111,7 @@ async def test_worker_processes_share_the_bound_of_tenants(tmp_path: Path) -> No
         if line.startswith("fleetgate_requests_total{"):
             tenant = line.partition('tenant="')[2].partition('"')[0]
             by_tenant[tenant] = by_tenant.get(tenant, 0) + float(line.rpartition(" ")[2])
-    assert by_tenant == {"t0": 4, "t1": 4, "t2": 4, "other": 20}
+    assert by_tenant == {"t0": 4, "t1": 4, "t2": 4, "(other)": 20}
 
 
 async def test_what_left_the_fleet_leaves_the_page_of_worker_processes(tmp_path: Path) -> None:

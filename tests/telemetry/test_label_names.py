@@ -3,9 +3,14 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+from pydantic import ValidationError
+
+from gateway.config.access import TenantConfig
 from gateway.core.admission.queue_facts import QueueFacts
 from gateway.core.fleet.node_facts import NodeFacts
-from gateway.telemetry.label_names import OTHER, LabelNames
+from gateway.core.telemetry.folded import OTHER
+from gateway.telemetry.label_names import LabelNames
 from gateway.telemetry.metrics import LabelBounds, Metrics
 from tests.telemetry.test_batches import ended, sample
 
@@ -13,6 +18,13 @@ from tests.telemetry.test_batches import ended, sample
 def test_a_name_keeps_its_label() -> None:
     names = LabelNames(2)
     assert [names.label(each) for each in ("a", "b", "c", "a", "-", "c")] == ["a", "b", OTHER, "a", "-", OTHER]
+
+
+def test_a_tenant_called_other_is_not_counted_with_those_beyond_the_bound() -> None:
+    names = LabelNames(1)
+    assert (names.label("other"), names.label("more")) == ("other", "(other)")
+    with pytest.raises(ValidationError):
+        TenantConfig(name=names.label("more"))
 
 
 def test_processes_give_a_name_the_same_label(tmp_path: Path) -> None:
@@ -73,24 +85,24 @@ def test_gauges_of_folded_names_are_put_together() -> None:
     page = metrics.page()
     for name, value in {
         'fleetgate_node_ready{node="x"}': 1,
-        'fleetgate_node_ready{node="other"}': 1,
-        'fleetgate_node_in_flight{node="other"}': 6,
-        'fleetgate_node_max_concurrency{node="other"}': 8,
-        'fleetgate_node_breaker{node="other",state="open"}': 1,
-        'fleetgate_node_kv_cache_used_ratio{node="other"}': 0.75,
-        'fleetgate_node_waiting_requests{node="other"}': 3,
-        'fleetgate_node_holds_budgets{node="other"}': 0,
-        'fleetgate_node_taken_out_total{cause="silent",node="other"}': 3,
-        'fleetgate_canaries_total{node="other",result="weak"}': 3,
-        'fleetgate_waiting_requests{model="other",service_class="standard"}': 4,
-        'fleetgate_expected_wait_seconds{model="other"}': 4,
-        'fleetgate_turn_counter{model="m",service_class="standard",tenant="other"}': 9,
-        'fleetgate_model_ready{model="other"}': 0,
-        'fleetgate_limit_left_ratio{limit="l",tenant="other"}': 0.2,
+        'fleetgate_node_ready{node="(other)"}': 1,
+        'fleetgate_node_in_flight{node="(other)"}': 6,
+        'fleetgate_node_max_concurrency{node="(other)"}': 8,
+        'fleetgate_node_breaker{node="(other)",state="open"}': 1,
+        'fleetgate_node_kv_cache_used_ratio{node="(other)"}': 0.75,
+        'fleetgate_node_waiting_requests{node="(other)"}': 3,
+        'fleetgate_node_holds_budgets{node="(other)"}': 0,
+        'fleetgate_node_taken_out_total{cause="silent",node="(other)"}': 3,
+        'fleetgate_canaries_total{node="(other)",result="weak"}': 3,
+        'fleetgate_waiting_requests{model="(other)",service_class="standard"}': 4,
+        'fleetgate_expected_wait_seconds{model="(other)"}': 4,
+        'fleetgate_turn_counter{model="m",service_class="standard",tenant="(other)"}': 9,
+        'fleetgate_model_ready{model="(other)"}': 0,
+        'fleetgate_limit_left_ratio{limit="l",tenant="(other)"}': 0.2,
     }.items():
         assert sample(page, name) == value, name
     metrics.fleet_state(0, [NodeFacts("x", True, "closed", {}, False, 1)])
-    assert b'node_ready{node="other"}' not in metrics.page()
+    assert b'node_ready{node="(other)"}' not in metrics.page()
 
 
 def test_a_folded_node_that_stays_is_not_counted_twice() -> None:
@@ -98,7 +110,7 @@ def test_a_folded_node_that_stays_is_not_counted_twice() -> None:
     nodes = [NodeFacts(name, True, "open", {"silent": 1}, False, 0) for name in "xyz"]
     for facts in (nodes, nodes, nodes[:2], nodes[:2]):
         metrics.fleet_state(0, facts)
-    assert sample(metrics.page(), 'fleetgate_node_taken_out_total{cause="silent",node="other"}') == 2
+    assert sample(metrics.page(), 'fleetgate_node_taken_out_total{cause="silent",node="(other)"}') == 2
 
 
 def test_requests_of_many_tenants_leave_few_series() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from math import log2
 from typing import Any
 
+from gateway.core.telemetry.folded import OTHER
 from gateway.core.telemetry.request_stats import RequestStats
 
 STEP = 10
@@ -19,7 +20,6 @@ STEPS = 360
 MODELS = 12
 """Models with figures of their own; further ones are counted as `OTHER`."""
 
-OTHER = "other"
 NONE = "-"
 
 MEASURES = ("requests", "errors", "thinking", "answer", "input", "waiting")
