@@ -44,6 +44,8 @@ from gateway.console.feed import ConsoleFeed
 from gateway.console.fleet_state import FleetState
 from gateway.console.live import EndRoutes
 from gateway.console.open_requests import OpenRequests
+from gateway.console.open_sessions import OpenSessions
+from gateway.console.session_routes import SessionRoutes
 from gateway.console.tenant_figures import TenantFigures
 from gateway.console.tenant_list import TenantList
 from gateway.core.access.tenants import Tenant
@@ -182,8 +184,10 @@ class Gateway:
         )
         self.config_reload = ConfigReload(watch, config, self.apply, self.metrics.reloaded, self.audit.note)
         self._directory = parts.directory(config, self.redis)
-        console = parts.console(config, response_key)
+        self.open_sessions = OpenSessions(self.redis, shared)
+        console = parts.console(config, response_key, self.open_sessions)
         self.console_feed = self._make_console_feed(shared)
+        self.open_sessions.on_end = self.console_feed.viewers.drop_session
         access = parts.admin_access(config, self._wrong_tokens, console)
         page = MetricsPage(self.metrics, self._gauges.refresh)
         self.admin = build_admin(self.pipeline, self.fleet, access, page, *self._admin_routes())
@@ -265,6 +269,7 @@ class Gateway:
             self.audit,
         )
         yield EndRoutes(self.console_feed, self.audit)
+        yield SessionRoutes(self.open_sessions, self.audit)
         yield self.fleet_routes
         yield ReloadRoutes(self.config_reload.reload)
 
@@ -354,6 +359,7 @@ class Gateway:
             ("peer views", self.peer_views.run(self.fleet_routes.own)),
             ("config watch", self.config_reload.run()),
             ("console", self.console_feed.run()),
+            ("console sessions", self.open_sessions.run()),
         ):
             self._tasks.append(asyncio.create_task(work, name=name))
         if self.router.peer_loads is not None:

@@ -50,8 +50,8 @@ or framed."""
 class SessionReader(Protocol):
     """The sessions of the console, as this layer asks them."""
 
-    def who(self, headers: Mapping[bytes, bytes]) -> str | None:
-        """Whose session it is, None where the request has none that holds."""
+    def who(self, headers: Mapping[bytes, bytes], address: str) -> str | None:
+        """Whose session it is that is used from `address`, None where the request has none that holds."""
 
     def problem(self, method: str, headers: Mapping[bytes, bytes]) -> str | None:
         """Why a request with a session is refused all the same; None where it is not."""
@@ -107,7 +107,7 @@ class AdminAccess:
         if scope["path"] in self._open_paths:
             return f"anybody@{address}"
         if scope["path"].startswith(SESSIONS_ONLY) or b"authorization" not in headers:
-            person = self._sessions.who(headers)
+            person = self._sessions.who(headers, address)
             if person is not None:
                 return f"{self._with_session(person, scope['method'], headers, address)}@{address}"
             if scope["path"].startswith(SESSIONS_ONLY):

@@ -33,6 +33,6 @@ class Console:
 
     def may_play(self, head: RequestHead) -> bool:
         """Whether a request of the data plane may come in by the console's playground."""
-        if self.sessions.who(head.headers) is None:
+        if self.sessions.find(head.headers) is None:
             return False
         return self.sessions.problem(head.method, head.headers) is None

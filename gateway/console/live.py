@@ -36,12 +36,13 @@ class LiveRoute:
 
     async def live(self, request: Request) -> StreamingResponse:
         session = self._sessions.find(dict(request.scope["headers"]))
-        ends = time.time() if session is None else session.ends
-        viewer = self._feed.viewers.join()
+        if session is None:  # it ended meanwhile
+            raise AdminError(401, "Nobody is signed in", "sign in at /console")
+        viewer = self._feed.viewers.join(session.id)
         if viewer is None:
             raise AdminError(503, "Too many consoles are open", "close one", headers={"retry-after": "10"})
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        return _LiveAnswer(self._feed.viewers, viewer, _events(viewer, ends), headers)
+        return _LiveAnswer(self._feed.viewers, viewer, _events(viewer, session.ends), headers)
 
 
 class _LiveAnswer(StreamingResponse):

@@ -8,18 +8,20 @@ Cookies are not told apart by ports, so a cookie's name has the port that the br
     a session, from a page of another origin        refused (see `core.access.browser_guard`)
     a session, to a name that is not the gateway's  refused
     a session, and changes something with no Origin refused: browsers always send one
+    a session that was ended                        as one that is over (`open_sessions`)
     a session                                       served, as the person who signed in
 """
 
+import secrets
 import time
 from collections.abc import Mapping
 from http.cookies import SimpleCookie
 from typing import Any
 
+from gateway.console.open_sessions import OpenSessions
 from gateway.core.access.browser_guard import BrowserGuard
-from gateway.core.console.session_token import Session, open_session, seal_session, session_key
+from gateway.core.console.session_token import SESSION_SECONDS, Session, open_session, seal_session, session_key
 
-SESSION_SECONDS = 12 * 3600.0
 MAX_COOKIES = 8192
 """Bytes of a Cookie header that are looked at."""
 
@@ -34,26 +36,39 @@ Headers = Mapping[bytes, bytes]
 class Sessions:
     """Makes and reads the cookies."""
 
-    def __init__(self, tokens: Mapping[str, str], response_key: bytes, guard: BrowserGuard) -> None:
+    def __init__(
+        self, tokens: Mapping[str, str], response_key: bytes, guard: BrowserGuard, open_sessions: OpenSessions
+    ) -> None:
         """`tokens`: name to admin token; where there are none, sessions are signed by `response_key`."""
         secret = {name: token.encode() for name, token in tokens.items()} or {ANYBODY: response_key}
         self._keys = {name: session_key(each) for name, each in secret.items()}
         self._guard = guard
+        self._open = open_sessions
 
-    def sign_in(self, token: str, person: str, secure: bool, headers: Headers) -> tuple[Session, str]:
+    def sign_in(self, token: str, person: str, secure: bool, headers: Headers, address: str) -> tuple[Session, str]:
         """A new session, and the Set-Cookie that carries it."""
-        session = Session(token, person, time.time() + SESSION_SECONDS)
+        now = time.time()
+        session = Session(token, person, now + SESSION_SECONDS, now, secrets.token_hex(8))
+        self._open.note(session, address)
         sealed = seal_session(session, self._keys[token])
         return session, self._set_cookie(sealed, int(SESSION_SECONDS), secure, headers)
 
-    def sign_out(self, secure: bool, headers: Headers) -> str:
-        """The Set-Cookie that ends the browser's session."""
+    async def sign_out(self, secure: bool, headers: Headers, address: str) -> str:
+        """End the session, copies of its cookie too; returns the Set-Cookie that takes it from the browser."""
+        session = self.find(headers)
+        if session is not None:
+            self._open.note(session, address)
+            await self._open.end(session.id)
         return self._set_cookie("", 0, secure, headers)
 
-    def who(self, headers: Headers) -> str | None:
-        """Whose session it is, as audit lines have it; None where the request has none that holds."""
+    def who(self, headers: Headers, address: str) -> str | None:
+        """Whose session it is that is used from `address`, as audit lines have it; None where the request has none that
+        holds."""
         session = self.find(headers)
-        return None if session is None else session.who
+        if session is None:
+            return None
+        self._open.note(session, address)
+        return session.who
 
     def find(self, headers: Headers) -> Session | None:
         """The session of a request, None where it has none that holds."""
@@ -63,7 +78,8 @@ class Sessions:
         for name in (_cookie_name(headers, secure=True), _cookie_name(headers, secure=False)):
             for part in cookies.decode("latin-1").split(";"):
                 key, equals, value = part.strip().partition("=")
-                if equals and key == name and (session := open_session(value, self._keys, time.time())) is not None:
+                session = open_session(value, self._keys, time.time()) if equals and key == name else None
+                if session is not None and not self._open.is_ended(session.id):
                     return session
         return None
 

@@ -56,7 +56,7 @@ class SignInRoutes:
         token = ANYBODY
         if self._needs_token:
             token = self._access.judge(given.token.strip().encode(errors="replace"), address)
-        session, cookie = self._sessions.sign_in(token, given.name.strip(), _is_secure(request), headers)
+        session, cookie = self._sessions.sign_in(token, given.name.strip(), _is_secure(request), headers, address)
         answer = {"name": session.person, "token": session.token, "ends": session.ends}
         return _json({"session": answer, "needs_token": self._needs_token}, cookie)
 
@@ -65,7 +65,8 @@ class SignInRoutes:
         problem = self._sessions.problem("DELETE", headers)
         if problem is not None:
             raise AdminError(403, problem.rstrip("."), code="cross_site_request")
-        return _json({"session": None}, self._sessions.sign_out(_is_secure(request), headers))
+        address = address_of(request.scope["client"])
+        return _json({"session": None}, await self._sessions.sign_out(_is_secure(request), headers, address))
 
 
 def _is_secure(request: Request) -> bool:

@@ -19,7 +19,9 @@ GRACE = 2.0
 class Viewer:
     """One open console."""
 
-    def __init__(self) -> None:
+    def __init__(self, session: str) -> None:
+        self.session = session
+        """The id of its session."""
         self.cut_off: Callable[[], object] | None = None
         """Ends its answer, while there is one."""
         self.is_new = True
@@ -65,17 +67,23 @@ class Viewers:
     def __iter__(self) -> Iterator[Viewer]:
         return iter(tuple(self._viewers))
 
-    def join(self) -> Viewer | None:
-        """None where there are too many, or the process ends."""
+    def join(self, session: str) -> Viewer | None:
+        """A place for somebody with that session. None where there are too many, or the process ends."""
         if len(self._viewers) >= MOST or self.closed:
             return None
-        viewer = Viewer()
+        viewer = Viewer(session)
         self._viewers.add(viewer)
         self.woken.set()
         return viewer
 
     def leave(self, viewer: Viewer) -> None:
         self._viewers.discard(viewer)
+
+    def drop_session(self, session: str) -> None:
+        """It was ended: its consoles get nothing any more."""
+        for viewer in self:
+            if viewer.session == session:
+                viewer.drop()
 
     def close(self) -> None:
         """The process ends: nobody is served any more."""

@@ -21,6 +21,7 @@ from gateway.config.telemetry import library_installed
 from gateway.config.tree import Config
 from gateway.config.types import is_loopback, load_certificate
 from gateway.console.console import Console
+from gateway.console.open_sessions import OpenSessions
 from gateway.console.sessions import Sessions
 from gateway.core.access.browser_guard import BrowserGuard
 from gateway.core.access.tenants import Tenants
@@ -121,11 +122,11 @@ def admin_access(config: Config, throttle: WrongKeyThrottle, console: Console) -
     return AdminAccess(tokens, BrowserGuard("admin", admin.hosts), throttle, open_paths, console.sessions)
 
 
-def console(config: Config, response_key: bytes) -> Console:
+def console(config: Config, response_key: bytes, open_sessions: OpenSessions) -> Console:
     admin, tokens = config.admin, admin_tokens(config)
     because = "The console is for its own pages"
     guard = BrowserGuard("admin", admin.hosts, beyond=not is_loopback(admin.host), because=because)
-    return Console(Sessions(tokens, response_key, guard), guard, bool(tokens))
+    return Console(Sessions(tokens, response_key, guard, open_sessions), guard, bool(tokens))
 
 
 def public_guard(config: Config) -> BrowserGuard:

@@ -258,6 +258,8 @@ ADMIN_ROUTES = (
     ("POST", "/admin/import"),
     ("GET", "/admin/limits/{name}"),
     ("GET", "/admin/blocks"),
+    ("GET", "/admin/console/sessions"),
+    ("DELETE", "/admin/console/sessions/{id}"),
     ("POST", "/admin/block"),
     ("POST", "/admin/unblock"),
     ("DELETE", "/admin/keys/{id}"),

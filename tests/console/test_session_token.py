@@ -5,7 +5,7 @@ import pytest
 from gateway.core.console.session_token import MAX_TOKEN, Session, name_problem, open_session, seal_session, session_key
 
 KEY = session_key(b"the-admin-token-of-ops")
-SESSION = Session("ops", "Zoë O. Brien-Smith", 1000.0)
+SESSION = Session("ops", "Zoë O. Brien-Smith", 1000.0, 900.0, "0a1b2c3d4e5f6071")
 SEALED = seal_session(SESSION, KEY)
 
 

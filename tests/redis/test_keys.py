@@ -134,6 +134,12 @@ async def use_everything(gateway: RunningGateway, other: RunningGateway, keys: K
         await admin_does("POST", "/drain", node=node)
         await admin_does("POST", "/undrain", node=node)
         await admin_does("POST", "/block", key=f"key_{'0' * 16}")
+        async with httpx.AsyncClient(base_url=gateway.admin_url, headers={"origin": gateway.admin_url}) as operator:
+            signed_in = await operator.post("/console/session", json={"name": "Ada", "token": "admin"})
+            assert signed_in.status_code == 200
+            await eventually(lambda: "fg1:{console}:sessions" in keys.look())
+            (session,) = (await operator.get("/admin/console/sessions")).json()
+            await admin_does("DELETE", f"/console/sessions/{session['id']}")
         ledger = gateway.app.ledger
         assert ledger is not None
         await eventually(lambda: ledger.waiting == 0 and "fg1:{usage}:records" in keys.look())

@@ -40,6 +40,18 @@ export async function endRequest(request, now) {
   return done;
 }
 
+export async function endSession(session) {
+  const done = await confirm({
+    title: "End this session?",
+    text: [h("p", {}, name(session.person), ` (${session.token}), last seen at ${session.address}.`),
+      h("p", {}, "Every gateway refuses its cookie within two seconds, copies of it too. Whoever has the admin token can sign in again.")],
+    label: "End the session", danger: true,
+    act: () => ask("DELETE", `/admin/console/sessions/${encodeURIComponent(session.id)}`),
+  });
+  if (done) toast(done.everywhere ? `The session of ${session.person} was ended.` : `The session of ${session.person} was ended here; other gateways are told once Redis answers.`, done.everywhere ? "good" : "warn");
+  return done;
+}
+
 export async function createKey(tenant, playWith) {
   const made = await confirm({
     title: "New key", text: h("p", {}, "For the tenant ", name(tenant), ". It is shown once."),

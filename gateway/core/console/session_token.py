@@ -1,8 +1,8 @@
 """Session tokens of the console: signed, so that every process that knows an admin token reads what another one made.
 
-A token is `PAYLOAD.MAC`. The payload has the name of the admin token that was shown, the person's name and when the
-session ends; the MAC's key is derived from the admin token itself. So a session ends with its time, or when its admin
-token is replaced, and no process has to remember it.
+A token is `PAYLOAD.MAC`. The payload has the name of the admin token that was shown, the person's name, when the
+session ends and began, and its id; the MAC's key is derived from the admin token itself. So a session ends with its
+time, or when its admin token is replaced, and no process has to remember it. One is ended before by its id.
 """
 
 import base64
@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import orjson
+
+SESSION_SECONDS = 12 * 3600.0
 
 MAX_TOKEN = 1024
 """Characters of a session token that are looked at."""
@@ -29,12 +31,14 @@ _UNSEEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
 
 
 class Session(NamedTuple):
-    """`token`: the name of the admin token that was shown. `person`: who showed it, by their own word. `ends`: seconds
-    since 1970."""
+    """`token`: the name of the admin token that was shown. `person`: who showed it, by their own word. `ends` and
+    `began`: seconds since 1970."""
 
     token: str
     person: str
     ends: float
+    began: float
+    id: str
 
     @property
     def who(self) -> str:
@@ -48,7 +52,7 @@ def session_key(secret: bytes) -> bytes:
 
 
 def seal_session(session: Session, key: bytes) -> str:
-    payload = base64.urlsafe_b64encode(orjson.dumps([session.token, session.person, session.ends])).rstrip(b"=")
+    payload = base64.urlsafe_b64encode(orjson.dumps([*session])).rstrip(b"=")
     return f"{payload.decode()}.{hmac.digest(key, payload, 'sha256').hex()}"
 
 
@@ -59,13 +63,13 @@ def open_session(sealed: str, keys: Mapping[str, bytes], now: float) -> Session 
     if not dot or len(sealed) > MAX_TOKEN or len(mac) != 2 * _MAC_BYTES:
         return None
     try:
-        token, person, ends = orjson.loads(base64.urlsafe_b64decode(payload.encode() + b"=="))
+        token, person, ends, began, id = orjson.loads(base64.urlsafe_b64decode(payload.encode() + b"=="))
         found, shown = keys.get(token), bytes.fromhex(mac)
     except (ValueError, TypeError, binascii.Error):
         return None
     if found is None or not hmac.compare_digest(hmac.digest(found, payload.encode(), "sha256"), shown):
         return None
-    return Session(token, person, ends) if now < ends else None
+    return Session(token, person, ends, began, id) if now < ends else None
 
 
 def name_problem(name: str) -> str | None:

@@ -1,0 +1,220 @@
+"""The sessions of the console that are known, and those that were ended before their time.
+
+A session is a signed cookie, so every process reads one that it has never seen. Whoever serves one notes it here; one
+that was ended is refused from then on. Both are shared by gateways through Redis, and by worker processes without Redis
+through their directory, every `SHARE_SECONDS`.
+
+    Redis              an ended session
+    answers            is refused by every gateway within `SHARE_SECONDS`
+    does not answer    is refused by this process; the others are told once it answers
+    there is none      is refused by the processes of this gateway, until they end
+
+    fg1:{console}:sessions   hash: id -> person, token, began, ends, address, used
+    fg1:{console}:ended      hash: id -> when it would have ended, seconds since 1970
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import structlog
+
+from gateway.core.console.session_token import SESSION_SECONDS, Session
+from gateway.core.json_text import dump, load_json
+from gateway.redis.client import RedisClient, RedisUnavailable, Script, ScriptFailed
+from gateway.redis.replies import integer, pairs_of
+
+log = structlog.get_logger("fleetgate.console")
+
+SHARE_SECONDS = 2.0
+NEWS_SECONDS = 30.0
+"""How much later a session has to be used again for that to be shared."""
+
+MOST = 500
+"""Sessions that a process knows of; of more it forgets those that were not used for the longest time."""
+
+
+_KEEP = Script.read(Path(__file__).parent / "lua" / "keep_sessions.lua", fits=integer)
+
+
+class OpenSession(NamedTuple):
+    """`address`: where it was last used from. Times are seconds since 1970."""
+
+    id: str
+    person: str
+    token: str
+    began: float
+    ends: float
+    address: str
+    used: float
+
+
+class OpenSessions:
+    """`on_end(id)` is called once for each that was ended, here or elsewhere."""
+
+    def __init__(self, redis: RedisClient | None, folder: Path | None) -> None:
+        """`folder`: the directory of this gateway's worker processes, None where there is one only."""
+        self.on_end: Callable[[str], object] = str
+        self._redis = redis
+        self._folder = folder if redis is None else None
+        prefix = "" if redis is None else f"{redis.schema.records}:{{console}}"
+        self._known_key, self._ended_key = f"{prefix}:sessions", f"{prefix}:ended"
+        self._known: dict[str, OpenSession] = {}
+        self._ended: dict[str, float] = {}
+        self._news: set[str] = set()
+        """Known ones that the others have not been told of."""
+        self._untold: dict[str, float] = {}
+        """Ended ones, likewise."""
+
+    def is_ended(self, id: str) -> bool:
+        return id in self._ended
+
+    def note(self, session: Session, address: str) -> None:
+        """It was used from `address`."""
+        now, before = time.time(), self._known.pop(session.id, None)
+        self._known[session.id] = OpenSession(
+            session.id, session.person, session.token, session.began, session.ends, address, now
+        )
+        if before is None or before.address != address or now - before.used >= NEWS_SECONDS:
+            self._news.add(session.id)
+        else:
+            self._known[session.id] = self._known[session.id]._replace(used=before.used)
+        while len(self._known) > MOST:
+            self._forget(next(iter(self._known)))
+
+    async def all(self) -> list[OpenSession]:
+        """Those that have not ended, of all processes, the latest sign-in first."""
+        now = time.time()
+        found = dict(self._known)
+        for each in await self._of_others():
+            if each.id not in found or each.used > found[each.id].used:
+                found[each.id] = each
+        left = [each for each in found.values() if each.ends > now and each.id not in self._ended]
+        return sorted(left, key=lambda each: -each.began)
+
+    async def end(self, id: str) -> tuple[OpenSession, bool] | None:
+        """End a session; returns it, and whether all others were told. None where none with this id is open."""
+        found = next((each for each in await self.all() if each.id == id), None)
+        if found is None:
+            return None
+        self._untold[id] = found.ends
+        self._take_ended({id: found.ends})
+        return found, await self.share()
+
+    async def run(self) -> None:
+        """Exchange with the others, for ever."""
+        while True:
+            try:
+                await self.share()
+            except Exception:
+                log.exception("session_share_failed")
+            await asyncio.sleep(SHARE_SECONDS)
+
+    def _take_ended(self, ended: dict[str, float]) -> None:
+        now = time.time()
+        for id, ends in ended.items():
+            if ends > now and id not in self._ended:
+                self._ended[id] = ends
+                self._forget(id)
+                self.on_end(id)
+        for id in [id for id, ends in self._ended.items() if ends <= now]:
+            del self._ended[id]
+        for id in [id for id, each in self._known.items() if each.ends <= now]:
+            self._forget(id)
+
+    def _forget(self, id: str) -> None:
+        self._known.pop(id, None)
+        self._news.discard(id)
+
+    async def share(self) -> bool:
+        """Tell the others what is new, and read which were ended. False where they cannot be told."""
+        news, untold = [self._known[id] for id in self._news], dict(self._untold)
+        try:
+            if self._redis is not None:
+                ended = await self._over_redis(self._redis, news, untold)
+            elif self._folder is not None:
+                ended = await asyncio.to_thread(self._over_files, self._folder, list(self._known.values()), untold)
+            else:
+                ended = {}
+        except (RedisUnavailable, ScriptFailed, OSError):  # or Redis refuses, or the disk is full
+            self._take_ended({})
+            return False
+        self._news -= {each.id for each in news if self._known.get(each.id) == each}
+        for id in untold:
+            self._untold.pop(id, None)
+        self._take_ended(ended)
+        return True
+
+    async def _over_redis(
+        self, redis: RedisClient, news: list[OpenSession], untold: dict[str, float]
+    ) -> dict[str, float]:
+        seconds = int(SESSION_SECONDS) + 60
+        if untold:
+            ended = [word for id, ends in untold.items() for word in (id, repr(ends))]
+            await redis.reports.run(_KEEP, [self._ended_key], [seconds, *ended])
+        for id in untold:
+            await redis.reports.command("HDEL", self._known_key, id)
+        if news:
+            told = [word for each in news for word in (each.id, dump(list(each[1:])))]
+            await redis.reports.run(_KEEP, [self._known_key], [seconds, *told])
+        found = pairs_of(await redis.reports.command("HGETALL", self._ended_key))
+        over = [id for id, ends in found.items() if float(ends) <= time.time()]
+        for past in over:
+            await redis.reports.command("HDEL", self._ended_key, past)
+        return {id.decode(errors="replace"): float(ends) for id, ends in found.items() if id not in over}
+
+    def _over_files(self, folder: Path, known: list[OpenSession], untold: dict[str, float]) -> dict[str, float]:
+        mine = folder / f"sessions-{os.getpid()}.json"
+        fresh = mine.with_suffix(".new")
+        fresh.write_bytes(dump([list(each) for each in known]))
+        fresh.replace(mine)
+        for id, ends in untold.items():
+            (folder / f"session-ended-{id}").write_text(repr(ends))
+        ended = {}
+        for file in folder.glob("session-ended-*"):
+            with suppress(ValueError, FileNotFoundError):  # another process is writing it, or removed it
+                ended[file.name.removeprefix("session-ended-")] = float(file.read_text())
+        for id, ends in ended.items():
+            if ends <= time.time():
+                (folder / f"session-ended-{id}").unlink(missing_ok=True)
+        return ended
+
+    async def _of_others(self) -> list[OpenSession]:
+        """Also those of this process, as it shared them last. None while Redis does not answer."""
+        if self._redis is not None:
+            try:
+                found = pairs_of(await self._redis.reports.command("HGETALL", self._known_key))
+            except RedisUnavailable:
+                return []
+            rows = _readable((id.decode(errors="replace"), load_json(facts)) for id, facts in found.items())
+            for over in [each.id for each in rows if each.ends <= time.time()]:
+                with suppress(RedisUnavailable):
+                    await self._redis.reports.command("HDEL", self._known_key, over)
+            return rows
+        if self._folder is not None:
+            return await asyncio.to_thread(_of_files, self._folder)
+        return []
+
+
+def _of_files(folder: Path) -> list[OpenSession]:
+    found: list[OpenSession] = []
+    for file in folder.glob("sessions-*.json"):
+        with suppress(FileNotFoundError):
+            told = load_json(file.read_bytes())
+            rows = told if isinstance(told, list) else []
+            found += _readable((row[0], row[1:]) for row in rows if isinstance(row, list) and row)
+    return found
+
+
+def _readable(found: Iterable[tuple[str, Any]]) -> list[OpenSession]:
+    """One that another version wrote in another form is left out."""
+    rows = []
+    for id, facts in found:
+        with suppress(TypeError, ValueError):
+            person, token, began, ends, address, used = facts
+            rows.append(OpenSession(id, str(person), str(token), float(began), float(ends), str(address), float(used)))
+    return rows

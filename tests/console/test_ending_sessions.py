@@ -1,0 +1,104 @@
+"""Sessions of the console are listed, and one of them is ended: its cookie, its copies and its streams."""
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.async_api import expect
+
+from gateway.console.open_sessions import OpenSessions
+from gateway.core.console.session_token import Session
+from tests.console.chromium import TOKEN, chromium, console_page, needs_chromium, show
+from tests.console.operators import events, operator
+from tests.support.gateways import eventually, running_gateway
+from tests.support.redis import redis_server
+
+ADMIN: dict[str, Any] = {"admin": {"token": TOKEN, "hosts": []}}
+PATH = "/admin/console/sessions"
+EVE = Session("admin", "Eve", 1e10, 1.0, "a1")
+
+
+async def test_a_stolen_session_is_ended_in_every_gateway_and_with_it_its_stream() -> None:
+    async with redis_server() as redis:
+        shared: dict[str, Any] = {"redis": redis.settings, **ADMIN}
+        async with (
+            running_gateway(ready=False, **shared) as one,
+            running_gateway(ready=False, **shared) as two,
+            operator(one.admin_url, "Ada") as ada,
+            operator(two.admin_url, "Eve") as eve,
+        ):
+            stream = events(eve)
+            assert (await anext(stream))[0] == "snapshot"
+            await two.app.open_sessions.share()
+            listed = {each["person"]: each for each in (await ada.get(PATH)).json()}
+            assert listed.keys() == {"Ada", "Eve"} and listed["Eve"]["address"] == "127.0.0.1"
+            assert listed["Eve"]["token"] == "admin" and listed["Eve"]["began"] < listed["Eve"]["ends"]
+            done = await ada.delete(f"{PATH}/{listed['Eve']['id']}")
+            assert done.status_code == 200 and done.json()["everywhere"] is True
+            with pytest.raises(StopAsyncIteration):  # on the other gateway
+                while True:
+                    await anext(stream)
+            assert (await eve.get(PATH)).status_code == 401
+            assert (await eve.get("/console/session")).json()["session"] is None
+            assert (await ada.delete(f"{PATH}/{listed['Eve']['id']}")).status_code == 404
+            assert [each["person"] for each in (await ada.get(PATH)).json()] == ["Ada"]
+            lines = (await ada.get("/admin/audit")).json()
+            line = next(each for each in lines if each["what"] == "session ended")
+            assert line["who"].startswith("Ada (admin)@") and line["detail"]["person"] == "Eve"
+
+
+async def test_signing_out_ends_copies_of_the_cookie() -> None:
+    async with running_gateway(ready=False, **ADMIN) as gateway, operator(gateway.admin_url) as client:
+        (cookie,) = client.cookies.jar
+        copy = {"cookie": f"{cookie.name}={cookie.value}"}
+        async with httpx.AsyncClient(base_url=gateway.admin_url, headers=copy) as thief:
+            assert (await thief.get(PATH)).status_code == 200
+            assert (await client.delete("/console/session")).status_code == 200
+            assert (await thief.get(PATH)).status_code == 401
+
+
+async def test_worker_processes_tell_each_other_through_their_directory(tmp_path: Path) -> None:
+    one, two = OpenSessions(None, tmp_path), OpenSessions(None, tmp_path)
+    told: list[str] = []
+    two.on_end = told.append
+    one.note(EVE, "10.0.0.7")
+    assert await one.share()
+    (found,) = await two.all()
+    assert (found.person, found.address) == ("Eve", "10.0.0.7")
+    assert await two.end("a1") is not None and told == ["a1"]
+    assert not one.is_ended("a1")
+    await one.share()
+    assert one.is_ended("a1") and await one.all() == [] and await one.end("a1") is None
+
+
+async def test_while_redis_is_away_it_is_ended_here_and_told_later() -> None:
+    async with redis_server() as redis:
+        shared: dict[str, Any] = {"redis": redis.settings, **ADMIN}
+        async with running_gateway(ready=False, **shared) as one, running_gateway(ready=False, **shared) as two:
+            here, there = one.app.open_sessions, two.app.open_sessions
+            here.note(EVE, "10.0.0.7")
+            redis.kill()
+            done = await here.end("a1")
+            assert done is not None and not done[1] and here.is_ended("a1")
+            redis.start()
+            await eventually(lambda: there.is_ended("a1"))
+
+
+@needs_chromium
+async def test_an_operator_ends_one_on_the_page_and_its_page_asks_to_sign_in() -> None:
+    async with (
+        running_gateway(ready=False, **ADMIN) as gateway,
+        chromium() as browser,
+        console_page(browser, gateway.admin_url, "Eve") as hers,
+        console_page(browser, gateway.admin_url, "Ada") as page,
+    ):
+        await show(page, "changes")
+        await page.locator("table", has_text="Admin token").get_by_text("Eve").click()
+        dialog = page.locator("dialog")
+        await expect(dialog).to_contain_text("last seen at 127.0.0.1")
+        await dialog.get_by_role("button", name="End the session").click()
+        await expect(page.locator(".toast").last).to_have_text("The session of Eve was ended.")
+        await expect(hers.locator(".problem")).to_contain_text("sign in again", timeout=20_000)
+        await expect(page.locator(".link-state")).to_have_text("Live")
+        await expect(page.locator("table", has_text="Admin token").get_by_text("Eve")).to_have_count(0)
