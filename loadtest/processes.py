@@ -69,6 +69,10 @@ class Child:
         """The last lines of what it printed."""
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
 
+    def interrupt(self) -> None:
+        """What Ctrl-C does in its own terminal; its descendants are left to it."""
+        os.kill(self.pid, signal.SIGINT)
+
     def stop(self) -> None:
         """Ask the group to end, and after STOP_SECONDS kill it."""
         _signal_group(self.pid, signal.SIGTERM)

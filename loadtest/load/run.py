@@ -78,7 +78,10 @@ def run_plan(
         done = Inflicted()
         thread = threading.Thread(target=_play, args=(faults, inflict, done, main, started, say), daemon=True)
         thread.start()
-        _wait(main, None if locust.port else plan.seconds + plan.grace + END_SECONDS)
+        if locust.port:
+            wait_for_page(main, plan.grace + END_SECONDS)
+        else:
+            _wait(main, plan.seconds + plan.grace + END_SECONDS)
         thread.join()
         if not result.exists():
             raise StartError(f"locust left no result:\n{main.log_tail(30)}")
@@ -135,9 +138,19 @@ def _inflict(fault: Fault, inflict: Callable[[Fault], None], done: Inflicted, be
     done.log.append({"fault": str(fault), "at": at, "until": time.monotonic() - began, "trouble": trouble})
 
 
-def _wait(main: Child, seconds: float | None) -> None:
-    end = None if seconds is None else time.monotonic() + seconds
+def wait_for_page(main: Child, seconds: float) -> None:
+    """Until locust's page is ended: Ctrl-C here is handed to locust, which then has `seconds` to leave its result."""
+    try:
+        while not main.ended:
+            time.sleep(0.1)
+    except SystemExit:  # by `end_on_signals`; a second one ends this, too
+        main.interrupt()
+        _wait(main, seconds)
+
+
+def _wait(main: Child, seconds: float) -> None:
+    end = time.monotonic() + seconds
     while not main.ended:
-        if end is not None and time.monotonic() > end:
+        if time.monotonic() > end:
             raise StartError(f"locust does not end:\n{main.log_tail(30)}")
         time.sleep(0.1)
