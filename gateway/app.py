@@ -20,6 +20,7 @@ from gateway.admin.app import MetricsPage, RouteGroup, build_admin
 from gateway.admin.blocks import BlockRoutes
 from gateway.admin.drains import DrainRoutes
 from gateway.admin.fleet import FleetRoutes
+from gateway.admin.fleet_sources import FleetSources
 from gateway.admin.keys import KeyRoutes
 from gateway.admin.limits import LimitRoutes
 from gateway.admin.reload import ReloadRoutes
@@ -135,7 +136,7 @@ class Gateway:
         self.peer_views = PeerViews(self.fleet, self.redis, shared)
         self.models = ModelWatch(self.fleet, settings.models)
         self.models.configure(settings.models, settings.named_models)
-        self.fleet_routes = FleetRoutes(
+        self.fleet_sources = FleetSources(
             self.router, self.metrics, self.peer_views, self.models, self.queue, self.pressure
         )
         self.meters = Meters(settings.prices)
@@ -270,12 +271,12 @@ class Gateway:
         )
         yield EndRoutes(self.console_feed, self.audit)
         yield SessionRoutes(self.open_sessions, self.audit)
-        yield self.fleet_routes
+        yield FleetRoutes(self.fleet_sources)
         yield ReloadRoutes(self.config_reload.reload)
 
     def _make_console_feed(self, shared: Path | None) -> ConsoleFeed:
         report = None if self.redis is None or self.ledger is None else UsageReport(self.redis)
-        state = FleetState(self.router, self.fleet_routes, self.peer_views, self.models, self.queue, self.pressure)
+        state = FleetState(self.fleet_sources)
         name = secrets.token_hex(8)
         figures = TenantFigures(
             TenantList(lambda: self.gate.tenants, self._directory, self._read_record).all,
@@ -356,7 +357,7 @@ class Gateway:
             ("probe sharing", self.prober.share()),
             ("models", self.models.run()),
             ("pressure", self.pressure.run()),
-            ("peer views", self.peer_views.run(self.fleet_routes.own)),
+            ("peer views", self.peer_views.run(self.fleet_sources.own)),
             ("config watch", self.config_reload.run()),
             ("console", self.console_feed.run()),
             ("console sessions", self.open_sessions.run()),

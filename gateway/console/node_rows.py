@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from gateway.admin.fleet import state_of
+from gateway.admin.fleet_views import state_of
 from gateway.core.fleet.gpus import gpu_troubles
 from gateway.core.fleet.node_metrics import rates_between
 from gateway.core.fleet.peer_view import ViewsByNode, quantile, states, together
