@@ -17,10 +17,11 @@ from workers.cpu_node import free_port
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where something listens, and the name of the model it serves."""
+    """Where something listens, and the name of the model it serves. `log`: vLLM's."""
 
     url: str
     model: str = MODEL
+    log: Path | None = None
 
     def client(self) -> httpx.Client:
         """For plain HTTP. No proxy of the environment comes between."""
@@ -40,12 +41,13 @@ def vllm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """One vLLM for the whole run; float32, since texts are compared and near-ties flip in bfloat16."""
     log = tmp_path_factory.mktemp("vllm") / "cpu-node.log"
     command = ["fleetgate-worker", "cpu-node", "--port", "0", "--dtype", "float32", "--log", f"{log}.vllm"]
+    command += ["--", "--enable-log-requests"]
     with running(command, log) as process:
         if any("second" in getattr(item, "fixturenames", ()) for item in request.session.items):
             second: KillableNode = request.getfixturevalue("second")
             second.begin()  # at the same time: most of a start keeps one core busy
         progress = Progress(log, request.config)
-        yield Server(wait_for(progress.url, process, log, SET_UP_SECONDS))
+        yield Server(wait_for(progress.url, process, log, SET_UP_SECONDS), log=Path(f"{log}.vllm"))
 
 
 @pytest.fixture(scope="session")
