@@ -15,7 +15,7 @@ SEED ?= 1
 # Where `make compiled` builds: outside of the checkout, as a library beside a module would hide the module from then on.
 COMPILED := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/fleetgate/compiled
 
-.PHONY: setup demo load soak check docs references manifests check-charts test test-flow test-parts test-real check-install images test-containers test-clients soak-clients test-bounds check-units prove fuzz bench bench-routing faults lock audit compiled test-compiled clean
+.PHONY: setup demo load soak check docs references manifests check-charts test test-core test-rest test-real check-install images test-containers test-clients soak-clients test-bounds check-units prove fuzz bench bench-routing faults lock audit compiled test-compiled clean
 
 setup: $(VENV)/.ready
 
@@ -42,23 +42,21 @@ check: setup
 # What a timeout cannot end (a teardown that hangs) is ended with the stack of where it stands: no test may take 300 s.
 PYTEST_OPTIONS := -m 'not real and not prove' -o faulthandler_timeout=400 -o faulthandler_exit_on_timeout=true
 
-# Two parts at once, as both wait more than they compute; each prints its output at its end.
-test: check
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-flow test-parts
-
-test-flow: setup
-	$(BIN)/pytest $(PYTEST_OPTIONS) tests/flow
+test: check test-core test-rest
 
 # The core's own tests count its lines and branches, and run apart: a tracer would slow down those with servers and
 # processes. Below 95 % (tool.coverage.report, and of the branches alone) this fails.
-test-parts: setup
-	-@$(BIN)/python -m tests.charts.helm >/dev/null  # without it the chart's tests are skipped
+test-core: setup
 	$(BIN)/coverage run -m pytest $(PYTEST_OPTIONS) --core=only
 	$(BIN)/coverage report
 	@$(BIN)/coverage json -q -o - | $(BIN)/python -c "import json, sys; \
 		found = json.load(sys.stdin)['totals']; share = 100 * found['covered_branches'] / found['num_branches']; \
 		print(f'branches of gateway/core alone: {share:.1f} %'); sys.exit(share < 95)"
-	$(BIN)/pytest $(PYTEST_OPTIONS) --core=without tests --ignore=tests/flow
+
+# Three files at once on any machine: tests with servers wait most of their time.
+test-rest: setup
+	-@$(BIN)/python -m tests.charts.helm >/dev/null  # without it the chart's tests are skipped
+	$(BIN)/pytest $(PYTEST_OPTIONS) --core=without --numprocesses=3 --dist=loadfile
 
 test-real: setup
 	$(BIN)/pytest -m 'real and not prove' tests/real
