@@ -69,10 +69,10 @@ class Prometheus:
         result: list[dict[str, Any]] = told["data"]["result"]
         return result
 
-    async def firing(self) -> set[str]:
-        """The names of the alerts that fire."""
-        told = (await self.client.get("/api/v1/alerts")).json()["data"]["alerts"]
-        return {each["labels"]["alertname"] for each in told if each["state"] == "firing"}
+    async def fired(self) -> set[str]:
+        """The names of the alerts that fire, or have fired: some do for the six seconds of `WINDOW` only."""
+        told = await self.query('last_over_time(ALERTS{alertstate="firing"}[10m])')
+        return {each["metric"]["alertname"] for each in told}
 
     async def exemplars(self, series: str) -> list[str]:
         """The traces of a series' exemplars."""

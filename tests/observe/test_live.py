@@ -54,7 +54,7 @@ async def test_every_alert_fires_and_every_panel_has_data(tmp_path: Path) -> Non
         loop = asyncio.get_running_loop()
         begun, fallen = loop.time(), False
         while (wanted - fired or empty) and loop.time() < begun + 120:
-            fired |= await told.firing()
+            fired = await told.fired()
             for name, expression in list(empty.items()):
                 if await told.query(sped_up(expression)):
                     del empty[name]
