@@ -237,6 +237,7 @@ def test_a_canary_that_kills_is_not_sent_twice(
     assert record["canary"] == {"warm_up": True, "thinking_budget": "broken"}
     assert node.noted("starts") == "2"
     assert node.noted("requests").count("thinking_token_budget") == 1
+    wait_until(lambda: "ready: " in node.noted("stderr"), "told")
     assert node.noted("stderr").count("ready: ") == 1, "the one that died of it was never called ready"
 
 
