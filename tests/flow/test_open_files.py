@@ -51,14 +51,25 @@ def files_of(pid: int) -> set[int]:
 async def shortage(pid: int) -> AsyncIterator[None]:
     """Gives `pid` not one file more, until it is over: those that it closes for good are taken away, too."""
     soft, hard = limit_of(pid)
+
+    def take_away() -> None:
+        files = files_of(pid)
+        first_free = next(number for number in itertools.count() if number not in files)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (min(first_free, limit_of(pid)[0]), hard))
+
+    async def go_on() -> None:
+        while True:
+            await asyncio.sleep(0.1)  # a connection for one probe is closed meanwhile
+            take_away()
+
+    take_away()
+    going_on = asyncio.create_task(go_on())
     try:
-        for _ in range(3):
-            files = files_of(pid)
-            first_free = next(number for number in itertools.count() if number not in files)
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (min(first_free, limit_of(pid)[0]), hard))
-            await asyncio.sleep(0.1)  # until a connection for one probe is closed
+        await asyncio.sleep(0.3)
         yield
     finally:
+        going_on.cancel()
+        await asyncio.gather(going_on, return_exceptions=True)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
 
 
