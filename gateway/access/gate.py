@@ -11,7 +11,7 @@ import structlog
 
 from gateway.access.blocks import Blocks
 from gateway.access.keyring import Keyring
-from gateway.core.access.api_keys import has_shape, is_whole, key_digest
+from gateway.core.access.api_keys import is_damaged, is_whole, key_digest
 from gateway.core.access.browser_guard import BrowserGuard
 from gateway.core.access.tenants import Identity, Tenants, demanded_key
 from gateway.core.access.wrong_key_throttle import WrongKeyThrottle
@@ -106,6 +106,5 @@ class Gate:
 
 
 def _wrong(key: bytes) -> Unauthenticated:
-    mistyped = has_shape(key) and not is_whole(key)
-    hint = " Its checksum does not match: it was mistyped or cut off." if mistyped else ""
+    hint = " Its checksum does not match: it was mistyped or cut off." if is_damaged(key) else ""
     return Unauthenticated(f"The API key is not valid.{hint}", code="invalid_api_key")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gateway.core.access.api_keys import (
     PATTERN,
     RANDOM_BYTES,
-    has_shape,
+    is_damaged,
     is_whole,
     key_digest,
     key_from,
@@ -39,8 +39,16 @@ def test_two_letters_the_wrong_way_round_are_told(key: str, at: int) -> None:
 
 
 @pytest.mark.parametrize("other", ["", "fg-", "sk-" + "a" * 46, "fg-" + "a" * 45, "fg-" + "a" * 47, "fg-" + "_" * 46])
-def test_other_keys_have_another_shape(other: str) -> None:
-    assert not has_shape(other.encode()) and not is_whole(other.encode())
+def test_other_keys_are_not_whole(other: str) -> None:
+    assert not is_whole(other.encode())
+    assert is_damaged(other.encode()) is (other.startswith("fg-") and "_" not in other)
+
+
+@given(KEYS, st.integers(3, 48))
+def test_a_key_that_was_cut_off_or_pasted_with_more_is_told(key: str, length: int) -> None:
+    assert is_damaged(key[:length].encode())
+    assert is_damaged(f"{key}{key[3:length]}a".encode())
+    assert not is_damaged(key.encode())
 
 
 def test_the_format_stays_as_it_is() -> None:

@@ -36,7 +36,8 @@ def test_a_key_of_the_configuration_is_known_at_once() -> None:
 
 
 async def test_a_typo_is_told_from_a_key_that_is_gone() -> None:
-    assert "checksum" in (await refusal(gate(), GOOD[:-1] + "0")).message
+    for damaged in (GOOD[:-1] + "0", GOOD[:-2], GOOD + "a", "fg-"):
+        assert "checksum" in (await refusal(gate(), damaged)).message
     for gone in (OLD, "fg-" + "_" * 43, "sk-proj"):
         assert "checksum" not in (await refusal(gate(), gone)).message
 

@@ -19,6 +19,7 @@ PATTERN = r"fg-[0-9A-Za-z]{46}"
 """For secret scanners."""
 
 _SHAPE = re.compile(PATTERN.encode())
+_BEGUN = re.compile(rb"fg-[0-9A-Za-z]*")
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _BODY, _CHECK = 40, 6
 _SELECTOR_BYTES = 8
@@ -30,14 +31,16 @@ def key_from(random: bytes) -> str:
     return body + _base62(zlib.crc32(body.encode()), _CHECK)
 
 
-def has_shape(key: bytes) -> bool:
-    """Whether `key` is as long as a key and of the same letters, its checksum aside."""
-    return _SHAPE.fullmatch(key) is not None
-
-
 def is_whole(key: bytes) -> bool:
     """Whether `key` has a key's shape and its checksum fits; False for keys of other makes."""
-    return has_shape(key) and key[-_CHECK:] == _base62(zlib.crc32(key[:-_CHECK]), _CHECK).encode()
+    if _SHAPE.fullmatch(key) is None:
+        return False
+    return key[-_CHECK:] == _base62(zlib.crc32(key[:-_CHECK]), _CHECK).encode()
+
+
+def is_damaged(key: bytes) -> bool:
+    """Whether `key` begins as a key of this make and is not whole: mistyped, cut off, or with more behind it."""
+    return _BEGUN.fullmatch(key) is not None and not is_whole(key)
 
 
 def key_digest(key: str | bytes) -> bytes:
