@@ -138,6 +138,7 @@ _YAML_WORDS = {
     "found character '\\t'": "a tab; indent with spaces",
     "but found '<block mapping start>'": "this line is indented further than its neighbours",
     "but found '<block sequence start>'": "this list is indented further than its neighbours",
+    "expected <block end>": "this line is indented otherwise than its neighbours, or lacks their dash",
     "mapping values are not allowed here": "a second colon; put quotes around the value, or indent as above",
     "could not find expected ':'": "a colon is missing behind the setting's name",
     "found undefined alias": "a value that begins with * refers to an anchor, which is not there; put it in quotes",

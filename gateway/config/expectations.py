@@ -1,16 +1,20 @@
 """What is expected of a setting: of its value, by pydantic's errors, and of its name, by the tree."""
 
 import difflib
+import re
 from typing import Any, get_args
 
 from pydantic import BaseModel
 
 from gateway.config.tree import Config
+from gateway.config.types import NAME_PATTERN
 from gateway.core.setting_names import TreePath
 
 _MADE_BY = "`printf %s KEY | sha256sum` makes it of a key, `fleetgate keys new` makes both"
 _CLEAR_KEY = f"is a clear key, and a file has none: `sha256:` with its SHA-256 belongs here; {_MADE_BY}"
 _KEY_NAMES = frozenset(("key", "api_key", "token", "secret", "value", "plain"))
+
+_PATTERN_WORDS = {NAME_PATTERN: "expected letters, digits and any of . _ / @ : -, with a letter or digit first"}
 
 
 def _is_key(path: TreePath) -> bool:
@@ -29,13 +33,13 @@ def expected_at(path: TreePath, error: dict[str, Any]) -> str:
         case "missing":
             return "is missing"
         case "value_error":
-            return str(context.get("error", error["msg"]))
+            return str(context.get("error", error["msg"])) + _variable(error.get("input"))
         case "given_twice" | "no_keys" | "not_there":
             return str(error["msg"])
         case "model_type" | "model_attributes_type" if path[:1] == ("tenants",) and path[-2:-1] == ("keys",):
             return "expected a mapping with the key's SHA-256, as `- sha256: ...`: " + _MADE_BY
         case "model_type" | "model_attributes_type" | "dict_type":
-            return "expected a mapping of settings" + _lost_blank(path, error.get("input"))
+            return "expected a mapping of settings" + (_lost_blank(path, error.get("input")) or _entry(path))
         case "string_type":
             return "expected text; put quotes around it"
         case "tuple_type":
@@ -43,13 +47,13 @@ def expected_at(path: TreePath, error: dict[str, Any]) -> str:
         case "too_short":
             return "needs at least one entry"
         case "string_pattern_mismatch":
-            return f"must match {context.get('pattern')}"
+            return _PATTERN_WORDS.get(str(context.get("pattern")), f"must match {context.get('pattern')}")
         case "literal_error":
             return f"expected {context.get('expected')}"
         case "int_parsing" | "int_type" | "int_from_float":
             return "expected a whole number"
         case "float_parsing" | "float_type":
-            return "expected a number"
+            return "expected a number" + _unit(error.get("input"))
         case "bool_parsing" | "bool_type":
             return "expected true or false"
         case _:
@@ -63,6 +67,26 @@ def _lost_blank(path: TreePath, given: Any) -> str:
     return f": put a blank behind {name + ':'!r}" if colon and name in settings_at(path) else ""
 
 
+def _entry(path: TreePath) -> str:
+    """A hint where an entry of a list is a value alone: the one setting that each entry needs."""
+    model = model_at(path) if path and isinstance(path[-1], int) else None
+    needed = [] if model is None else [name for name, field in model.model_fields.items() if field.is_required()]
+    return f", as `- {needed[0]}: ...`" if needed else ""
+
+
+_DURATION = re.compile(r"\s*[0-9.]+\s*(s|m|h|d|ms|sec|secs|min|mins|(second|minute|hour|day)s?)\s*", re.IGNORECASE)
+
+
+def _unit(given: Any) -> str:
+    """A hint where a time has a unit."""
+    return " of seconds, without a unit" if isinstance(given, str) and _DURATION.fullmatch(given) else ""
+
+
+def _variable(given: Any) -> str:
+    """A hint where a shell's variable was written."""
+    return ": ${...} is not replaced by a variable" if isinstance(given, str) and "${" in given else ""
+
+
 def did_you_mean(word: str, known: list[str]) -> str:
     """The known name that `word` is closest to, else all known names."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
@@ -73,12 +97,18 @@ def did_you_mean(word: str, known: list[str]) -> str:
 
 def settings_at(path: TreePath) -> list[str]:
     """The names of the settings at a place in the tree."""
+    model = model_at(path)
+    return list(model.model_fields) if model is not None else []
+
+
+def model_at(path: TreePath) -> type[BaseModel] | None:
+    """The section at a place in the tree."""
     model: type[BaseModel] | None = Config
     for part in path:
         if isinstance(part, str) and model is not None:
             found = model.model_fields.get(part)
             model = section_of(found.annotation) if found is not None else None
-    return list(model.model_fields) if model is not None else []
+    return model
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:

@@ -4,8 +4,10 @@ import ipaddress
 import os
 import re
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Self
+from types import UnionType
+from typing import Annotated, Any, Self, Union, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
@@ -17,17 +19,21 @@ MOST = 10**15
 """The largest count: JSON and Lua numbers hold it exactly."""
 
 Count = Annotated[int, Field(ge=1, le=MOST)]
-Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/@:-]*$")]
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._/@:-]*$"
+Name = Annotated[str, Field(min_length=1, max_length=128, pattern=NAME_PATTERN)]
 
+
+_API_PATHS = ("/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages")
+"""What is pasted with a node's URL from the line of a client."""
 
 _NODE_URL = re.compile(r"(https?)://([^/]*)((?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*)", re.IGNORECASE)
 
 
 def node_url(url: str) -> str:
     """`url` as it is used: lower-case scheme and host, no slash at its end. Raises ValueError."""
-    found = _NODE_URL.fullmatch(url)
-    if found is None and re.match("https?://[^/]*[?#]", url, re.IGNORECASE):
+    if re.match("https?://[^?#]*[?#]", url, re.IGNORECASE):
         raise ValueError("a node's URL has no user, query or fragment; give a key as api_key")
+    found = _NODE_URL.fullmatch(url)
     if found is None:
         raise ValueError("a node's URL looks like http://host:8000 or https://host")
     scheme, place, path = found.groups()
@@ -40,8 +46,8 @@ def node_url(url: str) -> str:
     if host != place and not is_port(port):
         raise ValueError("the port of a node's URL is a number from 1 up to 65535")
     path = path.rstrip("/")
-    if path.endswith("/v1"):
-        raise ValueError("leave /v1 out of a node's URL: the gateway adds it to every path")
+    if path.endswith("/v1") or path.endswith(_API_PATHS):
+        raise ValueError("leave /v1 and what follows it out of a node's URL: the gateway adds the path of each request")
     return f"{scheme.lower()}://{place.lower()}{path}"
 
 
@@ -95,6 +101,46 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_as_number(cls, given: Any) -> Any:
+        """`yes` and `on` are true in YAML, which pydantic takes for 1. As text they are refused with their path."""
+        if not isinstance(given, dict):
+            return given
+        fields = cls.model_fields
+        return {
+            name: _truth_as_text(fields[name].annotation, value)
+            if isinstance(value, bool | dict) and name in fields
+            else value
+            for name, value in given.items()
+        }
+
+
+def _truth_as_text(annotation: Any, value: Any) -> Any:
+    """`value`, as text where it is a truth value and `annotation` stands for numbers."""
+    kinds = set(_kinds(annotation))
+    if isinstance(value, bool):
+        return value if kinds & {bool, str, Any} or not kinds & {int, float} else str(value)
+    mapped = next((kind for kind in kinds if get_origin(kind) is dict), None)
+    if mapped is None:
+        return value
+    return {name: _truth_as_text(get_args(mapped)[1], each) for name, each in value.items()}
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """The types that `annotation` is a union of."""
+    if get_origin(annotation) in (Union, UnionType):
+        for part in get_args(annotation):
+            yield from _kinds(part)
+    elif get_origin(annotation) is Annotated:
+        yield from _kinds(get_args(annotation)[0])
+    else:
+        yield annotation
+
+
+_VARIABLE = re.compile(r"\$\{\w+\}")
+"""A shell's variable, written where the file has none."""
+
 
 class Secret(Section):
     """A secret by reference: `{env: NAME}` or `{file: PATH}`; or itself, as a plain string. Never printed."""
@@ -106,6 +152,8 @@ class Secret(Section):
     @model_validator(mode="before")
     @classmethod
     def _plain(cls, given: Any) -> Any:
+        if isinstance(given, str) and _VARIABLE.fullmatch(given):
+            raise ValueError("a secret is a string, {env: NAME} or {file: PATH}")
         if isinstance(given, bool | int | float):
             raise ValueError("a secret is a string: put quotes around it")
         if not isinstance(given, str | dict | Secret):

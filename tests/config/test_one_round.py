@@ -55,7 +55,7 @@ timeouts: {{idle: 6}}
 
 PROBLEMS = [
     ("listen.prot", "did you mean 'port'?"),
-    ("nodes[0].url", "leave /v1 out"),
+    ("nodes[0].url", "leave /v1 and what"),
     ("nodes[1].url", "looks like http://host:8000"),
     ("nodes[2].max_concurrency", "a whole number"),
     ("tenants[0].models[0]", "bgi is not in models: big"),

@@ -65,7 +65,7 @@ BAD = {
         "tenants[0].keys[0].expires",
         "expected a time",
     ),
-    "a node with the version of its paths": ("nodes: [{url: 'http://h/v1/'}]", "nodes[0].url", "leave /v1 out"),
+    "a node with the version of its paths": ("nodes: [{url: 'http://h/v1/'}]", "nodes[0].url", "leave /v1 and what"),
     "a key in the place of its hash": (
         "tenants: [{name: a, keys: [{sha256: fg-hush}]}]",
         "tenants[0].keys[0].sha256",
