@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import structlog
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
@@ -31,6 +32,8 @@ from gateway.server.graceful_close import close_gracefully
 from gateway.telemetry.log_stream import LogStream
 from gateway.telemetry.logs import configure_logging
 from gateway.telemetry.metrics import bury_dead_processes
+
+log = structlog.get_logger("fleetgate")
 
 LAUNCH_VARIABLE = "_FLEETGATE_LAUNCH"
 KEEP_ALIVE_SECONDS = 75
@@ -89,6 +92,7 @@ def _serve_on(
     os.environ[LAUNCH_VARIABLE] = json.dumps(asdict(launch))
     if shared is not None:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(shared)
+        configure_logging(config.log.format, config.log.level, LogStream())  # of the supervisor
     _announce(config, public, admin)
     try:
         _run(uvicorn_settings(config), [public, admin], None if config_path is None else shared)
@@ -151,6 +155,14 @@ class Supervisor(Multiprocess):
         super().__init__(settings, sockets)
         self._shared = shared
         _ignore_user_signals()  # again: worker processes inherit it
+
+    def keep_subprocess_alive(self) -> None:
+        """Also log each worker process that was replaced: killed (for its memory, most often), crashed or hung."""
+        before = list(self.processes)
+        super().keep_subprocess_alive()
+        for old, new in zip(before, self.processes, strict=True):
+            if new is not old:
+                log.error("worker_replaced", process=old.pid, exit_code=old.exitcode, replacement=new.pid)
 
     def handle_hup(self) -> None:
         if self._shared is None:

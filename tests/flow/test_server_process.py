@@ -392,6 +392,9 @@ async def test_two_workers_share_the_work_and_the_metrics() -> None:
             assert 0 < ends.count(True) < 16, "both have taken some: the kernel spreads connections over them"
             await eventually(lambda: len(set(gateway.workers()) - set(first)) == 1)
             await eventually(lambda: len(gateway.events("node_ready")) >= 3)
+            (replaced,) = gateway.events("worker_replaced")
+            assert (replaced["process"], replaced["exit_code"]) == (first[0], -signal.SIGKILL)
+            assert replaced["replacement"] in gateway.workers()
             for _ in range(10):
                 assert (await ask(gateway)).status_code == 200
 
