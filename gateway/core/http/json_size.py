@@ -49,13 +49,27 @@ def small_size(raw: bytes) -> int:
     return len(raw) * copies + len(raw.translate(None, _TEXT_OR_QUOTE)) * PER_VALUE
 
 
+_LONG: Final = 4096
+"""Bytes of a long string. The end of a string without escapes is searched for, which takes a quarter of the time of
+reading it; the many short strings of a dense text are read sooner than searched for."""
+
+_BLOCK: Final = 256
+_LARGER: Final = 8
+"""Bytes read after a long string: mostly enough to hold the beginning of the next one. Each block after that is so many
+times larger."""
+
+_SMALL: Final = 32 * 1024
+"""Bytes up to which a text is read in one block: many blocks would cost what they save."""
+
+
 class JsonSize:
-    """The size of a text that comes in pieces, without its strings' content, in 0.3 ns a byte, or 0.7 with escapes.
+    """The size of a text that comes in pieces, without its strings' content. A byte takes 0.1 ns in long strings, 0.3
+    ns elsewhere, and up to 2 ns among escapes.
 
     `values`: the elements of arrays, the members of objects, and the arrays and objects themselves.
     """
 
-    __slots__ = ("_containers", "_in_string", "_keys", "_quotes", "_rest", "_widest", "length", "values")
+    __slots__ = ("_block", "_containers", "_in_string", "_keys", "_quotes", "_rest", "_widest", "length", "values")
 
     def __init__(self) -> None:
         self.length = 0
@@ -64,6 +78,7 @@ class JsonSize:
         self._keys = 0
         self._quotes = 0
         self._in_string = False
+        self._block = _BLOCK
         self._rest = b""
         self._widest = 0
 
@@ -86,6 +101,37 @@ class JsonSize:
             self._rest = b""
         if self._widest < WIDEST and not piece.isascii():
             self._widest = WIDEST if any(lead in piece for lead in _BEYOND_FIRST_PLANE) else WIDE
+        if self.length <= _SMALL:
+            self._read(piece)
+        else:
+            self._read_blocks(piece)
+
+    def _read_blocks(self, piece: bytes) -> None:
+        """Read a piece in blocks that end with a quote, and skip strings without escapes between them."""
+        at, end = 0, len(piece)
+        while at < end:
+            if self._in_string:
+                quote = piece.find(b'"', at)
+                if piece.find(b"\\", at, end if quote < 0 else quote) < 0:
+                    if quote < 0:  # the string goes on in the next piece
+                        return
+                    self._quotes += 1
+                    self._in_string = False
+                    if quote - at >= _LONG:
+                        self._block = _BLOCK
+                    at = quote + 1
+                    continue
+            if end - at <= self._block:
+                self._read(piece[at:])
+                return
+            behind = piece.rfind(b'"', at, at + self._block) + 1
+            if behind:
+                self._read(piece[at:behind])
+                at = behind
+            self._block *= _LARGER
+
+    def _read(self, piece: bytes) -> None:
+        """Read a piece whole."""
         if piece.find(b"\\") >= 0:
             whole = piece
             piece = piece.translate(None, _PLAIN_TEXT)
