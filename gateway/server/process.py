@@ -27,6 +27,7 @@ from gateway.config.otel_variables import doubtful_variables
 from gateway.config.source import doubts_about, load_with_deprecations
 from gateway.config.tree import Config
 from gateway.config.watch import ConfigWatch, log_deprecated, log_doubts, request_reload
+from gateway.server.allocator import keep_memory
 from gateway.server.gateway_app import GatewayApp
 from gateway.server.graceful_close import close_gracefully
 from gateway.telemetry.log_stream import LogStream
@@ -103,6 +104,7 @@ def _serve_on(
 
 def worker_app() -> GatewayApp:
     """Makes the application. uvicorn calls it in each process."""
+    keep_memory()
     raise_open_files()
     _ignore_user_signals()
     launch = WorkerLaunch(**json.loads(os.environ[LAUNCH_VARIABLE]))

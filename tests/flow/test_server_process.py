@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from gateway.core.access.api_keys import key_digest
+from gateway.server.allocator import is_set
 from tests.support.certificates import Certificate, self_signed
 from tests.support.gateway_process import FLEETGATE, STARTED_SECONDS, GatewayProcess, gateway_process
 from tests.support.gateways import eventually, running_gateway
@@ -38,6 +39,7 @@ from tests.support.raw import RawClient, raw_client
 from tests.support.redis import redis_server
 
 CHAT = "/v1/chat/completions"
+GLIBC = "CS_GNU_LIBC_VERSION" in os.confstr_names and not is_set(os.environ)
 PROMPT = "a prompt that nobody else may read"
 ASK = {"model": MODEL, "messages": [{"role": "user", "content": PROMPT}]}
 STREAMED = {**ASK, "stream": True}
@@ -134,6 +136,16 @@ async def answered_without(worker: int, gateway: GatewayProcess, key: str) -> bo
         os.kill(worker, signal.SIGCONT)
 
 
+def heap_of(pid: int) -> int:
+    """Bytes of a process's heap, used or kept; 0 where the system does not say."""
+    maps = Path(f"/proc/{pid}/maps")
+    for line in maps.read_text().splitlines() if maps.exists() else ():
+        if line.endswith("[heap]"):
+            start, end = line.split()[0].split("-")
+            return int(end, 16) - int(start, 16)
+    return 0
+
+
 def refuses(gateway: GatewayProcess) -> bool:
     with socket.socket() as sock:
         return sock.connect_ex(("127.0.0.1", gateway.port)) != 0
@@ -149,6 +161,9 @@ async def test_it_says_where_it_listens_serves_and_stops(number: signal.Signals)
         assert (await ask(gateway)).content == PLAIN
         async with httpx.AsyncClient(verify=False) as client:
             assert (await client.get(f"{gateway.admin_url}/health")).status_code == 200
+            large = {**ASK, "messages": [{"role": "user", "content": "a" * 4_000_000}]}
+            assert (await client.post(gateway.url + CHAT, json=large, timeout=30)).content == PLAIN
+        assert heap_of(gateway.process.pid) > 12 * 4_000_000 or not GLIBC
         gateway.signal(number)
         assert await gateway.ended() == 0
         assert not any("Traceback" in line for line in gateway.lines)
