@@ -33,8 +33,8 @@ log = structlog.get_logger("fleetgate.traces")
 MOST_WORDS = 300
 """Characters of an error that are logged."""
 
-BATCH = 128
-"""Requests that wake the export's thread; one has about four spans."""
+BATCH, SHARE = 128, 8
+"""Requests that wake the export's thread, and the share of a small queue that they may be: one has about four spans."""
 
 MOST_SPANS = 512
 """Spans in one export."""
@@ -208,9 +208,8 @@ class TraceExport:
         self._resource = Resource.create(own)
         scope = InstrumentationScope("fleetgate", settings.version)
         self._exporter = _CountedExporter(exporter, _SpanMaker(self._resource, scope, SpanLimits()))
-        self._processor = BatchSpanProcessor(
-            self._exporter, max_queue_size=settings.queue, max_export_batch_size=min(BATCH, settings.queue)
-        )
+        batch = min(BATCH, max(1, settings.queue // SHARE))
+        self._processor = BatchSpanProcessor(self._exporter, max_queue_size=settings.queue, max_export_batch_size=batch)
 
     @property
     def counts(self) -> dict[str, int]:

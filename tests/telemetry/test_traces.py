@@ -251,20 +251,32 @@ async def test_without_traces_a_valid_context_passes_and_no_other(given: dict[st
 
 async def test_a_collector_that_is_away_costs_one_line_and_no_request(capfd: pytest.CaptureFixture[str]) -> None:
     async with serve_fake(FakeSettings()) as node:
-        async with traced(node.url, traces={"timeout": 0.2, "max_queue": 64, "flush": 0.5}) as (gateway, found, client):
+        async with traced(node.url, traces={"timeout": 1, "max_queue": 64, "flush": 0.5}) as (gateway, found, client):
             found.status = 503
-            for _ in range(40):
-                assert (await ask(client, gateway, chat())).status_code == 200
             export = gateway.app.trace_export
             assert export is not None
+            assert (await ask(client, gateway, chat())).status_code == 200
             await eventually(lambda: export.counts["failed"] > 0)
-            assert export.counts["dropped"] > 0 and export.counts["exported"] == 0
+            found.holds = True
+            while not export.counts["dropped"]:  # about 16 requests have 64 spans
+                assert (await ask(client, gateway, chat())).status_code == 200
+            assert export.counts["exported"] == 0 and export.waiting <= 64
             page = (await client.get(f"{gateway.admin_url}/metrics")).text
             assert 'fleetgate_spans_total{result="dropped"}' in page
-            found.holds = True  # the flush at the end is bounded
-            await ask(client, gateway, chat())
+            await ask(client, gateway, chat())  # the flush at the end is bounded
     lines = [line for line in capfd.readouterr().err.splitlines() if "trace_export" in line or "opentelemetry" in line]
     assert len([line for line in lines if "trace_export_failed" in line]) <= 1 and len(lines) <= 2, lines
+
+
+async def test_a_small_queue_is_sent_before_it_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "600000")
+    async with (
+        serve_fake(FakeSettings()) as node,
+        traced(node.url, traces={"max_queue": 64}) as (gateway, found, client),
+    ):
+        for _ in range(8):
+            assert (await ask(client, gateway, chat())).status_code == 200
+        await eventually(lambda: len(found.spans) >= 16)
 
 
 async def test_headers_are_secrets_and_the_line_and_the_exemplar_have_the_trace(tmp_path: Path) -> None:
