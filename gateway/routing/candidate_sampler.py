@@ -86,6 +86,8 @@ class CandidateSampler:
         self._view = view
         self._guess = guessed_pace
         self._of: dict[Node, tuple[SampledModel, ...]] = {}
+        self._crowded: dict[Node, tuple[str, ...]] = {}
+        """The models of each node that serves more than `MOST_MODELS`: none of them is sampled."""
         self._busy: list[tuple[float, int, Node]] = []
         self._numbers = itertools.count()
         self._now = 0.0
@@ -193,6 +195,9 @@ class CandidateSampler:
 
     def _changed(self, node: Node) -> None:
         """The fleet was told something of `node`."""
+        for model in self._crowded.pop(node, ()):
+            if node.left or model not in node.cards:  # it may have been the only one that was in the way
+                self._resize(model)
         if node.left:
             self._leave(node, self._of.pop(node, ()))
             node.on_load = None
@@ -203,6 +208,8 @@ class CandidateSampler:
                     self._resize(model)
             return
         before, is_crowded = self._of.get(node, ()), len(node.cards) > MOST_MODELS
+        if is_crowded:
+            self._crowded[node] = tuple(node.cards)
         for model in node.cards:
             if (model in self.models) is is_crowded:
                 self._resize(model)

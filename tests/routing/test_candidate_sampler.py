@@ -283,3 +283,18 @@ def test_nodes_with_very_many_adapters_are_not_sampled() -> None:
         node.probe_succeeded({MODEL: {}})
     assert set(sampler.models) == {MODEL}
     assert set(sampler.models[MODEL].nodes.standing(FREE)) == set(fleet.nodes)
+
+
+@pytest.mark.parametrize("leaves", ["the model", "the fleet"])
+def test_a_model_is_sampled_again_once_the_node_with_many_adapters_has_left(leaves: str) -> None:
+    fleet = fleet_of(20)
+    sampler = CandidateSampler(fleet, View(), 1 / 8000)
+    adapters: dict[str, dict[str, object]] = {f"adapter-{number}": {} for number in range(MOST_MODELS + 1)}
+    fleet.nodes[3].probe_succeeded({MODEL: {}, **adapters})
+    assert not sampler.models
+    if leaves == "the model":
+        fleet.nodes[3].probe_succeeded(adapters)
+    else:
+        fleet.update([node.spec for node in fleet.nodes if node is not fleet.nodes[3]])
+    assert set(sampler.models) == {MODEL} and len(sampler.models[MODEL].nodes) == 19
+    assert not sampler._crowded or leaves == "the model"
