@@ -25,6 +25,7 @@ class Panel {
     this.make = make;
     this.lines = new Map();
     this.acts = "";
+    this.actions.replaceChildren();
     this.facts.replaceChildren();
     this.extra.replaceChildren(...[extra].flat().filter(Boolean));
     this.element.hidden = false;
