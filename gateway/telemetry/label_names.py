@@ -18,9 +18,9 @@ class LabelNames:
 
     def __init__(self, bound: int, file: Path | None = None) -> None:
         """`file`: where worker processes share the names; None for one process."""
-        self._bound = bound + 1
+        self._bound = bound + 2
         self._file = file
-        self._own = {NONE: NONE}
+        self._own = {NONE: NONE, OTHER: OTHER}
 
     def label(self, name: str) -> str:
         """The label of `name`."""

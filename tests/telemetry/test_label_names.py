@@ -27,6 +27,11 @@ def test_a_tenant_called_other_is_not_counted_with_those_beyond_the_bound() -> N
         TenantConfig(name=names.label("more"))
 
 
+def test_a_model_that_a_node_calls_as_the_rest_is_counted_with_it_and_takes_no_place() -> None:
+    names = LabelNames(1)
+    assert [names.label(each) for each in (OTHER, "a", "b")] == [OTHER, "a", OTHER]
+
+
 def test_processes_give_a_name_the_same_label(tmp_path: Path) -> None:
     file = tmp_path / "labels"
     first, second = LabelNames(3, file), LabelNames(3, file)

@@ -3,4 +3,5 @@
 from typing import Final
 
 OTHER: Final = "(other)"
-"""No tenant, model or node is called so: their names begin with a letter or a digit."""
+"""Names of tenants, nodes and configured models begin with a letter or a digit. A node may call a model of its own so:
+that one is counted with the rest."""
