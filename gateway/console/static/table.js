@@ -15,7 +15,7 @@ export class Table {
     this.held = false;
     this.head = h("tr");
     this.body = h("tbody");
-    this.more = h("button", { class: "quiet", onclick: () => this.showMore() });
+    this.more = h("button", { class: "quiet", hidden: true, onclick: () => this.showMore() });
     this.none = h("p", { class: "empty" });
     this.count = h("span", { class: "count", "aria-live": "polite" });
     this.input = h("input", {
