@@ -7,6 +7,7 @@ through their directory, every `SHARE_SECONDS`.
     Redis              an ended session
     answers            is refused by every gateway within `SHARE_SECONDS`
     does not answer    is refused by this process; the others are told once it answers
+    lost its data      is written again by every process that knows of it
     there is none      is refused by the processes of this gateway, until they end
 
     fg1:{console}:sessions   hash: id -> person, token, began, ends, address, used
@@ -16,8 +17,9 @@ through their directory, every `SHARE_SECONDS`.
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,9 +36,20 @@ SHARE_SECONDS = 2.0
 NEWS_SECONDS = 30.0
 """How much later a session has to be used again for that to be shared."""
 
+CLOCKS_APART = 300.0
+"""Seconds after its end for which Redis keeps a session: the clocks of other gateways may be behind."""
+
+SWEEP_SECONDS = 600.0
+"""Between two times at which a process takes from Redis what is over; nobody may ever ask for the list."""
+
 MOST = 500
 """Sessions that a process knows of; of more it forgets those that were not used for the longest time."""
 
+LISTED = 1000
+"""Sessions of all processes that are listed: those that signed in last."""
+
+AT_A_TIME = 200
+"""Sessions that are read, or removed, between two turns of the event loop."""
 
 _KEEP = Script.read(Path(__file__).parent / "lua" / "keep_sessions.lua", fits=integer)
 
@@ -69,6 +82,8 @@ class OpenSessions:
         """Known ones that the others have not been told of."""
         self._untold: dict[str, float] = {}
         """Ended ones, likewise."""
+        self._sweep_at = 0.0
+        """In monotonic seconds."""
 
     def is_ended(self, id: str) -> bool:
         return id in self._ended
@@ -87,23 +102,36 @@ class OpenSessions:
             self._forget(next(iter(self._known)))
 
     async def all(self) -> list[OpenSession]:
-        """Those that have not ended, of all processes, the latest sign-in first."""
-        now = time.time()
-        found = dict(self._known)
-        for each in await self._of_others():
-            if each.id not in found or each.used > found[each.id].used:
-                found[each.id] = each
-        left = [each for each in found.values() if each.ends > now and each.id not in self._ended]
-        return sorted(left, key=lambda each: -each.began)
+        """Those that have not ended, the latest sign-in first, `LISTED` at most. Of all processes while Redis answers,
+        of this one while it does not."""
+        try:
+            others = await self._of_others()
+        except RedisUnavailable:
+            others = []
+        return sorted(self._open_with(others).values(), key=lambda each: -each.began)[:LISTED]
 
     async def end(self, id: str) -> tuple[OpenSession, bool] | None:
-        """End a session; returns it, and whether all others were told. None where none with this id is open."""
-        found = next((each for each in await self.all() if each.id == id), None)
+        """End a session; returns it, and whether all others were told. None where none with this id is open. Raises
+        `RedisUnavailable` where it is none of this process, and those of others cannot be read."""
+        try:
+            found = self._open_with(await self._of_others()).get(id)
+        except RedisUnavailable:
+            found = self._open_with([]).get(id)
+            if found is None:
+                raise
         if found is None:
             return None
         self._untold[id] = found.ends
         self._take_ended({id: found.ends})
         return found, await self.share()
+
+    def _open_with(self, others: Iterable[OpenSession]) -> dict[str, OpenSession]:
+        """By id, as each was used last."""
+        now, found = time.time(), dict(self._known)
+        for each in others:
+            if each.id not in found or each.used > found[each.id].used:
+                found[each.id] = each
+        return {id: each for id, each in found.items() if each.ends > now and id not in self._ended}
 
     async def run(self) -> None:
         """Exchange with the others, for ever."""
@@ -152,20 +180,21 @@ class OpenSessions:
     async def _over_redis(
         self, redis: RedisClient, news: list[OpenSession], untold: dict[str, float]
     ) -> dict[str, float]:
-        seconds = int(SESSION_SECONDS) + 60
-        if untold:
-            ended = [word for id, ends in untold.items() for word in (id, repr(ends))]
-            await redis.reports.run(_KEEP, [self._ended_key], [seconds, *ended])
-        for id in untold:
-            await redis.reports.command("HDEL", self._known_key, id)
-        if news:
-            told = [word for each in news for word in (each.id, dump(list(each[1:])))]
-            await redis.reports.run(_KEEP, [self._known_key], [seconds, *told])
+        await _keep(redis, self._ended_key, {id: repr(ends) for id, ends in untold.items()})
         found = pairs_of(await redis.reports.command("HGETALL", self._ended_key))
-        over = [id for id, ends in found.items() if float(ends) <= time.time()]
-        for past in over:
-            await redis.reports.command("HDEL", self._ended_key, past)
-        return {id.decode(errors="replace"): float(ends) for id, ends in found.items() if id not in over}
+        ended = {id.decode(errors="replace"): ends for id, ends in _times(found.items())}
+        await _keep(redis, self._ended_key, {id: repr(ends) for id, ends in self._ended.items() if id not in ended})
+        self._take_ended(ended)  # whatever Redis says to the rest
+        long_ago = time.time() - CLOCKS_APART
+        await _remove(redis, self._ended_key, [id for id, ends in ended.items() if ends <= long_ago])
+        await _remove(redis, self._known_key, list(untold))
+        await _keep(
+            redis, self._known_key, {each.id: dump(list(each[1:])) for each in news if each.id not in self._ended}
+        )
+        if time.monotonic() >= self._sweep_at:
+            self._sweep_at = time.monotonic() + SWEEP_SECONDS
+            await self._of_redis(redis)
+        return ended
 
     def _over_files(self, folder: Path, known: list[OpenSession], untold: dict[str, float]) -> dict[str, float]:
         mine = folder / f"sessions-{os.getpid()}.json"
@@ -184,20 +213,35 @@ class OpenSessions:
         return ended
 
     async def _of_others(self) -> list[OpenSession]:
-        """Also those of this process, as it shared them last. None while Redis does not answer."""
+        """Also those of this process, as it shared them last. Raises `RedisUnavailable`."""
         if self._redis is not None:
-            try:
-                found = pairs_of(await self._redis.reports.command("HGETALL", self._known_key))
-            except RedisUnavailable:
-                return []
-            rows = _readable((id.decode(errors="replace"), load_json(facts)) for id, facts in found.items())
-            for over in [each.id for each in rows if each.ends <= time.time()]:
-                with suppress(RedisUnavailable):
-                    await self._redis.reports.command("HDEL", self._known_key, over)
-            return rows
+            return await self._of_redis(self._redis)
         if self._folder is not None:
             return await asyncio.to_thread(_of_files, self._folder)
         return []
+
+    async def _of_redis(self, redis: RedisClient) -> list[OpenSession]:
+        """Takes those away that are over."""
+        found = pairs_of(await redis.reports.command("HGETALL", self._known_key))
+        pairs, rows = iter(found.items()), list[OpenSession]()
+        while piece := list(islice(pairs, AT_A_TIME)):
+            rows += _readable((id.decode(errors="replace"), load_json(facts)) for id, facts in piece)
+            await asyncio.sleep(0)
+        long_ago = time.time() - CLOCKS_APART
+        with suppress(RedisUnavailable):
+            await _remove(redis, self._known_key, [each.id for each in rows if each.ends <= long_ago])
+        return rows
+
+
+async def _keep(redis: RedisClient, key: str, values: Mapping[str, str | bytes]) -> None:
+    if values:
+        words = [word for pair in values.items() for word in pair]
+        await redis.reports.run(_KEEP, [key], [int(SESSION_SECONDS + CLOCKS_APART), *words])
+
+
+async def _remove(redis: RedisClient, key: str, ids: Sequence[str]) -> None:
+    for at in range(0, len(ids), AT_A_TIME):
+        await redis.reports.command("HDEL", key, *ids[at : at + AT_A_TIME])
 
 
 def _of_files(folder: Path) -> list[OpenSession]:
@@ -210,8 +254,15 @@ def _of_files(folder: Path) -> list[OpenSession]:
     return found
 
 
-def _readable(found: Iterable[tuple[str, Any]]) -> list[OpenSession]:
+def _times(found: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, float]]:
     """One that another version wrote in another form is left out."""
+    for id, ends in found:
+        with suppress(ValueError):
+            yield id, float(ends)
+
+
+def _readable(found: Iterable[tuple[str, Any]]) -> list[OpenSession]:
+    """Likewise."""
     rows = []
     for id, facts in found:
         with suppress(TypeError, ValueError):

@@ -11,6 +11,7 @@ from gateway.admin.auth import Who
 from gateway.admin.problems import AdminError
 from gateway.admin.schemas import moment
 from gateway.console.open_sessions import OpenSession, OpenSessions
+from gateway.redis.client import RedisUnavailable
 
 
 class SessionView(BaseModel):
@@ -47,7 +48,7 @@ class SessionRoutes:
         router.delete("/console/sessions/{id}")(self.end_session)
 
     async def show_sessions(self) -> list[SessionView]:
-        """The sessions of the console that are open, the latest sign-in first."""
+        """The sessions of the console that are open, the latest sign-in first, a thousand at most."""
         return [SessionView(**_facts(each)) for each in await self._sessions.all()]
 
     async def end_session(
@@ -55,7 +56,11 @@ class SessionRoutes:
     ) -> EndedSession:
         """End a session of the console: its cookie opens nothing any more, and its page asks to sign in. Every gateway
         refuses it within two seconds."""
-        done = await self._sessions.end(id)
+        try:
+            done = await self._sessions.end(id)
+        except RedisUnavailable as error:
+            words = f"{id!r} is no session of this process, and Redis does not list those of others ({error})"
+            raise AdminError(503, words, "retry in a moment; nothing was changed") from None
         if done is None:
             remedy = "it may have ended: GET /admin/console/sessions lists those that are open"
             raise AdminError(404, f"No session {id!r} is open", remedy)

@@ -1,5 +1,6 @@
 """Sessions of the console are listed, and one of them is ended: its cookie, its copies and its streams."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,9 @@ import httpx
 import pytest
 from playwright.async_api import expect
 
-from gateway.console.open_sessions import OpenSessions
+from gateway.console.open_sessions import CLOCKS_APART, LISTED, OpenSessions
 from gateway.core.console.session_token import Session
+from gateway.core.json_text import dump
 from tests.console.chromium import TOKEN, chromium, console_page, needs_chromium, show
 from tests.console.operators import events, operator
 from tests.support.gateways import eventually, running_gateway
@@ -83,6 +85,67 @@ async def test_while_redis_is_away_it_is_ended_here_and_told_later() -> None:
             assert done is not None and not done[1] and here.is_ended("a1")
             redis.start()
             await eventually(lambda: there.is_ended("a1"))
+
+
+async def test_one_that_was_ended_stays_so_where_redis_loses_its_data() -> None:
+    async with redis_server() as redis:
+        shared: dict[str, Any] = {"redis": redis.settings, **ADMIN}
+        async with running_gateway(ready=False, **shared) as one:
+            here = one.app.open_sessions
+            here.note(EVE, "10.0.0.7")
+            assert await here.end("a1") is not None
+            redis.flush()
+            async with running_gateway(ready=False, **shared) as later:
+                await eventually(lambda: later.app.open_sessions.is_ended("a1"))
+
+
+async def test_while_redis_is_away_one_of_another_process_is_not_called_ended() -> None:
+    async with redis_server() as redis:
+        shared: dict[str, Any] = {"redis": redis.settings, **ADMIN}
+        async with running_gateway(ready=False, **shared) as one, operator(one.admin_url) as ada:
+            redis.kill()
+            got = await ada.delete(f"{PATH}/a1")
+            assert got.status_code == 503 and "nothing was changed" in got.text
+            assert [each["person"] for each in (await ada.get(PATH)).json()] == ["Ada"]
+
+
+async def test_what_is_over_leaves_redis_though_nobody_asks_for_the_list() -> None:
+    async with redis_server() as redis, running_gateway(ready=False, redis=redis.settings, **ADMIN) as one:
+        known, ended = "fg1:{console}:sessions", "fg1:{console}:ended"
+        over = dump(["Eve", "admin", 1.0, 2.0, "10.0.0.7", 1.0])
+        redis.do("HSET", known, "newer", b"[1]", *(word for at in range(500) for word in (f"b{at}", over)))
+        redis.do("HSET", ended, "b1", "2.0", "a1", repr(EVE.ends), "newer", "in a while")
+        here = one.app.open_sessions
+        here._sweep_at = 0.0
+        assert await here.share() and here.is_ended("a1")
+        await eventually(lambda: redis.do("HKEYS", known) == [b"newer"])  # or by the exchange that was under way
+        await eventually(lambda: set(redis.do("HKEYS", ended)) == {b"a1", b"newer"})
+
+
+async def test_where_redis_refuses_the_list_what_others_ended_is_refused_all_the_same() -> None:
+    async with redis_server() as redis, running_gateway(ready=False, redis=redis.settings, **ADMIN) as one:
+        here = one.app.open_sessions
+        here.note(EVE, "10.0.0.7")
+        redis.do("DEL", "fg1:{console}:sessions")
+        redis.do("SET", "fg1:{console}:sessions", "of another type")
+        redis.do("HSET", "fg1:{console}:ended", "a1", repr(EVE.ends))
+        await here.share()
+        assert here.is_ended("a1") and await here.all() == []
+
+
+async def test_of_many_those_are_listed_that_signed_in_last(tmp_path: Path) -> None:
+    sessions = OpenSessions(None, tmp_path)
+    many = [[f"b{at}", "Eve", "admin", float(at), EVE.ends, "10.0.0.7", 1.0] for at in range(LISTED + 1)]
+    (tmp_path / "sessions-1.json").write_bytes(dump(many))
+    listed = await sessions.all()
+    assert len(listed) == LISTED and listed[0].id == f"b{LISTED}" and await sessions.end("b0") is not None
+
+
+async def test_an_ended_one_outlasts_its_end_by_what_clocks_may_be_apart() -> None:
+    async with redis_server() as redis, running_gateway(ready=False, redis=redis.settings, **ADMIN) as one:
+        redis.do("HSET", "fg1:{console}:ended", "a1", repr(time.time() - CLOCKS_APART / 2))
+        assert await one.app.open_sessions.share()
+        assert redis.do("HKEYS", "fg1:{console}:ended") == [b"a1"]
 
 
 @needs_chromium
