@@ -183,6 +183,8 @@ async def _drains(page: Page, name: str) -> None:
     await dialog.get_by_role("button", name="Drain", exact=True).click()
     await expect(page.locator(".toast").last).to_contain_text("is draining")
     await expect(page.locator(".panel .badge")).to_have_text("draining")
+    row = page.get_by_role("row").filter(has=page.get_by_role("button", name=name, exact=True))
+    await expect(row.locator(".why")).to_have_text("drained")
 
 
 async def _ends(page: Page, shown: Lively) -> None:

@@ -38,6 +38,9 @@ export function causeOf(node) {
 
 const out = (node) => node.state === "out" || node.state === "failing" || node.state === "unknown" || node.state === "draining";
 
+// `since` is the breaker's: a drain does not tell when it began.
+const why = (node) => causeOf(node) + (node.since && node.state !== "draining" ? `, for ${brief(state.now - node.since)}` : "");
+
 const COLUMNS = [
   { key: "name", label: "Node" },
   { key: "state", label: "State", show: (node) => badge(node.state, TONES[node.state] ?? "dim", node.seen ? " (differs)" : ""), order: (node) => RANK[node.state] ?? 9 },
@@ -50,7 +53,7 @@ const COLUMNS = [
   { key: "ttft99", label: "p99", number: true, wide: true, show: (node) => milliseconds(node.ttft99) },
   { key: "broke_off", label: "Broke off", number: true, wide: true, title: "Answers that broke off there in the last ten minutes", show: (node) => whole(node.broke_off) },
   { key: "version", label: "vLLM", wide: true },
-  { key: "error", label: "Why", class: "why", wide: true, show: (node) => (out(node) ? `${causeOf(node)}${node.since ? `, for ${brief(state.now - node.since)}` : ""}` : ""), order: (node) => (out(node) ? node.since ?? 0 : null) },
+  { key: "error", label: "Why", class: "why", wide: true, show: (node) => (out(node) ? why(node) : ""), order: (node) => (out(node) ? node.since ?? 0 : null) },
 ];
 
 export class FleetView {
