@@ -35,9 +35,12 @@ def test_what_is_known_of_the_end_comes_from_the_side_that_knows_it() -> None:
     watch.feed(b"x")
     assert (watch.ended, watch.wasted, watch.usage) == (False, 7, outer.usage), "the client has not seen the end"
     assert [watch.follow_up, inner.follow_up] == [STOP, None], "who sends it sees it once"
-    inner.usage, inner.failed, outer.ended = Usage(3, 4, None, None), True, True
+    inner.usage, inner.failed = Usage(3, 4, None, None), True
     watch.flush()
-    assert (watch.ended, watch.failed, watch.usage) == (True, True, inner.usage)
+    assert (watch.ended, watch.failed, watch.usage) == (False, True, inner.usage)
+    outer.ended = True
+    watch.flush()
+    assert (watch.ended, watch.failed) == (True, False), "an error behind the answer's end is none of it"
 
 
 def test_a_failure_that_only_the_outer_sees_counts() -> None:
