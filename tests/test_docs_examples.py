@@ -9,12 +9,14 @@ from gateway.config.source import load_config
 from tests.support.certificates import self_signed
 
 DOCS = Path(__file__).parent.parent / "docs"
-OF_WORKERS = ("extends:", "gpu_hours:")
+OF_OTHERS = ("extends:", "gpu_hours:", "metric_relabel_configs:")
+"""Of workers, and of Prometheus."""
+
 EXAMPLES = [
     pytest.param(block, id=f"{page.name}-{block.split(':')[0].splitlines()[-1]}")
     for page in sorted(DOCS.glob("*.md"))
     for block in re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
-    if not block.startswith(OF_WORKERS)
+    if not block.startswith(OF_OTHERS)
 ]
 REDIS_URL = "rediss://127.0.0.1"
 REDIS = "redis: {url: 'redis://127.0.0.1'}\n"
