@@ -179,17 +179,25 @@ class Prober:
 
     def _hear(self, probes: NodeProbes, now: float) -> None:
         """The reply has come, or its time is over."""
+        goes_on = False
         try:
-            if not probes.end(now):
-                self._begin(probes)
-                return
-            if probes.asking is not None:
-                self._await(probes, probes.asking)
-                return
-            probes.conclude(is_first=False, now=now)
+            goes_on = self._goes_on(probes, now)
         except Exception as error:  # noqa: BLE001 - logged there
             self._failed(probes, error, now)
-        self._enqueue_next(probes, now)
+        finally:
+            if not goes_on:
+                self._enqueue_next(probes, now)
+
+    def _goes_on(self, probes: NodeProbes, now: float) -> bool:
+        """Whether the round goes on behind this reply, with another question or as a task."""
+        if not probes.end(now):
+            self._begin(probes)
+            return True
+        if probes.asking is not None:
+            self._await(probes, probes.asking)
+            return True
+        probes.conclude(is_first=False, now=now)
+        return False
 
     async def _round(self, probes: NodeProbes) -> None:
         """One round of a node. After an unexpected failure everything about the node is found out anew."""

@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 from gateway.core.fleet.node_metrics_page import SHORT
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Node
+from gateway.fleet.node_probes import NodeProbes
 from gateway.fleet.node_spec import Drain, NodeSpec
 from gateway.fleet.probe_settings import ProbeSettings
 from gateway.fleet.prober import CANARIES, Prober
@@ -18,6 +20,7 @@ from tests.support.gateways import eventually
 from tests.support.quiet_fleet import QuietNode, quiet_fleet
 
 SETTINGS = ProbeSettings(interval=0.05, timeout=2.0, failure_threshold=2, canary=False)
+IMPATIENT = replace(SETTINGS, timeout=0.1)
 
 
 @contextlib.asynccontextmanager
@@ -89,10 +92,26 @@ async def test_a_node_that_is_waited_for_holds_up_no_other() -> None:
         assert silent.queued_at > other.queued_at >= prober._timer_at
 
 
+async def test_a_node_is_probed_on_where_noting_a_fault_of_our_own_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> bool:
+        raise RuntimeError("a fault of our own")
+
+    async with quiet_fleet(1) as [node], probing([node]) as (_, prober):
+        await eventually(lambda: rounds(node) >= 3)
+        [probes] = prober._probes.values()
+        with monkeypatch.context() as faults:
+            faults.setattr(NodeProbes, "end", fail)
+            faults.setattr(Node, "refused", fail)
+            probes.queued_at = -1.0  # none of what waits for it counts any more
+            with pytest.raises(RuntimeError):
+                prober._hear(probes, asyncio.get_running_loop().time())
+        asked = rounds(node)
+        await eventually(lambda: rounds(node) > asked)
+
+
 @pytest.mark.parametrize("path", ["/health", "/metrics", "/v1/models"])
 async def test_what_is_not_answered_in_time_is_given_up(path: str) -> None:
-    settings = ProbeSettings(interval=0.05, timeout=0.1, failure_threshold=2, canary=False)
-    async with quiet_fleet(1) as [node], probing([node], settings) as (fleet, _):
+    async with quiet_fleet(1) as [node], probing([node], IMPATIENT) as (fleet, _):
         known = fleet.nodes[0]
         await eventually(lambda: known.ready)
         node.holds = frozenset({path})
@@ -120,8 +139,7 @@ async def test_tokens_of_its_streams_spare_a_node_its_probes() -> None:
 
 @pytest.mark.parametrize("harm", ["dies", "refuses", "is silent"])
 async def test_a_node_that_fails_is_out_and_back_when_it_answers(harm: str) -> None:
-    settings = ProbeSettings(interval=0.05, timeout=0.1, failure_threshold=2, canary=False)
-    async with quiet_fleet(1) as [node], probing([node], settings) as (fleet, _):
+    async with quiet_fleet(1) as [node], probing([node], IMPATIENT) as (fleet, _):
         known = fleet.nodes[0]
         await eventually(lambda: known.ready)
         if harm == "dies":
