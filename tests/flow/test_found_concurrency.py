@@ -47,7 +47,8 @@ async def test_what_fills_a_node_shows_how_much_it_takes(full: Setting) -> None:
     await leave(asking)
     await eventually(lambda: full.in_flight(0) == ROOM and waiting(full) == 0)
     more = full.ask(2 * ROOM)
-    # A page read while one of them is on its way may let another one through.
+    await eventually(lambda: full.nodes[0].waiting >= 1)
+    # A page read while one of them is on its way may let another one through; the bound is back then.
     await eventually(lambda: waiting(full) + full.nodes[0].waiting == 2 * ROOM and bounds(full) == {BOUND})
     assert 1 <= full.nodes[0].waiting < ROOM
     await leave([*later, *more])
