@@ -15,13 +15,12 @@ from gateway.admin.tenants import refuse_newer
 from gateway.config.access import KeySettings, TenantConfig, TenantSettings, named_models, newer_settings
 from gateway.config.models import ModelNames
 from gateway.config.types import Name, Section
-from gateway.core.access.api_keys import key_id
+from gateway.core.access.api_keys import ID_PATTERN, key_id
 from gateway.core.http.problems import FieldProblem
 from gateway.usage.transfer import UsageEntry, read_entry
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
-_KEY_ID = re.compile(r"key_[0-9a-f]{16}")
-_SUBJECT = re.compile(r"tenant:[^\x00-\x1f\x7f]{1,128}|key:key_[0-9a-f]{16}")
+_SUBJECT = re.compile(rf"tenant:[^\x00-\x1f\x7f]{{1,128}}|key:{ID_PATTERN}")
 
 _IDENTITY: Mapping[str, Sequence[str]] = {
     "block": ("subject",),
@@ -100,7 +99,7 @@ class RecordReader:
         _name(record.tenant)
         _refuse_newer(record.newer)
         _check_times(entry["record"], "created")
-        if record.replaces is not None and _KEY_ID.fullmatch(str(record.replaces)) is None:
+        if record.replaces is not None and re.fullmatch(ID_PATTERN, str(record.replaces)) is None:
             raise ValueError("replaces: expected the id of a key, or null")
         self._check_models(_settings(KeySettings, record.settings).models)
         return record

@@ -84,6 +84,8 @@ class OpenSessions:
         """Ended ones, likewise."""
         self._sweep_at = 0.0
         """In monotonic seconds."""
+        self._written = b""
+        """What the file of this process has."""
 
     def is_ended(self, id: str) -> bool:
         return id in self._ended
@@ -197,10 +199,13 @@ class OpenSessions:
         return ended
 
     def _over_files(self, folder: Path, known: list[OpenSession], untold: dict[str, float]) -> dict[str, float]:
-        mine = folder / f"sessions-{os.getpid()}.json"
-        fresh = mine.with_suffix(".new")
-        fresh.write_bytes(dump([list(each) for each in known]))
-        fresh.replace(mine)
+        told = dump([list(each) for each in known])
+        if told != self._written:
+            mine = folder / f"sessions-{os.getpid()}.json"
+            fresh = mine.with_suffix(".new")
+            fresh.write_bytes(told)
+            fresh.replace(mine)
+            self._written = told
         for id, ends in untold.items():
             (folder / f"session-ended-{id}").write_text(repr(ends))
         ended = {}

@@ -18,6 +18,9 @@ RANDOM_BYTES = 40
 PATTERN = r"fg-[0-9A-Za-z]{46}"
 """For secret scanners."""
 
+ID_PATTERN = r"key_[0-9a-f]{16}"
+"""Of `key_id`."""
+
 _SHAPE = re.compile(PATTERN.encode())
 _BEGUN = re.compile(rb"fg-[0-9A-Za-z]*")
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"

@@ -225,7 +225,7 @@ def _plateau(pages: Sequence[NodeMetrics]) -> _Plateau | None:
     for page in pages:
         running = page.running or 0
         lowest, most, total = min(lowest, running), max(most, running), total + running
-        if (page.waiting if page.short_of_room is None else page.short_of_room) or lowest < FEWEST:
+        if page.queued or lowest < FEWEST:
             return None
     if most > STEADY * lowest:
         return None
