@@ -92,7 +92,7 @@ async def test_a_large_report_is_read_in_small_pieces_and_requests_go_on() -> No
 
 async def test_views_of_the_fleet_that_hang_are_no_outage() -> None:
     async with redis_server() as redis, resp_proxy(redis) as proxy:
-        link = RedisClient(RedisSettings(proxy.url))
+        link = RedisClient(RedisSettings(proxy.url, timeout=5.0, connect_timeout=5.0))
         await link.start()
         hangs = asyncio.Event()
 
@@ -103,12 +103,15 @@ async def test_views_of_the_fleet_that_hang_are_no_outage() -> None:
         fleet = Fleet()
         fleet.share_with(2)
         asking = asyncio.create_task(PeerViews(fleet, link, None).exchange({}))
-        while not asking.done():
-            assert await link.submit(("GET", "fg1:none")) is None
-            await asyncio.sleep(0.01)
-        assert await asking == [] and (link.up, link.outages) == (True, 0)
-        hangs.set()
-        await link.stop()
+        try:
+            while not asking.done():
+                assert await link.submit(("GET", "fg1:none")) is None
+                await asyncio.sleep(0.01)
+            assert await asking == [] and (link.up, link.outages) == (True, 0)
+        finally:
+            hangs.set()
+            asking.cancel()
+            await link.stop()
 
 
 async def test_the_audit_is_read_page_by_page() -> None:

@@ -17,7 +17,7 @@ async def looks(redis: RedisServer, *marks: DataMark) -> list[bool]:
 
 async def test_each_gateway_notices_once_whoever_marks_first() -> None:
     async with redis_server() as redis:
-        clients = [RedisClient(RedisSettings(redis.url)) for _ in range(2)]
+        clients = [RedisClient(RedisSettings(redis.url, timeout=5.0, connect_timeout=5.0)) for _ in range(2)]
         first, second = (DataMark(client) for client in clients)
         try:
             assert await looks(redis, first, second, first) == [False, False, False], "a new Redis is none that lost"
