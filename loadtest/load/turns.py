@@ -67,9 +67,14 @@ Session = Generator[Turn, Answer, None]
 
 
 def body_of(turn: Turn, model: str, steering: Steering) -> dict[str, Any]:
-    """The keyword arguments of `client.chat.completions.create`."""
+    """The keyword arguments of `client.chat.completions.create`.
+
+    Messages go the way of fields that the client does not know, as they are: it walks those that it knows value by
+    value, 2.2 s for a body of 30,000 parts, in which no other request of a generator is sent.
+    """
     messages = [dict(message) for message in turn.messages]
-    body: dict[str, Any] = {"model": model, "messages": messages, "stream": turn.stream}
+    given: dict[str, Any] = {"messages": messages}
+    body: dict[str, Any] = {"model": model, "messages": (), "stream": turn.stream, "extra_body": given}
     if turn.stream:
         body["stream_options"] = {"include_usage": True}
     if turn.tools:
@@ -80,7 +85,7 @@ def body_of(turn: Turn, model: str, steering: Steering) -> dict[str, Any]:
         messages[-1]["content"] = f"{messages[-1]['content']} {marks}"
         body["max_tokens"] += 16
     elif turn.thinking:
-        body["extra_body"] = {"thinking_token_budget": turn.thinking}
+        given["thinking_token_budget"] = turn.thinking
     if turn.session:
         body["extra_headers"] = {"x-session-id": turn.session}
     return body
