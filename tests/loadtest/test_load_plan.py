@@ -43,8 +43,8 @@ def words(turn: Turn) -> int:
 def test_each_scenario_comes_to_its_end_and_is_a_request_for_both_kinds_of_nodes(name: str) -> None:
     for turn in played(name, draw(scale=0.05)):
         marked, budgeted = body_of(turn, "m", "marks"), body_of(turn, "m", "budget")
-        assert "[[answer=" in str(marked["messages"][-1]["content"])
-        assert "[[" not in str(budgeted["messages"])
+        assert "[[answer=" in str(marked["extra_body"]["messages"][-1]["content"])
+        assert "[[" not in str(budgeted["extra_body"]["messages"])
         assert budgeted["max_tokens"] >= turn.answer + turn.thinking
         json.dumps(marked), json.dumps(budgeted)
 
