@@ -40,6 +40,9 @@ class Reference:
 
     def reserve(self, now: int, id: str, rules: Rules, costs: tuple[int, ...], lease: int) -> tuple[bool, list[int]]:
         self._expire(now)
+        for rule in rules:
+            if any(event.at > now for event in self.events.get((rule.scope, rule.field), [])[-1:]):
+                self._note(rule, 0, now, now)  # the clock has gone back: buckets fill from here on
         if id in self.held or id in self.ended:
             return True, [self.left(rule, now) for rule in rules]
         if any(cost and cost > self.left(rule, now) for rule, cost in zip(rules, costs, strict=True)):

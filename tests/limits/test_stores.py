@@ -129,16 +129,38 @@ async def test_the_keys_are_of_one_slot_versioned_and_expire() -> None:
         assert all(25 * 3600 < redis.do("TTL", key) <= 32 * 86_400 for key in keys)
 
 
-operations = st.lists(
-    st.tuples(
-        st.sampled_from(["reserve", "reserve", "settle", "settle", "renew"]),
-        st.integers(0, 7),
-        st.integers(0, 900),
-        st.integers(0, 900),
-        st.sampled_from([0, 0, 1, 3, 40]),
-    ),
-    max_size=40,
-)
+@pytest.mark.parametrize("kind", ["valkey9", "redis7"])
+async def test_a_redis_whose_clock_has_gone_back_fills_buckets_on(kind: Kind) -> None:
+    """It was set right, or a replica took over whose clock is behind."""
+    async with redis_server(kind) as redis, linked(redis) as link:
+        store, rules = AwaitedStore(RedisStore(link, LEASE)), ruleset(Limits(requests_per_minute=6_000))
+        taken = await store.reserve("a", "1", rules, (6_000 * UNIT,))
+        assert taken.granted
+        redis.do("HSET", "fg1:{a}:t", "rpm@", taken.now + 3600 * 1_000_000)
+        first = await store.reserve("a", "2", rules, (6_000 * UNIT,))
+        assert not first.granted and first.left == (0,), "going back fills nothing"
+        await asyncio.sleep(0.02)
+        second = await store.reserve("a", "3", rules, (UNIT,))
+        assert second.granted and second.left[0] == (second.now - first.now) * 6_000 - UNIT
+
+
+Operation = tuple[str, int, int, int, int]
+"""What is done, the request's id, two amounts, and by how many seconds the clock moves before."""
+
+
+def histories(*pauses: int) -> st.SearchStrategy[list[Operation]]:
+    return st.lists(
+        st.tuples(
+            st.sampled_from(["reserve", "reserve", "settle", "settle", "renew"]),
+            st.integers(0, 7),
+            st.integers(0, 900),
+            st.integers(0, 900),
+            st.sampled_from(pauses),
+        ),
+        max_size=40,
+    )
+
+
 CHECKED = Limits(
     requests_per_minute=5,
     output_tokens_per_minute=1_000,
@@ -151,11 +173,20 @@ CHECKED = Limits(
 )
 
 
-@given(operations)
-def test_the_book_agrees_with_the_reference_on_any_history(history: list[tuple[str, int, int, int, int]]) -> None:
-    """`pause` moves the clock by seconds, so that leases (of 30 s) run out."""
-    rules, book, reference = ruleset(CHECKED), TenantLimits(), Reference()
-    now, lease = 1_798_761_580_000_000, 30_000_000  # twenty seconds before a year ends
+@given(histories(0, 0, 1, 3, 40))
+def test_the_book_agrees_with_the_reference_on_any_history(history: list[Operation]) -> None:
+    """Leases (of 30 s) run out, and a year ends."""
+    agree(history, 1_798_761_580_000_000)
+
+
+@given(histories(0, 1, 3, 40, -3, -40))
+def test_they_agree_where_the_clock_goes_back_too(history: list[Operation]) -> None:
+    """Within a day: what was counted in another one is not known any more."""
+    agree(history, 1_798_718_400_000_000)
+
+
+def agree(history: list[Operation], now: int) -> None:
+    rules, book, reference, lease = ruleset(CHECKED), TenantLimits(), Reference(), 30_000_000
     for operation, id, first, second, pause in history:
         now += pause * 1_000_000 + 7
         costs = rules.costs(Amounts(1, first, second, second // 2, first + second))
@@ -179,7 +210,7 @@ def test_redis_agrees_with_the_book_on_any_history() -> None:
             loop = asyncio.get_running_loop()
             tenants = iter(range(1_000_000))
 
-            async def replay(history: list[tuple[str, int, int, int, int]]) -> None:
+            async def replay(history: list[Operation]) -> None:
                 tenant, book = f"t{next(tenants)}", TenantLimits()
                 for operation, id, first, second, _ in history:
                     costs = rules.costs(Amounts(1, first, second, second // 2, first + second))
@@ -192,11 +223,11 @@ def test_redis_agrees_with_the_book_on_any_history() -> None:
                     else:
                         await store.renew(tenant, [str(id)])
 
-            def run(history: list[tuple[str, int, int, int, int]]) -> None:
+            def run(history: list[Operation]) -> None:
                 asyncio.run_coroutine_threadsafe(replay(history), loop).result(60)
 
             check_all = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))(
-                given(operations)(run)
+                given(histories(0))(run)
             )
             await asyncio.to_thread(check_all)
 

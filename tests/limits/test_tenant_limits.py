@@ -130,12 +130,16 @@ def test_a_request_that_takes_nothing_of_a_limit_passes_its_debt() -> None:
     assert book.reserve(START, "c", rules, costs(rules, Amounts(output=5)), LEASE).granted
 
 
-def test_a_clock_that_goes_back_gives_nothing_twice() -> None:
+@pytest.mark.parametrize("back", [SECOND, 3600 * SECOND])
+def test_a_bucket_fills_on_from_where_the_clock_has_gone_back_to(back: int) -> None:
+    """Not only once the clock is again where it was: a tenant would get nothing for so long."""
     rules = rules_of(Limits(requests_per_minute=60), "t")
     book = TenantLimits()
     book.reserve(START, "a", rules, (60 * UNIT,), LEASE)
-    assert book.reserve(START - 30 * SECOND, "b", rules, (0,), LEASE).left == (0,)
-    assert book.reserve(START + SECOND, "c", rules, (0,), LEASE).left == (UNIT,)
+    assert not book.reserve(START - back, "b", rules, (UNIT,), LEASE).granted, "going back fills nothing"
+    assert book.reserve(START - back + SECOND, "c", rules, (UNIT,), LEASE).left == (0,)
+    book.settle(START - back, "c", rules, (0,))
+    assert book.reserve(START - back + SECOND, "d", rules, (0,), LEASE).left == (2 * UNIT,)
 
 
 def test_a_share_is_never_nothing() -> None:

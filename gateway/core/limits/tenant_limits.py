@@ -156,8 +156,7 @@ class TenantLimits:
         level = self.levels.get((rule.scope, rule.field))
         if rule.kind is LimitKind.BUCKET:
             left = rule.capacity if level is None else _filled(level, rule, now)
-            at = now if level is None else max(now, level.at)
-            self.levels[rule.scope, rule.field] = _Level(left - cost, at)
+            self.levels[rule.scope, rule.field] = _Level(left - cost, now)
             return
         period = _period(rule, now)
         if level is None or level.at != period:
@@ -171,13 +170,16 @@ class TenantLimits:
             return
         if rule.kind is LimitKind.BUCKET:
             left = min(rule.capacity, _filled(level, rule, now) - change)
-            self.levels[rule.scope, rule.field] = _Level(left, max(now, level.at))
+            self.levels[rule.scope, rule.field] = _Level(left, now)
         elif level.at == period:  # that of leases is always 0
             level.value += change
 
 
 def _filled(level: _Level, rule: Rule, now: int) -> int:
-    return min(rule.capacity, level.value + max(0, now - level.at) * rule.limit)
+    """The level now. One of a time to come (the clock has gone back) becomes one of now: until then nothing would come
+    in."""
+    level.at = min(level.at, now)
+    return min(rule.capacity, level.value + (now - level.at) * rule.limit)
 
 
 def _period(rule: Rule, now: int) -> int:

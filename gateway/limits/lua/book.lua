@@ -101,10 +101,11 @@ local function write(ttl)
   redis.call('PEXPIRE', leases, ttl)
 end
 
-local function filled(level, at, limit, capacity)
-  if now > at then level = level + (now - at) * limit end
-  if level > capacity then return capacity end
-  return level
+-- The level of a bucket now. One of a time to come (the clock has gone back) is one of now, and is written as that: until
+-- then nothing would come in.
+local function filled(scope, field, level, at, limit, capacity)
+  if at > now then note(scope, field, level, now) else level = level + (now - at) * limit end
+  return math.min(level, capacity)
 end
 
 -- What is left of a limit now: level of the bucket, or limit less count. Also the time that goes with it.
@@ -112,7 +113,7 @@ local function left_of(scope, field, kind, limit, capacity)
   local value, at = read(scope, field)
   if kind == 'b' then
     if not value then return capacity, now end
-    return filled(value, at, limit, capacity), math.max(now, at)
+    return filled(scope, field, value, at, limit, capacity), now
   end
   local period = period_of(kind)
   if not value or (kind ~= 'l' and at ~= period) then return limit, period end
@@ -133,7 +134,7 @@ local function adjust(scope, field, kind, limit, capacity, change, period)
   local value, at = read(scope, field)
   if not value then return end
   if kind == 'b' then
-    note(scope, field, math.min(capacity, filled(value, at, limit, capacity) - change), math.max(now, at))
+    note(scope, field, math.min(capacity, filled(scope, field, value, at, limit, capacity) - change), now)
   elseif at == period then -- that of leases is always 0
     note(scope, field, value + change, at)
   end
