@@ -23,7 +23,7 @@ from gateway.access.directory import AlreadyExists, ChangedMeanwhile, DoesNotExi
 from gateway.access.records import LARGEST
 from gateway.core.dialects import DIALECTS
 from gateway.core.http.problems import MEDIA_TYPE, FieldProblem, problem_document
-from gateway.redis.client import RedisUnavailable, ScriptFailed
+from gateway.redis.client import RedisRefusesAll, RedisUnavailable, ScriptFailed
 
 
 class ProblemField(BaseModel):
@@ -177,6 +177,7 @@ def _explain_redis(app: FastAPI) -> None:
             reading="retry in a moment",
         ),
     )
+    app.add_exception_handler(RedisRefusesAll, _refused_by_redis)
     app.add_exception_handler(
         ScriptFailed, responder(503, "Redis refused the call ({}); nothing was changed", "see the gateway's log")
     )
@@ -194,3 +195,10 @@ def _explain_redis(app: FastAPI) -> None:
     app.add_exception_handler(AlreadyExists, responder(409, "{} already exists", "choose another name, or change it"))
     app.add_exception_handler(DoesNotExist, responder(404, "{} does not exist", "create it first"))
     app.add_exception_handler(ChangedMeanwhile, responder(409, "{} was changed concurrently", "look at it, and retry"))
+
+
+async def _refused_by_redis(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RedisRefusesAll)
+    change = "" if request.method == "GET" else "; it refused the change"
+    what, remedy = f"Redis is {error.state} ({error.text}){change}", f"{error.remedy}, and retry"
+    return AdminError(503, what, remedy).answer()

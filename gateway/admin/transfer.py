@@ -21,7 +21,7 @@ from gateway.admin.problems import AdminError
 from gateway.admin.tenants import Configured, Known, stored
 from gateway.admin.usage import not_stored
 from gateway.config.access import Moment
-from gateway.redis.client import ScriptFailed
+from gateway.redis.client import RedisRefusesAll, ScriptFailed
 from gateway.usage.transfer import UsageChanges, UsageTransfer
 
 RECORDS = 200
@@ -152,7 +152,7 @@ class TransferRoutes:
                     await self._audit.note(AuditEvent(who, "usage imported", "usage", detail))
             except (AlreadyExists, DoesNotExist, ChangedMeanwhile) as error:
                 raise AdminError(409, f"{error} was changed meanwhile, or cannot be read", "import again") from None
-            except ScriptFailed as error:
+            except (RedisRefusesAll, ScriptFailed) as error:
                 words = f"Redis refused a call ({error}); a part of these records may have been written"
                 raise AdminError(503, words, "see the log, and import again: nothing is added twice") from None
         return ImportResult(

@@ -9,9 +9,9 @@ breaker does not concern:
     up          connection lost, made anew                up          what was under way is sent again, once
     up          connection refused, or lost again         down        get `RedisUnavailable`
     up          no answer in time (`connections`)         down        get `RedisUnavailable`
-    up          refused for all (see `refusals`)          down        get `RedisUnavailable`
+    up          refused for all (see `refusals`)          down        get `RedisRefusesAll`
     up          this call was refused                     up          get `ScriptFailed`; it is logged once
-    down        a call                                    down        gets `RedisUnavailable` at once
+    down        a call                                    down        gets the same error at once
     down        probes write a key over both ways         up          -
     down        a probe fails                             down        the next one comes later, up to `PROBE_MAX`
 
@@ -31,13 +31,13 @@ from gateway.aio.inline_future import InlineFuture
 from gateway.redis.connection import RedisCall, Value
 from gateway.redis.connections import RedisConnections
 from gateway.redis.plain_client import PlainClient
-from gateway.redis.refusals import RedisRefusals, text_of
+from gateway.redis.refusals import RedisRefusals, text_of, unavailable
 from gateway.redis.replies import shape_of
 from gateway.redis.report_client import ReportClient
-from gateway.redis.script import RedisUnavailable, Script, ScriptFailed
-from gateway.redis.settings import PATIENCE, TRANSPORT, UNREADABLE, RedisSettings, spell
+from gateway.redis.script import RedisRefusesAll, RedisUnavailable, Script, ScriptFailed
+from gateway.redis.settings import PATIENCE, TRANSPORT, UNREADABLE, RedisSettings
 
-__all__ = ["RedisClient", "RedisSettings", "RedisUnavailable", "Script", "ScriptFailed", "Value"]
+__all__ = ["RedisClient", "RedisRefusesAll", "RedisSettings", "RedisUnavailable", "Script", "ScriptFailed", "Value"]
 
 log = structlog.get_logger("fleetgate.redis")
 
@@ -56,8 +56,7 @@ class RedisClient:
         """Nothing is connected before `start`, or the first call."""
         self.schema = settings.schema
         self.up = True
-        self.reason: str | None = None
-        """Why it is down, None where it is up."""
+        self._down: RedisUnavailable | None = None
         self.outages = 0
         self.refusals = RedisRefusals(settings.schema.name)
         self.reports = ReportClient(settings, self.refusals)
@@ -72,6 +71,11 @@ class RedisClient:
         self._since = 0.0
         self._lost = asyncio.Event()
         self._listeners: list[Callable[[bool], None]] = []
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is down, None where it is up."""
+        return None if self._down is None else str(self._down)
 
     def on_change(self, listener: Callable[[bool], None]) -> None:
         """Have `listener(up)` called whenever Redis goes or comes back. It must not wait."""
@@ -112,20 +116,21 @@ class RedisClient:
         if self.up:
             self._connections.submit(RedisCall(command, script, waiter))
         else:
-            waiter.set_exception(RedisUnavailable(self.reason or "Redis is down"))
+            waiter.set_exception(self._why_down())
         return waiter
 
     async def command(self, *command: Value) -> Any:
         """The reply to a command, whose second word is its key. Raises `RedisUnavailable` or `ScriptFailed`."""
         if not self.up:
-            raise RedisUnavailable(self.reason or "Redis is down")
+            raise self._why_down()
         name, key, outages = str(command[0]), str(command[1]), self.outages
         try:
             reply = await self._execute(command)
         except TRANSPORT as error:
+            failed = unavailable(error)
             if outages == self.outages:  # otherwise the outage is known already, and may be over
-                self._set_down(spell(error))
-            raise RedisUnavailable(spell(error)) from None
+                self._set_down(failed)
+            raise failed from None
         except ResponseError as error:
             raise self._refused(name, key, error) from None
         except (RedisError, *UNREADABLE) as error:
@@ -143,7 +148,7 @@ class RedisClient:
         """The error for the caller of a command that Redis refuses; where it refuses all, Redis is down."""
         refused = self.refusals.understand(name, key, text_of(error))
         if not isinstance(refused, ScriptFailed):
-            self._set_down(str(refused))
+            self._set_down(refused)
         return refused
 
     async def _execute(self, command: tuple[Value, ...]) -> Any:
@@ -169,17 +174,24 @@ class RedisClient:
 
     # The breaker
 
-    def _set_down(self, reason: str) -> None:
-        """Redis is down: fail all calls in flight."""
-        try:
-            self._mark(False, reason)
-        finally:
-            self._connections.drop(RedisUnavailable(reason))
+    def _why_down(self) -> RedisUnavailable:
+        return RedisUnavailable("Redis is down") if self._down is None else _another(self._down)
 
-    def _mark(self, up: bool, reason: str | None = None) -> None:
+    def _set_down(self, error: RedisUnavailable) -> None:
+        """Redis is down: fail all calls in flight."""
+        if isinstance(error, ScriptFailed):  # of a login, or a probe: all calls would get it
+            error = RedisUnavailable(str(error))
+        try:
+            self._mark(error)
+        finally:
+            self._connections.drop(error)
+
+    def _mark(self, down: RedisUnavailable | None) -> None:
+        """`down`: why it is down, None where it is up."""
+        up = down is None
         if up == self.up:
             return
-        self.up, self.reason = up, reason
+        self.up, self._down = up, None if down is None else _another(down)
         now = time.monotonic()
         if up:
             self._lost.clear()
@@ -188,7 +200,7 @@ class RedisClient:
             self.outages += 1
             self._since = now
             self._lost.set()
-            log.warning("redis_lost", reason=reason)
+            log.warning("redis_lost", reason=str(down))
         for listener in self._listeners:
             listener(up)
 
@@ -223,15 +235,20 @@ class RedisClient:
                     self._connections.submit(RedisCall(("SET", key, 1, "PX", 60_000), None, waiter))
                     await waiter
         except (RedisUnavailable, *TRANSPORT) as error:
-            await self._failed(spell(error))
+            await self._failed(unavailable(error))
         except ResponseError as error:
-            await self._failed(str(self.refusals.understand("SET", key, text_of(error))))
+            await self._failed(self.refusals.understand("SET", key, text_of(error)))
         except (RedisError, *UNREADABLE) as error:
-            await self._failed(str(self.refusals.misshapen("SET", key, error)))
+            await self._failed(self.refusals.misshapen("SET", key, error))
         else:
             self.refusals.answered("SET", key)
-            self._mark(True)
+            self._mark(None)
 
-    async def _failed(self, reason: str) -> None:
-        self._set_down(reason)
+    async def _failed(self, error: RedisUnavailable) -> None:
+        self._set_down(error)
         await self._disconnect()  # after a failover the name may have another address
+
+
+def _another(error: RedisUnavailable) -> RedisUnavailable:
+    """The same error for another caller: one that was raised keeps the frames that it went through."""
+    return type(error)(*error.args)

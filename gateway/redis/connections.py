@@ -16,9 +16,9 @@ import structlog
 from redis.exceptions import RedisError
 
 from gateway.redis.connection import LoginCall, RedisCall, RedisConnection, open_connection
-from gateway.redis.refusals import RedisRefusals, code_of
+from gateway.redis.refusals import RedisRefusals, code_of, unavailable
 from gateway.redis.script import RedisUnavailable, ScriptFailed
-from gateway.redis.settings import TRANSPORT, Address, RedisSettings, spell
+from gateway.redis.settings import TRANSPORT, Address, RedisSettings
 
 log = structlog.get_logger("fleetgate.redis")
 
@@ -39,11 +39,11 @@ class RedisConnections:
         self,
         settings: RedisSettings,
         server_of: Callable[[str], Address],
-        set_down: Callable[[str], None],
+        set_down: Callable[[RedisUnavailable], None],
         redirect: Callable[[RedisCall], None],
         refusals: RedisRefusals,
     ) -> None:
-        """`server_of(key)`; `set_down(reason)` is called where Redis is down; `redirect(call)` carries out a call whose
+        """`server_of(key)`; `set_down(error)` is called where Redis is down; `redirect(call)` carries out a call whose
         key has moved; `refusals` explains errors."""
         self._settings = settings
         self._refusals = refusals
@@ -141,14 +141,14 @@ class RedisConnections:
                 address, self._settings, lambda: RedisConnection(self._reply_received, self._connection_lost)
             )
         except ScriptFailed as error:
-            self._set_down(str(self._refusals.understand("AUTH", "", str(error))))
+            self._set_down(self._refusals.understand("AUTH", "", str(error)))
             return
         except (*TRANSPORT, RedisError, RedisUnavailable) as error:
-            self._set_down(spell(error))
+            self._set_down(unavailable(error))
             return
         except Exception:
             log.exception("redis_connection_failed")
-            self._set_down("an error of the gateway")
+            self._set_down(RedisUnavailable("an error of the gateway"))
             return
         finally:
             del self._opening[address]
@@ -180,7 +180,7 @@ class RedisConnections:
             error = self._refusals.understand(call.name, call.key, text)
             try:
                 if not isinstance(error, ScriptFailed):
-                    self._set_down(str(error))
+                    self._set_down(error)
             finally:
                 call.fail(error)
 
@@ -200,7 +200,7 @@ class RedisConnections:
             self._send(address, again)
         if len(again) < len(calls):
             self._parked[address] += [call for call in calls if call not in again]
-            self._set_down("Redis closed the connection")
+            self._set_down(RedisUnavailable("Redis closed the connection"))
 
     # Timeouts
 
@@ -214,6 +214,6 @@ class RedisConnections:
         if oldest > loop.time():
             self._timer = loop.call_at(oldest, self._check, False)
         elif sure:
-            self._set_down("no answer in time")
+            self._set_down(RedisUnavailable("no answer in time"))
         else:
             self._timer = loop.call_later(GRACE, self._check, True)

@@ -12,10 +12,10 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from gateway.redis.connection import Value
 from gateway.redis.plain_client import PlainClient
-from gateway.redis.refusals import RedisRefusals, text_of
+from gateway.redis.refusals import RedisRefusals, text_of, unavailable
 from gateway.redis.replies import shape_of
 from gateway.redis.script import RedisUnavailable, Script, ScriptFailed
-from gateway.redis.settings import TRANSPORT, UNREADABLE, RedisSettings, spell
+from gateway.redis.settings import TRANSPORT, UNREADABLE, RedisSettings
 
 SECONDS = 5.0
 """Seconds that a batch may take, the wait for the batch before it included."""
@@ -86,7 +86,7 @@ class ReportClient:
             async with asyncio.timeout(SECONDS), self._lock:
                 return await self._plain.run(work)
         except TRANSPORT as error:
-            raise RedisUnavailable(spell(error)) from None
+            raise unavailable(error) from None
         except ResponseError as error:
             raise self._refusals.understand(name, key, text_of(error)) from None
         except (RedisError, *UNREADABLE) as error:

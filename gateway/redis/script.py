@@ -30,6 +30,18 @@ class RedisUnavailable(Exception):
     """Redis did not answer, or refused; the message says why. The caller falls back as documented."""
 
 
+class RedisRefusesAll(RedisUnavailable):
+    """Redis answers, and refuses every call until somebody mends what is wrong with it. `state` completes "Redis is",
+    `text` is its own error, `remedy` what to do; none ends with a full stop."""
+
+    def __init__(self, state: str, text: str, remedy: str) -> None:
+        super().__init__(state, text, remedy)
+        self.state, self.text, self.remedy = state, text, remedy
+
+    def __str__(self) -> str:
+        return f"{self.state} ({self.text}): {self.remedy}"
+
+
 class ScriptFailed(RedisUnavailable):
     """Redis refused this call alone: a right that its user lacks, a key of another type, an error in a script, or a
     reply of another shape. Other calls may succeed, so Redis counts as up; the same call may succeed later."""

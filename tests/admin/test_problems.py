@@ -17,9 +17,11 @@ from gateway.admin.app import MetricsPage, build_admin
 from gateway.admin.problems import Problem
 from gateway.cli.admin_client import AdminClient, AdminClientError
 from gateway.core.dialects import DIALECTS
+from gateway.redis.refusals import FOR_ALL
 from gateway.wiring import parts
-from tests.support.gateways import RunningGateway, running_gateway
+from tests.support.gateways import RunningGateway, eventually, running_gateway
 from tests.support.redis import RedisServer, redis_server
+from tests.support.resp import resp_proxy
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -145,6 +147,55 @@ async def test_while_redis_is_away_every_route_says_so(at: Asked) -> None:
             assert "Redis" in checked(got, 503)["detail"], route
     finally:
         at.redis.thaw()
+
+
+async def test_a_full_redis_is_told_as_full_with_what_to_do(at: Asked) -> None:
+    """It refuses changes, and whoever reads that it is unreachable looks for it in the wrong place."""
+    made = await at.client.post("/admin/tenants", json={"name": "acme"}, headers=RIGHT)
+    assert made.status_code == 201, made.text
+    exported = map(json.loads, (await at.client.get("/admin/export", headers=RIGHT)).text.splitlines())
+    record = next(line for line in exported if line["kind"] == "tenant")
+    changes = {
+        "/admin/tenants": {"name": "other"},
+        "/admin/keys": {"tenant": "acme"},
+        "/admin/import": {"records": [{**record, "name": "other"}], "mode": "merge", "dry_run": False},
+    }
+    at.redis.do("CONFIG", "SET", "maxmemory", 1)
+    try:
+        for path, body in changes.items():
+            told = checked(await at.client.post(path, json=body, headers=RIGHT), 503)
+            assert "full (OOM" in told["detail"] and "maxmemory" in told["detail"], told
+            assert "unreachable" not in told["detail"] and "script:" not in told["detail"], told
+        told = checked(await at.client.delete("/admin/tenants/acme", headers=RIGHT), 503)
+        assert told["remedy"].startswith("raise its maxmemory"), told
+        assert (await at.client.get("/admin/tenants", headers=RIGHT)).status_code == 200, "it answers who only reads"
+    finally:
+        at.redis.do("CONFIG", "SET", "maxmemory", 0)
+    assert (await at.client.delete("/admin/tenants/acme", headers=RIGHT)).status_code == 200
+
+
+@pytest.mark.parametrize("code", sorted(FOR_ALL))
+async def test_what_redis_refuses_everybody_is_told_by_its_state(code: str) -> None:
+    """On the admin API, in `fleetgate status` and as the reason of the outage, whichever library reads the reply."""
+    text = "ERR max number of clients reached" if code == "MAXCLIENTS" else f"{code} because"
+    why = text.partition(" ")[2]
+    state, remedy = FOR_ALL[code]
+    async with redis_server() as redis, resp_proxy(redis) as proxy:
+        settings: dict[str, Any] = {"redis": {**redis.settings, "url": proxy.url}, "access": {"stored": True}}
+        async with running_gateway("http://127.0.0.1:1", ready=False, **settings) as gateway:
+            async with httpx.AsyncClient(base_url=gateway.admin_url, timeout=30) as client:
+                proxy.strike(f"-{text}\r\n".encode())
+                changed = checked(await client.post("/admin/tenants", json={"name": "acme"}), 503)
+                asked = checked(await client.get("/admin/tenants"), 503)
+                for told in (changed, asked):
+                    assert told["detail"].startswith(f"Redis is {state} (") and why in told["detail"], told
+                    assert told["remedy"] == f"{remedy}, and retry"
+                assert "refused the change" in changed["detail"] and "change" not in asked["detail"]
+                link = gateway.app.redis
+                assert link is not None
+                await eventually(lambda: not link.up)
+                shown = (await client.get("/admin/fleet")).json()["redis_troubles"][0]
+                assert shown.startswith(f"{state} (") and why in shown and shown.endswith(f"): {remedy}"), shown
 
 
 async def test_a_gateway_without_redis_says_what_to_set_on_every_route() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.core.pressure.factor import FRESH, FactorRules, FactorState, read, step, write
 from gateway.pressure.shared_factor import SHARE, SharedFactor
-from gateway.redis.client import RedisClient, RedisSettings
+from gateway.redis.client import RedisClient, RedisSettings, RedisUnavailable
 from tests.support.gateways import eventually
 from tests.support.redis import Kind, RedisServer, redis_server
 
@@ -126,7 +126,7 @@ async def test_while_redis_is_away_each_goes_on_by_itself_and_the_first_back_tel
             await each.refresh(RULES, 0.0, 0.0)
         due(redis)
         redis.freeze()
-        link._mark(False, "frozen")
+        link._set_down(RedisUnavailable("frozen"))
         for now in range(1, 5):
             await one.refresh(RULES, 100.0, float(now))
         assert one.state.factor == RULES.floor and other.state.factor == 1.0

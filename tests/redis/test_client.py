@@ -11,7 +11,7 @@ import pytest
 
 from gateway.aio.inline_future import InlineFuture
 from gateway.redis import client
-from gateway.redis.client import RedisClient, RedisSettings, RedisUnavailable, Script, ScriptFailed
+from gateway.redis.client import RedisClient, RedisRefusesAll, RedisSettings, RedisUnavailable, Script, ScriptFailed
 from gateway.redis.connections import EACH
 from tests.support.certificates import self_signed
 from tests.support.gateways import eventually
@@ -134,7 +134,7 @@ async def test_everybody_is_told_although_a_listener_fails() -> None:
         redis.do("CONFIG", "SET", "maxmemory", 1)
         async with asyncio.timeout(30):
             told = await asyncio.gather(*[link.run(ADD, ["k"], [1]) for _ in range(5)], return_exceptions=True)
-        assert [type(error) for error in told] == [RedisUnavailable] * 5
+        assert [type(error) for error in told] == [RedisRefusesAll] * 5
         redis.do("CONFIG", "SET", "maxmemory", 0)
 
 
