@@ -23,6 +23,7 @@ from gateway.api.flow_control import HIGH_WATER_LIMIT, TURN_BYTES
 from gateway.api.request_head import Endpoint, RequestHead, brings_body, declared_length, request_id_of
 from gateway.api.response_head import LAST_CHUNK, STATUS_LINE, check_values, header_lines
 from gateway.api.server_connection import ServerConnection
+from gateway.core.dialects.stream_filter import StreamFilter
 from gateway.core.errors import AnswerTooLarge, BodyTooLarge, ClientGone, GatewayError, MemoryFull, RequestTooSlow
 from gateway.core.http.content_coding import HEADER
 from gateway.core.http.json_size import JsonSize
@@ -84,6 +85,7 @@ class ClientRequest:
             self._body.set_coding(head.fields)
         self._memory = self._body.memory
         self.listener: ClientListener | None = None  # here: mypyc knows no default of the class that is a protocol's
+        self.stream_filter: StreamFilter | None = None
         self.endpoint = endpoint
         self.request_id = request_id_of(head.headers)
         self._bounds = bounds
@@ -360,13 +362,15 @@ class ClientRequest:
             self._render_head(shape.status, headers)
             self._finish_and_linger(body)
         elif self._stream:
-            self.finish(self.endpoint.dialect.error_event(shape_error(error, self.request_id)))
+            number = 0 if self.stream_filter is None else self.stream_filter.next_number
+            self.finish(self.endpoint.dialect.error_event(shape_error(error, self.request_id), number))
 
     # Its end
 
     def close(self) -> None:
         """The pipeline has ended, in whatever way."""
         self.listener = None
+        self.stream_filter = None
         self._release_memory()
         if not (self.response_complete or self.gone or self._linger_timer is not None):
             self._transport.close()  # nobody goes on with the answer

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
+from gateway.core.dialects.stream_filter import StreamFilter
 from gateway.core.errors import ClientGone, GatewayError
 
 Headers = list[tuple[bytes, bytes]]
@@ -31,6 +32,8 @@ class DownstreamRequest(Protocol):
     """Whether the client closed its connection before the answer was complete."""
     status: int
     """The HTTP status that was sent, 0 before."""
+    stream_filter: StreamFilter | None
+    """That of the events that it was sent; None before the first, and where it gets none."""
 
     @property
     def address(self) -> str:

@@ -173,6 +173,7 @@ class StreamedAnswer:
             if self._prelude:
                 events = b"".join((*self._prelude, events))
                 self._prelude.clear()
+            self._request.stream_filter = self.filter
         self._writer.push(events)
         self.write = self._request.write_chunk if self._shows_life and self._watch is None else None
 

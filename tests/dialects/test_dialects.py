@@ -317,14 +317,14 @@ def test_the_facts_of_an_error_stand_beside_its_code(dialect: Dialect) -> None:
     error = replace(shape(ErrorKind.INTERNAL), facts={"tokens": 7, "retry_safe": False})
     told = json.loads(dialect.error(error))["error"]
     assert (told["code"], told["tokens"], told["retry_safe"]) == ("a_code", 7, False)
-    event = json.loads(event_data(dialect.error_event(error)))
+    event = json.loads(event_data(dialect.error_event(error, 0)))
     assert {"code": "a_code", "tokens": 7, "retry_safe": False}.items() <= event.get("error", event).items()
 
 
 @EVERY
 @pytest.mark.parametrize("fault", ErrorKind)
 def test_an_error_event_is_one_event_that_its_own_watch_takes_for_a_failure(dialect: Dialect, fault: ErrorKind) -> None:
-    event = dialect.error_event(shape(fault))
+    event = dialect.error_event(shape(fault), 0)
     assert event.endswith(b"\n\n") and event.count(b"\n\n") == 1
     stream_filter = seen_alike(dialect, ask(dialect), event, event)
     assert (stream_filter.ended, stream_filter.failed) == (False, True)

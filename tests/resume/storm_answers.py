@@ -176,7 +176,7 @@ def _read_response_events(body: bytes) -> AnswerText:
                 text.counts["end"] += 1
                 text.finish, text.usage = event["response"]["status"], event["response"]["usage"]
                 _check_output(event["response"]["output"], text)
-    if not text.error and numbers != list(range(len(numbers))):
+    if numbers != list(range(len(numbers))):
         text.wrong.append("sequence numbers")
     return text
 

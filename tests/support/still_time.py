@@ -78,6 +78,7 @@ class Client:
         self.headers: Mapping[bytes, bytes] = {}
         self.request_id = "r"
         self.listener: ClientListener | None = None
+        self.stream_filter: StreamFilter | None = None
         self.gone = False
         self.status = 0
         self.pushed: list[bytes] = []

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from gateway.core.dialects.base import Dialect
+from gateway.core.dialects.responses import NUMBER, number_behind
 from gateway.core.dialects.stream_filter import StreamFilter
 from gateway.core.errors import BadUpstreamResponse
 from gateway.core.http.sse import DONE, event_data, split_events
@@ -35,16 +36,22 @@ class ReasoningHider(ABC):
     def whole(self, answer: dict[str, Any]) -> dict[str, Any]:
         """The client's answer for a plain one."""
 
+    def number_behind(self, events: bytes) -> int:
+        """The number of the next event behind `events`, where they have numbers."""
+        return 0
+
 
 class HidingFilter(StreamFilter):
     """Hides the reasoning in the events that `inner` passes on."""
 
-    __slots__ = ("_hider", "_inner")
+    __slots__ = ("_hider", "_inner", "_passed")
 
     def __init__(self, inner: StreamFilter, hider: ReasoningHider) -> None:
         super().__init__()
         self._inner = inner
         self._hider = hider
+        self._passed = b""
+        """The last events that were passed on and have numbers."""
 
     def feed(self, data: bytes) -> bytes:
         return self._hide(self._inner.feed(data))
@@ -52,6 +59,10 @@ class HidingFilter(StreamFilter):
     @property
     def thinks(self) -> bool | None:
         return self._inner.thinks
+
+    @property
+    def next_number(self) -> int:
+        return self._hider.number_behind(self._passed)
 
     def flush(self) -> bytes:
         return self._hide(self._inner.flush())
@@ -61,7 +72,10 @@ class HidingFilter(StreamFilter):
         self.ended, self.failed, self.usage, self.follow_up = inner.ended, inner.failed, inner.usage, inner.follow_up
         self.wasted = inner.wasted
         inner.follow_up = None
-        return b"".join([self._hider.event(event) for event in split_events(events)])
+        passed = b"".join([self._hider.event(event) for event in split_events(events)])
+        if passed.find(NUMBER) >= 0:
+            self._passed = passed
+        return passed
 
 
 def hide_whole(hider: ReasoningHider, body: bytes) -> bytes:
@@ -185,6 +199,9 @@ class ResponsesHider(ReasoningHider):
         if type(parsed.get("sequence_number")) is int:
             parsed["sequence_number"] -= self._dropped
         return _write(event, parsed) if parsed else event
+
+    def number_behind(self, events: bytes) -> int:
+        return number_behind(events)
 
     def whole(self, answer: dict[str, Any]) -> dict[str, Any]:
         items = answer.get("output")

@@ -234,8 +234,8 @@ class Dialect(ABC):
         """The body of an error answer."""
 
     @abstractmethod
-    def error_event(self, shape: ErrorShape) -> bytes:
-        """The event of an error in a stream that has begun."""
+    def error_event(self, shape: ErrorShape, number: int) -> bytes:
+        """The event of an error in a stream that has begun; `number` is its own where the stream's events have some."""
 
 
 def harmless_arguments(body: Body) -> dict[str, Any] | None:

@@ -116,7 +116,7 @@ class Chat(Dialect):
     def error(self, shape: ErrorShape) -> bytes:
         return openai_error(shape)
 
-    def error_event(self, shape: ErrorShape) -> bytes:
+    def error_event(self, shape: ErrorShape, number: int) -> bytes:
         return openai_error_event(shape)
 
 

@@ -132,7 +132,7 @@ class Messages(Dialect):
     def error(self, shape: ErrorShape) -> bytes:
         return anthropic_error(shape)
 
-    def error_event(self, shape: ErrorShape) -> bytes:
+    def error_event(self, shape: ErrorShape, number: int) -> bytes:
         return b"event: error\ndata: " + anthropic_error(shape) + b"\n\n"
 
 

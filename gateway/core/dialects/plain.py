@@ -20,7 +20,7 @@ class Plain(Dialect):
     def error(self, shape: ErrorShape) -> bytes:
         return openai_error(shape)
 
-    def error_event(self, shape: ErrorShape) -> bytes:
+    def error_event(self, shape: ErrorShape, number: int) -> bytes:
         return openai_error_event(shape)
 
 

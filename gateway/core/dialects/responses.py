@@ -11,7 +11,8 @@ from gateway.core.dialects.openai import error_object, openai_error
 from gateway.core.dialects.over_chat import OverChat, compaction_over_chat, responses_over_chat
 from gateway.core.dialects.responses_input import asks_for_compaction, known_to_nodes
 from gateway.core.dialects.stream_filter import MarkerFilter, StreamFilter
-from gateway.core.json_text import dump
+from gateway.core.http.sse import event_data, split_events
+from gateway.core.json_text import dump, parse_object
 from gateway.core.thinking.grant import Grant
 from gateway.core.usage.token_usage import Usage, from_openai
 
@@ -24,6 +25,9 @@ _TIERS = ("auto", "default", "flex", "scale", "priority")
 _SEARCHES = ("web_search_call.action.sources", "web_search_call.results")
 """What a client may want included of a provider's web searches. Nodes refuse the names, and have no searches."""
 
+NUMBER = b'"sequence_number"'
+"""Stands in events that have a number."""
+
 _ENDS = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
 
 
@@ -33,10 +37,22 @@ class ResponsesFilter(MarkerFilter):
     Before 0.33 vLLM ends a truncated response with `response.completed`; it is made OpenAI's `response.incomplete`.
     """
 
-    __slots__ = ()
+    __slots__ = ("_fed",)
 
     def __init__(self) -> None:
         super().__init__((*(b'"%b"' % kind.encode() for kind in _ENDS), b'"error"'))
+        self._fed = b""
+        """The events of the last piece that was fed and has numbers."""
+
+    def _inspect_marked(self, events: bytes) -> bytes:
+        events = super()._inspect_marked(events)
+        if events.find(NUMBER) >= 0:
+            self._fed = events
+        return events
+
+    @property
+    def next_number(self) -> int:
+        return max(number_behind(self._fed), number_behind(self._last))
 
     def inspect(self, event: bytes, data: bytes, parsed: dict[str, Any]) -> bytes:
         kind = parsed.get("type")
@@ -52,6 +68,15 @@ class ResponsesFilter(MarkerFilter):
             if kind == "response.completed" and isinstance(response, dict) and response.get("status") == "incomplete":
                 return _ended_incomplete(event, parsed)
         return event
+
+
+def number_behind(events: bytes) -> int:
+    """The number of the next event behind `events`, 0 where none of them has a number."""
+    for event in reversed(split_events(events)):
+        number = parse_object(event_data(event)).get("sequence_number")
+        if type(number) is int:
+            return number + 1
+    return 0
 
 
 def _ended_incomplete(event: bytes, parsed: dict[str, Any]) -> bytes:
@@ -132,7 +157,7 @@ class Responses(Dialect):
     def error(self, shape: ErrorShape) -> bytes:
         return openai_error(shape)
 
-    def error_event(self, shape: ErrorShape) -> bytes:
+    def error_event(self, shape: ErrorShape, number: int) -> bytes:
         """Flat, as OpenAI documents it, and with `error`, as OpenAI sends it: its SDK raises an error for that one."""
         event = {
             "type": "error",
@@ -141,7 +166,7 @@ class Responses(Dialect):
             "param": shape.param,
             **shape.facts,
             "error": error_object(shape),
-            "sequence_number": 0,
+            "sequence_number": number,
         }
         return b"event: error\ndata: " + dump(event) + b"\n\n"
 

@@ -135,6 +135,12 @@ class StreamFilter(ABC):
         open, so nothing is done for it with each event."""
         return None
 
+    @property
+    def next_number(self) -> int:
+        """The number of the event behind those that were passed on; 0 in dialects that do not number them. Asked once,
+        where the gateway ends the stream with an error."""
+        return 0
+
     def end_thinking(self) -> bool:
         """End the thinking that is under way with its next event, and have the answer go on without it. False, and
         nothing is changed, where the answer could not go on."""
@@ -250,6 +256,10 @@ class ChainedFilter(StreamFilter):
     def thinks(self) -> bool | None:
         thinks = self._inner.thinks
         return self._outer.thinks if thinks is None else thinks
+
+    @property
+    def next_number(self) -> int:
+        return self._outer.next_number
 
     def end_thinking(self) -> bool:
         return self._inner.end_thinking()

@@ -101,6 +101,10 @@ class FollowedStream(StreamFilter):
         self.prompt_tokens = 0
         self._splitter = EventSplitter()
 
+    @property
+    def next_number(self) -> int:
+        return self._inner.next_number
+
     def pass_event(self, event: bytes) -> bytes | None:
         # Nearly every event: one line, with text and the ids that it was made of, and nothing else.
         at = event.rfind(b"[")

@@ -37,6 +37,10 @@ class NumberedEvents(ChatStream):
         self._first: Mapping[str, Any] = {}
         self._sequence = 0
 
+    @property
+    def next_number(self) -> int:
+        return self._sequence
+
     def begin(self, chunk: Mapping[str, Any]) -> None:
         self._first = chunk
         response = self._form.in_progress(chunk)
