@@ -9,6 +9,7 @@ not found. So the whole page comes first, and the short one has to tell as much:
     whole       tells something                               short
     whole       tells nothing, or there is none               whole
     short       tells all that the whole page told            short
+    short       is refused for now (5xx, 408, 429)            short, up to `REFUSALS` times in a row
     short       tells less, or there is none                  whole, until the node begins anew
 """
 
@@ -19,13 +20,18 @@ from gateway.core.fleet.node_metrics import READ, NodeMetrics, read_node_metrics
 WHOLE: Final = "/metrics"
 SHORT: Final = "/metrics/?" + "&".join(f"name%5B%5D={name.decode()}" for name in READ)
 
+REFUSALS: Final = 3
+"""So often a short page may be refused in a row: a node that is overloaded refuses both pages, some proxies this one."""
+
+_FOR_NOW: Final = (408, 429)
+
 Told = tuple[bool, ...]
 
 
 class NodeMetricsPage:
     """One node's. `path`: where its metrics are asked for next."""
 
-    __slots__ = ("_told", "_trusted", "path")
+    __slots__ = ("_refusals", "_told", "_trusted", "path")
 
     def __init__(self) -> None:
         self.forget()
@@ -35,6 +41,7 @@ class NodeMetricsPage:
         self.path = WHOLE
         self._trusted = True
         self._told: Told = ()
+        self._refusals = 0
 
     def read(self, status: int, body: bytes, now: float) -> NodeMetrics | None:
         """The load that the answer from `path` tells; None where it is not believed."""
@@ -44,6 +51,12 @@ class NodeMetricsPage:
             if self._trusted and any(told):
                 self.path, self._told = SHORT, told
             return load
+        if status >= 500 or status in _FOR_NOW:
+            self._refusals += 1
+            if self._refusals <= REFUSALS:
+                return None
+        else:
+            self._refusals = 0
         if told == self._told:
             return load
         if load is not None and all(now_told >= before for now_told, before in zip(told, self._told, strict=True)):
