@@ -13,6 +13,7 @@ from functools import partial
 
 import structlog
 
+from gateway.core.fleet.found_node import FoundNode
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Node
 from gateway.fleet.node_client import NodeReply, PendingReply
@@ -89,9 +90,15 @@ class Prober:
                 for found in await self.sharing.exchange():
                     probes = self._by_url.get(found.url)
                     if probes is not None:
-                        probes.hear(found)
+                        self._hear_of(probes, found)
             except Exception:
                 log.exception("background_task_failed", task="probe sharing")
+
+    def _hear_of(self, probes: NodeProbes, found: FoundNode) -> None:
+        try:
+            probes.hear(found)
+        except Exception as error:  # noqa: BLE001 - logged there; the others' news are not lost for it
+            self._log(probes, error)
 
     async def first_round(self, seconds: float) -> None:
         """Wait until every node was probed once, or for `seconds`."""
@@ -149,6 +156,14 @@ class Prober:
                 self._set_timer(at)  # also where one was set above, for the replies that are waited for
 
     def _look_at(self, probes: NodeProbes, now: float) -> None:
+        """Do what is due of a node. After an unexpected failure it is looked at again an interval later."""
+        try:
+            self._begin_due(probes, now)
+        except Exception as error:  # noqa: BLE001 - logged there
+            self._log(probes, error)
+            self._enqueue(probes, now + self._settings.interval)
+
+    def _begin_due(self, probes: NodeProbes, now: float) -> None:
         if probes.round_at(now) <= now + self._step / 2:
             asking = probes.begin(now)
             if asking is None:
@@ -165,7 +180,12 @@ class Prober:
         self._enqueue(probes, probes.asking_until)
 
     def _enqueue_next(self, probes: NodeProbes, now: float) -> None:
-        self._enqueue(probes, min(probes.round_at(now), probes.look_at(now)))
+        try:
+            at = min(probes.round_at(now), probes.look_at(now))
+        except Exception as error:  # noqa: BLE001 - logged there
+            self._log(probes, error)
+            at = now + self._settings.interval
+        self._enqueue(probes, at)
 
     def _begin(self, probes: NodeProbes) -> None:
         probes.task = asyncio.create_task(self._round(probes), name=f"probe {probes.node.name}")
@@ -219,5 +239,8 @@ class Prober:
         """A round has failed by a fault of our own."""
         if not is_own_shortage(error, probes.node, self._shortages):
             probes.node.refused(f"probe failed: {error}", now)
-            log.error("probe_loop_failed", node=probes.node.name, exc_info=error)
+            self._log(probes, error)
         probes.forget()
+
+    def _log(self, probes: NodeProbes, error: Exception) -> None:
+        log.error("probe_loop_failed", node=probes.node.name, exc_info=error)

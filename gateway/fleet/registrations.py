@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import structlog
 
 from gateway.core.fleet.registration import KnownRegistrations, RegisteredNode, RegistrationTrust, UntrustedRegistration
 from gateway.fleet.fleet import Fleet
+from gateway.fleet.node import Node
 from gateway.fleet.node_sources import NodeSources
 from gateway.fleet.node_spec import Drain, NodeSpec
 from gateway.redis.client import RedisClient, RedisUnavailable, ScriptFailed
@@ -66,6 +67,8 @@ class Registrations:
         self._refused: dict[str, str] = {}
         self._started: dict[str, float] = {}
         self._draining: dict[str, tuple[float, float]] = {}
+        self._failed: set[str] = set()
+        """The records and nodes of which a fault of our own was logged, until they are read and updated again."""
 
     async def run(self) -> None:
         """Poll, for ever."""
@@ -83,11 +86,19 @@ class Registrations:
         except RedisUnavailable:
             return
         now = asyncio.get_running_loop().time()
+        try:
+            self._apply(present, changed, now)
+        except BaseException:  # they are read again by the next poll
+            self._read_again(changed)
+            raise
+
+    def _apply(self, present: set[str], changed: Mapping[str, bytes], now: float) -> None:
+        """Give the nodes of the records on: of all that are `present`, and of those whose text has `changed`."""
         for node_id, record in self._trusted(changed).items():
             if self._records.get(node_id) is record:
                 continue
-            self._records[node_id] = record
             spec, known = self._spec(record), self._specs.get(node_id)
+            self._records[node_id] = record
             self._specs[node_id] = spec if spec != known or known is None else known  # the same one is compared faster
         self._seen.update((name, now) for name in present if name in self._records and name not in self._refused)
         for name in [name for name, at in self._seen.items() if now - at > FORGET_SECONDS]:
@@ -122,6 +133,10 @@ class Registrations:
         known = self._read_at.get(name)
         return known is None or known[0] != score or since - known[1] > READ_AGAIN_SECONDS
 
+    def _read_again(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._read_at.pop(name, None)
+
     def _trusted(self, records: Mapping[str, bytes]) -> dict[str, RegisteredNode]:
         trusted = {}
         self._refused = {name: reason for name, reason in self._refused.items() if name in self._read_at}
@@ -133,11 +148,21 @@ class Registrations:
                     raise UntrustedRegistration(f"its key does not match its node_id {record.node_id!r}")
                 trusted[node_id] = record
                 self._refused.pop(node_id, None)
+                self._failed.discard(node_id)
             except UntrustedRegistration as reason:
                 if node_id not in self._refused:
                     log.warning("registration_rejected", node_id=node_id, reason=str(reason))
                 self._refused[node_id] = str(reason)
+            except Exception as error:  # noqa: BLE001 - logged there
+                self._fail(node_id, error)
+                self._read_again([node_id])
         return trusted
+
+    def _fail(self, name: str, error: Exception) -> None:
+        """Log a fault of our own with one node, once: it must not cost the others. The next poll tries again."""
+        if name not in self._failed:
+            self._failed.add(name)
+            log.error("registration_refresh_failed", node=name, exc_info=error)
 
     def _spec(self, record: RegisteredNode) -> NodeSpec:
         return NodeSpec(
@@ -152,23 +177,30 @@ class Registrations:
         )
 
     def _update_nodes(self, records: Mapping[str, RegisteredNode], now: float) -> None:
-        """Drain the nodes whose records say so, and note which have started anew, how all were started, and what their
+        for node in self._fleet.nodes:
+            try:
+                self._update_node(node, records.get(node.spec.url), now)
+            except Exception as error:  # noqa: BLE001 - logged there
+                self._fail(node.name, error)
+            else:
+                self._failed.discard(node.name)
+        self._draining = {name: drain for name, drain in self._draining.items() if name in records}
+
+    def _update_node(self, node: Node, record: RegisteredNode | None, now: float) -> None:
+        """Drain the node if its record says so, and note whether it has started anew, how it was started, and what its
         GPUs do.
         """
-        for node in self._fleet.nodes:
-            record = records.get(node.spec.url)
-            if record is None:
-                node.drain_for(REGISTERED, None, now)
-                node.launch = None
-                node.gpus = ()
-                continue
-            node.launch = record.launch
-            if self._started.get(record.url, record.started_at) != record.started_at:
-                node.cold_since = now
-            self._started[record.url] = record.started_at
-            node.gpus = record.gpus
-            node.drain_for(REGISTERED, self._drain(record, now) if record.state == "draining" else None, now)
-        self._draining = {name: drain for name, drain in self._draining.items() if name in records}
+        if record is None:
+            node.drain_for(REGISTERED, None, now)
+            node.launch = None
+            node.gpus = ()
+            return
+        node.launch = record.launch
+        if self._started.get(record.url, record.started_at) != record.started_at:
+            node.cold_since = now
+        self._started[record.url] = record.started_at
+        node.gpus = record.gpus
+        node.drain_for(REGISTERED, self._drain(record, now) if record.state == "draining" else None, now)
 
     def _drain(self, record: RegisteredNode, now: float) -> Drain:
         """Its drain in loop time, since it was first seen here."""

@@ -1,15 +1,17 @@
 """Nodes that come and go: sources merged, names resolved, registrations believed, gateways counted."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import httpx
+import pytest
 import pytest_asyncio
 
-from gateway.core.fleet.registration import RegistrationTrust
+from gateway.core.fleet.registration import KnownRegistrations, RegistrationTrust
 from gateway.fleet.dns import DnsName, DnsWatch
 from gateway.fleet.fleet import Fleet
+from gateway.fleet.node import Node
 from gateway.fleet.node_sources import NodeSources
 from gateway.fleet.node_spec import NodeSpec
 from gateway.fleet.registrations import RegistrationRules, Registrations
@@ -21,6 +23,7 @@ from workers.registration import TIME_TO_LIVE_SECONDS
 from workers.registry import RedisRegistry
 
 SECRET = "shared by both sides"
+TRUST = RegistrationTrust(secret=SECRET)
 
 
 class Taken:
@@ -162,7 +165,7 @@ async def test_a_large_fleet_is_known_with_one_look_and_a_record_read_again_once
     """So many reads at once would each have opened a connection."""
     async with linked(redis) as link, RedisRegistry(redis.url, SECRET) as registry:
         taken = Taken()
-        rules = RegistrationRules(RegistrationTrust(secret=SECRET))
+        rules = RegistrationRules(TRUST)
         watch = Registrations(link, rules, NodeSources(("registrations",), taken), Fleet())
 
         def reads() -> int:
@@ -181,3 +184,72 @@ async def test_a_large_fleet_is_known_with_one_look_and_a_record_read_again_once
         await watch.poll()
         assert (len(taken.urls), taken.times) == (400, 2), "one that is gone stays for a while"
         assert 400 < reads() <= 403
+
+
+async def registered(redis: RedisServer, count: int) -> None:
+    async with RedisRegistry(redis.url, SECRET) as registry:
+        for port in range(1, count + 1):
+            await registry.announce(record(f"http://10.0.0.1:{port}"))
+
+
+def failing(times: int, real: Any, only: Callable[..., bool]) -> Any:
+    """`real`, which raises the first `times` that `only` is true of its arguments."""
+    left = [times]
+
+    def call(*given: Any) -> Any:
+        if left[0] and only(*given):
+            left[0] -= 1
+            raise RuntimeError("a fault of our own")
+        return real(*given)
+
+    return call
+
+
+async def test_a_record_that_cannot_be_read_costs_no_other_and_is_read_again(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await registered(redis, 3)
+    async with linked(redis) as link:
+        taken = Taken()
+        watch = Registrations(link, RegistrationRules(TRUST), NodeSources(("registrations",), taken), Fleet())
+        reads = failing(2, KnownRegistrations.read, lambda _, node_id, *__: node_id == "n-2")
+        monkeypatch.setattr(KnownRegistrations, "read", reads)
+        for expected in (2, 2, 3, 3):
+            await watch.poll()
+            assert len(taken.urls) == expected
+    assert capsys.readouterr().out.count("registration_refresh_failed") == 1
+
+
+async def test_a_poll_that_fails_is_made_up_for_by_the_next(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await registered(redis, 3)
+    async with linked(redis) as link:
+        taken = Taken()
+        watch = Registrations(link, RegistrationRules(TRUST), NodeSources(("registrations",), taken), Fleet())
+        monkeypatch.setattr(Registrations, "_spec", failing(1, Registrations._spec, lambda *_: True))
+        with pytest.raises(RuntimeError):
+            await watch.poll()
+        await watch.poll()
+        assert len(taken.urls) == 3, "though none of them was renewed"
+
+
+async def test_a_node_that_cannot_be_updated_keeps_no_other_from_its_drain(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with linked(redis) as link, RedisRegistry(redis.url, SECRET) as registry:
+        for port in (1, 2):
+            await registry.announce(record(f"http://10.0.0.1:{port}", state="draining"))
+        fleet = Fleet()
+
+        def taken(specs: list[NodeSpec]) -> None:
+            fleet.update(specs)
+
+        sources = NodeSources(("registrations",), taken)
+        watch = Registrations(link, RegistrationRules(TRUST), sources, fleet)
+        drains = failing(3, Node.drain_for, lambda node, *_: node.spec.url == "http://10.0.0.1:1")
+        monkeypatch.setattr(Node, "drain_for", drains)
+        for drained in (1, 1, 1, 2):
+            await watch.poll()
+            assert sum(node.closed for node in fleet.nodes) == drained
+    assert capsys.readouterr().out.count("registration_refresh_failed") == 1

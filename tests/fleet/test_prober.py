@@ -109,6 +109,38 @@ async def test_a_node_is_probed_on_where_noting_a_fault_of_our_own_fails(monkeyp
         await eventually(lambda: rounds(node) > asked)
 
 
+@pytest.mark.parametrize("step", ["round_at", "look_at", "begin", "begin_checks", "tell"])
+async def test_a_node_is_looked_at_again_where_one_look_fails(
+    step: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each step of a look fails once: the node is asked on all the same, others are not held up, and it is logged."""
+    async with quiet_fleet(2) as nodes, probing(nodes) as (fleet, prober):
+        await eventually(lambda: all(rounds(node) >= 3 for node in nodes))
+        first = next(iter(prober._probes.values()))
+        failed: list[NodeProbes] = []
+        real = getattr(NodeProbes, step)
+
+        def fail(probes: NodeProbes, now: float) -> object:
+            if probes is first and not failed:
+                failed.append(probes)
+                raise RuntimeError("a fault of our own")
+            return real(probes, now)
+
+        def not_yet(probes: NodeProbes, now: float) -> float:
+            return due(probes, now) if probes is not first or failed else now + 0.01
+
+        due = NodeProbes.round_at
+        if step not in ("round_at", "begin"):  # it is looked at before a round of it is due
+            monkeypatch.setattr(NodeProbes, "round_at", not_yet)
+        monkeypatch.setattr(NodeProbes, step, fail)
+        prober._wake(first)
+        await eventually(lambda: bool(failed))
+        asked = [rounds(node) for node in nodes]
+        await eventually(lambda: all(rounds(node) > before for node, before in zip(nodes, asked, strict=True)))
+        assert all(node.ready for node in fleet.nodes)
+    assert capsys.readouterr().out.count("probe_loop_failed") == 1
+
+
 @pytest.mark.parametrize("path", ["/health", "/metrics", "/v1/models"])
 async def test_what_is_not_answered_in_time_is_given_up(path: str) -> None:
     async with quiet_fleet(1) as [node], probing([node], IMPATIENT) as (fleet, _):

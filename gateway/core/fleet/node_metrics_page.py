@@ -21,7 +21,7 @@ WHOLE: Final = "/metrics"
 SHORT: Final = "/metrics/?" + "&".join(f"name%5B%5D={name.decode()}" for name in READ)
 
 REFUSALS: Final = 3
-"""So often a short page may be refused in a row: a node that is overloaded refuses both pages, some proxies this one."""
+"""So often a short page may be refused in a row: a node that is overloaded refuses both, some proxies this one."""
 
 _FOR_NOW: Final = (408, 429)
 
