@@ -232,22 +232,30 @@ class Fleet:
         """Whether another node could be given what `node` has of `model` (None: any). True until the next await."""
         return any(other is not node and other.has_place(now) for other in self.nodes_of(model))
 
+    def refused(self, node: Node, error: str, now: float) -> None:
+        """`node` took no connection for a request."""
+        if node.refused(error, now):
+            self._log_taken_out(node)
+
     def convict(self, node: Node, error: str, failed_at: float, now: float) -> None:
         """Another node answered a request that failed on `node` at `failed_at`."""
         if node.convict(error, failed_at, now, spare=not self.has_another(node)):
-            log.warning("node_taken_out", node=node.name, cause=node.breaker.cause.value, error=error)
+            self._log_taken_out(node)
 
     def check_failed(self, node: Node, error: str, now: float) -> None:
         """`node` failed a client's request, and then the prober's own."""
         if node.check_failed(error, now, spare=not self.has_another(node)):
-            log.warning("node_taken_out", node=node.name, cause=node.breaker.cause.value, error=error)
+            self._log_taken_out(node)
 
     def fell_silent(self, node: Node, now: float) -> bool:
         """All answers of `node` stand still; whether there is another one to go to."""
         another = self.has_another(node)
         if node.fell_silent(now, spare=not another):
-            log.warning("node_taken_out", node=node.name, cause=node.breaker.cause.value, error=node.last_error)
+            self._log_taken_out(node)
         return another
+
+    def _log_taken_out(self, node: Node) -> None:
+        log.warning("node_taken_out", node=node.name, cause=node.breaker.cause.value, error=node.last_error)
 
     def by_tag(self, tag: bytes) -> Node | None:
         """The node that a response id names (see `response_ids`)."""

@@ -324,12 +324,13 @@ class Node:
 
     # What requests and probes tell
 
-    def refused(self, error: str, now: float = 0.0) -> None:
-        """It took no connection: it is not chosen until it answers again."""
-        self.breaker.refused(now)
+    def refused(self, error: str, now: float = 0.0) -> bool:
+        """It took no connection: it is not chosen until it answers again. Whether that is news."""
+        opened = self.breaker.refused(now)
         self.cold_since = now
         self.last_error = error
         self.refresh(now)
+        return opened
 
     def is_silent(self, now: float) -> bool:
         """Whether nothing of any answer has come for `SILENT` seconds, though answers stream from it, or did until they

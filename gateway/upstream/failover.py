@@ -201,7 +201,7 @@ class Failover:
 
     def _record(self, error: UpstreamError, node: Node, tries: RequestTries, now: float) -> None:
         if isinstance(error, ConnectFailed):
-            node.refused(error.message, now)
+            self._fleet.refused(node, error.message, now)
         elif isinstance(error, NodeBusy):
             wait = error.retry_after or BUSY_SECONDS
             node.busy(now + wait)
