@@ -137,7 +137,7 @@ class Gateway:
         self.models = ModelWatch(self.fleet, settings.models)
         self.models.configure(settings.models, settings.named_models)
         self.fleet_sources = FleetSources(
-            self.router, self.metrics, self.peer_views, self.models, self.queue, self.pressure
+            self.router, self.metrics, self.peer_views, self.models, self.queue, self.pressure, self.presence
         )
         self.meters = Meters(settings.prices)
         self.admission = Admission(None, self.router, self.queue)

@@ -126,7 +126,8 @@ class UnservedView(BaseModel):
 class FleetView(BaseModel):
     """The fleet. `process` is the id of the one that answers, `gateways` how many processes share the nodes, and
     `views` how many of them this is the view of: fewer while Redis is away, or one has just begun. `redis_troubles`
-    says why Redis is down, or which calls it refuses and what to do, as the answering process knows it."""
+    says why Redis is down, which calls it refuses and what to do, or that it lost its data within the last hour, as
+    the answering process knows it."""
 
     process: int
     gateways: int

@@ -12,6 +12,7 @@ from gateway.core.routing.selection import NOTHING
 from gateway.fleet.model_watch import ModelWatch
 from gateway.fleet.peer_views import PeerViews
 from gateway.pressure.thinking_pressure import ThinkingPressure
+from gateway.redis.presence import Presence
 from gateway.routing.router import Router
 from gateway.telemetry.metrics import Metrics
 
@@ -19,7 +20,8 @@ from gateway.telemetry.metrics import Metrics
 @dataclass(frozen=True, slots=True)
 class FleetSources:
     """`metrics` keeps the latest waits, `router` what is pending, `peer_views` knows what other processes see, `models`
-    which can be served, `queue` what waits, `pressure` what is left of thinking budgets."""
+    which can be served, `queue` what waits, `pressure` what is left of thinking budgets, `presence` whether Redis has
+    lost its data."""
 
     router: Router
     metrics: Metrics
@@ -27,6 +29,7 @@ class FleetSources:
     models: ModelWatch
     queue: RequestQueue
     pressure: ThinkingPressure
+    presence: Presence
 
     @property
     def queues(self) -> dict[str, QueueFacts]:
@@ -38,7 +41,10 @@ class FleetSources:
         """Whether it is up, None where there is none, and what is wrong with it."""
         groups = self.router.groups
         shared = None if groups is None else groups.common.placement
-        return (None, []) if shared is None else (shared.up, shared.troubles)
+        if shared is None:
+            return None, []
+        lost = self.presence.trouble(asyncio.get_running_loop().time())
+        return shared.up, shared.troubles + ([] if lost is None else [lost])
 
     def own(self) -> ViewsByNode:
         """What this process sees, also of nodes that have left the fleet and lost answers of late."""

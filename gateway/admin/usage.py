@@ -90,7 +90,9 @@ class UsageRoutes:
             raise not_stored()
         found = await self._lookup.find(request_id)
         if not found:
-            remedy = "the last usage.records are kept, and written once a second"
+            remedy = (
+                "the last usage.records are kept, and written once a second; refused keys have none: `fleetgate logs`"
+            )
             raise AdminError(404, f"No record of {request_id!r}", remedy)
         return found
 

@@ -40,7 +40,7 @@ def list_tenants(as_json: AsJson = False, admin: AdminUrl = LOCAL, token: AdminT
         return
     table = new_table("tenant", "from", "keys", "changed", "settings")
     for tenant in found:
-        settings = "\n".join(_lines(tenant["settings"])) or "-"
+        settings = ", ".join(_lines(tenant["settings"])) or "-"
         table.add_row(tenant["name"], tenant["origin"], str(tenant["keys"]), shown(tenant["changed"]), settings)
     print_table(table)
 

@@ -36,6 +36,10 @@ class Presence:
         """Have `listener(live)` called whenever the number has changed. It must not wait."""
         self._listeners.append(listener)
 
+    def trouble(self, now: float) -> str | None:
+        """What the heartbeats have shown to be wrong with what Redis keeps. `now` is in loop time."""
+        return None if self._mark is None else self._mark.trouble(now)
+
     async def start(self) -> None:
         if self._redis is not None:
             await self._beat(self._redis, FORGOTTEN)

@@ -113,6 +113,7 @@ async def fleet(folder: Path, gateways: int = 2) -> AsyncIterator[Fleet]:
 async def test_from_a_tenant_to_its_bill(tmp_path: Path) -> None:
     async with fleet(tmp_path, 1) as at, AsyncExitStack() as clients:
         await at.run("tenants", "create", "acme", "limits.requests_per_minute=600", "cache_salt=true")
+        assert "cache_salt: true, limits.requests_per_minute: 600" in await at.run("tenants", "list")
         assert "not a setting" in await at.run("tenants", "create", "b", "limits.request_per_minute=1", status=1)
         key = await at.run("keys", "create", "acme", "--label", "Ada's laptop", "--expires", "30d")
         url = at.gateways[0].url

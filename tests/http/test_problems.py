@@ -20,6 +20,14 @@ def test_a_remedy_is_a_part_of_the_sentence() -> None:
     assert (told["remedy"], told["code"], told["field"]) == ("create it", "gone", "tenant")
 
 
+def test_a_remedy_behind_a_question_is_a_sentence_of_its_own() -> None:
+    told = json.loads(
+        problem_document(400, "f.yaml:3: max: is not a setting: did you mean 'most'?", "correct the file")
+    )
+    assert told["detail"] == "f.yaml:3: max: is not a setting: did you mean 'most'? Correct the file."
+    assert told["remedy"] == "correct the file"
+
+
 def test_the_first_field_is_named_where_there_are_several() -> None:
     problems = [FieldProblem("a.b", "is \ud800"), FieldProblem("c", "too")]
     told = json.loads(problem_document(422, "a.b: is; c: too", problems=problems))

@@ -2,8 +2,10 @@
 
 import asyncio
 
+import httpx
+
 from gateway.redis.client import RedisClient, RedisSettings
-from gateway.redis.data_mark import DataMark
+from gateway.redis.data_mark import TOLD_SECONDS, DataMark
 from tests.flow.test_server_process import Stage
 from tests.support.gateway_process import gateway_process
 from tests.support.gateways import eventually
@@ -22,7 +24,12 @@ async def test_each_gateway_notices_once_whoever_marks_first() -> None:
         try:
             assert await looks(redis, first, second, first) == [False, False, False], "a new Redis is none that lost"
             redis.flush()
+            now = asyncio.get_running_loop().time()
+            assert first.trouble(now) is None
             assert await looks(redis, second, first, second, first) == [True, True, False, False]
+            lost_at = asyncio.get_running_loop().time()
+            assert "lost its data 5 min ago: limits" in str(first.trouble(lost_at + 300.0))
+            assert first.trouble(lost_at + TOLD_SECONDS + 1.0) is None
             redis.do("SET", "fg1:mark", "an older copy")
             assert await looks(redis, first, first) == [True, False]
             redis.kill()
@@ -36,7 +43,7 @@ async def test_each_gateway_notices_once_whoever_marks_first() -> None:
                 await client.reports.close()
 
 
-async def test_the_log_tells_of_a_redis_that_came_back_empty() -> None:
+async def test_log_and_status_tell_of_a_redis_that_came_back_empty() -> None:
     async with redis_server() as redis, scripted_node(Stage().reply) as node:
         async with gateway_process("--node", node.url, FLEETGATE_REDIS__URL=redis.url) as gateway:
             assert gateway.events("redis_data_lost") == []
@@ -46,6 +53,10 @@ async def test_the_log_tells_of_a_redis_that_came_back_empty() -> None:
             await eventually(lambda: gateway.events("redis_recovered") and gateway.events("redis_data_lost"))
             (line,) = gateway.events("redis_data_lost")
             assert line["level"] == "error" and "tenants and keys" in line["remedy"]
+            async with httpx.AsyncClient() as admin:
+                view = (await admin.get(f"{gateway.admin_url}/admin/fleet")).json()
+            assert view["redis"] is True
+            assert [trouble for trouble in view["redis_troubles"] if "lost its data 0 min ago" in trouble]
         async with gateway_process("--node", node.url, FLEETGATE_REDIS__URL=redis.url) as gateway:
             await asyncio.sleep(0)
             assert gateway.events("redis_data_lost") == [], "a new gateway knows no data that were lost"

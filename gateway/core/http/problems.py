@@ -71,9 +71,14 @@ def problem_document(
             "title": words.title,
             "status": status,
             "code": code or words.code,
-            "detail": detail if remedy is None else f"{detail.rstrip('.')}: {remedy}.",
+            "detail": detail if remedy is None else _sentence(detail.rstrip("."), remedy),
             "field": named if field is None else field,
             "remedy": remedy or words.remedy,
             "problems": [each._asdict() for each in problems],
         }
     )
+
+
+def _sentence(detail: str, remedy: str) -> str:
+    """One of both, or two behind a question such as "did you mean 'max_budget'?"."""
+    return f"{detail} {remedy[:1].upper()}{remedy[1:]}." if detail.endswith("?") else f"{detail}: {remedy}."
