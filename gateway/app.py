@@ -391,7 +391,7 @@ class Gateway:
             await self.redis.stop()
         if self.trace_export is not None:
             await self.trace_export.stop()
-        self._request_log.flush()
+        self._request_log.close()
         self.metrics.flush()
 
     def announce_shutdown(self) -> float:

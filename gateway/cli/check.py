@@ -37,7 +37,7 @@ def check(
     warnings = [*map(str, deprecated), *map(warning, doubts)]
     for each in warnings:
         tell(each, err=True)
-    _summarise(path, settings)
+    _summarise(path, settings, probe)
     answered = not probe or _probe(settings)
     if strict and warnings:
         raise typer.Exit(BAD_CONFIG)
@@ -45,12 +45,12 @@ def check(
         raise typer.Exit(UNANSWERED)
 
 
-def _summarise(path: Path, settings: Config) -> None:
+def _summarise(path: Path, settings: Config, probe: bool) -> None:
     listed = {"node": settings.nodes, "model": settings.models, "tenant": settings.tenants}
     counts = [f"{len(those)} {name}{'' if len(those) == 1 else 's'}" for name, those in listed.items()]
     tell(f"{path}: valid ({', '.join(counts)})")
     unchecked = unchecked_models(settings)
-    if unchecked:
+    if unchecked and not (probe and settings.nodes):
         tell(
             f"Not checked, because models is empty and only nodes know their models: {', '.join(unchecked)}. "
             "List the models, or ask the nodes with --probe."

@@ -102,7 +102,7 @@ def render_nodes(view: dict[str, Any]) -> RenderableType:
 
 def _errors(view: dict[str, Any]) -> list[Text]:
     lines = [
-        f"No node can serve {model['name']} ({model['nodes']} nodes have it): {model['error']}"
+        f"No node can serve {model['name']} ({_nodes(model['nodes'])} it): {model['error']}"
         for model in view.get("models", ())
         if not model["ready"]
     ]
@@ -120,6 +120,10 @@ def _errors(view: dict[str, Any]) -> list[Text]:
     lines += [f"{node['name']}: {trouble}" for node in view["nodes"] for trouble in node.get("gpu_troubles", ())]
     lines += [f"Redis: {trouble}" for trouble in view.get("redis_troubles", ())]
     return [Text("\n".join([*lines, ""]))] if lines else []
+
+
+def _nodes(count: int) -> str:
+    return "1 node has" if count == 1 else f"{count} nodes have"
 
 
 def _trouble(node: dict[str, Any]) -> str:

@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
+import math
 import sys
 import threading
 import time
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Literal, TextIO, cast
@@ -21,6 +22,9 @@ from gateway.telemetry.log_stream import LogStream
 from gateway.telemetry.tracebacks import escape, format_error, scrub, without_credentials
 
 GATHER_SECONDS = 0.05
+
+HELD_SECONDS = 10.0
+"""Between two looks for requests without a valid key that no later one will tell of."""
 
 MAX_VALUE = 2000
 """Characters of one value in a line."""
@@ -105,26 +109,70 @@ _LEVELS = ("debug", "info", "warning", "error")
 
 class RequestLog:
     """Writes a line for each request, at the level of its outcome. Requests without a valid key get one line a minute
-    for each address, with their number, so that strangers cannot fill the disk. Metrics count them all.
+    for each address, with their number, so that strangers cannot fill the disk; the last of a storm is told once its
+    minute is over. Metrics count them all.
 
     Lines are gathered for `GATHER_SECONDS` and written together: one write each would be a tenth of what a request
     costs. `flush` writes the lines that wait.
     """
 
-    def __init__(self, format: Literal["json", "text"], level: str, stream: LogStream) -> None:
+    def __init__(
+        self,
+        format: Literal["json", "text"],
+        level: str,
+        stream: LogStream,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """`level`: requests below it are not logged."""
+        self._clock = clock
         self._stream = stream
         self._left_out = frozenset(each for each in _LEVELS if _LEVELS.index(each) < _LEVELS.index(level))
         self._text = structlog.get_logger("fleetgate.request") if format == "text" else None
         self._ended: list[tuple[RequestStats, int]] = []
         self._strangers = LogThrottle(crowded=True)
+        self._held: dict[str, RequestStats] = {}
+        """By address, the last request without a valid key that has no line yet."""
 
     def request_ended(self, event: RequestStats) -> None:
         requests = 1
         if event.unauthenticated:
-            requests = self._strangers.due(source_of(event.address or ""), time.monotonic())
+            source = source_of(event.address or "")
+            requests = self._strangers.due(source, self._clock())
             if not requests:
+                self._hold(source, event)
                 return
+            self._held.pop(source, None)
+        self._log(event, requests)
+
+    def close(self) -> None:
+        """Write all that waits."""
+        self._log_held(math.inf)
+        self.flush()
+
+    def tell_held(self) -> None:
+        """Write the lines of addresses whose minute is over. Called every `HELD_SECONDS` while there are any."""
+        self._log_held(self._clock())
+        if self._held:
+            self._look_again()
+
+    def _look_again(self) -> None:
+        asyncio.get_running_loop().call_later(HELD_SECONDS, self.tell_held)
+
+    def _hold(self, source: str, event: RequestStats) -> None:
+        if source in self._strangers:  # the crowd's number waits for its next line
+            if not self._held:
+                self._look_again()
+            self._held[source] = event
+
+    def _log_held(self, now: float) -> None:
+        for source, requests in self._strangers.overdue(now):
+            event = self._held.pop(source, None)
+            if event is not None:
+                self._log(event, requests)
+        for source in [each for each in self._held if each not in self._strangers]:
+            del self._held[source]  # others have taken its place
+
+    def _log(self, event: RequestStats, requests: int) -> None:
         if self._left_out and event.level in self._left_out:
             return
         if self._text is not None:

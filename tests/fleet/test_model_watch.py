@@ -99,7 +99,7 @@ async def test_a_fleet_whose_nodes_all_fail_is_not_green_and_is_back_without_a_c
                     (MODEL, False, 2)
                 ]
                 assert not {"ready", "warming up"} & {node["state"] for node in fleet["nodes"]}
-                assert f"No node can serve {MODEL}" in str(render_fleet(fleet).renderables[1])  # type: ignore[union-attr]
+                assert f"No node can serve {MODEL} (2 nodes have it)" in str(render_fleet(fleet).renderables[1])  # type: ignore[union-attr]
                 page = (await client.get(f"{gateway.admin_url}/metrics")).text
                 assert f'fleetgate_model_ready{{model="{MODEL}"}} 0.0' in page
                 dead = False

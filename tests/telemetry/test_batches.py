@@ -150,6 +150,35 @@ def test_lines_are_whole_json_with_times_to_the_millisecond(capsys: pytest.Captu
     assert (second["timestamp"], second["input_tokens"]) == ("2025-11-24T16:00:01.999+00:00", None)
 
 
+def test_the_number_of_wrong_keys_is_told_though_none_comes_later(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of each address, once its minute is over, and at the end whatever waits."""
+    now = 1000.0
+    log = RequestLog("json", "info", LogStream(), clock=lambda: now)
+
+    def told() -> list[tuple[str, int]]:
+        log.flush()
+        lines = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+        return [(line["address"], line["requests"]) for line in lines]
+
+    async def storm() -> None:
+        nonlocal now
+        for _ in range(50):
+            log.request_ended(ended(unauthenticated=True, address="10.0.0.1"))
+        log.request_ended(ended(unauthenticated=True, address="10.0.0.2"))
+        assert told() == [("10.0.0.1", 1), ("10.0.0.2", 1)]
+        for seconds, lines in ((59.0, []), (1.0, [("10.0.0.1", 49)]), (200.0, [])):
+            now += seconds
+            log.tell_held()
+            assert told() == lines
+        for _ in range(3):
+            log.request_ended(ended(unauthenticated=True, address="10.0.0.2"))
+        assert told() == [("10.0.0.2", 1)]
+        log.close()
+        assert told() == [("10.0.0.2", 2)]
+
+    asyncio.run(storm())
+
+
 def test_streams_are_told_from_plain_answers_and_have_gaps_between_tokens() -> None:
     metrics = Metrics()
     usage = Usage(input=1, output=5)

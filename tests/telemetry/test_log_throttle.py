@@ -8,6 +8,18 @@ def test_the_first_is_logged_and_then_one_an_interval_with_its_count() -> None:
     assert [throttle.due("a", now) for now in (0, 1, 2, 59.9, 60, 61, 200)] == [1, 0, 0, 0, 4, 0, 2]
 
 
+def test_what_no_later_event_tells_of_is_overdue_once_its_interval_is_over() -> None:
+    throttle = LogThrottle(seconds=60)
+    for key, now in (("a", 0), ("once", 0), ("a", 1), ("b", 10), ("b", 11), ("b", 12)):
+        throttle.due(key, now)
+    assert throttle.overdue(59.9) == []
+    assert throttle.overdue(65) == [("a", 1)]
+    assert throttle.overdue(70) == [("b", 2)]
+    assert throttle.overdue(1000) == []
+    assert [throttle.due(key, 80) for key in ("a", "once")] == [0, 1], "what was told counts as logged"
+    assert throttle.overdue(130) == [("a", 1)]
+
+
 def test_each_key_is_on_its_own() -> None:
     throttle = LogThrottle(seconds=60)
     assert [throttle.due(key, 0) for key in ("a", "b", "a", "b")] == [1, 1, 0, 0]

@@ -33,6 +33,19 @@ class LogThrottle:
             del self._counts[next(iter(self._counts))]
         return count + 1
 
+    def __contains__(self, key: str) -> bool:
+        """Whether it is remembered, and not one of the crowd."""
+        return key in self._counts
+
+    def overdue(self, now: float) -> list[tuple[str, int]]:
+        """The keys with events that were not logged, whose interval is over, each with how many there are. They count
+        as logged now."""
+        over = [(key, count) for key, (until, count) in self._counts.items() if count and until <= now]
+        for key, _ in over:
+            del self._counts[key]
+            self._counts[key] = (now + self._seconds, 0)
+        return over
+
     def _room(self, now: float) -> bool:
         """Whether one more can be remembered, of those whose interval is over as many forgotten as it takes."""
         while len(self._counts) >= self._keys:
