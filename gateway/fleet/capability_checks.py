@@ -204,8 +204,7 @@ class CapabilityChecks:
 
 
 def _count(node: Node, problem: str | None, holds: bool | None) -> None:
-    result = "failed" if problem is not None else "passed" if holds else "weak"
-    node.canaries[result] = node.canaries.get(result, 0) + 1
+    node.canaries = node.canaries.after("failed" if problem is not None else "passed" if holds else "weak")
 
 
 def _log_capabilities(node: Node, problem: str | None) -> None:

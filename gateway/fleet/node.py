@@ -11,7 +11,7 @@ from gateway.core.fleet.capabilities import UNKNOWN
 from gateway.core.fleet.gpus import GpuFacts
 from gateway.core.fleet.knee import ConcurrencyKnee
 from gateway.core.fleet.launch_facts import LaunchFacts
-from gateway.core.fleet.node_facts import NodeFacts
+from gateway.core.fleet.node_facts import NO_RUNS, NodeFacts
 from gateway.core.fleet.node_metrics import NodeMetrics
 from gateway.core.routing.decode_speed import DecodeSpeed
 from gateway.core.routing.prefill_speed import PrefillSpeed
@@ -114,8 +114,8 @@ class Node:
         """Why it would be out if another node were there to go to; None where it serves, or is out."""
         self.cards: Mapping[str, Mapping[str, Any]] = {}
         self.capabilities = UNKNOWN
-        self.canaries: dict[str, int] = {}
-        """Runs of its canary by this process: passed, weak (the gateway has to hold its budgets) or failed."""
+        self.canaries = NO_RUNS
+        """Of its canary, by this process."""
         self.launch: LaunchFacts | None = None
         """As its record tells them; None where it has none."""
         self.gpus: tuple[GpuFacts, ...] = ()
@@ -239,11 +239,11 @@ class Node:
             self.name,
             self.ready,
             breaker.state.value,
-            dict(breaker.opened),
+            breaker.opened,
             self.drain is not None,
             self.in_flight,
             self.max_concurrency,
-            dict(self.canaries),
+            self.canaries,
             self.capabilities.native_budget,
             None if self.load is None else self.load.kv_use,
             None if self.load is None else self.load.queued,

@@ -5,12 +5,13 @@ docs/telemetry.md lists the same ones; a test holds the two together.
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Exemplar
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1280.0)
@@ -54,6 +55,37 @@ class BatchHistogram(Histogram):
             bucket.set_exemplar(Exemplar({"trace_id": trace}, value, time.time()))
 
 
+Series = Iterable[tuple[tuple[str, ...], float]]
+"""The labels and the value of each series of a metric."""
+
+
+class ReadGauge(Gauge):
+    """A gauge whose series are read from `read` for each page, where that is set, and never kept."""
+
+    read: Callable[[], Series] | None = None
+
+    def collect(self) -> Iterable[Metric]:
+        return super().collect() if self.read is None else [_page(self, self._labelnames, self.read())]
+
+
+class ReadCounter(Counter):
+    """The same for a counter."""
+
+    read: Callable[[], Series] | None = None
+
+    def collect(self) -> Iterable[Metric]:
+        return super().collect() if self.read is None else [_page(self, self._labelnames, self.read())]
+
+
+def _page(made: MetricWrapperBase, names: Sequence[str], series: Series) -> Metric:
+    """`names`: of the labels."""
+    [metric] = made.describe()
+    sample = f"{metric.name}_total" if metric.type == "counter" else metric.name
+    for labels, value in series:
+        metric.add_sample(sample, dict(zip(names, labels, strict=True)), value)
+    return metric
+
+
 class MetricSet:
     """The metrics of one registry, by their definitions."""
 
@@ -79,6 +111,20 @@ def _seconds(
 def _gauge(name: str, says: str, *labels: str, processes: AddedUp = "livesum") -> MetricDefinition[Gauge]:
     return MetricDefinition(
         name, labels, lambda registry: Gauge(name, says, labels, registry=registry, multiprocess_mode=processes)
+    )
+
+
+def _node_gauge(name: str, says: str, *labels: str, processes: AddedUp = "livesum") -> MetricDefinition[ReadGauge]:
+    return MetricDefinition(
+        name,
+        ("node", *labels),
+        lambda registry: ReadGauge(name, says, ("node", *labels), registry=registry, multiprocess_mode=processes),
+    )
+
+
+def _node_counter(name: str, says: str, *labels: str) -> MetricDefinition[ReadCounter]:
+    return MetricDefinition(
+        name, ("node", *labels), lambda registry: ReadCounter(name, says, ("node", *labels), registry=registry)
     )
 
 
@@ -254,59 +300,52 @@ METRICS: tuple[MetricDefinition[Any], ...] = (
         "model",
         "dialect",
     ),
-    NODE_READY := _gauge(
+    NODE_READY := _node_gauge(
         "fleetgate_node_ready",
         "1 where the node gets requests; with several workers, how many of them see it so.",
-        "node",
     ),
-    NODE_IN_FLIGHT := _gauge(
+    NODE_IN_FLIGHT := _node_gauge(
         "fleetgate_node_in_flight",
         "Requests that this gateway has on the node.",
-        "node",
     ),
-    NODE_MAX_CONCURRENCY := _gauge(
+    NODE_MAX_CONCURRENCY := _node_gauge(
         "fleetgate_node_max_concurrency",
         "Requests at once that all gateways may have on the node, as configured or found; 0 where nothing bounds them.",
-        "node",
         processes="livemax",
     ),
-    NODE_DRAINING := _gauge(
+    NODE_DRAINING := _node_gauge(
         "fleetgate_node_draining",
         "1 where the node is drained: it gets nothing new.",
-        "node",
     ),
-    NODE_BREAKER := _gauge(
+    NODE_BREAKER := _node_gauge(
         "fleetgate_node_breaker",
         "1 for the state of the node's breaker: closed, probation or open.",
-        *("node", "state"),
+        "state",
     ),
-    NODE_TAKEN_OUT := _counter(
+    NODE_TAKEN_OUT := _node_counter(
         "fleetgate_node_taken_out_total",
         "Times that a node was taken out of service: it refused connections, failed requests, hung or missed probes.",
-        *("node", "cause"),
+        "cause",
     ),
-    NODE_KV_USE := _gauge(
+    NODE_KV_USE := _node_gauge(
         "fleetgate_node_kv_cache_used_ratio",
         "The part of the node's KV cache that is in use, 0 to 1, as the node's metrics tell it.",
-        "node",
         processes="livemax",
     ),
-    NODE_WAITING := _gauge(
+    NODE_WAITING := _node_gauge(
         "fleetgate_node_waiting_requests",
         "Requests in the node's own queue, of all gateways, as the node's metrics tell it.",
-        "node",
         processes="livemax",
     ),
-    NODE_HOLDS_BUDGETS := _gauge(
+    NODE_HOLDS_BUDGETS := _node_gauge(
         "fleetgate_node_holds_budgets",
         "1 where the node holds thinking budgets itself, 0 where the gateway has to; of several workers' the smallest.",
-        "node",
         processes="livemin",
     ),
-    CANARIES := _counter(
+    CANARIES := _node_counter(
         "fleetgate_canaries_total",
         "Runs of a node's canary; result is passed, weak (the gateway has to hold its budgets) or failed (no answer).",
-        *("node", "result"),
+        "result",
     ),
     REDIS_UP := _gauge(
         "fleetgate_redis_up",

@@ -18,8 +18,9 @@ from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.usage.cost import NANO
 from gateway.telemetry import definitions
 from gateway.telemetry.batches import NONE, add_up, add_up_resumes, add_up_routes
-from gateway.telemetry.fleet_gauges import FleetGauges
 from gateway.telemetry.label_names import LabelNames
+from gateway.telemetry.model_gauges import ModelGauges
+from gateway.telemetry.node_gauges import NodeGauges
 from gateway.telemetry.process_facts import ProcessFacts
 from gateway.telemetry.queue_gauges import QueueGauges
 from gateway.telemetry.recent import RecentBreaks, RecentTtft
@@ -65,7 +66,8 @@ class Metrics:
         self._tenants = LabelNames(bounds.tenants, shared and shared / "tenant_labels")
         self._models = LabelNames(bounds.models, shared and shared / "model_labels")
         self._nodes = LabelNames(bounds.nodes, shared and shared / "node_labels")
-        self._fleet = FleetGauges(self._made, self._nodes, self._models)
+        self._node_gauges = NodeGauges(self._made, self._nodes)
+        self._model_gauges = ModelGauges(self._made, self._models)
         self._queues = QueueGauges(self._made, self._models, self._tenants)
         self._ended: list[RequestStats] = []
         self._cpu_counted = 0.0
@@ -228,7 +230,7 @@ class Metrics:
         self._made[definitions.OPEN].set(open_requests)
         now = list(nodes)
         self.recent.keep({facts.name for facts in now})
-        self._fleet.set_nodes(now)
+        self._node_gauges.set(now)
 
     def queue_state(self, queues: Iterable[QueueFacts]) -> None:
         """What waits now, by model."""
@@ -240,15 +242,15 @@ class Metrics:
             self._made[definitions.RETRIES_REFUSED].labels(
                 self._models.label(name)
             )  # it begins at 0, as `_BEGIN_AT_ZERO`
-        self._fleet.set_models(ready)
+        self._model_gauges.set_models(ready)
 
     def failing_state(self, failing: Collection[tuple[str, str]]) -> None:
         """The models and dialects in which everything fails; what is not among them is removed."""
-        self._fleet.set_failing(failing)
+        self._model_gauges.set_failing(failing)
 
     def pressure_state(self, factors: Mapping[str, float]) -> None:
         """The factor of each model's thinking budgets; a model that is not among them is removed."""
-        self._fleet.set_factors(factors)
+        self._model_gauges.set_factors(factors)
 
     def redis_refusals(self, calls: int, kinds: int) -> None:
         """Calls that Redis refused since the start, and the kinds of calls that it refuses now."""
@@ -317,7 +319,7 @@ class Metrics:
 
 
 class _AllProcesses:
-    """Adds up the files of all processes. Series that were removed (NaN: `FleetGauges`) are left out."""
+    """Adds up the files of all processes. Series that were removed (NaN: `NodeGauges`) are left out."""
 
     def __init__(self, directory: str) -> None:
         self._files = MultiProcessCollector(None, directory)  # type: ignore[no-untyped-call]

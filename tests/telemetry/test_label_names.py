@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from gateway.config.access import TenantConfig
 from gateway.core.admission.queue_facts import QueueFacts
-from gateway.core.fleet.node_facts import NodeFacts
+from gateway.core.fleet.node_facts import CanaryRuns, NodeFacts
 from gateway.core.telemetry.folded import OTHER
 from gateway.telemetry.label_names import LabelNames
 from gateway.telemetry.metrics import LabelBounds, Metrics
@@ -75,9 +75,9 @@ def test_gauges_of_folded_names_are_put_together() -> None:
     metrics.fleet_state(
         0,
         [
-            NodeFacts("x", True, "closed", {}, False, 1, 8, {"passed": 1}, True, 0.5, 0),
-            NodeFacts("y", True, "closed", {"silent": 2}, False, 2, 8, {"weak": 1}, False, 0.25, 1),
-            NodeFacts("z", False, "open", {"silent": 1}, True, 4, None, {"weak": 2}, None, 0.75, 2),
+            NodeFacts("x", True, "closed", {}, False, 1, 8, CanaryRuns(passed=1), True, 0.5, 0),
+            NodeFacts("y", True, "closed", {"silent": 2}, False, 2, 8, CanaryRuns(weak=1), False, 0.25, 1),
+            NodeFacts("z", False, "open", {"silent": 1}, True, 4, None, CanaryRuns(weak=2), None, 0.75, 2),
         ],
     )
     waiting = {"standard": 2}

@@ -41,8 +41,11 @@ The caller spares the last ready node: `convict`, `check_failed` and `fell_silen
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
+from typing import Final
 
 
 class BreakerState(Enum):
@@ -72,6 +75,9 @@ class BreakerRules:
     slow_start: float = 20.0
 
 
+NEVER_OPENED: Final[Mapping[str, int]] = MappingProxyType({})
+
+
 @dataclass(slots=True)
 class Breaker:
     """One node's. `now` is in seconds of any clock that does not go back, always the same one."""
@@ -83,8 +89,8 @@ class Breaker:
     cause: Cause = Cause.NEW
     since: float = 0.0
     """When the state began."""
-    opened: dict[str, int] = field(default_factory=dict)
-    """How often it opened, by cause; the beginning is not counted."""
+    opened: Mapping[str, int] = field(default_factory=lambda: NEVER_OPENED)
+    """How often it opened, by cause; the beginning is not counted. Replaced when it changes."""
     _convictions: int = 0
     """In a row, with no answer in between."""
     _answered_at: float = -math.inf
@@ -204,7 +210,7 @@ class Breaker:
         self.cause = cause
         self._doubted = False
         self._convictions = 0
-        self.opened[cause.value] = self.opened.get(cause.value, 0) + 1
+        self.opened = {**self.opened, cause.value: self.opened.get(cause.value, 0) + 1}
         self._next_trial = now + (self.rules.retrial if cause in (Cause.FAILING, Cause.SILENT) else 0.0)
         self._enter(BreakerState.OPEN, now)
 
