@@ -97,9 +97,10 @@ class Fleet:
             each.reorder()
         for node in gone:
             node.leave()
+        on_change = self._changed  # one object for all
         for node in self.nodes:
             if node.on_change is None:
-                node.on_change = self._changed
+                node.on_change = on_change
                 self._changed(node)
         self._begun = self._begun or bool(nodes)
         if self.on_bounds is not None and any(node.bounded for node in unbounded):

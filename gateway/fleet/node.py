@@ -104,7 +104,7 @@ class Node:
         self.busy_until = 0.0
         self.doubted = False
         self.budget_suspected = False
-        self.on_attention: Callable[[], None] | None = None
+        self.on_attention: Callable[[Node], None] | None = None
         """The prober's: there is something to find out."""
         self.drain: Drain | None = None
         self._drains: dict[str, Drain] = {}
@@ -152,7 +152,7 @@ class Node:
 
     def _call_prober(self) -> None:
         if self.on_attention is not None:
-            self.on_attention()
+            self.on_attention(self)
 
     def refresh(self, now: float) -> None:
         """Bring what requests read up to date: after anything was told, and with every probe."""
@@ -299,7 +299,7 @@ class Node:
         """A page of its metrics was read; `sent`: requests that it had of this process when the page was asked for.
         Tokens that were made since the last one are a sign of life."""
         before = self.load
-        self.load = load
+        self.load = load = load if before is None else load.sharing(before)
         loads = self.loads
         loads.append(load)
         if len(loads) > PAGES:

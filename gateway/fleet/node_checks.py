@@ -46,7 +46,7 @@ class NodeChecks:
         self._client = client
         self._fleet = fleet
         self._shortages = shortages
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
 
     @property
     def wait(self) -> bool:
@@ -79,11 +79,11 @@ class NodeChecks:
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name=f"check {self._node.name}")
-        self._tasks.add(task)
+        self._tasks = (*self._tasks, task)
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks = tuple([each for each in self._tasks if each is not task])
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("probe_loop_failed", node=self._node.name, exc_info=error)
 

@@ -70,7 +70,8 @@ class NodeConnection(asyncio.Protocol):
     )
 
     def __init__(self) -> None:
-        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+        self._parser: httptools.HttpResponseParser | None = None
+        """While an answer is awaited: with its bound methods it takes a kilobyte, and most connections are idle."""
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[NodeReply] | None = None
         self._body: list[bytes] = []
@@ -90,13 +91,14 @@ class NodeConnection(asyncio.Protocol):
         self._body = []
         self._read = self._size = self._status = 0
         self._framed = self._complete = self._keep_alive = False
+        self._parser = httptools.HttpResponseParser(self)
         self._waiter = loop.create_future()
         self._transport.write(request)
         return self._waiter
 
     def abort(self) -> None:
         """Close at once."""
-        self._waiter = None
+        self._waiter = self._parser = None  # which refers to this object
         if self._transport is not None:
             self._transport.abort()
 
@@ -125,7 +127,6 @@ class NodeConnection(asyncio.Protocol):
             self._fail(NodeRequestError(f"its answer has more than {MAX_ANSWER} bytes"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._parser = None  # which refers to this object
         if self._waiter is None:
             return
         if self._status and not self._framed and exc is None:
@@ -135,7 +136,7 @@ class NodeConnection(asyncio.Protocol):
             self._fail(ConnectionClosed(f"the node closed the connection {when}", unheard=not self._read))
 
     def _finish(self) -> None:
-        waiter, self._waiter = self._waiter, None
+        waiter, self._waiter, self._parser = self._waiter, None, None
         if self._transport is not None and (self._surplus or not self._keep_alive):
             self._transport.abort()
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)

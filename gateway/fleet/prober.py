@@ -59,6 +59,9 @@ class Prober:
         self.sharing = ProbeSharing(redis, fleet)
         self._by_url: dict[str, NodeProbes] = {}
         self.configure(settings)
+        self._settings_now = lambda: self._settings
+        self._on_attention = self._wake
+        """Each one object for all nodes."""
 
     def configure(self, settings: ProbeSettings) -> None:
         """Go by `settings` from each node's next round on."""
@@ -73,11 +76,9 @@ class Prober:
             self._probes.pop(gone).close()
         now = asyncio.get_running_loop().time()
         for number, (node, access) in enumerate(each for each in wanted if each not in self._probes):
-            probes = NodeProbes(
-                node, self._fleet, self._shortages, lambda: self._settings, self._canaries, self.sharing
-            )
+            probes = NodeProbes(node, self._fleet, self._shortages, self._settings_now, self._canaries, self.sharing)
             self._probes[node, access] = probes
-            node.on_attention = partial(self._wake, probes)
+            node.on_attention = self._on_attention
             self._enqueue(probes, now + number * PACE)
         self._probed.intersection_update(self._fleet.nodes)
         self._by_url = {probes.node.spec.url: probes for probes in self._probes.values()}
@@ -122,9 +123,10 @@ class Prober:
         node = probes.node
         return self._probes.get((node, node.access)) is probes
 
-    def _wake(self, probes: NodeProbes) -> None:
-        """There is something to find out about its node."""
-        if probes.task is None and probes.asking is None and self._is_probed(probes):
+    def _wake(self, node: Node) -> None:
+        """There is something to find out about `node`."""
+        probes = self._probes.get((node, node.access))
+        if probes is not None and probes.task is None and probes.asking is None:
             self._enqueue(probes, asyncio.get_running_loop().time())
 
     def _enqueue(self, probes: NodeProbes, at: float) -> None:

@@ -133,7 +133,7 @@ async def test_a_node_is_looked_at_again_where_one_look_fails(
         if step not in ("round_at", "begin"):  # it is looked at before a round of it is due
             monkeypatch.setattr(NodeProbes, "round_at", not_yet)
         monkeypatch.setattr(NodeProbes, step, fail)
-        prober._wake(first)
+        prober._wake(first.node)
         await eventually(lambda: bool(failed))
         asked = [rounds(node) for node in nodes]
         await eventually(lambda: all(rounds(node) > before for node, before in zip(nodes, asked, strict=True)))

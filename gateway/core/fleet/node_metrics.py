@@ -29,6 +29,11 @@ class NodeMetrics(NamedTuple):
     block: int | None = None
     kv_tokens: int | None = None
 
+    def sharing(self, before: "NodeMetrics") -> "NodeMetrics":
+        """The same, with the objects of an earlier page where it told the same: pages are kept, and most numbers of
+        most nodes stand still."""
+        return NodeMetrics._make([old if old == new else new for old, new in zip(before, self, strict=True)])
+
     @property
     def queued(self) -> int | None:
         """Requests in the node's own queue, as far as the page tells them from others that wait."""

@@ -25,8 +25,6 @@ REFUSALS: Final = 3
 
 _FOR_NOW: Final = (408, 429)
 
-Told = tuple[bool, ...]
-
 
 class NodeMetricsPage:
     """One node's. `path`: where its metrics are asked for next."""
@@ -40,15 +38,16 @@ class NodeMetricsPage:
         """The node may be another one."""
         self.path = WHOLE
         self._trusted = True
-        self._told: Told = ()
+        self._told = 0
+        """What the last believed page told: a bit for each field."""
         self._refusals = 0
 
     def read(self, status: int, body: bytes, now: float) -> NodeMetrics | None:
         """The load that the answer from `path` tells; None where it is not believed."""
         load = read_node_metrics(body, now) if status == 200 else None
-        told: Told = () if load is None else tuple([value is not None for value in load[1:]])
+        told = 0 if load is None else _told(load)
         if self.path == WHOLE:
-            if self._trusted and any(told):
+            if self._trusted and told:
                 self.path, self._told = SHORT, told
             return load
         if status >= 500 or status in _FOR_NOW:
@@ -57,10 +56,16 @@ class NodeMetricsPage:
                 return None
         else:
             self._refusals = 0
-        if told == self._told:
-            return load
-        if load is not None and all(now_told >= before for now_told, before in zip(told, self._told, strict=True)):
+        if load is not None and told & self._told == self._told:
             self._told = told
             return load
         self.path, self._trusted = WHOLE, False
         return None
+
+
+def _told(load: NodeMetrics) -> int:
+    told = 0
+    for at in range(1, len(load)):
+        if load[at] is not None:
+            told |= 1 << at
+    return told

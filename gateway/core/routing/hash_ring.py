@@ -5,6 +5,7 @@ conversation's homes are the nodes of the next points behind its own. A node tha
 own, and gateways with the same nodes agree.
 """
 
+from array import array
 from bisect import bisect_left
 from collections.abc import Hashable, Iterator
 from hashlib import blake2b
@@ -25,16 +26,17 @@ class HashRing(Generic[T]):
     __slots__ = ("_nodes", "_of", "_points")
 
     def __init__(self) -> None:
-        self._points: list[int] = []
+        self._points = array("Q")
+        """In order: 8 bytes each, where a list of integers takes 44."""
         self._nodes: list[T] = []
         """Whose each point is."""
-        self._of: dict[T, list[int]] = {}
+        self._of: dict[T, array[int]] = {}
 
     def add(self, node: T, name: str, weight: float) -> None:
         """`name`: the same in all gateways."""
         self.remove(node)
         count = max(1, round(POINTS * min(weight, HEAVIEST)))
-        points = self._of[node] = []
+        points = self._of[node] = array("Q")
         for number in range(0, count, 8):
             digest = blake2b(b"%d|%b" % (number, name.encode()), digest_size=64).digest()
             for at in range(min(8, count - number)):
