@@ -18,7 +18,7 @@ from typing import Any
 
 import structlog
 
-from gateway.core.routing.grouping import LOOK, STEP, TOGETHER, GroupPhase, fingerprint, phase_of
+from gateway.core.routing.grouping import LOOK, STEP, TOGETHER, GroupPhase, fingerprint, may_begin, phase_of
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Node
 from gateway.redis.client import RedisClient, RedisUnavailable, Script
@@ -38,6 +38,9 @@ UNNAMED = "(unnamed)"
 
 UNKNOWN = "?"
 """In place of a fingerprint."""
+
+LONGEST_START = 6 * STEP
+"""Seconds for which a gateway waits at its start for others with other groups. They take a third of it."""
 
 MOST_SHOWN = 16
 """Models of a node that are logged."""
@@ -123,9 +126,10 @@ class RoutingGroups:
             each.placement.affinity_ttl, each.placement.load_penalty = affinity_ttl, load_penalty
 
     async def start(self) -> None:
+        """Returns when the others count where this gateway will choose."""
         await self.common.places.start()
+        await self._begin()
         if self._apart:
-            await self._agree()
             for each in self.all[1:]:
                 await each.places.start()
             self._task = asyncio.create_task(self._run(), name="routing groups")
@@ -159,14 +163,31 @@ class RoutingGroups:
             except Exception:
                 log.exception("background_task_failed", task="routing groups")
 
+    async def _begin(self) -> None:
+        """The others look for new gateways every `LOOK` seconds: this one is among them already."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + LONGEST_START
+        waits = False
+        with contextlib.suppress(RedisUnavailable):
+            while not may_begin(self._own, *(held := await self._look())) and loop.time() < end:
+                if not waits:
+                    log.info("routing_groups_awaited", seconds=LONGEST_START)
+                    waits = True
+                await asyncio.sleep(LOOK / 2)
+            self._enter(phase_of(self._own, *held))
+
     async def _agree(self) -> None:
         """Where Redis does not answer, what was agreed on last stands."""
+        with contextlib.suppress(RedisUnavailable):
+            self._enter(phase_of(self._own, *await self._look()))
+
+    async def _look(self) -> tuple[str, str, float]:
+        """The fingerprint that held, the one that holds, and for how many seconds it has. Raises RedisUnavailable."""
         base = self._redis.schema.routing("")
         keys = [f"{base}:{name}" for name in ("gateways", "grouping")]
-        with contextlib.suppress(RedisUnavailable):
-            before, now, milliseconds = await self._redis.run(AGREE, keys, (self._own, round(2000 * STEP), self._held))
-            self._held = now.decode()
-            self._enter(phase_of(self._own, before.decode(), now.decode(), milliseconds / 1000))
+        before, now, milliseconds = await self._redis.run(AGREE, keys, (self._own, round(2000 * STEP), self._held))
+        self._held = now.decode()
+        return before.decode(), self._held, milliseconds / 1000
 
     def _enter(self, phase: GroupPhase) -> None:
         if phase == self.phase:

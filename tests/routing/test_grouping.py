@@ -4,7 +4,17 @@ import itertools
 
 import pytest
 
-from gateway.core.routing.grouping import APART, STEP, TOGETHER, GroupPhase, fingerprint, phase_of
+from gateway.core.routing.grouping import (
+    APART,
+    LOOK,
+    SETTLED,
+    STEP,
+    TOGETHER,
+    GroupPhase,
+    fingerprint,
+    may_begin,
+    phase_of,
+)
 
 FIRST, SECOND, AFTER = 0.5 * STEP, 1.5 * STEP, 2 * STEP
 
@@ -47,6 +57,27 @@ def test_gateways_a_step_apart_count_where_the_other_one_chooses(before: str, no
         assert one.apart == other.apart or (one.both and other.both), (early, late)
         for chooser, counter in ((one, other), (other, one)):
             assert counter.both or counter.apart == chooser.apart, (early, late)
+
+
+@pytest.mark.parametrize("own", ["", "own"])
+def test_a_gateway_begins_once_those_with_other_groups_choose_and_count_where_it_does(own: str) -> None:
+    """They may be two looks late. `leaving`: the groups that the others go by until then; those of `own` as well, which
+    may be left over of gateways that are gone, or be gone by beside it."""
+    for leaving, tenth in itertools.product(("other", "own"), range(60)):
+        seconds = tenth * STEP / 10
+        assert may_begin(own, leaving, leaving, seconds) is (leaving == own)
+        if may_begin(own, leaving, "", seconds):
+            mine = phase_of(own, leaving, "", seconds)
+            for late in (0, LOOK, 2 * LOOK):
+                others = phase_of(leaving, leaving, "", seconds - late)
+                assert not mine.apart and not others.apart
+    assert may_begin(own, "other", "", SETTLED)
+
+
+def test_a_gateway_begins_at_once_where_nothing_is_in_its_way() -> None:
+    for own, before, seconds in itertools.product(("", "own"), ("", "own"), (0.0, FIRST, SECOND, AFTER)):
+        assert may_begin(own, "", "", seconds)
+        assert not own or may_begin(own, before, own, seconds)
 
 
 def test_a_fingerprint_is_of_what_is_named_and_not_of_its_order() -> None:

@@ -207,13 +207,15 @@ async def test_gateways_that_name_other_groups_count_together(models: Sequence[d
         await eventually(lambda: there.places("ultra") == {name: 2} and there.places("") == {})
         async with AsyncExitStack() as visit:
             there.stack, stay = visit, there.stack
-            await there.join(models)
+            joining = asyncio.create_task(there.join(models))
             await there.come_to(GroupPhase(apart=True, both=True), one)
             await eventually(lambda: there.places("") == {name: 2})
-            asking += there.ask("ultra", 3, gateway=1)
-            await eventually(lambda: there.in_flight(0) == BOUND and there.waiting == 1)
+            assert len(there.gateways) == 1  # the other one has not begun
             there.later(STEP)
             await there.come_to(GroupPhase(apart=False, both=True), one)
+            await joining
+            asking += there.ask("ultra", 3, gateway=1)
+            await eventually(lambda: there.in_flight(0) == BOUND and there.waiting == 1)
             asking += there.ask("ultra", 1, gateway=0)
             await eventually(lambda: there.waiting == 2)
             there.later(STEP)
@@ -237,7 +239,48 @@ async def test_gateways_that_name_other_groups_count_together(models: Sequence[d
         await there.nothing_held()
 
 
-@pytest.mark.parametrize(("held", "holds"), [("", b""), ("ours", b"ours"), (UNKNOWN, b"ours")])
+@pytest.mark.parametrize(
+    "orders",
+    [
+        (GROUPED, PLAIN),
+        (PLAIN, GROUPED),
+        (GROUPED, OTHERS),
+        pytest.param((GROUPED, GROUPED, PLAIN), marks=pytest.mark.prove),
+        pytest.param((GROUPED, PLAIN, OTHERS), marks=pytest.mark.prove),
+        pytest.param((OTHERS, GROUPED, PLAIN), marks=pytest.mark.prove),
+    ],
+    ids=["apart first", "together first", "others later", "two apart", "three kinds", "plain last"],
+)
+async def test_a_node_that_is_full_stays_so_in_whatever_order_gateways_begin(
+    orders: Sequence[Sequence[dict[str, Any]]],
+) -> None:
+    """Each gets more requests than the node has places for, from the moment on in which it is ready."""
+    async with groups(ENDLESS, [("ultra",)], cluster=False) as there:
+        asking: list[asyncio.Task[Seen]] = []
+        most = 0
+
+        async def all_wait_but(served: int) -> None:
+            await eventually(lambda: there.waiting == len(asking) - served)
+
+        async def watch() -> None:
+            nonlocal most
+            while True:
+                most = max(most, there.in_flight(0))
+                await asyncio.sleep(0.005)
+
+        watching = asyncio.create_task(watch())
+        for number, models in enumerate(orders):
+            await there.join(models)
+            asking += there.ask("ultra", BOUND + 2, gateway=number)
+            await all_wait_but(BOUND)
+        await there.come_to(TOGETHER)
+        watching.cancel()
+        assert most == BOUND
+        await leave(asking)
+        await there.nothing_held()
+
+
+@pytest.mark.parametrize(("held", "holds"), [("", b""), ("ours", b"ours")])
 async def test_what_gateways_agreed_on_holds_where_redis_has_lost_it(held: str, holds: bytes) -> None:
     """The first that looks is alone there: the others are written again within a second."""
     async with redis_server() as redis, linked(redis) as link:
@@ -246,6 +289,14 @@ async def test_what_gateways_agreed_on_holds_where_redis_has_lost_it(held: str, 
         redis.do("ZADD", keys[0], 2e12, "other.theirs")
         assert (await link.run(AGREE, keys, ("ours", 3000, held)))[:2] == [holds, holds]
         assert (await link.run(AGREE, keys, ("ours", 0, held)))[1] == b""
+
+
+async def test_what_the_first_gateway_goes_by_ends_as_soon_as_another_one_comes() -> None:
+    async with redis_server() as redis, linked(redis) as link:
+        keys = ["{route}:gateways", "{route}:grouping"]
+        assert (await link.run(AGREE, keys, ("ours", 3000, UNKNOWN)))[:2] == [b"ours", b"ours"]
+        redis.do("ZADD", keys[0], 2e12, "other.theirs")
+        assert (await link.run(AGREE, keys, ("ours", 3000, "ours")))[:2] == [b"ours", b""]
 
 
 @pytest.mark.parametrize("harm", ["kill", "flush", pytest.param("freeze", marks=pytest.mark.prove)])

@@ -11,6 +11,9 @@ are less than a step apart both count where either chooses:
     the first step         chosen together, told to both    chosen apart, told to both
     the second step        chosen apart, told to both       chosen together, told to both
     then                   chosen and told apart            chosen and told together
+
+A gateway that begins with other groups than those that are gone by chooses for all models together from its first
+request on. So it begins when the others do (`may_begin`): until then they would not see what it has.
 """
 
 import hashlib
@@ -22,6 +25,10 @@ LOOK: Final = 0.5
 
 STEP: Final = 3 * LOOK
 """Seconds of one step: a look or two may fail."""
+
+
+SETTLED: Final = STEP + 2 * LOOK
+"""Seconds after which all gateways choose together."""
 
 
 class GroupPhase(NamedTuple):
@@ -54,3 +61,10 @@ def phase_of(own: str, before: str, now: str, seconds: float) -> GroupPhase:
     if own and before == own and seconds < 2 * STEP:
         return GroupPhase(apart=seconds < STEP, both=True)
     return TOGETHER
+
+
+def may_begin(own: str, before: str, now: str, seconds: float) -> bool:
+    """Whether the others count where a new gateway with the groups `own` would choose; arguments as in `phase_of`."""
+    if now:
+        return now == own
+    return not before or seconds >= SETTLED

@@ -4,8 +4,8 @@
 --                     name, behind a dot
 --       2 grouping    string: "before|now|milliseconds": the fingerprint that holds, since when, and the one until then
 -- ARGV  1 fingerprint of the gateway that asks, 2 milliseconds that a change takes: there is none while another is under way
---       3 the fingerprint that held as it knows, "?" where it does not: it holds on where Redis has lost its data, since
---       the others are not there again yet
+--       3 the fingerprint that held as it knows, "?" where it has just begun: it holds on where Redis has lost its data,
+--       since the others are not there again yet
 -- Returns the fingerprint before, the one that holds, and for how many milliseconds it has.
 
 local clock = redis.call('TIME')
@@ -17,8 +17,9 @@ for _, gateway in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf'
 end
 local before, holds, since = (redis.call('GET', KEYS[2]) or ''):match('^([^|]*)|([^|]*)|(%d+)$')
 if not holds then
-  holds = ARGV[3] == '?' and common or ARGV[3]
-  before, since = holds, now
+  local begins = ARGV[3] == '?'
+  holds = begins and common or ARGV[3]
+  before, since = holds, begins and now - tonumber(ARGV[2]) or now  -- others may come at once, or be there again
 elseif holds ~= common and now - tonumber(since) >= tonumber(ARGV[2]) then
   before, holds, since = holds, holds == '' and common or '', now  -- from some to others by way of none
 end
