@@ -158,8 +158,10 @@ async def test_a_wedged_node_stops_the_streams_under_way_and_goes_on_when_healed
         with pytest.raises(httpx.ReadTimeout):
             await node.http.get("/health", timeout=0.05)
         assert await paused(fake) == made < 40
+        late = asyncio.create_task(node.chat_stream(max_tokens=2))
+        assert await paused(fake) == made
         fake.set_faults()
-        assert (await task).events[-1].data == "[DONE]"
+        assert [(await each).events[-1].data for each in (task, late)] == ["[DONE]"] * 2
 
 
 async def test_garbage_and_a_reset_before_the_head() -> None:

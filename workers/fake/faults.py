@@ -7,7 +7,7 @@
 | zombie | probes are green, every completion is 500 'cannot schedule new futures after shutdown' | |
 | paused | the engine takes no new requests (`/pause`): probes are green, every completion is 503 | |
 | hang | the request is read and never answered | |
-| wedge | as hang, and all paced streams that are under way stand still until it is taken away | |
+| wedge | requests and the paced streams under way stand still until it is taken away, then go on | |
 | stall | after `after` events (half of a plain body) nothing more comes, the connection stays | after |
 | die | after `after` events (half of a plain body) the connection is cut (FIN) | after |
 | reset | the same with a TCP reset; `after=-1`: before the head | after |
