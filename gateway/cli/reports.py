@@ -12,6 +12,7 @@ from rich.table import Table
 from gateway.cli.admin_client import path_of
 from gateway.cli.options import LOCAL, AdminToken, AdminUrl, AsJson, asking, misused
 from gateway.cli.tables import new_table, print_table
+from gateway.cli.terminal import tell
 from gateway.cli.times import moment_of, shown
 
 WHERE = ("time", "tenant", "model", "key")
@@ -85,6 +86,8 @@ def show_audit(
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
+    if not found:
+        tell("Nothing is recorded. Without Redis the audit stands in the log alone: `admin_change`.", err=True)
     table = new_table("when (UTC)", "who", "what", "which", "how")
     for line in reversed(found):
         when = datetime.fromisoformat(line["at"]).strftime("%Y-%m-%d %H:%M:%S")

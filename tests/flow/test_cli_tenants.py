@@ -209,6 +209,15 @@ async def test_a_frozen_redis_stops_no_known_key_and_is_told(tmp_path: Path) -> 
         await _usage(at, requests=3)
 
 
+async def test_without_redis_the_audit_says_where_changes_are() -> None:
+    async with scripted_node(node_reply) as node, gateway_process("--node", node.url) as gateway:
+        process = await asyncio.create_subprocess_exec(
+            FLEETGATE, "audit", "--admin", gateway.admin_url, stdout=PIPE, stderr=PIPE
+        )
+        _, err = await asyncio.wait_for(process.communicate(), 60)
+        assert process.returncode == 0 and b"the log alone: `admin_change`" in err
+
+
 async def test_what_is_left_of_a_tenants_limits(tmp_path: Path) -> None:
     """Looking takes nothing."""
     async with fleet(tmp_path, 1) as at:
