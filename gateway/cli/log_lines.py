@@ -127,6 +127,9 @@ def in_words(line: LogLine, paint: Paint) -> str:
         parts.append(paint(f"{line['attempts']} tries", "yellow"))
     if line.get("resumes"):
         parts.append(paint("resumed", "yellow"))
+    requests = int(number_of(line.get("requests")))
+    if requests:  # without a valid key: who it is says the address alone
+        parts.append(f"{requests:,} {'request' if requests == 1 else 'requests'} from {_word(line, 'address')}")
     if line.get("ending") != "ok":
         parts.append(paint(clean(str(line.get("ending"))), colour))
     parts += [_word(line, name) for name in ("limit", "error") if line.get(name)]

@@ -26,9 +26,10 @@ class TenantSums:
     times: list[float] = field(default_factory=list)
 
     def add(self, line: LogLine) -> None:
-        self.requests += _count(line.get("requests")) or 1
-        self.refused += line.get("level") == "warning"
-        self.failed += line.get("level") == "error"
+        requests = _count(line.get("requests")) or 1  # several in a line: those without a valid key
+        self.requests += requests
+        self.refused += requests if line.get("level") == "warning" else 0
+        self.failed += requests if line.get("level") == "error" else 0
         self.input += _count(line.get("input_tokens"))
         self.output += _count(line.get("output_tokens"))
         self.reasoning += _count(line.get("reasoning_tokens"))

@@ -169,6 +169,12 @@ def test_sums_by_tenant() -> None:
     shown = read("--summary")
     cells = {row.split()[0]: row.split()[1:] for row in shown[2:] if row.strip()}
     assert cells["acme"][:6] == ["4", "1", "1", "30", "60", "15"] and cells["beta"][0] == "1"
+    refused: dict[str, Any] = {"tenant": None, "status": 401, "ending": "invalid_api_key", "usage": None}
+    storm = line("req_w", **refused, unauthenticated=True, address="10.0.0.9")
+    storm = storm.replace('"requests": 1', '"requests": 2551')
+    assert "  2,551 requests from 10.0.0.9  invalid_api_key  " in read(given=[storm])[0]
+    shown = read("--summary", given=[storm])
+    assert shown[-1].split()[:4] == ["-", "2,551", "2,551", "0"], "a line may stand for many"
     sums = LogSummary()
     for number in range(MOST_TENANTS + 50):
         sums.add({"event": "request", "tenant": f"t{number}", "duration_ms": 5.0, "requests": True})
