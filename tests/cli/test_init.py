@@ -105,6 +105,15 @@ async def test_the_file_serves_its_tenant(written: tuple[str, Path]) -> None:
         assert answer.status_code == 200
 
 
+def test_the_lines_to_type_next_reach_the_ports_of_the_file(node: str, tmp_path: Path) -> None:
+    (tmp_path / "usual").mkdir()
+    _, _, said, _ = init(tmp_path / "usual", "--yes", "--node", node)
+    assert "  fleetgate status\n" in said and "  fleetgate connect claude --key" in said
+    _, _, said, out = init(tmp_path, "--yes", "--node", node, "--port", "8181", "--admin-port", "9292")
+    assert "  fleetgate status --admin http://127.0.0.1:9292\n" in said
+    assert "  curl http://127.0.0.1:8181/" in said and f"  fleetgate connect claude -c {out} --key" in said
+
+
 def test_what_is_suggested_is_good_as_well(node: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With each suggestion brought to life the file still loads."""
     for number, options in enumerate((["--no-tenant"], ["--tenant", "a", "--tokens-per-day", "1000", "--expose"])):

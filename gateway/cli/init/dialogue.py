@@ -18,7 +18,7 @@ from gateway.cli.init.text import InitAnswers, config_text
 from gateway.cli.loading import load
 from gateway.cli.options import FAILED
 from gateway.cli.terminal import tell
-from gateway.config.listen import Listen
+from gateway.config.listen import Admin, Listen
 
 INTERRUPTED = 130
 ALL_INTERFACES = "0.0.0.0"
@@ -125,6 +125,8 @@ def tell_next(out: Path, answers: InitAnswers, key: str) -> None:
     body = shlex.quote(json.dumps({"model": model, "messages": messages}))
     keyed = "\n  KEY=fg-...                                # the key above" if key else ""
     header = ' -H "Authorization: Bearer $KEY"' if key else ""
+    admin = "" if answers.admin_port == Admin().port else f" --admin http://127.0.0.1:{answers.admin_port}"
+    at = "" if answers.port == Listen().port else f" -c {out}"
     say(
         f"""
 Next:
@@ -134,8 +136,8 @@ Next:
 
 and in another terminal:
 {keyed}
-  fleetgate status
+  fleetgate status{admin}
   curl http://127.0.0.1:{answers.port}/v1/chat/completions -H 'Content-Type: application/json'{header} \\
     -d {body}
-  fleetgate connect claude{' --key "$KEY"' if key else ""}    # or codex, opencode, aider, ...: sets up a client"""
+  fleetgate connect claude{at}{' --key "$KEY"' if key else ""}    # or codex, opencode, aider, ...: sets up a client"""
     )
