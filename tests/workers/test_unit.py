@@ -172,6 +172,16 @@ def test_a_slurm_job_drains_on_its_signal(tmp_path: Path) -> None:
     assert "FLEETGATE_WORKER_SECRET=a b$c\n" in program.with_name("fleetgate-worker.environment").read_text()
 
 
+def test_a_signal_in_the_moment_of_a_slurm_jobs_start_is_not_lost(tmp_path: Path) -> None:
+    """The launcher runs, and its script does not know its number yet."""
+    script, program = slurm_script(tmp_path, "--host", "127.0.0.1")
+    program.write_text(SLURM_PROGRAM.replace("env >", 'kill -TERM "$PPID"; env >'))
+    slow = tmp_path / "slow.sh"
+    slow.write_text("trap '[[ $BASH_COMMAND != launcher=\\$* ]] || sleep 2' DEBUG\n")
+    assert subprocess.run(["bash", script], env=os.environ | {"BASH_ENV": str(slow)}).returncode == 7
+    assert program.with_name("fleetgate-worker.signals").read_text() == "TERM\n"
+
+
 def test_a_slurm_job_ends_as_a_launcher_that_ends_by_itself(tmp_path: Path) -> None:
     script, program = slurm_script(tmp_path, "--host", "127.0.0.1")
     program.write_text("#!/bin/sh\nexit 1\n")
