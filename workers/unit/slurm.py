@@ -39,7 +39,7 @@ def render(node: NodeUnit) -> str:
         *([] if node.host else [FIND_ADDRESS, "export FLEETGATE_WORKER_HOST"]),
         "",
         "launcher= ending=",
-        "trap 'ending=1; [ -z \"$launcher\" ] || kill -TERM \"$launcher\" 2>/dev/null || true' TERM INT",
+        'trap \'ending=1; [ -z "$launcher" ] || kill -TERM "$launcher" 2>/dev/null || true\' TERM INT',
         f"{shlex.join(node.command)} &",
         "launcher=$!",
         '[ -z "$ending" ] || kill -TERM "$launcher" 2>/dev/null || true',
