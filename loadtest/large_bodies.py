@@ -23,7 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import cycle, product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -48,7 +48,7 @@ PROSE = (
     "Nobody, said the chair, may leave before the vote: not today. And so they stayed, and voted in the end. "
 )
 CODE = 'def first(items: list[str]) -> str:\n\t"""The first."""\n\treturn items[0] if items else "none"  # as before\n'
-TEXTS = {"prose": PROSE, "code, with escapes": CODE}
+TURN_LENGTH = 20_000
 CACHE_AWARE = "vllm-router-cache-aware"
 
 
@@ -74,9 +74,23 @@ SHAPES: dict[str, Callable[[], bytes]] = {
 
 
 def body_of_text(size: int, text: str = PROSE) -> bytes:
-    """A conversation of `text` of `size` bytes, in turns of 20 KB."""
-    turn = json.dumps({"role": "user", "content": text * (20_000 // len(text))}).encode()
-    return filled(b"{" + ASKED + b',"messages":[', turn, b"]}", size)
+    """A conversation of `text`, over and over, of `size` bytes, in turns of 20 KB."""
+    said = text * max(1, TURN_LENGTH // len(text))
+    contents = [said[at : at + TURN_LENGTH] for at in range(0, len(said), TURN_LENGTH)]
+    head, tail, turns = b"{" + ASKED + b',"messages":[', b"]}", list[bytes]()
+    left = size - len(head) - len(tail)
+    for turn in cycle([json.dumps({"role": "user", "content": content}).encode() for content in contents]):
+        left -= len(turn) + 1
+        if left < 0:
+            break
+        turns.append(turn)
+    return head + b",".join(turns) + tail
+
+
+def texts() -> dict[str, str]:
+    """What the bodies say. A processor learns the line that `code` repeats, but not the sources of the gateway."""
+    sources = sorted(Path(__file__).parents[1].glob("gateway/**/*.py"))
+    return {"prose": PROSE, "code": CODE, "sources": "".join(path.read_text() for path in sources)}
 
 
 # The sink
@@ -232,7 +246,7 @@ def cpu(options: argparse.Namespace) -> None:
     print("| body | " + " | ".join(f"{name}, ms" for name in names) + " |\n|---|" + "---:|" * len(names))
     with TemporaryDirectory(prefix="fleetgate-bodies-") as name, contextlib.ExitStack() as stack:
         running = [_proxy(known[each], Path(name), stack) for each in names]
-        for (name, text), (size, length) in product(TEXTS.items(), SIZES.items()):
+        for (name, text), (size, length) in product(texts().items(), SIZES.items()):
             body = body_of_text(length, text).replace(ASKED, json.dumps({"model": answers.MODEL}).encode()[1:-1])
             rounds = [list(_round(running, body, REQUESTS[size], number)) for number in range(options.rounds)]
             cells = []
