@@ -239,7 +239,11 @@ class GatewayProtocol(ServerConnection):
                 self._queue.append(self._settings.dispatcher.open(self, *self._head_cache.known, body))
                 self._advance()
             else:
-                self._run_steps()
+                self.flow.defer()  # a body is often more than is read ahead, and then wanted in the same run
+                try:
+                    self._run_steps()
+                finally:
+                    self.flow.apply()
         except Exception:  # noqa: BLE001 - it is logged there
             self._fail()
         finally:

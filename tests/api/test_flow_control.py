@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any, cast
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.api.flow_control import TURN_BYTES, FlowControl
@@ -19,14 +19,17 @@ class Transport:
     def __init__(self) -> None:
         self.read = True
         self.closing = False
+        self.changes = 0
 
     def pause_reading(self) -> None:
         assert self.read
         self.read = False
+        self.changes += 1
 
     def resume_reading(self) -> None:
         assert not self.read and not self.closing
         self.read = True
+        self.changes += 1
 
     def is_closing(self) -> bool:
         return self.closing
@@ -47,12 +50,19 @@ class Loop:
             call()
 
 
-@given(st.lists(st.sampled_from(["pause", "resume", "hold", "release", "yield", "turn"]), max_size=20))
+STEPS = ["pause", "resume", "hold", "release", "yield", "turn", "defer", "apply"]
+
+
+@given(st.lists(st.sampled_from(STEPS), max_size=20))
+@example(["defer", "pause", "resume", "apply"])
+@example(["defer", "pause", "apply"])
+@example(["pause", "defer", "resume", "apply"])
 def test_it_is_read_while_nobody_stops_it(steps: list[str]) -> None:
     transport, loop = Transport(), Loop()
     flow = FlowControl(cast(asyncio.Transport, transport), lambda: None)
-    paused = held = yielded = False
+    paused = held = yielded = deferred = False
     for step in steps:
+        before = transport.changes
         if step in ("pause", "resume"):
             paused = step == "pause"
             (flow.pause_reading if paused else flow.resume_reading)()
@@ -62,14 +72,25 @@ def test_it_is_read_while_nobody_stops_it(steps: list[str]) -> None:
         elif step == "yield":
             yielded = True
             flow.yield_turn(cast(asyncio.AbstractEventLoop, loop))
+        elif step in ("defer", "apply"):
+            deferred = step == "defer"
+            (flow.defer if deferred else flow.apply)()
         else:
             yielded = False
             loop.turn()
-        assert transport.read is not (paused or held or yielded)
+        if deferred:
+            assert transport.changes == before
+        else:
+            assert transport.read is not (paused or held or yielded)
+        assert flow.read_paused is paused
         assert len(loop.due) <= 1
     transport.closing = True  # a connection that is lost meanwhile is left alone
-    flow.hold(True)
+    flow.defer()
+    flow.hold(not held)
+    before = transport.changes
+    flow.apply()
     loop.turn()
+    assert transport.changes == before
 
 
 async def test_a_body_of_many_turns_comes_whole_also_behind_another_request() -> None:
