@@ -204,6 +204,8 @@ class Gateway:
 
     def _configure(self, settings: ReloadableSettings) -> None:
         """Hand every part its settings, as its constructor got them."""
+        if self.redis is not None and settings.redis is not None:
+            self.redis.configure(settings.redis)
         self.pipeline.settings = settings.requests
         self.gate.configure(settings.tenants)
         self._wrong_keys.configure(settings.wrong_keys_per_minute)

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Self, Union, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 
 from gateway.core.http.host_names import NO_HOST, is_bracketed, is_host, is_port
 
@@ -148,6 +148,8 @@ class Secret(Section):
     env: str | None = None
     file: Path | None = None
     value: SecretStr | None = None
+    _read: SecretStr | None = PrivateAttr(default=None)
+    """What it was when the configuration was read, so that another content of the same file is a change."""
 
     @model_validator(mode="before")
     @classmethod
@@ -164,7 +166,7 @@ class Secret(Section):
     def _readable(self) -> Self:
         if sum(source is not None for source in (self.env, self.file, self.value)) != 1:
             raise ValueError("a secret is a string, {env: NAME} or {file: PATH}")
-        self.reveal()
+        self._read = SecretStr(self.reveal())
         return self
 
     def reveal(self) -> str:

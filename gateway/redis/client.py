@@ -59,9 +59,9 @@ class RedisClient:
         self._down: RedisUnavailable | None = None
         self.outages = 0
         self.refusals = RedisRefusals(settings.schema.name)
-        self.reports = ReportClient(settings, self.refusals)
         self._settings = settings
         self._plain = PlainClient(settings)
+        self.reports = ReportClient(settings, self.refusals, self._plain)
         self._connections = RedisConnections(
             settings, self._plain.server_of, self._set_down, self._redirect, self.refusals
         )
@@ -76,6 +76,15 @@ class RedisClient:
     def reason(self) -> str | None:
         """Why it is down, None where it is up."""
         return None if self._down is None else str(self._down)
+
+    def configure(self, settings: RedisSettings) -> None:
+        """Go over to another address, password, certificate or time, of the same `cluster` and `schema`. It is no
+        outage: what is under way ends where it is, or is sent again."""
+        if settings != self._settings:
+            self._settings = settings
+            self.reports.configure(settings)
+            self._plain.configure(settings, settings.timeout * PATIENCE)
+            self._connections.configure(settings)
 
     def on_change(self, listener: Callable[[bool], None]) -> None:
         """Have `listener(up)` called whenever Redis goes or comes back. It must not wait."""

@@ -77,6 +77,7 @@ class RedisConnection(asyncio.Protocol):
     def __init__(self, answered: Callable[[RedisCall, Any], None], lost: Callable[["RedisConnection"], None]) -> None:
         self.in_flight: deque[RedisCall] = deque()
         self.closed = False
+        self._leaving = False
         self._answered = answered
         self._lost = lost
         self._reader = hiredis.Reader()
@@ -109,11 +110,19 @@ class RedisConnection(asyncio.Protocol):
             reply = None
         if reply is not False and self._transport is not None:  # another protocol, or a reply without a call
             self._transport.abort()
+        elif self._leaving and not self.in_flight:
+            self.close()
 
     def connection_lost(self, _: Exception | None) -> None:
         if not self.closed:
             self.closed = True
             self._lost(self)
+
+    def leave(self) -> None:
+        """Close once all calls are answered; none is sent any more."""
+        self._leaving = True
+        if not self.in_flight:
+            self.close()
 
     def close(self) -> None:
         """Close; the owner is not called any more."""

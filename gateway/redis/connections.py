@@ -54,8 +54,27 @@ class RedisConnections:
         self._gathered: list[RedisCall] = []
         self._parked: defaultdict[Address, list[RedisCall]] = defaultdict(list)
         self._connections: dict[Address, RedisConnection] = {}
+        self._left: list[RedisConnection] = []
+        """Those of earlier settings, until their calls are answered."""
         self._opening: dict[Address, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
+
+    def configure(self, settings: RedisSettings) -> None:
+        """Open connections by `settings` from now on."""
+        self._settings = settings
+        self._home = settings.address
+        left = [*self._left, *self._connections.values()]
+        self._connections.clear()
+        for connection in left:
+            connection.leave()
+        self._left = [connection for connection in left if not connection.closed]
+        for task in self._opening.values():
+            task.cancel()
+        self._opening.clear()
+        waiting = [call for calls in self._parked.values() for call in calls]
+        self._parked.clear()
+        if waiting:
+            self._route(waiting)
 
     def submit(self, call: RedisCall) -> None:
         """Send `call` with the others of this iteration of the event loop."""
@@ -68,17 +87,22 @@ class RedisConnections:
         yield from self._gathered
         for calls in self._parked.values():
             yield from calls
-        for connection in self._connections.values():
+        for connection in self._all():
             yield from connection.in_flight
+
+    def _all(self) -> Iterator[RedisConnection]:
+        yield from self._connections.values()
+        yield from self._left
 
     def drop(self, error: Exception) -> None:
         """Close all connections, and fail all calls with `error`."""
         waiting = list(self.in_flight())
         self._gathered = []
         self._parked.clear()
-        for connection in self._connections.values():
+        for connection in self._all():
             connection.close()
         self._connections.clear()
+        self._left.clear()
         for call in waiting:
             call.fail(error)
 
@@ -106,14 +130,7 @@ class RedisConnections:
         for call in calls:
             call.deadline = deadline
             deadline += EACH
-        if not self._settings.cluster:
-            self._send(self._home, calls)
-        else:
-            by_server: defaultdict[Address, list[RedisCall]] = defaultdict(list)
-            for call in calls:
-                by_server[self._server_of(call.key)].append(call)
-            for address, group in by_server.items():
-                self._send(address, group)
+        self._route(calls)
         first = calls[0].deadline
         if self._timer is not None and self._timer.when() > first:  # it is set for the last call of a burst
             self._timer.cancel()
@@ -124,7 +141,18 @@ class RedisConnections:
     def _ahead(self) -> int:
         """The number of calls in flight, to all servers of a cluster."""
         parked = sum([len(calls) for calls in self._parked.values()])
-        return parked + sum([len(connection.in_flight) for connection in self._connections.values()])
+        return parked + sum([len(connection.in_flight) for connection in self._all()])
+
+    def _route(self, calls: list[RedisCall]) -> None:
+        """Send each to the server that has its key."""
+        if not self._settings.cluster:
+            self._send(self._home, calls)
+            return
+        by_server: defaultdict[Address, list[RedisCall]] = defaultdict(list)
+        for call in calls:
+            by_server[self._server_of(call.key)].append(call)
+        for address, group in by_server.items():
+            self._send(address, group)
 
     def _send(self, address: Address, calls: list[RedisCall]) -> None:
         connection = self._connections.get(address)
@@ -151,7 +179,8 @@ class RedisConnections:
             self._set_down(RedisUnavailable("an error of the gateway"))
             return
         finally:
-            del self._opening[address]
+            if self._opening.get(address) is asyncio.current_task():  # not one that `configure` has put in its place
+                del self._opening[address]
         self._connections[address] = connection
         connection.send(self._parked.pop(address, []))
 
@@ -173,7 +202,7 @@ class RedisConnections:
             call.fail(ScriptFailed(text))
         elif code == "NOSCRIPT" and call.command[0] == "EVALSHA":  # the server has not got the script, or no longer
             call.command = call.whole
-            self._send(self._server_of(call.key) if self._settings.cluster else self._home, [call])
+            self._route([call])
         elif code in ("MOVED", "ASK") and self._settings.cluster:
             self._redirect(call)
         else:
@@ -188,18 +217,21 @@ class RedisConnections:
         calls = list(connection.in_flight)
         connection.in_flight.clear()
         address = next((place for place, other in self._connections.items() if other is connection), None)
-        if address is None:  # it broke during its login
+        if address is not None:
+            del self._connections[address]
+        elif connection in self._left:
+            self._left.remove(connection)
+        else:  # it broke during its login
             for call in calls:
                 call.fail(ConnectionResetError("Redis closed the connection"))
             return
-        del self._connections[address]
         again = [call for call in calls if not call.again]
         for call in again:
             call.again = True
         if again:
-            self._send(address, again)
+            self._route(again)
         if len(again) < len(calls):
-            self._parked[address] += [call for call in calls if call not in again]
+            self._parked[self._home] += [call for call in calls if call not in again]
             self._set_down(RedisUnavailable("Redis closed the connection"))
 
     # Timeouts

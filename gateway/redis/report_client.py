@@ -27,10 +27,14 @@ class ReportClient:
     A call may be carried out twice (see `PlainClient`).
     """
 
-    def __init__(self, settings: RedisSettings, refusals: RedisRefusals) -> None:
+    def __init__(self, settings: RedisSettings, refusals: RedisRefusals, beside: PlainClient) -> None:
+        """`beside`: the client of other plain commands."""
         self._refusals = refusals
-        self._plain = PlainClient(settings)
+        self._plain = PlainClient(settings, beside)
         self._lock = asyncio.Lock()
+
+    def configure(self, settings: RedisSettings) -> None:
+        self._plain.configure(settings, SECONDS)
 
     async def command(self, *command: Value) -> Any:
         """redis-py's reply to a plain command. Its second word is its key."""

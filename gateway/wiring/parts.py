@@ -35,8 +35,7 @@ from gateway.fleet.dns import DnsName
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node_spec import NodeSpec
 from gateway.fleet.registrations import RegistrationRules
-from gateway.redis.client import RedisClient, RedisSettings
-from gateway.redis.schema import KeySchema
+from gateway.redis.client import RedisClient
 from gateway.responses.kept_responses import KeptResponses, ResponseRules
 from gateway.routing.router import Router, RoutingRules
 from gateway.telemetry.metrics import LabelBounds
@@ -44,6 +43,7 @@ from gateway.telemetry.process_facts import read_process_facts
 from gateway.telemetry.tracer import Tracer
 from gateway.usage.ledger import Ledger, UsageRetention
 from gateway.usage.transfer import UsageTransfer
+from gateway.wiring.redis_settings import redis_settings
 from gateway.wiring.reloadable import tokenizers
 
 if TYPE_CHECKING:
@@ -169,20 +169,8 @@ def traces(config: Config) -> tuple[Tracer, "TraceExport"] | None:
 
 
 def redis_client(config: Config) -> RedisClient | None:
-    redis = config.redis
-    if redis is None:
-        return None
-    settings = RedisSettings(
-        url=redis.url.reveal(),
-        cluster=redis.cluster,
-        ca_file=redis.ca_file,
-        cert_file=redis.cert_file,
-        key_file=redis.key_file,
-        timeout=redis.timeout,
-        connect_timeout=redis.connect_timeout,
-        schema=KeySchema(redis.prefix),
-    )
-    return RedisClient(settings)
+    settings = redis_settings(config, config)
+    return None if settings is None else RedisClient(settings)
 
 
 def router(rules: RoutingRules, fleet: Fleet, redis: RedisClient | None) -> Router:

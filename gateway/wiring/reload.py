@@ -12,7 +12,7 @@ from gateway.admin.reload import ReloadResult
 from gateway.config.changes import changes_between
 from gateway.config.tree import Config
 from gateway.config.watch import SIGNAL, ConfigWatch, log_deprecated, log_doubts
-from gateway.wiring.reloadable import needs_restart
+from gateway.wiring.read_at_start import needs_restart
 
 log = structlog.get_logger("fleetgate")
 

@@ -1,9 +1,8 @@
-"""The settings that a reload brings into force, as plain values for each part; and those that need a restart."""
+"""The settings that a reload brings into force, as plain values for each part."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
-from operator import attrgetter
 from pathlib import Path
 
 from gateway.admission.queue_bounds import QueueRules
@@ -29,43 +28,12 @@ from gateway.fleet.node_spec import NodeSpec
 from gateway.fleet.probe_settings import ProbeSettings
 from gateway.limits.limiter import LimiterSettings
 from gateway.pipeline import RequestSettings
+from gateway.redis.settings import RedisSettings
 from gateway.responses.kept_responses import ResponseRules
 from gateway.routing.router import RoutingRules
 from gateway.upstream.relay import RelaySettings
 from gateway.upstream.timeouts import UpstreamTimeouts
-
-READ_AT_START = (
-    "listen",
-    "admin",
-    "workers",
-    "log",
-    "telemetry",
-    "redis",
-    "access.stored",
-    "access.cached_keys",
-    "access.outage",
-    "access.audit_lines",
-    "usage",
-    "discovery",
-    "response_secret",
-    "responses.stored",
-    "requests.max_headers",
-    "timeouts.headers",
-    "timeouts.client_stall",
-    "timeouts.shutdown",
-)
-"""Settings that a reload does not change, beside each model's tokenizer and routing group. docs/configuration.md names
-them."""
-
-
-def needs_restart(started_with: Config, new: Config) -> list[str]:
-    """The settings that differ between the two and are only read at start."""
-    changed = [name for name in READ_AT_START if attrgetter(name)(started_with) != attrgetter(name)(new)]
-    if tokenizers(started_with) != tokenizers(new):
-        changed.append("models.tokenizer")
-    if routing_groups(started_with) != routing_groups(new):
-        changed.append("models.routing_group")
-    return changed
+from gateway.wiring.redis_settings import redis_settings
 
 
 def routing_groups(config: Config) -> dict[str, str]:
@@ -104,6 +72,7 @@ class ReloadableSettings:
     named_models: tuple[NamedModel, ...]
     pressure: PressureRules
     responses: ResponseRules
+    redis: RedisSettings | None
 
 
 def reloadable(config: Config, started_with: Config, response_key: bytes) -> ReloadableSettings:
@@ -126,6 +95,7 @@ def reloadable(config: Config, started_with: Config, response_key: bytes) -> Rel
         named_models=named_models_of(config),
         pressure=config.pressure.rules(),
         responses=_responses(config),
+        redis=redis_settings(config, started_with),
     )
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.wiring.reloadable import READ_AT_START
+from gateway.wiring.read_at_start import READ_AT_START
 from tests.charts.helm import MISSING, documents, found_helm, refused
 from tests.charts.objects import gateway_config, one, parsed
 
@@ -60,7 +60,8 @@ SETTINGS = {
     "workers": "workers=2",
     "log": "log.level=debug",
     "telemetry": "telemetry.metrics.max_nodes=9",
-    "redis": "redis.timeout=1",
+    "redis.cluster": "redis.cluster=true",
+    "redis.prefix": "redis.prefix=other",
     "access.stored": "access.stored=false,config.no_auth=true",
     "access.cached_keys": "access.cached_keys=5",
     "access.outage": "access.outage=5",
@@ -90,11 +91,17 @@ def test_what_is_read_at_start_replaces_the_pods(setting: str) -> None:
         "timeouts.idle=9",
         "access.wrong_keys_per_minute=9",
         "requests.max_body=4096",
+        "redis.timeout=1",
         "models[0].name=a",
     ],
 )
 def test_what_is_reloaded_cuts_no_stream(setting: str) -> None:
     assert of_restart(f"config.{setting}") == of_restart()
+
+
+def test_a_redis_that_is_new_replaces_the_pods() -> None:
+    without = of_restart("valkey.enabled=false", "config.no_auth=true")
+    assert of_restart("valkey.enabled=false", "config.no_auth=true", "redis.urlKey=url") != without
 
 
 @pytest.mark.parametrize("setting", ["tokenizer=/models/a", "routing_group=other"])

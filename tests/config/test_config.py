@@ -18,7 +18,7 @@ from gateway.config.source import load_config
 from gateway.config.tree import Config
 from gateway.config.watch import ConfigWatch
 from gateway.core.access.api_keys import key_digest
-from gateway.wiring.reloadable import READ_AT_START
+from gateway.wiring.read_at_start import READ_AT_START
 from tests.support.certificates import self_signed
 
 EXAMPLE = Path(__file__).parents[2] / "fleetgate.example.yaml"

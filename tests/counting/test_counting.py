@@ -18,7 +18,7 @@ from gateway.core.thinking.decision import ThinkingRules
 from gateway.core.thinking.policy import Policy, PolicyBook, PolicyLayer
 from gateway.counting.counter import INLINE_BYTES
 from gateway.counting.files import UnusableTokenizer, load_counter
-from gateway.wiring.reloadable import needs_restart
+from gateway.wiring.read_at_start import needs_restart
 from tests.support.gateways import running_gateway
 from tests.support.nodes import MODEL
 from workers.fake import FakeSettings, serve_fake

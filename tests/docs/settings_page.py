@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from gateway.config.tree import Config
 from gateway.config.types import Secret
-from gateway.wiring.reloadable import READ_AT_START
+from gateway.wiring.read_at_start import READ_AT_START
 
 UNITS = {
     "Seconds": "s",

@@ -30,6 +30,7 @@ from redis.exceptions import RedisError
 from gateway.redis.client import RedisClient, RedisSettings
 
 Kind = Literal["valkey9", "redis7"]
+CLUSTER = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
 
 
 @cache
@@ -198,8 +199,7 @@ async def redis_cluster(kind: Kind = "valkey9") -> AsyncIterator[RedisCluster]:
     """Three primaries that share the 16384 slots, without replicas."""
     _skip_without(kind)
     async with contextlib.AsyncExitStack() as stack:
-        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
-        nodes = [await stack.enter_async_context(redis_server(kind, *options, port=_cluster_port())) for _ in range(3)]
+        nodes = [await stack.enter_async_context(redis_server(kind, *CLUSTER, port=_cluster_port())) for _ in range(3)]
         bounds = [0, 5461, 10923, 16384]
         for node, low, high in zip(nodes, bounds[:-1], bounds[1:], strict=True):
             node.do("CLUSTER", "ADDSLOTSRANGE", low, high - 1)
@@ -209,6 +209,26 @@ async def redis_cluster(kind: Kind = "valkey9") -> AsyncIterator[RedisCluster]:
                 await asyncio.sleep(0.02)
         first = nodes[0]
         yield RedisCluster(kind, first.folder, port=first.port, cluster=True, nodes=nodes)
+
+
+@contextlib.asynccontextmanager
+async def replica_of(node: RedisServer) -> AsyncIterator[RedisServer]:
+    """A further server of a cluster, which has all that `node` has."""
+    async with redis_server(node.kind, *CLUSTER, port=_cluster_port()) as replica:
+        replica.do("CLUSTER", "MEET", "127.0.0.1", node.port)
+        name = node.do("CLUSTER", "MYID")
+        async with asyncio.timeout(30):
+            while not _follows(replica, name):
+                await asyncio.sleep(0.02)
+        yield replica
+
+
+def _follows(replica: RedisServer, name: Any) -> bool:
+    with contextlib.suppress(RedisError):  # it may not know that node yet
+        replica.do("CLUSTER", "REPLICATE", name)
+        role = replica.do("ROLE")
+        return bool(role[0] == b"slave" and role[3] == b"connected")
+    return False
 
 
 def _whole(node: RedisServer) -> bool:

@@ -15,7 +15,7 @@ from gateway.app import Gateway, build_app
 from gateway.config.expectations import section_of
 from gateway.config.tree import Config
 from gateway.config.types import Secret
-from gateway.wiring.reloadable import READ_AT_START, needs_restart
+from gateway.wiring.read_at_start import READ_AT_START, needs_restart
 from tests.support.certificates import self_signed
 
 KEY = b"response key"

@@ -35,7 +35,9 @@
 {{- with pick $model "tokenizer" "routing_group" }}{{ $models = append $models (list $model.name .) }}{{ end }}
 {{- end }}
 {{- toJson (list
-  (pick $config "listen" "admin" "workers" "log" "telemetry" "redis" "usage" "discovery" "response_secret")
+  (pick $config "listen" "admin" "workers" "log" "telemetry" "usage" "discovery" "response_secret")
+  (hasKey $config "redis")
+  (pick (default dict $config.redis) "cluster" "prefix")
   (pick $access "stored" "cached_keys" "outage" "audit_lines")
   (pick (default dict $config.requests) "max_headers")
   (pick (default dict $config.responses) "stored")
