@@ -8,6 +8,8 @@ WorkerError
 └── NodeFailed      a vLLM server did not start, or keeps dying
 """
 
+from pydantic import ValidationError
+
 
 class WorkerError(Exception):
     """Its text is for the person at the terminal: what happened, then what to do."""
@@ -31,3 +33,10 @@ class DownloadFailed(WorkerError):
 
 class NodeFailed(WorkerError):
     """A vLLM server could not be started, ended before it was ready, or keeps dying."""
+
+
+def problems_of(error: ValidationError) -> list[str]:
+    """What is wrong with each field, as `field: words`; without a field for the whole."""
+    found = error.errors(include_url=False, include_input=False)
+    told = [(".".join(map(str, each["loc"])), each["msg"].removeprefix("Value error, ")) for each in found]
+    return [f"{field or 'the whole'}: {words}" for field, words in told]

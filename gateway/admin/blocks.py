@@ -12,7 +12,7 @@ from gateway.access.blocks import Block, Blocks
 from gateway.admin.auth import Who
 from gateway.admin.problems import AdminError, unknown_tenant
 from gateway.admin.schemas import moment
-from gateway.core.access.api_keys import ID_PATTERN
+from gateway.config.types import KEY_ID_PATTERN
 from gateway.core.access.tenants import Tenant
 
 
@@ -24,7 +24,7 @@ class BlockRequest(BaseModel):
     )
 
     tenant: Annotated[str, Field(min_length=1, max_length=128)] | None = None
-    key: Annotated[str, Field(pattern=f"^{ID_PATTERN}$")] | None = None
+    key: Annotated[str, Field(pattern=KEY_ID_PATTERN)] | None = None
     reason: Annotated[str, Field(max_length=200)] = ""
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from gateway.access.blocks import Block
 from gateway.access.directory import Directory
 from gateway.access.records import KeyRecord, TenantRecord
+from gateway.admin.problems import words_of
 from gateway.admin.tenants import refuse_newer
 from gateway.config.access import KeySettings, TenantConfig, TenantSettings, named_models, newer_settings
 from gateway.config.models import ModelNames
@@ -222,6 +223,6 @@ def _settings(kind: type[Any], settings: Mapping[str, Any]) -> Any:
     try:
         return kind.model_validate(settings)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False, include_context=False)
-        words = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in found[:5]]
+        found = error.errors(include_url=False, include_input=False)
+        words = [f"{'.'.join(map(str, each['loc']))}: {words_of(each)}" for each in found[:5]]
         raise ValueError("; ".join(words)) from None

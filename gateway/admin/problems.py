@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 
 from gateway.access.directory import AlreadyExists, ChangedMeanwhile, DoesNotExist, KeysLeft, RecordTooLarge
 from gateway.access.records import LARGEST
+from gateway.config.expectations import pattern_words
 from gateway.core.dialects import DIALECTS
 from gateway.core.http.problems import MEDIA_TYPE, FieldProblem, problem_document
 from gateway.redis.client import RedisRefusesAll, RedisUnavailable, ScriptFailed
@@ -141,12 +142,15 @@ def _sentence(problems: Sequence[FieldProblem]) -> str:
 
 
 def _fields(errors: Iterable[Any]) -> list[FieldProblem]:
-    return [FieldProblem(".".join(map(str, each["loc"][1:])), _words(each)) for each in errors]
+    return [FieldProblem(".".join(map(str, each["loc"][1:])), words_of(each)) for each in errors]
 
 
-def _words(error: Mapping[str, Any]) -> str:
+def words_of(error: Mapping[str, Any]) -> str:
+    """What pydantic's `error` says of its field."""
     if error["type"] == "extra_forbidden":
         return "is not a setting"
+    if error["type"] == "string_pattern_mismatch":
+        return pattern_words(error)
     return str(error["msg"]).removeprefix("Value error, ")
 
 

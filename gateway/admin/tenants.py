@@ -199,5 +199,5 @@ def _checked(settings: dict[str, Any]) -> TenantSettings:
     try:
         return TenantSettings.model_validate(settings)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False, include_context=False)
+        found = error.errors(include_url=False, include_input=False)
         raise RequestValidationError([{**item, "loc": ("body", *item["loc"])} for item in found]) from None

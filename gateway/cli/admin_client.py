@@ -126,10 +126,13 @@ def undrain(control: AdminClient, node: str, say: Say) -> None:
 
 
 def _detail(answer: httpx.Response) -> str:
-    """What a problem document says (RFC 9457): in one sentence, or in a line for each of several problems."""
+    """What a problem document says (RFC 9457): in one sentence, or in a line for each of several problems. Those of a
+    file are mended there, as a line behind them says."""
     try:
         told = answer.json()
         problems = [f"{each['field']}: {each['detail']}".removeprefix(": ") for each in told["problems"]]
+        if problems and told["code"] == "config_refused":
+            return "\n".join([*problems, f"{told['remedy']}; the old configuration stays in force"])
         return "\n".join(problems) if len(problems) > 1 else str(told["detail"])
     except (ValueError, KeyError, TypeError):
         return f"the answer is {answer.status_code}, and not a gateway's: check --admin, and what is in between"

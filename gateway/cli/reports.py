@@ -18,6 +18,12 @@ from gateway.cli.times import moment_of, shown
 WHERE = ("time", "tenant", "model", "key")
 MEASURES = ("requests", "errors", "input", "cached", "output", "reasoning_tokens", "wasted", "cost_usd")
 
+UNITS = {
+    **dict.fromkeys(("input", "cached", "output", "reasoning_tokens", "thinking_budget", "wasted"), "tokens"),
+    **dict.fromkeys(("ttft", "duration"), "s"),
+}
+"""Of the numbers in a request's record."""
+
 Since = Annotated[str, typer.Option(help="Start: 24h, 7d, 2026-11-01.")]
 Until = Annotated[str | None, typer.Option(help="End (default: now).")]
 
@@ -66,10 +72,7 @@ def show_request(
         table = new_table("field", "value")
         for name, value in record.items():
             if value is not None and name != "thinking":  # the deprecated name of reasoning_tokens
-                shown_value = (
-                    datetime.fromtimestamp(value, UTC).isoformat(" ", "milliseconds") if name == "at" else value
-                )
-                table.add_row(name, str(shown_value))
+                table.add_row(name, in_units(name, value))
         print_table(table)
 
 
@@ -108,6 +111,18 @@ def _usage_table(found: dict[str, Any], columns: list[str]) -> Table:
         where = [shown(row[name]) if name == "time" else row[name] or "-" for name in columns]
         table.add_row(*where, *(_figure(measure, row) for measure in MEASURES))
     return table
+
+
+def in_units(name: str, value: Any) -> str:
+    """A field of a request's record, for people."""
+    if type(value) not in (int, float):
+        return str(value)
+    if name == "at":
+        return f"{datetime.fromtimestamp(value, UTC).replace(tzinfo=None).isoformat(' ', 'milliseconds')} UTC"
+    if name == "cost_usd":
+        return f"{value:,.6f} US dollars"
+    unit = UNITS.get(name)
+    return str(value) if unit is None else f"{value:,} {unit}"
 
 
 def _figure(measure: str, row: dict[str, Any]) -> str:

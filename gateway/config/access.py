@@ -223,7 +223,9 @@ def _understood(kind: type[_Settings], name: str, settings: dict[str, Any]) -> _
         problems = error.errors(include_url=False, include_input=False)
     newer = [problem["loc"] for problem in problems if problem["type"] == "extra_forbidden"]
     if len(newer) < len(problems):
-        log.error("settings_invalid", of=name, problems=[problem["msg"] for problem in problems])
+        log.error(
+            "settings_invalid", of=name, problems=[problem["msg"].removeprefix("Value error, ") for problem in problems]
+        )
         return None
     log.warning("settings_from_newer_version", of=name, left_out=[".".join(map(str, path)) for path in newer])
     return kind.model_validate(_without(settings, {tuple(path) for path in newer}))

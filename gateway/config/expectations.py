@@ -2,19 +2,18 @@
 
 import difflib
 import re
+from collections.abc import Mapping
 from typing import Any, get_args
 
 from pydantic import BaseModel
 
 from gateway.config.tree import Config
-from gateway.config.types import NAME_PATTERN
+from gateway.config.types import PATTERN_WORDS
 from gateway.core.setting_names import TreePath
 
 _MADE_BY = "`printf %s KEY | sha256sum` makes it of a key, `fleetgate keys new` makes both"
 _CLEAR_KEY = f"is a clear key, and a file has none: `sha256:` with its SHA-256 belongs here; {_MADE_BY}"
 _KEY_NAMES = frozenset(("key", "api_key", "token", "secret", "value", "plain"))
-
-_PATTERN_WORDS = {NAME_PATTERN: "expected letters, digits and any of . _ / @ : -, with a letter or digit first"}
 
 
 def _is_key(path: TreePath) -> bool:
@@ -47,7 +46,7 @@ def expected_at(path: TreePath, error: dict[str, Any]) -> str:
         case "too_short":
             return "needs at least one entry"
         case "string_pattern_mismatch":
-            return _PATTERN_WORDS.get(str(context.get("pattern")), f"must match {context.get('pattern')}")
+            return pattern_words(error)
         case "literal_error":
             return f"expected {context.get('expected')}"
         case "int_parsing" | "int_type" | "int_from_float":
@@ -58,6 +57,12 @@ def expected_at(path: TreePath, error: dict[str, Any]) -> str:
             return "expected true or false"
         case _:
             return "expected: " + str(error["msg"]).removeprefix("Input should be ")
+
+
+def pattern_words(error: Mapping[str, Any]) -> str:
+    """The rule that a text breaks, by pydantic's `error` of the type `string_pattern_mismatch`."""
+    pattern = str(error.get("ctx", {}).get("pattern"))
+    return PATTERN_WORDS.get(pattern, f"must match {pattern}")
 
 
 def _lost_blank(path: TreePath, given: Any) -> str:

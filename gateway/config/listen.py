@@ -3,28 +3,24 @@
 import ipaddress
 import re
 import ssl
-from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from gateway.config.types import Count, ListenHost, Name, Port, Secret, Section, is_loopback, load_certificate
+from gateway.config.types import Count, ListenHost, Name, PemFile, Port, Secret, Section, is_loopback, load_certificate
 
 
 class Tls(Section):
     """Certificate and key as PEM files."""
 
-    cert: Path
+    cert: PemFile
     """A PEM file with the certificate and its chain."""
-    key: Path
+    key: PemFile
     """A PEM file with its key, without a passphrase."""
 
     @model_validator(mode="after")
-    def _there(self) -> Self:
-        for path in (self.cert, self.key):
-            if not path.is_file():
-                raise ValueError(f"the file {path} does not exist")
+    def _loads(self) -> Self:
         try:
             load_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self.cert, self.key)
         except OSError as error:  # ssl.SSLError is one

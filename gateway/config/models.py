@@ -8,12 +8,12 @@ from pydantic import Field, model_validator
 from gateway.config.counting import TokenizerPath
 from gateway.config.routing import RoutingGroupName, RoutingPolicy
 from gateway.config.thinking import Ruled
-from gateway.config.types import Name, Section
+from gateway.config.types import SHOWN_PATTERN, Name, Section
 from gateway.config.usage import PriceConfig
 from gateway.core.models import ModelDescription
 from gateway.core.usage.cost import Price
 
-DisplayName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+DisplayName = Annotated[str, Field(min_length=1, max_length=128, pattern=SHOWN_PATTERN)]
 
 
 class AliasConfig(Section):

@@ -4,10 +4,10 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from gateway.config.types import Count, Seconds, Section
+from gateway.config.types import CLASS_PATTERN, Count, Seconds, Section
 from gateway.core.admission.service_classes import USUAL_CLASSES
 
-ClassName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+ClassName = Annotated[str, Field(pattern=CLASS_PATTERN)]
 Share = Annotated[float, Field(ge=0.001, le=1000)]
 TokenWeight = Annotated[float, Field(ge=0, le=1000)]
 

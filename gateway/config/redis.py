@@ -1,12 +1,11 @@
 """Settings of the Redis that gateways share."""
 
 import ssl
-from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from gateway.config.types import Secret, Section, load_certificate
+from gateway.config.types import PREFIX_PATTERN, CaFile, PemFile, Secret, Section, load_certificate
 from gateway.core.redis.url import read_redis_url
 
 
@@ -17,17 +16,17 @@ class RedisConfig(Section):
     """`redis://[user:password@]host:6379[/0]`, or `rediss://` for TLS. A secret, since it may hold a password."""
     cluster: bool = False
     """Whether it is a Redis Cluster, of which `url` names any node."""
-    ca_file: Path | None = None
+    ca_file: CaFile | None = None
     """A PEM file with the certificate authority of a `rediss://` server, where it is not a public one."""
-    cert_file: Path | None = None
+    cert_file: PemFile | None = None
     """A PEM file with the certificate that the gateway shows, where the server wants one."""
-    key_file: Path | None = None
+    key_file: PemFile | None = None
     """A PEM file with the certificate's key."""
     timeout: Annotated[float, Field(ge=0.005, le=5)] = 0.05
     """Seconds for an answer; then Redis counts as lost until a probe succeeds."""
     connect_timeout: Annotated[float, Field(ge=0.005, le=30)] = 0.25
     """Seconds for a connection."""
-    prefix: Annotated[str, Field(pattern=r"^[A-Za-z]([A-Za-z0-9._-]*[A-Za-z._-])?$", max_length=32)] = "fg"
+    prefix: Annotated[str, Field(pattern=PREFIX_PATTERN, max_length=32)] = "fg"
     """Begins every key, before the version of the schema (so it ends in no digit); tells installations apart."""
 
     @field_validator("url")
@@ -43,10 +42,10 @@ class RedisConfig(Section):
             raise ValueError("a cluster has one database, 0: leave the number out of redis.url")
         if (self.cert_file is None) != (self.key_file is None):
             raise ValueError("cert_file and key_file go together")
-        try:
-            context = ssl.create_default_context(cafile=self.ca_file)
-            if self.cert_file is not None:
-                load_certificate(context, self.cert_file, self.key_file)
-        except OSError as error:  # ssl.SSLError is one
-            raise ValueError(f"ca_file, cert_file or key_file cannot be used: {error}") from None
+        if self.cert_file is not None:
+            try:
+                load_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), self.cert_file, self.key_file)
+            except OSError as error:  # ssl.SSLError is one
+                words = f"{self.cert_file} and {self.key_file} are not a certificate and its key: {error}"
+                raise ValueError(words) from None
         return self

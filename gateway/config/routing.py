@@ -4,11 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gateway.config.types import Seconds, Section
+from gateway.config.types import GROUP_PATTERN, HEADER_PATTERN, Seconds, Section
 from gateway.core.routing.known_clients import SESSION_HEADERS
 
 RoutingPolicy = Literal["expected_wait", "affinity", "least_loaded", "power_of_two", "round_robin"]
-RoutingGroupName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+RoutingGroupName = Annotated[str, Field(pattern=GROUP_PATTERN)]
 
 
 class Routing(Section):
@@ -16,7 +16,7 @@ class Routing(Section):
 
     policy: RoutingPolicy = "expected_wait"
     """How a node is chosen; a model may have its own."""
-    session_headers: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], ...] = SESSION_HEADERS
+    session_headers: tuple[Annotated[str, Field(pattern=HEADER_PATTERN)], ...] = SESSION_HEADERS
     """Headers that name a session, in the order in which they are looked for. Its agents are conversations each."""
     by_user: bool = False
     """Whether a request's `user` (`metadata.user_id` of messages) names a conversation."""

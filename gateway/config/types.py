@@ -4,13 +4,14 @@ import ipaddress
 import os
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Self, Union, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 
+from gateway.core.access.api_keys import ID_PATTERN
 from gateway.core.http.host_names import NO_HOST, is_bracketed, is_host, is_port
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -20,6 +21,23 @@ MOST = 10**15
 
 Count = Annotated[int, Field(ge=1, le=MOST)]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._/@:-]*$"
+CLASS_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,31}$"
+GROUP_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
+HEADER_PATTERN = r"^[A-Za-z0-9_-]+$"
+KEY_ID_PATTERN = f"^{ID_PATTERN}$"
+PREFIX_PATTERN = r"^[A-Za-z]([A-Za-z0-9._-]*[A-Za-z._-])?$"
+SHOWN_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]+$"
+PATTERN_WORDS: Mapping[str, str] = {
+    NAME_PATTERN: "expected letters, digits and any of . _ / @ : -, with a letter or digit first",
+    CLASS_PATTERN: "expected up to 32 lower-case letters, digits, _ and -, with a letter or digit first",
+    GROUP_PATTERN: "expected up to 64 letters, digits and any of . _ -",
+    HEADER_PATTERN: "expected the name of a header: letters, digits, _ and -",
+    KEY_ID_PATTERN: "expected a key's id, as in `fleetgate keys list`",
+    PREFIX_PATTERN: "expected letters, digits and any of . _ -, with a letter first and no digit last",
+    SHOWN_PATTERN: "expected no control characters",
+}
+"""What a text has to be, by its pattern."""
+
 Name = Annotated[str, Field(min_length=1, max_length=128, pattern=NAME_PATTERN)]
 
 
@@ -69,6 +87,12 @@ def _authorities(path: Path) -> Path:
     return path
 
 
+def _there(path: Path) -> Path:
+    if not path.is_file():
+        raise ValueError(f"the file {path} does not exist")
+    return path
+
+
 def load_certificate(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
     """Load a certificate and its key into `context`. Raises OSError, or ValueError where the key has a passphrase."""
 
@@ -94,6 +118,8 @@ ListenHost = Annotated[str, AfterValidator(_listen_host)]
 """Empty stands for 0.0.0.0."""
 CaFile = Annotated[Path, AfterValidator(_authorities)]
 """A PEM file with certificate authorities."""
+PemFile = Annotated[Path, AfterValidator(_there)]
+"""A PEM file with a certificate or a key. Whether it holds one, shows where both are loaded together."""
 
 
 class Section(BaseModel):

@@ -177,7 +177,7 @@ def test_no_file_is_overwritten(node: str, tmp_path: Path) -> None:
 REFUSED = {
     "a wrong URL": (["--node", "http://a b"], 2, "--node: a node's URL looks like"),
     "a limit that is none": (["--node", NOBODY, "--requests-per-minute", "many"], 2, "'many' is no whole number"),
-    "a limit of nothing": (["--node", NOBODY, "--tokens-per-day", "0"], 2, "--tokens-per-day: Input should be greater"),
+    "a limit of nothing": (["--node", NOBODY, "--tokens-per-day", "0"], 2, "--tokens-per-day: expected: greater"),
     "a budget that is none": (["--node", NOBODY, "--max-thinking", "-1"], 2, "--max-thinking: '-1' is no whole number"),
     "a tenant's name": (["--node", NOBODY, "--tenant", "a b"], 2, "--tenant: a tenant's name begins"),
     "a Redis": (["--node", NOBODY, "--redis", "http://r"], 2, "--redis: expected redis://host:6379"),

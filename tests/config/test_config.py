@@ -154,7 +154,16 @@ MISTAKES = {
         "nodes[0].ca_file",
         "/no/ca.pem",
     ),
-    "certificate that is not there": ("listen:\n  tls: {cert: /no/c, key: /no/k}", "2", "listen.tls", "/no/c"),
+    "certificate that is not there": ("listen:\n  tls: {cert: /no/c, key: /dev/null}", "2", "listen.tls.cert", "/no/c"),
+    "key that is no key": ("listen:\n  tls: {cert: LICENSE, key: LICENSE}", "2", "listen.tls", "not a certificate"),
+    "authority of Redis that is not there": (
+        "redis:\n  url: rediss://h\n  ca_file: /no/ca.pem",
+        "3",
+        "redis.ca_file",
+        "/no/ca.pem",
+    ),
+    "class with a capital": ("queue: {classes: [{name: Fast}]}", "1", "queue.classes[0].name", "lower-case letters"),
+    "prefix that ends in a digit": ("redis: {url: redis://h, prefix: fg2}", "1", "redis.prefix", "no digit last"),
     "rules for a model that is not there": (
         f"models:\n  - name: big\ntenants:\n  - name: a\n    keys: [sha256: {KEY}]\n    per_model:\n      - model: bg",
         "7",

@@ -1,6 +1,7 @@
 """All mistakes of a file and all that is hardly meant in it are told in one round, whatever else is wrong beside."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from gateway.admin.blocks import BlockRequest
+from gateway.admin.schemas import NewKey, NewTenant
 from gateway.config.cross_checks import cross_problems
 from gateway.config.document import ConfigError
 from gateway.config.doubts import find_doubts
 from gateway.config.salvage import salvage
 from gateway.config.source import doubts_about, load_config
 from gateway.config.tree import Config
+from gateway.config.types import PATTERN_WORDS
 from gateway.core.access.api_keys import key_digest, key_from
 
 KEY = key_from(b"k" * 40)
@@ -88,6 +92,46 @@ def test_a_file_that_took_five_rounds_takes_one(tmp_path: Path) -> None:
         for each, (_, words) in zip(found, expected, strict=True):
             assert words in each.expected and each.where.startswith(f"{file}:") and each.line > 1
         assert KEY not in "".join(map(str, found))
+
+
+@pytest.mark.parametrize(
+    ("text", "paths"),
+    [
+        ("listen: {tls: {cert: /no/c, key: /no/k}}", ["listen.tls.cert", "listen.tls.key"]),
+        (
+            "redis: {url: 'rediss://h', ca_file: /no/a, cert_file: /no/c, key_file: /no/k}",
+            ["redis.ca_file", "redis.cert_file", "redis.key_file"],
+        ),
+        (
+            "nodes: [{url: https://a, ca_file: /no/a}, {url: https://b, ca_file: /no/b}]",
+            ["nodes[0].ca_file", "nodes[1].ca_file"],
+        ),
+    ],
+)
+def test_all_files_that_are_missing_are_told(text: str, paths: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "fleetgate.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(file)
+    assert [each.path for each in caught.value.problems] == paths
+
+
+def test_every_pattern_of_a_text_has_words() -> None:
+    """Who mistypes a name is told the rule, not a regular expression."""
+
+    def patterns(schema: Any) -> Iterator[str]:
+        if isinstance(schema, dict):
+            if isinstance(schema.get("pattern"), str):
+                yield schema["pattern"]
+            for each in schema.values():
+                yield from patterns(each)
+        elif isinstance(schema, list):
+            for each in schema:
+                yield from patterns(each)
+
+    kinds = (Config, NewTenant, NewKey, BlockRequest)
+    found = {pattern for kind in kinds for pattern in patterns(kind.model_json_schema())}
+    assert found == set(PATTERN_WORDS)
 
 
 @pytest.mark.parametrize(

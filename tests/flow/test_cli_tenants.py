@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import time
 from asyncio import StreamReader as Reader
@@ -257,7 +258,9 @@ async def test_a_request_is_found_by_its_id(tmp_path: Path) -> None:
         found = json.loads(await at.run("request", sent, "--json"))
         assert [(each["status"], each["tenant"]) for each in found] == [(404, "acme"), (200, "acme")], "newest first"
         assert (found[1]["input"], found[1]["output"]) == (1000, 100)
-        assert "acme" in await at.run("request", sent)
+        told = await at.run("request", sent)
+        assert "acme" in told and "1,000 tokens" in told and " UTC" in told and "0.002000 US dollars" in told
+        assert re.search(r"duration +[0-9.]+ s\b", told), told
         assert "No record of 'req_none'" in await at.run("request", "req_none", status=1)
 
 

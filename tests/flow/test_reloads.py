@@ -116,6 +116,7 @@ async def test_each_way_to_reload_says_what_changed_and_who_asked(workers: int, 
         at.write(text="listne: {}\ntimeouts: {idle: many}\n")
         code, out, err = await at.command("reload")
         assert (code, out) == (1, "") and "listne" in err and "timeouts.idle: expected a number" in err
+        assert err.endswith("\ncorrect the file, and reload again; the old configuration stays in force\n"), err
         async with asyncio.timeout(60):
             while (await at.audited())[-1]["detail"]["ok"]:
                 await asyncio.sleep(0.05)

@@ -32,3 +32,9 @@ def test_the_first_field_is_named_where_there_are_several() -> None:
     problems = [FieldProblem("a.b", "is \ud800"), FieldProblem("c", "too")]
     told = json.loads(problem_document(422, "a.b: is; c: too", problems=problems))
     assert told["field"] == "a.b" and told["problems"][1] == {"field": "c", "detail": "too"}
+
+
+def test_a_remedy_of_several_problems_is_the_last_clause() -> None:
+    """Each has colons of its own."""
+    told = json.loads(problem_document(400, "f: 2: a: no; f: 3: b: no", "mend it", problems=[FieldProblem("", "x")]))
+    assert told["detail"] == "f: 2: a: no; f: 3: b: no; mend it."

@@ -177,7 +177,7 @@ def with_file(name: str, data: bytes, *missing: str) -> Callable[[Files], None]:
         (without(MANIFEST), ("--verify",), "tells no hash of any file"),
         (with_file(MANIFEST, b"abc  model\n"), (), f"{MANIFEST}, line 1: expected a SHA-256"),
         (with_file(MANIFEST, b"\xff\xfe"), (), "is no text"),
-        (with_file(MARKER, b"{}"), (), f"{MARKER} cannot be read"),
+        (with_file(MARKER, b"{}"), (), f"{MARKER} cannot be read: repository: Field required; "),
         (with_file(MARKER, NOTE.replace(b"-NVFP4", b"-BF16")), (), f"serves {ULTRA}-NVFP4"),
         (Files.clear, (), "holds no checkpoint: 0 files"),
         (without(), ("--revision", "abc"), f"is revision {COMMIT}, not abc"),

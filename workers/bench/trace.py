@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from workers.errors import ConfigError
+from workers.errors import ConfigError, problems_of
 
 BLOCK_TOKENS = 512
 MOST_ENTRIES = 20_000
@@ -50,6 +50,4 @@ def _read_line(line: str, where: str) -> TraceEntry:
     try:
         return TraceEntry.model_validate(document)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the line"
-        raise ConfigError(f"{where}: {field}: {first['msg']} (mooncake format)") from error
+        raise ConfigError(f"{where}: {problems_of(error)[0]} (mooncake format)") from error

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from workers.architecture import Architecture, read_architecture
-from workers.errors import ConfigError
+from workers.errors import ConfigError, problems_of
 
 Precision = Literal["bf16", "fp8", "nvfp4"]
 BYTES_PER_PARAMETER: Mapping[Precision, float] = {"bf16": 2.0, "fp8": 1.0, "nvfp4": 0.5}
@@ -137,8 +137,7 @@ def parse(kind: Any, document: Any, where: str) -> Any:
     try:
         return TypeAdapter(kind).validate_python(document)
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc'])) or 'the whole'}: {e['msg']}" for e in error.errors()]
-        raise ConfigError(f"{where} is not valid:\n" + "\n".join(lines)) from error
+        raise ConfigError("\n  ".join([f"{where} is not valid:", *problems_of(error)])) from error
 
 
 @functools.cache

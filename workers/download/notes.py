@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from workers.checkpoint import MARKER, Marker
 from workers.download.hashes import MANIFEST, read_manifest
 from workers.download.source import Found, wanted_files
-from workers.errors import DownloadFailed
+from workers.errors import DownloadFailed, problems_of
 
 
 def found_with_notes(title: str, listed: Mapping[str, int], read: Callable[[str], bytes | None]) -> Found:
@@ -34,4 +34,4 @@ def _marker(title: str, text: bytes | None) -> Marker | None:
     try:
         return Marker.model_validate_json(text)
     except ValidationError as error:
-        raise DownloadFailed(f"{title}/{MARKER} cannot be read: {error}") from error
+        raise DownloadFailed(f"{title}/{MARKER} cannot be read: {'; '.join(problems_of(error))}") from error

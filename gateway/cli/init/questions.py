@@ -9,10 +9,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from gateway.cli.options import misused
 from gateway.cli.terminal import tell
+from gateway.config.expectations import expected_at
 from gateway.config.limits import LimitSettings
 from gateway.config.thinking import ThinkingConfig
 from gateway.config.types import Name, node_url
 from gateway.core.redis.url import read_redis_url
+from gateway.core.setting_names import TreePath
 
 Answer = TypeVar("Answer")
 
@@ -94,7 +96,7 @@ def limit_reader(name: str) -> Callable[[str], int | None]:
 
     def read(text: str) -> int | None:
         number = _whole(text)
-        _check(lambda: LimitSettings.model_validate({name: number}))
+        _check(("limits", "default", name), lambda: LimitSettings.model_validate({name: number}))
         return number
 
     return read
@@ -103,7 +105,7 @@ def limit_reader(name: str) -> Callable[[str], int | None]:
 def read_budget(text: str) -> int | None:
     """The most tokens of thinking; empty is no limit."""
     number = _whole(text)
-    _check(lambda: ThinkingConfig(max_budget=number))
+    _check(("thinking", "max_budget"), lambda: ThinkingConfig(max_budget=number))
     return number
 
 
@@ -123,8 +125,9 @@ def _whole(text: str) -> int | None:
     return int(digits)
 
 
-def _check(make: Callable[[], object]) -> None:
+def _check(path: TreePath, make: Callable[[], object]) -> None:
+    """Raises ValueError with what is expected of the setting at `path`."""
     try:
         make()
     except ValidationError as error:
-        raise ValueError(error.errors(include_url=False)[0]["msg"]) from None
+        raise ValueError(expected_at(path, dict(error.errors(include_url=False)[0]))) from None

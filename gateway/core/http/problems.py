@@ -62,8 +62,9 @@ def problem_document(
     field: str | None = None,
     problems: Sequence[FieldProblem] = (),
 ) -> bytes:
-    """The body of an error answer. `detail` says what is wrong; a `remedy` that is given is added to it. What JSON
-    cannot carry (half a character of a quoted value) is escaped."""
+    """The body of an error answer. `detail` says what is wrong; a `remedy` that is given is added to it, behind
+    `problems` (of which `detail` is the list) as one more clause. What JSON cannot carry (half a character of a quoted
+    value) is escaped."""
     named = problems[0].field if problems else None
     words = STATUSES.get(status, STATUSES[500])
     return dump(
@@ -71,7 +72,7 @@ def problem_document(
             "title": words.title,
             "status": status,
             "code": code or words.code,
-            "detail": detail if remedy is None else _sentence(detail.rstrip("."), remedy),
+            "detail": detail if remedy is None else _sentence(detail.rstrip("."), remedy, bool(problems)),
             "field": named if field is None else field,
             "remedy": remedy or words.remedy,
             "problems": [each._asdict() for each in problems],
@@ -79,6 +80,8 @@ def problem_document(
     )
 
 
-def _sentence(detail: str, remedy: str) -> str:
-    """One of both, or two behind a question such as "did you mean 'max_budget'?"."""
-    return f"{detail} {remedy[:1].upper()}{remedy[1:]}." if detail.endswith("?") else f"{detail}: {remedy}."
+def _sentence(detail: str, remedy: str, listed: bool) -> str:
+    """One of both, or two behind a question such as "did you mean 'max_budget'?". `listed`: `detail` is a list."""
+    if detail.endswith("?"):
+        return f"{detail} {remedy[:1].upper()}{remedy[1:]}."
+    return f"{detail}{'; ' if listed else ': '}{remedy}."
