@@ -47,10 +47,12 @@ from gateway.console.live import EndRoutes
 from gateway.console.open_requests import OpenRequests
 from gateway.console.open_sessions import OpenSessions
 from gateway.console.session_routes import SessionRoutes
+from gateway.console.sessions import session_keys
 from gateway.console.tenant_figures import TenantFigures
 from gateway.console.tenant_list import TenantList
 from gateway.core.access.tenants import Tenant
 from gateway.core.access.wrong_key_throttle import WrongKeyThrottle
+from gateway.core.console.session_token import session_mark
 from gateway.core.limits.metering import Meters
 from gateway.fleet.discovery import Discovery
 from gateway.fleet.drains import Drains
@@ -185,8 +187,10 @@ class Gateway:
         )
         self.config_reload = ConfigReload(watch, config, self.apply, self.metrics.reloaded, self.audit.note)
         self._directory = parts.directory(config, self.redis)
-        self.open_sessions = OpenSessions(self.redis, shared)
-        console = parts.console(config, response_key, self.open_sessions)
+        keys = session_keys(parts.admin_tokens(config), response_key)
+        marks = {name: session_mark(key) for name, key in keys.items()}
+        self.open_sessions = OpenSessions(self.redis, shared, marks)
+        console = parts.console(config, keys, self.open_sessions)
         self.console_feed = self._make_console_feed(shared)
         self.open_sessions.on_end = self.console_feed.viewers.drop_session
         access = parts.admin_access(config, self._wrong_tokens, console)

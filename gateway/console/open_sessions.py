@@ -10,7 +10,7 @@ through their directory, every `SHARE_SECONDS`.
     lost its data      is written again by every process that knows of it
     there is none      is refused by the processes of this gateway, until they end
 
-    fg1:{console}:sessions   hash: id -> person, token, began, ends, address, used
+    fg1:{console}:sessions   hash: id -> person, token, began, ends, address, used, mark of the token
     fg1:{console}:ended      hash: id -> when it would have ended, seconds since 1970
 """
 
@@ -55,7 +55,8 @@ _KEEP = Script.read(Path(__file__).parent / "lua" / "keep_sessions.lua", fits=in
 
 
 class OpenSession(NamedTuple):
-    """`address`: where it was last used from. Times are seconds since 1970."""
+    """`address`: where it was last used from. Times are seconds since 1970. `mark`: of the admin token that `token`
+    named when it was used; empty where an older version noted it."""
 
     id: str
     person: str
@@ -64,14 +65,17 @@ class OpenSession(NamedTuple):
     ends: float
     address: str
     used: float
+    mark: str = ""
 
 
 class OpenSessions:
     """`on_end(id)` is called once for each that was ended, here or elsewhere."""
 
-    def __init__(self, redis: RedisClient | None, folder: Path | None) -> None:
-        """`folder`: the directory of this gateway's worker processes, None where there is one only."""
+    def __init__(self, redis: RedisClient | None, folder: Path | None, marks: Mapping[str, str]) -> None:
+        """`folder`: the directory of this gateway's worker processes, None where there is one only. `marks`: of the
+        admin tokens that there are, by name."""
         self.on_end: Callable[[str], object] = str
+        self._marks = marks
         self._redis = redis
         self._folder = folder if redis is None else None
         prefix = "" if redis is None else f"{redis.schema.records}:{{console}}"
@@ -94,7 +98,14 @@ class OpenSessions:
         """It was used from `address`."""
         now, before = time.time(), self._known.pop(session.id, None)
         self._known[session.id] = OpenSession(
-            session.id, session.person, session.token, session.began, session.ends, address, now
+            session.id,
+            session.person,
+            session.token,
+            session.began,
+            session.ends,
+            address,
+            now,
+            self._marks.get(session.token, ""),
         )
         if before is None or before.address != address or now - before.used >= NEWS_SECONDS:
             self._news.add(session.id)
@@ -104,13 +115,19 @@ class OpenSessions:
             self._forget(next(iter(self._known)))
 
     async def all(self) -> list[OpenSession]:
-        """Those that have not ended, the latest sign-in first, `LISTED` at most. Of all processes while Redis answers,
-        of this one while it does not."""
+        """Those that have not ended, nor with a change of their admin token, the latest sign-in first, `LISTED` at
+        most. Of all processes while Redis answers, of this one while it does not."""
         try:
             others = await self._of_others()
         except RedisUnavailable:
             others = []
-        return sorted(self._open_with(others).values(), key=lambda each: -each.began)[:LISTED]
+        found = [each for each in self._open_with(others).values() if self._opens(each)]
+        return sorted(found, key=lambda each: -each.began)[:LISTED]
+
+    def _opens(self, session: OpenSession) -> bool:
+        """Whether its admin token is one that there is."""
+        mark = self._marks.get(session.token)
+        return mark is not None and session.mark in ("", mark)
 
     async def end(self, id: str) -> tuple[OpenSession, bool] | None:
         """End a session; returns it, and whether all others were told. None where none with this id is open. Raises
@@ -271,6 +288,8 @@ def _readable(found: Iterable[tuple[str, Any]]) -> list[OpenSession]:
     rows = []
     for id, facts in found:
         with suppress(TypeError, ValueError):
-            person, token, began, ends, address, used = facts
-            rows.append(OpenSession(id, str(person), str(token), float(began), float(ends), str(address), float(used)))
+            person, token, began, ends, address, used, *more = facts
+            mark = str(more[0]) if more else ""
+            times = float(began), float(ends)
+            rows.append(OpenSession(id, str(person), str(token), *times, str(address), float(used), mark))
     return rows

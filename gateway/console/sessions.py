@@ -33,15 +33,18 @@ Headers = Mapping[bytes, bytes]
 """With lower-case names."""
 
 
+def session_keys(tokens: Mapping[str, str], response_key: bytes) -> dict[str, bytes]:
+    """The keys of sessions by the names of the admin `tokens`; where there are none, one made of `response_key`."""
+    secret = {name: token.encode() for name, token in tokens.items()} or {ANYBODY: response_key}
+    return {name: session_key(each) for name, each in secret.items()}
+
+
 class Sessions:
     """Makes and reads the cookies."""
 
-    def __init__(
-        self, tokens: Mapping[str, str], response_key: bytes, guard: BrowserGuard, open_sessions: OpenSessions
-    ) -> None:
-        """`tokens`: name to admin token; where there are none, sessions are signed by `response_key`."""
-        secret = {name: token.encode() for name, token in tokens.items()} or {ANYBODY: response_key}
-        self._keys = {name: session_key(each) for name, each in secret.items()}
+    def __init__(self, keys: Mapping[str, bytes], guard: BrowserGuard, open_sessions: OpenSessions) -> None:
+        """`keys`: those that sessions are signed by (`session_keys`)."""
+        self._keys = keys
         self._guard = guard
         self._open = open_sessions
 

@@ -122,11 +122,11 @@ def admin_access(config: Config, throttle: WrongKeyThrottle, console: Console) -
     return AdminAccess(tokens, BrowserGuard("admin", admin.hosts), throttle, open_paths, console.sessions)
 
 
-def console(config: Config, response_key: bytes, open_sessions: OpenSessions) -> Console:
-    admin, tokens = config.admin, admin_tokens(config)
+def console(config: Config, keys: Mapping[str, bytes], open_sessions: OpenSessions) -> Console:
+    admin = config.admin
     because = "The console is for its own pages"
     guard = BrowserGuard("admin", admin.hosts, beyond=not is_loopback(admin.host), because=because)
-    return Console(Sessions(tokens, response_key, guard, open_sessions), guard, bool(tokens))
+    return Console(Sessions(keys, guard, open_sessions), guard, bool(admin_tokens(config)))
 
 
 def public_guard(config: Config) -> BrowserGuard:

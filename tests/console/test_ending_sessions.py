@@ -18,6 +18,7 @@ from tests.support.redis import redis_server
 
 ADMIN: dict[str, Any] = {"admin": {"token": TOKEN, "hosts": []}}
 PATH = "/admin/console/sessions"
+MARKS = {"admin": "0a1b"}
 EVE = Session("admin", "Eve", 1e10, 1.0, "a1")
 
 
@@ -61,7 +62,7 @@ async def test_signing_out_ends_copies_of_the_cookie() -> None:
 
 
 async def test_worker_processes_tell_each_other_through_their_directory(tmp_path: Path) -> None:
-    one, two = OpenSessions(None, tmp_path), OpenSessions(None, tmp_path)
+    one, two = OpenSessions(None, tmp_path, MARKS), OpenSessions(None, tmp_path, MARKS)
     told: list[str] = []
     two.on_end = told.append
     one.note(EVE, "10.0.0.7")
@@ -134,11 +135,39 @@ async def test_where_redis_refuses_the_list_what_others_ended_is_refused_all_the
 
 
 async def test_of_many_those_are_listed_that_signed_in_last(tmp_path: Path) -> None:
-    sessions = OpenSessions(None, tmp_path)
+    sessions = OpenSessions(None, tmp_path, MARKS)
     many = [[f"b{at}", "Eve", "admin", float(at), EVE.ends, "10.0.0.7", 1.0] for at in range(LISTED + 1)]
     (tmp_path / "sessions-1.json").write_bytes(dump(many))
     listed = await sessions.all()
     assert len(listed) == LISTED and listed[0].id == f"b{LISTED}" and await sessions.end("b0") is not None
+
+
+async def test_who_signed_in_with_a_token_that_was_replaced_is_not_listed(tmp_path: Path) -> None:
+    """Nor who came with one that there is no more. Their cookies open nothing."""
+    before = OpenSessions(None, tmp_path, {"admin": "ffff", "gone": "1111"})
+    before.note(EVE, "10.0.0.7")
+    before.note(EVE._replace(id="a2", token="gone"), "10.0.0.7")
+    assert await before.share() and len(await before.all()) == 2
+    after = OpenSessions(None, tmp_path, MARKS)
+    assert await after.all() == []
+    after.note(EVE._replace(id="a3"), "10.0.0.8")
+    assert [each.id for each in await after.all()] == ["a3"]
+
+
+async def test_gateways_list_the_sessions_that_they_serve() -> None:
+    """One of them has a new admin token already."""
+    async with redis_server() as redis:
+        new: dict[str, Any] = {"admin": {"token": f"new-{TOKEN}", "hosts": []}}
+        async with (
+            running_gateway(ready=False, redis=redis.settings, **ADMIN) as one,
+            running_gateway(ready=False, redis=redis.settings, **new) as two,
+            operator(one.admin_url, "Ada") as ada,
+        ):
+            assert await one.app.open_sessions.share()
+            assert [each["person"] for each in (await ada.get(PATH)).json()] == ["Ada"]
+            headers = {"authorization": f"Bearer new-{TOKEN}"}
+            async with httpx.AsyncClient(base_url=two.admin_url, headers=headers) as admin:
+                assert (await admin.get(PATH)).json() == []
 
 
 async def test_an_ended_one_outlasts_its_end_by_what_clocks_may_be_apart() -> None:

@@ -2,7 +2,15 @@
 
 import pytest
 
-from gateway.core.console.session_token import MAX_TOKEN, Session, name_problem, open_session, seal_session, session_key
+from gateway.core.console.session_token import (
+    MAX_TOKEN,
+    Session,
+    name_problem,
+    open_session,
+    seal_session,
+    session_key,
+    session_mark,
+)
 
 KEY = session_key(b"the-admin-token-of-ops")
 SESSION = Session("ops", "Zoë O. Brien-Smith", 1000.0, 900.0, "0a1b2c3d4e5f6071")
@@ -27,6 +35,12 @@ def test_it_ends_with_its_admin_token() -> None:
     assert open_session(SEALED, {"ops": session_key(b"another-token")}, 0.0) is None
     assert open_session(SEALED, {"else": KEY}, 0.0) is None
     assert open_session(SEALED, {}, 0.0) is None
+
+
+def test_a_mark_tells_admin_tokens_apart_and_little_of_them() -> None:
+    marks = {session_mark(session_key(b"token-%d" % number)) for number in range(20)}
+    assert len(marks) > 15 and {len(mark) for mark in marks} == {4}
+    assert session_mark(KEY) == session_mark(session_key(b"the-admin-token-of-ops"))
 
 
 def test_no_byte_of_it_can_be_changed() -> None:
