@@ -22,6 +22,8 @@ from gateway.console.viewers import Viewer, Viewers
 PATH = "/console/live"
 AGAIN = b"retry: 2000\n\n"
 """After how many milliseconds a browser connects anew."""
+AT_ONCE = b"retry: 0\n\n"
+"""The same where a session is over: then it is refused, and its page asks to sign in."""
 
 
 class LiveRoute:
@@ -77,10 +79,13 @@ async def _events(viewer: Viewer, ends: float) -> AsyncIterator[bytes]:
             async with asyncio.timeout(left):
                 event = await viewer.next_event()
         except TimeoutError:
-            return
+            break
         if event is None:
+            if viewer.session_ended:
+                break
             return
         yield event
+    yield AT_ONCE
 
 
 class EndedRequest(BaseModel):

@@ -27,6 +27,7 @@ class Viewer:
         self.is_new = True
         """Whether it has not had everything yet."""
         self.dropped = False
+        self.session_ended = False
         self._events: asyncio.Queue[bytes] = asyncio.Queue(BEHIND + 1)
 
     def send(self, event: bytes) -> None:
@@ -83,6 +84,7 @@ class Viewers:
         """It was ended: its consoles get nothing any more."""
         for viewer in self:
             if viewer.session == session:
+                viewer.session_ended = True
                 viewer.drop()
 
     def close(self) -> None:

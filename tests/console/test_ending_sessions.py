@@ -8,6 +8,7 @@ import httpx
 import pytest
 from playwright.async_api import expect
 
+from gateway.console.live import AGAIN, AT_ONCE
 from gateway.console.open_sessions import CLOCKS_APART, LISTED, OpenSessions
 from gateway.core.console.session_token import Session
 from gateway.core.json_text import dump
@@ -49,6 +50,22 @@ async def test_a_stolen_session_is_ended_in_every_gateway_and_with_it_its_stream
             lines = (await ada.get("/admin/audit")).json()
             line = next(each for each in lines if each["what"] == "session ended")
             assert line["who"].startswith("Ada (admin)@") and line["detail"]["person"] == "Eve"
+
+
+async def test_the_page_of_an_ended_session_asks_again_at_once_and_others_in_a_while() -> None:
+    """It is refused then, and asks to sign in. A gateway that ends is given time."""
+    async with running_gateway(ready=False, **ADMIN) as gateway, operator(gateway.admin_url) as client:
+        viewers = gateway.app.console_feed.viewers
+        async with client.stream("GET", "/console/live") as answer:
+            await eventually(lambda: len(viewers) == 1)
+            viewers.close()
+            assert AT_ONCE not in await answer.aread()
+        viewers.closed = False
+        async with client.stream("GET", "/console/live") as answer:
+            await eventually(lambda: len(viewers) == 1)
+            assert (await client.delete("/console/session")).status_code == 200
+            told = await answer.aread()
+        assert told.startswith(AGAIN) and told.endswith(AT_ONCE)
 
 
 async def test_signing_out_ends_copies_of_the_cookie() -> None:
