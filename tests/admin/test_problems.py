@@ -252,7 +252,9 @@ class Broken:
 async def test_a_mistake_of_ours_is_told_without_its_words(at: Asked) -> None:
     app = at.gateway.app
     page = MetricsPage(app.metrics, lambda: None)
-    access = parts.admin_access(app.config, app._wrong_tokens, parts.console(app.config, b"key", app.open_sessions))
+    access = parts.admin_access(
+        app.config, app._wrong_tokens, parts.console(app.config, {"admin": b"key"}, app.open_sessions)
+    )
     admin = build_admin(app.pipeline, app.fleet, access, page, Broken())
     transport = httpx.ASGITransport(admin, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:

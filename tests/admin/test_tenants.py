@@ -230,7 +230,7 @@ async def test_a_tenant_of_the_file_can_have_keys_from_redis(at: House) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "word"),
     [
-        ("POST", "tenants", {"name": "a b"}, 422, "pattern"),
+        ("POST", "tenants", {"name": "a b"}, 422, "a letter or digit first"),
         ("POST", "tenants", {"name": "a", "modles": []}, 422, "modles"),
         ("POST", "tenants", {}, 422, "name"),
         ("PATCH", "tenants/none", {"models": ["a"]}, 404, "Unknown tenant"),
