@@ -44,7 +44,7 @@ class Presence:
         if self._redis is not None:
             await self._beat(self._redis, FORGOTTEN)
             if self._mark is not None and self._redis.up:
-                await self._mark.check()
+                await self._mark.check(self.live)
             self._task = asyncio.create_task(self._run(self._redis), name="presence")
 
     async def stop(self) -> None:
@@ -60,7 +60,7 @@ class Presence:
             try:
                 await self._beat(redis, FORGOTTEN)
                 if self._mark is not None:
-                    await self._mark.check()
+                    await self._mark.check(self.live)
             except Exception:
                 log.exception("presence_refresh_failed")
 

@@ -69,6 +69,7 @@ COMMANDS: Mapping[str, Shape] = {
     "GET": text,
     "HGET": text,
     "HGETALL": _hash,
+    "HINCRBY": integer,
     "HMGET": _fields,
     "HSCAN": _scan,
     "HSET": integer,

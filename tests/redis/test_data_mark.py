@@ -5,7 +5,7 @@ import asyncio
 import httpx
 
 from gateway.redis.client import RedisClient, RedisSettings
-from gateway.redis.data_mark import TOLD_SECONDS, DataMark
+from gateway.redis.data_mark import TOLD_SECONDS, TOLERATED, DataMark
 from tests.flow.test_server_process import Stage
 from tests.support.gateway_process import gateway_process
 from tests.support.gateways import eventually
@@ -41,6 +41,56 @@ async def test_each_gateway_notices_once_whoever_marks_first() -> None:
         finally:
             for client in clients:
                 await client.reports.close()
+
+
+async def test_each_gateway_notices_an_older_copy() -> None:
+    async with redis_server() as redis:
+        clients = [RedisClient(RedisSettings(redis.url, timeout=5.0, connect_timeout=5.0)) for _ in range(2)]
+        marks = [DataMark(client) for client in clients]
+        try:
+            assert [await mark.check(2) for _ in range(3) for mark in marks] == [False] * 6
+            copy = redis.do("DUMP", "fg1:looks")
+            assert [await mark.check(2) for _ in range(2 * TOLERATED) for mark in marks] == [False] * 4 * TOLERATED
+            redis.do("RESTORE", "fg1:looks", 0, copy, "REPLACE")
+            assert [await mark.check(2) for _ in range(2) for mark in marks] == [True, True, False, False]
+            assert "revoked" in str(marks[1].trouble(asyncio.get_running_loop().time()))
+        finally:
+            for client in clients:
+                await client.reports.close()
+
+
+async def test_the_last_seconds_that_a_crash_takes_are_not_told() -> None:
+    """An append-only file that is written once a second lacks them."""
+    async with redis_server() as redis:
+        client = RedisClient(RedisSettings(redis.url, timeout=5.0, connect_timeout=5.0))
+        mark = DataMark(client)
+        try:
+            assert [await mark.check() for _ in range(10)] == [False] * 10
+            redis.do("HINCRBY", "fg1:looks", "n", -2)
+            assert not await mark.check()
+            redis.do("DEL", "fg1:looks")
+            redis.do("SET", "fg1:looks", "of another type")
+            assert not await mark.check()
+            redis.do("SET", "fg1:mark", "another")
+            assert await mark.check(), "a count that is refused hides no other sign"
+        finally:
+            await client.reports.close()
+
+
+async def test_the_log_tells_of_a_snapshot_that_was_restored() -> None:
+    async with redis_server() as redis, scripted_node(Stage().reply) as node:
+        async with gateway_process("--node", node.url, FLEETGATE_REDIS__URL=redis.url) as gateway:
+            redis.do("SAVE")
+            older = (redis.folder / "dump.rdb").read_bytes()
+            redis.do("HINCRBY", "fg1:looks", "n", 1000)  # half an hour later
+            beyond = int(redis.do("HGET", "fg1:looks", "n"))
+            await eventually(lambda: int(redis.do("HGET", "fg1:looks", "n")) > beyond)
+            redis.kill()
+            (redis.folder / "dump.rdb").write_bytes(older)
+            redis.restart()
+            await eventually(lambda: gateway.events("redis_data_lost"))
+            (line,) = gateway.events("redis_data_lost")
+            assert "keys that were revoked" in line["remedy"]
 
 
 async def test_log_and_status_tell_of_a_redis_that_came_back_empty() -> None:
