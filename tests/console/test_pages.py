@@ -150,6 +150,7 @@ async def test_every_action_asks_first_and_the_audit_names_the_person() -> None:
         await _manages_keys(page, shown)
         await _blocks(page, shown)
         await show(page, "errors")
+        await expect(page.locator("tbody .why").first).not_to_be_empty()
         await page.locator("tbody .name").first.click()
         await expect(page.locator(".panel > .buttons button")).to_have_count(0)  # none of the tenant's
         await page.keyboard.press("Escape")

@@ -9,6 +9,24 @@ import { Table } from "./table.js";
 
 const tone = (group) => (group.status >= 500 ? "bad" : "warn");
 
+// What a client did wrong is told to the client alone: the text may quote the request. Its code says this much.
+const MEANINGS = {
+  body_too_large: "The body is larger than requests.max_body.",
+  client_gone: "The client closed its connection.",
+  headers_too_large: "The head is larger than requests.max_headers.",
+  invalid_api_key: "The key is missing, unknown, expired or revoked.",
+  invalid_request: "A field is not valid: its client was told which.",
+  method_not_allowed: "The path has no such method.",
+  model_not_found: "There is no such model, or the tenant may not use it.",
+  node_error: "The node refused or failed the request: its client has its words.",
+  not_found: "There is no such thing, or it is another tenant's.",
+  request_too_slow: "The request came too slowly.",
+  unknown_path: "There is no such path.",
+  unsupported_content_encoding: "The body is compressed in a way that is not read.",
+};
+const KEPT_FROM_US = "Its client was told: the text may quote the request.";
+const words = (group) => group.text || MEANINGS[group.code] || KEPT_FROM_US;
+
 const COLUMNS = [
   { key: "code", label: "Error", show: (group) => group.code },
   { key: "status", label: "Status", number: true, show: (group) => badge(String(group.status || DASH), tone(group)) },
@@ -17,7 +35,7 @@ const COLUMNS = [
   { key: "node", label: "Node", wide: true, show: (group) => (group.node === "-" ? DASH : group.node) },
   { key: "model", label: "Model", wide: true, show: (group) => (group.model === "-" ? DASH : group.model) },
   { key: "tenants", label: "Tenants", wide: true, class: "cut", show: (group) => group.tenants.join(", "), order: (group) => group.tenants.join() },
-  { key: "text", label: "What was said", class: "why", wide: true, show: (group) => group.text || "" },
+  { key: "text", label: "What was said", class: "why", wide: true, show: words },
 ];
 
 export class ErrorsView {
@@ -25,7 +43,7 @@ export class ErrorsView {
     this.lead = h("p", { class: "lead" });
     this.table = new Table({
       name: "errors", columns: COLUMNS, key: "name", sort: { key: "last", down: true },
-      search: (group) => `${group.code} ${group.status} ${group.node} ${group.model} ${group.tenants.join(" ")} ${group.text}`,
+      search: (group) => `${group.code} ${group.status} ${group.node} ${group.model} ${group.tenants.join(" ")} ${words(group)}`,
       open: (group) => openError(group.name), empty: "No request has failed since these processes began.",
     });
     this.element = h("section", {}, h("header", { class: "page" }, h("h1", {}, "Errors"), this.lead), this.table.element);
@@ -59,7 +77,7 @@ export function openError(name) {
       facts: [
         ["Times", whole(group.times)], ["First", clock(group.first)], ["Last", `${clock(group.last)}, ${span(state.now - group.last)} ago`],
         ["Node", group.node === "-" ? null : group.node], ["Model", group.model === "-" ? null : group.model],
-        ["Tenants", group.tenants.join(", ")], ["What was said", group.text], ["Last request", group.request_id], ["Its client", group.agent],
+        ["Tenants", group.tenants.join(", ")], ["What was said", words(group)], ["Last request", group.request_id], ["Its client", group.agent],
       ],
     };
   }, [h("div", { class: "buttons left" }, look), record]);
