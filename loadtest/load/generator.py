@@ -64,6 +64,7 @@ class Generator:
         """Wait for what is under way, at most the grace; the rest is cut. Once, whoever else calls it waits."""
         if not self.ending:
             self.ending = True
+            self.tally.ran = self.now()
             self.sessions.join(timeout=self.plan.grace)
             self.sessions.kill(timeout=5.0)
             self._finished.set()

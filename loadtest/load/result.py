@@ -12,6 +12,9 @@ from loadtest.load.plan import LoadPlan
 from loadtest.load.run import Locust
 from loadtest.load.tally import TIMES, StreamTally, Tally
 
+END_SECONDS = 1.0
+"""By how much a load may end beside its planned time: what starting and stopping locust's users takes."""
+
 LATE = 0.1
 """Seconds: a generator whose arrivals are later than that at the 99th percentile is the bottleneck itself."""
 
@@ -56,8 +59,16 @@ class Result:
 
     @property
     def seconds(self) -> float:
-        """Of load."""
+        """Of load: as planned, unless it was ended before, or given another time, on locust's page."""
+        return self._planned if self._as_planned else round(self.tally.ran, 1)
+
+    @property
+    def _planned(self) -> float:
         return float(self.plan["seconds"])
+
+    @property
+    def _as_planned(self) -> bool:
+        return not self.tally.ran or abs(self.tally.ran - self._planned) <= END_SECONDS
 
     def rows(self) -> Iterator[Row]:
         """Each stream, and all of them where there are several."""
@@ -77,6 +88,8 @@ class Result:
 
     def remarks(self) -> Iterator[str]:
         """What a reader has to know about the generators and the faults."""
+        if not self._as_planned:
+            yield f"the load ran for {self.seconds:g} s, and not for the planned {self._planned:g}"
         late = self.tally.late.quantile(0.99)
         if late is not None:
             yield f"the generator sent arrivals {late * 1000:.0f} ms late at the 99th percentile"

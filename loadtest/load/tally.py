@@ -114,6 +114,8 @@ class Tally:
         """Seconds by which a request was sent after its moment: the generator's fault, never the system's."""
         self.dropped = 0
         """Arrivals that were not sent, as a generator had too many under way."""
+        self.ran = 0.0
+        """Seconds of load, until its end was told; 0 before."""
 
     def stream(self, tenant: str, scenario: str) -> StreamTally:
         """That stream, from now on if it is new."""
@@ -125,11 +127,12 @@ class Tally:
             self.streams.setdefault(name, StreamTally()).merge(stream)
         self.late.merge(other.late)
         self.dropped += other.dropped
+        self.ran = max(self.ran, other.ran)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         streams = {name: stream.to_json() for name, stream in sorted(self.streams.items())}
-        return {"streams": streams, "late": self.late.to_json(), "dropped": self.dropped}
+        return {"streams": streams, "late": self.late.to_json(), "dropped": self.dropped, "ran": self.ran}
 
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> "Tally":
@@ -138,4 +141,5 @@ class Tally:
         made.streams = {name: StreamTally.from_json(row) for name, row in given["streams"].items()}
         made.late = Histogram.from_json(given["late"])
         made.dropped = int(given["dropped"])
+        made.ran = float(given.get("ran", 0.0))
         return made

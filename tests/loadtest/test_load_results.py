@@ -128,6 +128,27 @@ def test_the_table_names_errors_by_cause() -> None:
     assert next(iter(result(seen()).remarks())).startswith("the generator sent arrivals 1 ms late")
 
 
+@pytest.mark.parametrize(("ran", "seconds"), [(0.0, 20.0), (20.04, 20.0), (19.5, 20.0), (8.0, 8.0), (61.26, 61.3)])
+def test_rates_are_of_the_time_that_the_load_ran(ran: float, seconds: float) -> None:
+    """It can be ended early on locust's page, and given another time there. A file of before has none."""
+    tally = seen()
+    tally.ran = ran
+    ended = result(Tally.from_json(tally.to_json()))
+    (row,) = ended.rows()
+    assert ended.seconds == seconds
+    assert (row.asked_rate, row.good_rate) == (20 / seconds, row.counts["good"] / seconds)
+    told = [remark for remark in ended.remarks() if remark.startswith("the load ran")]
+    assert told == ([] if seconds == 20.0 else [f"the load ran for {seconds:g} s, and not for the planned 20"])
+
+
+def test_of_several_generators_the_longest_counts() -> None:
+    one, other = seen(), seen()
+    one.ran, other.ran = 7.9, 8.1
+    one.merge(other)
+    one.merge(Tally())
+    assert one.ran == 8.1
+
+
 def test_a_timetable_is_read_in_any_order() -> None:
     text = "20s stall 2 for 5s, 10 kill 1\n30 redis-away for 2.5  # and back\n5 reload"
     assert read_timetable(text, 3) == (
