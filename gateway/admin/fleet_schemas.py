@@ -86,12 +86,14 @@ class NodeView(BaseModel):
 
 
 class FailingView(BaseModel):
-    """A dialect in which `requests` in a row have failed over `seconds`, and none was answered."""
+    """A dialect in which `requests` in a row have failed over `seconds`, and none was answered. `tenant`: whose all of
+    them were, null where they were several tenants'. What fails may be its requests."""
 
     dialect: str
     requests: int
     seconds: float
     error: str
+    tenant: str | None
 
 
 class ModelView(BaseModel):

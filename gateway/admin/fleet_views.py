@@ -42,7 +42,13 @@ def model_view(
         waiting_elsewhere=queue.elsewhere if queue else 0,
         expected_wait=None if queue is None or queue.expected_wait == inf else queue.expected_wait,
         failing=[
-            FailingView(dialect=each.dialect, requests=each.requests, seconds=round(each.seconds, 1), error=each.error)
+            FailingView(
+                dialect=each.dialect,
+                requests=each.requests,
+                seconds=round(each.seconds, 1),
+                error=each.error,
+                tenant=each.tenant,
+            )
             for each in failing
         ],
     )

@@ -107,7 +107,9 @@ def _errors(view: dict[str, Any]) -> list[Text]:
         if not model["ready"]
     ]
     lines += [
-        f"{model['name']}: all requests in {each['dialect']} fail ({each['requests']} in a row): {each['error']}"
+        f"{model['name']}: all requests in {each['dialect']} fail ({each['requests']} in a row"
+        + (f", all of the tenant {each['tenant']}" if each.get("tenant") else "")
+        + f"): {each['error']}"
         for model in view.get("models", ())
         for each in model.get("failing", ())
     ]

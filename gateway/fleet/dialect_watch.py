@@ -36,6 +36,7 @@ class DialectWatch:
                     requests=found.requests,
                     for_s=round(found.seconds, 1),
                     error=found.error,
+                    tenant=found.tenant,
                 )
         for model, dialect in self._told - now.keys():
             log.warning("model_dialect_recovered", model=model, dialect=dialect)

@@ -30,6 +30,26 @@ def test_a_dialect_that_only_fails_is_found_and_an_answer_ends_it() -> None:
     assert list(watch.failing(2 * SECONDS)) == []
 
 
+def test_who_alone_fails_is_named() -> None:
+    """It may be its requests: nobody else has shown that the dialect works."""
+
+    def of(tenant: str | None, key: str | None = "k") -> RequestStats:
+        made = ended()
+        made.tenant, made.key = tenant, key
+        return made
+
+    for tenants, named in (
+        ([of("acme")] * FAILURES, "acme"),
+        ([*[of("acme")] * FAILURES, of("globex")], None),
+        ([of("globex"), *[of("acme")] * FAILURES], None),
+        ([of("default", None)] * FAILURES, None),
+    ):
+        watch = FailingDialects()
+        after(watch, *tenants)
+        (found,) = watch.failing(SECONDS)
+        assert found.tenant == named
+
+
 def test_what_nodes_refuse_says_nothing() -> None:
     refused = ended("node_error")
     refused.status = 400

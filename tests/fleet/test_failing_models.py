@@ -59,6 +59,9 @@ async def test_a_fleet_that_fails_chat_only_is_told_and_goes_on_with_the_rest() 
                 assert (await fleet())["models"][0]["failing"] == []
             told = [line for line in lines if line["event"] == "model_dialect_failing"]
             assert len(told) == 1 and told[0]["dialect"] == "chat" and "500" in told[0]["error"]
+            assert told[0]["tenant"] is None, "nobody has a key here"
+    model["failing"][0]["tenant"] = "acme"
+    assert "in a row, all of the tenant acme): The node" in " ".join(shown(view).split())
 
 
 async def test_a_tenants_model_that_no_node_serves_is_told_once_with_what_was_meant() -> None:

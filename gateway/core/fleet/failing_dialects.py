@@ -9,7 +9,8 @@ the outcomes of clients' requests are watched, a model and a dialect at a time:
     anything else (4xx, limits, full, left)    says nothing
 
 `FAILURES` in a row, over at least `SECONDS`, are told. They are told only: a client is no witness (see `breaker`). One
-that sends what no node can answer would otherwise take a whole model out, for everybody and on every gateway.
+that sends what no node can answer would otherwise take a whole model out, for everybody and on every gateway. Where all
+of them are one tenant's, that is told with them: it may be its requests.
 """
 
 from collections.abc import Iterator
@@ -41,13 +42,15 @@ _BY_NODES = frozenset(
 
 
 class FailingDialect(NamedTuple):
-    """`requests` in a row have failed over `seconds`, and none was answered; `error` is the last one's."""
+    """`requests` in a row have failed over `seconds`, and none was answered; `error` is the last one's. `tenant`: whose
+    all of them were; None where they were several tenants', or had no key."""
 
     model: str
     dialect: str
     requests: int
     seconds: float
     error: str
+    tenant: str | None
 
 
 @dataclass(slots=True)
@@ -56,6 +59,7 @@ class _Streak:
     last: float
     requests: int
     error: str
+    tenant: str | None
 
 
 class FailingDialects:
@@ -73,13 +77,15 @@ class FailingDialects:
         if event.ending not in _BY_NODES or event.level != "error" or not event.attempts or not event.model:
             return
         key = (event.model, event.dialect)
+        tenant = None if event.key is None else event.tenant
         streak = self._streaks.get(key)
         if streak is None:
             if len(self._streaks) < MOST:
-                self._streaks[key] = _Streak(now, now, 1, event.error or event.ending)
+                self._streaks[key] = _Streak(now, now, 1, event.error or event.ending, tenant)
             return
         streak.last = now
         streak.requests += 1
+        streak.tenant = tenant if tenant == streak.tenant else None
         streak.error = event.error or event.ending
 
     def failing(self, now: float) -> Iterator[FailingDialect]:
@@ -89,4 +95,4 @@ class FailingDialects:
         for (model, dialect), streak in sorted(self._streaks.items()):
             seconds = streak.last - streak.first
             if streak.requests >= FAILURES and seconds >= SECONDS:
-                yield FailingDialect(model, dialect, streak.requests, seconds, streak.error)
+                yield FailingDialect(model, dialect, streak.requests, seconds, streak.error, streak.tenant)
