@@ -200,3 +200,15 @@ async def test_every_key_has_an_end(redis: RedisServer, shared: SharedPlacement)
     await choose(shared, b"one", NODES, PlacedPrompt(1000, b"talk"))
     talk = f"fg1:{{route}}:last:{b'talk'.hex()}"
     assert 3_500_000 < redis.do("PTTL", talk) <= 3_600_000
+
+
+@pytest.mark.parametrize("ahead", [5_000, 3600_000])
+async def test_who_waited_when_the_clock_was_further_on_holds_up_nobody(
+    shared: SharedPlacement, redis: RedisServer, ahead: int
+) -> None:
+    """A gateway that died with requests in its queue, or whose queue was empty before it spoke again."""
+    nodes, prompt = [Candidate("10.0.0.1:8000", 1 / 8000, bound=2)], PlacedPrompt(100, b"conversation")
+    until = int(redis.do("TIME")[0]) * 1000 + ahead
+    redis.do("HSET", "fg1:{route}:waiting:model", "dead", f"{until}|standard|standard|other|9|0|")
+    chosen = shared.read(await shared.choose(b"1", nodes, prompt, TURN), nodes, prompt, TURN)
+    assert (chosen.score is not None) == (ahead > 10_000)

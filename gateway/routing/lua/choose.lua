@@ -77,7 +77,7 @@ local all = redis.call('HGETALL', KEYS[6])
 for i = 1, #all, 2 do
   if all[i] ~= gateway then
     local till, of, name, count = all[i + 1]:match('^(%d+)|([^|]*)|([^|]*|[^|]*)|(%d+)|')
-    if not till or tonumber(till) <= now then
+    if not till or tonumber(till) <= now or tonumber(till) > now + 10000 then  -- the last: the clock has gone back
       redis.call('HDEL', KEYS[6], all[i])
     else
       others[#others + 1] = all[i + 1]
