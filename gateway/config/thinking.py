@@ -16,6 +16,8 @@ from gateway.core.thinking.policy import PolicyLayer
 
 Tokens = Annotated[int, Field(ge=0, le=MOST)]
 
+_WITHIN_MAX_BUDGET = ("default_budget", "floor", "floor_with_tools", "guaranteed_budget")
+
 
 class Efforts(Section):
     """Tokens for each effort that clients ask for by name; a word without a number has that of the next weaker one."""
@@ -63,10 +65,13 @@ class ThinkingConfig(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         most = self.max_budget
-        for name in ("default_budget", "floor", "floor_with_tools", "guaranteed_budget"):
-            value = getattr(self, name)
-            if most is not None and value is not None and value > most:
-                raise ValueError(f"{name} ({value}) is more than max_budget ({most})")
+        if most is None:
+            return self
+        budgets = {name: getattr(self, name) for name in _WITHIN_MAX_BUDGET}
+        above = [f"{name} ({value})" for name, value in budgets.items() if value is not None and value > most]
+        if above:
+            verb = "is" if len(above) == 1 else "are"
+            raise ValueError(f"{' and '.join(above)} {verb} more than max_budget ({most})")
         return self
 
     def rules(self) -> ThinkingRules:

@@ -189,6 +189,12 @@ MISTAKES = {
         "thinking",
         "floor_with_tools (6)",
     ),
+    "several budgets above the most": (
+        "thinking: {max_budget: 5, default_budget: 6, floor: 7}",
+        "1",
+        "thinking",
+        "default_budget (6) and floor (7) are more than max_budget (5)",
+    ),
     "a longer answer by default than at most": (
         "models:\n  - name: a\n    output: {default_tokens: 6, max_tokens: 5}",
         "3",
