@@ -1,11 +1,10 @@
 """Settings of discovery: nodes found in the DNS, and nodes that register."""
 
-import ipaddress
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from gateway.config.types import CaFile, Count, Host, Name, Seconds, Secret, Section
+from gateway.config.types import CaFile, Count, Host, Name, Network, Seconds, Secret, Section
 
 
 class DnsConfig(Section):
@@ -36,7 +35,7 @@ class RegistrationsConfig(Section):
 
     secret: Secret | None = None
     """What records must be signed with (FLEETGATE_WORKER_SECRET of the workers)."""
-    networks: tuple[str, ...] = ()
+    networks: tuple[Network, ...] = ()
     """Address ranges that nodes may be in; required where there is no secret."""
     models: tuple[Name, ...] = ()
     """Models that nodes may serve; empty means all."""
@@ -48,16 +47,6 @@ class RegistrationsConfig(Section):
     """The key of all registered nodes."""
     ca_file: CaFile | None = None
     """A PEM file with the certificate authority of all registered nodes."""
-
-    @field_validator("networks")
-    @classmethod
-    def _ranges(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
-        for network in networks:
-            try:
-                ipaddress.ip_network(network)
-            except ValueError:
-                raise ValueError(f"{network!r} is not an address or a network such as 10.0.0.0/8") from None
-        return networks
 
     @model_validator(mode="after")
     def _some_are_trusted(self) -> Self:

@@ -8,7 +8,18 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from gateway.config.types import Count, ListenHost, Name, PemFile, Port, Secret, Section, is_loopback, load_certificate
+from gateway.config.types import (
+    Count,
+    ListenHost,
+    Name,
+    Network,
+    PemFile,
+    Port,
+    Secret,
+    Section,
+    is_loopback,
+    load_certificate,
+)
 
 
 class Tls(Section):
@@ -72,22 +83,12 @@ class Listen(Section):
     """Connections open at once in one process, fewer where its open files have room for fewer; beyond it 503."""
     max_connections_per_address: Count = 1024
     """Connections of them from one address (one /64 of IPv6). `trusted_proxies` are not bounded so."""
-    trusted_proxies: tuple[str, ...] = ()
+    trusted_proxies: tuple[Network, ...] = ()
     """Addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are believed."""
     cors_origins: tuple[Origin, ...] = ()
     """Origins of web pages that may call the gateway; `*` for all."""
     hosts: tuple[HostName, ...] = ()
     """Further names of the gateway, where no key is needed: `*.suffix` for all names below a suffix, `*` for all."""
-
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
-        for proxy in proxies:
-            try:
-                ipaddress.ip_network(proxy)
-            except ValueError:
-                raise ValueError(f"{proxy!r} is not an address or a network such as 10.0.0.0/8") from None
-        return proxies
 
 
 class AdminToken(Section):

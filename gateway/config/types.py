@@ -79,6 +79,14 @@ def _listen_host(name: str) -> str:
     return name and _host(name)
 
 
+def _network(text: str) -> str:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not an address or a network such as 10.0.0.0/8") from None
+    return text
+
+
 def _authorities(path: Path) -> Path:
     try:
         ssl.create_default_context(cafile=path)
@@ -115,6 +123,7 @@ def is_loopback(host: str) -> bool:
 NodeUrl = Annotated[str, AfterValidator(node_url)]
 Host = Annotated[str, AfterValidator(_host)]
 ListenHost = Annotated[str, AfterValidator(_listen_host)]
+Network = Annotated[str, AfterValidator(_network)]
 """Empty stands for 0.0.0.0."""
 CaFile = Annotated[Path, AfterValidator(_authorities)]
 """A PEM file with certificate authorities."""

@@ -211,7 +211,7 @@ MISTAKES = {
         "fleetgate keys new",
     ),
     "name with a space": ("models:\n  - name: a b", "2", "models[0].name", "letters, digits and any of"),
-    "proxy that is no address": ("listen:\n  trusted_proxies: [here]", "2", "listen.trusted_proxies", "'here'"),
+    "proxy that is no address": ("listen:\n  trusted_proxies: [here]", "2", "listen.trusted_proxies[0]", "'here'"),
     "secret in an unset variable": ("admin:\n  token: {env: NOPE}", "2", "admin.token", "NOPE is not set"),
     "secret in a missing file": ("admin:\n  token: {file: /no/t}", "2", "admin.token", "/no/t cannot be read"),
     "secret from two places": ("admin:\n  token: {env: A, file: /b}", "2", "admin.token", "{env: NAME} or"),
@@ -622,7 +622,7 @@ def test_registrations_need_redis_and_somebody_to_believe(file: Path) -> None:
         load(file, REGISTRATIONS % "secret: s")
     with pytest.raises(ConfigError, match=r"discovery\.registrations: needs secret .* or networks"):
         load(file, redis + REGISTRATIONS % "models: [m]")
-    with pytest.raises(ConfigError, match=r"networks: '10\.0\.0\.0/33' is not an address or a network"):
+    with pytest.raises(ConfigError, match=r"networks\[0\]: '10\.0\.0\.0/33' is not an address or a network"):
         load(file, redis + REGISTRATIONS % "networks: [10.0.0.0/33]")
     assert load(file, redis + REGISTRATIONS % "networks: [10.0.0.0/8]").discovery.registrations is not None
 

@@ -116,6 +116,14 @@ def test_all_files_that_are_missing_are_told(text: str, paths: list[str], tmp_pa
     assert [each.path for each in caught.value.problems] == paths
 
 
+def test_all_networks_that_are_none_are_told(tmp_path: Path) -> None:
+    file = tmp_path / "fleetgate.yaml"
+    file.write_text("listen: {trusted_proxies: [here, 10.0.0.0/8, 10.0.0.0/33]}")
+    with pytest.raises(ConfigError) as caught:
+        load_config(file)
+    assert [each.path for each in caught.value.problems] == ["listen.trusted_proxies[0]", "listen.trusted_proxies[2]"]
+
+
 def test_every_pattern_of_a_text_has_words() -> None:
     """Who mistypes a name is told the rule, not a regular expression."""
 
