@@ -147,6 +147,7 @@ class Connection:
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection((HOST, port), timeout=60.0)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as clients' libraries do
         self._answers = self._socket.makefile("rb")
 
     def ask(self, body: bytes) -> int:

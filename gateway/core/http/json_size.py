@@ -5,10 +5,11 @@ the same length takes the length of its text. The bytes outside of strings tell 
 measured with CPython 3.11 and orjson (64-bit): the memory of one more of each shape, rounded up.
 """
 
+import re
 from typing import Final
 
 from gateway.core.http import json_escapes
-from gateway.core.http.json_escapes import SURROGATE, UNICODE, ends_in_escape, without_escapes
+from gateway.core.http.json_escapes import UNICODE, ends_in_escape, without_escapes
 
 _STRUCTURE = b"{[,:"
 _TEXT_OR_QUOTE = bytes(set(range(256)) - set(_STRUCTURE))
@@ -70,6 +71,9 @@ class _Alphabet:
         self.others = bytes(set(range(256)) - set(quote + opening + comma + colon))
 
 
+_SURROGATE: Final = re.compile(json_escapes.SURROGATE)
+"""To be searched for: `re` finds two bytes in half the time of `find`."""
+
 _JSON: Final = _Alphabet(b'"', b"{[", b",", b":")
 _ROLES: Final = _Alphabet(json_escapes.QUOTE, json_escapes.CONTAINER, json_escapes.COMMA, json_escapes.COLON)
 
@@ -125,17 +129,17 @@ class JsonSize:
                 return
             at = backslash + len(window)
             roles = without_escapes(window)
-            if self._widest < WIDEST and roles.find(UNICODE) >= 0:
-                self._widen(roles, piece[at : at + 1])
+            if self._widest < WIDEST and (unicode := roles.find(UNICODE)) >= 0:
+                self._widen(roles, unicode, piece[at : at + 1])
             self._read(roles, _ROLES)
             backslash = piece.find(b"\\", at)
         if at < len(piece):
             self._read(piece[at:], _JSON)
 
-    def _widen(self, roles: bytes, behind: bytes) -> None:
-        """Count the characters that stand as `\\u` in a window; `behind`: the first byte behind it."""
-        surrogate = roles.find(SURROGATE) >= 0 or (roles.endswith(UNICODE) and behind in (b"", b"d", b"D"))
-        self._widest = WIDEST if surrogate else WIDE
+    def _widen(self, roles: bytes, at: int, behind: bytes) -> None:
+        """Count the characters that stand as `\\u` in a window, from `at` on; `behind`: the first byte behind it."""
+        halved = roles.endswith(UNICODE) and behind in (b"", b"d", b"D")
+        self._widest = WIDEST if halved or _SURROGATE.search(roles, at) else WIDE
 
     def _read(self, text: bytes, alphabet: _Alphabet) -> None:
         """Read a text without escapes in blocks that end with a quote, and skip strings between them."""
