@@ -65,7 +65,8 @@ def parse_steps(raw: bytes, strings: int = 0) -> Iterator[Body | None]:
         body = None
     yield None
     if type(body) is dict:
-        _refuse_depth(raw, body)
+        if not strings:
+            _refuse_depth(raw, body)
         if _has_no_duplicate_keys(raw, body, strings):
             yield body
             return
@@ -137,7 +138,7 @@ def _has_no_duplicate_keys(raw: bytes, body: Body, strings: int) -> bool:
     """Whether that is certain: a duplicate that the parser dropped took the string of its key with it.
 
     Where the strings in `raw` are not known, quotes are counted. A quote inside a string has two spellings, `\\"` and
-    `\\u0022`; where the second occurs, nothing is certain then.
+    `\\u0022`; where the second occurs, nothing is certain then. Where they are known, this bounds its depth, too.
     """
     if strings:
         return _strings_in(body) == strings
@@ -151,19 +152,28 @@ def _has_no_duplicate_keys(raw: bytes, body: Body, strings: int) -> bool:
 
 
 def _strings_in(body: Body) -> int:
-    """The number of strings in `body`, keys included."""
-    strings = 0
-    waiting: list[Any] = [body]
-    while waiting:
-        value = waiting.pop()
-        kind = type(value)
-        if kind is str:
-            strings += 1
-        elif kind is list:
-            waiting += value
-        elif kind is dict:
-            strings += len(value)
-            waiting += value.values()
+    """The number of strings in `body`, keys included. Raises `InvalidRequest` where it is nested too deeply: a walk by
+    levels tells both."""
+    strings = depth = 0
+    level: list[Any] = [body]
+    while level:
+        deeper: list[Any] = []
+        containers = 0
+        for value in level:
+            kind = type(value)
+            if kind is str:
+                strings += 1
+            elif kind is list:
+                containers += 1
+                deeper += value
+            elif kind is dict:
+                containers += 1
+                strings += len(value)
+                deeper += value.values()
+        if containers and depth == MAX_DEPTH:
+            raise _too_deep()
+        depth += 1
+        level = deeper
     return strings
 
 

@@ -218,12 +218,13 @@ def test_depth_is_bounded_before_anything_walks_a_body(depth: int, opens: bytes)
     levels = (depth - 1) // per
     raw = b'{"a":' + opens * levels + b"1" + closes * levels + b"}"
     if 1 + levels * per <= MAX_DEPTH:
-        assert parse_body(raw)
+        assert parse_body(raw) == parse_body(raw, strings_of([raw]))
         return
     for each in (raw, raw[: len(raw) // 2], b'{"b":1,"b":' + raw + b"}", raw.replace(b"1", b'"\\ud800"')):
-        with pytest.raises(InvalidRequest) as refused:
-            parse_body(each)
-        assert refused.value.code in ("too_deeply_nested", "invalid_json", "duplicate_key")
+        for strings in (0, strings_of([each])):
+            with pytest.raises(InvalidRequest) as refused:
+                parse_body(each, strings)
+            assert refused.value.code in ("too_deeply_nested", "invalid_json", "duplicate_key")
 
 
 @given(raws.filter(lambda pair: bool(pair[0])), st.data())
@@ -261,6 +262,7 @@ def test_strings_are_counted_wherever_a_body_is_cut(pair: tuple[dict[str, Any], 
     pieces = [raw[start:end] for start, end in pairwise(edges)]
     assert strings_of(pieces) == strings_of([raw]) == strings_in(body)
     steps = list(parse_steps(raw, strings_of(pieces)))
+    assert len(steps) == 2
     assert _same(steps[-1], body)
 
 
@@ -292,13 +294,15 @@ def test_what_is_no_number_of_json_is_refused(number: bytes) -> None:
 @pytest.mark.parametrize("opening", [b'{"a":', b'{"a" :'])
 def test_the_bound_of_nesting_is_the_same_for_every_spelling(opening: bytes) -> None:
     for depth, good in ((MAX_DEPTH, True), (MAX_DEPTH + 1, False), (5000, False), (200_000, False)):
-        raw = opening * (depth - 1) + b"{}" + b"}" * (depth - 1)
-        try:
-            parse_body(raw)
-        except InvalidRequest as error:
-            assert not good and error.code == "too_deeply_nested"
-        else:
-            assert good
+        for innermost in (b"{}", b"[]", b'{"a":"b"}'):
+            raw = opening * (depth - 1) + innermost + b"}" * (depth - 1)
+            for strings in (0, strings_of([raw])):
+                try:
+                    parse_body(raw, strings)
+                except InvalidRequest as error:
+                    assert not good and error.code == "too_deeply_nested"
+                else:
+                    assert good
 
 
 def _same(read: Any, meant: Any) -> bool:
