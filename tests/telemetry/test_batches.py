@@ -1,8 +1,10 @@
 """What is counted in batches is what would have been counted one by one."""
 
 import asyncio
+import gc
 import json
 import socket
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from gateway.telemetry.log_stream import LogStream
 from gateway.telemetry.logs import RequestLog
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.process_facts import ProcessFacts, read_process_facts
-from gateway.telemetry.recent import RecentTtft
+from gateway.telemetry.recent import KEPT, RecentTtft
 
 BOUNDS = (0.01, 0.5, 2.5)
 SECONDS = st.one_of(st.sampled_from((0.0, *BOUNDS, 1e9)), st.floats(0, 1e6))
@@ -229,3 +231,20 @@ def test_times_to_the_first_token_are_of_the_last_ten_minutes() -> None:
     assert recent.waits("n:1", 550.0) == (9.0, 0.2)
     assert recent.waits("n:1", 700.0) == (0.2,)
     assert recent.waits("n:1", 2000.0) == ()
+
+
+def test_the_latest_times_to_the_first_token_are_kept_in_few_bytes() -> None:
+    recent, count = RecentTtft(), 3 * KEPT
+    recent.note([ended(stream=True, ttft=float(number)) for number in range(KEPT)], 0.0)  # allocated once
+    tracemalloc.start()
+    try:
+        recent.note(
+            [ended(node=f"n:{node}", stream=True, ttft=float(n)) for n in range(count) for node in range(8)], 1.0
+        )
+        gc.collect()
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    for node in range(8):
+        assert recent.waits(f"n:{node}", 2.0) == tuple(map(float, range(count - KEPT, count)))
+    assert taken < 8 * 10_000
