@@ -158,8 +158,13 @@ class _Import:
         tell(f"unchanged: {self._unchanged}; sums of usage: {usage or 'none'}")
 
     def write(self) -> None:
-        for page in self._pages():
-            self._send(page, dry_run=False)
+        """Write the file's records. Raises `AdminClientError`, which says that the rest can be written later."""
+        try:
+            for page in self._pages():
+                self._send(page, dry_run=False)
+        except AdminClientError as error:
+            again = "a part may have been written; import again: it goes on, and counts nothing twice"
+            raise AdminClientError(f"{error}\n{again}") from None
 
     def _send(self, page: list[dict[str, Any]], dry_run: bool) -> Any:
         return self._control.post("/admin/import", {"mode": self._mode, "dry_run": dry_run, "records": page})

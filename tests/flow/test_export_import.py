@@ -1,11 +1,12 @@
 """Export and import: tenants, keys, blocks and usage go from one Redis into another; a wrong file changes nothing."""
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
 import time
-from asyncio.subprocess import PIPE, STDOUT
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from typer.testing import CliRunner, Result
 
 from gateway.cli.main import app
 from gateway.core.access.api_keys import key_digest
 from gateway.core.access.export_format import end_line, header_line, line_of
-from tests.support.gateways import RunningGateway, running_gateway
+from tests.support.gateway_process import FLEETGATE
+from tests.support.gateways import RunningGateway, eventually, running_gateway
 from tests.support.nodes import MODEL, Asked, ScriptedNode, answer, scripted_node
 from tests.support.redis import RedisServer, redis_server
 
@@ -407,3 +410,52 @@ async def test_a_blocked_key_opens_nothing_after_an_import(tmp_path: Path) -> No
                 assert [await there.ask(made["key"]), await there.ask(made["key"])] == [403, 403]
             await other.app.blocks.refresh()
             assert await there.ask(leaked["key"]) == 403
+
+
+def long_file(at: float) -> bytes:
+    """Nine requests' worth of tenants, blocks and usage."""
+    day = int(at) // 86_400 * 86_400
+    lines = [line_of({"kind": "block", "subject": "tenant:t1", "who": "ada", "at": at, "reason": "leaked"})]
+    record = {"settings": {}, "created": at, "changed": at}
+    lines += [line_of({"kind": "tenant", "name": f"t{number}", "record": record}) for number in range(400)]
+    for number in range(1200):
+        named = {"tenant": f"t{number % 400}", "model": f"m{number // 400}", "key": "k"}
+        lines.append(line_of({"kind": "usage", "per": "day", "at": day, **named, "sums": {"requests": number + 1}}))
+    return HEAD + b"".join(lines) + end_line(len(lines), 0)
+
+
+@pytest.mark.parametrize("mode", ["--merge", "--replace"])
+async def test_an_import_that_is_killed_goes_on_when_it_is_repeated(mode: str, tmp_path: Path) -> None:
+    file = tmp_path / "backup.jsonl"
+    file.write_bytes(long_file(time.time()))
+    async with place() as at:
+        assert (await at.run("import", file, mode, "--yes")).exit_code == 0
+        whole = at.kept()
+        at.redis.flush()
+        command = [FLEETGATE, "import", file, mode, "--yes", "--admin", at.gateway.admin_url]
+        process = await asyncio.create_subprocess_exec(*map(str, command), stdout=DEVNULL, stderr=DEVNULL)
+        await eventually(lambda: at.redis.do("EXISTS", "fg1:{access}:tenants") or process.returncode is not None)
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        assert (await at.run("import", file, mode, "--yes")).exit_code == 0
+        assert imported(at.kept()) == imported(whole)
+        again = await at.run("import", file, mode, "--yes")
+        assert "nothing to change" in again.output
+
+
+def imported(kept: dict[bytes, dict[bytes, bytes]]) -> dict[bytes, dict[bytes, bytes]]:
+    return {name: each for name, each in kept.items() if b"{access}" in name or b"{usage}" in name}
+
+
+async def test_an_import_that_fails_midway_says_that_it_can_be_repeated(tmp_path: Path) -> None:
+    file = tmp_path / "backup.jsonl"
+    file.write_bytes(long_file(time.time()))
+    async with place() as at:
+        at.redis.do("SET", "fg1:{usage}:tenants", "of another type")
+        failed = await at.run("import", file, "--merge", "--yes")
+        assert failed.exit_code == 1
+        assert "a part may have been written; import again" in " ".join(failed.output.split()), failed.output
+        at.redis.do("DEL", "fg1:{usage}:tenants")
+        done = await at.run("import", file, "--merge", "--yes")
+        assert done.exit_code == 0 and "unchanged: 401; sums of usage: 1200 added" in done.output
