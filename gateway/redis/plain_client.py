@@ -15,6 +15,9 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from gateway.redis.settings import Address, RedisSettings
 
+CLOSING = 1.0
+"""Seconds for the connections of a client whose certificates were written anew."""
+
 
 class PlainClient:
     """One client of redis-py. The caller bounds the time of `run`, and says what its errors mean."""
@@ -35,6 +38,9 @@ class PlainClient:
         """Go over to `settings`: commands under way are run again with them. The old connections are closed within
         `seconds`."""
         self._settings, self._servers = settings, ()
+        self._leave(seconds)
+
+    def _leave(self, seconds: float) -> None:
         client, self._client = self._client, None
         if client is not None:
             task = asyncio.get_running_loop().create_task(_close(client, seconds))
@@ -45,6 +51,8 @@ class PlainClient:
         """`work(client)`, whose commands may be carried out twice: after a lost connection it is run again, once."""
         with contextlib.suppress(RedisConnectionError):
             return await self._run(work)
+        if self._files != _written(self._settings):  # it may be the certificate that was refused
+            self._leave(CLOSING)
         return await self._run(work)  # not in an `except`: its errors would keep the first one and the lost connection
 
     async def _run(self, work: Callable[[Any], Awaitable[Any]]) -> Any:

@@ -237,6 +237,34 @@ async def test_tls_and_an_acl_user(tmp_path: Path) -> None:
             await link.stop()
 
 
+async def test_a_renewed_certificate_is_no_outage(tmp_path: Path) -> None:
+    """The server shows another one, of another authority, whose file was written anew before."""
+    folders, ca = (tmp_path / "old", tmp_path / "new"), tmp_path / "ca.pem"
+    for folder in folders:
+        folder.mkdir()
+    old, new = map(self_signed, folders)
+    ca.write_bytes(old.cert.read_bytes())
+    tls = ("--tls-cert-file", str(old.cert), "--tls-key-file", str(old.key), "--tls-auth-clients", "no")
+    async with redis_server("redis7", *tls, tls=True) as redis:
+        link = RedisClient(RedisSettings(redis.url, ca_file=ca, timeout=5.0, connect_timeout=5.0))
+        await link.start()
+        try:
+            for way in (link, link.reports):
+                assert await way.command("GET", "k") is None
+            assert await link.run(ADD, ["k"], [1]) == [1, b"1"]
+            ca.write_bytes(old.cert.read_bytes() + new.cert.read_bytes())
+            with redis.client(ssl=True, ssl_ca_certs=str(old.cert)) as admin:
+                files = ("tls-cert-file", str(new.cert), "tls-key-file", str(new.key))
+                admin.execute_command("CONFIG", "SET", *files)
+                admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            assert await link.run(ADD, ["k"], [1]) == [2, b"1"]
+            for way in (link, link.reports):
+                assert await way.command("GET", "k") == b"2"
+            assert link.outages == 0
+        finally:
+            await link.stop()
+
+
 async def test_a_cluster() -> None:
     async with redis_cluster() as redis, linked(redis) as link:
         keys = [f"k{{{number}}}" for number in range(30)]
