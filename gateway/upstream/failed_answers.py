@@ -6,6 +6,7 @@ from typing import Final
 
 from gateway.core.dialects.answers import find_error_message, find_error_status
 from gateway.core.errors import (
+    ConnectFailed,
     DeadlineExceeded,
     GatewayError,
     NodeAnswer,
@@ -28,6 +29,18 @@ FAILED_STATUSES: Final = (500, 502, 503, 504)
 
 NOT_THE_CLIENTS = (401, 403, 407, 408, 429)
 """The statuses of a node that refused the gateway, or had no time: no client can do anything about it."""
+
+UNREACHABLE_RETRY_SECONDS: Final = 2.0
+"""After which a client whose nodes took no connection may retry: probes find one that is back within a second."""
+
+
+def unreachable(tried: int, others: bool) -> ConnectFailed:
+    """The client's error where `tried` nodes were tried and the last one took no connection; `others`: some failed in
+    another way. Their addresses are the operator's to know."""
+    wait = UNREACHABLE_RETRY_SECONDS
+    if others:
+        return ConnectFailed(f"The node failed, and no other could be reached; retry in {wait:g} s.", retry_after=wait)
+    return ConnectFailed(f"No node could be reached ({tried} tried); retry in {wait:g} s.", retry_after=wait)
 
 
 def deadline_exceeded() -> DeadlineExceeded:

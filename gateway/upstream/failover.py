@@ -28,6 +28,7 @@ from gateway.core.telemetry.request_stats import LONGEST_WORD, RequestStats
 from gateway.core.upstream.attempts import FREE, Attempts, RetryBudget, RetryDecision, RetryRules, is_doubtful, outcome
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import AnotherLease, Lease, Node
+from gateway.upstream.failed_answers import unreachable
 from gateway.upstream.resume_budgets import ResumeBudgets
 
 log = structlog.get_logger("fleetgate.failover")
@@ -120,8 +121,24 @@ class Failover:
     ) -> Lease | None:
         """The lease to try again with: the same one (on a fresh connection), one of another node, or None to give up.
 
-        Raises `FleetFull` where every node that was asked has said that its queue is full.
+        Raises `FleetFull` where every node that was asked has said that its queue is full, and `ConnectFailed` where
+        the last one took no connection.
         """
+        again = self._next_lease(error, lease, plan, tries, stats, another)
+        if again is None and not tries.full and isinstance(error, ConnectFailed):
+            others = any(each != outcome(error) for _, each in stats.failures)
+            raise unreachable(len({*tries.tried, lease.node}), others) from None
+        return again
+
+    def _next_lease(
+        self,
+        error: UpstreamError,
+        lease: Lease,
+        plan: Plan,
+        tries: RequestTries,
+        stats: RequestStats,
+        another: AnotherLease,
+    ) -> Lease | None:
         now = asyncio.get_running_loop().time()
         innocent = not stats.answered and tries.is_innocent(error, lease.node, now)
         decision = tries.attempts.judge(error, stats.answered, innocent)

@@ -9,17 +9,16 @@
     a node has a place                           a lease on it, and the follow-up that continues the answer
 
 Nothing is held while it waits: the lease on the broken node is released before. A node that broke off is asked again
-only where no other has a place.
+only where no other has a place, and one that is out at growing intervals: probes tell when it is back.
 """
 
 import asyncio
-import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from math import inf
 
 from gateway.core.dialects.stream_filter import FollowUpRequest
-from gateway.core.errors import NodeLeaving, Overloaded, StreamLost, UpstreamError
+from gateway.core.errors import FleetFull, NodeLeaving, Overloaded, StreamLost, UpstreamError
 from gateway.core.resume.budget import SETTLING, ResumeDecision, Resumes
 from gateway.core.resume.checkpoint import Checkpoint
 from gateway.core.resume.note import ResumeNote
@@ -32,6 +31,9 @@ from gateway.upstream.resume_budgets import ResumeBudgets
 
 RESPITE = 0.5
 """Seconds before a node that broke off, or is silent, is asked where there is no other."""
+
+LONGEST_RESPITE = 5.0
+"""The same at the most, of a node that is out: it doubles with each attempt that failed."""
 
 SILENT_RESPITE = 5.0
 """Seconds for which a sign of life is waited for where all nodes are silent, and it broke off on several: what is asked
@@ -71,6 +73,8 @@ class AnswerResumption:
         self._since = 0.0
         """When a token last came, or nearly so."""
         self._failed_at = 0.0
+        self._full: bool | None = None
+        """Whether the last look found nodes, all of them at capacity; None before the first look."""
         self._paid = False
         """Whether the model's budget has let the present resume go."""
 
@@ -185,27 +189,57 @@ class AnswerResumption:
         if lease is not None or now < self._failed_at + RESPITE:
             return lease
         lease = self._lease_of_lively((), now)
+        if lease is not None and not lease.node.ready and now < self._failed_at + self._respite():
+            lease.release()
+            return None
         if lease is not None or (len({*self._avoided}) > 1 and now < self._failed_at + SILENT_RESPITE):
             return lease
-        try:
-            return self._another(())
-        except Overloaded:
-            return None
+        return self._look(())
 
     def _lease_of_lively(self, avoided: Sequence[Node], now: float) -> Lease | None:
         """A lease on a node that is not silent, and none of `avoided`."""
         tried = [*avoided]
-        with contextlib.suppress(Overloaded):
-            for _ in range(SILENT_NODES):
-                lease = self._another(tried)
-                if not lease.node.is_silent(now):
-                    return lease
-                lease.release()  # it stands still, most likely, which nobody has noticed yet
-                tried.append(lease.node)
+        for _ in range(SILENT_NODES):
+            lease = self._look(tried)
+            if lease is None or not lease.node.is_silent(now):
+                return lease
+            lease.release()  # it stands still, most likely, which nobody has noticed yet
+            tried.append(lease.node)
         return None
+
+    def _look(self, tried: Collection[Node]) -> Lease | None:
+        """A lease on a node that is none of `tried`, if one has a place."""
+        try:
+            lease = self._another(tried)
+        except Overloaded as error:
+            self._full = isinstance(error, FleetFull)
+            return None
+        self._full = False
+        return lease
 
     def _check_wait(self, checkpoint: Checkpoint, deadline: float, now: float) -> None:
         """Raises the error that ends the wait at loop time `now`."""
         check_waiting(self._request, self._budgets.closing, deadline, now)
         if now >= self._since + self._rules.wait:
-            raise checkpoint.lost(f"no node had a place for it within {self._rules.wait:g} s")
+            why, advice = self._why_none()
+            raise checkpoint.lost(f"{why} within {self._rules.wait:g} s", advice=advice)
+
+    def _respite(self) -> float:
+        """Seconds before a node that is out is asked again."""
+        repeats = len(self._avoided) - len({*self._avoided})
+        return min(LONGEST_RESPITE, RESPITE * 2.0 ** min(repeats, 10))
+
+    def _why_none(self) -> tuple[str, str]:
+        """Why no node has gone on with it since it broke off, and the remedy."""
+        causes = [note.cause for note in self._stats.resumes[-len(self._avoided) :]][1:]
+        if self._full or "busy" in causes:
+            return "no node had a place for it", "Repeating the request is safe."
+        if not causes and self._full is None:
+            return "too many answers were to go on, and its turn did not come", "Repeating the request is safe."
+        if not causes:
+            why = "no node was ready"
+        elif all(cause == "refused" for cause in causes):
+            why = "no node could be reached"
+        else:
+            why = "no node went on with it"
+        return why, "Repeating the request is safe; it is answered once a node is ready again."

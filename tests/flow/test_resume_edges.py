@@ -93,6 +93,33 @@ async def test_the_wait_for_a_node_ends() -> None:
         await nothing_held(made.gateway)
 
 
+@pytest.mark.parametrize("dialect", PATH)
+async def test_where_no_node_can_be_reached_the_error_says_so(dialect: str) -> None:
+    """In mid-stream, and to what is asked then, streamed and plain."""
+    async with fleet(1, {**LIMITED, "resume": {"wait": 0.8}}) as made:
+        [node] = made.nodes
+        node.set_faults(Fault("exit", after=5))
+        got = await made.client.post(PATH[dialect], json=body_of(dialect))
+        assert "no node could be reached within 0.8 s. Repeating the request is safe; it is answered" in got.text
+        assert "stream_not_resumable" in got.text
+        for stream in (True, False):
+            later = await made.client.post(PATH[dialect], json=body_of(dialect, stream=stream))
+            assert later.status_code == 502 and later.headers["retry-after"] == "2"
+            assert later.json()["error"]["message"] == "No node could be reached (1 tried); retry in 2 s."
+        await nothing_held(made.gateway)
+
+
+async def test_a_plain_answer_that_is_streamed_from_its_node_says_the_same() -> None:
+    settings = {**LIMITED, "resume": {"wait": 0.8}, "thinking": {"max_budget": 20}}
+    async with fleet(1, settings, budget="disobey", **LONG) as made:
+        [node] = made.nodes
+        node.set_faults(Fault("exit", after=5))
+        got = await made.client.post(PATH["chat"], json=body_of("chat", stream=False))
+        assert got.status_code == 502 and got.json()["error"]["code"] == "stream_not_resumable"
+        assert "no node could be reached within 0.8 s. Repeating the request is safe; it is" in got.text
+        await nothing_held(made.gateway)
+
+
 async def test_a_shutdown_ends_the_pause_with_an_error() -> None:
     reading: asyncio.Task[bytes] | None = None
     async with contextlib.AsyncExitStack() as stack:

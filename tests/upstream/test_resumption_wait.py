@@ -1,14 +1,26 @@
 """Answers that wait for a node: what their looks cost the process, and what may change meanwhile."""
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from math import inf
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from gateway.core.errors import ClientGone, GatewayError, NoNodeReady, ShuttingDown, UpstreamCut, UpstreamTimeout
+from gateway.core.errors import (
+    ClientGone,
+    ConnectFailed,
+    FleetFull,
+    GatewayError,
+    NodeBusy,
+    NoNodeReady,
+    ShuttingDown,
+    StreamLost,
+    UpstreamCut,
+    UpstreamError,
+    UpstreamTimeout,
+)
 from gateway.core.resume.budget import Resumes
 from gateway.core.resume.node_deaths import NodeDeaths
 from gateway.core.resume.resumability import ResumeRules
@@ -16,6 +28,7 @@ from gateway.fleet.node import SILENT, Lease, Node
 from gateway.fleet.node_spec import NodeSpec
 from gateway.upstream.resume_budgets import LONGEST_STEP, STEP, VAIN_LOOKS, ResumeBudgets
 from gateway.upstream.resumption import RESPITE, AnswerResumption
+from tests.support.virtual_time import run_virtually
 
 
 def looks(budgets: ResumeBudgets, model: str, now: float, asked: int) -> int:
@@ -105,7 +118,11 @@ def broken_on(node: Node, another: Callable[[Collection[Node]], Lease]) -> tuple
     """An answer that breaks off on `node`, and what its `judge` is told of it."""
     request, stats = SimpleNamespace(gone=False), SimpleNamespace(resumes=(), answered=False, go_on=lambda made: None)
     checkpoint = SimpleNamespace(
-        count=99, tokens=SimpleNamespace(count=99), check=lambda: None, resume=lambda known: ""
+        count=99,
+        tokens=SimpleNamespace(count=99),
+        check=lambda: None,
+        resume=lambda known: "",
+        lost=lambda why, advice: StreamLost(f"{why}. {advice}"),
     )
     costs = SimpleNamespace(open=1)
     given: list[Any] = [Resumes(2, NodeDeaths(), 0), request, stats, another, costs, inf]
@@ -141,3 +158,79 @@ async def test_where_all_nodes_are_silent_an_answer_waits_for_a_sign_of_life(sev
     nodes[2].heard_at = asyncio.get_running_loop().time()
     lease, _ = await waits
     assert lease.node is nodes[2]
+
+
+async def given_up(
+    names: str, another: Callable[[Sequence[Node], Collection[Node]], Lease], error: UpstreamError | None = None
+) -> tuple[str, list[tuple[str, float]]]:
+    """An answer that broke off on the first of the nodes, all of which are out and fail it with `error`: what its client
+    is told in the end, and which nodes were asked at which loop time since."""
+    nodes = [Node(NodeSpec(f"http://{name}:1")) for name in names]
+    for node in nodes:
+        node.refused("refused")
+    resumption, (checkpoint, _) = broken_on(nodes[0], lambda tried: another(nodes, tried))
+    await resumption.judge(UpstreamCut("x"), checkpoint, nodes[0])
+    asked: list[tuple[str, float]] = []
+    while True:
+        try:
+            lease, _ = await resumption.next_node("m", inf)
+        except StreamLost as lost:
+            return lost.message, asked
+        asked.append((lease.node.name, asyncio.get_running_loop().time()))
+        lease.release()
+        assert error is not None and len(asked) < 1000
+        await resumption.judge(error, checkpoint, lease.node)
+
+
+def least_asked(nodes: Sequence[Node], tried: Collection[Node]) -> Lease:
+    for node in nodes:
+        if node not in tried:
+            return Lease(node)
+    raise NoNodeReady("none")
+
+
+def full(nodes: Sequence[Node], tried: Collection[Node]) -> Lease:
+    raise FleetFull("full")
+
+
+def drained(nodes: Sequence[Node], tried: Collection[Node]) -> Lease:
+    raise NoNodeReady("none")
+
+
+@pytest.mark.parametrize(
+    ("another", "error", "told", "waits"),
+    [
+        (least_asked, ConnectFailed("x"), "no node could be reached", True),
+        (least_asked, NodeBusy("x"), "no node had a place for it", False),
+        (full, None, "no node had a place for it", False),
+        (drained, None, "no node was ready", True),
+    ],
+)
+def test_the_error_after_the_wait_says_why_no_node_went_on(
+    another: Callable[[Sequence[Node], Collection[Node]], Lease], error: UpstreamError | None, told: str, waits: bool
+) -> None:
+    message, _ = run_virtually(given_up("ABC", another, error))
+    assert message.startswith(f"{told} within 60 s. Repeating the request is safe")
+    assert message.endswith("once a node is ready again.") == waits
+
+
+@pytest.mark.parametrize("names", ["A", "AB", "ABCDEFGH"])
+def test_nodes_that_are_out_are_asked_less_and_less_often(names: str) -> None:
+    _, asked = run_virtually(given_up(names, least_asked, ConnectFailed("x")))
+    assert len(names) + 5 < len(asked) < len(names) + 20
+    assert {name for name, _ in asked} == {f"{name}:1" for name in names}
+    assert asked[-1][1] > 50, "the prober may be wrong: they are asked to the end"
+
+
+def test_a_node_that_is_back_is_asked_at_once() -> None:
+    back: list[float] = []
+
+    def another(nodes: Sequence[Node], tried: Collection[Node]) -> Lease:
+        lease, now = least_asked(nodes, tried), asyncio.get_running_loop().time()
+        if now > 31 and not back:
+            lease.node.ready = True
+            back.append(now)
+        return lease
+
+    _, asked = run_virtually(given_up("A", another, ConnectFailed("x")))
+    assert min(at for _, at in asked if at >= back[0]) < back[0] + RESPITE

@@ -170,10 +170,11 @@ class ContinuedStream(FollowedStream):
             return self._reader.answering
         return bool(self._last) and (not self._followed.chat or b'"content":"' in self._last)
 
-    def lost(self, why: str, repeatable: bool = True) -> StreamLost:
-        """The error for an answer that ends here."""
+    def lost(self, why: str, repeatable: bool = True, advice: str | None = None) -> StreamLost:
+        """The error for an answer that ends here; `advice` is the sentence with the remedy."""
         count = self.count
-        advice = "Repeating the request is safe." if repeatable else "Do not repeat it unchanged."
+        if advice is None:
+            advice = "Repeating the request is safe." if repeatable else "Do not repeat it unchanged."
         message = f"The node failed after {count} tokens of this answer, which cannot go on elsewhere: {why}. {advice}"
         return StreamLost(message, tokens=count, repeatable=repeatable)
 
