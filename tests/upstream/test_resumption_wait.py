@@ -163,8 +163,8 @@ async def test_where_all_nodes_are_silent_an_answer_waits_for_a_sign_of_life(sev
 async def given_up(
     names: str, another: Callable[[Sequence[Node], Collection[Node]], Lease], error: UpstreamError | None = None
 ) -> tuple[str, list[tuple[str, float]]]:
-    """An answer that broke off on the first of the nodes, all of which are out and fail it with `error`: what its client
-    is told in the end, and which nodes were asked at which loop time since."""
+    """An answer that broke off on the first of the nodes, which are out and fail it with `error`: what its client
+    is told in the end, and which nodes were asked at which loop time."""
     nodes = [Node(NodeSpec(f"http://{name}:1")) for name in names]
     for node in nodes:
         node.refused("refused")
