@@ -132,6 +132,8 @@ class RequestLog:
         self._strangers = LogThrottle(crowded=True)
         self._held: dict[str, RequestStats] = {}
         """By address, the last request without a valid key that has no line yet."""
+        self._look: asyncio.TimerHandle | None = None
+        """The next one for those, where there are any."""
 
     def request_ended(self, event: RequestStats) -> None:
         requests = 1
@@ -146,21 +148,28 @@ class RequestLog:
 
     def close(self) -> None:
         """Write all that waits."""
+        self._cancel_look()
         self._log_held(math.inf)
         self.flush()
 
     def tell_held(self) -> None:
         """Write the lines of addresses whose minute is over. Called every `HELD_SECONDS` while there are any."""
+        self._cancel_look()
         self._log_held(self._clock())
         if self._held:
             self._look_again()
 
     def _look_again(self) -> None:
-        asyncio.get_running_loop().call_later(HELD_SECONDS, self.tell_held)
+        self._look = asyncio.get_running_loop().call_later(HELD_SECONDS, self.tell_held)
+
+    def _cancel_look(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
 
     def _hold(self, source: str, event: RequestStats) -> None:
         if source in self._strangers:  # the crowd's number waits for its next line
-            if not self._held:
+            if self._look is None:
                 self._look_again()
             self._held[source] = event
 

@@ -181,6 +181,33 @@ def test_the_number_of_wrong_keys_is_told_though_none_comes_later(capsys: pytest
     asyncio.run(storm())
 
 
+def test_an_address_that_never_stops_costs_one_timer() -> None:
+    """A minute's line takes what is held, and the next request is held again: at most one look is due at any time."""
+    now = 1000.0
+    log = RequestLog("json", "info", LogStream(), clock=lambda: now)
+    looks: list[asyncio.TimerHandle] = []
+
+    class Loop(asyncio.SelectorEventLoop):
+        def call_later(self, *args: Any, **options: Any) -> asyncio.TimerHandle:  # type: ignore[override]
+            handle = super().call_later(*args, **options)
+            if args[1] == log.tell_held:
+                looks.append(handle)
+            return handle
+
+    async def storm() -> None:
+        nonlocal now
+        for _ in range(100):
+            log.request_ended(ended(unauthenticated=True, address="10.0.0.1"))
+            now += 25.0
+            log.flush()
+        assert len([look for look in looks if not look.cancelled()]) == 1
+        log.close()
+        assert all(look.cancelled() for look in looks)
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        runner.run(storm())
+
+
 def test_streams_are_told_from_plain_answers_and_have_gaps_between_tokens() -> None:
     metrics = Metrics()
     usage = Usage(input=1, output=5)
