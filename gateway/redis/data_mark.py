@@ -44,6 +44,8 @@ class DataMark:
         self._count_key = f"{redis.schema.records}:looks"
         self._known: bytes | None = None
         self._looks = 0
+        self._processes = 1
+        """That looked, as of the last look."""
         self._lost_at: float | None = None
         self._told = _REMEDY
 
@@ -65,18 +67,22 @@ class DataMark:
             return False
         lost = self._known not in (None, mark)
         self._known = mark
-        older = await self._has_gone_back(TOLERATED * processes) and not lost
+        if lost:
+            self._looks = 0
+        older = await self._has_gone_back(processes)
         if lost or older:
             self._lost_at = asyncio.get_running_loop().time()
             self._told = _UNDONE if older else _REMEDY
             log.error("redis_data_lost", remedy=self._told)
         return lost or older
 
-    async def _has_gone_back(self, by: int) -> bool:
-        """Count this look; whether the count is `by` less than at the last one."""
+    async def _has_gone_back(self, processes: int) -> bool:
+        """Count this look; whether the count has gone back since the last one by more than a crash takes. Where Redis
+        was away for long, all processes but this one are forgotten, and had looked before it went."""
         before = self._looks
         try:
             self._looks = int(await self._redis.command("HINCRBY", self._count_key, "n", 1))
         except RedisUnavailable:
             return False
-        return self._looks <= before - by
+        most, self._processes = max(processes, self._processes), processes
+        return self._looks <= before - TOLERATED * most

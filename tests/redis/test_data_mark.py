@@ -68,11 +68,16 @@ async def test_the_last_seconds_that_a_crash_takes_are_not_told() -> None:
             assert [await mark.check() for _ in range(10)] == [False] * 10
             redis.do("HINCRBY", "fg1:looks", "n", -2)
             assert not await mark.check()
+            assert [await mark.check(10) for _ in range(10)] == [False] * 10
+            redis.do("HINCRBY", "fg1:looks", "n", -20)
+            assert not await mark.check(1), "the others do not count as there: Redis was away for longer than they do"
             redis.do("DEL", "fg1:looks")
             redis.do("SET", "fg1:looks", "of another type")
             assert not await mark.check()
             redis.do("SET", "fg1:mark", "another")
             assert await mark.check(), "a count that is refused hides no other sign"
+            redis.do("DEL", "fg1:looks")
+            assert not await mark.check(), "nor is what it told told again, as an older copy"
         finally:
             await client.reports.close()
 
