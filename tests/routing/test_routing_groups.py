@@ -295,6 +295,17 @@ async def test_what_the_first_gateway_goes_by_ends_as_soon_as_another_one_comes(
         assert (await link.run(AGREE, keys, ("ours", 3000, "ours")))[:2] == [b"ours", b""]
 
 
+async def test_what_was_agreed_on_when_the_clock_was_further_on_ends_as_any_other() -> None:
+    """It goes on without a step anew: gateways would leave it and come back to it."""
+    async with redis_server() as redis, linked(redis) as link:
+        keys = ["{route}:gateways", "{route}:grouping"]
+        ahead = int(redis.do("TIME")[0]) * 1000 + 3600_000
+        redis.do("SET", keys[1], f"|ours|{ahead}")
+        assert await link.run(AGREE, keys, ("ours", 3000, "ours")) == [b"", b"ours", 3000]
+        redis.do("ZADD", keys[0], 2e12, "other.theirs")
+        assert (await link.run(AGREE, keys, ("ours", 3000, "ours")))[:2] == [b"ours", b""]
+
+
 @pytest.mark.parametrize("harm", ["kill", "flush", pytest.param("freeze", marks=pytest.mark.prove)])
 async def test_a_redis_that_goes_and_comes_back_leaves_nothing_stuck(harm: str) -> None:
     async with groups(replace(QUICK, rate=100), [("ultra",), ("ultra", "nano")], cluster=False) as there:

@@ -20,6 +20,8 @@ if not holds then
   local begins = ARGV[3] == '?'
   holds = begins and common or ARGV[3]
   before, since = holds, begins and now - tonumber(ARGV[2]) or now  -- others may come at once, or be there again
+elseif tonumber(since) > now then  -- the clock has gone back. What holds has so for long, most likely: no step anew
+  since = now - tonumber(ARGV[2])
 elseif holds ~= common and now - tonumber(since) >= tonumber(ARGV[2]) then
   before, holds, since = holds, holds == '' and common or '', now  -- from some to others by way of none
 end
