@@ -459,6 +459,23 @@ def test_every_caller_needs_a_key_until_a_restart_where_keys_were_stored() -> No
     assert gateway.gate.tenants.anonymous is None
 
 
+@pytest.mark.parametrize("read_at_start", [{"cluster": True}, {"prefix": "other"}])
+def test_the_address_of_another_redis_waits_for_the_restart_that_it_needs(read_at_start: dict[str, Any]) -> None:
+    """The last one that was taken at a reload stays, not that of the start."""
+
+    def with_redis(port: int, **more: Any) -> Config:
+        tree: dict[str, Any] = {"redis": {"url": f"redis://127.0.0.1:{port}", **more}}
+        return Config(**tree)
+
+    gateway = build_app(with_redis(1), response_key=KEY)
+    gateway.apply(with_redis(2))
+    held = dict(state(gateway))
+    gateway.apply(with_redis(3, **read_at_start))
+    assert dict(state(gateway)) == held
+    gateway.apply(with_redis(3))
+    assert dict(state(gateway)) != held
+
+
 def test_a_value_that_cannot_be_made_leaves_the_old_configuration_in_force(
     monkeypatch: pytest.MonkeyPatch, gateway: Gateway
 ) -> None:
