@@ -67,8 +67,9 @@ class Registrations:
         self._refused: dict[str, str] = {}
         self._started: dict[str, float] = {}
         self._draining: dict[str, tuple[float, float]] = {}
-        self._failed: set[str] = set()
-        """The records and nodes of which a fault of our own was logged, until they are read and updated again."""
+        self._unread: set[str] = set()
+        self._not_updated: set[str] = set()
+        """The records, and the nodes, of which a fault of our own was logged, until it is over. Both may have one name."""
 
     async def run(self) -> None:
         """Poll, for ever."""
@@ -94,6 +95,7 @@ class Registrations:
 
     def _apply(self, present: set[str], changed: Mapping[str, bytes], now: float) -> None:
         """Give the nodes of the records on: of all that are `present`, and of those whose text has `changed`."""
+        self._unread &= present
         for node_id, record in self._trusted(changed).items():
             if self._records.get(node_id) is record:
                 continue
@@ -148,21 +150,15 @@ class Registrations:
                     raise UntrustedRegistration(f"its key does not match its node_id {record.node_id!r}")
                 trusted[node_id] = record
                 self._refused.pop(node_id, None)
-                self._failed.discard(node_id)
+                self._unread.discard(node_id)
             except UntrustedRegistration as reason:
                 if node_id not in self._refused:
                     log.warning("registration_rejected", node_id=node_id, reason=str(reason))
                 self._refused[node_id] = str(reason)
             except Exception as error:  # noqa: BLE001 - logged there
-                self._fail(node_id, error)
+                _log_once(self._unread, node_id, error)
                 self._read_again([node_id])
         return trusted
-
-    def _fail(self, name: str, error: Exception) -> None:
-        """Log a fault of our own with one node, once: it must not cost the others. The next poll tries again."""
-        if name not in self._failed:
-            self._failed.add(name)
-            log.error("registration_refresh_failed", node=name, exc_info=error)
 
     def _spec(self, record: RegisteredNode) -> NodeSpec:
         return NodeSpec(
@@ -181,9 +177,9 @@ class Registrations:
             try:
                 self._update_node(node, records.get(node.spec.url), now)
             except Exception as error:  # noqa: BLE001 - logged there
-                self._fail(node.name, error)
+                _log_once(self._not_updated, node.name, error)
             else:
-                self._failed.discard(node.name)
+                self._not_updated.discard(node.name)
         self._draining = {name: drain for name, drain in self._draining.items() if name in records}
 
     def _update_node(self, node: Node, record: RegisteredNode | None, now: float) -> None:
@@ -208,3 +204,10 @@ class Registrations:
         until = math.inf if record.drain_deadline is None else record.drain_deadline + now - time.time()
         self._draining[record.url] = since, until
         return Drain(since, until)
+
+
+def _log_once(logged: set[str], name: str, error: Exception) -> None:
+    """Log a fault of our own with one record or node: it must not cost the others. The next poll tries again."""
+    if name not in logged:
+        logged.add(name)
+        log.error("registration_refresh_failed", node=name, exc_info=error)

@@ -253,3 +253,22 @@ async def test_a_node_that_cannot_be_updated_keeps_no_other_from_its_drain(
             await watch.poll()
             assert sum(node.closed for node in fleet.nodes) == drained
     assert capsys.readouterr().out.count("registration_refresh_failed") == 1
+
+
+async def test_a_fault_is_logged_once_where_a_record_is_named_as_its_node(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is read, and the node is not updated."""
+    async with linked(redis) as link, RedisRegistry(redis.url, SECRET) as registry:
+        fleet = Fleet()
+
+        def taken(specs: list[NodeSpec]) -> None:
+            fleet.update(specs)
+
+        watch = Registrations(link, RegistrationRules(TRUST), NodeSources(("registrations",), taken), fleet)
+        monkeypatch.setattr(Node, "drain_for", failing(3, Node.drain_for, lambda *_: True))
+        for _ in range(4):
+            await registry.announce(record("http://10.0.0.1:1").model_copy(update={"node_id": "10.0.0.1:1"}))
+            await watch.poll()
+        assert [node.name for node in fleet.nodes] == ["10.0.0.1:1"]
+    assert capsys.readouterr().out.count("registration_refresh_failed") == 1
