@@ -69,7 +69,7 @@ class Registrations:
         self._draining: dict[str, tuple[float, float]] = {}
         self._unread: set[str] = set()
         self._not_updated: set[str] = set()
-        """The records, and the nodes, of which a fault of our own was logged, until it is over. Both may have one name."""
+        """The records, and the nodes, of which a fault of our own was logged and is not over."""
 
     async def run(self) -> None:
         """Poll, for ever."""
