@@ -35,6 +35,7 @@ from gateway.limits.arrivals import Arrival
 from gateway.pressure.thinking_pressure import ThinkingPressure
 from gateway.reading.reader import BodyReader
 from gateway.request_record import Observer, RequestRecord
+from gateway.responses.fetch_query import ask_for_all, wants_events
 from gateway.responses.kept_responses import KeptResponses
 from gateway.responses.retrieval import Retrieval
 from gateway.telemetry.tracer import Tracer
@@ -167,7 +168,7 @@ class Pipeline:
             if waits:
                 who = record.of(await self.gate.identify(request.headers, request.address))
             place = None if self._kept is None else self._kept.place_of(response_id, who.tenant.name)
-            ask = record.asked(Ask(raw, {}, None, stream=place is None and "stream=true" in suffix.lower()))
+            ask = record.asked(Ask(raw, {}, None, stream=place is None and wants_events(suffix)))
             if place is not None and self._kept is not None:
                 plan = Plan(ask, dialect, None, ask.raw)
                 record.reservation = await self.admission.reserve(who, plan, request)
@@ -178,6 +179,8 @@ class Pipeline:
                 raise self._not_kept(settings, response_id, who.tenant, method)
             node = self._node_of(settings, response_id, who.tenant, "response_id")
             grant = Grant(hide=settings.policies.may_hide(who.tenant.rules))  # whose model it was, only the node knows
+            if grant.hide and method == "GET":
+                suffix, ask.behind = ask_for_all(suffix)
             plan = Plan(ask, dialect, None, ask.raw, None, node, grant)
             path = f"{dialect.path}/{response_id}{suffix}"
             service_class = self.admission.classify(who, ask, request.headers, record.stats)

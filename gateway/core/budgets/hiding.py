@@ -176,11 +176,13 @@ class MessagesHider(ReasoningHider):
 
 
 class ResponsesHider(ReasoningHider):
-    """Responses: reasoning has items of its own; the items and events behind them move up."""
+    """Responses: reasoning has items of its own; the items and events behind them move up. Of a stored stream, which
+    begins anew, only the events behind the number `behind` are passed on."""
 
-    def __init__(self) -> None:
+    def __init__(self, behind: int = -1) -> None:
         self._hidden: set[int] = set()
         self._dropped = 0
+        self._behind = behind
 
     def event(self, event: bytes) -> bytes:
         parsed = _parse(event)
@@ -190,18 +192,21 @@ class ResponsesHider(ReasoningHider):
         if index in self._hidden or str(parsed.get("type", "")).startswith("response.reasoning"):
             self._dropped += 1
             return b""
+        number = parsed.get("sequence_number")
+        if type(number) is int and number - self._dropped <= self._behind:
+            return b""
         if not self._dropped:
             return event
         if type(index) is int:
             parsed["output_index"] = _moved_up(index, self._hidden)
         if isinstance(response, dict):
             parsed["response"] = self.whole(response)
-        if type(parsed.get("sequence_number")) is int:
-            parsed["sequence_number"] -= self._dropped
+        if type(number) is int:
+            parsed["sequence_number"] = number - self._dropped
         return _write(event, parsed) if parsed else event
 
     def number_behind(self, events: bytes) -> int:
-        return number_behind(events)
+        return max(number_behind(events), self._behind + 1)
 
     def whole(self, answer: dict[str, Any]) -> dict[str, Any]:
         items = answer.get("output")
@@ -223,13 +228,14 @@ class NoHider(ReasoningHider):
 _HIDERS: dict[str, type[ReasoningHider]] = {
     "chat": ChatHider,
     "messages": MessagesHider,
-    "responses": ResponsesHider,
 }
 """By the dialect's name."""
 
 
-def hider_of(dialect: Dialect) -> ReasoningHider:
-    """A new hider for one answer in `dialect`."""
+def hider_of(dialect: Dialect, behind: int = -1) -> ReasoningHider:
+    """A new hider for one answer in `dialect`; `behind` as in `ResponsesHider`."""
+    if dialect.name == "responses":
+        return ResponsesHider(behind)
     return _HIDERS.get(dialect.name, NoHider)()
 
 

@@ -43,13 +43,15 @@ class Ask:
     `intent`: what is asked of thinking. `max_tokens`: of the answer; None where none, or a negative number, is given.
     `background`: the node answers at once, and works whether or not the client stays. `taken_since`: the first version
     of vLLM that is known to read all its fields in its dialect, `NEVER` where none does. `long`: it is made ready in
-    steps. `continued`: the id of the response whose conversation the gateway has put before its input. Only who makes
-    one sets them.
+    steps. `continued`: the id of the response whose conversation the gateway has put before its input. `behind`: the
+    number of the event behind which a stored stream is wanted whose node is asked for all of it. Only who makes one
+    sets them.
     """
 
     __slots__ = (
         "_measured",
         "background",
+        "behind",
         "body",
         "continued",
         "continues",
@@ -80,6 +82,7 @@ class Ask:
         self.intent = intent
         self.max_tokens = max_tokens
         self.background = False
+        self.behind = -1
         self.taken_since: tuple[int, ...] = ()
         self.long = False
         self._measured: tuple[int, int] | None = None

@@ -136,7 +136,7 @@ class HiddenReasoning(NodeRequest):
     rewrites = True
 
     def stream_filter(self) -> StreamFilter:
-        return HidingFilter(super().stream_filter(), hider_of(self.dialect))
+        return HidingFilter(super().stream_filter(), hider_of(self.dialect, self.ask.behind))
 
     def plain(self, status: int, body: bytes) -> bytes:
         return hide_whole(hider_of(self.dialect), body) if status == 200 else body
