@@ -20,7 +20,7 @@ def load(path: Path | None, overrides: dict[str, Any]) -> LoadedConfig:
         complain("\n".join([*map(str, error.problems), *map(warning, error.doubts)]))
     from gateway.server.dry_run import find_problems  # heavy, as the gateway is
 
-    problems = find_problems(loaded.config, path)
+    problems = find_problems(loaded.config, path, overrides)
     if problems:
         complain("\n".join(map(str, problems)))
     return loaded

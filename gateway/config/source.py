@@ -23,6 +23,7 @@ from gateway.config.deprecated import RENAMED, Deprecation
 from gateway.config.document import ConfigError, ConfigProblem, Document, spell
 from gateway.config.doubts import Doubt, find_doubts
 from gateway.config.expectations import expected_at, section_of
+from gateway.config.options import option_of
 from gateway.config.salvage import salvage
 from gateway.config.tree import Config
 from gateway.config.types import Secret
@@ -56,7 +57,7 @@ def load_with_deprecations(path: Path | None, overrides: Mapping[str, Any] | Non
         environment = _Environment(Config)()
     except SettingsError as error:
         problems.append(_bad_variable(error))
-    sources = _Sources(document, environment)
+    sources = _Sources(document, environment, overrides or {})
     problems += sources.set_twice()
     merged = _merge(_merge(sources.document.data, sources.environment), overrides or {})
     known = {name: value for name, value in merged.items() if name in Config.model_fields}
@@ -100,9 +101,11 @@ def _is_secret_source(value: Mapping[str, Any]) -> bool:
 
 
 class _Sources:
-    """File and environment under the settings' new names, and how each of them spells a setting."""
+    """File and environment under the settings' new names, and how each of them spells a setting. `overrides` are those
+    of the command line."""
 
-    def __init__(self, document: Document, environment: dict[str, Any]) -> None:
+    def __init__(self, document: Document, environment: dict[str, Any], overrides: Mapping[str, Any]) -> None:
+        self._overrides = overrides
         self._in_file = use_new_names(document.data, RENAMED)
         self._in_variables = use_new_names(environment, RENAMED)
         lines = {
@@ -116,8 +119,12 @@ class _Sources:
     def locate(self, path: TreePath) -> tuple[str, TreePath]:
         """Where the setting at `path` stands, and its path as it is spelled there.
 
-        A variable that sets `path` goes over the file; one that sets something beside it does not.
+        An option goes over all else. A variable that sets `path` goes over the file; one that sets something beside it
+        does not.
         """
+        option = option_of(self._overrides, path)
+        if option is not None:
+            return f"the option {option}", path
         lines, depth = self.document.lines, _depth(self.environment, path)
         in_document = max((length for length in range(len(path) + 1) if path[:length] in lines), default=0)
         if depth > 0 and (depth == len(path) > 1 or depth > in_document):
@@ -177,21 +184,24 @@ def _problem(sources: _Sources, path: TreePath, expected: str) -> ConfigProblem:
     return ConfigProblem(place, spell(spelled), expected)
 
 
-def doubts_about(config: Config, file: Path | None, now: float) -> list[ConfigProblem]:
-    """What is valid in `config`, which was read from `file`, and hardly meant; `now` in seconds since 1970."""
+def doubts_about(
+    config: Config, file: Path | None, now: float, overrides: Mapping[str, Any] | None = None
+) -> list[ConfigProblem]:
+    """What is valid in `config`, which was read from `file` and `overrides`, and hardly meant; `now` in seconds since
+    1970."""
     doubts = find_doubts(config, now)
     if not doubts:
         return []
-    return _placed(_Sources(_document(file), _Environment(Config)()), doubts)
+    return _placed(_Sources(_document(file), _Environment(Config)(), overrides or {}), doubts)
 
 
 def _placed(sources: _Sources, doubts: Iterable[Doubt]) -> list[ConfigProblem]:
     return sorted((_problem(sources, path, words) for path, words in doubts), key=attrgetter("line"))
 
 
-def place_of(file: Path | None, path: TreePath) -> str:
-    """Where the setting at `path` of a good configuration stands: a variable, or the file and its line."""
-    return _Sources(_document(file), _Environment(Config)()).locate(path)[0]
+def place_of(file: Path | None, path: TreePath, overrides: Mapping[str, Any] | None = None) -> str:
+    """Where the setting at `path` of a good configuration stands: an option, a variable, or the file and its line."""
+    return _Sources(_document(file), _Environment(Config)(), overrides or {}).locate(path)[0]
 
 
 def _document(file: Path | None) -> Document:

@@ -83,7 +83,7 @@ class ConfigWatch:
     def doubts(self, config: Config) -> list[ConfigProblem]:
         """What is valid in `config`, as it was read, and hardly meant."""
         try:
-            return doubts_about(config, self._path, time.time())
+            return doubts_about(config, self._path, time.time(), self._overrides)
         except ConfigError:  # the file was replaced since
             return []
 

@@ -5,9 +5,10 @@ nothing and leaves nothing behind.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -22,11 +23,11 @@ from gateway.wiring import parts
 _Found = tuple[TreePath, str]
 
 
-def find_problems(config: Config, file: Path | None) -> list[ConfigProblem]:
+def find_problems(config: Config, file: Path | None, overrides: Mapping[str, Any] | None = None) -> list[ConfigProblem]:
     """The problems that keep a gateway from being made of `config`, in which `load_config` found none. `file`: where it
-    was read; None where there is no file."""
+    was read; None where there is no file. `overrides`: those of the command line."""
     found = [*_hosts(config), *_tokenizers(config)] or list(_gateway(config))
-    return [ConfigProblem(place_of(file, path), spell(path), expected) for path, expected in found]
+    return [ConfigProblem(place_of(file, path, overrides), spell(path), expected) for path, expected in found]
 
 
 def _hosts(config: Config) -> Iterator[_Found]:

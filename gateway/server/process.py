@@ -121,7 +121,8 @@ def worker_app() -> GatewayApp:
     stream = LogStream()
     configure_logging(config.log.format, config.log.level, stream)
     log_deprecated(deprecated)
-    log_doubts(doubts_about(config, None, time.time()) if watch is None else watch.doubts(config))
+    doubts = doubts_about(config, None, time.time(), launch.overrides) if watch is None else watch.doubts(config)
+    log_doubts(doubts)
     log_doubts(doubtful_variables(config.telemetry.traces))
     if shared is not None:
         bury_dead_processes(shared)

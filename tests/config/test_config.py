@@ -12,12 +12,16 @@ from typing import Any, get_args
 import pytest
 import yaml
 from pydantic import BaseModel
+from typer.main import get_command
 
+from gateway.cli.main import _overrides, app
 from gateway.config.document import ConfigError, ConfigProblem
+from gateway.config.options import OPTIONS, option_of
 from gateway.config.source import load_config
 from gateway.config.tree import Config
 from gateway.config.watch import ConfigWatch
 from gateway.core.access.api_keys import key_digest
+from gateway.server.dry_run import find_problems
 from gateway.wiring.read_at_start import READ_AT_START
 from tests.support.certificates import self_signed
 
@@ -58,6 +62,53 @@ def told(file: Path, text: str, **overrides: Any) -> list[str]:
 
 
 # Sources
+
+
+SPOILT: dict[str, Any] = {
+    "--node": {"nodes": [{"url": "http://127.0.0.1:1"}, {"url": "ftp://x"}]},
+    "--host": {"listen": {"host": "a b"}},
+    "--port": {"listen": {"port": 99999}},
+    "--admin-port": {"admin": {"port": 99999}},
+    "--workers": {"workers": 0},
+    "--log-format": {"log": {"format": "xml"}},
+    "--no-auth": {"no_auth": "maybe"},
+}
+
+
+@pytest.mark.parametrize("option", SPOILT)
+@pytest.mark.parametrize(
+    "text", ["", "nodes: [{url: 'http://h:1'}]\nlisten: {port: 1, host: localhost}\nadmin: {port: 2}"]
+)
+def test_an_invalid_option_is_blamed_and_not_the_file(
+    file: Path, option: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLEETGATE_LISTEN__PORT", "5")
+    [line] = told(file, text, **SPOILT[option])
+    assert line.startswith(f"the option {option}: ")
+
+
+def test_what_stands_beside_an_option_is_blamed_where_it_stands(file: Path) -> None:
+    assert told(file, "listen:\n  host: a b\n", listen={"port": 99999}) == [
+        "the option --port: listen.port: expected: less than or equal to 65535",
+        "fleetgate.yaml:2: listen.host: a host is a name (ASCII: xn--... for other scripts), an IPv4 address, or an "
+        "IPv6 address, without brackets and port",
+    ]
+
+
+def test_a_host_that_cannot_be_listened_on_is_told_of_the_option(file: Path) -> None:
+    file.write_text("listen: {host: 127.0.0.1}\n")
+    given = {"listen": {"host": "192.0.2.1"}, "no_auth": True, "nodes": [{"url": "http://h:1"}]}
+    [problem] = find_problems(load_config(file, given), file, given)
+    assert str(problem).startswith("the option --host: listen.host: this machine cannot listen on 192.0.2.1")
+
+
+def test_every_option_of_serve_that_is_a_setting_has_a_name_in_messages() -> None:
+    """The command makes a tree of its options: each stands where messages look for it."""
+    command: Any = get_command(app)
+    options = {each.opts[0] for each in command.commands["serve"].params} - {"--config"}
+    assert options == set(OPTIONS.values()) == set(SPOILT)
+    tree: Any = _overrides(["http://h:1"], "h", 1, 2, 3, "json", no_auth=True)
+    assert all(option_of(tree, setting) == option for setting, option in OPTIONS.items())
 
 
 def test_nothing_at_all_is_a_configuration(file: Path) -> None:
