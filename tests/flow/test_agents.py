@@ -239,6 +239,8 @@ async def test_a_prompt_is_counted_as_its_response_will_be(both: Both, body: dic
         ({"input": "hi", "previous_response_id": "resp_1"}, "previous_response_id"),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input.0.type"),
         ({"input": 3}, "input"),
+        ({"input": "hi", "chat_template_kwargs": 5}, "chat_template_kwargs"),
+        ({"input": "hi", "chat_template_kwargs": ["x"]}, "chat_template_kwargs"),
         ({"input": [{"type": "compaction", "encrypted_content": "gAAAA"}]}, "input.0.encrypted_content"),
     ],
 )

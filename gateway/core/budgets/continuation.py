@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from gateway.core.bodies import Body, parse_trusted
 from gateway.core.budgets.transcript import TokenTranscript
+from gateway.core.dialects.fields import optional
 from gateway.core.errors import InvalidRequest
 from gateway.core.fleet.capabilities import Capabilities
 from gateway.core.json_text import dump
@@ -185,8 +186,8 @@ def opening_request(
 
 
 def tokenize_prompt(body: Body) -> Body:
-    """The body for /tokenize that renders the messages of the chat `body` as the node did."""
-    kwargs = dict(body.get("chat_template_kwargs") or {})
+    """The body for /tokenize that renders the messages of the chat `body` as the node did. Raises `InvalidRequest`."""
+    kwargs = dict(optional(body, "chat_template_kwargs", dict) or {})
     effort = body.get("reasoning_effort")
     if effort is not None:
         kwargs = {"reasoning_effort": effort, "enable_thinking": effort != "none", **kwargs}
