@@ -131,6 +131,8 @@ class KeyRecord:
             digest, tenant = bytes.fromhex(record["digest"]).hex(), str(record["tenant"])
             newer = tuple(sorted(record.keys() - {"digest", "tenant", "settings", "created", "replaces"}))
             settings, created, replaces = _settings(record), float(record["created"]), record.get("replaces")
+            if replaces is not None and not isinstance(replaces, str):
+                raise TypeError("replaces is not a text")
             return cls(id, digest, tenant, settings, created, replaces, raw, newer)
         except _UNREADABLE as error:
             _log_unreadable("key", id, error)

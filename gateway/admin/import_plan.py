@@ -89,8 +89,11 @@ class RecordReader:
         return record
 
     def _key(self, entry: Mapping[str, Any]) -> KeyRecord:
-        id = str(entry.get("id"))
-        record = KeyRecord.parse(id, orjson.dumps(entry.get("record")))
+        id, given = str(entry.get("id")), entry.get("record")
+        replaces = given.get("replaces") if isinstance(given, dict) else None
+        if replaces is not None and re.fullmatch(ID_PATTERN, str(replaces)) is None:
+            raise ValueError("replaces: expected the id of a key, or null")
+        record = KeyRecord.parse(id, orjson.dumps(given))
         if record is None or len(record.digest) != 64:
             raise ValueError("its record cannot be read")
         if key_id(bytes.fromhex(record.digest)) != id:
@@ -100,8 +103,6 @@ class RecordReader:
         _name(record.tenant)
         _refuse_newer(record.newer)
         _check_times(entry["record"], "created")
-        if record.replaces is not None and re.fullmatch(ID_PATTERN, str(record.replaces)) is None:
-            raise ValueError("replaces: expected the id of a key, or null")
         self._check_models(_settings(KeySettings, record.settings).models)
         return record
 

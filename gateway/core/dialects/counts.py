@@ -61,7 +61,10 @@ def plain_values(body: Body, output_fields: tuple[str, ...]) -> Body:
             or (kind is bool and name in SWITCHES)
         ):
             continue
-        changes[name] = read_count(value, name) if name in COUNTS else read_switch(value, name)
+        if name in COUNTS:
+            changes[name] = read_count(value, name)
+        else:  # in one conditional expression with a count, the compiled switch becomes the number 1
+            changes[name] = read_switch(value, name)
     if len(found) > 1 and len(output_fields) > 1:
         _agree(body, output_fields, changes)
     return changes

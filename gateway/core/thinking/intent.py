@@ -76,7 +76,9 @@ def _budget(value: Any, path: str) -> Wish:
 
 def _lax_budget(value: Any, path: str) -> Wish:
     """Where a node reads a budget in any spelling of a number."""
-    return _budget(value if type(value) is bool else read_count(value, path), path)
+    if type(value) is bool:
+        raise _wrong(path, f"a number of tokens, not {json_kind(value)}")
+    return _budget(read_count(value, path), path)
 
 
 def _effort(value: Any, path: str) -> Wish:
