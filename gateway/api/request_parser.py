@@ -88,8 +88,8 @@ class RequestParser:
         except httptools.HttpParserUpgrade as stop:
             end = start + int(stop.args[0])
             self._go_on_behind_an_offer()
-        except httptools.HttpParserCallbackError as stop:
-            raise self._raised(stop) from None
+        except httptools.HttpParserCallbackError as raised:
+            raise self._raised(raised) from None
         except httptools.HttpParserError as error:
             raise not_http(f"{error}.") from None
         if self.completed != completed or self._left > 0:

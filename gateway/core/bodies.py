@@ -212,21 +212,21 @@ def _parse_slowly(raw: bytes) -> Body:
         ) from None
     try:
         body = _decoder.decode(text)
-    except json.JSONDecodeError as error:
+    except json.JSONDecodeError as wrong:
         raise InvalidRequest(
-            f"The body is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}.",
+            f"The body is not valid JSON: {wrong.msg} at line {wrong.lineno}, column {wrong.colno}.",
             code="invalid_json",
         ) from None
     except RecursionError:
         raise _too_deep() from None
-    except _DuplicateKeyError as error:
+    except _DuplicateKeyError as twice:
         raise InvalidRequest(
-            f"The key {error.args[0]!r} appears twice in one object: send each key once.",
-            param=error.args[0],
+            f"The key {twice.args[0]!r} appears twice in one object: send each key once.",
+            param=twice.args[0],
             code="duplicate_key",
         ) from None
-    except _NotANumberError as error:
-        raise InvalidRequest(f"The body is not valid JSON: {error}.", code="invalid_json") from None
+    except _NotANumberError as no_number:
+        raise InvalidRequest(f"The body is not valid JSON: {no_number}.", code="invalid_json") from None
     except ValueError:  # Python's own bound for the digits of an integer
         raise InvalidRequest("The body holds a number with too many digits.", code="invalid_json") from None
     if type(body) is not dict:

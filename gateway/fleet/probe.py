@@ -1,6 +1,7 @@
 """The trial: a completion of one token, since a node may answer probes while its engine is dead."""
 
 import asyncio
+import contextlib
 from typing import NamedTuple
 
 from gateway.fleet.node_client import NodeClient, NodeRequestError, NodeUnreachable
@@ -25,9 +26,10 @@ async def ask_one_token(client: NodeClient, model: str) -> ProbeFailure | None:
     """
     try:
         async with asyncio.timeout(TRIAL_SECONDS):
-            try:
+            status: int | None = None
+            with contextlib.suppress(NodeRequestError):
                 status = await _ask(client, model)
-            except NodeRequestError:
+            if status is None:
                 status = await _ask(client, model)
     except TimeoutError:
         return ProbeFailure(f"trial request timed out after {TRIAL_SECONDS:g} s", certain=False)

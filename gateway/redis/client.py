@@ -133,6 +133,8 @@ class RedisClient:
         if not self.up:
             raise self._why_down()
         name, key, outages = str(command[0]), str(command[1]), self.outages
+        reply: Any = None
+        broken: ScriptFailed | None = None
         try:
             reply = await self._execute(command)
         except TRANSPORT as error:
@@ -140,11 +142,13 @@ class RedisClient:
             if outages == self.outages:  # otherwise the outage is known already, and may be over
                 self._set_down(failed)
             raise failed from None
-        except ResponseError as error:
-            raise self._refused(name, key, error) from None
-        except (RedisError, *UNREADABLE) as error:
+        except ResponseError as refused:
+            raise self._refused(name, key, refused) from None
+        except (RedisError, *UNREADABLE) as unreadable:
+            broken = self.refusals.misshapen(name, key, unreadable)
+        if broken is not None:
             await self._disconnect()  # the next bytes of this connection may be anything
-            raise self.refusals.misshapen(name, key, error) from None
+            raise broken
         if not shape_of(command)(reply, command):
             raise self.refusals.misshapen(name, key, reply)
         if self.refusals.standing:
@@ -234,6 +238,7 @@ class RedisClient:
         down has to accept it over both kinds of connections."""
         self.refusals.forget_old()
         key = f"{self.schema.live}:probe:{{0}}"
+        failed: RedisUnavailable | None = None
         try:
             async with asyncio.timeout(self._settings.timeout + self._settings.connect_timeout):
                 for number in range(8 if self._settings.cluster else 1):
@@ -244,14 +249,16 @@ class RedisClient:
                     self._connections.submit(RedisCall(("SET", key, 1, "PX", 60_000), None, waiter))
                     await waiter
         except (RedisUnavailable, *TRANSPORT) as error:
-            await self._failed(unavailable(error))
-        except ResponseError as error:
-            await self._failed(self.refusals.understand("SET", key, text_of(error)))
-        except (RedisError, *UNREADABLE) as error:
-            await self._failed(self.refusals.misshapen("SET", key, error))
-        else:
+            failed = unavailable(error)
+        except ResponseError as refused:
+            failed = self.refusals.understand("SET", key, text_of(refused))
+        except (RedisError, *UNREADABLE) as unreadable:
+            failed = self.refusals.misshapen("SET", key, unreadable)
+        if failed is None:
             self.refusals.answered("SET", key)
             self._mark(None)
+        else:
+            await self._failed(failed)
 
     async def _failed(self, error: RedisUnavailable) -> None:
         self._set_down(error)

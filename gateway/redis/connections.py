@@ -168,8 +168,8 @@ class RedisConnections:
             connection = await open_connection(
                 address, self._settings, lambda: RedisConnection(self._reply_received, self._connection_lost)
             )
-        except ScriptFailed as error:
-            self._set_down(self._refusals.understand("AUTH", "", str(error)))
+        except ScriptFailed as refused:  # compiled, a name has the type of its first handler: docs/architecture.md
+            self._set_down(self._refusals.understand("AUTH", "", str(refused)))
             return
         except (*TRANSPORT, RedisError, RedisUnavailable) as error:
             self._set_down(unavailable(error))

@@ -5,6 +5,7 @@ batch runs at a time, so that a long report and a change alternate.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -45,10 +46,9 @@ class ReportClient:
         words: tuple[Value, ...] = (len(keys), *keys, *args)
 
         async def work(client: Any) -> Any:
-            try:
+            with contextlib.suppress(NoScriptError):
                 return await client.execute_command("EVALSHA", script.sha, *words)
-            except NoScriptError:
-                return await client.execute_command("EVAL", script.source, *words)
+            return await client.execute_command("EVAL", script.source, *words)
 
         named = (script.name, keys[0])
         reply = await self._execute(named, work)
@@ -91,11 +91,12 @@ class ReportClient:
                 return await self._plain.run(work)
         except TRANSPORT as error:
             raise unavailable(error) from None
-        except ResponseError as error:
-            raise self._refusals.understand(name, key, text_of(error)) from None
-        except (RedisError, *UNREADABLE) as error:
-            await self.close()  # the next bytes of this connection may be anything
-            raise self._refusals.misshapen(name, key, error) from None
+        except ResponseError as refused:
+            raise self._refusals.understand(name, key, text_of(refused)) from None
+        except (RedisError, *UNREADABLE) as unreadable:
+            broken = self._refusals.misshapen(name, key, unreadable)
+        await self.close()  # the next bytes of this connection may be anything
+        raise broken
 
 
 __all__ = ["RedisUnavailable", "ReportClient", "ScriptFailed"]

@@ -120,11 +120,13 @@ class Relay:
         resumption: AnswerResumption | None = None
         fresh = False
         part: AttemptPart | None = None
+        failed: UpstreamError | None = None
         costs = self.failover.budget(plan.model)
         costs.requests += 1
         costs.open += 1
         try:
             while True:
+                failed = None
                 stats.node = lease.node.name
                 placed = lease.prefill
                 stats.route = None if placed is None else placed.reason
@@ -155,46 +157,46 @@ class Relay:
                         self.failover.conclude(tries, lease)
                     return None
                 except UpstreamError as error:
-                    if stats.trace is not None:
-                        stats.trace.end_attempt(outcome(error), time.perf_counter())
-                    if part is not None and part.may_be_stale(error, fresh):
-                        fresh = True
+                    failed = error  # compiled, a handler must not wait: docs/architecture.md
+                if stats.trace is not None:
+                    stats.trace.end_attempt(outcome(failed), time.perf_counter())
+                if part is not None and part.may_be_stale(failed, fresh):
+                    fresh = True
+                    continue
+                tries = tries or self.failover.tries(self.resumes.deaths(plan.model))
+                self.failover.record(failed, lease, tries, stats)
+                if part is not None and (checkpoint := part.checkpoint(stats)) is not None:
+                    if resumption is None:
+                        comments = self.timing.keep_alive if part.comments else inf
+                        limit = self.resumes.rules.max_resumes
+                        bounds = Resumes(limit, tries.deaths, tries.number, tries.own)
+                        resumption = AnswerResumption(self.resumes, bounds, request, stats, another, costs, comments)
+                    gone_on = await self._go_on(failed, checkpoint, part, lease, resumption, plan.model, deadline)
+                    if gone_on is not None:
+                        lease, part = gone_on
+                        fresh = False
                         continue
-                    tries = tries or self.failover.tries(self.resumes.deaths(plan.model))
-                    self.failover.record(error, lease, tries, stats)
-                    if part is not None and (checkpoint := part.checkpoint(stats)) is not None:
-                        if resumption is None:
-                            comments = self.timing.keep_alive if part.comments else inf
-                            limit = self.resumes.rules.max_resumes
-                            bounds = Resumes(limit, tries.deaths, tries.number, tries.own)
-                            resumption = AnswerResumption(
-                                self.resumes, bounds, request, stats, another, costs, comments
-                            )
-                        gone_on = await self._go_on(error, checkpoint, part, lease, resumption, plan.model, deadline)
-                        if gone_on is not None:
-                            lease, part = gone_on
-                            fresh = False
-                            continue
-                    if plan.kept is not None:
-                        plan.kept.forget()
-                    again = self.failover.next_lease(error, lease, plan, tries, stats, another)
-                    if again is None and tries.full:
-                        lease.release()
-                        again = await self._wait_for_another(tries, plan, request, another, deadline)
-                    if again is None:
-                        if isinstance(error, NodeFailed) and error.answer is not None:
-                            return pass_on(error.answer, request, stats)
-                        raise
-                    stats.begin_again()
-                    if resumption is not None:
-                        resumption.begin_again()
-                    fresh = again is lease
-                    if again is not lease:
-                        lease.release()
-                        lease = again
-                        if part is not None and part.carried is None:
-                            part = None  # what is sent depends on the node, until an answer has begun
+                if plan.kept is not None:
+                    plan.kept.forget()
+                again = self.failover.next_lease(failed, lease, plan, tries, stats, another)
+                if again is None and tries.full:
+                    lease.release()
+                    again = await self._wait_for_another(tries, plan, request, another, deadline)
+                if again is None:
+                    if isinstance(failed, NodeFailed) and failed.answer is not None:
+                        return pass_on(failed.answer, request, stats)
+                    raise failed
+                stats.begin_again()
+                if resumption is not None:
+                    resumption.begin_again()
+                fresh = again is lease
+                if again is not lease:
+                    lease.release()
+                    lease = again
+                    if part is not None and part.carried is None:
+                        part = None  # what is sent depends on the node, until an answer has begun
         finally:
+            failed = None  # its traceback holds this frame
             costs.open -= 1
             lease.release()
             if lease.prefill is not None and not stats.resumes:
