@@ -206,7 +206,7 @@ compiled:
 	touch $(COMPILED)/.venv/.ready
 
 test-compiled: compiled
-	cd $(COMPILED) && .venv/bin/pytest -m 'not real and not prove'
+	cd $(COMPILED) && .venv/bin/pytest $(PYTEST_OPTIONS) --numprocesses=3 --dist=loadfile
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -15,6 +15,7 @@ import uvloop
 from hypothesis import HealthCheck, settings
 
 from tests.core_tests import knows_only_core
+from tests.support.compiled import is_compiled
 
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
@@ -51,6 +52,16 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if chosen is None or collection_path.suffix != ".py" or not collection_path.name.startswith("test_"):
         return None
     return True if knows_only_core(collection_path, config.rootpath) != (chosen == "only") else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`@pytest.mark.source_only(WHY)`: a test that cannot run where the gateway is compiled (`make test-compiled`)."""
+    if not is_compiled():
+        return
+    for item in items:
+        marker = item.get_closest_marker("source_only")
+        if marker is not None:
+            item.add_marker(pytest.mark.skip(reason=f"from source only: {marker.args[0]}"))
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

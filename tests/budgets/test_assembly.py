@@ -10,6 +10,8 @@ from gateway.core.dialects.stream_filter import STOP, StreamFilter
 from gateway.core.errors import BadUpstreamResponse
 from gateway.core.usage.token_usage import Usage
 
+pytestmark = pytest.mark.source_only("its filters inherit from a compiled class")
+
 DONE = b"data: [DONE]\n\n"
 FRAME = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}

@@ -2,8 +2,12 @@
 
 import json
 
+import pytest
+
 from gateway.core.dialects.stream_filter import STOP, ChainedFilter, StreamFilter
 from gateway.core.usage.token_usage import Usage
+
+pytestmark = pytest.mark.source_only("its filters inherit from a compiled class")
 
 
 class Wrapping(StreamFilter):

@@ -246,6 +246,7 @@ async def test_a_node_that_is_reached_in_another_way_is_asked_anew() -> None:
         await eventually(lambda: len(node.connections) == 1)
 
 
+@pytest.mark.source_only("a compiled attribute takes no value of another type")
 async def test_a_failure_of_our_own_takes_a_node_out_and_is_got_over(monkeypatch: pytest.MonkeyPatch) -> None:
     async with quiet_fleet(1) as [node], probing([node]) as (fleet, _):
         await eventually(lambda: fleet.nodes[0].ready)

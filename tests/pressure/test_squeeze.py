@@ -15,6 +15,7 @@ from gateway.core.pressure.squeeze import Squeeze, SqueezeRules, ThinkingClaim
 from gateway.core.thinking.decision import ThinkingRules
 from gateway.core.thinking.grant import Grant
 from gateway.core.thinking.policy import Policy, PolicyBook, PolicyLayer
+from tests.support.compiled import slots_of
 
 BY_NAME = {dialect.name: dialect for dialect in DIALECTS}
 RULES = SqueezeRules(default_budget=8000, budget_floor=256, weights={"interactive": 0.5, "standard": 1.0, "batch": 2.0})
@@ -206,9 +207,9 @@ def test_a_pressed_plan_is_the_same_but_for_a_smaller_budget(
     if made is not plan:
         assert made.thinking_budget is not None and claim is not None
         assert plan.thinking_budget is None or made.thinking_budget < plan.thinking_budget
-        others = [name for name in Plan.__slots__ if name not in ("grant", "body")]
-        assert all(getattr(made, name) is getattr(plan, name) for name in others)
-        kept = [name for name in Grant.__slots__ if name not in ("thinking_budget", "headers")]
+        others = [name for name in slots_of(Plan) if name not in ("grant", "body")]
+        assert all(getattr(made, name) == getattr(plan, name) for name in others)
+        kept = [name for name in slots_of(Grant) if name not in ("thinking_budget", "headers")]
         assert all(getattr(made.grant, name) == getattr(plan.grant, name) for name in kept)
     if plan.thinking is False or plan.thinking_budget == 0:
         assert made is plan

@@ -18,6 +18,7 @@ from gateway.core.plan import make_plan
 from gateway.core.reading.outline import Outline
 from gateway.core.reading.outlining import KEPT, MOST_BESIDE, Outlined, Refusal, outline_body, places_of
 from gateway.core.routing.conversations import ConversationNaming, conversation_of
+from tests.support.compiled import slots_of
 
 CHAT, COMPLETIONS, RESPONSES, MESSAGES = DIALECTS[:4]
 
@@ -141,7 +142,7 @@ LONG: list[tuple[Dialect, dict[str, Any]]] = [
 
 def facts(value: object) -> object:
     """An intent or a grant as what it says; another value is itself."""
-    names = getattr(type(value), "__slots__", ())
+    names = slots_of(type(value)) if type(value).__module__.startswith("gateway.") else ()
     return {name: getattr(value, name) for name in names} if names else value
 
 

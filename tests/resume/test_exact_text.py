@@ -16,6 +16,9 @@ from gateway.core.resume.followed_request import FollowedRequest
 from tests.resume.plain_node import EOS, OTHER, THINK, THINK_END, PlainNode
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+
+pytestmark = pytest.mark.source_only("its filters inherit from a compiled class")
+
 PIECES = [
     b"a", b" b", b"\n", b".\n\n", b"  ", b"st", b"op", b"p", b"the end", b".<", b"<", b"tool", b"_call", b" >", b'"',
     b"\\", b"\xf0\x9f", b"\x9a", b"\x80", b" \xe2", b"\x82\xac", "ß".encode(), b"\x01", b"</", b"END", b"EN", b"D",

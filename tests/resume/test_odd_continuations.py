@@ -12,6 +12,8 @@ from gateway.core.resume.followed_request import FollowedRequest
 from tests.resume.plain_node import PROMPT
 from tests.resume.test_exact_text import CHAT, KNOWN, Passing
 
+pytestmark = pytest.mark.source_only("its filters inherit from a compiled class")
+
 BODY = {"model": "m", "messages": [{"role": "user", "content": "a"}], "stream": True, "max_tokens": 100}
 DONE = b"data: [DONE]\n\n"
 

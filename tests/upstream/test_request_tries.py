@@ -2,20 +2,27 @@
 
 import asyncio
 import random
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from gateway.core.dialects import DIALECTS
 from gateway.core.errors import NodeBusy, NodeFailed, UpstreamCut, UpstreamError, UpstreamTimeout
+from gateway.core.plan import make_plan
 from gateway.core.resume.budget import SETTLING, ResumeDecision, Resumes
 from gateway.core.resume.node_deaths import NodeDeaths
+from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.upstream.attempts import Attempts, RetryRules
+from gateway.fleet.fleet import Fleet
+from gateway.fleet.node import Lease, Node
+from gateway.fleet.node_spec import NodeSpec
 from gateway.upstream.failover import Failover, RequestTries
 
 
-def node(name: str) -> Any:
-    return SimpleNamespace(name=name)
+def node(name: str) -> Node:
+    made = Node(NodeSpec("http://x:1"))
+    made.name = name
+    return made
 
 
 def tries(deaths: NodeDeaths) -> RequestTries:
@@ -63,15 +70,17 @@ def test_what_two_requests_may_have_done_is_not_explained_by_the_end_of_one() ->
 
 async def test_the_end_of_a_request_tells_nothing_before_the_others_have_broken_off() -> None:
     """A node's answers break off one after the other; the first to end cannot know yet who else was there."""
-    deaths, failover, now = NodeDeaths(), Failover(cast(Any, None), RetryRules(), 3), asyncio.get_running_loop().time()
+    deaths, failover, now = NodeDeaths(), Failover(Fleet([]), RetryRules(), 3), asyncio.get_running_loop().time()
     request, twin, other = (failover.tries(deaths) for _ in range(3))
-    lease, stats, unused = SimpleNamespace(node=node("B")), SimpleNamespace(answered=False), cast(Any, None)
+    dialect = DIALECTS[0]
+    plan = make_plan(dialect.read(b'{"model":"m","messages":[]}'), dialect, "m", None, None)
+    lease, stats, unused = Lease(node("B")), RequestStats(), cast(Any, None)
     took_along(deaths, "A", now - 5.0)
     took_along(deaths, "B", now)
     for each in (request, twin):
         each.is_innocent(UpstreamCut("x"), node("A"), now - 5.0)
     request.attempts.doubtful = 1
-    assert failover.next_lease(UpstreamCut("x"), cast(Any, lease), unused, request, cast(Any, stats), unused) is None
+    assert failover.next_lease(UpstreamCut("x"), lease, plan, request, stats, unused) is None
     await asyncio.sleep(SETTLING / 5)
     twin.is_innocent(UpstreamCut("x"), node("B"), now)
     await asyncio.sleep(2 * SETTLING)

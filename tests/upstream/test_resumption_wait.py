@@ -74,6 +74,7 @@ def test_a_resume_that_finds_no_node_costs_the_model_nothing() -> None:
     assert [budgets.take("m", 0.0, 30) for _ in range(31)] == [True] * 30 + [False]
 
 
+@pytest.mark.source_only("its checkpoints and requests are no compiled objects")
 @pytest.mark.parametrize("leaves", [True, False])
 async def test_what_happens_until_all_answers_have_broken_off_comes_first(leaves: bool) -> None:
     """An answer is given up a moment later: its client may be gone by then, or the process about to end."""
@@ -129,6 +130,7 @@ def broken_on(node: Node, another: Callable[[Collection[Node]], Lease]) -> tuple
     return AnswerResumption(ResumeBudgets(ResumeRules()), *given), [checkpoint, node]
 
 
+@pytest.mark.source_only("its checkpoints and requests are no compiled objects")
 @pytest.mark.parametrize(
     ("silent", "chosen"), [("", "B"), ("B", "C"), ("BC", "D"), ("D", "B"), ("BCD", "A"), ("ABCD", "A"), ("A", "B")]
 )
@@ -143,6 +145,7 @@ async def test_an_answer_goes_on_where_others_get_tokens(silent: str, chosen: st
     assert [len(node.leases) for node in nodes] == [1 + (node is lease.node) for node in nodes], "no other is held"
 
 
+@pytest.mark.source_only("its checkpoints and requests are no compiled objects")
 @pytest.mark.parametrize("several", [True, False])
 async def test_where_all_nodes_are_silent_an_answer_waits_for_a_sign_of_life(several: bool) -> None:
     """Once it has broken off on several: where it has only one, nothing is gained by waiting."""

@@ -1,8 +1,6 @@
 """A node that a request finds out of service is named in the log, whatever the cause."""
 
 import asyncio
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 from structlog.testing import capture_logs
@@ -10,8 +8,10 @@ from structlog.testing import capture_logs
 from gateway.core.errors import ConnectFailed, NodeFailed, UpstreamError
 from gateway.core.fleet.breaker import BreakerRules
 from gateway.core.resume.node_deaths import NodeDeaths
+from gateway.core.telemetry.request_stats import RequestStats
 from gateway.core.upstream.attempts import RetryRules
 from gateway.fleet.fleet import Fleet
+from gateway.fleet.node import Lease
 from gateway.fleet.node_spec import NodeSpec
 from gateway.upstream.failover import Failover
 from tests.support.nodes import MODEL
@@ -29,9 +29,11 @@ async def test_the_log_names_a_node_that_requests_take_out(error: UpstreamError,
     failover = Failover(fleet, RetryRules(), 3)
     with capture_logs() as lines:
         for _ in range(requests + 2):  # what others find, too, is not said again
-            tries, stats = failover.tries(NodeDeaths()), SimpleNamespace(failures=())
-            failover.record(error, cast(Any, SimpleNamespace(node=bad)), tries, cast(Any, stats))
-            failover.conclude(tries, cast(Any, SimpleNamespace(node=good, answered=True)))
+            tries, stats = failover.tries(NodeDeaths()), RequestStats()
+            failover.record(error, Lease(bad), tries, stats)
+            answering = Lease(good)
+            answering.answered = True
+            failover.conclude(tries, answering)
     assert not bad.ready
     assert [(line["event"], line["node"], line["cause"], line["error"]) for line in lines] == [
         ("node_taken_out", "a:8000", cause, error.message)

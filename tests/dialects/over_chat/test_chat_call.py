@@ -8,6 +8,7 @@ from gateway.core.dialects.over_chat import chat_call
 from gateway.core.dialects.over_chat.chat_call import ChatCall
 
 
+@pytest.mark.source_only("what it patches is compiled into its callers")
 def test_arguments_are_read_anew_only_when_there_are_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each piece of a long text behind a long call asks."""
     read: list[str] = []
