@@ -200,6 +200,7 @@ def drained(nodes: Sequence[Node], tried: Collection[Node]) -> Lease:
     raise NoNodeReady("none")
 
 
+@pytest.mark.source_only("its checkpoints and requests are no compiled objects")
 @pytest.mark.parametrize(
     ("another", "error", "told", "waits"),
     [
@@ -217,6 +218,7 @@ def test_the_error_after_the_wait_says_why_no_node_went_on(
     assert message.endswith("once a node is ready again.") == waits
 
 
+@pytest.mark.source_only("its checkpoints and requests are no compiled objects")
 @pytest.mark.parametrize("names", ["A", "AB", "ABCDEFGH"])
 def test_nodes_that_are_out_are_asked_less_and_less_often(names: str) -> None:
     _, asked = run_virtually(given_up(names, least_asked, ConnectFailed("x")))
@@ -225,6 +227,7 @@ def test_nodes_that_are_out_are_asked_less_and_less_often(names: str) -> None:
     assert asked[-1][1] > 50, "the prober may be wrong: they are asked to the end"
 
 
+@pytest.mark.source_only("its checkpoints and requests are no compiled objects")
 def test_a_node_that_is_back_is_asked_at_once() -> None:
     back: list[float] = []
 
