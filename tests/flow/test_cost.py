@@ -39,7 +39,7 @@ RULES: dict[str, Any] = {
     "thinking": {"default": True, "default_budget": 512, "max_budget": 2048, "answer_reserve": 64, "floor": 16},
     "output": {"default_tokens": 1024, "max_tokens": 4096},
 }
-CALLS_PER_REQUEST = 206
+CALLS_PER_REQUEST = 207
 CALLS_OF_NO_TRACE = 1
 CALLS_OF_A_TRACE = 70
 
