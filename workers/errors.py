@@ -35,8 +35,8 @@ class NodeFailed(WorkerError):
     """A vLLM server could not be started, ended before it was ready, or keeps dying."""
 
 
-def problems_of(error: ValidationError) -> list[str]:
-    """What is wrong with each field, as `field: words`; without a field for the whole."""
+def problems_of(error: ValidationError, whole: str = "the whole") -> list[str]:
+    """What is wrong with each field, as `field: words`; where it is none of the fields, `whole` stands for it."""
     found = error.errors(include_url=False, include_input=False)
     told = [(".".join(map(str, each["loc"])), each["msg"].removeprefix("Value error, ")) for each in found]
-    return [f"{field or 'the whole'}: {words}" for field, words in told]
+    return [f"{field or whole}: {words}" for field, words in told]

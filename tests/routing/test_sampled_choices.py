@@ -1,6 +1,7 @@
 """Choices among the nodes of a large model, by real gateways on a real Redis: every place is found, none twice."""
 
 import asyncio
+import time
 from typing import Any
 
 import httpx
@@ -131,21 +132,23 @@ async def test_those_who_wait_elsewhere_hold_up_nobody_for_whom_there_is_room() 
         key = f"fg1:{{route}}:waiting:{MODEL}"
 
         def wait_elsewhere(requests: int) -> None:
-            said = f"{10**15}|standard|standard|other|{requests}|0|standard={requests}"
+            until = round(time.time() * 1000) + 9_000  # further on it would be of a clock that was set back
+            said = f"{until}|standard|standard|other|{requests}|0|standard={requests}"
             redis.do("HSET", key, "another", said)
 
-        wait_elsewhere(NODES - 8)
         asking: list[asyncio.Task[Any]] = []
         for _ in range(8):
+            wait_elsewhere(NODES - 8)
             asking += there.ask(1)
             await there.decided(asking)
             assert sum(map(there.in_flight, range(NODES))) == len(asking)
+        wait_elsewhere(NODES - 8)
         refused = there.ask(1)
         await there.decided([*asking, *refused])
         assert refused[0].result().code == "fleet_full", "what is free is for those who wait"
-        wait_elsewhere(NODES)
         await leave(asking[:1])
         await eventually(lambda: sum(map(there.in_flight, range(NODES))) == 7)
+        wait_elsewhere(NODES)
         refused = there.ask(1)
         await there.decided([*asking[1:], *refused])
         assert refused[0].result().code == "fleet_full"

@@ -50,4 +50,4 @@ def _read_line(line: str, where: str) -> TraceEntry:
     try:
         return TraceEntry.model_validate(document)
     except ValidationError as error:
-        raise ConfigError(f"{where}: {problems_of(error)[0]} (mooncake format)") from error
+        raise ConfigError(f"{where}: {problems_of(error, 'the line')[0]} (mooncake format)") from error
