@@ -1,17 +1,11 @@
 """Errors that are alike are one group, of all processes, and the groups are bounded."""
 
-import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import gateway.console
 from gateway.core.console.error_groups import KEPT, NAMED, ErrorGroups, add_up_groups, read_groups
-from gateway.core.errors import GatewayError
 from gateway.core.telemetry.request_stats import RequestStats
-from gateway.request_record import ABOUT_THE_REQUEST
 
 
 def failed(**fields: Any) -> RequestStats:
@@ -65,15 +59,3 @@ def test_processes_are_added_up() -> None:
 def test_what_is_no_group_raises(spelled: Any) -> None:
     with pytest.raises((ValueError, TypeError)):
         read_groups(spelled)
-
-
-def test_what_has_no_text_has_a_meaning_on_the_page() -> None:
-    def codes(kind: type[GatewayError]) -> Iterator[str]:
-        yield kind.default_code
-        for each in kind.__subclasses__():
-            yield from codes(each)
-
-    page = (Path(gateway.console.__file__).parent / "static" / "errors.js").read_text()
-    table = page[page.index("MEANINGS = {") : page.index("};")]
-    told = set(re.findall(r"^  (\w+): ", table, re.MULTILINE))
-    assert told == {code for kind in ABOUT_THE_REQUEST for code in codes(kind)} | {"node_error"}
