@@ -30,7 +30,7 @@ KEPT = 10.0
 MAX_ORDERS = 100
 """Orders that are read at a time."""
 
-_CONSOLE = Script.read(KEEP_VIEW, Path(__file__).parent / "lua" / "console.lua", fits=texts)
+_CONSOLE = Script.read(*KEEP_VIEW, Path(__file__).parent / "lua" / "console.lua", fits=texts)
 
 
 class Told(NamedTuple):

@@ -20,6 +20,7 @@ from gateway.core.fleet.peer_view import ViewsByNode, read, spell
 from gateway.fleet.fleet import Fleet
 from gateway.redis.client import RedisClient, RedisUnavailable, Script
 from gateway.redis.replies import texts
+from gateway.redis.script import COUNT_UNTIL
 
 log = structlog.get_logger("fleetgate.peer_views")
 
@@ -27,10 +28,10 @@ PUBLISH_SECONDS = 2.0
 KEPT = 10.0
 """Seconds between two publications of a view, and until it expires."""
 
-KEEP_VIEW = Path(__file__).parent / "lua" / "views.lua"
+KEEP_VIEW = (COUNT_UNTIL, Path(__file__).parent / "lua" / "views.lua")
 """What scripts that keep views of processes begin with."""
 
-_SHOW = Script.read(KEEP_VIEW, KEEP_VIEW.with_name("show.lua"), fits=texts)
+_SHOW = Script.read(*KEEP_VIEW, Path(__file__).parent / "lua" / "show.lua", fits=texts)
 
 
 class PeerViews:

@@ -19,6 +19,7 @@ from gateway.core.fleet.capabilities import Capabilities
 from gateway.core.fleet.found_node import FoundNode, rank, read, spell, until_next_term
 from gateway.fleet.fleet import Fleet
 from gateway.redis.client import RedisClient, RedisUnavailable, Script
+from gateway.redis.script import COUNT_UNTIL
 
 log = structlog.get_logger("fleetgate.prober")
 
@@ -49,7 +50,7 @@ def _fits(reply: Any, command: Any) -> bool:
     )
 
 
-_SHARE = Script.read(Path(__file__).parent / "lua" / "share_probes.lua", fits=_fits)
+_SHARE = Script.read(COUNT_UNTIL, Path(__file__).parent / "lua" / "share_probes.lua", fits=_fits)
 
 
 class ProbeSharing:

@@ -10,6 +10,7 @@ import structlog
 from gateway.redis.client import RedisClient, RedisUnavailable, Script
 from gateway.redis.data_mark import DataMark
 from gateway.redis.replies import integer
+from gateway.redis.script import COUNT_UNTIL
 
 log = structlog.get_logger("fleetgate.presence")
 
@@ -17,7 +18,7 @@ BEAT = 2.0
 FORGOTTEN = 10.0
 """Seconds between two heartbeats of a process, and after its last one until it does not count any more."""
 
-_BEAT = Script.read(Path(__file__).parent / "lua" / "beat.lua", fits=integer)
+_BEAT = Script.read(COUNT_UNTIL, Path(__file__).parent / "lua" / "beat.lua", fits=integer)
 
 
 class Presence:

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from gateway.redis.replies import Shape, anything
 
+COUNT_UNTIL = Path(__file__).parent / "lua" / "count_until.lua"
+"""What scripts that keep members for a while begin with."""
+
 
 @dataclass(frozen=True, slots=True)
 class Script:

@@ -32,6 +32,7 @@ from gateway.fleet.fleet import Fleet
 from gateway.fleet.node import Lease, Node
 from gateway.redis.client import RedisClient, RedisUnavailable, Script, Value
 from gateway.redis.replies import integer, pairs_of
+from gateway.redis.script import COUNT_UNTIL
 from gateway.routing.shared_placement import SharedTurn
 
 log = structlog.get_logger("fleetgate.routing")
@@ -62,7 +63,7 @@ CANCEL = replace(Script.read(*_SHARED, _LUA / "cancel.lua", fits=integer), name=
 """Of one name, so that what Redis refused of the one counts as mended once the other, which is called more often, is
 answered."""
 OCCUPY = Script.read(*_SHARED, _LUA / "occupy.lua", fits=integer)
-PRESENT = Script.read(*_SHARED, _LUA / "present.lua", fits=integer)
+PRESENT = Script.read(COUNT_UNTIL, *_SHARED, _LUA / "present.lua", fits=integer)
 
 
 class Places:

@@ -9,12 +9,7 @@ redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
 if ARGV[2] == '0' then
   redis.call('ZREM', KEYS[2], ARGV[1])
 else
-  local till = now + tonumber(ARGV[2])
-  -- One that died when the clock was further on would be waited for until the clock is there again.
-  for _, other in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], string.format('(%d', till), '+inf')) do
-    redis.call('ZADD', KEYS[2], till, other)
-  end
-  redis.call('ZADD', KEYS[2], till, ARGV[1])
+  count_until(KEYS[2], now + tonumber(ARGV[2]), ARGV[1])
   redis.call('PEXPIRE', KEYS[2], 60000)
 end
 

@@ -13,12 +13,8 @@ local function keep_view(views, until_when, process, kept, view)
     redis.call('HDEL', views, process)
     redis.call('ZREM', until_when, process)
   else
-    -- One that died when the clock was further on would be shown until the clock is there again.
-    for _, other in ipairs(redis.call('ZRANGEBYSCORE', until_when, string.format('(%d', now + kept), '+inf')) do
-      redis.call('ZADD', until_when, now + kept, other)
-    end
     redis.call('HSET', views, process, view)
-    redis.call('ZADD', until_when, now + kept, process)
+    count_until(until_when, now + kept, process)
     redis.call('PEXPIRE', views, 6 * kept)
     redis.call('PEXPIRE', until_when, 6 * kept)
   end

@@ -6,12 +6,7 @@ redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 if ARGV[2] == '0' then
   redis.call('ZREM', KEYS[1], ARGV[1])
 else
-  local till = now + tonumber(ARGV[2])
-  -- One that died when the clock was further on would count until the clock is there again.
-  for _, other in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], string.format('(%d', till), '+inf')) do
-    redis.call('ZADD', KEYS[1], till, other)
-  end
-  redis.call('ZADD', KEYS[1], till, ARGV[1])
+  count_until(KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
   redis.call('PEXPIRE', KEYS[1], 60000)
 end
 return redis.call('ZCARD', KEYS[1])

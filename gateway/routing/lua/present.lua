@@ -16,12 +16,7 @@ if ARGV[2] == '0' then
   leave(gateway)
   return known
 end
-local till = now + tonumber(ARGV[2])
--- One that died when the clock was further on would have its places until the clock is there again.
-for _, other in ipairs(redis.call('ZRANGEBYSCORE', KEYS[5], string.format('(%d', till), '+inf')) do
-  redis.call('ZADD', KEYS[5], till, other)
-end
-redis.call('ZADD', KEYS[5], till, gateway)
+count_until(KEYS[5], now + tonumber(ARGV[2]), gateway)
 redis.call('HSET', KEYS[5] .. ':' .. gateway, '#', 1)
 if #ARGV > 3 and ARGV[3] ~= redis.call('GET', KEYS[6]) then
   for at = 4, #ARGV, 3 do
