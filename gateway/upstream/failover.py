@@ -124,33 +124,22 @@ class Failover:
         Raises `FleetFull` where every node that was asked has said that its queue is full, and `ConnectFailed` where
         the last one took no connection.
         """
-        again = self._next_lease(error, lease, plan, tries, stats, another)
-        if again is None and not tries.full and isinstance(error, ConnectFailed):
-            others = any(each != outcome(error) for _, each in stats.failures)
-            raise unreachable(len({*tries.tried, lease.node}), others) from None
-        return again
-
-    def _next_lease(
-        self,
-        error: UpstreamError,
-        lease: Lease,
-        plan: Plan,
-        tries: RequestTries,
-        stats: RequestStats,
-        another: AnotherLease,
-    ) -> Lease | None:
         now = asyncio.get_running_loop().time()
         innocent = not stats.answered and tries.is_innocent(error, lease.node, now)
         decision = tries.attempts.judge(error, stats.answered, innocent)
         if decision is RetryDecision.SAME_NODE:
             return lease
-        if decision is RetryDecision.GIVE_UP:
-            if not innocent:
-                asyncio.get_running_loop().call_later(SETTLING, tries.convict)  # others break off with it
-                _advise_against_retry(error, tries)
-            return None
-        tries.tried.append(lease.node)
-        return self._another(error, plan, tries, stats, another, now)
+        again: Lease | None = None
+        if decision is not RetryDecision.GIVE_UP:
+            tries.tried.append(lease.node)
+            again = self._another(error, plan, tries, stats, another, now)
+        elif not innocent:
+            asyncio.get_running_loop().call_later(SETTLING, tries.convict)  # others break off with it
+            _advise_against_retry(error, tries)
+        if again is None and not tries.full and isinstance(error, ConnectFailed):
+            others = any(each != outcome(error) for _, each in stats.failures)
+            raise unreachable(len({*tries.tried, lease.node}), others) from None
+        return again
 
     def _another(
         self,
